@@ -1,0 +1,87 @@
+# A fresh machine needs Python 3.11 or newer and make, nothing else. `make help` lists the commands.
+
+VENV   ?= .venv
+OUT    ?= out
+PRESET ?= laptop
+SEEDS  ?= 0
+# Further arguments for pip, such as an index of CPU-only torch wheels (see the README).
+PIP_ARGS ?=
+
+BIN   := $(VENV)/bin
+PY    := $(BIN)/python
+STAMP := $(VENV)/.alignkd-installed
+ORDERS := kd_then_align,align_then_kd
+
+# An interrupted install, a moved folder or an upgraded Python leaves an environment that only looks ready.
+INTACT := $(shell $(PY) -I -c 'import importlib.util as u, os; \
+	assert all(map(u.find_spec, ("pip", "torch", "trl", "jupyterlab", "nbval"))); \
+	assert os.path.samefile(os.path.dirname(u.find_spec("alignkd_lab").origin), "alignkd_lab"); \
+	print("yes")' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help env run test lab notebooks clean
+ifneq ($(INTACT),yes)
+.PHONY: $(STAMP)
+endif
+
+help:
+	@echo "make run        set up, run both orders in both worlds ($(PRESET) preset), write the report"
+	@echo "make test       set up, check the style, run every test and every notebook"
+	@echo "make lab        set up, open JupyterLab on the notebooks"
+	@echo "make notebooks  execute every notebook and save it without widget state"
+	@echo "make env        set up only: $(VENV) with the versions of constraints.txt"
+	@echo "make clean      remove $(VENV), $(OUT) and caches of tools (the weights stay in the user's cache)"
+	@echo "Settings: OUT=$(OUT) PRESET=$(PRESET) SEEDS=$(SEEDS) PYTHON=python3.12 PIP_ARGS='...'"
+
+env: $(STAMP)
+
+# --no-compile: pip would compile 2 GB of modules of which a run imports a part, half of the set-up's time.
+$(STAMP): pyproject.toml constraints.txt
+	@rm -f $(STAMP)
+	@if $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	    && $(PY) -m pip --version >/dev/null 2>&1; then \
+	  echo "Completing $(VENV)"; \
+	else \
+	  python=; \
+	  for candidate in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	    if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	      python=$$candidate; break; \
+	    fi; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo "No Python 3.11 or newer found. Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; \
+	  fi; \
+	  if ! $$python -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	    echo "$$python cannot make environments (no ensurepip)." \
+	      "On Debian and Ubuntu: sudo apt-get install python3-venv. Then run make again." >&2; exit 1; \
+	  fi; \
+	  echo "Making $(VENV) with $$($$python --version)"; \
+	  rm -rf $(VENV) && $$python -m venv $(VENV) || exit 1; \
+	fi
+	@echo "About to download Python packages that pip has not cached: 0.5 GB with a CPU build of torch,"
+	@echo "3 GB with the default build on Linux, which brings NVIDIA's CUDA libraries (2.7 GB of it)."
+	@echo "The README says how to choose the CPU build. The first run or test then fetches SmolLM2's weights, 93 MB."
+	$(PY) -m pip install --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints.txt -e ".[test]"
+	@touch $(STAMP)
+
+# The package itself announces the weights, when it does not find them in the user's cache.
+run: $(STAMP)
+	$(PY) -m alignkd_lab.cli run --world mog --preset $(PRESET) --out $(OUT)
+	$(PY) -m alignkd_lab.cli run --world lm --preset $(PRESET) --pipelines $(ORDERS) --seeds $(SEEDS) --out $(OUT)
+	@$(PY) -m alignkd_lab.cli report $(OUT)
+
+test: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest -n auto tests
+	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
+
+lab: $(STAMP)
+	$(PY) -m jupyterlab notebooks
+
+notebooks: $(STAMP)
+	$(PY) -m alignkd_lab.notebooks notebooks/*.ipynb
+
+clean:
+	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache
+	find alignkd_lab tests notebooks -name __pycache__ -prune -exec rm -rf {} +

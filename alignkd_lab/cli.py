@@ -1,0 +1,227 @@
+"""The command line: `alignkd doctor`, `run`, `report` and `heal`.
+
+Everything heavy is imported inside the command that needs it, so that `alignkd --help` is instant.
+Exit codes: 0 done, 1 an expected error, 2 a wrong argument or unknown name, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alignkd_lab import __version__
+from alignkd_lab.errors import AlignkdError, UnknownName
+
+WORLDS = ("mog", "lm")
+PRESETS = ("tiny", "laptop", "gpu", "paper")
+ALGORITHMS = ("rlhf", "dpo")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`"0-2,5"` -> (0, 1, 2, 5), sorted, each once. Raises ArgumentTypeError for anything else than that."""
+    seeds: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise argparse.ArgumentTypeError(f"{part!r} is no seed and no range; write 0, 0-4 or 0,2,5-7")
+        start, stop = int(first), int(last or first)
+        if stop < start:
+            raise argparse.ArgumentTypeError(f"the range {part!r} runs backwards; write {stop}-{start}")
+        seeds.update(range(start, stop + 1))
+    return tuple(sorted(seeds))
+
+
+def parse_pipelines(text: str) -> tuple[str, ...]:
+    """`"a,b"` -> ("a", "b"), each once, in the order given; unknown names raise ArgumentTypeError."""
+    from alignkd_lab.pipelines import PIPELINES
+
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in names:
+        if name not in PIPELINES:
+            raise argparse.ArgumentTypeError(str(UnknownName("pipeline", name, PIPELINES)))
+    return names
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`"beta=0.5"` -> ("beta", 0.5): the value is read as JSON where it parses as such, else kept as text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting; write name=value")
+    try:
+        return key.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return key.strip(), value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run pipelines in one world; stages that were finished before are picked up from the out folder."""
+    from alignkd_lab.experiment import run_experiment
+
+    run_experiment(
+        world=arguments.world,
+        preset=arguments.preset,
+        pipelines=arguments.pipelines,
+        seeds=arguments.seeds,
+        out=arguments.out,
+        algorithm=arguments.algorithm,
+        target=arguments.target,
+        overrides=dict(arguments.set),
+        device=arguments.device,
+    )
+    print(f"Next: alignkd report {shlex.quote(str(arguments.out))}")
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Write the page and its figures, or print the same numbers as JSON."""
+    if arguments.json:
+        from alignkd_lab.records import report_json
+
+        print(json.dumps(report_json(arguments.folder), indent=1))
+        return 0
+
+    from alignkd_lab.report import write_report
+
+    page = write_report(arguments.folder, shipped=arguments.shipped or _shipped_records(arguments.folder))
+    print(f"Report: {Path(page).resolve()}")
+    return 0
+
+
+def heal(arguments: argparse.Namespace) -> int:
+    """Make the healed student again, from the layer cut."""
+    from alignkd_lab.lm.student import heal as heal_student
+
+    heal_student(base=arguments.base, layers=arguments.layers, out=arguments.out)
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Look at this machine; 1 where something that a run needs is missing."""
+    from alignkd_lab.doctor import examine, render
+
+    findings = examine(calibrate=not arguments.quick)
+    print(json.dumps(findings, indent=1) if arguments.json else render(findings))
+    return 0 if findings["ready"] else 1
+
+
+def _shipped_records(folder: Path) -> Path | None:
+    """The recorded runs to show beside `folder`, unless there are none or `folder` is where they are."""
+    from alignkd_lab.paths import data_folder
+
+    shipped = data_folder() / "records"
+    others = shipped.resolve() != folder.resolve()
+    return shipped if others and any(shipped.rglob("*.jsonl")) else None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="alignkd", description="Align before you distil: both orders, on Gaussians and on SmolLM2."
+    )
+    parser.add_argument("--version", action="version", version=f"alignkd-lab {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_doctor(commands)
+    _add_run(commands)
+    _add_report(commands)
+    _add_heal(commands)
+    return parser
+
+
+def _add_doctor(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "doctor", help="what this machine has, lacks, and what a run would cost here"
+    )
+    command.add_argument("--json", action="store_true", help="print the findings as JSON")
+    command.add_argument("--quick", action="store_true", help="skip the calibration of a few seconds")
+    command.set_defaults(act=doctor)
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "run", help="run pipelines in one world; the same command resumes a stopped run"
+    )
+    command.add_argument("--world", required=True, choices=WORLDS, help="Gaussian mixtures or SmolLM2")
+    command.add_argument(
+        "--preset", default="laptop", choices=PRESETS, help="how large a run (default: laptop)"
+    )
+    command.add_argument(
+        "--pipelines",
+        metavar="A,B",
+        type=parse_pipelines,
+        help="e.g. kd_then_align,align_then_kd (default: the preset's)",
+    )
+    command.add_argument(
+        "--seeds", metavar="SEEDS", type=parse_seeds, help="e.g. 0, 0-4 or 0,2,5-7 (default: the preset's)"
+    )
+    command.add_argument("--algorithm", choices=ALGORITHMS, help="how to align (default: the preset's)")
+    command.add_argument(
+        "--target", metavar="NAME", help="the rare, desirable behaviour (default: the preset's)"
+    )
+    command.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        type=parse_setting,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="change settings of the preset",
+    )
+    command.add_argument("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    command.set_defaults(act=run)
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "report", help="one HTML page with its figures, from the records in a folder"
+    )
+    command.add_argument("folder", metavar="DIR", type=Path)
+    command.add_argument("--json", action="store_true", help="print the numbers and verdicts as JSON instead")
+    command.add_argument(
+        "--shipped", metavar="DIR", type=Path, help="records to show beside them (default: ours)"
+    )
+    command.set_defaults(act=report)
+
+
+def _add_heal(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("heal", help="make the healed student again (about half an hour on two cores)")
+    command.add_argument(
+        "--layers", type=int, metavar="N", help="layers kept of the base's (default: the shipped)"
+    )
+    command.add_argument("--out", metavar="DIR", type=Path, help="default: the user's cache")
+    command.add_argument(
+        "--base", metavar="SOURCE", default="smollm2-135m-instruct", help="default: %(default)s"
+    )
+    command.set_defaults(act=heal)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, act, and turn expected errors into one line on stderr."""
+    # Nothing that runs here may report on its user.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # What one library announces to another is no news to the person at the keyboard.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.act(arguments)
+    except UnknownName as error:
+        print(f"alignkd: {error}", file=sys.stderr)
+        return 2
+    except AlignkdError as error:
+        print(f"alignkd: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        kept = f" Finished stages are kept; to resume: {shlex.join(['alignkd', *argv])}"
+        print("\nStopped." + (kept if arguments.act is run else ""), file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

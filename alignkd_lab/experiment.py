@@ -1,0 +1,190 @@
+"""`alignkd run`: a world, a preset and some pipelines become records, seed by seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.pipelines import PIPELINES, YARDSTICKS, Outcome, Store, run_pipelines
+from alignkd_lab.presets import default_pipelines, override, preset
+from alignkd_lab.provenance import provenance
+from alignkd_lab.records import SCHEMA, append_record, load_records
+
+
+def run_experiment(
+    *,
+    world: str,
+    preset: str = "laptop",
+    pipelines: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    out: Path = Path("out"),
+    algorithm: str | None = None,
+    target: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    device: str | None = None,
+) -> Path:
+    """Runs pipelines and appends a record per settings and seed to a file below `out`; returns the file.
+
+    What is None takes the preset's default: in the Gaussian world both algorithms and every cell of sharpening and
+    KL weight, in the language world DPO. The yardsticks (`base`, `base_aligned`, `kd_only`) always run: every check needs them.
+    A seed whose record holds all that is asked for is not run again; stages are picked up where a run stopped.
+
+    Raises:
+        BadInput: an unknown name, or a setting that cannot be used.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    out = Path(out)
+    run = {"mog": _run_mog, "lm": _run_lm}.get(world)
+    if run is None:
+        raise BadInput(f"world: unknown {world!r}; use 'mog' or 'lm'")
+    unknown = [name for name in pipelines or () if name not in PIPELINES]
+    if unknown:
+        raise BadInput(f"pipeline: unknown {unknown[0]!r}; use some of {', '.join(PIPELINES)}")
+    return run(preset, pipelines, seeds, out, algorithm, target, overrides or {}, device)
+
+
+def _names(world: str, algorithm: str, asked: Sequence[str] | None) -> tuple[str, ...]:
+    possible = default_pipelines(world, algorithm)
+    chosen = [name for name in asked or possible if name in possible]
+    return tuple(dict.fromkeys((*YARDSTICKS, *chosen)))
+
+
+def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) -> Path:
+    from alignkd_lab.mog.world import ALGORITHMS, MogWorld
+
+    if target not in (None, "rare_mode"):
+        raise BadInput(f"target: the Gaussian world has one, 'rare_mode' (its modes: --set targets=[3]), not {target!r}")
+    chosen = preset(name)
+    seeds = tuple(seeds if seeds is not None else chosen.mog_seeds)
+    path = out / f"mog-{name}-rare_mode.jsonl"
+    sharpenings = (overrides["sharpening"],) if "sharpening" in overrides else chosen.sharpenings
+    betas = (overrides["beta"],) if "beta" in overrides else chosen.betas
+    algorithms = (algorithm,) if algorithm else ALGORITHMS
+    cells = list(itertools.product(algorithms, betas, sharpenings))
+    for size, (which, beta, sharpening) in enumerate(cells, 1):
+        settings = override(chosen.mog, {**overrides, "beta": float(beta), "sharpening": float(sharpening)})
+        names = _names("mog", which, pipelines)
+        shown = f"mog {size}/{len(cells)}: {which}, beta {beta:g}, sharpening {sharpening:g}"
+        missing = _missing(path, settings, which, device, seeds, names)
+        if not missing:
+            continue
+        world = MogWorld(settings, which, missing, device)
+        _say(shown)
+        started = time.perf_counter()
+        outcomes, stages = run_pipelines(world, names, Store(out / "stages"))
+        seconds = time.perf_counter() - started
+        for position, seed in enumerate(missing):
+            append_record(
+                path,
+                {
+                    **_header("mog", name, which, "rare_mode", settings, seed),
+                    "pipelines": {key: _entry(outcome, position) for key, outcome in outcomes.items()},
+                    "stages": {key: _of_seed(stage, position) for key, stage in stages.items()},
+                    "provenance": {**provenance(device), "seconds": seconds / len(missing)},
+                },
+            )
+    _say("")
+    return path
+
+
+def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -> Path:
+    from alignkd_lab.lm import weights
+    from alignkd_lab.lm.world import LmWorld
+
+    chosen = preset(name)
+    settings = override(chosen.lm, {**overrides, **({"target": target} if target else {})})
+    if name == "gpu" and settings.base == settings.truth == weights.BUILT_IN and weights.hub_reachable():
+        original = "HuggingFaceTB/SmolLM2-135M-Instruct"
+        settings = dataclasses.replace(settings, base=original, truth=original)
+    algorithm = algorithm or "dpo"
+    seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
+    names = _names("lm", algorithm, pipelines)
+    path = out / f"lm-{name}-{algorithm}-{settings.target}.jsonl"
+    for seed in _missing(path, settings, algorithm, device, seeds, names):
+        store = Store(out / "stages")
+        world = LmWorld(settings, algorithm, seed, store, device)
+        started = time.perf_counter()
+
+        def on_step(text: str, seed: int = seed, started: float = started) -> None:
+            _say(f"lm seed {seed}, {(time.perf_counter() - started) / 60:4.1f} min: {text}")
+
+        outcomes, stages = run_pipelines(world, names, store, on_step)
+        append_record(
+            path,
+            {
+                **_header("lm", name, algorithm, settings.target, settings, seed),
+                "pipelines": {key: _entry(outcome, 0) for key, outcome in outcomes.items()},
+                "stages": stages,
+                "checks": world.checks(),
+                "provenance": {
+                    **provenance(device),
+                    "weights": world.fingerprint(),
+                    "seconds": time.perf_counter() - started,
+                },
+            },
+        )
+    return path
+
+
+def _header(world: str, name: str, algorithm: str, target: str, settings: Any, seed: int) -> dict:
+    return {
+        "schema": SCHEMA,
+        "world": world,
+        "preset": name,
+        "algorithm": algorithm,
+        "target": target,
+        "settings": dataclasses.asdict(settings),
+        "seed": seed,
+    }
+
+
+def _entry(outcome: Outcome, position: int) -> dict:
+    """A pipeline's part of one seed's record; what an evaluation holds per seed is split, the rest stays."""
+    evaluation = dict(outcome.evaluation)
+    metrics = {name: values[position] for name, values in evaluation.pop("metrics").items()}
+    if "view" in evaluation:
+        evaluation["view"] = evaluation["view"][position]
+    return {"metrics": metrics, "stages": outcome.stages, **evaluation}
+
+
+def _of_seed(stage: dict, position: int) -> dict:
+    info = dict(stage["info"])
+    per_seed = info.pop("per_seed", {})
+    return {**stage, "info": {**info, **{name: values[position] for name, values in per_seed.items()}}}
+
+
+def _missing(path: Path, settings, algorithm: str, device: str, seeds: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:
+    """The seeds without a record of these settings that holds every pipeline asked for."""
+    if not path.is_file():
+        return tuple(seeds)
+    wanted = _plain(dataclasses.asdict(settings))
+    done = {
+        record["seed"]
+        for record in load_records(path.parent)
+        if record["algorithm"] == algorithm
+        and _plain(record["settings"]) == wanted
+        and record["provenance"]["device"] == device
+        and set(names) <= set(record["pipelines"])
+    }
+    return tuple(seed for seed in seeds if seed not in done)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, the way JSON gives them back."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _say(text: str) -> None:
+    """Where a long run stands: one line that renews itself on a terminal, plain lines in a log."""
+    end = "" if sys.stderr.isatty() and text.startswith("mog") else "\n"
+    print(f"\r{text:<100}" if end == "" else text, end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,271 @@
+"""Every static picture. Each function takes runs (`records.group_runs`) and returns a matplotlib Figure.
+
+Figures carry a white ground of their own, so that they read the same on a dark page, and a last line that
+says how deep the evidence is: a recorded run, a live one or the tiny preset, with how many seeds.
+Nothing is drawn through pyplot: no figure stays open behind the caller's back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from alignkd_lab import __version__
+from alignkd_lab.drawing import (
+    DPI,
+    INK,
+    cross,
+    depth_line,
+    estimates,
+    legend,
+    line,
+    log_scale_if_wide,
+    mark,
+    panels,
+    pipelines_of,
+    row_places,
+    rows_of_intervals,
+    run_title,
+    themed,
+    write,
+)
+from alignkd_lab.metrics import A_K, K_A
+from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.style import metric_label, number, pipeline_style
+
+SOFTWARE = f"alignkd_lab {__version__}"
+_TITLE_METRICS = ("reward", "target_precision", "target_rate")
+_ROUTES = {K_A: ("base", "kd_only", K_A), A_K: ("base", "base_aligned", A_K)}
+_VERBS = {K_A: ("distil", "align"), A_K: ("align", "distil")}
+
+
+@themed
+def title_figure(run_mog: dict | None = None, run_lm: dict | None = None, depth: str = "record") -> Figure:
+    """Reward, target precision and target rate by pipeline, one row of panels per world that is given."""
+    runs = [run for run in (run_mog, run_lm) if run is not None]
+    heights = [0.30 * max(row_places(pipelines_of(run)).values()) + 1.3 for run in runs]
+    size = (10, sum(heights) + 0.9)
+    title = "Align first, or distil first?"
+    figure, grid = panels(len(runs), len(_TITLE_METRICS), size, title, depth_line(runs, depth), heights)
+    for run, axes in zip(runs, grid, strict=True):
+        for axis, metric in zip(axes, _TITLE_METRICS, strict=True):
+            rows_of_intervals(axis, run, metric, labels=axis is axes[0])
+        axes[0].set_title(run_title(run), pad=10)
+    return figure
+
+
+@themed
+def precision_recall(runs: Sequence[dict], depth: str = "record") -> Figure:
+    """Overall precision against overall recall by pipeline, one panel per run; up and right is better."""
+    title = "What it says, against what it has forgotten"
+    figure, grid = _side_by_side(runs, title, depth_line(runs, depth), height=5.2)
+    for run, axis in zip(runs, grid, strict=True):
+        recall, precision = (estimates(run, f"overall_{metric}") for metric in ("recall", "precision"))
+        for name in pipelines_of(run):
+            if name in recall and name in precision:
+                cross(axis, name, recall[name], precision[name])
+        scale = log_scale_if_wide(axis, [value for _, values in recall.values() for value in values])
+        axis.set_xlabel(f"{metric_label('overall_recall', run['world'])}{scale} →")
+        axis.set_ylabel(f"{metric_label('overall_precision', run['world'])} →")
+        axis.margins(0.1)
+    legend(figure, [name for run in runs for name in pipelines_of(run)])
+    return figure
+
+
+@themed
+def densities(run: dict, depth: str = "record") -> Figure:
+    """The Gaussian density at every stage, of the run's first seed, with the target modes circled."""
+    record, settings, columns = run["records"][0], run["settings"], 3
+    held = {
+        name: record["pipelines"][name].get("view")
+        for name in pipelines_of(run)
+        if name in record["pipelines"]
+    }
+    views = {"truth": _truth_view(settings), **{name: view for name, view in held.items() if view}}
+    x, y, extent = _density_grid(settings)
+    fields = {name: _density(view, x, y) for name, view in views.items()}
+    rows = -(-len(views) // columns)
+    note = depth_line([run], depth, "Shown is the first seed; dashed: the target")
+    figure, grid = panels(rows, columns, (9, 2.7 * rows + 1.0), "Where the density lies at every stage", note)
+    # The square root keeps a rare mode visible next to common ones; one scale for all panels.
+    norm = PowerNorm(0.5, vmin=0, vmax=max(field.max() for field in fields.values()))
+    colours = sns.blend_palette(["#FFFFFF", *sns.color_palette("mako_r", 6)], as_cmap=True)
+    for axis, (name, field) in zip(grid.flat, fields.items(), strict=False):
+        image = axis.imshow(
+            field, extent=extent, origin="lower", cmap=colours, norm=norm, interpolation="bilinear"
+        )
+        _circle_targets(axis, settings)
+        _name_panel(axis, name)
+    for index, axis in enumerate(grid.flat):
+        axis.set_visible(index < len(fields))
+        axis.grid(visible=False)
+        axis.set(xticks=[-2, 0, 2], yticks=[-2, 0, 2])
+        axis.set_xlabel("$x_1$" if index + columns >= len(fields) else "")
+        axis.set_ylabel("$x_2$" if index % columns == 0 else "")
+    bar = figure.colorbar(image, ax=grid, shrink=0.5, aspect=28, pad=0.02)
+    bar.set_label("density (square-root scale)")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def has_views(run: dict) -> bool:
+    """Whether there is a density to draw."""
+    return any("view" in entry for entry in run["records"][0]["pipelines"].values())
+
+
+@themed
+def target_through_stages(runs: Sequence[dict], depth: str = "record") -> Figure:
+    """How often the target is shown before, between and after the two stages of either order."""
+    figure, grid = _side_by_side(runs, "The target's rate through the stages", depth_line(runs, depth))
+    for run, axis in zip(runs, grid, strict=True):
+        found = estimates(run, "target_rate")
+        for shift, order in zip((-0.04, 0.04), ORDERS, strict=True):
+            steps = [(step, name) for step, name in enumerate(_ROUTES[order]) if name in found]
+            line(axis, order, [(step + shift, found[name]) for step, name in steps], width=0.05)
+            for step, name in steps[1:]:
+                mean, text = found[name][0].estimate, _VERBS[order][step - 1]
+                colour = pipeline_style(order).colour
+                write(axis, f"{text}: {number(mean, 2)} %", (step + shift, mean), (5, 7), colour)
+        axis.set_xticks(range(3), ["base", "after the\nfirst stage", "after the\nsecond stage"])
+        axis.set_ylabel(metric_label("target_rate", run["world"]))
+        axis.set_xlim(-0.25, 2.7)
+        axis.grid(axis="x", visible=False)
+    legend(figure, ORDERS)
+    return figure
+
+
+@themed
+def reward_against_kl(runs: Sequence[dict], depth: str = "record") -> Figure:
+    """Reward against the KL from the stage's own anchor along every alignment: who pays how much for it."""
+    note = depth_line(
+        runs, depth, "Thick lines: mean over seeds, thin: seeds; the marker is the end of training"
+    )
+    figure, grid = _side_by_side(runs, "What alignment pays in KL for its reward", note)
+    drawn = []
+    for run, axis in zip(runs, grid, strict=True):
+        for name, curves in _alignment_curves(run).items():
+            colour = pipeline_style(name).colour
+            for curve in curves if len(curves) > 1 else ():
+                axis.plot(*curve, color=colour, alpha=0.22, linewidth=0.8)
+            shortest = min(curve.shape[1] for curve in curves)
+            kl, reward = np.mean([curve[:, :shortest] for curve in curves], axis=0)
+            axis.plot(kl, reward, color=colour, linewidth=2.2)
+            mark(axis, kl[-1], reward[-1], name)
+            drawn.append(name)
+        unit = "nats" if run["world"] == "mog" else "nats per response"
+        axis.set_xlabel(f"KL from the stage's anchor ({unit})")
+        axis.set_ylabel("reward during training")
+    legend(figure, drawn)
+    return figure
+
+
+def has_curves(run: dict) -> bool:
+    """Whether any alignment of the run left its curve."""
+    return bool(_alignment_curves(run))
+
+
+@themed
+def reward_by_sharpening(runs: Sequence[dict], depth: str = "record") -> Figure:
+    """Reward of both orders against the teacher's sharpening, a panel per algorithm and KL weight.
+
+    `runs` are Gaussian runs that differ in their settings; seeds are the small points.
+    """
+    algorithms = sorted({run["algorithm"] for run in runs}, reverse=True)
+    betas = sorted({run["settings"]["beta"] for run in runs})
+    size = (max(6.0, 4.6 * len(algorithms)), 2.8 * len(betas) + 1.8)
+    title = "Reward by sharpening of the teacher"
+    figure, grid = panels(len(betas), len(algorithms), size, title, depth_line(runs, depth), share=True)
+    for beta, row in zip(betas, grid, strict=True):
+        for algorithm, axis in zip(algorithms, row, strict=True):
+            cells = [run for run in runs if (run["algorithm"], run["settings"]["beta"]) == (algorithm, beta)]
+            _sharpening_panel(axis, sorted(cells, key=_sharpening))
+            axis.set_title(f"{algorithm.upper()}, KL weight β = {beta:g}", pad=8)
+            axis.set_xlabel("sharpening s (power on the teacher's weights)" if axis in grid[-1] else "")
+            axis.set_ylabel("reward" if axis is row[0] else "")
+    legend(figure, ORDERS)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path | str, description: str = "", source: str | None = None) -> Path:
+    """Write a PNG whose metadata say what it shows, what drew it and, in `source`, from which data."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    title = figure.get_suptitle()
+    metadata = {"Title": title, "Description": description or title, "Software": SOFTWARE}
+    if source:
+        metadata["Source"] = source
+    figure.savefig(path, dpi=DPI, metadata=metadata)
+    return path
+
+
+def _side_by_side(
+    runs: Sequence[dict], title: str, note: str, height: float = 4.9
+) -> tuple[Figure, Sequence[Axes]]:
+    figure, grid = panels(1, len(runs), (10 if len(runs) > 1 else 5.8, height), title, note)
+    for run, axis in zip(runs, grid[0], strict=True):
+        axis.set_title(run_title(run), pad=10)
+    return figure, grid[0]
+
+
+def _alignment_curves(run: dict) -> dict[str, list[np.ndarray]]:
+    """Per pipeline that ends in an alignment the curves [2, points] of KL and reward, one a seed."""
+    found: dict[str, list[np.ndarray]] = {}
+    for name in pipelines_of(run):
+        for record in run["records"]:
+            keys = record["pipelines"].get(name, {}).get("stages", [])
+            stage = record["stages"][keys[-1]] if keys else {}
+            points = stage.get("info", {}).get("curve", []) if stage.get("kind") == "align" else []
+            points = [(p["kl"], p["reward"]) for p in points if None not in (p.get("kl"), p.get("reward"))]
+            if points:
+                found.setdefault(name, []).append(np.array(points).T)
+    return found
+
+
+def _sharpening(run: dict) -> float:
+    return run["settings"]["sharpening"]
+
+
+def _sharpening_panel(axis: Axes, cells: Sequence[dict]) -> None:
+    for shift, order in zip((-0.04, 0.04), ORDERS, strict=True):
+        held = [(_sharpening(run) + shift, estimates(run, "reward").get(order)) for run in cells]
+        line(axis, order, [place for place in held if place[1] is not None], width=0.06)
+    axis.set_xticks([_sharpening(run) for run in cells], [f"{_sharpening(run):g}" for run in cells])
+
+
+def _truth_view(settings: dict) -> dict:
+    sds = [[settings["truth_sd"]] * 2] * len(settings["truth_means"])
+    return {"weights": settings["truth_weights"], "means": settings["truth_means"], "sds": sds}
+
+
+def _density_grid(settings: dict) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float, float]]:
+    means = np.array(settings["truth_means"])
+    margin = 4.5 * settings["truth_sd"]
+    (left, bottom), (right, top) = means.min(0) - margin, means.max(0) + margin
+    x, y = np.meshgrid(np.linspace(left, right, 160), np.linspace(bottom, top, 160))
+    return x, y, (left, right, bottom, top)
+
+
+def _density(view: dict, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    total = np.zeros_like(x)
+    for weight, (mx, my), (sx, sy) in zip(view["weights"], view["means"], view["sds"], strict=True):
+        total += weight * np.exp(-0.5 * (((x - mx) / sx) ** 2 + ((y - my) / sy) ** 2)) / (2 * np.pi * sx * sy)
+    return total
+
+
+def _circle_targets(axis: Axes, settings: dict) -> None:
+    for target in settings["targets"]:
+        centre, radius = settings["truth_means"][target], 3 * settings["truth_sd"]
+        axis.add_patch(Circle(centre, radius, fill=False, color=INK, linewidth=1.2, linestyle=(0, (4, 3))))
+
+
+def _name_panel(axis: Axes, name: str) -> None:
+    label = "Truth" if name == "truth" else pipeline_style(name).label
+    colour = pipeline_style(name).colour if name in ORDERS else INK
+    axis.set_title(label, color=colour, fontsize=9.5, fontweight="bold" if name in ORDERS else "normal")

@@ -1,0 +1,100 @@
+"""From prompts with responses to tensors: all responses to a prompt in one row, the prompt read once.
+
+A row holds the prompt and then every response; a response's tokens see the prompt and their own past,
+never one another, and positions start again after the prompt, so each response is scored as if it stood
+alone. With eight short responses to a prompt that is about a third fewer tokens than eight rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Example:
+    """A prompt, its responses (with their end tokens), and what a loss wants to know of each.
+
+    Attributes:
+        prompt: token ids.
+        responses: token ids of each response, none empty.
+        teacher_hidden: the teacher's final hidden state that predicts each token, a [length, width] tensor a response.
+        reference_log_probs: log-probability of each response under the reference, a number a response.
+    """
+
+    prompt: list[int]
+    responses: list[list[int]]
+    teacher_hidden: list[Tensor] = field(default_factory=list)
+    reference_log_probs: list[float] = field(default_factory=list)
+
+
+def collate(examples: list[Example]) -> dict[str, Tensor]:
+    """Tensors of a batch.
+
+    Returns a dict with
+        input_ids, position_ids: [rows, time]; attention_mask: bool [rows, 1, time, time];
+        predict_at: flat index (row × time + position) of the hidden state that predicts each response token, [N];
+        shift_labels: the response tokens, [N] (the name under which `transformers.Trainer` counts items);
+        response: index of the response that each token belongs to, counted over the batch, [N];
+        teacher_hidden [N, width], reference_log_probs [responses]: where the examples carry them.
+    """
+    # The last token of a response predicts nothing, so it is a label and never an input.
+    width = max(len(row.prompt) + sum(len(tokens) - 1 for tokens in row.responses) for row in examples)
+    ids = torch.zeros(len(examples), width, dtype=torch.long)
+    positions = torch.zeros_like(ids)
+    segment = torch.full_like(ids, -1)  # 0 the prompt, 1... the responses, -1 padding
+    predict_at, labels, response, count = [], [], [], 0
+    for row, example in enumerate(examples):
+        prompt = len(example.prompt)
+        ids[row, :prompt] = torch.tensor(example.prompt)
+        positions[row, :prompt] = torch.arange(prompt)
+        segment[row, :prompt] = 0
+        start = prompt
+        for number, tokens in enumerate(example.responses, 1):
+            read = len(tokens) - 1
+            ids[row, start : start + read] = torch.tensor(tokens[:-1], dtype=torch.long)
+            positions[row, start : start + read] = prompt + torch.arange(read)
+            segment[row, start : start + read] = number
+            predict_at += [row * width + prompt - 1, *range(row * width + start, row * width + start + read)]
+            labels += tokens
+            response += [count] * len(tokens)
+            start, count = start + read, count + 1
+    same = (segment[:, None, :] == segment[:, :, None]) | (segment[:, None, :] == 0)
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    real = (segment >= 0)[:, None, :]
+    # A padded position looks at itself, since a row of nothing but False would make NaN.
+    mask = (same & causal & real) | torch.eye(width, dtype=torch.bool)
+    batch = {
+        "input_ids": ids,
+        "position_ids": positions,
+        "attention_mask": mask[:, None],
+        "predict_at": torch.tensor(predict_at),
+        "shift_labels": torch.tensor(labels),
+        "response": torch.tensor(response),
+    }
+    hidden = [states for example in examples for states in example.teacher_hidden]
+    if hidden:
+        batch["teacher_hidden"] = torch.cat(hidden).float()
+    reference = [value for example in examples for value in example.reference_log_probs]
+    if reference:
+        batch["reference_log_probs"] = torch.tensor(reference)
+    return batch
+
+
+def plain(model):
+    """The transformers model inside a PEFT wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def hidden_states(model, batch: dict[str, Tensor]) -> Tensor:
+    """Final hidden states that predict the response tokens, [N, width]; the head has not run yet."""
+    device = plain(model).device
+    states = plain(model).model(
+        input_ids=batch["input_ids"].to(device),
+        attention_mask=batch["attention_mask"].to(device),
+        position_ids=batch["position_ids"].to(device),
+        use_cache=False,
+    ).last_hidden_state
+    return states.flatten(0, 1)[batch["predict_at"].to(device)]

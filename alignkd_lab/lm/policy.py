@@ -1,0 +1,70 @@
+"""A policy of the language world: a starting model and the adapters that stages have added to it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.student import healed_student
+from alignkd_lab.lm.trainer import load_adapter, merge_adapter, product_dtype, save_adapter
+
+
+@dataclass
+class Policy:
+    """`start` is a source of weights or `healed:<source>`; each adapter is `W += B A` on the layers that it names."""
+
+    start: str
+    adapters: list[dict[str, Tensor]] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        """A hash of what the policy is, whatever made it."""
+        made = hashlib.sha256(self.start.encode())
+        for adapter in self.adapters:
+            for name in sorted(adapter):
+                made.update(name.encode() + adapter[name].numpy().tobytes())
+        return made.hexdigest()[:16]
+
+    def with_adapter(self, adapter: dict[str, Tensor]) -> Policy:
+        return Policy(self.start, [*self.adapters, adapter])
+
+    def save(self, folder: Path) -> None:
+        for index, adapter in enumerate(self.adapters):
+            save_adapter(folder / f"adapter-{index}.safetensors", adapter)
+        (folder / "policy.json").write_text(json.dumps({"start": self.start, "adapters": len(self.adapters)}))
+
+    @staticmethod
+    def read(folder: Path) -> Policy:
+        written = json.loads((folder / "policy.json").read_text())
+        adapters = [load_adapter(folder / f"adapter-{index}.safetensors") for index in range(written["adapters"])]
+        return Policy(written["start"], adapters)
+
+
+class Models:
+    """Policies as models on one device; the starting weights are read once."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        self._starts: dict[str, torch.nn.Module] = {}
+
+    def of(self, policy: Policy) -> torch.nn.Module:
+        """A fresh float32 model with the policy's adapters merged; the caller may train it."""
+        if policy.start not in self._starts:
+            healed, source = policy.start.startswith("healed:"), policy.start.removeprefix("healed:")
+            self._starts[policy.start] = healed_student(source) if healed else weights.load(source)[0]
+        model = copy.deepcopy(self._starts[policy.start]).to(self.device)
+        for adapter in policy.adapters:
+            merge_adapter(model, adapter)
+        return model.eval()
+
+    def for_sampling(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model in the dtype whose products are fastest here; the model itself where that is float32."""
+        dtype = product_dtype(model.device.type)
+        return model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)

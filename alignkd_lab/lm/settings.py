@@ -1,0 +1,80 @@
+"""What a run in the language world depends on, apart from its seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.weights import BUILT_IN
+
+
+@dataclass(frozen=True)
+class LmSettings:
+    """Counts are per seed; learning rates are AdamW's; temperatures are sampling temperatures.
+
+    Attributes:
+        truth, base: sources of weights (see `lm.weights`).
+        student: `healed` for the shipped healed layer cut of the base, else a source of weights.
+        target: a rule of `lm.rewards.TARGETS`.
+        reward: `likelihood` (the rule times how plausible the truth finds the response) or `rule`.
+        preference_prompts, preference_responses: training prompts, and responses sampled for each.
+        distil_prompts, distil_responses: the same for the teacher's samples.
+        kd_loss: `full` (KL to the sharpened teacher over the vocabulary, on its samples) or `sequence` (NLL of them).
+        kd_temperature, kd_temperature_high: the teacher's temperature, and that of the control.
+        distil_passes, distil_batch: passes over the samples, and prompts a step.
+        beta: KL weight of DPO.
+        align_steps, align_batch: steps, and pairs a step.
+        align_learning_rates: what the trials choose from, for the base and for the student alike.
+        trial_seed: the seed of the trials, never one of a run.
+        lora_rank: rank of the adapter that a stage trains.
+        curve_points: how often a stage's reward and KL are measured along training.
+        validation_responses, truth_responses, test_prompts, test_responses: sizes of the samples that judge.
+        sample_batch: responses decoded together.
+    """
+
+    truth: str = BUILT_IN
+    base: str = BUILT_IN
+    student: str = "healed"
+    target: str = "colour"
+    reward: str = "likelihood"
+    max_tokens: int = 28
+    preference_prompts: int = 64
+    preference_responses: int = 12
+    distil_prompts: int = 96
+    distil_responses: int = 6
+    kd_loss: str = "full"
+    kd_temperature: float = 0.7
+    kd_temperature_high: float = 1.25
+    distil_passes: int = 1
+    distil_batch: int = 4
+    distil_learning_rate: float = 5e-4
+    beta: float = 0.1
+    align_steps: int = 24
+    align_batch: int = 6
+    align_learning_rates: tuple[float, ...] = (1e-4, 3e-4)
+    trial_seed: int = 1_000_003
+    lora_rank: int = 16
+    curve_points: int = 2
+    validation_responses: int = 2
+    truth_responses: int = 8
+    test_prompts: int = 48
+    test_responses: int = 4
+    sample_batch: int = 192
+
+    def __post_init__(self) -> None:
+        for name in ("preference_prompts", "preference_responses", "distil_prompts", "distil_responses", "max_tokens",
+                     "distil_passes", "distil_batch", "align_steps", "align_batch", "lora_rank", "curve_points",
+                     "validation_responses", "truth_responses", "test_prompts", "test_responses", "sample_batch"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name}: {getattr(self, name)} must be at least 1")
+        if self.preference_responses < 2:
+            raise BadInput("preference_responses: a pair needs at least 2 responses to a prompt")
+        for name in ("kd_temperature", "kd_temperature_high", "beta", "distil_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise BadInput(f"{name}: {getattr(self, name)} must be positive")
+        if not self.align_learning_rates or min(self.align_learning_rates) <= 0:
+            raise BadInput(f"align_learning_rates: {self.align_learning_rates} must be positive numbers")
+        if self.reward not in ("likelihood", "rule"):
+            raise BadInput(f"reward: unknown {self.reward!r}; use 'likelihood' or 'rule'")
+        if self.kd_loss not in ("full", "sequence"):
+            raise BadInput(f"kd_loss: unknown {self.kd_loss!r}; use 'full' or 'sequence'")

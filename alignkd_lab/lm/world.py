@@ -1,0 +1,400 @@
+"""The language world behind the `World` protocol of `alignkd_lab.pipelines`: one seed at a time.
+
+Stages train LoRA adapters on the policies that they start from. The same prompts, counts, KL weight and steps serve
+every pipeline; the learning rate of alignment is chosen for the base and for the student by one rule with equal
+trials on validation prompts (`trials`), with a seed that no run uses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import evaluate, losses, weights
+from alignkd_lab.lm.batch import Example, hidden_states, plain
+from alignkd_lab.lm.policy import Models, Policy
+from alignkd_lab.lm.preferences import informative_pairs
+from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.rewards import fluency, target
+from alignkd_lab.lm.sampling import Samples, sample
+from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.lm.student import HEALING_BAR, student_identity
+from alignkd_lab.lm.trainer import adapter_tensors, product_dtype, train, with_lora
+from alignkd_lab.paths import data_folder
+from alignkd_lab.pipelines import Align, Distil, Stage, StageResult, Store, key_of
+
+ALGORITHMS = ("dpo",)
+
+# Raise one where a change of code changes what that part computes: results kept from the old code then rest.
+_CODE = {"start": 1, "sample": 1, "distil": 1, "align": 1, "evaluate": 1, "trials": 1}
+_SAMPLING = ("max_tokens",)
+_REWARD = ("truth", "target", "reward", "truth_responses", *_SAMPLING)
+_DISTIL = ("distil_prompts", "distil_responses", "kd_loss", "distil_passes", "distil_batch", "distil_learning_rate",
+           "lora_rank", *_SAMPLING)  # fmt: skip
+_ALIGN = ("preference_prompts", "preference_responses", "beta", "align_steps", "align_batch", "align_learning_rates",
+          "trial_seed", "lora_rank", "curve_points", "validation_responses", *_REWARD)  # fmt: skip
+_EVALUATE = ("test_prompts", "test_responses", *_REWARD)
+
+
+class LmWorld:
+    """Settings, algorithm and one seed. `store` keeps samples and trials beside the stages.
+
+    Raises:
+        BadInput: unknown algorithm or target.
+    """
+
+    def __init__(self, settings: LmSettings, algorithm: str, seed: int, store: Store, device: str = "cpu") -> None:
+        if algorithm not in ALGORITHMS:
+            raise BadInput(f"algorithm: {algorithm!r} is not offered in the language world; use one of {', '.join(ALGORITHMS)}")
+        if seed == settings.trial_seed:
+            raise BadInput(f"seed: {seed} is the seed of the learning-rate trials; choose another")
+        self.settings, self.algorithm, self.seeds, self.device = settings, algorithm, (seed,), device
+        self.store, self.models = store, Models(device)
+        self.tokenizer = weights.load_tokenizer(settings.base)
+        self._hit = target(settings.target)
+        self._truth_model: torch.nn.Module | None = None
+        self._tokens = dict.fromkeys(("sampled", "trained", "scored"), 0)
+
+    # What results depend on ---------------------------------------------------------------------------
+
+    def _named(self, names: tuple[str, ...]) -> dict:
+        return {name: getattr(self.settings, name) for name in names}
+
+    def fingerprint(self) -> dict:
+        settings = self.settings
+        return {
+            "world": "lm",
+            "seed": self.seeds[0],
+            "code": _CODE["start"],
+            "base": weights.checksum(settings.base),
+            "truth": weights.checksum(settings.truth),
+            "student": self._student_identity(),
+            "products": str(product_dtype(torch.device(self.device).type)),
+        }
+
+    def _student_identity(self) -> str:
+        healed = self.settings.student == "healed"
+        return student_identity(self.settings.base) if healed else weights.checksum(self.settings.student)
+
+    def stage_settings(self, stage: Stage) -> dict:
+        if isinstance(stage, Distil):
+            return {"code": _CODE["distil"], "temperature": self._temperature(stage), **self._named(_DISTIL)}
+        return {"code": _CODE["align"], "algorithm": self.algorithm, **self._named(_ALIGN)}
+
+    def evaluation_settings(self) -> dict:
+        return {"code": _CODE["evaluate"], **self._named(_EVALUATE)}
+
+    def _temperature(self, stage: Distil) -> float:
+        return {"kd": self.settings.kd_temperature, "high": self.settings.kd_temperature_high}[stage.temperature]
+
+    def _seed(self, *purpose: object) -> int:
+        """A seed of its own for each purpose; the same for every pipeline, so that differences are paired."""
+        words = repr((self.seeds[0], *purpose)).encode()
+        return int.from_bytes(hashlib.sha256(words).digest()[:4], "big")
+
+    # Policies -----------------------------------------------------------------------------------------
+
+    def start(self, name: str) -> Policy:
+        if name == "base":
+            return Policy(self.settings.base)
+        if self.settings.student == "healed":
+            return Policy(f"healed:{self.settings.base}")
+        return Policy(self.settings.student)
+
+    @property
+    def truth(self) -> Policy:
+        return Policy(self.settings.truth)
+
+    def save(self, policy: Policy, folder: Path) -> None:
+        policy.save(folder)
+
+    def load(self, folder: Path) -> Policy:
+        return Policy.read(folder)
+
+    # Sampling and reward ------------------------------------------------------------------------------
+
+    def sample(self, model, split: str, count: int | None, responses: int, purpose: str, temperature=1.0, **kwargs) -> Samples:
+        """Responses of a model to the first `count` prompts of a split, with a progress bar."""
+        asked = encode(self.tokenizer, prompts(split, count))
+        with tqdm(total=len(asked) * responses, desc=f"sampling, {purpose}", unit="responses", leave=False) as bar:
+            samples = sample(
+                self.models.for_sampling(model),
+                asked,
+                responses,
+                self.settings.max_tokens,
+                self.tokenizer.eos_token_id,
+                self._seed("sample", purpose),
+                temperature,
+                batch=self.settings.sample_batch,
+                progress=bar.update,
+                **kwargs,
+            )
+        self._tokens["sampled"] += samples.token_count
+        return samples
+
+    def kept_samples(self, policy: Policy, model, split: str, count: int | None, responses: int, purpose: str) -> Samples:
+        """Samples at temperature 1, kept in the store: what several stages read is drawn once."""
+        depends = {"policy": policy.digest, "split": split, "count": count, "responses": responses, "purpose": purpose,
+                   "code": _CODE["sample"], "start": self.fingerprint(), **self._named(_SAMPLING)}  # fmt: skip
+        return self.store.keep(
+            "samples",
+            depends,
+            lambda: self.sample(model or self.models.of(policy), split, count, responses, purpose),
+            lambda samples, folder: torch.save(dataclasses.asdict(samples), folder / "samples.pt"),
+            lambda folder: Samples(**torch.load(folder / "samples.pt", weights_only=True)),
+        )
+
+    def score(self, model, samples: Samples) -> list[torch.Tensor]:
+        self._tokens["scored"] += samples.token_count
+        return evaluate.score(model, samples)
+
+    def _truth(self) -> torch.nn.Module:
+        if self._truth_model is None:
+            self._truth_model = self.models.of(self.truth)
+        return self._truth_model
+
+    def texts(self, samples: Samples) -> list[str]:
+        return [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in samples.tokens]
+
+    def yardstick(self) -> evaluate.Yardstick:
+        """The truth's quantiles and target rate, from its validation samples."""
+        samples = self.truth_samples("validation")
+        return evaluate.yardstick(samples.log_probs, [self._hit(text) for text in self.texts(samples)])
+
+    def truth_samples(self, split: str) -> Samples:
+        count = self.settings.test_prompts if split == "test" else None
+        responses = self.settings.test_responses if split == "test" else self.settings.truth_responses
+        return self.kept_samples(self.truth, self._truth(), split, count, responses, f"truth {split}")
+
+    def reward(self, samples: Samples, policy: Policy | None, stick: evaluate.Yardstick) -> dict[str, list]:
+        """Reward of each response with its two factors, and its log-probabilities under the truth.
+
+        `policy` is what wrote the samples: the truth does not read again what it wrote itself.
+        """
+        own = policy is not None and policy.digest == self.truth.digest
+        under_truth = samples.log_probs if own else self.score(self._truth(), samples)
+        hits = [self._hit(text) for text in self.texts(samples)]
+        plausible = fluency([float(tokens.mean()) for tokens in under_truth], stick.q05, stick.q50).tolist()
+        factor = plausible if self.settings.reward == "likelihood" else [1.0] * len(hits)
+        return {
+            "reward": [float(hit) * value for hit, value in zip(hits, factor, strict=True)],
+            "hits": hits,
+            "fluency": plausible,
+            "under_truth": under_truth,
+        }
+
+    # Stages -------------------------------------------------------------------------------------------
+
+    def run(self, stage: Stage, policies: dict[str, Policy]) -> StageResult:
+        self._tokens = dict.fromkeys(self._tokens, 0)
+        if isinstance(stage, Distil):
+            policy, info = self.distil(policies[stage.teacher], policies[stage.init], self._temperature(stage), stage.name)
+        else:
+            role = "base" if stage.init == "base" else "student"
+            rate = self.trials(role)
+            policy, info = self.align(
+                policies[stage.init], policies[stage.anchor], policies[stage.sampler], rate["learning_rate"], stage.name
+            )
+            info["trials"] = rate["trials"]
+        return StageResult(policy, {**info, "tokens": dict(self._tokens)})
+
+    def distil(self, teacher: Policy, init: Policy, temperature: float, name: str) -> tuple[Policy, dict]:
+        """Sequence-level samples of the teacher at `temperature`; the student learns them by KL or by NLL."""
+        settings = self.settings
+        teacher_model = self.models.of(teacher)
+        full = settings.kd_loss == "full"
+        samples = self.sample(
+            teacher_model, "training", settings.distil_prompts, settings.distil_responses, f"teacher at {temperature}",
+            temperature, keep_hidden=full,
+        )  # fmt: skip
+        # The same temperature serves the samples (sequence level) and the teacher's distribution on them (token level).
+        head = teacher_model.lm_head.weight.detach()
+        by_prompt = [range(i * settings.distil_responses, (i + 1) * settings.distil_responses) for i in range(len(samples.prompt_ids))]
+        examples = [
+            Example(prompt, [samples.tokens[i] for i in rows], [samples.hidden[i] for i in rows] if full else [])
+            for prompt, rows in zip(samples.prompt_ids, by_prompt, strict=True)
+        ]
+
+        def loss(model, batch, items):
+            hidden, student_head = hidden_states(model, batch), plain(model).lm_head.weight
+            if full:
+                return losses.kd(hidden, student_head, batch["teacher_hidden"], head, temperature, items=items, chunk=4096)
+            return losses.nll(hidden, student_head, batch["shift_labels"], items=items, chunk=4096)
+
+        model = with_lora(self.models.of(init), settings.lora_rank)
+        steps = max(1, settings.distil_passes * len(examples) // settings.distil_batch)
+        infos = self._train(model, examples, loss, settings.distil_learning_rate, steps, settings.distil_batch, name)
+        self._tokens["trained"] += settings.distil_passes * samples.token_count
+        info = {"temperature": temperature, "learning_rate": settings.distil_learning_rate, "losses": [value for value, _ in infos],
+                "responses": len(samples.tokens)}  # fmt: skip
+        return init.with_adapter(adapter_tensors(model)), info
+
+    def align(self, init: Policy, anchor: Policy, sampler: Policy, rate: float, name: str) -> tuple[Policy, dict]:
+        """DPO on pairs of the sampler's responses, anchored to `anchor`."""
+        settings, stick = self.settings, self.yardstick()
+        sampler_model = self.models.of(sampler)
+        samples = self.kept_samples(
+            sampler, sampler_model, "training", settings.preference_prompts, settings.preference_responses, "preferences"
+        )
+        judged = self.reward(samples, sampler, stick)
+        pairs = informative_pairs(samples.prompt_of, judged["reward"], self._seed("pairs"))
+        info = {
+            "informative_pairs": len(pairs),
+            "responses": len(samples.tokens),
+            "target_responses": sum(judged["hits"]),
+            "learning_rate": rate,
+            "curve": [],
+        }
+        if not pairs:  # nothing to learn from: the policy stays as it is, which is the sampling trap itself
+            return init, info
+        anchor_model = sampler_model if anchor.digest == sampler.digest else self.models.of(anchor)
+        chosen = [index for pair in pairs for index in (pair.chosen, pair.rejected)]
+        if anchor.digest == sampler.digest:  # the sampler's log-probabilities were kept while it wrote
+            reference = [float(samples.log_probs[index].sum()) for index in chosen]
+        else:
+            picked = Samples(samples.prompt_ids, [samples.prompt_of[i] for i in chosen], [samples.tokens[i] for i in chosen])
+            reference = [float(tokens.sum()) for tokens in self.score(anchor_model, picked)]
+        examples = [
+            Example(
+                samples.prompt_ids[pair.prompt],
+                [samples.tokens[pair.chosen], samples.tokens[pair.rejected]],
+                reference_log_probs=reference[2 * index : 2 * index + 2],
+            )
+            for index, pair in enumerate(pairs)
+        ]
+
+        def loss(model, batch, items):
+            return losses.dpo(
+                hidden_states(model, batch), plain(model).lm_head.weight, batch["shift_labels"], batch["response"],
+                batch["reference_log_probs"], settings.beta, chunk=4096,
+            )  # fmt: skip
+
+        model = with_lora(self.models.of(init), settings.lora_rank)
+        marks = {round(settings.align_steps * (i + 1) / settings.curve_points) for i in range(settings.curve_points)}
+        info["curve"].append(self._curve_point(0, model, anchor_model, stick, name))
+
+        def on_step(step: int) -> None:
+            if step in marks:
+                info["curve"].append(self._curve_point(step, model, anchor_model, stick, name))
+
+        infos = self._train(model, examples, loss, rate, settings.align_steps, settings.align_batch, name, on_step)
+        info["losses"] = [value for value, _ in infos]
+        info["accuracy"] = [float(diagnostics.accuracy) for _, diagnostics in infos]
+        mean_pair = sum(len(samples.tokens[i]) for i in chosen) / len(pairs)
+        self._tokens["trained"] += round(settings.align_steps * min(settings.align_batch, len(pairs)) * mean_pair)
+        return init.with_adapter(adapter_tensors(model)), info
+
+    def _train(self, model, examples, loss, rate, steps, batch, name, on_step=lambda step: None) -> list:
+        with tqdm(total=steps, desc=f"training, {name}", unit="steps", leave=False) as bar:
+
+            def stepped(step: int) -> None:
+                bar.update()
+                on_step(step)
+
+            return train(model, examples, loss, learning_rate=rate, steps=steps, batch=batch,
+                         seed=self._seed("train", name), on_step=stepped)  # fmt: skip
+
+    @torch.no_grad()
+    def _curve_point(self, step: int, model, anchor_model, stick, name: str) -> dict:
+        """Reward on validation prompts, and KL from the anchor in nats a response, of a model in training."""
+        was_training = model.training
+        model.eval().merge_adapter()
+        samples = self.sample(model.get_base_model(), "validation", None, self.settings.validation_responses, f"{name} at step {step}")
+        model.unmerge_adapter()
+        model.train(was_training)
+        judged = self.reward(samples, None, stick)
+        anchored = self.score(anchor_model, samples)
+        gaps = [float((own - other).sum()) for own, other in zip(samples.log_probs, anchored, strict=True)]
+        count = len(gaps)
+        return {
+            "step": step,
+            "reward": sum(judged["reward"]) / count,
+            "target_rate": sum(judged["hits"]) / count,
+            "kl": sum(gaps) / count,
+        }
+
+    # Learning rates -----------------------------------------------------------------------------------
+
+    def trials(self, role: str) -> dict:
+        """The learning rate for `base` or `student`: the one of highest E[r] - β KL on validation prompts.
+
+        Every rate gets the same stage from the same start with the trial seed. Shipped results are used where they
+        were made with these very settings and weights.
+        """
+        start = {**self.fingerprint(), "seed": self.settings.trial_seed}
+        depends = {"role": role, "start": start, "code": _CODE["trials"], **self._named((*_ALIGN, *_DISTIL, "kd_temperature"))}
+        shipped = data_folder() / "trials" / f"{role}-{key_of(depends)}.json"
+        if shipped.is_file():
+            return json.loads(shipped.read_text())
+        return self.store.keep(
+            f"trials-{role}",
+            depends,
+            lambda: self._try_rates(role),
+            lambda found, folder: (folder / "value.json").write_text(json.dumps(found, indent=1)),
+            lambda folder: json.loads((folder / "value.json").read_text()),
+        )
+
+    def _try_rates(self, role: str) -> dict:
+        counted = dict(self._tokens)
+        trial = LmWorld(self.settings, self.algorithm, -1, self.store, self.device)
+        trial.seeds, trial.models = (self.settings.trial_seed,), self.models
+        init = trial.start("base")
+        if role == "student":
+            init, _ = trial.distil(init, trial.start("student"), self.settings.kd_temperature, "kd")
+        tried = []
+        for rate in self.settings.align_learning_rates:
+            _, info = trial.align(init, init, init, rate, f"trial {rate:g}")
+            last = info["curve"][-1] if info["curve"] else {"reward": 0.0, "kl": 0.0, "target_rate": 0.0}
+            objective = last["reward"] - self.settings.beta * last["kl"]
+            tried.append({"learning_rate": rate, "objective": objective, "informative_pairs": info["informative_pairs"], **last})
+        self._tokens = counted  # a trial is no cost of the stage that asked for it; it has its own record
+        best = max(tried, key=lambda trial: trial["objective"])
+        return {"role": role, "learning_rate": best["learning_rate"], "trials": tried, "tokens": trial._tokens}
+
+    # Judging ------------------------------------------------------------------------------------------
+
+    def evaluate(self, policy: Policy) -> dict:
+        """Metrics on test prompts at temperature 1, the counts behind them, and some responses to read."""
+        settings, stick = self.settings, self.yardstick()
+        model = self.models.of(policy)
+        samples = self.sample(model, "test", settings.test_prompts, settings.test_responses, "test")
+        judged = self.reward(samples, policy, stick)
+        reference = self.truth_samples("test")
+        texts = self.texts(samples)
+        found = evaluate.metrics(
+            samples.log_probs,
+            judged["under_truth"],
+            reference.log_probs if policy.digest == self.truth.digest else self.score(model, reference),
+            texts,
+            judged["reward"],
+            judged["fluency"],
+            judged["hits"],
+            stick,
+        )
+        asked = prompts("test", settings.test_prompts)
+        # One response a prompt, the first: a fixed rule, so that nobody picks.
+        shown = range(0, len(texts), settings.test_responses)
+        return {
+            "metrics": {name: [value] for name, value in found.items()},
+            "counts": {"responses": len(texts), "target": sum(judged["hits"]), "truth_target_rate": stick.target_rate},
+            "samples": [
+                {"prompt": asked[samples.prompt_of[i]], "response": texts[i], "reward": judged["reward"][i], "target": judged["hits"][i]}
+                for i in shown
+            ],
+        }
+
+    def checks(self) -> dict[str, float]:
+        """How far the student's recall lies below the base's on the truth's validation samples, nats per token."""
+        samples = self.truth_samples("validation")
+        base = evaluate.pooled(self.reward_free_score(self.start("base"), samples))
+        student = evaluate.pooled(self.reward_free_score(self.start("student"), samples))
+        return {"healing_gap": base - student, "healing_bar": HEALING_BAR}
+
+    def reward_free_score(self, policy: Policy, samples: Samples) -> list[torch.Tensor]:
+        return samples.log_probs if policy.digest == self.truth.digest else self.score(self.models.of(policy), samples)

@@ -1,0 +1,67 @@
+"""What is given before any policy: the truth p*, and the reward on its target."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alignkd_lab import theory
+from alignkd_lab.mog.mixture import GaussianMixture
+from alignkd_lab.mog.settings import MogSettings
+
+# The grid on which J and J* are compared. A Gaussian as narrow as one cell is still integrated to eight
+# digits, and eight standard deviations of the truth lie inside.
+_GRID_CELL = 0.05
+_GRID_MARGIN_SDS = 8
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The truth, one mixture broadcast over the seeds, and the reward."""
+
+    truth: GaussianMixture
+    target: GaussianMixture
+    centres: Tensor
+    height: float
+    width: float
+
+    @classmethod
+    def of(cls, settings: MogSettings, device: torch.device | str = "cpu") -> Problem:
+        options = {"dtype": torch.float64, "device": device}
+        means = torch.tensor(settings.truth_means, **options).unsqueeze(0)
+        log_weights = torch.tensor(settings.truth_weights, **options).log().unsqueeze(0)
+        truth = GaussianMixture(log_weights, means, torch.full_like(means, math.log(settings.truth_sd)))
+        target = truth.select(settings.targets)
+        return cls(truth, target, target.means[0], settings.reward_height, settings.reward_width)
+
+    def reward(self, x: Tensor) -> Tensor:
+        """A bump on the nearest target mode: `[..., dimension]` -> `[...]`."""
+        squared = ((x.unsqueeze(-2) - self.centres) ** 2).sum(-1).amin(-1)
+        return self.height * torch.exp(-0.5 * squared / self.width**2)
+
+    def on_target(self, reward: Tensor) -> Tensor:
+        """Which points count as target, from their reward: those that earn at least half of the height."""
+        return reward >= self.height / 2
+
+    def grid(self) -> Tensor:
+        """Points `[1, cell, 2]` that cover truth and target, evenly."""
+        reach = self.truth.means.abs().max() + _GRID_MARGIN_SDS * self.truth.sds.max()
+        steps = math.ceil(reach.item() / _GRID_CELL)
+        axis = torch.arange(-steps, steps + 1, dtype=torch.float64, device=self.centres.device) * _GRID_CELL
+        return torch.cartesian_prod(axis, axis).unsqueeze(0)
+
+    def optimality(
+        self, policy: GaussianMixture, anchor: GaussianMixture, beta: float
+    ) -> tuple[Tensor, Tensor]:
+        """(J of the policy, J* of the anchor), `[seed]` each: both densities as distributions on the grid."""
+        points = self.grid()
+        reward = self.reward(points)
+        log_anchor = torch.log_softmax(anchor.log_prob(points), -1)
+        log_policy = torch.log_softmax(policy.log_prob(points), -1)
+        return (
+            theory.objective(log_policy, log_anchor, reward, beta),
+            theory.optimal_value(log_anchor, reward, beta),
+        )

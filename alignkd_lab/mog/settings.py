@@ -1,0 +1,153 @@
+"""The settings of the Gaussian world: everything that a run depends on besides its seeds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from alignkd_lab.errors import BadInput
+
+_POSITIVE = (
+    "truth_sd",
+    "reward_height",
+    "reward_width",
+    "beta",
+    "sharpening",
+    "sharpening_high",
+    "variance_floor",
+    "em_tolerance",
+    "rlhf_learning_rate",
+    "dpo_learning_rate",
+)
+_COUNTS = (
+    "training_draws",
+    "base_components",
+    "student_components",
+    "teacher_samples",
+    "restarts",
+    "em_iterations",
+    "rlhf_steps",
+    "rlhf_batch",
+    "dpo_pairs",
+    "dpo_steps",
+    "dpo_batch",
+    "evaluation_draws",
+)
+
+
+@dataclass(frozen=True)
+class MogSettings:
+    """The world "rare mode": four modes, one of them rare and desired; the student is one component short.
+
+    truth_weights, truth_means, truth_sd: the mixture p*; every mode is round with this standard deviation.
+    targets: indices of the modes that alignment wants, one or two.
+    training_draws, base_components: what the base is fitted to, and with how many components.
+    student_components: size of the student, fewer than the modes.
+    reward_height, reward_width: the reward is a bump, height * exp(-d^2 / (2 width^2)), d the distance to the
+        nearest target mode.
+    beta: weight of the KL to the anchor.
+    sharpening: power on the teacher's weights before it is sampled (the published s, 1 leaves them alone).
+    sharpening_high: the same for the control that distils at a temperature above 1, hence a power below 1.
+    teacher_samples: draws of the sharpened teacher that the student is fitted to.
+    restarts, em_iterations, em_tolerance, variance_floor: of every fit, see `em.EmSettings`.
+    rlhf_steps, rlhf_batch, rlhf_learning_rate: policy-gradient steps, draws per step, Adam's first rate.
+    dpo_pairs, dpo_steps, dpo_batch, dpo_learning_rate: pairs, steps, pairs per step, Adam's first rate.
+    dpo_label_noise: chance that a pair's label is flipped.
+    evaluation_draws: fresh draws behind every metric.
+
+    Steps, batches and rates were chosen at the base, by the gap J* - J that they leave there, and serve both
+    orders. More steps change no stage's result (`tests/test_mog_world.py` measures both).
+
+    Raises:
+        BadInput: a value that cannot be used; the message names the field.
+    """
+
+    truth_weights: tuple[float, ...] = (0.33, 0.33, 0.30, 0.04)
+    truth_means: tuple[tuple[float, float], ...] = ((-1.5, 1.5), (1.5, 1.5), (-1.5, -1.5), (1.5, -1.5))
+    truth_sd: float = 0.3
+    targets: tuple[int, ...] = (3,)
+    training_draws: int = 400
+    base_components: int = 4
+    student_components: int = 3
+    reward_height: float = 4.0
+    reward_width: float = 0.5
+    beta: float = 0.5
+    sharpening: float = 2.0
+    sharpening_high: float = 0.5
+    teacher_samples: int = 1000
+    restarts: int = 8
+    em_iterations: int = 300
+    em_tolerance: float = 1e-4
+    variance_floor: float = 1e-3
+    rlhf_steps: int = 200
+    rlhf_batch: int = 256
+    rlhf_learning_rate: float = 0.1
+    dpo_pairs: int = 8000
+    dpo_steps: int = 200
+    dpo_batch: int = 256
+    dpo_learning_rate: float = 0.1
+    dpo_label_noise: float = 0.0
+    evaluation_draws: int = 4000
+
+    def __post_init__(self) -> None:
+        # Settings read back from a record hold lists.
+        object.__setattr__(self, "truth_weights", tuple(self.truth_weights))
+        object.__setattr__(self, "truth_means", tuple(tuple(mean) for mean in self.truth_means))
+        object.__setattr__(self, "targets", tuple(self.targets))
+        self._check_numbers()
+        self._check_truth()
+        self._check_targets()
+
+    def _check_numbers(self) -> None:
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise BadInput(f"{name} must be a finite number above 0, not {value!r}")
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= 1):
+                raise BadInput(f"{name} must be a whole number of at least 1, not {value!r}")
+        if self.rlhf_batch < 2:
+            raise BadInput(f"rlhf_batch must be at least 2, not {self.rlhf_batch}: one draw has no baseline")
+        if self.sharpening_high > 1:
+            raise BadInput(
+                f"sharpening_high must be at most 1, not {self.sharpening_high!r}; "
+                "it stands for a temperature above 1"
+            )
+        if not 0 <= self.dpo_label_noise <= 0.5:
+            raise BadInput(
+                f"dpo_label_noise must lie between 0 and 0.5, not {self.dpo_label_noise!r}; "
+                "at 0.5 a label says nothing"
+            )
+
+    def _check_truth(self) -> None:
+        if len(self.truth_weights) != len(self.truth_means):
+            raise BadInput(
+                f"truth_weights and truth_means must be equally many, "
+                f"not {len(self.truth_weights)} and {len(self.truth_means)}"
+            )
+        if any(weight <= 0 for weight in self.truth_weights) or not math.isclose(
+            sum(self.truth_weights), 1.0
+        ):
+            raise BadInput(f"truth_weights must be above 0 and sum to 1, not {self.truth_weights}")
+        if any(len(mean) != 2 for mean in self.truth_means):
+            raise BadInput(f"every one of truth_means needs two coordinates, not {self.truth_means}")
+        draws = {"base_components": self.training_draws, "student_components": self.teacher_samples}
+        for name, points in draws.items():
+            if getattr(self, name) > points:
+                raise BadInput(f"{name} must be at most the {points} points that it is fitted to")
+
+    def _check_targets(self) -> None:
+        modes = range(len(self.truth_means))
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            raise BadInput(f"targets must name at least one mode, each once, not {self.targets}")
+        if any(target not in modes for target in self.targets):
+            raise BadInput(f"targets must lie between 0 and {len(modes) - 1}, not {self.targets}")
+
+    @property
+    def target_name(self) -> str:
+        """`rare_mode` for the rarest mode alone, else the modes by number."""
+        rarest = min(range(len(self.truth_weights)), key=self.truth_weights.__getitem__)
+        if self.targets == (rarest,):
+            return "rare_mode"
+        return "modes_" + "_".join(str(target) for target in self.targets)

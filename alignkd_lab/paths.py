@@ -1,0 +1,31 @@
+"""Where the shipped data lies, and where this machine keeps what is made once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def checkout_folder() -> Path | None:
+    """The source checkout that this package runs from, or None for an installed wheel."""
+    root = _PACKAGE.parent
+    # pyproject.toml tells a checkout from a site-packages that happens to hold a folder called data.
+    return root if (root / "pyproject.toml").is_file() and (root / "data").is_dir() else None
+
+
+def data_folder() -> Path:
+    """Prompts, the student's adapter and the recorded runs: the checkout's `data`, else the wheel's copy."""
+    root = checkout_folder()
+    return root / "data" if root else _PACKAGE / "_data"
+
+
+def cache_folder() -> Path:
+    """The user's cache, not yet created; `ALIGNKD_CACHE` names another place."""
+    chosen = os.environ.get("ALIGNKD_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("alignkd", appauthor=False))

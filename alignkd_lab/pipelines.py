@@ -1,0 +1,272 @@
+"""The orders of stages, written as data, and the one function that runs them in either world.
+
+A pipeline is a tuple of stages. Each stage names the policies that it reads, and the policy that it
+makes; two policies exist before any stage: `base` (the high-recall policy) and `student` (the small
+model, before it has seen a teacher; in the Gaussian world only its number of components).
+
+A world (`alignkd_lab.mog.world.MogWorld`, `alignkd_lab.lm.world.LmWorld`) knows how to run a stage and
+how to evaluate a policy; nothing here knows which world it is in. Results are kept under a hash of all
+that they depend on, so a second run picks up where the first one stopped, and pipelines that share a
+stage share its result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from alignkd_lab.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Distil:
+    """Teacher, student -> student. `temperature` names one of the settings' two temperatures: `kd` or `high`."""
+
+    name: str
+    teacher: str
+    init: str = "student"
+    temperature: str = "kd"
+
+
+@dataclass(frozen=True)
+class Align:
+    """Policy, reference, preferences or reward -> policy.
+
+    `init` is where the policy starts, `anchor` is the reference of its KL, `sampler` is what the
+    preferences are drawn from (DPO; RLHF samples from the policy itself).
+    """
+
+    name: str
+    init: str
+    anchor: str
+    sampler: str
+
+
+Stage = Distil | Align
+
+_KD = Distil("kd", teacher="base")
+_KD_HIGH = Distil("kd_high", teacher="base", temperature="high")
+
+PIPELINES: dict[str, tuple[Stage, ...]] = {
+    "base": (),
+    "base_aligned": (Align("base_aligned", init="base", anchor="base", sampler="base"),),
+    "kd_only": (_KD,),
+    "kd_then_align": (_KD, Align("kd_aligned", init="kd", anchor="kd", sampler="kd")),
+    "align_then_kd": (
+        Align("base_aligned", init="base", anchor="base", sampler="base"),
+        Distil("aligned_kd", teacher="base_aligned"),
+    ),
+    "kd_then_align_base_reference": (_KD, Align("kd_aligned", init="kd", anchor="base", sampler="kd")),
+    "kd_then_align_base_preferences": (_KD, Align("kd_aligned", init="kd", anchor="kd", sampler="base")),
+    "kd_then_align_high_temperature": (
+        _KD_HIGH,
+        Align("kd_aligned", init="kd_high", anchor="kd_high", sampler="kd_high"),
+    ),
+}
+
+ORDERS = ("kd_then_align", "align_then_kd")
+CONTROLS = (
+    "kd_then_align_base_reference",
+    "kd_then_align_base_preferences",
+    "kd_then_align_high_temperature",
+)
+# Teachers and intermediate students: shown beside the pipelines, but not pipelines of equal final size.
+YARDSTICKS = ("base", "base_aligned", "kd_only")
+
+
+@dataclass
+class StageResult:
+    """What a stage leaves: the policy, and `info` (JSON): counts, curves, and its cost."""
+
+    policy: Any
+    info: dict = field(default_factory=dict)
+
+
+class World(Protocol):
+    """What a world must offer. `seeds` are run together (Gaussians, batched) or one by one (language)."""
+
+    seeds: tuple[int, ...]
+    algorithm: str
+
+    def fingerprint(self) -> dict:
+        """All that the starting policies depend on, as JSON."""
+
+    def stage_settings(self, stage: Stage) -> dict:
+        """The settings on which this stage's result depends, with the version of its code, as JSON."""
+
+    def evaluation_settings(self) -> dict: ...
+
+    def start(self, name: str) -> Any:
+        """The policy `base` or `student`."""
+
+    def run(self, stage: Stage, policies: dict[str, Any]) -> StageResult: ...
+
+    def evaluate(self, policy: Any) -> dict:
+        """`{"metrics": {name: [a value per seed]}, ...}`; anything else in it is kept in the record as it is."""
+
+    def save(self, policy: Any, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> Any: ...
+
+
+def key_of(depends: dict) -> str:
+    """A short hash of all that a result depends on."""
+    return hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+class Store:
+    """Results kept in folders named by what they depend on, written aside and moved into place."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def keep(self, kind: str, depends: dict, make: Callable, save: Callable, load: Callable):
+        """The kept result of `depends`, or `make()` saved with `save(result, folder)`."""
+        folder = self.root / f"{kind}-{key_of(depends)}"
+        if (folder / "depends.json").is_file():
+            return load(folder)
+        result = make()
+        self.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.root, prefix="writing-") as scratch:
+            made = Path(scratch) / "result"
+            made.mkdir()
+            save(result, made)
+            (made / "depends.json").write_text(json.dumps(depends, indent=1, sort_keys=True, default=str))
+            try:
+                os.replace(made, folder)
+            except OSError:  # another process finished the same result first
+                if not (folder / "depends.json").is_file():
+                    raise
+        return result
+
+
+class _PeakMemory:
+    """Highest resident memory of this process (CPU) or allocated device memory (GPU) while it is open, bytes."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device.startswith("cuda")
+        self.bytes = 0
+
+    def __enter__(self) -> _PeakMemory:
+        if self._cuda:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._stop = threading.Event()
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while True:
+            self.bytes = max(self.bytes, process.memory_info().rss)
+            if self._stop.wait(0.05):
+                return
+
+    def __exit__(self, *_) -> None:
+        if self._cuda:
+            import torch
+
+            self.bytes = torch.cuda.max_memory_allocated()
+        else:
+            self._stop.set()
+            self._thread.join()
+
+
+@dataclass
+class Outcome:
+    """What a pipeline left: its last policy, the keys of its stages, and the evaluation of the policy."""
+
+    policy: Any
+    stages: list[str]
+    evaluation: dict
+
+
+def run_pipelines(
+    world: World, names: Sequence[str], store: Store, on_step: Callable[[str], None] = lambda text: None
+) -> tuple[dict[str, Outcome], dict[str, dict]]:
+    """Runs the named pipelines in a world; returns their outcomes and every stage that they used, by its key.
+
+    Stages that pipelines share are run once. `on_step` is told the name of each stage and evaluation as it starts.
+
+    Raises:
+        BadInput: unknown pipeline.
+    """
+    unknown = [name for name in names if name not in PIPELINES]
+    if unknown:
+        raise BadInput(f"pipeline: unknown {unknown[0]!r}; use some of {', '.join(PIPELINES)}")
+    start = world.fingerprint()
+    policies: dict[str, Any] = {}  # by key
+    stages: dict[str, dict] = {}
+    outcomes: dict[str, Outcome] = {}
+
+    def starting(name: str) -> str:
+        key = key_of({"start": name, **start})
+        if key not in policies:
+            policies[key] = world.start(name)
+        return key
+
+    for name in names:
+        keys = {"base": starting("base"), "student": starting("student")}
+        used = []
+        for stage in PIPELINES[name]:
+            reads = {role: keys[value] for role, value in dataclasses.asdict(stage).items() if value in keys}
+            kind = type(stage).__name__.lower()
+            depends = {"kind": kind, "reads": reads, "settings": world.stage_settings(stage), "start": start}
+            key = key_of(depends)
+            if key not in policies:
+                on_step(f"{name}: {stage.name}")
+                inputs = {value: policies[keys[value]] for value in dataclasses.asdict(stage).values() if value in keys}
+                result = store.keep(kind, depends, lambda: _timed(world, stage, inputs), _saver(world), _loader(world))
+                policies[key] = result.policy
+                stages[key] = {"name": stage.name, "kind": kind, **result.info}
+            keys[stage.name] = key
+            used.append(key)
+        last = used[-1] if used else keys["base"]
+        depends = {"policy": last, "settings": world.evaluation_settings(), "start": start}
+        on_step(f"{name}: evaluation")
+        evaluation = store.keep("evaluation", depends, lambda: world.evaluate(policies[last]), _write_json, _read_json)
+        outcomes[name] = Outcome(policies[last], used, evaluation)
+    return outcomes, stages
+
+
+def _timed(world: World, stage: Stage, inputs: dict[str, Any]) -> StageResult:
+    started = time.perf_counter()
+    with _PeakMemory(str(getattr(world, "device", "cpu"))) as memory:
+        result = world.run(stage, inputs)
+    tokens = result.info.pop("tokens", {})
+    cost = {"seconds": time.perf_counter() - started, "tokens": tokens, "peak_memory_bytes": memory.bytes}
+    return StageResult(result.policy, {**cost, "info": result.info})
+
+
+def _write_json(value: dict, folder: Path) -> None:
+    (folder / "value.json").write_text(json.dumps(value))
+
+
+def _read_json(folder: Path) -> dict:
+    return json.loads((folder / "value.json").read_text())
+
+
+def _saver(world: World) -> Callable:
+    def save(result: StageResult, folder: Path) -> None:
+        world.save(result.policy, folder)
+        _write_json(result.info, folder)
+
+    return save
+
+
+def _loader(world: World) -> Callable:
+    return lambda folder: StageResult(world.load(folder), _read_json(folder))

@@ -1,0 +1,141 @@
+"""Named sizes of a run: `tiny` (plumbing, seconds), `laptop` (no GPU), `gpu`, and `paper` (three sizes of SmolLM2)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.lm.weights import BUILT_IN
+from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.pipelines import CONTROLS, ORDERS, YARDSTICKS
+
+_HUB = "HuggingFaceTB/SmolLM2-{}-Instruct"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of both worlds, the seeds run by default, and the cells of the Gaussian world."""
+
+    mog: MogSettings
+    lm: LmSettings
+    mog_seeds: tuple[int, ...]
+    lm_seeds: tuple[int, ...]
+    sharpenings: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0)
+    betas: tuple[float, ...] = (0.5, 1.0)
+
+
+_GPU = LmSettings(
+    preference_prompts=96,
+    preference_responses=96,
+    distil_responses=96,
+    distil_batch=4,
+    distil_passes=2,
+    align_steps=120,
+    align_batch=16,
+    align_learning_rates=(3e-5, 1e-4, 3e-4),
+    lora_rank=32,
+    curve_points=6,
+    validation_responses=16,
+    truth_responses=64,
+    test_prompts=92,
+    test_responses=32,
+    sample_batch=1536,
+)
+
+PRESETS: dict[str, Preset] = {
+    "tiny": Preset(
+        mog=MogSettings(rlhf_steps=20, dpo_steps=20, dpo_pairs=500, evaluation_draws=500, em_iterations=50),
+        lm=LmSettings(
+            truth="tiny-truth",
+            base="tiny-base",
+            student="tiny-student",
+            target="digit",
+            max_tokens=12,
+            preference_prompts=8,
+            preference_responses=8,
+            distil_prompts=8,
+            distil_responses=4,
+            align_steps=4,
+            align_batch=4,
+            lora_rank=4,
+            test_prompts=8,
+            test_responses=4,
+        ),
+        mog_seeds=(0, 1, 2),
+        lm_seeds=(0,),
+        sharpenings=(1.0, 2.0),
+        betas=(0.5,),
+    ),
+    "laptop": Preset(mog=MogSettings(), lm=LmSettings(), mog_seeds=tuple(range(20)), lm_seeds=(0,)),
+    "gpu": Preset(mog=MogSettings(), lm=_GPU, mog_seeds=tuple(range(100)), lm_seeds=(0, 1, 2)),
+    "paper": Preset(
+        mog=MogSettings(),
+        lm=dataclasses.replace(
+            _GPU, truth=_HUB.format("1.7B"), base=_HUB.format("360M"), student=_HUB.format("135M")
+        ),
+        mog_seeds=tuple(range(100)),
+        lm_seeds=(0, 1, 2),
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        BadInput: unknown name.
+    """
+    if name not in PRESETS:
+        raise BadInput(f"preset: unknown {name!r}; use one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def override(settings: Any, changes: dict[str, Any]) -> Any:
+    """`settings` with some fields changed, lists read as tuples.
+
+    Raises:
+        BadInput: a name that the settings do not have, or a value of another kind than the field's.
+    """
+    known = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    for name, value in changes.items():
+        if name not in known:
+            raise BadInput(f"setting: unknown {name!r}; use some of {', '.join(known)}")
+        number = isinstance(known[name], int | float) and not isinstance(known[name], bool)
+        if number and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise BadInput(f"setting: {name} must be a number, not {value!r}")
+        if isinstance(known[name], int) and isinstance(value, float):
+            raise BadInput(f"setting: {name} must be a whole number, not {value!r}")
+    tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    return dataclasses.replace(settings, **tuples)
+
+
+def default_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
+    """Both orders, the controls that mean something for the algorithm, and the yardsticks."""
+    names = (*YARDSTICKS, *ORDERS, *CONTROLS)
+    # RLHF draws from the policy itself, so there are no preferences to take from another sampler.
+    return tuple(name for name in names if algorithm == "dpo" or name != "kd_then_align_base_preferences")
+
+
+def planned_work(name: str) -> list[dict[str, int]]:
+    """Tokens that one seed of both orders costs in the language world: per model, for `calibration.estimate`."""
+    settings = preset(name).lm
+    sizes = {"1.7B": 1_711_000_000, "360M": 361_800_000, "135M": 134_515_008, "tiny": 20_000, BUILT_IN: 134_515_008}
+    base = next(size for mark, size in sizes.items() if mark in settings.base)
+    truth = next(size for mark, size in sizes.items() if mark in settings.truth)
+    student = 85_000_000 if settings.student == "healed" else next(n for mark, n in sizes.items() if mark in settings.student)
+    length = settings.max_tokens
+    preferences = settings.preference_prompts * settings.preference_responses * length
+    teaching = settings.distil_prompts * settings.distil_responses * length
+    pairs = settings.align_steps * settings.align_batch * 2 * length
+    curve = (settings.curve_points + 1) * 32 * settings.validation_responses * length
+    test = settings.test_prompts * settings.test_responses * length
+    reference = 32 * settings.truth_responses * length + test
+    return [
+        {"parameters": base, "sampled": preferences + 2 * teaching + curve + 2 * test, "trained": pairs, "scored": curve + test},
+        {"parameters": student, "sampled": preferences + curve + 3 * test, "trained": 2 * settings.distil_passes * teaching + pairs,
+         "scored": curve + 3 * test},
+        {"parameters": truth, "sampled": reference, "trained": 0, "scored": preferences + 2 * curve + 4 * test},
+    ]  # fmt: skip

@@ -1,0 +1,76 @@
+"""Where a record comes from: code, libraries, device and time."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import alignkd_lab
+
+
+def library_versions() -> dict[str, str | None]:
+    """Versions of Python and of the libraries that decide numbers; None for one that is not installed."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for name in ("torch", "transformers", "numpy", "scipy"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def provenance(device: str = "cpu") -> dict:
+    """What a record says about its making: commit and whether it was changed, versions, device, time (UTC).
+
+    `commit` and `dirty` are None where the package does not run from a git checkout of its own.
+    """
+    commit, dirty = _commit()
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "version": alignkd_lab.__version__,
+        **library_versions(),
+        "device": device,
+        "device_name": device_name(device),
+        "created": datetime.now(UTC).isoformat(timespec="microseconds"),
+    }
+
+
+@functools.cache
+def device_name(device: str) -> str:
+    """The name of the GPU or of the processor, as its maker writes it."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@functools.cache
+def _commit() -> tuple[str | None, bool | None]:
+    """Commit and whether it was changed, once a process: the code that runs is the code that was loaded."""
+    package = Path(__file__).parent
+    # An installed copy may lie inside somebody else's checkout: only a tracked file tells our own commit.
+    if _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None, None
+    commit = _git(package, "rev-parse", "HEAD")
+    return commit, None if commit is None else bool(_git(package, "status", "--porcelain", "--", "."))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

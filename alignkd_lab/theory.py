@@ -1,0 +1,230 @@
+"""Closed forms behind both worlds: where alignment ends, when it can see its target, what each rule weighs.
+
+Every function is pure. It takes floats, NumPy arrays or tensors, broadcasts them, and returns a tensor
+(float64 unless it was given a tensor of another type). Probabilities are plain or, where they may be
+tiny, logarithms in nats. "Finite set" means that the last axis lists all outcomes: the responses of a
+toy problem, or the cells of a grid, whose log-probability is log-density plus log-area.
+
+Sources: the KL-regularised objective and its optimum are standard (Order, section 2, uses them); the
+recall threshold and the sampling and learning traps are Order's argument, in our own algebra.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alignkd_lab.errors import BadInput
+
+# Floats, sequences and NumPy arrays are turned into float64 tensors; tensors are taken as they are.
+Number = float | Sequence | np.ndarray | Tensor
+
+
+def _tensor(value) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+
+
+def _positive(name: str, value) -> Tensor:
+    value = _tensor(value)
+    if not bool((value > 0).all()):
+        raise BadInput(f"{name} must be above 0, not {value.min().item():g}")
+    return value
+
+
+def _probability(name: str, value) -> Tensor:
+    value = _tensor(value)
+    if not bool(((value >= 0) & (value <= 1)).all()):
+        raise BadInput(f"{name} must be a probability between 0 and 1")
+    return value
+
+
+# The objective and its optimum ------------------------------------------------------------------------
+
+
+def shaped_reward(reward: Number, log_policy: Number, log_anchor: Number, beta: Number) -> Tensor:
+    """r' = R - beta log(pi / anchor): the reward that a policy gradient climbs (Order, RL objective)."""
+    return _tensor(reward) - _tensor(beta) * (_tensor(log_policy) - _tensor(log_anchor))
+
+
+def objective(log_policy: Number, log_anchor: Number, reward: Number, beta: Number) -> Tensor:
+    """J = E_policy[R] - beta KL(policy || anchor) on a finite set `[..., outcome]` -> `[...]`."""
+    log_policy = _tensor(log_policy)
+    shaped = shaped_reward(reward, log_policy, log_anchor, beta)
+    return _expectation(log_policy, shaped)
+
+
+def log_partition(log_anchor: Number, reward: Number, beta: Number) -> Tensor:
+    """log Z = log E_anchor[exp(R / beta)] on a finite set `[..., outcome]` -> `[...]`."""
+    return (_tensor(log_anchor) + _tensor(reward) / _positive("beta", beta)).logsumexp(-1)
+
+
+def optimal_value(log_anchor: Number, reward: Number, beta: Number) -> Tensor:
+    """J* = beta log Z: the most that a policy can reach. J* - J(pi) = beta KL(pi || pi*) >= 0 for all pi."""
+    return _tensor(beta) * log_partition(log_anchor, reward, beta)
+
+
+def optimal_value_from_draws(reward: Number, beta: Number) -> Tensor:
+    """J* from rewards `[..., draw]` of the anchor's draws; too low where these miss the target."""
+    reward = _tensor(reward)
+    log_mean = (reward / _positive("beta", beta)).logsumexp(-1) - math.log(reward.shape[-1])
+    return _tensor(beta) * log_mean
+
+
+def tilted_optimum(log_anchor: Number, reward: Number, beta: Number) -> Tensor:
+    """log pi*, pi* ~ anchor exp(R / beta), normalised over a finite set `[..., outcome]`."""
+    return torch.log_softmax(_tensor(log_anchor) + _tensor(reward) / _positive("beta", beta), -1)
+
+
+def kl_divergence(log_p: Number, log_q: Number) -> Tensor:
+    """KL(p || q) in nats on a finite set `[..., outcome]` -> `[...]`."""
+    log_p = _tensor(log_p)
+    return _expectation(log_p, log_p - _tensor(log_q))
+
+
+def _expectation(log_p: Tensor, value: Tensor) -> Tensor:
+    """An outcome of probability 0 adds nothing, also where `value` is infinite there."""
+    p = log_p.exp()
+    return torch.where(p > 0, p * value, 0.0).sum(-1)
+
+
+# The recall threshold ---------------------------------------------------------------------------------
+
+
+def target_mass(anchor_mass: Number, reward: Number, beta: Number) -> Tensor:
+    """m* = m0 e^{R/beta} / (m0 e^{R/beta} + 1 - m0): the optimum's mass on a target that alone pays."""
+    odds = torch.logit(_probability("anchor_mass", anchor_mass))
+    return torch.sigmoid(odds + _tensor(reward) / _positive("beta", beta))
+
+
+def recall_threshold(anchor_mass: Number, beta: Number = 1.0) -> Tensor:
+    """Least reward for which the target wins, m* > 1/2: R > beta log((1 - m0) / m0)."""
+    return -_positive("beta", beta) * torch.logit(_probability("anchor_mass", anchor_mass))
+
+
+def least_anchor_mass(reward: Number, beta: Number) -> Tensor:
+    """The recall threshold, read the other way: least m0 from which this reward can make the target win."""
+    return torch.sigmoid(-_tensor(reward) / _positive("beta", beta))
+
+
+def target_mass_of(log_policy: Number, on_target) -> Tensor:
+    """Mass of a policy on the target set: log-probabilities and a mask, `[..., outcome]` -> `[...]`."""
+    log_policy = _tensor(log_policy)
+    return (log_policy.exp() * torch.as_tensor(on_target)).sum(-1)
+
+
+def target_wins(log_anchor: Number, reward: Number, on_target, beta: Number) -> Tensor:
+    """The threshold for any reward, a bump too: m0 E_T[e^{R/beta}] > (1 - m0) E_notT[e^{R/beta}]."""
+    tilt = _tensor(log_anchor) + _tensor(reward) / _positive("beta", beta)
+    on_target = torch.as_tensor(on_target)
+    inside = tilt.masked_fill(~on_target, -torch.inf).logsumexp(-1)
+    return inside > tilt.masked_fill(on_target, -torch.inf).logsumexp(-1)
+
+
+def least_height(log_anchor: Number, shape: Number, on_target, beta: Number, highest: float = 1e4) -> Tensor:
+    """Least height h for which the target wins when R = h * shape; infinite where `highest` is too little.
+
+    Args:
+        log_anchor, shape, on_target: `[..., outcome]`; `shape` must be larger everywhere on the target than
+            off it, so that the target's mass rises with h and bisection finds the one crossing.
+    """
+    log_anchor, shape = torch.broadcast_tensors(_tensor(log_anchor), _tensor(shape))
+    low = torch.zeros_like(log_anchor[..., 0])
+    high = torch.full_like(low, highest)
+    reachable = target_wins(log_anchor, highest * shape, on_target, beta)
+    for _ in range(80):
+        middle = (low + high) / 2
+        wins = target_wins(log_anchor, middle.unsqueeze(-1) * shape, on_target, beta)
+        low, high = torch.where(wins, low, middle), torch.where(wins, middle, high)
+    return torch.where(reachable, high, torch.inf)
+
+
+# The sampling trap ------------------------------------------------------------------------------------
+
+
+def chance_of_target(target_rate: Number, draws: Number) -> Tensor:
+    """P(at least one target in n draws) = 1 - (1 - m0)^n, exact also for a tiny m0."""
+    rate = _probability("target_rate", target_rate)
+    return -torch.expm1(_tensor(draws) * torch.log1p(-rate))
+
+
+def expected_draws(target_rate: Number) -> Tensor:
+    """Draws until the first target, on average: 1 / m0; infinite at m0 = 0."""
+    return 1 / _probability("target_rate", target_rate)
+
+
+def draws_for_chance(target_rate: Number, chance: Number) -> Tensor:
+    """Draws that hold a target with the given chance: log(1 - chance) / log(1 - m0), not rounded."""
+    rate = _probability("target_rate", target_rate)
+    return torch.log1p(-_probability("chance", chance)) / torch.log1p(-rate)
+
+
+def informative_pair_probability(target_rate: Number, responses: Number) -> Tensor:
+    """P(n responses hold both a target and a miss) = 1 - (1 - m0)^n - m0^n: else a prompt yields no pair."""
+    rate = _probability("target_rate", target_rate)
+    return chance_of_target(rate, responses) - rate ** _tensor(responses)
+
+
+# What DPO weighs --------------------------------------------------------------------------------------
+
+
+def bradley_terry(reward: Number, other_reward: Number) -> Tensor:
+    """P(the first is preferred) = sigmoid(R - R')."""
+    return torch.sigmoid(_tensor(reward) - _tensor(other_reward))
+
+
+def dpo_weight(policy_margin: Number, anchor_margin: Number, beta: Number) -> Tensor:
+    """sigmoid(-beta (Delta_policy - Delta_anchor)), Delta = log p(chosen) - log p(rejected).
+
+    The gradient of DPO's loss is -beta * weight * gradient(Delta_policy). The weight starts at 1/2 whatever
+    the anchor is; with a very negative Delta_anchor it fades while Delta_policy is still negative.
+    """
+    return torch.sigmoid(-_tensor(beta) * (_tensor(policy_margin) - _tensor(anchor_margin)))
+
+
+# Gaussians --------------------------------------------------------------------------------------------
+
+
+def gaussian_bump_power(means: Number, sds: Number, centre: Number, width: Number, power: Number) -> Tensor:
+    """E[exp(-power |x - centre|^2 / (2 width^2))] for x ~ N(mean, sd^2): `[..., dimension]` -> `[...]`."""
+    variance = _tensor(sds) ** 2
+    bump_variance = _positive("width", width) ** 2 / _tensor(power)
+    spread = bump_variance + variance
+    distance = (_tensor(means) - _tensor(centre)) ** 2
+    return torch.exp(0.5 * (torch.log(bump_variance / spread) - distance / spread).sum(-1))
+
+
+def mixture_bump_partition(
+    weights: Number,
+    means: Number,
+    sds: Number,
+    centre: Number,
+    width: Number,
+    height: Number,
+    beta: Number,
+    terms: int = 200,
+) -> Tensor:
+    """Z = E_mixture[exp(bump / beta)] for one bump: the exponential series, each power a Gaussian integral.
+
+    Args:
+        weights: `[..., component]`; means, sds: `[..., component, dimension]`; centre: `[dimension]`.
+        height, width: the reward is height * exp(-|x - centre|^2 / (2 width^2)).
+        terms: of the series in height / beta; the default serves up to height / beta = 80.
+
+    Raises:
+        BadInput: height / beta above 80, where the series would need more terms.
+    """
+    ratio = _tensor(height) / _positive("beta", beta)
+    if bool((ratio > 80).any()):
+        raise BadInput(
+            f"height / beta must be at most 80 for this series, not {ratio.max().item():g}; use a grid"
+        )
+    powers = torch.arange(1, terms, dtype=torch.float64, device=ratio.device)
+    moments = gaussian_bump_power(
+        _tensor(means).unsqueeze(-2), _tensor(sds).unsqueeze(-2), centre, width, powers.unsqueeze(-1)
+    )
+    coefficients = torch.exp(powers * torch.log(ratio.unsqueeze(-1)) - torch.lgamma(powers + 1))
+    return 1 + (_tensor(weights) * (coefficients * moments).sum(-1)).sum(-1)

@@ -1,0 +1,41 @@
+"""The estimate is the stated formula, and the rates are those of work that was really done."""
+
+import pytest
+import torch
+
+from alignkd_lab import calibration
+from alignkd_lab.calibration import Rates, calibrate, estimate
+
+RATES = Rates(sampled=2.0, trained=1.0, scored=4.0, products="float32")
+
+
+def test_the_estimate_adds_each_kind_of_work_at_its_own_rate():
+    work = [{"parameters": 10, "sampled": 6, "trained": 2, "scored": 8}, {"parameters": 3, "trained": 5}]
+    assert estimate(work, RATES) == 10 * (6 / 2 + 2 / 1 + 8 / 4) + 3 * 5
+
+
+def test_no_work_costs_nothing():
+    assert estimate([], RATES) == 0
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The same calibration on a model small enough for a test."""
+    shape = {"vocab_size": 256, "hidden_size": 24, "intermediate_size": 32}
+    monkeypatch.setattr(
+        calibration, "SHAPE", calibration.SHAPE | shape | {"num_attention_heads": 3, "num_key_value_heads": 1}
+    )
+    monkeypatch.setattr(calibration, "LAYERS", {"cpu": 2, "cuda": 2})
+
+
+def test_calibration_measures_every_kind_of_work(small, device):
+    rates = calibrate(device)
+    assert min(rates.sampled, rates.trained, rates.scored) > 0
+    assert rates.products in ("float32", "bfloat16")
+
+
+def test_work_that_takes_longer_is_measured_as_longer():
+    light, heavy = torch.randn(64, 64), torch.randn(1024, 1024)
+    assert calibration._seconds(lambda: light @ light, "cpu", 0.05) < calibration._seconds(
+        lambda: heavy @ heavy, "cpu", 0.05
+    )

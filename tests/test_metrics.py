@@ -1,0 +1,285 @@
+"""Intervals against scipy, Holm against a naive step-down, verdicts against known effects."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic_records import MOG, mog_record, swap_orders
+
+from alignkd_lab import metrics
+from alignkd_lab.records import group_runs, seed_values
+
+
+def values_of(records):
+    return seed_values(group_runs(records)[0])
+
+
+def verdicts(records, world="mog"):
+    decided = metrics.decide_claims(values_of(records), world)
+    return {(row["metric"], row["statistic"]): row["verdict"] for row in decided}
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize("seeds", [2, 3, 20])
+def test_t_interval_is_scipys(seeds, level):
+    data = np.random.default_rng(seeds).normal(3, 2, seeds)
+    expected = stats.t.interval(level, seeds - 1, data.mean(), stats.sem(data))
+    assert metrics.t_interval(data, level) == pytest.approx((data.mean(), *expected))
+
+
+def test_t_interval_covers_the_mean_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(1.0, 2.0, (800, 5))
+    covered = [low <= 1.0 <= high for _, low, high in map(metrics.t_interval, draws)]
+    assert 0.92 < np.mean(covered) < 0.98
+
+
+def test_one_seed_has_a_mean_and_no_interval():
+    estimate, low, high = metrics.t_interval([2.5])
+    assert estimate == 2.5
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
+def test_a_value_that_is_not_finite_is_not_dropped():
+    assert all(math.isnan(number) for number in metrics.t_interval([1.0, float("nan"), 2.0]))
+    assert math.isnan(metrics.paired_p_value([1.0, math.inf, 2.0], [0.0, 0.0, 0.0]))
+
+
+def test_pairing_removes_what_the_seeds_share():
+    draw = np.random.default_rng(1)
+    shared, effect = draw.normal(0, 10, 8), draw.normal(1, 0.1, 8)
+    paired = metrics.paired_difference(shared + effect, shared)
+    assert 0.8 < paired.low < paired.high < 1.2
+    assert metrics.t_interval(shared + effect).low < 0 < metrics.t_interval(shared + effect).high
+
+
+def test_paired_p_value_is_scipys():
+    draw = np.random.default_rng(2)
+    first, second = draw.normal(0.3, 1, 9), draw.normal(0, 1, 9)
+    assert metrics.paired_p_value(first, second) == pytest.approx(stats.ttest_rel(first, second).pvalue)
+
+
+def test_constant_differences_are_certain_and_equal_values_are_not():
+    assert metrics.paired_p_value([1.0, 2.0], [0.0, 1.0]) == 0.0
+    assert metrics.paired_p_value([1.0, 2.0], [1.0, 2.0]) == 1.0
+    assert metrics.paired_difference([1.0, 2.0], [1.0, 2.0]) == (0.0, 0.0, 0.0)
+
+
+def test_variance_interval_turns_the_f_distribution_around():
+    draw = np.random.default_rng(3)
+    first, second = draw.normal(0, 2, 12), draw.normal(0, 1, 12)
+    ratio, low, high = metrics.variance_ratio(first, second, 0.9)
+    assert ratio == pytest.approx(first.var(ddof=1) / second.var(ddof=1))
+    assert stats.f.sf(ratio / low, 11, 11) == pytest.approx(0.05)
+    assert stats.f.cdf(ratio / high, 11, 11) == pytest.approx(0.05)
+
+
+def test_variance_interval_of_the_swapped_pair_is_its_reciprocal():
+    draw = np.random.default_rng(4)
+    first, second = draw.normal(0, 2, 7), draw.normal(0, 1, 9)
+    ratio, low, high = metrics.variance_ratio(first, second)
+    assert metrics.variance_ratio(second, first) == pytest.approx((1 / ratio, 1 / high, 1 / low))
+
+
+@pytest.mark.parametrize("shares", [0.01, 0.05, 0.3])
+def test_variance_p_value_and_interval_agree(shares):
+    draw = np.random.default_rng(5)
+    for _ in range(50):
+        first, second = draw.normal(0, 1.6, 10), draw.normal(0, 1, 10)
+        _, low, high = metrics.variance_ratio(first, second, 1 - shares)
+        assert (metrics.variance_p_value(first, second) < shares) == (low > 1 or high < 1)
+
+
+def test_variance_ratio_is_undefined_over_no_variance_or_one_seed():
+    assert math.isnan(metrics.variance_ratio([1.0, 2.0], [3.0, 3.0]).estimate)
+    assert math.isnan(metrics.variance_ratio([1.0], [3.0]).low)
+    assert math.isnan(metrics.variance_p_value([1.0, 1.0], [3.0, 4.0]))
+
+
+@pytest.mark.parametrize(("hits", "total"), [(0, 40), (1, 512), (20, 40), (39, 40), (40, 40)])
+def test_wilson_interval_is_scipys(hits, total):
+    expected = stats.binomtest(hits, total).proportion_ci(0.95, method="wilson")
+    assert metrics.wilson_interval(hits, total) == pytest.approx((hits / total, *expected), abs=1e-12)
+
+
+@pytest.mark.parametrize(("hits", "total"), [(0, 0), (-1, 4), (5, 4)])
+def test_wilson_interval_refuses_what_is_no_proportion(hits, total):
+    with pytest.raises(ValueError, match=f"hits={hits} of total={total}"):
+        metrics.wilson_interval(hits, total)
+
+
+def naive_holm(p_values, alpha):
+    """Textbook step-down: walk up the sorted p-values and stop at the first that is too large."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    rejected = [False] * len(p_values)
+    for rank, index in enumerate(order):
+        if p_values[index] > alpha / (len(p_values) - rank):
+            break
+        rejected[index] = True
+    return rejected
+
+
+def test_holm_levels_reject_where_the_naive_step_down_does():
+    draw = np.random.default_rng(6)
+    for _ in range(300):
+        p_values = list(draw.uniform(0, 1, 5) ** 4)
+        levels = metrics.holm_levels(p_values)
+        assert [p < 1 - level for p, level in zip(p_values, levels, strict=True)] == naive_holm(
+            p_values, 0.05
+        )
+
+
+def test_holm_gives_the_smallest_p_value_the_hardest_level():
+    assert metrics.holm_levels([0.001, 0.01, 0.02]) == pytest.approx([1 - 0.05 / 3, 1 - 0.05 / 2, 0.95])
+
+
+def test_after_holm_stops_every_claim_stays_at_the_level_of_the_stop():
+    assert metrics.holm_levels([0.04, 0.03, 0.001]) == pytest.approx([0.975, 0.975, 1 - 0.05 / 3])
+
+
+def test_a_claim_that_cannot_be_tested_keeps_its_place_in_the_family():
+    assert metrics.holm_levels([0.001, float("nan")])[0] == pytest.approx(0.975)
+
+
+def test_holm_keeps_false_verdicts_within_alpha_over_the_family():
+    draw = np.random.default_rng(7)
+    wrong = 0
+    for _ in range(250):
+        noise = {
+            name: {m: dict(enumerate(draw.normal(0, 1, 6))) for m in LM_CLAIMED}
+            for name in (metrics.K_A, metrics.A_K)
+        }
+        wrong += any(row["verdict"] != "undecided" for row in metrics.decide_claims(noise, "lm"))
+    assert wrong / 250 < 0.09
+
+
+LM_CLAIMED = ("reward", "target_precision", "overall_precision", "overall_recall")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected", "verdict"),
+    [
+        (0.1, 0.4, "up", "holds"),
+        (0.1, 0.4, "down", "fails"),
+        (-0.4, -0.1, "down", "holds"),
+        (-0.4, -0.1, "up", "fails"),
+        (-0.1, 0.4, "up", "undecided"),
+        (0.0, 0.4, "up", "undecided"),
+        (float("nan"), float("nan"), "up", "undecided"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval_on_one_side(low, high, expected, verdict):
+    assert metrics.verdict(low, high, expected) == verdict
+
+
+def test_a_ratio_is_judged_against_one():
+    assert metrics.verdict(0.2, 0.8, "down", null=1.0) == "holds"
+    assert metrics.verdict(1.2, 3.0, "down", null=1.0) == "fails"
+
+
+def test_an_unknown_sign_is_refused():
+    with pytest.raises(ValueError, match="sign 'sideways' is unknown"):
+        metrics.verdict(0.0, 1.0, "sideways")
+
+
+def test_the_claims_are_those_written_down_beforehand():
+    signs = [(claim.metric, claim.statistic, claim.expected) for claim in metrics.CLAIMS]
+    assert signs == [
+        ("reward", "mean_difference", "up"),
+        ("target_precision", "mean_difference", "up"),
+        ("overall_precision", "mean_difference", "up"),
+        ("overall_recall", "mean_difference", "down"),
+        ("reward", "variance_ratio", "down"),
+    ]
+
+
+def test_known_effects_give_known_verdicts():
+    assert verdicts([mog_record(seed) for seed in range(20)]) == {
+        ("reward", "mean_difference"): "holds",
+        ("target_precision", "mean_difference"): "holds",
+        ("overall_precision", "mean_difference"): "fails",
+        ("overall_recall", "mean_difference"): "holds",
+        ("reward", "variance_ratio"): "fails",
+    }
+
+
+def test_swapping_the_orders_turns_every_decided_verdict_around():
+    records = [mog_record(seed) for seed in range(20)]
+    turned = {"holds": "fails", "fails": "holds", "undecided": "undecided"}
+    swapped = verdicts([swap_orders(record) for record in records])
+    assert swapped == {claim: turned[verdict] for claim, verdict in verdicts(records).items()}
+
+
+def test_swapping_the_orders_negates_the_differences():
+    records = [mog_record(seed) for seed in range(6)]
+    straight, swapped = (
+        metrics.decide_claims(values_of(held), "mog")[0]
+        for held in (records, [swap_orders(r) for r in records])
+    )
+    assert swapped["difference"] == pytest.approx(-straight["difference"])
+    assert (swapped["low"], swapped["high"]) == pytest.approx((-straight["high"], -straight["low"]))
+
+
+def test_no_effect_is_undecided():
+    effects = dict.fromkeys(("kd_then_align", "align_then_kd"), MOG["kd_then_align"])
+    found = verdicts([mog_record(seed, effects=effects) for seed in range(6)])
+    assert found["reward", "mean_difference"] == "undecided"
+
+
+def test_verdict_and_shown_interval_never_disagree():
+    draw = np.random.default_rng(8)
+    for _ in range(200):
+        shift = draw.normal(0, 1, 4)
+        values = {
+            name: {
+                m: dict(enumerate(draw.normal(sign * s, 1, 5)))
+                for m, s in zip(LM_CLAIMED, shift, strict=True)
+            }
+            for name, sign in ((metrics.K_A, 0), (metrics.A_K, 1))
+        }
+        for row in metrics.decide_claims(values, "mog"):
+            null = 1.0 if row["statistic"] == "variance_ratio" else 0.0
+            assert row["verdict"] == metrics.verdict(row["low"], row["high"], row["expected"], null)
+
+
+def test_variance_is_never_decided_in_the_language_world():
+    values = values_of([mog_record(seed) for seed in range(20)])
+    row = metrics.decide_claims(values, "lm")[-1]
+    assert row["statistic"] == "variance_ratio"
+    assert row["low"] > 1
+    assert row["verdict"] == "undecided"
+
+
+def test_the_variance_claim_costs_the_language_world_no_power():
+    values = values_of([mog_record(seed) for seed in range(20)])
+    levels = {
+        world: max(row["level"] for row in metrics.decide_claims(values, world)) for world in ("mog", "lm")
+    }
+    assert levels == pytest.approx({"mog": 1 - 0.05 / 5, "lm": 1 - 0.05 / 4})
+
+
+def test_one_seed_decides_nothing_and_still_shows_its_difference():
+    rows = metrics.decide_claims(values_of([mog_record(0)]), "mog")
+    assert {row["verdict"] for row in rows} == {"undecided"}
+    assert rows[0]["difference"] > 2
+
+
+def test_only_seeds_of_both_orders_are_compared():
+    records = [mog_record(seed) for seed in range(4)]
+    del records[3]["pipelines"]["align_then_kd"]
+    pairs = values_of(records[:3])
+    assert metrics.decide_claims(values_of(records), "mog") == metrics.decide_claims(pairs, "mog")
+
+
+def test_pooled_mean_weighs_tokens_and_not_responses():
+    assert metrics.pooled_token_mean([-10.0, -2.0], [10, 1]) == pytest.approx(-12 / 11)
+    assert metrics.pooled_token_mean([-10.0, -2.0], [10, 1]) != pytest.approx((-1.0 - 2.0) / 2)
+
+
+@pytest.mark.parametrize(
+    ("log_probs", "tokens", "words"), [([-1.0], [1, 2], "1 entries, tokens 2"), ([], [], "0")]
+)
+def test_pooled_mean_refuses_what_it_cannot_average(log_probs, tokens, words):
+    with pytest.raises(ValueError, match=words):
+        metrics.pooled_token_mean(log_probs, tokens)

@@ -1,0 +1,89 @@
+"""The fit against scikit-learn on the same data."""
+
+import itertools
+
+import pytest
+import torch
+from sklearn.mixture import GaussianMixture as SklearnMixture
+
+from alignkd_lab.mog.em import EmSettings, fit
+from alignkd_lab.mog.mixture import GaussianMixture
+
+EXACT = EmSettings(restarts=10, iterations=1000, tolerance=1e-9, variance_floor=1e-6)
+
+
+def draws(seeds=4, points=300, seed=0):
+    """Overlapping clusters of unequal weight, so that the fit is not a matter of course."""
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.tensor([[-1.5, 0.5], [0.0, -1.0], [1.5, 1.0]], dtype=torch.float64)
+    truth = GaussianMixture(
+        torch.tensor([0.5, 0.4, 0.1], dtype=torch.float64).log(), means, torch.full_like(means, -0.7)
+    )
+    return torch.stack([truth.sample(points, generator) for _ in range(seeds)])
+
+
+def starts(seeds, restarts, components, seed=1):
+    return torch.rand(
+        seeds, restarts, components, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+
+
+@pytest.mark.parametrize("components", [1, 2, 3])
+def test_the_fit_is_as_likely_as_scikit_learns(components):
+    data = draws()
+    ours = fit(data, starts(4, 10, components), EXACT).log_prob(data).mean(-1)
+    for seed, points in enumerate(data.numpy()):
+        oracle = SklearnMixture(
+            components, covariance_type="diag", n_init=10, max_iter=1000, tol=1e-9, random_state=0
+        ).fit(points)
+        assert ours[seed].item() == pytest.approx(oracle.score(points), abs=1e-4)
+
+
+def test_one_component_is_the_sample_mean_and_variance():
+    data = draws()
+    found = fit(data, starts(4, 1, 1), EXACT)
+    torch.testing.assert_close(found.means[:, 0], data.mean(1))
+    torch.testing.assert_close(found.sds[:, 0] ** 2, data.var(1, correction=0))
+
+
+def test_a_seeds_fit_does_not_depend_on_its_neighbours():
+    data, uniforms = draws(), starts(4, 5, 3)
+    together, alone = fit(data, uniforms, EmSettings()), fit(data[2:3], uniforms[2:3], EmSettings())
+    torch.testing.assert_close(together.means[2:3], alone.means, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(together.log_weights[2:3], alone.log_weights, rtol=1e-9, atol=1e-9)
+
+
+def test_more_restarts_never_make_the_fit_less_likely():
+    data, uniforms = draws(points=150), starts(4, 8, 4)
+    one, many = (fit(data, uniforms[:, :n], EXACT).log_prob(data).mean(-1) for n in (1, 8))
+    assert (one <= many + 1e-9).all()
+    assert (many > one + 1e-4).any()
+
+
+def test_more_iterations_make_every_fit_likelier():
+    data, uniforms = draws(), starts(4, 1, 3)
+    scores = [
+        fit(data, uniforms, EmSettings(iterations=n, tolerance=1e-12)).log_prob(data).mean(-1)
+        for n in (1, 3, 10, 100)
+    ]
+    for earlier, later in itertools.pairwise(scores):
+        assert (later >= earlier - 1e-12).all()
+
+
+def test_no_variance_falls_below_the_floor():
+    data = draws(points=20)
+    data[:, :10] = data[:, :1]
+    found = fit(data, starts(4, 4, 3), EmSettings(variance_floor=0.01))
+    assert (found.sds**2 >= 0.01 - 1e-12).all()
+    assert torch.isclose(found.sds**2, torch.tensor(0.01, dtype=torch.float64)).any()
+
+
+def test_identical_points_do_not_break_the_fit():
+    found = fit(torch.ones(2, 10, 2, dtype=torch.float64), starts(2, 3, 3), EmSettings())
+    assert torch.isfinite(found.means).all()
+    torch.testing.assert_close(found.weights.sum(-1), torch.ones(2, dtype=torch.float64))
+
+
+def test_more_components_than_points_are_refused():
+    with pytest.raises(ValueError, match="at least 5 points"):
+        fit(torch.zeros(1, 4, 2, dtype=torch.float64), starts(1, 1, 5), EmSettings())

@@ -1,0 +1,135 @@
+"""Mixtures against torch.distributions, autograd and finite differences."""
+
+import pytest
+import torch
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from alignkd_lab.mog.mixture import GaussianMixture
+
+
+def random_mixture(*batch, components=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return GaussianMixture(
+        torch.log_softmax(torch.randn(*batch, components, generator=generator, dtype=torch.float64), -1),
+        2 * torch.randn(*batch, components, 2, generator=generator, dtype=torch.float64),
+        -0.5 + 0.5 * torch.randn(*batch, components, 2, generator=generator, dtype=torch.float64),
+    )
+
+
+def as_torch(mixture):
+    components = Independent(Normal(mixture.means, mixture.sds), 1)
+    return MixtureSameFamily(Categorical(logits=mixture.log_weights), components)
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
+def test_the_log_density_agrees_with_torch_distributions(batch):
+    mixture = random_mixture(*batch)
+    points = 3 * torch.randn(*batch, 50, 2, dtype=torch.float64)
+    oracle = as_torch(mixture).log_prob(points.movedim(-2, 0)).movedim(0, -1)
+    torch.testing.assert_close(mixture.log_prob(points), oracle, rtol=1e-10, atol=1e-10)
+
+
+def test_the_log_density_holds_far_away_where_the_density_underflows():
+    mixture = random_mixture(2)
+    points = torch.full((2, 1, 2), 80.0, dtype=torch.float64)
+    assert (mixture.log_prob(points) < -800).all()
+    torch.testing.assert_close(
+        mixture.log_prob(points), as_torch(mixture).log_prob(points[:, 0]).unsqueeze(-1)
+    )
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 2)])
+def test_draws_have_the_mean_and_variance_of_the_mixture(batch):
+    mixture = random_mixture(*batch)
+    draws = mixture.sample(40_000, torch.Generator().manual_seed(1))
+    assert draws.shape == (*batch, 40_000, 2)
+    oracle = as_torch(mixture)
+    torch.testing.assert_close(draws.mean(-2), oracle.mean, atol=0.05, rtol=0)
+    torch.testing.assert_close(draws.var(-2), oracle.variance, atol=0.05, rtol=0.03)
+
+
+def test_draws_fall_into_each_component_as_often_as_its_weight():
+    weights = torch.tensor([[0.6, 0.37, 0.03]], dtype=torch.float64)
+    means = torch.tensor([[[-9.0, 0.0], [0.0, 0.0], [9.0, 0.0]]], dtype=torch.float64)
+    mixture = GaussianMixture(weights.log(), means, torch.zeros_like(means))
+    draws = mixture.sample(50_000, torch.Generator().manual_seed(2))
+    nearest = (draws[0, :, None, 0] - means[0, :, 0]).abs().argmin(-1)
+    torch.testing.assert_close(
+        torch.bincount(nearest, minlength=3).double() / 50_000, weights[0], atol=0.01, rtol=0
+    )
+
+
+def test_the_same_noise_gives_two_mixtures_paired_draws():
+    mixture = random_mixture(2)
+    shifted = GaussianMixture(mixture.log_weights, mixture.means + 1, mixture.log_sds)
+    generator = torch.Generator().manual_seed(3)
+    uniforms = torch.rand(2, 10, generator=generator, dtype=torch.float64)
+    normals = torch.randn(2, 10, 2, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(
+        shifted.from_noise(uniforms, normals), mixture.from_noise(uniforms, normals) + 1
+    )
+
+
+def test_the_same_generator_gives_the_same_draws():
+    mixture = random_mixture(2)
+    first, second = (mixture.sample(5, torch.Generator().manual_seed(4)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("sharpening", [0.5, 1.0, 2.0, 4.0])
+def test_sharpening_changes_weights_only(sharpening):
+    mixture = random_mixture(4)
+    sharp = mixture.sharpen(sharpening)
+    powers = mixture.weights**sharpening
+    torch.testing.assert_close(sharp.weights, powers / powers.sum(-1, keepdim=True))
+    assert torch.equal(sharp.means, mixture.means)
+    assert torch.equal(sharp.log_sds, mixture.log_sds)
+
+
+def test_extreme_sharpening_leaves_the_heaviest_component():
+    sharp = random_mixture(4).sharpen(10_000.0)
+    torch.testing.assert_close(sharp.weights.amax(-1), torch.ones(4, dtype=torch.float64))
+
+
+def test_selected_components_keep_their_proportions():
+    mixture = random_mixture(2)
+    chosen = mixture.select((0, 2))
+    kept = mixture.weights[:, [0, 2]]
+    torch.testing.assert_close(chosen.weights, kept / kept.sum(-1, keepdim=True))
+    assert torch.equal(chosen.means, mixture.means[:, [0, 2]])
+
+
+def weighted_log_prob(parameters, points, coefficients):
+    logits, means, log_sds = parameters
+    mixture = GaussianMixture(torch.log_softmax(logits, -1), means, log_sds)
+    return (coefficients * mixture.log_prob(points)).sum()
+
+
+def test_the_pull_is_the_gradient_by_finite_differences():
+    mixture = random_mixture(2)
+    generator = torch.Generator().manual_seed(5)
+    points = torch.randn(2, 20, 2, generator=generator, dtype=torch.float64)
+    coefficients = torch.randn(2, 20, generator=generator, dtype=torch.float64)
+    _, pull = mixture.log_prob_and_pull(points)
+    parameters = (mixture.log_weights, mixture.means, mixture.log_sds)
+    for which, gradient in enumerate(pull(coefficients)):
+        for index in range(gradient.numel()):
+            ends = []
+            for step in (1e-5, -1e-5):
+                moved = [p.clone() for p in parameters]
+                moved[which].view(-1)[index] += step
+                ends.append(weighted_log_prob(moved, points, coefficients))
+            difference = (ends[0] - ends[1]) / 2e-5
+            assert gradient.reshape(-1)[index].item() == pytest.approx(difference.item(), rel=1e-5, abs=1e-6)
+
+
+def test_the_pull_agrees_with_autograd():
+    mixture = random_mixture(3, components=4)
+    points = torch.randn(3, 30, 2, dtype=torch.float64)
+    coefficients = torch.randn(3, 30, dtype=torch.float64)
+    parameters = [t.clone().requires_grad_() for t in (mixture.log_weights, mixture.means, mixture.log_sds)]
+    oracle = torch.autograd.grad(weighted_log_prob(parameters, points, coefficients), parameters)
+    log_prob, pull = mixture.log_prob_and_pull(points)
+    torch.testing.assert_close(log_prob, mixture.log_prob(points))
+    for found, expected in zip(pull(coefficients), oracle, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,100 @@
+"""Provenance: it names what made a record, and never somebody else's commit."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+import alignkd_lab
+from alignkd_lab import provenance
+from alignkd_lab.records import validate_record
+
+
+def test_provenance_is_json_with_the_versions_in_use():
+    made = provenance.provenance("cpu")
+    assert json.loads(json.dumps(made)) == made
+    assert made["torch"] == torch.__version__
+    assert made["python"] == platform.python_version()
+    assert made["version"] == alignkd_lab.__version__
+    assert made["device_name"]
+
+
+def test_a_record_with_it_is_valid():
+    from synthetic_records import mog_record
+
+    record = {**mog_record(0), "provenance": provenance.provenance("cpu")}
+    assert validate_record(record) is record
+
+
+def ask(folder):
+    """(commit, dirty) as a copy of the package in `folder` tells it."""
+    code = "import json; from alignkd_lab.provenance import provenance as p; print(json.dumps(p()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    return told["commit"], told["dirty"]
+
+
+def git(folder, *arguments):
+    command = [
+        "git",
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@example.org",
+        "-c",
+        "commit.gpgsign=false",
+        *arguments,
+    ]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def copy_package(folder):
+    package = folder / "alignkd_lab"
+    package.mkdir()
+    for name in ("__init__.py", "provenance.py"):
+        shutil.copy(Path(alignkd_lab.__file__).parent / name, package)
+    return package
+
+
+def test_the_commit_is_that_of_the_checkout_and_a_change_makes_it_dirty(tmp_path):
+    package = copy_package(tmp_path)
+    (tmp_path / ".gitignore").write_text("__pycache__\n")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "a")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    assert ask(tmp_path) == (head, False)
+    (package / "__init__.py").write_text((package / "__init__.py").read_text() + "# changed\n")
+    assert ask(tmp_path) == (head, True)
+
+
+def test_an_installed_copy_inside_another_checkout_has_no_commit(tmp_path):
+    copy_package(tmp_path)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-qm", "somebody else's", "--allow-empty")
+    assert ask(tmp_path) == (None, None)
+
+
+def test_no_git_and_no_checkout_is_no_error(tmp_path):
+    copy_package(tmp_path)
+    assert ask(tmp_path) == (None, None)
+
+
+def test_a_library_that_is_missing_has_no_version(monkeypatch):
+    def missing(name):
+        raise provenance.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(provenance.importlib.metadata, "version", missing)
+    assert provenance.library_versions()["torch"] is None

@@ -1,0 +1,153 @@
+"""The report's tables: every figure in them is computed here a second way."""
+
+import pytest
+from synthetic_records import lm_record, mog_record
+
+from alignkd_lab import report_tables as tables
+from alignkd_lab.metrics import CLAIMS
+from alignkd_lab.records import group_runs, summarise_run
+
+
+@pytest.fixture(scope="module")
+def run():
+    return group_runs([lm_record(seed) for seed in range(3)])[0]
+
+
+@pytest.fixture(scope="module")
+def summary(run):
+    return summarise_run(run)
+
+
+def row_of(rows, label):
+    return next(row for row in rows if row["label"].startswith(label))
+
+
+def test_every_claim_has_words_of_its_own(summary):
+    rows = tables.claims_table(summary)
+    assert len({row["words"] for row in rows}) == len(CLAIMS) == len(rows)
+    assert [row["expected"] for row in rows] == ["above 0", "above 0", "above 0", "below 0", "below 1"]
+
+
+def test_the_claims_table_marks_what_this_world_does_not_decide(summary):
+    assert [row["decided"] for row in tables.claims_table(summary)] == [True, True, True, True, False]
+
+
+def test_a_claim_without_an_interval_shows_no_level():
+    rows = tables.claims_table(summarise_run(group_runs([lm_record(0)])[0]))
+    assert {(row["interval"], row["level"]) for row in rows} == {("", "")}
+
+
+def test_rates_stand_in_percent_with_their_interval(summary):
+    table = tables.metrics_table(summary)
+    column = table["heads"].index("target rate (%)")
+    entry = summary["pipelines"]["base_aligned"]["target_rate"]
+    mean, span = row_of(table["rows"], "Base, aligned")["cells"][column]
+    assert mean == f"{100 * entry['mean']:.1f}"
+    assert span == f"{100 * entry['low']:.1f} to {100 * entry['high']:.1f}"
+
+
+def test_a_metric_of_one_pipeline_only_is_a_dash_elsewhere():
+    record = mog_record(0)
+    record["pipelines"]["base"]["metrics"]["surprise"] = 1.5
+    table = tables.metrics_table(summarise_run(group_runs([record])[0]))
+    assert table["heads"][-1] == "surprise"
+    assert [row["cells"][-1][0] for row in table["rows"]] == ["1.50", *["–"] * 7]
+
+
+def test_a_pipeline_costs_the_sum_of_its_stages(run):
+    held = [record["stages"] for record in run["records"]]
+    seconds = sum(s["base_aligned"]["seconds"] + s["aligned_kd"]["seconds"] for s in held) / len(held)
+    row = row_of(tables.costs_table(run)["rows"], "A-K")
+    assert float(row["seconds"].replace(",", "")) == pytest.approx(seconds, rel=0.01)
+    assert row["tokens"] == ["28,000", "87,000", "28,000"]
+    assert row["memory"] == f"{1_900_000_000 / 2**30:.2f} GiB"
+
+
+def test_seeds_that_ran_together_share_their_seconds():
+    records = [mog_record(seed) for seed in range(2)]
+    alone = tables.costs_table(group_runs(records)[0])
+    for record in records:
+        for stage in record["stages"].values():
+            stage["info"]["seeds_in_batch"], stage["tokens"] = 2, {}
+    together = tables.costs_table(group_runs(records)[0])
+    assert not alone["batched"]
+    assert together["batched"]
+    assert row_of(together["rows"], "KD only")["tokens"] == ["–"] * 3
+    halves = [float(row_of(table["rows"], "KD only")["seconds"]) for table in (alone, together)]
+    assert halves[0] == pytest.approx(2 * halves[1], rel=0.01)
+
+
+def test_the_base_costs_nothing_and_is_not_listed(run):
+    assert "Base" not in [row["label"] for row in tables.costs_table(run)["rows"]]
+
+
+def test_responses_are_the_first_prompts_of_the_first_seed(run):
+    table = tables.responses_table(run)
+    samples = run["records"][0]["pipelines"]["align_then_kd"]["samples"]
+    assert [row["prompt"] for row in table["rows"]] == [sample["prompt"] for sample in samples]
+    assert [row["cells"][2]["text"] for row in table["rows"]] == [sample["response"] for sample in samples]
+    assert [head["label"] for head in table["heads"]] == [
+        "Base",
+        "K-A: distil, then align",
+        "A-K: align, then distil",
+    ]
+
+
+def test_of_several_responses_to_a_prompt_the_first_is_shown():
+    record = lm_record(0)
+    samples = record["pipelines"]["kd_then_align"]["samples"]
+    samples.append({**samples[0], "response": "a later and better one", "reward": 1.0, "target": True})
+    table = tables.responses_table(group_runs([record])[0])
+    assert table["rows"][0]["cells"][1]["text"] == samples[0]["response"]
+    assert len(table["rows"]) == 5
+
+
+def test_no_more_prompts_are_shown_than_the_rule_says():
+    record = lm_record(0)
+    for entry in record["pipelines"].values():
+        entry["samples"] = [{**entry["samples"][0], "prompt": f"prompt {i}"} for i in range(50)]
+    rows = tables.responses_table(group_runs([record])[0])["rows"]
+    assert [row["prompt"] for row in rows] == [f"prompt {i}" for i in range(tables.RESPONSES)]
+
+
+def test_gaussians_have_no_responses():
+    assert tables.responses_table(group_runs([mog_record(0)])[0]) is None
+
+
+def test_the_sweep_has_a_row_per_cell_with_what_varies():
+    made = [
+        mog_record(seed, a, sharpening=s) for seed in range(3) for a in ("rlhf", "dpo") for s in (1.0, 3.0)
+    ]
+    table = tables.cells_table([summarise_run(run) for run in group_runs(made)])
+    assert table["settings"] == ["sharpening"]
+    assert [(row["algorithm"], *row["settings"]) for row in table["rows"]] == [
+        ("RLHF", "1"), ("RLHF", "3"), ("DPO", "1"), ("DPO", "3"),
+    ]  # fmt: skip
+    assert all(len(row["verdicts"]) == len(CLAIMS) == len(table["claims"]) for row in table["rows"])
+
+
+def test_the_short_line_counts_the_verdicts():
+    line = tables.in_short(summarise_run(group_runs([mog_record(seed) for seed in range(20)])[0]))
+    assert line.endswith("Of 5 claims: holds 3, fails 2.")
+
+
+def test_the_short_line_names_the_check_that_failed():
+    line = tables.in_short(summarise_run(group_runs([lm_record(seed, gap=2.0) for seed in range(3)])[0]))
+    assert "No verdict is valid" in line
+    assert "The student was healthy" in line
+
+
+def test_the_short_line_of_one_seed_decides_nothing():
+    assert tables.in_short(summarise_run(group_runs([lm_record(0)])[0])).endswith("One seed: no verdict.")
+
+
+def test_provenance_shows_every_distinct_value_once(run):
+    changed = {**run, "records": [dict(record) for record in run["records"]]}
+    changed["records"][1] = {
+        **changed["records"][1],
+        "provenance": {**changed["records"][1]["provenance"], "commit": "fedcba", "weights": {"base": "abc"}},
+    }
+    rows = dict(tables.provenance_rows(changed))
+    assert rows["commit"] == "0123456789abcdef; fedcba"
+    assert rows["seeds"] == "0, 1, 2"
+    assert rows["weights"] == '{"base": "abc"}'

@@ -1,0 +1,227 @@
+"""The files that set the project up agree with each other, and the Makefile does what the README says."""
+
+import ast
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DEPENDENCIES = list(map(Requirement, PROJECT["dependencies"]))
+REQUIREMENTS = DEPENDENCIES + list(map(Requirement, PROJECT["optional-dependencies"]["test"]))
+# Where the name that is imported is not the name that is installed.
+INSTALLED_AS = {"vaderSentiment": "vadersentiment", "huggingface_hub": "huggingface-hub"}
+
+
+def by_name(requirements):
+    return {canonicalize_name(requirement.name): requirement.specifier for requirement in requirements}
+
+
+def constraints():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return by_name(Requirement(line) for line in lines if line and not line.startswith("#"))
+
+
+# Requirements
+
+
+def test_environment_yml_asks_for_the_same_packages_in_the_same_ranges():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in environment if isinstance(entry, dict))
+    requirements = [Requirement(line) for line in pip if not line.startswith("-")]
+    assert by_name(requirements) == by_name(REQUIREMENTS)
+    assert f"python{PROJECT['requires-python']}" in environment
+    assert "-c constraints.txt" in pip
+
+
+def test_constraints_pin_every_requirement_to_one_version_within_its_range():
+    pins = constraints()
+    for name, specifier in by_name(REQUIREMENTS).items():
+        (pin,) = pins[name]
+        assert pin.operator == "=="
+        assert specifier.contains(pin.version), f"{name}{pin} is outside {specifier}"
+
+
+def test_constraints_name_neither_this_project_nor_a_local_build():
+    assert "alignkd-lab" not in constraints()
+    assert not [name for name, pin in constraints().items() if "+" in str(pin)]
+
+
+def test_every_package_that_the_code_imports_is_required():
+    own = {"alignkd_lab", "__future__"} | sys.stdlib_module_names
+    required = by_name(DEPENDENCIES)
+    missing = {
+        (path.relative_to(ROOT), name)
+        for path in (ROOT / "alignkd_lab").rglob("*.py")
+        for name in imported(path) - own
+        if canonicalize_name(INSTALLED_AS.get(name, name)) not in required
+        # The notebook tools that JupyterLab itself is made of.
+        and name not in {"IPython", "nbformat", "nbclient"}
+    }
+    assert not missing
+
+
+def imported(path):
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_a_wheel_carries_the_data_and_reads_it_there(tmp_path):
+    source, site = tmp_path / "source", tmp_path / "site"
+    shutil.copytree(
+        ROOT / "alignkd_lab", source / "alignkd_lab", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    (source / "data" / "records").mkdir(parents=True)
+    (source / "data" / "records" / "shipped.jsonl").write_text("{}\n")
+
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(source)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(site)
+
+    ask = "from alignkd_lab.paths import data_folder; print(data_folder())"
+    done = subprocess.run([sys.executable, "-c", ask], cwd=site, check=True, capture_output=True, text=True)
+    assert Path(done.stdout.strip()) == (site / "alignkd_lab" / "_data").resolve()
+    assert (site / "alignkd_lab" / "_data" / "records" / "shipped.jsonl").is_file()
+
+
+# Makefile
+
+
+def make(*arguments, folder=ROOT, **environment):
+    # A make that runs this test must not pass its own flags on to the one that is tested.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, env=clean | environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_make_run_runs_both_worlds_and_ends_with_the_report():
+    commands = [
+        line for line in make("-n", "run", "OUT=here").stdout.splitlines() if "alignkd_lab.cli" in line
+    ]
+    assert [line.split("alignkd_lab.cli ")[1] for line in commands] == [
+        "run --world mog --preset laptop --out here",
+        "run --world lm --preset laptop --pipelines kd_then_align,align_then_kd --seeds 0 --out here",
+        "report here",
+    ]
+
+
+def test_make_test_checks_style_tests_and_notebooks():
+    commands = make("-n", "test").stdout
+    for part in (
+        "ruff check",
+        "ruff format --check",
+        "pytest -n auto",
+        "--nbval-lax --nbval-current-env notebooks",
+    ):
+        assert part in commands
+
+
+def test_every_target_is_in_the_help():
+    phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY"))
+    described = {line.split()[1] for line in make("help").stdout.splitlines() if line.startswith("make ")}
+    assert described == set(phony.split()[1:]) - {"help"}
+
+
+def test_ci_runs_the_readme_s_test_command():
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & stat.S_IXUSR
+    assert script.read_text().splitlines()[-1] == "make test"
+    assert "make test" in (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A folder with the Makefile, and a PATH on which there is a shell and no Python."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sh", "make", "rm", "touch"):
+        (tools / name).symlink_to(shutil.which(name))
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def fake_python(path, body):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def test_without_a_new_enough_python_make_says_what_to_install(machine):
+    fake_python(machine / "bin" / "python3", "exit 1")  # the answer of an older Python
+    done = make("env", folder=machine, PATH=str(machine / "bin"))
+    assert done.returncode != 0
+    assert "No Python 3.11 or newer found" in done.stderr
+
+
+def test_without_ensurepip_make_names_the_package_that_brings_it(machine):
+    fake_python(machine / "bin" / "python3", 'case "$*" in *ensurepip*) exit 1;; esac')
+    done = make("env", folder=machine, PATH=str(machine / "bin"))
+    assert done.returncode != 0
+    assert "python3-venv" in done.stderr
+    assert not (machine / ".venv").exists()
+
+
+@pytest.fixture
+def installed(machine):
+    """The same folder after a first `make env`, with a stand-in for the environment's Python."""
+    fake_python(machine / "bin" / "python3", 'case "$*" in *"-m venv"*) mkdir -p .venv/bin;; esac')
+    fake_python(machine / ".venv" / "bin" / "python", 'echo "$*" >> calls; echo yes')
+    assert make("env", folder=machine).returncode == 0
+    assert "pip install" in (machine / "calls").read_text()
+    (machine / "calls").unlink()
+    return machine
+
+
+def test_a_second_make_installs_nothing(installed):
+    assert make("env", folder=installed).returncode == 0
+    assert "pip install" not in (installed / "calls").read_text()
+
+
+def test_a_changed_requirement_installs_again(installed):
+    later = (installed / ".venv" / ".alignkd-installed").stat().st_mtime + 10
+    os.utime(installed / "constraints.txt", (later, later))
+    make("env", folder=installed)
+    assert "pip install" in (installed / "calls").read_text()
+
+
+def test_an_environment_that_lost_packages_is_completed(installed):
+    fake_python(installed / ".venv" / "bin" / "python", 'echo "$*" >> calls')  # the check no longer says yes
+    done = make("env", folder=installed)
+    assert "Completing .venv" in done.stdout
+    assert "pip install" in (installed / "calls").read_text()
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(installed):
+    (installed / ".venv" / "left-over").touch()
+    (installed / ".venv" / "bin" / "python").unlink()
+    done = make("env", folder=installed, PATH=f"{installed / 'bin'}:{os.environ['PATH']}")
+    assert "Making .venv" in done.stdout
+    assert not (installed / ".venv" / "left-over").exists()
+
+
+def test_make_says_how_much_it_will_download(installed):
+    fake_python(installed / ".venv" / "bin" / "python", "true")
+    said = make("env", folder=installed).stdout
+    assert "0.5 GB" in said
+    assert "3 GB" in said
+    assert "93 MB" in said

@@ -1,0 +1,93 @@
+"""Names, colours and numbers: one look for one pipeline, numbers as readers expect them."""
+
+import itertools
+
+import pytest
+
+from alignkd_lab.pipelines import PIPELINES
+from alignkd_lab.style import (
+    PIPELINE_STYLE,
+    interval,
+    metric_label,
+    number,
+    pipeline_style,
+    reading_order,
+    shown,
+)
+
+
+def test_every_pipeline_has_a_style():
+    assert set(PIPELINE_STYLE) == set(PIPELINES)
+
+
+@pytest.mark.parametrize("field", ["label", "colour", "marker"])
+def test_no_two_pipelines_look_alike(field):
+    looks = [getattr(style, field) for style in PIPELINE_STYLE.values()]
+    assert len(set(looks)) == len(looks)
+
+
+def seen_by_a_deuteranope(colour):
+    """Vienot, Brettel and Mollon (1999): red and green cones give one and the same signal."""
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [c**2.2 for c in (red, green, blue)]
+    merged = 0.29275 * linear[0] + 0.70725 * linear[1]
+    rest = -0.02234 * linear[0] + 0.02234 * linear[1] + linear[2]
+    return [max(0.0, c) ** (1 / 2.2) for c in (merged, merged, rest)]
+
+
+def test_colours_differ_for_red_green_blind_readers():
+    for (one, first), (two, second) in itertools.combinations(PIPELINE_STYLE.items(), 2):
+        pair = seen_by_a_deuteranope(first.colour), seen_by_a_deuteranope(second.colour)
+        distance = sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) ** 0.5
+        assert distance > 0.08, (one, two)
+
+
+def test_an_unknown_pipeline_still_gets_a_look_of_its_own():
+    assert pipeline_style("adpa_plus").label == "adpa plus"
+    assert pipeline_style("adpa_plus").colour not in {style.colour for style in PIPELINE_STYLE.values()}
+
+
+def test_pipelines_are_read_from_yardsticks_to_controls():
+    names = ["zeta", "align_then_kd", "kd_then_align_base_reference", "kd_then_align", "base"]
+    assert reading_order(names) == [
+        "base",
+        "kd_then_align",
+        "align_then_kd",
+        "kd_then_align_base_reference",
+        "zeta",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0853, "0.085"),
+        (3.0042, "3.00"),
+        (-37.04, "−37.0"),
+        (1234567, "1,234,567"),
+        (0, "0"),
+        (-0.00001, "0.000"),
+        (None, "–"),
+        (float("nan"), "–"),
+        (float("inf"), "–"),
+    ],
+)
+def test_numbers_are_written_for_readers(value, text):
+    assert number(value) == text
+
+
+def test_an_interval_is_left_out_where_there_is_none():
+    assert interval(3.0, 2.0, 4.0) == "3.00 (2.00 to 4.00)"
+    assert interval(3.0, None, None) == "3.00"
+    assert interval(3.0, float("nan"), float("nan")) == "3.00"
+
+
+def test_units_follow_the_world():
+    assert metric_label("target_precision", "mog") == "target precision (nats)"
+    assert metric_label("target_precision", "lm") == "target precision (nats per token)"
+    assert metric_label("surprise_me", "lm") == "surprise me"
+
+
+def test_rates_are_shown_in_percent_and_nothing_else_is():
+    assert shown("target_rate", 0.25) == 25
+    assert shown("reward", 0.25) == 0.25
