@@ -60,11 +60,15 @@ def _names(world: str, algorithm: str, asked: Sequence[str] | None) -> tuple[str
 def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) -> Path:
     from alignkd_lab.mog.world import ALGORITHMS, MogWorld
 
-    if target not in (None, "rare_mode"):
-        raise BadInput(f"target: the Gaussian world has one, 'rare_mode' (its modes: --set targets=[3]), not {target!r}")
     chosen = preset(name)
+    found = override(chosen.mog, overrides).target_name
+    if target not in (None, found):
+        raise BadInput(
+            f"target: these settings have {found!r}, not {target!r}; choose modes with --set targets=[3]"
+        )
+    torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
     seeds = tuple(seeds if seeds is not None else chosen.mog_seeds)
-    path = out / f"mog-{name}-rare_mode.jsonl"
+    path = out / f"mog-{name}-{found}.jsonl"
     sharpenings = (overrides["sharpening"],) if "sharpening" in overrides else chosen.sharpenings
     betas = (overrides["beta"],) if "beta" in overrides else chosen.betas
     algorithms = (algorithm,) if algorithm else ALGORITHMS
@@ -84,12 +88,14 @@ def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) 
         for position, seed in enumerate(missing):
             append_record(
                 path,
-                {
-                    **_header("mog", name, which, "rare_mode", settings, seed),
-                    "pipelines": {key: _entry(outcome, position) for key, outcome in outcomes.items()},
-                    "stages": {key: _of_seed(stage, position) for key, stage in stages.items()},
-                    "provenance": {**provenance(device), "seconds": seconds / len(missing)},
-                },
+                _rounded(
+                    {
+                        **_header("mog", name, which, found, settings, seed),
+                        "pipelines": {key: _entry(outcome, position) for key, outcome in outcomes.items()},
+                        "stages": {key: _of_seed(stage, position) for key, stage in stages.items()},
+                        "provenance": {**provenance(device), "seconds": seconds / len(missing)},
+                    }
+                ),
             )
     _say("")
     return path
@@ -119,17 +125,19 @@ def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -
         outcomes, stages = run_pipelines(world, names, store, on_step)
         append_record(
             path,
-            {
-                **_header("lm", name, algorithm, settings.target, settings, seed),
-                "pipelines": {key: _entry(outcome, 0) for key, outcome in outcomes.items()},
-                "stages": stages,
-                "checks": world.checks(),
-                "provenance": {
-                    **provenance(device),
-                    "weights": world.fingerprint(),
-                    "seconds": time.perf_counter() - started,
-                },
-            },
+            _rounded(
+                {
+                    **_header("lm", name, algorithm, settings.target, settings, seed),
+                    "pipelines": {key: _entry(outcome, 0) for key, outcome in outcomes.items()},
+                    "stages": stages,
+                    "checks": world.checks(),
+                    "provenance": {
+                        **provenance(device),
+                        "weights": world.fingerprint(),
+                        "seconds": time.perf_counter() - started,
+                    },
+                }
+            ),
         )
     return path
 
@@ -161,20 +169,33 @@ def _of_seed(stage: dict, position: int) -> dict:
     return {**stage, "info": {**info, **{name: values[position] for name, values in per_seed.items()}}}
 
 
-def _missing(path: Path, settings, algorithm: str, device: str, seeds: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:
+def _missing(
+    path: Path, settings, algorithm: str, device: str, seeds: Sequence[int], names: Sequence[str]
+) -> tuple[int, ...]:
     """The seeds without a record of these settings that holds every pipeline asked for."""
-    if not path.is_file():
+    if (
+        not path.is_file() or b"\n" not in path.read_bytes()
+    ):  # nothing yet, or a first record that was cut off
         return tuple(seeds)
     wanted = _plain(dataclasses.asdict(settings))
     done = {
         record["seed"]
-        for record in load_records(path.parent)
+        for record in load_records(path)
         if record["algorithm"] == algorithm
         and _plain(record["settings"]) == wanted
         and record["provenance"]["device"] == device
         and set(names) <= set(record["pipelines"])
     }
     return tuple(seed for seed in seeds if seed not in done)
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers with seven significant digits: more would be noise, and twice the size."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: Any) -> Any:

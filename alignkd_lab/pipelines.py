@@ -110,6 +110,8 @@ class World(Protocol):
     def start(self, name: str) -> Any:
         """The policy `base` or `student`."""
 
+    # A world may also have `prepare(stage)`: what a stage reads and is no cost of its own (a yardstick, a learning rate).
+
     def run(self, stage: Stage, policies: dict[str, Any]) -> StageResult: ...
 
     def evaluate(self, policy: Any) -> dict:
@@ -244,6 +246,7 @@ def run_pipelines(
 
 
 def _timed(world: World, stage: Stage, inputs: dict[str, Any]) -> StageResult:
+    getattr(world, "prepare", lambda stage: None)(stage)
     started = time.perf_counter()
     with _PeakMemory(str(getattr(world, "device", "cpu"))) as memory:
         result = world.run(stage, inputs)

@@ -108,6 +108,10 @@ def override(settings: Any, changes: dict[str, Any]) -> Any:
             raise BadInput(f"setting: {name} must be a number, not {value!r}")
         if isinstance(known[name], int) and isinstance(value, float):
             raise BadInput(f"setting: {name} must be a whole number, not {value!r}")
+        if isinstance(known[name], tuple) and not isinstance(value, list | tuple):
+            raise BadInput(f"setting: {name} must be a list such as {list(known[name])!r}, not {value!r}")
+        if isinstance(known[name], str) and not isinstance(value, str):
+            raise BadInput(f"setting: {name} must be a word, not {value!r}")
     tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
     return dataclasses.replace(settings, **tuples)
 

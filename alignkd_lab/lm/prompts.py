@@ -7,6 +7,7 @@ round with the topic's place in its split, so that every split sees every frame.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cache
 
@@ -19,6 +20,12 @@ SPLITS = ("healing", "training", "validation", "test")
 @cache
 def _file() -> dict:
     return json.loads((data_folder() / "prompts.json").read_text(encoding="utf-8"))
+
+
+def checksum() -> str:
+    """What a result that was made from these prompts depends on."""
+    parts = json.dumps([_file()["frames"], _file()["topics"]], sort_keys=True)
+    return f"sha256:{hashlib.sha256(parts.encode()).hexdigest()}"
 
 
 def prompts(split: str, count: int | None = None, all_frames: bool = False) -> list[str]:

@@ -41,7 +41,7 @@ class LmSettings:
     preference_prompts: int = 64
     preference_responses: int = 12
     distil_prompts: int = 96
-    distil_responses: int = 6
+    distil_responses: int = 5
     kd_loss: str = "full"
     kd_temperature: float = 0.7
     kd_temperature_high: float = 1.25
@@ -56,9 +56,9 @@ class LmSettings:
     lora_rank: int = 16
     curve_points: int = 2
     validation_responses: int = 2
-    truth_responses: int = 8
-    test_prompts: int = 48
-    test_responses: int = 4
+    truth_responses: int = 6
+    test_prompts: int = 40
+    test_responses: int = 3
     sample_batch: int = 192
 
     def __post_init__(self) -> None:

@@ -42,7 +42,7 @@ class Recipe:
     rank: int = 24
     responses: int = 4
     max_tokens: int = 28
-    steps: int = 210
+    steps: int = 180
     batch: int = 6
     learning_rate: float = 1e-3
     sample_seed: int = 101
@@ -80,7 +80,7 @@ def most_influential(influence: Tensor, count: int) -> list[int]:
     return sorted(influence.topk(count).indices.tolist())
 
 
-def choose_layers(model, examples: list[Example], count: int, influence: Tensor, near: float = 1.3) -> list[int]:
+def choose_layers(model, examples: list[Example], count: int, influence: Tensor, near: float = 1.15) -> list[int]:
     """The most influential layers, with near ties decided by what they are for: the recall of the cut.
 
     Many middle layers have almost the same influence, and swapping one for another can move the cut's recall by a nat. So
@@ -175,7 +175,7 @@ def heal(base: str = weights.BUILT_IN, layers: int | None = None, out: Path | No
     heldout = _own_samples(base, tokenizer, recipe, "validation", recipe.heldout_seed, all_frames=False)
     examples = _examples(data)
     influence = block_influence(base, [Example(row.prompt, row.responses) for row in examples[::20]])
-    kept = choose_layers(base, [Example(row.prompt, row.responses) for row in examples[::64]], recipe.layers, influence)
+    kept = choose_layers(base, [Example(row.prompt, row.responses) for row in examples[::160]], recipe.layers, influence)
     model = layer_cut(base, kept)
     recall = {"base": pooled(heldout.log_probs), "cut": pooled(score(model, heldout))}
     model, head = with_lora(model, recipe.rank), base.lm_head.weight.detach()

@@ -69,12 +69,15 @@ class _Watch(TrainerCallback):
         self._on_step(state.global_step)
 
 
-def with_lora(model, rank: int):
-    """The model with a fresh LoRA of `rank` on every linear layer of its blocks (B = 0, so it starts unchanged)."""
+def with_lora(model, rank: int, seed: int = 0):
+    """The model with a fresh LoRA of `rank` on every linear layer of its blocks (B = 0, so it starts unchanged; A from `seed`)."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=LORA_TARGETS, bias="none")
-    return get_peft_model(model, config)
+    # peft draws A from the global generator, whose state depends on all that ran before in this process.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
 
 
 def train(

