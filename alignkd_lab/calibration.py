@@ -47,10 +47,7 @@ def estimate(work: Iterable[Mapping[str, int]], rates: Rates) -> float:
 
     Each entry names the `parameters` of one model and the tokens that it has `sampled`, `trained`, `scored`.
     """
-    return sum(
-        entry["parameters"] * sum(entry.get(kind, 0) / getattr(rates, kind) for kind in KINDS)
-        for entry in work
-    )
+    return sum(entry["parameters"] * sum(entry.get(kind, 0) / getattr(rates, kind) for kind in KINDS) for entry in work)
 
 
 def calibrate(device: str) -> Rates:

@@ -89,7 +89,8 @@ def report(arguments: argparse.Namespace) -> int:
 
     from alignkd_lab.report import write_report
 
-    page = write_report(arguments.folder, shipped=arguments.shipped or _shipped_records(arguments.folder))
+    shipped = arguments.shipped or _shipped_records(arguments.folder)
+    page = write_report(arguments.folder, out=arguments.out, shipped=shipped)
     print(f"Report: {Path(page).resolve()}")
     return 0
 
@@ -112,12 +113,13 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def _shipped_records(folder: Path) -> Path | None:
-    """The recorded runs to show beside `folder`, unless there are none or `folder` is where they are."""
+    """The recorded runs to show beside `folder`, unless there are none or `folder` is among them."""
     from alignkd_lab.paths import data_folder
 
-    shipped = data_folder() / "records"
-    others = shipped.resolve() != folder.resolve()
-    return shipped if others and any(shipped.rglob("*.jsonl")) else None
+    shipped = (data_folder() / "records").resolve()
+    if folder.resolve().is_relative_to(shipped) or not shipped.is_dir():
+        return None
+    return shipped if any(path.stat().st_size for path in shipped.rglob("*.jsonl")) else None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -134,22 +136,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_doctor(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "doctor", help="what this machine has, lacks, and what a run would cost here"
-    )
+    command = commands.add_parser("doctor", help="what this machine has, lacks, and what a run would cost here")
     command.add_argument("--json", action="store_true", help="print the findings as JSON")
     command.add_argument("--quick", action="store_true", help="skip the calibration of a few seconds")
     command.set_defaults(act=doctor)
 
 
 def _add_run(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "run", help="run pipelines in one world; the same command resumes a stopped run"
-    )
+    command = commands.add_parser("run", help="run pipelines in one world; the same command resumes a stopped run")
     command.add_argument("--world", required=True, choices=WORLDS, help="Gaussian mixtures or SmolLM2")
-    command.add_argument(
-        "--preset", default="laptop", choices=PRESETS, help="how large a run (default: laptop)"
-    )
+    command.add_argument("--preset", default="laptop", choices=PRESETS, help="how large a run (default: laptop)")
     command.add_argument(
         "--pipelines",
         metavar="A,B",
@@ -160,9 +156,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
         "--seeds", metavar="SEEDS", type=parse_seeds, help="e.g. 0, 0-4 or 0,2,5-7 (default: the preset's)"
     )
     command.add_argument("--algorithm", choices=ALGORITHMS, help="how to align (default: the preset's)")
-    command.add_argument(
-        "--target", metavar="NAME", help="the rare, desirable behaviour (default: the preset's)"
-    )
+    command.add_argument("--target", metavar="NAME", help="the rare, desirable behaviour (default: the preset's)")
     command.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -178,26 +172,18 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "report", help="one HTML page with its figures, from the records in a folder"
-    )
+    command = commands.add_parser("report", help="one HTML page with its figures, from the records in a folder")
     command.add_argument("folder", metavar="DIR", type=Path)
     command.add_argument("--json", action="store_true", help="print the numbers and verdicts as JSON instead")
-    command.add_argument(
-        "--shipped", metavar="DIR", type=Path, help="records to show beside them (default: ours)"
-    )
+    command.add_argument("--shipped", metavar="DIR", type=Path, help="records to show beside them (default: ours)")
     command.set_defaults(act=report)
 
 
 def _add_heal(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("heal", help="make the healed student again (about half an hour on two cores)")
-    command.add_argument(
-        "--layers", type=int, metavar="N", help="layers kept of the base's (default: the shipped)"
-    )
+    command.add_argument("--layers", type=int, metavar="N", help="layers kept of the base's (default: the shipped)")
     command.add_argument("--out", metavar="DIR", type=Path, help="default: the user's cache")
-    command.add_argument(
-        "--base", metavar="SOURCE", default="smollm2-135m-instruct", help="default: %(default)s"
-    )
+    command.add_argument("--base", metavar="SOURCE", default="smollm2-135m-instruct", help="default: %(default)s")
     command.set_defaults(act=heal)
 
 
@@ -210,7 +196,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = build_parser().parse_args(argv)
     try:
-        return arguments.act(arguments)
+        code = arguments.act(arguments)
+        sys.stdout.flush()  # here, where a reader that has gone away is no surprise
+        return code
+    except BrokenPipeError:
+        # `alignkd report DIR --json | head`: enough was read. What is still unwritten goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except UnknownName as error:
         print(f"alignkd: {error}", file=sys.stderr)
         return 2

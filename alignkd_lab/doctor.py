@@ -118,9 +118,7 @@ def check_memory(total: int | None = None, free: int | None = None) -> Finding:
     free_gb = (memory.available if free is None else free) / 1e9
     value = f"{total_gb:.1f} GB, {free_gb:.1f} GB of it free (a laptop run needs {MEMORY_NEEDED_GB} GB)"
     if total_gb < MEMORY_NEEDED_GB:
-        return Finding(
-            "memory", value, False, "use a machine with more memory, or `alignkd run --preset tiny`"
-        )
+        return Finding("memory", value, False, "use a machine with more memory, or `alignkd run --preset tiny`")
     return Finding(
         "memory",
         value,
@@ -154,9 +152,7 @@ def _check_disk(needed_megabytes: int, free: int | None = None) -> Finding:
     free_gb = (shutil.disk_usage(exists).free if free is None else free) / 1e9
     value = f"{free_gb:.1f} GB free for the cache {folder} (needs {needed_megabytes / 1000:.1f} GB more)"
     ok = free_gb >= needed_megabytes / 1000
-    return Finding(
-        "disk", value, ok, "" if ok else "free some space, or set ALIGNKD_CACHE to a folder on another disk"
-    )
+    return Finding("disk", value, ok, "" if ok else "free some space, or set ALIGNKD_CACHE to a folder on another disk")
 
 
 def _costs(device: str) -> dict:

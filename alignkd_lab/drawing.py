@@ -99,9 +99,7 @@ def depth_line(runs: Sequence[dict], depth: str, marks: str = INTERVALS) -> str:
     kind = "tiny" if all(run["preset"] == "tiny" for run in runs) else depth
     if kind not in DEPTH:
         raise UnknownName("depth", depth, DEPTH)
-    worlds = dict.fromkeys(
-        f"{WORLD_LABEL[run['world']]}: {run['preset']} preset, {_seeds(run)}" for run in runs
-    )
+    worlds = dict.fromkeys(f"{WORLD_LABEL[run['world']]}: {run['preset']} preset, {_seeds(run)}" for run in runs)
     return ". ".join([DEPTH[kind], *worlds, marks]) + "."
 
 
@@ -209,9 +207,7 @@ def log_scale_if_wide(axis: Axes, values: Sequence[float]) -> str:
 def line(axis: Axes, name: str, places: Sequence[tuple[float, Estimate]], width: float) -> None:
     """A line of means over `places` (x, estimate) with intervals, and seeds spread over `width`."""
     colour = pipeline_style(name).colour
-    axis.plot(
-        [x for x, _ in places], [estimate.estimate for _, (estimate, _) in places], color=colour, lw=1.6
-    )
+    axis.plot([x for x, _ in places], [estimate.estimate for _, (estimate, _) in places], color=colour, lw=1.6)
     for x, ((mean, low, high), values) in places:
         if values.size > 1:
             seed_points(axis, x + np.linspace(-width / 2, width / 2, values.size), values, colour)
@@ -219,13 +215,9 @@ def line(axis: Axes, name: str, places: Sequence[tuple[float, Estimate]], width:
         mark(axis, x, mean, name, 7)
 
 
-def write(
-    axis: Axes, text: str, place: tuple[float, float], shift: tuple[float, float], colour: str, **font
-) -> None:
+def write(axis: Axes, text: str, place: tuple[float, float], shift: tuple[float, float], colour: str, **font) -> None:
     """A short text beside a point, `shift` in points of print."""
-    axis.annotate(
-        text, place, shift, textcoords="offset points", color=colour, fontsize=8.5, zorder=5, **font
-    )
+    axis.annotate(text, place, shift, textcoords="offset points", color=colour, fontsize=8.5, zorder=5, **font)
 
 
 def legend(figure: Figure, names: Iterable[str]) -> None:

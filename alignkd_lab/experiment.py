@@ -34,7 +34,8 @@ def run_experiment(
     """Runs pipelines and appends a record per settings and seed to a file below `out`; returns the file.
 
     What is None takes the preset's default: in the Gaussian world both algorithms and every cell of sharpening and
-    KL weight, in the language world DPO. The yardsticks (`base`, `base_aligned`, `kd_only`) always run: every check needs them.
+    KL weight, in the language world DPO. The yardsticks (`base`, `base_aligned`, `kd_only`) always run:
+    every check needs them.
     A seed whose record holds all that is asked for is not run again; stages are picked up where a run stopped.
 
     Raises:
@@ -63,9 +64,7 @@ def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) 
     chosen = preset(name)
     found = override(chosen.mog, overrides).target_name
     if target not in (None, found):
-        raise BadInput(
-            f"target: these settings have {found!r}, not {target!r}; choose modes with --set targets=[3]"
-        )
+        raise BadInput(f"target: these settings have {found!r}, not {target!r}; choose modes with --set targets=[3]")
     torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
     seeds = tuple(seeds if seeds is not None else chosen.mog_seeds)
     path = out / f"mog-{name}-{found}.jsonl"
@@ -173,9 +172,7 @@ def _missing(
     path: Path, settings, algorithm: str, device: str, seeds: Sequence[int], names: Sequence[str]
 ) -> tuple[int, ...]:
     """The seeds without a record of these settings that holds every pipeline asked for."""
-    if (
-        not path.is_file() or b"\n" not in path.read_bytes()
-    ):  # nothing yet, or a first record that was cut off
+    if not path.is_file() or b"\n" not in path.read_bytes():  # nothing yet, or a first record that was cut off
         return tuple(seeds)
     wanted = _plain(dataclasses.asdict(settings))
     done = {

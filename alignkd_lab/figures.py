@@ -83,11 +83,7 @@ def precision_recall(runs: Sequence[dict], depth: str = "record") -> Figure:
 def densities(run: dict, depth: str = "record") -> Figure:
     """The Gaussian density at every stage, of the run's first seed, with the target modes circled."""
     record, settings, columns = run["records"][0], run["settings"], 3
-    held = {
-        name: record["pipelines"][name].get("view")
-        for name in pipelines_of(run)
-        if name in record["pipelines"]
-    }
+    held = {name: record["pipelines"][name].get("view") for name in pipelines_of(run) if name in record["pipelines"]}
     views = {"truth": _truth_view(settings), **{name: view for name, view in held.items() if view}}
     x, y, extent = _density_grid(settings)
     fields = {name: _density(view, x, y) for name, view in views.items()}
@@ -98,9 +94,7 @@ def densities(run: dict, depth: str = "record") -> Figure:
     norm = PowerNorm(0.5, vmin=0, vmax=max(field.max() for field in fields.values()))
     colours = sns.blend_palette(["#FFFFFF", *sns.color_palette("mako_r", 6)], as_cmap=True)
     for axis, (name, field) in zip(grid.flat, fields.items(), strict=False):
-        image = axis.imshow(
-            field, extent=extent, origin="lower", cmap=colours, norm=norm, interpolation="bilinear"
-        )
+        image = axis.imshow(field, extent=extent, origin="lower", cmap=colours, norm=norm, interpolation="bilinear")
         _circle_targets(axis, settings)
         _name_panel(axis, name)
     for index, axis in enumerate(grid.flat):
@@ -144,9 +138,7 @@ def target_through_stages(runs: Sequence[dict], depth: str = "record") -> Figure
 @themed
 def reward_against_kl(runs: Sequence[dict], depth: str = "record") -> Figure:
     """Reward against the KL from the stage's own anchor along every alignment: who pays how much for it."""
-    note = depth_line(
-        runs, depth, "Thick lines: mean over seeds, thin: seeds; the marker is the end of training"
-    )
+    note = depth_line(runs, depth, "Thick lines: mean over seeds, thin: seeds; the marker is the end of training")
     figure, grid = _side_by_side(runs, "What alignment pays in KL for its reward", note)
     drawn = []
     for run, axis in zip(runs, grid, strict=True):
@@ -205,9 +197,7 @@ def save_figure(figure: Figure, path: Path | str, description: str = "", source:
     return path
 
 
-def _side_by_side(
-    runs: Sequence[dict], title: str, note: str, height: float = 4.9
-) -> tuple[Figure, Sequence[Axes]]:
+def _side_by_side(runs: Sequence[dict], title: str, note: str, height: float = 4.9) -> tuple[Figure, Sequence[Axes]]:
     figure, grid = panels(1, len(runs), (10 if len(runs) > 1 else 5.8, height), title, note)
     for run, axis in zip(runs, grid[0], strict=True):
         axis.set_title(run_title(run), pad=10)

@@ -12,7 +12,6 @@ stage share its result.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +54,7 @@ class Align:
 
 
 Stage = Distil | Align
+ROLES = ("teacher", "init", "anchor", "sampler")  # the fields of a stage that name policies
 
 _KD = Distil("kd", teacher="base")
 _KD_HIGH = Distil("kd_high", teacher="base", temperature="high")
@@ -110,7 +111,7 @@ class World(Protocol):
     def start(self, name: str) -> Any:
         """The policy `base` or `student`."""
 
-    # A world may also have `prepare(stage)`: what a stage reads and is no cost of its own (a yardstick, a learning rate).
+    # A world may also have `prepare(stage)`: what a stage reads and is no cost of its own, such as a learning rate.
 
     def run(self, stage: Stage, policies: dict[str, Any]) -> StageResult: ...
 
@@ -225,14 +226,16 @@ def run_pipelines(
         keys = {"base": starting("base"), "student": starting("student")}
         used = []
         for stage in PIPELINES[name]:
-            reads = {role: keys[value] for role, value in dataclasses.asdict(stage).items() if value in keys}
+            named = {role: getattr(stage, role) for role in ROLES if hasattr(stage, role)}
+            reads = {role: keys[value] for role, value in named.items()}
             kind = type(stage).__name__.lower()
             depends = {"kind": kind, "reads": reads, "settings": world.stage_settings(stage), "start": start}
             key = key_of(depends)
             if key not in policies:
                 on_step(f"{name}: {stage.name}")
-                inputs = {value: policies[keys[value]] for value in dataclasses.asdict(stage).values() if value in keys}
-                result = store.keep(kind, depends, lambda: _timed(world, stage, inputs), _saver(world), _loader(world))
+                inputs = {value: policies[keys[value]] for value in named.values()}
+                make = partial(_timed, world, stage, inputs)
+                result = store.keep(kind, depends, make, _saver(world), _loader(world))
                 policies[key] = result.policy
                 stages[key] = {"name": stage.name, "kind": kind, **result.info}
             keys[stage.name] = key
@@ -240,7 +243,8 @@ def run_pipelines(
         last = used[-1] if used else keys["base"]
         depends = {"policy": last, "settings": world.evaluation_settings(), "start": start}
         on_step(f"{name}: evaluation")
-        evaluation = store.keep("evaluation", depends, lambda: world.evaluate(policies[last]), _write_json, _read_json)
+        judge = partial(world.evaluate, policies[last])
+        evaluation = store.keep("evaluation", depends, judge, _write_json, _read_json)
         outcomes[name] = Outcome(policies[last], used, evaluation)
     return outcomes, stages
 

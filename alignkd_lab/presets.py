@@ -73,9 +73,7 @@ PRESETS: dict[str, Preset] = {
     "gpu": Preset(mog=MogSettings(), lm=_GPU, mog_seeds=tuple(range(100)), lm_seeds=(0, 1, 2)),
     "paper": Preset(
         mog=MogSettings(),
-        lm=dataclasses.replace(
-            _GPU, truth=_HUB.format("1.7B"), base=_HUB.format("360M"), student=_HUB.format("135M")
-        ),
+        lm=dataclasses.replace(_GPU, truth=_HUB.format("1.7B"), base=_HUB.format("360M"), student=_HUB.format("135M")),
         mog_seeds=tuple(range(100)),
         lm_seeds=(0, 1, 2),
     ),
@@ -126,10 +124,18 @@ def default_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
 def planned_work(name: str) -> list[dict[str, int]]:
     """Tokens that one seed of both orders costs in the language world: per model, for `calibration.estimate`."""
     settings = preset(name).lm
-    sizes = {"1.7B": 1_711_000_000, "360M": 361_800_000, "135M": 134_515_008, "tiny": 20_000, BUILT_IN: 134_515_008}
+    sizes = {
+        "1.7B": 1_711_000_000,
+        "360M": 361_800_000,
+        "135M": 134_515_008,
+        "tiny": 20_000,
+        BUILT_IN: 134_515_008,
+    }
     base = next(size for mark, size in sizes.items() if mark in settings.base)
     truth = next(size for mark, size in sizes.items() if mark in settings.truth)
-    student = 85_000_000 if settings.student == "healed" else next(n for mark, n in sizes.items() if mark in settings.student)
+    student = (
+        99_000_000 if settings.student == "healed" else next(n for mark, n in sizes.items() if mark in settings.student)
+    )
     length = settings.max_tokens
     preferences = settings.preference_prompts * settings.preference_responses * length
     teaching = settings.distil_prompts * settings.distil_responses * length
@@ -137,9 +143,10 @@ def planned_work(name: str) -> list[dict[str, int]]:
     curve = (settings.curve_points + 1) * 32 * settings.validation_responses * length
     test = settings.test_prompts * settings.test_responses * length
     reference = 32 * settings.truth_responses * length + test
-    return [
-        {"parameters": base, "sampled": preferences + 2 * teaching + curve + 2 * test, "trained": pairs, "scored": curve + test},
-        {"parameters": student, "sampled": preferences + curve + 3 * test, "trained": 2 * settings.distil_passes * teaching + pairs,
-         "scored": curve + 3 * test},
-        {"parameters": truth, "sampled": reference, "trained": 0, "scored": preferences + 2 * curve + 4 * test},
-    ]  # fmt: skip
+    trained = 2 * settings.distil_passes * teaching + pairs
+    work = [
+        (base, {"sampled": preferences + 2 * teaching + curve + 2 * test, "trained": pairs, "scored": test}),
+        (student, {"sampled": preferences + curve + 3 * test, "trained": trained, "scored": curve + 3 * test}),
+        (truth, {"sampled": reference, "trained": 0, "scored": preferences + 2 * curve + 4 * test}),
+    ]
+    return [{"parameters": size, **counts} for size, counts in work]

@@ -45,9 +45,7 @@ _SHIPPED_NOTE = (
 )
 
 
-def write_report(
-    folder: Path | str, out: Path | str | None = None, shipped: Path | str | None = None
-) -> Path:
+def write_report(folder: Path | str, out: Path | str | None = None, shipped: Path | str | None = None) -> Path:
     """Write the report on every run below `folder` and return its path (`out`, or `folder/report.html`).
 
     The figures lie beside it in `figures/` as PNG. The runs of `shipped`, another folder of records, are
@@ -61,9 +59,7 @@ def write_report(
     parts = [_part(group_runs(load_records(folder)), heading, "", depth, out.parent / "figures", "")]
     if shipped is not None and Path(shipped).resolve() != folder.resolve():
         runs = group_runs(load_records(shipped))
-        parts.append(
-            _part(runs, "The recorded run", _SHIPPED_NOTE, "record", out.parent / "figures", "recorded-")
-        )
+        parts.append(_part(runs, "The recorded run", _SHIPPED_NOTE, "record", out.parent / "figures", "recorded-"))
     page = _template().render(
         parts=parts,
         orders={name: pipeline_style(name) for name in ORDERS},
@@ -120,8 +116,7 @@ def _part(runs: list[dict], heading: str, note: str, depth: str, folder: Path, p
     )
     worlds = [run["world"] for run in mains]
     names = [
-        f"{world}-{worlds[:i].count(world) + 1}" if world in worlds[:i] else world
-        for i, world in enumerate(worlds)
+        f"{world}-{worlds[:i].count(world) + 1}" if world in worlds[:i] else world for i, world in enumerate(worlds)
     ]
     sections = [_section(*entry, depth, keeper) for entry in zip(names, mains, groups, strict=True)]
     return {"heading": heading, "id": f"{prefix}run", "note": note, "title": title, "sections": sections}
@@ -191,9 +186,7 @@ class _Keeper:
         commits = dict.fromkeys(_commit(record) for run in runs for record in run["records"])
         self.source = f"records of commit {', '.join(commits)}"
 
-    def keep(
-        self, name: str, figure: Figure, text: str, runs: Sequence[dict], metrics: Sequence[str]
-    ) -> dict:
+    def keep(self, name: str, figure: Figure, text: str, runs: Sequence[dict], metrics: Sequence[str]) -> dict:
         alt = " ".join([text, *(_in_words(run, metric) for run in runs for metric in metrics)])
         path = figures.save_figure(figure, self.folder / f"{self.prefix}{name}.png", alt, self.source)
         width, height = (round(inches * 96) for inches in figure.get_size_inches())
@@ -210,11 +203,7 @@ def _commit(record: dict) -> str:
 def _in_words(run: dict, metric: str) -> str:
     """What the picture shows of the two orders, for readers who cannot see it."""
     found = estimates(run, metric)
-    told = [
-        f"{label} {interval(*found[order][0])}"
-        for order, label in ((K_A, "K-A"), (A_K, "A-K"))
-        if order in found
-    ]
+    told = [f"{label} {interval(*found[order][0])}" for order, label in ((K_A, "K-A"), (A_K, "A-K")) if order in found]
     return f"{run_title(run)}, {metric_label(metric, run['world'])}: {', '.join(told)}." if told else ""
 
 
@@ -238,13 +227,9 @@ def _limits(parts: Sequence[dict]) -> list[str]:
             "Q4_1: real, slightly degraded, and small."
         )
     if any(section["label"] for section in sections):
-        limits.append(
-            "A run of one seed shows that everything works, and what it looks like. It decides nothing."
-        )
+        limits.append("A run of one seed shows that everything works, and what it looks like. It decides nothing.")
     if any(section["preset"] == "tiny" for section in sections):
-        limits.append(
-            "The tiny preset uses random models and a few steps: it tests the plumbing, not the claim."
-        )
+        limits.append("The tiny preset uses random models and a few steps: it tests the plumbing, not the claim.")
     return limits
 
 
@@ -257,7 +242,5 @@ def _uses_built_in(run: dict) -> bool:
 
 
 def _template():
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(files("alignkd_lab").joinpath(TEMPLATE).read_text(encoding="utf-8"))

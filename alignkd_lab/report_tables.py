@@ -79,9 +79,7 @@ def metrics_table(summary: dict) -> dict:
         cells = []
         for metric in metrics:
             entry = summary["pipelines"][name].get(metric)
-            numbers = (
-                [] if entry is None else [shown(metric, entry[part]) for part in ("mean", "low", "high")]
-            )
+            numbers = [] if entry is None else [shown(metric, entry[part]) for part in ("mean", "low", "high")]
             cells.append((number(numbers[0]), _span(*numbers[1:])) if numbers else ("–", ""))
         rows.append({**_named(name), "cells": cells})
     return {"heads": [metric_label(metric, summary["world"]) for metric in metrics], "rows": rows}
@@ -154,10 +152,7 @@ def cells_table(summaries: Sequence[dict]) -> dict:
                 "seeds": max((len(entry["seeds"]) for entry in rewards if entry), default=0),
             }
         )
-    claims = [
-        f"{METRIC_STYLE[c.metric].label}{' variance' if c.statistic == 'variance_ratio' else ''}"
-        for c in CLAIMS
-    ]
+    claims = [f"{METRIC_STYLE[c.metric].label}{' variance' if c.statistic == 'variance_ratio' else ''}" for c in CLAIMS]
     return {"settings": [name.replace("_", " ") for name in varying], "claims": claims, "rows": rows}
 
 

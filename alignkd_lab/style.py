@@ -41,12 +41,8 @@ class MetricStyle(NamedTuple):
 
 
 METRIC_STYLE: dict[str, MetricStyle] = {
-    "reward": MetricStyle(
-        "reward", "", "", "mean reward of what the model produces: what alignment maximises"
-    ),
-    "target_rate": MetricStyle(
-        "target rate", "%", "%", "how often the model shows the rare, desired behaviour"
-    ),
+    "reward": MetricStyle("reward", "", "", "mean reward of what the model produces: what alignment maximises"),
+    "target_rate": MetricStyle("target rate", "%", "%", "how often the model shows the rare, desired behaviour"),
     "target_precision": MetricStyle(
         "target precision",
         "nats",
@@ -70,9 +66,7 @@ METRIC_STYLE: dict[str, MetricStyle] = {
     ),
     "kl_to_truth": MetricStyle("KL to truth", "nats", "nats per token", "KL(model ‖ truth)"),
     "length": MetricStyle("length", "", "tokens", "mean length of a response"),
-    "distinct_responses": MetricStyle(
-        "distinct responses", "", "", "share of the responses that are distinct"
-    ),
+    "distinct_responses": MetricStyle("distinct responses", "", "", "share of the responses that are distinct"),
     "reward_bare": MetricStyle("rule alone", "", "", "reward without the factor for fluent text"),
     "fluency": MetricStyle("fluency", "", "", "mean of the reward's factor for fluent text, from 0 to 1"),
     "target_precision_per_sequence": MetricStyle(

@@ -219,9 +219,7 @@ def mixture_bump_partition(
     """
     ratio = _tensor(height) / _positive("beta", beta)
     if bool((ratio > 80).any()):
-        raise BadInput(
-            f"height / beta must be at most 80 for this series, not {ratio.max().item():g}; use a grid"
-        )
+        raise BadInput(f"height / beta must be at most 80 for this series, not {ratio.max().item():g}; use a grid")
     powers = torch.arange(1, terms, dtype=torch.float64, device=ratio.device)
     moments = gaussian_bump_power(
         _tensor(means).unsqueeze(-2), _tensor(sds).unsqueeze(-2), centre, width, powers.unsqueeze(-1)

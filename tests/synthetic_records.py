@@ -67,9 +67,7 @@ PLAIN = "{0} is something that many people see every day and seldom think about.
 def mog_record(seed: int, algorithm: str = "rlhf", effects: dict | None = None, **changes) -> dict:
     """One Gaussian record; `effects` replaces `{pipeline: {metric: (mean, sd)}}`, `changes` the settings."""
     draw = np.random.default_rng([seed, 1])
-    effects = effects or {
-        name: {**MOG[name], **MOG_SHARED.get(name, MOG_SHARED["kd_then_align"])} for name in MOG
-    }
+    effects = effects or {name: {**MOG[name], **MOG_SHARED.get(name, MOG_SHARED["kd_then_align"])} for name in MOG}
     settings = {
         "truth_weights": TRUTH_WEIGHTS,
         "truth_means": TRUTH_MEANS,
@@ -85,14 +83,10 @@ def mog_record(seed: int, algorithm: str = "rlhf", effects: dict | None = None, 
         values = {metric: float(draw.normal(*effect)) for metric, effect in metrics.items()}
         values.update({rate: abs(values[rate]) for rate in ("target_rate",) if rate in values})
         pipelines[name] = {"metrics": values, "view": _view(name, draw)}
-    return _finish(
-        {"world": "mog", "target": "rare_mode", "settings": settings}, pipelines, seed, algorithm, draw
-    )
+    return _finish({"world": "mog", "target": "rare_mode", "settings": settings}, pipelines, seed, algorithm, draw)
 
 
-def lm_record(
-    seed: int, algorithm: str = "dpo", effects: dict | None = None, gap: float = 0.62, **changes
-) -> dict:
+def lm_record(seed: int, algorithm: str = "dpo", effects: dict | None = None, gap: float = 0.62, **changes) -> dict:
     """One language record; `effects` replaces `{pipeline: (the values of LM_METRICS)}`."""
     draw = np.random.default_rng([seed, 2])
     pipelines = {}
@@ -109,9 +103,7 @@ def lm_record(
             "samples": [_sample(prompt, means[1], draw) for prompt in PROMPTS],
         }
     settings = {"beta": 0.1, "kd_temperature": 0.8, "layers": 20, **changes}
-    record = _finish(
-        {"world": "lm", "target": "simile", "settings": settings}, pipelines, seed, algorithm, draw
-    )
+    record = _finish({"world": "lm", "target": "simile", "settings": settings}, pipelines, seed, algorithm, draw)
     return {**record, "checks": {"healing_gap": gap, "healing_bar": 1.0}}
 
 

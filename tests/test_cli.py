@@ -63,9 +63,7 @@ def test_settings_are_json_where_they_parse_as_such():
 
 
 def test_run_hands_everything_over(experiment, capsys):
-    command = (
-        "run --world lm --preset tiny --pipelines align_then_kd,kd_then_align --seeds 0-1 --algorithm dpo"
-    )
+    command = "run --world lm --preset tiny --pipelines align_then_kd,kd_then_align --seeds 0-1 --algorithm dpo"
     command += " --target simile --set beta=0.5 steps=3 --set reward=rule --out here --device cpu"
     assert cli.main(command.split()) == 0
     assert experiment.calls == [
@@ -87,9 +85,9 @@ def test_run_hands_everything_over(experiment, capsys):
 def test_what_is_not_said_is_left_to_the_preset(experiment):
     cli.main(["run", "--world", "mog"])
     (asked,) = experiment.calls
-    assert {
-        name: asked[name] for name in ("pipelines", "seeds", "algorithm", "target", "device")
-    } == dict.fromkeys(("pipelines", "seeds", "algorithm", "target", "device"))
+    assert {name: asked[name] for name in ("pipelines", "seeds", "algorithm", "target", "device")} == dict.fromkeys(
+        ("pipelines", "seeds", "algorithm", "target", "device")
+    )
     assert asked["preset"] == "laptop"
 
 
@@ -191,9 +189,7 @@ def test_heal_hands_everything_over(monkeypatch, tmp_path):
 def test_help_is_instant_and_loads_nothing_heavy():
     show = "import sys; from alignkd_lab.cli import main\n"
     show += "try: main(['--help'])\n"
-    show += (
-        "except SystemExit: print(sorted({'torch', 'numpy', 'transformers', 'psutil'} & set(sys.modules)))"
-    )
+    show += "except SystemExit: print(sorted({'torch', 'numpy', 'transformers', 'psutil'} & set(sys.modules)))"
     seconds = []
     for _ in range(3):  # the fastest: other work on the machine is not what is measured
         began = time.perf_counter()

@@ -36,9 +36,7 @@ def test_python_is_compared_with_what_the_package_asks_for(version, ok):
 
 
 def test_a_library_that_is_missing_or_out_of_range_is_named_with_its_remedy():
-    findings = doctor.check_libraries(
-        ["numpy>=1", "torch>=99", "no-such-package>=1", 'other; extra == "test"']
-    )
+    findings = doctor.check_libraries(["numpy>=1", "torch>=99", "no-such-package>=1", 'other; extra == "test"'])
     assert topics(findings, ok=False) == ["torch", "no-such-package"]
     assert "numpy" in findings[0].value
     assert "1 of 3" in findings[0].value
@@ -119,9 +117,7 @@ def healthy(monkeypatch):
     monkeypatch.setattr(doctor, "check_memory", lambda: doctor.Finding("memory", "enough"))
     monkeypatch.setattr("alignkd_lab.calibration.calibrate", lambda device: RATES)
     presets = types.ModuleType("alignkd_lab.presets")
-    presets.planned_work = lambda preset: [
-        {"parameters": 10**8, "trained": {"laptop": 6000, "gpu": 120000}[preset]}
-    ]
+    presets.planned_work = lambda preset: [{"parameters": 10**8, "trained": {"laptop": 6000, "gpu": 120000}[preset]}]
     monkeypatch.setitem(sys.modules, "alignkd_lab.presets", presets)
 
 

@@ -71,9 +71,7 @@ def test_the_title_figure_marks_the_mean_of_every_pipeline(mog, lm):
             place = row_places(list(estimates(run, metric)))[name]
             drawn = [(line.get_xdata(), line.get_ydata()) for line in axis.lines]
             assert any(len(x) == 1 and x[0] == pytest.approx(mean) and y[0] == place for x, y in drawn)
-            assert any(
-                len(x) == 2 and list(x) == pytest.approx([low, high]) and y[0] == place for x, y in drawn
-            )
+            assert any(len(x) == 2 and list(x) == pytest.approx([low, high]) and y[0] == place for x, y in drawn)
             assert any(len(x) == 3 and list(x) == pytest.approx(list(values)) for x, y in drawn)
 
 
@@ -173,9 +171,7 @@ def test_the_first_seed_is_shown_and_none_is_picked(mog, drawn_densities):
 
 def test_the_last_line_says_how_deep_the_evidence_is(mog, one_seed):
     assert depth_line([mog], "record").startswith("Recorded run. Gaussian world: laptop preset, 3 seeds.")
-    assert depth_line([one_seed], "live").startswith(
-        "Live run. Language world: laptop preset, one seed, no interval."
-    )
+    assert depth_line([one_seed], "live").startswith("Live run. Language world: laptop preset, one seed, no interval.")
 
 
 def test_the_tiny_preset_cannot_pass_for_evidence(mog):

@@ -123,9 +123,7 @@ def test_gradient_equals_finite_differences_of_the_value(case, made):
 @pytest.mark.parametrize("case", CASES)
 def test_the_chunk_size_changes_nothing(case, chunk, made):
     ours, _, options = CASES[case]
-    close(
-        value_and_slopes(ours, made, chunk=chunk, **options), value_and_slopes(ours, made, **options), 1e-6
-    )
+    close(value_and_slopes(ours, made, chunk=chunk, **options), value_and_slopes(ours, made, **options), 1e-6)
 
 
 @pytest.mark.parametrize("name", ["nll", "kd"])

@@ -125,9 +125,7 @@ def test_holm_levels_reject_where_the_naive_step_down_does():
     for _ in range(300):
         p_values = list(draw.uniform(0, 1, 5) ** 4)
         levels = metrics.holm_levels(p_values)
-        assert [p < 1 - level for p, level in zip(p_values, levels, strict=True)] == naive_holm(
-            p_values, 0.05
-        )
+        assert [p < 1 - level for p, level in zip(p_values, levels, strict=True)] == naive_holm(p_values, 0.05)
 
 
 def test_holm_gives_the_smallest_p_value_the_hardest_level():
@@ -147,8 +145,7 @@ def test_holm_keeps_false_verdicts_within_alpha_over_the_family():
     wrong = 0
     for _ in range(250):
         noise = {
-            name: {m: dict(enumerate(draw.normal(0, 1, 6))) for m in LM_CLAIMED}
-            for name in (metrics.K_A, metrics.A_K)
+            name: {m: dict(enumerate(draw.normal(0, 1, 6))) for m in LM_CLAIMED} for name in (metrics.K_A, metrics.A_K)
         }
         wrong += any(row["verdict"] != "undecided" for row in metrics.decide_claims(noise, "lm"))
     assert wrong / 250 < 0.09
@@ -214,8 +211,7 @@ def test_swapping_the_orders_turns_every_decided_verdict_around():
 def test_swapping_the_orders_negates_the_differences():
     records = [mog_record(seed) for seed in range(6)]
     straight, swapped = (
-        metrics.decide_claims(values_of(held), "mog")[0]
-        for held in (records, [swap_orders(r) for r in records])
+        metrics.decide_claims(values_of(held), "mog")[0] for held in (records, [swap_orders(r) for r in records])
     )
     assert swapped["difference"] == pytest.approx(-straight["difference"])
     assert (swapped["low"], swapped["high"]) == pytest.approx((-straight["high"], -straight["low"]))
@@ -232,10 +228,7 @@ def test_verdict_and_shown_interval_never_disagree():
     for _ in range(200):
         shift = draw.normal(0, 1, 4)
         values = {
-            name: {
-                m: dict(enumerate(draw.normal(sign * s, 1, 5)))
-                for m, s in zip(LM_CLAIMED, shift, strict=True)
-            }
+            name: {m: dict(enumerate(draw.normal(sign * s, 1, 5))) for m, s in zip(LM_CLAIMED, shift, strict=True)}
             for name, sign in ((metrics.K_A, 0), (metrics.A_K, 1))
         }
         for row in metrics.decide_claims(values, "mog"):
@@ -253,9 +246,7 @@ def test_variance_is_never_decided_in_the_language_world():
 
 def test_the_variance_claim_costs_the_language_world_no_power():
     values = values_of([mog_record(seed) for seed in range(20)])
-    levels = {
-        world: max(row["level"] for row in metrics.decide_claims(values, world)) for world in ("mog", "lm")
-    }
+    levels = {world: max(row["level"] for row in metrics.decide_claims(values, world)) for world in ("mog", "lm")}
     assert levels == pytest.approx({"mog": 1 - 0.05 / 5, "lm": 1 - 0.05 / 4})
 
 
@@ -277,9 +268,7 @@ def test_pooled_mean_weighs_tokens_and_not_responses():
     assert metrics.pooled_token_mean([-10.0, -2.0], [10, 1]) != pytest.approx((-1.0 - 2.0) / 2)
 
 
-@pytest.mark.parametrize(
-    ("log_probs", "tokens", "words"), [([-1.0], [1, 2], "1 entries, tokens 2"), ([], [], "0")]
-)
+@pytest.mark.parametrize(("log_probs", "tokens", "words"), [([-1.0], [1, 2], "1 entries, tokens 2"), ([], [], "0")])
 def test_pooled_mean_refuses_what_it_cannot_average(log_probs, tokens, words):
     with pytest.raises(ValueError, match=words):
         metrics.pooled_token_mean(log_probs, tokens)

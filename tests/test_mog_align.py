@@ -22,9 +22,7 @@ def truth():
 
 
 def rlhf(init, anchor, problem=PROBLEM, beta=0.5, steps=200, batch=256, learning_rate=0.1, noise=NOISE):
-    return align.rlhf(
-        init, anchor, problem, noise, beta=beta, steps=steps, batch=batch, learning_rate=learning_rate
-    )
+    return align.rlhf(init, anchor, problem, noise, beta=beta, steps=steps, batch=batch, learning_rate=learning_rate)
 
 
 def dpo(init, anchor, pairs, problem=PROBLEM, beta=0.5, steps=200, batch=256, learning_rate=0.1):
@@ -194,8 +192,7 @@ def test_label_noise_flips_its_share_of_the_pairs():
 
 def test_label_noise_costs_reward():
     rewards = [
-        sum(dpo(truth(), truth(), pairs_of(truth(), label_noise=p))[1]["per_seed"]["final_reward"])
-        for p in (0.0, 0.3)
+        sum(dpo(truth(), truth(), pairs_of(truth(), label_noise=p))[1]["per_seed"]["final_reward"]) for p in (0.0, 0.3)
     ]
     assert rewards[1] < rewards[0] - 1
 

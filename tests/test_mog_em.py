@@ -23,9 +23,7 @@ def draws(seeds=4, points=300, seed=0):
 
 
 def starts(seeds, restarts, components, seed=1):
-    return torch.rand(
-        seeds, restarts, components, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
+    return torch.rand(seeds, restarts, components, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("components", [1, 2, 3])
@@ -63,8 +61,7 @@ def test_more_restarts_never_make_the_fit_less_likely():
 def test_more_iterations_make_every_fit_likelier():
     data, uniforms = draws(), starts(4, 1, 3)
     scores = [
-        fit(data, uniforms, EmSettings(iterations=n, tolerance=1e-12)).log_prob(data).mean(-1)
-        for n in (1, 3, 10, 100)
+        fit(data, uniforms, EmSettings(iterations=n, tolerance=1e-12)).log_prob(data).mean(-1) for n in (1, 3, 10, 100)
     ]
     for earlier, later in itertools.pairwise(scores):
         assert (later >= earlier - 1e-12).all()

@@ -33,9 +33,7 @@ def test_the_log_density_holds_far_away_where_the_density_underflows():
     mixture = random_mixture(2)
     points = torch.full((2, 1, 2), 80.0, dtype=torch.float64)
     assert (mixture.log_prob(points) < -800).all()
-    torch.testing.assert_close(
-        mixture.log_prob(points), as_torch(mixture).log_prob(points[:, 0]).unsqueeze(-1)
-    )
+    torch.testing.assert_close(mixture.log_prob(points), as_torch(mixture).log_prob(points[:, 0]).unsqueeze(-1))
 
 
 @pytest.mark.parametrize("batch", [(), (3,), (2, 2)])
@@ -54,9 +52,7 @@ def test_draws_fall_into_each_component_as_often_as_its_weight():
     mixture = GaussianMixture(weights.log(), means, torch.zeros_like(means))
     draws = mixture.sample(50_000, torch.Generator().manual_seed(2))
     nearest = (draws[0, :, None, 0] - means[0, :, 0]).abs().argmin(-1)
-    torch.testing.assert_close(
-        torch.bincount(nearest, minlength=3).double() / 50_000, weights[0], atol=0.01, rtol=0
-    )
+    torch.testing.assert_close(torch.bincount(nearest, minlength=3).double() / 50_000, weights[0], atol=0.01, rtol=0)
 
 
 def test_the_same_noise_gives_two_mixtures_paired_draws():
@@ -65,9 +61,7 @@ def test_the_same_noise_gives_two_mixtures_paired_draws():
     generator = torch.Generator().manual_seed(3)
     uniforms = torch.rand(2, 10, generator=generator, dtype=torch.float64)
     normals = torch.randn(2, 10, 2, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(
-        shifted.from_noise(uniforms, normals), mixture.from_noise(uniforms, normals) + 1
-    )
+    torch.testing.assert_close(shifted.from_noise(uniforms, normals), mixture.from_noise(uniforms, normals) + 1)
 
 
 def test_the_same_generator_gives_the_same_draws():

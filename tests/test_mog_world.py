@@ -36,9 +36,7 @@ def rewards(algorithm, pipeline, **changes):
 
 def same(first: GaussianMixture, second: GaussianMixture, tolerance: float = 0.0) -> None:
     for name in ("log_weights", "means", "log_sds"):
-        torch.testing.assert_close(
-            getattr(first, name), getattr(second, name), rtol=tolerance, atol=tolerance
-        )
+        torch.testing.assert_close(getattr(first, name), getattr(second, name), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("algorithm", ["rlhf", "dpo"])

@@ -215,9 +215,7 @@ def report(tmp_path_factory):
 
 def test_the_report_has_the_promised_shape(report):
     for run in report["runs"]:
-        assert {"world", "preset", "algorithm", "target", "settings", "checks", "pipelines", "claims"} <= set(
-            run
-        )
+        assert {"world", "preset", "algorithm", "target", "settings", "checks", "pipelines", "claims"} <= set(run)
         for check in run["checks"].values():
             assert set(check) == {"passed", "value", "bar", "text"}
         for metrics in run["pipelines"].values():
@@ -244,8 +242,7 @@ def test_one_seed_is_labelled_and_has_no_interval(report):
     assert {claim["verdict"] for claim in run["claims"]} == {"undecided"}
     assert run["claims"][0]["low"] is None
     assert run["claims"][0]["difference"] == pytest.approx(
-        run["pipelines"]["align_then_kd"]["reward"]["mean"]
-        - run["pipelines"]["kd_then_align"]["reward"]["mean"]
+        run["pipelines"]["align_then_kd"]["reward"]["mean"] - run["pipelines"]["kd_then_align"]["reward"]["mean"]
     )
 
 

@@ -47,13 +47,9 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder, shipped = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("recorded")
-    write(
-        [mog_record(s, sharpening=x) for s in range(3) for x in (1.0, 2.0)], folder / "mog" / "records.jsonl"
-    )
+    write([mog_record(s, sharpening=x) for s in range(3) for x in (1.0, 2.0)], folder / "mog" / "records.jsonl")
     record = lm_record(0, base=BUILT_IN)
-    record["pipelines"]["align_then_kd"]["samples"][0]["response"] = (
-        "<script>alert('x')</script> & <b>bold</b>"
-    )
+    record["pipelines"]["align_then_kd"]["samples"][0]["response"] = "<script>alert('x')</script> & <b>bold</b>"
     write([record], folder / "lm" / "records.jsonl")
     write([lm_record(seed, base=BUILT_IN) for seed in (7, 8, 9)], shipped / "lm.jsonl")
     with pytest.MonkeyPatch.context() as patch:
@@ -151,10 +147,7 @@ def run_of(**changes):
 
 def test_the_cell_in_full_is_nearest_to_the_defaults_whatever_came_out():
     cells = [
-        run_of(sharpening=s, beta=b, algorithm=a)
-        for s in (1.0, 2.0, 4.0)
-        for b in (1.0, 0.5)
-        for a in ("dpo", "rlhf")
+        run_of(sharpening=s, beta=b, algorithm=a) for s in (1.0, 2.0, 4.0) for b in (1.0, 0.5) for a in ("dpo", "rlhf")
     ]
     for order in (cells, cells[::-1]):
         main = report.main_cell(order)

@@ -115,9 +115,7 @@ def test_gaussians_have_no_responses():
 
 
 def test_the_sweep_has_a_row_per_cell_with_what_varies():
-    made = [
-        mog_record(seed, a, sharpening=s) for seed in range(3) for a in ("rlhf", "dpo") for s in (1.0, 3.0)
-    ]
+    made = [mog_record(seed, a, sharpening=s) for seed in range(3) for a in ("rlhf", "dpo") for s in (1.0, 3.0)]
     table = tables.cells_table([summarise_run(run) for run in group_runs(made)])
     assert table["settings"] == ["sharpening"]
     assert [(row["algorithm"], *row["settings"]) for row in table["rows"]] == [

@@ -83,9 +83,7 @@ def imported(path):
 
 def test_a_wheel_carries_the_data_and_reads_it_there(tmp_path):
     source, site = tmp_path / "source", tmp_path / "site"
-    shutil.copytree(
-        ROOT / "alignkd_lab", source / "alignkd_lab", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(ROOT / "alignkd_lab", source / "alignkd_lab", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     (source / "data" / "records").mkdir(parents=True)
@@ -114,9 +112,7 @@ def make(*arguments, folder=ROOT, **environment):
 
 
 def test_make_run_runs_both_worlds_and_ends_with_the_report():
-    commands = [
-        line for line in make("-n", "run", "OUT=here").stdout.splitlines() if "alignkd_lab.cli" in line
-    ]
+    commands = [line for line in make("-n", "run", "OUT=here").stdout.splitlines() if "alignkd_lab.cli" in line]
     assert [line.split("alignkd_lab.cli ")[1] for line in commands] == [
         "run --world mog --preset laptop --out here",
         "run --world lm --preset laptop --pipelines kd_then_align,align_then_kd --seeds 0 --out here",

@@ -39,9 +39,7 @@ def test_the_gap_to_the_optimal_value_is_beta_times_the_kl_to_the_optimum_on_a_g
     anchor, policy = random_mixture(generator, 6, 3), random_mixture(generator, 6, 3)
     log_anchor, log_policy = anchor.log_prob(points) + log_cell, policy.log_prob(points) + log_cell
     reward, beta = 3 * bump(points), 0.7
-    gap = theory.optimal_value(log_anchor, reward, beta) - theory.objective(
-        log_policy, log_anchor, reward, beta
-    )
+    gap = theory.optimal_value(log_anchor, reward, beta) - theory.objective(log_policy, log_anchor, reward, beta)
     optimum = theory.tilted_optimum(log_anchor, reward, beta)
     assert (gap > 0).all()
     torch.testing.assert_close(gap, beta * theory.kl_divergence(log_policy, optimum), rtol=1e-6, atol=1e-6)
@@ -67,9 +65,7 @@ def test_the_optimal_value_is_recovered_from_draws():
     points, log_cell = grid()
     exact = theory.optimal_value(anchor.log_prob(points) + log_cell, 2 * bump(points), 1.0)
     draws = anchor.sample(200_000, generator)
-    torch.testing.assert_close(
-        theory.optimal_value_from_draws(2 * bump(draws), 1.0), exact, atol=0.01, rtol=0
-    )
+    torch.testing.assert_close(theory.optimal_value_from_draws(2 * bump(draws), 1.0), exact, atol=0.01, rtol=0)
 
 
 def test_the_mean_shaped_reward_is_the_objective():
@@ -125,9 +121,7 @@ def test_at_the_least_height_target_and_rest_are_level():
     optimum = theory.tilted_optimum(log_anchor, least.unsqueeze(-1) * shape, 0.8)
     rare = least > 1e-6
     assert rare.any()
-    torch.testing.assert_close(
-        theory.target_mass_of(optimum, shape >= 0.5)[rare], torch.full_like(least[rare], 0.5)
-    )
+    torch.testing.assert_close(theory.target_mass_of(optimum, shape >= 0.5)[rare], torch.full_like(least[rare], 0.5))
 
 
 def test_a_step_reward_has_the_plain_threshold_as_its_least_height():
@@ -192,9 +186,7 @@ def test_the_bump_partition_series_agrees_with_a_grid():
     mixture = random_mixture(generator, 5, 3)
     points, log_cell = grid()
     log_z = theory.log_partition(mixture.log_prob(points) + log_cell, 4 * bump(points), 0.5)
-    series = theory.mixture_bump_partition(
-        mixture.weights, mixture.means, mixture.sds, (0.5, -0.5), 0.5, 4.0, 0.5
-    )
+    series = theory.mixture_bump_partition(mixture.weights, mixture.means, mixture.sds, (0.5, -0.5), 0.5, 4.0, 0.5)
     torch.testing.assert_close(series.log(), log_z, rtol=1e-6, atol=1e-6)
 
 

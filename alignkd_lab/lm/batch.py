@@ -91,10 +91,14 @@ def plain(model):
 def hidden_states(model, batch: dict[str, Tensor]) -> Tensor:
     """Final hidden states that predict the response tokens, [N, width]; the head has not run yet."""
     device = plain(model).device
-    states = plain(model).model(
-        input_ids=batch["input_ids"].to(device),
-        attention_mask=batch["attention_mask"].to(device),
-        position_ids=batch["position_ids"].to(device),
-        use_cache=False,
-    ).last_hidden_state
+    states = (
+        plain(model)
+        .model(
+            input_ids=batch["input_ids"].to(device),
+            attention_mask=batch["attention_mask"].to(device),
+            position_ids=batch["position_ids"].to(device),
+            use_cache=False,
+        )
+        .last_hidden_state
+    )
     return states.flatten(0, 1)[batch["predict_at"].to(device)]

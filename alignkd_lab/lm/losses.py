@@ -33,7 +33,7 @@ class DpoInfo(NamedTuple):
 
 
 def _by_rows(function: Callable, chunk: int | None, *rows: Tensor) -> list[Tensor]:
-    """`function(*rows)` on `chunk` rows at a time, joined again; recomputed in the backward pass if there are several."""
+    """`function(*rows)` on `chunk` rows at a time, joined; several chunks are recomputed in the backward pass."""
     count = len(rows[0])
     if chunk is None or count <= chunk:
         return list(function(*rows))
@@ -55,7 +55,7 @@ def token_log_probs(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int | N
 
 
 def nll(hidden: Tensor, head: Tensor, labels: Tensor, items: Tensor | int | None = None, chunk: int | None = None):
-    """-(1/items) Σ_t log pi(y_t). hidden [N, d], head [V, d], labels [N]; `items` defaults to N (a mean over tokens)."""
+    """-(1/items) Σ_t log pi(y_t). hidden [N, d], head [V, d], labels [N]; `items` is N unless given."""
     log_probs = token_log_probs(hidden, head, labels, chunk)
     return -log_probs.sum() / (items or len(labels)), NllInfo(log_probs.detach())
 
@@ -73,7 +73,8 @@ def kd(
 
     hidden [N, d], head [V, d], teacher_hidden [N, d'], teacher_head [V, d']. The teacher alone is
     sharpened, softmax(logits / `teacher_temperature`), and the student stays at temperature 1, the one at which it is
-    used. No gradient reaches the teacher. Source: KD-MWE (forward KL); sequence-level KD is `nll` on the teacher's samples.
+    used. No gradient reaches the teacher. Source: KD-MWE (forward KL); sequence-level KD is
+    `nll` on the teacher's samples.
     """
 
     total, kl, entropy = _ForwardKl.apply(hidden, head, teacher_hidden, teacher_head, teacher_temperature, chunk)

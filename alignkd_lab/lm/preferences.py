@@ -17,10 +17,11 @@ class Pair:
 
 
 def informative_pairs(prompt_of: list[int], rewards: list[float], seed: int, gap: float = 1e-6) -> list[Pair]:
-    """Best with worst, second best with second worst, ... of each prompt, as long as the rewards differ by more than `gap`.
+    """Best with worst, second best with second worst, ... of each prompt, while the rewards differ by over `gap`.
 
     Ties are broken by chance, so that the rejected responses of a rule reward are random ones. Each response serves at
-    most once. The number of pairs is the sampling trap made visible: for a 0/1 reward it is the smaller count of the two.
+    most once. The number of pairs is the sampling trap made visible: for a 0/1 reward it is the smaller of the two
+    counts.
     """
     generator = np.random.default_rng(seed)
     by_prompt: dict[int, list[int]] = {}

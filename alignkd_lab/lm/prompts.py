@@ -1,8 +1,8 @@
 """Prompts of our own: everyday topics in a few sentence frames, split so that no topic serves twice.
 
 Splits: `healing` (making the student), `training` (preferences and distillation), `validation` (learning
-rates, the quantiles of the likelihood oracle) and `test` (evaluation only). A prompt is a topic in one frame; the frame goes
-round with the topic's place in its split, so that every split sees every frame.
+rates, the quantiles of the likelihood oracle) and `test` (evaluation only). A prompt is a topic in one frame; the frame
+goes round with the topic's place in its split, so that every split sees every frame.
 """
 
 from __future__ import annotations

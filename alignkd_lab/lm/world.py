@@ -55,7 +55,9 @@ class LmWorld:
 
     def __init__(self, settings: LmSettings, algorithm: str, seed: int, store: Store, device: str = "cpu") -> None:
         if algorithm not in ALGORITHMS:
-            raise BadInput(f"algorithm: {algorithm!r} is not offered in the language world; use one of {', '.join(ALGORITHMS)}")
+            raise BadInput(
+                f"algorithm: {algorithm!r} is not offered in the language world; use one of {', '.join(ALGORITHMS)}"
+            )
         if seed == settings.trial_seed:
             raise BadInput(f"seed: {seed} is the seed of the learning-rate trials; choose another")
         self.settings, self.algorithm, self.seeds, self.device = settings, algorithm, (seed,), device
@@ -71,17 +73,23 @@ class LmWorld:
         return {name: getattr(self.settings, name) for name in names}
 
     def fingerprint(self) -> dict:
-        settings = self.settings
+        device = torch.device(self.device).type
+        return {
+            **self._origin(),
+            "student": self._student_identity(),
+            "device": device,
+            "products": str(product_dtype(device)),
+        }
+
+    def _origin(self) -> dict:
+        """What every sample and stage comes from, whatever the student and the machine."""
         return {
             "world": "lm",
             "seed": self.seeds[0],
             "code": _CODE["start"],
-            "base": weights.checksum(settings.base),
-            "truth": weights.checksum(settings.truth),
-            "student": self._student_identity(),
+            "base": weights.checksum(self.settings.base),
+            "truth": weights.checksum(self.settings.truth),
             "prompts": checksum(),
-            "device": torch.device(self.device).type,
-            "products": str(product_dtype(torch.device(self.device).type)),
         }
 
     def _student_identity(self) -> str:
@@ -115,6 +123,9 @@ class LmWorld:
             return Policy(f"healed:{self.settings.base}")
         return Policy(self.settings.student)
 
+    def _weights_of(self, policy: Policy) -> str:
+        return self._student_identity() if policy.start.startswith("healed:") else weights.checksum(policy.start)
+
     @property
     def truth(self) -> Policy:
         return Policy(self.settings.truth)
@@ -127,7 +138,9 @@ class LmWorld:
 
     # Sampling and reward ------------------------------------------------------------------------------
 
-    def sample(self, model, split: str, count: int | None, responses: int, purpose: str, temperature=1.0, **kwargs) -> Samples:
+    def sample(
+        self, model, split: str, count: int | None, responses: int, purpose: str, temperature=1.0, **kwargs
+    ) -> Samples:
         """Responses of a model to the first `count` prompts of a split, with a progress bar."""
         asked = encode(self.tokenizer, prompts(split, count))
         with tqdm(total=len(asked) * responses, desc=f"sampling, {purpose}", unit="responses", leave=False) as bar:
@@ -146,10 +159,13 @@ class LmWorld:
         self._tokens["sampled"] += samples.token_count
         return samples
 
-    def kept_samples(self, policy: Policy, model, split: str, count: int | None, responses: int, purpose: str) -> Samples:
+    def kept_samples(
+        self, policy: Policy, model, split: str, count: int | None, responses: int, purpose: str
+    ) -> Samples:
         """Samples at temperature 1, kept in the store: what several stages read is drawn once."""
         depends = {"policy": policy.digest, "split": split, "count": count, "responses": responses, "purpose": purpose,
-                   "code": _CODE["sample"], "start": self.fingerprint(), **self._named(_SAMPLING)}  # fmt: skip
+                   "code": _CODE["sample"], "start": self._origin(),
+                   "weights": self._weights_of(policy), **self._named(_SAMPLING)}  # fmt: skip
         return self.store.keep(
             "samples",
             depends,
@@ -209,11 +225,17 @@ class LmWorld:
         self.prepare(stage)
         self._tokens = dict.fromkeys(self._tokens, 0)
         if isinstance(stage, Distil):
-            policy, info = self.distil(policies[stage.teacher], policies[stage.init], self._temperature(stage), stage.name)
+            policy, info = self.distil(
+                policies[stage.teacher], policies[stage.init], self._temperature(stage), stage.name
+            )
         else:
             rate = self.trials(_role(stage))
             policy, info = self.align(
-                policies[stage.init], policies[stage.anchor], policies[stage.sampler], rate["learning_rate"], stage.name
+                policies[stage.init],
+                policies[stage.anchor],
+                policies[stage.sampler],
+                rate["learning_rate"],
+                stage.name,
             )
             info["trials"] = rate["trials"]
         return StageResult(policy, {**info, "tokens": dict(self._tokens)})
@@ -229,7 +251,10 @@ class LmWorld:
         )  # fmt: skip
         # The same temperature serves the samples (sequence level) and the teacher's distribution on them (token level).
         head = teacher_model.lm_head.weight.detach()
-        by_prompt = [range(i * settings.distil_responses, (i + 1) * settings.distil_responses) for i in range(len(samples.prompt_ids))]
+        by_prompt = [
+            range(i * settings.distil_responses, (i + 1) * settings.distil_responses)
+            for i in range(len(samples.prompt_ids))
+        ]
         examples = [
             Example(prompt, [samples.tokens[i] for i in rows], [samples.hidden[i] for i in rows] if full else [])
             for prompt, rows in zip(samples.prompt_ids, by_prompt, strict=True)
@@ -238,14 +263,19 @@ class LmWorld:
         def loss(model, batch, items):
             hidden, student_head = hidden_states(model, batch), plain(model).lm_head.weight
             if full:
-                return losses.kd(hidden, student_head, batch["teacher_hidden"], head, temperature, items=items, chunk=4096)
+                return losses.kd(
+                    hidden, student_head, batch["teacher_hidden"], head, temperature, items=items, chunk=4096
+                )
             return losses.nll(hidden, student_head, batch["shift_labels"], items=items, chunk=4096)
 
         model = with_lora(self.models.of(init), settings.lora_rank, self._seed("adapter"))
         steps = max(1, settings.distil_passes * len(examples) // settings.distil_batch)
-        infos = self._train(model, examples, loss, settings.distil_learning_rate, steps, settings.distil_batch, "distil", name)
+        infos = self._train(
+            model, examples, loss, settings.distil_learning_rate, steps, settings.distil_batch, "distil", name
+        )
         self._tokens["trained"] += settings.distil_passes * samples.token_count
-        info = {"temperature": temperature, "learning_rate": settings.distil_learning_rate, "losses": [value for value, _ in infos],
+        info = {"temperature": temperature, "learning_rate": settings.distil_learning_rate,
+                "losses": [value for value, _ in infos],
                 "responses": len(samples.tokens)}  # fmt: skip
         return init.with_adapter(adapter_tensors(model)), info
 
@@ -254,9 +284,16 @@ class LmWorld:
         settings, stick, sampled = self.settings, self.yardstick(), self._tokens["sampled"]
         sampler_model = self.models.of(sampler)
         samples = self.kept_samples(
-            sampler, sampler_model, "training", settings.preference_prompts, settings.preference_responses, "preferences"
+            sampler,
+            sampler_model,
+            "training",
+            settings.preference_prompts,
+            settings.preference_responses,
+            "preferences",
         )
-        self._tokens["sampled"] = sampled + samples.token_count  # a cost of this stage, also where another one drew them
+        self._tokens["sampled"] = (
+            sampled + samples.token_count
+        )  # a cost of this stage, also where another one drew them
         judged = self.reward(samples, sampler, stick)
         pairs = informative_pairs(samples.prompt_of, judged["reward"], self._seed("pairs"))
         info = {
@@ -275,7 +312,11 @@ class LmWorld:
         elif anchor.digest == self.truth.digest:  # the truth has read them for the reward
             reference = [float(judged["under_truth"][index].sum()) for index in chosen]
         else:
-            picked = Samples(samples.prompt_ids, [samples.prompt_of[i] for i in chosen], [samples.tokens[i] for i in chosen])
+            picked = Samples(
+                samples.prompt_ids,
+                [samples.prompt_of[i] for i in chosen],
+                [samples.tokens[i] for i in chosen],
+            )
             reference = [float(tokens.sum()) for tokens in self.score(anchor_model, picked)]
         examples = [
             Example(
@@ -300,7 +341,9 @@ class LmWorld:
                 info["curve"].append(self._curve_point(step, model, anchor, anchor_model, stick))
 
         on_step(0)
-        infos = self._train(model, examples, loss, rate, settings.align_steps, settings.align_batch, "align", name, on_step)
+        infos = self._train(
+            model, examples, loss, rate, settings.align_steps, settings.align_batch, "align", name, on_step
+        )
         info["losses"] = [value for value, _ in infos]
         info["accuracy"] = [float(diagnostics.accuracy) for _, diagnostics in infos]
         mean_pair = sum(len(samples.tokens[i]) for i in chosen) / len(pairs)
@@ -322,7 +365,9 @@ class LmWorld:
         """Reward on validation prompts, and KL from the anchor in nats a response, of a model in training."""
         was_training = model.training
         model.eval().merge_adapter()
-        samples = self.sample(model.get_base_model(), "validation", None, self.settings.validation_responses, f"step {step}")
+        samples = self.sample(
+            model.get_base_model(), "validation", None, self.settings.validation_responses, f"step {step}"
+        )
         model.unmerge_adapter()
         model.train(was_training)
         judged = self.reward(samples, None, stick)
@@ -341,10 +386,13 @@ class LmWorld:
 
     def trials(self, role: str) -> dict:
         """The learning rate for `base` or `student`, and the trials that it was chosen by (`lm.trials`)."""
-        start = {**self.fingerprint(), "seed": self.settings.trial_seed}
         # A rate chosen on one machine serves every other: what differs there is rounding.
-        start = {name: value for name, value in start.items() if name not in ("device", "products")}
-        named = self._named((*_ALIGN, *_DISTIL, "kd_temperature"))
+        start = {**self._origin(), "seed": self.settings.trial_seed}
+        names = _ALIGN
+        if role == "student":
+            start["student"] = self._student_identity()
+            names = (*_ALIGN, *_DISTIL, "kd_temperature")
+        named = self._named(names)
         return choose_rate(self, role, {"start": start, "code": _CODE["trials"], **named})
 
     # Judging ------------------------------------------------------------------------------------------
@@ -372,9 +420,18 @@ class LmWorld:
         shown = range(0, len(texts), settings.test_responses)
         return {
             "metrics": {name: [value] for name, value in found.items()},
-            "counts": {"responses": len(texts), "target": sum(judged["hits"]), "truth_target_rate": stick.target_rate},
+            "counts": {
+                "responses": len(texts),
+                "target": sum(judged["hits"]),
+                "truth_target_rate": stick.target_rate,
+            },
             "samples": [
-                {"prompt": asked[samples.prompt_of[i]], "response": texts[i], "reward": judged["reward"][i], "target": judged["hits"][i]}
+                {
+                    "prompt": asked[samples.prompt_of[i]],
+                    "response": texts[i],
+                    "reward": judged["reward"][i],
+                    "target": judged["hits"][i],
+                }
                 for i in shown
             ],
         }

@@ -107,9 +107,7 @@ def sample_pairs(
     prefers_first = noise.uniform("labels", count) < theory.bradley_terry(reward_first, reward_second)
     flipped = noise.uniform("label noise", count) < label_noise
     keep = (prefers_first ^ flipped).unsqueeze(-1)
-    return Pairs(
-        torch.where(keep, first, second), torch.where(keep, second, first), (on_first ^ on_second).sum(-1)
-    )
+    return Pairs(torch.where(keep, first, second), torch.where(keep, second, first), (on_first ^ on_second).sum(-1))
 
 
 def _climb(

@@ -81,9 +81,7 @@ def _climb(rows: Tensor, start: GaussianMixture, settings: EmSettings) -> tuple[
             kept[active] = new
         if not going.all():
             active, points, features = active[going], points[going], features[going]
-            mixture = GaussianMixture(
-                *(t[going] for t in (mixture.log_weights, mixture.means, mixture.log_sds))
-            )
+            mixture = GaussianMixture(*(t[going] for t in (mixture.log_weights, mixture.means, mixture.log_sds)))
         if len(active) == 0:
             break
     return GaussianMixture(*found), likelihood

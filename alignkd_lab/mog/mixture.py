@@ -52,9 +52,7 @@ class GaussianMixture:
 
     def expand(self, batch: int) -> GaussianMixture:
         """A single mixture, `[1, ...]`, seen `batch` times."""
-        return GaussianMixture(
-            *(t.expand(batch, *t.shape[1:]) for t in (self.log_weights, self.means, self.log_sds))
-        )
+        return GaussianMixture(*(t.expand(batch, *t.shape[1:]) for t in (self.log_weights, self.means, self.log_sds)))
 
     def joint_log_prob(self, x: Tensor) -> Tensor:
         """log(weight_k N(x; mean_k, sd_k)) `[batch, component, point]` of points `[batch, point, dimension]`.

@@ -32,8 +32,7 @@ class SeedNoise:
     def _stack(self, draw, purpose: str, shape: tuple[int, ...]) -> Tensor:
         kind = draw.__name__
         rows = [
-            draw(shape, generator=_generator(seed, f"{purpose}/{kind}"), dtype=torch.float64)
-            for seed in self.seeds
+            draw(shape, generator=_generator(seed, f"{purpose}/{kind}"), dtype=torch.float64) for seed in self.seeds
         ]
         return torch.stack(rows).to(self.device)
 

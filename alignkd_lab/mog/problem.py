@@ -53,9 +53,7 @@ class Problem:
         axis = torch.arange(-steps, steps + 1, dtype=torch.float64, device=self.centres.device) * _GRID_CELL
         return torch.cartesian_prod(axis, axis).unsqueeze(0)
 
-    def optimality(
-        self, policy: GaussianMixture, anchor: GaussianMixture, beta: float
-    ) -> tuple[Tensor, Tensor]:
+    def optimality(self, policy: GaussianMixture, anchor: GaussianMixture, beta: float) -> tuple[Tensor, Tensor]:
         """(J of the policy, J* of the anchor), `[seed]` each: both densities as distributions on the grid."""
         points = self.grid()
         reward = self.reward(points)

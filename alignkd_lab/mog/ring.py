@@ -98,9 +98,7 @@ def run_ring(
     sharpened = teacher.sharpen(settings.sharpening)
     fresh = _draw(truth, noise, "ring fresh draws", settings.scoring_draws)
     students = {"direct": direct, "distilled": distilled}
-    own = {
-        name: _draw(s, noise, f"ring {name} draws", settings.scoring_draws) for name, s in students.items()
-    }
+    own = {name: _draw(s, noise, f"ring {name} draws", settings.scoring_draws) for name, s in students.items()}
     scores = {
         scoring: {
             name: {
@@ -118,9 +116,7 @@ def _truth(settings: RingSettings, device: torch.device | str) -> GaussianMixtur
     corners = [point for point in itertools.product((-1.0, 0.0, 1.0), repeat=2) if point != (0.0, 0.0)]
     means = torch.tensor([corners], dtype=torch.float64, device=device)
     log_weights = torch.full_like(means[..., 0], -math.log(len(corners)))
-    return GaussianMixture(
-        log_weights, means, torch.full_like(means, 0.5 * math.log(settings.truth_variance))
-    )
+    return GaussianMixture(log_weights, means, torch.full_like(means, 0.5 * math.log(settings.truth_variance)))
 
 
 def _draw(mixture: GaussianMixture, noise: SeedNoise, purpose: str, count: int) -> Tensor:

@@ -111,13 +111,11 @@ class MogSettings:
             raise BadInput(f"rlhf_batch must be at least 2, not {self.rlhf_batch}: one draw has no baseline")
         if self.sharpening_high > 1:
             raise BadInput(
-                f"sharpening_high must be at most 1, not {self.sharpening_high!r}; "
-                "it stands for a temperature above 1"
+                f"sharpening_high must be at most 1, not {self.sharpening_high!r}; it stands for a temperature above 1"
             )
         if not 0 <= self.dpo_label_noise <= 0.5:
             raise BadInput(
-                f"dpo_label_noise must lie between 0 and 0.5, not {self.dpo_label_noise!r}; "
-                "at 0.5 a label says nothing"
+                f"dpo_label_noise must lie between 0 and 0.5, not {self.dpo_label_noise!r}; at 0.5 a label says nothing"
             )
 
     def _check_truth(self) -> None:
@@ -126,9 +124,7 @@ class MogSettings:
                 f"truth_weights and truth_means must be equally many, "
                 f"not {len(self.truth_weights)} and {len(self.truth_means)}"
             )
-        if any(weight <= 0 for weight in self.truth_weights) or not math.isclose(
-            sum(self.truth_weights), 1.0
-        ):
+        if any(weight <= 0 for weight in self.truth_weights) or not math.isclose(sum(self.truth_weights), 1.0):
             raise BadInput(f"truth_weights must be above 0 and sum to 1, not {self.truth_weights}")
         if any(len(mean) != 2 for mean in self.truth_means):
             raise BadInput(f"every one of truth_means needs two coordinates, not {self.truth_means}")

@@ -122,9 +122,7 @@ class MogWorld:
     # Stages -------------------------------------------------------------------------------------------
 
     def run(self, stage: Stage, policies: dict[str, GaussianMixture]) -> StageResult:
-        policy, info = (
-            self._distil(stage, policies) if isinstance(stage, Distil) else self._align(stage, policies)
-        )
+        policy, info = self._distil(stage, policies) if isinstance(stage, Distil) else self._align(stage, policies)
         return StageResult(policy, {"seeds_in_batch": len(self.seeds), **info})
 
     def _distil(self, stage: Distil, policies: dict[str, GaussianMixture]) -> tuple[GaussianMixture, dict]:
@@ -188,9 +186,7 @@ class MogWorld:
             learning_rate=settings.dpo_learning_rate,
         )
         info["per_seed"]["informative_pairs"] = pairs.informative.tolist()
-        tokens = _draws(
-            2 * settings.dpo_pairs, 2 * settings.dpo_steps * settings.dpo_batch, 2 * settings.dpo_pairs
-        )
+        tokens = _draws(2 * settings.dpo_pairs, 2 * settings.dpo_steps * settings.dpo_batch, 2 * settings.dpo_pairs)
         return policy, {"learning_rate": settings.dpo_learning_rate, "tokens": tokens, **info}
 
     # Evaluation and keeping ---------------------------------------------------------------------------
@@ -198,9 +194,7 @@ class MogWorld:
     def evaluate(self, policy: GaussianMixture) -> dict:
         """`{"metrics": {name: [per seed]}, "view": [a mixture per seed]}`, on draws that no stage saw."""
         count = self.settings.evaluation_draws
-        own = policy.from_noise(
-            self.noise.uniform("evaluation", count), self.noise.normal("evaluation", count, 2)
-        )
+        own = policy.from_noise(self.noise.uniform("evaluation", count), self.noise.normal("evaluation", count, 2))
         metrics = evaluate(policy, self.problem, own, self._truth_draws("evaluation of recall", count))
         return {"metrics": {name: value.tolist() for name, value in metrics.items()}, "view": _view(policy)}
 

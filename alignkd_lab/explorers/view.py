@@ -1,0 +1,183 @@
+"""How a picture, and the controls that change it, get onto a page.
+
+One display bundle carries the live widgets and a PNG, so that a page means something with a kernel,
+without one, and in print. Only what ipywidgets 7.7 and 8 share is used, and no script of our own: Jupyter
+shows an exception in a callback nowhere, so it is written into the caption before it is raised again.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ipywidgets import HTML, BoundedFloatText, FloatLogSlider, FloatSlider, HBox, VBox
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from alignkd_lab.errors import UnknownName
+from alignkd_lab.notebooks import WIDGET_VIEW
+
+PIXELS_PER_INCH = 150  # sharp on a dense screen
+CSS_PIXELS_PER_INCH = 96
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    figure.set_dpi(PIXELS_PER_INCH)
+    # Not `savefig`, which draws twice; and a slider waits longer for a small file than for a large one.
+    FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"compress_level": 1})
+    return buffer.getvalue()
+
+
+class Picture:
+    """A figure as a notebook shows it: a PNG with words for those who cannot see it."""
+
+    def __init__(self, figure: Figure, alt: str) -> None:
+        self.png, self.alt = png(figure), alt
+        self.width, self.height = (round(CSS_PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        size = {"width": self.width, "height": self.height, "alt": self.alt}
+        return {"image/png": _base64(self.png), "text/plain": self.alt}, {"image/png": size}
+
+    def tag(self) -> str:
+        """The picture as HTML; decoded before it is shown, so that dragging does not make it flicker."""
+        return (
+            f'<img src="data:image/png;base64,{_base64(self.png)}" alt="{html.escape(self.alt)}" '
+            f'width="{self.width}" height="{self.height}" decoding="sync" style="max-width:100%;height:auto">'
+        )
+
+
+class NumberControl(HBox):
+    """A number field and a slider of one `value`; the field has the label that screen readers need.
+
+    Args:
+        label: what the number is, with its symbol and unit.
+        low, high: the range of both.
+        step: of the slider; for a logarithmic one in powers of ten.
+        logarithmic: the slider moves in powers of ten.
+    """
+
+    def __init__(
+        self, label: str, value: float, low: float, high: float, step: float, logarithmic: bool = False
+    ) -> None:
+        style, width = {"description_width": "17em"}, {"width": "25em"}
+        self.number = BoundedFloatText(value, min=low, max=high, description=label, style=style, layout=width)
+        look = {"step": step, "readout": False, "layout": {"width": "26em"}}
+        if logarithmic:
+            self.slider = FloatLogSlider(value, base=10, min=math.log10(low), max=math.log10(high), **look)
+        else:
+            self.slider = FloatSlider(value, min=low, max=high, **look)
+        self._position = math.log10 if logarithmic else float
+        self.number.observe(self._place, "value")
+        self.slider.observe(self._take, "value")
+        super().__init__([self.number, self.slider], layout={"flex_flow": "row wrap"})
+
+    def _apart(self) -> bool:
+        """Whether slider and field differ by more than the half step that a browser rounds a slider by."""
+        gap = self._position(self.slider.value) - self._position(self.number.value)
+        return abs(gap) > 0.501 * self.slider.step
+
+    def _place(self, change) -> None:
+        if self._apart():
+            self.slider.value = change.new
+
+    def _take(self, change) -> None:
+        if self._apart():
+            self.number.value = float(f"{change.new:.3g}")
+
+    @property
+    def value(self) -> float:
+        """The number; what is set beyond the range is moved to its end."""
+        return self.number.value
+
+    @value.setter
+    def value(self, value: float) -> None:
+        self.number.value = value
+
+    def on_change(self, act: Callable[[], None]) -> None:
+        """Call `act` after every change of the value, by field, slider or code."""
+        self.number.observe(lambda change: act(), "value")
+
+
+class Explorer:
+    """Controls above a picture and its caption; the last expression of a cell shows it.
+
+    Args:
+        controls: by the name of the state that each sets.
+        shown: the names of the controls to put on the page; the others keep their values.
+        compute: state -> data.
+        draw: data, note -> picture with the note as its last line.
+        caption: data -> what is seen, in words.
+        source: what the live picture's last line says of its evidence.
+        call: the call that makes the explorer, e.g. `threshold.show`.
+
+    Raises:
+        UnknownName: `shown` names no control.
+    """
+
+    def __init__(
+        self,
+        controls: Mapping[str, NumberControl],
+        shown: Iterable[str],
+        compute: Callable[[Mapping[str, float]], Any],
+        draw: Callable[[Any, str], Figure],
+        caption: Callable[[Any], str],
+        source: str,
+        call: str,
+    ) -> None:
+        self.controls, self.shown, self.call = controls, tuple(shown), call
+        for name in self.shown:
+            if name not in controls:
+                raise UnknownName("control", name, controls)
+        self._compute, self._draw, self._caption, self._source = compute, draw, caption, source
+        self.picture, self.words = HTML(), HTML()
+        self.widget = VBox([*(controls[name] for name in self.shown), self.picture, self.words])
+        for control in controls.values():
+            control.on_change(self.update)
+        self.update()
+
+    @property
+    def state(self) -> dict[str, float]:
+        """The values of all controls, shown or not."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def update(self) -> None:
+        """Draw the picture and write the caption for the current state."""
+        try:
+            data = self._compute(self.state)
+            text = self._caption(data)
+            self.picture.value = Picture(self._draw(data, self._source), text).tag()
+        except Exception as error:
+            self.words.value = _paragraphs(f"This setting cannot be drawn: {error}", self._rebuilding())
+            raise
+        self.words.value = _paragraphs(text, self._rebuilding())
+
+    def still(self) -> Picture:
+        """The picture of the current state that stands without a kernel: its caption is its last line."""
+        data = self._compute(self.state)
+        text = self._caption(data)
+        return Picture(self._draw(data, text), text)
+
+    def _rebuilding(self) -> str:
+        values = [f"{name}={value:g}" for name, value in self.state.items()]
+        return f"{self.call}({', '.join([*map(repr, self.shown), *values])})"
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        bundle, size = self.still()._repr_mimebundle_()
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
+        return {WIDGET_VIEW: view, **bundle}, size
+
+
+def _paragraphs(text: str, call: str) -> str:
+    said = f'<p style="max-width:62em;margin:0 0 .3em">{html.escape(text)}</p>'
+    return f"{said}<p>To come back here: <code>{html.escape(call)}</code></p>"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,109 @@
+"""The metrics of a policy against plain loops in float64, and scores against transformers' own forward pass."""
+
+import math
+
+import pytest
+import torch
+
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.evaluate import MISS, Yardstick, metrics, pooled, score, yardstick
+from alignkd_lab.lm.sampling import Samples
+
+LENGTHS = (3, 1, 7, 4)
+HITS = [False, True, False, True]
+STICK = Yardstick(q05=-4.0, q50=-2.0, target_rate=0.03, responses=100)
+
+
+@pytest.fixture
+def judged():
+    draw = torch.Generator().manual_seed(0)
+    own, truth, recall = ([-4 * torch.rand(n, generator=draw) for n in LENGTHS] for _ in range(3))
+    texts, rewards, fluency = ["a", "b 1", "a", "c 2"], [0.0, 0.5, 0.0, 1.0], [1.0, 0.5, 0.2, 1.0]
+    return own, truth, recall, texts, rewards, fluency, HITS, STICK
+
+
+def test_every_metric_equals_a_plain_loop(judged):
+    own, truth, recall, *_ = judged
+    totals = {"own": 0.0, "truth": 0.0, "recall": 0.0, "target": 0.0, "target per response": 0.0}
+    for index, length in enumerate(LENGTHS):
+        bonus = math.log(0.01 + 0.99 * (1 if HITS[index] else 0) / 0.03)
+        for at in range(length):
+            totals["own"] += float(own[index][at])
+            totals["truth"] += float(truth[index][at])
+            totals["recall"] += float(recall[index][at])
+        totals["target"] += sum(float(value) for value in truth[index]) + bonus
+        totals["target per response"] += (sum(float(value) for value in truth[index]) + bonus) / 4
+    expected = {
+        "reward": 0.375,
+        "reward_bare": 0.5,
+        "fluency": 0.675,
+        "target_rate": 0.5,
+        "target_precision": totals["target"] / 15,
+        "target_precision_per_sequence": totals["target per response"],
+        "overall_precision": totals["truth"] / 15,
+        "overall_recall": totals["recall"] / 15,
+        "entropy": -totals["own"] / 15,
+        "kl_to_truth": (totals["own"] - totals["truth"]) / 15,
+        "length": 3.75,
+        "distinct_responses": 0.75,
+    }
+    assert metrics(*judged) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_miss_costs_a_fixed_amount_and_a_hit_gains_the_rarity_of_the_target(judged):
+    own, truth, recall, texts, rewards, fluency, _, stick = judged
+
+    def per_sequence(hits):
+        return metrics(own, truth, recall, texts, rewards, fluency, hits, stick)["target_precision_per_sequence"]
+
+    plain = sum(float(tokens.sum()) for tokens in truth) / 4
+    assert per_sequence([False] * 4) - plain == pytest.approx(math.log(MISS), abs=1e-5)
+    assert per_sequence([True] * 4) - plain == pytest.approx(math.log(0.01 + 0.99 / 0.03), abs=1e-5)
+
+
+def test_p_target_is_a_distribution_where_the_truth_is_one():
+    # Summed over all responses, p*(y) [e + (1 - e) 1_T / p*(T)] must be 1 again.
+    truth = {"hit": 0.03, "miss": 0.97}
+    weight = {name: MISS + (1 - MISS) * (name == "hit") / 0.03 for name in truth}
+    assert sum(truth[name] * weight[name] for name in truth) == pytest.approx(1.0)
+
+
+def test_means_are_pooled_over_tokens_and_not_over_responses():
+    assert pooled([torch.tensor([-1.0] * 9), torch.tensor([-11.0])]) == pytest.approx(-2.0)
+
+
+def test_the_yardstick_holds_the_truths_quantiles_and_a_rate_that_is_never_zero():
+    log_probs = [torch.full((length,), -float(value)) for length, value in zip((1, 5, 2, 3, 9), range(5), strict=True)]
+    found = yardstick(log_probs, [False] * 5)
+    assert found.q50 == pytest.approx(-2.0)
+    assert found.q05 == pytest.approx(-3.8)
+    assert found.target_rate == pytest.approx(0.5 / 6)
+    assert yardstick(log_probs, [True] * 3 + [False] * 2).target_rate == pytest.approx(3.5 / 6)
+    assert found.responses == 5
+
+
+def samples():
+    prompts = [[1, 60, 61, 62, 63], [1, 70], [1, 80, 81]]
+    tokens = [[50, 51, 2], [2], [40] * 9, [41, 42], [43, 2], [44, 45, 46, 47]]
+    return Samples(prompts, [1, 0, 2, 0, 1, 2], tokens)  # responses to a prompt need not lie together
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 96])
+def test_scores_are_those_of_a_forward_pass_in_the_order_of_the_responses(batch):
+    model, given = weights.load("tiny-base")[0], samples()
+    found = score(model, given, batch)
+    for prompt, tokens, log_probs in zip(given.prompt_of, given.tokens, found, strict=True):
+        row = given.prompt_ids[prompt]
+        with torch.inference_mode():
+            logits = torch.log_softmax(model(torch.tensor([row + tokens])).logits[0].double(), -1)
+        expected = [float(logits[len(row) - 1 + at, token]) for at, token in enumerate(tokens)]
+        assert log_probs.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_many_tokens_are_scored_in_chunks_without_a_trace_for_a_gradient():
+    model = weights.load("tiny-student")[0]
+    given = Samples([[1, 60]], [0] * 90, [[40 + at % 50] * 14 for at in range(90)])  # 1260 tokens, over one chunk
+    found = score(model, given)
+    assert not any(tokens.requires_grad for tokens in found)
+    alone = score(model, Samples([[1, 60]], [0], [given.tokens[77]]))
+    torch.testing.assert_close(found[77], alone[0], rtol=0, atol=1e-5)

@@ -1,0 +1,164 @@
+"""Sampling: the right distribution, from the right context, whatever shares the batch."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+from transformers import GenerationConfig
+
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.batch import Example, collate, hidden_states
+from alignkd_lab.lm.losses import token_log_probs
+from alignkd_lab.lm.sampling import draw, prefill, sample
+
+END = 2
+PROMPTS = [[1, 60, 61, 62], [1, 70], [1, 80, 81, 82, 83, 84, 85, 86, 87], [1, 90, 91]]
+LOGITS = [1.5, 0.0, -1.0, 0.7, -3.0, 0.2, -math.inf]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return weights.load("tiny-base")[0]
+
+
+def samples_of(model, **changes):
+    options = {"responses_per_prompt": 3, "max_tokens": 20, "eos": END, "seed": 5, **changes}
+    return sample(model, PROMPTS, **options)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
+def test_draws_follow_the_softmax_at_the_temperature(temperature):
+    count = 20_000
+    uniform = torch.rand(count, generator=torch.Generator().manual_seed(3))
+    drawn = draw(torch.tensor([LOGITS]).expand(count, -1), temperature, uniform)
+    seen = torch.bincount(drawn, minlength=len(LOGITS)).double()
+    expected = count * torch.softmax(torch.tensor(LOGITS, dtype=torch.float64) / temperature, 0)
+    assert seen[-1] == 0
+    assert stats.chisquare(seen[:-1].numpy(), expected[:-1].numpy()).pvalue > 1e-3
+
+
+def test_another_temperature_is_told_apart_by_the_same_check():
+    count = 20_000
+    uniform = torch.rand(count, generator=torch.Generator().manual_seed(3))
+    seen = torch.bincount(draw(torch.tensor([LOGITS]).expand(count, -1), 1.0, uniform), minlength=7).double()
+    wrong = count * torch.softmax(torch.tensor(LOGITS, dtype=torch.float64) / 1.1, 0)
+    assert stats.chisquare(seen[:-1].numpy(), wrong[:-1].numpy()).pvalue < 1e-6
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.999999, 1 - 2**-24])
+def test_the_ends_of_the_unit_interval_draw_tokens_that_can_be_drawn(uniform):
+    logits = torch.tensor([[-math.inf, 0.0, 1.0, 0.3]])
+    assert draw(logits, 1.0, torch.tensor([uniform])).item() == (1 if uniform == 0 else 3)
+
+
+def test_responses_follow_the_models_own_distribution(model):
+    # The first two tokens together, against the product of softmaxes: a slip in the cache would show in the second.
+    count, prompt = 4000, PROMPTS[0]
+    found = sample(model, [prompt], count, 2, END, seed=1, temperature=0.5)
+    with torch.inference_mode():
+        first = torch.softmax(model(torch.tensor([prompt])).logits[0, -1].double() / 0.5, 0)
+        likely = first.topk(4).indices.tolist()
+        rows = torch.tensor([[*prompt, token] for token in likely])
+        second = torch.softmax(model(rows).logits[:, -1].double() / 0.5, -1)
+    expected, seen = [], []
+    for row, token in enumerate(likely):
+        for follower in second[row].topk(4).indices.tolist():
+            expected.append(count * float(first[token] * second[row, follower]))
+            seen.append(sum(tokens == [token, follower] for tokens in found.tokens))
+    expected.append(count - sum(expected))
+    seen.append(count - sum(seen))
+    assert min(expected) > 5
+    assert stats.chisquare(seen, expected).pvalue > 1e-3
+
+
+def test_a_temperature_near_zero_equals_greedy_generate(model):
+    found = samples_of(model, responses_per_prompt=1, temperature=1e-4)
+    for prompt, tokens in zip(PROMPTS, found.tokens, strict=True):
+        greedy = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            generation_config=GenerationConfig(max_new_tokens=20, do_sample=False, eos_token_id=END, pad_token_id=0),
+        )
+        assert tokens == greedy[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("batch", [1, 4, 6, 200])
+def test_the_batch_size_does_not_change_the_responses(model, batch):
+    found, together = samples_of(model, batch=batch), samples_of(model)
+    assert found.tokens == together.tokens
+    torch.testing.assert_close(torch.cat(found.log_probs), torch.cat(together.log_probs), rtol=0, atol=1e-5)
+
+
+def test_the_order_and_the_length_of_other_prompts_change_nothing(model):
+    # Rows are padded on the left, so the short prompts here stand behind nine tokens of nothing.
+    found = samples_of(model, temperature=1e-4, responses_per_prompt=1)
+    for index, prompt in enumerate(PROMPTS):
+        alone = sample(model, [prompt], 1, 20, END, seed=5, temperature=1e-4)
+        assert alone.tokens[0] == found.tokens[index]
+        torch.testing.assert_close(alone.log_probs[0], found.log_probs[index], rtol=0, atol=1e-5)
+
+
+def test_log_probs_are_those_of_a_forward_pass_at_temperature_one(model):
+    found = samples_of(model, temperature=0.7)
+    for prompt, tokens, log_probs in zip(found.prompt_of, found.tokens, found.log_probs, strict=True):
+        batch = collate([Example(PROMPTS[prompt], [tokens])])
+        with torch.inference_mode():
+            expected = token_log_probs(hidden_states(model, batch), model.lm_head.weight, batch["shift_labels"])
+        torch.testing.assert_close(log_probs, expected, rtol=0, atol=1e-5)
+
+
+def test_kept_hidden_states_are_those_of_a_forward_pass(model):
+    found = samples_of(model, keep_hidden=True)
+    for prompt, tokens, states in zip(found.prompt_of, found.tokens, found.hidden, strict=True):
+        with torch.inference_mode():
+            expected = hidden_states(model, collate([Example(PROMPTS[prompt], [tokens])]))
+        torch.testing.assert_close(states, expected, rtol=0, atol=1e-4)
+    assert samples_of(model).hidden is None
+
+
+def test_a_response_ends_with_its_end_token_or_at_the_limit(model):
+    found = samples_of(model, responses_per_prompt=200, max_tokens=30)
+    ended = [tokens for tokens in found.tokens if END in tokens]
+    assert ended, "no response ended: the test says nothing"
+    assert all(tokens.index(END) == len(tokens) - 1 for tokens in ended)
+    assert all(len(tokens) == 30 for tokens in found.tokens if END not in tokens)
+    assert all(len(a) == len(b) for a, b in zip(found.tokens, found.log_probs, strict=True))
+    assert found.token_count == sum(len(tokens) for tokens in found.tokens)
+
+
+def test_responses_come_in_the_order_of_the_prompts(model):
+    found = samples_of(model, responses_per_prompt=2, batch=2)
+    assert found.prompt_of == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert found.prompt_ids == PROMPTS
+
+
+def test_the_same_seed_gives_the_same_responses_and_another_seed_others(model):
+    assert samples_of(model).tokens == samples_of(model).tokens
+    assert samples_of(model).tokens != samples_of(model, seed=6).tokens
+    first, second = samples_of(model).tokens[:2]
+    assert first != second
+
+
+def test_sampling_leaves_the_global_random_state_alone(model):
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    samples_of(model)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_progress_counts_every_response(model):
+    counted = []
+    samples_of(model, batch=5, progress=counted.append)
+    assert sum(counted) == 12
+    assert len(counted) == 4
+
+
+def test_the_prefix_repeats_what_the_model_read(model):
+    prefix = prefill(model, PROMPTS[:2], 2)
+    assert prefix.lengths.tolist() == [4, 4, 2, 2]
+    assert prefix.mask.sum(1).tolist() == [4, 4, 2, 2]
+    with torch.inference_mode():
+        alone = model.model(torch.tensor([PROMPTS[1]])).last_hidden_state[0, -1]
+    torch.testing.assert_close(prefix.hidden[3], alone, rtol=0, atol=1e-5)

@@ -1,0 +1,283 @@
+"""The student: which layers are kept, what a cut changes and what it leaves, and how healing is kept and found."""
+
+import functools
+import json
+
+import pytest
+import torch
+from tiny_lm import smollm2
+
+from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm import student, weights
+from alignkd_lab.lm.batch import Example, collate, hidden_states
+from alignkd_lab.lm.evaluate import pooled, score
+from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.sampling import sample
+from alignkd_lab.lm.student import (
+    HEALING_BAR,
+    Recipe,
+    block_influence,
+    choose_layers,
+    heal,
+    healed_student,
+    layer_cut,
+    most_influential,
+    student_identity,
+    write_student,
+)
+from alignkd_lab.lm.trainer import load_adapter, save_adapter
+from alignkd_lab.paths import data_folder
+
+EXAMPLES = [Example([1, 60, 61], [[70, 71, 72], [73, 2]]), Example([1, 80, 81, 82, 83], [[90], [91, 92]])]
+
+
+@pytest.fixture
+def deep():
+    """A random model of six layers, the third and the fifth of which do nothing."""
+    config = weights.load("tiny-base")[0].config
+    config.num_hidden_layers = 6
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = type(weights.load("tiny-base")[0])(config).eval()
+    with torch.no_grad():
+        for layer in (model.model.layers[2], model.model.layers[4]):
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    return model
+
+
+def logits(model, rows=((1, 60, 61, 70), (1, 80, 81, 82))):
+    with torch.inference_mode():
+        return model(torch.tensor(rows)).logits
+
+
+# Cutting ----------------------------------------------------------------------------------------------
+
+
+def test_influence_is_one_minus_the_mean_cosine_of_what_enters_and_leaves_a_layer(deep):
+    found = block_influence(deep, EXAMPLES)
+    rows = [example.prompt + tokens[:-1] for example in EXAMPLES for tokens in example.responses]
+    with torch.inference_mode():
+        # Every prompt is read once, and every response token but the last: the packed row holds no more.
+        states = [deep.model(torch.tensor([row]), output_hidden_states=True).hidden_states for row in rows]
+    last = {}
+    hook = deep.model.norm.register_forward_pre_hook(lambda _, given: last.setdefault("in", given[0]))
+    expected = torch.zeros(6, dtype=torch.float64)
+    count = 0
+    for at, (row, layers) in enumerate(zip(rows, states, strict=True)):
+        last.clear()
+        with torch.inference_mode():
+            deep.model(torch.tensor([row]))
+        seen = [*layers[:-1], last["in"]]  # transformers gives the last state after the final norm
+        first = 0 if at % 2 == 0 else len(EXAMPLES[at // 2].prompt)
+        for position in range(first, len(row)):
+            count += 1
+            for layer in range(6):
+                a, b = (seen[layer + side][0, position].double() for side in (0, 1))
+                expected[layer] += 1 - torch.cosine_similarity(a, b, dim=0)
+    hook.remove()
+    torch.testing.assert_close(found.double(), expected / count, rtol=0, atol=1e-5)
+
+
+def test_a_layer_that_does_nothing_has_no_influence_and_goes_first(deep):
+    influence = block_influence(deep, EXAMPLES)
+    assert influence[[2, 4]].abs().max() < 1e-6
+    assert most_influential(influence, 4) == [0, 1, 3, 5]
+
+
+def test_measuring_influence_leaves_no_hook_behind(deep):
+    before = logits(deep)
+    block_influence(deep, EXAMPLES)
+    assert not any(module._forward_pre_hooks for module in deep.modules())
+    torch.testing.assert_close(logits(deep), before)
+
+
+def test_cutting_layers_that_do_nothing_changes_nothing(deep):
+    cut = layer_cut(deep, [0, 1, 3, 5])
+    torch.testing.assert_close(logits(cut), logits(deep), rtol=0, atol=1e-5)
+    assert cut.config.num_hidden_layers == 4
+
+
+def test_a_cut_keeps_the_chosen_layers_embeddings_norm_and_head_and_is_a_copy(deep):
+    cut, before = layer_cut(deep, [1, 3]), logits(deep)
+    for kept, layer in zip((1, 3), cut.model.layers, strict=True):
+        assert torch.equal(layer.mlp.up_proj.weight, deep.model.layers[kept].mlp.up_proj.weight)
+    assert cut.lm_head.weight is cut.model.embed_tokens.weight
+    with torch.no_grad():
+        for parameter in cut.parameters():
+            parameter.add_(1.0)
+    torch.testing.assert_close(logits(deep), before, rtol=0, atol=0)
+    assert len(deep.model.layers) == deep.config.num_hidden_layers == 6
+
+
+def test_a_cut_generates_with_a_cache_as_it_reads_without_one(deep):
+    cut = layer_cut(deep, [1, 3, 5])
+    found = sample(cut, [[1, 60, 61]], 2, 8, 2, seed=0)
+    for own, scored in zip(found.log_probs, score(cut, found), strict=True):
+        torch.testing.assert_close(own, scored, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [[], [3, 1], [1, 1], [-1, 2], [0, 6]])
+def test_layers_that_make_no_sense_are_refused(deep, layers):
+    with pytest.raises(BadInput, match="0 to 5"):
+        layer_cut(deep, layers)
+
+
+@pytest.mark.parametrize("count", [0, 7])
+def test_a_number_of_layers_that_the_model_lacks_is_refused(count):
+    with pytest.raises(BadInput, match="1 to 6"):
+        most_influential(torch.arange(6.0), count)
+
+
+def test_near_ties_in_influence_are_decided_by_the_recall_of_the_cut(deep):
+    # Layer 2 does nothing and layer 1 does, but the figures claim that they are about equal.
+    influence = torch.tensor([9.0, 1.0, 1.01, 9.0, 0.1, 9.0])
+    rows = encode(weights.load_tokenizer("tiny-base"), prompts("healing", 6))
+    written = sample(deep, rows, 4, 10, 2, seed=0)
+    examples = [Example(row, written.tokens[4 * at : 4 * at + 4]) for at, row in enumerate(rows)]
+    assert most_influential(influence, 4) == [0, 2, 3, 5]
+    assert choose_layers(deep, examples, 4, influence) == [0, 1, 3, 5]
+    assert choose_layers(deep, examples, 4, influence, near=1.0) == [0, 2, 3, 5]
+
+
+# Keeping and finding ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNKD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(student, "data_folder", lambda: tmp_path / "data")
+    return tmp_path
+
+
+def adapter(seed=0, scale=1.0):
+    draw = torch.Generator().manual_seed(seed)
+    name = "model.layers.0.mlp.down_proj"
+    return {
+        f"{name}.A": scale * torch.randn(2, 64, generator=draw),
+        f"{name}.B": torch.randn(32, 2, generator=draw),
+    }
+
+
+def shipped(folder, base="tiny-base", **changes):
+    write_student(folder, adapter(**changes), {"base_checksum": weights.checksum(base), "kept_layers": [1]})
+    return folder
+
+
+def test_the_healed_student_is_the_adapter_on_the_cut(places):
+    shipped(places / "data" / "student")
+    found = healed_student("tiny-base")
+    cut = layer_cut(weights.load("tiny-base")[0], [1])
+    with torch.no_grad():
+        change = adapter()["model.layers.0.mlp.down_proj.B"] @ adapter()["model.layers.0.mlp.down_proj.A"]
+        cut.model.layers[0].mlp.down_proj.weight += change
+    torch.testing.assert_close(logits(found), logits(cut))
+    assert not found.training
+
+
+def test_a_student_healed_here_comes_before_the_shipped_one(places):
+    shipped(places / "data" / "student")
+    before = student_identity("tiny-base")
+    shipped(student._cache("tiny-base"), seed=1)
+    assert student_identity("tiny-base") != before
+
+
+def test_a_student_of_another_base_is_not_taken(places):
+    shipped(places / "data" / "student")
+    with pytest.raises(CannotContinue, match=r"no healed student of tiny-truth.*alignkd heal --base tiny-truth"):
+        healed_student("tiny-truth")
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_a_damaged_student_is_refused(places, harm):
+    path = shipped(places / "data" / "student") / "adapter.safetensors"
+    path.unlink()
+    if harm == "damaged":
+        save_adapter(path, adapter(seed=1))
+    with pytest.raises(CannotContinue, match=r"missing or damaged.*alignkd heal"):
+        healed_student("tiny-base")
+
+
+def test_writing_a_student_leaves_two_files_and_its_checksum(places):
+    folder = shipped(places / "new")
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter.safetensors", "recipe.json"]
+    recipe = json.loads((folder / "recipe.json").read_text())
+    assert recipe["adapter_sha256"] == weights._sha256(folder / "adapter.safetensors")
+    kept = load_adapter(folder / "adapter.safetensors")
+    assert all(torch.equal(kept[name], value) for name, value in adapter().items())
+
+
+# Healing ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(places, monkeypatch):
+    """Healing in a second: few prompts, few steps, a base of two layers of which one is kept."""
+    options = {"layers": 1, "rank": 8, "responses": 3, "max_tokens": 10, "steps": 60, "learning_rate": 1e-2}
+    monkeypatch.setattr(student, "Recipe", functools.partial(Recipe, **options))
+    real = student.prompts
+    monkeypatch.setattr(student, "prompts", lambda split, all_frames: real(split, 24))
+    return places
+
+
+def test_healing_brings_the_cut_towards_its_base_and_the_result_is_found(quick):
+    folder = heal("tiny-base")
+    recipe = json.loads((folder / "recipe.json").read_text())
+    recall = recipe["heldout_recall"]
+    assert recall["cut"] < recall["healed"] < recall["base"]
+    assert recall["healed"] - recall["cut"] > 0.3 * (recall["base"] - recall["cut"])
+    assert recipe["gap"] == pytest.approx(recall["base"] - recall["healed"])
+    assert recipe["cost"]["tokens"]["sampled"] > 0
+    # What was judged is what is found: the same samples under the student read back from the files.
+    base, tokenizer = weights.load("tiny-base")
+    asked = encode(tokenizer, prompts("validation", 24))
+    heldout = sample(base, asked, 3, 10, tokenizer.eos_token_id, Recipe().heldout_seed)
+    assert pooled(score(healed_student("tiny-base"), heldout)) == pytest.approx(recall["healed"], abs=1e-5)
+    assert student_identity("tiny-base") == f"sha256:{recipe['adapter_sha256']}"
+
+
+def test_healing_twice_gives_the_same_student(quick):
+    torch.manual_seed(1)
+    first = heal("tiny-base", out=quick / "first")
+    torch.manual_seed(2)
+    second = heal("tiny-base", out=quick / "second")
+    found, again = (load_adapter(folder / "adapter.safetensors") for folder in (first, second))
+    assert all(torch.equal(again[name], value) for name, value in found.items())
+
+
+def test_a_student_that_misses_the_bar_is_an_error_with_the_figures(quick, monkeypatch):
+    monkeypatch.setattr(student, "HEALING_BAR", 1e-4)
+    with pytest.raises(CannotContinue, match=r"nats per token below the base's.*more than 1 layers"):
+        heal("tiny-base", out=quick / "out")
+
+
+# The real file ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.weights
+def test_the_layers_that_carry_the_most_in_the_real_model_are_the_first_and_the_late_ones():
+    model, tokenizer = smollm2()
+    rows = encode(tokenizer, prompts("healing", 3))
+    influence = block_influence(
+        model, [Example(row, [tokenizer("It is a very old house.")["input_ids"]]) for row in rows]
+    )
+    assert {0, 1, 24, 29} <= set(most_influential(influence, 8))
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(not (data_folder() / "student" / "recipe.json").is_file(), reason="no student is shipped yet")
+def test_the_shipped_student_fits_its_base_and_meets_the_bar():
+    folder = data_folder() / "student"
+    recipe = json.loads((folder / "recipe.json").read_text())
+    assert recipe["base_checksum"] == weights.checksum(weights.BUILT_IN)
+    assert recipe["gap"] <= HEALING_BAR
+    assert (folder / "adapter.safetensors").stat().st_size <= 10_000_000
+    assert len(recipe["kept_layers"]) == recipe["layers"]
+    model, tokenizer = smollm2()
+    found = layer_cut(model, recipe["kept_layers"])
+    student.merge_adapter(found, load_adapter(folder / "adapter.safetensors"))
+    written = sample(model, encode(tokenizer, prompts("validation", 4)), 2, 20, tokenizer.eos_token_id, seed=1)
+    assert pooled(written.log_probs) - pooled(score(found, written)) < 1.5 * HEALING_BAR
+    cut = layer_cut(model, recipe["kept_layers"])
+    assert pooled(score(found, written)) > pooled(score(cut, written)) + 1
+    assert hidden_states(found, collate(EXAMPLES)).shape[1] == 576

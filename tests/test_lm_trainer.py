@@ -1,0 +1,203 @@
+"""The one trainer: it learns, it repeats itself, it resumes, and what it learnt can be kept as an adapter."""
+
+import copy
+
+import pytest
+import torch
+
+from alignkd_lab.lm import losses, trainer, weights
+from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
+from alignkd_lab.lm.trainer import (
+    adapter_tensors,
+    load_adapter,
+    merge_adapter,
+    product_dtype,
+    save_adapter,
+    train,
+    with_lora,
+)
+
+EXAMPLES = [Example([1, 40 + at, 41], [[60 + at, 61, 2], [70, 71 + at, 72, 2]]) for at in range(6)]
+
+
+def loss(model, batch, items):
+    return losses.nll(hidden_states(model, batch), plain(model).lm_head.weight, batch["shift_labels"], items=items)
+
+
+def tiny():
+    return weights.load("tiny-student")[0]
+
+
+def run(model, seed=0, steps=8, loss=loss, **options):
+    return train(model, EXAMPLES, loss, learning_rate=1e-2, steps=steps, batch=2, seed=seed, **options)
+
+
+def logits(model):
+    with torch.inference_mode():
+        return plain(model).lm_head(hidden_states(model.eval(), collate(EXAMPLES)))
+
+
+def test_training_lowers_the_loss():
+    infos = run(with_lora(tiny(), 4), steps=20)
+    values = [value for value, _ in infos]
+    assert len(values) == 20
+    assert sum(values[-3:]) < 0.9 * sum(values[:3])
+    assert infos[0][1].log_probs.ndim == 1
+
+
+def test_a_fresh_adapter_changes_nothing():
+    model = tiny()
+    expected = logits(copy.deepcopy(model))
+    torch.testing.assert_close(logits(with_lora(model, 4)), expected, rtol=0, atol=0)
+
+
+def test_only_the_adapter_is_trained():
+    model = tiny()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    wrapped = with_lora(model, 4)
+    run(wrapped)
+    after = {name.replace(".base_layer", ""): value for name, value in model.state_dict().items()}
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_the_adapters_start_depends_on_its_seed_alone():
+    torch.manual_seed(1)
+    first = adapter_tensors(with_lora(tiny(), 4, seed=3))
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    second, other = (adapter_tensors(with_lora(tiny(), 4, seed=seed)) for seed in (3, 4))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first if name.endswith(".A"))
+
+
+def test_merging_the_kept_adapter_gives_the_trained_models_outputs(tmp_path):
+    wrapped = with_lora(tiny(), 4)
+    run(wrapped)
+    save_adapter(tmp_path / "adapter.safetensors", adapter_tensors(wrapped))
+    merged = tiny()
+    untrained = logits(merged)
+    merge_adapter(merged, load_adapter(tmp_path / "adapter.safetensors"))
+    torch.testing.assert_close(logits(merged), logits(wrapped), rtol=0, atol=1e-5)
+    assert float((logits(merged) - untrained).abs().max()) > 0.1
+
+
+def test_an_adapter_can_be_kept_in_bfloat16(tmp_path):
+    wrapped = with_lora(tiny(), 4)
+    run(wrapped)
+    kept = adapter_tensors(wrapped, torch.bfloat16)
+    assert {tensor.dtype for tensor in kept.values()} == {torch.bfloat16}
+    merged = tiny()
+    merge_adapter(merged, kept)
+    assert {weight.dtype for weight in merged.parameters()} == {torch.float32}
+    torch.testing.assert_close(logits(merged), logits(wrapped), rtol=0, atol=0.1)
+
+
+def test_a_second_adapter_adds_to_the_first():
+    first, second = (adapter_tensors(_trained(seed)) for seed in (1, 2))
+    model, turned = tiny(), tiny()
+    for adapter in (first, second):
+        merge_adapter(model, adapter)
+    for adapter in (second, first):
+        merge_adapter(turned, adapter)
+    torch.testing.assert_close(logits(model), logits(turned), rtol=0, atol=1e-5)
+    name = "model.layers.0.mlp.up_proj"
+    change = model.get_submodule(name).weight - tiny().get_submodule(name).weight
+    by_hand = sum(adapter[f"{name}.B"] @ adapter[f"{name}.A"] for adapter in (first, second))
+    torch.testing.assert_close(change, by_hand, rtol=0, atol=1e-5)
+
+
+def _trained(seed):
+    wrapped = with_lora(tiny(), 4, seed)
+    run(wrapped, seed, steps=3)
+    return wrapped
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_ran_before():
+    first = adapter_tensors(_trained(1))
+    torch.rand(17)
+    again, other = adapter_tensors(_trained(1)), adapter_tensors(_trained(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_same_seed_meets_the_examples_in_the_same_order():
+    def order(seed):
+        seen = []
+
+        def spy(model, batch, items):
+            seen.append(tuple(batch["shift_labels"].tolist()))
+            return loss(model, batch, items)
+
+        run(with_lora(tiny(), 2), seed, loss=spy)
+        return seen
+
+    assert order(1) == order(1) != order(2)
+    assert len(set(order(1)[:3])) == 3  # one pass of six examples, two a step
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    real = trainer.TrainingArguments
+    monkeypatch.setattr(trainer, "TrainingArguments", lambda **given: real(**{**given, "save_steps": 2}))
+    whole = with_lora(tiny(), 4)
+    run(whole, checkpoints=tmp_path / "whole")
+
+    def cut_off(step):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(with_lora(tiny(), 4), checkpoints=tmp_path / "cut", on_step=cut_off)
+    assert any((tmp_path / "cut").glob("checkpoint-4"))
+    resumed, steps = with_lora(tiny(), 4, seed=9), []
+    run(resumed, checkpoints=tmp_path / "cut", on_step=steps.append)
+    assert steps == [5, 6, 7, 8]
+    expected, found = adapter_tensors(whole), adapter_tensors(resumed)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-6)
+
+
+def test_without_checkpoints_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(with_lora(tiny(), 2), steps=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_step_is_told():
+    steps = []
+    run(with_lora(tiny(), 2), steps=4, on_step=steps.append)
+    assert steps == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("slow", "expected"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_products_run_in_the_dtype_that_was_measured_to_be_faster(slow, expected, monkeypatch):
+    durations = {"float32": 1.0, "bfloat16": 1.0, slow: 5.0}
+    # The clock is read before and after the products of each dtype, float32 first.
+    ticks = iter([0.0, durations["float32"], 10.0, 10.0 + durations["bfloat16"]])
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: next(ticks))
+    assert product_dtype.__wrapped__("cpu") == getattr(torch, expected)
+
+
+def test_a_small_gain_is_not_worth_bfloat16(monkeypatch):
+    ticks = iter([0.0, 1.0, 10.0, 10.9])
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: next(ticks))
+    assert product_dtype.__wrapped__("cpu") == torch.float32
+
+
+def test_a_gpu_computes_in_bfloat16():
+    assert product_dtype("cuda") == torch.bfloat16
+
+
+def test_under_bfloat16_products_the_weights_stay_in_float32_and_the_loss_still_falls(monkeypatch):
+    monkeypatch.setattr(trainer, "product_dtype", lambda device_type: torch.bfloat16)
+    model = with_lora(tiny(), 4)
+    seen = []
+
+    def spy(model, batch, items):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return loss(model, batch, items)
+
+    values = [value for value, _ in run(model, steps=20, loss=spy)]
+    assert all(seen)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert sum(values[-3:]) < 0.9 * sum(values[:3])

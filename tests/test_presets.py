@@ -1,0 +1,150 @@
+"""Named sizes of a run, and how single settings are changed."""
+
+import dataclasses
+
+import pytest
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.lm.weights import BUILT_IN, REVISIONS
+from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES, YARDSTICKS
+from alignkd_lab.presets import PRESETS, default_pipelines, override, planned_work, preset
+
+
+def test_the_presets_that_the_command_line_offers_exist():
+    from alignkd_lab.cli import PRESETS as offered
+
+    assert set(offered) == set(PRESETS)
+
+
+def test_an_unknown_preset_is_refused_with_the_names():
+    with pytest.raises(BadInput, match=r"'huge'.*laptop"):
+        preset("huge")
+
+
+def test_tiny_needs_no_download():
+    settings = preset("tiny").lm
+    assert {settings.truth, settings.base, settings.student} == {"tiny-truth", "tiny-base", "tiny-student"}
+
+
+def test_laptop_and_gpu_take_the_built_in_model_as_truth_and_base_and_its_healed_cut_as_student():
+    for name in ("laptop", "gpu"):
+        settings = preset(name).lm
+        assert (settings.truth, settings.base, settings.student) == (BUILT_IN, BUILT_IN, "healed")
+
+
+def test_paper_takes_three_pinned_sizes_from_the_hub():
+    settings = preset("paper").lm
+    assert {settings.truth, settings.base, settings.student} == set(REVISIONS)
+    assert ["1.7B" in settings.truth, "360M" in settings.base, "135M" in settings.student] == [True] * 3
+
+
+def test_the_gaussian_world_of_the_laptop_runs_twenty_seeds_over_five_sharpenings():
+    laptop = preset("laptop")
+    assert len(laptop.mog_seeds) == 20
+    assert len(laptop.sharpenings) == 5
+    assert set(laptop.betas) == {0.5, 1.0}
+
+
+def test_a_larger_preset_samples_more():
+    def tokens(name):
+        return sum(part["sampled"] + part["trained"] + part["scored"] for part in planned_work(name))
+
+    assert tokens("tiny") < tokens("laptop") < tokens("gpu")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_planned_work_names_each_model_with_a_size_and_tokens(name):
+    work = planned_work(name)
+    assert len(work) == 3
+    for part in work:
+        assert set(part) == {"parameters", "sampled", "trained", "scored"}
+        assert part["parameters"] > 0
+        assert min(part.values()) >= 0
+    base, student, truth = work
+    assert student["parameters"] <= base["parameters"] <= truth["parameters"]
+
+
+def test_planned_work_is_close_to_what_the_stages_of_both_orders_count(tmp_path):
+    # The estimate takes every response as long as it may be, as nearly all of the random models' are.
+    from alignkd_lab.lm.world import LmWorld
+    from alignkd_lab.pipelines import Store, run_pipelines
+
+    # A rule that is met half of the time, so that both orders train in full.
+    world = LmWorld(override(preset("tiny").lm, {"reward": "rule"}), "dpo", 0, Store(tmp_path))
+    world.trials = lambda role: {"learning_rate": 1e-3, "trials": []}
+    world._hit = lambda text: len(text) % 2 == 0
+    _, stages = run_pipelines(world, ORDERS, world.store)
+    base, student, _ = planned_work("tiny")
+    settings = preset("tiny").lm
+    evaluations = 5 * settings.test_prompts * settings.test_responses * settings.max_tokens
+    counted = {name: sum(stage["tokens"][name] for stage in stages.values()) for name in ("sampled", "trained")}
+    planned = {name: base[name] + student[name] for name in counted}
+    assert 0.7 < counted["sampled"] / (planned["sampled"] - evaluations) < 1.2
+    assert 0.7 < counted["trained"] / planned["trained"] < 1.2
+
+
+def test_default_pipelines_are_the_orders_their_controls_and_the_yardsticks():
+    assert set(default_pipelines("lm", "dpo")) == {*ORDERS, *CONTROLS, *YARDSTICKS} == set(PIPELINES)
+
+
+def test_rlhf_has_no_preferences_to_take_from_another_sampler():
+    missing = set(PIPELINES) - set(default_pipelines("mog", "rlhf"))
+    assert missing == {"kd_then_align_base_preferences"}
+
+
+# Changing settings --------------------------------------------------------------------------------------------
+
+
+def test_override_changes_what_is_named_and_nothing_else():
+    before = LmSettings()
+    after = override(before, {"beta": 0.2, "align_learning_rates": [1e-3, 2e-3], "target": "digit"})
+    assert (after.beta, after.align_learning_rates, after.target) == (0.2, (1e-3, 2e-3), "digit")
+    changed = {
+        field.name for field in dataclasses.fields(before) if getattr(before, field.name) != getattr(after, field.name)
+    }
+    assert changed == {"beta", "align_learning_rates", "target"}
+    assert override(before, {}) == before
+
+
+def test_a_whole_number_may_stand_where_any_number_may():
+    assert override(LmSettings(), {"beta": 1}).beta == 1
+
+
+def test_an_unknown_setting_is_refused_with_the_names():
+    with pytest.raises(BadInput, match=r"'betta'.*beta"):
+        override(LmSettings(), {"betta": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("beta", "much"),
+        ("beta", True),
+        ("beta", None),
+        ("align_steps", 2.5),
+        ("align_steps", "2"),
+        ("align_learning_rates", 1e-4),
+        ("align_learning_rates", "fast"),
+        ("target", 3),
+        ("base", ["a"]),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_name(name, value):
+    with pytest.raises(BadInput, match=name):
+        override(LmSettings(), {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("beta", -1), ("align_steps", 0), ("align_learning_rates", []), ("reward", "x")]
+)
+def test_a_value_out_of_range_is_refused_by_name(name, value):
+    with pytest.raises(BadInput, match=name):
+        override(LmSettings(), {name: value})
+
+
+def test_nested_lists_of_the_gaussian_world_are_read_as_tuples():
+    means = [[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]
+    settings = override(MogSettings(), {"truth_means": means, "truth_weights": [0.5, 0.4, 0.1], "targets": [2]})
+    assert settings.truth_means == ((0.0, 1.0), (1.0, 0.0), (2.0, 2.0))
