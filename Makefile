@@ -19,7 +19,7 @@ INTACT := $(shell $(PY) -I -c 'import importlib.util as u, os; \
 	print("yes")' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test lab notebooks clean
+.PHONY: help env run test lab notebooks figures clean
 ifneq ($(INTACT),yes)
 .PHONY: $(STAMP)
 endif
@@ -29,6 +29,7 @@ help:
 	@echo "make test       set up, check the style, run every test and every notebook"
 	@echo "make lab        set up, open JupyterLab on the notebooks"
 	@echo "make notebooks  execute every notebook and save it without widget state"
+	@echo "make figures    draw the README's pictures from the recorded runs"
 	@echo "make env        set up only: $(VENV) with the versions of constraints.txt"
 	@echo "make clean      remove $(VENV), $(OUT) and caches of tools (the weights stay in the user's cache)"
 	@echo "Settings: OUT=$(OUT) PRESET=$(PRESET) SEEDS=$(SEEDS) PYTHON=python3.12 PIP_ARGS='...'"
@@ -81,6 +82,12 @@ lab: $(STAMP)
 
 notebooks: $(STAMP)
 	$(PY) -m alignkd_lab.notebooks notebooks/*.ipynb
+
+figures: $(STAMP)
+	$(PY) -m alignkd_lab.cli report data/records --out $(OUT)/recorded/report.html
+	mkdir -p data/figures
+	cp $(OUT)/recorded/figures/title.png data/figures/title.png
+	cp $(OUT)/recorded/figures/mog-reward-by-sharpening.png data/figures/reward-by-sharpening.png
 
 clean:
 	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache

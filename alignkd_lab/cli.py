@@ -175,14 +175,17 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("report", help="one HTML page with its figures, from the records in a folder")
     command.add_argument("folder", metavar="DIR", type=Path)
     command.add_argument("--json", action="store_true", help="print the numbers and verdicts as JSON instead")
-    command.add_argument("--shipped", metavar="DIR", type=Path, help="records to show beside them (default: ours)")
+    command.add_argument("--out", metavar="FILE", type=Path, help="the page (default: DIR/report.html)")
+    command.add_argument(
+        "--shipped", metavar="DIR", type=Path, help="records to show beside them (default: the project's own)"
+    )
     command.set_defaults(act=report)
 
 
 def _add_heal(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("heal", help="make the healed student again (about half an hour on two cores)")
-    command.add_argument("--layers", type=int, metavar="N", help="layers kept of the base's (default: the shipped)")
-    command.add_argument("--out", metavar="DIR", type=Path, help="default: the user's cache")
+    command = commands.add_parser("heal", help="make the healed student again (about half an hour)")
+    command.add_argument("--layers", type=int, metavar="N", help="layers to keep (default: as the shipped student)")
+    command.add_argument("--out", metavar="DIR", type=Path, help="default: a folder in the user's cache")
     command.add_argument("--base", metavar="SOURCE", default="smollm2-135m-instruct", help="default: %(default)s")
     command.set_defaults(act=heal)
 

@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 
 import pytest
+from synthetic_records import mog_record, write
 
 from alignkd_lab import cli
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
@@ -146,7 +147,7 @@ def reporting(monkeypatch):
 
     def write_report(folder, out=None, shipped=None):
         page.asked.append((folder, shipped))
-        return folder / "report.html"
+        return out or folder / "report.html"
 
     page.write_report = write_report
     records = types.ModuleType("alignkd_lab.records")
@@ -161,20 +162,46 @@ def test_report_ends_with_the_path_of_the_page(reporting, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"Report: {tmp_path / 'report.html'}"
 
 
+def test_report_can_be_written_elsewhere(reporting, tmp_path, capsys):
+    page = tmp_path / "elsewhere" / "page.html"
+    assert cli.main(["report", str(tmp_path), "--out", str(page)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"Report: {page}"
+
+
 def test_the_shipped_records_stand_beside_every_other_folder_but_themselves(reporting, tmp_path, monkeypatch):
     monkeypatch.setattr("alignkd_lab.paths.data_folder", lambda: tmp_path)
-    shipped = tmp_path / "records"
-    shipped.mkdir()
-    cli.main(["report", str(tmp_path / "out")])  # nothing shipped yet
-    (shipped / "runs.jsonl").touch()
-    for folder in (tmp_path / "out", shipped):
+    out, shipped = tmp_path / "out", tmp_path / "records"
+    record = shipped / "runs.jsonl"
+
+    def beside(folder):
         cli.main(["report", str(folder)])
-    assert reporting.asked == [(tmp_path / "out", None), (tmp_path / "out", shipped), (shipped, None)]
+        return reporting.asked[-1][1]
+
+    assert beside(out) is None  # no folder yet
+    shipped.mkdir()
+    assert beside(out) is None
+    record.touch()
+    assert beside(out) is None  # no record in the file
+    record.write_text("{}\n")
+    assert beside(out) == shipped
+    assert beside(shipped) is None
+    assert beside(record) is None
 
 
 def test_report_json_prints_json(reporting, tmp_path, capsys):
     assert cli.main(["report", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"runs": [str(tmp_path)]}
+
+
+def test_a_reader_that_stops_reading_is_no_error(tmp_path):
+    write([mog_record(0)], tmp_path / "runs.jsonl")
+    command = [sys.executable, "-m", "alignkd_lab.cli", "report", str(tmp_path), "--json"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        process.stdout.close()  # what `head` does when it has enough
+        said = process.stderr.read()
+    assert process.returncode == 0
+    assert said == ""
 
 
 def test_heal_hands_everything_over(monkeypatch, tmp_path):
@@ -183,7 +210,7 @@ def test_heal_hands_everything_over(monkeypatch, tmp_path):
     student.heal = lambda **arguments: asked.update(arguments)
     monkeypatch.setitem(sys.modules, "alignkd_lab.lm.student", student)
     assert cli.main(["heal", "--layers", "20", "--out", str(tmp_path)]) == 0
-    assert asked == {"layers": 20, "out": tmp_path}
+    assert asked == {"base": "smollm2-135m-instruct", "layers": 20, "out": tmp_path}
 
 
 def test_help_is_instant_and_loads_nothing_heavy():

@@ -263,7 +263,12 @@ def test_dpo_equals_the_loss_of_trls_trainer(tmp_path):
         )
         sums = torch.zeros(4).index_add(0, batch["response"], scored)
         ours, info = losses.dpo(
-            hidden_states(model, batch), model.lm_head.weight, batch["shift_labels"], batch["response"], sums, 0.7
+            hidden_states(model, batch),
+            model.lm_head.weight,
+            batch["shift_labels"],
+            batch["response"],
+            sums,
+            0.7,
         )
 
     arguments = trl.DPOConfig(

@@ -348,7 +348,11 @@ def test_the_real_model_is_smollm2_in_float32():
     model, _ = smollm2()
     assert sum(weight.numel() for weight in model.parameters()) == 134_515_008
     assert model.dtype == torch.float32
-    assert (model.config.num_hidden_layers, model.config.hidden_size, model.config.vocab_size) == (30, 576, 49152)
+    assert (model.config.num_hidden_layers, model.config.hidden_size, model.config.vocab_size) == (
+        30,
+        576,
+        49152,
+    )
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 

@@ -257,7 +257,11 @@ def test_what_every_pipeline_needs_is_made_before_a_stage_is_timed(world, sample
     assert any(len(call["prompts"]) == 32 and call["width"] == 48 for call in sampled)
     sampled.clear()
     world.run(BASE_ALIGN, policies)
-    assert [call["width"] for call in sampled] == [32, 32, 32]  # no truth, no trial: the base and its two curve points
+    assert [call["width"] for call in sampled] == [
+        32,
+        32,
+        32,
+    ]  # no truth, no trial: the base and its two curve points
 
 
 def test_the_truth_reads_nothing_that_it_wrote_or_has_read(tmp_path, monkeypatch):

@@ -1,9 +1,11 @@
-"""Saving a notebook keeps its pictures and drops what only a running kernel can show."""
+"""Saving a notebook keeps its pictures, drops what only a running kernel can show, and notes what it was made from."""
+
+from pathlib import Path
 
 import nbformat
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from alignkd_lab.notebooks import WIDGET_VIEW, execute, without_widgets
+from alignkd_lab.notebooks import METADATA, WIDGET_VIEW, execute, fingerprint, without_home, without_widgets
 
 
 def test_a_widget_with_a_picture_keeps_the_picture_alone():
@@ -15,6 +17,12 @@ def test_a_widget_with_a_picture_keeps_the_picture_alone():
     assert "widgets" not in notebook.metadata
 
 
+def test_the_home_folder_is_not_printed():
+    printed = new_output("stream", text=f"kept in {Path.home()}/cache\n")
+    notebook = without_home(new_notebook(cells=[new_code_cell(outputs=[printed]), new_markdown_cell("prose")]))
+    assert notebook.cells[0].outputs[0].text == "kept in ~/cache\n"
+
+
 def test_an_executed_notebook_holds_its_results_and_no_widget_state(tmp_path):
     path = tmp_path / "page.ipynb"
     slider = "import ipywidgets\nipywidgets.IntSlider()"
@@ -24,3 +32,21 @@ def test_an_executed_notebook_holds_its_results_and_no_widget_state(tmp_path):
     assert saved.cells[0].outputs[0].data["text/plain"] == "42"
     assert WIDGET_VIEW not in saved.cells[1].outputs[0].data
     assert "widgets" not in saved.metadata
+    assert saved.metadata[METADATA] == fingerprint(saved)
+
+
+def test_a_changed_cell_or_record_makes_outputs_stale_and_prose_does_not(tmp_path):
+    records = tmp_path / "records"
+    records.mkdir()
+    (records / "a.jsonl").write_text("{}\n")
+    notebook = new_notebook(cells=[new_code_cell("1"), new_markdown_cell("prose")])
+    made_from = fingerprint(notebook, records)
+    notebook.cells[1].source = "better prose"
+    assert fingerprint(notebook, records) == made_from
+    notebook.cells[0].source = "2"
+    changed = fingerprint(notebook, records)
+    assert changed != made_from
+    (records / "a.jsonl").write_text("{}\n{}\n")
+    assert fingerprint(notebook, records) != changed
+    (records / "b.jsonl").write_text("{}\n")
+    assert set(fingerprint(notebook, records)["records"]) == {"a.jsonl", "b.jsonl"}

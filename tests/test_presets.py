@@ -3,12 +3,13 @@
 import dataclasses
 
 import pytest
+from tiny_lm import given_rate, small, world_in
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.weights import BUILT_IN, REVISIONS
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES, YARDSTICKS
+from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES, YARDSTICKS, run_pipelines
 from alignkd_lab.presets import PRESETS, default_pipelines, override, planned_work, preset
 
 
@@ -66,18 +67,15 @@ def test_planned_work_names_each_model_with_a_size_and_tokens(name):
     assert student["parameters"] <= base["parameters"] <= truth["parameters"]
 
 
-def test_planned_work_is_close_to_what_the_stages_of_both_orders_count(tmp_path):
+def test_planned_work_is_close_to_what_the_stages_of_both_orders_count(tmp_path, monkeypatch):
     # The estimate takes every response as long as it may be, as nearly all of the random models' are.
-    from alignkd_lab.lm.world import LmWorld
-    from alignkd_lab.pipelines import Store, run_pipelines
-
+    monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(preset("tiny"), lm=small()))
+    world = given_rate(world_in(tmp_path))
     # A rule that is met half of the time, so that both orders train in full.
-    world = LmWorld(override(preset("tiny").lm, {"reward": "rule"}), "dpo", 0, Store(tmp_path))
-    world.trials = lambda role: {"learning_rate": 1e-3, "trials": []}
     world._hit = lambda text: len(text) % 2 == 0
     _, stages = run_pipelines(world, ORDERS, world.store)
     base, student, _ = planned_work("tiny")
-    settings = preset("tiny").lm
+    settings = small()
     evaluations = 5 * settings.test_prompts * settings.test_responses * settings.max_tokens
     counted = {name: sum(stage["tokens"][name] for stage in stages.values()) for name in ("sampled", "trained")}
     planned = {name: base[name] + student[name] for name in counted}

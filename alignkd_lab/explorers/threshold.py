@@ -160,9 +160,9 @@ def _optimum_panel(axis: Axes, data: Threshold) -> None:
     write(axis, "the target wins", (data.masses[0], 1), (6, -3), QUIET)
     axis.plot(data.masses, data.masses, color=QUIET, linewidth=1.2, linestyle=(0, (4, 3)))
     axis.plot(data.masses, data.optima, color=INK, linewidth=2)
-    room = data.least_mass < 0.02
+    room = data.least_mass < 0.005
     if room:
-        write(axis, "without reward", (0.3, 0.3), (-6, 0), QUIET, ha="right")
+        write(axis, "without\nreward", (0.7, 0.7), (-6, 0), QUIET, ha="right")
     if data.least_mass > data.masses[0]:
         axis.plot([data.least_mass] * 2, [0, 0.5], color=INK, linewidth=1, linestyle=(0, (1, 2)))
         # Below the curve on its right, or where there is no room above it on its left.

@@ -93,7 +93,7 @@ def choose_layers(model, examples: list[Example], count: int, influence: Tensor,
     """The most influential layers, with near ties decided by what they are for: the recall of the cut.
 
     Many middle layers have nearly the same influence, and swapping one for another can move the cut's recall by a nat.
-    So layers within a factor `near` of the last one kept are swapped, best swap first, while recall on `examples` rises.
+    So layers within a factor `near` of the last one kept are swapped, best first, while recall on `examples` rises.
     """
     kept = set(most_influential(influence, count))
     last = min(float(influence[layer]) for layer in kept)

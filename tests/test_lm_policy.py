@@ -1,0 +1,89 @@
+"""A policy is a start and its adapters: what it hashes to, how it is kept, and which model it becomes."""
+
+import pytest
+import torch
+
+from alignkd_lab.lm import policy as module
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.policy import Models, Policy
+
+
+def adapter(seed, width=32):
+    draw = torch.Generator().manual_seed(seed)
+    name = "model.layers.0.self_attn.o_proj"
+    return {
+        f"{name}.A": torch.randn(2, width, generator=draw),
+        f"{name}.B": torch.randn(width, 2, generator=draw),
+    }
+
+
+def weight(model):
+    return model.model.layers[0].self_attn.o_proj.weight
+
+
+def test_a_policys_model_is_its_start_with_every_adapter_added():
+    found = Models().of(Policy("tiny-base", [adapter(1), adapter(2)]))
+    name = "model.layers.0.self_attn.o_proj"
+    change = sum(adapter(seed)[f"{name}.B"] @ adapter(seed)[f"{name}.A"] for seed in (1, 2))
+    torch.testing.assert_close(weight(found), weight(weights.load("tiny-base")[0]) + change)
+    assert not found.training
+
+
+def test_training_one_policys_model_touches_no_other():
+    models = Models()
+    first = models.of(Policy("tiny-base"))
+    with torch.no_grad():
+        weight(first).zero_()
+    assert float(weight(models.of(Policy("tiny-base"))).abs().sum()) > 0
+
+
+def test_starting_weights_are_read_once(monkeypatch):
+    read, real = [], weights.load
+    monkeypatch.setattr(weights, "load", lambda source: read.append(source) or real(source))
+    models = Models()
+    for policy in (Policy("tiny-base"), Policy("tiny-base", [adapter(1)]), Policy("tiny-truth")):
+        models.of(policy)
+    assert read == ["tiny-base", "tiny-truth"]
+
+
+def test_a_healed_start_is_the_healed_student_of_its_base(monkeypatch):
+    monkeypatch.setattr(module, "healed_student", lambda base: weights.load("tiny-student")[0] if base == "x" else None)
+    assert Models().of(Policy("healed:x")).config.hidden_size == 16
+
+
+def test_the_digest_follows_start_adapters_and_their_order():
+    one, two = adapter(1), adapter(2)
+    policies = [
+        Policy("tiny-base"),
+        Policy("tiny-truth"),
+        Policy("tiny-base", [one]),
+        Policy("tiny-base", [two]),
+        Policy("tiny-base", [one, two]),
+    ]
+    assert len({policy.digest for policy in policies}) == len(policies)
+    again = {name: tensor.clone() for name, tensor in reversed(one.items())}
+    assert Policy("tiny-base", [again]).digest == policies[2].digest
+
+
+def test_adding_an_adapter_leaves_the_policy_that_it_was_added_to():
+    before = Policy("tiny-base", [adapter(1)])
+    digest = before.digest
+    assert before.with_adapter(adapter(2)).digest != digest
+    assert before.digest == digest
+
+
+@pytest.mark.parametrize("adapters", [0, 1, 2])
+def test_a_saved_policy_reads_back_as_the_same_policy(adapters, tmp_path):
+    policy = Policy("tiny-base", [adapter(seed) for seed in range(adapters)])
+    policy.save(tmp_path)
+    assert Policy.read(tmp_path).digest == policy.digest
+
+
+def test_sampling_runs_in_the_faster_dtype_on_a_copy(monkeypatch):
+    models = Models()
+    model = models.of(Policy("tiny-base"))
+    monkeypatch.setattr(module, "product_dtype", lambda device: torch.float32)
+    assert models.for_sampling(model) is model
+    monkeypatch.setattr(module, "product_dtype", lambda device: torch.bfloat16)
+    assert models.for_sampling(model).dtype == torch.bfloat16
+    assert model.dtype == torch.float32

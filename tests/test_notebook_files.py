@@ -1,0 +1,153 @@
+"""Saved notebooks: whole, fresh, small, without a trace of the machine that ran them; and what they say holds."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from alignkd_lab.metrics import A_K, K_A
+from alignkd_lab.notebooks import METADATA, WIDGET_VIEW, fingerprint
+from alignkd_lab.paths import data_folder
+from alignkd_lab.records import group_runs, load_records, seed_values, summarise_run
+from alignkd_lab.report import main_cell
+
+ROOT = Path(__file__).parent.parent
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# From a root or a drive on; not the path of an address, a fraction or a closing tag.
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~<])/[\w.-]+/[\w./-]+|\b[A-Za-z]:\\\w")
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def outputs(notebook):
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def texts(notebook):
+    """All that a reader can read: the cells, what they printed, and the words of their outputs."""
+    found = [cell.source for cell in notebook.cells]
+    for output in outputs(notebook):
+        found += [output.get("text", ""), *output.get("traceback", [])]
+        found += [text for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
+    return found
+
+
+def test_the_course_begins_with_start_here():
+    assert PATHS[0].name == "00_start_here.ipynb"
+
+
+def test_outputs_are_as_new_as_the_cells_and_the_records(notebook):
+    assert notebook.metadata.get(METADATA) == fingerprint(notebook), "stale: run `make notebooks`"
+
+
+def test_every_cell_was_run_once_in_order_from_a_fresh_kernel(notebook):
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_no_cell_shows_an_error_or_a_warning(notebook):
+    assert not [output for output in outputs(notebook) if output.output_type == "error"]
+    assert not [output for output in outputs(notebook) if output.get("name") == "stderr"]
+
+
+def test_there_are_pictures_for_a_page_without_a_kernel(notebook):
+    assert any("image/png" in output.get("data", {}) for output in outputs(notebook))
+
+
+def test_no_widget_state_is_saved(notebook):
+    assert "widgets" not in notebook.metadata
+    assert not [output for output in outputs(notebook) if WIDGET_VIEW in output.get("data", {})]
+
+
+def test_no_absolute_path_is_saved(notebook):
+    assert not [found.group() for text in texts(notebook) for found in ABSOLUTE_PATH.finditer(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("in /home/ada/.cache/x", True),
+        ("'/usr/lib/python3/a.py'", True),
+        (r"C:\Users\ada", True),
+        ("https://arxiv.org/abs/2509.23667", False),
+        ("~/.cache/alignkd/x", False),
+        ("out/recorded/report.html", False),
+        ("<td>1</td><td>and/or</td>", False),
+    ],
+)
+def test_absolute_paths_are_told_from_addresses_and_other_slashes(text, holds):
+    assert bool(ABSOLUTE_PATH.search(text)) is holds
+
+
+def test_a_notebook_is_at_most_a_megabyte(path):
+    assert path.stat().st_size <= 1_000_000
+
+
+def test_a_notebook_has_at_most_fifteen_hundred_words(notebook):
+    words = [word for cell in notebook.cells if cell.cell_type == "markdown" for word in cell.source.split()]
+    assert len(words) <= 1500
+
+
+def test_the_text_is_plain_markdown(notebook):
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert not re.search(r"^:::|^```\{|\{(ref|cite|numref)\}|\\newcommand", text, re.MULTILINE)
+    assert not re.search(r"!\[[^\]]*\]\((?!https://)", text), "an image that lies beside the notebook"
+
+
+# What 00_start_here says of the records in words
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    return [run for run in group_runs(load_records(data_folder() / "records")) if run["world"] == "mog"]
+
+
+def cell(runs, **wanted):
+    settings = {name: value for name, value in wanted.items() if name != "algorithm"}
+    (found,) = [
+        run for run in runs if run["algorithm"] == wanted["algorithm"] and settings.items() <= run["settings"].items()
+    ]
+    return found
+
+
+def rewards(run, pipeline):
+    return list(seed_values(run)[pipeline]["reward"].values())
+
+
+def test_the_first_picture_shows_what_the_text_below_it_says(gaussian):
+    verdicts = {(c["metric"], c["statistic"]): c["verdict"] for c in summarise_run(main_cell(gaussian))["claims"]}
+    assert verdicts["reward", "mean_difference"] == "holds"
+    assert verdicts["overall_recall", "mean_difference"] == "holds"
+    assert verdicts["overall_precision", "mean_difference"] == "fails"
+    assert verdicts["reward", "variance_ratio"] == "fails"
+
+
+def test_at_the_border_rlhf_after_distillation_finds_the_target_in_most_seeds(gaussian):
+    border = cell(gaussian, algorithm="rlhf", beta=0.5, sharpening=1.0)
+    ends = rewards(border, K_A)
+    assert sum(end > 2 for end in ends) > len(ends) / 2
+    for weaker in ({"algorithm": "dpo", "beta": 0.5}, {"algorithm": "rlhf", "beta": 1.0}):
+        assert max(rewards(cell(gaussian, sharpening=1.0, **weaker), K_A)) < 2
+
+
+def test_a_high_temperature_repairs_k_a_under_rlhf_and_far_less_under_dpo(gaussian):
+    shares = {}
+    for algorithm in ("rlhf", "dpo"):
+        run = cell(gaussian, algorithm=algorithm, beta=0.5, sharpening=2.0)
+        repaired, a_k = (sum(rewards(run, name)) for name in ("kd_then_align_high_temperature", A_K))
+        shares[algorithm] = repaired / a_k
+    assert shares["rlhf"] > 0.9
+    assert shares["dpo"] < 0.5

@@ -1,0 +1,105 @@
+"""What the README says of the records is what the records say, and what it points to is there."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from alignkd_lab.drawing import run_title
+from alignkd_lab.paths import data_folder
+from alignkd_lab.records import group_runs, load_records, seed_values, summarise_run
+from alignkd_lab.report import main_cell
+from alignkd_lab.report_tables import CLAIM_WORDS
+from alignkd_lab.style import interval, pipeline_style, shown
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+RECORDS = TEXT.partition("## What the records say")[2].partition("\n## ")[0]
+INTERVAL = re.compile(r"[−\d.,]+ \([−\d.,]+ to [−\d.,]+\)")
+METRICS = ("reward", "target_rate", "overall_precision", "overall_recall")
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    return [run for run in group_runs(load_records(data_folder() / "records")) if run["world"] == "mog"]
+
+
+@pytest.fixture(scope="module")
+def summaries(gaussian):
+    return [summarise_run(run) for run in gaussian]
+
+
+def table(heading):
+    """The rows of the first table after `heading`, by their first cell."""
+    lines = RECORDS.partition(heading)[2].partition("\n|")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {first: rest for first, *rest in cells}
+
+
+def written(entry, metric):
+    return interval(*(shown(metric, entry[name]) for name in ("mean", "low", "high")))
+
+
+def test_the_table_of_the_picture_s_setting_is_that_of_the_records(gaussian):
+    summary = summarise_run(main_cell(gaussian))
+    assert run_title(main_cell(gaussian)).endswith("RLHF")
+    assert (summary["settings"]["beta"], summary["settings"]["sharpening"]) == (0.5, 2.0)
+    measured = {
+        pipeline_style(name).label: [written(metrics[metric], metric) for metric in METRICS]
+        for name, metrics in summary["pipelines"].items()
+    }
+    rows = table("in the setting of the picture")
+    assert len(rows) == 6
+    assert rows == {label: measured[label] for label in rows}
+
+
+def test_the_table_of_verdicts_counts_those_of_the_records(summaries):
+    assert len(summaries) == 20
+    counted = {words: Counter() for words in CLAIM_WORDS.values()}
+    for claim in (claim for summary in summaries for claim in summary["claims"]):
+        counted[CLAIM_WORDS[claim["metric"], claim["statistic"]]][claim["verdict"]] += 1
+    rows = table("The five claims in all")
+    assert {
+        words: [str(counts[v]) for v in ("holds", "undecided", "fails")] for words, counts in counted.items()
+    } == rows
+
+
+def test_every_interval_in_the_text_is_one_of_the_records(summaries):
+    measured = {
+        written(entry, metric)
+        for summary in summaries
+        for metrics in summary["pipelines"].values()
+        for metric, entry in metrics.items()
+    }
+    stated = INTERVAL.findall(RECORDS.partition("Where the claim stops")[2])
+    assert len(stated) >= 5
+    assert set(stated) <= measured
+
+
+def test_the_border_lies_where_the_readme_says(gaussian, summaries):
+    (border,) = [
+        run
+        for run in gaussian
+        if run["algorithm"] == "rlhf" and (run["settings"]["beta"], run["settings"]["sharpening"]) == (0.5, 1.0)
+    ]
+    found = sum(reward > 2 for reward in seed_values(border)["kd_then_align"]["reward"].values())
+    assert f"in {found} of {len(border['records'])} seeds" in RECORDS
+    failing = [s for s in summaries for c in s["claims"] if c["metric"] == "overall_recall" and c["verdict"] == "fails"]
+    assert [(s["algorithm"], s["settings"]["beta"], s["settings"]["sharpening"]) for s in failing] == [
+        ("rlhf", 0.5, 1.0)
+    ]
+    variance = {
+        c["verdict"]
+        for s in summaries
+        for c in s["claims"]
+        if c["statistic"] == "variance_ratio" and s["settings"]["sharpening"] >= 2
+    }
+    assert variance == {"fails"}
+
+
+def test_every_file_that_the_readme_names_is_there():
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
+        assert (ROOT / link).is_file(), link
+    for path in re.findall(r"`((?:alignkd_lab|notebooks|data|tests)/[\w./-]*)`", TEXT):
+        assert (ROOT / path).exists(), path
