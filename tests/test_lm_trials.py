@@ -1,4 +1,4 @@
-"""The learning rate of alignment: equal trials for every rate, and the best E[r] - beta KL wins."""
+"""The learning rate of alignment: equal trials for every rate; the best reward within the KL budget wins."""
 
 import json
 
@@ -30,13 +30,16 @@ def tried(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize(("beta", "expected"), [(0.01, 1e-3), (0.1, 3e-4), (1.0, 1e-4)])
-def test_the_rate_of_highest_reward_less_weighted_divergence_wins(beta, expected, tried, tmp_path):
-    found = world_in(tmp_path, align_learning_rates=RATES, beta=beta).trials("base")
+@pytest.mark.parametrize(("budget", "expected"), [(10.0, 1e-3), (5.0, 3e-4), (0.5, 1e-4)])
+def test_the_rate_of_highest_reward_within_the_kl_budget_wins(budget, expected, tried, tmp_path):
+    found = world_in(tmp_path, align_learning_rates=RATES, kl_budget=budget).trials("base")
     assert found["learning_rate"] == expected
     assert [trial["learning_rate"] for trial in found["trials"]] == list(RATES)
-    for trial in found["trials"]:
-        assert trial["objective"] == pytest.approx(trial["reward"] - beta * trial["kl"])
+
+
+def test_where_every_rate_leaves_the_kl_budget_the_one_that_drifts_least_wins(tried, tmp_path):
+    found = world_in(tmp_path, align_learning_rates=RATES[1:], kl_budget=0.5).trials("base")
+    assert found["learning_rate"] == RATES[1]
 
 
 def test_every_rate_starts_from_the_same_policy_with_the_trial_seed(tried, tmp_path):

@@ -25,6 +25,7 @@ class LmSettings:
         beta: KL weight of DPO.
         align_steps, align_batch: steps, and pairs a step.
         align_learning_rates: what the trials choose from, for the base and for the student alike.
+        kl_budget: KL from the anchor, nats a response, within which a trial's learning rate may win.
         trial_seed: the seed of the trials, never one of a run.
         lora_rank: rank of the adapter that a stage trains.
         curve_points: how often a stage's reward and KL are measured along training.
@@ -51,7 +52,8 @@ class LmSettings:
     beta: float = 0.1
     align_steps: int = 24
     align_batch: int = 6
-    align_learning_rates: tuple[float, ...] = (1e-4, 3e-4)
+    align_learning_rates: tuple[float, ...] = (3e-4, 6e-4)
+    kl_budget: float = 10.0
     trial_seed: int = 1_000_003
     lora_rank: int = 16
     curve_points: int = 2
@@ -70,7 +72,7 @@ class LmSettings:
                 raise BadInput(f"{name}: {getattr(self, name)} must be at least 1")
         if self.preference_responses < 2:
             raise BadInput("preference_responses: a pair needs at least 2 responses to a prompt")
-        for name in ("kd_temperature", "kd_temperature_high", "beta", "distil_learning_rate"):
+        for name in ("kd_temperature", "kd_temperature_high", "beta", "kl_budget", "distil_learning_rate"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"{name}: {getattr(self, name)} must be positive")
         if not self.align_learning_rates or min(self.align_learning_rates) <= 0:

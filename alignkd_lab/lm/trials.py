@@ -1,7 +1,9 @@
 """The learning rate of alignment, chosen for the base and for the student by one rule with equal trials.
 
-Every rate gets the same stage from the same start, with the trial seed, which no run uses; the rate of highest
-E[r] - β KL on validation prompts wins. Trials are no cost of the stage that reads them: they are kept, or shipped.
+Every rate gets the same stage from the same start, with the trial seed, which no run uses. The rate of highest reward
+on validation prompts wins among those that stay within `kl_budget` of the anchor, so that no model wins by drifting
+further; if all of them leave it, the one that drifts least. E[r] - β KL would be no yardstick for DPO: its pairs say
+which response is better and never by how much, so its β has another scale than the reward. Trials are no cost of the stage that reads them: they are kept, or shipped.
 """
 
 from __future__ import annotations
@@ -46,14 +48,7 @@ def try_rates(world: LmWorld, role: str) -> dict:
     for rate in settings.align_learning_rates:
         _, info = trial.align(init, init, init, rate, f"trial {rate:g}")
         last = info["curve"][-1] if info["curve"] else {"reward": 0.0, "kl": 0.0, "target_rate": 0.0}
-        objective = last["reward"] - settings.beta * last["kl"]
-        tried.append(
-            {
-                "learning_rate": rate,
-                "objective": objective,
-                "informative_pairs": info["informative_pairs"],
-                **last,
-            }
-        )
-    best = max(tried, key=lambda trial: trial["objective"])
+        tried.append({"learning_rate": rate, "informative_pairs": info["informative_pairs"], **last})
+    within = [found for found in tried if found["kl"] <= settings.kl_budget]
+    best = max(within, key=lambda found: found["reward"]) if within else min(tried, key=lambda found: found["kl"])
     return {"role": role, "learning_rate": best["learning_rate"], "trials": tried, "tokens": trial._tokens}
