@@ -3,7 +3,8 @@
 Every rate gets the same stage from the same start, with the trial seed, which no run uses. The rate of highest reward
 on validation prompts wins among those that stay within `kl_budget` of the anchor, so that no model wins by drifting
 further; if all of them leave it, the one that drifts least. E[r] - β KL would be no yardstick for DPO: its pairs say
-which response is better and never by how much, so its β has another scale than the reward. Trials are no cost of the stage that reads them: they are kept, or shipped.
+which response is better and never by how much, so its β has another scale than the reward. Trials are no cost of the
+stage that reads them: they are kept, or shipped.
 """
 
 from __future__ import annotations
@@ -51,4 +52,4 @@ def try_rates(world: LmWorld, role: str) -> dict:
         tried.append({"learning_rate": rate, "informative_pairs": info["informative_pairs"], **last})
     within = [found for found in tried if found["kl"] <= settings.kl_budget]
     best = max(within, key=lambda found: found["reward"]) if within else min(tried, key=lambda found: found["kl"])
-    return {"role": role, "learning_rate": best["learning_rate"], "trials": tried, "tokens": trial._tokens}
+    return {"role": role, "learning_rate": best["learning_rate"], "trials": tried, "tokens": trial.spent}

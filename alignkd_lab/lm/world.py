@@ -15,16 +15,16 @@ import torch
 from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm import evaluate, losses, weights
-from alignkd_lab.lm.batch import Example, hidden_states, plain
+from alignkd_lab.lm import evaluate, weights
+from alignkd_lab.lm.align import align
+from alignkd_lab.lm.distil import distil
 from alignkd_lab.lm.policy import Models, Policy
-from alignkd_lab.lm.preferences import informative_pairs
 from alignkd_lab.lm.prompts import checksum, encode, prompts
 from alignkd_lab.lm.rewards import fluency, target
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.student import HEALING_BAR, student_identity
-from alignkd_lab.lm.trainer import adapter_tensors, product_dtype, train, with_lora
+from alignkd_lab.lm.trainer import product_dtype, train
 from alignkd_lab.lm.trials import choose_rate
 from alignkd_lab.pipelines import Align, Distil, Stage, StageResult, Store
 
@@ -36,8 +36,8 @@ _SAMPLING = ("max_tokens",)
 _REWARD = ("truth", "target", "reward", "truth_responses", *_SAMPLING)
 _DISTIL = ("distil_prompts", "distil_responses", "kd_loss", "distil_passes", "distil_batch", "distil_learning_rate",
            "lora_rank", *_SAMPLING)  # fmt: skip
-_ALIGN = ("preference_prompts", "preference_responses", "beta", "kl_budget", "align_steps", "align_batch", "align_learning_rates",
-          "trial_seed", "lora_rank", "curve_points", "validation_responses", *_REWARD)  # fmt: skip
+_ALIGN = ("preference_prompts", "preference_responses", "beta", "kl_budget", "align_steps", "align_batch",
+          "align_learning_rates", "trial_seed", "lora_rank", "curve_points", "validation_responses", *_REWARD)  # fmt: skip
 _EVALUATE = ("test_prompts", "test_responses", *_REWARD)
 
 
@@ -65,7 +65,7 @@ class LmWorld:
         self.tokenizer = weights.load_tokenizer(settings.base)
         self._hit = target(settings.target)
         self._truth_model: torch.nn.Module | None = None
-        self._tokens = dict.fromkeys(("sampled", "trained", "scored"), 0)
+        self.spent = dict.fromkeys(("sampled", "trained", "scored"), 0)
 
     # What results depend on ---------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class LmWorld:
     def _temperature(self, stage: Distil) -> float:
         return {"kd": self.settings.kd_temperature, "high": self.settings.kd_temperature_high}[stage.temperature]
 
-    def _seed(self, *purpose: object) -> int:
+    def seed_for(self, *purpose: object) -> int:
         """A seed of its own for each purpose; the same for every pipeline, so that differences are paired."""
         words = repr((self.seeds[0], *purpose)).encode()
         return int.from_bytes(hashlib.sha256(words).digest()[:4], "big")
@@ -150,13 +150,13 @@ class LmWorld:
                 responses,
                 self.settings.max_tokens,
                 self.tokenizer.eos_token_id,
-                self._seed("sample", purpose),
+                self.seed_for("sample", purpose),
                 temperature,
                 batch=self.settings.sample_batch,
                 progress=bar.update,
                 **kwargs,
             )
-        self._tokens["sampled"] += samples.token_count
+        self.spent["sampled"] += samples.token_count
         return samples
 
     def kept_samples(
@@ -175,7 +175,7 @@ class LmWorld:
         )
 
     def score(self, model, samples: Samples) -> list[torch.Tensor]:
-        self._tokens["scored"] += samples.token_count
+        self.spent["scored"] += samples.token_count
         return evaluate.score(model, samples)
 
     def _truth(self) -> torch.nn.Module:
@@ -223,7 +223,7 @@ class LmWorld:
 
     def run(self, stage: Stage, policies: dict[str, Policy]) -> StageResult:
         self.prepare(stage)
-        self._tokens = dict.fromkeys(self._tokens, 0)
+        self.spent = dict.fromkeys(self.spent, 0)
         if isinstance(stage, Distil):
             policy, info = self.distil(
                 policies[stage.teacher], policies[stage.init], self._temperature(stage), stage.name
@@ -238,119 +238,16 @@ class LmWorld:
                 stage.name,
             )
             info["trials"] = rate["trials"]
-        return StageResult(policy, {**info, "tokens": dict(self._tokens)})
+        return StageResult(policy, {**info, "tokens": dict(self.spent)})
 
     def distil(self, teacher: Policy, init: Policy, temperature: float, name: str) -> tuple[Policy, dict]:
-        """Sequence-level samples of the teacher at `temperature`; the student learns them by KL or by NLL."""
-        settings = self.settings
-        teacher_model = self.models.of(teacher)
-        full = settings.kd_loss == "full"
-        samples = self.sample(
-            teacher_model, "training", settings.distil_prompts, settings.distil_responses, f"teacher at {temperature}",
-            temperature, keep_hidden=full,
-        )  # fmt: skip
-        # The same temperature serves the samples (sequence level) and the teacher's distribution on them (token level).
-        head = teacher_model.lm_head.weight.detach()
-        by_prompt = [
-            range(i * settings.distil_responses, (i + 1) * settings.distil_responses)
-            for i in range(len(samples.prompt_ids))
-        ]
-        examples = [
-            Example(prompt, [samples.tokens[i] for i in rows], [samples.hidden[i] for i in rows] if full else [])
-            for prompt, rows in zip(samples.prompt_ids, by_prompt, strict=True)
-        ]
-
-        def loss(model, batch, items):
-            hidden, student_head = hidden_states(model, batch), plain(model).lm_head.weight
-            if full:
-                return losses.kd(
-                    hidden, student_head, batch["teacher_hidden"], head, temperature, items=items, chunk=4096
-                )
-            return losses.nll(hidden, student_head, batch["shift_labels"], items=items, chunk=4096)
-
-        model = with_lora(self.models.of(init), settings.lora_rank, self._seed("adapter"))
-        steps = max(1, settings.distil_passes * len(examples) // settings.distil_batch)
-        infos = self._train(
-            model, examples, loss, settings.distil_learning_rate, steps, settings.distil_batch, "distil", name
-        )
-        self._tokens["trained"] += settings.distil_passes * samples.token_count
-        info = {"temperature": temperature, "learning_rate": settings.distil_learning_rate,
-                "losses": [value for value, _ in infos],
-                "responses": len(samples.tokens)}  # fmt: skip
-        return init.with_adapter(adapter_tensors(model)), info
+        return distil(self, teacher, init, temperature, name)
 
     def align(self, init: Policy, anchor: Policy, sampler: Policy, rate: float, name: str) -> tuple[Policy, dict]:
-        """DPO on pairs of the sampler's responses, anchored to `anchor`."""
-        settings, stick, sampled = self.settings, self.yardstick(), self._tokens["sampled"]
-        sampler_model = self.models.of(sampler)
-        samples = self.kept_samples(
-            sampler,
-            sampler_model,
-            "training",
-            settings.preference_prompts,
-            settings.preference_responses,
-            "preferences",
-        )
-        self._tokens["sampled"] = (
-            sampled + samples.token_count
-        )  # a cost of this stage, also where another one drew them
-        judged = self.reward(samples, sampler, stick)
-        pairs = informative_pairs(samples.prompt_of, judged["reward"], self._seed("pairs"))
-        info = {
-            "informative_pairs": len(pairs),
-            "responses": len(samples.tokens),
-            "target_responses": sum(judged["hits"]),
-            "learning_rate": rate,
-            "curve": [],
-        }
-        if not pairs:  # nothing to learn from: the policy stays as it is, which is the sampling trap itself
-            return init, info
-        anchor_model = sampler_model if anchor.digest == sampler.digest else self.models.of(anchor)
-        chosen = [index for pair in pairs for index in (pair.chosen, pair.rejected)]
-        if anchor.digest == sampler.digest:  # the sampler's log-probabilities were kept while it wrote
-            reference = [float(samples.log_probs[index].sum()) for index in chosen]
-        elif anchor.digest == self.truth.digest:  # the truth has read them for the reward
-            reference = [float(judged["under_truth"][index].sum()) for index in chosen]
-        else:
-            picked = Samples(
-                samples.prompt_ids,
-                [samples.prompt_of[i] for i in chosen],
-                [samples.tokens[i] for i in chosen],
-            )
-            reference = [float(tokens.sum()) for tokens in self.score(anchor_model, picked)]
-        examples = [
-            Example(
-                samples.prompt_ids[pair.prompt],
-                [samples.tokens[pair.chosen], samples.tokens[pair.rejected]],
-                reference_log_probs=reference[2 * index : 2 * index + 2],
-            )
-            for index, pair in enumerate(pairs)
-        ]
+        return align(self, init, anchor, sampler, rate, name)
 
-        def loss(model, batch, items):
-            return losses.dpo(
-                hidden_states(model, batch), plain(model).lm_head.weight, batch["shift_labels"], batch["response"],
-                batch["reference_log_probs"], settings.beta, chunk=4096,
-            )  # fmt: skip
-
-        model = with_lora(self.models.of(init), settings.lora_rank, self._seed("adapter"))
-        marks = {round(settings.align_steps * (i + 1) / settings.curve_points) for i in range(settings.curve_points)}
-
-        def on_step(step: int) -> None:
-            if step in marks or step == 0:
-                info["curve"].append(self._curve_point(step, model, anchor, anchor_model, stick))
-
-        on_step(0)
-        infos = self._train(
-            model, examples, loss, rate, settings.align_steps, settings.align_batch, "align", name, on_step
-        )
-        info["losses"] = [value for value, _ in infos]
-        info["accuracy"] = [float(diagnostics.accuracy) for _, diagnostics in infos]
-        mean_pair = sum(len(samples.tokens[i]) for i in chosen) / len(pairs)
-        self._tokens["trained"] += round(settings.align_steps * min(settings.align_batch, len(pairs)) * mean_pair)
-        return init.with_adapter(adapter_tensors(model)), info
-
-    def _train(self, model, examples, loss, rate, steps, batch, kind, name, on_step=lambda step: None) -> list:
+    def train_adapter(self, model, examples, loss, rate, steps, batch, kind, name, on_step=lambda step: None) -> list:
+        """`lm.trainer.train` with a progress bar, and one order of examples for all stages of a kind."""
         with tqdm(total=steps, desc=f"training, {name}", unit="steps", leave=False) as bar:
 
             def stepped(step: int) -> None:
@@ -358,29 +255,7 @@ class LmWorld:
                 on_step(step)
 
             return train(model, examples, loss, learning_rate=rate, steps=steps, batch=batch,
-                         seed=self._seed("train", kind), on_step=stepped)  # fmt: skip
-
-    @torch.no_grad()
-    def _curve_point(self, step: int, model, anchor: Policy, anchor_model, stick) -> dict:
-        """Reward on validation prompts, and KL from the anchor in nats a response, of a model in training."""
-        was_training = model.training
-        model.eval().merge_adapter()
-        samples = self.sample(
-            model.get_base_model(), "validation", None, self.settings.validation_responses, f"step {step}"
-        )
-        model.unmerge_adapter()
-        model.train(was_training)
-        judged = self.reward(samples, None, stick)
-        own_anchor = anchor.digest == self.truth.digest
-        anchored = judged["under_truth"] if own_anchor else self.score(anchor_model, samples)
-        gaps = [float((own - other).sum()) for own, other in zip(samples.log_probs, anchored, strict=True)]
-        count = len(gaps)
-        return {
-            "step": step,
-            "reward": sum(judged["reward"]) / count,
-            "target_rate": sum(judged["hits"]) / count,
-            "kl": sum(gaps) / count,
-        }
+                         seed=self.seed_for("train", kind), on_step=stepped)  # fmt: skip
 
     # Learning rates -----------------------------------------------------------------------------------
 

@@ -1,0 +1,111 @@
+"""Align: sample, score, pair, and train by DPO against the anchor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from alignkd_lab.lm import losses
+from alignkd_lab.lm.batch import Example, hidden_states, plain
+from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.preferences import informative_pairs
+from alignkd_lab.lm.sampling import Samples
+from alignkd_lab.lm.trainer import adapter_tensors, with_lora
+
+if TYPE_CHECKING:
+    from alignkd_lab.lm.world import LmWorld
+
+
+def align(world: LmWorld, init: Policy, anchor: Policy, sampler: Policy, rate: float, name: str) -> tuple[Policy, dict]:
+    """DPO on pairs of the sampler's responses, anchored to `anchor`."""
+    settings, stick, sampled = world.settings, world.yardstick(), world.spent["sampled"]
+    sampler_model = world.models.of(sampler)
+    samples = world.kept_samples(
+        sampler,
+        sampler_model,
+        "training",
+        settings.preference_prompts,
+        settings.preference_responses,
+        "preferences",
+    )
+    # A cost of this stage, also where another one drew them.
+    world.spent["sampled"] = sampled + samples.token_count
+    judged = world.reward(samples, sampler, stick)
+    pairs = informative_pairs(samples.prompt_of, judged["reward"], world.seed_for("pairs"))
+    info = {
+        "informative_pairs": len(pairs),
+        "responses": len(samples.tokens),
+        "target_responses": sum(judged["hits"]),
+        "learning_rate": rate,
+        "curve": [],
+    }
+    if not pairs:  # nothing to learn from: the policy stays as it is, which is the sampling trap itself
+        return init, info
+    anchor_model = sampler_model if anchor.digest == sampler.digest else world.models.of(anchor)
+    chosen = [index for pair in pairs for index in (pair.chosen, pair.rejected)]
+    if anchor.digest == sampler.digest:  # the sampler's log-probabilities were kept while it wrote
+        reference = [float(samples.log_probs[index].sum()) for index in chosen]
+    elif anchor.digest == world.truth.digest:  # the truth has read them for the reward
+        reference = [float(judged["under_truth"][index].sum()) for index in chosen]
+    else:
+        picked = Samples(
+            samples.prompt_ids,
+            [samples.prompt_of[i] for i in chosen],
+            [samples.tokens[i] for i in chosen],
+        )
+        reference = [float(tokens.sum()) for tokens in world.score(anchor_model, picked)]
+    examples = [
+        Example(
+            samples.prompt_ids[pair.prompt],
+            [samples.tokens[pair.chosen], samples.tokens[pair.rejected]],
+            reference_log_probs=reference[2 * index : 2 * index + 2],
+        )
+        for index, pair in enumerate(pairs)
+    ]
+
+    def loss(model, batch, items):
+        return losses.dpo(
+            hidden_states(model, batch), plain(model).lm_head.weight, batch["shift_labels"], batch["response"],
+            batch["reference_log_probs"], settings.beta, chunk=4096,
+        )  # fmt: skip
+
+    model = with_lora(world.models.of(init), settings.lora_rank, world.seed_for("adapter"))
+    marks = {round(settings.align_steps * (i + 1) / settings.curve_points) for i in range(settings.curve_points)}
+
+    def on_step(step: int) -> None:
+        if step in marks or step == 0:
+            info["curve"].append(_curve_point(world, step, model, anchor, anchor_model, stick))
+
+    on_step(0)
+    infos = world.train_adapter(
+        model, examples, loss, rate, settings.align_steps, settings.align_batch, "align", name, on_step
+    )
+    info["losses"] = [value for value, _ in infos]
+    info["accuracy"] = [float(diagnostics.accuracy) for _, diagnostics in infos]
+    mean_pair = sum(len(samples.tokens[i]) for i in chosen) / len(pairs)
+    world.spent["trained"] += round(settings.align_steps * min(settings.align_batch, len(pairs)) * mean_pair)
+    return init.with_adapter(adapter_tensors(model)), info
+
+
+@torch.no_grad()
+def _curve_point(world: LmWorld, step: int, model, anchor: Policy, anchor_model, stick) -> dict:
+    """Reward on validation prompts, and KL from the anchor in nats a response, of a model in training."""
+    was_training = model.training
+    model.eval().merge_adapter()
+    samples = world.sample(
+        model.get_base_model(), "validation", None, world.settings.validation_responses, f"step {step}"
+    )
+    model.unmerge_adapter()
+    model.train(was_training)
+    judged = world.reward(samples, None, stick)
+    own_anchor = anchor.digest == world.truth.digest
+    anchored = judged["under_truth"] if own_anchor else world.score(anchor_model, samples)
+    gaps = [float((own - other).sum()) for own, other in zip(samples.log_probs, anchored, strict=True)]
+    count = len(gaps)
+    return {
+        "step": step,
+        "reward": sum(judged["reward"]) / count,
+        "target_rate": sum(judged["hits"]) / count,
+        "kl": sum(gaps) / count,
+    }
