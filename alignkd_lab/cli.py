@@ -99,7 +99,7 @@ def heal(arguments: argparse.Namespace) -> int:
     """Make the healed student again, from the layer cut."""
     from alignkd_lab.lm.student import heal as heal_student
 
-    heal_student(base=arguments.base, layers=arguments.layers, out=arguments.out)
+    heal_student(base=arguments.base, layers=arguments.layers, out=arguments.out, device=arguments.device)
     return 0
 
 
@@ -187,6 +187,7 @@ def _add_heal(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--layers", type=int, metavar="N", help="layers to keep (default: as the shipped student)")
     command.add_argument("--out", metavar="DIR", type=Path, help="default: a folder in the user's cache")
     command.add_argument("--base", metavar="SOURCE", default="smollm2-135m-instruct", help="default: %(default)s")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     command.set_defaults(act=heal)
 
 

@@ -102,6 +102,7 @@ def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) 
 
 def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -> Path:
     from alignkd_lab.lm import weights
+    from alignkd_lab.lm.student import has_healed_student, heal
     from alignkd_lab.lm.world import LmWorld
 
     chosen = preset(name)
@@ -109,6 +110,9 @@ def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -
     if name == "gpu" and settings.base == settings.truth == weights.BUILT_IN and weights.hub_reachable():
         original = "HuggingFaceTB/SmolLM2-135M-Instruct"
         settings = dataclasses.replace(settings, base=original, truth=original)
+    if settings.student == "healed" and not has_healed_student(settings.base):
+        _say(f"No healed student of {settings.base} is at hand: making one, kept in the cache for every later run")
+        heal(settings.base, device=device)
     algorithm = algorithm or "dpo"
     seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
     names = _names("lm", algorithm, pipelines)

@@ -210,7 +210,7 @@ def test_heal_hands_everything_over(monkeypatch, tmp_path):
     student.heal = lambda **arguments: asked.update(arguments)
     monkeypatch.setitem(sys.modules, "alignkd_lab.lm.student", student)
     assert cli.main(["heal", "--layers", "20", "--out", str(tmp_path)]) == 0
-    assert asked == {"base": "smollm2-135m-instruct", "layers": 20, "out": tmp_path}
+    assert asked == {"base": "smollm2-135m-instruct", "layers": 20, "out": tmp_path, "device": None}
 
 
 def test_help_is_instant_and_loads_nothing_heavy():

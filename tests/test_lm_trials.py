@@ -8,7 +8,8 @@ from tiny_lm import world_in
 from alignkd_lab.lm import trials as module
 from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.pipelines import key_of
+from alignkd_lab.pipelines import Store, key_of
+from alignkd_lab.presets import preset
 
 RATES = (1e-4, 3e-4, 1e-3)
 
@@ -115,3 +116,11 @@ def test_without_any_pair_the_first_rate_stands(tmp_path):
     found = world.trials("base")
     assert {trial["informative_pairs"] for trial in found["trials"]} == {0}
     assert found["learning_rate"] == RATES[0]
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("role", ["base", "student"])
+def test_the_laptop_preset_finds_its_trials_shipped(role, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "try_rates", lambda *_: pytest.fail("the shipped trial is of other settings"))
+    world = LmWorld(preset("laptop").lm, "dpo", 0, Store(tmp_path))
+    assert world.trials(role)["learning_rate"] in world.settings.align_learning_rates

@@ -36,7 +36,7 @@ def collate(examples: list[Example]) -> dict[str, Tensor]:
     Returns a dict with
         input_ids, position_ids: [rows, time]; attention_mask: bool [rows, 1, time, time];
         predict_at: flat index (row × time + position) of the hidden state that predicts each response token, [N];
-        shift_labels: the response tokens, [N] (the name under which `transformers.Trainer` counts items);
+        shift_labels: the response tokens, [N];
         response: index of the response that each token belongs to, counted over the batch, [N];
         teacher_hidden [N, width], reference_log_probs [responses]: where the examples carry them.
     """

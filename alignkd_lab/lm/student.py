@@ -155,6 +155,15 @@ def student_identity(base: str = weights.BUILT_IN) -> str:
     return f"sha256:{_found(base)[1]['adapter_sha256']}"
 
 
+def has_healed_student(base: str = weights.BUILT_IN) -> bool:
+    """Whether a healed student of these very weights ships, or was made here before."""
+    try:
+        _found(base)
+    except CannotContinue:
+        return False
+    return True
+
+
 def _found(base: str) -> tuple[Path, dict]:
     wanted = weights.checksum(base)
     for folder in (_cache(base), data_folder() / "student"):
@@ -172,14 +181,20 @@ def _cache(base: str) -> Path:
     return cache_folder() / f"student-{hashlib.sha256(weights.checksum(base).encode()).hexdigest()[:12]}"
 
 
-def heal(base: str = weights.BUILT_IN, layers: int | None = None, out: Path | None = None, device: str = "cpu") -> Path:
+def heal(
+    base: str = weights.BUILT_IN,
+    layers: int | None = None,
+    out: Path | None = None,
+    device: str | None = None,
+) -> Path:
     """Makes the healed student and writes `adapter.safetensors` and `recipe.json` into a folder (default: the cache).
 
-    `layers` None keeps as many as the shipped student.
+    `layers` None keeps as many as the shipped student; `device` None is a GPU where there is one.
 
     Raises:
         CannotContinue: the healed student misses the bar; the message holds the figures.
     """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     recipe = Recipe(base=base) if layers is None else Recipe(base=base, layers=layers)
     started = time.perf_counter()
     base, tokenizer = weights.load(recipe.base, device=device)

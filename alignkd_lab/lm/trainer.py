@@ -47,7 +47,7 @@ def products(device: torch.device):
 
 
 class LossTrainer(Trainer):
-    """`loss(model, batch, items) -> (scalar, info)`; `items`: what the loss is a mean of, over accumulated batches."""
+    """`loss(model, batch, items) -> (scalar, info)`; `items` is None here: a loss divides by its own batch."""
 
     def __init__(self, loss: Callable, **kwargs) -> None:
         super().__init__(data_collator=collate, **kwargs)

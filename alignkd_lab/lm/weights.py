@@ -64,7 +64,10 @@ def load(source: str, dtype: torch.dtype = torch.float32, device: str = "cpu"):
     folder = resolve(source)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
+    # Packed rows (lm.batch) bring a mask of their own, which sdpa reads as it is meant.
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return model.to(device).eval(), _prepared(tokenizer)
 

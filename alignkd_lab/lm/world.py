@@ -37,7 +37,8 @@ _REWARD = ("truth", "target", "reward", "truth_responses", *_SAMPLING)
 _DISTIL = ("distil_prompts", "distil_responses", "kd_loss", "distil_passes", "distil_batch", "distil_learning_rate",
            "lora_rank", *_SAMPLING)  # fmt: skip
 _ALIGN = ("preference_prompts", "preference_responses", "beta", "kl_budget", "align_steps", "align_batch",
-          "align_learning_rates", "trial_seed", "lora_rank", "curve_points", "validation_responses", *_REWARD)  # fmt: skip
+          "align_learning_rates", "trial_seed", "lora_rank", "curve_points", "validation_responses",
+          *_REWARD)  # fmt: skip
 _EVALUATE = ("test_prompts", "test_responses", *_REWARD)
 
 

@@ -70,7 +70,9 @@ class MogWorld:
 
     def fingerprint(self) -> dict:
         names = (*_TRUTH, *_EM, "training_draws", "base_components", "student_components")
-        return {"world": "mog", "seeds": list(self.seeds), "code": _CODE["start"], **self._named(names)}
+        device = torch.device(self.device).type
+        origin = {"world": "mog", "seeds": list(self.seeds), "device": device, "code": _CODE["start"]}
+        return {**origin, **self._named(names)}
 
     def stage_settings(self, stage: Stage) -> dict:
         if isinstance(stage, Distil):
