@@ -305,6 +305,7 @@ def test_gpu_takes_the_original_weights_where_the_hub_is_reachable(reachable, ex
         raise Stopped
 
     monkeypatch.setattr("alignkd_lab.lm.weights.hub_reachable", lambda: reachable)
+    monkeypatch.setattr("alignkd_lab.lm.student.has_healed_student", lambda base: True)
     monkeypatch.setattr(lm_world, "LmWorld", world)
     with pytest.raises(Stopped):
         run_experiment(world="lm", preset="gpu", out=tmp_path)
