@@ -103,3 +103,20 @@ def test_every_file_that_the_readme_names_is_there():
         assert (ROOT / link).is_file(), link
     for path in re.findall(r"`((?:alignkd_lab|notebooks|data|tests)/[\w./-]*)`", TEXT):
         assert (ROOT / path).exists(), path
+
+
+def test_the_smollm2_table_is_that_of_the_records():
+    run = next(run for run in group_runs(load_records(data_folder() / "records")) if run["world"] == "lm")
+    values = seed_values(run)
+    columns = (("reward", ".3f", 1), ("target_rate", ".1f", 100), ("target_precision", ".2f", 1),
+               ("overall_precision", ".2f", 1), ("overall_recall", ".2f", 1))  # fmt: skip
+
+    def cell(name, metric, form, scale):
+        seeds = [value * scale for _, value in sorted(values[name][metric].items())]
+        mean = sum(seeds) / len(seeds)
+        return f"{mean:{form}} [{', '.join(f'{value:{form}}' for value in seeds)}]".replace("-", "−")
+
+    measured = {pipeline_style(name).label: [cell(name, *column) for column in columns] for name in values}
+    rows = table("SmolLM2, one target")
+    assert len(rows) == 5
+    assert rows == {label: measured[label] for label in rows}
