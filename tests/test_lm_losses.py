@@ -97,7 +97,7 @@ def value_and_slopes(loss, made, **options):
     return [value, *torch.autograd.grad(value, list(leaves.values()))]
 
 
-def close(found, expected, tolerance=1e-5):
+def assert_close(found, expected, tolerance=1e-5):
     for ours, other in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.double(), other.double(), rtol=tolerance, atol=tolerance)
 
@@ -105,7 +105,7 @@ def close(found, expected, tolerance=1e-5):
 @pytest.mark.parametrize("case", CASES)
 def test_value_and_gradient_equal_the_naive_float64_version(case, made):
     ours, naive, options = CASES[case]
-    close(value_and_slopes(ours, made, **options), value_and_slopes(naive, made, **options))
+    assert_close(value_and_slopes(ours, made, **options), value_and_slopes(naive, made, **options))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -123,7 +123,7 @@ def test_gradient_equals_finite_differences_of_the_value(case, made):
 @pytest.mark.parametrize("case", CASES)
 def test_the_chunk_size_changes_nothing(case, chunk, made):
     ours, _, options = CASES[case]
-    close(value_and_slopes(ours, made, chunk=chunk, **options), value_and_slopes(ours, made, **options), 1e-6)
+    assert_close(value_and_slopes(ours, made, chunk=chunk, **options), value_and_slopes(ours, made, **options), 1e-6)
 
 
 @pytest.mark.parametrize("name", ["nll", "kd"])
@@ -132,7 +132,7 @@ def test_the_order_of_tokens_changes_no_value_and_permutes_the_gradient(name, ma
     order = torch.randperm(TOKENS, generator=torch.Generator().manual_seed(1))
     shuffled = {**made, **{key: made[key][order] for key in ("hidden", "labels", "teacher_hidden")}}
     value, slope, head_slope = value_and_slopes(ours, made)
-    close(value_and_slopes(ours, shuffled), [value, slope[order], head_slope], 1e-6)
+    assert_close(value_and_slopes(ours, shuffled), [value, slope[order], head_slope], 1e-6)
 
 
 def test_the_order_of_pairs_does_not_change_dpo(made):
@@ -148,7 +148,7 @@ def test_the_order_of_pairs_does_not_change_dpo(made):
         "reference_log_probs": made["reference_log_probs"][order],
     }
     value, slope, head_slope = value_and_slopes(dpo, made)
-    close(value_and_slopes(dpo, shuffled), [value, slope[rows], head_slope], 1e-6)
+    assert_close(value_and_slopes(dpo, shuffled), [value, slope[rows], head_slope], 1e-6)
 
 
 @pytest.mark.parametrize(("name", "cut", "items"), [("nll", 9, TOKENS), ("kd", 9, TOKENS), ("dpo", 14, 3)])
@@ -163,7 +163,7 @@ def test_two_parts_with_items_sum_to_the_loss_of_the_whole(name, cut, items, mad
     found = [value_and_slopes(ours, part, items=torch.tensor(items)) for part in parts]
     whole = value_and_slopes(ours, made)
     slopes = torch.cat([slope for _, slope, _ in found])
-    close([found[0][0] + found[1][0], slopes, found[0][2] + found[1][2]], whole, 1e-6)
+    assert_close([found[0][0] + found[1][0], slopes, found[0][2] + found[1][2]], whole, 1e-6)
 
 
 def test_a_student_equal_to_its_teacher_has_no_loss_and_no_gradient(made):
@@ -175,7 +175,7 @@ def test_a_student_equal_to_its_teacher_has_no_loss_and_no_gradient(made):
 def test_kd_is_never_negative_and_reports_the_teachers_entropy(made):
     _, info = kd(made, teacher_temperature=0.5)
     p = torch.softmax(made["teacher_hidden"] @ made["teacher_head"].T / 0.5, -1)
-    close([info.teacher_entropy], [-(p * p.log()).sum(-1)])
+    assert_close([info.teacher_entropy], [-(p * p.log()).sum(-1)])
     assert float(info.kl.min()) >= 0
 
 
@@ -192,7 +192,7 @@ def test_sharpening_the_teacher_leaves_the_student_at_temperature_one(made):
     teacher = made["teacher_hidden"] / 0.5
     sharpened, _ = kd(made, teacher_temperature=0.5)
     by_hand, _ = kd({**made, "teacher_hidden": teacher})
-    close([sharpened], [by_hand], 1e-6)
+    assert_close([sharpened], [by_hand], 1e-6)
 
 
 def test_dpo_starts_at_log_two_with_weight_one_half(made):
@@ -208,8 +208,8 @@ def test_dpo_reports_rewards_weight_and_accuracy(made):
     log_probs = F.log_softmax(made["hidden"] @ made["head"].T, -1).gather(1, made["labels"][:, None])[:, 0]
     sums = torch.stack([log_probs[made["response"] == number].sum() for number in range(6)])
     rewards = 0.3 * (sums - made["reference_log_probs"])
-    close([info.chosen_rewards, info.rejected_rewards], [rewards[0::2], rewards[1::2]])
-    close([info.weight], [torch.sigmoid(rewards[1::2] - rewards[0::2])])
+    assert_close([info.chosen_rewards, info.rejected_rewards], [rewards[0::2], rewards[1::2]])
+    assert_close([info.weight], [torch.sigmoid(rewards[1::2] - rewards[0::2])])
     assert float(info.accuracy) == pytest.approx(float((rewards[0::2] > rewards[1::2]).double().mean()))
 
 
@@ -224,7 +224,7 @@ def test_bfloat16_hidden_states_cost_only_their_own_rounding(case, made):
     found = value_and_slopes(ours, rounded, **options)
     assert found[1].dtype == torch.bfloat16
     # Logits are rounded to bfloat16 by the head's product: 3 significant digits, and sums of them in dpo.
-    close(found, value_and_slopes(naive, exact, **options), 0.05)
+    assert_close(found, value_and_slopes(naive, exact, **options), 0.05)
 
 
 def test_kd_equals_trls_generalised_divergence_at_beta_zero(made):
@@ -236,7 +236,7 @@ def test_kd_equals_trls_generalised_divergence_at_beta_zero(made):
         student, teacher = made["hidden"] @ made["head"].T, made["teacher_hidden"] @ made["teacher_head"].T
         return gkd(student[None], teacher[None], labels=made["labels"][None], beta=0)
 
-    close(value_and_slopes(kd, made), value_and_slopes(theirs, made))
+    assert_close(value_and_slopes(kd, made), value_and_slopes(theirs, made))
 
 
 def test_dpo_equals_the_loss_of_trls_trainer(tmp_path):

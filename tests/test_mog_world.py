@@ -34,7 +34,7 @@ def rewards(algorithm, pipeline, **changes):
     return world.evaluate(policy)["metrics"]["reward"]
 
 
-def same(first: GaussianMixture, second: GaussianMixture, tolerance: float = 0.0) -> None:
+def assert_same(first: GaussianMixture, second: GaussianMixture, tolerance: float = 0.0) -> None:
     for name in ("log_weights", "means", "log_sds"):
         torch.testing.assert_close(getattr(first, name), getattr(second, name), rtol=tolerance, atol=tolerance)
 
@@ -57,7 +57,7 @@ def test_a_seeds_result_does_not_depend_on_its_neighbours(algorithm):
     together, alone = MogWorld(QUICK, algorithm, (0, 1, 2)), MogWorld(QUICK, algorithm, (1,))
     for pipeline in ORDERS:
         (batch, batch_info), (single, single_info) = (run_pipeline(w, pipeline) for w in (together, alone))
-        same(GaussianMixture(*(t[1:2] for t in vars(batch).values())), single, 1e-7)
+        assert_same(GaussianMixture(*(t[1:2] for t in vars(batch).values())), single, 1e-7)
         for metric, values in together.evaluate(batch)["metrics"].items():
             assert values[1] == pytest.approx(alone.evaluate(single)["metrics"][metric][0], rel=1e-6), metric
         for name, values in batch_info.get("per_seed", {}).items():
@@ -66,12 +66,12 @@ def test_a_seeds_result_does_not_depend_on_its_neighbours(algorithm):
 
 def test_the_same_seed_gives_the_same_result_twice():
     first, second = (run_pipeline(MogWorld(QUICK, "rlhf", (4, 5)), "align_then_kd")[0] for _ in range(2))
-    same(first, second)
+    assert_same(first, second)
 
 
 def test_all_pipelines_share_the_base():
     rlhf, dpo = MogWorld(QUICK, "rlhf", (0,)), MogWorld(QUICK, "dpo", (0,))
-    same(rlhf.start("base"), dpo.start("base"))
+    assert_same(rlhf.start("base"), dpo.start("base"))
     assert torch.equal(rlhf.training_draws(), dpo.training_draws())
 
 
@@ -86,7 +86,7 @@ def test_a_policy_survives_saving(tmp_path, device):
     world = MogWorld(QUICK, "rlhf", (0, 1), device)
     base = world.start("base")
     world.save(base, tmp_path / "base")
-    same(world.load(tmp_path / "base"), base)
+    assert_same(world.load(tmp_path / "base"), base)
 
 
 def test_evaluation_uses_draws_of_its_own():
