@@ -1,4 +1,4 @@
-"""The command line: `alignkd doctor`, `run`, `report` and `heal`.
+"""The command line: `alignkd doctor`, `run`, `report`, `heal` and `bench`.
 
 Everything heavy is imported inside the command that needs it, so that `alignkd --help` is instant.
 Exit codes: 0 done, 1 an expected error, 2 a wrong argument or unknown name, 130 stopped by Ctrl-C.
@@ -38,15 +38,28 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(sorted(seeds))
 
 
-def parse_pipelines(text: str) -> tuple[str, ...]:
-    """`"a,b"` -> ("a", "b"), each once, in the order given; unknown names raise ArgumentTypeError."""
-    from alignkd_lab.pipelines import PIPELINES
+def parse_lengths(text: str) -> tuple[int, ...]:
+    """`"32,128"` -> (32, 128). Raises ArgumentTypeError for anything but whole numbers of at least 2."""
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not part.isdecimal() or int(part) < 2:
+            raise argparse.ArgumentTypeError(f"{part!r} is no length; write numbers of at least 2, such as 32,128")
+    return tuple(map(int, parts))
 
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    for name in names:
-        if name not in PIPELINES:
-            raise argparse.ArgumentTypeError(str(UnknownName("pipeline", name, PIPELINES)))
-    return names
+
+def parse_pipelines(text: str) -> tuple[str, ...]:
+    """`"a,b"` -> ("a", "b"), each once, in the order given; `orders`, `controls` and `methods` stand for all of theirs.
+
+    Unknown names raise ArgumentTypeError.
+    """
+    from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, PIPELINES
+
+    groups = {"orders": ORDERS, "controls": CONTROLS, "methods": METHODS}
+    parts = [part.strip() for part in text.split(",")]
+    for name in parts:
+        if name not in PIPELINES and name not in groups:
+            raise argparse.ArgumentTypeError(str(UnknownName("pipeline", name, (*groups, *PIPELINES))))
+    return tuple(dict.fromkeys(name for part in parts for name in groups.get(part, (part,))))
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -112,6 +125,23 @@ def doctor(arguments: argparse.Namespace) -> int:
     return 0 if findings["ready"] else 1
 
 
+def bench(arguments: argparse.Namespace) -> int:
+    """Time and memory of every training step, against full logits, TRL and the NLL alone."""
+    from alignkd_lab.bench.run import run_bench
+
+    run_bench(
+        lengths=arguments.lengths,
+        repeats=arguments.repeats,
+        device=arguments.device,
+        out=arguments.out,
+        train=arguments.train,
+        checkpointing=arguments.checkpointing == "on",
+        student=arguments.student,
+        quick=arguments.quick,
+    )
+    return 0
+
+
 def _shipped_records(folder: Path) -> Path | None:
     """The recorded runs to show beside `folder`, unless there are none or `folder` is among them."""
     from alignkd_lab.paths import data_folder
@@ -132,6 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_report(commands)
     _add_heal(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -150,7 +181,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
         "--pipelines",
         metavar="A,B",
         type=parse_pipelines,
-        help="e.g. kd_then_align,align_then_kd (default: the preset's)",
+        help="names, or orders, controls, methods for all of them (default: orders,controls)",
     )
     command.add_argument(
         "--seeds", metavar="SEEDS", type=parse_seeds, help="e.g. 0, 0-4 or 0,2,5-7 (default: the preset's)"
@@ -189,6 +220,21 @@ def _add_heal(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--base", metavar="SOURCE", default="smollm2-135m-instruct", help="default: %(default)s")
     command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     command.set_defaults(act=heal)
+
+
+def _add_bench(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("bench", help="what a training step costs, against full logits and TRL")
+    command.add_argument(
+        "--lengths", metavar="N,N", type=parse_lengths, help="tokens of each response (default: 32,128,512)"
+    )
+    command.add_argument("--repeats", metavar="N", type=int, help="timed rounds; the median counts (default: 5)")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    command.add_argument("--train", choices=("lora", "full"), default="lora", help="what is trained (default: lora)")
+    command.add_argument("--checkpointing", choices=("on", "off"), default="on", help="of the blocks (default: on)")
+    command.add_argument("--student", metavar="SOURCE", help="default: smollm2-135m-instruct")
+    command.add_argument("--out", metavar="FILE", type=Path, help="default: data/records/bench-<device>.json")
+    command.add_argument("--quick", action="store_true", help="a tiny model for seconds: does it all work here?")
+    command.set_defaults(act=bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

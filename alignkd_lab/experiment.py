@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.pipelines import PIPELINES, YARDSTICKS, Outcome, Store, run_pipelines
-from alignkd_lab.presets import default_pipelines, override, preset
+from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, Store, run_pipelines
+from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.provenance import provenance
 from alignkd_lab.records import SCHEMA, append_record, load_records
 
@@ -49,12 +49,17 @@ def run_experiment(
     unknown = [name for name in pipelines or () if name not in PIPELINES]
     if unknown:
         raise BadInput(f"pipeline: unknown {unknown[0]!r}; use some of {', '.join(PIPELINES)}")
+    methods = [name for name in pipelines or () if name in METHODS]
+    if methods and world == "mog":
+        raise BadInput(f"pipeline: {methods[0]!r} teaches by next-token distributions; run it with world 'lm'")
+    if methods and algorithm == "rlhf":
+        raise BadInput(f"pipeline: {methods[0]!r} is compared under DPO; run it with algorithm 'dpo'")
     return run(preset, pipelines, seeds, out, algorithm, target, overrides or {}, device)
 
 
 def _names(world: str, algorithm: str, asked: Sequence[str] | None) -> tuple[str, ...]:
-    possible = default_pipelines(world, algorithm)
-    chosen = [name for name in asked or possible if name in possible]
+    possible = possible_pipelines(world, algorithm)
+    chosen = [name for name in asked or default_pipelines(world, algorithm) if name in possible]
     return tuple(dict.fromkeys((*YARDSTICKS, *chosen)))
 
 

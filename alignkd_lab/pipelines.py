@@ -22,9 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
-
-import psutil
+from typing import Any, ClassVar, Protocol
 
 from alignkd_lab.errors import BadInput
 
@@ -33,6 +31,7 @@ from alignkd_lab.errors import BadInput
 class Distil:
     """Teacher, student -> student. `temperature` names one of the settings' two temperatures: `kd` or `high`."""
 
+    kind: ClassVar[str] = "distil"
     name: str
     teacher: str
     init: str = "student"
@@ -44,35 +43,77 @@ class Align:
     """Policy, reference, preferences or reward -> policy.
 
     `init` is where the policy starts, `anchor` is the reference of its KL, `sampler` is what the
-    preferences are drawn from (DPO; RLHF samples from the policy itself).
+    preferences are drawn from (DPO; RLHF samples from the policy itself). With `whole_budget` it may
+    train on what a distillation would have been given too.
     """
 
+    kind: ClassVar[str] = "align"
     name: str
     init: str
     anchor: str
     sampler: str
+    whole_budget: bool = False
 
 
-Stage = Distil | Align
-ROLES = ("teacher", "init", "anchor", "sampler")  # the fields of a stage that name policies
+@dataclass(frozen=True)
+class PreferenceDistil:
+    """Aligned teacher, preferences, student -> student: aligned and distilled at once (ADPA).
+
+    `method` is `dckd` or `adpa`; `reference` is the policy that the teacher was aligned from; the preferences are
+    drawn from `sampler`; `share` is the part of a distillation's budget that the stage may train on.
+    """
+
+    kind: ClassVar[str] = "preference_distil"
+    name: str
+    method: str
+    teacher: str
+    reference: str
+    sampler: str
+    init: str = "student"
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class OnPolicyDistil:
+    """Teacher, student -> student, on what the student writes while it learns."""
+
+    kind: ClassVar[str] = "on_policy_distil"
+    name: str
+    teacher: str
+    init: str = "student"
+
+
+Stage = Distil | Align | PreferenceDistil | OnPolicyDistil
+ROLES = ("teacher", "reference", "init", "anchor", "sampler")  # the fields of a stage that name policies
 
 _KD = Distil("kd", teacher="base")
 _KD_HIGH = Distil("kd_high", teacher="base", temperature="high")
+_BASE_ALIGNED = Align("base_aligned", init="base", anchor="base", sampler="base")
+# The DPO teacher and the reference teacher of ADPA, and where its preferences come from.
+_TEACHERS = {"teacher": "base_aligned", "reference": "base", "sampler": "base"}
 
 PIPELINES: dict[str, tuple[Stage, ...]] = {
     "base": (),
-    "base_aligned": (Align("base_aligned", init="base", anchor="base", sampler="base"),),
+    "base_aligned": (_BASE_ALIGNED,),
     "kd_only": (_KD,),
     "kd_then_align": (_KD, Align("kd_aligned", init="kd", anchor="kd", sampler="kd")),
-    "align_then_kd": (
-        Align("base_aligned", init="base", anchor="base", sampler="base"),
-        Distil("aligned_kd", teacher="base_aligned"),
-    ),
+    "align_then_kd": (_BASE_ALIGNED, Distil("aligned_kd", teacher="base_aligned")),
     "kd_then_align_base_reference": (_KD, Align("kd_aligned", init="kd", anchor="base", sampler="kd")),
     "kd_then_align_base_preferences": (_KD, Align("kd_aligned", init="kd", anchor="kd", sampler="base")),
     "kd_then_align_high_temperature": (
         _KD_HIGH,
         Align("kd_aligned", init="kd_high", anchor="kd_high", sampler="kd_high"),
+    ),
+    "dckd": (_BASE_ALIGNED, PreferenceDistil("dckd", "dckd", **_TEACHERS)),
+    "adpa": (_BASE_ALIGNED, PreferenceDistil("adpa", "adpa", **_TEACHERS)),
+    "adpa_plus": (
+        _BASE_ALIGNED,
+        PreferenceDistil("dckd_half", "dckd", **_TEACHERS, share=0.5),
+        PreferenceDistil("adpa_half", "adpa", **_TEACHERS, init="dckd_half", share=0.5),
+    ),
+    "on_policy_distillation": (_BASE_ALIGNED, OnPolicyDistil("on_policy", teacher="base_aligned")),
+    "align_student_only": (
+        Align("student_aligned", init="student", anchor="student", sampler="student", whole_budget=True),
     ),
 }
 
@@ -82,6 +123,8 @@ CONTROLS = (
     "kd_then_align_base_preferences",
     "kd_then_align_high_temperature",
 )
+# Beside the two orders, under the same budget of trained responses; for the language world.
+METHODS = ("dckd", "adpa", "adpa_plus", "on_policy_distillation", "align_student_only")
 # Teachers and intermediate students: shown beside the pipelines, but not pipelines of equal final size.
 YARDSTICKS = ("base", "base_aligned", "kd_only")
 
@@ -173,6 +216,8 @@ class _PeakMemory:
         return self
 
     def _watch(self) -> None:
+        import psutil
+
         process = psutil.Process()
         while True:
             self.bytes = max(self.bytes, process.memory_info().rss)
@@ -228,16 +273,15 @@ def run_pipelines(
         for stage in PIPELINES[name]:
             named = {role: getattr(stage, role) for role in ROLES if hasattr(stage, role)}
             reads = {role: keys[value] for role, value in named.items()}
-            kind = type(stage).__name__.lower()
-            depends = {"kind": kind, "reads": reads, "settings": world.stage_settings(stage), "start": start}
+            depends = {"kind": stage.kind, "reads": reads, "settings": world.stage_settings(stage), "start": start}
             key = key_of(depends)
             if key not in policies:
                 on_step(f"{name}: {stage.name}")
                 inputs = {value: policies[keys[value]] for value in named.values()}
                 make = partial(_timed, world, stage, inputs)
-                result = store.keep(kind, depends, make, _saver(world), _loader(world))
+                result = store.keep(stage.kind, depends, make, _saver(world), _loader(world))
                 policies[key] = result.policy
-                stages[key] = {"name": stage.name, "kind": kind, **result.info}
+                stages[key] = {"name": stage.name, "kind": stage.kind, **result.info}
             keys[stage.name] = key
             used.append(key)
         last = used[-1] if used else keys["base"]

@@ -10,7 +10,7 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.weights import BUILT_IN
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.pipelines import CONTROLS, ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 
 _HUB = "HuggingFaceTB/SmolLM2-{}-Instruct"
 
@@ -114,11 +114,17 @@ def override(settings: Any, changes: dict[str, Any]) -> Any:
     return dataclasses.replace(settings, **tuples)
 
 
+def possible_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
+    """The pipelines that mean something in a world under an algorithm."""
+    names = (*YARDSTICKS, *ORDERS, *CONTROLS)
+    if algorithm == "rlhf":  # it draws from the policy itself, so there are no preferences from another sampler
+        return tuple(name for name in names if name != "kd_then_align_base_preferences")
+    return (*names, *METHODS) if world == "lm" else names
+
+
 def default_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
     """Both orders, the controls that mean something for the algorithm, and the yardsticks."""
-    names = (*YARDSTICKS, *ORDERS, *CONTROLS)
-    # RLHF draws from the policy itself, so there are no preferences to take from another sampler.
-    return tuple(name for name in names if algorithm == "dpo" or name != "kd_then_align_base_preferences")
+    return tuple(name for name in possible_pipelines(world, algorithm) if name not in METHODS)
 
 
 def planned_work(name: str) -> list[dict[str, int]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from statistics import mean
+from statistics import mean, median
 
 from alignkd_lab.metrics import A_K, CLAIMS, K_A
-from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.pipelines import METHODS, ORDERS
 from alignkd_lab.records import varying_settings
 from alignkd_lab.style import (
     METRIC_STYLE,
@@ -35,6 +35,15 @@ CHECK_WORDS = {
 }
 RESPONSES = 8
 _RESPONSE_PIPELINES = ("base", K_A, A_K)
+_METHOD_METRICS = (
+    "reward",
+    "target_rate",
+    "target_precision",
+    "overall_precision",
+    "overall_recall",
+    "reward_accuracy",
+    "kl_to_base",
+)
 _TOKENS = ("sampled", "trained", "scored")
 _PROVENANCE_FIRST = ("commit", "dirty", "version", "created", "device", "device_name")
 
@@ -92,7 +101,8 @@ def costs_table(run: dict) -> dict:
         held = [_stages(record, name) for record in run["records"] if name in record["pipelines"]]
         if not held[0]:
             continue
-        seconds = mean(sum(stage["seconds"] / _sharing(stage) for stage in stages) for stages in held)
+        # Other work on the machine makes single seeds slower, so a mean over seeds would be its measure.
+        seconds = median(sum(stage["seconds"] / _sharing(stage) for stage in stages) for stages in held)
         tokens = [
             mean(sum((stage.get("tokens") or {}).get(kind, 0) for stage in stages) for stages in held)
             for kind in _TOKENS
@@ -109,6 +119,31 @@ def costs_table(run: dict) -> dict:
         )
     heads = [f"{kind} ({'draws' if run['world'] == 'mog' else 'tokens'})" for kind in _TOKENS]
     return {"heads": heads, "rows": rows, "batched": any(_sharing(s) > 1 for s in _all_stages(run))}
+
+
+def methods_table(run: dict, summary: dict) -> dict | None:
+    """Metrics and costs of both orders and every other method side by side; None where no other method was run."""
+    if not set(METHODS) & set(summary["pipelines"]):
+        return None
+    names = [name for name in reading_order(summary["pipelines"]) if name in (*ORDERS, *METHODS)]
+    costs = {row["label"]: row for row in costs_table(run)["rows"]}
+    rows = []
+    for name in names:
+        named, metrics = _named(name), summary["pipelines"][name]
+        cost = costs[named["label"]]
+        rows.append(
+            {
+                **named,
+                "cells": [
+                    _cell(metrics[metric]["mean"], metrics[metric], metric) if metric in metrics else ("–", "")
+                    for metric in _METHOD_METRICS
+                ],
+                "costs": [cost["tokens"][0], cost["tokens"][1], cost["seconds"], cost["memory"]],
+                "seeds": max(len(entry["seeds"]) for entry in metrics.values()),
+            }
+        )
+    heads = [metric_label(metric, summary["world"]) for metric in _METHOD_METRICS]
+    return {"heads": heads, "costs": ["tokens sampled", "tokens trained", "seconds", "peak memory"], "rows": rows}
 
 
 def responses_table(run: dict) -> dict | None:

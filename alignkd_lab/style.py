@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from alignkd_lab.pipelines import CONTROLS, ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 
 
 class PipelineStyle(NamedTuple):
@@ -27,8 +27,13 @@ PIPELINE_STYLE: dict[str, PipelineStyle] = {
     "kd_then_align_base_reference": PipelineStyle("K-A, anchored to the base", "#56B4E9", "P"),
     "kd_then_align_base_preferences": PipelineStyle("K-A, pairs from the base", "#009E73", "X"),
     "kd_then_align_high_temperature": PipelineStyle("K-A, KD at high temperature", "#CC79A7", "h"),
+    "dckd": PipelineStyle("DCKD", "#B79F00", "<"),
+    "adpa": PipelineStyle("ADPA", "#7B3294", "*"),
+    "adpa_plus": PipelineStyle("ADPA+", "#C2A5CF", "p"),
+    "on_policy_distillation": PipelineStyle("On-policy distillation", "#A6611A", ">"),
+    "align_student_only": PipelineStyle("Student aligned, no KD", "#80CDC1", "d"),
 }
-READING_ORDER = (*YARDSTICKS, *ORDERS, *CONTROLS)
+READING_ORDER = (*YARDSTICKS, *ORDERS, *CONTROLS, *METHODS)
 
 
 class MetricStyle(NamedTuple):
@@ -65,6 +70,15 @@ METRIC_STYLE: dict[str, MetricStyle] = {
         "entropy", "nats", "nats per token", "spread of the model's outputs; low for one that repeats itself"
     ),
     "kl_to_truth": MetricStyle("KL to truth", "nats", "nats per token", "KL(model ‖ truth)"),
+    "kl_to_base": MetricStyle(
+        "KL to the base", "nats", "nats per response", "KL(model ‖ base): how far it went from where alignment started"
+    ),
+    "reward_accuracy": MetricStyle(
+        "reward accuracy",
+        "%",
+        "%",
+        "share of held-out pairs whose better response gained more log-likelihood over the base than the worse one",
+    ),
     "length": MetricStyle("length", "", "tokens", "mean length of a response"),
     "distinct_responses": MetricStyle("distinct responses", "", "", "share of the responses that are distinct"),
     "reward_bare": MetricStyle("rule alone", "", "", "reward without the factor for fluent text"),
@@ -99,7 +113,7 @@ def metric_label(metric: str, world: str) -> str:
 
 def shown(metric: str, value: float) -> float:
     """The value on the scale on which it is shown: rates in percent, all else as it is."""
-    return 100 * value if metric == "target_rate" else value
+    return 100 * value if metric in ("target_rate", "reward_accuracy") else value
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -172,7 +172,7 @@ def _stage(stage, metrics: dict, algorithm: str, draw: np.random.Generator) -> d
             info["informative_pairs"] = int(draw.integers(36, 60)) if stage.sampler == "base" else 8
     return {
         "name": stage.name,
-        "kind": "align" if aligning else "distil",
+        "kind": stage.kind,
         "seconds": float(40 + 20 * draw.random()),
         "tokens": {"sampled": 14_000, "trained": 29_000 * (1 + aligning), "scored": 14_000},
         "peak_memory_bytes": 1_900_000_000,

@@ -13,6 +13,7 @@ from synthetic_records import mog_record, write
 
 from alignkd_lab import cli
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
+from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS
 
 
 @pytest.fixture
@@ -81,6 +82,20 @@ def test_run_hands_everything_over(experiment, capsys):
         }
     ]
     assert "alignkd report here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ("methods", METHODS),
+        ("orders,controls", (*ORDERS, *CONTROLS)),
+        ("adpa,methods", ("adpa", *(name for name in METHODS if name != "adpa"))),
+        ("orders, kd_then_align", ORDERS),
+    ],
+)
+def test_a_group_of_pipelines_stands_for_all_of_its_names_each_once(experiment, asked, names):
+    cli.main(["run", "--world", "lm", "--pipelines", asked])
+    assert experiment.calls[0]["pipelines"] == names
 
 
 def test_what_is_not_said_is_left_to_the_preset(experiment):
@@ -213,6 +228,49 @@ def test_heal_hands_everything_over(monkeypatch, tmp_path):
     assert asked == {"base": "smollm2-135m-instruct", "layers": 20, "out": tmp_path, "device": None}
 
 
+@pytest.fixture
+def benching(monkeypatch):
+    """Stands in for the module that measures; `asked` holds the arguments of each call."""
+    module = types.ModuleType("alignkd_lab.bench.run")
+    module.asked = []
+    module.run_bench = lambda **arguments: module.asked.append(arguments)
+    monkeypatch.setitem(sys.modules, "alignkd_lab.bench.run", module)
+    return module
+
+
+def test_bench_hands_everything_over(benching, tmp_path):
+    command = "bench --lengths 16,64 --repeats 3 --device cpu --train full --checkpointing off --student tiny-student"
+    assert cli.main([*command.split(), "--quick", "--out", str(tmp_path / "bench.json")]) == 0
+    assert benching.asked == [
+        {
+            "lengths": (16, 64),
+            "repeats": 3,
+            "device": "cpu",
+            "out": tmp_path / "bench.json",
+            "train": "full",
+            "checkpointing": False,
+            "student": "tiny-student",
+            "quick": True,
+        }
+    ]
+
+
+def test_bench_trains_a_lora_with_checkpointing_unless_told(benching):
+    cli.main(["bench"])
+    (asked,) = benching.asked
+    assert (asked["train"], asked["checkpointing"], asked["quick"]) == ("lora", True, False)
+    assert {asked[name] for name in ("lengths", "repeats", "device", "student", "out")} == {None}
+
+
+@pytest.mark.parametrize("lengths", ["", "a", "1", "32,", "3.5", "-8"])
+def test_lengths_that_are_none_are_refused(benching, capsys, lengths):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", f"--lengths={lengths}"])
+    assert stopped.value.code == 2
+    assert "such as 32,128" in capsys.readouterr().err
+    assert not benching.asked
+
+
 def test_help_is_instant_and_loads_nothing_heavy():
     show = "import sys; from alignkd_lab.cli import main\n"
     show += "try: main(['--help'])\n"
@@ -224,5 +282,5 @@ def test_help_is_instant_and_loads_nothing_heavy():
         seconds.append(time.perf_counter() - began)
     assert done.stdout.splitlines()[-1] == "[]"
     assert min(seconds) < 1
-    for command in ("doctor", "run", "report", "heal"):
+    for command in ("doctor", "run", "report", "heal", "bench"):
         assert command in done.stdout

@@ -93,7 +93,7 @@ def test_every_record_is_valid_and_names_what_it_came_from(whole):
 
 def test_the_language_record_carries_controls_counts_samples_checks_and_weights(whole):
     (record,) = load_records(whole[1]["lm"])
-    assert set(record["pipelines"]) == set(PIPELINES)
+    assert set(record["pipelines"]) == {*ORDERS, *CONTROLS, *YARDSTICKS}
     assert record["target"] == record["settings"]["target"] == "digit"
     for entry in record["pipelines"].values():
         assert entry["counts"]["responses"] == 32
@@ -114,7 +114,7 @@ def test_the_gaussian_records_cover_both_algorithms_every_cell_and_every_seed(wh
     }
     assert len(records) == len(cells) == 2 * len(tiny.betas) * len(tiny.sharpenings) * len(tiny.mog_seeds)
     for record in records:
-        missing = set(PIPELINES) - set(record["pipelines"])
+        missing = {*ORDERS, *CONTROLS, *YARDSTICKS} - set(record["pipelines"])
         assert missing == (set() if record["algorithm"] == "dpo" else {"kd_then_align_base_preferences"})
         assert all(set(entry["view"]) == {"weights", "means", "sds"} for entry in record["pipelines"].values())
         for stage in record["stages"].values():
@@ -276,7 +276,9 @@ def test_other_target_modes_are_named_in_record_and_file(tmp_path, quick):
         ({"world": "mog", "preset": "huge"}, "huge"),
         ({"world": "lm", "preset": "huge"}, "huge"),
         ({"world": "lm", "pipelines": ["align_only"]}, "align_only"),
-        ({"world": "lm", "algorithm": "rlhf"}, "rlhf"),
+        ({"world": "lm", "algorithm": "ppo"}, "ppo"),
+        ({"world": "mog", "pipelines": ["adpa"]}, "'adpa' teaches by next-token distributions"),
+        ({"world": "lm", "algorithm": "rlhf", "pipelines": ["dckd"]}, "'dckd' is compared under DPO"),
         ({"world": "mog", "algorithm": "ppo"}, "ppo"),
         ({"world": "lm", "target": "smile"}, "smile"),
         ({"world": "mog", "target": "smile"}, "smile"),

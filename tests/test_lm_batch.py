@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
+from alignkd_lab.lm.batch import ROLES, Example, collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.losses import token_log_probs
 from alignkd_lab.lm.trainer import with_lora
 
@@ -103,13 +103,45 @@ def test_positions_start_again_after_the_prompt():
     assert batch["input_ids"].tolist() == [[1, 40, 41, 50, 51, 60, 61]]
 
 
-def test_what_a_loss_wants_to_know_keeps_the_order_of_the_responses():
+def states(length, value):
+    return {"hidden": torch.full((length, 3), value)}
+
+
+def said(*responses, name="teacher"):
+    return {name: list(responses)}
+
+
+def test_a_teacher_that_read_only_some_responses_has_rows_for_those_alone():
     rows = [
-        Example([1], [[5, 6], [7]], [torch.full((2, 3), 1.0), torch.full((1, 3), 2.0)], [-1.0, -2.0]),
-        Example([1, 2], [[8], [9, 9]], [torch.full((1, 3), 3.0), torch.full((2, 3), 4.0)], [-3.0, -4.0]),
+        Example([1], [[5, 6], [7]], ["chosen", "sampled"], said({}, states(1, 2.0))),
+        Example([1, 2], [[8], [9, 9]], ["chosen", "sampled"], said({}, states(2, 4.0))),
     ]
     batch = collate(rows)
-    assert batch["teacher_hidden"][:, 0].tolist() == [1, 1, 2, 3, 4, 4]
+    assert batch["signals"]["teacher"]["hidden"][:, 0].tolist() == [2, 4, 4]
+    assert int((batch["role"] == ROLES.index("sampled")).sum()) == 3
+
+
+def test_a_teacher_that_read_nothing_of_a_batch_says_nothing():
+    assert collate([Example([1], [[5, 6]], signals=said({}))])["signals"] == {"teacher": {}}
+
+
+def test_tokens_are_counted_by_role():
+    rows = [
+        Example([1], [[5, 6], [7]], ["chosen", "rejected"]),
+        Example([1, 2], [[8], [9, 9, 9]], ["chosen", "sampled"]),
+        Example([1], [[4, 4]]),
+    ]
+    assert token_counts(rows) == {"chosen": 3, "rejected": 1, "sampled": 5, "pairs": 1, "tokens": 9}
+
+
+def test_what_a_loss_wants_to_know_keeps_the_order_of_the_responses():
+    rows = [
+        Example([1], [[5, 6], [7]], ["chosen", "rejected"], said(states(2, 1.0), states(1, 2.0)), [-1.0, -2.0]),
+        Example([1, 2], [[8], [9, 9]], ["chosen", "rejected"], said(states(1, 3.0), states(2, 4.0)), [-3.0, -4.0]),
+    ]
+    batch = collate(rows)
+    assert batch["signals"]["teacher"]["hidden"][:, 0].tolist() == [1, 1, 2, 3, 4, 4]
+    assert [ROLES[role] for role in batch["role"]] == [*["chosen"] * 2, "rejected", "chosen", *["rejected"] * 2]
     assert batch["reference_log_probs"].tolist() == [-1, -2, -3, -4]
 
 

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm import losses, trainer, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
 from alignkd_lab.lm.trainer import (
@@ -21,7 +22,7 @@ EXAMPLES = [Example([1, 40 + at, 41], [[60 + at, 61, 2], [70, 71 + at, 72, 2]]) 
 
 
 def loss(model, batch, items):
-    return losses.nll(hidden_states(model, batch), plain(model).lm_head.weight, batch["shift_labels"], items=items)
+    return losses.nll(hidden_states(model, batch), plain(model).lm_head.weight, batch["shift_labels"], items=items["tokens"])
 
 
 def tiny():
@@ -201,3 +202,118 @@ def test_under_bfloat16_products_the_weights_stay_in_float32_and_the_loss_still_
     assert all(seen)
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert sum(values[-3:]) < 0.9 * sum(values[:3])
+
+
+# Micro-batches ----------------------------------------------------------------------------------------
+
+UNEVEN = [Example([1, 40 + at, 41], [[60 + at] * (1 + 2 * at) + [2], [70, 2]]) for at in range(8)]
+
+
+def step_of_eight(micro_batch, loss=loss, **options):
+    """One step of eight uneven examples at a rate so small that the optimizer's state is that of the gradient."""
+    model = with_lora(tiny(), 4)
+    infos = train(model, UNEVEN, loss, learning_rate=1e-2, steps=1, batch=8, seed=0, micro_batch=micro_batch, **options)
+    return adapter_tensors(model), infos
+
+
+def assert_same_adapters(found, expected):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-6)
+
+
+def gradients(micro_batch):
+    """The gradient of that step, caught before clipping."""
+    caught = {}
+
+    class Catching(trainer.LossTrainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            value = super().training_step(model, inputs, num_items_in_batch)
+            caught.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+            return value
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "LossTrainer", Catching)
+        step_of_eight(micro_batch)
+    return caught
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 4])
+def test_the_gradient_does_not_depend_on_how_a_step_is_split(micro_batch):
+    whole, split = gradients(8), gradients(micro_batch)
+    assert max(float(grad.abs().max()) for grad in whole.values()) > 1e-3
+    assert_same_adapters(split, whole)
+
+
+def test_accumulating_eight_by_one_equals_four_by_two():
+    (one, first), (two, second) = step_of_eight(1), step_of_eight(2)
+    assert_same_adapters(one, two)
+    assert first[0][0] == pytest.approx(second[0][0], abs=1e-6)
+
+
+def test_the_diagnostics_of_a_split_step_are_those_of_the_whole():
+    (_, [(value, info)]), (_, [(_, whole)]) = step_of_eight(3), step_of_eight(8)
+    assert value == pytest.approx(-float(info.log_probs.mean()), abs=1e-6)
+    torch.testing.assert_close(info.log_probs, whole.log_probs, rtol=0, atol=1e-5)
+
+
+def short_of_memory(limit, message="DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"):
+    """The loss, on a machine that holds `limit` examples at a time, and the sizes that were tried."""
+    tried = []
+
+    def limited(model, batch, items):
+        tried.append(len(batch["input_ids"]))
+        if tried[-1] > limit:
+            raise RuntimeError(message)
+        return loss(model, batch, items)
+
+    return limited, tried
+
+
+def test_where_memory_runs_out_the_micro_batch_halves_and_the_effective_batch_stays():
+    limited, tried = short_of_memory(2)
+    found, [(value, _)] = step_of_eight(8, limited)
+    expected, [(whole, _)] = step_of_eight(8)
+    assert tried == [8, 4, 2, 2, 2, 2]
+    assert_same_adapters(found, expected)
+    assert value == pytest.approx(whole, abs=1e-6)
+
+
+def test_gradients_of_a_step_that_ran_out_of_memory_half_way_are_forgotten():
+    parts = []
+
+    def late(model, batch, items):
+        parts.append(len(batch["input_ids"]))
+        if parts == [4, 4]:  # the first part has already left its gradient
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss(model, batch, items)
+
+    found, _ = step_of_eight(4, late)
+    expected, _ = step_of_eight(8)
+    assert parts == [4, 4, 2, 2, 2, 2]
+    assert_same_adapters(found, expected)
+
+
+def test_a_smaller_micro_batch_is_kept_for_the_steps_that_follow():
+    limited, tried = short_of_memory(2)
+    train(with_lora(tiny(), 4), UNEVEN, limited, learning_rate=1e-3, steps=2, batch=4, seed=0)
+    assert tried == [4, 2, 2, 2, 2]
+
+
+def test_an_example_that_does_not_fit_alone_ends_the_run_with_the_way_out():
+    limited, _ = short_of_memory(0)
+    with pytest.raises(CannotContinue, match="max_tokens"):
+        step_of_eight(2, limited)
+
+
+def test_other_errors_of_a_loss_are_not_taken_for_a_lack_of_memory():
+    limited, tried = short_of_memory(2, message="mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        step_of_eight(8, limited)
+    assert tried == [8]
+
+
+def test_gradient_checkpointing_changes_no_weights():
+    expected, _ = step_of_eight(8)
+    found, _ = step_of_eight(8, gradient_checkpointing=True)
+    assert_same_adapters(found, expected)

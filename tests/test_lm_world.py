@@ -9,12 +9,12 @@ from tiny_lm import given_rate, small, world_in
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import evaluate
 from alignkd_lab.lm import world as world_module
-from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
+from alignkd_lab.lm.batch import Example, collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.losses import token_log_probs
 from alignkd_lab.lm.policy import Models, Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.pipelines import PIPELINES, Align, Distil, Store, run_pipelines
+from alignkd_lab.pipelines import ORDERS, PIPELINES, Align, Distil, Store, run_pipelines
 
 BASE_ALIGN = PIPELINES["base_aligned"][0]
 KD = PIPELINES["kd_only"][0]
@@ -35,7 +35,7 @@ def trained(monkeypatch):
             states = hidden_states(model, collate(examples))
         seen.append({"states": states, "examples": examples, "loss": loss, "model": model, **options})
         with torch.no_grad():
-            return [(float(value), info) for value, info in [loss(model, collate(examples), None)]]
+            return [(float(value), info) for value, info in [loss(model, collate(examples), token_counts(examples))]]
 
     monkeypatch.setattr(world_module, "train", spy)
     return seen
@@ -168,8 +168,8 @@ def test_a_teacher_samples_and_teaches_at_the_temperature_of_the_stage(world, sa
     teacher = world.models.of(base)
     with torch.inference_mode():
         states = hidden_states(teacher, batch)
-        torch.testing.assert_close(batch["teacher_hidden"], states, rtol=0, atol=1e-4)
-        value, _ = call["loss"](call["model"], batch, None)
+        torch.testing.assert_close(batch["signals"]["teacher"]["hidden"], states, rtol=0, atol=1e-4)
+        value, _ = call["loss"](call["model"], batch, token_counts(call["examples"]))
         student = hidden_states(call["model"], batch) @ plain(call["model"]).lm_head.weight.T
         p = torch.log_softmax(states @ teacher.lm_head.weight.T / temperature, -1)
         expected = (p.exp() * (p - torch.log_softmax(student, -1))).sum(-1).mean()
@@ -181,9 +181,9 @@ def test_sequence_level_distillation_is_the_likelihood_of_the_teachers_samples(t
     world.run(KD, {"base": world.start("base"), "student": world.start("student")})
     (call,) = trained
     batch = collate(call["examples"])
-    assert "teacher_hidden" not in batch
+    assert batch["signals"] == {}
     with torch.no_grad():
-        value, info = call["loss"](call["model"], batch, None)
+        value, info = call["loss"](call["model"], batch, token_counts(call["examples"]))
     assert float(value) == pytest.approx(-float(info.log_probs.mean()))
 
 
@@ -284,7 +284,7 @@ def test_the_truth_reads_nothing_that_it_wrote_or_has_read(tmp_path, monkeypatch
 def test_a_policy_is_judged_on_test_prompts_at_temperature_one(world, sampled):
     found = world.evaluate(world.start("student"))
     test = encode(world.tokenizer, prompts("test", 4))
-    judged = [call for call in sampled if call["prompts"] == test]
+    judged = [call for call in sampled if call["prompts"] == test and call["responses"] == 2]
     assert {call["width"] for call in judged} == {16, 48}
     assert {call["temperature"] for call in sampled} == {1.0}
     assert found["counts"]["responses"] == 8
@@ -326,6 +326,30 @@ def test_the_likelihood_reward_is_the_rule_times_plausibility(tmp_path):
         assert judged["reward"][at] == pytest.approx(hit * plausible, abs=1e-4)
     bare = world_in(tmp_path).reward(samples, base, stick)
     assert bare["reward"] == [float(hit) for hit in judged["hits"]]
+
+
+def test_a_reward_model_judges_the_response_beside_its_prompt(tmp_path, monkeypatch):
+    asked = []
+
+    class Judge:
+        def __init__(self, source, device):
+            asked.append(source)
+
+        def __call__(self, prompts, responses):
+            asked.append((prompts, responses))
+            return [float(len(text)) for text in responses]
+
+    monkeypatch.setattr(world_module, "RewardModel", Judge)
+    world = world_in(tmp_path, reward="model:tiny-truth")
+    samples = world.sample(world.models.of(world.start("base")), "training", 3, 2, "judged")
+    judged = world.reward(samples, None, world.yardstick())
+    source, (asked_prompts, responses) = asked[0], asked[-1]
+    assert source == "tiny-truth"
+    assert asked_prompts == [text for text in prompts("training", 3) for _ in range(2)]
+    assert responses == world.texts(samples)
+    assert judged["reward"] == [float(len(text)) for text in responses]
+    assert world.fingerprint()["reward_model"] == "random:tiny-truth"
+    assert "reward_model" not in world_in(tmp_path).fingerprint()
 
 
 def test_the_healing_gap_is_what_the_students_recall_lacks(world):
@@ -399,26 +423,78 @@ def test_whole_pipelines_of_every_kind_run_and_share_their_stages(tmp_path):
     outcomes, stages = run_pipelines(world, list(PIPELINES), Store(tmp_path))
     names = sorted(stage["name"] for stage in stages.values())
     assert names == [
+        "adpa",
+        "adpa_half",
         "aligned_kd",
         "base_aligned",
+        "dckd",
+        "dckd_half",
         "kd",
         "kd_aligned",
         "kd_aligned",
         "kd_aligned",
         "kd_aligned",
         "kd_high",
+        "on_policy",
+        "student_aligned",
     ]
     assert all(outcome.evaluation["counts"]["responses"] == 8 for outcome in outcomes.values())
     finals = {outcomes[name].policy.digest for name in PIPELINES}
-    assert len(finals) == len(PIPELINES)  # tiny truth, base and student differ, and so does every control
+    assert len(finals) == len(PIPELINES)  # tiny truth, base and student differ, and so does every control and method
+
+
+def test_a_student_aligned_without_distillation_may_train_on_what_that_would_have_cost(tmp_path, trained):
+    world = given_rate(world_in(tmp_path, align_steps=3, align_batch=2, distil_prompts=8, distil_responses=4))
+    student = world.start("student")
+    world.run(PIPELINES["align_student_only"][0], {"base": world.start("base"), "student": student})
+    (call,) = trained
+    assert call["steps"] == 3 + 8 * 4 / (2 * 2)
+
+
+def test_both_orders_run_under_rlhf_with_learning_rates_of_its_own(tmp_path, monkeypatch):
+    asked = []
+
+    def spy(world, init, anchor, rate, name):
+        asked.append((name, init.digest == anchor.digest, rate))
+        drawn = {"informative_groups": 1, "responses": 2, "target_responses": 1}
+        return random_adapter(init, len(asked)), {**drawn, "curve": [{"step": 1, "reward": rate, "kl": 1.0}]}
+
+    monkeypatch.setattr(world_module, "rlhf", spy)
+    settings = small(rlhf_learning_rates=(1e-3, 2e-3))
+    world = LmWorld(settings, "rlhf", 0, Store(tmp_path))
+    _, stages = run_pipelines(world, [*ORDERS, "kd_then_align_base_reference"], world.store)
+    runs = [call for call in asked if not call[0].startswith("trial")]
+    assert [(name, own) for name, own, _ in runs] == [
+        ("kd_aligned", True),
+        ("base_aligned", True),
+        ("kd_aligned", False),
+    ]
+    assert {rate for *_, rate in runs} == {2e-3}
+    aligned = [stage for stage in stages.values() if stage["kind"] == "align"]
+    assert all(len(stage["info"]["trials"]) == 2 for stage in aligned)
+    assert all(stage["info"]["informative_groups"] == 1 for stage in aligned)
+
+
+def test_dpo_and_rlhf_share_what_neither_of_them_made(tmp_path):
+    worlds = [LmWorld(small(), algorithm, 0, Store(tmp_path)) for algorithm in ("dpo", "rlhf")]
+    first, second = (world.stage_settings(KD) for world in worlds)
+    assert first == second
+    first, second = (world.stage_settings(BASE_ALIGN) for world in worlds)
+    assert first != second
+
+
+@pytest.mark.parametrize(("changed", "affected"), [({"rlhf_beta": 0.3}, True), ({"beta": 0.3}, False)])
+def test_rlhf_depends_on_its_own_kl_weight(tmp_path, changed, affected):
+    before, after = (LmWorld(small(**given), "rlhf", 0, Store(tmp_path)) for given in ({}, changed))
+    assert (before.stage_settings(BASE_ALIGN) != after.stage_settings(BASE_ALIGN)) == affected
 
 
 # Refusals ---------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_algorithm_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="rlhf"):
-        LmWorld(small(), "rlhf", 0, Store(tmp_path))
+    with pytest.raises(BadInput, match="ppo"):
+        LmWorld(small(), "ppo", 0, Store(tmp_path))
 
 
 def test_an_unknown_target_is_refused(tmp_path):

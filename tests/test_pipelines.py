@@ -11,11 +11,14 @@ from alignkd_lab import pipelines
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import (
     CONTROLS,
+    METHODS,
     ORDERS,
     PIPELINES,
     YARDSTICKS,
     Align,
     Distil,
+    OnPolicyDistil,
+    PreferenceDistil,
     StageResult,
     Store,
     key_of,
@@ -39,7 +42,9 @@ class ToyWorld:
     def stage_settings(self, stage):
         if isinstance(stage, Distil):
             return {"temperature": self.temperatures[stage.temperature]}
-        return {"steps": self.steps}
+        if isinstance(stage, Align):
+            return {"steps": self.steps}
+        return {"method": getattr(stage, "method", None), "share": getattr(stage, "share", 1.0)}
 
     def evaluation_settings(self):
         return {"draws": self.draws}
@@ -55,6 +60,11 @@ class ToyWorld:
         if isinstance(stage, Distil):
             temperature = self.temperatures[stage.temperature]
             made = f"distil({policies[stage.teacher]}, {policies[stage.init]}, {temperature})"
+        elif isinstance(stage, PreferenceDistil):
+            read = ", ".join(policies[role] for role in (stage.teacher, stage.reference, stage.sampler, stage.init))
+            made = f"{stage.method}({read}, {stage.share:g})"
+        elif isinstance(stage, OnPolicyDistil):
+            made = f"on_policy({policies[stage.teacher]}, {policies[stage.init]})"
         else:
             made = f"align({policies[stage.init]}, {policies[stage.anchor]}, {policies[stage.sampler]})"
         return StageResult(made, {"note": stage.name, "tokens": {"sampled": 7}})
@@ -83,6 +93,8 @@ def finals(world, store, names=tuple(PIPELINES)):
 
 
 KD = "distil(base, student, 0.7)"
+ALIGNED = "align(base, base, base)"
+HALF = f"dckd({ALIGNED}, base, base, student, 0.5)"
 
 
 @pytest.mark.parametrize(
@@ -96,15 +108,33 @@ KD = "distil(base, student, 0.7)"
         "kd_then_align_base_reference": f"align({KD}, base, {KD})",
         "kd_then_align_base_preferences": f"align({KD}, {KD}, base)",
         "kd_then_align_high_temperature": f"align({KD}, {KD}, {KD})".replace("0.7", "1.3"),
+        "dckd": f"dckd({ALIGNED}, base, base, student, 1)",
+        "adpa": f"adpa({ALIGNED}, base, base, student, 1)",
+        "adpa_plus": f"adpa({ALIGNED}, base, base, {HALF}, 0.5)",
+        "on_policy_distillation": f"on_policy({ALIGNED}, student)",
+        "align_student_only": "align(student, student, student)",
     }.items(),
 )
 def test_a_pipeline_makes_what_its_name_says(name, story, store):
     assert finals(ToyWorld(), store)[name] == story
 
 
-def test_every_pipeline_is_an_order_a_control_or_a_yardstick():
-    assert set(PIPELINES) == {*ORDERS, *CONTROLS, *YARDSTICKS}
-    assert len(PIPELINES) == len(ORDERS) + len(CONTROLS) + len(YARDSTICKS)
+def test_every_pipeline_is_an_order_a_control_a_method_or_a_yardstick():
+    groups = (ORDERS, CONTROLS, METHODS, YARDSTICKS)
+    assert set(PIPELINES) == {name for group in groups for name in group}
+    assert len(PIPELINES) == sum(map(len, groups))
+
+
+def test_every_method_ends_in_the_student_and_spends_one_budget():
+    for name in METHODS:
+        stages = PIPELINES[name]
+        assert stages[0].init in ("student", "base")
+        assert all(stage.init != "base" for stage in stages[1:])
+        taught = [stage for stage in stages if not isinstance(stage, Align)]
+        shares = [getattr(stage, "share", 1.0) for stage in taught]
+        whole = [stage.whole_budget for stage in stages if isinstance(stage, Align)]
+        # Aligning the base costs what the orders' alignment costs; the student may spend what a distillation does.
+        assert (shares, whole) == ([], [True]) or (sum(shares), whole) == (1.0, [False])
 
 
 @pytest.mark.parametrize(
@@ -139,7 +169,8 @@ def test_a_stage_reads_only_what_was_made_before_it():
     for stages in PIPELINES.values():
         known = {"base", "student"}
         for stage in stages:
-            roles = ("teacher", "init") if isinstance(stage, Distil) else ("init", "anchor", "sampler")
+            roles = [role for role in pipelines.ROLES if hasattr(stage, role)]
+            assert len(roles) >= 2
             assert {getattr(stage, role) for role in roles} <= known
             known.add(stage.name)
 
@@ -152,14 +183,20 @@ def test_pipelines_that_share_a_stage_run_it_once(store):
     outcomes, stages = run_pipelines(world, list(PIPELINES), store)
     made = [call for call in world.calls if not call.startswith("evaluate")]
     assert sorted(made) == [
+        "adpa",
+        "adpa_half",
         "aligned_kd",
         "base_aligned",
+        "dckd",
+        "dckd_half",
         "kd",
         "kd_aligned",
         "kd_aligned",
         "kd_aligned",
         "kd_aligned",
         "kd_high",
+        "on_policy",
+        "student_aligned",
     ]
     first = {outcomes[name].stages[0] for name in ("kd_only", "kd_then_align", *CONTROLS[:2])}
     assert len(first) == 1
@@ -235,6 +272,10 @@ def test_an_unknown_pipeline_is_refused_before_anything_runs(store):
     assert world.calls == []
 
 
+# Stages that read the aligned base as their teacher, beside `aligned_kd`.
+TAUGHT = ("adpa", "adpa_half", "dckd", "dckd_half", "on_policy")
+
+
 def rerun(store, **changes):
     """What runs again when a setting changed after a full run."""
     run_pipelines(ToyWorld(), list(PIPELINES), store)
@@ -247,10 +288,13 @@ def rerun(store, **changes):
     ("changes", "expected"),
     [
         ({"draws": 11}, {"evaluate"}),
-        ({"steps": 6}, {"base_aligned", "kd_aligned", "aligned_kd", "evaluate"}),
+        ({"steps": 6}, {"base_aligned", "kd_aligned", "aligned_kd", "student_aligned", *TAUGHT, "evaluate"}),
         ({"temperatures": {"kd": 0.7, "high": 2.0}}, {"kd_high", "kd_aligned", "evaluate"}),
         ({"temperatures": {"kd": 0.5, "high": 1.3}}, {"kd", "kd_aligned", "aligned_kd", "evaluate"}),
-        ({"seed": 1}, {"base_aligned", "kd", "kd_high", "kd_aligned", "aligned_kd", "evaluate"}),
+        (
+            {"seed": 1},
+            {"base_aligned", "kd", "kd_high", "kd_aligned", "aligned_kd", "student_aligned", *TAUGHT, "evaluate"},
+        ),
         ({}, set()),
     ],
 )

@@ -9,8 +9,8 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.weights import BUILT_IN, REVISIONS
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES, YARDSTICKS, run_pipelines
-from alignkd_lab.presets import PRESETS, default_pipelines, override, planned_work, preset
+from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, PIPELINES, YARDSTICKS, run_pipelines
+from alignkd_lab.presets import PRESETS, default_pipelines, override, planned_work, possible_pipelines, preset
 
 
 def test_the_presets_that_the_command_line_offers_exist():
@@ -84,11 +84,18 @@ def test_planned_work_is_close_to_what_the_stages_of_both_orders_count(tmp_path,
 
 
 def test_default_pipelines_are_the_orders_their_controls_and_the_yardsticks():
-    assert set(default_pipelines("lm", "dpo")) == {*ORDERS, *CONTROLS, *YARDSTICKS} == set(PIPELINES)
+    assert set(default_pipelines("lm", "dpo")) == {*ORDERS, *CONTROLS, *YARDSTICKS}
 
 
-def test_rlhf_has_no_preferences_to_take_from_another_sampler():
-    missing = set(PIPELINES) - set(default_pipelines("mog", "rlhf"))
+def test_the_methods_are_possible_where_there_is_text_and_dpo_and_run_when_asked_for():
+    assert set(possible_pipelines("lm", "dpo")) == set(PIPELINES)
+    for world, algorithm in (("mog", "dpo"), ("mog", "rlhf"), ("lm", "rlhf")):
+        assert not set(METHODS) & set(possible_pipelines(world, algorithm))
+
+
+@pytest.mark.parametrize("world", ["mog", "lm"])
+def test_rlhf_has_no_preferences_to_take_from_another_sampler(world):
+    missing = {*ORDERS, *CONTROLS, *YARDSTICKS} - set(possible_pipelines(world, "rlhf"))
     assert missing == {"kd_then_align_base_preferences"}
 
 

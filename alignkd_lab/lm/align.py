@@ -8,8 +8,9 @@ import torch
 
 from alignkd_lab.lm import losses
 from alignkd_lab.lm.batch import Example, hidden_states, plain
+from alignkd_lab.lm.fused import default_chunk
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.preferences import informative_pairs
+from alignkd_lab.lm.preferences import Pair, informative_pairs
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
 
@@ -17,22 +18,26 @@ if TYPE_CHECKING:
     from alignkd_lab.lm.world import LmWorld
 
 
-def align(world: LmWorld, init: Policy, anchor: Policy, sampler: Policy, rate: float, name: str) -> tuple[Policy, dict]:
-    """DPO on pairs of the sampler's responses, anchored to `anchor`."""
-    settings, stick, sampled = world.settings, world.yardstick(), world.spent["sampled"]
-    sampler_model = world.models.of(sampler)
+def sampled_pairs(world: LmWorld, sampler: Policy, model) -> tuple[Samples, dict[str, list], list[Pair]]:
+    """Responses of the sampler to training prompts, what they earned, and the informative pairs among them."""
+    settings, sampled = world.settings, world.spent["sampled"]
     samples = world.kept_samples(
-        sampler,
-        sampler_model,
-        "training",
-        settings.preference_prompts,
-        settings.preference_responses,
-        "preferences",
+        sampler, model, "training", settings.preference_prompts, settings.preference_responses, "preferences"
     )
     # A cost of this stage, also where another one drew them.
     world.spent["sampled"] = sampled + samples.token_count
-    judged = world.reward(samples, sampler, stick)
-    pairs = informative_pairs(samples.prompt_of, judged["reward"], world.seed_for("pairs"))
+    judged = world.reward(samples, sampler, world.yardstick())
+    return samples, judged, informative_pairs(samples.prompt_of, judged["reward"], world.seed_for("pairs"))
+
+
+def align(
+    world: LmWorld, init: Policy, anchor: Policy, sampler: Policy, rate: float, name: str, steps: int | None = None
+) -> tuple[Policy, dict]:
+    """DPO on pairs of the sampler's responses, anchored to `anchor`, for `align_steps` steps unless given."""
+    settings, stick = world.settings, world.yardstick()
+    steps = steps or settings.align_steps
+    sampler_model = world.models.of(sampler)
+    samples, judged, pairs = sampled_pairs(world, sampler, sampler_model)
     info = {
         "informative_pairs": len(pairs),
         "responses": len(samples.tokens),
@@ -59,37 +64,37 @@ def align(world: LmWorld, init: Policy, anchor: Policy, sampler: Policy, rate: f
         Example(
             samples.prompt_ids[pair.prompt],
             [samples.tokens[pair.chosen], samples.tokens[pair.rejected]],
+            ["chosen", "rejected"],
             reference_log_probs=reference[2 * index : 2 * index + 2],
         )
         for index, pair in enumerate(pairs)
     ]
 
     def loss(model, batch, items):
-        return losses.dpo(
-            hidden_states(model, batch), plain(model).lm_head.weight, batch["shift_labels"], batch["response"],
-            batch["reference_log_probs"], settings.beta, chunk=4096,
-        )  # fmt: skip
+        head = plain(model).lm_head.weight
+        labels, response = batch["shift_labels"].to(head.device), batch["response"].to(head.device)
+        reference = batch["reference_log_probs"].to(head.device)
+        return losses.dpo(hidden_states(model, batch), head, labels, response, reference, settings.beta,
+                          items=items["pairs"], chunk=default_chunk(head))  # fmt: skip
 
     model = with_lora(world.models.of(init), settings.lora_rank, world.seed_for("adapter"))
-    marks = {round(settings.align_steps * (i + 1) / settings.curve_points) for i in range(settings.curve_points)}
+    marks = {round(steps * (i + 1) / settings.curve_points) for i in range(settings.curve_points)}
 
     def on_step(step: int) -> None:
         if step in marks or step == 0:
-            info["curve"].append(_curve_point(world, step, model, anchor, anchor_model, stick))
+            info["curve"].append(curve_point(world, step, model, anchor, anchor_model, stick))
 
     on_step(0)
-    infos = world.train_adapter(
-        model, examples, loss, rate, settings.align_steps, settings.align_batch, "align", name, on_step
-    )
+    infos = world.train_adapter(model, examples, loss, rate, steps, settings.align_batch, "align", name, on_step)
     info["losses"] = [value for value, _ in infos]
     info["accuracy"] = [float(diagnostics.accuracy) for _, diagnostics in infos]
     mean_pair = sum(len(samples.tokens[i]) for i in chosen) / len(pairs)
-    world.spent["trained"] += round(settings.align_steps * min(settings.align_batch, len(pairs)) * mean_pair)
+    world.spent["trained"] += round(steps * min(settings.align_batch, len(pairs)) * mean_pair)
     return init.with_adapter(adapter_tensors(model)), info
 
 
 @torch.no_grad()
-def _curve_point(world: LmWorld, step: int, model, anchor: Policy, anchor_model, stick) -> dict:
+def curve_point(world: LmWorld, step: int, model, anchor: Policy, anchor_model, stick) -> dict:
     """Reward on validation prompts, and KL from the anchor in nats a response, of a model in training."""
     was_training = model.training
     model.eval().merge_adapter()

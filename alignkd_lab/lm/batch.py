@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+ROLES = ("chosen", "rejected", "sampled")
+
 
 @dataclass
 class Example:
@@ -20,17 +22,33 @@ class Example:
     Attributes:
         prompt: token ids.
         responses: token ids of each response, none empty.
-        teacher_hidden: the teacher's final hidden state that predicts each token, a [length, width] tensor a response.
+        roles: what each response is, one of `ROLES`; all are "sampled" unless given.
+        signals: what teachers say of each token, by the teacher's name: for each response a dict of tensors with a row
+            a token (see `lm.signals`), empty where that teacher has not read the response.
         reference_log_probs: log-probability of each response under the reference, a number a response.
     """
 
     prompt: list[int]
     responses: list[list[int]]
-    teacher_hidden: list[Tensor] = field(default_factory=list)
+    roles: list[str] = field(default_factory=list)
+    signals: dict[str, list[dict[str, Tensor]]] = field(default_factory=dict)
     reference_log_probs: list[float] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.roles = self.roles or ["sampled"] * len(self.responses)
 
-def collate(examples: list[Example]) -> dict[str, Tensor]:
+
+def token_counts(examples: list[Example]) -> dict[str, int]:
+    """Response tokens of each role, `pairs` of a chosen and a rejected response, and `tokens` in all."""
+    counts = dict.fromkeys(ROLES, 0)
+    for example in examples:
+        for role, tokens in zip(example.roles, example.responses, strict=True):
+            counts[role] += len(tokens)
+    pairs = sum(example.roles.count("rejected") for example in examples)
+    return {**counts, "pairs": pairs, "tokens": sum(counts.values())}
+
+
+def collate(examples: list[Example]) -> dict:
     """Tensors of a batch.
 
     Returns a dict with
@@ -38,21 +56,23 @@ def collate(examples: list[Example]) -> dict[str, Tensor]:
         predict_at: flat index (row × time + position) of the hidden state that predicts each response token, [N];
         shift_labels: the response tokens, [N];
         response: index of the response that each token belongs to, counted over the batch, [N];
-        teacher_hidden [N, width], reference_log_probs [responses]: where the examples carry them.
+        role: index in `ROLES` of that response, [N];
+        signals: by teacher, what it says of each token of the responses that it has read, in their order;
+        reference_log_probs [responses]: where the examples carry them.
     """
     # The last token of a response predicts nothing, so it is a label and never an input.
     width = max(len(row.prompt) + sum(len(tokens) - 1 for tokens in row.responses) for row in examples)
     ids = torch.zeros(len(examples), width, dtype=torch.long)
     positions = torch.zeros_like(ids)
     segment = torch.full_like(ids, -1)  # 0 the prompt, 1... the responses, -1 padding
-    predict_at, labels, response, count = [], [], [], 0
+    predict_at, labels, response, role, count = [], [], [], [], 0
     for row, example in enumerate(examples):
         prompt = len(example.prompt)
         ids[row, :prompt] = torch.tensor(example.prompt)
         positions[row, :prompt] = torch.arange(prompt)
         segment[row, :prompt] = 0
         start = prompt
-        for number, tokens in enumerate(example.responses, 1):
+        for number, (tokens, kind) in enumerate(zip(example.responses, example.roles, strict=True), 1):
             read = len(tokens) - 1
             ids[row, start : start + read] = torch.tensor(tokens[:-1], dtype=torch.long)
             positions[row, start : start + read] = prompt + torch.arange(read)
@@ -60,6 +80,7 @@ def collate(examples: list[Example]) -> dict[str, Tensor]:
             predict_at += [row * width + prompt - 1, *range(row * width + start, row * width + start + read)]
             labels += tokens
             response += [count] * len(tokens)
+            role += [ROLES.index(kind)] * len(tokens)
             start, count = start + read, count + 1
     same = (segment[:, None, :] == segment[:, :, None]) | (segment[:, None, :] == 0)
     causal = torch.ones(width, width, dtype=torch.bool).tril()
@@ -73,14 +94,22 @@ def collate(examples: list[Example]) -> dict[str, Tensor]:
         "predict_at": torch.tensor(predict_at),
         "shift_labels": torch.tensor(labels),
         "response": torch.tensor(response),
+        "role": torch.tensor(role),
+        "signals": _joined(examples),
     }
-    hidden = [states for example in examples for states in example.teacher_hidden]
-    if hidden:
-        batch["teacher_hidden"] = torch.cat(hidden).float()
     reference = [value for example in examples for value in example.reference_log_probs]
     if reference:
         batch["reference_log_probs"] = torch.tensor(reference)
     return batch
+
+
+def _joined(examples: list[Example]) -> dict[str, dict[str, Tensor]]:
+    """What each teacher says, over all responses that it has read."""
+    joined = {}
+    for name in examples[0].signals:
+        read = [rows for example in examples for rows in example.signals[name] if rows]
+        joined[name] = {key: torch.cat([rows[key] for rows in read]) for key in read[0]} if read else {}
+    return joined
 
 
 def plain(model):
@@ -88,7 +117,7 @@ def plain(model):
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def hidden_states(model, batch: dict[str, Tensor]) -> Tensor:
+def hidden_states(model, batch: dict) -> Tensor:
     """Final hidden states that predict the response tokens, [N, width]; the head has not run yet."""
     device = plain(model).device
     states = (

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from alignkd_lab.lm import losses
 from alignkd_lab.lm.batch import Example, hidden_states, plain
+from alignkd_lab.lm.fused import default_chunk
 from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.signals import Full
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
 
 if TYPE_CHECKING:
@@ -29,15 +31,22 @@ def distil(world: LmWorld, teacher: Policy, init: Policy, temperature: float, na
         for i in range(len(samples.prompt_ids))
     ]
     examples = [
-        Example(prompt, [samples.tokens[i] for i in rows], [samples.hidden[i] for i in rows] if full else [])
+        Example(
+            prompt,
+            [samples.tokens[i] for i in rows],
+            signals={"teacher": [{"hidden": samples.hidden[i]} for i in rows]} if full else {},
+        )
         for prompt, rows in zip(samples.prompt_ids, by_prompt, strict=True)
     ]
 
     def loss(model, batch, items):
         hidden, student_head = hidden_states(model, batch), plain(model).lm_head.weight
         if full:
-            return losses.kd(hidden, student_head, batch["teacher_hidden"], head, temperature, items=items, chunk=4096)
-        return losses.nll(hidden, student_head, batch["shift_labels"], items=items, chunk=4096)
+            signal = Full(batch["signals"]["teacher"]["hidden"].to(head), head)
+            return losses.kd(hidden, student_head, signal, teacher_temperature=temperature,
+                             items=items["tokens"], chunk=default_chunk(head))  # fmt: skip
+        labels = batch["shift_labels"].to(student_head.device)
+        return losses.nll(hidden, student_head, labels, items=items["tokens"], chunk=default_chunk(head))
 
     model = with_lora(world.models.of(init), settings.lora_rank, world.seed_for("adapter"))
     steps = max(1, settings.distil_passes * len(examples) // settings.distil_batch)

@@ -1,146 +1,257 @@
 """Every loss as a pure function of hidden states and heads, returning `(loss, info)`.
 
-Shapes: N response tokens, V vocabulary, d width, R responses. Hidden states are already indexed at
-response positions, so a [batch, time, V] tensor never exists; `chunk` rows go through the head at a
-time, in float32, and are computed again in the backward pass. `chunk=None` is one chunk of the same path.
+Shapes: N response tokens, V vocabulary, d width of the student, R responses. Hidden states are already indexed at
+response positions, so a [batch, time, V] tensor never exists; `chunk` rows go through the head at a time (`lm.fused`,
+whose `default_chunk` is a sensible number), and `chunk=None` is one chunk of the same path. A mean is a sum over tokens
+divided by `items`, the count of the whole effective batch; it is the count at hand unless given. What a teacher says is
+a `Full` or a `TopK` (`lm.signals`), and no gradient reaches it. `info` holds numbers, detached from the graph.
+
+In equations pi is the student, and at one position p is a teacher and q the student; <q, f> = Σ_a q(a) f(a) over the
+vocabulary. A loss with derivative g by q has the slope q (g - <q, g>) by the logits, which the `rows` below return.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+
+from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.lm.divergences import DIVERGENCES, dot, tilted
+from alignkd_lab.lm.fused import nll_rows, summed, token_log_probs
+from alignkd_lab.lm.signals import Full, Signal, advantage, prepared, released_advantage
+
+Items = Tensor | int | None
+Pair = tuple[Tensor | int, Tensor | int] | None
 
 
 class NllInfo(NamedTuple):
-    log_probs: Tensor  # [N]
+    log_probs: Tensor  # log pi(label), [N]
 
 
 class KdInfo(NamedTuple):
-    kl: Tensor  # KL(teacher || student) of each token, [N]
-    teacher_entropy: Tensor  # [N]
+    divergence: Tensor  # of each token, without the factor T², [N]
+    teacher_entropy: Tensor  # of p as it enters the divergence, [N]
+    student_entropy: Tensor  # of q as it enters the divergence, [N]
 
 
 class DpoInfo(NamedTuple):
+    log_probs: Tensor  # log pi(label), [N]
     chosen_rewards: Tensor  # beta (log pi - log pi_ref) of the chosen responses, [pairs]
     rejected_rewards: Tensor  # the same of the rejected, [pairs]
     weight: Tensor  # sigma(-beta [Delta_theta - Delta_ref]), the factor of the gradient, [pairs]
     accuracy: Tensor  # share of pairs whose chosen reward is the larger, scalar
 
 
-def _by_rows(function: Callable, chunk: int | None, *rows: Tensor) -> list[Tensor]:
-    """`function(*rows)` on `chunk` rows at a time, joined; several chunks are recomputed in the backward pass."""
-    count = len(rows[0])
-    if chunk is None or count <= chunk:
-        return list(function(*rows))
-    parts = [
-        checkpoint(function, *(row[start : start + chunk] for row in rows), use_reentrant=False)
-        for start in range(0, count, chunk)
-    ]
-    return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+class DckdInfo(NamedTuple):
+    log_probs: Tensor  # log pi(label) of every token, chosen or rejected, [N]
+    kl: Tensor  # KL(p || q), [N]
+    teacher_entropy: Tensor  # [N]
+    student_entropy: Tensor  # [N]
 
 
-def token_log_probs(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int | None = None) -> Tensor:
-    """log pi(label) of each token. hidden [N, d], head [V, d], labels [N] -> float32 [N]."""
+class AdpaInfo(NamedTuple):
+    log_probs: Tensor  # log pi(label) of the chosen tokens, [chosen]
+    used_advantage: Tensor  # <q, A> of the A that gamma multiplies, [sampled]
+    expected_advantage: Tensor  # <q, A> in nats, before `normalise` and `clip`, [sampled]
+    largest_advantage: Tensor  # max_a A(a) in nats: where an unbraked student ends, [sampled]
+    largest_token: Tensor  # its token, [sampled]
+    student_entropy: Tensor  # [sampled]
 
-    def rows(hidden: Tensor, labels: Tensor) -> tuple[Tensor]:
-        logits = F.linear(hidden, head).float()
-        return (logits.gather(1, labels[:, None]).squeeze(1) - logits.logsumexp(dim=-1),)
 
-    return _by_rows(rows, chunk, hidden, labels)[0]
+def nll(hidden: Tensor, head: Tensor, labels: Tensor, items: Items = None, chunk: int | None = None):
+    """-(1/items) Σ_t log pi(y_t): maximum likelihood; on a teacher's samples, sequence-level KD.
 
-
-def nll(hidden: Tensor, head: Tensor, labels: Tensor, items: Tensor | int | None = None, chunk: int | None = None):
-    """-(1/items) Σ_t log pi(y_t). hidden [N, d], head [V, d], labels [N]; `items` is N unless given."""
-    log_probs = token_log_probs(hidden, head, labels, chunk)
-    return -log_probs.sum() / (items or len(labels)), NllInfo(log_probs.detach())
+    hidden [N, d], head [V, d], labels [N].
+    """
+    _check_rows(len(hidden), labels=len(labels))
+    total, by_row = summed(hidden, head, nll_rows(labels), chunk)
+    return total / _count(items, len(labels)), NllInfo(-by_row)
 
 
 def kd(
-    hidden: Tensor,
-    head: Tensor,
-    teacher_hidden: Tensor,
-    teacher_head: Tensor,
-    teacher_temperature: float = 1.0,
-    items: Tensor | int | None = None,
-    chunk: int | None = None,
-):
-    """Forward KL over the whole vocabulary: (1/items) Σ_t KL(teacher_τ(.|s_t) || pi(.|s_t)).
+    hidden: Tensor, head: Tensor, teacher: Signal, *,
+    divergence: str = "forward", mix: float = 0.5, temperature: float = 1.0, teacher_temperature: float = 1.0,
+    items: Items = None, chunk: int | None = None,
+):  # fmt: skip
+    """(T²/items) Σ_t D(p_t, q_t) over the whole vocabulary, T = `temperature`.
 
-    hidden [N, d], head [V, d], teacher_hidden [N, d'], teacher_head [V, d']. The teacher alone is
-    sharpened, softmax(logits / `teacher_temperature`), and the student stays at temperature 1, the one at which it is
-    used. No gradient reaches the teacher. Source: KD-MWE (forward KL); sequence-level KD is
-    `nll` on the teacher's samples.
+    hidden [N, d], head [V, d], `teacher` of N rows. q = softmax(student's logits / T) and
+    p = softmax(teacher's logits / (T `teacher_temperature`)): T softens both sides, and T² keeps the gradient's size
+    (Hinton et al. 2015, section 2); `teacher_temperature` sharpens the teacher alone, and the student stays at the
+    temperature at which it is used. D is "forward" KL(p || q), "reverse" KL(q || p), "jsd" or "skew", the last two with
+    `mix`: see `lm.divergences`. Source: KD-MWE (forward KL).
     """
+    if divergence not in DIVERGENCES:
+        raise UnknownName("divergence", divergence, DIVERGENCES)
+    _check_between("mix", mix, 0, 1)
+    _check_between("temperature", temperature, 0)
+    _check_between("teacher_temperature", teacher_temperature, 0)
+    _check_teacher("teacher", teacher, len(hidden), head)
+    (teacher,) = prepared(teacher)
 
-    total, kl, entropy = _ForwardKl.apply(hidden, head, teacher_hidden, teacher_head, teacher_temperature, chunk)
-    return total / (items or len(kl)), KdInfo(kl, entropy)
+    def rows(part: slice, log_q: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        log_p = teacher.over_vocabulary(part, log_q, temperature * teacher_temperature)
+        p = log_p.exp()
+        entropies = -dot(p, log_p), -dot(q, log_q)
+        return *DIVERGENCES[divergence](log_p, p, log_q, q, mix), *entropies
 
-
-class _ForwardKl(torch.autograd.Function):
-    """Σ_t KL(p_t || softmax(z_t)), whose gradient softmax(z) - p is at hand as soon as the value is.
-
-    So the head's backward product is done chunk by chunk in the forward pass: nothing of width V outlives
-    its chunk, and nothing is computed twice.
-    """
-
-    @staticmethod
-    def forward(ctx, hidden, head, teacher_hidden, teacher_head, teacher_temperature, chunk):
-        kl, entropy, grads = [], [], []
-        grad_head = torch.zeros_like(head, dtype=torch.float32) if head.requires_grad else None
-        for rows in torch.arange(len(hidden)).split(chunk or max(1, len(hidden))):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            teacher = F.linear(teacher_hidden[part], teacher_head).float().div_(teacher_temperature)
-            teacher = teacher.sub_(teacher.logsumexp(dim=-1, keepdim=True))
-            probs = teacher.exp()
-            entropy.append(-torch.linalg.vecdot(probs, teacher))
-            del teacher
-            logits = F.linear(hidden[part], head).float()
-            norm = logits.logsumexp(dim=-1, keepdim=True)
-            # KL = Σ p log p - Σ p z + logsumexp(z), since Σ p = 1
-            kl.append(norm.squeeze(1) - torch.linalg.vecdot(probs, logits) - entropy[-1])
-            slope = logits.sub_(norm).exp_().sub_(probs).to(hidden.dtype)
-            grads.append(slope @ head.to(slope.dtype))
-            if grad_head is not None:
-                grad_head += slope.T @ hidden[part]
-        kl, entropy = torch.cat(kl), torch.cat(entropy)
-        ctx.save_for_backward(torch.cat(grads).to(hidden.dtype), grad_head)
-        ctx.mark_non_differentiable(kl, entropy)
-        return kl.sum(), kl, entropy
-
-    @staticmethod
-    def backward(ctx, upstream, *_):
-        grad, grad_head = ctx.saved_tensors
-        return upstream * grad, None if grad_head is None else upstream * grad_head, None, None, None, None
+    total, *by_row = summed(hidden, head, rows, chunk, temperature)
+    return temperature**2 * total / _count(items, len(hidden)), KdInfo(*by_row)
 
 
 def dpo(
-    hidden: Tensor,
-    head: Tensor,
-    labels: Tensor,
-    response: Tensor,
-    reference_log_probs: Tensor,
-    beta: float,
-    label_smoothing: float = 0.0,
-    items: Tensor | int | None = None,
-    chunk: int | None = None,
-):
-    """-(1/items) Σ log σ(β [Δ_θ - Δ_ref]), Δ = log π(chosen) - log π(rejected), summed over tokens.
+    hidden: Tensor, head: Tensor, labels: Tensor, response: Tensor, reference_log_probs: Tensor,
+    beta: float, label_smoothing: float = 0.0, items: Items = None, chunk: int | None = None,
+):  # fmt: skip
+    """-(1/items) Σ log σ(β [Δ_θ - Δ_ref]), Δ = log pi(chosen) - log pi(rejected), summed over tokens.
 
     hidden [N, d], head [V, d], labels [N]; `response` [N] says which response a token belongs to; responses
     alternate chosen, rejected, chosen, ...; reference_log_probs [R] are sums over tokens. `items` defaults to the
     number of pairs. Source: Rafailov et al. 2023, equation 7; label smoothing as in conservative DPO.
     """
+    _check_rows(len(hidden), labels=len(labels), response=len(response))
+    if len(reference_log_probs) % 2:
+        raise BadInput(
+            f"reference_log_probs: {len(reference_log_probs)} responses make no pairs; give chosen and rejected in turn"
+        )
     log_probs = token_log_probs(hidden, head, labels, chunk)
-    summed = torch.zeros_like(reference_log_probs).index_add(0, response, log_probs)
-    rewards = beta * (summed - reference_log_probs)
+    sums = log_probs.new_zeros(len(reference_log_probs)).index_add(0, response, log_probs)
+    rewards = beta * (sums - reference_log_probs)
     chosen, rejected = rewards[0::2], rewards[1::2]
     margin = chosen - rejected
     losses = -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
     with torch.no_grad():
-        info = DpoInfo(chosen.detach(), rejected.detach(), torch.sigmoid(-margin), (margin > 0).float().mean())
-    return losses.sum() / (items or len(losses)), info
+        weight, accuracy = torch.sigmoid(-margin), (margin > 0).float().mean()
+        info = DpoInfo(log_probs.detach(), chosen.detach(), rejected.detach(), weight, accuracy)
+    return losses.sum() / _count(items, len(losses)), info
+
+
+def dckd(
+    hidden: Tensor, head: Tensor, labels: Tensor, teacher: Signal, chosen: Tensor, *,
+    alpha: float = 0.2, items: Pair = None, chunk: int | None = None,
+):  # fmt: skip
+    """NLL(y_w) + α [mean KL(p || q; y_w) + mean KL(p || q; y_l)]: likelihood and forward KL, each a mean over tokens.
+
+    hidden [N, d], head [V, d], labels [N], `teacher` (DPO) of N rows; `chosen` bool [N] is True on the tokens of y_w
+    and False on those of y_l. `items` are the counts of chosen and of rejected tokens. Source: ADPA, DCKD.
+    """
+    _check_rows(len(hidden), labels=len(labels), chosen=len(chosen))
+    _check_teacher("teacher", teacher, len(hidden), head)
+    (teacher,) = prepared(teacher)
+    winners, losers = _counts(items, chosen)
+    won = chosen.to(torch.promote_types(head.dtype, torch.float32))
+    likelihood = won / winners
+    weight = alpha * (likelihood + (1 - won) / losers)
+
+    def rows(part: slice, log_q: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        log_p = teacher.over_vocabulary(part, log_q)
+        p, label = log_p.exp(), labels[part, None]
+        log_label = log_q.gather(1, label).squeeze(1)
+        entropies = -dot(p, log_p), -dot(q, log_q)
+        kl = dot(p, log_p.sub_(log_q))
+        by_kl, by_likelihood = weight[part, None], likelihood[part, None]
+        slope = q.mul_(by_kl + by_likelihood).sub_(p.mul_(by_kl)).scatter_add_(1, label, -by_likelihood)
+        return weight[part] * kl - likelihood[part] * log_label, slope, log_label, kl, *entropies
+
+    total, _, *by_row = summed(hidden, head, rows, chunk)
+    return total, DckdInfo(*by_row)
+
+
+def adpa(
+    hidden: Tensor, head: Tensor, labels: Tensor, teacher: Signal, reference: Signal, chosen: Tensor, *,
+    gamma: float = 1.5, clip: float | None = None, normalise: bool = False,
+    brake: str | None = None, brake_weight: float = 0.0,
+    as_released: bool = False, end_token: int | None = None, items: Pair = None, chunk: int | None = None,
+):  # fmt: skip
+    """NLL(y_w) - γ mean_t <q_t, A_t>, A = log p_dpo - log p_ref over the whole vocabulary. Source: ADPA.
+
+    hidden [N, d], head [V, d], labels [N]; `chosen` bool [N] is True on the tokens of y_w, which have the NLL, and
+    False on those that the initial student wrote, which have the advantage: `teacher` (DPO) and `reference` have a row
+    for each of the latter, in order. `items` are the counts of the two. The slope is -γ q (A - <q, A>).
+    Not in the paper: `normalise` divides A by its standard deviation under the reference teacher at that position, then
+    `clip` bounds it to [-clip, clip]; `brake` adds `brake_weight` <q, log q> ("entropy") or KL(q || p_ref) ("kl").
+    `as_released` takes the published code's A (`released_advantage`), and 0 where the label is `end_token`. Where
+    `TopK` tails move with q, gradients through normalise, clip and as_released hold A fixed; the others are exact.
+    """
+    sampled = ~chosen
+    _check_rows(len(hidden), labels=len(labels), chosen=len(chosen))
+    written = hidden[sampled]
+    _check_teacher("teacher", teacher, len(written), head)
+    _check_teacher("reference", reference, len(written), head)
+    _check_options(clip, brake, as_released, end_token)
+    teacher, reference = prepared(teacher, reference)
+    unsupervised = labels[sampled] == end_token if as_released else None
+
+    def rows(part: slice, log_q: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        entropy = -dot(q, log_q)
+        log_r = reference.over_vocabulary(part, log_q) if normalise or brake == "kl" else None
+        if as_released:
+            a = released_advantage(teacher, reference, part, log_q).masked_fill_(unsupervised[part, None], 0)
+        else:
+            a = advantage(teacher, reference, part, log_q)
+        found = dot(q, a), *a.max(dim=-1), entropy
+        if normalise:
+            a.div_(_deviation(a, log_r)[:, None])
+        if clip is not None:
+            a.clamp_(-clip, clip)
+        used, g = dot(q, a), a.mul_(-gamma)
+        if brake is not None:
+            g.add_(log_q if brake == "entropy" else log_q.sub_(log_r), alpha=brake_weight)
+        values = dot(q, g)
+        return values, tilted(q, g, values), used, *found
+
+    winners, others = _counts(items, chosen)
+    likelihood, by_chosen = summed(hidden[chosen], head, nll_rows(labels[chosen]), chunk)
+    total, _, *by_sampled = summed(written, head, rows, chunk)
+    return likelihood / winners + total / others, AdpaInfo(-by_chosen, *by_sampled)
+
+
+def _deviation(a: Tensor, log_r: Tensor) -> Tensor:
+    """Standard deviation of A under the reference teacher, [n]; at least 1e-4 nats, the size of rounding errors."""
+    r = log_r.exp()
+    centred = a - dot(r, a)[:, None]
+    return dot(r, centred.square_()).sqrt_().clamp_(min=1e-4)
+
+
+def _count(items: Items, here: int) -> Tensor | int:
+    """What a sum is divided by; the mean of nothing is 0."""
+    return max(1, here if items is None else items)
+
+
+def _counts(items: Pair, chosen: Tensor) -> tuple[Tensor | int, Tensor | int]:
+    winners, others = items or (None, None)
+    here = int(chosen.sum())
+    return _count(winners, here), _count(others, len(chosen) - here)
+
+
+def _check_rows(tokens: int, **rows: int) -> None:
+    for name, count in rows.items():
+        if count != tokens:
+            raise BadInput(f"{name}: {count} rows for {tokens} hidden states; give one for each response token")
+
+
+def _check_teacher(name: str, teacher: Signal, tokens: int, head: Tensor) -> None:
+    if teacher.rows != tokens:
+        raise BadInput(f"{name}: {teacher.rows} rows for the {tokens} tokens that it is asked about; give one for each")
+    if isinstance(teacher, Full) and len(teacher.head) != len(head):
+        raise BadInput(
+            f"{name}: its vocabulary has {len(teacher.head)} tokens and the student's {len(head)}; "
+            "choose a teacher with the student's tokenizer"
+        )
+
+
+def _check_between(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    if not low < value < high:
+        raise BadInput(f"{name}: {value} must lie above {low}" + (f" and below {high}" if high < float("inf") else ""))
+
+
+def _check_options(clip: float | None, brake: str | None, as_released: bool, end_token: int | None) -> None:
+    if brake not in (None, "entropy", "kl"):
+        raise UnknownName("brake", brake, ("None", "entropy", "kl"))
+    if clip is not None:
+        _check_between("clip", clip, 0)
+    if as_released and end_token is None:
+        raise BadInput("end_token: as_released leaves the end token out, so say which id it has")

@@ -16,20 +16,28 @@ class LmSettings:
         truth, base: sources of weights (see `lm.weights`).
         student: `healed` for the shipped healed layer cut of the base, else a source of weights.
         target: a rule of `lm.rewards.TARGETS`.
-        reward: `likelihood` (the rule times how plausible the truth finds the response) or `rule`.
+        reward: `likelihood` (the rule times how plausible the truth finds the response), `rule`, or `model:<source>`, a
+            sequence-classification reward model (see `lm.reward_model`).
         preference_prompts, preference_responses: training prompts, and responses sampled for each.
         distil_prompts, distil_responses: the same for the teacher's samples.
         kd_loss: `full` (KL to the sharpened teacher over the vocabulary, on its samples) or `sequence` (NLL of them).
         kd_temperature, kd_temperature_high: the teacher's temperature, and that of the control.
         distil_passes, distil_batch: passes over the samples, and prompts a step.
+        student_responses: responses of the initial student to each prompt, for ADPA.
+        alpha, gamma: weight of DCKD's KL terms, and of ADPA's expected advantage.
+        on_policy_divergence: `forward`, `reverse` or `jsd`, of on-policy distillation.
         beta: KL weight of DPO.
         align_steps, align_batch: steps, and pairs a step.
         align_learning_rates: what the trials choose from, for the base and for the student alike.
         kl_budget: KL from the anchor, nats a response, within which a trial's learning rate may win.
         trial_seed: the seed of the trials, never one of a run.
+        rlhf_beta: KL weight of RLHF, for a reward from 0 to 1 and the KL of a whole response in nats.
+        rlhf_steps, rlhf_prompts, rlhf_generations: steps, prompts a step, and responses drawn to each of them.
+        rlhf_learning_rates: what the trials of RLHF choose from.
         lora_rank: rank of the adapter that a stage trains.
         curve_points: how often a stage's reward and KL are measured along training.
         validation_responses, truth_responses, test_prompts, test_responses: sizes of the samples that judge.
+        heldout_responses: responses of the base to each test prompt, for pairs that no stage has seen.
         sample_batch: responses decoded together.
     """
 
@@ -49,11 +57,20 @@ class LmSettings:
     distil_passes: int = 1
     distil_batch: int = 4
     distil_learning_rate: float = 5e-4
+    student_responses: int = 4
+    alpha: float = 0.2
+    gamma: float = 1.5
+    on_policy_divergence: str = "reverse"
     beta: float = 0.1
     align_steps: int = 24
     align_batch: int = 6
     align_learning_rates: tuple[float, ...] = (3e-4, 6e-4)
     kl_budget: float = 10.0
+    rlhf_beta: float = 0.1
+    rlhf_steps: int = 24
+    rlhf_prompts: int = 3
+    rlhf_generations: int = 4
+    rlhf_learning_rates: tuple[float, ...] = (3e-4, 6e-4)
     trial_seed: int = 1_000_003
     lora_rank: int = 16
     curve_points: int = 2
@@ -61,23 +78,32 @@ class LmSettings:
     truth_responses: int = 6
     test_prompts: int = 40
     test_responses: int = 3
+    heldout_responses: int = 8
     sample_batch: int = 192
 
     def __post_init__(self) -> None:
         for name in ("preference_prompts", "preference_responses", "distil_prompts", "distil_responses", "max_tokens",
                      "distil_passes", "distil_batch", "align_steps", "align_batch", "lora_rank", "curve_points",
                      "validation_responses", "truth_responses", "test_prompts", "test_responses",
-                     "sample_batch"):  # fmt: skip
+                     "heldout_responses", "student_responses", "sample_batch",
+                     "rlhf_steps", "rlhf_prompts", "rlhf_generations"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise BadInput(f"{name}: {getattr(self, name)} must be at least 1")
-        if self.preference_responses < 2:
-            raise BadInput("preference_responses: a pair needs at least 2 responses to a prompt")
-        for name in ("kd_temperature", "kd_temperature_high", "beta", "kl_budget", "distil_learning_rate"):
+        for name in ("preference_responses", "heldout_responses", "rlhf_generations"):
+            if getattr(self, name) < 2:
+                raise BadInput(f"{name}: responses are compared, so there must be at least 2 to a prompt")
+        for name in ("kd_temperature", "kd_temperature_high", "alpha", "gamma", "beta", "rlhf_beta", "kl_budget",
+                     "distil_learning_rate"):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise BadInput(f"{name}: {getattr(self, name)} must be positive")
-        if not self.align_learning_rates or min(self.align_learning_rates) <= 0:
-            raise BadInput(f"align_learning_rates: {self.align_learning_rates} must be positive numbers")
-        if self.reward not in ("likelihood", "rule"):
-            raise BadInput(f"reward: unknown {self.reward!r}; use 'likelihood' or 'rule'")
+        for name in ("align_learning_rates", "rlhf_learning_rates"):
+            if not getattr(self, name) or min(getattr(self, name)) <= 0:
+                raise BadInput(f"{name}: {getattr(self, name)} must be positive numbers")
+        if self.reward not in ("likelihood", "rule") and not self.reward.startswith("model:"):
+            raise BadInput(f"reward: unknown {self.reward!r}; use 'likelihood', 'rule' or 'model:<hub id or folder>'")
+        if self.on_policy_divergence not in ("forward", "reverse", "jsd"):
+            raise BadInput(
+                f"on_policy_divergence: unknown {self.on_policy_divergence!r}; use 'forward', 'reverse' or 'jsd'"
+            )
         if self.kd_loss not in ("full", "sequence"):
             raise BadInput(f"kd_loss: unknown {self.kd_loss!r}; use 'full' or 'sequence'")

@@ -27,8 +27,10 @@ from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
 from alignkd_lab.lm.evaluate import pooled, score
+from alignkd_lab.lm.fused import default_chunk
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples, sample
+from alignkd_lab.lm.signals import Full
 from alignkd_lab.lm.trainer import (
     adapter_tensors,
     load_adapter,
@@ -211,7 +213,8 @@ def heal(
 
     def loss(model, batch, items):
         hidden, student_head = hidden_states(model, batch), plain(model).lm_head.weight
-        return losses.kd(hidden, student_head, batch["teacher_hidden"].to(device), head, items=items, chunk=4096)
+        teacher = Full(batch["signals"]["teacher"]["hidden"].to(head), head)
+        return losses.kd(hidden, student_head, teacher, items=items["tokens"], chunk=default_chunk(head))
 
     with tqdm(total=recipe.steps, desc="healing the student", unit="steps") as bar:
         train(model, examples, loss, learning_rate=recipe.learning_rate, steps=recipe.steps, batch=recipe.batch,
@@ -267,11 +270,17 @@ def _own_samples(model, tokenizer, recipe: Recipe, split: str, seed: int, all_fr
 
 
 def _examples(samples: Samples) -> list[Example]:
-    rows: list[Example] = [Example(prompt, []) for prompt in samples.prompt_ids]
-    for prompt, tokens, hidden in zip(samples.prompt_of, samples.tokens, samples.hidden, strict=True):
-        rows[prompt].responses.append(tokens)
-        rows[prompt].teacher_hidden.append(hidden)
-    return rows
+    read: list[list[int]] = [[] for _ in samples.prompt_ids]  # the responses of each prompt
+    for index, prompt in enumerate(samples.prompt_of):
+        read[prompt].append(index)
+    return [
+        Example(
+            prompt,
+            [samples.tokens[i] for i in rows],
+            signals={"teacher": [{"hidden": samples.hidden[i]} for i in rows]},
+        )
+        for prompt, rows in zip(samples.prompt_ids, read, strict=True)
+    ]
 
 
 def _sha256(path: Path) -> str:

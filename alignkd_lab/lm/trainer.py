@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from alignkd_lab.lm.batch import Example, collate, plain
+from alignkd_lab.errors import CannotContinue
+from alignkd_lab.lm.batch import Example, collate, plain, token_counts
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -47,18 +48,74 @@ def products(device: torch.device):
 
 
 class LossTrainer(Trainer):
-    """`loss(model, batch, items) -> (scalar, info)`; `items` is None here: a loss divides by its own batch."""
+    """`loss(model, batch, items) -> (scalar, info)`, where `items` are the token counts of the whole step.
 
-    def __init__(self, loss: Callable, **kwargs) -> None:
-        super().__init__(data_collator=collate, **kwargs)
+    The trainer's batch is the effective batch. It is collated and run `micro_batch` examples at a time, each part
+    divided by the counts of the whole, so the gradient is the same however it is split. Where memory runs out the
+    micro-batch halves, for good, and the step starts again: the effective batch stays.
+    """
+
+    def __init__(self, loss: Callable, micro_batch: int | None = None, **kwargs) -> None:
+        super().__init__(data_collator=lambda examples: {"examples": examples}, **kwargs)
         self._loss = loss
+        self.micro_batch = micro_batch or self.args.per_device_train_batch_size
         self.infos: list = []
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        model.train()
+        while True:
+            try:
+                total, infos = self._step(model, inputs["examples"])
+                break
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                failure = str(error)
+            # Outside the except block, or the traceback would keep the step's tensors alive.
+            model.zero_grad()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if self.micro_batch == 1:
+                raise CannotContinue(
+                    "memory: one example alone does not fit in training; shorten the responses (max_tokens), "
+                    f"lower lora_rank, or use gradient checkpointing ({failure.splitlines()[0]})"
+                )
+            self.micro_batch = -(-self.micro_batch // 2)
+        self.infos.append((float(total), _joined(infos)))
+        return total
+
+    def _step(self, model, examples: list[Example]) -> tuple[Tensor, list]:
+        items, total, infos = token_counts(examples), 0.0, []
+        for start in range(0, len(examples), self.micro_batch):
+            inputs = collate(examples[start : start + self.micro_batch])
+            with self.compute_loss_context_manager():
+                loss, info = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=items)
+            self.accelerator.backward(loss)
+            total = total + loss.detach()
+            infos.append(info)
+        return total, infos
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         with products(plain(model).device):
             loss, info = self._loss(model, inputs, num_items_in_batch)
-        self.infos.append((float(loss.detach()), info))
         return (loss, info) if return_outputs else loss
+
+    def floating_point_ops(self, inputs):
+        return 0  # transformers counts by `input_ids`, which do not exist before collation
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """CUDA has a class for it; the CPU's allocator says so in words."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _joined(infos: list):
+    """The diagnostics of a step from those of its parts."""
+    first = infos[0]
+    if len(infos) == 1:
+        return first
+    fields = zip(*infos, strict=True)
+    return type(first)(*(torch.cat(parts) if parts[0].ndim else torch.stack(parts).mean() for parts in fields))
 
 
 class _Watch(TrainerCallback):
@@ -91,13 +148,23 @@ def train(
     seed: int,
     schedule: str = "linear",
     warmup: float = 0.1,
+    micro_batch: int | None = None,
+    gradient_checkpointing: bool = False,
     on_step: Callable[[int], None] | None = None,
     checkpoints: Path | None = None,
 ) -> list:
     """Trains `model` in place for `steps` steps of `batch` examples; returns `(loss, info)` of every step.
 
-    With `checkpoints` a run that was cut off goes on from the last saved step.
+    `micro_batch` examples run at a time (all of the batch unless given); with `gradient_checkpointing` the backward
+    pass computes a block's activations again. With `checkpoints` a run that was cut off goes on from the last saved
+    step.
+
+    Raises:
+        CannotContinue: one example alone does not fit in memory.
     """
+    recomputing: dict = {}
+    if gradient_checkpointing:
+        recomputing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=str(checkpoints or scratch),
@@ -119,9 +186,11 @@ def train(
             remove_unused_columns=False,
             dataloader_pin_memory=False,
             use_cpu=plain(model).device.type == "cpu",
+            **recomputing,
         )
         trainer = LossTrainer(
             loss,
+            micro_batch,
             model=model,
             args=arguments,
             train_dataset=examples,

@@ -46,10 +46,11 @@ def try_rates(world: LmWorld, role: str) -> dict:
     if role == "student":
         init, _ = trial.distil(init, trial.start("student"), settings.kd_temperature, "trial kd")
     tried = []
-    for rate in settings.align_learning_rates:
+    for rate in world.learning_rates:
         _, info = trial.align(init, init, init, rate, f"trial {rate:g}")
         last = info["curve"][-1] if info["curve"] else {"reward": 0.0, "kl": 0.0, "target_rate": 0.0}
-        tried.append({"learning_rate": rate, "informative_pairs": info["informative_pairs"], **last})
+        learnt_from = {name: info[name] for name in ("informative_pairs", "informative_groups") if name in info}
+        tried.append({"learning_rate": rate, **learnt_from, **last})
     within = [found for found in tried if found["kl"] <= settings.kl_budget]
     best = max(within, key=lambda found: found["reward"]) if within else min(tried, key=lambda found: found["kl"])
     return {"role": role, "learning_rate": best["learning_rate"], "trials": tried, "tokens": trial.spent}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,22 +17,29 @@ from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import evaluate, weights
+from alignkd_lab.lm.against_base import against_base, heldout_pairs
 from alignkd_lab.lm.align import align
 from alignkd_lab.lm.distil import distil
+from alignkd_lab.lm.on_policy import on_policy_distil
 from alignkd_lab.lm.policy import Models, Policy
-from alignkd_lab.lm.prompts import checksum, encode, prompts
+from alignkd_lab.lm.preference_distil import preference_distil
+from alignkd_lab.lm.preferences import Pair
+from alignkd_lab.lm.prompts import SPLITS, checksum, encode, prompts
+from alignkd_lab.lm.reward_model import RewardModel
 from alignkd_lab.lm.rewards import fluency, target
+from alignkd_lab.lm.rlhf import rlhf
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.student import HEALING_BAR, student_identity
 from alignkd_lab.lm.trainer import product_dtype, train
 from alignkd_lab.lm.trials import choose_rate
-from alignkd_lab.pipelines import Align, Distil, Stage, StageResult, Store
+from alignkd_lab.pipelines import Align, Distil, OnPolicyDistil, PreferenceDistil, Stage, StageResult, Store
 
-ALGORITHMS = ("dpo",)
+ALGORITHMS = ("dpo", "rlhf")
 
 # Raise one where a change of code changes what that part computes: results kept from the old code then rest.
-_CODE = {"start": 1, "sample": 1, "distil": 1, "align": 1, "evaluate": 1, "trials": 1}
+_CODE = {"start": 1, "sample": 1, "distil": 1, "align": 1, "rlhf": 1, "preference_distil": 1, "on_policy_distil": 1,
+         "evaluate": 2, "trials": 1}  # fmt: skip
 _SAMPLING = ("max_tokens",)
 _REWARD = ("truth", "target", "reward", "truth_responses", *_SAMPLING)
 _DISTIL = ("distil_prompts", "distil_responses", "kd_loss", "distil_passes", "distil_batch", "distil_learning_rate",
@@ -39,7 +47,10 @@ _DISTIL = ("distil_prompts", "distil_responses", "kd_loss", "distil_passes", "di
 _ALIGN = ("preference_prompts", "preference_responses", "beta", "kl_budget", "align_steps", "align_batch",
           "align_learning_rates", "trial_seed", "lora_rank", "curve_points", "validation_responses",
           *_REWARD)  # fmt: skip
-_EVALUATE = ("test_prompts", "test_responses", *_REWARD)
+_RLHF = ("preference_prompts", "kl_budget", "trial_seed", "lora_rank", "curve_points", "validation_responses",
+         "rlhf_beta", "rlhf_steps", "rlhf_prompts", "rlhf_generations", "rlhf_learning_rates", *_REWARD)  # fmt: skip
+_PAIRS = ("preference_prompts", "preference_responses", *_REWARD)
+_EVALUATE = ("test_prompts", "test_responses", "heldout_responses", *_REWARD)
 
 
 def _role(stage: Align) -> str:
@@ -84,6 +95,7 @@ class LmWorld:
 
     def _origin(self) -> dict:
         """What every sample and stage comes from, whatever the student and the machine."""
+        judge = {"reward_model": weights.checksum(self._judge)} if self._judge else {}
         return {
             "world": "lm",
             "seed": self.seeds[0],
@@ -91,18 +103,37 @@ class LmWorld:
             "base": weights.checksum(self.settings.base),
             "truth": weights.checksum(self.settings.truth),
             "prompts": checksum(),
+            **judge,
         }
+
+    @property
+    def _judge(self) -> str:
+        """The source of the reward model, if the reward is one."""
+        return self.settings.reward.removeprefix("model:") if self.settings.reward.startswith("model:") else ""
 
     def _student_identity(self) -> str:
         healed = self.settings.student == "healed"
         return student_identity(self.settings.base) if healed else weights.checksum(self.settings.student)
 
     def stage_settings(self, stage: Stage) -> dict:
+        settings, code = self.settings, {"code": _CODE[stage.kind]}
         if isinstance(stage, Distil):
-            return {"code": _CODE["distil"], "temperature": self._temperature(stage), **self._named(_DISTIL)}
+            return {**code, "temperature": self._temperature(stage), **self._named(_DISTIL)}
+        if isinstance(stage, OnPolicyDistil):
+            return {**code, "divergence": settings.on_policy_divergence, **self._named(_DISTIL)}
+        if isinstance(stage, PreferenceDistil):
+            own = ("alpha",) if stage.method == "dckd" else ("gamma", "student_responses")
+            given = {"method": stage.method, "share": stage.share}
+            return {**code, **given, **self._named((*own, *_DISTIL, *_PAIRS))}
         # A student's learning rate was chosen on one distilled at `kd_temperature`, whatever this one was distilled at.
         rate = () if stage.init == "base" else (*_DISTIL, "kd_temperature")
-        return {"code": _CODE["align"], "algorithm": self.algorithm, **self._named((*_ALIGN, *rate))}
+        whole = {"whole_budget": True} if stage.whole_budget else {}
+        if self.algorithm == "rlhf":
+            code = {"code": _CODE["rlhf"]}
+        return {**code, "algorithm": self.algorithm, **whole, **self._named((*self._align_names(), *rate))}
+
+    def _align_names(self) -> tuple[str, ...]:
+        return _RLHF if self.algorithm == "rlhf" else _ALIGN
 
     def evaluation_settings(self) -> dict:
         return {"code": _CODE["evaluate"], **self._named(_EVALUATE)}
@@ -207,19 +238,34 @@ class LmWorld:
         hits = [self._hit(text) for text in self.texts(samples)]
         plausible = fluency([float(tokens.mean()) for tokens in under_truth], stick.q05, stick.q50).tolist()
         factor = plausible if self.settings.reward == "likelihood" else [1.0] * len(hits)
+        rewards = [float(hit) * value for hit, value in zip(hits, factor, strict=True)]
+        if self._judge:
+            asked = [self._prompt_texts[tuple(samples.prompt_ids[at])] for at in samples.prompt_of]
+            rewards = self._reward_model(asked, self.texts(samples))
         return {
-            "reward": [float(hit) * value for hit, value in zip(hits, factor, strict=True)],
+            "reward": rewards,
             "hits": hits,
             "fluency": plausible,
             "under_truth": under_truth,
         }
 
+    @cached_property
+    def _reward_model(self) -> RewardModel:
+        return RewardModel(self._judge, device=self.device)
+
+    @cached_property
+    def _prompt_texts(self) -> dict[tuple[int, ...], str]:
+        """The text of every prompt by its tokens: a reward model has another tokenizer."""
+        texts = [text for split in SPLITS for text in prompts(split, all_frames=True)]
+        return {tuple(ids): text for ids, text in zip(encode(self.tokenizer, texts), texts, strict=True)}
+
     # Stages -------------------------------------------------------------------------------------------
 
     def prepare(self, stage: Stage) -> None:
         """The yardstick and the learning rate: whichever stage asks first, they are no cost of its own."""
-        if isinstance(stage, Align):
+        if isinstance(stage, Align | PreferenceDistil):
             self.yardstick()
+        if isinstance(stage, Align):
             self.trials(_role(stage))
 
     def run(self, stage: Stage, policies: dict[str, Policy]) -> StageResult:
@@ -229,6 +275,11 @@ class LmWorld:
             policy, info = self.distil(
                 policies[stage.teacher], policies[stage.init], self._temperature(stage), stage.name
             )
+        elif isinstance(stage, PreferenceDistil):
+            roles = (policies[role] for role in (stage.teacher, stage.reference, stage.init, stage.sampler))
+            policy, info = preference_distil(self, *roles, stage.method, stage.share, stage.name)
+        elif isinstance(stage, OnPolicyDistil):
+            policy, info = on_policy_distil(self, policies[stage.teacher], policies[stage.init], stage.name)
         else:
             rate = self.trials(_role(stage))
             policy, info = self.align(
@@ -237,15 +288,26 @@ class LmWorld:
                 policies[stage.sampler],
                 rate["learning_rate"],
                 stage.name,
+                self._align_steps(stage),
             )
             info["trials"] = rate["trials"]
         return StageResult(policy, {**info, "tokens": dict(self.spent)})
 
+    def _align_steps(self, stage: Align) -> int:
+        """A step of DPO trains on two responses a pair; the whole budget adds the responses of a distillation."""
+        settings = self.settings
+        distilled = settings.distil_prompts * settings.distil_responses * settings.distil_passes
+        return settings.align_steps + stage.whole_budget * round(distilled / (2 * settings.align_batch))
+
     def distil(self, teacher: Policy, init: Policy, temperature: float, name: str) -> tuple[Policy, dict]:
         return distil(self, teacher, init, temperature, name)
 
-    def align(self, init: Policy, anchor: Policy, sampler: Policy, rate: float, name: str) -> tuple[Policy, dict]:
-        return align(self, init, anchor, sampler, rate, name)
+    def align(
+        self, init: Policy, anchor: Policy, sampler: Policy, rate: float, name: str, steps: int | None = None
+    ) -> tuple[Policy, dict]:
+        if self.algorithm == "rlhf":
+            return rlhf(self, init, anchor, rate, name)
+        return align(self, init, anchor, sampler, rate, name, steps)
 
     def train_adapter(self, model, examples, loss, rate, steps, batch, kind, name, on_step=lambda step: None) -> list:
         """`lm.trainer.train` with a progress bar, and one order of examples for all stages of a kind."""
@@ -264,12 +326,18 @@ class LmWorld:
         """The learning rate for `base` or `student`, and the trials that it was chosen by (`lm.trials`)."""
         # A rate chosen on one machine serves every other: what differs there is rounding.
         start = {**self._origin(), "seed": self.settings.trial_seed}
-        names = _ALIGN
+        names = self._align_names()
         if role == "student":
             start["student"] = self._student_identity()
-            names = (*_ALIGN, *_DISTIL, "kd_temperature")
-        named = self._named(names)
-        return choose_rate(self, role, {"start": start, "code": _CODE["trials"], **named})
+            names = (*names, *_DISTIL, "kd_temperature")
+        algorithm = {} if self.algorithm == "dpo" else {"algorithm": self.algorithm}
+        return choose_rate(self, role, {"start": start, "code": _CODE["trials"], **algorithm, **self._named(names)})
+
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """What the trials choose from."""
+        rlhf = self.algorithm == "rlhf"
+        return self.settings.rlhf_learning_rates if rlhf else self.settings.align_learning_rates
 
     # Judging ------------------------------------------------------------------------------------------
 
@@ -291,6 +359,7 @@ class LmWorld:
             judged["hits"],
             stick,
         )
+        found |= against_base(self, policy, model, samples, judged["under_truth"])
         asked = prompts("test", settings.test_prompts)
         # One response a prompt, the first: a fixed rule, so that nobody picks.
         shown = range(0, len(texts), settings.test_responses)
@@ -311,6 +380,10 @@ class LmWorld:
                 for i in shown
             ],
         }
+
+    @cached_property
+    def heldout(self) -> tuple[Samples, list[Pair]]:
+        return heldout_pairs(self)
 
     def checks(self) -> dict[str, float]:
         """How far the student's recall lies below the base's on the truth's validation samples, nats per token."""

@@ -1,0 +1,111 @@
+"""A sequence-classification reward model as a reward: one number for a prompt and a response."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.weights import resolve
+
+
+class RewardModel:
+    """`model(prompts, responses) -> scores`: the model's one logit for each pair, unbounded, higher is better.
+
+    The tokenizer's chat template wraps the pair where it has one; else the two texts go in as a pair, as encoder reward
+    models want them. Scores do not depend on the batch nor on the order.
+
+    Args:
+        source: a folder, or `owner/name@revision` of the hub (see `lm.weights`).
+        batch: pairs read together.
+        dtype: of the weights; bfloat16 halves the memory of a large model.
+
+    Raises:
+        BadInput: no sequence classifier with a single output, or one whose head is not among its weights.
+    """
+
+    def __init__(
+        self, source: str, *, device: str = "cpu", batch: int = 16, dtype: torch.dtype = torch.float32
+    ) -> None:
+        if batch < 1:
+            raise BadInput(f"batch: {batch} must be at least 1")
+        folder = resolve(source)
+        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+        # Said aloud, since transformers would otherwise stop and ask whether to run code of the repository.
+        local = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            config = AutoConfig.from_pretrained(folder, **local)
+        except ValueError as error:
+            raise BadInput(f"reward model: transformers does not know the architecture of {source}") from error
+        _check(config, source)
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **local
+        )
+        if loading["missing_keys"]:
+            names = ", ".join(sorted(loading["missing_keys"]))
+            raise BadInput(f"reward model: {source} has no weights for {names}; save the trained reward model again")
+        self.source, self.batch = source, batch
+        self.model = model.to(device).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        self._text_config = model.config.get_text_config()
+        self._pad = self._text_config.pad_token_id
+        self.longest = min(self.tokenizer.model_max_length, getattr(config, "max_position_embeddings", 1 << 30))
+
+    @torch.inference_mode()
+    def __call__(self, prompts: list[str], responses: list[str]) -> list[float]:
+        """Scores in the order given.
+
+        Raises:
+            BadInput: unequal numbers, or a pair longer than the model reads.
+        """
+        if len(prompts) != len(responses):
+            raise BadInput(f"reward model: {len(prompts)} prompts and {len(responses)} responses; each needs its own")
+        rows = [self._encode(*pair) for pair in zip(prompts, responses, strict=True)]
+        for number, row in enumerate(rows, 1):
+            if len(row["input_ids"]) > self.longest:
+                raise BadInput(
+                    f"reward model: prompt and response {number} have {len(row['input_ids'])} tokens together, "
+                    f"{self.source} reads at most {self.longest}; shorten one"
+                )
+        scores = [0.0] * len(rows)
+        by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
+        for start in range(0, len(rows), self.batch):
+            members = by_length[start : start + self.batch]
+            logits = self.model(**self._padded([rows[index] for index in members])).logits
+            for index, score in zip(members, logits[:, 0].float().tolist(), strict=True):
+                scores[index] = score
+        return scores
+
+    def _encode(self, prompt: str, response: str) -> dict[str, list[int]]:
+        if self.tokenizer.chat_template is None:
+            return dict(self.tokenizer(prompt, response, return_attention_mask=False))
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        return {"input_ids": self.tokenizer.apply_chat_template(turns, return_dict=False)}
+
+    def _padded(self, rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
+        """Rows padded on the right, with the id by which the model's config tells padding.
+
+        A decoder reads its score at the last token that is not that id, so the tokenizer's own pad token would be read
+        as text where the two differ. Where the config has none, any id serves that no row ends with.
+        """
+        if self._pad is None:
+            last = {row["input_ids"][-1] for row in rows}
+            self._text_config.pad_token_id = next(token for token in itertools.count() if token not in last)
+        longest = max(len(row["input_ids"]) for row in rows)
+        fill = dict.fromkeys(rows[0], 0) | {"input_ids": self._text_config.pad_token_id}
+        padded = {key: [row[key] + [value] * (longest - len(row[key])) for row in rows] for key, value in fill.items()}
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        padded["attention_mask"] = (torch.arange(longest) < lengths[:, None]).long()
+        return {key: torch.as_tensor(value).to(self.model.device) for key, value in padded.items()}
+
+
+def _check(config, source: str) -> None:
+    built = ", ".join(config.architectures or ["of no stated architecture"])
+    if "ForSequenceClassification" not in built:
+        # transformers would put a random head on it and go on.
+        raise BadInput(f"reward model: {source} is {built}, not a model for sequence classification")
+    if config.num_labels != 1:
+        raise BadInput(f"reward model: {source} has {config.num_labels} outputs; a reward model has 1 (num_labels=1)")

@@ -1,0 +1,166 @@
+"""Live teachers: models that are asked, for every batch, what they say of each response token.
+
+`lm.teacher_cache` has the same teachers asked once and read from disk afterwards; both answer `signal(batch)`.
+
+Shapes: N response tokens, V vocabulary, d width of the teacher.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.lm.batch import ROLES, hidden_states, plain
+from alignkd_lab.lm.signals import Full, logits
+from alignkd_lab.lm.trainer import products
+
+HEAD_ROWS = 1024  # rows that go through a head at a time
+
+
+class LiveTeacher:
+    """A model that is asked anew for every batch; it stays in eval mode and gets no gradient while it is asked.
+
+    With `without_adapter` a PEFT model answers as if it had no adapter, so one set of weights is both pi_dpo and
+    pi_ref. `digest` names the weights for a cache's key where they are known by a checksum already. Without `norms`
+    the signals carry no log_norm, which saves a product with the head where the loss needs none of it.
+
+    Raises:
+        BadInput: there is no adapter to leave out, or the model's logits are not its hidden states times its head.
+    """
+
+    def __init__(self, model, *, without_adapter: bool = False, digest: str | None = None,
+                 norms: bool = True) -> None:  # fmt: skip
+        if without_adapter and not hasattr(model, "disable_adapter"):
+            raise BadInput("teacher: without_adapter needs a PEFT model; this one has no adapter, so leave it False")
+        self.model, self.without_adapter = model, without_adapter
+        self._digest, self._norms = digest, norms
+        weight = _head_of(model)
+        # A frozen head stays the very tensor, so that two teachers on one LoRA model are seen to share it.
+        self.head = weight.detach() if weight.requires_grad else weight
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Eval mode, no gradient, the device's product dtype, and the adapter out if it is to be."""
+        training = self.model.training
+        adapter = self.model.disable_adapter() if self.without_adapter else contextlib.nullcontext()
+        self.model.eval()
+        try:
+            with torch.no_grad(), products(self.head.device), adapter:
+                yield
+        finally:
+            self.model.train(training)
+
+    def signal(self, batch: dict, name: str | None = None, *, roles: tuple[str, ...] | None = None) -> Full:
+        """Of the response tokens of a collated batch, or only of responses of these roles; `name` is not needed."""
+        with self.reading():
+            hidden = self.hidden(batch, roles)
+            return Full(hidden, self.head, log_norm(hidden, self.head) if self._norms else None)
+
+    def hidden(self, batch: dict, roles: tuple[str, ...] | None = None) -> Tensor:
+        """Final hidden states that predict those tokens, [N, d]; to be called while `reading`."""
+        wanted = batch["predict_at"][has_role(batch, roles)].long()
+        return hidden_states(self.model, {**batch, "predict_at": wanted})
+
+    def checksum(self) -> str:
+        """The given digest, or a sha256 of the weights that answer: equal for equal weights, adapter out or never in.
+
+        Those of a model in training change, so nothing is remembered.
+        """
+        if self._digest:
+            return f"{self._digest} without adapter" if self.without_adapter else self._digest
+        made, tuner = hashlib.sha256(), getattr(self.model, "base_model", None)
+        left_out = getattr(tuner, "prefix", "lora_") if self.without_adapter else None
+        for name, tensor in sorted(plain(self.model).state_dict().items()):
+            if left_out is None or left_out not in name:
+                made.update(f"{name.replace('.base_layer', '')} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                made.update(tensor_bytes(tensor))
+        if not self.without_adapter and hasattr(self.model, "peft_config"):
+            scaling = {name: module.scaling for name, module in plain(self.model).named_modules()
+                       if isinstance(getattr(module, "scaling", None), dict)}  # fmt: skip
+            made.update(f"{self.model.active_adapters} {scaling}".encode())
+        return f"sha256:{made.hexdigest()}"
+
+
+def has_role(batch: dict, roles: tuple[str, ...] | None) -> Tensor:
+    """Which tokens of a collated batch belong to responses of these roles, bool [N]; None is every role."""
+    if roles is None:
+        return torch.ones_like(batch["role"], dtype=torch.bool)
+    check_roles(roles)
+    return torch.isin(batch["role"], torch.tensor([ROLES.index(role) for role in roles], device=batch["role"].device))
+
+
+def check_roles(roles: tuple[str, ...]) -> None:
+    for role in roles:
+        if role not in ROLES:
+            raise UnknownName("role", role, ROLES)
+
+
+def tensor_bytes(tensor: Tensor):
+    """The bytes of a tensor of any dtype, on any device, to be hashed."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def _head_of(model) -> Tensor:
+    head, config = plain(model).lm_head, plain(model).config
+    if hasattr(head, "base_layer") or hasattr(head, "modules_to_save"):
+        raise BadInput("teacher: the adapter changes lm_head itself; merge it first with model.merge_and_unload()")
+    fields = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+    extra = [name for name in fields if getattr(config, name, None) not in (None, 1)] + ["a bias"] * (
+        head.bias is not None
+    )
+    if extra:
+        raise BadInput(
+            f"teacher: logits must be hidden states times lm_head.weight, and this model has {' and '.join(extra)} "
+            "on top; choose a model without, such as SmolLM2"
+        )
+    return head.weight
+
+
+def share_head(first, second) -> bool:
+    """Lets two teachers, live or cached, hold one tensor where their heads are equal; returns whether they do.
+
+    An advantage then costs one product and not two.
+    """
+    if first.head is None or second.head is None or first.head.shape != second.head.shape:
+        return False
+    equal = first.head.device == second.head.device and torch.equal(first.head, second.head)
+    if equal:
+        second.head = first.head
+    return equal
+
+
+def check_vocabularies(student_tokenizer, **teacher_tokenizers) -> None:
+    """Token by token means nothing where one id is two tokens.
+
+    Raises:
+        BadInput: a teacher's tokens differ from the student's; with their number, the first ids, and what works.
+    """
+    own = {index: token for token, index in student_tokenizer.get_vocab().items()}
+    for name, tokenizer in teacher_tokenizers.items():
+        other = {index: token for token, index in tokenizer.get_vocab().items()}
+        differ = [index for index in sorted(own.keys() | other.keys()) if own.get(index) != other.get(index)]
+        if differ:
+            shown = "; ".join(f"id {index} is {own.get(index, 'missing')!r} for the student and "
+                              f"{other.get(index, 'missing')!r} for the teacher" for index in differ[:3])  # fmt: skip
+            raise BadInput(
+                f"vocabulary: {len(differ)} of {len(own.keys() | other.keys())} ids differ between the student "
+                f"({len(own)} tokens) and the teacher {name} ({len(other)}): {shown}. A loss over the vocabulary needs "
+                "one tokenizer for all; take a teacher with the student's, or learn from its texts alone "
+                "(kd_loss 'sequence')"
+            )
+
+
+def log_norm(hidden: Tensor, head: Tensor) -> Tensor:
+    """Log-sum-exp of the logits at temperature 1. hidden [N, d], head [V, d] -> float32 [N]."""
+    parts = [logits(part, head).logsumexp(-1) for part in hidden.split(HEAD_ROWS)]
+    return torch.cat(parts) if len(hidden) else hidden.new_zeros(0, dtype=torch.float32)
+
+
+def top_ids(hidden: Tensor, head: Tensor, k: int) -> Tensor:
+    """The k likeliest tokens, likeliest first. hidden [N, d], head [V, d] -> int64 [N, k]."""
+    return torch.cat([logits(part, head).topk(k).indices for part in hidden.split(HEAD_ROWS)])

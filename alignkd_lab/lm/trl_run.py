@@ -1,0 +1,136 @@
+"""One run of a TRL trainer, under the terms of `lm.trainer.train`: its schedule, its dtype, its progress bar.
+
+Nothing of TRL is subclassed and nothing private of it is used, since its trainers change often: what is relied on are
+arguments of constructors and names of metrics. Nothing is saved, downloaded or reported to anyone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, PrinterCallback, Trainer, TrainerCallback
+
+from alignkd_lab.lm.batch import plain
+from alignkd_lab.lm.prompts import prompts
+from alignkd_lab.lm.trainer import product_dtype
+
+if TYPE_CHECKING:
+    from alignkd_lab.lm.world import LmWorld
+
+
+def prompt_rows(count: int, repeats: int = 1):
+    """A `datasets.Dataset` of the first `count` training prompts: `prompt` as a chat turn, and its `index`."""
+    from datasets import Dataset
+
+    rows = [
+        {"prompt": [{"role": "user", "content": text}], "index": index}
+        for index, text in enumerate(prompts("training", count))
+    ]
+    return Dataset.from_list(rows * repeats)
+
+
+def run_trl(
+    world: LmWorld,
+    build: Callable[[dict], Trainer],
+    model,
+    name: str,
+    *,
+    learning_rate: float,
+    steps: int,
+    batch: int,
+    seed: int,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> list[dict[str, float]]:
+    """Trains `model` in place for `steps` steps of `batch` responses that it writes itself, at temperature 1.
+
+    `build(arguments)` makes the trainer from the arguments of its configuration that both TRL arms share. Returns the
+    metrics that TRL logged, a dict a step.
+    """
+    device = plain(model).device.type
+    # A model's own defaults (top-p, penalties, a second end token) would sample from another distribution than we do.
+    plain(model).generation_config = GenerationConfig(
+        eos_token_id=world.tokenizer.eos_token_id, pad_token_id=world.tokenizer.pad_token_id
+    )
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        tqdm(total=steps, desc=f"training, {name}", unit="steps", leave=False) as bar,
+        _quiet(),
+    ):
+
+        def stepped(step: int) -> None:
+            bar.update()
+            on_step(step)
+
+        watch = _Watch(stepped)
+        trainer = build(
+            {
+                "output_dir": scratch,
+                "per_device_train_batch_size": batch,
+                "max_steps": steps,
+                "learning_rate": learning_rate,
+                "lr_scheduler_type": "linear",
+                "warmup_steps": round(0.1 * steps),
+                "weight_decay": 0.0,
+                "max_grad_norm": 1.0,
+                "seed": seed,
+                "max_completion_length": world.settings.max_tokens,
+                "temperature": 1.0,
+                "top_p": 1.0,
+                "top_k": 0,
+                "gradient_checkpointing": False,
+                "bf16": product_dtype(device) == torch.bfloat16,
+                "use_cpu": device == "cpu",
+                "save_strategy": "no",
+                "logging_strategy": "steps",
+                "logging_steps": 1,
+                "report_to": "none",
+                "disable_tqdm": True,
+                "remove_unused_columns": False,
+                "dataloader_pin_memory": False,
+            }
+        )
+        trainer.remove_callback(PrinterCallback)  # the bar above is the progress
+        trainer.add_callback(watch)
+        trainer.train()
+    return watch.logs
+
+
+class _Watch(TrainerCallback):
+    def __init__(self, on_step: Callable[[int], None]) -> None:
+        self._on_step = on_step
+        self.logs: list[dict[str, float]] = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._on_step(state.global_step)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:  # the last log sums the run up and holds no step
+            self.logs.append(dict(logs))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No telemetry, no warnings and nothing below an error from the libraries' loggers; all as before afterwards."""
+    from huggingface_hub import constants
+
+    loggers = [logging.getLogger(name) for name in ("trl", "transformers", "accelerate")]
+    levels, telemetry = [logger.level for logger in loggers], constants.HF_HUB_DISABLE_TELEMETRY
+    # The variable of the same name is read when the library is imported, which is long past.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = telemetry
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,50 @@
+"""The core needs torch, transformers, safetensors, numpy and pandas alone, so that a bare GPU machine can run it."""
+
+import subprocess
+import sys
+
+WITHOUT = """
+import importlib.machinery, sys
+
+absent = {
+    "trl", "datasets", "peft", "accelerate", "gguf", "psutil", "matplotlib", "seaborn", "scipy", "sklearn",
+    "IPython", "ipywidgets", "jupyterlab", "nbformat", "nbclient", "jinja2", "vaderSentiment",
+}
+find = importlib.machinery.PathFinder.find_spec
+importlib.machinery.PathFinder.find_spec = staticmethod(
+    lambda name, path=None, target=None: None if name.split(".")[0] in absent else find(name, path, target)
+)
+"""
+
+
+def run_without(code):
+    return subprocess.run([sys.executable, "-c", WITHOUT + code], capture_output=True, text=True, timeout=300)
+
+
+def test_the_packages_are_absent_in_this_test():
+    found = run_without("import peft")
+    assert "No module named 'peft'" in found.stderr
+
+
+def test_the_core_imports_without_trl_datasets_peft_plotting_and_jupyter():
+    found = run_without(
+        "import alignkd_lab.mog.world, alignkd_lab.lm.world, alignkd_lab.records, alignkd_lab.experiment\n"
+        "print('imported')"
+    )
+    assert found.stdout.strip() == "imported", found.stderr[-2000:]
+
+
+def test_losses_and_sampling_run_without_them():
+    found = run_without(
+        "from alignkd_lab.lm import losses, weights\n"
+        "from alignkd_lab.lm.batch import Example, collate, hidden_states\n"
+        "from alignkd_lab.lm.signals import Full\n"
+        "from alignkd_lab.lm.sampling import sample\n"
+        "student, teacher = (weights.load(name)[0] for name in ('tiny-student', 'tiny-base'))\n"
+        "batch = collate([Example([1, 5], [[7, 8, 2]])])\n"
+        "said = Full(hidden_states(teacher, batch).detach(), teacher.lm_head.weight.detach())\n"
+        "loss, _ = losses.kd(hidden_states(student, batch), student.lm_head.weight, said)\n"
+        "loss.backward()\n"
+        "print(float(loss) > 0, len(sample(student, [[1, 5]], 2, 4, 2, 0).tokens))"
+    )
+    assert found.stdout.strip() == "True 2", found.stderr[-2000:]

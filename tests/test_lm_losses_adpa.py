@@ -1,0 +1,240 @@
+"""ADPA: the identities of PAPERS' method, its options, and what the published code does instead."""
+
+import pytest
+import torch
+from naive_losses import (
+    END,
+    TEACHER_WIDTH,
+    VOCABULARY,
+    adpa,
+    assert_close,
+    in_dtype,
+    made_on,
+    naive_nll,
+    part_of,
+    teachers,
+    top_k,
+    value_and_slopes,
+)
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import losses
+from alignkd_lab.lm.signals import Full
+
+
+@pytest.fixture
+def made(device):
+    """Sampled tokens only, so that the loss is the advantage term."""
+    everything = made_on(device)
+    return part_of(everything, ~everything["chosen"])
+
+
+def distributions(made):
+    """q, p_dpo and p_ref at every position, [N, V] each."""
+    q = torch.softmax(made["hidden"] @ made["head"].T, -1)
+    return q, *(torch.softmax(signal.hidden @ signal.head.T, -1) for signal in teachers(made))
+
+
+def slope_by_logits(made, **options):
+    """The gradient of the loss by the logits: a head that is the identity, so that hidden states are logits."""
+    logits = (made["hidden"] @ made["head"].T).requires_grad_()
+    identity = torch.eye(VOCABULARY, dtype=logits.dtype, device=logits.device)
+    adpa({**made, "hidden": logits, "head": identity}, **options)[0].backward()
+    return logits.grad
+
+
+def test_minus_the_expected_advantage_is_the_kl_to_the_dpo_teacher_less_that_to_the_reference(made):
+    loss, info = adpa(made, gamma=1.0)
+    q, p, r = distributions(made)
+    gap = (q * (q / p).log()).sum(-1) - (q * (q / r).log()).sum(-1)
+    assert_close([-info.expected_advantage, loss], [gap, gap.mean()])
+
+
+def test_the_slope_is_the_policy_times_the_centred_advantage(made):
+    q, p, r = distributions(made)
+    a = p.log() - r.log()
+    expected = -1.6 / len(q) * q * (a - (q * a).sum(-1, keepdim=True))
+    assert_close([slope_by_logits(made, gamma=1.6)], [expected])
+
+
+def test_a_constant_at_each_state_changes_no_gradient(made):
+    teacher, reference = teachers(made)
+    shift = torch.linspace(-3, 3, teacher.rows, dtype=torch.float64, device=teacher.hidden.device)
+    shared = [
+        Full(signal.hidden, made["teacher_head"], shift * sign) for signal, sign in ((teacher, 1), (reference, -1))
+    ]
+    exact = [Full(signal.hidden, signal.head) for signal in shared]
+    moved, still = (slope_by_logits({**made, "teachers": pair}) for pair in (shared, exact))
+    assert_close([moved], [still])
+
+
+def test_one_product_of_a_shared_head_gives_the_same_as_two(made):
+    pair = [Full(signal.hidden, made["teacher_head"]) for signal in teachers(made)]
+    normed = [signal._replace(log_norm=(signal.hidden @ signal.head.T).logsumexp(-1)) for signal in pair]
+    for options in ({}, {"clip": 0.8, "normalise": True}, {"brake": "kl", "brake_weight": 0.3}):
+        two, one = (value_and_slopes(adpa, {**made, "teachers": signals}, **options) for signals in (pair, normed))
+        assert_close(one, two)
+
+
+def test_swapped_teachers_flip_the_sign(made):
+    pair = teachers(made)
+    there, back = (value_and_slopes(adpa, {**made, "teachers": signals}) for signals in (pair, pair[::-1]))
+    assert_close(there, [-tensor for tensor in back])
+
+
+@pytest.mark.parametrize("kind", ["whole", "one head", "top-k"])
+@pytest.mark.parametrize("options", [{}, {"clip": 0.5}, {"normalise": True}], ids=["plain", "clipped", "normalised"])
+def test_equal_teachers_give_exactly_zero(kind, options, made):
+    single = in_dtype(made, torch.float32)
+    teacher, _ = teachers(single)
+    equal = Full(teacher.hidden.clone(), teacher.head.clone())
+    if kind == "one head":
+        norm = (teacher.hidden @ teacher.head.T).logsumexp(-1)
+        teacher, equal = teacher._replace(log_norm=norm), Full(equal.hidden, teacher.head, norm)
+    if kind == "top-k":
+        teacher, equal = (top_k(signal.hidden, signal.head, 5) for signal in (teacher, equal))
+    for found in value_and_slopes(adpa, {**single, "teachers": (teacher, equal)}, chunk=5, **options):
+        assert float(found.detach().abs().max()) == 0
+
+
+def test_the_likelihood_belongs_to_the_chosen_tokens_and_the_advantage_to_the_others(device):
+    everything = made_on(device)
+    chosen, sampled = (part_of(everything, everything["chosen"] == wanted) for wanted in (True, False))
+
+    def by_hand(made):
+        own = {name: made[name] for name in ("hidden", "head")}
+        parts = [{**part, **own, "hidden": own["hidden"][rows]}
+                 for part, rows in ((chosen, everything["chosen"]), (sampled, ~everything["chosen"]))]  # fmt: skip
+        q, p, r = distributions(parts[1])
+        return naive_nll(parts[0]) - 2.0 * (q * (p.log() - r.log())).sum(-1).mean()
+
+    assert_close(value_and_slopes(adpa, everything, gamma=2.0), value_and_slopes(by_hand, everything))
+    _, info = adpa(everything)
+    assert len(info.log_probs) == int(everything["chosen"].sum())
+    assert {len(column) for column in info[1:]} == {int((~everything["chosen"]).sum())}
+
+
+def test_the_diagnostics_are_those_of_the_definitions(made):
+    _, info = adpa(made, clip=0.5, normalise=True, chunk=5)
+    q, p, r = distributions(made)
+    a = p.log() - r.log()
+    scaled = (a / ((r * a**2).sum(-1) - (r * a).sum(-1) ** 2).sqrt()[:, None]).clamp(-0.5, 0.5)
+    assert_close([info.expected_advantage, info.used_advantage], [(q * a).sum(-1), (q * scaled).sum(-1)])
+    assert_close([info.largest_advantage, info.student_entropy], [a.max(-1).values, -(q * q.log()).sum(-1)])
+    assert info.largest_token.tolist() == a.argmax(-1).tolist()
+
+
+def test_the_expected_advantage_lies_between_the_two_teachers_own(made):
+    # E_ref[A] = -KL(ref || dpo) <= 0 <= E_dpo[A] = KL(dpo || ref)
+    pair = teachers(made)
+    under = [adpa({**made, "hidden": own.hidden, "head": own.head, "teachers": pair})[1] for own in pair]
+    assert float(under[0].expected_advantage.min()) > 0 > float(under[1].expected_advantage.max())
+
+
+def student_after(made, steps=400, **options):
+    """Logits of a student that follows the slope alone."""
+    logits = torch.zeros(len(made["hidden"]), VOCABULARY, dtype=torch.float64, device=made["hidden"].device)
+    logits.requires_grad_()
+    identity = torch.eye(VOCABULARY, dtype=torch.float64, device=logits.device)
+    descent = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(steps):
+        descent.zero_grad()
+        adpa({**made, "hidden": logits, "head": identity}, **options)[0].backward()
+        descent.step()
+    return torch.softmax(logits.detach(), -1)
+
+
+def test_without_a_brake_the_student_collapses_on_the_largest_advantage(made):
+    q = student_after(made)
+    assert q.argmax(-1).tolist() == adpa(made)[1].largest_token.tolist()
+    assert float(q.max(-1).values.min()) > 0.9
+
+
+def test_an_entropy_brake_ends_at_the_softmax_of_the_advantage(made):
+    _, p, r = distributions(made)
+    expected = torch.softmax(1.5 / 3.0 * (p.log() - r.log()), -1)
+    assert_close([student_after(made, brake="entropy", brake_weight=3.0)], [expected], 1e-3)
+
+
+def test_a_kl_brake_ends_at_the_reference_tilted_by_the_advantage(made):
+    _, p, r = distributions(made)
+    expected = torch.softmax(r.log() + 1.5 / 3.0 * (p.log() - r.log()), -1)
+    assert_close([student_after(made, brake="kl", brake_weight=3.0)], [expected], 1e-3)
+
+
+@pytest.mark.parametrize("options", [{}, {"brake": "kl", "brake_weight": 0.5}], ids=["plain", "with a KL brake"])
+def test_top_k_teachers_of_all_tokens_equal_whole_ones(options, made):
+    pair = [top_k(signal.hidden, signal.head, VOCABULARY) for signal in teachers(made)]
+    whole = value_and_slopes(adpa, made, **options)
+    assert_close(value_and_slopes(adpa, {**made, "teachers": pair}, **options), whole)
+
+
+def test_top_k_teachers_give_the_difference_of_two_bucket_kls_in_value_and_gradient(made):
+    pair = [top_k(signal.hidden, signal.head, k) for signal, k in zip(teachers(made), (4, 6), strict=True)]
+
+    def bucket_kl(q, signal):
+        seen = q.gather(1, signal.ids)
+        tail = 1 - seen.sum(-1)
+        return (seen * (seen.log() - signal.log_probs)).sum(-1) + tail * (tail.log() - signal.log_tail)
+
+    def by_hand(made):
+        q = torch.softmax(made["hidden"] @ made["head"].T, -1)
+        return (bucket_kl(q, pair[0]) - bucket_kl(q, pair[1])).mean()
+
+    found = value_and_slopes(adpa, {**made, "teachers": pair}, gamma=1.0, chunk=5)
+    assert_close(found, value_and_slopes(by_hand, made))
+
+
+def released_by_hand(dpo, ref, student, label, end):
+    """One position, token by token, from two dictionaries of the teachers' top tokens."""
+    if label == end:
+        return 0.0
+    last = min(dpo.values())
+    return sum(student[token] * min(max(value - ref.get(token, last), 1e-8), 1 - 1e-8) for token, value in dpo.items())
+
+
+def test_as_released_is_the_published_codes_sum_over_the_dpo_teachers_top_fifty(made):
+    loss, info = adpa(made, as_released=True, end_token=END)
+    q, p, r = distributions(made)
+    sums, missing = [], 0
+    for student, dpo, ref, label in zip(q, p, r, made["labels"].tolist(), strict=True):
+        tops = [dict(sorted(enumerate(each.log().tolist()), key=lambda pair: -pair[1])[:50]) for each in (dpo, ref)]
+        missing += len(tops[0].keys() - tops[1].keys())
+        sums.append(released_by_hand(*tops, student.tolist(), label, END))
+    assert missing > 0  # or the fallback was not tried
+    assert info.used_advantage.tolist() == pytest.approx(sums, abs=1e-9)
+    assert float(loss) == pytest.approx(-1.5 * sum(sums) / len(sums), abs=1e-9)
+
+
+def test_as_released_negative_advantages_vanish_and_large_ones_are_cut_to_one(made):
+    slope = slope_by_logits(made, as_released=True, end_token=END)
+    q, _, _ = distributions(made)
+    a = -slope * len(q) / 1.5 / q  # A - E[A]
+    a = a - a.min(-1, keepdim=True).values
+    assert float(a.max()) == pytest.approx(1, abs=1e-6)
+    _, info = adpa(made)
+    assert float(info.largest_advantage.max()) > 1
+
+
+def test_as_released_leaves_out_the_end_token_by_its_id_and_the_formula_does_not(made):
+    ends = made["labels"] == END
+    assert int(ends.sum()) == 2
+    released, formula = slope_by_logits(made, as_released=True, end_token=END), slope_by_logits(made)
+    assert float(released[ends].abs().max()) == 0
+    assert float(released[~ends].abs().sum(-1).min()) > 0
+    assert float(formula[ends].abs().sum(-1).min()) > 0
+
+
+def test_bad_options_are_refused_by_name(made):
+    refused = {
+        "end_token": {"as_released": True},
+        "brake 'hand'": {"brake": "hand"},
+        "clip: 0": {"clip": 0},
+    }
+    for message, options in refused.items():
+        with pytest.raises(BadInput, match=message):
+            adpa(made, **options)
+    teacher, reference = teachers(made)
+    wide = Full(reference.hidden, torch.zeros(VOCABULARY + 2, TEACHER_WIDTH, device=reference.head.device))
+    with pytest.raises(BadInput, match="reference: its vocabulary has 63 tokens"):
+        losses.adpa(made["hidden"], made["head"], made["labels"], teacher, wide, made["chosen"])

@@ -1,0 +1,144 @@
+"""KD and DCKD: divergences, temperatures, whole and top-k teachers, and TRL's loss as an oracle."""
+
+import warnings
+
+import pytest
+import torch
+from naive_losses import (
+    NAIVE_DIVERGENCES,
+    assert_close,
+    dckd,
+    in_dtype,
+    kd,
+    made_on,
+    naive_nll,
+    part_of,
+    top_k,
+    value_and_slopes,
+)
+
+from alignkd_lab.lm import losses
+from alignkd_lab.lm.divergences import DIVERGENCES
+from alignkd_lab.lm.signals import Full
+
+
+@pytest.fixture
+def made(device):
+    return made_on(device)
+
+
+@pytest.mark.parametrize(("divergence", "mix", "beta"), [("forward", 0.5, 0), ("reverse", 0.5, 1), ("jsd", 0.3, 0.3)])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_kd_equals_trls_generalised_divergence(divergence, mix, beta, temperature, made):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gkd = pytest.importorskip("trl.experimental.gkd").GKDTrainer.generalized_jsd_loss
+
+    def theirs(made):
+        student, teacher = made["hidden"] @ made["head"].T, made["teacher_hidden"] @ made["teacher_head"].T
+        # TRL leaves out the factor T² that keeps the size of the gradient.
+        return temperature**2 * gkd(student[None], teacher[None], made["labels"][None], beta, temperature)
+
+    found = value_and_slopes(kd, made, divergence=divergence, mix=mix, temperature=temperature)
+    assert_close(found, value_and_slopes(theirs, made), 1e-6)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_student_equal_to_its_teacher_has_no_loss_and_no_gradient(divergence, made):
+    own = in_dtype({**made, "teacher_hidden": made["hidden"], "teacher_head": made["head"]}, torch.float32)
+    bound = 0 if divergence in ("forward", "reverse") else 1e-6
+    for found in value_and_slopes(kd, own, divergence=divergence, chunk=6):
+        assert float(found.detach().abs().max()) <= bound
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_divergence_is_never_negative_and_skewing_or_mixing_bounds_it(divergence, made):
+    far = in_dtype(
+        {**made, "teacher_hidden": 40 * made["teacher_hidden"], "hidden": 40 * made["hidden"]}, torch.float32
+    )
+    found = value_and_slopes(kd, far, divergence=divergence, mix=0.5)
+    _, info = kd(far, divergence=divergence, mix=0.5)
+    assert all(torch.isfinite(tensor).all() for tensor in found)
+    assert float(info.divergence.min()) > -1e-6
+    # KL(p || (p + q) / 2) is at most log 2, and so is their mean.
+    assert divergence in ("forward", "reverse") or float(info.divergence.max()) < 0.693148
+
+
+def test_kd_reports_divergence_and_entropies_of_every_token(made):
+    _, info = kd(made, temperature=2.0, teacher_temperature=0.5, chunk=4)
+    p = torch.softmax(made["teacher_hidden"] @ made["teacher_head"].T, -1)
+    q = torch.softmax(made["hidden"] @ made["head"].T / 2, -1)
+    expected = [(p * (p / q).log()).sum(-1), *(-(x * x.log()).sum(-1) for x in (p, q))]
+    assert_close(info, expected)
+
+
+def test_kd_leaves_the_teacher_without_gradient(made):
+    hidden = made["hidden"].requires_grad_()
+    teacher = [made[name].requires_grad_() for name in ("teacher_hidden", "teacher_head")]
+    loss, _ = losses.kd(hidden, made["head"], Full(*teacher))
+    loss.backward()
+    assert hidden.grad is not None
+    assert all(tensor.grad is None for tensor in teacher)
+
+
+def test_sharpening_the_teacher_leaves_the_student_at_temperature_one(made):
+    sharpened, _ = kd(made, teacher_temperature=0.5)
+    by_hand, _ = kd({**made, "teacher_hidden": made["teacher_hidden"] / 0.5})
+    assert_close([sharpened], [by_hand])
+
+
+def test_a_high_temperature_matches_logits_up_to_a_constant(made):
+    # Hinton et al. 2015, equation 4: the slope tends to (z - v) / V for centred logits z and v.
+    hidden = made["hidden"].clone().requires_grad_()
+    losses.kd(hidden, made["head"], Full(made["teacher_hidden"], made["teacher_head"]), temperature=1e4)[0].backward()
+    gap = made["hidden"] @ made["head"].T - made["teacher_hidden"] @ made["teacher_head"].T
+    gap = gap - gap.mean(-1, keepdim=True)
+    assert_close([hidden.grad], [gap @ made["head"] / gap.numel()], 1e-3)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_teacher_of_all_tokens_in_top_k_equals_the_whole_one(divergence, temperature, made):
+    teacher = top_k(made["teacher_hidden"], made["teacher_head"], len(made["head"]))
+    options = {"divergence": divergence, "temperature": temperature, "teacher_temperature": 0.8, "chunk": 6}
+    assert_close(value_and_slopes(kd, {**made, "teacher": teacher}, **options), value_and_slopes(kd, made, **options))
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_top_k_teacher_gives_the_divergence_over_k_tokens_and_one_bucket(divergence, made):
+    teacher = top_k(made["teacher_hidden"], made["teacher_head"], 4)
+
+    def buckets(made):
+        q = torch.softmax(made["hidden"] @ made["head"].T, -1)
+        seen = q.gather(1, teacher.ids)
+        q = torch.cat([seen, 1 - seen.sum(-1, keepdim=True)], -1)
+        p = torch.cat([teacher.log_probs, teacher.log_tail[:, None]], -1).exp()
+        return sum(NAIVE_DIVERGENCES[divergence](*rows, 0.3) for rows in zip(p, q, strict=True)) / len(q)
+
+    found = value_and_slopes(kd, {**made, "teacher": teacher}, divergence=divergence, mix=0.3, chunk=6)
+    assert_close(found, value_and_slopes(buckets, made))
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_tail_without_mass_is_finite(divergence, made):
+    teacher = top_k(made["teacher_hidden"], made["teacher_head"], 4)
+    teacher = teacher._replace(log_tail=torch.full_like(teacher.log_tail, -torch.inf))
+    single = in_dtype(made, torch.float32)
+    for temperature in (1.0, 2.0):
+        found = value_and_slopes(kd, {**single, "teacher": teacher}, divergence=divergence, temperature=temperature)
+        assert all(torch.isfinite(tensor).all() for tensor in found)
+
+
+def test_dckd_is_nll_and_kd_on_chosen_and_kd_on_rejected(made):
+    def by_hand(made):
+        chosen, rejected = (part_of(made, made["chosen"] == wanted) for wanted in (True, False))
+        return naive_nll(chosen) + 0.3 * (kd(chosen)[0] + kd(rejected)[0])
+
+    assert_close(value_and_slopes(dckd, made, alpha=0.3), value_and_slopes(by_hand, made))
+
+
+def test_dckd_reports_log_probability_kl_and_entropies_of_every_token(made):
+    _, info = dckd(made, chunk=4)
+    _, said = kd(made)
+    assert_close(info[1:], said)
+    assert_close([info.log_probs], [losses.nll(made["hidden"], made["head"], made["labels"])[1].log_probs])

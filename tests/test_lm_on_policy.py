@@ -1,0 +1,159 @@
+"""On-policy distillation through TRL: which divergence, on whose text, and towards whom."""
+
+import pytest
+import torch
+from tiny_lm import world_in
+from transformers import LlamaForCausalLM
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.on_policy import on_policy_distil
+from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.sampling import Samples
+
+STILL = 1e-12  # a learning rate that moves nothing
+
+
+def distil_world(folder, **changes):
+    return world_in(folder, **{"distil_prompts": 4, "distil_responses": 3, "distil_batch": 4, **changes})
+
+
+@torch.no_grad()
+def token_distributions(model, samples):
+    """log π(·) before each response token, one response at a time and without padding, [tokens, V] float64."""
+    rows = []
+    for prompt, tokens in zip(samples.prompt_of, samples.tokens, strict=True):
+        ids = samples.prompt_ids[prompt] + tokens
+        rows.append(model(torch.tensor([ids])).logits[0, :-1].double().log_softmax(-1)[-len(tokens) :])
+    return torch.cat(rows)
+
+
+def kl(p, q):
+    """KL(p ‖ q) of each row of log-probabilities."""
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def divergence_by_hand(name, student, teacher):
+    if name == "forward":
+        return float(kl(teacher, student).mean())
+    if name == "reverse":
+        return float(kl(student, teacher).mean())
+    middle = ((student.exp() + teacher.exp()) / 2).log()
+    return float((kl(teacher, middle) + kl(student, middle)).mean() / 2)
+
+
+def held_out_kl(world, policy, teacher):
+    """KL(policy ‖ teacher), nats per token, on the policy's own responses to validation prompts."""
+    model = world.models.of(policy)
+    samples = world.sample(model, "validation", 8, 4, "held out")
+    return float(kl(*(token_distributions(m, samples) for m in (model, world.models.of(teacher)))).mean())
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What TRL let the student write, as `Samples`, a step each."""
+    found, generate = [], LlamaForCausalLM.generate
+
+    def keep(self, input_ids, attention_mask, generation_config, **options):
+        rows = generate(self, input_ids, attention_mask=attention_mask, generation_config=generation_config, **options)
+        asked = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
+        ends, responses = generation_config.eos_token_id, []
+        for row in rows[:, input_ids.shape[1] :].tolist():
+            length = next((place + 1 for place, token in enumerate(row) if token in ends), len(row))
+            responses.append(row[:length])
+        found.append(Samples(asked, list(range(len(asked))), responses))
+        return rows
+
+    monkeypatch.setattr(LlamaForCausalLM, "generate", keep)
+    return found
+
+
+@pytest.mark.parametrize("divergence", ["forward", "jsd", "reverse"])
+def test_the_loss_is_the_divergence_on_the_students_own_tokens(tmp_path, written, divergence):
+    world = distil_world(tmp_path, on_policy_divergence=divergence, distil_learning_rate=STILL, distil_responses=12)
+    teacher, student = world.start("base"), world.start("student")
+    _, info = on_policy_distil(world, teacher, student, "loss")
+    (samples,) = written
+    # The end token is learnt as every other, so some response must have one.
+    assert any(tokens[-1] == world.tokenizer.eos_token_id for tokens in samples.tokens)
+    models = (world.models.of(student), world.models.of(teacher))
+    expected = divergence_by_hand(divergence, *(token_distributions(model, samples) for model in models))
+    assert info["losses"] == pytest.approx([expected], rel=1e-4)
+    assert info["divergence"] == divergence
+
+
+def test_the_student_comes_closer_to_the_teacher(tmp_path):
+    world = distil_world(
+        tmp_path, distil_prompts=8, distil_responses=8, distil_batch=4, distil_passes=5, distil_learning_rate=4e-2,
+        lora_rank=8, max_tokens=6,
+    )  # fmt: skip
+    teacher, student = world.start("base"), world.start("student")
+    learnt, info = on_policy_distil(world, teacher, student, "closer")
+    assert info["losses"][-1] < 0.8 * info["losses"][0]
+    assert held_out_kl(world, learnt, teacher) < 0.8 * held_out_kl(world, student, teacher)
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(tmp_path):
+    world = distil_world(tmp_path)
+    base = world.start("base")
+    _, info = on_policy_distil(world, base, base, "same")
+    assert info["losses"] == pytest.approx([0.0], abs=1e-5)
+
+
+def test_steps_prompts_and_tokens_are_those_of_the_budget(tmp_path, written):
+    world = distil_world(tmp_path, distil_prompts=8, distil_responses=3, distil_batch=4, distil_passes=2)
+    world.spent = dict.fromkeys(world.spent, 0)
+    _, info = on_policy_distil(world, world.start("base"), world.start("student"), "budget")
+    assert [len(samples.tokens) for samples in written] == [12, 12, 12, 12]
+    assert info["responses"] == 2 * 8 * 3
+    asked = sorted(prompt for samples in written for prompt in samples.prompt_ids)
+    assert asked == sorted(2 * 3 * encode(world.tokenizer, prompts("training", 8)))
+    tokens = sum(samples.token_count for samples in written)
+    assert world.spent == {"sampled": tokens, "trained": tokens, "scored": tokens}
+
+
+def test_fewer_prompts_than_a_step_takes_are_one_step(tmp_path, written):
+    world = distil_world(tmp_path, distil_prompts=3, distil_responses=2, distil_batch=8)
+    _, info = on_policy_distil(world, world.start("base"), world.start("student"), "few")
+    assert [len(samples.tokens) for samples in written] == [6]
+    assert len(info["losses"]) == 1
+
+
+def test_a_model_is_sampled_whole_whatever_its_own_taste(tmp_path, written):
+    world = distil_world(tmp_path, distil_responses=12)
+    opinionated = world.models.of(world.start("student"))
+    # What a model may bring along as its own way to be sampled, with an end token that is not the tokenizer's.
+    taste = {"top_p": 0.5, "top_k": 2, "min_p": 0.3, "repetition_penalty": 2.0, "no_repeat_ngram_size": 1}
+    for name, value in {**taste, "eos_token_id": [2, 40]}.items():
+        setattr(opinionated.generation_config, name, value)
+    world.models._starts["opinionated"] = opinionated
+    for student in (world.start("student"), Policy("opinionated")):
+        on_policy_distil(world, world.start("base"), student, "whole")
+    plain, taken = written
+    assert plain.tokens == taken.tokens
+    assert max(map(len, plain.tokens)) == world.settings.max_tokens
+
+
+def adapter(folder, noise, **changes):
+    world = distil_world(folder, **changes)
+    torch.manual_seed(noise)
+    policy, _ = on_policy_distil(world, world.start("base"), world.start("student"), f"run {noise}")
+    return policy.adapters[0]
+
+
+def test_the_same_seed_gives_the_same_adapter_and_another_seed_other_responses(tmp_path, written):
+    one, two = adapter(tmp_path / "one", 1), adapter(tmp_path / "two", 2)
+    adapter(tmp_path / "other", 1, seed=1)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    first, again, other = (samples.tokens for samples in written)
+    assert first == again
+    assert not any(tokens in first for tokens in other)
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(tmp_path):
+    world = distil_world(tmp_path)
+    model = world.models.of(world.start("base"))
+    model.resize_token_embeddings(300)
+    world.models._starts["longer words"] = model
+    with pytest.raises(BadInput, match="300"):
+        on_policy_distil(world, Policy("longer words"), world.start("student"), "two languages")

@@ -1,0 +1,388 @@
+"""Preference data from files, data sets and the hub, with nothing dropped in silence; and pairs as examples."""
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm.batch import collate, token_counts
+from alignkd_lab.lm.preference_data import KNOWN, SUFFIXES, by_reason, load_preferences, to_examples
+from alignkd_lab.lm.weights import load_tokenizer
+
+GOOD = [{"prompt": f"Question {n}?", "chosen": f"Right {n}.", "rejected": f"Wrong {n}."} for n in range(4)]
+TIE = {"prompt": "Tie?", "chosen": "Same.", "rejected": "Same."}
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+REAL = Path(__file__).parents[2] / "shared" / "data" / "gsm8k_preferences.jsonl"
+
+
+def write(path, rows):
+    """Rows as a file of the kind that its name tells."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        datasets.Dataset.from_list(rows).to_parquet(path)
+        return path
+    text = json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_kind_of_file_gives_the_same_pairs(tmp_path, suffix):
+    path = write(tmp_path / f"pairs{suffix}", [*GOOD, TIE])
+    found = load_preferences(path)
+    assert [(pair.row, pair.prompt[0]["content"], pair.chosen, pair.rejected) for pair in found.rows] == [
+        (n + 1, row["prompt"], row["chosen"], row["rejected"]) for n, row in enumerate(GOOD)
+    ]
+    assert found.skipped == [(5, "chosen equals rejected")]
+    assert found.provenance == {
+        "source": f"pairs{suffix}",
+        "split": None,
+        "version": f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}",
+        "licence": None,
+    }
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_conversations_survive_every_kind_of_file(tmp_path, suffix):
+    turn = {"role": "user", "content": "Hello"}
+    row = {
+        "chosen": [turn, {"role": "assistant", "content": "A."}],
+        "rejected": [turn, {"role": "assistant", "content": "B."}],
+    }
+    (pair,) = load_preferences(str(write(tmp_path / f"talk{suffix}", [row]))).rows
+    assert (pair.prompt, pair.chosen, pair.rejected) == ([turn], "A.", "B.")
+
+
+def test_row_numbers_are_lines_of_the_file_even_past_blank_ones(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(f"\ufeff{json.dumps(GOOD[0])}\n\n{json.dumps(TIE)}\n", encoding="utf-8")
+    found = load_preferences(path)
+    assert [pair.row for pair in found.rows] == [1]
+    assert found.skipped == [(3, "chosen equals rejected")]
+
+
+def test_a_limit_keeps_the_first_usable_pairs_and_reads_no_further(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join([json.dumps(TIE), *map(json.dumps, GOOD[:2]), "{broken"]), encoding="utf-8")
+    found = load_preferences(path, limit=2)
+    assert [pair.row for pair in found.rows] == [2, 3]
+    assert found.skipped == [(1, "chosen equals rejected")]
+    with pytest.raises(BadInput, match="line 4"):
+        load_preferences(path, limit=3)
+
+
+def test_wrong_json_is_named_by_file_and_line(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(f"{json.dumps(GOOD[0])}\n{{'prompt': 1}}\n", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"pairs\.jsonl is wrong JSON at line 2, column 2"):
+        load_preferences(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", b'[{"prompt": 1},\n{"prompt" 2}]', "wrong JSON at line 2"),
+        ("a.json", b'{"rows": []}', "holds no list of rows"),
+        ("a.jsonl", b"", "holds no rows"),
+        ("a.jsonl", b'{"prompt": "\xff"}', "cannot be read"),
+        ("a.jsonl.gz", b"plain text", "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "a"}' * 99)[:30], "cannot be read"),
+        ("a.parquet", b"PAR1 or not", "cannot be read as Parquet"),
+    ],
+)
+def test_a_broken_file_is_refused_by_name(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput, match=rf"{name}.*{message}"):
+        load_preferences(tmp_path / name)
+
+
+def test_a_file_without_one_usable_row_is_refused_with_every_reason(tmp_path):
+    rows = [{"prompt": "a", "better": "b", "rejected": "c"}] * 7 + [TIE]
+    with pytest.raises(BadInput) as caught:
+        load_preferences(write(tmp_path / "pairs.jsonl", rows))
+    assert str(caught.value).startswith(
+        "preferences: no row of pairs.jsonl can be used (missing chosen: row 1, 2, 3, 4, 5, …; "
+        "chosen equals rejected: row 8)"
+    )
+
+
+def test_columns_of_other_names_are_mapped(tmp_path):
+    rows = [{"q": row["prompt"], "yes": row["chosen"], "no": row["rejected"]} for row in GOOD]
+    path = write(tmp_path / "pairs.parquet", rows)
+    found = load_preferences(path, columns={"prompt": "q", "chosen": "yes", "rejected": "no"})
+    assert [pair.chosen for pair in found.rows] == [row["chosen"] for row in GOOD]
+    with pytest.raises(BadInput, match=r"row 1 of pairs\.parquet has no 'maybe' to be its rejected; it has q, yes, no"):
+        load_preferences(path, columns={"rejected": "maybe"})
+    with pytest.raises(BadInput, match="unknown field 'answer'"):
+        load_preferences(path, columns={"answer": "yes"})
+
+
+@pytest.mark.parametrize("source", ["pairs.csv", "nowhere", "a/b/c", "../data", "missing.jsonl"])
+def test_an_unknown_source_is_refused(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=r"unknown source|there is no file"):
+        load_preferences(source)
+
+
+@pytest.mark.parametrize("option", [{"split": "train"}, {"revision": REVISION}])
+def test_options_of_the_hub_are_refused_for_a_file(tmp_path, option):
+    with pytest.raises(BadInput, match="is for sets of the hub"):
+        load_preferences(write(tmp_path / "pairs.jsonl", GOOD), **option)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_is_refused(tmp_path, limit):
+    with pytest.raises(BadInput, match="limit"):
+        load_preferences(write(tmp_path / "pairs.jsonl", GOOD), limit=limit)
+
+
+# Data sets and the hub --------------------------------------------------------------------------------
+
+
+def test_a_data_set_in_memory_is_known_by_its_pairs():
+    found = load_preferences(datasets.Dataset.from_list([*GOOD, TIE]))
+    again = load_preferences(datasets.Dataset.from_list(GOOD))
+    other = load_preferences(datasets.Dataset.from_list(GOOD[::-1]))
+    assert found.skipped == [(5, "chosen equals rejected")]
+    assert found.provenance["source"] == "datasets.Dataset"
+    assert found.provenance["version"].startswith("rows-sha256:")
+    assert again.provenance["version"] == found.provenance["version"] != other.provenance["version"]
+
+
+def test_a_dictionary_of_splits_asks_for_one():
+    rows = datasets.Dataset.from_list(GOOD)
+    with pytest.raises(BadInput, match="one of its splits: train, test"):
+        load_preferences(datasets.DatasetDict(train=rows, test=rows))
+
+
+def test_anything_else_is_no_source():
+    with pytest.raises(BadInput, match="a list is no name, file or"):
+        load_preferences(GOOD)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The hub: gives the rows that a test lays there, and notes every call."""
+    calls, rows = [], list(GOOD)
+
+    def load_dataset(name, **options):
+        calls.append((name, options))
+        return datasets.Dataset.from_list(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return calls, rows
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_known_set_is_pinned_and_says_what_it_is_before_it_is_loaded(hub, name, capsys):
+    found = load_preferences(name)
+    known = KNOWN[name]
+    assert hub[0] == [(name, {"split": "train", "revision": known.revision})]
+    said = capsys.readouterr().err
+    for part in (name, known.revision[:8], f"{known.megabytes} MB", known.licence, known.mapping):
+        assert part in said
+    assert found.provenance == {
+        "source": name,
+        "split": "train",
+        "version": f"revision:{known.revision}",
+        "licence": known.licence,
+    }
+
+
+def test_split_and_revision_of_a_known_set_can_be_chosen(hub):
+    found = load_preferences("argilla/dpo-mix-7k", split="test", revision=REVISION)
+    assert hub[0] == [("argilla/dpo-mix-7k", {"split": "test", "revision": REVISION})]
+    assert found.provenance["version"] == f"revision:{REVISION}"
+
+
+def test_dpo_mix_7k_gives_the_last_turns_of_its_conversations(hub):
+    turns = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi."},
+        {"role": "user", "content": "Why?"},
+    ]
+    hub[1][:] = [
+        {
+            "dataset": "argilla/distilabel-capybara-dpo-7k-binarized",
+            "chosen": [*turns, {"role": "assistant", "content": good}],
+            "rejected": [*turns, {"role": "assistant", "content": bad}],
+            "chosen_rating": 5.0,
+            "rejected_rating": 1.0,
+        }
+        for good, bad in [("Because.", "No."), ("Same.", "Same.")]
+    ]
+    found = load_preferences("argilla/dpo-mix-7k")
+    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in found.rows] == [(turns, "Because.", "No.")]
+    assert found.skipped == [(2, "chosen equals rejected")]
+
+
+def helpsteer():
+    scores = [(4, 2), (1, 3), (2, 2)]
+    return [
+        {"prompt": f"Q{n}", "response": f"{n}{which}", "helpfulness": score, "correctness": 4, "coherence": 4,
+         "complexity": 2, "verbosity": 1}
+        for n, pair in enumerate(scores)
+        for which, score in zip("ab", pair, strict=True)
+    ]  # fmt: skip
+
+
+def test_helpsteer2_gives_a_pair_for_every_two_rows_but_ties(hub, tmp_path):
+    hub[1][:] = helpsteer()
+    local = write(tmp_path / "train.jsonl.gz", helpsteer())
+    for found in (load_preferences("nvidia/HelpSteer2"), load_preferences(local)):
+        assert [(pair.row, pair.chosen, pair.rejected) for pair in found.rows] == [(1, "0a", "0b"), (3, "1b", "1a")]
+        assert found.skipped == [(5, "tie in helpfulness")]
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", REVISION[:8]])
+def test_a_set_of_the_hub_needs_a_pinned_revision(hub, revision):
+    with pytest.raises(BadInput, match="somebody/pairs needs a pinned revision"):
+        load_preferences("somebody/pairs", revision=revision)
+    assert hub[0] == []
+    assert load_preferences("somebody/pairs", revision=REVISION).provenance["version"] == f"revision:{REVISION}"
+
+
+def test_a_hub_that_does_not_answer_is_reported_with_its_reason(monkeypatch):
+    def refuse(name, **options):
+        raise ValueError("Unknown split \"dev\". Should be one of ['train'].\nmore")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(CannotContinue, match=r"split 'dev' of somebody/pairs .*Unknown split \"dev\"") as caught:
+        load_preferences("somebody/pairs", revision=REVISION, split="dev")
+    assert "\n" not in str(caught.value)
+
+
+# Reports ----------------------------------------------------------------------------------------------
+
+
+def test_the_report_names_every_reason_with_its_count_and_first_rows(tmp_path):
+    rows = [GOOD[0], *[TIE] * 7, {**TIE, "chosen": ""}, GOOD[1]]
+    found = load_preferences(write(tmp_path / "pairs.json", rows))
+    version = found.provenance["version"]
+    assert found.report().splitlines() == [
+        f"pairs.json, {version}: 2 pairs kept, 8 rows skipped",
+        "      7  chosen equals rejected (rows 2, 3, 4, 5, 6, …)",
+        "      1  empty chosen (row 9)",
+    ]
+    assert found.table().values.tolist() == [
+        ["kept", 2, "1, 10"],
+        ["chosen equals rejected", 7, "2, 3, 4, 5, 6, …"],
+        ["empty chosen", 1, "9"],
+    ]
+
+
+def test_kept_and_skipped_rows_are_all_rows(tmp_path):
+    rows = [*GOOD, TIE, {}, 7, {"chosen": "a"}, *GOOD]
+    found = load_preferences(write(tmp_path / "pairs.jsonl", rows))
+    numbers = [pair.row for pair in found.rows] + [row for row, _ in found.skipped]
+    assert sorted(numbers) == list(range(1, len(rows) + 1))
+
+
+def test_a_report_of_nothing_is_empty():
+    assert by_reason([]).empty
+
+
+# Examples ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer("tiny-base")  # a token a byte
+
+
+def encoded(rows, tokenizer, prompt=200, response=40):
+    found = load_preferences(datasets.Dataset.from_list(rows))
+    return to_examples(found, tokenizer, max_prompt_tokens=prompt, max_response_tokens=response)
+
+
+def test_an_example_holds_the_chat_prompt_and_both_responses_with_their_end_tokens(tokenizer):
+    examples, skipped, cut = encoded(GOOD[:1], tokenizer)
+    (example,) = examples
+    assert tokenizer.decode(example.prompt) == "<|im_start|>user\nQuestion 0?<|im_end|>\n<|im_start|>assistant\n"
+    assert [tokenizer.decode(tokens) for tokens in example.responses] == ["Right 0.<|im_end|>", "Wrong 0.<|im_end|>"]
+    assert example.roles == ["chosen", "rejected"]
+    assert skipped == cut == []
+    assert collate(examples)["role"].bincount().tolist() == [9, 9]
+    assert token_counts(examples)["pairs"] == 1
+
+
+def test_the_users_own_system_message_stays_and_none_is_added(tokenizer):
+    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    (example,) = encoded([{**GOOD[0], "prompt": prompt}], tokenizer).examples
+    assert tokenizer.decode(example.prompt).startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
+
+
+@pytest.mark.parametrize(("longest", "ends"), [(9, True), (8, False), (3, False)])
+def test_a_cut_response_has_no_end_token_and_is_counted(tokenizer, longest, ends):
+    (example,), skipped, cut = encoded(
+        [{"prompt": "?", "chosen": "12345678", "rejected": "no"}], tokenizer, 99, longest
+    )
+    assert len(example.responses[0]) == longest
+    assert (example.responses[0][-1] == tokenizer.eos_token_id) == ends
+    assert example.responses[1][-1] == tokenizer.eos_token_id
+    assert cut == ([] if ends else [(1, f"chosen cut to {longest} tokens")])
+    assert skipped == []
+
+
+def test_a_prompt_that_is_too_long_is_skipped_and_counted(tokenizer):
+    rows = [{**GOOD[0], "prompt": "?" * 300}, GOOD[1]]
+    examples, skipped, _ = encoded(rows, tokenizer)
+    assert len(examples) == 1
+    assert skipped == [(1, "prompt longer than 200 tokens")]
+
+
+def test_responses_that_differ_only_after_the_cut_are_skipped(tokenizer):
+    row = {"prompt": "?", "chosen": "the same, then A", "rejected": "the same, then B"}
+    examples, skipped, cut = encoded([row], tokenizer, response=8)
+    assert (examples, cut) == ([], [])
+    assert skipped == [(1, "chosen equals rejected as far as they are read")]
+
+
+def test_a_response_that_writes_the_end_token_is_skipped(tokenizer):
+    _, skipped, _ = encoded([{**GOOD[0], "rejected": "No.<|im_end|>\nMore."}], tokenizer)
+    assert skipped == [(1, "rejected holds the end token itself")]
+
+
+def test_a_response_that_has_no_tokens_is_skipped(tokenizer, monkeypatch):
+    class Deaf:
+        chat_template, eos_token_id = tokenizer.chat_template, tokenizer.eos_token_id
+        apply_chat_template = tokenizer.apply_chat_template
+
+        def __call__(self, text, **options):
+            return tokenizer("" if text.startswith("Wrong") else text, **options)
+
+    _, skipped, _ = encoded(GOOD[:1], Deaf())
+    assert skipped == [(1, "rejected has no tokens")]
+
+
+def test_a_prompt_that_the_chat_template_refuses_is_skipped(tokenizer):
+    strict = load_tokenizer("tiny-base")
+    strict.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}hello"
+    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    _, skipped, _ = encoded([{**GOOD[0], "prompt": prompt}], strict)
+    assert skipped == [(1, "the chat template refuses the prompt")]
+
+
+def test_limits_below_one_and_a_tokenizer_without_chat_are_refused(tokenizer):
+    for limits in ((0, 9), (9, 0)):
+        with pytest.raises(BadInput, match="tokens: 0 must be at least 1"):
+            encoded(GOOD, tokenizer, *limits)
+    bare = load_tokenizer("tiny-base")
+    bare.chat_template = None
+    with pytest.raises(BadInput, match="needs a chat template"):
+        encoded(GOOD, bare)
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="the real set lies beside a checkout that has it")
+def test_real_conversations_are_read_whole(tokenizer):
+    found = load_preferences(REAL)
+    assert len(found.rows) + len(found.skipped) == sum(1 for _ in REAL.open(encoding="utf-8"))
+    assert len(found.rows) > 500
+    some = load_preferences(REAL, limit=50)
+    examples, skipped, cut = to_examples(some, tokenizer, max_prompt_tokens=4000, max_response_tokens=4000)
+    assert (len(examples), skipped, cut) == (50, [], [])

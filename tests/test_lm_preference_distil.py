@@ -1,0 +1,199 @@
+"""DCKD and ADPA as stages: what the student reads, what its teachers say, and what the budget is."""
+
+import pytest
+import torch
+from tiny_lm import given_rate, world_in
+
+from alignkd_lab.lm import losses
+from alignkd_lab.lm import world as world_module
+from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
+from alignkd_lab.lm.policy import Models
+from alignkd_lab.lm.preference_distil import preference_distil
+from alignkd_lab.lm.signals import Full
+from alignkd_lab.pipelines import PIPELINES
+
+
+def moved(policy, seed, scale=0.3):
+    """The policy with an adapter that visibly changes it."""
+    model, draw = Models().of(policy), torch.Generator().manual_seed(seed)
+    width, name = model.config.hidden_size, "model.layers.0.self_attn.o_proj"
+    a, b = (scale * torch.randn(shape, generator=draw) for shape in ((2, width), (width, 2)))
+    return policy.with_adapter({f"{name}.A": a, f"{name}.B": b})
+
+
+@pytest.fixture
+def world(tmp_path):
+    return world_in(tmp_path)
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """What training was given, with the loss of its first batch, taken while the teachers' cache is there."""
+    seen = []
+
+    def spy(model, examples, loss, **options):
+        batch = examples[: options["batch"]]
+        with torch.no_grad():
+            value, info = loss(model, collate(batch), world_module_counts(batch))
+        seen.append({"model": model, "examples": examples, "first": batch, "value": float(value), **options})
+        return [(float(value), info)]
+
+    monkeypatch.setattr(world_module, "train", spy)
+    return seen
+
+
+def world_module_counts(examples):
+    roles = [(role, len(tokens)) for row in examples for role, tokens in zip(row.roles, row.responses, strict=True)]
+    return {kind: sum(count for role, count in roles if role == kind) for kind in ("chosen", "rejected", "sampled")}
+
+
+def run(world, method, share=1.0, scale=0.3):
+    base, student = world.start("base"), world.start("student")
+    teacher = moved(base, 1, scale)
+    return teacher, preference_distil(world, teacher, base, student, base, method, share, method)
+
+
+def by_hand(world, teacher, call, method):
+    """The mean over tokens, response by response, with models asked anew."""
+    base = world.start("base")
+    student, dpo, ref = call["model"], world.models.of(teacher), world.models.of(base)
+    sums = dict.fromkeys(("nll", "kl_chosen", "kl_rejected", "advantage"), 0.0)
+    for row in call["first"]:
+        for role, tokens in zip(row.roles, row.responses, strict=True):
+            alone = collate([Example(row.prompt, [tokens])])
+            with torch.no_grad():
+                log_q, log_dpo, log_ref = (
+                    torch.log_softmax(hidden_states(model, alone).double() @ plain(model).lm_head.weight.double().T, -1)
+                    for model in (student, dpo, ref)
+                )
+            if role == "chosen":
+                sums["nll"] -= float(log_q.gather(1, alone["shift_labels"][:, None]).sum())
+            if role != "sampled":
+                sums[f"kl_{role}"] += float((log_dpo.exp() * (log_dpo - log_q)).sum())
+            else:
+                sums["advantage"] += float((log_q.exp() * (log_dpo - log_ref)).sum())
+    counts = world_module_counts(call["first"])
+    likelihood = sums["nll"] / counts["chosen"]
+    if method == "dckd":
+        divergences = sums["kl_chosen"] / counts["chosen"] + sums["kl_rejected"] / counts["rejected"]
+        return likelihood + world.settings.alpha * divergences
+    return likelihood - world.settings.gamma * sums["advantage"] / counts["sampled"]
+
+
+@pytest.mark.parametrize("method", ["dckd", "adpa"])
+def test_a_stage_trains_on_the_papers_loss_with_both_teachers_asked_once(method, world, given):
+    teacher, _ = run(world, method)
+    (call,) = given
+    assert call["value"] == pytest.approx(by_hand(world, teacher, call, method), abs=2e-5)
+
+
+def test_dckd_reads_the_base_samplers_pairs(world, given):
+    _, (_, info) = run(world, "dckd")
+    (call,) = given
+    assert info["informative_pairs"] == len(call["examples"]) > 0
+    for example in call["examples"]:
+        assert example.roles == ["chosen", "rejected"]
+        chosen, rejected = (world.tokenizer.decode(tokens) for tokens in example.responses)
+        assert any(map(str.isdigit, chosen))
+        assert not any(map(str.isdigit, rejected))
+
+
+def test_adpa_reads_a_chosen_response_and_what_the_initial_student_wrote_to_the_same_prompt(world, given):
+    run(world, "adpa")
+    (call,) = given
+    student = world.models.of(world.start("student"))
+    written = world.sample(student, "training", 4, world.settings.student_responses, "student responses")
+    for example in call["examples"]:
+        assert example.roles == ["chosen", *["sampled"] * world.settings.student_responses]
+        prompt = written.prompt_ids.index(example.prompt)
+        own = [tokens for at, tokens in zip(written.prompt_of, written.tokens, strict=True) if at == prompt]
+        assert example.responses[1:] == own
+
+
+def test_teachers_read_only_what_their_term_needs(world, given):
+    for method, roles in (("dckd", {"chosen", "rejected"}), ("adpa", {"sampled"})):
+        given.clear()
+        run(world, method)
+        for example in given[0]["examples"]:
+            for said in example.signals.values():
+                assert {role for role, rows in zip(example.roles, said, strict=True) if rows} == roles
+
+
+@pytest.mark.parametrize(("share", "steps"), [(1.0, 6), (0.5, 3)])
+def test_a_stage_trains_on_as_many_responses_as_its_share_of_a_distillation(tmp_path, given, share, steps):
+    sizes = {"distil_prompts": 12, "distil_batch": 2, "distil_responses": 5, "student_responses": 4}
+    world = world_in(tmp_path, **sizes)
+    for method, batch in (("dckd", 5), ("adpa", 2)):
+        given.clear()
+        run(world, method, share)
+        assert (given[0]["steps"], given[0]["batch"]) == (steps, batch)
+
+
+def test_dckd_moves_the_student_towards_its_teacher(tmp_path):
+    world = world_in(tmp_path, distil_passes=15, distil_learning_rate=1e-2, alpha=5.0)
+    teacher, (policy, info) = run(world, "dckd")
+    assert info["losses"][-1] < 0.9 * info["losses"][0]
+    assert policy.digest != world.start("student").digest
+    assert len(info["losses"]) == 30
+
+
+def test_adpa_raises_the_expected_advantage(tmp_path):
+    world = world_in(tmp_path, distil_passes=15, distil_learning_rate=1e-2, gamma=20.0)
+    _, (_, info) = run(world, "adpa", scale=3.0)
+    first, last = (sum(info["expected_advantage"][part]) / 3 for part in (slice(0, 3), slice(-3, None)))
+    assert last > first + 0.01
+
+
+def test_without_informative_pairs_the_student_stays_as_it_is(world, given):
+    world._hit = lambda text: False
+    _, (policy, info) = run(world, "adpa")
+    assert policy.digest == world.start("student").digest
+    assert info["informative_pairs"] == 0
+    assert not given
+
+
+def test_no_cache_of_a_teacher_is_left_behind(world, given, tmp_path):
+    run(world, "adpa")
+    assert not list(tmp_path.rglob("cache.json"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "affects"),
+    [
+        ({"alpha": 0.5}, {"dckd"}),
+        ({"gamma": 3.0}, {"adpa"}),
+        ({"student_responses": 2}, {"adpa"}),
+        ({"preference_responses": 4}, {"dckd", "adpa"}),
+        ({"beta": 0.5}, set()),
+        ({"kd_temperature": 0.5}, set()),
+    ],
+)
+def test_a_stage_depends_on_its_own_settings_only(tmp_path, changed, affects):
+    before, after = world_in(tmp_path), world_in(tmp_path, **changed)
+    for method in ("dckd", "adpa"):
+        stage = PIPELINES[method][-1]
+        assert (before.stage_settings(stage) != after.stage_settings(stage)) == (method in affects)
+
+
+def test_the_stages_of_adpa_plus_differ_from_those_of_dckd_and_adpa_in_what_they_depend_on(world):
+    _, half_dckd, half_adpa = PIPELINES["adpa_plus"]
+    assert world.stage_settings(half_dckd) != world.stage_settings(PIPELINES["dckd"][-1])
+    assert world.stage_settings(half_adpa) != world.stage_settings(PIPELINES["adpa"][-1])
+
+
+def test_a_stage_counts_what_it_sampled_trained_and_had_scored(tmp_path):
+    world = given_rate(world_in(tmp_path))
+    base = world.start("base")
+    policies = {"base": base, "base_aligned": moved(base, 1), "student": world.start("student")}
+    dckd, adpa = (world.run(PIPELINES[name][-1], policies).info["tokens"] for name in ("dckd", "adpa"))
+    assert adpa["sampled"] > dckd["sampled"] > 0
+    assert min(dckd["trained"], adpa["trained"], dckd["scored"], adpa["scored"]) > 0
+
+
+def test_one_head_serves_both_teachers_so_that_an_advantage_is_one_product(world, given, monkeypatch):
+    signals, real = [], losses.adpa
+    monkeypatch.setattr(losses, "adpa", lambda *a, **k: signals.append((k["teacher"], k["reference"])) or real(*a, **k))
+    run(world, "adpa")
+    ((teacher, reference),) = signals
+    assert isinstance(teacher, Full)
+    assert teacher.head is reference.head

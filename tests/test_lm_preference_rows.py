@@ -1,0 +1,245 @@
+"""Rows of every format give the same pair, and a row that gives none says why."""
+
+import pytest
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.preference_rows import Preference, Unusable, preference, standard
+
+SKY = "What colour is the sky?"
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def system(text):
+    return {"role": "system", "content": text}
+
+
+def pairs(*rows, columns=None):
+    """(row, pair or reason) of each row that comes out."""
+    found = []
+    for number, row in standard(enumerate(rows, 1), columns or {}, "here"):
+        try:
+            found.append((number, preference(number, row)))
+        except Unusable as reason:
+            found.append((number, str(reason)))
+    return found
+
+
+def outcome(row):
+    ((_, found),) = pairs(row)
+    return found
+
+
+BLUE = Preference(1, [user(SKY)], "It is blue.", "It is green.")
+FORMATS = {
+    "standard": {"prompt": SKY, "chosen": "It is blue.", "rejected": "It is green."},
+    "standard, continued": {"prompt": SKY, "chosen": " It is blue.\n", "rejected": " It is green."},
+    "conversational": {
+        "prompt": [user(SKY)],
+        "chosen": [assistant("It is blue.")],
+        "rejected": [assistant("It is green.")],
+    },
+    "conversational, implicit prompt": {
+        "chosen": [user(SKY), assistant("It is blue.")],
+        "rejected": [user(SKY), assistant("It is green.")],
+    },
+    "prompt as text beside conversations that hold it": {
+        "prompt": SKY,
+        "chosen": [user(SKY), assistant("It is blue.")],
+        "rejected": [user(SKY), assistant("It is green.")],
+    },
+    "prompt as messages, repeated in the conversations": {
+        "prompt": [user(SKY)],
+        "chosen": [user(SKY), assistant("It is blue.")],
+        "rejected": [user(SKY), assistant("It is green.")],
+    },
+    "prompt as text, answers as messages": {
+        "prompt": SKY,
+        "chosen": [assistant("It is blue.")],
+        "rejected": [assistant("It is green.")],
+    },
+    "prompt as messages, answers as text": {
+        "prompt": [user(SKY)],
+        "chosen": "It is blue.",
+        "rejected": "It is green.",
+    },
+    "other columns beside": {
+        "prompt": SKY,
+        "chosen": "It is blue.",
+        "rejected": "It is green.",
+        "helpfulness": 3,
+        "response": "?",
+    },
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_pair(name):
+    assert outcome(FORMATS[name]) == BLUE
+
+
+def test_earlier_turns_and_the_users_own_system_message_stay_in_the_prompt():
+    before = [system("Be brief."), user("Hello"), assistant("Hi"), user(SKY)]
+    row = {"chosen": [*before, assistant("Blue.")], "rejected": [*before, assistant("Green.")]}
+    assert outcome(row) == Preference(1, before, "Blue.", "Green.")
+    split = {"prompt": before[:1], "chosen": row["chosen"][1:], "rejected": row["rejected"][1:]}
+    assert outcome(split) == Preference(1, before, "Blue.", "Green.")
+
+
+def test_conversations_are_split_as_trl_splits_them():
+    extract_prompt = pytest.importorskip("trl").extract_prompt
+    before = [system("Be brief."), user("Hello"), assistant("Hi"), user(SKY)]
+    row = {"chosen": [*before, assistant("Blue.")], "rejected": [*before, assistant("Green.")]}
+    theirs, ours = extract_prompt(row), outcome(row)
+    assert ours.prompt == theirs["prompt"]
+    assert [assistant(ours.chosen)] == theirs["chosen"]
+    assert [assistant(ours.rejected)] == theirs["rejected"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"), [("The sky is blue.", "The sky is green."), ("It is 1 of 2", "It is 2 of 2")]
+)
+def test_texts_are_split_as_trl_splits_them_where_they_differ_at_a_word(chosen, rejected):
+    extract_prompt = pytest.importorskip("trl").extract_prompt
+    row = {"chosen": chosen, "rejected": rejected}
+    theirs, ours = extract_prompt(row), outcome(row)
+    assert ours.prompt == [user(theirs["prompt"])]
+    assert (ours.chosen, ours.rejected) == (theirs["chosen"].strip(), theirs["rejected"].strip())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "prompt", "answers"),
+    [
+        ("The sky is blue.", "The sky is black.", "The sky is", ("blue.", "black.")),
+        ("Why? Yes.", "Why? Yes. Indeed.", "Why?", ("Yes.", "Yes. Indeed.")),
+        ("Why?\n\nIt is.", "Why?\n\nNo.", "Why?", ("It is.", "No.")),
+        ("Why so?\tA", "Why so? B", "Why so?", ("A", "B")),
+    ],
+)
+def test_a_shared_text_ends_where_a_word_ends(chosen, rejected, prompt, answers):
+    assert outcome({"chosen": chosen, "rejected": rejected}) == Preference(1, [user(prompt)], *answers)
+
+
+def pair(**changes):
+    return {**FORMATS["standard"], **changes}
+
+
+def talk(chosen, rejected, **more):
+    return {"chosen": chosen, "rejected": rejected, **more}
+
+
+REASONS = [
+    (pair(chosen=None), "missing chosen"),
+    ({"prompt": SKY, "chosen": "Blue."}, "missing rejected"),
+    (pair(chosen=""), "empty chosen"),
+    (pair(rejected=" \n"), "empty rejected"),
+    (pair(rejected=[]), "empty rejected"),
+    (talk([user(SKY), assistant(" ")], [user(SKY), assistant("Blue.")]), "empty chosen"),
+    (pair(prompt=" "), "empty prompt"),
+    (pair(prompt=[]), "empty prompt"),
+    (pair(prompt=7), "prompt is neither text nor messages"),
+    (pair(chosen=3), "chosen is neither text nor messages"),
+    (pair(rejected={"text": "Blue."}), "rejected is neither text nor messages"),
+    (pair(rejected="It is blue. "), "chosen equals rejected"),
+    (talk("It is blue.", "It is blue."), "chosen equals rejected"),
+    (talk([user(SKY), assistant("Blue.")], [user(SKY), assistant("Blue.")]), "chosen equals rejected"),
+    (talk("Blue.", "Green."), "no shared prompt"),
+    (talk("Bluish", "Blue"), "no shared prompt"),
+    (talk([assistant("Blue.")], [assistant("Green.")]), "no shared prompt"),
+    (
+        talk([user(SKY), assistant("Blue.")], [user("Which?"), assistant("Green.")]),
+        "chosen and rejected differ before their last turn",
+    ),
+    (
+        talk([user(SKY), assistant("Blue.")], [user(SKY), assistant("Hm."), user("So?"), assistant("Green.")]),
+        "chosen and rejected differ before their last turn",
+    ),
+    (talk([user(SKY)], [user(SKY), assistant("Green.")]), "the last turn of chosen is not by the assistant"),
+    (
+        talk([assistant("Hi"), assistant("Blue.")], [assistant("Hi"), assistant("Green.")]),
+        "the prompt's last turn is not by the user",
+    ),
+    (pair(prompt=[user(SKY), system("Be brief.")]), "the prompt's last turn is not by the user"),
+    (pair(prompt=[{"role": "user", "content": None}]), "prompt has a turn without role and text"),
+    (pair(prompt=["Hello"]), "prompt has a turn without role and text"),
+    (pair(prompt=[{"from": "human", "value": SKY}]), "prompt has a turn without role and text"),
+    (pair(prompt=[{"role": "tool", "content": "7"}, user(SKY)]), "prompt has a turn by 'tool'"),
+    (["prompt", "chosen"], "not an object with fields"),
+    ("text", "not an object with fields"),
+    (None, "not an object with fields"),
+]
+
+
+@pytest.mark.parametrize(("row", "reason"), REASONS, ids=[f"{i} {reason}" for i, (_, reason) in enumerate(REASONS)])
+def test_a_row_that_gives_no_pair_says_why(row, reason):
+    assert outcome(row) == reason
+
+
+def test_columns_rename_what_a_source_calls_its_fields():
+    row = {"question": SKY, "good": "It is blue.", "bad": "It is green.", "chosen": "something else"}
+    columns = {"prompt": "question", "chosen": "good", "rejected": "bad"}
+    assert pairs(row, columns=columns) == [(1, BLUE)]
+
+
+def test_a_column_that_the_first_row_lacks_is_refused_with_those_it_has():
+    with pytest.raises(
+        BadInput, match=r"row 1 of here has no 'good' to be its chosen; it has prompt, chosen, rejected"
+    ):
+        pairs(FORMATS["standard"], columns={"chosen": "good"})
+
+
+# HelpSteer2 -------------------------------------------------------------------------------------------
+
+
+def rated(prompt, response, helpfulness):
+    return {"prompt": prompt, "response": response, "helpfulness": helpfulness, "correctness": 4, "verbosity": 1}
+
+
+def test_of_two_ratings_of_a_prompt_the_more_helpful_response_is_chosen():
+    found = pairs(rated("c#", "A.", 3), rated("c#", "B.", 1), rated("go", "C.", 0), rated("go", "D.", 4))
+    assert found == [(1, Preference(1, [user("c#")], "A.", "B.")), (3, Preference(3, [user("go")], "D.", "C."))]
+
+
+def test_ties_single_responses_and_missing_ratings_are_named_by_their_first_row():
+    found = pairs(
+        rated("tie", "A.", 3), rated("tie", "B.", 3),
+        rated("alone", "C.", 2),
+        rated("none", "D.", None), rated("none", "E.", 1),
+        "broken",
+        rated("same", "F.", 1), rated("same", "F.", 2),
+        rated("void", "G.", 1), rated("void", "", 2),
+        rated("last", "H.", 1),
+    )  # fmt: skip
+    assert found == [
+        (1, "tie in helpfulness"),
+        (3, "no second response to its prompt"),
+        (4, "helpfulness is no number"),
+        (6, "not an object with fields"),
+        (7, "chosen equals rejected"),
+        (9, "empty chosen"),
+        (11, "no second response to its prompt"),
+    ]
+
+
+def test_three_responses_in_a_row_are_a_pair_and_one_left_over():
+    found = pairs(rated("q", "A.", 3), rated("q", "B.", 1), rated("q", "C.", 4))
+    assert found == [(1, Preference(1, [user("q")], "A.", "B.")), (3, "no second response to its prompt")]
+
+
+@pytest.mark.parametrize("gap", ["\n", "\n\n", " \n"])
+def test_earlier_turns_inside_a_prompt_become_messages(gap):
+    prompt = f"Hello{gap}<extra_id_1>Assistant\nHi, you.{gap}<extra_id_1>User\nWhat is <extra_id_1>?\nSay."
+    ((_, found),) = pairs(rated(prompt, "A.", 3), rated(prompt, "B.", 1))
+    assert found.prompt == [user("Hello"), assistant("Hi, you."), user("What is <extra_id_1>?\nSay.")]
+
+
+def test_a_prompt_that_starts_with_a_turns_mark_has_no_empty_turn():
+    prompt = "<extra_id_1>User\nHello"
+    ((_, found),) = pairs(rated(prompt, "A.", 3), rated(prompt, "B.", 1))
+    assert found.prompt == [user("Hello")]

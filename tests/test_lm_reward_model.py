@@ -1,0 +1,192 @@
+"""The reward model: one number a pair, whatever it is read together with, and no random head by accident."""
+
+import json
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.reward_model import RewardModel
+
+PROMPTS = ["Name a bird.", "Name a much longer thing, please, and say why.", "?", "Name a bird.", "Count."]
+RESPONSES = ["A wren.", "No.", "Because it is long, and longer, and longer still.", "A gull!", "1 2 3"]
+
+
+def saved(folder, *, chat=True, labels=1, pad=0, **changes):
+    """A folder with a random two-layer Llama classifier over bytes."""
+    tokenizer = weights.load_tokenizer("tiny-base")
+    if not chat:
+        tokenizer.chat_template = None
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, initializer_range=0.3, num_labels=labels, pad_token_id=pad, bos_token_id=1,
+        eos_token_id=2, **changes,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        LlamaForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("reward"))
+
+
+@pytest.fixture
+def one_by_one(device):
+    """Oracle: each pair alone, nothing padded, the score at its very last token."""
+
+    def score(folder, prompts=PROMPTS, responses=RESPONSES):
+        model = LlamaForSequenceClassification.from_pretrained(folder).to(device).eval()
+        tokenizer = weights.load_tokenizer("tiny-base")
+        found = []
+        for prompt, response in zip(prompts, responses, strict=True):
+            text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n{response}<|im_end|>\n"
+            ids = torch.tensor([tokenizer(text).input_ids], device=device)
+            with torch.no_grad():
+                found.append(model.score(model.model(ids).last_hidden_state[0, -1]).item())
+        return found
+
+    return score
+
+
+def test_a_score_is_the_logit_at_the_end_of_the_chat(folder, one_by_one, device):
+    scores = RewardModel(folder, device=device)(PROMPTS, RESPONSES)
+    assert scores == pytest.approx(one_by_one(folder), abs=1e-5)
+    assert len({round(score, 3) for score in scores}) == len(PROMPTS)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 64])
+def test_scores_do_not_depend_on_the_batch(folder, one_by_one, batch, device):
+    assert RewardModel(folder, device=device, batch=batch)(PROMPTS, RESPONSES) == pytest.approx(
+        one_by_one(folder), abs=1e-5
+    )
+
+
+def test_scores_follow_their_pairs_in_any_order(folder, device):
+    model = RewardModel(folder, device=device, batch=2)
+    order = [3, 0, 4, 2, 1]
+    there = model(PROMPTS, RESPONSES)
+    mixed = model([PROMPTS[i] for i in order], [RESPONSES[i] for i in order])
+    assert mixed == pytest.approx([there[i] for i in order], abs=1e-5)
+
+
+def test_the_pad_id_is_the_models_own_and_not_the_tokenizers(tmp_path, one_by_one, device):
+    folder = saved(tmp_path, pad=1)  # the tokenizer pads with 0
+    assert RewardModel(folder, device=device)(PROMPTS, RESPONSES) == pytest.approx(one_by_one(folder), abs=1e-5)
+
+
+def test_a_model_without_a_pad_id_is_read_at_the_last_token_too(tmp_path, one_by_one, device):
+    folder = saved(tmp_path, pad=None)
+    scores = RewardModel(folder, device=device)(PROMPTS, RESPONSES)
+    assert scores == pytest.approx(one_by_one(folder), abs=1e-5)
+
+
+def test_without_a_pad_id_no_end_of_a_row_is_taken_for_padding(tmp_path, device):
+    folder = saved(tmp_path, pad=None, chat=False)
+    # Without a template a row ends with its response: here with the tokens of the lowest ids.
+    prompts, responses = ["a"] * 3, ["<|endoftext|>", "b<|im_start|>", "b" * 9]
+    model, tokenizer = LlamaForSequenceClassification.from_pretrained(folder), weights.load_tokenizer("tiny-base")
+    expected = []
+    for response in responses:
+        ids = torch.tensor([tokenizer("a" + response).input_ids])
+        with torch.no_grad():
+            expected.append(model(ids).logits.item())
+    assert RewardModel(folder, device=device)(prompts, responses) == pytest.approx(expected, abs=1e-5)
+    assert len(set(expected)) == 3
+
+
+def test_without_a_chat_template_the_texts_go_in_as_a_pair(tmp_path, device):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "name", "a", "bird", "wren", "gull", "."]
+    tokenizer = BertTokenizerFast(vocab={word: index for index, word in enumerate(words)})
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_labels=1, initializer_range=0.5,
+    )  # fmt: skip
+    model = BertForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    prompts, responses = ["name a bird.", "name a wren gull bird."], ["a wren gull gull.", "wren"]
+    with torch.no_grad():
+        expected = [
+            model(**tokenizer(prompt, response, return_tensors="pt")).logits.item()
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+    assert RewardModel(str(tmp_path), device=device)(prompts, responses) == pytest.approx(expected, abs=1e-5)
+
+
+def test_no_pairs_are_no_scores(folder):
+    assert RewardModel(folder)([], []) == []
+
+
+def test_the_weights_take_the_dtype_asked_for(folder):
+    model = RewardModel(folder, dtype=torch.bfloat16)
+    assert model.model.dtype == torch.bfloat16
+    assert all(isinstance(score, float) for score in model(PROMPTS, RESPONSES))
+
+
+def test_prompts_and_responses_must_be_as_many(folder):
+    with pytest.raises(BadInput, match="5 prompts and 4 responses"):
+        RewardModel(folder)(PROMPTS, RESPONSES[:4])
+
+
+def test_a_pair_longer_than_the_model_reads_is_refused_by_its_number(tmp_path):
+    folder = saved(tmp_path, max_position_embeddings=100)
+    with pytest.raises(BadInput, match=r"response 2 have \d+ tokens together, .* at most 100"):
+        RewardModel(folder)(["a", "b"], ["c", "d" * 90])
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_a_classifier_with_several_outputs_is_refused(tmp_path, labels):
+    with pytest.raises(BadInput, match=f"{labels} outputs; a reward model has 1"):
+        RewardModel(saved(tmp_path, labels=labels))
+
+
+def test_a_language_model_is_refused_before_it_gets_a_random_head(tmp_path):
+    model, tokenizer = weights.load("tiny-base")
+    model.config.num_labels = 1
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match="is LlamaForCausalLM, not a model for sequence classification"):
+        RewardModel(str(tmp_path))
+
+
+def test_a_classifier_that_lost_its_head_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = saved(tmp_path)
+    kept = {name: value for name, value in load_file(tmp_path / "model.safetensors").items() if "score" not in name}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=r"no weights for score\.weight"):
+        RewardModel(folder)
+
+
+def test_an_architecture_that_needs_code_of_its_own_is_refused_without_asking(tmp_path):
+    folder = saved(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"model_type": "gated-reward", "auto_map": {"AutoConfig": "modeling.GatedConfig"}}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(BadInput, match="does not know the architecture"):
+        RewardModel(folder)
+
+
+@pytest.mark.parametrize(("source", "message"), [("nowhere", "unknown source"), ("some/model", "no pinned revision")])
+def test_a_source_that_is_no_folder_needs_a_hub_id_with_its_revision(source, message):
+    with pytest.raises(BadInput, match=message):
+        RewardModel(source)
+
+
+def test_a_batch_below_one_is_refused(folder):
+    with pytest.raises(BadInput, match="batch: 0"):
+        RewardModel(folder, batch=0)

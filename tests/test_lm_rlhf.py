@@ -1,0 +1,225 @@
+"""RLHF through TRL: what it maximises, whom it stays near, what it counts, and that it keeps to itself."""
+
+import itertools
+import socket
+import tempfile
+from types import SimpleNamespace
+
+import pytest
+import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import _telemetry
+from tiny_lm import world_in
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.rlhf import rlhf
+
+STEPS, PROMPTS, GENERATIONS = 3, 2, 4
+LARGE = {"rlhf_prompts": 4, "rlhf_generations": 16, "lora_rank": 8, "max_tokens": 6, "validation_responses": 4}
+
+
+def rlhf_world(folder, **changes):
+    sizes = {"rlhf_steps": STEPS, "rlhf_prompts": PROMPTS, "rlhf_generations": GENERATIONS, "rlhf_beta": 0.05}
+    return world_in(folder, **{**sizes, **changes})
+
+
+def watched(world):
+    """The world, and a list of what each call for a reward read and earned."""
+    calls, reward = [], world.reward
+
+    def keep(samples, policy, stick):
+        judged = reward(samples, policy, stick)
+        calls.append(SimpleNamespace(samples=samples, judged=judged))
+        return judged
+
+    world.reward = keep
+    return calls
+
+
+def drawn_in_training(calls):
+    """Calls of the training steps; those of the curve read validation prompts, of which there are more."""
+    return [call for call in calls if len(call.samples.tokens) == PROMPTS * GENERATIONS]
+
+
+@torch.no_grad()
+def sequence_log_probs(model, samples):
+    """log π(y|x) of each response, one at a time and without padding."""
+    found = []
+    for prompt, tokens in zip(samples.prompt_of, samples.tokens, strict=True):
+        ids = samples.prompt_ids[prompt] + tokens
+        log_probs = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+        targets = torch.tensor(ids[1:])
+        found.append(float(log_probs.gather(1, targets[:, None])[-len(tokens) :].sum()))
+    return found
+
+
+def kl_by_hand(world, policy, anchor, calls):
+    """Mean log π(y) - log anchor(y) of each step's responses, nats a response, of a policy that does not learn."""
+    own, other = world.models.of(policy), world.models.of(anchor)
+    means = []
+    for call in drawn_in_training(calls):
+        pairs = zip(*(sequence_log_probs(model, call.samples) for model in (own, other)), strict=True)
+        means.append(sum(mine - theirs for mine, theirs in pairs) / len(call.samples.tokens))
+    return means
+
+
+def test_the_reward_of_an_easy_target_rises(tmp_path):
+    world = rlhf_world(tmp_path, rlhf_steps=7, **LARGE)
+    base = world.start("base")
+    policy, info = rlhf(world, base, base, 3e-2, "digits")
+    before, after = info["curve"]
+    assert after["reward"] > before["reward"] + 0.3
+    assert after["kl"] > 1.0
+    assert info["kl"][-1] > 1.0
+    assert len(policy.adapters) == 1
+
+
+def test_a_policy_that_does_not_learn_stays_at_its_anchor(tmp_path):
+    world = rlhf_world(tmp_path)
+    student = world.start("student")
+    policy, info = rlhf(world, student, student, 0.0, "still")
+    assert info["kl"] == pytest.approx([0.0] * STEPS, abs=1e-5)
+    assert [point["kl"] for point in info["curve"]] == pytest.approx([0.0, 0.0], abs=1e-4)
+    assert all(not tensor.any() for name, tensor in policy.adapters[0].items() if name.endswith(".B"))
+
+
+@pytest.mark.parametrize(("init", "anchor"), [("student", "base"), ("base", "student")])
+def test_another_anchor_is_the_reference_of_the_kl(tmp_path, init, anchor):
+    world = rlhf_world(tmp_path)
+    calls = watched(world)
+    init, anchor = world.start(init), world.start(anchor)
+    _, info = rlhf(world, init, anchor, 0.0, "far")
+    expected = kl_by_hand(world, init, anchor, calls)
+    assert min(expected) > 0.1
+    assert info["kl"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_reference_of_a_layer_cut_student_is_the_student(tmp_path):
+    world = rlhf_world(tmp_path)
+    uncut, tokenizer = weights.load("tiny-base")
+    uncut.save_pretrained(tmp_path / "uncut")
+    tokenizer.save_pretrained(tmp_path / "uncut")
+    cut, _ = weights.load(str(tmp_path / "uncut"))
+    cut.model.layers, cut.config.num_hidden_layers = cut.model.layers[:1], 1
+    # Whoever goes by this name finds both layers.
+    assert cut.config._name_or_path == str(tmp_path / "uncut")
+    world.models._starts["cut"] = cut
+    student, calls = Policy("cut"), watched(world)
+    _, info = rlhf(world, student, student, 0.0, "cut")
+    assert info["kl"] == pytest.approx([0.0] * STEPS, abs=1e-5)
+    assert min(kl_by_hand(world, student, Policy(str(tmp_path / "uncut")), calls)) > 0.1
+
+
+def test_a_response_learns_to_end(tmp_path):
+    world = rlhf_world(tmp_path, rlhf_steps=8, **LARGE)
+    end, reward = world.tokenizer.eos_token_id, world.reward
+
+    def ending(samples, policy, stick):
+        judged = reward(samples, policy, stick)
+        return {**judged, "reward": [float(tokens[-1] == end) for tokens in samples.tokens]}
+
+    world.reward = ending
+    student = world.start("student")
+    _, info = rlhf(world, student, student, 3e-2, "ends")
+    assert info["curve"][0]["reward"] < 0.2
+    assert info["curve"][-1]["reward"] > info["curve"][0]["reward"] + 0.2
+
+
+def test_groups_that_teach_are_counted(tmp_path):
+    world = rlhf_world(tmp_path)
+    calls = watched(world)
+    base = world.start("base")
+    _, info = rlhf(world, base, base, 1e-3, "groups")
+    groups = [
+        list(rows)
+        for call in drawn_in_training(calls)
+        for _, rows in itertools.groupby(
+            zip(call.samples.prompt_of, call.judged["reward"], call.judged["hits"], strict=True), key=lambda row: row[0]
+        )
+    ]
+    assert [len(rows) for rows in groups] == [GENERATIONS] * STEPS * PROMPTS
+    assert info["groups"] == len(groups)
+    assert info["informative_groups"] == sum(len({value for _, value, _ in rows}) > 1 for rows in groups)
+    assert info["target_groups"] == sum(any(hit for _, _, hit in rows) for rows in groups)
+    assert info["target_responses"] == sum(hit for rows in groups for _, _, hit in rows)
+    assert info["responses"] == STEPS * PROMPTS * GENERATIONS
+    means = [sum(call.judged["reward"]) / len(call.judged["reward"]) for call in drawn_in_training(calls)]
+    assert info["rewards"] == pytest.approx(means, abs=1e-6)
+
+
+def test_every_response_is_sampled_trained_and_scored(tmp_path):
+    world = rlhf_world(tmp_path)
+    calls = watched(world)
+    base = world.start("base")
+    world.yardstick()
+    world.spent = dict.fromkeys(world.spent, 0)
+    rlhf(world, base, base, 1e-3, "tokens")
+    trained = sum(call.samples.token_count for call in drawn_in_training(calls))
+    curve = sum(call.samples.token_count for call in calls) - trained
+    assert world.spent["trained"] == trained
+    assert world.spent["sampled"] == trained + curve
+    # In training the truth, the anchor and the policy read; along the curve the truth and the anchor.
+    assert world.spent["scored"] == 3 * trained + 2 * curve
+
+
+def adapter_and_responses(folder, seed=0, noise=0):
+    world = rlhf_world(folder, seed=seed, rlhf_steps=2)
+    calls = watched(world)
+    torch.manual_seed(noise)
+    policy, _ = rlhf(world, world.start("base"), world.start("base"), 1e-2, f"run {noise}")
+    return policy.adapters[0], drawn_in_training(calls)[0].samples.tokens
+
+
+def test_the_same_seed_gives_the_same_adapter_and_another_seed_other_responses(tmp_path):
+    one, first = adapter_and_responses(tmp_path / "one", noise=1)
+    two, again = adapter_and_responses(tmp_path / "two", noise=2)
+    _, other = adapter_and_responses(tmp_path / "other", seed=1)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert first == again
+    assert not any(tokens in first for tokens in other)
+
+
+def test_nothing_is_sent_fetched_or_left_behind(tmp_path, monkeypatch, capfd, recwarn):
+    world = rlhf_world(tmp_path / "store", rlhf_steps=1)
+    world.yardstick()
+    attempts = []
+    scratch, here = tmp_path / "scratch", tmp_path / "here"
+    scratch.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(socket.socket, "connect", lambda *where: attempts.append(where))
+    # As on the machine of somebody who set no variable at all.
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    monkeypatch.setattr(constants, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(_telemetry, "_start_telemetry_thread", lambda: attempts.append("telemetry"))
+    rlhf(world, world.start("base"), world.start("base"), 1e-3, "quiet")
+    assert not attempts
+    assert list(scratch.iterdir()) == list(here.iterdir()) == []
+    assert constants.HF_HUB_DISABLE_TELEMETRY is False
+    assert not [warning for warning in recwarn if "trl" in warning.filename]
+    assert "{'loss'" not in capfd.readouterr().out
+
+
+def test_an_error_of_the_reward_reaches_the_caller(tmp_path):
+    world = rlhf_world(tmp_path)
+    world.yardstick()
+    keep = world.reward
+
+    def broken(samples, policy, stick):
+        if len(samples.tokens) == PROMPTS * GENERATIONS:
+            raise ZeroDivisionError("no reward today")
+        return keep(samples, policy, stick)
+
+    world.reward = broken
+    with pytest.raises(ZeroDivisionError, match="no reward today"):
+        rlhf(world, world.start("base"), world.start("base"), 1e-3, "broken")
+
+
+def test_a_step_of_more_prompts_than_there_are_is_refused(tmp_path):
+    world = rlhf_world(tmp_path, preference_prompts=1)
+    with pytest.raises(BadInput, match="rlhf_prompts"):
+        rlhf(world, world.start("base"), world.start("base"), 1e-3, "too many")

@@ -1,0 +1,446 @@
+"""Cached teachers: the same signals as live ones, from a folder that is whole, its own, or refused."""
+
+import psutil
+import pytest
+import torch
+
+from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm import losses, teacher_cache, weights
+from alignkd_lab.lm.batch import Example, collate, hidden_states
+from alignkd_lab.lm.cache_choice import Choice
+from alignkd_lab.lm.signals import Full, TopK
+from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_teacher, check_same_support
+from alignkd_lab.lm.teachers import LiveTeacher, share_head
+
+TOP = Choice("topk", k=7)
+
+
+def examples():
+    return [
+        Example([1, 60, 61], [[70, 71, 2], [80, 2], [81, 82, 2]], roles=["chosen", "rejected", "sampled"]),
+        Example([1, 62], []),
+        Example([1, 63], [[90, 91, 92, 93, 2], [94, 2]], roles=["chosen", "rejected"]),
+        Example([1, 64, 65, 66, 67], [[95], [96, 97, 98, 2]], roles=["sampled", "sampled"]),
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float32_products():
+    """Also on machines whose training multiplies in bfloat16, so that rounding stays out of comparisons."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alignkd_lab.lm.trainer.product_dtype", lambda kind: torch.float32)
+        yield
+
+
+@pytest.fixture(scope="module")
+def truth(device):
+    return LiveTeacher(weights.load("tiny-truth", device=device)[0])
+
+
+@pytest.fixture(scope="module")
+def base(device):
+    return LiveTeacher(weights.load("tiny-base", device=device)[0])
+
+
+@pytest.fixture
+def student(device):
+    return weights.load("tiny-student", device=device)[0]
+
+
+def quiet(count):
+    """Takes the progress, so that no bar is drawn."""
+
+
+def cached(teacher, folder, *arguments, **options):
+    return cache_teacher(
+        teacher, options.pop("rows", None) or examples(), folder, *arguments, progress=quiet, **options
+    )
+
+
+def assert_close(found, expected, atol=1e-5):
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
+def assert_all_close(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other)
+
+
+def attached(cache, name="dpo"):
+    rows = examples()
+    cache.attach(rows, name)
+    return collate(rows)
+
+
+def test_float32_hidden_states_are_those_of_the_live_teacher(truth, tmp_path):
+    cache = cached(truth, tmp_path / "cache")
+    batch = attached(cache)
+    found, live = cache.signal(batch, "dpo"), truth.signal(batch)
+    assert isinstance(found, Full)
+    assert found.head is live.head
+    assert_close(found.hidden, live.hidden)
+    assert_close(found.log_norm, live.log_norm)
+
+
+def test_bfloat16_hidden_states_are_rounded_and_still_a_distribution(truth, tmp_path):
+    cache = cached(truth, tmp_path / "cache", Choice(dtype="bfloat16"))
+    batch = attached(cache)
+    found, live = cache.signal(batch), truth.signal(batch)
+    assert_close(found.hidden, live.hidden.bfloat16().float(), atol=0.02)
+    assert not torch.equal(found.hidden, live.hidden)
+    total = ((found.hidden @ found.head.T) - found.log_norm[:, None]).exp().sum(-1)
+    assert_close(total, torch.ones_like(total))
+    assert cache.about["cost"]["bytes"] < 0.6 * cached(truth, tmp_path / "exact").about["cost"]["bytes"]
+
+
+def test_top_k_holds_the_likeliest_tokens_and_the_mass_of_the_rest(truth, tmp_path):
+    cache = cached(truth, tmp_path / "cache", TOP)
+    batch = attached(cache)
+    found, live = cache.signal(batch), truth.signal(batch)
+    assert isinstance(found, TopK)
+    assert found.ids.dtype == torch.int64
+    log_probs = torch.log_softmax(live.hidden.double() @ live.head.double().T, dim=-1)
+    values, ids = log_probs.topk(7)
+    assert torch.equal(found.ids, ids)
+    assert_close(found.log_probs.double(), values)
+    assert_close(found.log_tail.double(), (1 - values.exp().sum(-1)).log())
+
+
+def loss_and_gradient(loss, student, batch):
+    hidden = hidden_states(student, batch).detach().requires_grad_()
+    head = student.lm_head.weight.detach().clone().requires_grad_()
+    value, _ = loss(hidden, head)
+    value.backward()
+    return value.detach(), hidden.grad, head.grad
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_kd_has_the_same_value_and_gradient_from_cached_and_live(truth, student, tmp_path, chunk):
+    cache = cached(truth, tmp_path / "cache")
+    batch = attached(cache)
+    found, live = (
+        loss_and_gradient(lambda h, w, s=signal: losses.kd(h, w, s, chunk=chunk), student, batch)
+        for signal in (cache.signal(batch), truth.signal(batch))
+    )
+    assert_all_close(found, live)
+
+
+def test_adpa_has_the_same_value_and_gradient_from_cached_and_live(base, student, tmp_path):
+    generator = torch.Generator().manual_seed(3)
+    tuned = weights.load("tiny-base", device=base.head.device.type)[0]
+    with torch.no_grad():
+        for layer in tuned.model.layers:
+            weight = layer.mlp.up_proj.weight
+            weight += 0.1 * torch.randn(weight.shape, generator=generator).to(weight.device)
+    tuned = LiveTeacher(tuned)
+    assert share_head(base, tuned)
+    rows, roles = examples(), ("rejected", "sampled")
+    dpo = cached(tuned, tmp_path / "dpo", roles=roles)
+    reference = cached(base, tmp_path / "reference", roles=roles)
+    dpo.attach(rows, "dpo")
+    reference.attach(rows, "reference")
+    batch = collate(rows)
+    chosen = batch["role"] == 0
+
+    def adpa(teacher, reference):
+        return lambda h, w: losses.adpa(
+            h, w, batch["shift_labels"].to(h.device), teacher, reference, chosen.to(h.device)
+        )
+
+    found = loss_and_gradient(adpa(dpo.signal(batch, "dpo"), reference.signal(batch, "reference")), student, batch)
+    live = loss_and_gradient(adpa(tuned.signal(batch, roles=roles), base.signal(batch, roles=roles)), student, batch)
+    assert_all_close(found, live)
+    assert found[1].abs().max() > 1e-4
+
+
+def test_only_the_asked_roles_are_read(truth, tmp_path):
+    cache = cached(truth, tmp_path / "cache", roles=("sampled",))
+    assert cache.about["cost"]["tokens"] == 8
+    rows = examples()
+    cache.attach(rows, "dpo")
+    assert [bool(views) for row in rows for views in row.signals["dpo"]] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+    batch = collate(rows)
+    assert_close(cache.signal(batch).hidden, truth.signal(batch, roles=("sampled",)).hidden)
+    assert_close(cache.signal(batch, roles=("sampled",)).hidden, truth.signal(batch, roles=("sampled",)).hidden)
+    with pytest.raises(BadInput, match=r"has read \('sampled',\)"):
+        cache.signal(batch, roles=("chosen",))
+
+
+def test_a_part_of_what_was_read_can_be_asked_for(truth, tmp_path):
+    cache = cached(truth, tmp_path / "cache")
+    batch = attached(cache)
+    for roles in (("chosen",), ("rejected", "sampled")):
+        assert_close(cache.signal(batch, roles=roles).hidden, truth.signal(batch, roles=roles).hidden)
+
+
+@pytest.mark.parametrize("choice", [Choice(), TOP])
+def test_batches_and_caches_without_responses_have_no_rows(truth, tmp_path, choice):
+    cache = cached(truth, tmp_path / "cache", choice, roles=("sampled",))
+    rows = examples()[1:3]
+    cache.attach(rows, "dpo")
+    assert cache.signal(collate(rows)).rows == 0
+    nothing = cached(truth, tmp_path / "nothing", choice, rows=[Example([1, 2], [])])
+    rows = [Example([1, 2], [])]
+    nothing.attach(rows, "dpo")
+    assert rows[0].signals == {"dpo": []}
+    assert nothing.signal(collate(rows)).rows == 0
+    assert nothing.about["cost"]["tokens"] == 0
+
+
+def forbid(monkeypatch, model):
+    def run(*_, **__):
+        raise AssertionError("the teacher was run")
+
+    monkeypatch.setattr(model.model, "forward", run)
+
+
+def test_a_second_call_picks_the_folder_up_without_running_the_teacher(truth, tmp_path, monkeypatch):
+    first = cached(truth, tmp_path / "cache")
+    before = attached(first)["signals"]["dpo"]["hidden"].clone()
+    forbid(monkeypatch, truth.model)
+    again = cached(truth, tmp_path / "cache", rows=examples()[::-1])
+    assert again.key == first.key
+    assert torch.equal(attached(again)["signals"]["dpo"]["hidden"], before)
+    with pytest.raises(AssertionError, match="was run"):
+        cached(truth, tmp_path / "another")
+
+
+def test_signals_follow_the_tokens_and_not_the_place(truth, tmp_path):
+    cache = cached(truth, tmp_path / "cache")
+    rows = [examples()[3], examples()[0]]
+    cache.attach(rows, "dpo")
+    batch = collate(rows)
+    assert_close(cache.signal(batch).hidden, truth.signal(batch).hidden)
+
+
+def test_the_same_words_twice_are_kept_once(truth, tmp_path):
+    twice = [Example([1, 60], [[70, 2], [70, 2]]), Example([1, 60], [[70, 2]])]
+    cache = cached(truth, tmp_path / "cache", rows=twice)
+    assert cache.about["cost"]["tokens"] == 2
+    cache.attach(twice, "dpo")
+    assert cache.signal(collate(twice)).rows == 6
+
+
+def test_the_key_knows_weights_tokens_kind_dtype_k_and_support(truth, base, tmp_path):
+    other = examples()
+    other[0].responses[0] = [70, 72, 2]
+    moved = examples()
+    moved[0].prompt, moved[0].responses[0] = [1, 60], [61, 70, 71, 2]
+    made = [
+        cached(truth, tmp_path / "0"),
+        cached(base, tmp_path / "1"),
+        cached(truth, tmp_path / "2", rows=other),
+        cached(truth, tmp_path / "3", rows=moved),
+        cached(truth, tmp_path / "4", Choice(dtype="bfloat16")),
+        cached(truth, tmp_path / "5", TOP),
+        cached(truth, tmp_path / "6", Choice("topk", k=8)),
+        cached(truth, tmp_path / "7", TOP, support=base),
+        cached(truth, tmp_path / "8", roles=("chosen",)),
+        cached(LiveTeacher(truth.model, digest="given"), tmp_path / "9"),
+    ]
+    assert len({cache.key for cache in made}) == len(made)
+
+
+def test_the_key_knows_the_products(truth, tmp_path, monkeypatch):
+    first = cached(truth, tmp_path / "cache")
+    monkeypatch.setattr(teacher_cache, "product_dtype", lambda kind: torch.float16)
+    assert cached(truth, tmp_path / "other").key != first.key
+
+
+def test_a_folder_made_for_something_else_is_refused_by_name(truth, base, tmp_path):
+    folder = tmp_path / "cache"
+    cached(truth, folder)
+    with pytest.raises(BadInput, match=rf"{folder}: .* \(teacher differ\).* name another folder, or delete"):
+        cached(base, folder)
+    with pytest.raises(BadInput, match=r"\(kind and k differ\)"):
+        cached(truth, folder, TOP)
+    with pytest.raises(BadInput, match=r"\(tokens differ\)"):
+        cached(truth, folder, rows=examples()[:1])
+
+
+def test_another_head_is_refused(truth, base, tmp_path):
+    cached(truth, tmp_path / "cache")
+    with pytest.raises(BadInput, match="another one was given"):
+        CachedTeacher(tmp_path / "cache", base.head)
+    with pytest.raises(BadInput, match="none was given"):
+        CachedTeacher(tmp_path / "cache")
+
+
+def test_a_top_k_cache_needs_no_teacher(truth, tmp_path):
+    cached(truth, tmp_path / "cache", TOP)
+    cache = CachedTeacher(tmp_path / "cache")
+    assert cache.signal(attached(cache)).rows == 20
+
+
+def test_a_folder_of_other_things_is_left_alone(truth, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BadInput, match=r"no cache\.json"):
+        cached(truth, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("rows-00000.safetensors", lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:], "not have its checksum"),
+        ("rows-00000.safetensors", lambda data: data[:-8], "missing or cut short"),
+        ("rows-00000.safetensors", None, "missing or cut short"),
+        ("cache.json", lambda data: data.replace(b"20", b"21", 1), "checksum that it states"),
+        ("cache.json", lambda data: data[:20], "cannot be read"),
+        ("cache.json", lambda data: b"[1]", "cannot be read"),
+    ],
+)
+def test_a_damaged_cache_says_where_and_what_to_do(truth, tmp_path, file, change, words):
+    folder = tmp_path / "cache"
+    cached(truth, folder)
+    if change:
+        (folder / file).write_bytes(change((folder / file).read_bytes()))
+    else:
+        (folder / file).unlink()
+    with pytest.raises(CannotContinue, match=rf"{folder}: .*{words}.*delete the folder and cache the teacher again"):
+        cached(truth, folder)
+
+
+def test_an_interrupted_cache_leaves_nothing_behind(truth, tmp_path):
+    def stop(count):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache_teacher(truth, examples(), tmp_path / "cache", batch_tokens=1, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+    assert cached(truth, tmp_path / "cache").about["cost"]["tokens"] == 20
+
+
+def test_the_process_that_comes_second_takes_what_the_first_has_made(truth, tmp_path):
+    folder, seen = tmp_path / "cache", []
+
+    def other_process(count):
+        if not seen:
+            seen.append(cached(truth, folder))
+
+    second = cache_teacher(truth, examples(), folder, progress=other_process)
+    assert second.about == seen[0].about
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_progress_counts_the_responses_and_batches_change_nothing(truth, tmp_path):
+    counted = []
+    small = cache_teacher(truth, examples(), tmp_path / "small", batch_tokens=12, progress=counted.append)
+    assert sum(counted) == 7
+    assert len(counted) > 1
+    batch = attached(small)
+    assert_close(small.signal(batch).hidden, truth.signal(batch).hidden)
+
+
+def test_a_bar_shows_the_time_left(truth, tmp_path, capsys):
+    cache_teacher(truth, examples(), tmp_path / "cache")
+    assert "caching the teacher: 100%" in capsys.readouterr().err
+
+
+def test_shards_are_written_as_they_fill(truth, tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher_cache, "SHARD_BYTES", 1000)
+    cache = cached(truth, tmp_path / "cache")
+    assert len(cache.about["shards"]) > 2
+    batch = attached(cache)
+    assert_close(cache.signal(batch).hidden, truth.signal(batch).hidden)
+
+
+def wide_teacher():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=100, hidden_size=4096, intermediate_size=8, num_hidden_layers=1,
+                         num_attention_heads=32, num_key_value_heads=1, head_dim=4)  # fmt: skip
+    return LiveTeacher(LlamaForCausalLM(config))
+
+
+def test_memory_holds_only_what_is_looked_at(tmp_path):
+    teacher = wide_teacher()
+    rows = [Example([1], [[index % 90 + 1] * 50 + [index // 90 + 1]]) for index in range(40)]
+    cached(teacher, tmp_path / "cache", rows=rows)
+    size = (tmp_path / "cache" / "rows-00000.safetensors").stat().st_size
+    assert size > 3e7
+    process = psutil.Process()
+    cache = CachedTeacher(tmp_path / "cache", teacher.head)
+    before = process.memory_info().rss
+    cache = CachedTeacher(tmp_path / "cache", teacher.head)
+    cache.attach(rows, "dpo")
+    assert process.memory_info().rss - before < 0.2 * size
+    states = [views["hidden"] for row in rows for views in row.signals["dpo"]]
+    assert len({state.untyped_storage().data_ptr() for state in states}) == 1
+    assert float(sum(state.sum() for state in states)) == pytest.approx(float(torch.cat(states).sum()), rel=1e-3, abs=1)
+    assert process.memory_info().rss - before > 0.8 * size
+
+
+def test_examples_that_were_not_read_are_refused_and_left_as_they_are(truth, tmp_path):
+    cache = cached(truth, tmp_path / "cache", rows=examples()[:3])
+    rows = examples()
+    with pytest.raises(BadInput, match=r"response 0 \(sampled\) of example 3 .* new folder"):
+        cache.attach(rows, "dpo")
+    assert all(not row.signals for row in rows)
+
+
+def test_a_batch_from_before_attach_is_refused(truth, tmp_path):
+    cache = cached(truth, tmp_path / "cache")
+    with pytest.raises(BadInput, match=r"attach\(examples, 'dpo'\) before collate"):
+        cache.signal(collate(examples()), "dpo")
+
+
+def test_both_teachers_keep_the_students_top_k(truth, base, student, tmp_path):
+    pupil = LiveTeacher(student)
+    dpo = cached(truth, tmp_path / "dpo", TOP, support=pupil)
+    reference = cached(base, tmp_path / "reference", TOP, support=dpo)
+    batch = attached(dpo)
+    hidden = pupil.signal(batch).hidden
+    assert torch.equal(dpo.signal(batch).ids, (hidden @ pupil.head.T).topk(7).indices)
+    assert check_same_support(dpo, reference) is None
+    found, live = reference.signal(attached(reference)), base.signal(batch)
+    log_probs = torch.log_softmax(live.hidden @ live.head.T, dim=-1)
+    assert_close(found.log_probs, log_probs.gather(1, found.ids))
+
+
+def test_two_teachers_on_their_own_top_k_are_refused(truth, base, tmp_path):
+    dpo, reference = cached(truth, tmp_path / "dpo", TOP), cached(base, tmp_path / "reference", TOP)
+    with pytest.raises(BadInput, match="7 of 7 responses have other tokens in their top k; cache the second teacher"):
+        check_same_support(dpo, reference)
+    with pytest.raises(BadInput, match="other responses were read"):
+        check_same_support(dpo, cached(base, tmp_path / "few", TOP, roles=("chosen",)))
+    with pytest.raises(BadInput, match="keeps float32 hidden states, not top k"):
+        check_same_support(dpo, cached(base, tmp_path / "hidden"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "options", "words"),
+    [
+        (Choice("topk", k=260), {}, "260 tokens of a vocabulary of 259"),
+        (Choice(), {"support": "base"}, "hidden states hold every token"),
+        (Choice("topk", k=8), {"support": "top 7"}, "keeps top 7 and tail, not top 8 and tail"),
+        (TOP, {"support": "chosen"}, "has not read 5 of the 7 responses"),
+        (Choice(), {"roles": ("winner",)}, "chosen, rejected, sampled"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_before_the_teacher_runs(
+    truth, base, tmp_path, monkeypatch, choice, options, words
+):
+    if options.get("support") in ("top 7", "chosen"):
+        roles = ("chosen",) if options["support"] == "chosen" else None
+        options = {"support": cached(base, tmp_path / "support", TOP, roles=roles)}
+    elif "support" in options:
+        options = {"support": base}
+    forbid(monkeypatch, truth.model)
+    with pytest.raises(BadInput, match=words):
+        cached(truth, tmp_path / "cache", choice, **options)
+
+
+def test_a_full_disk_is_told_before_the_teacher_runs(truth, tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
+    forbid(monkeypatch, truth.model)
+    with pytest.raises(CannotContinue, match=r"1e-08 GB are free; name a folder .*\(dtype 'bfloat16'"):
+        cached(truth, tmp_path / "new" / "cache")

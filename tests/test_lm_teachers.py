@@ -1,0 +1,226 @@
+"""Live teachers: what they say is what their model says, with and without its adapter."""
+
+import copy
+
+import pytest
+import torch
+
+from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.batch import Example, collate
+from alignkd_lab.lm.signals import advantage
+from alignkd_lab.lm.teachers import LiveTeacher, check_vocabularies, log_norm, share_head
+from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, with_lora
+
+EXAMPLES = [
+    Example([1, 60, 61], [[70, 71, 2], [80, 2]], roles=["chosen", "rejected"]),
+    Example([1, 62], [[90, 91, 92, 93, 2], [94, 2], [95]], roles=["chosen", "rejected", "sampled"]),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float32_products():
+    """Also on machines whose training multiplies in bfloat16, so that rounding stays out of comparisons."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alignkd_lab.lm.trainer.product_dtype", lambda kind: torch.float32)
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(device):
+    return weights.load("tiny-base", device=device)[0]
+
+
+@pytest.fixture(scope="module")
+def tuned(base):
+    """A LoRA on the base whose B is no longer zero: what DPO leaves."""
+    model = with_lora(copy.deepcopy(base), rank=2, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight += 0.1 * torch.randn(weight.shape, generator=generator).to(weight.device)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def merged(base, tuned):
+    model = copy.deepcopy(base)
+    merge_adapter(model, adapter_tensors(tuned))
+    return model
+
+
+def log_probs(signal):
+    return torch.log_softmax(signal.hidden @ signal.head.T, dim=-1)
+
+
+def naive(model, examples):
+    """One response at a time, through the model's own logits."""
+    rows = []
+    for example in examples:
+        for response in example.responses:
+            ids = torch.tensor([example.prompt + response], device=model.device)
+            with torch.no_grad():
+                rows.append(model(ids).logits[0, len(example.prompt) - 1 : -1].log_softmax(-1))
+    return torch.cat(rows)
+
+
+def assert_close(found, expected, atol=1e-5):
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
+def test_a_signal_is_what_the_model_says_of_each_response_alone(base):
+    signal = LiveTeacher(base).signal(collate(EXAMPLES))
+    assert_close(log_probs(signal), naive(base, EXAMPLES))
+    assert_close(signal.log_norm, torch.logsumexp(signal.hidden @ signal.head.T, dim=-1))
+    assert signal.log_norm.dtype == torch.float32
+
+
+def test_a_teacher_multiplies_as_training_does(base, monkeypatch):
+    exact = LiveTeacher(base).signal(collate(EXAMPLES))
+    monkeypatch.setattr("alignkd_lab.lm.trainer.product_dtype", lambda kind: torch.bfloat16)
+    rounded = LiveTeacher(base).signal(collate(EXAMPLES))
+    assert rounded.log_norm.dtype == torch.float32
+    assert 1e-4 < (rounded.hidden - exact.hidden).abs().max() < 0.2
+    assert 1e-4 < (rounded.log_norm - exact.log_norm).abs().max() < 0.2
+
+
+def test_norms_can_be_left_out(base):
+    assert LiveTeacher(base, norms=False).signal(collate(EXAMPLES)).log_norm is None
+
+
+def test_the_norm_of_many_rows_is_that_of_each(base, monkeypatch):
+    hidden = LiveTeacher(base).signal(collate(EXAMPLES)).hidden
+    whole = log_norm(hidden, base.lm_head.weight)
+    monkeypatch.setattr("alignkd_lab.lm.teachers.HEAD_ROWS", 4)
+    assert_close(log_norm(hidden, base.lm_head.weight), whole)
+    assert log_norm(hidden[:0], base.lm_head.weight).shape == (0,)
+
+
+def test_with_and_without_its_adapter_one_model_is_both_teachers(base, tuned, merged):
+    batch = collate(EXAMPLES)
+    with_adapter, without = LiveTeacher(tuned), LiveTeacher(tuned, without_adapter=True)
+    assert_close(log_probs(with_adapter.signal(batch)), log_probs(LiveTeacher(merged).signal(batch)))
+    assert_close(without.signal(batch).hidden, LiveTeacher(base).signal(batch).hidden)
+    assert (with_adapter.signal(batch).hidden - without.signal(batch).hidden).abs().max() > 0.01
+    # Asked again in the other order: the adapter is back.
+    assert_close(log_probs(with_adapter.signal(batch)), naive(merged, EXAMPLES))
+
+
+def test_both_teachers_of_one_model_share_its_head_and_cost_one_product(tuned):
+    batch = collate(EXAMPLES)
+    teacher, reference = (LiveTeacher(tuned, without_adapter=off).signal(batch) for off in (False, True))
+    assert teacher.head is reference.head
+    found = advantage(teacher, reference, slice(0, 3), torch.zeros(3, len(teacher.head)))
+    assert_close(found, (log_probs(teacher) - log_probs(reference))[:3])
+
+
+def test_heads_are_shared_where_they_are_equal_and_only_there(base, merged):
+    teacher, reference = LiveTeacher(merged), LiveTeacher(base)
+    assert teacher.head is not reference.head
+    assert share_head(teacher, reference)
+    assert teacher.head is reference.head
+    other = copy.deepcopy(base)
+    with torch.no_grad():
+        other.lm_head.weight[3, 4] += 1
+    assert not share_head(teacher, LiveTeacher(other))
+    assert not share_head(teacher, LiveTeacher(weights.load("tiny-truth")[0]))
+
+
+def test_only_responses_of_the_given_roles_are_answered_in_their_order(base):
+    teacher, batch = LiveTeacher(base), collate(EXAMPLES)
+    every = teacher.signal(batch)
+    rejected = teacher.signal(batch, roles=("rejected",))
+    assert torch.equal(rejected.hidden, every.hidden[[3, 4, 10, 11]])
+    assert torch.equal(
+        teacher.signal(batch, roles=("sampled", "chosen")).hidden, every.hidden[[0, 1, 2, *range(5, 10), 12]]
+    )
+    with pytest.raises(UnknownName, match="chosen, rejected, sampled"):
+        teacher.signal(batch, roles=("winner",))
+
+
+def test_a_batch_without_responses_of_a_role_gives_no_rows(base):
+    batch = collate([Example([1, 60], [[70, 2]], roles=["chosen"]), Example([1, 61], [])])
+    assert LiveTeacher(base).signal(batch, roles=("sampled",)).hidden.shape == (0, 32)
+    assert len(LiveTeacher(base).signal(collate([Example([1, 61], [])])).log_norm) == 0
+
+
+def test_asking_a_model_in_training_leaves_it_in_training_and_without_a_graph(tuned):
+    model = copy.deepcopy(tuned).train()
+    for layer in model.get_base_model().model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    signal = LiveTeacher(model).signal(collate(EXAMPLES))
+    assert_close(signal.hidden, LiveTeacher(tuned).signal(collate(EXAMPLES)).hidden)
+    assert model.training
+    assert not signal.hidden.requires_grad
+    assert not signal.head.requires_grad
+
+
+def test_the_adapter_is_back_after_an_error(tuned):
+    before = naive(tuned.get_base_model(), EXAMPLES)
+    with pytest.raises(KeyError):
+        LiveTeacher(tuned, without_adapter=True).signal({"role": torch.zeros(1), "predict_at": torch.zeros(1)})
+    assert_close(naive(tuned.get_base_model(), EXAMPLES), before)
+
+
+def test_the_checksum_names_the_weights_that_answer(base, tuned, merged):
+    checksum = LiveTeacher(base).checksum()
+    assert checksum == LiveTeacher(copy.deepcopy(base)).checksum()
+    assert checksum == LiveTeacher(tuned, without_adapter=True).checksum()
+    assert len({checksum, LiveTeacher(tuned).checksum(), LiveTeacher(merged).checksum()}) == 3
+    scaled = copy.deepcopy(tuned)
+    scaled.get_base_model().model.layers[0].mlp.up_proj.scaling["default"] *= 2
+    assert LiveTeacher(scaled).checksum() != LiveTeacher(tuned).checksum()
+    half = copy.deepcopy(base).to(torch.bfloat16)
+    assert LiveTeacher(half).checksum() != checksum
+
+
+def test_a_given_digest_tells_the_adapter_from_none(tuned):
+    assert LiveTeacher(tuned, digest="abc").checksum() == "abc"
+    assert LiveTeacher(tuned, digest="abc", without_adapter=True).checksum() != "abc"
+
+
+def test_without_adapter_needs_one(base):
+    with pytest.raises(BadInput, match="PEFT"):
+        LiveTeacher(base, without_adapter=True)
+
+
+@pytest.mark.parametrize("change", ["bias", "final_logit_softcapping", "logits_scaling", "adapter"])
+def test_models_whose_logits_are_no_plain_product_are_refused(base, change):
+    model = copy.deepcopy(base)
+    if change == "bias":
+        model.lm_head.bias = torch.nn.Parameter(torch.zeros(len(model.lm_head.weight)))
+    elif change == "adapter":
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(r=2, target_modules=["lm_head"]))
+    else:
+        setattr(model.config, change, 30.0)
+    with pytest.raises(BadInput, match="lm_head"):
+        LiveTeacher(model)
+
+
+class Vocabulary:
+    def __init__(self, tokens):
+        self._tokens = tokens
+
+    def get_vocab(self):
+        return {token: index for index, token in enumerate(self._tokens)}
+
+
+def test_equal_vocabularies_pass():
+    tokenizer = weights.load_tokenizer("tiny-base")
+    assert check_vocabularies(tokenizer, dpo=weights.load_tokenizer("tiny-truth"), reference=tokenizer) is None
+
+
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        ("abdc", r"2 of 4 ids differ .*teacher dpo.* id 2 is 'c' for the student and 'd' for the teacher; id 3"),
+        ("abcde", r"1 of 5 ids differ .*\(4 tokens\).*\(5\): id 4 is 'missing' .* 'e' for the teacher"),
+        ("ab", r"2 of 4 ids differ .* id 2 is 'c' for the student and 'missing'"),
+    ],
+)
+def test_other_vocabularies_are_refused_with_the_ids_that_differ(teacher, words):
+    with pytest.raises(BadInput, match=words):
+        check_vocabularies(Vocabulary("abcd"), reference=Vocabulary("abcd"), dpo=Vocabulary(teacher))
