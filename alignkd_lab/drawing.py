@@ -118,6 +118,15 @@ def pipelines_of(run: dict) -> list[str]:
     return reading_order({name for record in run["records"] for name in record["pipelines"]})
 
 
+def only(run: dict, names: Sequence[str]) -> dict:
+    """The run with no other pipelines than these."""
+    records = [
+        {**record, "pipelines": {name: entry for name, entry in record["pipelines"].items() if name in names}}
+        for record in run["records"]
+    ]
+    return {**run, "records": records}
+
+
 def estimates(run: dict, metric: str) -> dict[str, Estimate]:
     """Per pipeline the interval over seeds and the seeds' values, on the scale on which they are shown."""
     found = {}

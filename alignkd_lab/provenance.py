@@ -9,6 +9,8 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
+
 import alignkd_lab
 
 
@@ -36,6 +38,8 @@ def provenance(device: str = "cpu") -> dict:
         **library_versions(),
         "device": device,
         "device_name": device_name(device),
+        # Another number of threads sums in another order, and one rounding may change a sampled token.
+        "threads": torch.get_num_threads(),
         "created": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
 
@@ -44,8 +48,6 @@ def provenance(device: str = "cpu") -> dict:
 def device_name(device: str) -> str:
     """The name of the GPU or of the processor, as its maker writes it."""
     if device.startswith("cuda"):
-        import torch
-
         return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 
 import alignkd_lab
 from alignkd_lab import figures
-from alignkd_lab.drawing import estimates, run_title
+from alignkd_lab.drawing import estimates, only, run_title
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.records import ALGORITHMS, group_runs, load_records, summarise_run, varying_settings
 from alignkd_lab.report_tables import (
     cells_table,
@@ -107,7 +107,9 @@ def _part(runs: list[dict], heading: str, note: str, depth: str, folder: Path, p
     groups = cell_groups(runs)
     mains = [main_cell(group) for group in groups]
     keeper = _Keeper(folder, prefix, runs)
-    first = {world: next((run for run in mains if run["world"] == world), None) for world in ("mog", "lm")}
+    # The other methods have a picture of their own.
+    shown = [only(run, (*YARDSTICKS, *ORDERS, *CONTROLS)) for run in mains]
+    first = {world: next((run for run in shown if run["world"] == world), None) for world in ("mog", "lm")}
     title = keeper.keep(
         "title",
         figures.title_figure(first["mog"], first["lm"], depth),
@@ -164,6 +166,10 @@ def _section_figures(name: str, run: dict, depth: str, keeper: _Keeper) -> list[
             ("target_rate",),
         ),
     ]
+    if any(set(METHODS) & set(record["pipelines"]) for record in run["records"]):
+        text = "Reward, target precision, overall precision and overall recall of every method."
+        names = (*YARDSTICKS, *ORDERS, *METHODS)
+        drawn.append(("methods", figures.four_metrics([only(run, names)], depth), text, ("reward", "overall_recall")))
     if figures.has_curves(run):
         text = "Reward against the KL from the stage's own anchor, along every alignment."
         drawn.append(("reward-against-kl", figures.reward_against_kl([run], depth), text, ("reward",)))

@@ -22,6 +22,7 @@ def test_provenance_is_json_with_the_versions_in_use():
     assert made["python"] == platform.python_version()
     assert made["version"] == alignkd_lab.__version__
     assert made["device_name"]
+    assert made["threads"] == torch.get_num_threads()
 
 
 def test_a_record_with_it_is_valid():

@@ -5,7 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from synthetic_records import lm_record, mog_record, write
+from synthetic_records import LM, lm_record, mog_record, write
 
 from alignkd_lab import figures, report
 from alignkd_lab.lm.weights import BUILT_IN
@@ -183,3 +183,21 @@ def test_a_tiny_run_of_one_order_still_makes_a_page(tmp_path, monkeypatch):
     assert "not both orders: no verdict" in text
     assert "⊘ invalid" in text
     assert "tests the plumbing, not the claim" in text
+
+
+def test_other_methods_have_a_table_and_a_picture_of_their_own_and_leave_the_title_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "DPI", 40)
+    titles = []
+    real = figures.title_figure
+    monkeypatch.setattr(figures, "title_figure", lambda mog, lm, depth: titles.append(lm) or real(mog, lm, depth))
+    write([lm_record(seed, effects={**LM, "adpa": LM["align_then_kd"]}) for seed in range(3)], tmp_path / "lm.jsonl")
+    page = Page(report.write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "Every method under one budget" in page.text
+    assert (tmp_path / "figures" / "lm-methods.png").is_file()
+    assert "adpa" not in titles[0]["records"][0]["pipelines"]
+    assert "align_then_kd" in titles[0]["records"][0]["pipelines"]
+
+
+def test_a_run_of_the_orders_alone_has_no_table_of_methods(made):
+    assert "Every method under one budget" not in made.read_text(encoding="utf-8")
+    assert not (made.parent / "figures" / "lm-methods.png").exists()

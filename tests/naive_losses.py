@@ -1,0 +1,228 @@
+"""Every loss once more, naively: float64, one token at a time, full logits, gradients by autograd. For tests."""
+
+from __future__ import annotations
+
+import torch
+
+from alignkd_lab.lm import losses
+from alignkd_lab.lm.signals import Full, TopK
+
+TOKENS, VOCABULARY, WIDTH, TEACHER_WIDTH = 23, 61, 7, 5
+LENGTHS = (3, 1, 6, 4, 2, 7)  # responses: chosen, rejected, chosen, ...
+CHOSEN = 11  # tokens of the chosen responses; the other twelve are rejected, or sampled
+END = 3
+BY_TOKEN = ("hidden", "labels", "teacher_hidden", "reference_hidden", "response", "chosen")
+
+
+def made_on(device: str) -> dict:
+    """Random inputs in float64, by the names of the losses' arguments."""
+    draw = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=draw, dtype=torch.float64).to(device)
+
+    response = torch.repeat_interleave(torch.arange(6), torch.tensor(LENGTHS))
+    labels = torch.randint(VOCABULARY, (TOKENS,), generator=draw)
+    return {
+        "hidden": normal(TOKENS, WIDTH),
+        "head": normal(VOCABULARY, WIDTH),
+        "labels": labels.index_fill(0, torch.tensor([2, 9, 22]), END).to(device),
+        "teacher_hidden": normal(TOKENS, TEACHER_WIDTH),
+        "reference_hidden": normal(TOKENS, TEACHER_WIDTH),
+        "teacher_head": normal(VOCABULARY, TEACHER_WIDTH),
+        "reference_head": normal(VOCABULARY, TEACHER_WIDTH),
+        "response": response.to(device),
+        "chosen": (response % 2 == 0).to(device),
+        "reference_log_probs": 3 * normal(6) - 15,
+    }  # fmt: skip
+
+
+def part_of(made: dict, rows) -> dict:
+    """The inputs of some tokens only, in any order."""
+    return {**made, **{name: made[name][rows] for name in BY_TOKEN}}
+
+
+def top_k(hidden: torch.Tensor, head: torch.Tensor, k: int) -> TopK:
+    log_probs = torch.log_softmax(hidden @ head.T, -1)
+    top, ids = log_probs.topk(k)
+    return TopK(ids, top, log_probs.scatter(1, ids, -torch.inf).logsumexp(-1))
+
+
+# Ours, from the same dictionary
+
+
+def nll(made, **options):
+    return losses.nll(made["hidden"], made["head"], made["labels"], **options)
+
+
+def kd(made, **options):
+    teacher = made.get("teacher") or Full(made["teacher_hidden"], made["teacher_head"])
+    return losses.kd(made["hidden"], made["head"], teacher, **options)
+
+
+def dpo(made, **options):
+    options = {"beta": 0.3, **options}
+    names = ("hidden", "head", "labels", "response", "reference_log_probs")
+    return losses.dpo(*(made[name] for name in names), **options)
+
+
+def dckd(made, **options):
+    teacher = made.get("teacher") or Full(made["teacher_hidden"], made["teacher_head"])
+    return losses.dckd(made["hidden"], made["head"], made["labels"], teacher, made["chosen"], **options)
+
+
+def teachers(made) -> tuple[Full, Full]:
+    """The DPO and the reference teacher's rows of the sampled tokens."""
+    sampled = ~made["chosen"]
+    return (
+        Full(made["teacher_hidden"][sampled], made["teacher_head"]),
+        Full(made["reference_hidden"][sampled], made["reference_head"]),
+    )
+
+
+def adpa(made, **options):
+    teacher, reference = made.get("teachers") or teachers(made)
+    arguments = made["hidden"], made["head"], made["labels"], teacher, reference, made["chosen"]
+    return losses.adpa(*arguments, **options)
+
+
+# The same, naively
+
+
+def softmax(head, state, temperature=1.0):
+    return torch.softmax(head @ state / temperature, 0)
+
+
+def tokens(made, *names):
+    return zip(*(made[name] for name in names), strict=True)
+
+
+def naive_nll(made, items=None):
+    picked = [softmax(made["head"], state)[label].log() for state, label in tokens(made, "hidden", "labels")]
+    return -sum(picked) / (items or len(picked))
+
+
+def kl(p, q):
+    return (p * (p / q).log()).sum()
+
+
+NAIVE_DIVERGENCES = {
+    "forward": lambda p, q, mix: kl(p, q),
+    "reverse": lambda p, q, mix: kl(q, p),
+    "jsd": lambda p, q, mix: mix * kl(p, mix * p + (1 - mix) * q) + (1 - mix) * kl(q, mix * p + (1 - mix) * q),
+    "skew": lambda p, q, mix: kl(p, mix * p + (1 - mix) * q),
+}
+
+
+def naive_kd(made, divergence="forward", mix=0.5, temperature=1.0, teacher_temperature=1.0, items=None):
+    total = 0.0
+    for state, taught in tokens(made, "hidden", "teacher_hidden"):
+        p = softmax(made["teacher_head"], taught, temperature * teacher_temperature)
+        total = total + NAIVE_DIVERGENCES[divergence](p, softmax(made["head"], state, temperature), mix)
+    return temperature**2 * total / (items or len(made["hidden"]))
+
+
+def naive_dpo(made, beta=0.3, label_smoothing=0.0, items=None):
+    sums = [0.0] * len(made["reference_log_probs"])
+    for state, label, response in tokens(made, "hidden", "labels", "response"):
+        sums[response] = sums[response] + softmax(made["head"], state)[label].log()
+    total = 0.0
+    for chosen in range(0, len(sums), 2):
+        policy = sums[chosen] - sums[chosen + 1]
+        reference = made["reference_log_probs"][chosen] - made["reference_log_probs"][chosen + 1]
+        right = torch.sigmoid(beta * (policy - reference))
+        total = total - (1 - label_smoothing) * right.log() - label_smoothing * (1 - right).log()
+    return total / (items or len(sums) // 2)
+
+
+def naive_dckd(made, alpha=0.2, items=None):
+    counts = items or (int(made["chosen"].sum()), int((~made["chosen"]).sum()))
+    total = 0.0
+    for state, label, taught, chosen in tokens(made, "hidden", "labels", "teacher_hidden", "chosen"):
+        p, q = softmax(made["teacher_head"], taught), softmax(made["head"], state)
+        total = total + alpha * kl(p, q) / counts[0 if chosen else 1] - chosen * q[label].log() / counts[0]
+    return total
+
+
+def naive_advantage(p, r, label, clip, normalise, as_released, end_token):
+    a = p.log() - r.log()
+    if as_released:
+        top, known = p.topk(min(50, len(p))).indices.tolist(), set(r.topk(min(50, len(r))).indices.tolist())
+        a = torch.zeros_like(p)
+        for token in [] if label == end_token else top:
+            under_reference = r[token] if token in known else p[top[-1]]
+            a[token] = (p[token].log() - under_reference.log()).clamp(1e-8, 1 - 1e-8)
+    if normalise:
+        mean = (r * a).sum()
+        a = a / (r * (a - mean) ** 2).sum().sqrt()
+    return a if clip is None else a.clamp(-clip, clip)
+
+
+def naive_adpa(
+    made, gamma=1.5, clip=None, normalise=False, brake=None, brake_weight=0.0,
+    as_released=False, end_token=None, items=None,
+):  # fmt: skip
+    counts = items or (int(made["chosen"].sum()), int((~made["chosen"]).sum()))
+    names = ("hidden", "labels", "teacher_hidden", "reference_hidden", "chosen")
+    total = 0.0
+    for state, label, taught, referred, chosen in tokens(made, *names):
+        q = softmax(made["head"], state)
+        if chosen:
+            total = total - q[label].log() / counts[0]
+            continue
+        p, r = softmax(made["teacher_head"], taught), softmax(made["reference_head"], referred)
+        a = naive_advantage(p, r, label, clip, normalise, as_released, end_token)
+        held = {"entropy": (q * q.log()).sum(), "kl": kl(q, r), None: 0.0}[brake]
+        total = total + (brake_weight * held - gamma * (q * a).sum()) / counts[1]
+    return total
+
+
+CASES = {
+    "nll": (nll, naive_nll, {}),
+    "nll over given items": (nll, naive_nll, {"items": 40}),
+    "kd": (kd, naive_kd, {}),
+    "kd of a sharpened teacher": (kd, naive_kd, {"teacher_temperature": 0.6}),
+    "kd of a flattened teacher over given items": (kd, naive_kd, {"teacher_temperature": 1.5, "items": 7}),
+    "kd at temperature 2": (kd, naive_kd, {"temperature": 2.0}),
+    "kd, reverse": (kd, naive_kd, {"divergence": "reverse"}),
+    "kd, reverse, at temperature 2 of a sharpened teacher": (
+        kd, naive_kd, {"divergence": "reverse", "temperature": 2.0, "teacher_temperature": 0.6},
+    ),
+    "kd, jsd": (kd, naive_kd, {"divergence": "jsd"}),
+    "kd, jsd with another mix and temperature": (kd, naive_kd, {"divergence": "jsd", "mix": 0.2, "temperature": 0.7}),
+    "kd, skew": (kd, naive_kd, {"divergence": "skew", "mix": 0.1}),
+    "kd, skew at temperature 3": (kd, naive_kd, {"divergence": "skew", "mix": 0.8, "temperature": 3.0}),
+    "dpo": (dpo, naive_dpo, {}),
+    "dpo with label smoothing": (dpo, naive_dpo, {"label_smoothing": 0.2}),
+    "dpo with another beta over given items": (dpo, naive_dpo, {"beta": 1.3, "items": 9}),
+    "dckd": (dckd, naive_dckd, {}),
+    "dckd with another alpha over given items": (dckd, naive_dckd, {"alpha": 0.7, "items": (30, 4)}),
+    "adpa": (adpa, naive_adpa, {}),
+    "adpa with another gamma over given items": (adpa, naive_adpa, {"gamma": 0.6, "items": (30, 4)}),
+    "adpa, clipped": (adpa, naive_adpa, {"clip": 0.9}),
+    "adpa, normalised": (adpa, naive_adpa, {"normalise": True}),
+    "adpa, normalised and clipped": (adpa, naive_adpa, {"normalise": True, "clip": 0.9}),
+    "adpa with an entropy brake": (adpa, naive_adpa, {"brake": "entropy", "brake_weight": 0.4}),
+    "adpa with a KL brake": (adpa, naive_adpa, {"brake": "kl", "brake_weight": 0.4}),
+    "adpa as released": (adpa, naive_adpa, {"as_released": True, "end_token": END}),
+}  # fmt: skip
+PLAIN = ("nll", "kd", "dpo", "dckd", "adpa")
+
+
+def value_and_slopes(loss, made, **options):
+    """The loss and its gradients on the hidden states and on the head."""
+    leaves = {name: made[name].clone().requires_grad_() for name in ("hidden", "head")}
+    found = loss({**made, **leaves}, **options)
+    value = found[0] if isinstance(found, tuple) else found
+    return [value, *torch.autograd.grad(value, list(leaves.values()))]
+
+
+def assert_close(found, expected, tolerance=1e-9):
+    for ours, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.double(), other.double(), rtol=tolerance, atol=tolerance)
+
+
+def in_dtype(made: dict, dtype: torch.dtype) -> dict:
+    """Hidden states and heads in another dtype; reference log-probabilities stay as they are kept, in float32."""
+    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in made.items()}
+    return {**cast, "reference_log_probs": made["reference_log_probs"].float()}
