@@ -11,7 +11,6 @@ from huggingface_hub import constants
 from huggingface_hub.utils import _telemetry
 from tiny_lm import world_in
 
-from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.rlhf import rlhf
@@ -217,9 +216,3 @@ def test_an_error_of_the_reward_reaches_the_caller(tmp_path):
     world.reward = broken
     with pytest.raises(ZeroDivisionError, match="no reward today"):
         rlhf(world, world.start("base"), world.start("base"), 1e-3, "broken")
-
-
-def test_a_step_of_more_prompts_than_there_are_is_refused(tmp_path):
-    world = rlhf_world(tmp_path, preference_prompts=1)
-    with pytest.raises(BadInput, match="rlhf_prompts"):
-        rlhf(world, world.start("base"), world.start("base"), 1e-3, "too many")

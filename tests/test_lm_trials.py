@@ -43,6 +43,12 @@ def test_where_every_rate_leaves_the_kl_budget_the_one_that_drifts_least_wins(tr
     assert found["learning_rate"] == RATES[1]
 
 
+def test_a_rate_without_a_rival_needs_no_trial(tried, tmp_path):
+    found = world_in(tmp_path, align_learning_rates=(2e-4,)).trials("student")
+    assert found == {"role": "student", "learning_rate": 2e-4, "trials": []}
+    assert not tried
+
+
 def test_every_rate_starts_from_the_same_policy_with_the_trial_seed(tried, tmp_path):
     world = world_in(tmp_path, align_learning_rates=RATES)
     world.trials("base")
@@ -111,7 +117,12 @@ def test_a_shipped_trial_is_used_where_it_was_made_with_these_settings(tried, tm
 
 def test_without_any_pair_the_first_rate_stands(tmp_path):
     world = world_in(
-        tmp_path, align_learning_rates=RATES, target="question", preference_prompts=1, preference_responses=2
+        tmp_path,
+        align_learning_rates=RATES,
+        target="question",
+        preference_prompts=1,
+        preference_responses=2,
+        rlhf_prompts=1,
     )
     found = world.trials("base")
     assert {trial["informative_pairs"] for trial in found["trials"]} == {0}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.align import curve_point
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.prompts import encode, prompts
@@ -27,16 +26,8 @@ def rlhf(world: LmWorld, init: Policy, anchor: Policy, rate: float, name: str) -
     A step draws `rlhf_generations` responses to each of `rlhf_prompts` training prompts. `info` holds the learning
     rate, counts of responses and groups, the mean reward and the KL from the anchor (nats a response) of what was drawn
     at each step, and the same curve as DPO's.
-
-    Raises:
-        BadInput: a step asks for more prompts than there are.
     """
     settings = world.settings
-    if settings.rlhf_prompts > settings.preference_prompts:
-        raise BadInput(
-            f"rlhf_prompts: a step cannot draw {settings.rlhf_prompts} of {settings.preference_prompts} prompts; "
-            "lower it or raise preference_prompts"
-        )
     stick = world.yardstick()
     anchor_model = world.models.of(anchor)
     model = with_lora(world.models.of(init), settings.lora_rank, world.seed_for("adapter"))

@@ -33,7 +33,7 @@ class LmSettings:
         trial_seed: the seed of the trials, never one of a run.
         rlhf_beta: KL weight of RLHF, for a reward from 0 to 1 and the KL of a whole response in nats.
         rlhf_steps, rlhf_prompts, rlhf_generations: steps, prompts a step, and responses drawn to each of them.
-        rlhf_learning_rates: what the trials of RLHF choose from.
+        rlhf_learning_rates: what the trials of RLHF choose from; one alone needs no trial.
         lora_rank: rank of the adapter that a stage trains.
         curve_points: how often a stage's reward and KL are measured along training.
         validation_responses, truth_responses, test_prompts, test_responses: sizes of the samples that judge.
@@ -68,9 +68,9 @@ class LmSettings:
     kl_budget: float = 10.0
     rlhf_beta: float = 0.1
     rlhf_steps: int = 24
-    rlhf_prompts: int = 3
-    rlhf_generations: int = 4
-    rlhf_learning_rates: tuple[float, ...] = (3e-4, 6e-4)
+    rlhf_prompts: int = 2
+    rlhf_generations: int = 6
+    rlhf_learning_rates: tuple[float, ...] = (6e-4,)
     trial_seed: int = 1_000_003
     lora_rank: int = 16
     curve_points: int = 2
@@ -96,6 +96,11 @@ class LmSettings:
                      "distil_learning_rate"):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise BadInput(f"{name}: {getattr(self, name)} must be positive")
+        if self.rlhf_prompts > self.preference_prompts:
+            raise BadInput(
+                f"rlhf_prompts: {self.rlhf_prompts} prompts a step, but there are only {self.preference_prompts} "
+                "(preference_prompts)"
+            )
         for name in ("align_learning_rates", "rlhf_learning_rates"):
             if not getattr(self, name) or min(getattr(self, name)) <= 0:
                 raise BadInput(f"{name}: {getattr(self, name)} must be positive numbers")

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 def choose_rate(world: LmWorld, role: str, depends: dict) -> dict:
     """`{"role", "learning_rate", "trials": [one a rate], "tokens"}` for `base` or `student`.
 
-    Shipped results are used where they were made with these very settings and weights (`depends`).
+    A rate that has no rival needs no trial. Shipped results are used where they were made with these very settings and
+    weights (`depends`).
     """
     depends = {"role": role, **depends}
+    if len(world.learning_rates) == 1:
+        return {"role": role, "learning_rate": world.learning_rates[0], "trials": []}
     shipped = data_folder() / "trials" / f"{role}-{key_of(depends)}.json"
     if shipped.is_file():
         return json.loads(shipped.read_text())
