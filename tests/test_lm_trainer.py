@@ -22,7 +22,9 @@ EXAMPLES = [Example([1, 40 + at, 41], [[60 + at, 61, 2], [70, 71 + at, 72, 2]]) 
 
 
 def loss(model, batch, items):
-    return losses.nll(hidden_states(model, batch), plain(model).lm_head.weight, batch["shift_labels"], items=items["tokens"])
+    return losses.nll(
+        hidden_states(model, batch), plain(model).lm_head.weight, batch["shift_labels"], items=items["tokens"]
+    )
 
 
 def tiny():

@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DEPENDENCIES = list(map(Requirement, PROJECT["dependencies"]))
 REQUIREMENTS = DEPENDENCIES + list(map(Requirement, PROJECT["optional-dependencies"]["test"]))
 # Where the name that is imported is not the name that is installed.
-INSTALLED_AS = {"vaderSentiment": "vadersentiment", "huggingface_hub": "huggingface-hub"}
+INSTALLED_AS = {"vaderSentiment": "vadersentiment", "huggingface_hub": "huggingface-hub", "PIL": "pillow"}
 
 
 def by_name(requirements):
