@@ -29,3 +29,13 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("alignkd", appauthor=False))
+
+
+def learner_folder() -> Path:
+    """What a learner writes, apart from the project and the cache; `ALIGNKD_ANSWERS` names another place."""
+    chosen = os.environ.get("ALIGNKD_ANSWERS")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("alignkd", appauthor=False))

@@ -192,6 +192,32 @@ def test_a_change_shows_in_picture_caption_and_the_call_that_rebuilds_it(explore
     assert rebuilt.picture.value == explorer.picture.value
 
 
+def test_without_a_kernel_a_page_shows_every_still_with_its_own_caption():
+    stills = [{"anchor_mass": 0.001}, {"anchor_mass": 1e-5}]
+    one, three = threshold.show("anchor_mass").still(), threshold.show("anchor_mass", stills=stills).still()
+    assert (three.width, three.height) == (one.width, 3 * one.height)
+    assert three.alt == " ".join(threshold.caption(compute(state(**changes))) for changes in ({}, *stills))
+    image = Image.open(io.BytesIO(three.png))
+    assert (image.height, image.width) == (3 * Image.open(io.BytesIO(one.png)).height, image.width)
+
+
+def test_stacked_pictures_stand_in_their_order_on_white():
+    figures = [_figure(), _figure()]
+    figures[1].set_facecolor("black")
+    pixels = np.asarray(Image.open(io.BytesIO(Picture.stack([Picture(f, "") for f in figures]).png)).convert("L"))
+    above, below = np.split(pixels, 2)
+    assert above.min() == 255
+    assert below.max() == 0
+
+
+def test_the_threshold_s_label_makes_way_for_the_state():
+    sides = []
+    for mass in (0.04, 0.001):
+        texts = threshold.draw(compute(state(anchor_mass=mass))).axes[0].texts
+        sides.append(next(text.get_ha() for text in texts if text.get_text() == "recall threshold"))
+    assert sides == ["left", "right"]
+
+
 def test_an_error_is_written_into_the_caption_and_raised():
     def refuse(state):
         if state["n"] > 1:

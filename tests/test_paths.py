@@ -19,3 +19,11 @@ def test_the_cache_can_be_put_elsewhere(tmp_path, monkeypatch):
     assert paths.cache_folder() == tmp_path / "elsewhere"
     monkeypatch.delenv("ALIGNKD_CACHE")
     assert paths.cache_folder().name == "alignkd"
+
+
+def test_what_a_learner_writes_lies_apart_from_project_and_cache_and_can_be_put_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.delenv("ALIGNKD_ANSWERS", raising=False)
+    assert paths.learner_folder() != paths.cache_folder()
+    assert paths.checkout_folder() not in paths.learner_folder().parents
+    monkeypatch.setenv("ALIGNKD_ANSWERS", str(tmp_path / "mine"))
+    assert paths.learner_folder() == tmp_path / "mine"

@@ -6,7 +6,7 @@ free policy; that a run gets there takes draws of the target, which the right pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # The rare mode's mass, reward, KL weight and batch of the Gaussian world's default settings.
 START = {"anchor_mass": 0.04, "reward": 4.0, "beta": 0.5, "draws": 256.0}
-SOURCE = "Closed forms, exact; nothing is trained here."
+SOURCE = "Live: closed forms, exact; nothing is trained."
 POINT = "#7B4FA3"  # no pipeline's colour
 _LEAST_MASS, _MOST_DRAWS = 1e-6, 1e6
 
@@ -131,12 +131,15 @@ def draw(data: Threshold, note: str = SOURCE) -> Figure:
     return drawn()
 
 
-def show(*shown: str, **state: float) -> Explorer:
-    """The explorer with the controls named in `shown` (all where none is), the state begun at `state`."""
+def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float) -> Explorer:
+    """The explorer with the controls named in `shown` (all where none is), the state begun at `state`.
+
+    `stills` are changes of the state that a page without a kernel shows below the first picture.
+    """
     from alignkd_lab.explorers.view import Explorer
 
     made = controls(**state)
-    return Explorer(made, shown or made, compute, draw, caption, SOURCE, "threshold.show")
+    return Explorer(made, shown or made, compute, draw, caption, SOURCE, "threshold.show", stills)
 
 
 def percent(share: float) -> str:
@@ -165,8 +168,9 @@ def _optimum_panel(axis: Axes, data: Threshold) -> None:
         write(axis, "without\nreward", (0.7, 0.7), (-6, 0), QUIET, ha="right")
     if data.least_mass > data.masses[0]:
         axis.plot([data.least_mass] * 2, [0, 0.5], color=INK, linewidth=1, linestyle=(0, (1, 2)))
-        # Below the curve on its right, or where there is no room above it on its left.
-        shift, side, height = (7, "left", "top") if room else (-7, "right", "bottom")
+        # Below the curve on its right; where there is no room, or the state stands there, above it on its left.
+        crossed = 1 < data.anchor_mass / data.least_mass < 50 and data.least_mass > 2e-5
+        shift, side, height = (7, "left", "top") if room and not crossed else (-7, "right", "bottom")
         write(axis, "recall threshold", (data.least_mass, 0.5), (shift, 0), INK, ha=side, va=height)
     _stem(axis, data.anchor_mass, data.anchor_mass, data.optimum)
     axis.set_xlabel("target's share in the anchor, m₀")

@@ -11,12 +11,13 @@ import base64
 import html
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ipywidgets import HTML, BoundedFloatText, FloatLogSlider, FloatSlider, HBox, VBox
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.notebooks import WIDGET_VIEW
@@ -40,6 +41,23 @@ class Picture:
     def __init__(self, figure: Figure, alt: str) -> None:
         self.png, self.alt = png(figure), alt
         self.width, self.height = (round(CSS_PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
+
+    @classmethod
+    def stack(cls, pictures: Sequence[Picture]) -> Picture:
+        """Several pictures, one below the other, in one of 256 colours: a page keeps it, and no slider waits."""
+        images = [Image.open(io.BytesIO(picture.png)).convert("RGB") for picture in pictures]
+        whole = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), "white")
+        top = 0
+        for image in images:
+            whole.paste(image, (0, top))
+            top += image.height
+        buffer = io.BytesIO()
+        whole.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+        stacked = cls.__new__(cls)
+        stacked.png, stacked.alt = buffer.getvalue(), " ".join(picture.alt for picture in pictures)
+        stacked.width = max(picture.width for picture in pictures)
+        stacked.height = sum(picture.height for picture in pictures)
+        return stacked
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         size = {"width": self.width, "height": self.height, "alt": self.alt}
@@ -116,6 +134,7 @@ class Explorer:
         caption: data -> what is seen, in words.
         source: what the live picture's last line says of its evidence.
         call: the call that makes the explorer, e.g. `threshold.show`.
+        stills: changes of the state; without a kernel the page shows a picture of each below the first.
 
     Raises:
         UnknownName: `shown` names no control.
@@ -130,8 +149,9 @@ class Explorer:
         caption: Callable[[Any], str],
         source: str,
         call: str,
+        stills: Sequence[Mapping[str, float]] = (),
     ) -> None:
-        self.controls, self.shown, self.call = controls, tuple(shown), call
+        self.controls, self.shown, self.call, self.stills = controls, tuple(shown), call, stills
         for name in self.shown:
             if name not in controls:
                 raise UnknownName("control", name, controls)
@@ -159,10 +179,14 @@ class Explorer:
         self.words.value = _paragraphs(text, self._rebuilding())
 
     def still(self) -> Picture:
-        """The picture of the current state that stands without a kernel: its caption is its last line."""
-        data = self._compute(self.state)
+        """What stands on a page without a kernel: the current state and `stills`, each over its own caption."""
+        states = [self.state, *({**self.state, **changes} for changes in self.stills)]
+        return Picture.stack([self._still_of(state) for state in states])
+
+    def _still_of(self, state: Mapping[str, float]) -> Picture:
+        data = self._compute(state)
         text = self._caption(data)
-        return Picture(self._draw(data, text), text)
+        return Picture(self._draw(data, f"{text} {self._source}"), text)
 
     def _rebuilding(self) -> str:
         values = [f"{name}={value:g}" for name, value in self.state.items()]
@@ -175,7 +199,7 @@ class Explorer:
 
 
 def _paragraphs(text: str, call: str) -> str:
-    said = f'<p style="max-width:62em;margin:0 0 .3em">{html.escape(text)}</p>'
+    said = f'<p style="max-width:62em;margin:0 0 .3em;line-height:1.45">{html.escape(text)}</p>'
     return f"{said}<p>To come back here: <code>{html.escape(call)}</code></p>"
 
 

@@ -1,0 +1,79 @@
+"""Explorers whose state holds choices beside numbers, and whose still picture shows several settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ipywidgets import Dropdown, HBox
+from matplotlib.figure import Figure
+
+from alignkd_lab.errors import UnknownName
+from alignkd_lab.explorers.view import Explorer, Picture
+
+
+class ChoiceControl(HBox):
+    """A labelled list of which one `value` is chosen.
+
+    Args:
+        label: what is chosen.
+        options: by value, the words for it.
+
+    Raises:
+        UnknownName: a value that is not among the options.
+    """
+
+    def __init__(self, label: str, value: str, options: Mapping[str, str]) -> None:
+        if value not in options:
+            raise UnknownName(label, value, options)
+        style, width = {"description_width": "17em"}, {"width": "38em"}
+        chosen = [(words, name) for name, words in options.items()]
+        self.list = Dropdown(options=chosen, value=value, description=label, style=style, layout=width)
+        super().__init__([self.list])
+
+    @property
+    def value(self) -> str:
+        """The chosen option."""
+        return self.list.value
+
+    @value.setter
+    def value(self, value: str) -> None:
+        self.list.value = value
+
+    def on_change(self, act: Callable[[], None]) -> None:
+        """Call `act` after every change of the value."""
+        self.list.observe(lambda change: act(), "value")
+
+
+class ChoiceExplorer(Explorer):
+    """An `Explorer` whose values may be words.
+
+    Args:
+        controls, shown, compute, draw, caption, source, call: as in `Explorer`.
+        still: state -> the picture that stands without a kernel, and its caption.
+    """
+
+    def __init__(
+        self,
+        controls: Mapping[str, Any],
+        shown: Iterable[str],
+        compute: Callable[[Mapping[str, Any]], Any],
+        draw: Callable[[Any, str], Figure],
+        caption: Callable[[Any], str],
+        source: str,
+        call: str,
+        still: Callable[[Mapping[str, Any]], tuple[Figure, str]],
+    ) -> None:
+        self._still = still
+        super().__init__(controls, shown, compute, draw, caption, source, call)
+
+    def still(self) -> Picture:
+        """What stands on a page without a kernel: one picture of several settings."""
+        figure, text = self._still(self.state)
+        return Picture.stack([Picture(figure, text)])
+
+    def _rebuilding(self) -> str:
+        values = [
+            f"{name}={value!r}" if isinstance(value, str) else f"{name}={value:g}" for name, value in self.state.items()
+        ]
+        return f"{self.call}({', '.join([*map(repr, self.shown), *values])})"

@@ -1,0 +1,214 @@
+"""Exercises: solutions are right and pass, each typical wrong answer gets its own hint, answers are kept whole."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from alignkd_lab import exercises
+from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.exercise_bank import TASKS
+from alignkd_lab.exercises import check, given, kept_answers, solution
+from alignkd_lab.pipelines import PIPELINES, Align, Distil
+
+SLIPS = [(id, place) for id, asked in TASKS.items() for place in range(len(asked.slips))]
+PREDICTIONS = [id for id, asked in TASKS.items() if asked.prediction]
+
+
+@pytest.fixture(autouse=True)
+def _own_answers(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNKD_ANSWERS", str(tmp_path / "learner"))
+
+
+def slip_answer(slip):
+    return slip.answer() if callable(slip.answer) else slip.answer
+
+
+# Solutions
+
+
+@pytest.mark.parametrize("id", TASKS)
+def test_every_printed_solution_runs_and_passes(id, capsys):
+    solution(id)
+    source, _, _ = capsys.readouterr().out.partition("\n>>>")
+    namespace = {}
+    exec(source, namespace)
+    assert check(id, namespace[TASKS[id].solve.__name__]()).right is True
+
+
+@pytest.mark.parametrize(
+    ("id", "rounded"),
+    [
+        ("smallest_reward", 2.30),
+        ("draws_for_sight", 299),
+        ("rare_weight", 0.005),
+        ("satisfied_margin", -14.1),
+        ("sequences_or_tokens", (0.64, 0.69)),
+    ],
+)
+def test_the_solution_as_a_learner_writes_it_is_right(id, rounded):
+    assert check(id, rounded).right is True
+
+
+def test_draws_for_a_sight_are_the_first_that_reach_their_chance():
+    chances = [1 - 0.99**n for n in (298, 299)]
+    assert chances[0] < 0.95 <= chances[1]
+
+
+def test_the_recorded_outcomes_are_those_that_the_course_speaks_of():
+    outcomes = {id: TASKS[id].solve() for id in ("order_guess", "rescue", "border", "layers_to_drop")}
+    assert outcomes == {
+        "order_guess": "A-K",
+        "rescue": "kd_then_align_high_temperature",
+        "border": "s=1, beta=0.5",
+        "layers_to_drop": "middle",
+    }
+
+
+def test_the_written_pipeline_is_the_package_s_own_whatever_its_stages_are_called():
+    mine = (Distil("first", teacher="base"), Align("second", init="first", anchor="base", sampler="first"))
+    assert check("base_reference_pipeline", mine).right is True
+    assert check("base_reference_pipeline", PIPELINES["kd_then_align_base_reference"]).right is True
+    assert "K-A itself" in check("base_reference_pipeline", PIPELINES["kd_then_align"]).text
+
+
+def test_the_dpo_exercise_agrees_with_a_sum_by_hand():
+    data = given("dpo_loss")
+    margins = []
+    for name in ("policy_logits", "reference_logits"):
+        sums = []
+        for row in (0, 1):
+            log_probs = torch.log_softmax(data[name][row], -1)
+            places = [place for place in range(1, 9) if data["is_response"][row, place]]
+            sums.append(sum(log_probs[place - 1, data["tokens"][row, place]].item() for place in places))
+        margins.append(sums[0] - sums[1])
+    expected = math.log1p(math.exp(-0.5 * (margins[0] - margins[1])))
+    assert TASKS["dpo_loss"].solve() == pytest.approx(expected)
+    assert (data["tokens"][data["is_response"]] == 5).sum() == 2
+
+
+# Wrong answers
+
+
+@pytest.mark.parametrize(("id", "place"), SLIPS, ids=[f"{id}-{place}" for id, place in SLIPS])
+def test_each_typical_wrong_answer_gets_its_own_hint(id, place):
+    slip = TASKS[id].slips[place]
+    feedback = check(id, slip_answer(slip))
+    assert feedback.right is False
+    assert feedback.text == f"Not yet. {slip.hint}"
+
+
+@pytest.mark.parametrize(
+    ("id", "written", "said"),
+    [
+        ("smallest_reward", 4.60, "Multiply by the KL weight"),
+        ("smallest_reward", 1.00, "base 10"),
+        ("smallest_reward", -2.30, "sign"),
+        ("draws_for_sight", 100, "mean wait"),
+        ("rare_weight", 0.0016, "do not sum to 1"),
+        ("rare_weight", 0.105, "1/s"),
+        ("satisfied_margin", 5.9, "reference's own margin"),
+    ],
+)
+def test_wrong_answers_as_learners_round_them_are_recognised(id, written, said):
+    assert said in check(id, written).text
+
+
+def test_any_other_wrong_answer_gets_the_general_hint():
+    for id, asked in TASKS.items():
+        feedback = check(id, -12345.0)
+        assert feedback.right is False
+        assert feedback.text == f"Not yet. {asked.hint}"
+
+
+@pytest.mark.parametrize("blank", [None, ..., "", "  ", float("nan")])
+def test_blank_is_not_answered_yet(blank):
+    for id, asked in TASKS.items():
+        feedback = check(id, blank)
+        assert feedback.right is None
+        assert str(feedback).startswith(f"Not answered yet. {asked.question}")
+        assert "<p" in feedback._repr_html_()
+
+
+@pytest.mark.parametrize("answer", ["two", [1.0, 2.0], {}, object()])
+def test_an_answer_of_another_kind_is_wrong_and_no_error(answer):
+    assert check("smallest_reward", answer).right is False
+    assert check("base_reference_pipeline", answer).right is False
+
+
+def test_answers_may_be_tensors_arrays_or_lists():
+    low, high = TASKS["paired_interval"].solve()
+    for answer in ([low, high], np.array([low, high]), torch.tensor([low, high])):
+        assert check("paired_interval", answer).right is True
+    assert check("paired_interval", (high, low)).right is False
+
+
+def test_the_tolerance_is_stated_where_a_number_is_asked_for():
+    assert check("smallest_reward").text.endswith("(Within 0.5 % is close enough.)")
+    assert check("draws_for_sight").text.endswith("(A whole number.)")
+    assert check("base_reference_pipeline").text == f"Not answered yet. {TASKS['base_reference_pipeline'].question}"
+
+
+def test_a_number_is_right_up_to_the_tolerance_and_no_further():
+    exact, tolerance = TASKS["smallest_reward"].solve(), TASKS["smallest_reward"].tolerance
+    assert check("smallest_reward", exact * (1 + 0.99 * tolerance)).right is True
+    assert check("smallest_reward", exact * (1 + 1.01 * tolerance)).right is False
+
+
+# The bank
+
+
+def test_every_prediction_is_a_choice_among_its_options_or_one_number():
+    for id in PREDICTIONS:
+        asked = TASKS[id]
+        solved = asked.solve()
+        assert solved in asked.options if asked.options else isinstance(solved, float)
+
+
+def test_every_wrong_option_has_a_hint_of_its_own():
+    for asked in TASKS.values():
+        if asked.options:
+            assert {slip.answer for slip in asked.slips} == set(asked.options) - {asked.solve()}
+
+
+def test_every_notebook_of_the_first_half_has_a_prediction():
+    assert {TASKS[id].notebook for id in PREDICTIONS} == {"00", "01", "02", "03", "04", "05"}
+
+
+def test_unknown_exercises_and_missing_data_are_named():
+    with pytest.raises(UnknownName, match="smallest_reward"):
+        check("largest_reward", 1)
+    with pytest.raises(BadInput, match="no data"):
+        given("smallest_reward")
+    with pytest.raises(BadInput, match="beta 7"):
+        exercises.recorded_gaussians(beta=7)
+
+
+# Kept answers
+
+
+def test_answers_are_kept_and_forgotten_one_by_one(tmp_path):
+    assert kept_answers() == {}
+    exercises.keep_answer("first_draw", "sooner", "certain")
+    exercises.keep_answer("rare_weight", 0.02)
+    assert kept_answers() == {
+        "first_draw": {"answer": "sooner", "sure": "certain"},
+        "rare_weight": {"answer": 0.02, "sure": None},
+    }
+    exercises.forget_answer("first_draw")
+    exercises.forget_answer("never_answered")
+    assert list(kept_answers()) == ["rare_weight"]
+    assert [path.name for path in (tmp_path / "learner").iterdir()] == ["answers.json"]
+
+
+@pytest.mark.parametrize("content", [b"{torn", b"[]", b'{"first_draw": 3}', b"\xff\xfe"])
+def test_a_damaged_file_is_set_aside_and_the_course_goes_on(tmp_path, content):
+    folder = tmp_path / "learner"
+    folder.mkdir()
+    (folder / "answers.json").write_bytes(content)
+    assert kept_answers() == {}
+    assert (folder / "answers.damaged").read_bytes() == content
+    exercises.keep_answer("first_draw", "same")
+    assert json.loads((folder / "answers.json").read_text())["first_draw"]["answer"] == "same"

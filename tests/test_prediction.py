@@ -1,0 +1,235 @@
+"""Predictions: answered, blank and skipped; the picture waits for a person and never for a cell."""
+
+import pytest
+from matplotlib.figure import Figure
+
+from alignkd_lab import exercises
+from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.exercise_bank import TASKS
+from alignkd_lab.exercises import answers, kept_answers, predict
+from alignkd_lab.explorers import prediction, threshold
+from alignkd_lab.explorers.prediction import SURE, read_number
+from alignkd_lab.explorers.view import Picture
+from alignkd_lab.notebooks import WIDGET_VIEW
+
+ALL = [id for id, asked in TASKS.items() if asked.prediction]
+CHOICES = [id for id in ALL if TASKS[id].options]
+
+
+@pytest.fixture(autouse=True)
+def _own_answers(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNKD_ANSWERS", str(tmp_path))
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """What a cell displays, as mime bundles."""
+    bundles = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **options: bundles.append(data))
+    return bundles
+
+
+def figure():
+    drawn = Figure(figsize=(2, 1))
+    drawn.suptitle("a picture")
+    return drawn
+
+
+def asked(id="first_draw"):
+    made = predict(id).then(figure)
+    made._ipython_display_()
+    return made
+
+
+def test_a_cell_shows_the_question_and_the_picture_without_waiting(displayed):
+    made = asked()
+    question, picture = displayed
+    assert TASKS["first_draw"].question in question["text/html"]
+    assert all(label in question["text/html"] for label in TASKS["first_draw"].options.values())
+    assert question[WIDGET_VIEW]["model_id"] == made.widget.model_id
+    assert picture[WIDGET_VIEW]["model_id"] == made.picture.model_id
+    assert picture["image/png"]
+    assert not made.shown
+
+
+def test_live_the_picture_is_hidden_until_there_is_an_answer(displayed):
+    made = asked()
+    assert made.picture.children == ()
+    assert "waits" in made.words.value
+    made.answer.value, made.sure.value = "sooner", "certain"
+    made.tell.click()
+    assert made.shown
+    assert "<img" in made.picture.children[0].value
+    assert kept_answers() == {"first_draw": {"answer": "sooner", "sure": "certain"}}
+
+
+def test_an_answer_is_told_what_comes_out():
+    wrong, right = predict("first_draw"), predict("handed_target")
+    wrong.choose("sooner", "a guess")
+    right.choose("loses")
+    assert "You said: yes, sooner (a guess). It comes out otherwise: no, the wait stays the same." in wrong.words.value
+    assert "You said: it gives the target up again. So it is." in right.words.value
+    assert TASKS["handed_target"].because[:20] in right.words.value
+
+
+@pytest.mark.parametrize("id", ["first_draw", "rare_weight"])
+def test_a_blank_answer_shows_nothing_and_keeps_nothing(id, displayed):
+    made = asked(id)
+    made.tell.click()
+    assert "No answer yet" in made.words.value
+    assert not made.shown
+    assert made.picture.children == ()
+    assert kept_answers() == {}
+
+
+def test_show_me_skips_the_answer_and_shows_the_picture(displayed):
+    made = asked()
+    made.show_me.click()
+    assert made.shown
+    assert made.picture.children
+    assert "It comes out so: no, the wait stays the same." in made.words.value
+    assert kept_answers() == {"first_draw": {"answer": None, "sure": None}}
+
+
+@pytest.mark.parametrize("id", ALL)
+def test_every_prediction_can_be_answered_and_skipped(id, displayed):
+    options = TASKS[id].options or {0.1: "a tenth", TASKS[id].solve(): "right"}
+    for answer in options:
+        made = asked(id)
+        made.choose(answer, SURE[0])
+        assert made.shown
+        assert exercises.kept_answers()[id]["answer"] == answer
+        made.ask_again()
+    made.skip()
+    assert made.shown
+
+
+def test_a_number_is_read_as_people_write_it():
+    written = {"0.02": 0.02, " ,02": 0.02, "2 %": 0.02, "1/50": 0.02, "−14.1": -14.1, "": None}
+    assert {text: read_number(text) for text in written} == pytest.approx(written)
+
+
+@pytest.mark.parametrize("text", ["two", "1/0", "1/2/3", "%"])
+def test_what_is_no_number_is_said_so(text, displayed):
+    made = asked("rare_weight")
+    made.answer.value = text
+    made.tell.click()
+    assert "That is no number" in made.words.value
+    assert not made.shown
+
+
+def test_a_number_within_the_tolerance_is_right():
+    made = predict("rare_weight")
+    made.answer.value = "0.5 %"
+    made.tell.click()
+    assert "So it is." in made.words.value
+
+
+def test_an_answer_of_an_earlier_day_is_restored_with_its_picture(displayed):
+    predict("first_draw").choose("same", "fairly sure")
+    made = asked()
+    assert made.shown
+    assert (made.answer.value, made.sure.value) == ("same", "fairly sure")
+    assert made.answer.disabled
+    assert made.picture.children
+
+
+def test_a_skip_of_an_earlier_day_is_restored_without_an_answer(displayed):
+    predict("first_draw").skip()
+    made = asked()
+    assert made.shown
+    assert made.answer.value is None
+
+
+@pytest.mark.parametrize(("id", "old"), [("first_draw", "perhaps"), ("rare_weight", "a tenth"), ("first_draw", [1])])
+def test_an_answer_that_no_longer_fits_the_question_counts_as_none(id, old, displayed):
+    exercises.keep_answer(id, old, "certain")
+    made = asked(id)
+    assert not made.shown
+    assert "not answered yet" in answers(TASKS[id].notebook).widget.value
+
+
+def test_asking_again_forgets_the_answer_and_hides_the_picture(displayed):
+    made = asked()
+    made.choose("same", "certain")
+    made.again.click()
+    assert not made.shown
+    assert made.picture.children == ()
+    assert (made.answer.value, made.sure.value, made.answer.disabled) == (None, None, False)
+    assert kept_answers() == {}
+
+
+def test_a_full_disk_does_not_hide_the_picture(displayed, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    made = asked()
+    monkeypatch.setattr(exercises, "keep_answer", refuse)
+    made.choose("same")
+    assert made.picture.children
+    assert "could not be kept: No space left on device" in made.words.value
+
+
+def test_an_explorer_can_be_what_is_kept_back(displayed):
+    explorer = threshold.show("reward")
+    made = predict("first_draw").then(lambda: explorer)
+    made._ipython_display_()
+    made.skip()
+    assert made.picture.children == (explorer.widget,)
+    assert displayed[1][WIDGET_VIEW]["model_id"] == made.picture.model_id
+
+
+def test_a_picture_can_be_what_is_kept_back(displayed):
+    made = predict("first_draw").then(lambda: Picture(figure(), "in words"))
+    made._ipython_display_()
+    made.skip()
+    assert 'alt="in words"' in made.picture.children[0].value
+
+
+def test_a_question_without_a_picture_stands_alone(displayed):
+    predict("first_draw")._ipython_display_()
+    assert len(displayed) == 1
+
+
+def test_every_field_is_labelled_and_none_is_chosen_before():
+    for id in ALL:
+        made = predict(id)
+        assert made.answer.description
+        assert made.sure.description
+        assert made.answer.value in (None, "")
+        assert made.sure.value is None
+
+
+def test_exercises_and_strange_options_are_refused():
+    with pytest.raises(BadInput, match="use check"):
+        predict("smallest_reward")
+    with pytest.raises(BadInput, match="sooner, same, later"):
+        predict("first_draw").choose("never")
+    with pytest.raises(UnknownName, match="00, 01, 02"):
+        answers("17")
+
+
+def test_the_table_sets_answers_beside_outcomes_as_they_come():
+    table = answers("01")
+    assert table.widget.value.count("not answered yet") == 2
+    assert "no, the wait stays the same" not in table.widget.value
+    predict("first_draw").choose("sooner", "certain")
+    predict("handed_target").skip()
+    for said in ("yes, sooner (certain)", "no, the wait stays the same", "skipped", "it gives the target up again"):
+        assert said in table.widget.value
+    assert "not answered yet" not in table.widget.value
+
+
+def test_a_saved_page_holds_questions_and_outcomes_and_no_learner_s_answer(displayed):
+    predict("first_draw").choose("sooner", "certain")
+    data = answers("01")._repr_mimebundle_()
+    asked()
+    static = [text for bundle in (data, *displayed) for kind, text in bundle.items() if kind.startswith("text/")]
+    assert not [text for text in static if "certain" in text or "You said" in text]
+    assert "no, the wait stays the same" in data["text/html"]
+
+
+@pytest.mark.parametrize("id", CHOICES)
+def test_words_are_safe_in_html(id):
+    assert "<script" not in prediction._question(TASKS[id], options=True)
+    assert prediction._question(TASKS[id]).count("<p ") == 1
