@@ -42,6 +42,7 @@ from alignkd_lab.style import metric_label, number, pipeline_style
 
 SOFTWARE = f"alignkd_lab {__version__}"
 _TITLE_METRICS = ("reward", "target_precision", "target_rate")
+_FOUR_METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
 _ROUTES = {K_A: ("base", "kd_only", K_A), A_K: ("base", "base_aligned", A_K)}
 _VERBS = {K_A: ("distil", "align"), A_K: ("align", "distil")}
 
@@ -57,6 +58,25 @@ def title_figure(run_mog: dict | None = None, run_lm: dict | None = None, depth:
     for run, axes in zip(runs, grid, strict=True):
         for axis, metric in zip(axes, _TITLE_METRICS, strict=True):
             rows_of_intervals(axis, run, metric, labels=axis is axes[0])
+        axes[0].set_title(run_title(run), pad=10)
+    return figure
+
+
+@themed
+def four_metrics(
+    runs: Sequence[dict], depth: str = "record", title: str = "What either order earns, and what it pays"
+) -> Figure:
+    """Reward, target precision, overall precision and overall recall by pipeline, one row of panels per run."""
+    heights = [0.30 * max(row_places(pipelines_of(run)).values()) + 1.3 for run in runs]
+    size = (11, sum(heights) + 0.9)
+    figure, grid = panels(len(runs), len(_FOUR_METRICS), size, title, depth_line(runs, depth), heights)
+    for run, axes in zip(runs, grid, strict=True):
+        for axis, metric in zip(axes, _FOUR_METRICS, strict=True):
+            rows_of_intervals(axis, run, metric, labels=axis is axes[0])
+            scale = log_scale_if_wide(
+                axis, [value for _, values in estimates(run, metric).values() for value in values]
+            )
+            axis.set_xlabel(metric_label(metric, run["world"]).replace(")", ", log)") if scale else axis.get_xlabel())
         axes[0].set_title(run_title(run), pad=10)
     return figure
 

@@ -167,9 +167,11 @@ def _section_figures(name: str, run: dict, depth: str, keeper: _Keeper) -> list[
         ),
     ]
     if any(set(METHODS) & set(record["pipelines"]) for record in run["records"]):
-        text = "Reward, target precision, overall precision and overall recall of every method."
-        names = (*YARDSTICKS, *ORDERS, *METHODS)
-        drawn.append(("methods", figures.four_metrics([only(run, names)], depth), text, ("reward", "overall_recall")))
+        text = "Reward, target precision, overall precision and recall of every method; without a bar: one seed."
+        picture = figures.four_metrics(
+            [only(run, (*YARDSTICKS, *ORDERS, *METHODS))], depth, "What every method earns, and what it pays"
+        )
+        drawn.append(("methods", picture, text, ("reward", "overall_recall")))
     if figures.has_curves(run):
         text = "Reward against the KL from the stage's own anchor, along every alignment."
         drawn.append(("reward-against-kl", figures.reward_against_kl([run], depth), text, ("reward",)))

@@ -84,6 +84,26 @@ def test_the_title_figure_works_with_one_world_and_with_one_seed(mog, one_seed):
     assert "one seed, no interval" in text
 
 
+def test_four_metrics_stand_side_by_side_for_every_run(sweep):
+    runs = sweep[:2]
+    figure = figures.four_metrics(runs)
+    names = ("reward", "target_precision", "overall_precision", "overall_recall")
+    places = row_places(list(estimates(runs[0], "reward")))
+    for axis, (run, metric) in zip(figure.axes, [(run, metric) for run in runs for metric in names], strict=True):
+        held = {round(float(line.get_xdata()[0]), 9) for line in axis.lines if len(line.get_xdata()) == 1}
+        assert {round(mean, 9) for (mean, _, _), _ in estimates(run, metric).values()} <= held
+        assert metric.replace("_", " ") in axis.get_xlabel()
+        assert len(axis.get_yticks()) == len(places)
+
+
+def test_a_metric_that_spans_orders_of_magnitude_says_that_it_is_logarithmic(mog):
+    wide = json.loads(json.dumps(mog))
+    for record in wide["records"]:
+        record["pipelines"]["align_then_kd"]["metrics"]["overall_recall"] = -300.0 - record["seed"]
+    assert [axis.get_xlabel() for axis in figures.four_metrics([wide]).axes][3] == "overall recall (nats, log)"
+    assert "log" not in figures.four_metrics([mog]).axes[3].get_xlabel()
+
+
 def test_no_interval_is_drawn_for_one_seed(one_seed):
     for figure in (figures.title_figure(None, one_seed), figures.precision_recall([one_seed])):
         assert all(len(line.get_xdata()) == 1 for axis in figure.axes for line in axis.lines)

@@ -8,6 +8,7 @@ import pytest
 
 from alignkd_lab.drawing import run_title
 from alignkd_lab.paths import data_folder
+from alignkd_lab.pipelines import METHODS, ORDERS
 from alignkd_lab.records import group_runs, load_records, seed_values, summarise_run
 from alignkd_lab.report import main_cell
 from alignkd_lab.report_tables import CLAIM_WORDS
@@ -124,3 +125,20 @@ def test_the_smollm2_table_is_that_of_the_records():
     rows = table("SmolLM2, one target")
     assert len(rows) == 8
     assert rows == {label: measured[label] for label in rows}
+
+
+def test_the_table_of_methods_is_that_of_the_recorded_seed():
+    run = next(run for run in group_runs(load_records(data_folder() / "records"))
+               if (run["world"], run["algorithm"]) == ("lm", "dpo"))  # fmt: skip
+    record, columns = run["records"][0], (("reward", ".3f", 1), ("target_rate", ".1f", 100),
+               ("overall_precision", ".2f", 1), ("overall_recall", ".2f", 1), ("kl_to_base", ".1f", 1))  # fmt: skip
+    measured = {}
+    for name in (*ORDERS, *METHODS):
+        entry = record["pipelines"][name]
+        stages = [record["stages"][key] for key in entry["stages"]]
+        measured[pipeline_style(name).label] = [
+            *(f"{entry['metrics'][metric] * scale:{form}}".replace("-", "−") for metric, form, scale in columns),
+            *(f"{sum(stage['tokens'][kind] for stage in stages):,}" for kind in ("trained", "sampled")),
+            f"{sum(stage['seconds'] for stage in stages) / 60:.1f}",
+        ]
+    assert table("The other methods, one seed") == measured
