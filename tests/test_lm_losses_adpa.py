@@ -131,7 +131,7 @@ def test_the_expected_advantage_lies_between_the_two_teachers_own(made):
     assert float(under[0].expected_advantage.min()) > 0 > float(under[1].expected_advantage.max())
 
 
-def student_after(made, steps=400, **options):
+def student_after(made, steps=250, **options):
     """Logits of a student that follows the slope alone."""
     logits = torch.zeros(len(made["hidden"]), VOCABULARY, dtype=torch.float64, device=made["hidden"].device)
     logits.requires_grad_()
@@ -235,6 +235,9 @@ def test_bad_options_are_refused_by_name(made):
         with pytest.raises(BadInput, match=message):
             adpa(made, **options)
     teacher, reference = teachers(made)
+    few = [top_k(signal.hidden, signal.head, k) for signal, k in ((teacher, 50), (reference, 49))]
+    with pytest.raises(BadInput, match="reference: as_released compares the top 50 tokens and 49 were kept"):
+        adpa({**made, "teachers": few}, as_released=True, end_token=END)
     wide = Full(reference.hidden, torch.zeros(VOCABULARY + 2, TEACHER_WIDTH, device=reference.head.device))
     with pytest.raises(BadInput, match="reference: its vocabulary has 63 tokens"):
         losses.adpa(made["hidden"], made["head"], made["labels"], teacher, wide, made["chosen"])

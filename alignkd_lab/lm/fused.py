@@ -26,8 +26,9 @@ def summed(
 ) -> tuple[Tensor, ...]:
     """Σ_t of a loss of softmax(logits_t / temperature), then that loss and the diagnostics of every row, each [N].
 
-    hidden [N, d], head [V, d]. `rows` gets the log-probabilities and the probabilities of a slice of the rows and returns the loss of each,
-    its slope by logits / temperature, and the diagnostics. The sum's gradient reaches `hidden` and `head`.
+    hidden [N, d], head [V, d]. `rows` gets the log-probabilities and the probabilities of a slice of the rows, and
+    returns the loss of each, its slope by logits / temperature, and the diagnostics. The sum's gradient reaches
+    `hidden` and `head`.
     """
     return _Summed.apply(hidden, head, rows, chunk, temperature, torch.is_grad_enabled())
 
@@ -40,8 +41,8 @@ def token_log_probs(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int | N
 def default_chunk(head: Tensor) -> int:
     """Rows whose float32 logits fill 48 MiB on a CPU, 256 MiB on a GPU; 256 and 1365 at a vocabulary of 49152.
 
-    Fewer rows make slower products. Below 32 MiB Linux keeps freed tensors on the process's heap, in pieces: work on
-    them is up to 15 % faster, but the heap may grow to many times their size; above, memory is what the tensors need.
+    Larger chunks are hardly faster on a CPU. Nor are smaller ones, and they can take more memory: the C library may
+    keep freed tensors of up to 32 MiB on the process's heap, in pieces that fit nothing else.
     """
     return max(1, (2**28 if head.is_cuda else 3 * 2**24) // (4 * len(head)))
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.divergences import DIVERGENCES, dot, tilted
 from alignkd_lab.lm.fused import nll_rows, summed, token_log_probs
-from alignkd_lab.lm.signals import Full, Signal, advantage, prepared, released_advantage
+from alignkd_lab.lm.signals import RELEASED_SUPPORT, Full, Signal, TopK, advantage, prepared, released_advantage
 
 Items = Tensor | int | None
 Pair = tuple[Tensor | int, Tensor | int] | None
@@ -182,6 +182,8 @@ def adpa(
     _check_teacher("teacher", teacher, len(written), head)
     _check_teacher("reference", reference, len(written), head)
     _check_options(clip, brake, as_released, end_token)
+    if as_released:
+        _check_support(teacher=teacher, reference=reference)
     teacher, reference = prepared(teacher, reference)
     unsupervised = labels[sampled] == end_token if as_released else None
 
@@ -197,10 +199,11 @@ def adpa(
             a.div_(_deviation(a, log_r)[:, None])
         if clip is not None:
             a.clamp_(-clip, clip)
-        used, g = dot(q, a), a.mul_(-gamma)
+        used = dot(q, a) if normalise or clip is not None else found[0]
+        values, g = -gamma * used, a.mul_(-gamma)
         if brake is not None:
-            g.add_(log_q if brake == "entropy" else log_q.sub_(log_r), alpha=brake_weight)
-        values = dot(q, g)
+            held = log_q if brake == "entropy" else log_q.sub_(log_r)
+            values, g = values + brake_weight * dot(q, held), g.add_(held, alpha=brake_weight)
         return values, tilted(q, g, values), used, *found
 
     winners, others = _counts(items, chosen)
@@ -246,6 +249,15 @@ def _check_teacher(name: str, teacher: Signal, tokens: int, head: Tensor) -> Non
 def _check_between(name: str, value: float, low: float, high: float = float("inf")) -> None:
     if not low < value < high:
         raise BadInput(f"{name}: {value} must lie above {low}" + (f" and below {high}" if high < float("inf") else ""))
+
+
+def _check_support(**teachers: Signal) -> None:
+    for name, said in teachers.items():
+        if isinstance(said, TopK) and said.ids.shape[1] < RELEASED_SUPPORT:
+            raise BadInput(
+                f"{name}: as_released compares the top {RELEASED_SUPPORT} tokens and {said.ids.shape[1]} were kept; "
+                f"keep {RELEASED_SUPPORT} or more, or hidden states"
+            )
 
 
 def _check_options(clip: float | None, brake: str | None, as_released: bool, end_token: int | None) -> None:
