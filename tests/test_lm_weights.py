@@ -22,6 +22,7 @@ from alignkd_lab.lm.evaluate import score
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.student import layer_cut
+from alignkd_lab.lm.signals import Full
 from alignkd_lab.lm.trainer import adapter_tensors, train, with_lora
 
 TINY = ("tiny-truth", "tiny-base", "tiny-student")
@@ -418,7 +419,11 @@ def test_the_real_weights_train_for_two_steps_of_distillation_and_of_alignment(w
     head = model.lm_head.weight.detach()
     two = range(2)
     lessons = [
-        Example(written.prompt_ids[at], written.tokens[2 * at : 2 * at + 2], written.hidden[2 * at : 2 * at + 2])
+        Example(
+            written.prompt_ids[at],
+            written.tokens[2 * at : 2 * at + 2],
+            signals={"teacher": [{"hidden": hidden} for hidden in written.hidden[2 * at : 2 * at + 2]]},
+        )
         for at in two
     ]
     pairs = [
@@ -432,7 +437,8 @@ def test_the_real_weights_train_for_two_steps_of_distillation_and_of_alignment(w
 
     def kd(model, batch, items):
         states = hidden_states(model, batch)
-        return losses.kd(states, plain(model).lm_head.weight, batch["teacher_hidden"], head, items=items)
+        teacher = Full(batch["signals"]["teacher"]["hidden"], head)
+        return losses.kd(states, plain(model).lm_head.weight, teacher, items=items["tokens"])
 
     def dpo(model, batch, items):
         states, head = hidden_states(model, batch), plain(model).lm_head.weight

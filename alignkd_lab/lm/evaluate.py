@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from alignkd_lab.lm.batch import Example, collate, hidden_states
-from alignkd_lab.lm.losses import token_log_probs
+from alignkd_lab.lm.fused import default_chunk, token_log_probs
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.trainer import products
 
@@ -34,7 +34,8 @@ def score(model, samples: Samples, batch: int = 96) -> list[torch.Tensor]:
         with products(model.device):
             packed = collate(rows)
             labels = packed["shift_labels"].to(model.device)
-            log_probs = token_log_probs(hidden_states(model, packed), model.lm_head.weight, labels, chunk=1024).cpu()
+            states, head = hidden_states(model, packed), model.lm_head.weight
+            log_probs = token_log_probs(states, head, labels, default_chunk(head)).cpu()
         indices = [i for _, chosen in group for i in chosen]
         pieces = log_probs.split([len(samples.tokens[i]) for i in indices])
         for index, piece in zip(indices, pieces, strict=True):
