@@ -210,17 +210,16 @@ class _PeakMemory:
 
             torch.cuda.reset_peak_memory_stats()
         else:
-            self._stop = threading.Event()
+            import psutil
+
+            self._process, self._stop = psutil.Process(), threading.Event()
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
         return self
 
     def _watch(self) -> None:
-        import psutil
-
-        process = psutil.Process()
         while True:
-            self.bytes = max(self.bytes, process.memory_info().rss)
+            self.bytes = max(self.bytes, self._process.memory_info().rss)
             if self._stop.wait(0.05):
                 return
 

@@ -5,6 +5,7 @@ import json
 import mmap
 import time
 
+import psutil
 import pytest
 
 from alignkd_lab import pipelines
@@ -373,7 +374,7 @@ def test_keys_follow_the_content_and_not_the_order():
 
 
 def test_peak_memory_sees_what_a_stage_held_for_a_moment():
-    before = pipelines.psutil.Process().memory_info().rss
+    before = psutil.Process().memory_info().rss
     # Mapped anew: an ordinary allocation may be served from memory that the process holds anyway.
     with pipelines._PeakMemory("cpu") as memory, mmap.mmap(-1, 80_000_000) as held:
         held.write(b"x" * 80_000_000)

@@ -43,8 +43,8 @@ def test_colours_differ_for_red_green_blind_readers():
 
 
 def test_an_unknown_pipeline_still_gets_a_look_of_its_own():
-    assert pipeline_style("adpa_plus").label == "adpa plus"
-    assert pipeline_style("adpa_plus").colour not in {style.colour for style in PIPELINE_STYLE.values()}
+    assert pipeline_style("distil_twice").label == "distil twice"
+    assert pipeline_style("distil_twice").colour not in {style.colour for style in PIPELINE_STYLE.values()}
 
 
 def test_pipelines_are_read_from_yardsticks_to_controls():
