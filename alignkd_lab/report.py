@@ -109,7 +109,10 @@ def _part(runs: list[dict], heading: str, note: str, depth: str, folder: Path, p
     keeper = _Keeper(folder, prefix, runs)
     # The other methods have a picture of their own.
     shown = [only(run, (*YARDSTICKS, *ORDERS, *CONTROLS)) for run in mains]
-    first = {world: next((run for run in shown if run["world"] == world), None) for world in ("mog", "lm")}
+    first = {
+        world: max((run for run in shown if run["world"] == world), key=lambda run: len(run["records"]), default=None)
+        for world in ("mog", "lm")
+    }
     title = keeper.keep(
         "title",
         figures.title_figure(first["mog"], first["lm"], depth),

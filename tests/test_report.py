@@ -201,3 +201,12 @@ def test_other_methods_have_a_table_and_a_picture_of_their_own_and_leave_the_tit
 def test_a_run_of_the_orders_alone_has_no_table_of_methods(made):
     assert "Every method under one budget" not in made.read_text(encoding="utf-8")
     assert not (made.parent / "figures" / "lm-methods.png").exists()
+
+
+def test_the_title_shows_the_run_of_most_seeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "DPI", 40)
+    titles, real = [], figures.title_figure
+    monkeypatch.setattr(figures, "title_figure", lambda mog, lm, depth: titles.append(lm) or real(mog, lm, depth))
+    write([lm_record(0, "rlhf"), *(lm_record(seed) for seed in range(3))], tmp_path / "lm.jsonl")
+    report.write_report(tmp_path)
+    assert titles[0]["algorithm"] == "dpo"
