@@ -1,0 +1,109 @@
+"""Our training steps: `lm.losses` behind `lm.trainer`, exactly as a pipeline runs them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import TrainingArguments
+
+from alignkd_lab.bench import full_logits
+from alignkd_lab.bench.batch import ALPHA, BETA, GAMMA, Batch, is_chosen, one_response_a_row
+from alignkd_lab.errors import CannotContinue
+from alignkd_lab.lm import losses
+from alignkd_lab.lm.batch import Example, hidden_states, plain
+from alignkd_lab.lm.fused import default_chunk
+from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.trainer import LossTrainer
+
+METHODS = ("dpo", "dckd", "adpa", "kd")
+
+
+class Step(NamedTuple):
+    """One row of the table before it is measured; `run` does forward and backward and returns the loss."""
+
+    method: str
+    variant: str
+    model: torch.nn.Module
+    run: Callable[[], float]
+
+
+def our_steps(model, batch: Batch, folder: Path) -> list[Step]:
+    """NLL alone, then each method as we compute it and with logits at every position, all on one model."""
+    made = [_step("nll", "nll", model, batch.pairs, our_loss("nll", batch.head), folder)]
+    for method in METHODS:
+        examples = batch.examples(method)
+        made.append(_step(method, "ours", model, examples, our_loss(method, batch.head), folder))
+        naive = full_logits.loss(method, batch.head)
+        made.append(_step(method, "full_logits", model, one_response_a_row(examples), naive, folder))
+    return made
+
+
+def checkpoint_blocks(model) -> None:
+    """The backward pass computes each block's activations again, as `TrainingArguments.gradient_checkpointing` does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # renamed in transformers 5.20, and older ones are welcome
+        plain(model).gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def our_loss(method: str, teacher_head: Tensor) -> Callable:
+    """The loss of `method` as `LossTrainer` wants it: (model, collated batch, counts) -> (loss, info)."""
+
+    def loss(model, inputs: dict, items: dict[str, int]):
+        hidden, head = hidden_states(model, inputs), plain(model).lm_head.weight
+        labels, chunk = inputs["shift_labels"].to(head.device), default_chunk(head)
+        if method == "nll":
+            return losses.nll(hidden, head, labels, items=items["tokens"], chunk=chunk)
+        if method == "dpo":
+            reference = inputs["reference_log_probs"].to(head.device)
+            response = inputs["response"].to(head.device)
+            return losses.dpo(hidden, head, labels, response, reference, BETA, items=items["pairs"], chunk=chunk)
+        signals = {
+            name: Full(kept["hidden"].to(head.device), teacher_head, kept["log_norm"].to(head.device))
+            for name, kept in inputs["signals"].items()
+        }
+        if method == "kd":
+            return losses.kd(hidden, head, signals["teacher"], items=items["tokens"], chunk=chunk)
+        chosen = is_chosen(inputs).to(head.device)
+        if method == "dckd":
+            counts = items["chosen"], items["rejected"]
+            return losses.dckd(hidden, head, labels, **signals, chosen=chosen, alpha=ALPHA, items=counts, chunk=chunk)
+        counts = items["chosen"], items["sampled"]
+        return losses.adpa(hidden, head, labels, **signals, chosen=chosen, gamma=GAMMA, items=counts, chunk=chunk)
+
+    return loss
+
+
+def _step(method: str, variant: str, model, examples: list[Example], loss: Callable, folder: Path) -> Step:
+    trainer = LossTrainer(loss, model=model, args=_arguments(model, len(examples), folder))
+
+    def run() -> float:
+        value = trainer.training_step(model, {"examples": examples})
+        trainer.infos.clear()
+        _check_whole(trainer, examples, method, variant)
+        return value.item()
+
+    return Step(method, variant, model, run)
+
+
+def _arguments(model, size: int, folder: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=size,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        use_cpu=plain(model).device.type == "cpu",
+    )
+
+
+def _check_whole(trainer: LossTrainer, examples: list[Example], method: str, variant: str) -> None:
+    # The trainer would go on with half the batch, and the row would compare unlike with unlike.
+    if trainer.micro_batch < len(examples):
+        raise CannotContinue(
+            f"memory: the {variant} step of {method} does not fit at this length; bench shorter ones with --lengths"
+        )
