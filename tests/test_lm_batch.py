@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from alignkd_lab.lm import batch as batch_module
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.batch import ROLES, Example, collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.losses import token_log_probs
@@ -95,6 +96,24 @@ def test_no_response_sees_another_and_no_padding_is_seen():
                 assert set(mask[at].nonzero().squeeze(1).tolist()) == expected
             start += len(tokens) - 1
         assert not mask[: real[row], real[row] :].any()
+
+
+def test_long_responses_get_rows_of_their_own_and_the_same_states(monkeypatch):
+    model = weights.load("tiny-base")[0]
+    packed = collate(EXAMPLES)
+    monkeypatch.setattr(batch_module, "TOKEN_COST", -1000)
+    apart = collate(EXAMPLES)
+    assert len(packed["input_ids"]) == len(EXAMPLES)
+    assert len(apart["input_ids"]) == sum(len(example.responses) for example in EXAMPLES)
+    for name in ("shift_labels", "response", "role"):
+        assert torch.equal(packed[name], apart[name])
+    torch.testing.assert_close(hidden_states(model, apart), hidden_states(model, packed))
+
+
+@pytest.mark.parametrize(("length", "rows"), [(28, 1), (200, 1), (260, 2)])
+def test_two_responses_share_a_prompt_while_that_saves_more_than_their_attention_costs(length, rows):
+    example = Example([5] * 32, [[7] * length, [8] * length])
+    assert len(collate([example])["input_ids"]) == rows
 
 
 def test_positions_start_again_after_the_prompt():

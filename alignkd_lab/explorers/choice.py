@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ipywidgets import Dropdown, HBox
 from matplotlib.figure import Figure
+from PIL import Image
 
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.explorers.view import Explorer, Picture
+
+_LARGE = 170_000  # bytes, of which a page of a megabyte holds four
 
 
 class ChoiceControl(HBox):
@@ -45,6 +49,23 @@ class ChoiceControl(HBox):
         self.list.observe(lambda change: act(), "value")
 
 
+def kept(figure: Figure, alt: str) -> Picture:
+    """A picture for a page that keeps it: written slowly and small, a large one in 256 colours."""
+    picture = Picture(figure, alt)
+    image = Image.open(io.BytesIO(picture.png)).convert("RGB")
+    picture.png = _small(image)
+    if len(picture.png) > _LARGE:
+        # The most different colours, not the most frequent ones: a density's dark heart is small.
+        picture.png = _small(image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE))
+    return picture
+
+
+def _small(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
 class ChoiceExplorer(Explorer):
     """An `Explorer` whose values may be words.
 
@@ -69,8 +90,7 @@ class ChoiceExplorer(Explorer):
 
     def still(self) -> Picture:
         """What stands on a page without a kernel: one picture of several settings."""
-        figure, text = self._still(self.state)
-        return Picture.stack([Picture(figure, text)])
+        return kept(*self._still(self.state))
 
     def _rebuilding(self) -> str:
         values = [

@@ -127,4 +127,5 @@ def signed(name: str) -> tuple[str, str]:
 
 @functools.cache
 def _colours() -> Colormap:
-    return sns.blend_palette(["#FFFFFF", *sns.color_palette("mako_r", 6)], as_cmap=True)
+    # Steps read as contours, and make a picture of few colours, small and quick to write.
+    return sns.blend_palette(["#FFFFFF", *sns.color_palette("mako_r", 6)], as_cmap=True).resampled(36)

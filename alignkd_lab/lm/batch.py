@@ -2,7 +2,8 @@
 
 A row holds the prompt and then every response; a response's tokens see the prompt and their own past,
 never one another, and positions start again after the prompt, so each response is scored as if it stood
-alone. With eight short responses to a prompt that is about a third fewer tokens than eight rows.
+alone. With eight short responses to a prompt that is about a third fewer tokens than eight rows. Long responses get
+rows of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 ROLES = ("chosen", "rejected", "sampled")
+# What a token costs a block of SmolLM2-135M, in pairs of positions that attend: 2 weights / 4 width.
+TOKEN_COST = 3000
 
 
 @dataclass
@@ -61,18 +64,19 @@ def collate(examples: list[Example]) -> dict:
         reference_log_probs [responses]: where the examples carry them.
     """
     # The last token of a response predicts nothing, so it is a label and never an input.
-    width = max(len(row.prompt) + sum(len(tokens) - 1 for tokens in row.responses) for row in examples)
-    ids = torch.zeros(len(examples), width, dtype=torch.long)
+    rows = [part for example in examples for part in _rows(example)]
+    width = max(len(prompt) + sum(len(tokens) - 1 for tokens, _ in responses) for prompt, responses in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
     positions = torch.zeros_like(ids)
     segment = torch.full_like(ids, -1)  # 0 the prompt, 1... the responses, -1 padding
     predict_at, labels, response, role, count = [], [], [], [], 0
-    for row, example in enumerate(examples):
-        prompt = len(example.prompt)
-        ids[row, :prompt] = torch.tensor(example.prompt)
+    for row, (prompt_ids, responses) in enumerate(rows):
+        prompt = len(prompt_ids)
+        ids[row, :prompt] = torch.tensor(prompt_ids)
         positions[row, :prompt] = torch.arange(prompt)
         segment[row, :prompt] = 0
         start = prompt
-        for number, (tokens, kind) in enumerate(zip(example.responses, example.roles, strict=True), 1):
+        for number, (tokens, kind) in enumerate(responses, 1):
             read = len(tokens) - 1
             ids[row, start : start + read] = torch.tensor(tokens[:-1], dtype=torch.long)
             positions[row, start : start + read] = prompt + torch.arange(read)
@@ -101,6 +105,16 @@ def collate(examples: list[Example]) -> dict:
     if reference:
         batch["reference_log_probs"] = torch.tensor(reference)
     return batch
+
+
+def _rows(example: Example) -> list[tuple[list[int], list[tuple[list[int], str]]]]:
+    """One row for all responses; a row for each where their attention would cost more than reading the prompt again."""
+    responses = list(zip(example.responses, example.roles, strict=True))
+    prompt, lengths = len(example.prompt), [len(tokens) for tokens in example.responses]
+    attention = (prompt + sum(lengths)) ** 2 - sum((prompt + length) ** 2 for length in lengths)
+    if attention <= TOKEN_COST * prompt * (len(lengths) - 1):
+        return [(example.prompt, responses)]
+    return [(example.prompt, [response]) for response in responses]
 
 
 def _joined(examples: list[Example]) -> dict[str, dict[str, Tensor]]:

@@ -1,0 +1,180 @@
+"""The sweep behind the border map: both orders at every target weight and KL weight, and its record.
+
+`python -m alignkd_lab.mog.border FOLDER` makes the record again in FOLDER, a quarter of an hour of two
+cores; stages are kept there, so that a sweep that was cut off goes on. One record of `alignkd run` for
+each of its thousands of cells and seeds would be 50 MB, so this one holds arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.mog.cells import with_target_weight
+from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.mog.world import ALGORITHMS, MogWorld
+from alignkd_lab.paths import data_folder
+from alignkd_lab.pipelines import ORDERS, PIPELINES, YARDSTICKS, Store, run_pipelines
+from alignkd_lab.provenance import provenance
+from alignkd_lab.records import SCHEMA
+
+FILE = Path("records") / "border" / "mog-border-rare_mode.json"
+METRICS = ("reward", "target_rate", "overall_recall")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of the sweep, and its seeds; densities are kept for `shown_seeds` alone."""
+
+    algorithms: tuple[str, ...] = ALGORITHMS
+    sharpenings: tuple[float, ...] = (0.5, 1.0, 2.0)
+    betas: tuple[float, ...] = (0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+    weights: tuple[float, ...] = (0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.09, 0.14, 0.2)
+    seeds: tuple[int, ...] = tuple(range(20))
+    shown_seeds: tuple[int, ...] = (0, 1, 2)
+
+    def cells(self):
+        """Every (algorithm, sharpening, beta, weight), numbered as in the arrays."""
+        axes = (self.algorithms, self.sharpenings, self.betas, self.weights)
+        return itertools.product(*(enumerate(axis) for axis in axes))
+
+
+@dataclass(frozen=True)
+class Border:
+    """What the sweep left.
+
+    metrics: `{order: {metric: [algorithm, sharpening, beta, weight, seed]}}`.
+    views: `{pipeline: [algorithm, sharpening, beta, weight, shown seed, component, 5]}`, the five being weight,
+        mean (2) and standard deviation (2).
+    settings: all but what the grid varies.
+    """
+
+    grid: Grid
+    settings: MogSettings
+    metrics: dict[str, dict[str, np.ndarray]]
+    views: dict[str, np.ndarray]
+    provenance: dict
+
+
+@functools.cache
+def load(path: Path | None = None) -> Border:
+    """The shipped record (or another one of the same kind), read once.
+
+    Raises:
+        BadInput: no such file, or one of another version.
+    """
+    path = path or data_folder() / FILE
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist: make it with `python -m alignkd_lab.mog.border FOLDER`")
+    held = json.loads(path.read_text(encoding="utf-8"))
+    if held.get("schema") != SCHEMA:
+        raise BadInput(f"{path}: schema must be {SCHEMA}, not {held.get('schema')!r}: make it again")
+    grid = Grid(**{name: tuple(values) for name, values in held["grid"].items()})
+    metrics = {
+        order: {metric: np.array(values) for metric, values in entry.items()}
+        for order, entry in held["metrics"].items()
+    }
+    views = {name: _spread(grid, name, np.array(values)) for name, values in held["views"].items()}
+    return Border(grid, MogSettings(**held["settings"]), metrics, views, held["provenance"])
+
+
+def records(border: Border) -> list[dict]:
+    """The sweep as one record per cell and seed, in the schema of `alignkd_lab.records`."""
+    made = []
+    for (a, algorithm), (s, sharpening), (b, beta), (w, weight) in border.grid.cells():
+        settings = dataclasses.asdict(_settings(border.settings, sharpening, beta, weight))
+        for place, seed in enumerate(border.grid.seeds):
+            pipelines = {
+                order: {"metrics": {name: float(values[a, s, b, w, place]) for name, values in held.items()}}
+                for order, held in border.metrics.items()
+            }
+            header = {"schema": SCHEMA, "world": "mog", "preset": "laptop", "algorithm": algorithm}
+            header |= {"target": border.settings.target_name, "settings": settings, "seed": seed}
+            made.append({**header, "pipelines": pipelines, "stages": {}, "provenance": border.provenance})
+    return made
+
+
+def sweep(folder: Path, grid: Grid | None = None, settings: MogSettings | None = None) -> Path:
+    """Runs every cell, writes the record below `folder` and returns its path; picks up where it was cut off."""
+    grid, settings = grid or Grid(), settings or MogSettings()
+    torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
+    store, shape = (
+        Store(folder / "stages"),
+        tuple(map(len, (grid.algorithms, grid.sharpenings, grid.betas, grid.weights))),
+    )
+    metrics = {order: {name: np.zeros((*shape, len(grid.seeds))) for name in METRICS} for order in ORDERS}
+    views: dict[str, np.ndarray] = {}
+    shown = [grid.seeds.index(seed) for seed in grid.shown_seeds]
+    cells = list(grid.cells())
+    for count, ((a, algorithm), (s, sharpening), (b, beta), (w, weight)) in enumerate(cells, 1):
+        print(f"\rcell {count} of {len(cells)}", end="", file=sys.stderr, flush=True)
+        world = MogWorld(_settings(settings, sharpening, beta, weight), algorithm, grid.seeds)
+        outcomes, _ = run_pipelines(world, (*YARDSTICKS, *ORDERS), store)
+        for name, outcome in outcomes.items():
+            held = _table([outcome.evaluation["view"][place] for place in shown])
+            views.setdefault(name, np.zeros((*shape, *held.shape)))[a, s, b, w] = held
+            for metric in METRICS if name in ORDERS else ():
+                metrics[name][metric][a, s, b, w] = outcome.evaluation["metrics"][metric]
+    print(file=sys.stderr)
+    return _write(folder / FILE.name, grid, settings, metrics, views)
+
+
+def _settings(settings: MogSettings, sharpening: float, beta: float, weight: float) -> MogSettings:
+    return with_target_weight(dataclasses.replace(settings, sharpening=sharpening, beta=beta), weight)
+
+
+def _table(views: list[dict]) -> np.ndarray:
+    """Views of several seeds as `[seed, component, 5]`."""
+    return np.array([np.column_stack([view["weights"], view["means"], view["sds"]]) for view in views])
+
+
+def _write(path: Path, grid: Grid, settings: MogSettings, metrics: dict, views: dict) -> Path:
+    held = {
+        "schema": SCHEMA,
+        "world": "mog",
+        "grid": dataclasses.asdict(grid),
+        "settings": dataclasses.asdict(settings),
+        "metrics": {order: {name: _digits(v, 4) for name, v in entry.items()} for order, entry in metrics.items()},
+        "views": {name: _digits(_gathered(name, values), 3) for name, values in views.items()},
+        "provenance": provenance("cpu"),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(held, separators=(",", ":")) + "\n", encoding="utf-8")
+    return path
+
+
+def _digits(values: np.ndarray, digits: int) -> list:
+    """Nested lists of numbers with so many significant digits."""
+    if values.ndim:
+        return [_digits(part, digits) for part in values]
+    short = float(f"{values:.{digits}g}")
+    return int(short) if short == int(short) else short
+
+
+def _depends_on(name: str) -> tuple[bool, bool, bool]:
+    """Whether a pipeline's result depends on algorithm, sharpening and beta."""
+    kinds = {type(stage).__name__ for stage in PIPELINES[name]}
+    return "Align" in kinds, "Distil" in kinds, "Align" in kinds
+
+
+def _gathered(name: str, values: np.ndarray) -> np.ndarray:
+    """Without the copies along the axes that a pipeline does not depend on."""
+    return values[tuple(slice(None) if varies else slice(1) for varies in _depends_on(name))]
+
+
+def _spread(grid: Grid, name: str, values: np.ndarray) -> np.ndarray:
+    axes = (len(grid.algorithms), len(grid.sharpenings), len(grid.betas))
+    return np.broadcast_to(values, (*axes, *values.shape[3:]))
+
+
+if __name__ == "__main__":
+    print(sweep(Path(sys.argv[1] if len(sys.argv) > 1 else "out/border")))

@@ -1,0 +1,247 @@
+"""The "border" explorer: the map is the sweep's, its line the recall threshold, its run the one that is chosen."""
+
+import time
+
+import numpy as np
+import pytest
+
+from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.explorers import border, border_view
+from alignkd_lab.explorers.border import START, caption, cell_edges, compute
+from alignkd_lab.explorers.choice import ChoiceControl
+from alignkd_lab.metrics import A_K, K_A, paired_difference
+from alignkd_lab.mog.border import load
+from alignkd_lab.mog.cells import with_target_weight
+from alignkd_lab.mog.foretold import Foretelling
+from alignkd_lab.notebooks import WIDGET_VIEW
+from alignkd_lab.pipelines import ORDERS
+
+RANGES = {"target_weight": (0.005, 0.2), "beta": (0.12, 4.0), "seed": (0.0, 2.0)}
+CHOICES = {"algorithm": ("rlhf", "dpo"), "sharpening": ("0.5", "1", "2")}
+
+
+def state(**changes):
+    return {**START, **changes}
+
+
+@pytest.fixture(scope="module")
+def explorer():
+    return border.show()
+
+
+# compute
+
+
+def test_a_cell_is_the_mean_difference_over_its_seeds():
+    held, data = load(), compute(state(algorithm="dpo", sharpening="1"))
+    for row, column in ((0, 0), (4, 6), (10, 10)):
+        rewards = {order: held.metrics[order]["reward"][1, 1, row, column] for order in ORDERS}
+        expected = paired_difference(rewards[A_K], rewards[K_A])
+        assert data.difference[row, column] == pytest.approx(expected.estimate)
+        assert bool(data.decided[row, column]) is (expected.low > 0 or expected.high < 0)
+        for order in ORDERS:
+            assert bool(data.found[order][row, column]) is bool(rewards[order].mean() >= 2)
+
+
+@pytest.mark.parametrize(
+    ("weight", "beta", "cell"), [(0.04, 0.5, (0.04, 0.5)), (0.047, 3.3, (0.04, 2.8)), (1e-9, 99, (0.005, 4.0))]
+)
+def test_the_sliders_choose_the_nearest_cell(weight, beta, cell):
+    chosen = compute(state(target_weight=weight, beta=beta)).chosen
+    assert (chosen.target_weight, chosen.beta) == cell
+
+
+def test_the_chosen_cell_holds_its_own_run():
+    held, chosen = load(), compute(state(sharpening="1", seed=2.0)).chosen
+    place = (0, 1, held.grid.betas.index(0.5), held.grid.weights.index(0.04))
+    assert list(chosen.rewards[K_A]) == list(held.metrics[K_A]["reward"][place])
+    assert chosen.intervals[K_A].low < chosen.intervals[K_A].estimate < chosen.intervals[K_A].high
+    view = held.views["align_then_kd"][(*place, 2)]
+    dearest = view[view[:, 0].argmax()]
+    field = chosen.fields[A_K]
+    row, column = np.unravel_index(field.argmax(), field.shape)
+    at = -2.85 + 5.7 * np.array([column, row]) / 114
+    assert at == pytest.approx(dearest[1:3], abs=0.1)
+
+
+def test_the_line_is_the_recall_threshold():
+    data = compute(state())
+    assert data.border == pytest.approx(Foretelling(data.settings).least_target_weights(data.border_betas))
+    assert (np.diff(data.border) > 0).all()
+
+
+@pytest.mark.parametrize("sharpening", ["0.5", "2"])
+def test_the_dashed_line_is_the_threshold_after_sharpening(sharpening):
+    data = compute(state(sharpening=sharpening))
+    middle = len(data.border) // 2
+    settings = with_target_weight(data.settings, data.border_sharpened[middle])
+    student = Foretelling(settings).truth.sharpen(float(sharpening))
+    assert student.log_mass.logsumexp(-1).exp()[3].item() == pytest.approx(data.border[middle])
+
+
+def test_without_sharpening_both_lines_are_one():
+    data = compute(state(sharpening="1"))
+    assert data.border_sharpened == pytest.approx(data.border)
+
+
+def test_what_the_sweep_does_not_have_is_refused():
+    for changes in ({"algorithm": "ppo"}, {"sharpening": "3"}, {"seed": 7.0}):
+        with pytest.raises(BadInput, match="the sweep has no"):
+            compute(state(**changes))
+    with pytest.raises(UnknownName, match=r"0\.5, 1, 2"):
+        border.show(sharpening="3")
+    with pytest.raises(UnknownName, match="target_weight"):
+        border.show(mass=0.1)
+
+
+def test_compute_takes_less_than_a_tenth_of_a_second():
+    seconds = []
+    for beta in np.geomspace(0.12, 4, 20):
+        began = time.process_time()
+        compute(state(beta=beta, sharpening="0.5"))
+        seconds.append(time.process_time() - began)
+    assert np.percentile(seconds, 95) < 0.1
+
+
+# What the map shows, as the notebook says it
+
+
+def test_gently_taught_and_weakly_held_k_a_finds_the_target_and_a_k_stays_ahead():
+    data = compute(state(sharpening="1"))
+    here = (list(data.betas).index(0.5), list(data.weights).index(0.04))
+    assert data.found[K_A][here]
+    assert data.found[A_K][here]
+    assert data.chosen.difference.low > 0
+    weaker = data.found[K_A][: here[0], here[1]]
+    assert weaker.all()
+
+
+def test_sharpened_teachers_leave_k_a_less_than_gentle_ones():
+    found = [compute(state(sharpening=s)).found[K_A].sum() for s in ("2", "1", "0.5")]
+    assert found[0] < found[1] < found[2]
+
+
+def test_after_a_flat_teacher_k_a_is_ahead_where_the_target_is_found():
+    data = compute(state(sharpening="0.5"))
+    both = data.found[A_K] & data.found[K_A]
+    assert ((data.difference < 0) & data.decided)[both].mean() > 0.9
+    assert not (data.found[A_K] & ~data.found[K_A]).any()
+
+
+@pytest.mark.parametrize("sharpening", ["0.5", "1", "2"])
+def test_under_dpo_k_a_leads_nowhere_where_the_target_is_found(sharpening):
+    data = compute(state(algorithm="dpo", sharpening=sharpening))
+    found = data.found[A_K] | data.found[K_A]
+    assert not (data.decided & (data.difference < 0))[found].any()
+    assert ((data.difference > 0) & data.decided)[found].mean() > 0.9
+
+
+def test_no_order_finds_the_target_well_above_the_threshold():
+    for sharpening in ("1", "2"):
+        data = compute(state(sharpening=sharpening))
+        least = np.interp(data.betas, data.border_betas, data.border)
+        above = data.weights < least[:, None] / 3
+        assert not (data.found[A_K] | data.found[K_A])[above].any()
+
+
+# caption
+
+
+def test_the_caption_names_the_cell_and_counts_the_map():
+    data = compute(state(sharpening="1"))
+    words = caption(data)
+    assert words.startswith("Chosen: RLHF, s = 1, β = 0.5, m₀ = 4 %. Mean reward over 20 seeds: A-K 3.5")
+    assert "A-K is ahead by" in words
+    assert f"both in {(data.found[A_K] & data.found[K_A]).sum()}" in words
+
+
+@pytest.mark.parametrize(("sharpening", "said"), [("0.5", "K-A is ahead"), ("2", "A-K is ahead by")])
+def test_the_caption_says_who_is_ahead(sharpening, said):
+    assert said in caption(compute(state(sharpening=sharpening)))
+
+
+def test_no_lead_is_claimed_where_the_interval_holds_zero():
+    data = compute(state(sharpening="1"))
+    row, column = np.argwhere(~data.decided)[0]
+    there = compute(state(sharpening="1", beta=data.betas[row], target_weight=data.weights[column]))
+    assert "no order is surely ahead" in caption(there)
+
+
+# picture
+
+
+def test_the_map_is_white_where_no_lead_is_sure():
+    data = compute(state(sharpening="1"))
+    drawn = border_view.draw(data).axes[0].collections[0].get_array().reshape(data.difference.shape)
+    assert (drawn[~data.decided] == 0).all()
+    assert (np.sign(drawn) == np.sign(np.where(data.decided, data.difference, 0))).all()
+    assert np.abs(drawn).max() <= 1
+
+
+def test_a_marker_stands_in_every_cell_where_its_order_finds_the_target():
+    data = compute(state(sharpening="1"))
+    axis = border_view.draw(data).axes[0]
+    for order, marker in ((K_A, "o"), (A_K, "^")):
+        (line,) = [line for line in axis.lines if line.get_marker() == marker]
+        assert len(line.get_xdata()) == data.found[order].sum()
+        rows = np.searchsorted(cell_edges(data.betas), line.get_ydata()) - 1
+        columns = np.searchsorted(cell_edges(data.weights), line.get_xdata()) - 1
+        assert data.found[order][rows, columns].all()
+
+
+def test_the_chosen_cell_is_framed():
+    data = compute(state(sharpening="1", beta=2.0, target_weight=0.09))
+    frame = border_view.draw(data).axes[0].patches[-1]
+    low = np.array(frame.get_xy())
+    high = low + np.array([frame.get_width(), frame.get_height()])
+    assert (low < (0.09, 2.0)).all()
+    assert (high > (0.09, 2.0)).all()
+
+
+def test_the_still_shows_the_map_at_three_sharpenings(explorer):
+    bundle, _ = explorer._repr_mimebundle_()
+    assert {WIDGET_VIEW, "image/png"} <= set(bundle)
+    assert [part in bundle["text/plain"] for part in ("Sharpening 2:", "Sharpening 1:", "Sharpening 0.5:")] == [
+        True
+    ] * 3
+
+
+# controls
+
+
+def test_every_part_of_the_state_has_a_control_over_its_range():
+    made = border.controls()
+    assert {name: control.value for name, control in made.items()} == START
+    for name, (low, high) in RANGES.items():
+        assert (made[name].number.min, made[name].number.max) == (low, high)
+        assert made[name].number.description
+    for name, options in CHOICES.items():
+        assert isinstance(made[name], ChoiceControl)
+        assert tuple(value for _, value in made[name].list.options) == options
+        assert made[name].list.description
+
+
+@pytest.mark.parametrize("name", [*RANGES, *CHOICES])
+def test_the_whole_range_of_each_control_can_be_computed_and_put_into_words(name):
+    values = CHOICES.get(name) or (np.linspace(0, 2, 3) if name == "seed" else np.geomspace(*RANGES[name], 40))
+    said = {caption(data) for data in (compute(state(**{name: value})) for value in values)}
+    assert len(said) == {"target_weight": 11, "beta": 11, "seed": 1, "algorithm": 2, "sharpening": 3}[name]
+
+
+@pytest.mark.parametrize("name", [*RANGES, *CHOICES])
+def test_each_control_moves_the_picture_to_its_ends(name):
+    explorer, seen = border.show(name), set()
+    values = CHOICES.get(name) or RANGES[name]
+    for value in values:
+        explorer.controls[name].value = value
+        assert explorer.state[name] == value
+        assert "cannot be drawn" not in explorer.words.value
+        seen.add(explorer.picture.value)
+    assert len(seen) == len(values)
+
+
+def test_the_call_rebuilds_what_is_seen(explorer):
+    explorer.controls["sharpening"].value = "1"
+    explorer.controls["beta"].value = 1.4
+    assert "sharpening=&#x27;1&#x27;" in explorer.words.value
+    assert border.show(**explorer.state).picture.value == explorer.picture.value

@@ -1,0 +1,366 @@
+"""The "two orders" explorer: what is shown is the record's, a live run's, or foretold, and it says which."""
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.explorers import orders, orders_live, orders_view, plane
+from alignkd_lab.explorers.choice import ChoiceControl
+from alignkd_lab.explorers.orders import METRICS, START, compute
+from alignkd_lab.explorers.view import NumberControl
+from alignkd_lab.metrics import A_K, K_A
+from alignkd_lab.mog.foretold import Foretelling
+from alignkd_lab.notebooks import WIDGET_VIEW
+from alignkd_lab.pipelines import CONTROLS, ORDERS
+from alignkd_lab.records import seed_values
+
+RANGES = {
+    "stage": (0.0, 2.0),
+    "target_weight": (0.005, 0.25),
+    "beta": (0.1, 4.0),
+    "sharpening": (0.5, 4.0),
+    "seed": (0.0, 19.0),
+}
+CHOICES = {"algorithm": ("rlhf", "dpo"), "control": (orders.NO_CONTROL, *CONTROLS)}
+HIGH = "kd_then_align_high_temperature"
+
+
+def state(**changes):
+    return {**START, **changes}
+
+
+def recorded(algorithm="rlhf", beta=0.5, sharpening=2.0):
+    wanted = {"beta": beta, "sharpening": sharpening}
+    (run,) = [
+        run for run in orders.recorded() if run["algorithm"] == algorithm and wanted.items() <= run["settings"].items()
+    ]
+    return run
+
+
+def as_if_run(settings, algorithm, seeds, on_step=lambda text: None):
+    """A recorded run under the name of another cell: what a live run looks like, without its seconds."""
+    run = recorded(algorithm)
+    held = {**run, "settings": json.loads(json.dumps(vars(settings))), "records": run["records"][: len(seeds)]}
+    held["records"] = [{**record, "seed": seed} for record, seed in zip(held["records"], seeds, strict=True)]
+    for step in range(3):
+        on_step(f"step {step}")
+    return held
+
+
+@pytest.fixture
+def explorer(monkeypatch):
+    monkeypatch.setattr(orders_live, "run_cell", as_if_run)
+    return orders.show(beta=0.3)
+
+
+# compute
+
+
+@pytest.mark.parametrize("algorithm", ["rlhf", "dpo"])
+def test_a_recorded_cell_shows_its_record(algorithm):
+    data = compute(state(algorithm=algorithm, seed=4.0))
+    values = seed_values(recorded(algorithm))
+    for order, middle in ((K_A, "kd_only"), (A_K, "base_aligned")):
+        for metric in METRICS:
+            held = [values[name][metric][4] for name in ("base", middle, order)]
+            assert [step[metric] for step in data.metrics[order]] == held
+            assert data.others[order][metric].shape == (3, 20)
+            assert list(data.others[order][metric][2]) == list(values[order][metric].values())
+    assert (data.depth, data.seeds, data.seed) == ("record", 20, 4)
+
+
+def test_a_density_is_that_of_the_recorded_mixture():
+    data = compute(state())
+    view = recorded()["records"][0]["pipelines"][A_K]["view"]
+    left, right, bottom, top = plane.window(data.settings)
+    x, y = np.meshgrid(np.linspace(left, right, 115), np.linspace(bottom, top, 115))
+    expected = np.zeros_like(x)
+    for weight, mean, sd in zip(view["weights"], view["means"], view["sds"], strict=True):
+        across, up = (x - mean[0]) / sd[0], (y - mean[1]) / sd[1]
+        expected += weight * np.exp(-0.5 * (across**2 + up**2)) / (2 * np.pi * sd[0] * sd[1])
+    assert data.fields[A_K][2] == pytest.approx(expected)
+    assert data.fields["truth"][0].sum() * ((right - left) / 114) ** 2 == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_control_stands_beside_the_orders(control):
+    data = compute(state(control=control, algorithm="dpo"))
+    assert data.routes == (*ORDERS, control)
+    assert data.metrics[control][2] == recorded("dpo")["records"][0]["pipelines"][control]["metrics"]
+    if control != HIGH:
+        assert data.metrics[control][1] == data.metrics[K_A][1]
+
+
+def test_the_student_of_high_temperature_is_fitted_again_and_still_shows_the_target():
+    data = compute(state(control=HIGH))
+    base, student, last = (step["target_rate"] for step in data.metrics[HIGH])
+    assert base > student > 100 * data.metrics[K_A][1]["target_rate"]
+    assert last > 0.9
+    assert np.isnan(data.others[HIGH]["reward"][1]).all()
+
+
+def test_pairs_of_the_base_mean_nothing_under_rlhf():
+    data = compute(state(control="kd_then_align_base_preferences"))
+    assert data.routes == ORDERS
+    assert "has no pairs" in orders.caption(data)
+
+
+def test_another_setting_is_foretold_by_closed_forms():
+    data = compute(state(beta=0.3, target_weight=0.02, control=HIGH))
+    assert (data.depth, data.seeds) == ("foretold", 0)
+    foretelling = Foretelling(data.settings)
+    for name in data.routes:
+        expected = [foretelling.metrics(policy) for policy in foretelling.route(name)]
+        assert data.metrics[name] == [pytest.approx(step) for step in expected]
+    assert data.settings.truth_weights[3] == pytest.approx(0.02)
+
+
+def test_foretold_and_recorded_densities_lie_the_same_way_round():
+    recorded_truth = compute(state()).fields["truth"][0]
+    foretold = compute(state(beta=0.3)).fields[K_A][0]
+    assert np.unravel_index(recorded_truth[:57, 57:].argmax(), (57, 58))[0] < 57
+    quarters = [
+        [
+            field[rows, columns].mean()
+            for rows in (slice(50), slice(-50, None))
+            for columns in (slice(50), slice(-50, None))
+        ]
+        for field in (recorded_truth, foretold)
+    ]
+    assert quarters[1] == pytest.approx(quarters[0], rel=0.1)
+    assert np.argmin(quarters[0]) == np.argmin(quarters[1]) == 1
+
+
+def test_a_slider_that_stops_beside_a_recorded_value_means_it():
+    assert compute(state(beta=10**-0.3, target_weight=0.0398)).depth == "record"
+    assert compute(state(beta=0.52)).depth == "foretold"
+
+
+def test_a_live_run_is_found_again():
+    asked = state(beta=0.3, seed=1.0)
+    run = as_if_run(orders.settings_of(asked), "rlhf", (0, 1, 2))
+    assert compute(asked, [run]).depth == "live"
+    assert compute(asked, [run]).seeds == 3
+    assert compute({**asked, "seed": 3.0}, [run]).depth == "foretold"
+    assert compute({**asked, "algorithm": "dpo"}, [run]).depth == "foretold"
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UnknownName, match="base_reference"):
+        compute(state(control="base"))
+    with pytest.raises(UnknownName, match="rlhf, dpo"):
+        compute(state(algorithm="ppo"))
+    with pytest.raises(UnknownName, match="rlhf, dpo"):
+        orders.show(algorithm="ppo")
+    with pytest.raises(UnknownName, match="target_weight"):
+        orders.show(mass=0.1)
+    with pytest.raises(BadInput, match="sharpening must be"):
+        compute(state(sharpening=0.0))
+
+
+def test_compute_takes_less_than_a_tenth_of_a_second():
+    draw = np.random.default_rng(0)
+    states = [state(beta=beta, control=HIGH) for beta in draw.uniform(0.1, 4, 20)]
+    states += [state(seed=float(seed), stage=1.0, sharpening=3.0) for seed in range(20)]
+    seconds = []
+    for one in states:
+        began = time.process_time()
+        compute(one)
+        seconds.append(time.process_time() - began)
+    assert np.percentile(seconds, 95) < 0.1
+
+
+# caption
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "Alignment did not add it later. Recorded: seed 0 of 20 seeds (RLHF, β = 0.5, s = 2, m₀ = 4 %)"),
+        ({"stage": 0.0}, "Both orders begin at the same base"),
+        ({"stage": 1.0}, "K-A has distilled"),
+        ({"sharpening": 1.0, "seed": 1.0}, "K-A showed the target in"),
+        ({"control": HIGH}, "K-A, KD at high temperature"),
+        ({"beta": 0.3}, "no run of this setting is at hand"),
+    ],
+)
+def test_the_caption_says_what_is_seen(changes, said):
+    assert said in orders.caption(compute(state(**changes)))
+
+
+def test_the_verdict_follows_the_numbers():
+    said = {}
+    for seed in range(20):
+        data = compute(state(sharpening=1.0, seed=float(seed)))
+        words = orders.caption(data)
+        said.setdefault("Here alignment did add it later" in words, []).append(data.metrics[K_A][2]["target_rate"])
+    assert min(said[True]) > 0.5 >= max(said[False])
+
+
+# picture
+
+
+@pytest.mark.parametrize("stage", [0.0, 1.0, 2.0])
+def test_the_lines_go_as_far_as_the_stage(stage):
+    data = compute(state(stage=stage, control=HIGH))
+    figure = orders_view.draw(data)
+    for axis, metric in zip(figure.axes[1:], METRICS, strict=True):
+        lines = [line for line in axis.lines if line.get_linestyle() == "-"]
+        assert [len(line.get_xdata()) for line in lines] == [stage + 1] * 3
+        ends = [line.get_ydata()[-1] for line in lines]
+        assert ends == [data.metrics[name][int(stage)][metric] for name in data.routes]
+
+
+def test_the_axes_do_not_move_while_one_scrubs():
+    figures = [orders_view.draw(compute(state(stage=float(stage)))) for stage in range(3)]
+    limits = [[axis.get_ylim() for axis in figure.axes[1:]] for figure in figures]
+    assert limits[0] == limits[1] == limits[2]
+
+
+def test_the_last_line_says_how_deep_the_evidence_is():
+    assert orders_view.source(compute(state())).startswith("Recorded run, seed 0 of 20")
+    assert orders_view.source(compute(state(beta=0.3))).startswith("Foretold by closed forms")
+
+
+def test_values_beside_the_lines_do_not_overlap():
+    figure = orders_view.draw(compute(state(beta=0.3, target_weight=0.02, control=HIGH)))
+    for axis in figure.axes[1:]:
+        heights = sorted(text.xy[1] for text in axis.texts[1:])
+        inches = np.diff(heights) * axis.get_position().height * figure.get_figheight()
+        assert (inches > 0.15).all()
+
+
+# controls
+
+
+def test_every_part_of_the_state_has_a_control_over_its_range():
+    made = orders.controls()
+    assert {name: control.value for name, control in made.items()} == START
+    for name, (low, high) in RANGES.items():
+        assert isinstance(made[name], NumberControl)
+        assert (made[name].number.min, made[name].number.max) == (low, high)
+        assert made[name].number.description
+    for name, options in CHOICES.items():
+        assert isinstance(made[name], ChoiceControl)
+        assert tuple(value for _, value in made[name].list.options) == options
+        assert made[name].list.description
+
+
+@pytest.mark.parametrize("name", [*RANGES, *CHOICES])
+@pytest.mark.parametrize("control", [orders.NO_CONTROL, HIGH])
+def test_the_whole_range_of_each_control_can_be_computed_and_put_into_words(name, control):
+    for value in CHOICES.get(name) or np.linspace(*RANGES[name], 9):
+        data = compute(state(**{"control": control, name: value}))
+        assert orders.caption(data).endswith((").", "press Run."))
+        assert all(np.isfinite(field).all() for fields in data.fields.values() for field in fields)
+
+
+@pytest.mark.parametrize("name", [*RANGES, *CHOICES])
+def test_each_control_moves_the_picture_to_its_ends(name):
+    explorer = orders.show(name, control=HIGH)
+    for value in CHOICES.get(name) or RANGES[name]:
+        explorer.controls[name].value = value
+        assert explorer.state[name] == value
+        assert "cannot be drawn" not in explorer.words.value
+        assert "<img" in explorer.picture.value
+
+
+def test_the_call_rebuilds_what_is_seen(explorer):
+    explorer.controls["algorithm"].value = "dpo"
+    explorer.controls["beta"].value = 0.5
+    assert "algorithm=&#x27;dpo&#x27;" in explorer.words.value
+    rebuilt = orders.show(**explorer.state)
+    assert rebuilt.picture.value == explorer.picture.value
+
+
+# live
+
+
+def test_a_setting_that_no_record_holds_can_be_run(explorer):
+    assert not explorer.run.disabled
+    explorer.start()
+    explorer.wait()
+    assert [len(run["records"]) for run in explorer.runs] == [orders.LIVE_SEEDS]
+    assert "Run live" in explorer.words.value
+    assert explorer.run.disabled
+    assert explorer.stop.disabled
+    assert not explorer.running
+
+
+def test_a_recorded_setting_needs_no_run(explorer):
+    explorer.controls["beta"].value = 0.5
+    assert explorer.run.disabled
+    assert "in the record" in explorer.status.value
+
+
+def test_stop_ends_the_run_and_keeps_nothing(explorer, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(settings, algorithm, seeds, on_step):
+        on_step("first stage")
+        begun.set()
+        assert go_on.wait(10)
+        on_step("second stage")
+        pytest.fail("the run went on")
+
+    monkeypatch.setattr(orders_live, "run_cell", slow)
+    explorer.start()
+    assert begun.wait(10)
+    assert explorer.running
+    assert explorer.progress.value == 1
+    assert not explorer.stop.disabled
+    explorer.start()  # a second press changes nothing
+    explorer.stop.click()
+    go_on.set()
+    explorer.wait()
+    assert explorer.runs == []
+    assert "Stopped" in explorer.status.value
+    assert not explorer.run.disabled
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_of_a_run_is_written_beside_the_button(explorer, monkeypatch):
+    def broken(settings, algorithm, seeds, on_step):
+        raise BadInput("no room <left>")
+
+    monkeypatch.setattr(orders_live, "run_cell", broken)
+    explorer.start()
+    explorer.wait()
+    assert "no room &lt;left&gt;" in explorer.status.value
+    assert not explorer.run.disabled
+
+
+def test_the_real_run_is_one_that_the_record_could_hold(monkeypatch):
+    held = []
+    monkeypatch.setattr(
+        orders_live, "run_cell", lambda *given, **named: held.append((given, named)) or as_if_run(*given)
+    )
+    explorer = orders.show(beta=0.3, seed=7)
+    explorer.start()
+    explorer.wait()
+    (settings, algorithm, seeds), _ = held[0]
+    assert (settings.beta, algorithm, tuple(seeds)) == (0.3, "rlhf", (7, 8, 9))
+
+
+# page
+
+
+def test_the_still_shows_all_three_stages_of_every_route(explorer):
+    explorer.controls["beta"].value = 0.5
+    explorer.controls["stage"].value = 0
+    bundle, _ = explorer._repr_mimebundle_()
+    assert {WIDGET_VIEW, "image/png", "text/plain"} <= set(bundle)
+    assert "after aligning" in bundle["text/plain"]
+    figure = orders_view.strip(compute(state(control=HIGH)))
+    assert len(figure.axes[0].images) == 9
+
+
+def test_the_page_has_controls_button_picture_and_words(explorer):
+    *shown, row, picture, words = explorer.widget.children
+    assert len(shown) == len(START)
+    assert row.children == (explorer.run, explorer.stop, explorer.progress, explorer.status)
+    assert (picture, words) == (explorer.picture, explorer.words)
