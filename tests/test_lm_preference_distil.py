@@ -131,7 +131,7 @@ def test_a_stage_trains_on_as_many_responses_as_its_share_of_a_distillation(tmp_
 
 def test_dckd_moves_the_student_towards_its_teacher(tmp_path):
     world = world_in(tmp_path, distil_passes=15, distil_learning_rate=1e-2, alpha=5.0)
-    teacher, (policy, info) = run(world, "dckd")
+    _, (policy, info) = run(world, "dckd")
     assert info["losses"][-1] < 0.9 * info["losses"][0]
     assert policy.digest != world.start("student").digest
     assert len(info["losses"]) == 30

@@ -40,7 +40,7 @@ def assert_same(first: GaussianMixture, second: GaussianMixture, tolerance: floa
 
 
 @pytest.mark.parametrize("algorithm", ["rlhf", "dpo"])
-@pytest.mark.parametrize("pipeline", (*YARDSTICKS, *ORDERS, *CONTROLS))
+@pytest.mark.parametrize("pipeline", [*YARDSTICKS, *ORDERS, *CONTROLS])
 def test_every_pipeline_runs_and_its_results_are_json(algorithm, pipeline, device):
     world = MogWorld(QUICK, algorithm, (0, 1), device)
     policy, info = run_pipeline(world, pipeline)
