@@ -2,23 +2,14 @@
 
 import pytest
 import torch
-from tiny_lm import given_rate, world_in
+from tiny_lm import given_rate, random_adapter, world_in
 
 from alignkd_lab.lm import losses
 from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
-from alignkd_lab.lm.policy import Models
 from alignkd_lab.lm.preference_distil import preference_distil
 from alignkd_lab.lm.signals import Full
 from alignkd_lab.pipelines import PIPELINES
-
-
-def moved(policy, seed, scale=0.3):
-    """The policy with an adapter that visibly changes it."""
-    model, draw = Models().of(policy), torch.Generator().manual_seed(seed)
-    width, name = model.config.hidden_size, "model.layers.0.self_attn.o_proj"
-    a, b = (scale * torch.randn(shape, generator=draw) for shape in ((2, width), (width, 2)))
-    return policy.with_adapter({f"{name}.A": a, f"{name}.B": b})
 
 
 @pytest.fixture
@@ -49,7 +40,7 @@ def world_module_counts(examples):
 
 def run(world, method, share=1.0, scale=0.3):
     base, student = world.start("base"), world.start("student")
-    teacher = moved(base, 1, scale)
+    teacher = random_adapter(base, 1, scale)
     return teacher, preference_distil(world, teacher, base, student, base, method, share, method)
 
 
@@ -184,7 +175,7 @@ def test_the_stages_of_adpa_plus_differ_from_those_of_dckd_and_adpa_in_what_they
 def test_a_stage_counts_what_it_sampled_trained_and_had_scored(tmp_path):
     world = given_rate(world_in(tmp_path))
     base = world.start("base")
-    policies = {"base": base, "base_aligned": moved(base, 1), "student": world.start("student")}
+    policies = {"base": base, "base_aligned": random_adapter(base, 1), "student": world.start("student")}
     dckd, adpa = (world.run(PIPELINES[name][-1], policies).info["tokens"] for name in ("dckd", "adpa"))
     assert adpa["sampled"] > dckd["sampled"] > 0
     assert min(dckd["trained"], adpa["trained"], dckd["scored"], adpa["scored"]) > 0

@@ -4,17 +4,17 @@ import math
 
 import pytest
 import torch
-from tiny_lm import given_rate, small, world_in
+from tiny_lm import given_rate, random_adapter, small, world_in
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import evaluate
 from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.losses import token_log_probs
-from alignkd_lab.lm.policy import Models, Policy
+from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.pipelines import ORDERS, PIPELINES, Align, Distil, Store, run_pipelines
+from alignkd_lab.pipelines import PIPELINES, Align, Distil, Store
 
 BASE_ALIGN = PIPELINES["base_aligned"][0]
 KD = PIPELINES["kd_only"][0]
@@ -55,16 +55,6 @@ def sampled(monkeypatch):
 
     monkeypatch.setattr(world_module, "sample", spy)
     return seen
-
-
-def random_adapter(policy, seed, scale=0.3):
-    """The policy with an adapter that visibly changes it."""
-    model = Models().of(policy)
-    draw = torch.Generator().manual_seed(seed)
-    width = model.config.hidden_size
-    name = "model.layers.0.self_attn.o_proj"
-    a, b = (scale * torch.randn(shape, generator=draw) for shape in ((2, width), (width, 2)))
-    return policy.with_adapter({f"{name}.A": a, f"{name}.B": b})
 
 
 def summed(model, prompt, tokens):
@@ -416,77 +406,6 @@ def test_the_fingerprint_names_seed_weights_prompts_and_device(tmp_path, monkeyp
     assert found["device"] == "cpu"
     monkeypatch.setattr(world_module, "checksum", lambda: "other prompts")
     assert world_in(tmp_path).fingerprint() != found
-
-
-def test_whole_pipelines_of_every_kind_run_and_share_their_stages(tmp_path):
-    world = given_rate(world_in(tmp_path))
-    outcomes, stages = run_pipelines(world, list(PIPELINES), Store(tmp_path))
-    names = sorted(stage["name"] for stage in stages.values())
-    assert names == [
-        "adpa",
-        "adpa_half",
-        "aligned_kd",
-        "base_aligned",
-        "dckd",
-        "dckd_half",
-        "kd",
-        "kd_aligned",
-        "kd_aligned",
-        "kd_aligned",
-        "kd_aligned",
-        "kd_high",
-        "on_policy",
-        "student_aligned",
-    ]
-    assert all(outcome.evaluation["counts"]["responses"] == 8 for outcome in outcomes.values())
-    finals = {outcomes[name].policy.digest for name in PIPELINES}
-    assert len(finals) == len(PIPELINES)  # tiny truth, base and student differ, and so does every control and method
-
-
-def test_a_student_aligned_without_distillation_may_train_on_what_that_would_have_cost(tmp_path, trained):
-    world = given_rate(world_in(tmp_path, align_steps=3, align_batch=2, distil_prompts=8, distil_responses=4))
-    student = world.start("student")
-    world.run(PIPELINES["align_student_only"][0], {"base": world.start("base"), "student": student})
-    (call,) = trained
-    assert call["steps"] == 3 + 8 * 4 / (2 * 2)
-
-
-def test_both_orders_run_under_rlhf_with_learning_rates_of_its_own(tmp_path, monkeypatch):
-    asked = []
-
-    def spy(world, init, anchor, rate, name):
-        asked.append((name, init.digest == anchor.digest, rate))
-        drawn = {"informative_groups": 1, "responses": 2, "target_responses": 1}
-        return random_adapter(init, len(asked)), {**drawn, "curve": [{"step": 1, "reward": rate, "kl": 1.0}]}
-
-    monkeypatch.setattr(world_module, "rlhf", spy)
-    settings = small(rlhf_learning_rates=(1e-3, 2e-3))
-    world = LmWorld(settings, "rlhf", 0, Store(tmp_path))
-    _, stages = run_pipelines(world, [*ORDERS, "kd_then_align_base_reference"], world.store)
-    runs = [call for call in asked if not call[0].startswith("trial")]
-    assert [(name, own) for name, own, _ in runs] == [
-        ("kd_aligned", True),
-        ("base_aligned", True),
-        ("kd_aligned", False),
-    ]
-    assert {rate for *_, rate in runs} == {2e-3}
-    aligned = [stage for stage in stages.values() if stage["kind"] == "align"]
-    assert all(len(stage["info"]["trials"]) == 2 for stage in aligned)
-    assert all(stage["info"]["informative_groups"] == 1 for stage in aligned)
-
-
-def test_dpo_and_rlhf_share_what_neither_of_them_made(tmp_path):
-    worlds = [LmWorld(small(), algorithm, 0, Store(tmp_path)) for algorithm in ("dpo", "rlhf")]
-    first, second = (world.stage_settings(KD) for world in worlds)
-    assert first == second
-    first, second = (world.stage_settings(BASE_ALIGN) for world in worlds)
-    assert first != second
-
-
-@pytest.mark.parametrize(("changed", "affected"), [({"rlhf_beta": 0.3}, True), ({"beta": 0.3}, False)])
-def test_rlhf_depends_on_its_own_kl_weight(tmp_path, changed, affected):
-    before, after = (LmWorld(small(**given), "rlhf", 0, Store(tmp_path)) for given in ({}, changed))
-    assert (before.stage_settings(BASE_ALIGN) != after.stage_settings(BASE_ALIGN)) == affected
 
 
 # Refusals ---------------------------------------------------------------------------------------------

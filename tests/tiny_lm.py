@@ -6,7 +6,10 @@ import gc
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from alignkd_lab.lm import weights
+from alignkd_lab.lm.policy import Models
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.pipelines import Store
@@ -56,3 +59,13 @@ def given_rate(world: LmWorld, rate: float = 1e-3) -> LmWorld:
 def smollm2():
     """The real model and its tokenizer, read once a process; whoever trains it trains a copy."""
     return weights.load(weights.BUILT_IN)
+
+
+def random_adapter(policy, seed, scale=0.3):
+    """The policy with an adapter that visibly changes it."""
+    model = Models().of(policy)
+    draw = torch.Generator().manual_seed(seed)
+    width = model.config.hidden_size
+    name = "model.layers.0.self_attn.o_proj"
+    a, b = (scale * torch.randn(shape, generator=draw) for shape in ((2, width), (width, 2)))
+    return policy.with_adapter({f"{name}.A": a, f"{name}.B": b})
