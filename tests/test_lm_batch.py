@@ -110,6 +110,10 @@ def test_long_responses_get_rows_of_their_own_and_the_same_states(monkeypatch):
     torch.testing.assert_close(hidden_states(model, apart), hidden_states(model, packed))
 
 
+def test_a_prompt_without_responses_keeps_its_row():
+    assert len(collate([Example([1, 40], []), Example([1], [[5, 6]])])["input_ids"]) == 2
+
+
 @pytest.mark.parametrize(("length", "rows"), [(28, 1), (200, 1), (260, 2)])
 def test_two_responses_share_a_prompt_while_that_saves_more_than_their_attention_costs(length, rows):
     example = Example([5] * 32, [[7] * length, [8] * length])

@@ -112,7 +112,7 @@ def _rows(example: Example) -> list[tuple[list[int], list[tuple[list[int], str]]
     responses = list(zip(example.responses, example.roles, strict=True))
     prompt, lengths = len(example.prompt), [len(tokens) for tokens in example.responses]
     attention = (prompt + sum(lengths)) ** 2 - sum((prompt + length) ** 2 for length in lengths)
-    if attention <= TOKEN_COST * prompt * (len(lengths) - 1):
+    if len(lengths) < 2 or attention <= TOKEN_COST * prompt * (len(lengths) - 1):
         return [(example.prompt, responses)]
     return [(example.prompt, [response]) for response in responses]
 
