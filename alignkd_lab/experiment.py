@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, Store, run_pipelines
+from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Store, run_pipelines
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.provenance import provenance
-from alignkd_lab.records import SCHEMA, append_record, load_records
+from alignkd_lab.records import SCHEMA, append_record, load_records, pipeline_entry, stage_of_seed
 
 
 def run_experiment(
@@ -95,8 +95,8 @@ def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) 
                 _rounded(
                     {
                         **_header("mog", name, which, found, settings, seed),
-                        "pipelines": {key: _entry(outcome, position) for key, outcome in outcomes.items()},
-                        "stages": {key: _of_seed(stage, position) for key, stage in stages.items()},
+                        "pipelines": {key: pipeline_entry(outcome, position) for key, outcome in outcomes.items()},
+                        "stages": {key: stage_of_seed(stage, position) for key, stage in stages.items()},
                         "provenance": {**provenance(device), "seconds": seconds / len(missing)},
                     }
                 ),
@@ -136,7 +136,7 @@ def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -
             _rounded(
                 {
                     **_header("lm", name, algorithm, settings.target, settings, seed),
-                    "pipelines": {key: _entry(outcome, 0) for key, outcome in outcomes.items()},
+                    "pipelines": {key: pipeline_entry(outcome, 0) for key, outcome in outcomes.items()},
                     "stages": stages,
                     "checks": world.checks(),
                     "provenance": {
@@ -160,21 +160,6 @@ def _header(world: str, name: str, algorithm: str, target: str, settings: Any, s
         "settings": dataclasses.asdict(settings),
         "seed": seed,
     }
-
-
-def _entry(outcome: Outcome, position: int) -> dict:
-    """A pipeline's part of one seed's record; what an evaluation holds per seed is split, the rest stays."""
-    evaluation = dict(outcome.evaluation)
-    metrics = {name: values[position] for name, values in evaluation.pop("metrics").items()}
-    if "view" in evaluation:
-        evaluation["view"] = evaluation["view"][position]
-    return {"metrics": metrics, "stages": outcome.stages, **evaluation}
-
-
-def _of_seed(stage: dict, position: int) -> dict:
-    info = dict(stage["info"])
-    per_seed = info.pop("per_seed", {})
-    return {**stage, "info": {**info, **{name: values[position] for name, values in per_seed.items()}}}
 
 
 def _missing(

@@ -22,6 +22,8 @@ from alignkd_lab.metrics import A_K, K_A, decide_claims, t_interval
 if TYPE_CHECKING:
     import pandas as pd
 
+    from alignkd_lab.pipelines import Outcome
+
 SCHEMA = 1
 WORLDS = ("mog", "lm")
 ALGORITHMS = ("rlhf", "dpo")
@@ -62,6 +64,22 @@ def validate_record(record: Any, where: str = "record") -> dict:
     _require(isinstance(device, str), where, "provenance.device", "be of type str", device)
     _require(_time(created) is not None, where, "provenance.created", "be an ISO time", created)
     return record
+
+
+def pipeline_entry(outcome: Outcome, position: int) -> dict:
+    """A pipeline's part of one seed's record; what an evaluation holds per seed is split, the rest stays."""
+    evaluation = dict(outcome.evaluation)
+    metrics = {name: values[position] for name, values in evaluation.pop("metrics").items()}
+    if "view" in evaluation:
+        evaluation["view"] = evaluation["view"][position]
+    return {"metrics": metrics, "stages": outcome.stages, **evaluation}
+
+
+def stage_of_seed(stage: dict, position: int) -> dict:
+    """A stage's part of one seed's record: of what it left per seed, that seed's."""
+    info = dict(stage["info"])
+    per_seed = info.pop("per_seed", {})
+    return {**stage, "info": {**info, **{name: values[position] for name, values in per_seed.items()}}}
 
 
 def append_record(path: Path | str, record: dict) -> None:

@@ -19,3 +19,13 @@ def pytest_addoption(parser):
 @pytest.fixture(scope="session")
 def device(request) -> str:
     return request.config.getoption("--device")
+
+
+@pytest.fixture(scope="module")
+def float32_products():
+    """Also on machines whose training multiplies in bfloat16, so that rounding stays out of comparisons."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alignkd_lab.lm.trainer.product_dtype", lambda kind: torch.float32)
+        yield

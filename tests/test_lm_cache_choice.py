@@ -31,12 +31,7 @@ def nudged(model, size):
     return model
 
 
-@pytest.fixture(scope="module", autouse=True)
-def float32_products():
-    """Also on machines whose training multiplies in bfloat16, so that rounding stays out of comparisons."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alignkd_lab.lm.trainer.product_dtype", lambda kind: torch.float32)
-        yield
+pytestmark = pytest.mark.usefixtures("float32_products")
 
 
 @pytest.fixture(scope="module")

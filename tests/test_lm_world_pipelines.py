@@ -14,23 +14,7 @@ KD = PIPELINES["kd_only"][0]
 def test_whole_pipelines_of_every_kind_run_and_share_their_stages(tmp_path):
     world = given_rate(world_in(tmp_path))
     outcomes, stages = run_pipelines(world, list(PIPELINES), Store(tmp_path))
-    names = sorted(stage["name"] for stage in stages.values())
-    assert names == [
-        "adpa",
-        "adpa_half",
-        "aligned_kd",
-        "base_aligned",
-        "dckd",
-        "dckd_half",
-        "kd",
-        "kd_aligned",
-        "kd_aligned",
-        "kd_aligned",
-        "kd_aligned",
-        "kd_high",
-        "on_policy",
-        "student_aligned",
-    ]
+    assert len(stages) == len({stage for name in PIPELINES for stage in PIPELINES[name]})
     assert all(outcome.evaluation["counts"]["responses"] == 8 for outcome in outcomes.values())
     finals = {outcomes[name].policy.digest for name in PIPELINES}
     assert len(finals) == len(PIPELINES)  # tiny truth, base and student differ, and so does every control and method

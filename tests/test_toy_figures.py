@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 from alignkd_lab.errors import BadInput
 from alignkd_lab.metrics import t_interval
 from alignkd_lab.style import PIPELINE_STYLE
-from alignkd_lab.toy_figures import advantage_limits
+from alignkd_lab.toy.figures import advantage_limits
 
 METRICS = ("expected_advantage", "reward", "overall_recall")
 GAMMAS, STEPS, SEEDS = (0.5, 1.5, 6.0), (0, 10, 20), (0, 1, 2)

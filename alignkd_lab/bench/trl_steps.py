@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from alignkd_lab.bench.batch import BETA, PAIRS, PROMPT, Batch
 from alignkd_lab.bench.steps import Step, checkpoint_blocks
 from alignkd_lab.lm.trainer import product_dtype, products
-from alignkd_lab.lm.trl_run import _quiet
+from alignkd_lab.lm.trl_run import quiet
 
 TIMED = {
     "dpo": "DPOTrainer.training_step, reference log-probabilities precomputed",
@@ -56,7 +56,7 @@ class TrlSteps:
             "disable_tqdm": True,
         }
         # The one row that each trainer is built on has progress bars of its own.
-        with _quiet(), contextlib.redirect_stderr(io.StringIO()):
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):
             self._dpo = _dpo_trainer(copy.deepcopy(student), tokenizer, lora_config, PROMPT + longest,
                                      output_dir=str(folder / "dpo"), **common)  # fmt: skip
             self._kept = _kept_teacher(student)

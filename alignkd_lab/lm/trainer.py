@@ -118,7 +118,9 @@ def _joined(infos: list):
     return type(first)(*(torch.cat(parts) if parts[0].ndim else torch.stack(parts).mean() for parts in fields))
 
 
-class _Watch(TrainerCallback):
+class Watch(TrainerCallback):
+    """Tells the caller of every step as it ends."""
+
     def __init__(self, on_step: Callable[[int], None]) -> None:
         self._on_step = on_step
 
@@ -194,7 +196,7 @@ def train(
             model=model,
             args=arguments,
             train_dataset=examples,
-            callbacks=[_Watch(on_step)] if on_step else None,
+            callbacks=[Watch(on_step)] if on_step else None,
         )
         trainer.remove_callback(PrinterCallback)  # the caller has its own progress
         resume = bool(checkpoints and any(Path(checkpoints).glob("checkpoint-*")))

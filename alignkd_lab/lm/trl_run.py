@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, PrinterCallback, Trainer, TrainerCallback
+from transformers import GenerationConfig, PrinterCallback, Trainer
 
 from alignkd_lab.lm.batch import plain
 from alignkd_lab.lm.prompts import prompts
-from alignkd_lab.lm.trainer import product_dtype
+from alignkd_lab.lm.trainer import Watch, product_dtype
 
 if TYPE_CHECKING:
     from alignkd_lab.lm.world import LmWorld
@@ -61,14 +61,14 @@ def run_trl(
     with (
         tempfile.TemporaryDirectory() as scratch,
         tqdm(total=steps, desc=f"training, {name}", unit="steps", leave=False) as bar,
-        _quiet(),
+        quiet(),
     ):
 
         def stepped(step: int) -> None:
             bar.update()
             on_step(step)
 
-        watch = _Watch(stepped)
+        watch = _LoggedWatch(stepped)
         trainer = build(
             {
                 "output_dir": scratch,
@@ -102,13 +102,10 @@ def run_trl(
     return watch.logs
 
 
-class _Watch(TrainerCallback):
+class _LoggedWatch(Watch):
     def __init__(self, on_step: Callable[[int], None]) -> None:
-        self._on_step = on_step
+        super().__init__(on_step)
         self.logs: list[dict[str, float]] = []
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self._on_step(state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:  # the last log sums the run up and holds no step
@@ -116,7 +113,7 @@ class _Watch(TrainerCallback):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No telemetry, no warnings and nothing below an error from the libraries' loggers; all as before afterwards."""
     from huggingface_hub import constants
 

@@ -17,7 +17,7 @@ from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import PIPELINES, Store, run_pipelines
 from alignkd_lab.presets import default_pipelines
-from alignkd_lab.records import SCHEMA, group_runs
+from alignkd_lab.records import SCHEMA, group_runs, pipeline_entry, stage_of_seed
 
 
 def run_cell(
@@ -51,8 +51,8 @@ def run_cell(
         {
             **shared,
             "seed": seed,
-            "pipelines": {name: _entry(outcome, place) for name, outcome in outcomes.items()},
-            "stages": {key: _of_seed(stage, place) for key, stage in stages.items()},
+            "pipelines": {name: pipeline_entry(outcome, place) for name, outcome in outcomes.items()},
+            "stages": {key: stage_of_seed(stage, place) for key, stage in stages.items()},
         }
         for place, seed in enumerate(world.seeds)
     ]
@@ -78,15 +78,3 @@ def with_target_weight(settings: MogSettings, weight: float) -> MogSettings:
     scale = {True: weight / now, False: (1 - weight) / (1 - now)}
     weights = tuple(w * scale[mode in settings.targets] for mode, w in enumerate(settings.truth_weights))
     return dataclasses.replace(settings, truth_weights=weights)
-
-
-def _entry(outcome, place: int) -> dict:
-    evaluation = outcome.evaluation
-    metrics = {name: values[place] for name, values in evaluation["metrics"].items()}
-    return {"metrics": metrics, "stages": outcome.stages, "view": evaluation["view"][place]}
-
-
-def _of_seed(stage: dict, place: int) -> dict:
-    info = dict(stage["info"])
-    per_seed = info.pop("per_seed", {})
-    return {**stage, "info": {**info, **{name: values[place] for name, values in per_seed.items()}}}
