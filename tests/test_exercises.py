@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ import torch
 
 from alignkd_lab import exercises
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.exercise_bank import TASKS
 from alignkd_lab.exercises import check, given, kept_answers, solution
+from alignkd_lab.exercises.bank import NOTEBOOKS, TASKS
 from alignkd_lab.pipelines import PIPELINES, Align, Distil
 
 SLIPS = [(id, place) for id, asked in TASKS.items() for place in range(len(asked.slips))]
@@ -173,8 +174,15 @@ def test_every_wrong_option_has_a_hint_of_its_own():
             assert {slip.answer for slip in asked.slips} == set(asked.options) - {asked.solve()}
 
 
-def test_every_notebook_of_the_first_half_has_a_prediction():
-    assert {TASKS[id].notebook for id in PREDICTIONS} == {"00", "01", "02", "03", "04", "05"}
+def test_every_task_stands_in_the_module_of_its_notebook():
+    for number, module in enumerate(NOTEBOOKS):
+        assert {asked.notebook for asked in module.TASKS.values()} <= {f"{number:02d}"}
+    assert len(TASKS) == sum(len(module.TASKS) for module in NOTEBOOKS)
+
+
+def test_every_saved_notebook_has_a_prediction():
+    saved = {path.name[:2] for path in (Path(__file__).parent.parent / "notebooks").glob("*.ipynb")}
+    assert {TASKS[id].notebook for id in PREDICTIONS} >= saved
 
 
 def test_unknown_exercises_and_missing_data_are_named():

@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 
 from alignkd_lab import exercises
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.exercise_bank import TASKS
 from alignkd_lab.exercises import answers, kept_answers, predict
+from alignkd_lab.exercises.bank import TASKS
 from alignkd_lab.explorers import prediction, threshold
 from alignkd_lab.explorers.prediction import SURE, read_number
 from alignkd_lab.explorers.view import Picture

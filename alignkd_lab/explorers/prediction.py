@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 from alignkd_lab import exercises
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.exercise_bank import TASKS, Task
+from alignkd_lab.exercises.bank import TASKS
+from alignkd_lab.exercises.tasks import Task
 from alignkd_lab.explorers.view import Explorer, Picture
 from alignkd_lab.notebooks import WIDGET_VIEW
 

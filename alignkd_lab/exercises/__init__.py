@@ -6,8 +6,7 @@
     given("dpo_loss")                       the data of an exercise
     answers("01")                           the notebook's predictions beside the outcomes
 
-Questions and hints are in `exercise_bank`, solutions in `exercise_solutions`. Answers to predictions stay on
-the learner's own disk.
+Each notebook's tasks stand in the module named after it. Answers to predictions stay on the learner's own disk.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.paths import data_folder, learner_folder
 
 if TYPE_CHECKING:
-    from alignkd_lab.exercise_bank import Task
+    from alignkd_lab.exercises.tasks import Task
     from alignkd_lab.explorers.prediction import Outcomes, Prediction
 
 
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 def task(id: str) -> Task:
     """The prediction or exercise of this name. Raises UnknownName."""
-    from alignkd_lab.exercise_bank import TASKS
+    from alignkd_lab.exercises.bank import TASKS
 
     if id not in TASKS:
         raise UnknownName("exercise", id, TASKS)

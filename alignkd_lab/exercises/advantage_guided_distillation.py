@@ -1,0 +1,7 @@
+"""Tasks of notebook 06, with their solutions and the slips that lead to typical wrong answers."""
+
+from __future__ import annotations
+
+from alignkd_lab.exercises.tasks import Task
+
+TASKS: dict[str, Task] = {}

@@ -1,0 +1,42 @@
+"""What a prediction or an exercise is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Slip:
+    """A typical wrong answer, or the function that computes it, and the hint that it gets."""
+
+    answer: Any
+    hint: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prediction or an exercise.
+
+    notebook: its number, `00` to `09`.
+    question: in words, complete without the cells around it.
+    solve: the solution, a function without arguments; it gets its data by `exercises.given`.
+    because: why the right answer is right.
+    hint: for a wrong answer that is none of the slips.
+    options: of a choice, value to label; empty for a number.
+    tolerance: how far a number may be off, as a share of the largest number of the answer.
+    given: makes the data of the exercise, by name.
+    prediction: to be answered before its picture is seen.
+    """
+
+    notebook: str
+    question: str
+    solve: Callable[[], Any]
+    because: str
+    hint: str
+    slips: tuple[Slip, ...]
+    options: Mapping[str, str] = field(default_factory=dict)
+    tolerance: float = 0.01
+    given: Callable[[], dict] | None = None
+    prediction: bool = False
