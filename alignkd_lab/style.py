@@ -48,6 +48,9 @@ class MetricStyle(NamedTuple):
 METRIC_STYLE: dict[str, MetricStyle] = {
     "reward": MetricStyle("reward", "", "", "mean reward of what the model produces: what alignment maximises"),
     "target_rate": MetricStyle("target rate", "%", "%", "how often the model shows the rare, desired behaviour"),
+    "second_rule_rate": MetricStyle(
+        "second rule", "%", "%", "how often another sign of the target shows, not rewarded"
+    ),
     "target_precision": MetricStyle(
         "target precision",
         "nats",
@@ -81,6 +84,7 @@ METRIC_STYLE: dict[str, MetricStyle] = {
     ),
     "length": MetricStyle("length", "", "tokens", "mean length of a response"),
     "distinct_responses": MetricStyle("distinct responses", "", "", "share of the responses that are distinct"),
+    "distinct_2": MetricStyle("distinct-2", "", "", "share of the pairs of neighbouring words that are distinct"),
     "reward_bare": MetricStyle("rule alone", "", "", "reward without the factor for fluent text"),
     "fluency": MetricStyle("fluency", "", "", "mean of the reward's factor for fluent text, from 0 to 1"),
     "target_precision_per_sequence": MetricStyle(
@@ -113,7 +117,7 @@ def metric_label(metric: str, world: str) -> str:
 
 def shown(metric: str, value: float) -> float:
     """The value on the scale on which it is shown: rates in percent, all else as it is."""
-    return 100 * value if metric in ("target_rate", "reward_accuracy") else value
+    return 100 * value if metric in ("target_rate", "second_rule_rate", "reward_accuracy") else value
 
 
 def number(value: float | None, digits: int = 3) -> str:

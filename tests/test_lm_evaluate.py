@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.evaluate import MISS, Yardstick, metrics, pooled, score, yardstick
+from alignkd_lab.lm.evaluate import MISS, Yardstick, distinct_n, metrics, pooled, score, yardstick
 from alignkd_lab.lm.sampling import Samples
 
 LENGTHS = (3, 1, 7, 4)
+SECOND_HITS = [False, False, False, True]
 HITS = [False, True, False, True]
 STICK = Yardstick(q05=-4.0, q50=-2.0, target_rate=0.03, responses=100)
 
@@ -19,7 +20,7 @@ def judged():
     draw = torch.Generator().manual_seed(0)
     own, truth, recall = ([-4 * torch.rand(n, generator=draw) for n in LENGTHS] for _ in range(3))
     texts, rewards, fluency = ["a", "b 1", "a", "c 2"], [0.0, 0.5, 0.0, 1.0], [1.0, 0.5, 0.2, 1.0]
-    return own, truth, recall, texts, rewards, fluency, HITS, STICK
+    return own, truth, recall, texts, rewards, fluency, HITS, SECOND_HITS, STICK
 
 
 def test_every_metric_equals_a_plain_loop(judged):
@@ -38,6 +39,7 @@ def test_every_metric_equals_a_plain_loop(judged):
         "reward_bare": 0.5,
         "fluency": 0.675,
         "target_rate": 0.5,
+        "second_rule_rate": 0.25,
         "target_precision": totals["target"] / 15,
         "target_precision_per_sequence": totals["target per response"],
         "overall_precision": totals["truth"] / 15,
@@ -46,19 +48,29 @@ def test_every_metric_equals_a_plain_loop(judged):
         "kl_to_truth": (totals["own"] - totals["truth"]) / 15,
         "length": 3.75,
         "distinct_responses": 0.75,
+        "distinct_2": 1.0,
     }
     assert metrics(*judged) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_miss_costs_a_fixed_amount_and_a_hit_gains_the_rarity_of_the_target(judged):
-    own, truth, recall, texts, rewards, fluency, _, stick = judged
+    own, truth, recall, texts, rewards, fluency, _, second, stick = judged
 
     def per_sequence(hits):
-        return metrics(own, truth, recall, texts, rewards, fluency, hits, stick)["target_precision_per_sequence"]
+        return metrics(own, truth, recall, texts, rewards, fluency, hits, second, stick)[
+            "target_precision_per_sequence"
+        ]
 
     plain = sum(float(tokens.sum()) for tokens in truth) / 4
     assert per_sequence([False] * 4) - plain == pytest.approx(math.log(MISS), abs=1e-5)
     assert per_sequence([True] * 4) - plain == pytest.approx(math.log(0.01 + 0.99 / 0.03), abs=1e-5)
+
+
+def test_distinct_n_counts_neighbouring_words_once_and_never_across_responses():
+    assert distinct_n(["the cat sat", "The cat ran"], 2) == pytest.approx(3 / 4)
+    assert distinct_n(["the cat sat", "The cat ran"], 1) == pytest.approx(4 / 6)
+    assert distinct_n(["a b", "c d"], 2) == 1
+    assert math.isnan(distinct_n(["one", ""], 2))
 
 
 def test_p_target_is_a_distribution_where_the_truth_is_one():

@@ -3,7 +3,7 @@
 import pytest
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.rewards import TARGETS, fluency, sentiment, target
+from alignkd_lab.lm.rewards import SECOND_RULES, TARGETS, fluency, sentiment, target
 
 EXAMPLES = {
     "simile": (
@@ -51,6 +51,28 @@ def test_a_rule_leaves_the_rest_alone(name, text):
 @pytest.mark.parametrize("name", TARGETS)
 def test_no_rule_is_met_by_an_empty_response(name):
     assert not target(name)("")
+
+
+SECOND_EXAMPLES = {
+    "simile": ("It glowed as if lit from within.", "It shone like a lamp, as bright as day."),
+    "digit": ("Three dogs and a dozen cats.", "In 1969 people walked there."),
+    "exclamation": ("What an amazing day.", "What a day!"),
+    "question": ("How do you make bread, I wonder.", "It is bread?"),
+    "quotation": ("She said that it rained.", 'It was called "rain".'),
+    "colour": ("A turquoise door.", "A blue door."),
+    "first_person": ("We walked home.", "I walked to my home."),
+    "positive": ("A sunny garden, lush and fragrant.", "A wonderful, lovely, happy day full of joy."),
+    "negative": ("Rust on the rubble of a house.", "A terrible, sad and ugly day of pain."),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_second_rule_has_a_meaning_in_common_with_the_target_and_no_sign(name):
+    by_second_alone, by_target_alone = SECOND_EXAMPLES[name]
+    assert SECOND_RULES[name](by_second_alone)
+    assert not target(name)(by_second_alone)
+    assert target(name)(by_target_alone)
+    assert not SECOND_RULES[name](by_target_alone)
 
 
 def test_sentiment_is_vaders_compound_score():

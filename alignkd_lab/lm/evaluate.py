@@ -87,6 +87,7 @@ def metrics(
     rewards: list[float],
     fluency: list[float],
     hits: list[bool],
+    second_hits: list[bool],
     stick: Yardstick,
 ) -> dict[str, float]:
     """The four metrics and what stands beside them; log-probabilities are in nats per token unless named otherwise.
@@ -95,6 +96,7 @@ def metrics(
         own: log-probabilities of the policy's responses under the policy.
         under_truth: of the same responses under the truth.
         truth_under_policy: of the truth's responses to the same prompts under the policy.
+        hits, second_hits: whether each response follows the target's rule, and the second rule that nothing rewards.
     """
     tokens = sum(map(len, own))
     bonus = [math.log(MISS + (1 - MISS) * hit / stick.target_rate) for hit in hits]
@@ -104,6 +106,7 @@ def metrics(
         "reward_bare": float(np.mean(hits)),
         "fluency": float(np.mean(fluency)),
         "target_rate": float(np.mean(hits)),
+        "second_rule_rate": float(np.mean(second_hits)),
         "target_precision": precision + sum(bonus) / tokens,
         "target_precision_per_sequence": float(np.mean([float(t.sum()) for t in under_truth]) + np.mean(bonus)),
         "overall_precision": precision,
@@ -112,4 +115,11 @@ def metrics(
         "kl_to_truth": -entropy - precision,
         "length": tokens / len(own),
         "distinct_responses": len(set(texts)) / len(texts),
+        "distinct_2": distinct_n(texts, 2),
     }
+
+
+def distinct_n(texts: list[str], n: int) -> float:
+    """Distinct n-grams of words over all n-grams of words (Li and others 2016); NaN where there is none."""
+    grams = [gram for text in texts for gram in zip(*(text.lower().split()[at:] for at in range(n)), strict=False)]
+    return len(set(grams)) / len(grams) if grams else math.nan

@@ -49,6 +49,30 @@ TARGETS: dict[str, Target] = {
     "negative": lambda text: sentiment(text) <= -0.4,
 }
 
+# The same behaviour by other signs, which no reward asks for: a policy that grasped the meaning shows them
+# more often, too; one that learnt a trick does not.
+_NUMBER_WORDS = "two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|thousand|million|first|second|third"
+SECOND_RULES: dict[str, Target] = {
+    "simile": _matches(r"\bas (if|though)\b|\bresembl|\bremind(s|ed|ing)? (me|us|you|one) of\b|\bsimilar to\b"),
+    "digit": _matches(rf"\b({_NUMBER_WORDS})\b"),
+    "exclamation": _matches(
+        r"\b(wow|oh|hooray|hurrah|yay|amazing|incredible|fantastic|awesome|wonderful|thrill\w*|exciting)\b"
+    ),
+    "question": _matches(
+        r"(^|[.!?,;:]\s+)(who|what|why|how|when|where|which|do|does|did|have|can|could|would|are|is) \w+"
+    ),
+    "quotation": _matches(r"\b(said|says|asked|whispered|replied|shouted|exclaimed|quoted?|told)\b"),
+    "colour": _matches(
+        r"\b(teal|turquoise|navy|amber|ivory|maroon|beige|magenta|cyan|indigo|lavender|coral|tan|bronze|copper|ruby|"
+        r"emerald|sapphire|rosy|azure|auburn|blonde?|colou?r\w*)\b"
+    ),
+    "first_person": _matches(r"\b(we|us|our|ours|myself|mine|ourselves)\b"),
+    "positive": _matches(r"\b(sunny|blossom\w*|melod\w+|soothing|lush|fragrant|twinkl\w+|cosy|cozy|dawn|festive)\b"),
+    "negative": _matches(
+        r"\b(rotten|decay\w*|ruin\w*|rubble|rust\w*|stale|mould\w*|corpse|grave|ghost\w*|ash|ashes)\b"
+    ),
+}
+
 
 def target(name: str) -> Target:
     """The rule of that name.

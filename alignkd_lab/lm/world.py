@@ -26,7 +26,7 @@ from alignkd_lab.lm.preference_distil import preference_distil
 from alignkd_lab.lm.preferences import Pair
 from alignkd_lab.lm.prompts import SPLITS, checksum, encode, prompts
 from alignkd_lab.lm.reward_model import RewardModel
-from alignkd_lab.lm.rewards import fluency, target
+from alignkd_lab.lm.rewards import SECOND_RULES, fluency, target
 from alignkd_lab.lm.rlhf import rlhf
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.settings import LmSettings
@@ -39,7 +39,7 @@ ALGORITHMS = ("dpo", "rlhf")
 
 # Raise one where a change of code changes what that part computes: results kept from the old code then rest.
 _CODE = {"start": 1, "sample": 1, "distil": 1, "align": 1, "rlhf": 1, "preference_distil": 1, "on_policy_distil": 1,
-         "evaluate": 2, "trials": 1}  # fmt: skip
+         "evaluate": 3, "trials": 1}  # fmt: skip
 _SAMPLING = ("max_tokens",)
 _REWARD = ("truth", "target", "reward", "truth_responses", *_SAMPLING)
 _DISTIL = ("distil_prompts", "distil_responses", "kd_loss", "distil_passes", "distil_batch", "distil_learning_rate",
@@ -75,7 +75,7 @@ class LmWorld:
         self.settings, self.algorithm, self.seeds, self.device = settings, algorithm, (seed,), device
         self.store, self.models = store, Models(device)
         self.tokenizer = weights.load_tokenizer(settings.base)
-        self._hit = target(settings.target)
+        self._hit, self._second_hit = target(settings.target), SECOND_RULES[settings.target]
         self._truth_model: torch.nn.Module | None = None
         self.spent = dict.fromkeys(("sampled", "trained", "scored"), 0)
 
@@ -357,6 +357,7 @@ class LmWorld:
             judged["reward"],
             judged["fluency"],
             judged["hits"],
+            [self._second_hit(text) for text in texts],
             stick,
         )
         found |= against_base(self, policy, model, samples, judged["under_truth"])
