@@ -1,4 +1,4 @@
-"""The command line: `alignkd doctor`, `run`, `report`, `heal` and `bench`.
+"""The command line: `alignkd doctor`, `run`, `report`, `reproduce`, `heal` and `bench`.
 
 Everything heavy is imported inside the command that needs it, so that `alignkd --help` is instant.
 Exit codes: 0 done, 1 an expected error, 2 a wrong argument or unknown name, 130 stopped by Ctrl-C.
@@ -108,6 +108,25 @@ def report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def reproduce(arguments: argparse.Namespace) -> int:
+    """Run a recorded run again; 1 where a figure falls outside what the record foretells."""
+    from alignkd_lab.records import strict
+    from alignkd_lab.reproduce import render
+    from alignkd_lab.reproduce import reproduce as run_again
+
+    found = run_again(
+        arguments.record,
+        out=arguments.out,
+        algorithm=arguments.algorithm,
+        settings=dict(arguments.set),
+        seeds=arguments.seeds,
+        pipelines=arguments.pipelines,
+        device=arguments.device,
+    )
+    print(json.dumps(strict(found), indent=1) if arguments.json else render(found))
+    return 0 if found["reproduced"] else 1
+
+
 def heal(arguments: argparse.Namespace) -> int:
     """Make the healed student again, from the layer cut."""
     from alignkd_lab.lm.student import heal as heal_student
@@ -161,6 +180,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_run(commands)
     _add_report(commands)
+    _add_reproduce(commands)
     _add_heal(commands)
     _add_bench(commands)
     return parser
@@ -211,6 +231,29 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
         "--shipped", metavar="DIR", type=Path, help="records to show beside them (default: the project's own)"
     )
     command.set_defaults(act=report)
+
+
+def _add_reproduce(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("reproduce", help="run a recorded run again and compare every figure")
+    command.add_argument("record", metavar="FILE", type=Path, help="a *.jsonl of records")
+    command.add_argument("--algorithm", choices=ALGORITHMS, help="which of the file's runs")
+    command.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        type=parse_setting,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="which of the file's runs: the one with these settings",
+    )
+    command.add_argument("--seeds", metavar="SEEDS", type=parse_seeds, help="default: the run's first")
+    command.add_argument("--pipelines", metavar="A,B", type=parse_pipelines, help="default: all that were recorded")
+    command.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("out/reproduced"), help="default: out/reproduced"
+    )
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    command.add_argument("--json", action="store_true", help="print every figure as JSON")
+    command.set_defaults(act=reproduce)
 
 
 def _add_heal(commands: argparse._SubParsersAction) -> None:

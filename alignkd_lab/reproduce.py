@@ -1,0 +1,180 @@
+"""`alignkd reproduce`: run a recorded run again, and say whether the figures come out as recorded.
+
+On the same machine and versions most figures come out to the last digit. Elsewhere a product rounds otherwise, a
+sampled token changes, and with it all that follows: then a seed run again is a new draw, and is held against the
+interval that the recorded seeds foretell for one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.experiment import run_experiment
+from alignkd_lab.metrics import ALPHA, NAN, Interval
+from alignkd_lab.records import group_runs, load_records, seed_values, varying_settings
+
+SAME = 1e-6  # records keep seven digits
+_COMPARED = ("commit", "version", "python", "torch", "transformers", "numpy", "device", "device_name", "threads")
+
+
+def reproduce(
+    path: Path,
+    *,
+    out: Path,
+    algorithm: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seeds: Sequence[int] | None = None,
+    pipelines: Sequence[str] | None = None,
+    device: str | None = None,
+) -> dict:
+    """Run one recorded run again below `out`, and compare every metric of every pipeline.
+
+    `algorithm` and `settings` choose among the runs of the file; the rest defaults to the run's first seed and all
+    pipelines that it holds. Stages that lie below `out` are picked up, as by `alignkd run`.
+
+    Returns `{"world", "algorithm", "target", "seeds", "level", "rows", "provenance", "reproduced"}`; a row has
+    `pipeline`, `metric`, `seed`, `recorded`, `here`, `low`, `high` and `verdict`: `same` to six digits, `within` the
+    interval for one more seed, `outside` of it, or `no interval` where a single seed was recorded. The level counts
+    all rows (Bonferroni), so that one in twenty faithful reruns is called `outside` somewhere.
+
+    Raises:
+        BadInput: no run or several fit, the run lacks a seed or pipeline that was asked for, or `out` holds the record.
+    """
+    if path.resolve().is_relative_to(out.resolve()):
+        raise BadInput(f"out: {path} lies in {out}, where a run would find its seeds done; name another folder")
+    run = chosen_run(path, algorithm, settings or {})
+    seeds = tuple(seeds or (run["records"][0]["seed"],))
+    held = {record["seed"]: record for record in run["records"]}
+    missing = [seed for seed in seeds if seed not in held]
+    if missing:
+        raise BadInput(f"seed: {path} has no seed {missing[0]} of this run; use some of {', '.join(map(str, held))}")
+    names = tuple(pipelines or dict.fromkeys(name for seed in seeds for name in held[seed]["pipelines"]))
+    absent = [(seed, name) for seed in seeds for name in names if name not in held[seed]["pipelines"]]
+    if absent:
+        raise BadInput(f"pipeline: seed {absent[0][0]} of {path} holds no {absent[0][1]!r}")
+    made = run_experiment(
+        world=run["world"],
+        preset=run["preset"],
+        pipelines=names,
+        seeds=seeds,
+        out=out,
+        algorithm=run["algorithm"],
+        target=run["target"],
+        overrides=run["settings"],
+        device=device,
+    )
+    # Other device, other group: `out` is this machine's own, so the newest record of each seed is the one just made.
+    again = {record["seed"]: record for record in load_records(made) if _alike(record, run)}
+    rows = compare(run, again, seeds, names)
+    return {
+        **{name: run[name] for name in ("world", "algorithm", "target")},
+        "seeds": list(seeds),
+        "level": 1 - ALPHA / max(1, len(rows)),
+        "rows": rows,
+        "provenance": _differences(held[seeds[0]]["provenance"], again[seeds[0]]["provenance"]),
+        "reproduced": all(row["verdict"] in ("same", "within") for row in rows),
+    }
+
+
+def chosen_run(path: Path, algorithm: str | None, settings: Mapping[str, Any]) -> dict:
+    """The one run in a file that has this algorithm and these settings. Raises BadInput for none or several."""
+    found = [
+        run
+        for run in group_runs(load_records(path))
+        if algorithm in (None, run["algorithm"])
+        and all(name in run["settings"] and run["settings"][name] == value for name, value in settings.items())
+    ]
+    if not found:
+        asked = " ".join([algorithm or "", *(f"{name}={value}" for name, value in settings.items())]).strip()
+        raise BadInput(f"{path}: no run with {asked}; `alignkd report {path} --json` lists what there is")
+    if len(found) > 1:
+        apart = [f"--set {' '.join(f'{name}=…' for name in names)}" for names in [varying_settings(found)] if names]
+        if len({run["algorithm"] for run in found}) > 1:
+            apart.insert(0, f"--algorithm {found[0]['algorithm']}")
+        raise BadInput(f"{path} holds {len(found)} runs that fit; choose one by {' and '.join(apart) or 'its file'}")
+    return found[0]
+
+
+def compare(run: Mapping, again: Mapping[int, Mapping], seeds: Sequence[int], names: Sequence[str]) -> list[dict]:
+    """The rows of `reproduce`: recorded runs against records made here, metric by metric."""
+    values = seed_values(run)
+    places = [
+        (name, metric, seed)
+        for name in names
+        for metric in values[name]
+        for seed in seeds
+        if seed in values[name][metric] and metric in again[seed]["pipelines"][name]["metrics"]
+    ]
+    rows = []
+    for name, metric, seed in places:
+        recorded = values[name][metric][seed]
+        here = again[seed]["pipelines"][name]["metrics"][metric]
+        here = NAN if here is None else float(here)
+        span = foretold(list(values[name][metric].values()), 1 - ALPHA / len(places))
+        row = {"pipeline": name, "metric": metric, "seed": seed, "recorded": recorded, "here": here}
+        rows.append({**row, "low": span.low, "high": span.high, "verdict": _verdict(recorded, here, span)})
+    return rows
+
+
+def foretold(values: Sequence[float], level: float) -> Interval:
+    """Where one more seed is to be expected: mean ± t s √(1 + 1/n); NaN bounds for a single seed."""
+    import numpy as np
+    from scipy import stats
+
+    data = np.asarray(values, dtype=float)
+    if data.size < 2 or not np.isfinite(data).all():
+        return Interval(float(data.mean()) if data.size else NAN, NAN, NAN)
+    half = float(stats.t.ppf((1 + level) / 2, data.size - 1) * data.std(ddof=1) * math.sqrt(1 + 1 / data.size))
+    return Interval(float(data.mean()), float(data.mean()) - half, float(data.mean()) + half)
+
+
+def render(found: Mapping) -> str:
+    """What a person wants to know: the rows that differ, how many were the same, and what else is another."""
+    rows = found["rows"]
+    counts = {words: sum(row["verdict"] == words for row in rows) for words in ("same", "within", "outside")}
+    differing = [row for row in rows if row["verdict"] != "same"]
+    head = f"{'pipeline':<32}{'metric':<30}{'seed':>5}{'recorded':>13}{'here':>13}  for one more seed"
+    lines = [head, *map(_line, differing)] if differing else []
+    lines += [f"{entry['name']}: recorded {entry['recorded']}, here {entry['here']}" for entry in found["provenance"]]
+    lines.append(
+        f"{len(rows)} figures: {counts['same']} the same, {counts['within']} within the interval for one more seed, "
+        f"{counts['outside']} outside of it ({100 * found['level']:.4g} % each, so that one faithful rerun in twenty "
+        "shows any outside)."
+    )
+    alone = sum(row["verdict"] == "no interval" for row in rows)
+    if alone:
+        lines.append(f"{alone} differ from a record of one seed, which foretells no interval: no verdict on them.")
+    lines.append("Reproduced." if found["reproduced"] else "Not reproduced.")
+    return "\n".join(lines)
+
+
+def _line(row: Mapping) -> str:
+    figures = f"{row['seed']:>5}{row['recorded']:>13.6g}{row['here']:>13.6g}"
+    span = "" if math.isnan(row["low"]) else f"{row['low']:.4g} to {row['high']:.4g}, "
+    return f"{row['pipeline']:<32}{row['metric']:<30}{figures}  {span}{row['verdict']}"
+
+
+def _verdict(recorded: float, here: float, span: Interval) -> str:
+    if here == recorded or math.isclose(here, recorded, rel_tol=SAME, abs_tol=1e-12):
+        return "same"
+    if math.isnan(here) and math.isnan(recorded):
+        return "same"
+    if math.isnan(span.low):
+        return "no interval"
+    return "within" if span.low <= here <= span.high else "outside"
+
+
+def _alike(record: Mapping, run: Mapping) -> bool:
+    return record["algorithm"] == run["algorithm"] and record["settings"] == run["settings"]
+
+
+def _differences(recorded: Mapping, here: Mapping) -> list[dict]:
+    return [
+        {"name": name, "recorded": recorded.get(name), "here": here.get(name)}
+        for name in _COMPARED
+        if recorded.get(name) != here.get(name)
+    ]

@@ -1,0 +1,124 @@
+"""`alignkd reproduce`: the same figures on the same machine, a verdict elsewhere, and one clear error for a bad ask."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from alignkd_lab.cli import main
+from alignkd_lab.errors import BadInput
+from alignkd_lab.experiment import run_experiment
+from alignkd_lab.reproduce import chosen_run, foretold, render, reproduce
+
+ORDERS = ("kd_then_align", "align_then_kd")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A file with two runs of three seeds: sharpening 1 and 2."""
+    return run_experiment(
+        world="mog", preset="tiny", pipelines=ORDERS, algorithm="rlhf", out=tmp_path_factory.mktemp("recorded")
+    )
+
+
+def changed(path, tmp_path, change):
+    """A copy of the records after `change(record)`."""
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        change(record)
+    copy = tmp_path / path.name
+    copy.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return copy
+
+
+def test_the_same_machine_gives_the_same_figures(recorded, tmp_path, capsys):
+    argv = ["reproduce", str(recorded), "--set", "sharpening=2", "--seeds", "1", "--out", str(tmp_path)]
+    assert main(argv) == 0
+    said = capsys.readouterr().out
+    assert said.endswith("Reproduced.\n")
+    assert "0 outside" in said
+    found = reproduce(recorded, out=tmp_path, settings={"sharpening": 2.0}, seeds=(1,))
+    assert {row["verdict"] for row in found["rows"]} == {"same"}
+    assert {row["pipeline"] for row in found["rows"]} == {*ORDERS, "base", "base_aligned", "kd_only"}
+    assert found["provenance"] == []
+
+
+def test_a_figure_that_the_record_does_not_foretell_is_named(recorded, tmp_path, capsys):
+    def shift(record):
+        record["pipelines"]["align_then_kd"]["metrics"]["reward"] += 50.0
+        record["provenance"]["torch"] = "1.0"
+
+    argv = ["reproduce", str(changed(recorded, tmp_path, shift)), "--set", "sharpening=1"]
+    argv += ["--out", str(tmp_path / "again")]
+    assert main([*argv, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    outside = [row for row in found["rows"] if row["verdict"] == "outside"]
+    assert [(row["pipeline"], row["metric"]) for row in outside] == [("align_then_kd", "reward")]
+    assert outside[0]["recorded"] - outside[0]["here"] == pytest.approx(50)
+    assert [entry["name"] for entry in found["provenance"]] == ["torch"]
+    assert main(argv) == 1
+    said = capsys.readouterr().out
+    assert "1 outside" in said
+    assert "torch: recorded 1.0" in said
+    assert said.endswith("Not reproduced.\n")
+
+
+def test_one_recorded_seed_foretells_no_interval(recorded, tmp_path):
+    lines = recorded.read_text().splitlines()
+    record = next(found for found in map(json.loads, lines) if found["settings"]["sharpening"] == 2.0)
+    record["pipelines"]["base"]["metrics"]["reward"] += 1e-3
+    path = tmp_path / "one.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    found = reproduce(path, out=tmp_path / "again", pipelines=("base",))
+    verdicts = {row["metric"]: row["verdict"] for row in found["rows"]}
+    assert verdicts.pop("reward") == "no interval"
+    assert set(verdicts.values()) == {"same"}
+    assert not found["reproduced"]
+    assert "no verdict on them" in render(found)
+
+
+def test_the_interval_for_one_more_seed_holds_as_many_as_it_says():
+    draws = np.random.default_rng(0).normal(3, 2, (4000, 6))
+    spans = [foretold(row[:5].tolist(), 0.9) for row in draws]
+    held = np.mean([span.low <= value <= span.high for span, value in zip(spans, draws[:, 5], strict=True)])
+    assert held == pytest.approx(0.9, abs=0.02)
+    t = stats.t.ppf(0.95, 1)
+    assert foretold([1.0, 3.0], 0.9).high == pytest.approx(2 + t * math.sqrt(2) * math.sqrt(1.5))
+    assert math.isnan(foretold([1.0], 0.9).low)
+
+
+def test_several_runs_that_fit_are_told_apart_by_their_settings(recorded):
+    with pytest.raises(BadInput, match=r"2 runs that fit; choose one by --set sharpening="):
+        chosen_run(recorded, None, {})
+    assert chosen_run(recorded, "rlhf", {"sharpening": 1})["settings"]["sharpening"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"settings": {"sharpening": 7}}, "no run with sharpening=7"),
+        ({"algorithm": "dpo"}, "no run with dpo"),
+        ({"settings": {"sharpening": 2}, "seeds": (0, 9)}, "no seed 9"),
+        ({"settings": {"sharpening": 2}, "pipelines": ("adpa",)}, "holds no 'adpa'"),
+    ],
+)
+def test_what_the_record_does_not_hold_is_refused_before_anything_runs(recorded, tmp_path, asked, said):
+    with pytest.raises(BadInput, match=said):
+        reproduce(recorded, out=tmp_path / "never", **asked)
+    assert not (tmp_path / "never").exists()
+
+
+def test_settings_that_this_version_does_not_know_are_named(recorded, tmp_path):
+    def add(record):
+        record["settings"]["moon_phase"] = 1
+
+    path = changed(recorded, tmp_path, add)
+    with pytest.raises(BadInput, match="moon_phase"):
+        reproduce(path, out=tmp_path / "again", settings={"sharpening": 2.0})
+
+
+def test_the_record_s_own_folder_is_refused_since_its_seeds_are_done_there(recorded):
+    with pytest.raises(BadInput, match="name another folder"):
+        reproduce(recorded, out=recorded.parent, settings={"sharpening": 2.0})
