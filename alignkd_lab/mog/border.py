@@ -143,8 +143,8 @@ def _write(path: Path, grid: Grid, settings: MogSettings, metrics: dict, views: 
         "world": "mog",
         "grid": dataclasses.asdict(grid),
         "settings": dataclasses.asdict(settings),
-        "metrics": {order: {name: _digits(v, 4) for name, v in entry.items()} for order, entry in metrics.items()},
-        "views": {name: _digits(_gathered(name, values), 3) for name, values in views.items()},
+        "metrics": {order: {name: shortened(v, 4) for name, v in entry.items()} for order, entry in metrics.items()},
+        "views": {name: shortened(_gathered(name, values), 3) for name, values in views.items()},
         "provenance": provenance("cpu"),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,10 +152,10 @@ def _write(path: Path, grid: Grid, settings: MogSettings, metrics: dict, views: 
     return path
 
 
-def _digits(values: np.ndarray, digits: int) -> list:
+def shortened(values: np.ndarray, digits: int) -> list:
     """Nested lists of numbers with so many significant digits."""
     if values.ndim:
-        return [_digits(part, digits) for part in values]
+        return [shortened(part, digits) for part in values]
     short = float(f"{values:.{digits}g}")
     return int(short) if short == int(short) else short
 

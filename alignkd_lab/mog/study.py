@@ -1,0 +1,183 @@
+"""The registered study on Gaussians (`data/records/PLAN.md`): one setting moved at a time, with a hundred new seeds.
+
+`python -m alignkd_lab.mog.study FOLDER` makes its record in FOLDER; stages are kept there, so that a study that was
+cut off goes on. As with the border map, one record holds arrays: a line for each cell and seed would be 60 MB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.mog.border import shortened
+from alignkd_lab.mog.cells import with_target_weight
+from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.mog.world import ALGORITHMS, MogWorld
+from alignkd_lab.paths import data_folder
+from alignkd_lab.pipelines import Store, run_pipelines
+from alignkd_lab.presets import default_pipelines
+from alignkd_lab.provenance import provenance
+from alignkd_lab.records import SCHEMA
+
+FILE = Path("records") / "study" / "mog-study.json"
+SEEDS = tuple(range(1000, 1100))
+METRICS = ("reward", "target_rate", "target_precision", "overall_precision", "overall_recall")
+
+_MAIN = MogSettings()
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One setting moved and the rest left alone.
+
+    label: the setting in words, with its symbol.
+    cells: by value of the setting, all settings.
+    algorithms: those that read the setting.
+    """
+
+    label: str
+    cells: Mapping[float, MogSettings]
+    algorithms: tuple[str, ...] = ALGORITHMS
+
+
+def _moved(name: str, values: tuple) -> dict[float, MogSettings]:
+    return {value: dataclasses.replace(_MAIN, **{name: value}) for value in values}
+
+
+ARMS = {
+    "target_weight": Arm(
+        "target's share m₀", {m: with_target_weight(_MAIN, m) for m in (0.005, 0.01, 0.02, 0.04, 0.09, 0.2)}
+    ),
+    "beta": Arm("KL weight β", _moved("beta", (0.12, 0.25, 0.5, 1.0, 2.0))),
+    "sharpening": Arm("sharpening s", _moved("sharpening", (0.5, 1.0, 1.5, 2.0, 3.0, 4.0))),
+    "student_components": Arm("components of the student", _moved("student_components", (1, 2, 3, 4, 6))),
+    "dpo_label_noise": Arm("labels flipped", _moved("dpo_label_noise", (0.0, 0.1, 0.2, 0.3, 0.4)), ("dpo",)),
+    "targets": Arm(
+        "target modes that share m₀",
+        {1: _MAIN, 2: dataclasses.replace(_MAIN, truth_weights=(0.48, 0.48, 0.02, 0.02), targets=(2, 3))},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one setting under one algorithm left: `metrics[pipeline][metric]` is `[seed]`."""
+
+    arm: str
+    value: float
+    algorithm: str
+    settings: MogSettings
+    metrics: dict[str, dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The whole record."""
+
+    seeds: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    provenance: dict
+
+    def runs(self, arm: str, algorithm: str) -> dict[float, dict]:
+        """By value of the arm's setting, the run as `records.group_runs` gives one, for figures and verdicts."""
+        return {cell.value: self._run(cell) for cell in self.cells if (cell.arm, cell.algorithm) == (arm, algorithm)}
+
+    def _run(self, cell: Cell) -> dict:
+        shared = {
+            "world": "mog",
+            "preset": "laptop",
+            "algorithm": cell.algorithm,
+            "target": cell.settings.target_name,
+            "settings": dataclasses.asdict(cell.settings),
+        }
+        records = [
+            {
+                **shared,
+                "schema": SCHEMA,
+                "seed": seed,
+                "pipelines": {
+                    name: {"metrics": {metric: float(values[place]) for metric, values in held.items()}}
+                    for name, held in cell.metrics.items()
+                },
+                "stages": {},
+                "provenance": self.provenance,
+            }
+            for place, seed in enumerate(self.seeds)
+        ]
+        return {**shared, "device": self.provenance["device"], "records": records}
+
+
+def wanted(arms: Mapping[str, Arm] = ARMS) -> Iterator[tuple[str, float, str, MogSettings]]:
+    """Every cell: arm, value, algorithm, settings. The main setting belongs to several arms, and runs once."""
+    for name, arm in arms.items():
+        for algorithm in arm.algorithms:
+            for value, settings in arm.cells.items():
+                yield name, value, algorithm, settings
+
+
+def sweep(folder: Path, arms: Mapping[str, Arm] = ARMS, seeds: tuple[int, ...] = SEEDS) -> Path:
+    """Runs every cell with all its pipelines, writes the record below `folder` and returns its path."""
+    torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
+    store, cells, run = Store(folder / "stages"), list(wanted(arms)), {}
+    for count, (name, value, algorithm, settings) in enumerate(cells, 1):
+        print(f"\rcell {count} of {len(cells)}: {name} {value:g}, {algorithm:<6}", end="", file=sys.stderr, flush=True)
+        if (algorithm, settings) not in run:
+            world = MogWorld(settings, algorithm, seeds)
+            outcomes, _ = run_pipelines(world, default_pipelines("mog", algorithm), store)
+            run[algorithm, settings] = {
+                pipeline: {metric: shortened(np.array(outcome.evaluation["metrics"][metric]), 4) for metric in METRICS}
+                for pipeline, outcome in outcomes.items()
+            }
+    print(file=sys.stderr)
+    held = {
+        "schema": SCHEMA,
+        "world": "mog",
+        "seeds": list(seeds),
+        "cells": [
+            {"arm": name, "value": value, "algorithm": algorithm, "settings": dataclasses.asdict(settings),
+             "metrics": run[algorithm, settings]}
+            for name, value, algorithm, settings in cells
+        ],
+        "provenance": provenance("cpu"),
+    }  # fmt: skip
+    path = folder / FILE.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(held, separators=(",", ":")) + "\n", encoding="utf-8")
+    return path
+
+
+@functools.cache
+def load(path: Path | None = None) -> Study:
+    """The shipped record (or another one of the same kind), read once.
+
+    Raises:
+        BadInput: no such file, or one of another version.
+    """
+    path = path or data_folder() / FILE
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist: make it with `python -m alignkd_lab.mog.study FOLDER`")
+    held = json.loads(path.read_text(encoding="utf-8"))
+    if held.get("schema") != SCHEMA:
+        raise BadInput(f"{path}: schema must be {SCHEMA}, not {held.get('schema')!r}: make it again")
+    cells = []
+    for entry in held["cells"]:
+        metrics = {
+            pipeline: {metric: np.array(values) for metric, values in found.items()}
+            for pipeline, found in entry["metrics"].items()
+        }
+        settings = MogSettings(**entry["settings"])
+        cells.append(Cell(entry["arm"], entry["value"], entry["algorithm"], settings, metrics))
+    return Study(tuple(held["seeds"]), tuple(cells), held["provenance"])
+
+
+if __name__ == "__main__":
+    print(sweep(Path(sys.argv[1] if len(sys.argv) > 1 else "out/study")))
