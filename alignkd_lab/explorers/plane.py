@@ -44,8 +44,12 @@ def field(view: Mapping[str, Any], settings: MogSettings) -> np.ndarray:
     weights, means, sds = (
         torch.as_tensor(view[name], dtype=torch.float64)[None] for name in ("weights", "means", "sds")
     )
-    density = GaussianMixture(weights.log(), means, sds.log()).log_prob(_points(window(settings))).exp()
-    return density.reshape(_CELLS, _CELLS).numpy()
+    return density(GaussianMixture(weights.log(), means, sds.log()), window(settings))
+
+
+def density(mixture: GaussianMixture, extent: tuple[float, float, float, float]) -> np.ndarray:
+    """The density `[y, x]` of one mixture, a batch of one, on a part of the plane: left, right, bottom, top."""
+    return mixture.log_prob(_points(extent)).exp().reshape(_CELLS, _CELLS).numpy()
 
 
 @functools.cache
@@ -105,12 +109,18 @@ def square(
     """A density on the wall, `corner` (lower left) and `side` in inches, with the target circled."""
     left, right, bottom, _ = window(settings)
     (x, y), scale = corner, side / (right - left)
-    extent = (x, x + side, y, y + side)
-    on.imshow(field, extent=extent, origin="lower", cmap=_colours(), norm=norm, interpolation="bilinear")
     for target in settings.targets:
         across, up = settings.truth_means[target]
         centre, radius = (x + (across - left) * scale, y + (up - bottom) * scale), 3 * settings.truth_sd * scale
         on.add_patch(Circle(centre, radius, fill=False, color=INK, linewidth=1.2, linestyle=(0, (4, 3))))
+    hang(on, field, corner, side, norm)
+
+
+def hang(on: Axes, field: np.ndarray, corner: tuple[float, float], side: float, norm: PowerNorm) -> None:
+    """A density in its frame on the wall, `corner` (lower left) and `side` in inches."""
+    x, y = corner
+    extent = (x, x + side, y, y + side)
+    on.imshow(field, extent=extent, origin="lower", cmap=_colours(), norm=norm, interpolation="bilinear")
     on.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="#B8BEC5", linewidth=0.8, clip_on=False))
 
 

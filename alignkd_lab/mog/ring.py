@@ -66,6 +66,7 @@ class Ring:
 
     scores: `scores[scoring][student][metric]`, `[seed]`, nats a point; scoring is "published" or "true",
         student "direct" or "distilled", metric "precision" or "recall".
+    own_draws, fresh_draws: behind the true scores: draws of each student, and of p*; `[seed, draw, 2]`.
     """
 
     truth: GaussianMixture
@@ -75,6 +76,8 @@ class Ring:
     direct: GaussianMixture
     distilled: GaussianMixture
     scores: dict[str, dict[str, dict[str, Tensor]]]
+    own_draws: dict[str, Tensor]
+    fresh_draws: Tensor
 
 
 def run_ring(
@@ -109,7 +112,7 @@ def run_ring(
         }
         for scoring, judge, truths in (("published", sharpened, draws), ("true", truth, fresh))
     }
-    return Ring(truth, draws, teacher, sharpened, direct, distilled, scores)
+    return Ring(truth, draws, teacher, sharpened, direct, distilled, scores, own, fresh)
 
 
 def _truth(settings: RingSettings, device: torch.device | str) -> GaussianMixture:

@@ -1,0 +1,145 @@
+"""Still pictures of notebook 02: their words and marks are the numbers; two KLs against closed forms; its tasks."""
+
+import numpy as np
+import pytest
+
+from alignkd_lab.exercises import check, given
+from alignkd_lab.exercises.bank import TASKS
+from alignkd_lab.explorers import ring_pictures, two_kls
+from alignkd_lab.mog.ring import PUBLISHED, run_ring
+from alignkd_lab.mog.ring_sweep import run_sweep
+
+WEIGHTS = (0.33, 0.33, 0.30, 0.04)
+
+
+def marked(axis):
+    return [tuple(line.get_xydata()[0]) for line in axis.lines if len(line.get_xydata()) == 1]
+
+
+# Pictures
+
+
+def test_the_weights_at_the_chosen_power_are_marked():
+    axis = ring_pictures._weights(np.array(WEIGHTS), 2.0).axes[0]
+    squares = np.array(WEIGHTS) ** 2 / (np.array(WEIGHTS) ** 2).sum()
+    for square in squares:
+        assert any(place == pytest.approx((2.0, square), rel=1e-3) for place in marked(axis))
+    assert ring_pictures.weights_by_sharpening(WEIGHTS).alt.endswith("29.1 %, 0.517 %.")
+
+
+def test_published_figures_stand_beside_our_means_in_both_scorings():
+    ring = run_ring(range(20))
+    precision, recall = ring_pictures._rescored(ring).axes
+    for axis, metric in ((precision, "precision"), (recall, "recall")):
+        found = [x for x, _ in marked(axis)]
+        for student, figures in PUBLISHED.items():
+            assert figures[metric] in found
+            for scoring in ("published", "true"):
+                mean = ring.scores[scoring][student][metric].mean().item()
+                assert any(x == pytest.approx(mean) for x in found)
+    assert "direct precision: published −20.27, ours" in ring_pictures.rescored(ring).alt
+
+
+def test_the_sweep_draws_a_line_with_a_band_for_every_size_in_three_panels():
+    sweep = run_sweep(range(6), components=(1, 4), sharpenings=(1.0, 100.0))
+    axes = ring_pictures._sweep(sweep).axes
+    assert len(axes) == 3
+    for axis, (scoring, metric) in zip(
+        axes, [("true", "precision"), ("published", "precision"), ("true", "recall")], strict=True
+    ):
+        lines = [line for line in axis.lines if line.get_label() in ("1", "4")]
+        for line, k in zip(lines, sweep.components, strict=True):
+            assert line.get_ydata()[-1] == pytest.approx(sweep.gain(metric, k, 100.0, scoring).mean().item())
+        assert len(axis.collections) == 2
+    assert "at s = 100" in ring_pictures.sweep_picture(sweep).alt
+
+
+# Two KLs
+
+
+@pytest.fixture(scope="module")
+def bumps():
+    return two_kls.fits()
+
+
+def test_forward_kl_takes_the_moments_of_the_truth(bumps):
+    (p, q), (a, b), sd = two_kls.WEIGHTS, two_kls.MEANS, two_kls.SD
+    mean = p * a + q * b
+    assert bumps["forward"].mean == pytest.approx(mean)
+    assert bumps["forward"].sd == pytest.approx(np.sqrt(sd**2 + p * (a - mean) ** 2 + q * (b - mean) ** 2))
+
+
+def test_reverse_kl_sits_on_the_larger_mode_and_nothing_near_is_better(bumps):
+    found = bumps["reverse"]
+    assert (found.mean, found.sd) == pytest.approx((two_kls.MEANS[0], two_kls.SD), abs=0.05)
+    log_truth = np.log(two_kls.mixture(np.array(two_kls.WEIGHTS)))
+
+    def reverse_kl(mean, sd):
+        density = two_kls.bump(mean, sd)
+        terms = np.where(density > 0, density * (np.log(np.maximum(density, 1e-300)) - log_truth), 0.0)
+        return np.trapezoid(terms, two_kls.LINE)
+
+    best = reverse_kl(found.mean, found.sd)
+    for mean, sd in ((0.05, 0), (-0.05, 0), (0, 0.025), (0, -0.025), (3.0, 0)):
+        assert best < reverse_kl(found.mean + mean, found.sd + sd)
+
+
+def test_forward_kl_to_a_sharpened_teacher_looks_like_reverse_kl(bumps):
+    assert bumps["sharpened"].precision == pytest.approx(bumps["reverse"].precision, abs=0.1)
+    assert bumps["sharpened"].recall < bumps["forward"].recall - 4
+    assert two_kls.show().alt.count("precision") == 3
+
+
+def test_recall_is_the_closed_form_of_a_gaussian_cross_entropy(bumps):
+    found = bumps["forward"]
+    # At the moments the mean squared distance in standard deviations is one.
+    assert found.recall == pytest.approx(-0.5 * np.log(2 * np.pi * np.e * found.sd**2), abs=1e-6)
+
+
+# Tasks
+
+
+def test_the_data_of_the_slip_come_near_the_published_figures_when_scored_as_published():
+    data = given("rescored_precision")
+    judge = data["teacher"].sharpen(100)
+    for student, figures in PUBLISHED.items():
+        precision = judge.log_prob(data[f"{student}_draws"]).mean().item()
+        assert precision == pytest.approx(figures["precision"], abs=0.3)
+
+
+def test_rescored_precision_is_the_rings_own_under_the_truth():
+    scores = run_ring((15,)).scores["true"]
+    assert TASKS["rescored_precision"].solve() == pytest.approx(
+        [scores[student]["precision"].item() for student in ("direct", "distilled")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("judge", "draws", "said"),
+    [
+        ("truth", "truth", "same for every student"),
+        ("sharpened", "own", "the sharpened teacher is the judge"),
+        ("teacher", "own", "before it is sharpened"),
+        ("students", "truth", "That is recall"),
+    ],
+)
+def test_each_way_to_rescore_wrongly_is_told_what_it_did(judge, draws, said):
+    data = given("rescored_precision")
+    data["sharpened"] = data["teacher"].sharpen(100)
+
+    def score(student):
+        by = data[student if judge == "students" else judge]
+        return by.log_prob(data["truth_draws" if draws == "truth" else f"{student}_draws"]).mean().item()
+
+    feedback = check("rescored_precision", (score("direct"), score("distilled")))
+    assert feedback.right is False
+    assert said in feedback.text
+
+
+def test_softmax_of_the_weights_is_told_from_sharpening():
+    assert "softmax" in check("rare_weight", 0.16).text
+    assert "Take powers" in check("rare_weight", 0.04).text
+
+
+def test_with_a_component_for_every_mode_distilling_loses_both():
+    assert TASKS["eight_components"].solve() == "precision falls, recall falls"
