@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.explorers.view import Explorer, Picture
+from alignkd_lab.explorers.view import Explorer, Picture, hinted
 
 _LARGE = 170_000  # bytes, of which a page of a megabyte holds four
 
@@ -30,9 +30,9 @@ class ChoiceControl(HBox):
     def __init__(self, label: str, value: str, options: Mapping[str, str]) -> None:
         if value not in options:
             raise UnknownName(label, value, options)
-        style, width = {"description_width": "17em"}, {"width": "38em"}
+        style, width = {"description_width": "17em"}, {"width": "51em", "max_width": "100%"}
         chosen = [(words, name) for name, words in options.items()]
-        self.list = Dropdown(options=chosen, value=value, description=label, style=style, layout=width)
+        self.list = hinted(Dropdown(options=chosen, value=value, description=label, style=style, layout=width))
         super().__init__([self.list])
 
     @property
@@ -91,9 +91,3 @@ class ChoiceExplorer(Explorer):
     def still(self) -> Picture:
         """What stands on a page without a kernel: one picture of several settings."""
         return kept(*self._still(self.state))
-
-    def _rebuilding(self) -> str:
-        values = [
-            f"{name}={value!r}" if isinstance(value, str) else f"{name}={value:g}" for name, value in self.state.items()
-        ]
-        return f"{self.call}({', '.join([*map(repr, self.shown), *values])})"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ipywidgets import HTML, BoundedFloatText, FloatLogSlider, FloatSlider, HBox, VBox
+from ipywidgets.widgets.widget_description import DescriptionWidget
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -71,13 +72,19 @@ class Picture:
         )
 
 
+def hinted(field: DescriptionWidget) -> DescriptionWidget:
+    """The field with its label as tooltip: without one ipywidgets 8 says "null" to whoever rests the mouse there."""
+    field.tooltip = field.description
+    return field
+
+
 class NumberControl(HBox):
     """A number field and a slider of one `value`; the field has the label that screen readers need.
 
     Args:
         label: what the number is, with its symbol and unit.
         low, high: the range of both.
-        step: of the slider; for a logarithmic one in powers of ten.
+        step: of the slider; for a logarithmic one in powers of ten. A step of 1 makes the number a whole one.
         logarithmic: the slider moves in powers of ten.
     """
 
@@ -85,13 +92,14 @@ class NumberControl(HBox):
         self, label: str, value: float, low: float, high: float, step: float, logarithmic: bool = False
     ) -> None:
         style, width = {"description_width": "17em"}, {"width": "25em"}
-        self.number = BoundedFloatText(value, min=low, max=high, description=label, style=style, layout=width)
+        self.number = hinted(BoundedFloatText(value, min=low, max=high, description=label, style=style, layout=width))
         look = {"step": step, "readout": False, "layout": {"width": "26em"}}
         if logarithmic:
             self.slider = FloatLogSlider(value, base=10, min=math.log10(low), max=math.log10(high), **look)
         else:
             self.slider = FloatSlider(value, min=low, max=high, **look)
         self._position = math.log10 if logarithmic else float
+        self._whole = step == 1 and not logarithmic
         self.number.observe(self._place, "value")
         self.slider.observe(self._take, "value")
         super().__init__([self.number, self.slider], layout={"flex_flow": "row wrap"})
@@ -102,7 +110,9 @@ class NumberControl(HBox):
         return abs(gap) > 0.501 * self.slider.step
 
     def _place(self, change) -> None:
-        if self._apart():
+        if self._whole and change.new != round(change.new):
+            self.number.value = round(change.new)
+        elif self._apart():
             self.slider.value = change.new
 
     def _take(self, change) -> None:
@@ -120,7 +130,8 @@ class NumberControl(HBox):
 
     def on_change(self, act: Callable[[], None]) -> None:
         """Call `act` after every change of the value, by field, slider or code."""
-        self.number.observe(lambda change: act(), "value")
+        # Not for a fraction that was rounded meanwhile: the whole number has been told already.
+        self.number.observe(lambda change: act() if change.new == self.value else None, "value")
 
 
 class Explorer:
@@ -189,7 +200,9 @@ class Explorer:
         return Picture(self._draw(data, f"{text} {self._source}"), text)
 
     def _rebuilding(self) -> str:
-        values = [f"{name}={value:g}" for name, value in self.state.items()]
+        values = [
+            f"{name}={value!r}" if isinstance(value, str) else f"{name}={value:g}" for name, value in self.state.items()
+        ]
         return f"{self.call}({', '.join([*map(repr, self.shown), *values])})"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
@@ -200,7 +213,7 @@ class Explorer:
 
 def _paragraphs(text: str, call: str) -> str:
     said = f'<p style="max-width:62em;margin:0 0 .3em;line-height:1.45">{html.escape(text)}</p>'
-    return f"{said}<p>To come back here: <code>{html.escape(call)}</code></p>"
+    return f'{said}<p style="margin:0;line-height:1.45">To come back here: <code>{html.escape(call)}</code></p>'
 
 
 def _base64(data: bytes) -> str:

@@ -1,0 +1,318 @@
+"""The "loss bench" explorer: its pushes are the closed forms, and the belief that DPO waits for a lead fails twice."""
+
+import time
+
+import numpy as np
+import pytest
+
+from alignkd_lab import theory
+from alignkd_lab.errors import UnknownName
+from alignkd_lab.exercises import check
+from alignkd_lab.explorers import loss_bench, loss_bench_view
+from alignkd_lab.explorers.choice import ChoiceControl
+from alignkd_lab.explorers.loss_bench import LAST, LOSER, LOSSES, START, WINNER, caption, compute
+from alignkd_lab.notebooks import WIDGET_VIEW
+from alignkd_lab.toy import one_state
+from alignkd_lab.toy.sweep import Brake
+
+RANGES = {"steps": (0.0, float(LAST)), "reference_margin": (-25.0, 5.0), "beta": (0.05, 5.0), "gamma": (0.0, 6.0)}
+CHOICES = {"loss": tuple(LOSSES), "optimiser": ("gradient", "adam")}
+STEPS = (0, 7, 31)
+
+
+def state(**changes):
+    return {**START, **changes}
+
+
+def teacher():
+    return np.array(one_state.DPO)
+
+
+def distributions(data):
+    return [(step, np.exp(data.log_probs[step])) for step in STEPS]
+
+
+def values_of(name):
+    if name in CHOICES:
+        return CHOICES[name]
+    low, high = RANGES[name]
+    if name == "steps":
+        return np.arange(low, high + 1)
+    return np.geomspace(low, high, 8) if name == "beta" else np.linspace(low, high, 4)
+
+
+@pytest.fixture
+def explorer():
+    return loss_bench.show("steps", "reference_margin")
+
+
+# The losses are the package's, and their pushes the closed forms
+
+
+@pytest.mark.parametrize("margin", [-20.0, -0.693, 3.0])
+def test_dpo_pushes_the_pair_apart_by_beta_times_its_weight_and_nothing_else(margin):
+    data = compute(state(reference_margin=margin, beta=0.8))
+    weights = theory.dpo_weight(data.margins, margin, 0.8).numpy()
+    assert data.weights == pytest.approx(weights)
+    assert data.pushes[:, WINNER] == pytest.approx(0.8 * weights, abs=1e-9)
+    assert data.pushes[:, LOSER] == pytest.approx(-0.8 * weights, abs=1e-9)
+    assert np.abs(data.pushes[:, 2:]).max() < 1e-9
+    assert data.losses == pytest.approx(-np.log1p(-weights))
+
+
+def test_the_nll_pushes_the_winner_by_what_it_lacks():
+    data = compute(state(loss="nll"))
+    for step, probs in distributions(data):
+        assert data.pushes[step] == pytest.approx(np.eye(4)[WINNER] - probs)
+        assert data.losses[step] == pytest.approx(-np.log(probs[WINNER]))
+
+
+def test_forward_kl_pushes_by_the_gap_and_reverse_kl_by_the_gap_times_the_share():
+    for step, probs in distributions(compute(state(loss="forward"))):
+        assert compute(state(loss="forward")).pushes[step] == pytest.approx(teacher() - probs)
+    data = compute(state(loss="reverse"))
+    for step, probs in distributions(data):
+        gap = np.log(probs / teacher())
+        assert data.pushes[step] == pytest.approx(-probs * (gap - probs @ gap), abs=1e-12)
+        assert data.losses[step] == pytest.approx(probs @ gap)
+
+
+@pytest.mark.parametrize("loss", ["jsd", "skew"])
+def test_jsd_and_skew_kl_are_those_of_their_mixture(loss):
+    data = compute(state(loss=loss))
+    for step, probs in distributions(data):
+        mixed = (teacher() + probs) / 2
+        forward = teacher() @ np.log(teacher() / mixed)
+        expected = forward if loss == "skew" else (forward + probs @ np.log(probs / mixed)) / 2
+        assert data.losses[step] == pytest.approx(expected)
+
+
+def test_adpa_pushes_by_the_centred_advantage_times_the_share():
+    data = compute(state(loss="adpa", gamma=2.5))
+    advantage = data.log_teacher - data.log_reference
+    for step, probs in distributions(data):
+        assert data.pushes[step] == pytest.approx(2.5 * probs * (advantage - probs @ advantage), abs=1e-12)
+        assert data.losses[step] == pytest.approx(-2.5 * probs @ advantage)
+
+
+def test_adpa_with_the_nll_is_the_sum_of_both():
+    data = compute(state(loss="adpa_nll", gamma=2.5))
+    advantage = data.log_teacher - data.log_reference
+    for step, probs in distributions(data):
+        expected = np.eye(4)[WINNER] - probs + 2.5 * probs * (advantage - probs @ advantage)
+        assert data.pushes[step] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_step_of_gradient_descent_moves_every_logit_by_its_push(loss):
+    data = compute(state(loss=loss))
+    moved = data.log_probs[:-1] + data.pushes[:-1]
+    moved -= np.log(np.exp(moved).sum(-1, keepdims=True))
+    assert data.log_probs[1:] == pytest.approx(moved)
+
+
+@pytest.mark.parametrize("optimiser", ["gradient", "adam"])
+def test_adpa_walks_as_in_the_toy_world(optimiser):
+    rate = {"gradient": 1.0, "adam": 0.2}[optimiser]
+    data = compute(state(loss="adpa", optimiser=optimiser))
+    walked = one_state.descend(1.5, Brake(nll_weight=0.0), optimiser=optimiser, rate=rate, steps=LAST, every=10)
+    expected = walked.filter(like="token_").to_numpy()
+    assert np.exp(data.log_probs[::10]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_start_is_the_reference_of_the_toy_world_and_its_pair_has_the_margin_of_the_state():
+    assert compute(state()).probs == pytest.approx(one_state.REFERENCE, abs=1e-4)
+    for margin in np.linspace(-25, 5, 7):
+        data = compute(state(reference_margin=margin))
+        assert data.margins[0] == pytest.approx(margin)
+        assert data.probs.sum() == pytest.approx(1)
+        assert data.probs[2:] == pytest.approx(one_state.REFERENCE[2:])
+
+
+# The belief
+
+
+def test_the_first_weight_is_one_half_wherever_the_winner_stands():
+    weights = [compute(state(reference_margin=margin)).weights[0] for margin in np.linspace(-25, 5, 13)]
+    assert weights == pytest.approx([0.5] * 13)
+
+
+def test_far_behind_dpo_is_satisfied_while_the_loser_leads_by_more_than_a_million():
+    data = compute(state(reference_margin=-20.0))
+    satisfied = int((data.weights < 0.05).argmax())
+    assert 0 < satisfied < LAST
+    assert data.margins[satisfied] == pytest.approx(-14.1, abs=0.1)
+    assert np.exp(-data.margins[satisfied]) > 1e6
+    assert check("satisfied_margin", data.margins[satisfied]).right is True
+    assert data.log_probs[satisfied].argmax() == 2
+    assert check("unpaired_mass", "bystander").right is True
+
+
+def test_at_a_tie_dpo_goes_on_pushing_the_winner_that_leads():
+    data = compute(state(reference_margin=0.0))
+    assert (data.margins[1:] > 0).all()
+    assert (data.weights[1:11] > 0.1).all()
+    assert data.weights == pytest.approx(1 / (1 + np.exp(0.5 * data.margins)))
+
+
+def test_what_the_loser_loses_goes_to_tokens_that_no_pair_compares():
+    data = compute(state(reference_margin=-20.0, steps=float(LAST)))
+    assert data.probs[2:].sum() > 0.65
+    assert np.exp(data.log_reference[2:]).sum() == pytest.approx(0.1)
+    ratios = data.log_probs[:, 2] - data.log_probs[:, 3]
+    assert ratios == pytest.approx(ratios[0])
+
+
+def test_a_teachers_whole_distribution_repairs_what_a_pair_cannot():
+    for margin in (-20.0, -0.693):
+        data = compute(state(loss="forward", reference_margin=margin, steps=float(LAST)))
+        assert data.probs == pytest.approx(teacher(), abs=0.03)
+
+
+def test_reverse_kl_hardly_moves_a_token_that_the_policy_never_says():
+    far = state(reference_margin=-20.0, steps=float(LAST))
+    assert compute({**far, "loss": "forward"}).probs[WINNER] > 0.3
+    assert compute({**far, "loss": "reverse"}).probs[WINNER] < 0.01
+
+
+def test_adpa_alone_ends_on_token_4_although_its_first_push_is_on_token_2():
+    data = compute(state(loss="adpa", optimiser="adam", steps=float(LAST)))
+    assert data.pushes[0].argmax() == 1
+    assert data.probs[3] > 0.99
+    plain = compute(state(loss="adpa", optimiser="gradient", steps=float(LAST)))
+    assert plain.probs.argmax() == 1
+
+
+# compute and caption
+
+
+def test_an_unknown_loss_or_optimiser_is_named():
+    for changes, said in (({"loss": "ppo"}, "adpa_nll"), ({"optimiser": "lion"}, "gradient, adam")):
+        with pytest.raises(UnknownName, match=said):
+            compute(state(**changes))
+    with pytest.raises(UnknownName, match="reference_margin"):
+        loss_bench.show(margin=3.0)
+
+
+def test_steps_beyond_the_walk_are_its_ends():
+    assert [compute(state(steps=steps)).step for steps in (-3.0, 12.4, 1e9)] == [0, 12, LAST]
+
+
+def test_a_slider_that_the_loss_does_not_know_changes_nothing():
+    for loss, name, values in (("forward", "beta", (0.1, 4.0)), ("dpo", "gamma", (0.0, 6.0))):
+        ends = [compute(state(loss=loss, steps=30.0, **{name: value})).probs for value in values]
+        assert ends[0] == pytest.approx(ends[1], abs=0)
+
+
+def test_compute_takes_less_than_a_tenth_of_a_second():
+    seconds = []
+    for number, margin in enumerate(np.linspace(-24.9, 4.9, 24)):
+        loss, optimiser = tuple(LOSSES)[number % len(LOSSES)], CHOICES["optimiser"][number % 2]
+        began = time.process_time()
+        compute(state(loss=loss, reference_margin=margin, optimiser=optimiser))
+        seconds.append(time.process_time() - began)
+    assert np.percentile(seconds, 95) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"reference_margin": -20.0}, "the weight is ½, although the loser is 490,000,000 times likelier"),
+        ({"reference_margin": -20.0, "steps": 20.0}, "So far the belief holds"),
+        ({"reference_margin": -20.0, "steps": float(LAST)}, "The belief fails: DPO is satisfied, and the loser"),
+        ({"reference_margin": 0.0, "steps": 5.0}, "The belief fails: the winner is"),
+        ({"reference_margin": 0.0, "steps": float(LAST)}, "not the lead"),
+    ],
+)
+def test_the_caption_says_what_becomes_of_the_belief(changes, said):
+    data = compute(state(**changes))
+    words = caption(data)
+    assert said in words
+    leads, pushes = data.margins[data.step] > 0, data.weights[data.step] >= 0.05
+    assert ("The belief fails" in words) is bool(data.step and leads == pushes)
+
+
+def test_the_caption_of_adpa_says_where_it_ends():
+    words = caption(compute(state(loss="adpa", optimiser="adam", steps=float(LAST))))
+    assert "the advantage is largest on token 4 (A = 2.30)" in words
+    assert "It has ended on token 4, which both teachers find rare" in words
+
+
+def test_the_caption_of_a_divergence_names_the_token_that_is_farthest_off():
+    assert "token 2" in caption(compute(state(loss="reverse", reference_margin=-20.0, steps=float(LAST))))
+
+
+# Controls and picture
+
+
+def test_every_part_of_the_state_has_a_control_over_its_range():
+    made = loss_bench.controls()
+    assert {name: control.value for name, control in made.items()} == START
+    for name, (low, high) in RANGES.items():
+        assert (made[name].number.min, made[name].number.max) == (low, high)
+        assert made[name].number.description
+    for name, options in CHOICES.items():
+        assert isinstance(made[name], ChoiceControl)
+        assert tuple(value for _, value in made[name].list.options) == options
+
+
+@pytest.mark.parametrize(
+    ("name", "under"),
+    [("steps", LOSSES), ("reference_margin", LOSSES), ("beta", ["dpo"]), ("gamma", ["adpa"]), ("optimiser", LOSSES)],
+)
+def test_the_whole_range_of_each_control_can_be_computed_and_put_into_words(name, under):
+    for loss in under:
+        for value in values_of(name):
+            data = compute(state(loss=loss, **{"steps": 25.0, name: value}))
+            assert np.isfinite(data.log_probs).all()
+            assert data.pushes.sum(-1) == pytest.approx(0, abs=1e-9)
+            assert caption(data).endswith(".")
+
+
+@pytest.mark.parametrize("name", [*RANGES, *CHOICES])
+def test_each_control_moves_the_picture_to_its_ends(name):
+    explorer, seen = loss_bench.show(name, loss="adpa" if name == "gamma" else "dpo", steps=25.0), set()
+    # Three losses stand for the three pictures: with a weight, without one, and with a teacher.
+    values = ("dpo", "nll", "adpa") if name == "loss" else CHOICES.get(name) or RANGES[name]
+    for value in values:
+        explorer.controls[name].value = value
+        assert explorer.state[name] == value
+        assert "cannot be drawn" not in explorer.words.value
+        seen.add(explorer.picture.value)
+    assert len(seen) == len(values)
+
+
+def test_a_slider_that_the_loss_does_not_know_is_greyed_out(explorer):
+    for loss, off in (("dpo", [False, True]), ("adpa", [True, False]), ("nll", [True, True])):
+        explorer.controls["loss"].value = loss
+        assert [explorer.controls[name].slider.disabled for name in ("beta", "gamma")] == off
+
+
+def test_the_call_rebuilds_what_is_seen(explorer):
+    explorer.controls["loss"].value = "adpa"
+    explorer.controls["steps"].value = 12.0
+    assert "loss=&#x27;adpa&#x27;, steps=12" in explorer.words.value
+    assert loss_bench.show(**explorer.state).picture.value == explorer.picture.value
+
+
+def test_the_still_shows_three_settings_one_above_the_other(explorer):
+    bundle, size = explorer._repr_mimebundle_()
+    assert {WIDGET_VIEW, "image/png"} <= set(bundle)
+    said = [f"after {steps} steps" in bundle["text/plain"] for steps in (LAST // 3, LAST)]
+    assert [*said, "at the start" in bundle["text/plain"]] == [True] * 3
+    assert size["image/png"]["height"] > 1.5 * size["image/png"]["width"]
+
+
+def test_the_picture_marks_the_weight_of_the_state_on_its_rule():
+    data = compute(state(reference_margin=-20.0, steps=42.0))
+    axis = loss_bench_view.draw(data).axes[3]
+    (point,) = [line for line in axis.lines if line.get_marker() == "o"]
+    assert point.get_xdata()[0] == pytest.approx(data.margins[42])
+    assert point.get_ydata()[0] == pytest.approx(data.weights[42])
+    rule = axis.lines[0]
+    assert np.interp(data.margins[42], rule.get_xdata(), rule.get_ydata()) == pytest.approx(data.weights[42], abs=1e-3)
+
+
+def test_pushes_are_drawn_on_one_scale_for_the_whole_walk():
+    scales = {loss_bench_view.draw(compute(state(steps=steps))).axes[1].get_ylim() for steps in (0.0, float(LAST))}
+    assert len(scales) == 1
