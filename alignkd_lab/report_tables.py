@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from statistics import mean, median
+from statistics import mean
 
+from alignkd_lab.costs import TOKENS, seeds_in_batch, stages_of, typical_cost
 from alignkd_lab.metrics import A_K, CLAIMS, K_A
 from alignkd_lab.pipelines import METHODS, ORDERS
 from alignkd_lab.records import varying_settings
@@ -44,7 +45,6 @@ _METHOD_METRICS = (
     "reward_accuracy",
     "kl_to_base",
 )
-_TOKENS = ("sampled", "trained", "scored")
 _PROVENANCE_FIRST = ("commit", "dirty", "version", "created", "device", "device_name")
 
 
@@ -98,27 +98,21 @@ def costs_table(run: dict) -> dict:
     """What each pipeline cost per seed: every stage that it needs is charged to it in full, shared or not."""
     rows = []
     for name in reading_order({name for record in run["records"] for name in record["pipelines"]}):
-        held = [_stages(record, name) for record in run["records"] if name in record["pipelines"]]
-        if not held[0]:
+        held = next(stages_of(record, name) for record in run["records"] if name in record["pipelines"])
+        if not held:
             continue
-        # Other work on the machine makes single seeds slower, so a mean over seeds would be its measure.
-        seconds = median(sum(stage["seconds"] / _sharing(stage) for stage in stages) for stages in held)
-        tokens = [
-            mean(sum((stage.get("tokens") or {}).get(kind, 0) for stage in stages) for stages in held)
-            for kind in _TOKENS
-        ]
-        memory = max(stage.get("peak_memory_bytes") or 0 for stages in held for stage in stages)
+        cost = typical_cost(run, name)
         rows.append(
             {
                 **_named(name),
-                "stages": " → ".join(stage["name"] for stage in held[0]),
-                "seconds": number(seconds),
-                "tokens": [f"{round(count):,}" if count else "–" for count in tokens],
-                "memory": f"{memory / 2**30:.2f} GiB" if memory else "–",
+                "stages": " → ".join(stage["name"] for stage in held),
+                "seconds": number(cost.seconds),
+                "tokens": [f"{round(count):,}" if count else "–" for count in cost.tokens.values()],
+                "memory": f"{cost.memory / 2**30:.2f} GiB" if cost.memory else "–",
             }
         )
-    heads = [f"{kind} ({'draws' if run['world'] == 'mog' else 'tokens'})" for kind in _TOKENS]
-    return {"heads": heads, "rows": rows, "batched": any(_sharing(s) > 1 for s in _all_stages(run))}
+    heads = [f"{kind} ({'draws' if run['world'] == 'mog' else 'tokens'})" for kind in TOKENS]
+    return {"heads": heads, "rows": rows, "batched": any(seeds_in_batch(s) > 1 for s in _all_stages(run))}
 
 
 def methods_table(run: dict, summary: dict) -> dict | None:
@@ -254,17 +248,8 @@ def _span(low: float | None, high: float | None) -> str:
     return "" if "–" in texts else f"{texts[0]} to {texts[1]}"
 
 
-def _stages(record: dict, pipeline: str) -> list[dict]:
-    return [record["stages"][key] for key in record["pipelines"][pipeline].get("stages", [])]
-
-
 def _all_stages(run: dict) -> list[dict]:
     return [stage for record in run["records"] for stage in record["stages"].values()]
-
-
-def _sharing(stage: dict) -> int:
-    """How many seeds the stage's seconds cover: the Gaussian world runs a batch of them at once."""
-    return stage.get("info", {}).get("seeds_in_batch") or 1
 
 
 def _response(sample: dict | None) -> dict | None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from alignkd_lab.exercises.tasks import Slip, Task
 
+# Which 14 of the 30 layers go.
+CUTS = {"first": range(14), "middle": range(8, 22), "last": range(16, 30), "every second": range(2, 30, 2)}
+
 
 def layers_to_drop() -> str:
     from alignkd_lab.exercises import measured_influence
+    from alignkd_lab.exercises.distilling_language_models import CUTS
 
     influence = measured_influence()  # of each of the 30 layers: how much it turns the state that passes
-    choices = {
-        "first": influence[:14],
-        "middle": influence[8:22],
-        "last": influence[16:],
-        "every second": influence[2:29:2],
-    }
-    return min(choices, key=lambda name: sum(choices[name]))
+    return min(CUTS, key=lambda name: sum(influence[layer] for layer in CUTS[name]))
 
 
 def sequences_or_tokens() -> tuple[float, float]:
@@ -31,7 +29,8 @@ TASKS: dict[str, Task] = {
     "layers_to_drop": Task(
         notebook="05",
         prediction=True,
-        question="14 of SmolLM2's 30 layers have to go. Which 14 together change the passing state least?",
+        question="14 of SmolLM2's 30 layers have to go. Every layer adds something to a state that passes through all "
+        "of them. Which 14 together turn it least?",
         options={
             "first": "the first 14",
             "middle": "14 in the middle",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,8 +35,28 @@ class Task:
     solve: Callable[[], Any]
     because: str
     hint: str
-    slips: tuple[Slip, ...]
+    slips: Sequence[Slip]
     options: Mapping[str, str] = field(default_factory=dict)
     tolerance: float = 0.01
     given: Callable[[], dict] | None = None
     prediction: bool = False
+
+
+class OtherOptions(Sequence):
+    """The slips of a choice whose outcome was measured: known only once the record is read, so not before.
+
+    Args:
+        options: of the choice, the outcome among them.
+        solve: reads the outcome.
+        hint: (wrong option, outcome) -> its hint.
+    """
+
+    def __init__(self, options: Mapping[str, str], solve: Callable[[], str], hint: Callable[[str, str], str]) -> None:
+        self._options, self._solve, self._hint = options, solve, hint
+
+    def __len__(self) -> int:
+        return len(self._options) - 1
+
+    def __getitem__(self, place):
+        found = self._solve()
+        return tuple(Slip(name, self._hint(name, found)) for name in self._options if name != found)[place]

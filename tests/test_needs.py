@@ -1,0 +1,35 @@
+"""What a pipeline asks of its teacher is read from its stages."""
+
+import pytest
+
+from alignkd_lab.errors import UnknownName
+from alignkd_lab.needs import Needs, needs
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "asked"),
+    [
+        ("kd_then_align", Needs(texts=True, probabilities=False, training=False)),
+        ("kd_then_align_base_reference", Needs(texts=True, probabilities=True, training=False)),
+        ("align_then_kd", Needs(texts=True, probabilities=False, training=True)),
+        ("dckd", Needs(texts=True, probabilities=True, training=True)),
+        ("adpa_plus", Needs(texts=True, probabilities=True, training=True)),
+        ("on_policy_distillation", Needs(texts=True, probabilities=True, training=True)),
+        ("align_student_only", Needs(texts=False, probabilities=False, training=False)),
+        ("base", Needs(texts=False, probabilities=False, training=False)),
+    ],
+)
+def test_each_pipeline_asks_for_what_its_stages_use(pipeline, asked):
+    assert needs(pipeline) == asked
+
+
+def test_full_vocabulary_distillation_also_needs_probabilities():
+    assert needs("kd_then_align", "full") == Needs(texts=True, probabilities=True, training=False)
+    assert needs("align_student_only", "full") == needs("align_student_only")
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UnknownName, match="kd_then_align"):
+        needs("a_k")
+    with pytest.raises(UnknownName, match="sequence"):
+        needs("dckd", "logits")

@@ -1,0 +1,87 @@
+"""What notebook 05 shows: layer cuts, precision and recall, one row for several contexts; and its hints."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from alignkd_lab.exercises import check, measured_influence, task
+from alignkd_lab.exercises.distilling_language_models import CUTS
+from alignkd_lab.explorers import layer_cuts, one_row, text_plane
+from alignkd_lab.explorers.text_plane import Place
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.evaluate import pooled, score
+from alignkd_lab.lm.sampling import sample
+from alignkd_lab.lm.student import layer_cut
+
+OPTIONS = task("layers_to_drop").options
+FOUND = {"first": -11.0, "middle": -7.0, "last": -21.0, "every second": -13.0}
+
+
+def test_each_choice_drops_fourteen_of_thirty_layers():
+    assert set(CUTS) == set(OPTIONS)
+    for dropped in CUTS.values():
+        assert len(set(dropped)) == 14
+        assert set(dropped) <= set(range(30))
+
+
+def test_the_middle_turns_the_state_least_and_not_by_a_hair():
+    influence = measured_influence()
+    summed = {name: sum(influence[layer] for layer in dropped) for name, dropped in CUTS.items()}
+    assert min(summed, key=summed.get) == task("layers_to_drop").solve()
+    assert summed["middle"] < 0.8 * min(value for name, value in summed.items() if name != "middle")
+
+
+def test_recalls_are_those_of_the_cuts():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
+    model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=30, vocab_size=50, **sizes)).eval()
+    samples = sample(model, [[5, 6], [7]], 2, 3, eos=-1, seed=0)
+    found = layer_cuts.recalls(model, samples)
+    kept = [layer for layer in range(30) if layer not in CUTS["every second"]]
+    assert set(found) == set(CUTS)
+    assert found["every second"] == pytest.approx(pooled(score(layer_cut(model, kept), samples)))
+    assert model.config.num_hidden_layers == len(model.model.layers) == 30
+
+
+def test_the_words_say_whether_influence_named_the_best_cut():
+    words = layer_cuts.caption(measured_influence(), FOUND, -2.5, OPTIONS)
+    assert "Of the four cuts this is the best. The other three come in another order" in words
+    words = layer_cuts.caption(measured_influence(), {**FOUND, "first": -6.0}, -2.5, OPTIONS)
+    assert "this is not the best, which is without the first 14" in words
+    in_order = {"middle": -5.0, "every second": -6.0, "last": -7.0, "first": -8.0}
+    assert "in the order of their influence, too" in layer_cuts.caption(measured_influence(), in_order, -2.5, OPTIONS)
+
+
+def test_the_picture_of_cuts_names_every_choice():
+    figure = layer_cuts.draw(measured_influence(), range(0, 30, 2), FOUND, -2.5, OPTIONS)
+    labels = [text.get_text() for text in figure.axes[1].get_yticklabels()]
+    assert labels == [f"without\n{OPTIONS[name]}" for name in ("middle", "first", "every second", "last")]
+    assert len(figure.axes[0].patches) == 30
+
+
+def test_precision_stands_upright_and_recall_lies():
+    places = {"base": Place(-2.0, -2.5), "cut": Place(-7.0, -4.0)}
+    figure = text_plane.draw(places, [("cut", "base", "healing")], "Live: two points.")
+    points = [line.get_xydata()[0].tolist() for line in figure.axes[0].lines]
+    assert points == [[-2.5, -2.0], [-4.0, -7.0]]
+    assert text_plane.in_words(places).endswith("cut: precision −7.00, recall −4.00.")
+
+
+def test_the_table_of_rows_has_the_likeliest_tokens_of_each():
+    _, tokenizer = weights.load("tiny-base")
+    rows = {name: torch.randn(259, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+            for seed, name in enumerate(("one", "two", "student"))}  # fmt: skip
+    tokens = one_row.likeliest(rows, each=2)
+    assert tokens[:2] == rows["one"].topk(2).indices.tolist()
+    assert {int(row.argmax()) for row in rows.values()} <= set(tokens)
+    figure = one_row.draw(rows, ["student"], tokenizer, "Tiny: random weights.", each=2)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(rows)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [((0.31, 0.69), "You took both to be the same"), ((0.64, 0.36), "You took both to be the same")]
+)
+def test_who_takes_both_to_be_the_same_is_told_which_one_is_not(answer, said):
+    feedback = check("sequences_or_tokens", answer)
+    assert feedback.right is False
+    assert said in feedback.text

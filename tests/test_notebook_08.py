@@ -1,0 +1,88 @@
+"""The choices of notebook 08: what the record says, what the package refuses, and a hint for every wrong way."""
+
+import numpy as np
+import pytest
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.exercises import check, task
+from alignkd_lab.exercises import small_models_from_big_teachers as tasks
+from alignkd_lab.exercises.tasks import OtherOptions
+from alignkd_lab.explorers import methods
+from alignkd_lab.style import number
+
+RUN = methods.recorded()
+MEASURED = {
+    "best_per_token": "gain_per_10000_tokens",
+    "best_per_second": "gain_per_hour",
+    "need_for_diversity": "overall_recall",
+}
+
+
+def mean(name, metric):
+    return np.mean([record["pipelines"][name]["metrics"][metric] for record in RUN["records"]])
+
+
+def compared():
+    return [name for name in methods.WAYS if name in RUN["records"][0]["pipelines"]]
+
+
+@pytest.mark.parametrize("id", ["best_per_token", "best_per_second"])
+def test_the_best_for_its_cost_has_the_highest_mean_of_the_record(id):
+    assert task(id).solve() == max(compared(), key=lambda name: mean(name, MEASURED[id]))
+
+
+def test_the_diverse_way_recalls_most_of_those_that_show_the_target_more_often_than_kd_only():
+    shows = [name for name in compared() if mean(name, "target_rate") > mean("kd_only", "target_rate")]
+    assert task("need_for_diversity").solve() == max(shows, key=lambda name: mean(name, "overall_recall"))
+
+
+@pytest.mark.parametrize("id", MEASURED)
+def test_each_wrong_way_is_shown_by_its_row_of_the_record(id):
+    asked = task(id)
+    assert len(asked.slips) == len(tasks.WAYS) - 1
+    for slip in asked.slips:
+        if slip.answer in compared():
+            assert f"{methods.short(slip.answer)} {number(mean(slip.answer, MEASURED[id]))}, " in slip.hint
+        else:
+            assert "is not in the recorded comparison" in slip.hint
+
+
+@pytest.mark.parametrize("loss", ["full", "reverse", "adpa"])
+def test_a_loss_over_the_vocabulary_refuses_another_one_and_the_hint_quotes_it(loss):
+    with pytest.raises(BadInput) as refused:
+        tasks.learn_from_another_vocabulary(loss)
+    feedback = check("other_vocabulary", loss)
+    assert feedback.right is False
+    assert str(refused.value) in feedback.text
+
+
+def test_texts_can_be_learnt_whatever_the_teacher_s_vocabulary():
+    assert tasks.learn_from_another_vocabulary("sequence") > 0
+    assert check("other_vocabulary", "sequence").right is True
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("align_then_kd", "weights that it can align"),
+        ("dckd", "the probability of every next token"),
+        ("on_policy_distillation", "the probability of every next token"),
+        ("align_student_only", "asks the teacher for nothing"),
+    ],
+)
+def test_behind_an_api_only_texts_are_left(way, said):
+    assert task("text_only_teacher").solve() == "kd_then_align"
+    assert said in check("text_only_teacher", way).text
+
+
+def test_the_slips_of_a_measured_choice_wait_until_they_are_asked_for():
+    asked = []
+
+    def solve():
+        asked.append(True)
+        return "b"
+
+    slips = OtherOptions({"a": "", "b": "", "c": ""}, solve, lambda name, found: f"{name}, not {found}")
+    assert len(slips) == 2
+    assert not asked
+    assert [(slip.answer, slip.hint) for slip in slips] == [("a", "a, not b"), ("c", "c, not b")]
