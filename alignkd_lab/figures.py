@@ -19,8 +19,10 @@ from matplotlib.patches import Circle
 
 from alignkd_lab import __version__
 from alignkd_lab.drawing import (
+    BAND,
     DPI,
     INK,
+    QUIET,
     cross,
     depth_line,
     estimates,
@@ -36,8 +38,10 @@ from alignkd_lab.drawing import (
     themed,
     write,
 )
-from alignkd_lab.metrics import A_K, K_A
+from alignkd_lab.metrics import A_K, CLAIMS, K_A, LEVEL, Claim
 from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.records import seed_values, summarise_run
+from alignkd_lab.report_tables import claims_table
 from alignkd_lab.style import metric_label, number, pipeline_style
 
 SOFTWARE = f"alignkd_lab {__version__}"
@@ -77,7 +81,41 @@ def four_metrics(
                 axis, [value for _, values in estimates(run, metric).values() for value in values]
             )
             axis.set_xlabel(metric_label(metric, run["world"]).replace(")", ", log)") if scale else axis.get_xlabel())
+            if not scale:
+                axis.locator_params(axis="x", nbins=4)  # narrow panels, and numbers of up to six signs
         axes[0].set_title(run_title(run), pad=10)
+    return figure
+
+
+@themed
+def claim_by_seed(run: dict, claim: Claim, depth: str = "record") -> Figure:
+    """A registered claim as it is decided: each seed's difference, their interval, and the side that was claimed."""
+    place = CLAIMS.index(claim)
+    row, words = summarise_run(run)["claims"][place], claims_table(summarise_run(run))[place]
+    marks = "Small points: seeds" if claim.statistic == "mean_difference" else "Seeds have no ratio of their own"
+    marks += f"; bar: {words['level'] or 'no'} interval"
+    marks += ", wider since several claims are tested" if row["level"] > LEVEL else ""
+    note = depth_line([run], depth, marks + ("" if words["decided"] else "; shown, and by rule not decided here"))
+    figure, ((axis,),) = panels(1, 1, (11, 2.2), f"{words['words']}: {row['verdict']}", note)
+    values = seed_values(run)
+    if claim.statistic == "mean_difference":
+        a_k, k_a = (values[order][claim.metric] for order in (A_K, K_A))
+        differences = np.array([a_k[seed] - k_a[seed] for seed in sorted(set(a_k) & set(k_a))])
+        axis.plot(differences, np.full(len(differences), 0.4), "o", color=QUIET, markersize=4.5, markeredgewidth=0)
+    else:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(lambda value, _: number(value))
+    axis.plot([row["low"], row["high"]], [0, 0], color=INK, linewidth=3)
+    axis.plot(row["difference"], 0, "D", color=INK, markersize=8, markeredgecolor="white")
+    axis.axvline(claim.null, color=INK, linewidth=1)
+    axis.margins(x=0.1)
+    low, high = axis.get_xlim()
+    side = (claim.null, max(high, claim.null)) if claim.expected == "up" else (min(low, claim.null), claim.null)
+    axis.axvspan(*side, color=BAND, zorder=0)
+    axis.set(xlim=(low, high), ylim=(-0.5, 1.0), yticks=[], xlabel=words["statistic"])
+    right = claim.expected == "up"
+    write(axis, "claimed side", (claim.null, 0.8), (6 if right else -6, 0), QUIET, ha="left" if right else "right")
+    axis.spines["left"].set_visible(False)
     return figure
 
 
@@ -140,13 +178,17 @@ def target_through_stages(runs: Sequence[dict], depth: str = "record") -> Figure
     figure, grid = _side_by_side(runs, "The target's rate through the stages", depth_line(runs, depth))
     for run, axis in zip(runs, grid, strict=True):
         found = estimates(run, "target_rate")
+        highest = max((estimate.estimate for estimate, _ in found.values()), default=0.0)
         for shift, order in zip((-0.04, 0.04), ORDERS, strict=True):
             steps = [(step, name) for step, name in enumerate(_ROUTES[order]) if name in found]
             line(axis, order, [(step + shift, found[name]) for step, name in steps], width=0.05)
-            for step, name in steps[1:]:
-                mean, text = found[name][0].estimate, _VERBS[order][step - 1]
+            means = [found[name][0].estimate for _, name in steps]
+            for place, (step, _) in enumerate(steps[1:], 1):
+                mean, text = means[place], _VERBS[order][step - 1]
+                # A line that climbs on from here would run through words above the point.
+                climbs = means[-1] > mean + 0.1 * highest
                 colour = pipeline_style(order).colour
-                write(axis, f"{text}: {number(mean, 2)} %", (step + shift, mean), (5, 7), colour)
+                write(axis, f"{text}: {number(mean, 2)} %", (step + shift, mean), (5, -14 if climbs else 7), colour)
         axis.set_xticks(range(3), ["base", "after the\nfirst stage", "after the\nsecond stage"])
         axis.set_ylabel(metric_label("target_rate", run["world"]))
         axis.set_xlim(-0.25, 2.7)

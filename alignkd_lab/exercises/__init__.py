@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.paths import data_folder, learner_folder
 
 if TYPE_CHECKING:
@@ -224,6 +225,25 @@ def recorded_gaussians(algorithm: str = "rlhf", beta: float = 0.5, sharpening: f
         if run["world"] == "mog" and run["algorithm"] == algorithm and wanted.items() <= settings.items():
             return run
     raise BadInput(f"no recorded run of the Gaussian world with {algorithm}, beta {beta:g}, sharpening {sharpening:g}")
+
+
+def recorded_smollm2() -> dict:
+    """The study: of the recorded runs of the language world the one with the most seeds of both orders.
+
+    Where several have as many, the one with the most pipelines, then the one under DPO: whatever came out.
+    Raises BadInput where there is none.
+    """
+
+    def size(run: dict) -> tuple[int, int, bool]:
+        held = [set(record["pipelines"]) for record in run["records"] if {K_A, A_K} <= set(record["pipelines"])]
+        return len(held), len(set.intersection(*held)) if held else 0, run["algorithm"] == "dpo"
+
+    runs = [run for run in _recorded_runs() if run["world"] == "lm" and run["preset"] != "tiny" and size(run)[0]]
+    if not runs:
+        raise BadInput(
+            "no recorded run of the language world holds both orders: make one with `alignkd run --world lm`"
+        )
+    return max(runs, key=size)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ A source is one of
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -65,9 +67,10 @@ def load(source: str, dtype: torch.dtype = torch.float32, device: str = "cpu"):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     # Packed rows (lm.batch) bring a mask of their own, which sdpa reads as it is meant.
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
-    )
+    with _without_bars():
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+        )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return model.to(device).eval(), _prepared(tokenizer)
 
@@ -220,15 +223,11 @@ def _convert(gguf: Path, folder: Path) -> None:
     """GGUF -> safetensors in float32, with the tokenizer mended."""
     from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
     print("Converting the weights once to safetensors (about half a minute)", file=sys.stderr)
-    logging.disable_progress_bar()
-    try:
+    with _without_bars():
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    finally:
-        logging.enable_progress_bar()
     # A model that came from GGUF refuses to be saved while it is marked as quantised.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -244,6 +243,20 @@ def _convert(gguf: Path, folder: Path) -> None:
     )
     model.save_pretrained(folder)
     _prepared(tokenizer).save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Reading weights takes a second; its bar would stay in every saved notebook."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _prepared(tokenizer):
