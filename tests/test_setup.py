@@ -18,7 +18,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DEPENDENCIES = list(map(Requirement, PROJECT["dependencies"]))
-REQUIREMENTS = DEPENDENCIES + list(map(Requirement, PROJECT["optional-dependencies"]["test"]))
+EXTRAS = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
+REQUIREMENTS = DEPENDENCIES + list(map(Requirement, EXTRAS))
 # Where the name that is imported is not the name that is installed.
 INSTALLED_AS = {"vaderSentiment": "vadersentiment", "huggingface_hub": "huggingface-hub", "PIL": "pillow"}
 
@@ -120,15 +121,31 @@ def test_make_run_runs_both_worlds_and_ends_with_the_report():
     ]
 
 
-def test_make_test_checks_style_tests_and_notebooks():
+def test_make_test_checks_style_tests_old_widgets_notebooks_and_last_alone_the_browser():
     commands = make("-n", "test").stdout
-    for part in (
+    parts = (
         "ruff check",
         "ruff format --check",
-        "pytest -n auto",
+        'pytest -n auto -m "not browser" tests',
+        "tests/widgets_7.py",
         "--nbval-lax --nbval-current-env notebooks",
-    ):
-        assert part in commands
+        "pytest -rs tests/test_browser.py",
+    )
+    places = [commands.find(part) for part in parts]
+    assert min(places) >= 0
+    assert places == sorted(places)
+
+
+def test_make_installs_every_extra():
+    extras = ",".join(PROJECT["optional-dependencies"])
+    assert f'-e ".[{extras}]"' in (ROOT / "Makefile").read_text()
+
+
+def test_make_site_builds_the_saved_notebooks():
+    commands = make("-n", "site", "OUT=here").stdout
+    assert "-c notebooks/site" in commands
+    assert "notebooks here/site" in commands
+    assert "alignkd_lab.notebooks" not in commands, "it would execute them"
 
 
 def test_every_target_is_in_the_help():
@@ -141,6 +158,7 @@ def test_ci_runs_the_readme_s_test_command():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & stat.S_IXUSR
     assert script.read_text().splitlines()[-1] == "make test"
+    assert "export CI=1" in script.read_text()
     assert "make test" in (ROOT / "README.md").read_text()
 
 

@@ -1,0 +1,142 @@
+"""Map, teaching plans and address say what the notebooks, the bank of tasks and pyproject.toml say."""
+
+import base64
+import json
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from alignkd_lab.course import colab_address, lead, lesson, lessons, pages_address, plain, public_address, title_still
+from alignkd_lab.errors import BadInput
+from alignkd_lab.exercises.bank import TASKS
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEACHING = (NOTEBOOKS / "TEACHING.md").read_text(encoding="utf-8")
+LESSONS = lessons(NOTEBOOKS)
+
+
+def first_cell(text):
+    return '{"cells": [{"cell_type": "markdown", "source": ' + text + "}]}"
+
+
+# The notebooks
+
+
+def test_the_lessons_are_numbered_from_00_on_as_their_files_are():
+    assert [found.number for found in LESSONS] == [f"{place:02d}" for place in range(len(LESSONS))]
+    assert all(found.name.startswith(found.number) for found in LESSONS)
+
+
+def test_a_lesson_says_its_question_its_minutes_and_how_long_it_runs(tmp_path):
+    path = tmp_path / "07_x.ipynb"
+    path.write_text(
+        first_cell('["# 07 · Both: does it hold?\\n", "\\n", "*30 minutes to read and try, a minute to run; no GPU.*"]')
+    )
+    found = lesson(path)
+    assert (found.number, found.title, found.question) == ("07", "Both", "does it hold?")
+    assert (found.minutes, found.running) == (30, "a minute")
+    assert found.asked == "Does it hold?"
+
+
+def test_a_notebook_without_minutes_is_named(tmp_path):
+    path = tmp_path / "07_x.ipynb"
+    path.write_text(first_cell('"# 07 · Both: does it hold?"'))
+    with pytest.raises(BadInput, match=r"07_x\.ipynb: the first cell must begin"):
+        lesson(path)
+
+
+def test_a_preview_s_words_have_no_marks():
+    assert plain("A **bold** *word*, `code` and\n[a link](https://x.org/y_z).") == "A bold word, code and a link."
+    assert all(len(lead(found.path)) > 60 and "*" not in lead(found.path) for found in LESSONS)
+
+
+def test_the_title_picture_of_each_saved_lesson_has_words():
+    pictures = [picture for found in LESSONS for picture in [title_still(found.path)] if picture]
+    assert len(pictures) >= 3
+    assert all(picture.png.startswith(b"\x89PNG") and picture.alt for picture in pictures)
+
+
+def test_a_strip_stands_for_a_notebook_only_where_there_is_nothing_taller(tmp_path):
+    def output(place, size):
+        png = b"\x89PNG\r\n\x1a\n" + bytes(8) + struct.pack(">II", *size)
+        data = {"image/png": base64.b64encode(png).decode()}
+        return {"data": data, "metadata": {"image/png": {"alt": str(place)}}}
+
+    def saved(*sizes):
+        path = tmp_path / "x.ipynb"
+        path.write_text(json.dumps({"cells": [{"outputs": [output(*each) for each in enumerate(sizes)]}]}))
+        return title_still(path)
+
+    assert saved((900, 100), (900, 600), (900, 700)).alt == "1"
+    assert saved((900, 100), (900, 120)).alt == "0"
+    assert saved() is None
+
+
+# The README
+
+
+def test_the_readme_s_map_is_that_of_the_notebooks():
+    rows = re.findall(r"^\| \[(\d\d) · (.+?)\]\(notebooks/(.+?)\.ipynb\) \| (.+?) \| (\d+) \| (.+?) \|$", README, re.M)
+    assert rows == [
+        (found.number, found.title, found.name, found.asked, str(found.minutes), found.running) for found in LESSONS
+    ]
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 250
+
+
+# Teaching
+
+
+def test_teaching_names_only_notebooks_and_tasks_that_are_there():
+    named = re.findall(r"`([a-z_0-9]+)`", TEACHING)
+    tasks = {name for name in named if name in TASKS}
+    assert len(tasks) >= 10
+    assert {name for name in named if "_" in name} - tasks <= {found.name for found in LESSONS}
+
+
+def test_teaching_puts_predictions_to_a_vote_under_the_notebook_that_asks_them():
+    rows = re.findall(r"^\| (\d\d)\b.*$", TEACHING, re.M)
+    assert len(rows) >= 4
+    for line in re.findall(r"^\| \d\d\b.*$", TEACHING, re.M):
+        for name in re.findall(r"`([a-z_0-9]+)`", line):
+            assert TASKS[name].notebook == line[2:4], name
+
+
+def test_the_plans_take_the_time_that_they_promise():
+    plans = re.split(r"^## ", TEACHING, flags=re.M)
+    for heading, minutes in (("One hour", 60), ("Three hours", 180)):
+        (plan,) = [text for text in plans if text.startswith(heading)]
+        assert sum(int(spent) for spent in re.findall(r"^\| [^|]+ \| (\d+) \|", plan, re.M)) == minutes
+
+
+# The address
+
+
+def project(tmp_path, urls):
+    path = tmp_path / "pyproject.toml"
+    path.write_text(f'[project]\nname = "x"\n[project.urls]\n{urls}\n')
+    return path
+
+
+def test_without_an_address_there_is_none(tmp_path):
+    assert public_address(project(tmp_path, '# Repository = "https://github.com/ada/course"')) is None
+    assert public_address(project(tmp_path, 'Repository = ""')) is None
+
+
+def test_one_address_gives_the_pages_and_colab(tmp_path):
+    address = public_address(project(tmp_path, 'Repository = "https://github.com/Ada/course/"'))
+    assert address == "https://github.com/Ada/course"
+    assert pages_address(address) == "https://ada.github.io/course/"
+    colab = "https://colab.research.google.com/github/Ada/course/blob/main/notebooks/01_recall.ipynb"
+    assert colab_address(address, "01_recall") == colab
+
+
+def test_another_kind_of_address_is_refused_with_the_form_that_is_wanted(tmp_path):
+    with pytest.raises(BadInput, match="is not of the form https://github"):
+        public_address(project(tmp_path, 'Repository = "https://example.org/course"'))

@@ -1,0 +1,183 @@
+"""The pages: built once from the saved notebooks, whole, and in need of nothing from elsewhere."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from jinja2 import Environment, FileSystemLoader
+
+from alignkd_lab import course
+from alignkd_lab.course import lessons
+
+ROOT = Path(__file__).parent.parent
+LESSONS = lessons(ROOT / "notebooks")
+NAMES = [found.name for found in LESSONS]
+REPOSITORY = "https://github.com/ada/course"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "notebooks/site"]
+    done = subprocess.run(
+        [*command, "-d", str(folder / "trees"), "notebooks", str(folder / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def soups(site):
+    return {path.stem: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in site.glob("*.html")}
+
+
+@pytest.fixture
+def public(monkeypatch):
+    """Head and banner of a page, and the theme's options, as they are where the address is set."""
+    monkeypatch.setattr(course, "public_address", lambda pyproject: REPOSITORY)
+    monkeypatch.syspath_prepend(str(ROOT / "notebooks" / "site"))
+    settings = runpy.run_path(str(ROOT / "notebooks" / "site" / "conf.py"))
+    import pages
+
+    config = SimpleNamespace(**{name: settings[name] for name in ("project", "html_baseurl", "html_theme_options")})
+    app = SimpleNamespace(config=config, lessons={NAMES[0]: LESSONS[0]}, evidence={})
+    context = {"pathto": lambda path, kind: path, "sourcename": LESSONS[0].path.name}
+    pages.add_context(app, NAMES[0], "page.html", context, None)
+    templates = Environment(loader=FileSystemLoader(ROOT / "notebooks" / "site" / "templates"), autoescape=True)
+    banner = templates.get_template("banner.html").render(**context)
+    return BeautifulSoup(context["metatags"] + banner, "html.parser"), settings["html_theme_options"]
+
+
+def tag(soup, name):
+    return soup.find("meta", property=name)["content"]
+
+
+def test_every_notebook_has_its_page_beside_the_landing_page_and_that_for_teachers(soups):
+    assert {*NAMES, "index", "TEACHING", "search", "genindex"} == set(soups)
+    for found in LESSONS:
+        assert found.question in soups[found.name].h1.text
+
+
+def test_the_landing_page_leads_to_every_notebook_with_its_minutes(soups):
+    cards = soups["index"].select(".map a")
+    assert [card["href"] for card in cards] == [f"{name}.html" for name in NAMES]
+    for card, found in zip(cards, LESSONS, strict=True):
+        assert found.asked in card.text
+        assert f"{found.minutes} minutes" in card.text
+
+
+def test_nothing_is_loaded_from_elsewhere(site, soups):
+    for soup in soups.values():
+        for element in soup.find_all(src=True) + soup.find_all("link", href=True):
+            address = element.get("src") or element["href"]
+            assert not re.match(r"(https?:)?//", address), address
+    for path in [*site.rglob("*.css"), *site.rglob("*.js")]:
+        code = path.read_text(encoding="utf-8")
+        assert not re.search(r"url\([\"']?(https?:)?//|@import|import\([\"']http|importScripts", code), path.name
+
+
+def test_links_within_the_pages_lead_somewhere(site, soups):
+    anchors = {name: {element["id"] for element in soup.find_all(id=True)} for name, soup in soups.items()}
+    followed = 0
+    for name, soup in soups.items():
+        for element in soup.select("a[href], img[src], script[src], link[href], use[href]"):
+            address = element.get("href") or element.get("src")
+            if re.match(r"\w+:", address):
+                continue
+            file, _, anchor = unquote(address).partition("#")
+            file = file.partition("?")[0]
+            assert not file or (site / file).is_file(), f"{name}: {address}"
+            page = Path(file).stem if file else name
+            if anchor and page in anchors:
+                assert anchor in anchors[page], f"{name}: {address}"
+            followed += 1
+    assert followed > 100
+
+
+@pytest.mark.parametrize("name", [*NAMES, "index", "TEACHING"])
+def test_a_link_to_a_page_has_a_title_words_and_a_picture_to_show(site, soups, name):
+    soup = soups[name]
+    assert len(tag(soup, "og:title")) > 10
+    assert 40 < len(tag(soup, "og:description")) <= 203
+    picture = site / tag(soup, "og:image")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size < 300_000
+
+
+def test_each_notebook_is_shown_by_a_picture_of_its_own(site, soups):
+    shown = {tag(soups[name], "og:image") for name in NAMES}
+    assert len(shown) == len(NAMES)
+
+
+def test_every_picture_of_a_notebook_has_its_words(soups):
+    pictures = [image for name in NAMES for image in soups[name].select(".cell_output img")]
+    assert len(pictures) > 10
+    assert all(image["alt"] and not image["alt"].startswith("_images") for image in pictures)
+
+
+def test_formulas_are_drawn_by_the_browser(soups):
+    found = soups["01_recall_and_the_reference"]
+    assert len(found.find_all("math")) > 10
+    assert not re.search(r"\\frac|\\beta|\$\w", found.article.get_text())
+    scripts = [str(script).lower() for soup in soups.values() for script in soup.find_all("script")]
+    assert scripts
+    assert not [script for script in scripts if "mathjax" in script or "katex" in script]
+
+
+def test_no_page_waits_for_a_widget_or_shows_an_error(soups):
+    for name in NAMES:
+        assert not soups[name].find("script", type=re.compile("widget"))
+        assert "model not found" not in soups[name].text
+        assert not soups[name].select(".traceback, .stderr, .system-message")
+
+
+def test_the_footer_says_records_versions_weights_and_how_to_cite(soups):
+    saved = nbformat.read(LESSONS[0].path, as_version=4).metadata["alignkd_lab"]["records"]
+    made = soups[NAMES[0]].select_one(".made").text
+    assert saved
+    assert all(f"{name} ({hash[:8]})" in made for name, hash in saved.items())
+    assert re.search(r"torch \d+\.\d+", made)
+    assert re.search(r"sha256:[0-9a-f]{64}", made)
+    assert f"{LESSONS[0].number} · {LESSONS[0].title}" in made
+    assert "arXiv 2509.23667" in made
+
+
+def test_the_set_up_is_folded_away_and_no_call_that_shows_something(soups):
+    folded = [
+        cell.get_text() for name in NAMES for cell in soups[name].select("details.hide .cell_input, details.hide")
+    ]
+    assert folded
+    assert all("import" in text for text in folded)
+    assert "import" in soups[NAMES[0]].select_one("details.hide").text
+
+
+def test_the_search_knows_the_pages(site):
+    index = (site / "searchindex.js").read_text(encoding="utf-8")
+    assert all(f'"{name}"' in index for name in NAMES)
+
+
+def test_without_an_address_there_is_no_badge_and_no_link_to_a_source(soups):
+    own = re.compile(r"colab|github\.com/(?!pradyunsg)")
+    assert not [link for name in NAMES for link in soups[name].select(".saved a, .made a") if own.search(link["href"])]
+    assert not soups[NAMES[0]].find("meta", property="og:url")
+
+
+def test_with_an_address_there_are_a_badge_absolute_pictures_and_a_link_to_the_source(public):
+    page, options = public
+    assert page.select_one(".colab")["href"].endswith(f"/github/ada/course/blob/main/notebooks/{NAMES[0]}.ipynb")
+    assert f"git+{REPOSITORY}" in page.select_one(".saved").text
+    assert tag(page, "og:image") == f"https://ada.github.io/course/previews/{NAMES[0]}.png"
+    assert tag(page, "og:url") == f"https://ada.github.io/course/{NAMES[0]}.html"
+    assert options["source_repository"] == REPOSITORY
+    assert "view" in options["top_of_page_buttons"]
