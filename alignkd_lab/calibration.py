@@ -8,6 +8,7 @@ the arithmetic of rewards. The estimate is for planning an evening, not for a ta
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -58,7 +59,8 @@ def calibrate(device: str) -> Rates:
     parameters = sum(weight.numel() for weight in model.parameters())
     ids = torch.randint(3, SHAPE["vocab_size"], (ROWS[device], LENGTH), device=device)
     prompts, repeats, tokens = 12, 8, 2
-    with products(torch.device(device)):
+    with products(torch.device(device)), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of peft about transformers, none of the reader's
         sampled = _seconds(lambda: _sample(model, prompts, repeats, tokens), device)
         with torch.inference_mode():
             scored = _seconds(lambda: model(input_ids=ids).logits.float().logsumexp(-1), device)

@@ -15,6 +15,7 @@ import torch
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Store, run_pipelines
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
+from alignkd_lab.progress import tell
 from alignkd_lab.provenance import provenance
 from alignkd_lab.records import SCHEMA, append_record, load_records, pipeline_entry, stage_of_seed
 
@@ -46,6 +47,12 @@ def run_experiment(
     run = {"mog": _run_mog, "lm": _run_lm}.get(world)
     if run is None:
         raise BadInput(f"world: unknown {world!r}; use 'mog' or 'lm'")
+    check_pipelines(world, pipelines, algorithm)
+    return run(preset, pipelines, seeds, out, algorithm, target, overrides or {}, device)
+
+
+def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str | None) -> None:
+    """Raises BadInput for an unknown pipeline, or one that means nothing in this world or under this algorithm."""
     unknown = [name for name in pipelines or () if name not in PIPELINES]
     if unknown:
         raise BadInput(f"pipeline: unknown {unknown[0]!r}; use some of {', '.join(PIPELINES)}")
@@ -54,7 +61,6 @@ def run_experiment(
         raise BadInput(f"pipeline: {methods[0]!r} teaches by next-token distributions; run it with world 'lm'")
     if methods and algorithm == "rlhf":
         raise BadInput(f"pipeline: {methods[0]!r} is compared under DPO; run it with algorithm 'dpo'")
-    return run(preset, pipelines, seeds, out, algorithm, target, overrides or {}, device)
 
 
 def _names(world: str, algorithm: str, asked: Sequence[str] | None) -> tuple[str, ...]:
@@ -86,6 +92,7 @@ def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) 
             continue
         world = MogWorld(settings, which, missing, device)
         _say(shown)
+        tell("cell", text=shown, number=size, cells=len(cells))
         started = time.perf_counter()
         outcomes, stages = run_pipelines(world, names, Store(out / "stages"))
         seconds = time.perf_counter() - started
@@ -109,6 +116,7 @@ def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -
     from alignkd_lab.lm import weights
     from alignkd_lab.lm.student import has_healed_student, heal
     from alignkd_lab.lm.world import LmWorld
+    from alignkd_lab.mog.cells import planned_steps
 
     chosen = preset(name)
     settings = override(chosen.lm, {**overrides, **({"target": target} if target else {})})
@@ -122,13 +130,17 @@ def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -
     seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
     names = _names("lm", algorithm, pipelines)
     path = out / f"lm-{name}-{algorithm}-{settings.target}.jsonl"
-    for seed in _missing(path, settings, algorithm, device, seeds, names):
+    missing = _missing(path, settings, algorithm, device, seeds, names)
+    for number, seed in enumerate(missing, 1):
+        tell("seed", seed=seed, number=number, seeds=len(missing), units=planned_steps(names))
         store = Store(out / "stages")
         world = LmWorld(settings, algorithm, seed, store, device)
         started = time.perf_counter()
 
         def on_step(text: str, seed: int = seed, started: float = started) -> None:
             _say(f"lm seed {seed}, {(time.perf_counter() - started) / 60:4.1f} min: {text}")
+            pipeline, _, stage = text.partition(": ")
+            tell("unit", pipeline=pipeline, stage=stage)
 
         outcomes, stages = run_pipelines(world, names, store, on_step)
         append_record(

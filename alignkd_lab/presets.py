@@ -134,20 +134,29 @@ def default_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
     return tuple(name for name in possible_pipelines(world, algorithm) if name not in METHODS)
 
 
-def planned_work(name: str) -> list[dict[str, int]]:
-    """Tokens that one seed of both orders costs in the language world: per model, for `calibration.estimate`."""
-    settings = preset(name).lm
-    sizes = {
-        "1.7B": 1_711_000_000,
-        "360M": 361_800_000,
-        "135M": 134_515_008,
-        "tiny": 20_000,
-        BUILT_IN: 134_515_008,
-    }
-    base = next(size for mark, size in sizes.items() if mark in settings.base)
-    truth = next(size for mark, size in sizes.items() if mark in settings.truth)
-    student = (
-        99_000_000 if settings.student == "healed" else next(n for mark, n in sizes.items() if mark in settings.student)
+_SIZES = {  # parameters, by what the name of the source holds
+    "1.7B": 1_711_000_000,
+    "360M": 361_800_000,
+    "135M": 134_515_008,
+    "tiny": 20_000,
+    BUILT_IN: 134_515_008,
+    "healed": 99_000_000,
+}
+
+
+def planned_work(
+    name: str, settings: LmSettings | None = None, parameters: dict[str, int] | None = None
+) -> list[dict[str, int]]:
+    """Tokens that one seed of both orders costs in the language world: per model, for `calibration.estimate`.
+
+    `settings` are the preset's unless given; `parameters` by source, for models that the presets do not name.
+
+    Raises:
+        BadInput: a source whose size is not known.
+    """
+    settings = settings or preset(name).lm
+    base, student, truth = (
+        _size(source, parameters or {}) for source in (settings.base, settings.student, settings.truth)
     )
     length = settings.max_tokens
     preferences = settings.preference_prompts * settings.preference_responses * length
@@ -163,3 +172,12 @@ def planned_work(name: str) -> list[dict[str, int]]:
         (truth, {"sampled": reference, "trained": 0, "scored": preferences + 2 * curve + 4 * test}),
     ]
     return [{"parameters": size, **counts} for size, counts in work]
+
+
+def _size(source: str, parameters: dict[str, int]) -> int:
+    if source in parameters:
+        return parameters[source]
+    for mark, size in _SIZES.items():
+        if mark in source:
+            return size
+    raise BadInput(f"parameters: the size of {source!r} is not known; give it as parameters={{{source!r}: number}}")

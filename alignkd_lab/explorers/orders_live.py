@@ -69,7 +69,7 @@ class OrdersExplorer(ChoiceExplorer):
         self.progress.value, self.progress.max = 0, planned_steps(default_pipelines("mog", state["algorithm"]))
         self._wanted.set()
         self.running = True
-        self._thread = threading.Thread(target=self._run, args=(state, _kernel_loop()), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(state, kernel_loop()), daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
@@ -113,7 +113,7 @@ class OrdersExplorer(ChoiceExplorer):
         return strip(data, f"{text} {marks(data)}"), text
 
 
-def _kernel_loop() -> Callable[[Callable[[], None]], Any]:
+def kernel_loop() -> Callable[[Callable[[], None]], Any]:
     """How to hand the drawing back to the kernel's own thread; outside of a kernel it is done at once."""
     try:
         return asyncio.get_running_loop().call_soon_threadsafe

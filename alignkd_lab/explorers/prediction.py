@@ -19,7 +19,7 @@ from alignkd_lab import exercises
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.exercises.bank import TASKS
 from alignkd_lab.exercises.tasks import Task
-from alignkd_lab.explorers.view import Explorer, Picture
+from alignkd_lab.explorers.view import Explorer, Picture, hinted
 from alignkd_lab.notebooks import WIDGET_VIEW
 
 SURE = ("a guess", "fairly sure", "certain")
@@ -48,9 +48,9 @@ class Prediction:
             raise BadInput(f"{id!r} is an exercise, not a prediction: use check({id!r}, answer)")
         self.id, self.asked, self.shown = id, asked, False
         self._figure: Callable[[], Explorer | Picture | Figure] | None = None
-        self.answer = _choice(asked) if asked.options else _number()
+        self.answer = hinted(_choice(asked) if asked.options else _number())
         levels = [("not said", None), *((level, level) for level in SURE)]
-        self.sure = Dropdown(options=levels, description="How sure", style=_LABELS, layout={"width": "16em"})
+        self.sure = hinted(Dropdown(options=levels, description="How sure", style=_LABELS, layout={"width": "16em"}))
         self.tell = Button(description="Answer", button_style="primary")
         self.show_me, self.again = Button(description="Show me"), Button(description="Ask me again")
         self.words = HTML(layout=_WIDE)

@@ -13,6 +13,7 @@ from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.preferences import Pair, informative_pairs
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
+from alignkd_lab.progress import tell
 
 if TYPE_CHECKING:
     from alignkd_lab.lm.world import LmWorld
@@ -83,6 +84,7 @@ def align(
     def on_step(step: int) -> None:
         if step in marks or step == 0:
             info["curve"].append(curve_point(world, step, model, anchor, anchor_model, stick))
+            tell("curve", stage=name, **info["curve"][-1])
 
     on_step(0)
     infos = world.train_adapter(model, examples, loss, rate, steps, settings.align_batch, "align", name, on_step)

@@ -15,6 +15,7 @@ from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
 from alignkd_lab.lm.trl_run import prompt_rows, run_trl
+from alignkd_lab.progress import tell
 
 if TYPE_CHECKING:
     from alignkd_lab.lm.world import LmWorld
@@ -66,6 +67,7 @@ def rlhf(world: LmWorld, init: Policy, anchor: Policy, rate: float, name: str) -
     def on_step(step: int) -> None:
         if step in marks or step == 0:
             curve.append(curve_point(world, step, model, anchor, anchor_model, stick))
+            tell("curve", stage=name, **curve[-1])
 
     on_step(0)
     logs = run_trl(

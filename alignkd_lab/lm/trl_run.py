@@ -20,6 +20,7 @@ from transformers import GenerationConfig, PrinterCallback, Trainer
 from alignkd_lab.lm.batch import plain
 from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.trainer import Watch, product_dtype
+from alignkd_lab.progress import tell
 
 if TYPE_CHECKING:
     from alignkd_lab.lm.world import LmWorld
@@ -66,6 +67,7 @@ def run_trl(
 
         def stepped(step: int) -> None:
             bar.update()
+            tell("step", stage=name, step=step, steps=steps)
             on_step(step)
 
         watch = _LoggedWatch(stepped)

@@ -34,6 +34,7 @@ from alignkd_lab.lm.student import HEALING_BAR, student_identity
 from alignkd_lab.lm.trainer import product_dtype, train
 from alignkd_lab.lm.trials import choose_rate
 from alignkd_lab.pipelines import Align, Distil, OnPolicyDistil, PreferenceDistil, Stage, StageResult, Store
+from alignkd_lab.progress import tell
 
 ALGORITHMS = ("dpo", "rlhf")
 
@@ -315,6 +316,7 @@ class LmWorld:
 
             def stepped(step: int) -> None:
                 bar.update()
+                tell("step", stage=name, step=step, steps=steps)
                 on_step(step)
 
             return train(model, examples, loss, learning_rate=rate, steps=steps, batch=batch,

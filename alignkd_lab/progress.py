@@ -1,0 +1,40 @@
+"""What a run tells of itself while it goes on, for whoever watches it from another process.
+
+Where the variable `ALIGNKD_PROGRESS` names a file, a run appends a line of JSON for each event: `what` happened, `at`
+which time (seconds since 1970), and what belongs to it.
+
+- `seed`: a seed begins (`seed`, `number` of `seeds`, and how many `units`, stages and evaluations, it has);
+- `unit`: a stage or an evaluation begins (`pipeline`, `stage`);
+- `step`: a step of training has ended (`stage`, `step` of `steps`);
+- `curve`: reward, target rate and KL of an alignment on validation prompts (`stage`, `step`, ...);
+- `cell`: a cell of the Gaussian world begins (`text`, `number` of `cells`).
+
+Without the variable nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+VARIABLE = "ALIGNKD_PROGRESS"
+
+
+def tell(what: str, **told) -> None:
+    """Append one event to the file of the watcher, if there is one."""
+    path = os.environ.get(VARIABLE)
+    if path:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"what": what, "at": time.time(), **told}) + "\n")
+
+
+def told_in(path: Path) -> list[dict]:
+    """All events of a file, oldest first; none where there is no file. A line that is still being written waits."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    whole, _, _ = text.rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]

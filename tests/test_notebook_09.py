@@ -1,0 +1,112 @@
+"""What notebook 09 says: the forecast against the record, and that a rule and pairs of one's own are taken."""
+
+import json
+
+import pytest
+
+from alignkd_lab.exercises import check, given, recorded_smollm2
+from alignkd_lab.exercises.your_model_your_data import preference_rows, usable_rows
+from alignkd_lab.experiment import run_experiment
+from alignkd_lab.explorers.run_progress import curves
+from alignkd_lab.lm.feasibility import expected_pairs
+from alignkd_lab.lm.preference_data import load_preferences, to_examples
+from alignkd_lab.lm.rewards import SECOND_RULES, TARGETS
+from alignkd_lab.lm.weights import load
+from alignkd_lab.presets import planned_work, preset
+from alignkd_lab.progress import VARIABLE, told_in
+from alignkd_lab.records import load_records
+
+
+def test_the_forecast_of_the_base_s_pairs_is_that_of_the_record():
+    study = recorded_smollm2()
+    size = study["settings"]["preference_prompts"], study["settings"]["preference_responses"]
+    forecast = found = 0.0
+    for record in study["records"]:
+        info = record["stages"][record["pipelines"]["base_aligned"]["stages"][-1]]["info"]
+        if "informative_pairs" in info:
+            forecast += float(expected_pairs(info["target_responses"] / info["responses"], *size))
+            found += info["informative_pairs"]
+    assert found == pytest.approx(forecast, rel=0.2)
+
+
+def test_each_row_of_the_messy_file_has_the_fault_that_the_hints_speak_of(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, preference_rows()["rows"])))
+    read = load_preferences(path)
+    assert [pair.row for pair in read.rows] == [1, 4, 6]
+    reasons = dict(read.skipped)
+    assert reasons[2] == reasons[7] == "chosen equals rejected"
+    assert reasons[3] == "empty rejected"
+    assert reasons[5] == "missing rejected"
+    assert "not by the user" in reasons[8]
+    assert read.rows[1].prompt[0]["content"].startswith("Name a colour.")
+
+
+def test_the_rows_given_are_the_rows_counted():
+    assert given("usable_rows") == preference_rows()
+    assert usable_rows() == 3
+
+
+@pytest.mark.parametrize(("answer", "right"), [(15, True), (16, True), (17, True), (20, False), (14, False)])
+def test_an_approximate_count_of_responses_is_right(answer, right):
+    assert check("responses_needed", answer).right is right
+
+
+def test_pairs_become_examples_of_the_model_s_own_chat_format():
+    rows = [{"prompt": "Describe a lake.", "chosen": "The blue lake lies still.", "rejected": "The lake lies still."}]
+    import datasets
+
+    read = load_preferences(datasets.Dataset.from_list(rows))
+    model, tokenizer = load("tiny-base")
+    (example,) = to_examples(read, tokenizer, max_prompt_tokens=128, max_response_tokens=64).examples
+    assert tokenizer.decode(example.responses[0], skip_special_tokens=True) == rows[0]["chosen"]
+    assert example.roles == ["chosen", "rejected"]
+    assert max(example.prompt) < model.config.vocab_size
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The record of a tiny run on a rule of one's own, and what the run told while it went on."""
+    folder = tmp_path_factory.mktemp("ran")
+    changes = {"preference_prompts": 4, "distil_prompts": 4, "test_prompts": 4, "align_steps": 2, "reward": "rule"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TARGETS, "even", lambda text: len(text) % 2 == 0)
+        patch.setitem(SECOND_RULES, "even", lambda text: "e" in text)
+        patch.setenv(VARIABLE, str(folder / "told"))
+        run_experiment(
+            world="lm",
+            preset="tiny",
+            pipelines=("kd_only",),
+            target="even",
+            out=folder,
+            overrides={**changes, "align_learning_rates": [1e-3]},
+        )
+    (record,) = load_records(folder)
+    return record, told_in(folder / "told")
+
+
+def test_a_registered_rule_runs_from_a_script(ran):
+    record, _ = ran
+    assert record["target"] == "even"
+    assert 0.1 < record["pipelines"]["base"]["metrics"]["target_rate"] < 0.9
+
+
+def test_the_run_tells_its_seed_its_units_its_steps_and_its_curve(ran):
+    record, told = ran
+    (seed,) = [event for event in told if event["what"] == "seed"]
+    units = [event for event in told if event["what"] == "unit"]
+    assert (seed["seed"], seed["seeds"], seed["units"]) == (record["seed"], 1, len(units))
+    assert {event["stage"] for event in told if event["what"] == "step"} == {"base_aligned", "kd"}
+    (curve,) = curves(told)
+    (aligned,) = record["pipelines"]["base_aligned"]["stages"]
+    kept = record["stages"][aligned]["info"]["curve"]
+    assert [point["reward"] for point in curve.points] == pytest.approx([point["reward"] for point in kept])
+
+
+def test_cost_grows_with_the_sizes_that_are_given():
+    from dataclasses import replace
+
+    own = replace(preset("laptop").lm, base="me/base", truth="me/base", student="me/small")
+    work = planned_work("laptop", own, {"me/base": 300, "me/small": 200})
+    assert [part["parameters"] for part in work] == [300, 200, 300]
+    assert [part["sampled"] for part in work] == [part["sampled"] for part in planned_work("laptop")]
