@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Store, run_pipelines
+from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Store, planned_steps, run_pipelines
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import provenance
@@ -116,7 +116,6 @@ def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -
     from alignkd_lab.lm import weights
     from alignkd_lab.lm.student import has_healed_student, heal
     from alignkd_lab.lm.world import LmWorld
-    from alignkd_lab.mog.cells import planned_steps
 
     chosen = preset(name)
     settings = override(chosen.lm, {**overrides, **({"target": target} if target else {})})

@@ -292,6 +292,11 @@ def run_pipelines(
     return outcomes, stages
 
 
+def planned_steps(pipelines: Sequence[str]) -> int:
+    """How many stages and evaluations these pipelines take; a stage that they share counts once."""
+    return len({stage for name in pipelines for stage in PIPELINES[name]}) + len(pipelines)
+
+
 def _timed(world: World, stage: Stage, inputs: dict[str, Any]) -> StageResult:
     getattr(world, "prepare", lambda stage: None)(stage)
     started = time.perf_counter()

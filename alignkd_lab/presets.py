@@ -57,6 +57,7 @@ PRESETS: dict[str, Preset] = {
             base="tiny-base",
             student="tiny-student",
             target="digit",
+            reward="rule",  # of random models' text the truth finds none plausible, and no stage would train
             max_tokens=12,
             preference_prompts=8,
             preference_responses=8,

@@ -120,7 +120,7 @@ def test_the_caption_holds_the_numbers_of_the_exercise():
 def test_each_control_moves_over_its_whole_range(explorer, name):
     low, high = RANGES[name]
     seen = set()
-    for value in np.linspace(low, high, 3):
+    for value in (1, 6, 12) if name == "leaves" else np.linspace(low, high, 3):
         explorer.controls[name].value = value
         assert explorer.state[name] == pytest.approx(value)
         seen.add(explorer.picture.value)

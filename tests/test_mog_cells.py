@@ -5,8 +5,9 @@ import pytest
 from alignkd_lab import figures
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
-from alignkd_lab.mog.cells import planned_steps, run_cell, with_target_weight
+from alignkd_lab.mog.cells import run_cell, with_target_weight
 from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.pipelines import planned_steps
 from alignkd_lab.presets import default_pipelines, preset
 from alignkd_lab.records import group_runs, load_records, seed_values, summarise_run, validate_record
 

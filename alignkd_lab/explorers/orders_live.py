@@ -16,7 +16,8 @@ from ipywidgets import HTML, Button, HBox, IntProgress
 from alignkd_lab.explorers import orders
 from alignkd_lab.explorers.choice import ChoiceExplorer
 from alignkd_lab.explorers.orders_view import draw, marks, strip
-from alignkd_lab.mog.cells import planned_steps, run_cell
+from alignkd_lab.mog.cells import run_cell
+from alignkd_lab.pipelines import planned_steps
 from alignkd_lab.presets import default_pipelines
 
 

@@ -13,8 +13,7 @@ from alignkd_lab.doctor import duration
 from alignkd_lab.errors import BadInput
 from alignkd_lab.explorers.run_picture import shipped_runs
 from alignkd_lab.explorers.runs import Request
-from alignkd_lab.mog.cells import planned_steps
-from alignkd_lab.pipelines import ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import ORDERS, YARDSTICKS, planned_steps
 from alignkd_lab.presets import planned_work
 
 LOADING = 10.0  # seconds that a child takes to begin

@@ -15,7 +15,7 @@ from pathlib import Path
 from alignkd_lab.errors import BadInput
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
-from alignkd_lab.pipelines import PIPELINES, Store, run_pipelines
+from alignkd_lab.pipelines import Store, run_pipelines
 from alignkd_lab.presets import default_pipelines
 from alignkd_lab.records import SCHEMA, group_runs, pipeline_entry, stage_of_seed
 
@@ -29,7 +29,8 @@ def run_cell(
 ) -> dict:
     """Runs both orders, the controls and the yardsticks (or the named pipelines); a run as `group_runs` gives it.
 
-    `on_step` is told of each stage and evaluation as it starts, `planned_steps` of them; what it raises ends the run.
+    `on_step` is told of each stage and evaluation as it starts, as many as `pipelines.planned_steps` says; what it
+    raises ends the run.
 
     Raises:
         BadInput: unknown algorithm or pipeline, no seeds, or a seed twice.
@@ -57,11 +58,6 @@ def run_cell(
         for place, seed in enumerate(world.seeds)
     ]
     return group_runs(records)[0]
-
-
-def planned_steps(pipelines: Sequence[str]) -> int:
-    """How many stages and evaluations these pipelines take; a stage that they share counts once."""
-    return len({stage for name in pipelines for stage in PIPELINES[name]}) + len(pipelines)
 
 
 def with_target_weight(settings: MogSettings, weight: float) -> MogSettings:
