@@ -14,21 +14,23 @@ ORDERS := kd_then_align,align_then_kd
 
 # An interrupted install, a moved folder or an upgraded Python leaves an environment that only looks ready.
 INTACT := $(shell $(PY) -I -c 'import importlib.util as u, os; \
-	assert all(map(u.find_spec, ("pip", "torch", "trl", "jupyterlab", "nbval"))); \
+	assert all(map(u.find_spec, ("pip", "torch", "trl", "jupyterlab", "nbval", "myst_nb"))); \
 	assert os.path.samefile(os.path.dirname(u.find_spec("alignkd_lab").origin), "alignkd_lab"); \
 	print("yes")' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test lab notebooks figures clean
+.PHONY: help env run test lab notebooks site links figures clean
 ifneq ($(INTACT),yes)
 .PHONY: $(STAMP)
 endif
 
 help:
 	@echo "make run        set up, run both orders in both worlds ($(PRESET) preset), write the report"
-	@echo "make test       set up, check the style, run every test and every notebook"
+	@echo "make test       set up, check the style, run every test and every notebook, open a browser"
 	@echo "make lab        set up, open JupyterLab on the notebooks"
 	@echo "make notebooks  execute every notebook and save it without widget state"
+	@echo "make site       build the course as pages for a browser in $(OUT)/site, from the notebooks as saved"
+	@echo "make links      build the pages' list of links and ask each address in it (needs a network)"
 	@echo "make figures    draw the README's pictures from the recorded runs"
 	@echo "make env        set up only: $(VENV) with the versions of constraints.txt"
 	@echo "make clean      remove $(VENV), $(OUT) and caches of tools (the weights stay in the user's cache)"
@@ -62,7 +64,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "About to download Python packages that pip has not cached: 0.5 GB with a CPU build of torch,"
 	@echo "3 GB with the default build on Linux, which brings NVIDIA's CUDA libraries (2.7 GB of it)."
 	@echo "The README says how to choose the CPU build. The first run or test then fetches SmolLM2's weights, 93 MB."
-	$(PY) -m pip install --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints.txt -e ".[test]"
+	$(PY) -m pip install --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints.txt -e ".[test,site]"
 	@touch $(STAMP)
 
 # The package itself announces the weights, when it does not find them in the user's cache.
@@ -74,14 +76,24 @@ run: $(STAMP)
 test: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pytest -n auto tests
+	$(PY) -m pytest -n auto -m "not browser" tests
+	$(PY) tests/widgets_7.py -n auto -q
 	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
+	$(PY) -m pytest -rs tests/test_browser.py
 
 lab: $(STAMP)
 	$(PY) -m jupyterlab notebooks
 
 notebooks: $(STAMP)
 	$(PY) -m alignkd_lab.notebooks notebooks/*.ipynb
+
+# -E: all pages anew, since one that did not change may stand beside a neighbour that did.
+site: $(STAMP)
+	$(PY) -m sphinx -q -E -W --keep-going -c notebooks/site -d $(OUT)/site-trees notebooks $(OUT)/site
+	@echo "Open $(OUT)/site/index.html"
+
+links: $(STAMP)
+	$(PY) -m sphinx -q -b linkcheck -c notebooks/site -d $(OUT)/site-trees notebooks $(OUT)/site-links
 
 figures: $(STAMP)
 	$(PY) -m alignkd_lab.cli report data/records --out $(OUT)/recorded/report.html

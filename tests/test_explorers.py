@@ -2,8 +2,9 @@
 
 import base64
 import io
-import time
+import os
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -64,15 +65,6 @@ def test_no_reward_changes_the_chance_of_a_sight():
 def test_compute_refuses_what_is_no_probability():
     with pytest.raises(BadInput, match="probability"):
         compute(state(anchor_mass=1.5))
-
-
-def test_compute_takes_less_than_a_tenth_of_a_second():
-    seconds = []
-    for mass in np.logspace(-6, -0.4, 60):
-        began = time.perf_counter()
-        compute(state(anchor_mass=mass))
-        seconds.append(time.perf_counter() - began)
-    assert np.percentile(seconds, 95) < 0.1
 
 
 # caption
@@ -141,6 +133,22 @@ def test_a_typed_number_survives_that_the_browser_moves_the_slider_to_its_neares
     assert control.value == 0.000647
     control.slider.value = 10**-3.15
     assert control.value == pytest.approx(0.000708)
+
+
+def test_a_fraction_in_a_field_of_whole_numbers_is_rounded_and_told_once():
+    control, told = NumberControl("a seed", 0.0, 0.0, 19.0, 1.0), []
+    control.on_change(lambda: told.append(control.value))
+    control.number.value = 3.8
+    assert control.value == control.slider.value == 4
+    assert told == [4]
+
+
+def test_a_field_s_label_is_its_tooltip():
+    assert NumberControl("a reward", 4.0, 0.0, 20.0, 0.1).number.tooltip == "a reward"
+
+
+def test_ipywidgets_is_the_version_that_was_asked_for():
+    assert ipywidgets.__version__.startswith(os.environ.get("ALIGNKD_IPYWIDGETS", "8."))
 
 
 def test_what_is_set_beyond_the_range_is_moved_to_its_end():

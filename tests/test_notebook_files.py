@@ -103,7 +103,7 @@ def test_a_notebook_has_at_most_fifteen_hundred_words(notebook):
 
 def test_the_text_is_plain_markdown(notebook):
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    assert not re.search(r"^:::|^```\{|\{(ref|cite|numref)\}|\\newcommand", text, re.MULTILINE)
+    assert not re.search(r"^:::|^```\{|\{(ref|cite|numref)\}`|\\newcommand", text, re.MULTILINE)
     assert not re.search(r"!\[[^\]]*\]\((?!https://)", text), "an image that lies beside the notebook"
 
 

@@ -1,0 +1,252 @@
+"""A real JupyterLab in a real Chromium, driven as a learner drives it: menu, mouse and keyboard.
+
+What no learner does with the mouse (scroll to a cell, ask whether all have run) goes through JupyterLab's own
+application object, which does not depend on how a version names its parts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+
+HELPERS = Path(__file__).with_suffix(".js").read_text()
+WAIT = 120_000  # milliseconds, for anything that happens once a page; a busy machine takes half of it
+TOKEN = "a-test-of-the-course"
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# Jupyter's own folders, so that a learner's settings neither change a test nor are changed by it.
+_FOLDERS = {
+    "JUPYTER_CONFIG_DIR": "config",
+    "JUPYTER_DATA_DIR": "data",
+    "JUPYTER_RUNTIME_DIR": "runtime",
+    "JUPYTERLAB_SETTINGS_DIR": "settings",
+    "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+    "IPYTHONDIR": "ipython",
+    "ALIGNKD_ANSWERS": "answers",
+}
+
+
+def find_chromium(playwright) -> str | None:
+    """The machine's Chromium or Chrome, else Playwright's own, else None."""
+    found = next(filter(None, map(shutil.which, _NAMES)), None)
+    own = Path(playwright.chromium.executable_path)
+    return found or (str(own) if own.exists() else None)
+
+
+def launch(playwright, executable: str):
+    """A headless browser; Chromium's sandbox refuses to run as root."""
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"] if root else [])
+
+
+def copy_notebooks(source: Path, folder: Path) -> None:
+    """Notebooks without any output, so that whatever a page shows was made on it."""
+    folder.mkdir(parents=True)
+    for path in source.glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, folder / path.name)
+
+
+@contextlib.contextmanager
+def jupyterlab(notebooks: Path, work: Path) -> Iterator[str]:
+    """A server on a free port, with its folders under `work`; gives its address.
+
+    Raises:
+        RuntimeError: it ended or does not answer, with the last lines that it wrote.
+    """
+    folders = {name: work / folder for name, folder in _FOLDERS.items()}
+    quiet = folders["JUPYTERLAB_SETTINGS_DIR"] / "@jupyterlab" / "apputils-extension"
+    quiet.mkdir(parents=True)
+    settings = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
+    (quiet / "notification.jupyterlab-settings").write_text(json.dumps(settings))
+    port, log = _free_port(), work / "jupyterlab.log"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}"]
+    command += [f"--ServerApp.root_dir={notebooks}", "--LabApp.expose_app_in_browser=True"]
+    environment = os.environ | {name: str(folder) for name, folder in folders.items()}
+    with log.open("w") as told:
+        server = subprocess.Popen(command, env=environment, stdout=told, stderr=subprocess.STDOUT, cwd=work)
+    try:
+        _await_answer(f"http://127.0.0.1:{port}/api/status?token={TOKEN}", server, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+def _await_answer(address: str, server: subprocess.Popen, log: Path) -> None:
+    until = time.monotonic() + WAIT / 1000
+    while server.poll() is None and time.monotonic() < until:
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
+            return
+        time.sleep(0.2)
+    if server.poll() is None:
+        server.kill()
+    raise RuntimeError(f"JupyterLab does not answer. Its last lines:\n{log.read_text()[-2000:]}")
+
+
+class Lab:
+    """A notebook that is open in JupyterLab.
+
+    Args:
+        page: of Playwright; it is taken over.
+        address: of the server.
+        name: of the notebook's file.
+        pictures: the folder for screenshots.
+    """
+
+    def __init__(self, page, address: str, name: str, pictures: Path) -> None:
+        self.page, self.name, self.pictures = page, name, pictures
+        page.set_default_timeout(WAIT)
+        page.goto(f"{address}/lab/tree/{name}?token={TOKEN}&reset")
+        page.wait_for_function("window.jupyterapp?.shell.currentWidget?.content?.widgets?.length > 1")
+        page.evaluate(HELPERS)
+        page.wait_for_function("lab.kernel()?.connectionStatus === 'connected'")
+
+    def run_all(self) -> None:
+        """By the menu; returns when every code cell has run."""
+        self.page.locator('.lm-MenuBar-itemLabel:text-is("Run")').click()
+        self.page.locator('.lm-Menu-itemLabel:text-is("Run All Cells")').click()
+        self.page.wait_for_function("lab.done()", timeout=4 * WAIT)
+
+    def outputs(self) -> dict[str, list[dict]]:
+        """What every code cell has put out, by the cell's id, as the file would hold it."""
+        return self.page.evaluate("lab.outputs()")
+
+    def explorers(self) -> list[Explorer]:
+        """The pictures with controls that stand on the page now."""
+        return [Explorer(self, place) for place in range(self.page.evaluate("lab.markExplorers()"))]
+
+    def show_me(self) -> list[int]:
+        """Press every "Show me"; by press, how many more pictures the page then shows."""
+        button = button_of(self.page, "Show me")
+        shown = []
+        while button.count():
+            left, before = button.count(), self.count_pictures()
+            button.first.scroll_into_view_if_needed()
+            button.first.click()
+            self.page.wait_for_function(f"lab.buttons('Show me') < {left}")
+            self.page.wait_for_timeout(300)
+            shown.append(self.count_pictures() - before)
+        return shown
+
+    def box_with(self, button: str):
+        """The innermost column of widgets that holds a button of this name."""
+        box = self.page.locator(".widget-vbox").filter(has=button_of(self.page, button)).last
+        box.scroll_into_view_if_needed()
+        return box
+
+    def count_pictures(self) -> int:
+        """Of widgets, decoded and not empty."""
+        return self.page.evaluate("lab.pictures()")
+
+    def text(self) -> str:
+        """All that the page's outputs say."""
+        return self.page.evaluate("lab.text()")
+
+    def screenshot(self, name: str, of=None) -> Path:
+        """The window, or the element `of`, as a file."""
+        path = self.pictures / f"{self.name[:2]}-{name}.png"
+        (of or self.page).screenshot(path=path)
+        return path
+
+    def close(self) -> None:
+        """End the kernel, which two cores will not miss."""
+        self.page.evaluate("lab.shutdown()")
+        self.page.close()
+
+
+def button_of(root, name: str):
+    """A widget's button by its text; its name in the accessibility tree may begin with an icon's glyph."""
+    return root.locator(f'.widget-button:text-is("{name}")')
+
+
+class Explorer:
+    """Controls above a picture, on the page of a `Lab`."""
+
+    def __init__(self, lab: Lab, place: int) -> None:
+        self.lab, self.place = lab, place
+        self.root = lab.page.locator(f'[data-explorer="{place}"]')
+
+    @property
+    def picture(self) -> str:
+        """The source of the image, which holds all its bytes."""
+        return self.root.locator("img").first.get_attribute("src")
+
+    @property
+    def words(self) -> str:
+        """Caption and the call that rebuilds it."""
+        return self.root.text_content()
+
+    @property
+    def labels(self) -> list[str]:
+        """Of the number fields; a field without a name is not among them."""
+        labelled = "labels => labels.filter(label => label.control?.type === 'number').map(label => label.textContent)"
+        return self.root.locator("label").evaluate_all(labelled)
+
+    def type(self, label: str, share: float) -> dict:
+        """A number at `share` of the way between the field's ends, and Enter; what came of it."""
+        field = self.root.get_by_label(label, exact=True)
+        field.scroll_into_view_if_needed()
+        low, high = (float(field.get_attribute(end)) for end in ("min", "max"))
+        value = low * (high / low) ** share if low > 0 and high / low > 20 else low + share * (high - low)
+        field.fill(f"{value:.3g}")
+        return self._measure(lambda: field.press("Enter"))
+
+    def drag(self, slider: int, shares: list[float]) -> list[dict]:
+        """Drag a slider's handle to `shares` of its track; what came of each."""
+        track = self.root.locator(".slider-container, .slider").nth(slider)
+        handle = self.root.locator(".noUi-handle, .ui-slider-handle").nth(slider)
+        handle.scroll_into_view_if_needed()
+        box, at = track.bounding_box(), handle.bounding_box()
+        mouse, height = self.lab.page.mouse, at["y"] + at["height"] / 2
+        mouse.move(at["x"] + at["width"] / 2, height)
+        mouse.down()
+        try:
+            return [
+                self._measure(lambda share=share: mouse.move(box["x"] + share * box["width"], height))
+                for share in shares
+            ]
+        finally:
+            mouse.up()
+
+    def choose(self, place: int) -> dict:
+        """The next option of a list; what came of it."""
+        chosen = self.root.locator("select").nth(place)
+        chosen.scroll_into_view_if_needed()
+        options = chosen.locator("option").all_inner_texts()
+        now = chosen.evaluate("list => list.selectedIndex")
+        return self._measure(lambda: chosen.select_option(index=(now + 1) % len(options)))
+
+    def count(self, what: str) -> int:
+        """How many "sliders" or "lists" there are."""
+        return self.root.locator({"sliders": ".noUi-handle, .ui-slider-handle", "lists": "select"}[what]).count()
+
+    def _measure(self, act) -> dict:
+        """`changed` is "picture" (with `milliseconds` from the event to its pixels), "words" or "nothing"."""
+        self.lab.page.evaluate(f"lab.arm({self.place})")
+        act()
+        return self.lab.page.evaluate("lab.measured")
