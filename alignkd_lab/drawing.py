@@ -26,6 +26,7 @@ DEPTH = {
     "tiny": "Tiny preset: plumbing only, says nothing about the claim",
 }
 DPI = 180
+NOTE = "note"  # marks a figure's last line
 _THEME = {
     **sns.axes_style("ticks"),
     "figure.facecolor": "white",
@@ -90,8 +91,14 @@ def panels(
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights, sharex=share, sharey=share)
     figure.suptitle(title, x=0.012, ha="left", fontsize=14, fontweight="bold", color=INK)
-    figure.supxlabel(textwrap.fill(note, int(17 * size[0])), x=0.012, ha="left", fontsize=8, color=QUIET)
+    words = textwrap.fill(note, int(17 * size[0]))
+    figure.supxlabel(words, x=0.012, ha="left", fontsize=8, color=QUIET, gid=NOTE)
     return figure, grid
+
+
+def note_of(figure: Figure) -> str:
+    """The figure's last line, which says how deep its evidence is; empty where it has none."""
+    return " ".join(" ".join(text.get_text() for text in figure.texts if text.get_gid() == NOTE).split())
 
 
 def depth_line(runs: Sequence[dict], depth: str, marks: str = INTERVALS) -> str:

@@ -67,6 +67,12 @@ def test_there_are_pictures_for_a_page_without_a_kernel(notebook):
     assert any("image/png" in output.get("data", {}) for output in outputs(notebook))
 
 
+def test_every_picture_says_how_deep_its_evidence_is(notebook):
+    alts = [output.data["text/plain"] for output in outputs(notebook) if "image/png" in output.get("data", {})]
+    depth = re.compile(r"\b(recorded|record|live|tiny|foretold|exact\w*)\b", re.IGNORECASE)
+    assert not [alt for alt in alts if not depth.search(alt)]
+
+
 def test_no_widget_state_is_saved(notebook):
     assert "widgets" not in notebook.metadata
     assert not [output for output in outputs(notebook) if WIDGET_VIEW in output.get("data", {})]

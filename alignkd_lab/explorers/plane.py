@@ -19,7 +19,7 @@ from matplotlib.colors import Colormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from alignkd_lab.drawing import INK, QUIET
+from alignkd_lab.drawing import INK, NOTE, QUIET
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.style import pipeline_style
@@ -79,7 +79,8 @@ def canvas(size: tuple[float, float], title: str, note: str) -> Figure:
     figure = Figure(figsize=size)
     figure.text(0.012, 1 - 0.1 / size[1], title, ha="left", va="top", fontsize=14, fontweight="bold", color=INK)
     note = textwrap.fill(note, int(17 * size[0]))
-    figure.text(0.012, 0.07 / size[1], note, ha="left", va="bottom", fontsize=8, color=QUIET, linespacing=1.25)
+    place = {"ha": "left", "va": "bottom", "fontsize": 8, "linespacing": 1.25}
+    figure.text(0.012, 0.07 / size[1], note, color=QUIET, gid=NOTE, **place)
     return figure
 
 

@@ -8,10 +8,12 @@ shows an exception in a callback nowhere, so it is written into the caption befo
 from __future__ import annotations
 
 import base64
+import contextlib
+import gc
 import html
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ipywidgets import HTML, BoundedFloatText, FloatLogSlider, FloatSlider, HBox, VBox
@@ -20,27 +22,43 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from alignkd_lab.drawing import note_of
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.notebooks import WIDGET_VIEW
 
 PIXELS_PER_INCH = 150  # sharp on a dense screen
+LIVE_PIXELS_PER_INCH = 120  # less to draw and to send while somebody drags
 CSS_PIXELS_PER_INCH = 96
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, pixels_per_inch: int = PIXELS_PER_INCH) -> bytes:
     """The figure as the bytes of a PNG."""
     buffer = io.BytesIO()
-    figure.set_dpi(PIXELS_PER_INCH)
+    figure.set_dpi(pixels_per_inch)
     # Not `savefig`, which draws twice; and a slider waits longer for a small file than for a large one.
     FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
 
 
-class Picture:
-    """A figure as a notebook shows it: a PNG with words for those who cannot see it."""
+@contextlib.contextmanager
+def collecting_later() -> Iterator[None]:
+    """No garbage collection within: among the millions of objects of torch, one takes half as long as a picture."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
 
-    def __init__(self, figure: Figure, alt: str) -> None:
-        self.png, self.alt = png(figure), alt
+
+class Picture:
+    """A figure as a notebook shows it: a PNG with words for those who cannot see it, its last line among them."""
+
+    def __init__(self, figure: Figure, alt: str, pixels_per_inch: int = PIXELS_PER_INCH) -> None:
+        note = note_of(figure)
+        self.alt = note if note.startswith(" ".join(alt.split())) else f"{alt} {note}".strip()
+        self.png = png(figure, pixels_per_inch)
         self.width, self.height = (round(CSS_PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
 
     @classmethod
@@ -181,9 +199,10 @@ class Explorer:
     def update(self) -> None:
         """Draw the picture and write the caption for the current state."""
         try:
-            data = self._compute(self.state)
-            text = self._caption(data)
-            self.picture.value = Picture(self._draw(data, self._source), text).tag()
+            with collecting_later():
+                data = self._compute(self.state)
+                text = self._caption(data)
+                self.picture.value = Picture(self._draw(data, self._source), text, LIVE_PIXELS_PER_INCH).tag()
         except Exception as error:
             self.words.value = _paragraphs(f"This setting cannot be drawn: {error}", self._rebuilding())
             raise
