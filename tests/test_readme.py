@@ -1,5 +1,6 @@
 """What the README says of the records is what the records say, and what it points to is there."""
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -142,3 +143,20 @@ def test_the_table_of_methods_is_that_of_the_recorded_seed():
             f"{sum(stage['seconds'] for stage in stages) / 60:.1f}",
         ]
     assert table("The other methods, one seed") == measured
+
+
+def test_the_table_of_steps_is_that_of_the_bench():
+    record = json.loads((data_folder() / "records" / "bench-cpu.json").read_text())
+    steps = {(row["method"], row["variant"]): row for row in record["rows"] if row["length"] == 512}
+
+    def cell(method, variant):
+        row = steps.get((method, variant))
+        return f"{row['seconds']:.1f} s, {row['memory_bytes'] / 1e6:,.0f} MB" if row else "–"
+
+    methods = {"dpo": "DPO", "dckd": "DCKD", "adpa": "ADPA", "kd": "KD"}
+    measured = {words: [cell(name, by) for by in ("ours", "full_logits", "trl")] for name, words in methods.items()}
+    assert table("What a training step costs.") == measured
+    assert f"takes {steps['nll', 'nll']['seconds']:.1f} s" in RECORDS
+    ours = [row for (_, by), row in steps.items() if by == "ours"]
+    assert all(row["ceiling_share"] > 0.5 for row in ours)
+    assert all(bar["passed"] for bar in record["bars"])
