@@ -208,18 +208,15 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--algorithm", choices=ALGORITHMS, help="how to align (default: the preset's)")
     command.add_argument("--target", metavar="NAME", help="the rare, desirable behaviour (default: the preset's)")
-    command.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        type=parse_setting,
-        nargs="+",
-        action="extend",
-        default=[],
-        help="change settings of the preset",
-    )
+    _add_set(command, "change settings of the preset")
     command.add_argument("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
     command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     command.set_defaults(act=run)
+
+
+def _add_set(command: argparse.ArgumentParser, words: str) -> None:
+    take = {"type": parse_setting, "nargs": "+", "action": "extend", "default": []}
+    command.add_argument("--set", metavar="KEY=VALUE", help=words, **take)
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
@@ -237,15 +234,7 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("reproduce", help="run a recorded run again and compare every figure")
     command.add_argument("record", metavar="FILE", type=Path, help="a *.jsonl of records")
     command.add_argument("--algorithm", choices=ALGORITHMS, help="which of the file's runs")
-    command.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        type=parse_setting,
-        nargs="+",
-        action="extend",
-        default=[],
-        help="which of the file's runs: the one with these settings",
-    )
+    _add_set(command, "which of the file's runs: the one with these settings")
     command.add_argument("--seeds", metavar="SEEDS", type=parse_seeds, help="default: the run's first")
     command.add_argument("--pipelines", metavar="A,B", type=parse_pipelines, help="default: all that were recorded")
     command.add_argument(

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from explorer_controls import expect_controls
 
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.explorers import border, border_view
 from alignkd_lab.explorers.border import START, caption, cell_edges, compute
-from alignkd_lab.explorers.choice import ChoiceControl
 from alignkd_lab.metrics import A_K, K_A, paired_difference
 from alignkd_lab.mog.border import load
 from alignkd_lab.mog.cells import with_target_weight
@@ -199,15 +199,7 @@ def test_the_still_shows_the_map_at_three_sharpenings(explorer):
 
 
 def test_every_part_of_the_state_has_a_control_over_its_range():
-    made = border.controls()
-    assert {name: control.value for name, control in made.items()} == START
-    for name, (low, high) in RANGES.items():
-        assert (made[name].number.min, made[name].number.max) == (low, high)
-        assert made[name].number.description
-    for name, options in CHOICES.items():
-        assert isinstance(made[name], ChoiceControl)
-        assert tuple(value for _, value in made[name].list.options) == options
-        assert made[name].list.description
+    expect_controls(border.controls(), START, RANGES, CHOICES)
 
 
 @pytest.mark.parametrize("name", [*RANGES, *CHOICES])

@@ -4,12 +4,12 @@ import time
 
 import numpy as np
 import pytest
+from explorer_controls import expect_controls
 
 from alignkd_lab import theory
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.exercises import check
 from alignkd_lab.explorers import loss_bench, loss_bench_view
-from alignkd_lab.explorers.choice import ChoiceControl
 from alignkd_lab.explorers.loss_bench import LAST, LOSER, LOSSES, START, WINNER, caption, compute
 from alignkd_lab.notebooks import WIDGET_VIEW
 from alignkd_lab.toy import one_state
@@ -246,14 +246,7 @@ def test_the_caption_of_a_divergence_names_the_token_that_is_farthest_off():
 
 
 def test_every_part_of_the_state_has_a_control_over_its_range():
-    made = loss_bench.controls()
-    assert {name: control.value for name, control in made.items()} == START
-    for name, (low, high) in RANGES.items():
-        assert (made[name].number.min, made[name].number.max) == (low, high)
-        assert made[name].number.description
-    for name, options in CHOICES.items():
-        assert isinstance(made[name], ChoiceControl)
-        assert tuple(value for _, value in made[name].list.options) == options
+    expect_controls(loss_bench.controls(), START, RANGES, CHOICES)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,11 @@ import threading
 
 import numpy as np
 import pytest
+from explorer_controls import expect_controls
 
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.explorers import orders, orders_live, orders_view, plane
-from alignkd_lab.explorers.choice import ChoiceControl
 from alignkd_lab.explorers.orders import METRICS, START, compute
-from alignkd_lab.explorers.view import NumberControl
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.mog.foretold import Foretelling
 from alignkd_lab.notebooks import WIDGET_VIEW
@@ -225,16 +224,7 @@ def test_values_beside_the_lines_do_not_overlap():
 
 
 def test_every_part_of_the_state_has_a_control_over_its_range():
-    made = orders.controls()
-    assert {name: control.value for name, control in made.items()} == START
-    for name, (low, high) in RANGES.items():
-        assert isinstance(made[name], NumberControl)
-        assert (made[name].number.min, made[name].number.max) == (low, high)
-        assert made[name].number.description
-    for name, options in CHOICES.items():
-        assert isinstance(made[name], ChoiceControl)
-        assert tuple(value for _, value in made[name].list.options) == options
-        assert made[name].list.description
+    expect_controls(orders.controls(), START, RANGES, CHOICES)
 
 
 @pytest.mark.parametrize("name", [*RANGES, *CHOICES])

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.errors import BadInput
 from alignkd_lab.explorers import plane
+from alignkd_lab.explorers.state import begun
 from alignkd_lab.explorers.threshold import percent
 from alignkd_lab.metrics import A_K, K_A, Interval, paired_difference, t_interval
 from alignkd_lab.mog.border import Border, load
@@ -136,10 +137,7 @@ def controls(**state: Any) -> dict[str, NumberControl | ChoiceControl]:
     from alignkd_lab.explorers.choice import ChoiceControl
     from alignkd_lab.explorers.view import NumberControl
 
-    for name in state:
-        if name not in START:
-            raise UnknownName("control", name, START)
-    start = {**START, **state}
+    start = begun(START, state)
     grid = load().grid
     return {
         "target_weight": NumberControl(

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from alignkd_lab.checks import LEAST_PAIRS
 from alignkd_lab.drawing import INK, QUIET, panels, themed, write
-from alignkd_lab.errors import UnknownName
+from alignkd_lab.explorers.state import begun
 from alignkd_lab.explorers.threshold import POINT, percent
 from alignkd_lab.explorers.view import Explorer, NumberControl
 from alignkd_lab.lm.feasibility import SURE, Verdict, chance_of_pairs, expected_pairs, responses_for
@@ -71,10 +71,7 @@ def compute(state: Mapping[str, float]) -> Feasible:
 
 def controls(**state: float) -> dict[str, NumberControl]:
     """A control for each number of the state, at `START` where `state` does not say otherwise. Raises UnknownName."""
-    for name in state:
-        if name not in START:
-            raise UnknownName("control", name, START)
-    start = {**START, **state}
+    start = begun(START, state)
     ranges = {
         "rate": ("base rate of the target, m₀", 0.001, 0.5, 0.02, True),
         "responses": ("responses to each prompt, n", 2.0, 96.0, 1.0, False),

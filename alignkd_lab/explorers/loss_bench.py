@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkd_lab.errors import UnknownName
+from alignkd_lab.explorers.state import begun
 from alignkd_lab.explorers.threshold import percent
 from alignkd_lab.lm import losses
 from alignkd_lab.lm.divergences import DIVERGENCES
@@ -150,10 +151,7 @@ def controls(**state: Any) -> dict[str, NumberControl | ChoiceControl]:
     from alignkd_lab.explorers.choice import ChoiceControl
     from alignkd_lab.explorers.view import NumberControl
 
-    for name in state:
-        if name not in START:
-            raise UnknownName("control", name, START)
-    start = {**START, **state}
+    start = begun(START, state)
     return {
         "loss": ChoiceControl("loss", start["loss"], LOSSES),
         "steps": NumberControl("training steps", start["steps"], 0.0, float(LAST), 1.0),

@@ -33,6 +33,7 @@ from alignkd_lab.drawing import (
     themed,
 )
 from alignkd_lab.errors import UnknownName
+from alignkd_lab.explorers.state import begun
 from alignkd_lab.metrics import NAN, Interval, paired_difference
 from alignkd_lab.pipelines import METHODS, ORDERS
 from alignkd_lab.style import METRIC_STYLE, MINUS, interval, metric_label, number, pipeline_style
@@ -164,10 +165,7 @@ def controls(run: dict | None = None, **state: str) -> dict[str, ChoiceControl]:
     """
     from alignkd_lab.explorers.choice import ChoiceControl
 
-    for name in state:
-        if name not in START:
-            raise UnknownName("control", name, START)
-    start = {**START, **state}
+    start = begun(START, state)
     run = run or recorded()
     return {
         name: ChoiceControl(name, start[name], {axis: of.words for axis, of in axes.items() if _by_seed(run, axis)})

@@ -16,6 +16,7 @@ import torch
 
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.explorers import plane
+from alignkd_lab.explorers.state import begun
 from alignkd_lab.explorers.threshold import percent
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.mog.cells import with_target_weight
@@ -147,10 +148,7 @@ def controls(**state: Any) -> dict[str, NumberControl | ChoiceControl]:
     from alignkd_lab.explorers.choice import ChoiceControl
     from alignkd_lab.explorers.view import NumberControl
 
-    for name in state:
-        if name not in START:
-            raise UnknownName("control", name, START)
-    start = {**START, **state}
+    start = begun(START, state)
     algorithms = {"rlhf": "RLHF: rewarded for its own draws", "dpo": "DPO: learns from pairs"}
     chosen = {NO_CONTROL: "none (the truth is shown instead)"}
     chosen |= {name: pipeline_style(name).label for name in CONTROLS}

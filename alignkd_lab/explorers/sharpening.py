@@ -17,6 +17,7 @@ from torch import Tensor
 
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.explorers import plane
+from alignkd_lab.explorers.state import begun
 from alignkd_lab.explorers.threshold import percent
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.ring import Ring, RingSettings, run_ring
@@ -150,10 +151,7 @@ def controls(**state: Any) -> dict[str, Any]:
     from alignkd_lab.explorers.choice import ChoiceControl
     from alignkd_lab.explorers.view import NumberControl
 
-    for name in state:
-        if name not in START:
-            raise UnknownName("control", name, START)
-    start = {**START, **state}
+    start = begun(START, state)
     return {
         "sharpening": NumberControl("sharpening, s", start["sharpening"], 0.25, 100.0, 0.05, True),
         "components": NumberControl("components of either student", start["components"], 1, 8, 1),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alignkd_lab import theory
-from alignkd_lab.errors import UnknownName
+from alignkd_lab.explorers.state import begun
 from alignkd_lab.style import number
 
 if TYPE_CHECKING:
@@ -90,10 +90,7 @@ def controls(**state: float) -> dict[str, NumberControl]:
     """
     from alignkd_lab.explorers.view import NumberControl
 
-    for name in state:
-        if name not in START:
-            raise UnknownName("control", name, START)
-    start = {**START, **state}
+    start = begun(START, state)
     ranges = {
         "anchor_mass": ("target's share in the anchor, m₀", _LEAST_MASS, 0.5, 0.05, True),
         "reward": ("reward on the target, R", 0.0, 20.0, 0.1, False),

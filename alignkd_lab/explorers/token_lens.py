@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from alignkd_lab.errors import UnknownName
+from alignkd_lab.explorers.state import begun
 from alignkd_lab.explorers.threshold import percent
 from alignkd_lab.lm.reading_tables import LIKELY
 from alignkd_lab.lm.readings import MODELS, Reading, in_words, read, with_space
@@ -190,10 +191,7 @@ def controls(longest: int = 40, **state: Any) -> dict[str, NumberControl | Choic
     from alignkd_lab.explorers.choice import ChoiceControl
     from alignkd_lab.explorers.view import NumberControl
 
-    for name in state:
-        if name not in START:
-            raise UnknownName("control", name, START)
-    start = {**START, **state}
+    start = begun(START, state)
     return {
         "position": NumberControl("token of the response", start["position"], 1.0, float(longest), 1.0),
         "quantity": ChoiceControl("colour shows", start["quantity"], QUANTITIES),

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.errors import BadInput
+from alignkd_lab.explorers.state import begun
 from alignkd_lab.explorers.threshold import POINT, percent
 from alignkd_lab.style import number
 
@@ -118,10 +119,7 @@ def controls(**state: float) -> dict[str, NumberControl]:
     """
     from alignkd_lab.explorers.view import NumberControl
 
-    for name in state:
-        if name not in START:
-            raise UnknownName("control", name, START)
-    start = {**START, **state}
+    start = begun(START, state)
     labels = {
         "exponent": ("exponent, s = 1/τ", 0.05, True),
         "first": ("A's share as the first token", 0.05, False),

@@ -72,12 +72,7 @@ def load(path: Path | None = None) -> Border:
     Raises:
         BadInput: no such file, or one of another version.
     """
-    path = path or data_folder() / FILE
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist: make it with `python -m alignkd_lab.mog.border FOLDER`")
-    held = json.loads(path.read_text(encoding="utf-8"))
-    if held.get("schema") != SCHEMA:
-        raise BadInput(f"{path}: schema must be {SCHEMA}, not {held.get('schema')!r}: make it again")
+    held = read(path or data_folder() / FILE, "alignkd_lab.mog.border")
     grid = Grid(**{name: tuple(values) for name, values in held["grid"].items()})
     metrics = {
         order: {metric: np.array(values) for metric, values in entry.items()}
@@ -85,6 +80,20 @@ def load(path: Path | None = None) -> Border:
     }
     views = {name: _spread(grid, name, np.array(values)) for name, values in held["views"].items()}
     return Border(grid, MogSettings(**held["settings"]), metrics, views, held["provenance"])
+
+
+def read(path: Path, module: str) -> dict:
+    """A record of arrays as JSON gives it; `module` makes such records.
+
+    Raises:
+        BadInput: no such file, or one of another version.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist: make it with `python -m {module} FOLDER`")
+    held = json.loads(path.read_text(encoding="utf-8"))
+    if held.get("schema") != SCHEMA:
+        raise BadInput(f"{path}: schema must be {SCHEMA}, not {held.get('schema')!r}: make it again")
+    return held
 
 
 def records(border: Border) -> list[dict]:

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alignkd_lab.errors import BadInput
-from alignkd_lab.mog.border import shortened
+from alignkd_lab.mog.border import read, shortened
 from alignkd_lab.mog.cells import with_target_weight
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import ALGORITHMS, MogWorld
@@ -162,12 +161,7 @@ def load(path: Path | None = None) -> Study:
     Raises:
         BadInput: no such file, or one of another version.
     """
-    path = path or data_folder() / FILE
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist: make it with `python -m alignkd_lab.mog.study FOLDER`")
-    held = json.loads(path.read_text(encoding="utf-8"))
-    if held.get("schema") != SCHEMA:
-        raise BadInput(f"{path}: schema must be {SCHEMA}, not {held.get('schema')!r}: make it again")
+    held = read(path or data_folder() / FILE, "alignkd_lab.mog.study")
     cells = []
     for entry in held["cells"]:
         metrics = {
