@@ -99,6 +99,7 @@ def test_the_curves_are_the_log_ratios_and_the_weights_those_of_dpo():
 
 def test_the_picture_carries_its_caption_and_its_depth():
     picture = dpo_on_text.show(CHOSEN, REJECTED, 0.1, "a model")
-    assert picture.alt == dpo_on_text.caption(CHOSEN, REJECTED, 0.1)
+    assert dpo_on_text.caption(CHOSEN, REJECTED, 0.1) in picture.alt
+    assert picture.alt.startswith("Live run: a model, real weights")
     figure = dpo_on_text.draw(CHOSEN, REJECTED, 0.1, "a model")
     assert figure.get_supxlabel().startswith("Live run: a model, real weights")

@@ -207,7 +207,7 @@ def test_curves_are_drawn_while_the_run_goes_on_and_a_new_panel_shows_the_same_r
         if first.picture.value:
             break
         first._thread.join(0.02)
-    assert 'alt="Seconds of each stage, and reward and KL along every alignment so far."' in first.picture.value
+    assert 'alt="Seconds of each stage, and reward and KL along every alignment so far. ' in first.picture.value
     assert "seed 0, Base, aligned: base aligned" in first.status.value
     assert status(first) == "running"
     first.close()

@@ -57,7 +57,7 @@ class Picture:
 
     def __init__(self, figure: Figure, alt: str, pixels_per_inch: int = PIXELS_PER_INCH) -> None:
         note = note_of(figure)
-        self.alt = note if note.startswith(" ".join(alt.split())) else f"{alt} {note}".strip()
+        self.alt = note if " ".join(alt.split()) in note else f"{alt} {note}".strip()
         self.png = png(figure, pixels_per_inch)
         self.width, self.height = (round(CSS_PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
 
