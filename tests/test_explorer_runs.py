@@ -171,6 +171,21 @@ def test_stop_ends_the_whole_group_soon_and_start_goes_on(tmp_path, sleeper):
     assert len(run.events()) == 2
 
 
+def test_a_child_that_did_not_hear_the_first_request_is_asked_again(tmp_path, monkeypatch):
+    late = (
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('here', flush=True)\n"
+        "time.sleep(0.4)\nsignal.signal(signal.SIGINT, signal.default_int_handler)\ntime.sleep(60)"
+    )
+    monkeypatch.setattr(runs, "CHILD", script(tmp_path, late))
+    monkeypatch.setattr(runs, "AGAIN", 0.2)
+    run = Run(small(tmp_path))
+    run.start()
+    assert until(lambda: run.log.read_text())
+    run.stop()
+    assert run.wait(4) == "stopped"  # sooner than by force
+    assert "KeyboardInterrupt" in run.log.read_text()
+
+
 def test_a_child_that_does_not_listen_is_ended_by_force(tmp_path, monkeypatch):
     deaf = (
         "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('here', flush=True)\ntime.sleep(60)"

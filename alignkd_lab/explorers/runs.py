@@ -33,6 +33,7 @@ from alignkd_lab.progress import VARIABLE, told_in
 
 STATUSES = ("ready", "running", "stopped", "finished", "failed")
 CHILD = (sys.executable, "-m", "alignkd_lab.explorers.leashed")
+AGAIN = 1.0  # seconds until a request to end is repeated
 FOLDER = "panel"  # below `out`: what the panel itself writes
 
 
@@ -147,7 +148,7 @@ class Run:
         self.folder = request.out / FOLDER
         self._process: subprocess.Popen | None = None
         self._lock: FileLock | None = None
-        self._stopping = 0.0  # when the end was asked for
+        self._stopping = self._asked = 0.0  # when the end was asked for, first and last
         self._earlier = 0  # events of earlier starts
         self._polling = threading.Lock()
 
@@ -199,7 +200,7 @@ class Run:
     def stop(self) -> None:
         """Ask the child to end; finished stages stay. `poll` tells when it has."""
         if self.status == "running" and not self._stopping:
-            self._stopping = time.monotonic()
+            self._stopping = self._asked = time.monotonic()
             self._signal(signal.SIGINT)
 
     def poll(self) -> str:
@@ -212,8 +213,8 @@ class Run:
             return self.status
         code = self._process.poll()
         if code is None:
-            if self._stopping and time.monotonic() - self._stopping > GRACE:
-                self._signal(signal.SIGKILL)
+            if self._stopping:
+                self._press()
             return self.status
         if code and not self._stopping:
             self.error = _sentence(self.log.read_text(encoding="utf-8", errors="replace")) or f"exit code {code}"
@@ -232,6 +233,15 @@ class Run:
     def events(self, earlier: bool = True) -> list[dict]:
         """What the run has told (see `alignkd_lab.progress`), by earlier starts, too, unless `earlier` is False."""
         return told_in(self._progress)[0 if earlier else self._earlier :]
+
+    def _press(self) -> None:
+        """Ask again, since a child that has just begun hears nothing yet; then use force."""
+        now = time.monotonic()
+        if now - self._stopping > GRACE:
+            self._signal(signal.SIGKILL)
+        elif now - self._asked > AGAIN:
+            self._asked = now
+            self._signal(signal.SIGINT)
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
