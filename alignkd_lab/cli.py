@@ -100,7 +100,7 @@ def report(arguments: argparse.Namespace) -> int:
         print(json.dumps(report_json(arguments.folder), indent=1))
         return 0
 
-    from alignkd_lab.report import write_report
+    from alignkd_lab.report.page import write_report
 
     shipped = arguments.shipped or _shipped_records(arguments.folder)
     page = write_report(arguments.folder, out=arguments.out, shipped=shipped)

@@ -41,7 +41,7 @@ from alignkd_lab.drawing import (
 from alignkd_lab.metrics import A_K, CLAIMS, K_A, LEVEL, Claim
 from alignkd_lab.pipelines import ORDERS
 from alignkd_lab.records import seed_values, summarise_run
-from alignkd_lab.report_tables import claims_table
+from alignkd_lab.report.tables import claims_table
 from alignkd_lab.style import metric_label, number, pipeline_style
 
 SOFTWARE = f"alignkd_lab {__version__}"

@@ -157,7 +157,7 @@ def test_ctrl_c_says_how_to_resume(experiment, capsys):
 @pytest.fixture
 def reporting(monkeypatch):
     """Stands in for the modules that write the report; `asked` holds the arguments."""
-    page = types.ModuleType("alignkd_lab.report")
+    page = types.ModuleType("alignkd_lab.report.page")
     page.asked = []
 
     def write_report(folder, out=None, shipped=None):
@@ -167,7 +167,7 @@ def reporting(monkeypatch):
     page.write_report = write_report
     records = types.ModuleType("alignkd_lab.records")
     records.report_json = lambda folder: {"runs": [str(folder)]}
-    monkeypatch.setitem(sys.modules, "alignkd_lab.report", page)
+    monkeypatch.setitem(sys.modules, "alignkd_lab.report.page", page)
     monkeypatch.setitem(sys.modules, "alignkd_lab.records", records)
     return page
 

@@ -11,8 +11,8 @@ from alignkd_lab.drawing import run_title
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import METHODS, ORDERS
 from alignkd_lab.records import group_runs, load_records, seed_values, summarise_run
-from alignkd_lab.report import main_cell
-from alignkd_lab.report_tables import CLAIM_WORDS
+from alignkd_lab.report.page import main_cell
+from alignkd_lab.report.tables import CLAIM_WORDS
 from alignkd_lab.style import interval, pipeline_style, shown
 
 ROOT = Path(__file__).parent.parent

@@ -7,9 +7,10 @@ from html.parser import HTMLParser
 import pytest
 from synthetic_records import LM, lm_record, mog_record, write
 
-from alignkd_lab import figures, report
+from alignkd_lab import figures
 from alignkd_lab.lm.weights import BUILT_IN
 from alignkd_lab.records import RecordError, group_runs
+from alignkd_lab.report import page as report
 
 VOID = {"meta", "img", "br", "input", "hr", "link"}
 

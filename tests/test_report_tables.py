@@ -5,9 +5,9 @@ import statistics
 import pytest
 from synthetic_records import LM, lm_record, mog_record
 
-from alignkd_lab import report_tables as tables
 from alignkd_lab.metrics import CLAIMS
 from alignkd_lab.records import group_runs, summarise_run
+from alignkd_lab.report import tables
 
 
 @pytest.fixture(scope="module")

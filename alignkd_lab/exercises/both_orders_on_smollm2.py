@@ -23,7 +23,7 @@ def recorded_claims() -> dict[tuple[str, str], dict]:
     """Of each claim the row of the study's table, by metric and statistic."""
     from alignkd_lab.exercises import recorded_smollm2
     from alignkd_lab.records import summarise_run
-    from alignkd_lab.report_tables import claims_table
+    from alignkd_lab.report.tables import claims_table
 
     rows = claims_table(summarise_run(recorded_smollm2()))
     return {(claim.metric, claim.statistic): row for claim, row in zip(CLAIMS, rows, strict=True)}
@@ -107,7 +107,7 @@ def _why_not(claim: Claim, answer: str, found: str) -> str:
 
 
 def _sign(claim: Claim, solve: Callable[[], str], because: str) -> Task:
-    from alignkd_lab.report_tables import CLAIM_WORDS
+    from alignkd_lab.report.tables import CLAIM_WORDS
     from alignkd_lab.style import METRIC_STYLE
 
     words, metric = CLAIM_WORDS[claim.metric, claim.statistic], METRIC_STYLE[claim.metric]

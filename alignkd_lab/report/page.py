@@ -2,7 +2,7 @@
 
 Everything on the page comes from `records.summarise_run` and `figures`; here it is put into words and
 tables. The page holds no script and no link to outside, and what a model wrote is escaped. Its markup
-is `report_template.html`; `report_tables.py` lays out the tables.
+is `template.html`; `tables.py` lays out the tables.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.records import ALGORITHMS, group_runs, load_records, summarise_run, varying_settings
-from alignkd_lab.report_tables import (
+from alignkd_lab.report.tables import (
     cells_table,
     checks_table,
     claims_table,
@@ -39,7 +39,7 @@ from alignkd_lab.report_tables import (
 )
 from alignkd_lab.style import METRIC_STYLE, interval, metric_label, pipeline_style
 
-TEMPLATE = "report_template.html"
+TEMPLATE = "template.html"
 _SHIPPED_NOTE = (
     "Made earlier with more seeds and shipped with the project, so that one evening's run can be read beside "
     "it. The two are shown apart and never pooled."
@@ -256,4 +256,4 @@ def _uses_built_in(run: dict) -> bool:
 
 def _template():
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(files("alignkd_lab").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return environment.from_string(files("alignkd_lab.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""`alignkd report`: what the records say, as tables, sentences, and one page."""
