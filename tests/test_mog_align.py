@@ -102,9 +102,9 @@ def test_the_recall_threshold_predicts_whether_rlhf_finds_the_target(beta):
     points = PROBLEM.grid()
     log_anchor = torch.log_softmax(truth().log_prob(points), -1)
     reward = PROBLEM.reward(points)
-    predicted = theory.target_wins(log_anchor, reward, PROBLEM.on_target(reward), beta)
+    predicted = theory.target_wins(log_anchor, reward, PROBLEM.on_target(points), beta)
     own = policy.from_noise(NOISE.uniform("test", 2000), NOISE.normal("test", 2000, 2))
-    found = PROBLEM.on_target(PROBLEM.reward(own)).double().mean(-1) > 0.5
+    found = PROBLEM.on_target(own).double().mean(-1) > 0.5
     assert torch.equal(found, predicted)
     assert predicted.all() == (beta == 0.5)
 
@@ -163,7 +163,7 @@ def test_dpo_comes_close_to_the_optimum():
 
 def test_informative_pairs_are_as_many_as_the_theory_says():
     pairs = pairs_of(truth(), count=20_000)
-    on_target = PROBLEM.on_target(PROBLEM.reward(PROBLEM.grid()))
+    on_target = PROBLEM.on_target(PROBLEM.grid())
     rate = theory.target_mass_of(torch.log_softmax(PROBLEM.truth.log_prob(PROBLEM.grid()), -1), on_target)
     expected = 20_000 * theory.informative_pair_probability(rate, 2)
     assert (pairs.informative - expected).abs().max() < 4 * expected.sqrt()

@@ -18,7 +18,17 @@ def test_the_reward_is_a_bump_of_the_set_height_and_width_on_each_target():
 
 
 def test_a_point_is_on_target_from_half_the_height_on():
-    assert TWO.on_target(torch.tensor([1.99, 2.0, 4.0])).tolist() == [False, True, True]
+    away = ONE.width * math.sqrt(2 * math.log(2))
+    at = torch.tensor([[1.5, -1.5], [1.5 + 0.999 * away, -1.5], [1.5 + 1.001 * away, -1.5]], dtype=torch.float64)
+    assert ONE.on_target(at).tolist() == [True, True, False]
+
+
+def test_a_cut_lowers_the_reward_and_leaves_the_target_as_it_is():
+    cut = Problem.of(MogSettings(reward_clip=1.0))
+    points = ONE.grid()
+    assert torch.equal(cut.reward(points), ONE.reward(points).clamp(max=1.0))
+    assert torch.equal(cut.on_target(points), ONE.on_target(points))
+    assert cut.on_target(points).any()
 
 
 def test_the_truth_is_the_mixture_of_the_settings():

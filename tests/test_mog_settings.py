@@ -14,6 +14,7 @@ from alignkd_lab.mog.settings import MogSettings
         ({"sharpening_high": 1.5}, "sharpening_high must be at most 1"),
         ({"rlhf_steps": 0}, "rlhf_steps must be a whole number of at least 1, not 0"),
         ({"dpo_pairs": 10.5}, "dpo_pairs must be a whole number"),
+        ({"reward_clip": -1.0}, "reward_clip must be a finite number above 0, or 0 for none"),
         ({"rlhf_batch": 1}, "rlhf_batch must be at least 2"),
         ({"dpo_label_noise": 0.7}, "dpo_label_noise must lie between 0 and 0.5"),
         ({"truth_weights": (0.5, 0.5)}, "equally many, not 2 and 4"),

@@ -72,7 +72,7 @@ def test_every_arm_moves_one_thing_and_passes_through_the_main_setting():
             assert moved <= {name, "truth_weights"} if name in ("target_weight", "targets") else moved <= {name}
     shares = {sum(s.truth_weights[t] for t in s.targets) for s in ARMS["targets"].cells.values()}
     assert shares == {0.04}
-    assert len(list(wanted())) == 2 * (6 + 5 + 6 + 5 + 2) + 5
+    assert len(list(wanted())) == 2 * (6 + 5 + 6 + 5 + 2 + 4) + 5
 
 
 def test_the_seeds_are_a_hundred_that_no_earlier_record_used():

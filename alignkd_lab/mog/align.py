@@ -103,7 +103,7 @@ def sample_pairs(
     )
     reward = problem.reward(draws)
     (first, second), (reward_first, reward_second) = draws.chunk(2, -2), reward.chunk(2, -1)
-    on_first, on_second = problem.on_target(reward_first), problem.on_target(reward_second)
+    on_first, on_second = problem.on_target(draws).chunk(2, -1)
     prefers_first = noise.uniform("labels", count) < theory.bradley_terry(reward_first, reward_second)
     flipped = noise.uniform("label noise", count) < label_noise
     keep = (prefers_first ^ flipped).unsqueeze(-1)

@@ -66,13 +66,13 @@ class Border:
 
 
 @functools.cache
-def load(path: Path | None = None) -> Border:
-    """The shipped record (or another one of the same kind), read once.
+def load(path: Path | None = None, module: str = "alignkd_lab.mog.border") -> Border:
+    """The shipped record (or another one of the same kind, made by `module`), read once.
 
     Raises:
         BadInput: no such file, or one of another version.
     """
-    held = read(path or data_folder() / FILE, "alignkd_lab.mog.border")
+    held = read(path or data_folder() / FILE, module)
     grid = Grid(**{name: tuple(values) for name, values in held["grid"].items()})
     metrics = {
         order: {metric: np.array(values) for metric, values in entry.items()}
@@ -112,7 +112,13 @@ def records(border: Border) -> list[dict]:
     return made
 
 
-def sweep(folder: Path, grid: Grid | None = None, settings: MogSettings | None = None) -> Path:
+def sweep(
+    folder: Path,
+    grid: Grid | None = None,
+    settings: MogSettings | None = None,
+    metrics: tuple[str, ...] = METRICS,
+    file: str = FILE.name,
+) -> Path:
     """Runs every cell, writes the record below `folder` and returns its path; picks up where it was cut off."""
     grid, settings = grid or Grid(), settings or MogSettings()
     torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
@@ -120,21 +126,23 @@ def sweep(folder: Path, grid: Grid | None = None, settings: MogSettings | None =
         Store(folder / "stages"),
         tuple(map(len, (grid.algorithms, grid.sharpenings, grid.betas, grid.weights))),
     )
-    metrics = {order: {name: np.zeros((*shape, len(grid.seeds))) for name in METRICS} for order in ORDERS}
+    found = {order: {name: np.zeros((*shape, len(grid.seeds))) for name in metrics} for order in ORDERS}
     views: dict[str, np.ndarray] = {}
     shown = [grid.seeds.index(seed) for seed in grid.shown_seeds]
+    pipelines = (*YARDSTICKS, *ORDERS) if shown else ORDERS
     cells = list(grid.cells())
     for count, ((a, algorithm), (s, sharpening), (b, beta), (w, weight)) in enumerate(cells, 1):
         print(f"\rcell {count} of {len(cells)}", end="", file=sys.stderr, flush=True)
         world = MogWorld(_settings(settings, sharpening, beta, weight), algorithm, grid.seeds)
-        outcomes, _ = run_pipelines(world, (*YARDSTICKS, *ORDERS), store)
+        outcomes, _ = run_pipelines(world, pipelines, store)
         for name, outcome in outcomes.items():
-            held = _table([outcome.evaluation["view"][place] for place in shown])
-            views.setdefault(name, np.zeros((*shape, *held.shape)))[a, s, b, w] = held
-            for metric in METRICS if name in ORDERS else ():
-                metrics[name][metric][a, s, b, w] = outcome.evaluation["metrics"][metric]
+            if shown:
+                held = _table([outcome.evaluation["view"][place] for place in shown])
+                views.setdefault(name, np.zeros((*shape, *held.shape)))[a, s, b, w] = held
+            for metric in metrics if name in ORDERS else ():
+                found[name][metric][a, s, b, w] = outcome.evaluation["metrics"][metric]
     print(file=sys.stderr)
-    return _write(folder / FILE.name, grid, settings, metrics, views)
+    return _write(folder / file, grid, settings, found, views)
 
 
 def _settings(settings: MogSettings, sharpening: float, beta: float, weight: float) -> MogSettings:

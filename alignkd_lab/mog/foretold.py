@@ -63,7 +63,7 @@ class _Plane:
         reward = problem.reward(points)[0]
         log_modes = torch.log_softmax(problem.truth.joint_log_prob(points)[0], -1)
         cell = (points[0, 1, 1] - points[0, 0, 1]).item()
-        return cls(points[0], cell, reward, problem.on_target(reward), log_modes)
+        return cls(points[0], cell, reward, problem.on_target(points)[0], log_modes)
 
 
 class Foretelling:
@@ -110,8 +110,10 @@ class Foretelling:
             "overall_recall": (self._true @ policy.log_probs).item() + to_density,
         }
 
-    def least_target_weights(self, betas: Sequence[float]) -> np.ndarray:
+    def least_target_weights(self, betas: Sequence[float], sharpening: float = 1.0) -> np.ndarray:
         """The recall threshold as a border: the least m0 with which the target wins at the optimum, `[beta]`.
+
+        With a `sharpening` the optimum is that of a perfect copy of the truth, sharpened.
 
         m0 E_T[e^{R/beta}] > (1 - m0) E_notT[e^{R/beta}] (Order) is linear in the weights of the modes: each
         brings its own expectation on the target's cells minus that off them. The other modes keep their proportions.
@@ -123,4 +125,14 @@ class Foretelling:
         rare = torch.zeros(len(weights), dtype=torch.bool)
         rare[list(self.settings.targets)] = True
         inside, outside = ((weights * gain)[part].sum(0) / weights[part].sum() for part in (rare, ~rare))
-        return (-outside / (inside - outside)).numpy()
+        return self._before_sharpening((-outside / (inside - outside)).numpy(), sharpening)
+
+    def _before_sharpening(self, border: np.ndarray, sharpening: float) -> np.ndarray:
+        """The weights that sharpening turns into those of `border`."""
+        targets = self.settings.targets
+        groups = [[w for mode, w in enumerate(self.settings.truth_weights) if (mode in targets) == rare]
+                  for rare in (True, False)]  # fmt: skip
+        # A group of weights w sums to W s(w / W) when sharpened: what is sharpened is the share of each group.
+        rare, others = ((np.array(group) / sum(group)) ** sharpening for group in groups)
+        odds = (border / (1 - border) * others.sum() / rare.sum()) ** (1 / sharpening)
+        return odds / (1 + odds)

@@ -20,12 +20,11 @@ def evaluate(policy: GaussianMixture, problem: Problem, own: Tensor, true: Tenso
     overall_precision = E_policy[log p*]; overall_recall = E_p*[log policy];
     entropy = -E_policy[log policy]; kl_to_truth = KL(policy || p*).
     """
-    reward = problem.reward(own)
     overall_precision = problem.truth.log_prob(own).mean(-1)
     entropy = -policy.log_prob(own).mean(-1)
     return {
-        "reward": reward.mean(-1),
-        "target_rate": problem.on_target(reward).double().mean(-1),
+        "reward": problem.reward(own).mean(-1),
+        "target_rate": problem.on_target(own).double().mean(-1),
         "target_precision": problem.target.log_prob(own).mean(-1),
         "overall_precision": overall_precision,
         "overall_recall": policy.log_prob(true).mean(-1),

@@ -27,6 +27,7 @@ class Problem:
     centres: Tensor
     height: float
     width: float
+    clip: float
 
     @classmethod
     def of(cls, settings: MogSettings, device: torch.device | str = "cpu") -> Problem:
@@ -35,16 +36,20 @@ class Problem:
         log_weights = torch.tensor(settings.truth_weights, **options).log().unsqueeze(0)
         truth = GaussianMixture(log_weights, means, torch.full_like(means, math.log(settings.truth_sd)))
         target = truth.select(settings.targets)
-        return cls(truth, target, target.means[0], settings.reward_height, settings.reward_width)
+        clip = settings.reward_clip or math.inf
+        return cls(truth, target, target.means[0], settings.reward_height, settings.reward_width, clip)
 
     def reward(self, x: Tensor) -> Tensor:
-        """A bump on the nearest target mode: `[..., dimension]` -> `[...]`."""
+        """A bump on the nearest target mode, cut at `clip`: `[..., dimension]` -> `[...]`."""
+        return self._bump(x).clamp(max=self.clip)
+
+    def on_target(self, x: Tensor) -> Tensor:
+        """Which points count as target: where the bump, before any cut, is at least half of its height."""
+        return self._bump(x) >= self.height / 2
+
+    def _bump(self, x: Tensor) -> Tensor:
         squared = ((x.unsqueeze(-2) - self.centres) ** 2).sum(-1).amin(-1)
         return self.height * torch.exp(-0.5 * squared / self.width**2)
-
-    def on_target(self, reward: Tensor) -> Tensor:
-        """Which points count as target, from their reward: those that earn at least half of the height."""
-        return reward >= self.height / 2
 
     def grid(self) -> Tensor:
         """Points `[1, cell, 2]` that cover truth and target, evenly."""

@@ -45,6 +45,7 @@ class MogSettings:
     student_components: size of the student, fewer than the modes.
     reward_height, reward_width: the reward is a bump, height * exp(-d^2 / (2 width^2)), d the distance to the
         nearest target mode.
+    reward_clip: the reward is cut at this value, for alignment and as a metric; 0 cuts nothing.
     beta: weight of the KL to the anchor.
     sharpening: power on the teacher's weights before it is sampled (the published s, 1 leaves them alone).
     sharpening_high: the same for the control that distils at a temperature above 1, hence a power below 1.
@@ -71,6 +72,7 @@ class MogSettings:
     student_components: int = 3
     reward_height: float = 4.0
     reward_width: float = 0.5
+    reward_clip: float = 0.0
     beta: float = 0.5
     sharpening: float = 2.0
     sharpening_high: float = 0.5
@@ -109,6 +111,8 @@ class MogSettings:
                 raise BadInput(f"{name} must be a whole number of at least 1, not {value!r}")
         if self.rlhf_batch < 2:
             raise BadInput(f"rlhf_batch must be at least 2, not {self.rlhf_batch}: one draw has no baseline")
+        if not (self.reward_clip >= 0 and math.isfinite(self.reward_clip)):
+            raise BadInput(f"reward_clip must be a finite number above 0, or 0 for none, not {self.reward_clip!r}")
         if self.sharpening_high > 1:
             raise BadInput(
                 f"sharpening_high must be at most 1, not {self.sharpening_high!r}; it stands for a temperature above 1"

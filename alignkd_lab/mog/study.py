@@ -1,7 +1,8 @@
 """The registered study on Gaussians (`data/records/PLAN.md`): one setting moved at a time, with a hundred new seeds.
 
-`python -m alignkd_lab.mog.study FOLDER` makes its record in FOLDER; stages are kept there, so that a study that was
-cut off goes on. As with the border map, one record holds arrays: a line for each cell and seed would be 60 MB.
+`python -m alignkd_lab.mog.study FOLDER` makes both its records in FOLDER, the arms and the map (`arms` or `map` after
+FOLDER: that one alone); stages are kept there, so that a study that was cut off goes on. As with the border map,
+records hold arrays: a line for each cell and seed would be 60 MB.
 """
 
 from __future__ import annotations
@@ -10,27 +11,34 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from alignkd_lab.mog.border import read, shortened
+from alignkd_lab.errors import UnknownName
+from alignkd_lab.mog import border
+from alignkd_lab.mog.border import Grid, read, shortened
 from alignkd_lab.mog.cells import with_target_weight
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import ALGORITHMS, MogWorld
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import Store, run_pipelines
+from alignkd_lab.pipelines import Outcome, Store, run_pipelines
 from alignkd_lab.presets import default_pipelines
 from alignkd_lab.provenance import provenance
 from alignkd_lab.records import SCHEMA
 
 FILE = Path("records") / "study" / "mog-study.json"
+MAP_FILE = FILE.with_name("mog-map.json")
 SEEDS = tuple(range(1000, 1100))
 METRICS = ("reward", "target_rate", "target_precision", "overall_precision", "overall_recall")
 
+# Every second value of the earlier map's axes; densities of these seeds are not kept.
+MAP = Grid(
+    betas=(0.12, 0.25, 0.5, 1.0, 2.0, 4.0), weights=(0.005, 0.01, 0.02, 0.04, 0.09, 0.2), seeds=SEEDS, shown_seeds=()
+)
 _MAIN = MogSettings()
 
 
@@ -64,18 +72,24 @@ ARMS = {
         "target modes that share m₀",
         {1: _MAIN, 2: dataclasses.replace(_MAIN, truth_weights=(0.48, 0.48, 0.02, 0.02), targets=(2, 3))},
     ),
+    # A cut at the bump's height cuts nothing.
+    "reward_clip": Arm("reward cut at", {**_moved("reward_clip", (1.0, 2.0, 3.0)), _MAIN.reward_height: _MAIN}),
 }
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one setting under one algorithm left: `metrics[pipeline][metric]` is `[seed]`."""
+    """What one setting under one algorithm left: `metrics[pipeline][metric]` is `[seed]`.
+
+    pairs: informative pairs that a pipeline's alignment had, `[seed]`; under DPO alone, which learns from pairs.
+    """
 
     arm: str
     value: float
     algorithm: str
     settings: MogSettings
     metrics: dict[str, dict[str, np.ndarray]]
+    pairs: dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -104,10 +118,16 @@ class Study:
                 "schema": SCHEMA,
                 "seed": seed,
                 "pipelines": {
-                    name: {"metrics": {metric: float(values[place]) for metric, values in held.items()}}
+                    name: {
+                        "metrics": {metric: float(values[place]) for metric, values in held.items()},
+                        "stages": [name] if name in cell.pairs else [],
+                    }
                     for name, held in cell.metrics.items()
                 },
-                "stages": {},
+                "stages": {
+                    name: {"kind": "align", "info": {"informative_pairs": counts[place]}}
+                    for name, counts in cell.pairs.items()
+                },
                 "provenance": self.provenance,
             }
             for place, seed in enumerate(self.seeds)
@@ -131,11 +151,12 @@ def sweep(folder: Path, arms: Mapping[str, Arm] = ARMS, seeds: tuple[int, ...] =
         print(f"\rcell {count} of {len(cells)}: {name} {value:g}, {algorithm:<6}", end="", file=sys.stderr, flush=True)
         if (algorithm, settings) not in run:
             world = MogWorld(settings, algorithm, seeds)
-            outcomes, _ = run_pipelines(world, default_pipelines("mog", algorithm), store)
-            run[algorithm, settings] = {
+            outcomes, stages = run_pipelines(world, default_pipelines("mog", algorithm), store)
+            metrics = {
                 pipeline: {metric: shortened(np.array(outcome.evaluation["metrics"][metric]), 4) for metric in METRICS}
                 for pipeline, outcome in outcomes.items()
             }
+            run[algorithm, settings] = {"metrics": metrics, "pairs": _pairs(outcomes, stages)}
     print(file=sys.stderr)
     held = {
         "schema": SCHEMA,
@@ -143,7 +164,7 @@ def sweep(folder: Path, arms: Mapping[str, Arm] = ARMS, seeds: tuple[int, ...] =
         "seeds": list(seeds),
         "cells": [
             {"arm": name, "value": value, "algorithm": algorithm, "settings": dataclasses.asdict(settings),
-             "metrics": run[algorithm, settings]}
+             **run[algorithm, settings]}
             for name, value, algorithm, settings in cells
         ],
         "provenance": provenance("cpu"),
@@ -152,6 +173,39 @@ def sweep(folder: Path, arms: Mapping[str, Arm] = ARMS, seeds: tuple[int, ...] =
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(held, separators=(",", ":")) + "\n", encoding="utf-8")
     return path
+
+
+def _pairs(outcomes: Mapping[str, Outcome], stages: Mapping[str, dict]) -> dict[str, list[int]]:
+    """Informative pairs of each pipeline that had any, `{pipeline: [seed]}`."""
+    return {
+        name: counts
+        for name, outcome in outcomes.items()
+        for counts in [stages[key]["info"].get("per_seed", {}).get("informative_pairs") for key in outcome.stages]
+        if counts is not None
+    }
+
+
+def sweep_map(folder: Path) -> Path:
+    """Both orders at every target weight, KL weight and sharpening, with the study's seeds; as `border.sweep`."""
+    return border.sweep(folder, MAP, _MAIN, METRICS, MAP_FILE.name)
+
+
+def load_map(path: Path | None = None) -> border.Border:
+    """The shipped map (or another one of the same kind), read once. Raises BadInput as `load` does."""
+    return border.load(path or data_folder() / MAP_FILE, "alignkd_lab.mog.study")
+
+
+_PARTS = {"arms": sweep, "map": sweep_map}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command at the head of this file. Raises UnknownName for a part that there is not."""
+    folder, *parts = arguments or ["out/study"]
+    for part in parts:
+        if part not in _PARTS:
+            raise UnknownName("part", part, _PARTS)
+    for part in parts or _PARTS:
+        print(_PARTS[part](Path(folder)))
 
 
 @functools.cache
@@ -169,9 +223,9 @@ def load(path: Path | None = None) -> Study:
             for pipeline, found in entry["metrics"].items()
         }
         settings = MogSettings(**entry["settings"])
-        cells.append(Cell(entry["arm"], entry["value"], entry["algorithm"], settings, metrics))
+        cells.append(Cell(entry["arm"], entry["value"], entry["algorithm"], settings, metrics, entry["pairs"]))
     return Study(tuple(held["seeds"]), tuple(cells), held["provenance"])
 
 
 if __name__ == "__main__":
-    print(sweep(Path(sys.argv[1] if len(sys.argv) > 1 else "out/study")))
+    main(sys.argv[1:])

@@ -68,7 +68,7 @@ def run_traps(
     def trained(init: GaussianMixture) -> Tensor:
         policy, _ = rlhf(init, anchor, problem, noise, **train)
         points = policy.from_noise(noise.uniform("traps", _SCORING_DRAWS), noise.normal("traps", _SCORING_DRAWS, 2))
-        return problem.on_target(problem.reward(points)).double().mean(-1).view(len(masses), -1)
+        return problem.on_target(points).double().mean(-1).view(len(masses), -1)
 
     handed = _with_share(problem, settings, torch.full_like(rows, _HANDED))
     draws = settings.rlhf_steps * settings.rlhf_batch
@@ -92,4 +92,4 @@ def _optimum(problem: Problem, settings: MogSettings, shares: Tensor) -> Tensor:
     log_anchor = torch.log_softmax(_with_share(problem, settings, shares).log_prob(points), -1)
     reward = problem.reward(points)
     optimum = theory.tilted_optimum(log_anchor, reward, settings.beta)
-    return theory.target_mass_of(optimum, problem.on_target(reward))
+    return theory.target_mass_of(optimum, problem.on_target(points))

@@ -30,10 +30,12 @@ ALGORITHMS = ("rlhf", "dpo")
 _CODE = {"start": 1, "distil": 1, "align": 1, "evaluate": 1}
 
 _TRUTH = ("truth_weights", "truth_means", "truth_sd")
-_REWARD = ("targets", "reward_height", "reward_width")
+_REWARD = ("targets", "reward_height", "reward_width", "reward_clip")
 _EM = ("restarts", "em_iterations", "em_tolerance", "variance_floor")
 _RLHF = ("beta", "rlhf_steps", "rlhf_batch", "rlhf_learning_rate")
 _DPO = ("beta", "dpo_pairs", "dpo_steps", "dpo_batch", "dpo_learning_rate", "dpo_label_noise")
+# Settings younger than kept stages: at 0 they change nothing, and stay out of what a stage is found by.
+_LATER = ("reward_clip",)
 _FILE = "mixture.safetensors"
 
 
@@ -87,7 +89,7 @@ class MogWorld:
 
     def _named(self, names: tuple[str, ...]) -> dict:
         everything = dataclasses.asdict(self.settings)
-        return {name: everything[name] for name in names}
+        return {name: everything[name] for name in names if everything[name] or name not in _LATER}
 
     def _sharpening(self, stage: Distil) -> float:
         known = {"kd": self.settings.sharpening, "high": self.settings.sharpening_high}
