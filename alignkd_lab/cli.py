@@ -232,7 +232,7 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
 
 def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("reproduce", help="run a recorded run again and compare every figure")
-    command.add_argument("record", metavar="FILE", type=Path, help="a *.jsonl of records")
+    command.add_argument("record", metavar="FILE", type=Path, help="a *.jsonl of records, or one of arrays (*.json)")
     command.add_argument("--algorithm", choices=ALGORITHMS, help="which of the file's runs")
     _add_set(command, "which of the file's runs: the one with these settings")
     command.add_argument("--seeds", metavar="SEEDS", type=parse_seeds, help="default: the run's first")
@@ -247,7 +247,7 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
 
 def _add_heal(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("heal", help="make the healed student again (about half an hour)")
-    command.add_argument("--layers", type=int, metavar="N", help="layers to keep (default: as the shipped student)")
+    command.add_argument("--layers", type=int, metavar="N", help="layers to keep, for --set student=healed-N")
     command.add_argument("--out", metavar="DIR", type=Path, help="default: a folder in the user's cache")
     command.add_argument("--base", metavar="SOURCE", default="smollm2-135m-instruct", help="default: %(default)s")
     command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")

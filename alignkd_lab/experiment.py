@@ -17,7 +17,7 @@ from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Store, planned
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import provenance
-from alignkd_lab.records import SCHEMA, append_record, load_records, pipeline_entry, stage_of_seed
+from alignkd_lab.records import SCHEMA, append_record, load_records, pipeline_entry, plain_settings, stage_of_seed
 
 
 def run_experiment(
@@ -114,17 +114,17 @@ def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) 
 
 def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -> Path:
     from alignkd_lab.lm import weights
-    from alignkd_lab.lm.student import has_healed_student, heal
+    from alignkd_lab.lm.student import HEALED, ensure_healed_student
     from alignkd_lab.lm.world import LmWorld
 
     chosen = preset(name)
     settings = override(chosen.lm, {**overrides, **({"target": target} if target else {})})
-    if name == "gpu" and settings.base == settings.truth == weights.BUILT_IN and weights.hub_reachable():
+    built_in = settings.base == settings.truth == weights.BUILT_IN and not {"base", "truth"} & set(overrides)
+    if name == "gpu" and built_in and weights.hub_reachable():
         original = "HuggingFaceTB/SmolLM2-135M-Instruct"
         settings = dataclasses.replace(settings, base=original, truth=original)
-    if settings.student == "healed" and not has_healed_student(settings.base):
-        _say(f"No healed student of {settings.base} is at hand: making one, kept in the cache for every later run")
-        heal(settings.base, device=device)
+    if HEALED.fullmatch(settings.student):
+        ensure_healed_student(settings.base, settings.student, device)
     algorithm = algorithm or "dpo"
     seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
     names = _names("lm", algorithm, pipelines)
@@ -168,7 +168,7 @@ def _header(world: str, name: str, algorithm: str, target: str, settings: Any, s
         "preset": name,
         "algorithm": algorithm,
         "target": target,
-        "settings": dataclasses.asdict(settings),
+        "settings": plain_settings(settings),
         "seed": seed,
     }
 
@@ -179,12 +179,12 @@ def _missing(
     """The seeds without a record of these settings that holds every pipeline asked for."""
     if not path.is_file() or b"\n" not in path.read_bytes():  # nothing yet, or a first record that was cut off
         return tuple(seeds)
-    wanted = _plain(dataclasses.asdict(settings))
+    wanted = plain_settings(settings)
     done = {
         record["seed"]
         for record in load_records(path)
         if record["algorithm"] == algorithm
-        and _plain(record["settings"]) == wanted
+        and record["settings"] == wanted
         and record["provenance"]["device"] == device
         and set(names) <= set(record["pipelines"])
     }
@@ -192,19 +192,12 @@ def _missing(
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers with seven significant digits: more would be noise, and twice the size."""
+    """Numbers with seven significant digits, more would be noise and twice the size; but settings as they are."""
     if isinstance(value, float):
         return float(f"{value:.7g}")
     if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
+        return {key: part if key == "settings" else _rounded(part) for key, part in value.items()}
     return [_rounded(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, the way JSON gives them back."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _say(text: str) -> None:

@@ -98,6 +98,15 @@ def paired_difference(first: Sequence[float], second: Sequence[float], level: fl
     return t_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float), level)
 
 
+def decided(differences: np.ndarray) -> np.ndarray:
+    """`[..., seeds]` -> `[...]`: whether `t_interval` over the seeds leaves out zero, for all places at once."""
+    from scipy import stats
+
+    seeds = differences.shape[-1]
+    half = stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * differences.std(-1, ddof=1) / math.sqrt(seeds)
+    return np.abs(differences.mean(-1)) > half
+
+
 def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float:
     """Two-sided p-value of the paired t-test; NaN with fewer than two seeds or a value that is not finite."""
     difference = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)

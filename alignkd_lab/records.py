@@ -2,10 +2,16 @@
 
 A record is a plain dict (`validate_record` says which fields it must have), a run is the group of records
 that differ in nothing but their seed, and `report_json` is the summary of every run below a folder.
+
+Records of older code lack settings that came later. A setting that a record lacks has its default: it is filled in as
+the record is read, so that old and new records of the same settings are one run. Hence a new setting's default must
+mean what the code did before.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import math
 import os
@@ -102,7 +108,7 @@ def append_record(path: Path | str, record: dict) -> None:
 
 
 def load_records(folder: Path | str) -> list[dict]:
-    """All records of the `*.jsonl` files below `folder` (or of one such file), oldest first.
+    """All records of the `*.jsonl` files below `folder` (or of one such file), oldest first, settings complete.
 
     A torn last line is left out with a warning that names file and line. Raises RecordError if there is
     no record at all, or if any other line is not one.
@@ -130,7 +136,25 @@ def _read(path: Path) -> Iterable[dict]:
                 warnings.warn(f"{where}: the last line is torn (a run was cut off), left out", stacklevel=3)
                 return
             raise RecordError(f"{where}: not JSON ({error}); remove it and run its seed again") from error
-        yield validate_record(record, where)
+        yield _with_defaults(validate_record(record, where))
+
+
+def _with_defaults(record: dict) -> dict:
+    return {**record, "settings": {**_defaults(record["world"]), **record["settings"]}}
+
+
+@functools.cache
+def _defaults(world: str) -> dict:
+    """A world's settings at their defaults, the way JSON gives them back."""
+    from alignkd_lab.lm.settings import LmSettings
+    from alignkd_lab.mog.settings import MogSettings
+
+    return plain_settings(LmSettings() if world == "lm" else MogSettings())
+
+
+def plain_settings(settings: Any) -> dict:
+    """The settings of a world the way a record gives them back: tuples are lists there."""
+    return json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
 def _mend_last_line(path: Path) -> None:
@@ -254,16 +278,19 @@ def seed_values(run: dict) -> dict[str, dict[str, dict[int, float]]]:
 def summarise_run(run: dict) -> dict:
     """One entry of `report_json`: settings, checks, intervals over seeds, and the claims with their verdicts.
 
-    `label` says in words why there is no verdict, where there is none for want of seeds or of an order.
+    `label` says in words why there is no verdict, where there is none for want of seeds or of an order. Nothing is
+    concluded from fewer seeds than the plan registered for a run.
     """
-    values, checks = seed_values(run), run_checks(run)
+    values, checks, label = seed_values(run), run_checks(run), _label(run)
     claims = decide_claims(values, run["world"])
     failed = failed_check(checks)
     if failed is not None:
         claims = [{**claim, "verdict": "invalid", "failed_check": failed} for claim in claims]
+    elif label is not None:
+        claims = [{**claim, "verdict": "undecided"} for claim in claims]
     return {
         **{name: run[name] for name in RUN_KEY},
-        "label": _label(run),
+        "label": label,
         "checks": checks,
         "pipelines": {
             pipeline: {metric: _summary(by_seed) for metric, by_seed in metrics.items()}
@@ -317,8 +344,13 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
 
 
 def _label(run: dict) -> str | None:
-    paired = sum(K_A in record["pipelines"] and A_K in record["pipelines"] for record in run["records"])
-    if paired > 1:
+    from alignkd_lab.lm.plan import seeds_wanted
+
+    paired = {record["seed"] for record in run["records"] if {K_A, A_K} <= set(record["pipelines"])}
+    wanted = seeds_wanted(run)
+    if wanted and paired and not set(wanted) <= paired:
+        return f"{len(paired & set(wanted))} of {len(wanted)} registered seeds: no verdict"
+    if len(paired) > 1:
         return None
     return "one seed: no verdict" if paired else "not both orders: no verdict"
 

@@ -15,6 +15,8 @@ from typing import Any
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.metrics import ALPHA, NAN, Interval
+from alignkd_lab.mog.array_runs import array_runs
+from alignkd_lab.mog.border import DIGITS
 from alignkd_lab.records import group_runs, load_records, seed_values, varying_settings
 
 SAME = 1e-6  # records keep seven digits
@@ -33,11 +35,14 @@ def reproduce(
 ) -> dict:
     """Run one recorded run again below `out`, and compare every metric of every pipeline.
 
-    `algorithm` and `settings` choose among the runs of the file; the rest defaults to the run's first seed and all
+    `path` is a file of `alignkd run` (.jsonl) or a record of arrays (.json) of the Gaussian study or sweep.
+    `algorithm` and `settings` choose among the runs of the file; for Gaussians `target_weight` names the target's
+    share m0 of the truth beside the settings themselves. The rest defaults to the run's first seed and all
     pipelines that it holds. Stages that lie below `out` are picked up, as by `alignkd run`.
 
     Returns `{"world", "algorithm", "target", "seeds", "level", "rows", "provenance", "reproduced"}`; a row has
-    `pipeline`, `metric`, `seed`, `recorded`, `here`, `low`, `high` and `verdict`: `same` to six digits, `within` the
+    `pipeline`, `metric`, `seed`, `recorded`, `here`, `low`, `high` and `verdict`: `same` to six digits
+    (in a record of arrays to the four that it keeps), `within` the
     interval for one more seed, `outside` of it, or `no interval` where a single seed was recorded. The level counts
     all rows (Bonferroni), so that one in twenty faithful reruns is called `outside` somewhere.
 
@@ -69,7 +74,7 @@ def reproduce(
     )
     # Other device, other group: `out` is this machine's own, so the newest record of each seed is the one just made.
     again = {record["seed"]: record for record in load_records(made) if _alike(record, run)}
-    rows = compare(run, again, seeds, names)
+    rows = compare(run, again, seeds, names, DIGITS if _is_array(path) else None)
     return {
         **{name: run[name] for name in ("world", "algorithm", "target")},
         "seeds": list(seeds),
@@ -82,25 +87,62 @@ def reproduce(
 
 def chosen_run(path: Path, algorithm: str | None, settings: Mapping[str, Any]) -> dict:
     """The one run in a file that has this algorithm and these settings. Raises BadInput for none or several."""
+    held = array_runs(path) if _is_array(path) else group_runs(load_records(path))
     found = [
         run
-        for run in group_runs(load_records(path))
+        for run in held
         if algorithm in (None, run["algorithm"])
-        and all(name in run["settings"] and run["settings"][name] == value for name, value in settings.items())
+        and all(name in _named(run) and _named(run)[name] == value for name, value in settings.items())
     ]
     if not found:
         asked = " ".join([algorithm or "", *(f"{name}={value}" for name, value in settings.items())]).strip()
-        raise BadInput(f"{path}: no run with {asked}; `alignkd report {path} --json` lists what there is")
+        raise BadInput(f"{path}: no run with {asked}; {_way_out(path, held)}")
     if len(found) > 1:
-        apart = [f"--set {' '.join(f'{name}=…' for name in names)}" for names in [varying_settings(found)] if names]
+        names = _apart(found)
+        apart = [f"--set {' '.join(f'{name}=…' for name in names)}"] if names else []
         if len({run["algorithm"] for run in found}) > 1:
             apart.insert(0, f"--algorithm {found[0]['algorithm']}")
         raise BadInput(f"{path} holds {len(found)} runs that fit; choose one by {' and '.join(apart) or 'its file'}")
     return found[0]
 
 
-def compare(run: Mapping, again: Mapping[int, Mapping], seeds: Sequence[int], names: Sequence[str]) -> list[dict]:
-    """The rows of `reproduce`: recorded runs against records made here, metric by metric."""
+def _is_array(path: Path) -> bool:
+    return path.suffix == ".json"
+
+
+def _named(run: Mapping) -> dict:
+    """A run's settings by name, with the target's share of the truth, which sweeps move, as one number."""
+    settings = run["settings"]
+    if run["world"] != "mog":
+        return settings
+    share = sum(settings["truth_weights"][target] for target in settings["targets"])
+    return {**settings, "target_weight": round(share, 12)}
+
+
+def _apart(runs: Sequence[Mapping]) -> list[str]:
+    """Names of the settings that tell the runs apart; shares that `target_weight` tells apart are not spelt out."""
+    names = varying_settings([{"settings": _named(run)} for run in runs])
+    return [name for name in names if name != "truth_weights" or "target_weight" not in names]
+
+
+def _way_out(path: Path, runs: Sequence[Mapping]) -> str:
+    if not _is_array(path):
+        return f"`alignkd report {path} --json` lists what there is"
+    held = {name: dict.fromkeys(str(_named(run)[name]) for run in runs) for name in _apart(runs)}
+    return "it holds " + "; ".join(f"{name} {', '.join(values)}" for name, values in held.items())
+
+
+def compare(
+    run: Mapping,
+    again: Mapping[int, Mapping],
+    seeds: Sequence[int],
+    names: Sequence[str],
+    digits: int | None = None,
+) -> list[dict]:
+    """The rows of `reproduce`: recorded runs against records made here, metric by metric.
+
+    `digits`: how many significant ones the record keeps, where it keeps fewer than records of `alignkd run`.
+    """
     values = seed_values(run)
     places = [
         (name, metric, seed)
@@ -116,7 +158,7 @@ def compare(run: Mapping, again: Mapping[int, Mapping], seeds: Sequence[int], na
         here = NAN if here is None else float(here)
         span = foretold(list(values[name][metric].values()), 1 - ALPHA / len(places))
         row = {"pipeline": name, "metric": metric, "seed": seed, "recorded": recorded, "here": here}
-        rows.append({**row, "low": span.low, "high": span.high, "verdict": _verdict(recorded, here, span)})
+        rows.append({**row, "low": span.low, "high": span.high, "verdict": _verdict(recorded, here, span, digits)})
     return rows
 
 
@@ -158,7 +200,9 @@ def _line(row: Mapping) -> str:
     return f"{row['pipeline']:<32}{row['metric']:<30}{figures}  {span}{row['verdict']}"
 
 
-def _verdict(recorded: float, here: float, span: Interval) -> str:
+def _verdict(recorded: float, here: float, span: Interval, digits: int | None) -> str:
+    if digits and float(f"{here:.{digits}g}") == recorded:
+        return "same"
     if here == recorded or math.isclose(here, recorded, rel_tol=SAME, abs_tol=1e-12):
         return "same"
     if math.isnan(here) and math.isnan(recorded):
@@ -169,7 +213,10 @@ def _verdict(recorded: float, here: float, span: Interval) -> str:
 
 
 def _alike(record: Mapping, run: Mapping) -> bool:
-    return record["algorithm"] == run["algorithm"] and record["settings"] == run["settings"]
+    """Settings that are younger than the record are not held against it: they stood at what changes nothing."""
+    settings = record["settings"]
+    return record["algorithm"] == run["algorithm"] and all(settings[name] == run["settings"][name] for name in settings
+                                                          if name in run["settings"])  # fmt: skip
 
 
 def _differences(recorded: Mapping, here: Mapping) -> list[dict]:

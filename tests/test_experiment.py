@@ -332,10 +332,30 @@ def test_gpu_takes_the_original_weights_where_the_hub_is_reachable(reachable, ex
         raise Stopped
 
     monkeypatch.setattr("alignkd_lab.lm.weights.hub_reachable", lambda: reachable)
-    monkeypatch.setattr("alignkd_lab.lm.student.has_healed_student", lambda base: True)
+    monkeypatch.setattr("alignkd_lab.lm.student.has_healed_student", lambda *student: True)
     monkeypatch.setattr(lm_world, "LmWorld", world)
     with pytest.raises(Stopped):
         run_experiment(world="lm", preset="gpu", out=tmp_path)
+
+
+def test_weights_that_were_asked_for_stay_where_the_hub_is_reachable(tmp_path, monkeypatch):
+    settings = []
+    monkeypatch.setattr("alignkd_lab.lm.weights.hub_reachable", lambda: True)
+    monkeypatch.setattr(lm_world, "LmWorld", lambda given, *rest: settings.append(given))
+    with pytest.raises(AttributeError):
+        run_experiment(world="lm", preset="gpu", out=tmp_path, overrides={"base": "smollm2-135m-instruct"})
+    assert settings[0].base == settings[0].truth == "smollm2-135m-instruct"
+
+
+def test_a_record_from_before_a_setting_came_is_a_finished_seed(tmp_path, quick, rated, monkeypatch):
+    path = run_lm(tmp_path)
+    record = json.loads(path.read_text())
+    del record["settings"]["dpo_label_noise"]
+    path.write_text(json.dumps(record) + "\n")
+    before = path.read_bytes()
+    monkeypatch.setattr(lm_world, "LmWorld", lambda *a, **k: pytest.fail("ran again"))
+    run_lm(tmp_path)
+    assert path.read_bytes() == before
 
 
 def test_a_run_keeps_its_stages_below_the_out_folder(tmp_path, quick, monkeypatch):

@@ -6,11 +6,12 @@ from explorer_controls import expect_controls
 
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.explorers import border, border_view
-from alignkd_lab.explorers.border import START, caption, cell_edges, compute
+from alignkd_lab.explorers.border import START, caption, compute
 from alignkd_lab.metrics import A_K, K_A, paired_difference
 from alignkd_lab.mog.border import load
 from alignkd_lab.mog.cells import with_target_weight
 from alignkd_lab.mog.foretold import Foretelling
+from alignkd_lab.mog.lead import cell_edges
 from alignkd_lab.notebooks import WIDGET_VIEW
 from alignkd_lab.pipelines import ORDERS
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from alignkd_lab.lm.preferences import informative_pairs
+from alignkd_lab.lm.preferences import informative_pairs, mislabelled
 
 
 @pytest.fixture
@@ -57,3 +57,18 @@ def test_ties_are_broken_by_the_seed_and_by_nothing_else():
     rejected = [informative_pairs([0] * 12, rewards, seed=seed)[0].rejected for seed in range(60)]
     assert len(set(rejected)) > 6
     assert rejected[7] == informative_pairs([0] * 12, rewards, seed=7)[0].rejected
+
+
+def test_a_judge_who_errs_exchanges_chosen_and_rejected_of_about_so_many_pairs(many):
+    pairs = informative_pairs(*many, seed=1)
+    noisy = mislabelled(pairs, 0.3, seed=2)
+    wrong = [now != pair for now, pair in zip(noisy, pairs, strict=True)]
+    assert 0.15 < sum(wrong) / len(pairs) < 0.45
+    for now, pair in zip(noisy, pairs, strict=True):
+        assert (now.prompt, {now.chosen, now.rejected}) == (pair.prompt, {pair.chosen, pair.rejected})
+    assert mislabelled(pairs, 0.3, seed=2) == noisy != mislabelled(pairs, 0.3, seed=3)
+
+
+def test_without_noise_the_pairs_stay_as_they_are(many):
+    pairs = informative_pairs(*many, seed=1)
+    assert mislabelled(pairs, 0.0, seed=2) == pairs

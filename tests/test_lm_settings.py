@@ -17,6 +17,7 @@ WRONG = {
     "kd_temperature": 0.0,
     "kd_temperature_high": -1.0,
     "beta": float("nan"),
+    "dpo_label_noise": 0.6,
     "distil_learning_rate": 0.0,
     "align_learning_rates": (),
     "rlhf_learning_rates": (0.0,),

@@ -11,6 +11,7 @@ from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import student, weights
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.evaluate import pooled, score
+from alignkd_lab.lm.policy import Models, Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.student import (
@@ -18,6 +19,7 @@ from alignkd_lab.lm.student import (
     Recipe,
     block_influence,
     choose_layers,
+    ensure_healed_student,
     heal,
     healed_student,
     layer_cut,
@@ -249,6 +251,47 @@ def test_a_student_that_misses_the_bar_is_an_error_with_the_figures(quick, monke
     monkeypatch.setattr(student, "HEALING_BAR", 1e-4)
     with pytest.raises(CannotContinue, match=r"nats per token below the base's.*more than 1 layers"):
         heal("tiny-base", out=quick / "out")
+
+
+def test_a_student_of_a_chosen_depth_is_kept_beside_the_usual_one(places):
+    shipped(places / "data" / "student")
+    usual = student_identity("tiny-base")
+    with pytest.raises(CannotContinue, match=r"healed-2.*alignkd heal --base tiny-base --layers 2"):
+        student_identity("tiny-base", "healed-2")
+    recipe = {"base_checksum": weights.checksum("tiny-base"), "kept_layers": [0, 1], "layers": 2}
+    write_student(student._cache("tiny-base", 2), adapter(seed=1), recipe)
+    assert healed_student("tiny-base", "healed-2").config.num_hidden_layers == 2
+    assert student_identity("tiny-base", "healed-2") != usual == student_identity("tiny-base")
+    policy = Policy("healed-2:tiny-base")
+    torch.testing.assert_close(logits(Models().of(policy)), logits(healed_student("tiny-base", "healed-2")))
+
+
+def test_the_usual_student_serves_where_it_has_the_depth_that_is_asked_for(places):
+    recipe = {"base_checksum": weights.checksum("tiny-base"), "kept_layers": [1], "layers": 1}
+    write_student(places / "data" / "student", adapter(), recipe)
+    assert student_identity("tiny-base", "healed-1") == student_identity("tiny-base")
+
+
+def test_a_student_that_is_not_at_hand_is_made_once(quick, monkeypatch):
+    ensure_healed_student("tiny-base", "healed-1", "cpu")
+    made = student_identity("tiny-base", "healed-1")
+    monkeypatch.setattr(student, "heal", lambda *given, **options: pytest.fail("healed again"))
+    ensure_healed_student("tiny-base", "healed-1", "cpu")
+    assert student_identity("tiny-base", "healed-1") == made
+
+
+def test_below_the_bar_a_student_of_chosen_depth_is_used_and_the_usual_one_is_not(quick, monkeypatch):
+    monkeypatch.setattr(student, "HEALING_BAR", 1e-4)
+    ensure_healed_student("tiny-base", "healed-1", "cpu")
+    assert student_identity("tiny-base", "healed-1").startswith("sha256:")
+    with pytest.raises(CannotContinue, match="nats per token below the base's"):
+        ensure_healed_student("tiny-base", "healed", "cpu")
+
+
+def test_more_layers_than_the_base_has_are_refused_before_anything_is_sampled(places, monkeypatch):
+    monkeypatch.setattr(student, "sample", lambda *given, **options: pytest.fail("sampled"))
+    with pytest.raises(BadInput, match="9 of 2 cannot be kept"):
+        ensure_healed_student("tiny-base", "healed-9", "cpu")
 
 
 # The real file ----------------------------------------------------------------------------------------

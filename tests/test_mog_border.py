@@ -7,7 +7,7 @@ import pytest
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.mog import border
-from alignkd_lab.mog.border import METRICS, Grid, load, records, sweep
+from alignkd_lab.mog.border import METRICS, Grid, load, runs, sweep
 from alignkd_lab.mog.cells import run_cell, with_target_weight
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
@@ -68,11 +68,12 @@ def test_a_sweep_that_was_cut_off_runs_no_stage_twice(folder, swept, monkeypatch
 
 
 def test_its_records_are_those_of_the_schema(swept):
-    made = [validate_record(record) for record in records(swept)]
-    runs = group_runs(made)
-    assert len(runs) == 8
-    assert all([record["seed"] for record in run["records"]] == [3, 5] for run in runs)
-    assert sorted({run["settings"]["truth_weights"][3] for run in runs}) == pytest.approx([0.04, 0.1])
+    made = list(runs(swept))
+    grouped = group_runs(validate_record(record) for run in made for record in run["records"])
+    assert len(made) == len(grouped) == 8
+    assert all(run in grouped for run in made)
+    assert all([record["seed"] for record in run["records"]] == [3, 5] for run in made)
+    assert sorted({run["settings"]["truth_weights"][3] for run in made}) == pytest.approx([0.04, 0.1])
 
 
 def test_a_missing_record_and_one_of_another_version_are_refused(tmp_path):

@@ -6,14 +6,17 @@ import json
 import numpy as np
 import pytest
 
+from alignkd_lab.drawing import note_of
 from alignkd_lab.errors import BadInput
 from alignkd_lab.mog.cells import run_cell
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.mog.study import ARMS, METRICS, SEEDS, Arm, load, sweep, wanted
+from alignkd_lab.mog.study import ARMS, METRICS, SEEDS, Arm, load, main, sweep, wanted
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.paths import data_folder
+from alignkd_lab.pipelines import PIPELINES, Align
 from alignkd_lab.presets import default_pipelines
 from alignkd_lab.records import load_records, seed_values, summarise_run, validate_record
+from alignkd_lab.report.study_figures import arm_figure, arm_metrics
 
 QUICK = MogSettings(rlhf_steps=8, dpo_steps=8, dpo_pairs=200, em_iterations=20, restarts=2, evaluation_draws=200)
 SMALL = {
@@ -73,6 +76,31 @@ def test_every_arm_moves_one_thing_and_passes_through_the_main_setting():
     shares = {sum(s.truth_weights[t] for t in s.targets) for s in ARMS["targets"].cells.values()}
     assert shares == {0.04}
     assert len(list(wanted())) == 2 * (6 + 5 + 6 + 5 + 2 + 4) + 5
+
+
+def test_a_reward_that_nothing_cuts_leaves_every_kept_stage_where_it_was():
+    world, cut = (MogWorld(MogSettings(reward_clip=clip), "dpo", (0,)) for clip in (0.0, 1.0))
+    for stage in PIPELINES["align_then_kd"]:
+        assert "reward_clip" not in world.stage_settings(stage)
+        assert ("reward_clip" in cut.stage_settings(stage)) is isinstance(stage, Align)
+    assert "reward_clip" not in world.evaluation_settings()
+    assert cut.evaluation_settings()["reward_clip"] == 1.0
+    assert world.fingerprint() == cut.fingerprint()
+
+
+def test_a_part_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="arms"):
+        main([str(tmp_path), "maps"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_its_figures_hold_every_value_and_say_their_depth(path):
+    study = load(path)
+    for figure, axes in ((arm_figure(study, "beta"), 2), (arm_metrics(study, "beta"), 8)):
+        assert len(figure.axes) == axes
+        assert "3 seeds" in note_of(figure)
+        assert [text.get_text() for text in figure.axes[-1].get_xticklabels()] == ["0.5", "1"]
+    assert arm_figure(study, "beta").axes[0].get_xlabel() == ARMS["beta"].label
 
 
 def test_the_seeds_are_a_hundred_that_no_earlier_record_used():

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from alignkd_lab.drawing import run_title
+from alignkd_lab.mog import study
+from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import METHODS, ORDERS
 from alignkd_lab.records import group_runs, load_records, seed_values, summarise_run
-from alignkd_lab.report.page import main_cell
 from alignkd_lab.report.tables import CLAIM_WORDS
 from alignkd_lab.style import interval, pipeline_style, shown
 
@@ -23,13 +23,13 @@ METRICS = ("reward", "target_rate", "overall_precision", "overall_recall")
 
 
 @pytest.fixture(scope="module")
-def gaussian():
-    return [run for run in group_runs(load_records(data_folder() / "records")) if run["world"] == "mog"]
+def registered():
+    return study.load()
 
 
 @pytest.fixture(scope="module")
-def summaries(gaussian):
-    return [summarise_run(run) for run in gaussian]
+def summaries(registered):
+    return [summarise_run(run) for run in registered.distinct()]
 
 
 def table(heading):
@@ -43,61 +43,52 @@ def written(entry, metric):
     return interval(*(shown(metric, entry[name]) for name in ("mean", "low", "high")))
 
 
-def test_the_table_of_the_picture_s_setting_is_that_of_the_records(gaussian):
-    summary = summarise_run(main_cell(gaussian))
-    assert run_title(main_cell(gaussian)).endswith("RLHF")
-    assert (summary["settings"]["beta"], summary["settings"]["sharpening"]) == (0.5, 2.0)
+def test_the_table_of_the_main_setting_is_that_of_the_study(registered):
+    run = registered.runs("beta", "rlhf")[0.5]
+    assert run["settings"]["sharpening"] == 2.0
+    assert len(run["records"]) == 100
     measured = {
         pipeline_style(name).label: [written(metrics[metric], metric) for metric in METRICS]
-        for name, metrics in summary["pipelines"].items()
+        for name, metrics in summarise_run(run)["pipelines"].items()
     }
-    rows = table("in the setting of the picture")
+    rows = table("Gaussians, the main setting")
     assert len(rows) == 6
     assert rows == {label: measured[label] for label in rows}
 
 
-def test_the_table_of_verdicts_counts_those_of_the_records(summaries):
-    assert len(summaries) == 20
+def test_the_table_of_verdicts_counts_those_of_the_study(summaries):
     counted = {words: Counter() for words in CLAIM_WORDS.values()}
-    for claim in (claim for summary in summaries for claim in summary["claims"]):
-        counted[CLAIM_WORDS[claim["metric"], claim["statistic"]]][claim["verdict"]] += 1
-    rows = table("The five claims in all")
-    assert {
-        words: [str(counts[v]) for v in ("holds", "undecided", "fails")] for words, counts in counted.items()
-    } == rows
+    for summary in summaries:
+        for claim in summary["claims"]:
+            words = CLAIM_WORDS[claim["metric"], claim["statistic"]]
+            counted[words][summary["algorithm"], claim["verdict"]] += 1
+    columns = [("rlhf", v) for v in ("holds", "undecided", "fails")]
+    columns += [("dpo", v) for v in ("holds", "undecided", "fails", "invalid")]
+    measured = {words: [str(counts[column]) for column in columns] for words, counts in counted.items()}
+    assert table("The five claims in every setting") == measured
+    assert not any(counts["rlhf", "invalid"] for counts in counted.values())
 
 
-def test_every_interval_in_the_text_is_one_of_the_records(summaries):
+def test_every_interval_in_the_text_is_one_of_the_study(summaries):
     measured = {
         written(entry, metric)
         for summary in summaries
         for metrics in summary["pipelines"].values()
         for metric, entry in metrics.items()
     }
-    stated = INTERVAL.findall(RECORDS.partition("Where the claim stops")[2])
-    assert len(stated) >= 5
+    stated = INTERVAL.findall(RECORDS.partition("Where the claim stops")[2].partition("**SmolLM2")[0])
+    assert len(stated) >= 10
     assert set(stated) <= measured
 
 
-def test_the_border_lies_where_the_readme_says(gaussian, summaries):
-    (border,) = [
-        run
-        for run in gaussian
-        if run["algorithm"] == "rlhf" and (run["settings"]["beta"], run["settings"]["sharpening"]) == (0.5, 1.0)
-    ]
-    found = sum(reward > 2 for reward in seed_values(border)["kd_then_align"]["reward"].values())
-    assert f"in {found} of {len(border['records'])} seeds" in RECORDS
-    failing = [s for s in summaries for c in s["claims"] if c["metric"] == "overall_recall" and c["verdict"] == "fails"]
-    assert [(s["algorithm"], s["settings"]["beta"], s["settings"]["sharpening"]) for s in failing] == [
-        ("rlhf", 0.5, 1.0)
-    ]
-    variance = {
-        c["verdict"]
-        for s in summaries
-        for c in s["claims"]
-        if c["statistic"] == "variance_ratio" and s["settings"]["sharpening"] >= 2
-    }
-    assert variance == {"fails"}
+def test_the_closed_form_is_as_right_as_the_readme_says():
+    rows = foretold_rightly(study.load_map())
+    cells, a_k, k_a, leader = (
+        sum(getattr(row, name) for row in rows) for name in ("cells", "a_k_target", "k_a_target", "right")
+    )
+    line = next(line for line in RECORDS.splitlines() if "closed form is half right" in line)
+    for words in (f"map of {cells} cells", f"rightly in {a_k} ", f"only in {k_a} ", f"leader in {leader},"):
+        assert words in line
 
 
 def test_every_file_that_the_readme_names_is_there():
@@ -111,7 +102,7 @@ def test_the_smollm2_table_is_that_of_the_records():
     run = next(
         run
         for run in group_runs(load_records(data_folder() / "records"))
-        if run["world"] == "lm" and run["algorithm"] == "dpo"
+        if (run["world"], run["algorithm"], run["target"]) == ("lm", "dpo", "colour")
     )
     values = seed_values(run)
     columns = (("reward", ".3f", 1), ("target_rate", ".1f", 100), ("target_precision", ".2f", 1),
@@ -130,7 +121,7 @@ def test_the_smollm2_table_is_that_of_the_records():
 
 def test_the_table_of_methods_is_that_of_the_recorded_seed():
     run = next(run for run in group_runs(load_records(data_folder() / "records"))
-               if (run["world"], run["algorithm"]) == ("lm", "dpo"))  # fmt: skip
+               if (run["world"], run["algorithm"], run["target"]) == ("lm", "dpo", "colour"))  # fmt: skip
     record, columns = run["records"][0], (("reward", ".3f", 1), ("target_rate", ".1f", 100),
                ("overall_precision", ".2f", 1), ("overall_recall", ".2f", 1), ("kl_to_base", ".1f", 1))  # fmt: skip
     measured = {}

@@ -1,14 +1,19 @@
 """Records: what is refused, what survives a torn line, what is pooled, and the JSON that comes out."""
 
+import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 from synthetic_records import LM, lm_record, mog_record, write
 
 from alignkd_lab import records
 from alignkd_lab.errors import AlignkdError
+from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.metrics import t_interval
+from alignkd_lab.mog.settings import MogSettings
 
 
 def without(record, *path):
@@ -29,6 +34,12 @@ def replaced(record, value, *path):
     return changed
 
 
+def complete_settings(record):
+    """The record with every setting of its world, the way a reader gets it."""
+    settings = LmSettings() if record["world"] == "lm" else MogSettings()
+    return {**record, "settings": {**json.loads(json.dumps(dataclasses.asdict(settings))), **record["settings"]}}
+
+
 # Reading and writing
 
 
@@ -36,7 +47,8 @@ def test_what_was_appended_is_what_is_loaded(tmp_path):
     made = [mog_record(0), lm_record(0), mog_record(1)]
     for record in made:
         records.append_record(tmp_path / "runs" / "a.jsonl", record)
-    assert sorted(map(json.dumps, records.load_records(tmp_path))) == sorted(map(json.dumps, made))
+    complete = [complete_settings(record) for record in made]
+    assert sorted(map(json.dumps, records.load_records(tmp_path))) == sorted(map(json.dumps, complete))
 
 
 def test_every_jsonl_file_below_the_folder_is_read(tmp_path):
@@ -118,7 +130,7 @@ def test_appending_to_nothing_but_a_torn_line_starts_afresh(tmp_path):
     path.write_text('{"schema": 1, "wor')
     with pytest.warns(UserWarning, match="line 1"):
         records.append_record(path, mog_record(0))
-    assert records.load_records(path) == [mog_record(0)]
+    assert records.load_records(path) == [complete_settings(mog_record(0))]
 
 
 def test_a_whole_last_line_without_its_newline_is_kept(tmp_path):
@@ -188,6 +200,25 @@ def test_times_are_compared_as_times_and_not_as_text():
     late = later(mog_record(0), base=7.0)
     late["provenance"]["created"] = "2026-05-01T01:00:00"
     assert records.seed_values(records.group_runs([late, early])[0])["base"]["reward"] == {0: 7.0}
+
+
+@pytest.mark.parametrize("make", [mog_record, lm_record])
+def test_a_setting_that_an_older_record_lacks_has_its_default(tmp_path, make):
+    older, newer = make(0), make(1, dpo_label_noise=0.0)
+    write([older, newer, make(2, dpo_label_noise=0.1)], tmp_path / "a.jsonl")
+    assert "dpo_label_noise" not in older["settings"]
+    runs = records.group_runs(records.load_records(tmp_path))
+    assert [[record["seed"] for record in run["records"]] for run in runs] == [[0, 1], [2]]
+    assert records.varying_settings(runs) == ["dpo_label_noise"]
+
+
+def test_reading_records_loads_no_torch(tmp_path):
+    path = write([mog_record(0), lm_record(0)], tmp_path / "a.jsonl")
+    code = f"import sys; from alignkd_lab.records import load_records; load_records({str(path)!r}); "
+    found = subprocess.run(
+        [sys.executable, "-c", code + "print('torch' in sys.modules)"], capture_output=True, text=True
+    )
+    assert found.stdout.strip() == "False", found.stderr[-2000:]
 
 
 def test_varying_settings_are_those_in_which_runs_differ():

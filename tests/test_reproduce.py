@@ -10,6 +10,8 @@ from scipy import stats
 from alignkd_lab.cli import main
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
+from alignkd_lab.mog.border import Grid, sweep
+from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.reproduce import chosen_run, foretold, render, reproduce
 
 ORDERS = ("kd_then_align", "align_then_kd")
@@ -122,3 +124,38 @@ def test_settings_that_this_version_does_not_know_are_named(recorded, tmp_path):
 def test_the_record_s_own_folder_is_refused_since_its_seeds_are_done_there(recorded):
     with pytest.raises(BadInput, match="name another folder"):
         reproduce(recorded, out=recorded.parent, settings={"sharpening": 2.0})
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
+    """A record of arrays: two target shares, two orders, three seeds."""
+    quick = MogSettings(rlhf_steps=4, em_iterations=10, restarts=2, evaluation_draws=200, teacher_samples=200)
+    grid = Grid(("rlhf",), (2.0,), (0.5,), (0.04, 0.1), (3, 4, 5), ())
+    return sweep(tmp_path_factory.mktemp("arrays"), grid, quick)
+
+
+def test_a_cell_of_a_record_of_arrays_comes_out_to_the_digits_that_it_keeps(arrays, tmp_path):
+    found = reproduce(arrays, out=tmp_path / "again", settings={"target_weight": 0.1}, seeds=(4,))
+    assert {row["verdict"] for row in found["rows"]} == {"same"}
+    assert {row["pipeline"] for row in found["rows"]} == set(ORDERS)
+    assert any(row["recorded"] != row["here"] for row in found["rows"])
+
+
+def test_cells_of_a_record_of_arrays_are_named_by_what_the_sweep_moves(arrays, tmp_path):
+    with pytest.raises(BadInput, match=r"2 runs that fit; choose one by --set target_weight=…$"):
+        chosen_run(arrays, None, {})
+    with pytest.raises(BadInput, match=r"no run with target_weight=0.3; it holds target_weight 0.04, 0.1$"):
+        chosen_run(arrays, None, {"target_weight": 0.3})
+    other = tmp_path / "bench.json"
+    other.write_text('{"schema": 1}')
+    with pytest.raises(BadInput, match="holds no runs"):
+        chosen_run(other, None, {})
+    other.write_text("torn")
+    with pytest.raises(BadInput, match="not JSON"):
+        chosen_run(other, None, {})
+
+
+def test_a_setting_younger_than_the_record_is_not_held_against_it(recorded, tmp_path):
+    path = changed(recorded, tmp_path, lambda record: record["settings"].pop("reward_clip"))
+    found = reproduce(path, out=tmp_path / "again", settings={"sharpening": 2.0}, pipelines=("base",))
+    assert {row["verdict"] for row in found["rows"]} == {"same"}

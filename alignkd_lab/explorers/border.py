@@ -17,7 +17,7 @@ from alignkd_lab.explorers.state import begun
 from alignkd_lab.explorers.threshold import percent
 from alignkd_lab.metrics import A_K, K_A, Interval, paired_difference, t_interval
 from alignkd_lab.mog.border import Border, load
-from alignkd_lab.mog.foretold import Foretelling
+from alignkd_lab.mog.lead import Lead, lead
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import ORDERS
 from alignkd_lab.style import interval, number
@@ -59,30 +59,14 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Map:
-    """What the picture shows.
+class Map(Lead):
+    """What the picture shows: the map, and `chosen`, the cell that the sliders choose.
 
-    weights, betas: the axes; difference `[beta, weight]`: mean reward of A-K minus that of K-A.
-    decided: `[beta, weight]`, whether the paired 95 % interval over seeds leaves out zero.
-    found: `{order: [beta, weight]}`, whether the mean reward is at least half of the bump's height.
-    border_betas, border, border_sharpened: the recall threshold, the least weight at each KL weight; as it is
-        for the base, and for a teacher that is sharpened first.
-    chosen: the cell that the sliders choose; settings: all else; seeds: behind every cell.
+    seed: whose densities are shown; settings: all else.
     """
 
-    algorithm: str
-    sharpening: float
     seed: int
-    seeds: int
     settings: MogSettings
-    weights: np.ndarray
-    betas: np.ndarray
-    difference: np.ndarray
-    decided: np.ndarray
-    found: dict[str, np.ndarray]
-    border_betas: np.ndarray
-    border: np.ndarray
-    border_sharpened: np.ndarray
     chosen: Chosen
 
 
@@ -104,26 +88,12 @@ def compute(state: Mapping[str, Any], held: Border | None = None) -> Map:
         if value not in getattr(grid, name):
             raise BadInput(f"the sweep has no {value!r}: its {name} are {', '.join(map(str, getattr(grid, name)))}")
     place = (grid.algorithms.index(state["algorithm"]), grid.sharpenings.index(sharpening))
-    rewards = {order: held.metrics[order]["reward"][place] for order in ORDERS}
-    gap = rewards[A_K] - rewards[K_A]
-    weights, betas = np.array(grid.weights), np.array(grid.betas)
-    column, row = (_nearest(axis, state[name]) for axis, name in ((weights, "target_weight"), (betas, "beta")))
-    border_betas = np.geomspace(*cell_edges(betas)[[0, -1]], 60)
-    border = Foretelling(held.settings).least_target_weights(border_betas)
+    axes = ((grid.weights, "target_weight"), (grid.betas, "beta"))
+    column, row = (_nearest(np.array(axis), state[name]) for axis, name in axes)
     return Map(
-        algorithm=state["algorithm"],
-        sharpening=sharpening,
+        **vars(lead(held, state["algorithm"], sharpening)),
         seed=seed,
-        seeds=len(grid.seeds),
         settings=held.settings,
-        weights=weights,
-        betas=betas,
-        difference=gap.mean(-1),
-        decided=_decided(gap),
-        found={order: values.mean(-1) >= held.settings.reward_height / 2 for order, values in rewards.items()},
-        border_betas=border_betas,
-        border=border,
-        border_sharpened=_before_sharpening(border, held.settings, sharpening),
         chosen=_cell(held, place, row, column, seed),
     )
 
@@ -179,30 +149,6 @@ def show(*shown: str, **state: Any) -> ChoiceExplorer:
 
 def _nearest(axis: np.ndarray, value: float) -> int:
     return int(np.abs(np.log(axis) - np.log(value)).argmin())
-
-
-def cell_edges(axis: np.ndarray) -> np.ndarray:
-    """The bounds of cells whose middles are `axis`, on a logarithmic scale."""
-    middles = np.log(axis)
-    inner = (middles[1:] + middles[:-1]) / 2
-    return np.exp(np.concatenate([[2 * middles[0] - inner[0]], inner, [2 * middles[-1] - inner[-1]]]))
-
-
-def _decided(gap: np.ndarray) -> np.ndarray:
-    """Whether the t-interval of the mean over the last axis leaves out zero; all cells at once."""
-    from scipy import stats
-
-    seeds = gap.shape[-1]
-    half = stats.t.ppf(0.975, seeds - 1) * gap.std(-1, ddof=1) / np.sqrt(seeds)
-    return np.abs(gap.mean(-1)) > half
-
-
-def _before_sharpening(border: np.ndarray, settings: MogSettings, sharpening: float) -> np.ndarray:
-    """The weights that sharpening turns into those of `border`: the threshold for a perfect copy of the teacher."""
-    others = np.array([w for mode, w in enumerate(settings.truth_weights) if mode not in settings.targets])
-    odds = (border / (1 - border)) * (others**sharpening).sum() / others.sum() ** sharpening
-    odds = odds ** (1 / sharpening)
-    return odds / (1 + odds)
 
 
 def _cell(held: Border, place: tuple[int, int], row: int, column: int, seed: int) -> Chosen:

@@ -10,7 +10,7 @@ from alignkd_lab.lm import losses
 from alignkd_lab.lm.batch import Example, hidden_states, plain
 from alignkd_lab.lm.fused import default_chunk
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.preferences import Pair, informative_pairs
+from alignkd_lab.lm.preferences import Pair, informative_pairs, mislabelled
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
 from alignkd_lab.progress import tell
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def sampled_pairs(world: LmWorld, sampler: Policy, model) -> tuple[Samples, dict[str, list], list[Pair]]:
-    """Responses of the sampler to training prompts, what they earned, and the informative pairs among them."""
+    """Responses of the sampler to training prompts, what they earned, and the informative pairs among them.
+
+    Some pairs are mislabelled where the settings say so (`dpo_label_noise`).
+    """
     settings, sampled = world.settings, world.spent["sampled"]
     samples = world.kept_samples(
         sampler, model, "training", settings.preference_prompts, settings.preference_responses, "preferences"
@@ -28,7 +31,16 @@ def sampled_pairs(world: LmWorld, sampler: Policy, model) -> tuple[Samples, dict
     # A cost of this stage, also where another one drew them.
     world.spent["sampled"] = sampled + samples.token_count
     judged = world.reward(samples, sampler, world.yardstick())
-    return samples, judged, informative_pairs(samples.prompt_of, judged["reward"], world.seed_for("pairs"))
+    pairs = informative_pairs(samples.prompt_of, judged["reward"], world.seed_for("pairs"))
+    return samples, judged, mislabelled(pairs, settings.dpo_label_noise, world.seed_for("labels"))
+
+
+def pair_counts(world: LmWorld, judged: dict[str, list], pairs: list[Pair]) -> dict[str, int]:
+    """How many pairs there are, and where labels are noisy how many of them are wrong."""
+    counts, rewards = {"informative_pairs": len(pairs)}, judged["reward"]
+    if world.settings.dpo_label_noise:
+        counts["flipped_pairs"] = sum(rewards[pair.chosen] < rewards[pair.rejected] for pair in pairs)
+    return counts
 
 
 def align(
@@ -40,7 +52,7 @@ def align(
     sampler_model = world.models.of(sampler)
     samples, judged, pairs = sampled_pairs(world, sampler, sampler_model)
     info = {
-        "informative_pairs": len(pairs),
+        **pair_counts(world, judged, pairs),
         "responses": len(samples.tokens),
         "target_responses": sum(judged["hits"]),
         "learning_rate": rate,

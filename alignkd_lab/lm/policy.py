@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.student import healed_student
+from alignkd_lab.lm.student import HEALED, healed_student
 from alignkd_lab.lm.trainer import load_adapter, merge_adapter, product_dtype, save_adapter
 
 
 @dataclass
 class Policy:
-    """`start` is a source of weights or `healed:<source>`; each adapter is `W += B A` on the layers that it names."""
+    """Adapters on a start; each is `W += B A` on the layers that it names.
+
+    `start` is a source of weights, or `<name>:<source>` for its healed student of that name (`lm.student`).
+    """
 
     start: str
     adapters: list[dict[str, Tensor]] = field(default_factory=list)
@@ -57,8 +60,9 @@ class Models:
     def of(self, policy: Policy) -> torch.nn.Module:
         """A fresh float32 model with the policy's adapters merged; the caller may train it."""
         if policy.start not in self._starts:
-            healed, source = policy.start.startswith("healed:"), policy.start.removeprefix("healed:")
-            self._starts[policy.start] = healed_student(source) if healed else weights.load(source)[0]
+            name, _, base = policy.start.partition(":")
+            healed = HEALED.fullmatch(name)
+            self._starts[policy.start] = healed_student(base, name) if healed else weights.load(policy.start)[0]
         model = copy.deepcopy(self._starts[policy.start]).to(self.device)
         for adapter in policy.adapters:
             merge_adapter(model, adapter)

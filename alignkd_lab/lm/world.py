@@ -30,7 +30,7 @@ from alignkd_lab.lm.rewards import SECOND_RULES, fluency, target
 from alignkd_lab.lm.rlhf import rlhf
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.settings import LmSettings
-from alignkd_lab.lm.student import HEALING_BAR, student_identity
+from alignkd_lab.lm.student import HEALED, HEALING_BAR, student_identity
 from alignkd_lab.lm.trainer import product_dtype, train
 from alignkd_lab.lm.trials import choose_rate
 from alignkd_lab.pipelines import Align, Distil, OnPolicyDistil, PreferenceDistil, Stage, StageResult, Store
@@ -45,13 +45,14 @@ _SAMPLING = ("max_tokens",)
 _REWARD = ("truth", "target", "reward", "truth_responses", *_SAMPLING)
 _DISTIL = ("distil_prompts", "distil_responses", "kd_loss", "distil_passes", "distil_batch", "distil_learning_rate",
            "lora_rank", *_SAMPLING)  # fmt: skip
-_ALIGN = ("preference_prompts", "preference_responses", "beta", "kl_budget", "align_steps", "align_batch",
-          "align_learning_rates", "trial_seed", "lora_rank", "curve_points", "validation_responses",
-          *_REWARD)  # fmt: skip
+_PAIRS = ("preference_prompts", "preference_responses", "dpo_label_noise", *_REWARD)
+_ALIGN = ("beta", "kl_budget", "align_steps", "align_batch", "align_learning_rates", "trial_seed", "lora_rank",
+          "curve_points", "validation_responses", *_PAIRS)  # fmt: skip
 _RLHF = ("preference_prompts", "kl_budget", "trial_seed", "lora_rank", "curve_points", "validation_responses",
          "rlhf_beta", "rlhf_steps", "rlhf_prompts", "rlhf_generations", "rlhf_learning_rates", *_REWARD)  # fmt: skip
-_PAIRS = ("preference_prompts", "preference_responses", *_REWARD)
 _EVALUATE = ("test_prompts", "test_responses", "heldout_responses", *_REWARD)
+# Settings that came later, by the value that changes nothing: results kept before they came must still be found.
+_LATER = {"dpo_label_noise": 0.0}
 
 
 def _role(stage: Align) -> str:
@@ -77,13 +78,13 @@ class LmWorld:
         self.store, self.models = store, Models(device)
         self.tokenizer = weights.load_tokenizer(settings.base)
         self._hit, self._second_hit = target(settings.target), SECOND_RULES[settings.target]
-        self._truth_model: torch.nn.Module | None = None
         self.spent = dict.fromkeys(("sampled", "trained", "scored"), 0)
 
     # What results depend on ---------------------------------------------------------------------------
 
     def _named(self, names: tuple[str, ...]) -> dict:
-        return {name: getattr(self.settings, name) for name in names}
+        named = {name: getattr(self.settings, name) for name in names}
+        return {name: value for name, value in named.items() if name not in _LATER or value != _LATER[name]}
 
     def fingerprint(self) -> dict:
         device = torch.device(self.device).type
@@ -113,8 +114,8 @@ class LmWorld:
         return self.settings.reward.removeprefix("model:") if self.settings.reward.startswith("model:") else ""
 
     def _student_identity(self) -> str:
-        healed = self.settings.student == "healed"
-        return student_identity(self.settings.base) if healed else weights.checksum(self.settings.student)
+        student = self.settings.student
+        return student_identity(self.settings.base, student) if HEALED.fullmatch(student) else weights.checksum(student)
 
     def stage_settings(self, stage: Stage) -> dict:
         settings, code = self.settings, {"code": _CODE[stage.kind]}
@@ -152,12 +153,12 @@ class LmWorld:
     def start(self, name: str) -> Policy:
         if name == "base":
             return Policy(self.settings.base)
-        if self.settings.student == "healed":
-            return Policy(f"healed:{self.settings.base}")
-        return Policy(self.settings.student)
+        base, student = self.settings.base, self.settings.student
+        return Policy(f"{student}:{base}" if HEALED.fullmatch(student) else student)
 
     def _weights_of(self, policy: Policy) -> str:
-        return self._student_identity() if policy.start.startswith("healed:") else weights.checksum(policy.start)
+        own = policy.start == self.start("student").start
+        return self._student_identity() if own else weights.checksum(policy.start)
 
     @property
     def truth(self) -> Policy:
@@ -211,10 +212,9 @@ class LmWorld:
         self.spent["scored"] += samples.token_count
         return evaluate.score(model, samples)
 
-    def _truth(self) -> torch.nn.Module:
-        if self._truth_model is None:
-            self._truth_model = self.models.of(self.truth)
-        return self._truth_model
+    @cached_property
+    def _truth_model(self) -> torch.nn.Module:
+        return self.models.of(self.truth)
 
     def texts(self, samples: Samples) -> list[str]:
         return [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in samples.tokens]
@@ -227,7 +227,7 @@ class LmWorld:
     def truth_samples(self, split: str) -> Samples:
         count = self.settings.test_prompts if split == "test" else None
         responses = self.settings.test_responses if split == "test" else self.settings.truth_responses
-        return self.kept_samples(self.truth, self._truth(), split, count, responses, f"truth {split}")
+        return self.kept_samples(self.truth, self._truth_model, split, count, responses, f"truth {split}")
 
     def reward(self, samples: Samples, policy: Policy | None, stick: evaluate.Yardstick) -> dict[str, list]:
         """Reward of each response with its two factors, and its log-probabilities under the truth.
@@ -235,7 +235,7 @@ class LmWorld:
         `policy` is what wrote the samples: the truth does not read again what it wrote itself.
         """
         own = policy is not None and policy.digest == self.truth.digest
-        under_truth = samples.log_probs if own else self.score(self._truth(), samples)
+        under_truth = samples.log_probs if own else self.score(self._truth_model, samples)
         hits = [self._hit(text) for text in self.texts(samples)]
         plausible = fluency([float(tokens.mean()) for tokens in under_truth], stick.q05, stick.q50).tolist()
         factor = plausible if self.settings.reward == "likelihood" else [1.0] * len(hits)

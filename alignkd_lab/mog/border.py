@@ -12,6 +12,7 @@ import functools
 import itertools
 import json
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from alignkd_lab.records import SCHEMA
 
 FILE = Path("records") / "border" / "mog-border-rare_mode.json"
 METRICS = ("reward", "target_rate", "overall_recall")
+DIGITS = 4  # that a record of arrays keeps of a metric
 
 
 @dataclass(frozen=True)
@@ -90,26 +92,68 @@ def read(path: Path, module: str) -> dict:
     """
     if not path.is_file():
         raise BadInput(f"{path} does not exist: make it with `python -m {module} FOLDER`")
-    held = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path}: not JSON ({error}): make it again with `python -m {module} FOLDER`") from error
     if held.get("schema") != SCHEMA:
         raise BadInput(f"{path}: schema must be {SCHEMA}, not {held.get('schema')!r}: make it again")
     return held
 
 
-def records(border: Border) -> list[dict]:
-    """The sweep as one record per cell and seed, in the schema of `alignkd_lab.records`."""
-    made = []
+def runs(border: Border) -> Iterator[dict]:
+    """Every cell of the sweep as a run, in the shape of `records.group_runs`."""
     for (a, algorithm), (s, sharpening), (b, beta), (w, weight) in border.grid.cells():
-        settings = dataclasses.asdict(_settings(border.settings, sharpening, beta, weight))
-        for place, seed in enumerate(border.grid.seeds):
-            pipelines = {
-                order: {"metrics": {name: float(values[a, s, b, w, place]) for name, values in held.items()}}
-                for order, held in border.metrics.items()
-            }
-            header = {"schema": SCHEMA, "world": "mog", "preset": "laptop", "algorithm": algorithm}
-            header |= {"target": border.settings.target_name, "settings": settings, "seed": seed}
-            made.append({**header, "pipelines": pipelines, "stages": {}, "provenance": border.provenance})
-    return made
+        settings = _settings(border.settings, sharpening, beta, weight)
+        metrics = {
+            order: {name: values[a, s, b, w] for name, values in held.items()} for order, held in border.metrics.items()
+        }
+        yield run_of(algorithm, settings, border.grid.seeds, metrics, border.provenance)
+
+
+def run_of(
+    algorithm: str,
+    settings: MogSettings,
+    seeds: Sequence[int],
+    metrics: Mapping[str, Mapping[str, np.ndarray]],
+    provenance: Mapping,
+    pairs: Mapping[str, Sequence[int]] | None = None,
+) -> dict:
+    """One cell of a record of arrays as a run of one record a seed.
+
+    `metrics[pipeline][metric]` is `[seed]`, and so is `pairs[pipeline]`: the informative pairs of those that had any.
+    """
+    pairs = pairs or {}
+    shared = {
+        "world": "mog",
+        "preset": "laptop",
+        "algorithm": algorithm,
+        "target": settings.target_name,
+        "settings": {
+            name: json.loads(json.dumps(value)) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(settings).items()
+        },
+    }
+    records = [
+        {
+            **shared,
+            "schema": SCHEMA,
+            "seed": seed,
+            "pipelines": {
+                name: {
+                    "metrics": {metric: float(values[place]) for metric, values in held.items()},
+                    "stages": [name] if name in pairs else [],
+                }
+                for name, held in metrics.items()
+            },
+            "stages": {
+                name: {"kind": "align", "info": {"informative_pairs": counts[place]}} for name, counts in pairs.items()
+            },
+            "provenance": provenance,
+        }
+        for place, seed in enumerate(seeds)
+    ]
+    return {**shared, "device": provenance["device"], "records": records}
 
 
 def sweep(
@@ -160,7 +204,9 @@ def _write(path: Path, grid: Grid, settings: MogSettings, metrics: dict, views: 
         "world": "mog",
         "grid": dataclasses.asdict(grid),
         "settings": dataclasses.asdict(settings),
-        "metrics": {order: {name: shortened(v, 4) for name, v in entry.items()} for order, entry in metrics.items()},
+        "metrics": {
+            order: {name: shortened(v, DIGITS) for name, v in entry.items()} for order, entry in metrics.items()
+        },
         "views": {name: shortened(_gathered(name, values), 3) for name, values in views.items()},
         "provenance": provenance("cpu"),
     }

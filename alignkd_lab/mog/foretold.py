@@ -132,7 +132,7 @@ class Foretelling:
         targets = self.settings.targets
         groups = [[w for mode, w in enumerate(self.settings.truth_weights) if (mode in targets) == rare]
                   for rare in (True, False)]  # fmt: skip
-        # A group of weights w sums to W s(w / W) when sharpened: what is sharpened is the share of each group.
+        # Sharpened, a group of weights w that sum to W sums to W^s times the sum of (w / W)^s.
         rare, others = ((np.array(group) / sum(group)) ** sharpening for group in groups)
         odds = (border / (1 - border) * others.sum() / rare.sum()) ** (1 / sharpening)
         return odds / (1 + odds)

@@ -20,7 +20,7 @@ import torch
 
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.mog import border
-from alignkd_lab.mog.border import Grid, read, shortened
+from alignkd_lab.mog.border import DIGITS, Grid, read, run_of, shortened
 from alignkd_lab.mog.cells import with_target_weight
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import ALGORITHMS, MogWorld
@@ -104,35 +104,13 @@ class Study:
         """By value of the arm's setting, the run as `records.group_runs` gives one, for figures and verdicts."""
         return {cell.value: self._run(cell) for cell in self.cells if (cell.arm, cell.algorithm) == (arm, algorithm)}
 
+    def distinct(self) -> list[dict]:
+        """Every run once, whatever the number of arms that it belongs to."""
+        cells = {(cell.algorithm, cell.settings): cell for cell in self.cells}
+        return [self._run(cell) for cell in cells.values()]
+
     def _run(self, cell: Cell) -> dict:
-        shared = {
-            "world": "mog",
-            "preset": "laptop",
-            "algorithm": cell.algorithm,
-            "target": cell.settings.target_name,
-            "settings": dataclasses.asdict(cell.settings),
-        }
-        records = [
-            {
-                **shared,
-                "schema": SCHEMA,
-                "seed": seed,
-                "pipelines": {
-                    name: {
-                        "metrics": {metric: float(values[place]) for metric, values in held.items()},
-                        "stages": [name] if name in cell.pairs else [],
-                    }
-                    for name, held in cell.metrics.items()
-                },
-                "stages": {
-                    name: {"kind": "align", "info": {"informative_pairs": counts[place]}}
-                    for name, counts in cell.pairs.items()
-                },
-                "provenance": self.provenance,
-            }
-            for place, seed in enumerate(self.seeds)
-        ]
-        return {**shared, "device": self.provenance["device"], "records": records}
+        return run_of(cell.algorithm, cell.settings, self.seeds, cell.metrics, self.provenance, cell.pairs)
 
 
 def wanted(arms: Mapping[str, Arm] = ARMS) -> Iterator[tuple[str, float, str, MogSettings]]:
@@ -153,7 +131,9 @@ def sweep(folder: Path, arms: Mapping[str, Arm] = ARMS, seeds: tuple[int, ...] =
             world = MogWorld(settings, algorithm, seeds)
             outcomes, stages = run_pipelines(world, default_pipelines("mog", algorithm), store)
             metrics = {
-                pipeline: {metric: shortened(np.array(outcome.evaluation["metrics"][metric]), 4) for metric in METRICS}
+                pipeline: {
+                    metric: shortened(np.array(outcome.evaluation["metrics"][metric]), DIGITS) for metric in METRICS
+                }
                 for pipeline, outcome in outcomes.items()
             }
             run[algorithm, settings] = {"metrics": metrics, "pairs": _pairs(outcomes, stages)}

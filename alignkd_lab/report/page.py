@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 import alignkd_lab
@@ -57,12 +57,22 @@ def write_report(folder: Path | str, out: Path | str | None = None, shipped: Pat
     out = Path(out) if out is not None else (folder if folder.is_dir() else folder.parent) / "report.html"
     depth = "record" if folder.resolve().is_relative_to(data_folder()) else "live"
     heading = "The recorded run" if depth == "record" else "This run"
-    parts = [_part(group_runs(load_records(folder)), heading, "", depth, out.parent / "figures", "")]
+    runs = group_runs(load_records(folder))
+    parts = [_part(runs, heading, "", depth, out.parent / "figures", "")]
     if shipped is not None and Path(shipped).resolve() != folder.resolve():
-        runs = group_runs(load_records(shipped))
-        parts.append(_part(runs, "The recorded run", _SHIPPED_NOTE, "record", out.parent / "figures", "recorded-"))
+        parts.append(
+            _part(
+                group_runs(load_records(shipped)),
+                "The recorded run",
+                _SHIPPED_NOTE,
+                "record",
+                out.parent / "figures",
+                "recorded-",
+            )
+        )
     page = _template().render(
         parts=parts,
+        study=_study(folder, runs, out.parent / "figures"),
         orders={name: pipeline_style(name) for name in ORDERS},
         metrics=_metric_meanings(),
         limits=_limits(parts),
@@ -72,6 +82,18 @@ def write_report(folder: Path | str, out: Path | str | None = None, shipped: Pat
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page.lstrip(), encoding="utf-8")
     return out
+
+
+def _study(folder: Path, runs: list[dict], figures_folder: Path) -> dict | None:
+    """The registered study, where the folder holds records of it."""
+    from alignkd_lab.report.evidence import Evidence
+    from alignkd_lab.report.study import study_part
+
+    evidence = Evidence.below(folder, runs) if folder.is_dir() else None
+    if evidence is None:
+        return None
+    keeper = _Keeper(figures_folder, "", runs)
+    return study_part(evidence, lambda name, figure, text: keeper.keep(name, figure, text, [], ()))
 
 
 def cell_groups(runs: Sequence[dict]) -> list[list[dict]]:
@@ -255,5 +277,8 @@ def _uses_built_in(run: dict) -> bool:
 
 
 def _template():
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(files("alignkd_lab.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    read = FunctionLoader(lambda name: files("alignkd_lab.report").joinpath(name).read_text(encoding="utf-8"))
+    environment = Environment(
+        loader=read, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(TEMPLATE)

@@ -29,6 +29,9 @@ CLAIM_WORDS = {
     ("overall_recall", "mean_difference"): "A-K recalls less overall (the admitted cost)",
     ("reward", "variance_ratio"): "A-K's reward varies less over seeds",
 }
+CLAIM_NAMES = [
+    f"{METRIC_STYLE[c.metric].label}{' variance' if c.statistic == 'variance_ratio' else ''}" for c in CLAIMS
+]
 CHECK_WORDS = {
     "target_learned": "The base learned the target",
     "informative_pairs": "There were pairs to learn from",
@@ -181,8 +184,7 @@ def cells_table(summaries: Sequence[dict]) -> dict:
                 "seeds": max((len(entry["seeds"]) for entry in rewards if entry), default=0),
             }
         )
-    claims = [f"{METRIC_STYLE[c.metric].label}{' variance' if c.statistic == 'variance_ratio' else ''}" for c in CLAIMS]
-    return {"settings": [name.replace("_", " ") for name in varying], "claims": claims, "rows": rows}
+    return {"settings": [name.replace("_", " ") for name in varying], "claims": CLAIM_NAMES, "rows": rows}
 
 
 def settings_rows(run: dict) -> list[tuple[str, str]]:

@@ -1,0 +1,209 @@
+"""The registered study in the language world (`data/records/PLAN.md`) as data: its arms, in the plan's order.
+
+`lm.study` runs it. Nothing here needs torch, since every summary of a run asks whether the plan wanted more seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignkd_lab import presets
+from alignkd_lab.errors import UnknownName
+from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS
+from alignkd_lab.presets import override, planned_work
+from alignkd_lab.records import plain_settings
+
+SEEDS = tuple(range(10))
+SWEEP_SEEDS = tuple(range(3))
+AS_REGISTERED = "as registered"
+
+# The main settings, as changes of a preset.
+MAIN: dict[str, dict[str, Any]] = {
+    "laptop": {
+        "target": "exclamation",
+        "preference_prompts": 96,
+        "preference_responses": 24,
+        "test_prompts": 92,
+        "test_responses": 2,
+        "heldout_responses": 4,
+    },
+    "gpu": {"target": "exclamation"},
+}
+
+
+@dataclass(frozen=True)
+class Times:
+    """A count relative to that of the main settings, which differs between presets."""
+
+    factor: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of an arm's setting.
+
+    value: what is shown of it.
+    pipelines: those that the plan names; the yardsticks run beside them.
+    changes: of the main settings; a `Times` multiplies.
+    """
+
+    arm: str
+    value: str
+    pipelines: tuple[str, ...] = ORDERS
+    seeds: tuple[int, ...] = SEEDS
+    algorithm: str = "dpo"
+    changes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One question of the plan.
+
+    label: the setting that is moved, in words, with its symbol.
+    question: what is asked, in plain words.
+    """
+
+    label: str
+    question: str
+    cells: tuple[Cell, ...]
+
+
+def equal_compute() -> Times:
+    """By how much K-A's preference samples and alignment steps grow until it has computed as much as A-K.
+
+    Compute is parameters × tokens, the same per token for either model, when sampling as when training. Both orders
+    distil once, from a teacher of the base's size into the same student with the same counts, so they differ in
+    alignment alone: with S tokens of preference samples and T tokens of pairs, A-K spends P_base (a S + b T) and K-A
+    P_student (a S + b T). Whatever a token sampled (a) or trained on (b) costs, K-A with k times as many of both spends
+    as much where k = P_base / P_student: 134.5 M / 99 M parameters, a good third more. What the reward costs to compute
+    is left out, and K-A pays more of that: the factor favours K-A, hence not the claim.
+    """
+    base, student, _ = planned_work("laptop")
+    return Times(base["parameters"] / student["parameters"])
+
+
+def _sweep(arm: str, values: Mapping[str, Any], setting: str | None = None) -> tuple[Cell, ...]:
+    return tuple(
+        Cell(arm, shown, ORDERS, SWEEP_SEEDS, changes={setting or arm: value}) for shown, value in values.items()
+    )
+
+
+_COMPUTE = equal_compute()
+
+ARMS: dict[str, Arm] = {
+    "main": Arm("main experiment", "Does A-K earn more than K-A?", (Cell("main", AS_REGISTERED),)),
+    "controls": Arm(
+        "controls of K-A",
+        "Does giving recall back to K-A give reward back?",
+        (Cell("controls", AS_REGISTERED, CONTROLS),),
+    ),
+    "methods": Arm(
+        "other methods",
+        "What do methods earn that align and distil at once, or do without one of the two?",
+        (Cell("methods", AS_REGISTERED, METHODS),),
+    ),
+    "targets": Arm(
+        "target",
+        "Is the difference smaller for a common target, and what of a rarer one?",
+        tuple(Cell("targets", target, changes={"target": target}) for target in ("colour", "simile")),
+    ),
+    "rlhf": Arm(
+        "alignment by RLHF",
+        "Does A-K earn more under RLHF, too?",
+        (Cell("rlhf", AS_REGISTERED, algorithm="rlhf"),),
+    ),
+    "kd_temperature": Arm(
+        "KD temperature τ",
+        "Does a higher temperature repair A-K's recall?",
+        _sweep("kd_temperature", {f"{value:g}": value for value in (0.5, 0.85, 1.0, 1.25)}),
+    ),
+    "beta": Arm(
+        "KL weight β",
+        "Does the KL weight decide which order earns more?",
+        _sweep("beta", {f"{value:g}": value for value in (0.03, 0.3)}),
+    ),
+    "preference_responses": Arm(
+        "preference samples",
+        "Does K-A gain from more preference samples?",
+        _sweep("preference_responses", {"halved": Times(0.5), "doubled": Times(2)}),
+    ),
+    "student_layers": Arm(
+        "layers of the student",
+        "Does the order matter less for a larger student?",
+        _sweep("student_layers", {f"{count}": f"healed-{count}" for count in (16, 24)}, "student"),
+    ),
+    "dpo_label_noise": Arm(
+        "labels flipped",
+        "Which order stands noisy preferences better?",
+        _sweep("dpo_label_noise", {f"{value:g}": value for value in (0.1, 0.3)}),
+    ),
+    "equal_compute": Arm(
+        "K-A with A-K's compute",
+        "Does A-K still earn more where K-A may compute as much?",
+        (
+            Cell(
+                "equal_compute",
+                f"samples and steps × {_COMPUTE.factor:.2f}",
+                ("kd_then_align",),
+                changes={"preference_responses": _COMPUTE, "align_steps": _COMPUTE},
+            ),
+        ),
+    ),
+}
+
+
+def settings_of(cell: Cell, preset: str = "laptop") -> LmSettings:
+    """A cell's settings in a preset.
+
+    Raises:
+        UnknownName: a preset that the study does not have.
+    """
+    if preset not in MAIN:
+        raise UnknownName("preset of the study", preset, MAIN)
+    main = override(presets.preset(preset).lm, MAIN[preset])
+    changes = {
+        setting: round(getattr(main, setting) * value.factor) if isinstance(value, Times) else value
+        for setting, value in cell.changes.items()
+    }
+    return override(main, changes)
+
+
+def registered() -> list[Cell]:
+    """Every cell, in the plan's order."""
+    return [cell for arm in ARMS.values() for cell in arm.cells]
+
+
+def seeds_wanted(run: Mapping) -> tuple[int, ...]:
+    """The seeds that the plan registered for the orders in a run's settings; none where it is no run of the plan."""
+    for cell in registered():
+        if run["preset"] in MAIN and set(ORDERS) <= set(cell.pipelines) and _is_of(run, cell):
+            return cell.seeds
+    return ()
+
+
+def _is_of(run: Mapping, cell: Cell) -> bool:
+    if (run["world"], run["algorithm"]) != ("lm", cell.algorithm):
+        return False
+    return run["settings"] == plain_settings(settings_of(cell, run["preset"]))
+
+
+def run_of(runs: Sequence[dict], cell: Cell, preset: str, device: str) -> dict | None:
+    """Of `records.group_runs(...)` the run with the cell's settings, its records cut to the registered seeds.
+
+    None where there is none.
+    """
+    for run in runs:
+        if (run["preset"], run["device"]) == (preset, device) and _is_of(run, cell):
+            records = [record for record in run["records"] if record["seed"] in cell.seeds]
+            return {**run, "records": records} if records else None
+    return None
+
+
+def seeds_held(run: dict | None, cell: Cell) -> tuple[int, ...]:
+    """The registered seeds whose record holds all of the cell's pipelines."""
+    records = run["records"] if run else ()
+    held = {record["seed"] for record in records if set(cell.pipelines) <= set(record["pipelines"])}
+    return tuple(seed for seed in cell.seeds if seed in held)

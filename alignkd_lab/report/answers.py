@@ -1,0 +1,251 @@
+"""Answers to the questions that reviewers of Order asked and to those of the plan, in sentences made from the records.
+
+Intervals here are 95 %, paired by seed, and not corrected: the registered signs are decided elsewhere. An answer of the
+language world that lacks seeds says so and concludes nothing; one without any record says *not run*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from alignkd_lab.costs import TOKENS, typical_cost
+from alignkd_lab.lm import plan
+from alignkd_lab.metrics import A_K, K_A, Interval
+from alignkd_lab.mog import study as mog_study
+from alignkd_lab.mog.world import ALGORITHMS
+from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.records import summarise_run
+from alignkd_lab.report.evidence import Evidence, Place, across, complete, difference, mean, pairs
+from alignkd_lab.style import interval, number, pipeline_style
+
+NOT_RUN = "not run"
+
+
+class Answer(NamedTuple):
+    """A question, and what each world's records answer: `lines` are (where, sentence)."""
+
+    question: str
+    lines: list[tuple[str, str]]
+
+
+def answers(evidence: Evidence) -> list[Answer]:
+    """Every question with its answers, those of PAPERS' reviewers first."""
+    return [Answer(question, list(lines(evidence))) for question, lines in _QUESTIONS.items()]
+
+
+def _control(name: str) -> Callable[[Evidence], Iterator[tuple[str, str]]]:
+    def lines(evidence: Evidence) -> Iterator[tuple[str, str]]:
+        for algorithm in ALGORITHMS if evidence.gaussians else ():
+            main = evidence.gaussian(algorithm)
+            if mean(main.run, name):
+                yield _gaussian(algorithm), _beside_orders(main.run, name)
+        for place in evidence.places:
+            yield from _language(place, "controls", lambda run: _beside_orders(run, name))
+
+    return lines
+
+
+def _beside_orders(run: Mapping, name: str) -> str:
+    """A pipeline's reward beside that of both orders, and its differences from them."""
+    told = [f"{_short(name)} earns {_interval(mean(run, name))}"]
+    for order in ORDERS:
+        gap = difference(run, name, order)
+        told += [f"{_more_or_less(gap)} {_short(order)} ({_interval(mean(run, order))})"] if gap else []
+    return "; ".join(told)
+
+
+def _by_arm(gaussian: str | None, language: str | None) -> Callable[[Evidence], Iterator[tuple[str, str]]]:
+    """At which values of a setting which order earns more."""
+
+    def lines(evidence: Evidence) -> Iterator[tuple[str, str]]:
+        for algorithm in ALGORITHMS:
+            held = [held for held in evidence.settings if (held.arm, held.algorithm) == (gaussian, algorithm)]
+            if held:
+                leads = _who_leads({f"{found.value:g}": found.summary for found in held})
+                yield _gaussian(algorithm), f"{mog_study.ARMS[gaussian].label}: {leads}"
+        for place in evidence.places if language else ():
+            yield from _language_arm(place, language)
+
+    return lines
+
+
+def _language_arm(place: Place, arm: str) -> Iterator[tuple[str, str]]:
+    cells = plan.ARMS[arm].cells
+    runs = {cell: place.run(cell) for cell in cells}
+    done = {cell.value: summarise_run(run) for cell, run in runs.items() if complete(run, cell)}
+    told = [f"{plan.ARMS[arm].label}: {_who_leads(done)}"] if done else []
+    for cell, run in runs.items():
+        if not complete(run, cell):
+            told.append(f"{cell.value}: {_seeds_so_far(run, cell)}")
+    yield place.words, "; ".join(told) if any(runs.values()) else NOT_RUN
+
+
+def _who_leads(summaries: Mapping[str, Mapping]) -> str:
+    """Which order earns more at which value, and how far the lead goes."""
+    words = {"holds": "A-K earns more at", "fails": "K-A earns more at", "undecided": "undecided at"}
+    words["invalid"] = "no verdict at"
+    rewards = {name: summary["claims"][0] for name, summary in summaries.items()}
+    found = {name: claim["verdict"] for name, claim in rewards.items()}
+    parts = [
+        f"{text} {', '.join(name for name, verdict in found.items() if verdict == kind)}"
+        for kind, text in words.items()
+        if kind in found.values()
+    ]
+    gaps = {name: claim["difference"] for name, claim in rewards.items()}
+    low, high = min(gaps, key=gaps.get), max(gaps, key=gaps.get)
+    if low == high:
+        return f"{parts[0]} (by {number(gaps[low])})"
+    span = f"the lead of A-K goes from {number(gaps[low])} (at {low}) to {number(gaps[high])} (at {high})"
+    return f"{'; '.join(parts)}; {span}"
+
+
+def _recall_by_temperature(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    for algorithm in ALGORITHMS if evidence.gaussians else ():
+        runs = evidence.gaussians.runs("sharpening", algorithm)
+        told = [f"{number(mean(run, A_K, 'overall_recall').estimate)} at s = {s:g}" for s, run in sorted(runs.items())]
+        gap = across(runs[min(runs)], runs[max(runs)], (A_K, A_K), "overall_recall")
+        rises = f"the hottest teacher (smallest s) gives {_more_or_less(gap)} the sharpest one"
+        yield _gaussian(algorithm), f"overall recall of A-K: {', '.join(told)}; {rises}"
+    for place in evidence.places:
+        cells = plan.ARMS["kd_temperature"].cells
+        held = {cell: place.run(cell) for cell in cells}
+        told = [
+            f"{interval(*mean(run, A_K, 'overall_recall'))} at temperature {cell.value}"
+            for cell, run in held.items()
+            if complete(run, cell)
+        ]
+        yield place.words, f"overall recall of A-K: {', '.join(told)}" if told else NOT_RUN
+
+
+def _compute(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    for place in evidence.places:
+        run = place.main()
+        if run is not None:
+            costs = {order: typical_cost(run, order) for order in ORDERS}
+            told = [
+                f"{_short(order)} {found.seconds / 60:.1f} minutes a seed, "
+                + ", ".join(f"{round(found.tokens[kind]):,} tokens {kind}" for kind in TOKENS)
+                for order, found in costs.items()
+            ]
+            ratio = costs[A_K].seconds / costs[K_A].seconds
+            yield place.words, f"{'; '.join(told)}: A-K takes {ratio:.2f} times as long"
+        yield from _equal_compute(place)
+
+
+def _equal_compute(place: Place) -> Iterator[tuple[str, str]]:
+    (cell,) = plan.ARMS["equal_compute"].cells
+    run, main = place.run(cell), place.main()
+    if run is None or main is None:
+        yield f"{place.words}, K-A with A-K's compute", NOT_RUN
+        return
+    gap = across(main, run, (A_K, K_A))
+    told = f"K-A then earns {_interval(mean(run, K_A))}; A-K earns {_more_or_less(gap)} that"
+    yield f"{place.words}, K-A with A-K's compute", told if complete(run, cell) else _seeds_so_far(run, cell)
+
+
+def _methods(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    names = plan.ARMS["methods"].cells[0].pipelines
+    for place in evidence.places:
+        for name in names:
+            yield from (
+                (f"{where}, {pipeline_style(name).label}", told)
+                for where, told in _language(place, "methods", lambda run, name=name: _beside_orders(run, name))
+            )
+
+
+def _mechanism(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    for algorithm in ALGORITHMS if evidence.gaussians else ():
+        yield _gaussian(algorithm), _pruned(evidence.gaussian(algorithm).run)
+    for place in evidence.places:
+        yield from _language(place, "main", _pruned)
+
+
+def _pruned(run: Mapping) -> str:
+    """What distillation did to the target, and what was left to learn from."""
+    before, after = (mean(run, name, "target_rate") for name in ("base", "kd_only"))
+    gap = difference(run, "kd_only", "base", "target_rate")
+    told = (
+        f"distilling takes the target's rate from {number(100 * before.estimate)} % to {number(100 * after.estimate)} "
+        f"%, a change of {interval(*(100 * value for value in gap))} points"
+    )
+    base, student = pairs(run, "base_aligned"), pairs(run, K_A)
+    if base and student:
+        told += (
+            f"; informative pairs: {min(base)} to {max(base)} a seed at the base, {min(student)} to {max(student)} at "
+            "the distilled student"
+        )
+    return told
+
+
+def _second_rule(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    for place in evidence.places:
+        yield from _language(place, "main", _beyond_reward)
+
+
+def _beyond_reward(run: Mapping) -> str:
+    told = []
+    for name in ("base_aligned", *ORDERS):
+        gap = difference(run, name, "base", "second_rule_rate")
+        if gap:
+            told.append(f"{_short(name)} {interval(*(100 * value for value in gap))} points")
+    return f"second rule, beyond the base: {'; '.join(told)}" if told else "the records hold no second rule"
+
+
+def _language(place: Place, arm: str, tell: Callable[[Mapping], str]) -> Iterator[tuple[str, str]]:
+    """A sentence on the one cell of an arm at the main settings."""
+    cell = plan.ARMS[arm].cells[0]
+    run = place.run(cell)
+    if run is None:
+        yield place.words, NOT_RUN
+        return
+    yield place.words, tell(run) if complete(run, cell) else f"{_seeds_so_far(run, cell)}. As figures: {tell(run)}"
+
+
+def _seeds_so_far(run: Mapping | None, cell: plan.Cell) -> str:
+    held = len(run["records"]) if run else 0
+    return f"{held} of {len(cell.seeds)} seeds so far, nothing is concluded" if held else NOT_RUN
+
+
+def _gaussian(algorithm: str) -> str:
+    return f"Gaussians, {algorithm.upper()}"
+
+
+def _short(name: str) -> str:
+    return {K_A: "K-A", A_K: "A-K"}.get(name, pipeline_style(name).label)
+
+
+def _interval(found: Interval | None) -> str:
+    return interval(*found) if found else "–"
+
+
+def _more_or_less(gap: Interval) -> str:
+    """A difference in words: more or less only where the interval leaves out zero."""
+    if gap.low > 0:
+        return f"{interval(*gap)} more than"
+    if gap.high < 0:
+        return f"{interval(-gap.estimate, -gap.high, -gap.low)} less than"
+    return f"neither surely more nor less, {interval(*gap)}, than"
+
+
+_QUESTIONS: dict[str, Callable[[Evidence], Iterator[tuple[str, str]]]] = {
+    "Is K-A repaired by anchoring it to the reference from before distillation?": _control(
+        "kd_then_align_base_reference"
+    ),
+    "Is K-A repaired by preferences from the base?": _control("kd_then_align_base_preferences"),
+    "Is K-A repaired by distilling at a higher temperature?": _control("kd_then_align_high_temperature"),
+    "Does A-K's recall rise with the temperature of distillation?": _recall_by_temperature,
+    "Which order wins by temperature?": _by_arm("sharpening", "kd_temperature"),
+    "A target made of two modes?": _by_arm("targets", None),
+    "Noisy preferences?": _by_arm("dpo_label_noise", "dpo_label_noise"),
+    "What does each order cost, and what if K-A may spend as much?": _compute,
+    "Clipped against unclipped reward?": _by_arm("reward_clip", None),
+    "How rare must the target be?": _by_arm("target_weight", "targets"),
+    "How much does the KL weight matter?": _by_arm("beta", "beta"),
+    "Does a larger student make the order irrelevant?": _by_arm("student_components", "student_layers"),
+    "Do more preference samples repair K-A?": _by_arm(None, "preference_responses"),
+    "Does the order matter under RLHF on text?": _by_arm(None, "rlhf"),
+    "Is it lost recall?": _mechanism,
+    "What about methods that align and distil at once?": _methods,
+    "Did the policy grasp the meaning, or the sign alone?": _second_rule,
+}

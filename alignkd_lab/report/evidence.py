@@ -1,0 +1,128 @@
+"""What the study's records hold, by arm and setting, in numbers: the page and its sentences are made from this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from alignkd_lab.costs import stages_of
+from alignkd_lab.lm import plan
+from alignkd_lab.metrics import Interval, paired_difference, t_interval
+from alignkd_lab.mog import study as mog_study
+from alignkd_lab.mog.border import Border
+from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.mog.world import ALGORITHMS
+from alignkd_lab.records import seed_values, summarise_run
+
+FOLDER = "study"  # below the records
+_REGISTERED_LM = ("laptop", "gpu")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One kind of machine and size that the language part ran on; places are never pooled."""
+
+    preset: str
+    device: str
+    runs: Sequence[dict]
+
+    def run(self, cell: plan.Cell) -> dict | None:
+        """The seeds of a registered cell that its records hold in full; None if there are none."""
+        run = plan.run_of(self.runs, cell, self.preset, self.device)
+        held = plan.seeds_held(run, cell)
+        return {**run, "records": [record for record in run["records"] if record["seed"] in held]} if held else None
+
+    def main(self) -> dict | None:
+        """The run of the main experiment."""
+        return self.run(plan.ARMS["main"].cells[0])
+
+    @property
+    def words(self) -> str:
+        return f"SmolLM2 ({self.preset}, {self.device.upper()})"
+
+
+class Setting(NamedTuple):
+    """One value of a Gaussian arm under one algorithm: its run, and what `records.summarise_run` says of it."""
+
+    arm: str
+    value: float
+    algorithm: str
+    run: dict
+    summary: dict
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All records of the study: arms and map of the Gaussians, and the language world by place."""
+
+    gaussians: mog_study.Study | None
+    map: Border | None
+    places: Sequence[Place]
+
+    @classmethod
+    def below(cls, folder: Path, runs: Sequence[dict]) -> Evidence | None:
+        """The study's part of a folder of records; None where it holds none. `runs` are the folder's."""
+        arms, swept = (folder / FOLDER / file.name for file in (mog_study.FILE, mog_study.MAP_FILE))
+        gaussians = mog_study.load(arms) if arms.is_file() else None
+        held_map = mog_study.load_map(swept) if swept.is_file() else None
+        places = [
+            Place(preset, device, [run for run in runs if (run["preset"], run["device"]) == (preset, device)])
+            for preset in _REGISTERED_LM
+            for device in dict.fromkeys(run["device"] for run in runs if run["world"] == "lm")
+        ]
+        held = [place for place in places if any(place.run(cell) for cell in plan.registered())]
+        return cls(gaussians, held_map, held) if gaussians or held_map or held else None
+
+    @cached_property
+    def settings(self) -> list[Setting]:
+        """Every Gaussian setting of every arm, summarised once."""
+        if self.gaussians is None:
+            return []
+        return [
+            Setting(name, value, algorithm, run, summarise_run(run))
+            for name in mog_study.ARMS
+            for algorithm in ALGORITHMS
+            for value, run in self.gaussians.runs(name, algorithm).items()
+        ]
+
+    def gaussian(self, algorithm: str) -> Setting | None:
+        """The main setting."""
+        main = MogSettings().beta
+        return next((held for held in self.settings if held[:3] == ("beta", main, algorithm)), None)
+
+
+def complete(run: Mapping | None, cell: plan.Cell) -> bool:
+    """Whether all registered seeds are there: nothing is concluded from fewer."""
+    return run is not None and len(run["records"]) == len(cell.seeds)
+
+
+def difference(run: Mapping, first: str, second: str, metric: str = "reward") -> Interval | None:
+    """`first` minus `second`, paired by seed, with its 95 % t-interval; None where they share no seed."""
+    return across(run, run, (first, second), metric)
+
+
+def mean(run: Mapping, pipeline: str, metric: str = "reward") -> Interval | None:
+    """A metric's mean over the seeds with its 95 % t-interval."""
+    values = seed_values(run).get(pipeline, {}).get(metric)
+    return t_interval(list(values.values())) if values else None
+
+
+def pairs(run: Mapping, pipeline: str) -> list[int]:
+    """Informative pairs that the pipeline's alignment had, one number a seed."""
+    counts = []
+    for record in run["records"]:
+        found = [stage["info"] for stage in stages_of(record, pipeline) if "informative_pairs" in stage.get("info", {})]
+        counts += [info["informative_pairs"] for info in found[-1:]]
+    return counts
+
+
+def across(first: Mapping, second: Mapping, pipelines: tuple[str, str], metric: str = "reward") -> Interval | None:
+    """`pipelines[0]` of the first run minus `pipelines[1]` of the second one, paired by seed."""
+    one, other = (
+        seed_values(run).get(name, {}).get(metric, {}) for run, name in zip((first, second), pipelines, strict=True)
+    )
+    seeds = sorted(set(one) & set(other))
+    return paired_difference([one[seed] for seed in seeds], [other[seed] for seed in seeds]) if seeds else None

@@ -1,0 +1,313 @@
+"""The study's part of the page: registered signs and verdicts, maps, arms, answers, failures, what was not run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+from alignkd_lab.lm import plan
+from alignkd_lab.metrics import A_K, CLAIMS, K_A
+from alignkd_lab.mog import study as mog_study
+from alignkd_lab.mog import study_map
+from alignkd_lab.mog.study_map import foretold_rightly
+from alignkd_lab.mog.world import ALGORITHMS
+from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.records import failed_check, run_checks, seed_values, summarise_run
+from alignkd_lab.report.answers import answers
+from alignkd_lab.report.evidence import Evidence, Place, Setting, across, complete, difference, mean
+from alignkd_lab.report.tables import CLAIM_NAMES, CLAIM_WORDS, SYMBOLS, claims_table, metrics_table
+from alignkd_lab.style import interval, number, pipeline_style
+
+# What a policy did besides earning: the reward did not ask for any of it, or only for a part.
+BESIDE = ("target_rate", "reward_bare", "second_rule_rate", "fluency", "length", "distinct_responses", "distinct_2",
+          "entropy", "kl_to_truth")  # fmt: skip
+_BORDER_HEADS = (
+    "map",
+    "winner named rightly",
+    "A-K leads, not foretold",
+    "K-A leads, no lead foretold",
+    "foretold lead, none found",
+    "foretold lead, K-A leads",
+    "target found by A-K as foretold",
+    "target found by K-A as foretold",
+)
+_SHOWN = "not decided by so few seeds"
+COUNTED = {"holds": "holds in", "fails": "fails in", "undecided": "undecided in", "invalid": "invalid in"}
+LOST = 0.5  # of the base's target rate: more counts as pruned (PLAN)
+
+
+def study_part(evidence: Evidence, keep: Callable) -> dict:
+    """Everything that the template shows of the study; `keep(name, figure, text)` embeds a figure."""
+    return {
+        "signs": signs(evidence),
+        "answers": answers(evidence),
+        "maps": list(_maps(evidence, keep)),
+        "border": border_table(evidence),
+        "arms": list(_arms(evidence, keep)),
+        "language": [_language(place) for place in evidence.places],
+        "against": [line for place in evidence.places for line in against(place)],
+        "fails": list(fails(evidence)),
+        "not_run": not_run(evidence),
+        "short_signs": CLAIM_NAMES,
+        "seeds": len(evidence.gaussians.seeds) if evidence.gaussians else 0,
+    }
+
+
+def signs(evidence: Evidence) -> dict:
+    """One row a registered sign; a column for the language main experiment of each place and two for the Gaussians.
+
+    A Gaussian column holds the main setting's verdict, and how many of all settings hold, are undecided, fail.
+    """
+    columns, cells = [], []
+    for place in evidence.places:
+        cell, run = plan.ARMS["main"].cells[0], place.main()
+        columns.append(place.words)
+        cells.append(_language_signs(run, cell))
+    for algorithm in ALGORITHMS if evidence.gaussians else ():
+        columns.append(f"Gaussians, {algorithm.upper()}")
+        cells.append(_gaussian_signs(evidence, algorithm))
+    rows = []
+    for place, claim in enumerate(CLAIMS):
+        words = CLAIM_WORDS[claim.metric, claim.statistic]
+        rows.append({"words": words, "cells": [column[place] for column in cells]})
+    return {"columns": columns, "rows": rows}
+
+
+def _language_signs(run: Mapping | None, cell: plan.Cell) -> list[dict]:
+    if run is None:
+        return [{"verdict": None, "text": "not run"} for _ in CLAIMS]
+    table = claims_table(summarise_run(run))
+    if not complete(run, cell):
+        so_far = f"{len(run['records'])} of {len(cell.seeds)} seeds: no verdict"
+        return [
+            {"verdict": None, "text": f"{so_far}. So far {_measured(row)}" if row["decided"] else _SHOWN}
+            for row in table
+        ]
+    return [{**row, "text": _measured(row)} if row["decided"] else {"verdict": None, "text": _SHOWN} for row in table]
+
+
+def _gaussian_signs(evidence: Evidence, algorithm: str) -> list[dict]:
+    table = claims_table(evidence.gaussian(algorithm).summary)
+    verdicts = [[claim["verdict"] for claim in held.summary["claims"]] for held in _distinct(evidence, algorithm)]
+    counts = [Counter(column) for column in zip(*verdicts, strict=True)]
+    return [
+        {**row, "text": _measured(row), "counts": ", ".join(f"{COUNTED[v]} {count[v]}" for v in SYMBOLS if count[v])}
+        for row, count in zip(table, counts, strict=True)
+    ]
+
+
+def _distinct(evidence: Evidence, algorithm: str) -> list[Setting]:
+    """Every setting under an algorithm once: the main one stands in several arms."""
+    held = [setting for setting in evidence.settings if setting.algorithm == algorithm]
+    main = evidence.gaussian(algorithm)
+    return [setting for setting in held if setting is main or setting.run["settings"] != main.run["settings"]]
+
+
+def _measured(row: Mapping) -> str:
+    return f"{row['difference']} ({row['interval']})" if row["interval"] else row["difference"]
+
+
+def _maps(evidence: Evidence, keep: Callable) -> Iterator[dict]:
+    if evidence.map is None:
+        return
+    from alignkd_lab.report.study_figures import map_figure
+
+    for algorithm in ALGORITHMS:
+        text = (
+            f"Where A-K leads under {algorithm.upper()}: reward of A-K minus that of K-A by the target's share and the "
+            "KL weight, with the border that the closed form draws."
+        )
+        yield keep(f"study-map-{algorithm}", map_figure(evidence.map, algorithm), text)
+
+
+def _arms(evidence: Evidence, keep: Callable) -> Iterator[dict]:
+    if evidence.gaussians is None:
+        return
+    from alignkd_lab.report.study_figures import arm_figure
+
+    for name, arm in mog_study.ARMS.items():
+        if any(evidence.gaussians.runs(name, algorithm) for algorithm in arm.algorithms):
+            text = f"Reward of both orders and of the controls by {arm.label}."
+            figure = keep(f"study-arm-{name}", arm_figure(evidence.gaussians, name), text)
+            yield {"label": arm.label, "figure": figure, "rows": list(_arm_rows(evidence, name))}
+
+
+def _arm_rows(evidence: Evidence, arm: str) -> Iterator[dict]:
+    for held in evidence.settings:
+        if held.arm == arm:
+            head = {"algorithm": held.algorithm.upper(), "value": f"{held.value:g}"}
+            yield {**head, **_orders_row(held.run, held.summary)}
+
+
+def _orders_row(run: Mapping, summary: Mapping) -> dict:
+    """Both orders' reward, its variance, the paired difference and the verdict on every sign."""
+    rewards = [mean(run, order) for order in ORDERS]
+    return {
+        "numbers": [(number(found.estimate), _span(found)) for found in (*rewards, difference(run, A_K, K_A))],
+        "ratio": number(summary["claims"][-1]["difference"]),
+        "verdicts": [{"verdict": c["verdict"], "symbol": SYMBOLS[c["verdict"]]} for c in summary["claims"]],
+        "seeds": len(run["records"]),
+    }
+
+
+def _language(place: Place) -> dict:
+    """The arms of the language part at one place: orders under moved settings, other pipelines, what stands beside."""
+    main_cell = plan.ARMS["main"].cells[0]
+    main = place.main()
+    orders, others = [], []
+    for name, arm in plan.ARMS.items():
+        for cell in arm.cells:
+            run = place.run(cell)
+            if run is None:
+                continue
+            row = {"arm": arm.label, "value": cell.value, "seeds": len(run["records"]), "registered": len(cell.seeds)}
+            row["complete"] = complete(run, cell)
+            if set(ORDERS) <= set(cell.pipelines):
+                orders.append({**row, **_language_row(run, cell)})
+            elif name != "equal_compute":
+                others += [{**row, **_other_row(run, pipeline)} for pipeline in cell.pipelines]
+    return {
+        "words": place.words,
+        "orders": orders,
+        "others": others,
+        "beside": metrics_table(_only_beside(main)) if main else None,
+        "complete": complete(main, main_cell),
+    }
+
+
+def _language_row(run: Mapping, cell: plan.Cell) -> dict:
+    row = _orders_row(run, summarise_run(run))
+    return row if complete(run, cell) else {**row, "verdicts": [None] * len(CLAIMS)}
+
+
+def _other_row(run: Mapping, pipeline: str) -> dict:
+    style = pipeline_style(pipeline)
+    found = [mean(run, pipeline), *(difference(run, pipeline, order) for order in ORDERS)]
+    texts = [(number(entry.estimate), _span(entry)) if entry else ("–", "") for entry in found]
+    return {"label": style.label, "colour": style.colour, "order": False, "numbers": texts}
+
+
+def _only_beside(run: Mapping) -> dict:
+    """The run's summary with the metrics of `BESIDE` alone."""
+    summary = summarise_run(run)
+    kept = {
+        name: {metric: entry for metric, entry in metrics.items() if metric in BESIDE}
+        for name, metrics in summary["pipelines"].items()
+        if name in ("base", "base_aligned", "kd_only", *ORDERS)
+    }
+    return {**summary, "pipelines": kept}
+
+
+def border_table(evidence: Evidence) -> dict | None:
+    """How often the closed form names the winner, by algorithm and sharpening; None where there is no map."""
+    if evidence.map is None:
+        return None
+    rows = [
+        (
+            f"{row.algorithm.upper()}, s = {row.sharpening:g}",
+            f"{row.right} of {row.cells} ({100 * row.share:.0f} %)",
+            *map(str, (row.missed, row.reversed, row.false_lead, row.wrong_lead)),
+            *(f"{found} of {row.cells}" for found in (row.a_k_target, row.k_a_target)),
+        )
+        for row in foretold_rightly(evidence.map)
+    ]
+    return {"heads": _BORDER_HEADS, "rows": rows, "note": " ".join(study_map.__doc__.split("\n\n")[1].split())}
+
+
+def against(place: Place) -> list[tuple[str, str, str]]:
+    """What the plan says would count against the claim, and whether it came: (place, criterion, answer)."""
+    cell, run = plan.ARMS["main"].cells[0], place.main()
+    if not complete(run, cell):
+        held = len(run["records"]) if run else 0
+        return [(place.words, "all criteria", f"not decided: {held} of {len(cell.seeds)} seeds")]
+    summary = summarise_run(run)
+    verdict = summary["claims"][0]["verdict"]
+    rates = [seed_values(run)[name]["target_rate"] for name in ("base", "kd_only")]
+    lost = sum(rates[1][seed] < (1 - LOST) * rates[0][seed] for seed in rates[0])
+    mostly = lost > len(rates[0]) / 2
+    pruned = f"distilling lost more than half of the base's target rate in {lost} of {len(rates[0])} seeds"
+    answered = [
+        ("A-K's reward is the lower one", f"{_yes(verdict == 'fails')}: {verdict}"),
+        (
+            "Reward undecided although recall was lost",
+            f"{_yes(verdict == 'undecided' and mostly)}: {verdict}; {pruned}",
+        ),
+    ]
+    equals = list(_equal_at_no_more_cost(place, run))
+    answered.append(("K-A with more samples, or anchored to the base, equals A-K", "; ".join(equals) or "not run"))
+    return [(place.words, *entry) for entry in answered]
+
+
+def _equal_at_no_more_cost(place: Place, main: Mapping) -> Iterator[str]:
+    control = plan.ARMS["controls"].cells[0]
+    run = place.run(control)
+    if complete(run, control):
+        gap = difference(run, A_K, "kd_then_align_base_reference")
+        yield f"anchored to the base: {_yes(gap.low <= 0)}, A-K's lead {interval(*gap)}"
+    for cell in plan.ARMS["preference_responses"].cells:
+        run = place.run(cell)
+        if complete(run, cell) and cell.changes["preference_responses"] > main["settings"]["preference_responses"]:
+            gap = across(main, run, (A_K, K_A))
+            yield f"more samples: {_yes(gap.low <= 0)}, lead of A-K with fewer {interval(*gap)}"
+
+
+def _yes(found: bool) -> str:
+    return "yes" if found else "no"
+
+
+def fails(evidence: Evidence) -> Iterator[str]:
+    """Where the claim fails, or where nothing can be said: computed, whatever the records hold."""
+    for place in evidence.places:
+        yield from _language_failures(place)
+    for algorithm in ALGORITHMS if evidence.gaussians else ():
+        yield from _gaussian_failures(evidence, algorithm)
+
+
+def _language_failures(place: Place) -> Iterator[str]:
+    for arm in plan.ARMS.values():
+        for cell in arm.cells:
+            run = place.run(cell)
+            if not complete(run, cell) or not set(ORDERS) <= set(cell.pipelines):
+                continue
+            failed = failed_check(run_checks(run))
+            where = f"{place.words}, {arm.label}, {cell.value}"
+            if failed:
+                yield f"{where}: no verdict is valid, the check {failed.replace('_', ' ')} failed."
+                continue
+            for row in claims_table(summarise_run(run)):
+                if row["verdict"] == "fails":
+                    yield f"{where}: “{row['words']}” fails, {_measured(row)}."
+
+
+def _gaussian_failures(evidence: Evidence, algorithm: str) -> Iterator[str]:
+    settings = _distinct(evidence, algorithm)
+    for place, claim in enumerate(CLAIMS):
+        held: dict[str, list[str]] = {}
+        for setting in settings:
+            if setting.summary["claims"][place]["verdict"] == "fails":
+                main = setting is evidence.gaussian(algorithm)
+                label = "the main setting" if main else mog_study.ARMS[setting.arm].label
+                held.setdefault(label, []).append("" if main else f"{setting.value:g}")
+        if held:
+            count = sum(map(len, held.values()))
+            where = "; ".join(f"{label} {', '.join(values)}".strip() for label, values in held.items())
+            words = CLAIM_WORDS[claim.metric, claim.statistic]
+            yield f"Gaussians, {algorithm.upper()}: “{words}” fails in {count} of {len(settings)} settings ({where})."
+
+
+def not_run(evidence: Evidence) -> list[dict]:
+    """Registered cells of the language part that lack seeds, by place; every place where there is none."""
+    rows = []
+    for place in evidence.places or ():
+        for arm in plan.ARMS.values():
+            for cell in arm.cells:
+                run = place.run(cell)
+                if not complete(run, cell):
+                    held = len(run["records"]) if run else 0
+                    rows.append({"place": place.words, "arm": arm.label, "value": cell.value,
+                                 "held": held, "registered": len(cell.seeds)})  # fmt: skip
+    return rows
+
+
+def _span(found) -> str:
+    return f"{number(found.low)} to {number(found.high)}"

@@ -1,0 +1,118 @@
+"""Pictures of the study on Gaussians: one setting moved at a time, and the map with the border of the closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from alignkd_lab.drawing import DEPTH, depth_line, estimates, legend, mark, panels, pipelines_of, themed
+from alignkd_lab.explorers import plane
+from alignkd_lab.explorers.border_map import draw_key, draw_lead
+from alignkd_lab.mog.border import Border
+from alignkd_lab.mog.lead import lead
+from alignkd_lab.mog.study import ARMS, Study
+from alignkd_lab.mog.study_map import foretold_rightly, shows_target
+from alignkd_lab.pipelines import CONTROLS, ORDERS
+from alignkd_lab.style import metric_label, pipeline_style
+
+METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
+_INTERVALS = "Bars: 95 % t-intervals over seeds"
+_MAP_NOTE = (
+    "Colour: mean reward of A-K minus that of K-A; white where the paired 95 % interval over seeds holds zero. "
+    "▲ A-K, ● K-A shows the target in more than half of its draws, on average over seeds. "
+    "The lines foretell A-K at or right of the solid and left of the dashed one, else no leader: titles say how often "
+    "rightly."
+)
+# Arms whose values are ratios; the others' are counts, shares from 0 on, or cuts.
+_LOGARITHMIC = ("target_weight", "beta", "sharpening")
+
+
+@themed
+def arm_figure(study: Study, arm: str, depth: str = "record") -> Figure:
+    """Reward of both orders and, lighter, of the controls by the value of an arm's setting, a panel an algorithm."""
+    runs = {algorithm: study.runs(arm, algorithm) for algorithm in ARMS[arm].algorithms}
+    title, note = f"Reward by {ARMS[arm].label}", _note(runs, depth)
+    figure, grid = panels(1, len(runs), (max(6.6, 4.9 * len(runs)), 4.6), title, note, share=True)
+    for axis, (algorithm, held) in zip(grid[0], runs.items(), strict=True):
+        _arm(axis, held, "reward", (*CONTROLS, *ORDERS), arm)
+        axis.set_title(algorithm.upper(), pad=8)
+        axis.set_ylabel(metric_label("reward", "mog") if axis is grid[0, 0] else "")
+    legend(figure, {name for held in runs.values() for name in _shown(held, (*CONTROLS, *ORDERS))})
+    return figure
+
+
+@themed
+def arm_metrics(study: Study, arm: str, depth: str = "record") -> Figure:
+    """Reward, target precision, overall precision and overall recall of both orders by an arm's setting."""
+    runs = {algorithm: study.runs(arm, algorithm) for algorithm in ARMS[arm].algorithms}
+    title, note = f"What either order earns, and what it pays, by {ARMS[arm].label}", _note(runs, depth)
+    figure, grid = panels(len(runs), len(METRICS), (12, 2.9 * len(runs) + 1.5), title, note)
+    for row, (algorithm, held) in zip(grid, runs.items(), strict=True):
+        for axis, metric in zip(row, METRICS, strict=True):
+            _arm(axis, held, metric, ORDERS, arm)
+            axis.set_title(f"{algorithm.upper()}: {metric_label(metric, 'mog')}", pad=8)
+            axis.set_xlabel(axis.get_xlabel() if axis in grid[-1] else "")
+    legend(figure, ORDERS)
+    return figure
+
+
+@themed
+def map_figure(held: Border, algorithm: str, depth: str = "record") -> Figure:
+    """Who leads by the target's share and the KL weight, a panel a sharpening, with the border drawn through."""
+    grid = held.grid
+    note = f"{DEPTH[depth]}. Gaussian world: laptop preset, {len(grid.seeds)} seeds a cell. {_MAP_NOTE}"
+    figure = plane.canvas((10.0, 5.2), f"Where the order matters: {algorithm.upper()}", note)
+    place, rows = grid.algorithms.index(algorithm), {row[:2]: row for row in foretold_rightly(held)}
+    maps = [lead(held, algorithm, sharpening) for sharpening in grid.sharpenings]
+    for column, data in enumerate(maps):
+        axis = plane.axes(figure, 0.68 + 3.12 * column, 1.75, 2.9, 2.6)
+        draw_lead(axis, data, 6.0, shows_target(held, (place, column)))
+        row = rows[algorithm, data.sharpening]
+        said = f"leader named rightly: {row.right} of {row.cells} ({100 * row.share:.0f} %)"
+        axis.set_title(f"sharpening s = {data.sharpening:g}\n{said}", pad=6, fontsize=9.5)
+        axis.set_ylabel("KL weight, β" if column == 0 else "")
+        if column:
+            axis.set_yticklabels([])
+    draw_key(figure, 0.68, 0.95, maps)
+    return figure
+
+
+def _note(runs: Mapping[str, Mapping[float, dict]], depth: str) -> str:
+    return depth_line([run for held in runs.values() for run in held.values()], depth, _INTERVALS)
+
+
+def _shown(held: Mapping[float, dict], names: Sequence[str]) -> list[str]:
+    present = {name for run in held.values() for name in pipelines_of(run)}
+    return [name for name in names if name in present]
+
+
+def _arm(axis: Axes, held: Mapping[float, dict], metric: str, names: Sequence[str], arm: str) -> None:
+    """Lines of means with intervals over an arm's values, the controls lighter and below."""
+    values = np.array(sorted(held), dtype=float)
+    logarithmic = arm in _LOGARITHMIC
+    places = np.log(values) if logarithmic else values
+    step = np.diff(places).min() if len(places) > 1 else 1.0
+    found = [estimates(held[value], metric) for value in values]
+    for name in _shown(held, names):
+        order = name in ORDERS
+        # The orders stand a little apart, so that intervals that overlap are both seen.
+        at = places + step * {ORDERS[0]: -0.06, ORDERS[-1]: 0.06}.get(name, 0.0)
+        x = np.exp(at) if logarithmic else at
+        spans = np.array([estimate[name][0] for estimate in found])
+        look = {"color": pipeline_style(name).colour, "alpha": 1.0 if order else 0.55, "zorder": 3 if order else 2}
+        axis.plot(x, spans[:, 0], linewidth=1.9 if order else 1.1, **look)
+        axis.vlines(x, spans[:, 1], spans[:, 2], linewidth=2.6 if order else 1.6, **look)
+        for place, mean in zip(x, spans[:, 0], strict=True):
+            mark(axis, place, mean, name, 7 if order else 4.5)
+    if logarithmic:
+        axis.set_xscale("log")
+    axis.set_xticks(values, [f"{100 * value:g} %" if _is_share(arm) else f"{value:g}" for value in values])
+    axis.minorticks_off()
+    axis.set_xlabel(ARMS[arm].label)
+
+
+def _is_share(arm: str) -> bool:
+    return arm in ("target_weight", "dpo_label_noise")

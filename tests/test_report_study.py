@@ -1,0 +1,168 @@
+"""The study's part of the report: no verdict from too few seeds, answers from records, and what was not run."""
+
+import shutil
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic_records import LM, lm_record, swap_orders, write
+
+from alignkd_lab.lm import plan
+from alignkd_lab.metrics import A_K, K_A
+from alignkd_lab.mog import study as mog_study
+from alignkd_lab.paths import data_folder
+from alignkd_lab.records import group_runs, load_records, plain_settings, seed_values
+from alignkd_lab.report import study
+from alignkd_lab.report.answers import answers
+from alignkd_lab.report.evidence import Evidence, difference
+from alignkd_lab.report.page import write_report
+
+MAIN = plan.ARMS["main"].cells[0]
+CONTROLS = plan.ARMS["controls"].cells[0]
+
+
+def recorded(cell, seeds, change=lambda record: record, effects=LM):
+    """Synthetic records of a registered cell."""
+    settings = plan.settings_of(cell)
+    held = plain_settings(settings)
+    records = [lm_record(seed, cell.algorithm, effects=effects) for seed in seeds]
+    return [change({**record, "settings": held, "target": settings.target}) for record in records]
+
+
+@pytest.fixture
+def evidence(tmp_path):
+    """`evidence(records, …)`: what the report makes of a folder with these language records."""
+
+    def gather(*groups, gaussians=False):
+        for number, records in enumerate(groups):
+            write(records, tmp_path / "study" / f"{number}.jsonl")
+        if gaussians:
+            shutil.copy(data_folder() / mog_study.FILE, tmp_path / "study" / mog_study.FILE.name)
+        return Evidence.below(tmp_path, group_runs(load_records(tmp_path)))
+
+    return gather
+
+
+def answer(evidence, part):
+    """The lines of the one question that holds `part`."""
+    (found,) = [given for given in answers(evidence) if part in given.question]
+    return found.lines
+
+
+def test_records_outside_the_study_make_no_study(tmp_path):
+    write([lm_record(seed) for seed in range(3)], tmp_path / "pilot.jsonl")
+    assert Evidence.below(tmp_path, group_runs(load_records(tmp_path))) is None
+    assert 'id="study"' not in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_nothing_is_concluded_from_fewer_seeds_than_registered(evidence):
+    held = evidence(recorded(MAIN, range(9)))
+    cells = [row["cells"][0] for row in study.signs(held)["rows"]]
+    assert [cell["verdict"] for cell in cells] == [None] * 5
+    assert "9 of 10 seeds: no verdict" in cells[0]["text"]
+    assert list(study.fails(held)) == []
+    assert study.against(held.places[0]) == [(held.places[0].words, "all criteria", "not decided: 9 of 10 seeds")]
+    assert {"arm": "main experiment", "held": 9, "registered": 10}.items() <= study.not_run(held)[0].items()
+    assert "nothing is concluded" in answer(held, "lost recall")[0][1]
+
+
+def test_all_registered_seeds_make_a_verdict(evidence):
+    held = evidence(recorded(MAIN, range(10)))
+    cells = [row["cells"][0] for row in study.signs(held)["rows"]]
+    assert [cell["verdict"] for cell in cells[:4]] == ["holds", "holds", "undecided", "holds"]
+    assert cells[4]["verdict"] is None
+    criteria = {criterion: came for _, criterion, came in study.against(held.places[0])}
+    assert criteria["A-K's reward is the lower one"] == "no: holds"
+    assert all(row["arm"] != "main experiment" for row in study.not_run(held))
+
+
+def test_a_claim_that_fails_is_told_where_it_fails(evidence):
+    held = evidence(recorded(MAIN, range(10), swap_orders))
+    assert any("“A-K earns more reward” fails" in line for line in study.fails(held))
+    criteria = {criterion: came for _, criterion, came in study.against(held.places[0])}
+    assert criteria["A-K's reward is the lower one"] == "yes: fails"
+
+
+def test_recall_that_was_lost_and_did_not_matter_counts_against_the_claim(evidence):
+    level = {**LM, A_K: LM[K_A]}
+    held = evidence(recorded(MAIN, range(10), effects=level))
+    criteria = {criterion: came for _, criterion, came in study.against(held.places[0])}
+    found = criteria["Reward undecided although recall was lost"]
+    assert found.startswith("yes: undecided; distilling lost more than half of the base's target rate in")
+
+
+def test_a_run_whose_check_fails_decides_nothing(evidence):
+    def sick(record):
+        return {**record, "checks": {"healing_gap": 1.4, "healing_bar": 1.0}}
+
+    held = evidence(recorded(MAIN, range(10), sick))
+    assert study.signs(held)["rows"][0]["cells"][0]["verdict"] == "invalid"
+    assert any("no verdict is valid, the check healing failed" in line for line in study.fails(held))
+
+
+def test_a_control_is_held_against_both_orders(evidence):
+    held = evidence(recorded(MAIN, range(10)))
+    run = held.places[0].run(CONTROLS)
+    name = CONTROLS.pipelines[0]
+    values = seed_values(run)
+    gaps = np.array([values[name]["reward"][seed] - values[K_A]["reward"][seed] for seed in range(10)])
+    found = difference(run, name, K_A)
+    assert found.estimate == pytest.approx(gaps.mean())
+    assert found.high - found.estimate == pytest.approx(stats.sem(gaps) * stats.t.ppf(0.975, 9))
+    ((_, told),) = answer(held, "anchoring it to the reference")
+    assert "than K-A (" in told
+    assert "less than A-K (" in told
+
+
+def test_what_has_no_record_is_not_run(evidence):
+    held = evidence(recorded(MAIN, range(10)))
+    assert answer(held, "RLHF on text")[-1][1] == "not run"
+    rows = study.not_run(held)
+    # The synthetic records hold the controls beside both orders.
+    assert len(rows) == len(plan.registered()) - 2
+    assert [row["held"] for row in rows] == [0] * len(rows)
+    assert [row["arm"] for row in rows[:3]] == ["other methods", "target", "target"]
+
+
+def test_a_seed_that_was_not_registered_does_not_count(evidence):
+    held = evidence(recorded(MAIN, range(5, 15)))
+    assert "5 of 10 seeds" in study.signs(held)["rows"][0]["cells"][0]["text"]
+
+
+def test_another_kind_of_machine_is_a_place_of_its_own(evidence):
+    def on_gpu(record):
+        settings = plain_settings(plan.settings_of(MAIN, "gpu"))
+        provenance = {**record["provenance"], "device": "cuda"}
+        return {**record, "preset": "gpu", "settings": settings, "provenance": provenance}
+
+    held = evidence(recorded(MAIN, range(10)), recorded(MAIN, range(3), on_gpu))
+    assert [place.words for place in held.places] == ["SmolLM2 (laptop, CPU)", "SmolLM2 (gpu, CUDA)"]
+    told = [row["text"] for row in study.signs(held)["rows"][0]["cells"]]
+    assert "seeds" not in told[0]
+    assert "3 of 10 seeds" in told[1]
+
+
+def test_gaussian_failures_are_those_of_a_plain_t_test(evidence):
+    held = evidence(recorded(MAIN, range(2)), gaussians=True)
+    (line,) = [line for line in study.fails(held) if "RLHF: “A-K earns more reward”" in line]
+    for value, run in held.gaussians.runs("sharpening", "rlhf").items():
+        values = seed_values(run)
+        gaps = [values[A_K]["reward"][seed] - values[K_A]["reward"][seed] for seed in held.gaussians.seeds]
+        surely_less = stats.ttest_1samp(gaps, 0, alternative="less").pvalue < 1e-6
+        assert (f"sharpening s {value:g}" in line) == surely_less
+
+
+def test_the_main_setting_counts_once_among_all_settings(evidence):
+    held = evidence(recorded(MAIN, range(2)), gaussians=True)
+    counts = study.signs(held)["rows"][0]["cells"][1]["counts"]
+    total = sum(int(part.split()[-1]) for part in counts.split(", "))
+    distinct = {settings for _, _, algorithm, settings in mog_study.wanted() if algorithm == "rlhf"}
+    assert total == len(distinct)
+
+
+def test_the_page_holds_the_study_with_all_its_parts(evidence, tmp_path):
+    evidence(recorded(MAIN, range(4)))
+    page = write_report(tmp_path, out=tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+    parts = ("The registered signs", "What would count against the claim", "Where it fails", "Beside every reward")
+    for part in (*parts, "Registered, and not run", "4 of 10 seeds: no verdict"):
+        assert part in page
