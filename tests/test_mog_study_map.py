@@ -44,7 +44,8 @@ def foretold(able):
 
 
 def test_a_world_that_keeps_to_the_closed_form_is_foretold_in_every_cell(able, foretold):
-    assert foretold[1].any() and not foretold[1].all()
+    assert foretold[1].any()
+    assert not foretold[1].all()
     rows = foretold_rightly(made(foretold.astype(float), {order: cells.astype(float) for order, cells in able.items()}))
     assert [row.share for row in rows] == [1.0, 1.0]
     assert [(row.a_k_target, row.k_a_target) for row in rows] == [(12, 12), (12, 12)]
