@@ -100,6 +100,7 @@ figures: $(STAMP)
 	mkdir -p data/figures
 	cp $(OUT)/recorded/figures/title.png data/figures/title.png
 	cp $(OUT)/recorded/figures/mog-reward-by-sharpening.png data/figures/reward-by-sharpening.png
+	cp $(OUT)/recorded/figures/study-map-rlhf.png data/figures/map.png
 
 clean:
 	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache

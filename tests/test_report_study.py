@@ -11,7 +11,7 @@ from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.mog import study as mog_study
 from alignkd_lab.paths import data_folder
-from alignkd_lab.records import group_runs, load_records, plain_settings, seed_values
+from alignkd_lab.records import group_runs, load_records, plain_settings, seed_values, summarise_run
 from alignkd_lab.report import study
 from alignkd_lab.report.answers import answers
 from alignkd_lab.report.evidence import Evidence, difference
@@ -166,3 +166,13 @@ def test_the_page_holds_the_study_with_all_its_parts(evidence, tmp_path):
     parts = ("The registered signs", "What would count against the claim", "Where it fails", "Beside every reward")
     for part in (*parts, "Registered, and not run", "4 of 10 seeds: no verdict"):
         assert part in page
+
+
+def test_a_run_of_the_plan_takes_no_verdict_before_its_last_seed():
+    (run,) = group_runs(recorded(MAIN, range(9)))
+    summary = summarise_run(run)
+    assert summary["label"] == "9 of 10 registered seeds: no verdict"
+    assert {claim["verdict"] for claim in summary["claims"]} == {"undecided"}
+    (whole,) = group_runs(recorded(MAIN, range(10)))
+    assert summarise_run(whole)["label"] is None
+    assert summarise_run(whole)["claims"][0]["verdict"] == "holds"

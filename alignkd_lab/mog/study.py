@@ -73,7 +73,7 @@ ARMS = {
         {1: _MAIN, 2: dataclasses.replace(_MAIN, truth_weights=(0.48, 0.48, 0.02, 0.02), targets=(2, 3))},
     ),
     # A cut at the bump's height cuts nothing.
-    "reward_clip": Arm("reward cut at", {**_moved("reward_clip", (1.0, 2.0, 3.0)), _MAIN.reward_height: _MAIN}),
+    "reward_clip": Arm("cut of the reward", {**_moved("reward_clip", (1.0, 2.0, 3.0)), _MAIN.reward_height: _MAIN}),
 }
 
 

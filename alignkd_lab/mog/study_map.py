@@ -1,7 +1,7 @@
 """How often the closed-form border foretells the map of the study: the rule, and its hits and misses.
 
 The rule was fixed before the map was looked at. A-K is foretold to lead where its policy can find the target and that
-of K-A cannot: the target's share m0 is at or above the recall threshold of the base, which A-K aligns, and below that
+of K-A cannot: the target's share m₀ is at or above the recall threshold of the base, which A-K aligns, and below that
 of the base's sharpened copy, which K-A aligns. Elsewhere no lead is foretold. As measured, an order leads where the
 paired 95 % interval of the difference in reward over the seeds leaves out zero. With a sharpening of at most 1 the
 copy's threshold is no higher than the base's, and the rule foretells no lead anywhere.

@@ -129,7 +129,9 @@ def _compute(evidence: Evidence) -> Iterator[tuple[str, str]]:
                 for order, found in costs.items()
             ]
             ratio = costs[A_K].seconds / costs[K_A].seconds
-            yield place.words, f"{'; '.join(told)}: A-K takes {ratio:.2f} times as long"
+            own = run["settings"]["base"] == run["settings"]["truth"]
+            note = " (the base is the truth here, so nothing that it writes has to be read again for the reward)" * own
+            yield place.words, f"{'; '.join(told)}: A-K takes {ratio:.2f} times as long{note}"
         yield from _equal_compute(place)
 
 
