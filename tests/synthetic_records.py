@@ -168,6 +168,10 @@ def _stage(stage, metrics: dict, algorithm: str, draw: np.random.Generator) -> d
             }
             for i, r in enumerate(rise + draw.normal(0, 0.01, rise.size) * (rise > 0))
         ]
+        info["learning_rate"] = 3e-4
+        info["trials"] = [
+            {"learning_rate": rate, "reward": 0.1 * rise, "kl": 6.0 * rise} for rate, rise in ((3e-4, 1), (6e-4, 2))
+        ]
         if algorithm == "dpo":
             info["informative_pairs"] = int(draw.integers(36, 60)) if stage.sampler == "base" else 8
     return {

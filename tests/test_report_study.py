@@ -114,6 +114,14 @@ def test_a_control_is_held_against_both_orders(evidence):
     assert "less than A-K (" in told
 
 
+def test_the_trials_of_both_sides_are_told(evidence):
+    lines = answer(evidence(recorded(MAIN, range(2))), "tuned as well")
+    assert len(lines) == 2
+    for _, told in lines:
+        assert "0.0003 earned 0.100 at a KL of 6" in told
+        assert told.endswith("the best within a KL of 10 nats a response was taken, 0.0003")
+
+
 def test_what_has_no_record_is_not_run(evidence):
     held = evidence(recorded(MAIN, range(10)))
     assert answer(held, "RLHF on text")[-1][1] == "not run"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from alignkd_lab.costs import TOKENS, typical_cost
+from alignkd_lab.costs import TOKENS, stages_of, typical_cost
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A, Interval
 from alignkd_lab.mog import study as mog_study
@@ -146,6 +146,19 @@ def _equal_compute(place: Place) -> Iterator[tuple[str, str]]:
     yield f"{place.words}, K-A with A-K's compute", told if complete(run, cell) else _seeds_so_far(run, cell)
 
 
+def _tuning(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    for place in evidence.places:
+        run = place.main()
+        for role, name in (("base, for A-K", "base_aligned"), ("distilled student, for K-A", K_A)) if run else ():
+            info = stages_of(run["records"][0], name)[-1]["info"]
+            tried = [
+                f"{trial['learning_rate']:g} earned {number(trial['reward'])} at a KL of {number(trial['kl'])}"
+                for trial in info["trials"]
+            ]
+            budget = f"the best within a KL of {run['settings']['kl_budget']:g} nats a response was taken"
+            yield f"{place.words}, {role}", f"{'; '.join(tried)}; {budget}, {info['learning_rate']:g}"
+
+
 def _methods(evidence: Evidence) -> Iterator[tuple[str, str]]:
     names = plan.ARMS["methods"].cells[0].pipelines
     for place in evidence.places:
@@ -241,6 +254,7 @@ _QUESTIONS: dict[str, Callable[[Evidence], Iterator[tuple[str, str]]]] = {
     "A target made of two modes?": _by_arm("targets", None),
     "Noisy preferences?": _by_arm("dpo_label_noise", "dpo_label_noise"),
     "What does each order cost, and what if K-A may spend as much?": _compute,
+    "Was K-A tuned as well as A-K?": _tuning,
     "Clipped against unclipped reward?": _by_arm("reward_clip", None),
     "How rare must the target be?": _by_arm("target_weight", "targets"),
     "How much does the KL weight matter?": _by_arm("beta", "beta"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from statistics import stdev
 
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, CLAIMS, K_A
@@ -123,13 +125,16 @@ def _maps(evidence: Evidence, keep: Callable) -> Iterator[dict]:
 def _arms(evidence: Evidence, keep: Callable) -> Iterator[dict]:
     if evidence.gaussians is None:
         return
-    from alignkd_lab.report.study_figures import arm_figure
+    from alignkd_lab.report.study_figures import arm_figure, arm_metrics
 
     for name, arm in mog_study.ARMS.items():
         if any(evidence.gaussians.runs(name, algorithm) for algorithm in arm.algorithms):
             text = f"Reward of both orders and of the controls by {arm.label}."
             figure = keep(f"study-arm-{name}", arm_figure(evidence.gaussians, name), text)
-            yield {"label": arm.label, "figure": figure, "rows": list(_arm_rows(evidence, name))}
+            text = f"Reward, target precision, overall precision and overall recall of both orders by {arm.label}."
+            metrics = keep(f"study-arm-{name}-metrics", arm_metrics(evidence.gaussians, name), text)
+            rows = list(_arm_rows(evidence, name))
+            yield {"label": arm.label, "figure": figure, "metrics": metrics, "rows": rows}
 
 
 def _arm_rows(evidence: Evidence, arm: str) -> Iterator[dict]:
@@ -144,7 +149,7 @@ def _orders_row(run: Mapping, summary: Mapping) -> dict:
     rewards = [mean(run, order) for order in ORDERS]
     return {
         "numbers": [(number(found.estimate), _span(found)) for found in (*rewards, difference(run, A_K, K_A))],
-        "ratio": number(summary["claims"][-1]["difference"]),
+        "spread": tuple(number(_sd(run, order)) for order in ORDERS),
         "verdicts": [{"verdict": c["verdict"], "symbol": SYMBOLS[c["verdict"]]} for c in summary["claims"]],
         "seeds": len(run["records"]),
     }
@@ -173,6 +178,12 @@ def _language(place: Place) -> dict:
         "beside": metrics_table(_only_beside(main)) if main else None,
         "complete": complete(main, main_cell),
     }
+
+
+def _sd(run: Mapping, order: str) -> float:
+    """Standard deviation of the reward over seeds; NaN for one."""
+    values = list(seed_values(run)[order]["reward"].values())
+    return stdev(values) if len(values) > 1 else math.nan
 
 
 def _language_row(run: Mapping, cell: plan.Cell) -> dict:
