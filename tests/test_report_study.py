@@ -132,6 +132,13 @@ def test_what_has_no_record_is_not_run(evidence):
     assert [row["arm"] for row in rows[:3]] == ["other methods", "target", "target"]
 
 
+def test_without_any_language_record_all_of_that_part_is_not_run(tmp_path):
+    (tmp_path / "study").mkdir()
+    shutil.copy(data_folder() / mog_study.FILE, tmp_path / "study")
+    held = Evidence.below(tmp_path, [])
+    assert [row["held"] for row in study.not_run(held)] == [0] * len(plan.registered())
+
+
 def test_a_seed_that_was_not_registered_does_not_count(evidence):
     held = evidence(recorded(MAIN, range(5, 15)))
     assert "5 of 10 seeds" in study.signs(held)["rows"][0]["cells"][0]["text"]

@@ -307,16 +307,21 @@ def _gaussian_failures(evidence: Evidence, algorithm: str) -> Iterator[str]:
 
 
 def not_run(evidence: Evidence) -> list[dict]:
-    """Registered cells of the language part that lack seeds, by place; every place where there is none."""
+    """Registered cells of the language part that lack seeds, by place; all of them where nothing was run anywhere."""
     rows = []
-    for place in evidence.places or ():
-        for arm in plan.ARMS.values():
-            for cell in arm.cells:
-                run = place.run(cell)
-                if not complete(run, cell):
-                    held = len(run["records"]) if run else 0
-                    rows.append({"place": place.words, "arm": arm.label, "value": cell.value,
-                                 "held": held, "registered": len(cell.seeds)})  # fmt: skip
+    for place in evidence.places or (None,):
+        for cell in plan.registered():
+            run = place.run(cell) if place else None
+            if not complete(run, cell):
+                rows.append(
+                    {
+                        "place": place.words if place else "SmolLM2",
+                        "arm": plan.ARMS[cell.arm].label,
+                        "value": cell.value,
+                        "held": len(run["records"]) if run else 0,
+                        "registered": len(cell.seeds),
+                    }
+                )
     return rows
 
 
