@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from alignkd_lab.lm import plan
 from alignkd_lab.mog import study
 from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.paths import data_folder
@@ -89,6 +90,13 @@ def test_the_closed_form_is_as_right_as_the_readme_says():
     line = next(line for line in RECORDS.splitlines() if "closed form is half right" in line)
     for words in (f"map of {cells} cells", f"rightly in {a_k} ", f"only in {k_a} ", f"leader in {leader},"):
         assert words in line
+
+
+def test_the_readme_knows_how_far_the_study_has_come():
+    (cell,) = plan.ARMS["main"].cells
+    run = plan.run_of(group_runs(load_records(data_folder() / "records")), cell, "laptop", "cpu")
+    held = plan.seeds_held(run, cell)
+    assert f"{len(held)} of {len(cell.seeds)} seeds of its main experiment are recorded" in RECORDS
 
 
 def test_every_file_that_the_readme_names_is_there():
