@@ -42,6 +42,7 @@ FIELD_TYPES = {
     "stages": dict,
     "provenance": dict,
 }
+UNFINISHED = "registered seeds: no verdict"
 RUN_KEY = ("world", "preset", "device", "algorithm", "target", "settings")
 
 
@@ -279,15 +280,15 @@ def summarise_run(run: dict) -> dict:
     """One entry of `report_json`: settings, checks, intervals over seeds, and the claims with their verdicts.
 
     `label` says in words why there is no verdict, where there is none for want of seeds or of an order. Nothing is
-    concluded from fewer seeds than the plan registered for a run.
+    concluded from fewer seeds than the plan registered for a run: its claims are `unfinished`.
     """
     values, checks, label = seed_values(run), run_checks(run), _label(run)
     claims = decide_claims(values, run["world"])
     failed = failed_check(checks)
     if failed is not None:
         claims = [{**claim, "verdict": "invalid", "failed_check": failed} for claim in claims]
-    elif label is not None:
-        claims = [{**claim, "verdict": "undecided"} for claim in claims]
+    elif label is not None and label.endswith(UNFINISHED):
+        claims = [{**claim, "verdict": "unfinished"} for claim in claims]
     return {
         **{name: run[name] for name in RUN_KEY},
         "label": label,
@@ -349,7 +350,7 @@ def _label(run: dict) -> str | None:
     paired = {record["seed"] for record in run["records"] if {K_A, A_K} <= set(record["pipelines"])}
     wanted = seeds_wanted(run)
     if wanted and paired and not set(wanted) <= paired:
-        return f"{len(paired & set(wanted))} of {len(wanted)} registered seeds: no verdict"
+        return f"{len(paired & set(wanted))} of {len(wanted)} {UNFINISHED}"
     if len(paired) > 1:
         return None
     return "one seed: no verdict" if paired else "not both orders: no verdict"

@@ -173,6 +173,7 @@ def _stage(stage, metrics: dict, algorithm: str, draw: np.random.Generator) -> d
             {"learning_rate": rate, "reward": 0.1 * rise, "kl": 6.0 * rise} for rate, rise in ((3e-4, 1), (6e-4, 2))
         ]
         if algorithm == "dpo":
+            info |= {"responses": 512, "target_responses": 16 if stage.sampler == "base" else 3}
             info["informative_pairs"] = int(draw.integers(36, 60)) if stage.sampler == "base" else 8
     return {
         "name": stage.name,

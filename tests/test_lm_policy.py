@@ -47,7 +47,8 @@ def test_starting_weights_are_read_once(monkeypatch):
 
 
 def test_a_healed_start_is_the_healed_student_of_its_base(monkeypatch):
-    monkeypatch.setattr(module, "healed_student", lambda base: weights.load("tiny-student")[0] if base == "x" else None)
+    made = {("x", "healed"): weights.load("tiny-student")[0]}
+    monkeypatch.setattr(module, "healed_student", lambda base, name: made[base, name])
     assert Models().of(Policy("healed:x")).config.hidden_size == 16
 
 

@@ -134,7 +134,9 @@ def test_every_setting_is_part_of_some_key():
         for part in (one.fingerprint(), one.evaluation_settings(), one.stage_settings(KD_ALIGN)):
             dependencies |= part.keys()
         dependencies |= one.stage_settings(KD).keys()
-    assert {field.name for field in dataclasses.fields(QUICK)} <= dependencies
+    assert {field.name for field in dataclasses.fields(QUICK)} - {"reward_clip"} <= dependencies
+    clipped = MogWorld(dataclasses.replace(QUICK, reward_clip=2.0), "rlhf", (0,))
+    assert "reward_clip" in clipped.fingerprint() | clipped.evaluation_settings() | clipped.stage_settings(KD_ALIGN)
     assert world[0].stage_settings(high)["sharpening"] == QUICK.sharpening_high
     assert world[0].stage_settings(KD)["sharpening"] == QUICK.sharpening
 

@@ -14,7 +14,7 @@ from alignkd_lab.metrics import CLAIMS, Claim
 VERDICTS = {
     "holds": "holds: the seeds show it",
     "fails": "fails: the seeds show the opposite",
-    "undecided": "undecided: the seeds show neither, or a check before the verdicts failed",
+    "undecided": "undecided: the seeds show neither, some are missing, or a check before the verdicts failed",
 }
 
 
@@ -30,7 +30,7 @@ def recorded_claims() -> dict[tuple[str, str], dict]:
 
 
 def recorded_verdict(metric: str, statistic: str = "mean_difference") -> str:
-    """`holds`, `fails` or `undecided`; a claim that a failed check makes invalid is undecided, too."""
+    """`holds`, `fails` or `undecided`; so is a claim that a failed check makes invalid, or that lacks seeds."""
     verdict = recorded_claims()[metric, statistic]["verdict"]
     return verdict if verdict in VERDICTS else "undecided"
 
@@ -97,6 +97,8 @@ def _why_not(claim: Claim, answer: str, found: str) -> str:
         return f"It does not come out as “{answer}”: over a few seeds this is shown and, by rule, never decided."
     if row["failed"]:
         return f"Nothing may be said to come out as “{answer}”: a check before the verdicts failed."
+    if row["verdict"] == "unfinished":
+        return f"Nothing may be said to come out as “{answer}” yet: the plan registered more seeds than are there."
     measured = f"{row['statistic']} is {row['difference']}, with the interval {row['interval'] or '–'}"
     where = {
         "holds": f"all of it is {row['expected']}",

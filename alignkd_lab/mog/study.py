@@ -73,8 +73,14 @@ ARMS = {
         {1: _MAIN, 2: dataclasses.replace(_MAIN, truth_weights=(0.48, 0.48, 0.02, 0.02), targets=(2, 3))},
     ),
     # A cut at the bump's height cuts nothing.
-    "reward_clip": Arm("cut of the reward", {**_moved("reward_clip", (1.0, 2.0, 3.0)), _MAIN.reward_height: _MAIN}),
+    "reward_clip": Arm(
+        "cut of the reward (exploratory)", {**_moved("reward_clip", (1.0, 2.0, 3.0)), _MAIN.reward_height: _MAIN}
+    ),
 }
+
+
+# The plan named no sign for what was added to it later.
+REGISTERED = tuple(name for name in ARMS if name != "reward_clip")
 
 
 @dataclass(frozen=True)
@@ -104,9 +110,9 @@ class Study:
         """By value of the arm's setting, the run as `records.group_runs` gives one, for figures and verdicts."""
         return {cell.value: self._run(cell) for cell in self.cells if (cell.arm, cell.algorithm) == (arm, algorithm)}
 
-    def distinct(self) -> list[dict]:
-        """Every run once, whatever the number of arms that it belongs to."""
-        cells = {(cell.algorithm, cell.settings): cell for cell in self.cells}
+    def distinct(self, arms: Sequence[str] | None = None) -> list[dict]:
+        """Every run of some arms (or all) once, whatever the number of arms that it belongs to."""
+        cells = {(cell.algorithm, cell.settings): cell for cell in self.cells if arms is None or cell.arm in arms}
         return [self._run(cell) for cell in cells.values()]
 
     def _run(self, cell: Cell) -> dict:

@@ -1,10 +1,11 @@
 """How often the closed-form border foretells the map of the study: the rule, and its hits and misses.
 
-The rule was fixed before the map was looked at. A-K is foretold to lead where its policy can find the target and that
-of K-A cannot: the target's share m₀ is at or above the recall threshold of the base, which A-K aligns, and below that
-of the base's sharpened copy, which K-A aligns. Elsewhere no lead is foretold. As measured, an order leads where the
-paired 95 % interval of the difference in reward over the seeds leaves out zero. With a sharpening of at most 1 the
-copy's threshold is no higher than the base's, and the rule foretells no lead anywhere.
+The rule was written before this map was looked at; an earlier map of the same world was known. A-K is foretold to lead
+where its policy can find the target and that of K-A cannot: the target's share m₀ is at or above the recall threshold
+of the base, which A-K aligns, and below that of the base's sharpened copy, which K-A aligns. Elsewhere no lead is
+foretold. As measured, an order leads where the paired 95 % interval of the difference in reward over the seeds leaves
+out zero. With a sharpening of at most 1 the copy's threshold is no higher than the base's, and the rule foretells no
+lead anywhere.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from alignkd_lab.pipelines import ORDERS
 class Foretold(NamedTuple):
     """How many cells of one algorithm and sharpening the border foretells rightly, and every kind of error.
 
-    right: foretold as measured. missed: A-K leads, not foretold; reversed: K-A leads, which is never foretold, where
-    no lead was; false_lead: A-K foretold and no order leads; wrong_lead: A-K foretold and K-A leads.
+    named: a lead is foretold at all. right: foretold as measured, be it a lead or none. missed: A-K leads, not
+    foretold; reversed: K-A leads, which is never foretold, where no lead was; false_lead: A-K foretold and no order
+    leads; wrong_lead: A-K foretold and K-A leads.
     a_k_target, k_a_target: cells where that order shows the target in more than half of its draws, on average over the
     seeds, just as the threshold says.
     """
@@ -31,6 +33,7 @@ class Foretold(NamedTuple):
     algorithm: str
     sharpening: float
     cells: int
+    named: int
     right: int
     missed: int
     reversed: int
@@ -84,6 +87,7 @@ def _row(held: Border, place: tuple[int, int], algorithm: str, sharpening: float
         algorithm=algorithm,
         sharpening=sharpening,
         cells=predicted.size,
+        named=int(predicted.sum()),
         right=count[True, 1] + count[False, 0],
         missed=count[False, 1],
         reversed=count[False, -1],

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from alignkd_lab.costs import TOKENS, stages_of, typical_cost
+from alignkd_lab.costs import TOKENS, cost, stages_of, typical_cost
 from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A, Interval
+from alignkd_lab.metrics import A_K, K_A, Interval, paired_difference, t_interval
 from alignkd_lab.mog import study as mog_study
 from alignkd_lab.mog.world import ALGORITHMS
 from alignkd_lab.pipelines import ORDERS
 from alignkd_lab.records import summarise_run
-from alignkd_lab.report.evidence import Evidence, Place, across, complete, difference, mean, pairs
+from alignkd_lab.report.evidence import Evidence, Place, across, complete, difference, mean, pairs, sampled_rates
 from alignkd_lab.style import interval, number, pipeline_style
 
 NOT_RUN = "not run"
@@ -39,11 +39,28 @@ def _control(name: str) -> Callable[[Evidence], Iterator[tuple[str, str]]]:
         for algorithm in ALGORITHMS if evidence.gaussians else ():
             main = evidence.gaussian(algorithm)
             if mean(main.run, name):
-                yield _gaussian(algorithm), _beside_orders(main.run, name)
+                yield f"{_gaussian(algorithm)}, main setting", _beside_orders(main.run, name)
+                yield f"{_gaussian(algorithm)}, all settings", _over_settings(evidence, algorithm, name)
         for place in evidence.places:
             yield from _language(place, "controls", lambda run: _beside_orders(run, name))
 
     return lines
+
+
+def _over_settings(evidence: Evidence, algorithm: str, name: str) -> str:
+    """Where a control surely earns more or less than either order, with the furthest setting and its interval."""
+    held = [setting for setting in evidence.settings if setting.algorithm == algorithm]
+    told = []
+    for order, signs in ((K_A, (1, -1)), (A_K, (1,))):
+        gaps = [(difference(setting.run, name, order), setting) for setting in held]
+        for sign in signs:
+            sure = [found for found in gaps if (found[0].low > 0 if sign > 0 else found[0].high < 0)]
+            words = f"surely {'more' if sign > 0 else 'less'} than {_short(order)} in {len(sure)} of {len(held)}"
+            if sure:
+                gap, setting = max(sure, key=lambda found: sign * found[0].estimate)
+                words += f", furthest {interval(*gap)} at {mog_study.ARMS[setting.arm].label} {setting.value:g}"
+            told.append(words)
+    return "; ".join(told)
 
 
 def _beside_orders(run: Mapping, name: str) -> str:
@@ -92,11 +109,11 @@ def _who_leads(summaries: Mapping[str, Mapping]) -> str:
         for kind, text in words.items()
         if kind in found.values()
     ]
-    gaps = {name: claim["difference"] for name, claim in rewards.items()}
-    low, high = min(gaps, key=gaps.get), max(gaps, key=gaps.get)
+    leads = {name: interval(claim["difference"], claim["low"], claim["high"]) for name, claim in rewards.items()}
+    low, high = (pick(rewards, key=lambda name: rewards[name]["difference"]) for pick in (min, max))
     if low == high:
-        return f"{parts[0]} (by {number(gaps[low])})"
-    span = f"the lead of A-K goes from {number(gaps[low])} (at {low}) to {number(gaps[high])} (at {high})"
+        return f"{parts[0]} (by {leads[low]})"
+    span = f"the lead of A-K goes from {leads[low]} at {low} to {leads[high]} at {high}"
     return f"{'; '.join(parts)}; {span}"
 
 
@@ -122,16 +139,18 @@ def _compute(evidence: Evidence) -> Iterator[tuple[str, str]]:
     for place in evidence.places:
         run = place.main()
         if run is not None:
-            costs = {order: typical_cost(run, order) for order in ORDERS}
+            cell, costs = plan.ARMS["main"].cells[0], {order: typical_cost(run, order) for order in ORDERS}
             told = [
                 f"{_short(order)} {found.seconds / 60:.1f} minutes a seed, "
                 + ", ".join(f"{round(found.tokens[kind]):,} tokens {kind}" for kind in TOKENS)
                 for order, found in costs.items()
             ]
-            ratio = costs[A_K].seconds / costs[K_A].seconds
+            held = [{order: cost(record, order).seconds for order in ORDERS} for record in run["records"]]
+            ratio = interval(*t_interval([seconds[A_K] / seconds[K_A] for seconds in held]))
+            so_far = "" if complete(run, cell) else f"{_seeds_so_far(run, cell)}. As figures: "
             own = run["settings"]["base"] == run["settings"]["truth"]
             note = " (the base is the truth here, so nothing that it writes has to be read again for the reward)" * own
-            yield place.words, f"{'; '.join(told)}: A-K takes {ratio:.2f} times as long{note}"
+            yield place.words, f"{so_far}{'; '.join(told)}: A-K takes {ratio} times as long{note}"
         yield from _equal_compute(place)
 
 
@@ -146,6 +165,21 @@ def _equal_compute(place: Place) -> Iterator[tuple[str, str]]:
     yield f"{place.words}, K-A with A-K's compute", told if complete(run, cell) else _seeds_so_far(run, cell)
 
 
+def _clipped(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """By target rate: a cut reward is another scale, on which rewards cannot be compared."""
+    for algorithm in ALGORITHMS:
+        held = [held for held in evidence.settings if (held.arm, held.algorithm) == ("reward_clip", algorithm)]
+        told = []
+        for found in held:
+            rates = [
+                interval(*(100 * value for value in mean(found.run, order, "target_rate"))) for order in (A_K, K_A)
+            ]
+            told.append(f"cut at {found.value:g}, {rates[0]} % for A-K and {rates[1]} % for K-A")
+        if told:
+            yield _gaussian(algorithm), f"target rate (exploratory, the top is 4): {'; '.join(told)}"
+    yield "SmolLM2", f"{NOT_RUN}: its reward lies between 0 and 1 by construction"
+
+
 def _tuning(evidence: Evidence) -> Iterator[tuple[str, str]]:
     for place in evidence.places:
         run = place.main()
@@ -156,7 +190,9 @@ def _tuning(evidence: Evidence) -> Iterator[tuple[str, str]]:
                 for trial in info["trials"]
             ]
             budget = f"the best within a KL of {run['settings']['kl_budget']:g} nats a response was taken"
-            yield f"{place.words}, {role}", f"{'; '.join(tried)}; {budget}, {info['learning_rate']:g}"
+            won = next(trial for trial in info["trials"] if trial["learning_rate"] == info["learning_rate"])
+            doubt = ", which earned nothing: formally as well tuned, in practice hardly" if not won["reward"] else ""
+            yield f"{place.words}, {role}", f"{'; '.join(tried)}; {budget}, {info['learning_rate']:g}{doubt}"
 
 
 def _methods(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -186,9 +222,18 @@ def _pruned(run: Mapping) -> str:
     )
     base, student = pairs(run, "base_aligned"), pairs(run, K_A)
     if base and student:
+        gap = interval(*paired_difference(student, base))
         told += (
             f"; informative pairs: {min(base)} to {max(base)} a seed at the base, {min(student)} to {max(student)} at "
-            "the distilled student"
+            f"the distilled student, a change of {gap}"
+        )
+    sampled = [sampled_rates(run, name) for name in ("base_aligned", K_A)]
+    if all(sampled):
+        shares = [100 * sum(rates) / len(rates) for rates in sampled]
+        gap = interval(*(100 * value for value in paired_difference(sampled[1], sampled[0])))
+        told += (
+            f"; in the many more samples that pairs are made of, {number(shares[0])} % and {number(shares[1])} %, a "
+            f"change of {gap} points"
         )
     return told
 
@@ -251,11 +296,13 @@ _QUESTIONS: dict[str, Callable[[Evidence], Iterator[tuple[str, str]]]] = {
     "Is K-A repaired by distilling at a higher temperature?": _control("kd_then_align_high_temperature"),
     "Does A-K's recall rise with the temperature of distillation?": _recall_by_temperature,
     "Which order wins by temperature?": _by_arm("sharpening", "kd_temperature"),
-    "A target made of two modes?": _by_arm("targets", None),
+    "A target made of two modes? (The second takes the place of a common mode, so two things move.)": _by_arm(
+        "targets", None
+    ),
     "Noisy preferences?": _by_arm("dpo_label_noise", "dpo_label_noise"),
     "What does each order cost, and what if K-A may spend as much?": _compute,
     "Was K-A tuned as well as A-K?": _tuning,
-    "Clipped against unclipped reward?": _by_arm("reward_clip", None),
+    "Clipped against unclipped reward?": _clipped,
     "How rare must the target be?": _by_arm("target_weight", "targets"),
     "How much does the KL weight matter?": _by_arm("beta", "beta"),
     "Does a larger student make the order irrelevant?": _by_arm("student_components", "student_layers"),

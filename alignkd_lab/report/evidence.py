@@ -112,11 +112,22 @@ def mean(run: Mapping, pipeline: str, metric: str = "reward") -> Interval | None
 
 def pairs(run: Mapping, pipeline: str) -> list[int]:
     """Informative pairs that the pipeline's alignment had, one number a seed."""
-    counts = []
+    return [info["informative_pairs"] for info in _alignments(run, pipeline)]
+
+
+def sampled_rates(run: Mapping, pipeline: str) -> list[float]:
+    """Target's rate in the samples that the pipeline's pairs were made of, one a seed; finer than that of the test."""
+    infos = [info for info in _alignments(run, pipeline) if "target_responses" in info]
+    return [info["target_responses"] / info["responses"] for info in infos]
+
+
+def _alignments(run: Mapping, pipeline: str) -> list[dict]:
+    """What the pipeline's last alignment from pairs left, one a seed."""
+    found = []
     for record in run["records"]:
-        found = [stage["info"] for stage in stages_of(record, pipeline) if "informative_pairs" in stage.get("info", {})]
-        counts += [info["informative_pairs"] for info in found[-1:]]
-    return counts
+        infos = [stage.get("info", {}) for stage in stages_of(record, pipeline)]
+        found += [info for info in infos if "informative_pairs" in info][-1:]
+    return found
 
 
 def across(first: Mapping, second: Mapping, pipelines: tuple[str, str], metric: str = "reward") -> Interval | None:

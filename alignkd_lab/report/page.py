@@ -261,7 +261,7 @@ def _limits(parts: Sequence[dict]) -> list[str]:
             "Language figures made with the built-in weights come from SmolLM2-135M-Instruct quantised to "
             "Q4_1: real, slightly degraded, and small."
         )
-    if any(section["label"] for section in sections):
+    if any(section["seeds"] == 1 for section in sections):
         limits.append("A run of one seed shows that everything works, and what it looks like. It decides nothing.")
     if any(section["preset"] == "tiny" for section in sections):
         limits.append("The tiny preset uses random models and a few steps: it tests the plumbing, not the claim.")

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from statistics import stdev
 
 from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, CLAIMS, K_A
+from alignkd_lab.metrics import A_K, CLAIMS, K_A, Interval
 from alignkd_lab.mog import study as mog_study
 from alignkd_lab.mog import study_map
 from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.mog.world import ALGORITHMS
-from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.pipelines import CONTROLS, ORDERS
 from alignkd_lab.records import failed_check, run_checks, seed_values, summarise_run
 from alignkd_lab.report.answers import answers
-from alignkd_lab.report.evidence import Evidence, Place, Setting, across, complete, difference, mean
+from alignkd_lab.report.evidence import Evidence, Place, Setting, across, complete, difference, mean, sampled_rates
 from alignkd_lab.report.tables import CLAIM_NAMES, CLAIM_WORDS, SYMBOLS, claims_table, metrics_table
 from alignkd_lab.style import interval, number, pipeline_style
 
@@ -25,7 +25,8 @@ BESIDE = ("target_rate", "reward_bare", "second_rule_rate", "fluency", "length",
           "entropy", "kl_to_truth")  # fmt: skip
 _BORDER_HEADS = (
     "map",
-    "winner named rightly",
+    "foretold as measured",
+    "leads foretold",
     "A-K leads, not foretold",
     "K-A leads, no lead foretold",
     "foretold lead, none found",
@@ -93,14 +94,18 @@ def _gaussian_signs(evidence: Evidence, algorithm: str) -> list[dict]:
     verdicts = [[claim["verdict"] for claim in held.summary["claims"]] for held in _distinct(evidence, algorithm)]
     counts = [Counter(column) for column in zip(*verdicts, strict=True)]
     return [
-        {**row, "text": _measured(row), "counts": ", ".join(f"{COUNTED[v]} {count[v]}" for v in SYMBOLS if count[v])}
+        {**row, "text": _measured(row), "counts": ", ".join(f"{COUNTED[v]} {count[v]}" for v in COUNTED if count[v])}
         for row, count in zip(table, counts, strict=True)
     ]
 
 
 def _distinct(evidence: Evidence, algorithm: str) -> list[Setting]:
-    """Every setting under an algorithm once: the main one stands in several arms."""
-    held = [setting for setting in evidence.settings if setting.algorithm == algorithm]
+    """Every registered setting under an algorithm once: the main one stands in several arms."""
+    held = [
+        setting
+        for setting in evidence.settings
+        if setting.algorithm == algorithm and setting.arm in mog_study.REGISTERED
+    ]
     main = evidence.gaussian(algorithm)
     return [setting for setting in held if setting is main or setting.run["settings"] != main.run["settings"]]
 
@@ -217,7 +222,7 @@ def border_table(evidence: Evidence) -> dict | None:
         (
             f"{row.algorithm.upper()}, s = {row.sharpening:g}",
             f"{row.right} of {row.cells} ({100 * row.share:.0f} %)",
-            *map(str, (row.missed, row.reversed, row.false_lead, row.wrong_lead)),
+            *map(str, (row.named, row.missed, row.reversed, row.false_lead, row.wrong_lead)),
             *(f"{found} of {row.cells}" for found in (row.a_k_target, row.k_a_target)),
         )
         for row in foretold_rightly(evidence.map)
@@ -233,10 +238,10 @@ def against(place: Place) -> list[tuple[str, str, str]]:
         return [(place.words, "all criteria", f"not decided: {held} of {len(cell.seeds)} seeds")]
     summary = summarise_run(run)
     verdict = summary["claims"][0]["verdict"]
-    rates = [seed_values(run)[name]["target_rate"] for name in ("base", "kd_only")]
-    lost = sum(rates[1][seed] < (1 - LOST) * rates[0][seed] for seed in rates[0])
-    mostly = lost > len(rates[0]) / 2
-    pruned = f"distilling lost more than half of the base's target rate in {lost} of {len(rates[0])} seeds"
+    before, after = (sampled_rates(run, name) for name in ("base_aligned", K_A))
+    lost = sum(second < (1 - LOST) * first for first, second in zip(before, after, strict=True))
+    mostly = lost > len(before) / 2
+    pruned = f"distilling lost more than half of the base's target rate in {lost} of {len(before)} seeds"
     answered = [
         ("A-K's reward is the lower one", f"{_yes(verdict == 'fails')}: {verdict}"),
         (
@@ -254,12 +259,20 @@ def _equal_at_no_more_cost(place: Place, main: Mapping) -> Iterator[str]:
     run = place.run(control)
     if complete(run, control):
         gap = difference(run, A_K, "kd_then_align_base_reference")
-        yield f"anchored to the base: {_yes(gap.low <= 0)}, A-K's lead {interval(*gap)}"
+        yield f"anchored to the base: {_equal(gap)}, A-K's lead {interval(*gap)}"
     for cell in plan.ARMS["preference_responses"].cells:
         run = place.run(cell)
-        if complete(run, cell) and cell.changes["preference_responses"] > main["settings"]["preference_responses"]:
+        name = "preference_responses"
+        if complete(run, cell) and run["settings"][name] > main["settings"][name]:
             gap = across(main, run, (A_K, K_A))
-            yield f"more samples: {_yes(gap.low <= 0)}, lead of A-K with fewer {interval(*gap)}"
+            yield f"more samples: {_equal(gap)}, lead of A-K with fewer {interval(*gap)}"
+
+
+def _equal(gap: Interval) -> str:
+    """Whether K-A reaches A-K; an interval that holds zero tells the two apart no more than it makes them equal."""
+    if gap.low > 0:
+        return "no"
+    return "yes, it earns more" if gap.high < 0 else "not told apart"
 
 
 def _yes(found: bool) -> str:
@@ -272,6 +285,7 @@ def fails(evidence: Evidence) -> Iterator[str]:
         yield from _language_failures(place)
     for algorithm in ALGORITHMS if evidence.gaussians else ():
         yield from _gaussian_failures(evidence, algorithm)
+        yield from _better_controls(evidence, algorithm)
 
 
 def _language_failures(place: Place) -> Iterator[str]:
@@ -304,6 +318,19 @@ def _gaussian_failures(evidence: Evidence, algorithm: str) -> Iterator[str]:
             where = "; ".join(f"{label} {', '.join(values)}".strip() for label, values in held.items())
             words = CLAIM_WORDS[claim.metric, claim.statistic]
             yield f"Gaussians, {algorithm.upper()}: “{words}” fails in {count} of {len(settings)} settings ({where})."
+
+
+def _better_controls(evidence: Evidence, algorithm: str) -> Iterator[str]:
+    """Settings in which K-A with one thing changed surely earns more than A-K: it is not the order, then."""
+    for control in CONTROLS:
+        found = []
+        for setting in _distinct(evidence, algorithm):
+            gap = difference(setting.run, control, A_K)
+            if gap and gap.low > 0:
+                found.append(f"{mog_study.ARMS[setting.arm].label} {setting.value:g} by {interval(*gap)}")
+        if found:
+            label = pipeline_style(control).label
+            yield f"Gaussians, {algorithm.upper()}: “{label}” surely earns more than A-K at {'; '.join(found)}."
 
 
 def not_run(evidence: Evidence) -> list[dict]:

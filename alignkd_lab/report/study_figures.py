@@ -71,7 +71,7 @@ def map_figure(held: Border, algorithm: str, depth: str = "record") -> Figure:
         axis = plane.axes(figure, 0.68 + 3.12 * column, 1.75, 2.9, 2.6)
         draw_lead(axis, data, 6.0, shows_target(held, (place, column)))
         row = rows[algorithm, data.sharpening]
-        said = f"leader named rightly: {row.right} of {row.cells} ({100 * row.share:.0f} %)"
+        said = f"foretold as measured: {row.right} of {row.cells} ({100 * row.share:.0f} %)"
         axis.set_title(f"sharpening s = {data.sharpening:g}\n{said}", pad=6, fontsize=9.5)
         axis.set_ylabel("KL weight, β" if column == 0 else "")
         if column:

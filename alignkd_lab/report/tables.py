@@ -21,7 +21,7 @@ from alignkd_lab.style import (
     shown,
 )
 
-SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "○", "invalid": "⊘"}
+SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "○", "invalid": "⊘", "unfinished": "…"}
 CLAIM_WORDS = {
     ("reward", "mean_difference"): "A-K earns more reward",
     ("target_precision", "mean_difference"): "A-K is more precise on the target",
