@@ -192,6 +192,21 @@ def test_the_main_setting_counts_once_among_all_settings(evidence):
     assert total == len(distinct)
 
 
+def test_a_control_is_counted_once_in_every_setting(evidence):
+    held = evidence(recorded(MAIN, range(2)), gaussians=True)
+    lines = dict(answer(held, "anchoring it to the reference"))
+    distinct = {settings for _, _, algorithm, settings in mog_study.wanted() if algorithm == "rlhf"}
+    surely = 0
+    for run in held.gaussians.distinct():
+        values = seed_values(run)
+        if run["algorithm"] == "rlhf":
+            gaps = [
+                values[CONTROLS.pipelines[0]]["reward"][seed] - values[K_A]["reward"][seed] for seed in mog_study.SEEDS
+            ]
+            surely += np.mean(gaps) > stats.sem(gaps) * stats.t.ppf(0.975, len(gaps) - 1)
+    assert f"surely more than K-A in {surely} of {len(distinct)}," in lines["Gaussians, RLHF, all settings"]
+
+
 def test_the_page_holds_the_study_with_all_its_parts(evidence, tmp_path):
     evidence(recorded(MAIN, range(4)))
     page = write_report(tmp_path, out=tmp_path / "page" / "report.html").read_text(encoding="utf-8")

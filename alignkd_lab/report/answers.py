@@ -49,7 +49,7 @@ def _control(name: str) -> Callable[[Evidence], Iterator[tuple[str, str]]]:
 
 def _over_settings(evidence: Evidence, algorithm: str, name: str) -> str:
     """Where a control surely earns more or less than either order, with the furthest setting and its interval."""
-    held = [setting for setting in evidence.settings if setting.algorithm == algorithm]
+    held = evidence.distinct(algorithm)
     told = []
     for order, signs in ((K_A, (1, -1)), (A_K, (1,))):
         gaps = [(difference(setting.run, name, order), setting) for setting in held]

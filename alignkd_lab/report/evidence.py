@@ -88,6 +88,17 @@ class Evidence:
             for value, run in self.gaussians.runs(name, algorithm).items()
         ]
 
+    def distinct(self, algorithm: str, arms: Sequence[str] = tuple(mog_study.ARMS)) -> list[Setting]:
+        """Every setting of some arms under an algorithm once: the main one stands in several."""
+        main = self.gaussian(algorithm)
+        return [
+            setting
+            for setting in self.settings
+            if setting.algorithm == algorithm
+            and setting.arm in arms
+            and (setting is main or setting.run["settings"] != main.run["settings"])
+        ]
+
     def gaussian(self, algorithm: str) -> Setting | None:
         """The main setting."""
         main = MogSettings().beta

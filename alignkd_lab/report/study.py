@@ -16,7 +16,7 @@ from alignkd_lab.mog.world import ALGORITHMS
 from alignkd_lab.pipelines import CONTROLS, ORDERS
 from alignkd_lab.records import failed_check, run_checks, seed_values, summarise_run
 from alignkd_lab.report.answers import answers
-from alignkd_lab.report.evidence import Evidence, Place, Setting, across, complete, difference, mean, sampled_rates
+from alignkd_lab.report.evidence import Evidence, Place, across, complete, difference, mean, sampled_rates
 from alignkd_lab.report.tables import CLAIM_NAMES, CLAIM_WORDS, SYMBOLS, claims_table, metrics_table
 from alignkd_lab.style import interval, number, pipeline_style
 
@@ -91,23 +91,15 @@ def _language_signs(run: Mapping | None, cell: plan.Cell) -> list[dict]:
 
 def _gaussian_signs(evidence: Evidence, algorithm: str) -> list[dict]:
     table = claims_table(evidence.gaussian(algorithm).summary)
-    verdicts = [[claim["verdict"] for claim in held.summary["claims"]] for held in _distinct(evidence, algorithm)]
+    verdicts = [
+        [claim["verdict"] for claim in held.summary["claims"]]
+        for held in evidence.distinct(algorithm, mog_study.REGISTERED)
+    ]
     counts = [Counter(column) for column in zip(*verdicts, strict=True)]
     return [
         {**row, "text": _measured(row), "counts": ", ".join(f"{COUNTED[v]} {count[v]}" for v in COUNTED if count[v])}
         for row, count in zip(table, counts, strict=True)
     ]
-
-
-def _distinct(evidence: Evidence, algorithm: str) -> list[Setting]:
-    """Every registered setting under an algorithm once: the main one stands in several arms."""
-    held = [
-        setting
-        for setting in evidence.settings
-        if setting.algorithm == algorithm and setting.arm in mog_study.REGISTERED
-    ]
-    main = evidence.gaussian(algorithm)
-    return [setting for setting in held if setting is main or setting.run["settings"] != main.run["settings"]]
 
 
 def _measured(row: Mapping) -> str:
@@ -305,7 +297,7 @@ def _language_failures(place: Place) -> Iterator[str]:
 
 
 def _gaussian_failures(evidence: Evidence, algorithm: str) -> Iterator[str]:
-    settings = _distinct(evidence, algorithm)
+    settings = evidence.distinct(algorithm, mog_study.REGISTERED)
     for place, claim in enumerate(CLAIMS):
         held: dict[str, list[str]] = {}
         for setting in settings:
@@ -324,9 +316,9 @@ def _better_controls(evidence: Evidence, algorithm: str) -> Iterator[str]:
     """Settings in which K-A with one thing changed surely earns more than A-K: it is not the order, then."""
     for control in CONTROLS:
         found = []
-        for setting in _distinct(evidence, algorithm):
+        for setting in evidence.distinct(algorithm, mog_study.REGISTERED):
             gap = difference(setting.run, control, A_K)
-            if gap and gap.low > 0:
+            if gap and gap.low > 0 and setting.summary["claims"][0]["verdict"] != "invalid":
                 found.append(f"{mog_study.ARMS[setting.arm].label} {setting.value:g} by {interval(*gap)}")
         if found:
             label = pipeline_style(control).label
