@@ -66,16 +66,36 @@ def test_a_study_that_was_cut_off_runs_no_stage_twice(folder, path, monkeypatch)
     assert json.loads(sweep(folder, SMALL, (1000, 1001, 1002)).read_text())["cells"] == before
 
 
+MODES = {"truth_weights", "truth_means", "targets", "base_components"}
+MOVES = {"target_weight": {"truth_weights"}, "targets": {"truth_weights", "targets"}}
+MOVES |= {"second_target": MODES, "common_modes": MODES}
+
+
 def test_every_arm_moves_one_thing_and_passes_through_the_main_setting():
     main = MogSettings()
     for name, arm in ARMS.items():
         assert main in arm.cells.values()
         for settings in arm.cells.values():
             moved = {field for field, value in vars(settings).items() if value != getattr(main, field)}
-            assert moved <= {name, "truth_weights"} if name in ("target_weight", "targets") else moved <= {name}
-    shares = {sum(s.truth_weights[t] for t in s.targets) for s in ARMS["targets"].cells.values()}
-    assert shares == {0.04}
-    assert len(list(wanted())) == 2 * (6 + 5 + 6 + 5 + 2 + 4) + 5
+            assert moved <= MOVES.get(name, {name})
+    assert len(list(wanted())) == 2 * (6 + 5 + 6 + 5 + 2 + 4 + 2 + 3) + 5
+
+
+def test_targets_and_common_modes_are_moved_alone_and_the_target_keeps_its_share():
+    def modes(settings):
+        return len(settings.targets), len(settings.truth_weights) - len(settings.targets)
+
+    cells = {name: list(map(modes, ARMS[name].cells.values())) for name in ("targets", "second_target", "common_modes")}
+    assert cells == {
+        "targets": [(1, 3), (2, 2)],  # both at once, as it was registered
+        "second_target": [(1, 3), (2, 3)],
+        "common_modes": [(1, 2), (1, 3), (1, 4)],
+    }
+    for name in cells:
+        for settings in ARMS[name].cells.values():
+            assert sum(settings.truth_weights[target] for target in settings.targets) == pytest.approx(0.04)
+            assert settings.base_components >= len(settings.truth_weights)  # the base can hold every mode
+            assert len(set(settings.truth_means)) == len(settings.truth_means)
 
 
 def test_a_reward_that_nothing_cuts_leaves_every_kept_stage_where_it_was():

@@ -40,6 +40,7 @@ MAP = Grid(
     betas=(0.12, 0.25, 0.5, 1.0, 2.0, 4.0), weights=(0.005, 0.01, 0.02, 0.04, 0.09, 0.2), seeds=SEEDS, shown_seeds=()
 )
 _MAIN = MogSettings()
+_CENTRE = (0.0, 0.0)  # where a fifth mode lies, as far from all others
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,34 @@ def _moved(name: str, values: tuple) -> dict[float, MogSettings]:
     return {value: dataclasses.replace(_MAIN, **{name: value}) for value in values}
 
 
+def _common_modes(count: int) -> MogSettings:
+    """The target beside so many common modes; the base has a component for every mode."""
+    if count == len(_MAIN.truth_weights) - 1:
+        return _MAIN
+    (target,) = _MAIN.targets
+    common = [(1 - _MAIN.truth_weights[target]) / count] * count
+    means = [mean for mode, mean in enumerate((*_MAIN.truth_means, _CENTRE)) if mode != target][:count]
+    return dataclasses.replace(
+        _MAIN,
+        truth_weights=(*common, _MAIN.truth_weights[target]),
+        truth_means=(*means, _MAIN.truth_means[target]),
+        targets=(count,),
+        base_components=count + 1,
+    )
+
+
+def _second_target() -> MogSettings:
+    """A second target in the middle: the two share the one's weight, and the common modes stay."""
+    *common, rare = _MAIN.truth_weights
+    return dataclasses.replace(
+        _MAIN,
+        truth_weights=(*common, rare / 2, rare / 2),
+        truth_means=(*_MAIN.truth_means, _CENTRE),
+        targets=(3, 4),
+        base_components=5,
+    )
+
+
 ARMS = {
     "target_weight": Arm(
         "target's share m₀", {m: with_target_weight(_MAIN, m) for m in (0.005, 0.01, 0.02, 0.04, 0.09, 0.2)}
@@ -76,11 +105,17 @@ ARMS = {
     "reward_clip": Arm(
         "cut of the reward (exploratory)", {**_moved("reward_clip", (1.0, 2.0, 3.0)), _MAIN.reward_height: _MAIN}
     ),
+    # `targets` moves two things: the second target takes the place of a common mode. Each of these moves one.
+    "second_target": Arm("targets beside the three common modes (exploratory)", {1: _MAIN, 2: _second_target()}),
+    "common_modes": Arm(
+        "common modes beside the target (exploratory)", {count: _common_modes(count) for count in (2, 3, 4)}
+    ),
 }
 
 
 # The plan named no sign for what was added to it later.
-REGISTERED = tuple(name for name in ARMS if name != "reward_clip")
+EXPLORATORY = ("reward_clip", "second_target", "common_modes")
+REGISTERED = tuple(name for name in ARMS if name not in EXPLORATORY)
 
 
 @dataclass(frozen=True)
