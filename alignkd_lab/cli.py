@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 def report(arguments: argparse.Namespace) -> int:
     """Write the page and its figures, or print the same numbers as JSON."""
     if arguments.json:
-        from alignkd_lab.records import report_json
+        from alignkd_lab.report.numbers import report_json
 
         print(json.dumps(report_json(arguments.folder), indent=1))
         return 0

@@ -153,6 +153,36 @@ def _sample_variance_ratio(first: Sequence[float], second: Sequence[float]) -> t
     return float(above.var(ddof=1) / below.var(ddof=1)), degrees
 
 
+def rank_correlation(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> Interval:
+    """Spearman's rank correlation, with the interval of Bonett and Wright (2000) on Fisher's scale.
+
+    NaN where it is undefined: a value that is not finite, one of the two all equal; no interval for fewer than four.
+    """
+    x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if x.size < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()) or not (np.ptp(x) and np.ptp(y)):
+        return Interval(NAN, NAN, NAN)
+    from scipy import stats
+
+    rho = float(stats.spearmanr(x, y).statistic)
+    if x.size < 4 or math.isclose(abs(rho), 1):
+        return Interval(rho, NAN, NAN)
+    half = stats.norm.ppf((1 + level) / 2) * math.sqrt((1 + rho * rho / 2) / (x.size - 3))
+    low, high = (math.tanh(math.atanh(rho) + side * half) for side in (-1, 1))
+    return Interval(rho, low, high)
+
+
+def effect_size(first: Sequence[float], second: Sequence[float]) -> float:
+    """Hedges' g of paired values: the mean of `first - second` in its standard deviations, corrected for few seeds.
+
+    NaN with fewer than three seeds, a value that is not finite, or differences that are all equal.
+    """
+    data = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    if data.size < 3 or not np.isfinite(data).all() or np.ptp(data) == 0:
+        return NAN
+    degrees = data.size - 1
+    return float(data.mean() / data.std(ddof=1) * (1 - 3 / (4 * degrees - 1)))
+
+
 def wilson_interval(hits: int, total: int, level: float = LEVEL) -> Interval:
     """Wilson's score interval of a proportion: sound for rare targets, where the normal one is not.
 
@@ -204,7 +234,7 @@ def decide_claims(values: Mapping[str, Mapping[str, Mapping[int, float]]], world
 
     `values` is `{pipeline: {metric: {seed: value}}}`; only seeds that both orders hold are compared.
     Returns dicts with `metric`, `statistic`, `expected`, `difference` (the mean difference or the ratio),
-    `low`, `high`, `level` (of that interval) and `verdict`.
+    `low`, `high`, `level` (of that interval), `effect_size` (of a mean difference, else NaN) and `verdict`.
     """
     pairs = [_paired_seeds(values, claim.metric) for claim in CLAIMS]
     decided = [index for index, claim in enumerate(CLAIMS) if world in claim.decided_in]
@@ -223,6 +253,7 @@ def decide_claims(values: Mapping[str, Mapping[str, Mapping[int, float]]], world
                 "low": low,
                 "high": high,
                 "level": level,
+                "effect_size": effect_size(a_k, k_a) if claim.statistic == "mean_difference" else NAN,
                 "verdict": verdict(low, high, claim.expected, claim.null) if index in levels else "undecided",
             }
         )

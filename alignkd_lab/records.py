@@ -1,7 +1,7 @@
 """What a run leaves behind: one JSON line per settings and seed, how it is kept, and how it is read.
 
 A record is a plain dict (`validate_record` says which fields it must have), a run is the group of records
-that differ in nothing but their seed, and `report_json` is the summary of every run below a folder.
+that differ in nothing but their seed, and `summarise_run` says what a run found.
 
 Records of older code lack settings that came later. A setting that a record lacks has its default: it is filled in as
 the record is read, so that old and new records of the same settings are one run. Hence a new setting's default must
@@ -277,7 +277,7 @@ def seed_values(run: dict) -> dict[str, dict[str, dict[int, float]]]:
 
 
 def summarise_run(run: dict) -> dict:
-    """One entry of `report_json`: settings, checks, intervals over seeds, and the claims with their verdicts.
+    """What a run found: settings, checks, intervals over seeds, and the claims with their verdicts.
 
     `label` says in words why there is no verdict, where there is none for want of seeds or of an order. Nothing is
     concluded from fewer seeds than the plan registered for a run: its claims are `unfinished`.
@@ -299,11 +299,6 @@ def summarise_run(run: dict) -> dict:
         },
         "claims": claims,
     }
-
-
-def report_json(folder: Path | str) -> dict:
-    """Every run below `folder`, summarised, as strict JSON: what is undefined is None, never NaN."""
-    return strict({"runs": [summarise_run(run) for run in group_runs(load_records(folder))]})
 
 
 def strict(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Options and surroundings that every test shares."""
 
 import os
+import shutil
 
 # Set before torch is imported: with one worker a core, more threads each would only get in one another's way.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -29,3 +30,23 @@ def float32_products():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("alignkd_lab.lm.trainer.product_dtype", lambda kind: torch.float32)
         yield
+
+
+@pytest.fixture
+def evidence(tmp_path):
+    """`evidence(records, …)`: what the report makes of a folder with these language records."""
+    from synthetic_records import write
+
+    from alignkd_lab.mog import study as mog_study
+    from alignkd_lab.paths import data_folder
+    from alignkd_lab.records import group_runs, load_records
+    from alignkd_lab.report.evidence import Evidence
+
+    def gather(*groups, gaussians=False):
+        for number, records in enumerate(groups):
+            write(records, tmp_path / "study" / f"{number}.jsonl")
+        if gaussians:
+            shutil.copy(data_folder() / mog_study.FILE, tmp_path / "study" / mog_study.FILE.name)
+        return Evidence.below(tmp_path, group_runs(load_records(tmp_path)))
+
+    return gather

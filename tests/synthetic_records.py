@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from alignkd_lab.lm import plan
 from alignkd_lab.pipelines import PIPELINES, Align
+from alignkd_lab.records import plain_settings
 
 TRUTH_MEANS = [[-1.5, 1.5], [1.5, 1.5], [-1.5, -1.5], [1.5, -1.5]]
 TRUTH_WEIGHTS = [0.33, 0.33, 0.30, 0.04]
@@ -105,6 +107,14 @@ def lm_record(seed: int, algorithm: str = "dpo", effects: dict | None = None, ga
     settings = {"beta": 0.1, "kd_temperature": 0.8, "layers": 20, **changes}
     record = _finish({"world": "lm", "target": "simile", "settings": settings}, pipelines, seed, algorithm, draw)
     return {**record, "checks": {"healing_gap": gap, "healing_bar": 1.0}}
+
+
+def recorded(cell, seeds, change=lambda record: record, effects=LM):
+    """Synthetic records of a registered cell."""
+    settings = plan.settings_of(cell)
+    held = plain_settings(settings)
+    records = [lm_record(seed, cell.algorithm, effects=effects) for seed in seeds]
+    return [change({**record, "settings": held, "target": settings.target}) for record in records]
 
 
 def write(records: list[dict], path: Path) -> Path:

@@ -165,10 +165,10 @@ def reporting(monkeypatch):
         return out or folder / "report.html"
 
     page.write_report = write_report
-    records = types.ModuleType("alignkd_lab.records")
-    records.report_json = lambda folder: {"runs": [str(folder)]}
+    numbers = types.ModuleType("alignkd_lab.report.numbers")
+    numbers.report_json = lambda folder: {"runs": [str(folder)]}
     monkeypatch.setitem(sys.modules, "alignkd_lab.report.page", page)
-    monkeypatch.setitem(sys.modules, "alignkd_lab.records", records)
+    monkeypatch.setitem(sys.modules, "alignkd_lab.report.numbers", numbers)
     return page
 
 

@@ -14,7 +14,8 @@ from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm import world as lm_world
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.presets import PRESETS
-from alignkd_lab.records import load_records, report_json, validate_record
+from alignkd_lab.records import load_records, validate_record
+from alignkd_lab.report.numbers import report_json
 
 
 @pytest.fixture

@@ -191,6 +191,39 @@ def test_the_claims_are_those_written_down_beforehand():
     ]
 
 
+def test_a_rank_correlation_is_that_of_scipy_and_its_interval_covers():
+    draw = np.random.default_rng(4)
+    x, y = draw.normal(size=30), draw.normal(size=30)
+    assert metrics.rank_correlation(x, y).estimate == pytest.approx(stats.spearmanr(x, y).statistic)
+    hit, truth = 0, 6 / np.pi * np.arcsin(0.6 / 2)  # Spearman's of two normals with correlation 0.6
+    for _ in range(400):
+        pairs = draw.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=25)
+        found = metrics.rank_correlation(pairs[:, 0], pairs[:, 1])
+        hit += found.low < truth < found.high
+    assert 0.92 < hit / 400 < 0.98
+
+
+@pytest.mark.parametrize("values", [([1, 1, 1, 1], [1, 2, 3, 4]), ([1, math.nan, 3, 4], [1, 2, 3, 4]), ([1], [1])])
+def test_a_rank_correlation_of_nothing_that_varies_is_undefined(values):
+    assert all(map(math.isnan, metrics.rank_correlation(*values)))
+
+
+def test_a_perfect_or_a_short_rank_correlation_has_no_interval():
+    for x in ([1, 2, 3], [1, 2, 3, 4, 5]):
+        found = metrics.rank_correlation(x, [value**3 for value in x])
+        assert found.estimate == pytest.approx(1)
+        assert math.isnan(found.low)
+        assert math.isnan(found.high)
+
+
+def test_an_effect_size_estimates_the_true_one_without_bias():
+    draw = np.random.default_rng(5)
+    found = [metrics.effect_size(row, np.zeros(5)) for row in draw.normal(0.8, 1.0, (20_000, 5))]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.02)
+    assert math.isnan(metrics.effect_size([1.0, 2.0], [0.0, 0.0]))
+    assert math.isnan(metrics.effect_size([1.0, 2.0, 3.0], [0.0, 1.0, 2.0]))
+
+
 def test_known_effects_give_known_verdicts():
     assert verdicts([mog_record(seed) for seed in range(20)]) == {
         ("reward", "mean_difference"): "holds",

@@ -14,6 +14,7 @@ from alignkd_lab.errors import AlignkdError
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.metrics import t_interval
 from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.report.numbers import report_json
 
 
 def without(record, *path):
@@ -241,7 +242,7 @@ def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("records")
     write([mog_record(seed) for seed in range(6)], folder / "mog.jsonl")
     write([lm_record(0)], folder / "lm.jsonl")
-    return json.loads(json.dumps(records.report_json(folder), allow_nan=False))
+    return json.loads(json.dumps(report_json(folder), allow_nan=False))
 
 
 def test_the_report_has_the_promised_shape(report):

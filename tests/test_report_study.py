@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic_records import LM, lm_record, swap_orders, write
+from synthetic_records import LM, lm_record, recorded, swap_orders, write
 
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A
@@ -20,28 +20,6 @@ from alignkd_lab.report.page import write_report
 
 MAIN = plan.ARMS["main"].cells[0]
 CONTROLS = plan.ARMS["controls"].cells[0]
-
-
-def recorded(cell, seeds, change=lambda record: record, effects=LM):
-    """Synthetic records of a registered cell."""
-    settings = plan.settings_of(cell)
-    held = plain_settings(settings)
-    records = [lm_record(seed, cell.algorithm, effects=effects) for seed in seeds]
-    return [change({**record, "settings": held, "target": settings.target}) for record in records]
-
-
-@pytest.fixture
-def evidence(tmp_path):
-    """`evidence(records, …)`: what the report makes of a folder with these language records."""
-
-    def gather(*groups, gaussians=False):
-        for number, records in enumerate(groups):
-            write(records, tmp_path / "study" / f"{number}.jsonl")
-        if gaussians:
-            shutil.copy(data_folder() / mog_study.FILE, tmp_path / "study" / mog_study.FILE.name)
-        return Evidence.below(tmp_path, group_runs(load_records(tmp_path)))
-
-    return gather
 
 
 def answer(evidence, part):

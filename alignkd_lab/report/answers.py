@@ -6,7 +6,8 @@ language world that lacks seeds says so and concludes nothing; one without any r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 from alignkd_lab.costs import TOKENS, cost, stages_of, typical_cost
@@ -72,15 +73,15 @@ def _beside_orders(run: Mapping, name: str) -> str:
     return "; ".join(told)
 
 
-def _by_arm(gaussian: str | None, language: str | None) -> Callable[[Evidence], Iterator[tuple[str, str]]]:
-    """At which values of a setting which order earns more."""
+def _by_arm(gaussian: Sequence[str], language: str | None) -> Callable[[Evidence], Iterator[tuple[str, str]]]:
+    """At which values of a setting which order earns more, arm by arm."""
 
     def lines(evidence: Evidence) -> Iterator[tuple[str, str]]:
-        for algorithm in ALGORITHMS:
-            held = [held for held in evidence.settings if (held.arm, held.algorithm) == (gaussian, algorithm)]
+        for arm, algorithm in product(gaussian, ALGORITHMS):
+            held = [held for held in evidence.settings if (held.arm, held.algorithm) == (arm, algorithm)]
             if held:
                 leads = _who_leads({f"{found.value:g}": found.summary for found in held})
-                yield _gaussian(algorithm), f"{mog_study.ARMS[gaussian].label}: {leads}"
+                yield _gaussian(algorithm), f"{mog_study.ARMS[arm].label}: {leads}"
         for place in evidence.places if language else ():
             yield from _language_arm(place, language)
 
@@ -295,19 +296,18 @@ _QUESTIONS: dict[str, Callable[[Evidence], Iterator[tuple[str, str]]]] = {
     "Is K-A repaired by preferences from the base?": _control("kd_then_align_base_preferences"),
     "Is K-A repaired by distilling at a higher temperature?": _control("kd_then_align_high_temperature"),
     "Does A-K's recall rise with the temperature of distillation?": _recall_by_temperature,
-    "Which order wins by temperature?": _by_arm("sharpening", "kd_temperature"),
-    "A target made of two modes? (The second takes the place of a common mode, so two things move.)": _by_arm(
-        "targets", None
-    ),
-    "Noisy preferences?": _by_arm("dpo_label_noise", "dpo_label_noise"),
+    "Which order wins by temperature?": _by_arm(("sharpening",), "kd_temperature"),
+    "A target made of two modes? (As registered the second takes the place of a common mode; so each is moved alone, "
+    "too.)": _by_arm(("targets", "second_target", "common_modes"), None),
+    "Noisy preferences?": _by_arm(("dpo_label_noise",), "dpo_label_noise"),
     "What does each order cost, and what if K-A may spend as much?": _compute,
     "Was K-A tuned as well as A-K?": _tuning,
     "Clipped against unclipped reward?": _clipped,
-    "How rare must the target be?": _by_arm("target_weight", "targets"),
-    "How much does the KL weight matter?": _by_arm("beta", "beta"),
-    "Does a larger student make the order irrelevant?": _by_arm("student_components", "student_layers"),
-    "Do more preference samples repair K-A?": _by_arm(None, "preference_responses"),
-    "Does the order matter under RLHF on text?": _by_arm(None, "rlhf"),
+    "How rare must the target be?": _by_arm(("target_weight",), "targets"),
+    "How much does the KL weight matter?": _by_arm(("beta",), "beta"),
+    "Does a larger student make the order irrelevant?": _by_arm(("student_components",), "student_layers"),
+    "Do more preference samples repair K-A?": _by_arm((), "preference_responses"),
+    "Does the order matter under RLHF on text?": _by_arm((), "rlhf"),
     "Is it lost recall?": _mechanism,
     "What about methods that align and distil at once?": _methods,
     "Did the policy grasp the meaning, or the sign alone?": _second_rule,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from statistics import stdev
 
+from alignkd_lab.costs import typical_cost
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, CLAIMS, K_A, Interval
 from alignkd_lab.mog import study as mog_study
@@ -17,6 +18,7 @@ from alignkd_lab.pipelines import CONTROLS, ORDERS
 from alignkd_lab.records import failed_check, run_checks, seed_values, summarise_run
 from alignkd_lab.report.answers import answers
 from alignkd_lab.report.evidence import Evidence, Place, across, complete, difference, mean, sampled_rates
+from alignkd_lab.report.expectations import expectations
 from alignkd_lab.report.tables import CLAIM_NAMES, CLAIM_WORDS, SYMBOLS, claims_table, metrics_table
 from alignkd_lab.style import interval, number, pipeline_style
 
@@ -43,6 +45,7 @@ def study_part(evidence: Evidence, keep: Callable) -> dict:
     """Everything that the template shows of the study; `keep(name, figure, text)` embeds a figure."""
     return {
         "signs": signs(evidence),
+        "expectations": expectations(evidence),
         "answers": answers(evidence),
         "maps": list(_maps(evidence, keep)),
         "border": border_table(evidence),
@@ -103,7 +106,8 @@ def _gaussian_signs(evidence: Evidence, algorithm: str) -> list[dict]:
 
 
 def _measured(row: Mapping) -> str:
-    return f"{row['difference']} ({row['interval']})" if row["interval"] else row["difference"]
+    told = f"{row['difference']} ({row['interval']})" if row["interval"] else row["difference"]
+    return told if row["effect"] == "–" else f"{told}, g = {row['effect']}"
 
 
 def _maps(evidence: Evidence, keep: Callable) -> Iterator[dict]:
@@ -251,13 +255,21 @@ def _equal_at_no_more_cost(place: Place, main: Mapping) -> Iterator[str]:
     run = place.run(control)
     if complete(run, control):
         gap = difference(run, A_K, "kd_then_align_base_reference")
-        yield f"anchored to the base: {_equal(gap)}, A-K's lead {interval(*gap)}"
+        spent = _times_as_long(run, "kd_then_align_base_reference", run)
+        yield f"anchored to the base: {_equal(gap)}, A-K's lead {interval(*gap)}; it takes {spent} times A-K's time"
     for cell in plan.ARMS["preference_responses"].cells:
         run = place.run(cell)
         name = "preference_responses"
         if complete(run, cell) and run["settings"][name] > main["settings"][name]:
             gap = across(main, run, (A_K, K_A))
-            yield f"more samples: {_equal(gap)}, lead of A-K with fewer {interval(*gap)}"
+            spent = _times_as_long(run, K_A, main)
+            told = f"more samples: {_equal(gap)}, lead of A-K with fewer {interval(*gap)}"
+            yield f"{told}; it takes {spent} times A-K's time"
+
+
+def _times_as_long(run: Mapping, pipeline: str, main: Mapping) -> str:
+    """A pipeline's typical seconds over those of A-K in the main run."""
+    return f"{typical_cost(run, pipeline).seconds / typical_cost(main, A_K).seconds:.2f}"
 
 
 def _equal(gap: Interval) -> str:

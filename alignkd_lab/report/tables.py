@@ -66,6 +66,7 @@ def claims_table(summary: dict) -> list[dict]:
                 "difference": number(claim["difference"]),
                 "interval": _span(claim["low"], claim["high"]),
                 "level": level if _span(claim["low"], claim["high"]) else "",
+                "effect": number(claim["effect_size"]),
                 "decided": summary["world"] in written.decided_in,
                 **_verdict(claim),
             }
