@@ -8,7 +8,8 @@ interval that the recorded seeds foretell for one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +62,18 @@ def reproduce(
     absent = [(seed, name) for seed in seeds for name in names if name not in held[seed]["pipelines"]]
     if absent:
         raise BadInput(f"pipeline: seed {absent[0][0]} of {path} holds no {absent[0][1]!r}")
-    made = run_experiment(
-        world=run["world"],
-        preset=run["preset"],
-        pipelines=names,
-        seeds=seeds,
-        out=out,
-        algorithm=run["algorithm"],
-        target=run["target"],
-        overrides=run["settings"],
-        device=device,
-    )
+    with _threads(held[seeds[0]]["provenance"].get("threads")):
+        made = run_experiment(
+            world=run["world"],
+            preset=run["preset"],
+            pipelines=names,
+            seeds=seeds,
+            out=out,
+            algorithm=run["algorithm"],
+            target=run["target"],
+            overrides=run["settings"],
+            device=device,
+        )
     # Other device, other group: `out` is this machine's own, so the newest record of each seed is the one just made.
     again = {record["seed"]: record for record in load_records(made) if _alike(record, run)}
     rows = compare(run, again, seeds, names, DIGITS if _is_array(path) else None)
@@ -83,6 +85,19 @@ def reproduce(
         "provenance": _differences(held[seeds[0]]["provenance"], again[seeds[0]]["provenance"]),
         "reproduced": all(row["verdict"] in ("same", "within") for row in rows),
     }
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """On as many threads of a processor as the record was made with: on another number a seed is another sample."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def chosen_run(path: Path, algorithm: str | None, settings: Mapping[str, Any]) -> dict:

@@ -160,11 +160,15 @@ def test_no_lead_is_claimed_where_the_interval_holds_zero():
 # picture
 
 
-def test_the_map_is_white_where_no_lead_is_sure():
+def test_the_map_is_grey_where_no_lead_is_sure_and_shaded_elsewhere():
     data = compute(state(sharpening="1"))
-    drawn = border_view.draw(data).axes[0].collections[0].get_array().reshape(data.difference.shape)
-    assert (drawn[~data.decided] == 0).all()
-    assert (np.sign(drawn) == np.sign(np.where(data.decided, data.difference, 0))).all()
+    mesh = border_view.draw(data).axes[0].collections[0]
+    drawn = mesh.get_array().reshape(data.difference.shape)
+    assert (np.ma.getmaskarray(drawn) == ~data.decided).all()
+    assert 0 < data.decided.sum() < data.decided.size
+    assert (np.sign(drawn) == np.sign(data.difference))[data.decided].all()
+    red, green, blue, _ = mesh.get_cmap().get_bad()
+    assert red == green == blue < 0.9
     assert np.abs(drawn).max() <= 1
 
 

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from alignkd_lab.cli import main
@@ -65,6 +66,22 @@ def test_a_figure_that_the_record_does_not_foretell_is_named(recorded, tmp_path,
     assert "1 outside" in said
     assert "torch: recorded 1.0" in said
     assert said.endswith("Not reproduced.\n")
+
+
+def test_it_runs_on_as_many_threads_as_the_record_was_made_with(recorded, tmp_path, monkeypatch):
+    here = torch.get_num_threads()
+    path = changed(recorded, tmp_path, lambda record: record["provenance"].update(threads=here + 1))
+    used = []
+
+    def run(**arguments):
+        used.append(torch.get_num_threads())
+        raise RuntimeError
+
+    monkeypatch.setattr("alignkd_lab.reproduce.run_experiment", run)
+    with pytest.raises(RuntimeError):
+        reproduce(path, out=tmp_path / "again", settings={"sharpening": 2.0})
+    assert used == [here + 1]
+    assert torch.get_num_threads() == here
 
 
 def test_one_recorded_seed_foretells_no_interval(recorded, tmp_path):

@@ -18,6 +18,7 @@ from alignkd_lab.style import pipeline_style
 
 # Blue for K-A and vermilion for A-K as everywhere; pale enough for the marks that lie on them.
 _COLOURS = LinearSegmentedColormap.from_list("orders", ["#3D93C4", "#B9D9EA", "#FFFFFF", "#F6CBAE", "#DF7A35"])
+_COLOURS.set_bad("#D9D9D9")  # undecided: a sure lead may be so small that it is all but white
 _HIGHEST = 4.0  # of the colours, in reward
 _SHARPENED = (0, (3, 2))
 
@@ -28,7 +29,7 @@ def draw_lead(axis: Axes, data: Lead, size: float = 7.5, found: Mapping[str, np.
     `found`: `{order: [beta, weight]}`, another rule for finding it than the map's own.
     """
     columns, rows = cell_edges(data.weights), cell_edges(data.betas)
-    lead = _spread(np.where(data.decided, data.difference, 0.0))
+    lead = _spread(np.where(data.decided, data.difference, np.nan))
     axis.pcolormesh(columns, rows, lead, cmap=_COLOURS, vmin=-1, vmax=1, edgecolors="white", linewidth=0.6)
     axis.set(xscale="log", yscale="log", xlim=columns[[0, -1]], ylim=rows[[0, -1]])
     _found(axis, data, size, found or data.found)

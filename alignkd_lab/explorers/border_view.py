@@ -20,7 +20,7 @@ from alignkd_lab.style import pipeline_style
 
 TITLE = "Where the order matters, and where it stops"
 SOURCE = (
-    "Recorded run. Gaussian world: 20 seeds a cell; white where the paired 95 % interval of the difference holds zero. "
+    "Recorded run. Gaussian world: 20 seeds a cell; grey where the paired 95 % interval of the difference holds zero. "
     "▲ A-K, ● K-A find the target: a mean reward of at least half the height. " + plane.MARKS + "."
 )
 

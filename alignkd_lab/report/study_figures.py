@@ -21,10 +21,10 @@ from alignkd_lab.style import metric_label, pipeline_style
 METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
 _INTERVALS = "Bars: 95 % t-intervals over seeds"
 _MAP_NOTE = (
-    "Colour: mean reward of A-K minus that of K-A; white where the paired 95 % interval over seeds holds zero. "
+    "Colour: mean reward of A-K minus that of K-A; grey where the paired 95 % interval over seeds holds zero. "
     "▲ A-K, ● K-A shows the target in more than half of its draws, on average over seeds. "
-    "The lines foretell A-K at or right of the solid and left of the dashed one, else no leader: titles say how often "
-    "rightly."
+    "The lines foretell A-K at or right of the solid and left of the dashed one, else no leader: titles say in how "
+    "many cells it came so."
 )
 # Arms whose values are ratios; the others' are counts, shares from 0 on, or cuts.
 _LOGARITHMIC = ("target_weight", "beta", "sharpening")
