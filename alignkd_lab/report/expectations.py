@@ -52,7 +52,7 @@ def _cells(expected: Expectation, evidence: Evidence) -> Iterator[dict]:
     for algorithm in ALGORITHMS if evidence.gaussians else ():
         run = evidence.gaussian(algorithm).run
         found = expected.measure(run) if expected.gaussian else None
-        yield _told(expected, found, "not asked of this world" if found is None else "")
+        yield _told(expected, found, "–" if found is None else "")
 
 
 def _language(expected: Expectation, place: Place) -> dict:

@@ -107,7 +107,7 @@ def _gaussian_signs(evidence: Evidence, algorithm: str) -> list[dict]:
 
 def _measured(row: Mapping) -> str:
     told = f"{row['difference']} ({row['interval']})" if row["interval"] else row["difference"]
-    return told if row["effect"] == "–" else f"{told}, g = {row['effect']}"
+    return told if row["effect"] == "–" else f"{told}, g\u00a0=\u00a0{row['effect']}"
 
 
 def _maps(evidence: Evidence, keep: Callable) -> Iterator[dict]:
