@@ -15,6 +15,7 @@ from alignkd_lab.lm.plan import ARMS, Arm, Cell, run_of, seeds_held, settings_of
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.study import main, run_study, table
 from alignkd_lab.lm.world import LmWorld
+from alignkd_lab.metrics import K_A
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.presets import PRESETS, possible_pipelines
@@ -49,10 +50,10 @@ def test_the_main_settings_are_the_plans_command():
 def test_the_arms_are_the_plans_in_its_order():
     assert list(ARMS) == [
         "main", "controls", "methods", "targets", "rlhf", "kd_temperature", "beta", "preference_responses",
-        "student_layers", "dpo_label_noise", "equal_compute",
+        "student_layers", "dpo_label_noise", "equal_compute", "learning_rate",
     ]  # fmt: skip
     assert [cell.arm for cell in CELLS] == [name for name, arm in ARMS.items() for _ in arm.cells]
-    pipelines = {"controls": CONTROLS, "methods": METHODS, "equal_compute": ("kd_then_align",)}
+    pipelines = {"controls": CONTROLS, "methods": METHODS, **dict.fromkeys(("equal_compute", "learning_rate"), (K_A,))}
     assert all(cell.pipelines == pipelines.get(cell.arm, ORDERS) for cell in CELLS)
     sweeps = list(ARMS)[5:10]
     assert all(cell.seeds == tuple(range(3 if cell.arm in sweeps else 10)) for cell in CELLS)
@@ -68,6 +69,7 @@ def test_every_arm_moves_what_the_plan_says_and_nothing_else(preset):
     assert of_arm("beta", preset) == [{"beta": 0.03}, {"beta": 0.3}]
     assert of_arm("student_layers", preset) == [{"student": "healed-16"}, {"student": "healed-24"}]
     assert of_arm("dpo_label_noise", preset) == [{"dpo_label_noise": 0.1}, {"dpo_label_noise": 0.3}]
+    assert of_arm("learning_rate", preset) == [{"align_learning_rates": (6e-4,)}]
     samples = settings_of(MAIN, preset).preference_responses
     assert of_arm("preference_responses", preset) == [
         {"preference_responses": samples // 2},

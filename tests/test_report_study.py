@@ -95,10 +95,24 @@ def test_a_control_is_held_against_both_orders(evidence):
 
 def test_the_trials_of_both_sides_are_told(evidence):
     lines = answer(evidence(recorded(MAIN, range(2))), "tuned as well")
+    assert lines.pop() == ("SmolLM2 (laptop, CPU), K-A at 0.0006 whatever its KL (exploratory)", "not run")
     assert len(lines) == 2
     for _, told in lines:
         assert "0.0003 earned 0.100 at a KL of 6" in told
         assert told.endswith("the best within a KL of 10 nats a response was taken, 0.0003")
+
+
+def test_k_a_at_another_rate_is_held_against_a_k_at_the_registered_one(evidence):
+    cell = plan.ARMS["learning_rate"].cells[0]
+    only = {name: effect for name, effect in LM.items() if name != A_K}
+    held = evidence(recorded(MAIN, range(10)), recorded(cell, range(10), effects={**only, K_A: LM[A_K]}))
+    _, told = answer(held, "tuned as well")[-1]
+    assert "A-K earns neither surely more nor less" in told
+    (row,) = [row for row in study.study_part(held, lambda *_: {})["language"][0]["others"] if row["value"] == "0.0006"]
+    reward, beyond_k_a, beyond_a_k = (np.mean([seed_values(held.places[0].run(c))[n]["reward"][s] for s in range(10)])
+                                      for c, n in ((cell, K_A), (MAIN, K_A), (MAIN, A_K)))  # fmt: skip
+    shown = [float(mean.replace("−", "-")) for mean, _ in row["numbers"]]
+    assert shown == pytest.approx([reward, reward - beyond_k_a, reward - beyond_a_k], abs=6e-4)
 
 
 def test_what_has_no_record_is_not_run(evidence):

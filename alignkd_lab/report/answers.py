@@ -152,18 +152,19 @@ def _compute(evidence: Evidence) -> Iterator[tuple[str, str]]:
             own = run["settings"]["base"] == run["settings"]["truth"]
             note = " (the base is the truth here, so nothing that it writes has to be read again for the reward)" * own
             yield place.words, f"{so_far}{'; '.join(told)}: A-K takes {ratio} times as long{note}"
-        yield from _equal_compute(place)
+        yield from _other_k_a(place, "equal_compute", "K-A with A-K's compute")
 
 
-def _equal_compute(place: Place) -> Iterator[tuple[str, str]]:
-    (cell,) = plan.ARMS["equal_compute"].cells
+def _other_k_a(place: Place, arm: str, words: str) -> Iterator[tuple[str, str]]:
+    """K-A in the one cell of an arm against A-K at the main settings."""
+    (cell,) = plan.ARMS[arm].cells
     run, main = place.run(cell), place.main()
     if run is None or main is None:
-        yield f"{place.words}, K-A with A-K's compute", NOT_RUN
+        yield f"{place.words}, {words}", NOT_RUN
         return
     gap = across(main, run, (A_K, K_A))
-    told = f"K-A then earns {_interval(mean(run, K_A))}; A-K earns {_more_or_less(gap)} that"
-    yield f"{place.words}, K-A with A-K's compute", told if complete(run, cell) else _seeds_so_far(run, cell)
+    told = f"it then earns {_interval(mean(run, K_A))}; A-K earns {_more_or_less(gap)} that"
+    yield f"{place.words}, {words}", told if complete(run, cell) else f"{_seeds_so_far(run, cell)}. As figures: {told}"
 
 
 def _clipped(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -194,6 +195,7 @@ def _tuning(evidence: Evidence) -> Iterator[tuple[str, str]]:
             won = next(trial for trial in info["trials"] if trial["learning_rate"] == info["learning_rate"])
             doubt = ", which earned nothing: formally as well tuned, in practice hardly" if not won["reward"] else ""
             yield f"{place.words}, {role}", f"{'; '.join(tried)}; {budget}, {info['learning_rate']:g}{doubt}"
+        yield from _other_k_a(place, "learning_rate", "K-A at 0.0006 whatever its KL (exploratory)")
 
 
 def _methods(evidence: Evidence) -> Iterator[tuple[str, str]]:

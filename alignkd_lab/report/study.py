@@ -161,7 +161,7 @@ def _language(place: Place) -> dict:
     main_cell = plan.ARMS["main"].cells[0]
     main = place.main()
     orders, others = [], []
-    for name, arm in plan.ARMS.items():
+    for arm in plan.ARMS.values():
         for cell in arm.cells:
             run = place.run(cell)
             if run is None:
@@ -170,8 +170,8 @@ def _language(place: Place) -> dict:
             row["complete"] = complete(run, cell)
             if set(ORDERS) <= set(cell.pipelines):
                 orders.append({**row, **_language_row(run, cell)})
-            elif name != "equal_compute":
-                others += [{**row, **_other_row(run, pipeline)} for pipeline in cell.pipelines]
+            else:
+                others += [{**row, **_other_row(run, pipeline, main or run)} for pipeline in cell.pipelines]
     return {
         "words": place.words,
         "orders": orders,
@@ -192,9 +192,10 @@ def _language_row(run: Mapping, cell: plan.Cell) -> dict:
     return row if complete(run, cell) else {**row, "verdicts": [None] * len(CLAIMS)}
 
 
-def _other_row(run: Mapping, pipeline: str) -> dict:
+def _other_row(run: Mapping, pipeline: str, main: Mapping) -> dict:
+    """A pipeline's reward, and its differences from both orders at the main settings."""
     style = pipeline_style(pipeline)
-    found = [mean(run, pipeline), *(difference(run, pipeline, order) for order in ORDERS)]
+    found = [mean(run, pipeline), *(across(run, main, (pipeline, order)) for order in ORDERS)]
     texts = [(number(entry.estimate), _span(entry)) if entry else ("–", "") for entry in found]
     return {"label": style.label, "colour": style.colour, "order": False, "numbers": texts}
 
