@@ -99,6 +99,7 @@ def lm_record(seed: int, algorithm: str = "dpo", effects: dict | None = None, ga
         }
         hits = int(draw.binomial(512, means[1]))
         values |= {"target_rate": hits / 512, "reward": abs(values["reward"]), "length": 21.5, "fluency": 0.7}
+        values["second_rule_rate"] = float(draw.binomial(512, 0.03 + 0.2 * means[1])) / 512
         pipelines[name] = {
             "metrics": values,
             "counts": {"responses": 512, "target": hits},
@@ -183,8 +184,9 @@ def _stage(stage, metrics: dict, algorithm: str, draw: np.random.Generator) -> d
             {"learning_rate": rate, "reward": 0.1 * rise, "kl": 6.0 * rise} for rate, rise in ((3e-4, 1), (6e-4, 2))
         ]
         if algorithm == "dpo":
-            info |= {"responses": 512, "target_responses": 16 if stage.sampler == "base" else 3}
-            info["informative_pairs"] = int(draw.integers(36, 60)) if stage.sampler == "base" else 8
+            few, many = ((36, 60), (14, 19)) if stage.sampler == "base" else ((4, 16), (2, 6))
+            info["informative_pairs"] = int(draw.integers(*few))
+            info |= {"responses": 512, "target_responses": int(draw.integers(*many))}
     return {
         "name": stage.name,
         "kind": stage.kind,

@@ -81,7 +81,7 @@ def test_every_arm_moves_one_thing_and_passes_through_the_main_setting():
     assert len(list(wanted())) == 2 * (6 + 5 + 6 + 5 + 2 + 4 + 2 + 3) + 5
 
 
-def test_targets_and_common_modes_are_moved_alone_and_the_target_keeps_its_share():
+def test_one_number_of_modes_is_moved_at_a_time_and_the_target_keeps_its_share():
     def modes(settings):
         return len(settings.targets), len(settings.truth_weights) - len(settings.targets)
 

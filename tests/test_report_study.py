@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 from synthetic_records import LM, lm_record, recorded, swap_orders, write
 
+from alignkd_lab.checks import failed_check, run_checks
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.mog import study as mog_study
@@ -40,7 +41,9 @@ def test_nothing_is_concluded_from_fewer_seeds_than_registered(evidence):
     assert [cell["verdict"] for cell in cells] == [None] * 5
     assert "9 of 10 seeds: no verdict" in cells[0]["text"]
     assert list(study.fails(held)) == []
-    assert study.against(held.places[0]) == [(held.places[0].words, "all criteria", "not decided: 9 of 10 seeds")]
+    assert [answer for *_, answer in study.against(held.places[0])] == [
+        "not decided: 9 of 10 seeds so far, nothing is concluded"
+    ]
     assert {"arm": "main experiment", "held": 9, "registered": 10}.items() <= study.not_run(held)[0].items()
     assert "nothing is concluded" in answer(held, "lost recall")[0][1]
 
@@ -79,6 +82,48 @@ def test_a_run_whose_check_fails_decides_nothing(evidence):
     assert any("no verdict is valid, the check healing failed" in line for line in study.fails(held))
 
 
+def test_a_failed_check_stands_before_every_sentence_of_its_run(evidence):
+    def sick(record):
+        return {**record, "checks": {"healing_gap": 1.4, "healing_bar": 1.0}}
+
+    held = evidence(recorded(MAIN, range(10), sick))
+    doubt = "invalid, the check healing failed"
+    ((_, told),) = answer(held, "anchoring it to the reference")
+    assert told.startswith(f"{doubt}. As figures: ")
+    assert [answer for *_, answer in study.against(held.places[0])] == [f"not decided: {doubt}"]
+    assert not any("earns more than A-K" in line for line in study.fails(held))
+
+
+def test_a_pipeline_that_earns_more_than_a_k_is_told_where_the_claim_fails(evidence):
+    better = {**LM, CONTROLS.pipelines[1]: LM["base_aligned"]}
+    lines = list(study.fails(evidence(recorded(MAIN, range(10), effects=better))))
+    assert any("“K-A, pairs from the base” (controls of K-A) earns more than A-K, by 0.0" in line for line in lines)
+    assert not any(line.count("anchored to the base") for line in lines)
+
+
+def test_nothing_is_concluded_from_an_arm_beside_an_unfinished_main_run(evidence):
+    cell = plan.ARMS["equal_compute"].cells[0]
+    held = evidence(recorded(MAIN, range(5)), recorded(cell, range(10)))
+    assert "5 of 10 seeds so far, nothing is concluded. As figures" in answer(held, "may spend as much")[-1][1]
+
+
+def test_an_arm_that_shares_no_seed_with_the_main_run_is_told_alone(evidence):
+    cell = plan.ARMS["learning_rate"].cells[0]
+    held = evidence(recorded(MAIN, range(5)), recorded(cell, range(5, 10)))
+    assert "no seed of A-K beside it yet" in answer(held, "tuned as well")[-1][1]
+    assert study.study_part(held, lambda *_: {})["language"]
+
+
+def test_an_undefined_reward_breaks_no_page(evidence):
+    def undefined(record):
+        if record["seed"] == 3:
+            record["pipelines"][K_A]["metrics"]["reward"] = None
+        return record
+
+    held = evidence(recorded(MAIN, range(10), undefined))
+    assert study.study_part(held, lambda *_: {})["language"]
+
+
 def test_a_control_is_held_against_both_orders(evidence):
     held = evidence(recorded(MAIN, range(10)))
     run = held.places[0].run(CONTROLS)
@@ -89,7 +134,7 @@ def test_a_control_is_held_against_both_orders(evidence):
     assert found.estimate == pytest.approx(gaps.mean())
     assert found.high - found.estimate == pytest.approx(stats.sem(gaps) * stats.t.ppf(0.975, 9))
     ((_, told),) = answer(held, "anchoring it to the reference")
-    assert "than K-A (" in told
+    assert "from K-A (" in told
     assert "less than A-K (" in told
 
 
@@ -107,7 +152,7 @@ def test_k_a_at_another_rate_is_held_against_a_k_at_the_registered_one(evidence)
     only = {name: effect for name, effect in LM.items() if name != A_K}
     held = evidence(recorded(MAIN, range(10)), recorded(cell, range(10), effects={**only, K_A: LM[A_K]}))
     _, told = answer(held, "tuned as well")[-1]
-    assert "A-K earns neither surely more nor less" in told
+    assert "A-K: not told apart (" in told
     (row,) = [row for row in study.study_part(held, lambda *_: {})["language"][0]["others"] if row["value"] == "0.0006"]
     reward, beyond_k_a, beyond_a_k = (np.mean([seed_values(held.places[0].run(c))[n]["reward"][s] for s in range(10)])
                                       for c, n in ((cell, K_A), (MAIN, K_A), (MAIN, A_K)))  # fmt: skip
@@ -140,8 +185,13 @@ def test_the_page_is_made_of_complete_records_of_every_registered_cell(evidence)
     told = [text for given in part["answers"] for _, text in given.lines]
     assert all("not run" not in text or "by construction" in text for text in told)
     criteria = {criterion: came for _, criterion, came in part["against"]}
-    assert "anchored to the base: no" in criteria["K-A with more samples, or anchored to the base, equals A-K"]
-    assert "more samples: no" in criteria["K-A with more samples, or anchored to the base, equals A-K"]
+    assert (
+        "anchored to the base: no"
+        in criteria["K-A with more samples, or anchored to the base, equals A-K at no more cost"]
+    )
+    assert (
+        "samples doubled: no" in criteria["K-A with more samples, or anchored to the base, equals A-K at no more cost"]
+    )
 
 
 def test_a_seed_that_was_not_registered_does_not_count(evidence):
@@ -184,26 +234,27 @@ def test_the_main_setting_counts_once_among_all_settings(evidence):
     assert total == len(distinct)
 
 
-def test_a_control_is_counted_once_in_every_setting(evidence):
+def test_a_control_is_counted_once_in_every_registered_setting_whose_checks_passed(evidence):
     held = evidence(recorded(MAIN, range(2)), gaussians=True)
-    lines = dict(answer(held, "anchoring it to the reference"))
-    distinct = {settings for _, _, algorithm, settings in mog_study.wanted() if algorithm == "rlhf"}
-    surely = 0
-    for run in held.gaussians.distinct():
+    lines = dict(answer(held, "higher temperature"))
+    runs = [run for run in held.gaussians.distinct(mog_study.REGISTERED) if run["algorithm"] == "dpo"]
+    valid = [run for run in runs if failed_check(run_checks(run)) is None]
+    assert len(runs) - len(valid) == 3
+    above = 0
+    for run in valid:
         values = seed_values(run)
-        if run["algorithm"] == "rlhf":
-            gaps = [
-                values[CONTROLS.pipelines[0]]["reward"][seed] - values[K_A]["reward"][seed] for seed in mog_study.SEEDS
-            ]
-            surely += np.mean(gaps) > stats.sem(gaps) * stats.t.ppf(0.975, len(gaps) - 1)
-    assert f"surely more than K-A in {surely} of {len(distinct)}," in lines["Gaussians, RLHF, all settings"]
+        gaps = [values[CONTROLS.pipelines[2]]["reward"][seed] - values[A_K]["reward"][seed] for seed in mog_study.SEEDS]
+        above += np.mean(gaps) > stats.sem(gaps) * stats.t.ppf(0.975, len(gaps) - 1)
+    told = lines["Gaussians, DPO, registered settings"]
+    assert f"more than A-K in {above} of {len(valid)}," in told
+    assert "labels flipped 0.4" not in told
 
 
 def test_the_page_holds_the_study_with_all_its_parts(evidence, tmp_path):
     evidence(recorded(MAIN, range(4)))
     page = write_report(tmp_path, out=tmp_path / "page" / "report.html").read_text(encoding="utf-8")
     parts = ("The registered signs", "What would count against the claim", "Where it fails", "Beside every reward")
-    for part in (*parts, "Registered, and not run", "4 of 10 seeds: no verdict"):
+    for part in (*parts, "Planned, and not run", "4 of 10 seeds: no verdict"):
         assert part in page
 
 

@@ -17,8 +17,9 @@ from alignkd_lab.pipelines import ORDERS
 from alignkd_lab.style import pipeline_style
 
 # Blue for K-A and vermilion for A-K as everywhere; pale enough for the marks that lie on them.
-_COLOURS = LinearSegmentedColormap.from_list("orders", ["#3D93C4", "#B9D9EA", "#FFFFFF", "#F6CBAE", "#DF7A35"])
-_COLOURS.set_bad("#D9D9D9")  # undecided: a sure lead may be so small that it is all but white
+_COLOURS = LinearSegmentedColormap.from_list(
+    "orders", ["#3D93C4", "#B9D9EA", "#FFFFFF", "#F6CBAE", "#DF7A35"]
+).with_extremes(bad="#D9D9D9")  # undecided: a sure lead may be so small that it is all but white
 _HIGHEST = 4.0  # of the colours, in reward
 _SHARPENED = (0, (3, 2))
 

@@ -40,7 +40,7 @@ MAP = Grid(
     betas=(0.12, 0.25, 0.5, 1.0, 2.0, 4.0), weights=(0.005, 0.01, 0.02, 0.04, 0.09, 0.2), seeds=SEEDS, shown_seeds=()
 )
 _MAIN = MogSettings()
-_CENTRE = (0.0, 0.0)  # where a fifth mode lies, as far from all others
+_CENTRE = (0.0, 0.0)  # where a fifth mode lies, 2.1 from each of the others
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ ARMS = {
     "reward_clip": Arm(
         "cut of the reward (exploratory)", {**_moved("reward_clip", (1.0, 2.0, 3.0)), _MAIN.reward_height: _MAIN}
     ),
-    # `targets` moves two things: the second target takes the place of a common mode. Each of these moves one.
+    # `targets` moves two numbers of modes: the second target takes the place of a common mode. Each of these moves one,
+    # and with it how many components the student, which keeps three, is short of.
     "second_target": Arm("targets beside the three common modes (exploratory)", {1: _MAIN, 2: _second_target()}),
     "common_modes": Arm(
         "common modes beside the target (exploratory)", {count: _common_modes(count) for count in (2, 3, 4)}

@@ -8,19 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
+from statistics import fmean
 from typing import NamedTuple
 
 from alignkd_lab.costs import TOKENS, cost, stages_of, typical_cost
 from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A, Interval, paired_difference, t_interval
+from alignkd_lab.metrics import A_K, K_A, Interval, t_interval
 from alignkd_lab.mog import study as mog_study
 from alignkd_lab.mog.world import ALGORITHMS
 from alignkd_lab.pipelines import ORDERS
 from alignkd_lab.records import summarise_run
-from alignkd_lab.report.evidence import Evidence, Place, across, complete, difference, mean, pairs, sampled_rates
+from alignkd_lab.report.evidence import (
+    NOT_RUN,
+    Evidence,
+    Place,
+    across,
+    complete,
+    difference,
+    mean,
+    paired,
+    pairs,
+    sampled_rates,
+    why_not,
+)
 from alignkd_lab.style import interval, number, pipeline_style
-
-NOT_RUN = "not run"
 
 
 class Answer(NamedTuple):
@@ -41,7 +52,7 @@ def _control(name: str) -> Callable[[Evidence], Iterator[tuple[str, str]]]:
             main = evidence.gaussian(algorithm)
             if mean(main.run, name):
                 yield f"{_gaussian(algorithm)}, main setting", _beside_orders(main.run, name)
-                yield f"{_gaussian(algorithm)}, all settings", _over_settings(evidence, algorithm, name)
+                yield f"{_gaussian(algorithm)}, registered settings", _over_settings(evidence, algorithm, name)
         for place in evidence.places:
             yield from _language(place, "controls", lambda run: _beside_orders(run, name))
 
@@ -49,16 +60,16 @@ def _control(name: str) -> Callable[[Evidence], Iterator[tuple[str, str]]]:
 
 
 def _over_settings(evidence: Evidence, algorithm: str, name: str) -> str:
-    """Where a control surely earns more or less than either order, with the furthest setting and its interval."""
-    held = evidence.distinct(algorithm)
+    """In how many valid settings a control earns more or less than either order, and where the furthest."""
+    held = [setting for setting in evidence.distinct(algorithm) if setting.valid]
     told = []
     for order, signs in ((K_A, (1, -1)), (A_K, (1,))):
         gaps = [(difference(setting.run, name, order), setting) for setting in held]
         for sign in signs:
-            sure = [found for found in gaps if (found[0].low > 0 if sign > 0 else found[0].high < 0)]
-            words = f"surely {'more' if sign > 0 else 'less'} than {_short(order)} in {len(sure)} of {len(held)}"
-            if sure:
-                gap, setting = max(sure, key=lambda found: sign * found[0].estimate)
+            apart = [found for found in gaps if (found[0].low > 0 if sign > 0 else found[0].high < 0)]
+            words = f"{'more' if sign > 0 else 'less'} than {_short(order)} in {len(apart)} of {len(held)}"
+            if apart:
+                gap, setting = max(apart, key=lambda found: sign * found[0].estimate)
                 words += f", furthest {interval(*gap)} at {mog_study.ARMS[setting.arm].label} {setting.value:g}"
             told.append(words)
     return "; ".join(told)
@@ -95,12 +106,12 @@ def _language_arm(place: Place, arm: str) -> Iterator[tuple[str, str]]:
     told = [f"{plan.ARMS[arm].label}: {_who_leads(done)}"] if done else []
     for cell, run in runs.items():
         if not complete(run, cell):
-            told.append(f"{cell.value}: {_seeds_so_far(run, cell)}")
+            told.append(f"{cell.value}: {why_not(run, cell)}")
     yield place.words, "; ".join(told) if any(runs.values()) else NOT_RUN
 
 
 def _who_leads(summaries: Mapping[str, Mapping]) -> str:
-    """Which order earns more at which value, and how far the lead goes."""
+    """Which order earns more at which value, and how far the lead goes where the checks passed."""
     words = {"holds": "A-K earns more at", "fails": "K-A earns more at", "undecided": "undecided at"}
     words["invalid"] = "no verdict at"
     rewards = {name: summary["claims"][0] for name, summary in summaries.items()}
@@ -110,8 +121,11 @@ def _who_leads(summaries: Mapping[str, Mapping]) -> str:
         for kind, text in words.items()
         if kind in found.values()
     ]
-    leads = {name: interval(claim["difference"], claim["low"], claim["high"]) for name, claim in rewards.items()}
-    low, high = (pick(rewards, key=lambda name: rewards[name]["difference"]) for pick in (min, max))
+    valid = {name: claim for name, claim in rewards.items() if claim["verdict"] != "invalid"}
+    if not valid:
+        return parts[0]
+    leads = {name: interval(claim["difference"], claim["low"], claim["high"]) for name, claim in valid.items()}
+    low, high = (pick(valid, key=lambda name: valid[name]["difference"]) for pick in (min, max))
     if low == high:
         return f"{parts[0]} (by {leads[low]})"
     span = f"the lead of A-K goes from {leads[low]} at {low} to {leads[high]} at {high}"
@@ -148,10 +162,12 @@ def _compute(evidence: Evidence) -> Iterator[tuple[str, str]]:
             ]
             held = [{order: cost(record, order).seconds for order in ORDERS} for record in run["records"]]
             ratio = interval(*t_interval([seconds[A_K] / seconds[K_A] for seconds in held]))
-            so_far = "" if complete(run, cell) else f"{_seeds_so_far(run, cell)}. As figures: "
             own = run["settings"]["base"] == run["settings"]["truth"]
             note = " (the base is the truth here, so nothing that it writes has to be read again for the reward)" * own
-            yield place.words, f"{so_far}{'; '.join(told)}: A-K takes {ratio} times as long{note}"
+            yield (
+                place.words,
+                _with_doubt(why_not(run, cell), f"{'; '.join(told)}: A-K takes {ratio} times as long{note}"),
+            )
         yield from _other_k_a(place, "equal_compute", "K-A with A-K's compute")
 
 
@@ -159,12 +175,13 @@ def _other_k_a(place: Place, arm: str, words: str) -> Iterator[tuple[str, str]]:
     """K-A in the one cell of an arm against A-K at the main settings."""
     (cell,) = plan.ARMS[arm].cells
     run, main = place.run(cell), place.main()
-    if run is None or main is None:
-        yield f"{place.words}, {words}", NOT_RUN
+    where = f"{place.words}, {words}"
+    gap = across(main, run, (A_K, K_A)) if run and main else None
+    if gap is None:
+        yield where, NOT_RUN if run is None else f"it earns {_interval(mean(run, K_A))}; no seed of A-K beside it yet"
         return
-    gap = across(main, run, (A_K, K_A))
-    told = f"it then earns {_interval(mean(run, K_A))}; A-K earns {_more_or_less(gap)} that"
-    yield f"{place.words}, {words}", told if complete(run, cell) else f"{_seeds_so_far(run, cell)}. As figures: {told}"
+    told = f"it earns {_interval(mean(run, K_A))}; A-K: {_more_or_less(gap)} that"
+    yield where, _with_doubt(why_not(main, plan.ARMS["main"].cells[0]) or why_not(run, cell), told)
 
 
 def _clipped(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -187,6 +204,8 @@ def _tuning(evidence: Evidence) -> Iterator[tuple[str, str]]:
         run = place.main()
         for role, name in (("base, for A-K", "base_aligned"), ("distilled student, for K-A", K_A)) if run else ():
             info = stages_of(run["records"][0], name)[-1]["info"]
+            if not info.get("trials"):
+                continue
             tried = [
                 f"{trial['learning_rate']:g} earned {number(trial['reward'])} at a KL of {number(trial['kl'])}"
                 for trial in info["trials"]
@@ -218,27 +237,30 @@ def _mechanism(evidence: Evidence) -> Iterator[tuple[str, str]]:
 def _pruned(run: Mapping) -> str:
     """What distillation did to the target, and what was left to learn from."""
     before, after = (mean(run, name, "target_rate") for name in ("base", "kd_only"))
-    gap = difference(run, "kd_only", "base", "target_rate")
     told = (
-        f"distilling takes the target's rate from {number(100 * before.estimate)} % to {number(100 * after.estimate)} "
-        f"%, a change of {interval(*(100 * value for value in gap))} points"
+        f"distilling takes the target's rate in test responses from {number(100 * before.estimate)} % to "
+        f"{number(100 * after.estimate)} %, a change of {_points(difference(run, 'kd_only', 'base', 'target_rate'))}"
     )
     base, student = pairs(run, "base_aligned"), pairs(run, K_A)
     if base and student:
-        gap = interval(*paired_difference(student, base))
         told += (
-            f"; informative pairs: {min(base)} to {max(base)} a seed at the base, {min(student)} to {max(student)} at "
-            f"the distilled student, a change of {gap}"
+            f"; informative pairs: {min(base.values())} to {max(base.values())} a seed at the base, "
+            f"{min(student.values())} to {max(student.values())} at the distilled student, a change of "
+            f"{_interval(paired(student, base))}"
         )
-    sampled = [sampled_rates(run, name) for name in ("base_aligned", K_A)]
-    if all(sampled):
-        shares = [100 * sum(rates) / len(rates) for rates in sampled]
-        gap = interval(*(100 * value for value in paired_difference(sampled[1], sampled[0])))
+    base, student = sampled_rates(run, "base_aligned"), sampled_rates(run, K_A)
+    if base and student:
+        shares = [100 * fmean(rates.values()) for rates in (base, student)]
         told += (
             f"; in the many more samples that pairs are made of, {number(shares[0])} % and {number(shares[1])} %, a "
-            f"change of {gap} points"
+            f"change of {_points(paired(student, base))}"
         )
     return told
+
+
+def _points(gap: Interval | None) -> str:
+    """A difference of rates in points of per cent."""
+    return f"{interval(*(100 * value for value in gap))} points" if gap else "–"
 
 
 def _second_rule(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -251,7 +273,7 @@ def _beyond_reward(run: Mapping) -> str:
     for name in ("base_aligned", *ORDERS):
         gap = difference(run, name, "base", "second_rule_rate")
         if gap:
-            told.append(f"{_short(name)} {interval(*(100 * value for value in gap))} points")
+            told.append(f"{_short(name)} {_points(gap)}")
     return f"second rule, beyond the base: {'; '.join(told)}" if told else "the records hold no second rule"
 
 
@@ -259,15 +281,11 @@ def _language(place: Place, arm: str, tell: Callable[[Mapping], str]) -> Iterato
     """A sentence on the one cell of an arm at the main settings."""
     cell = plan.ARMS[arm].cells[0]
     run = place.run(cell)
-    if run is None:
-        yield place.words, NOT_RUN
-        return
-    yield place.words, tell(run) if complete(run, cell) else f"{_seeds_so_far(run, cell)}. As figures: {tell(run)}"
+    yield place.words, NOT_RUN if run is None else _with_doubt(why_not(run, cell), tell(run))
 
 
-def _seeds_so_far(run: Mapping | None, cell: plan.Cell) -> str:
-    held = len(run["records"]) if run else 0
-    return f"{held} of {len(cell.seeds)} seeds so far, nothing is concluded" if held else NOT_RUN
+def _with_doubt(doubt: str, told: str) -> str:
+    return f"{doubt}. As figures: {told}" if doubt else told
 
 
 def _gaussian(algorithm: str) -> str:
@@ -288,7 +306,7 @@ def _more_or_less(gap: Interval) -> str:
         return f"{interval(*gap)} more than"
     if gap.high < 0:
         return f"{interval(-gap.estimate, -gap.high, -gap.low)} less than"
-    return f"neither surely more nor less, {interval(*gap)}, than"
+    return f"not told apart ({interval(*gap)}) from"
 
 
 _QUESTIONS: dict[str, Callable[[Evidence], Iterator[tuple[str, str]]]] = {
@@ -299,8 +317,10 @@ _QUESTIONS: dict[str, Callable[[Evidence], Iterator[tuple[str, str]]]] = {
     "Is K-A repaired by distilling at a higher temperature?": _control("kd_then_align_high_temperature"),
     "Does A-K's recall rise with the temperature of distillation?": _recall_by_temperature,
     "Which order wins by temperature?": _by_arm(("sharpening",), "kd_temperature"),
-    "A target made of two modes? (As registered the second takes the place of a common mode; so each is moved alone, "
-    "too.)": _by_arm(("targets", "second_target", "common_modes"), None),
+    "A target made of two modes? (As registered the second takes the place of a common mode. The exploratory arms "
+    "change one number of modes, and with it how many components the student, with three, is short of.)": _by_arm(
+        ("targets", "second_target", "common_modes"), None
+    ),
     "Noisy preferences?": _by_arm(("dpo_label_noise",), "dpo_label_noise"),
     "What does each order cost, and what if K-A may spend as much?": _compute,
     "Was K-A tuned as well as A-K?": _tuning,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from alignkd_lab.checks import failed_check, run_checks
 from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import Interval, paired_difference, t_interval
@@ -18,6 +19,7 @@ from alignkd_lab.mog.world import ALGORITHMS
 from alignkd_lab.records import seed_values, summarise_run
 
 FOLDER = "study"  # below the records
+NOT_RUN = "not run"
 _REGISTERED_LM = ("laptop", "gpu")
 
 
@@ -52,6 +54,11 @@ class Setting(NamedTuple):
     algorithm: str
     run: dict
     summary: dict
+
+    @property
+    def valid(self) -> bool:
+        """Whether its checks passed: from one whose check failed nothing is concluded."""
+        return self.summary["claims"][0]["verdict"] != "invalid"
 
 
 @dataclass(frozen=True)
@@ -88,14 +95,14 @@ class Evidence:
             for value, run in self.gaussians.runs(name, algorithm).items()
         ]
 
-    def distinct(self, algorithm: str, arms: Sequence[str] = tuple(mog_study.ARMS)) -> list[Setting]:
-        """Every setting of some arms under an algorithm once: the main one stands in several."""
+    def distinct(self, algorithm: str) -> list[Setting]:
+        """Every setting of the registered arms under an algorithm once: the main one stands in several."""
         main = self.gaussian(algorithm)
         return [
             setting
             for setting in self.settings
             if setting.algorithm == algorithm
-            and setting.arm in arms
+            and setting.arm in mog_study.REGISTERED
             and (setting is main or setting.run["settings"] != main.run["settings"])
         ]
 
@@ -110,41 +117,57 @@ def complete(run: Mapping | None, cell: plan.Cell) -> bool:
     return run is not None and len(run["records"]) == len(cell.seeds)
 
 
+def why_not(run: Mapping | None, cell: plan.Cell) -> str:
+    """Why nothing may be concluded from a cell: not run, too few seeds, or a check that failed; empty if it may."""
+    if run is None:
+        return NOT_RUN
+    if not complete(run, cell):
+        return f"{len(run['records'])} of {len(cell.seeds)} seeds so far, nothing is concluded"
+    failed = failed_check(run_checks(run))
+    return f"invalid, the check {failed.replace('_', ' ')} failed" if failed else ""
+
+
 def difference(run: Mapping, first: str, second: str, metric: str = "reward") -> Interval | None:
     """`first` minus `second`, paired by seed, with its 95 % t-interval; None where they share no seed."""
     return across(run, run, (first, second), metric)
 
 
+def across(first: Mapping, second: Mapping, pipelines: tuple[str, str], metric: str = "reward") -> Interval | None:
+    """`pipelines[0]` of the first run minus `pipelines[1]` of the second one, paired by seed."""
+    return paired(*(by_seed(run, name, metric) for run, name in zip((first, second), pipelines, strict=True)))
+
+
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Interval | None:
+    """`first` minus `second`, each by seed, over the seeds that they share; None where they share none."""
+    shared = sorted(set(first) & set(second))
+    return paired_difference(*([values[seed] for seed in shared] for values in (first, second))) if shared else None
+
+
+def by_seed(run: Mapping, pipeline: str, metric: str = "reward") -> dict[int, float]:
+    """A metric of a pipeline by seed; empty where the run does not hold it."""
+    return seed_values(run).get(pipeline, {}).get(metric, {})
+
+
 def mean(run: Mapping, pipeline: str, metric: str = "reward") -> Interval | None:
     """A metric's mean over the seeds with its 95 % t-interval."""
-    values = seed_values(run).get(pipeline, {}).get(metric)
+    values = by_seed(run, pipeline, metric)
     return t_interval(list(values.values())) if values else None
 
 
-def pairs(run: Mapping, pipeline: str) -> list[int]:
-    """Informative pairs that the pipeline's alignment had, one number a seed."""
-    return [info["informative_pairs"] for info in _alignments(run, pipeline)]
+def pairs(run: Mapping, pipeline: str) -> dict[int, int]:
+    """Informative pairs that the pipeline's alignment had, by seed."""
+    return {seed: info["informative_pairs"] for seed, info in _alignments(run, pipeline)}
 
 
-def sampled_rates(run: Mapping, pipeline: str) -> list[float]:
-    """Target's rate in the samples that the pipeline's pairs were made of, one a seed; finer than that of the test."""
-    infos = [info for info in _alignments(run, pipeline) if "target_responses" in info]
-    return [info["target_responses"] / info["responses"] for info in infos]
+def sampled_rates(run: Mapping, pipeline: str) -> dict[int, float]:
+    """Target's rate in the samples that the pipeline's pairs were made of, by seed; finer than that of the test."""
+    found = _alignments(run, pipeline)
+    return {seed: info["target_responses"] / info["responses"] for seed, info in found if "target_responses" in info}
 
 
-def _alignments(run: Mapping, pipeline: str) -> list[dict]:
-    """What the pipeline's last alignment from pairs left, one a seed."""
-    found = []
+def _alignments(run: Mapping, pipeline: str) -> Iterator[tuple[int, dict]]:
+    """Each seed with what the pipeline's last alignment from pairs left in it."""
     for record in run["records"]:
-        infos = [stage.get("info", {}) for stage in stages_of(record, pipeline)]
-        found += [info for info in infos if "informative_pairs" in info][-1:]
-    return found
-
-
-def across(first: Mapping, second: Mapping, pipelines: tuple[str, str], metric: str = "reward") -> Interval | None:
-    """`pipelines[0]` of the first run minus `pipelines[1]` of the second one, paired by seed."""
-    one, other = (
-        seed_values(run).get(name, {}).get(metric, {}) for run, name in zip((first, second), pipelines, strict=True)
-    )
-    seeds = sorted(set(one) & set(other))
-    return paired_difference([one[seed] for seed in seeds], [other[seed] for seed in seeds]) if seeds else None
+        if pipeline in record["pipelines"]:
+            infos = [stage.get("info", {}) for stage in stages_of(record, pipeline)]
+            yield from [(record["seed"], info) for info in infos if "informative_pairs" in info][-1:]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from statistics import stdev
+
+import numpy as np
 
 from alignkd_lab.costs import typical_cost
 from alignkd_lab.lm import plan
@@ -15,9 +16,20 @@ from alignkd_lab.mog import study_map
 from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.mog.world import ALGORITHMS
 from alignkd_lab.pipelines import CONTROLS, ORDERS
-from alignkd_lab.records import failed_check, run_checks, seed_values, summarise_run
+from alignkd_lab.records import failed_check, run_checks, summarise_run
 from alignkd_lab.report.answers import answers
-from alignkd_lab.report.evidence import Evidence, Place, across, complete, difference, mean, sampled_rates
+from alignkd_lab.report.evidence import (
+    NOT_RUN,
+    Evidence,
+    Place,
+    across,
+    by_seed,
+    complete,
+    difference,
+    mean,
+    sampled_rates,
+    why_not,
+)
 from alignkd_lab.report.expectations import expectations
 from alignkd_lab.report.tables import CLAIM_NAMES, CLAIM_WORDS, SYMBOLS, claims_table, metrics_table
 from alignkd_lab.style import interval, number, pipeline_style
@@ -81,7 +93,7 @@ def signs(evidence: Evidence) -> dict:
 
 def _language_signs(run: Mapping | None, cell: plan.Cell) -> list[dict]:
     if run is None:
-        return [{"verdict": None, "text": "not run"} for _ in CLAIMS]
+        return [{"verdict": None, "text": NOT_RUN} for _ in CLAIMS]
     table = claims_table(summarise_run(run))
     if not complete(run, cell):
         so_far = f"{len(run['records'])} of {len(cell.seeds)} seeds: no verdict"
@@ -94,10 +106,7 @@ def _language_signs(run: Mapping | None, cell: plan.Cell) -> list[dict]:
 
 def _gaussian_signs(evidence: Evidence, algorithm: str) -> list[dict]:
     table = claims_table(evidence.gaussian(algorithm).summary)
-    verdicts = [
-        [claim["verdict"] for claim in held.summary["claims"]]
-        for held in evidence.distinct(algorithm, mog_study.REGISTERED)
-    ]
+    verdicts = [[claim["verdict"] for claim in held.summary["claims"]] for held in evidence.distinct(algorithm)]
     counts = [Counter(column) for column in zip(*verdicts, strict=True)]
     return [
         {**row, "text": _measured(row), "counts": ", ".join(f"{COUNTED[v]} {count[v]}" for v in COUNTED if count[v])}
@@ -183,8 +192,8 @@ def _language(place: Place) -> dict:
 
 def _sd(run: Mapping, order: str) -> float:
     """Standard deviation of the reward over seeds; NaN for one."""
-    values = list(seed_values(run)[order]["reward"].values())
-    return stdev(values) if len(values) > 1 else math.nan
+    values = list(by_seed(run, order).values())
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def _language_row(run: Mapping, cell: plan.Cell) -> dict:
@@ -230,42 +239,46 @@ def border_table(evidence: Evidence) -> dict | None:
 def against(place: Place) -> list[tuple[str, str, str]]:
     """What the plan says would count against the claim, and whether it came: (place, criterion, answer)."""
     cell, run = plan.ARMS["main"].cells[0], place.main()
-    if not complete(run, cell):
-        held = len(run["records"]) if run else 0
-        return [(place.words, "all criteria", f"not decided: {held} of {len(cell.seeds)} seeds")]
-    summary = summarise_run(run)
-    verdict = summary["claims"][0]["verdict"]
-    before, after = (sampled_rates(run, name) for name in ("base_aligned", K_A))
-    lost = sum(second < (1 - LOST) * first for first, second in zip(before, after, strict=True))
-    mostly = lost > len(before) / 2
-    pruned = f"distilling lost more than half of the base's target rate in {lost} of {len(before)} seeds"
+    doubt = why_not(run, cell)
+    if doubt:
+        return [(place.words, "all criteria", f"not decided: {doubt}")]
+    verdict = summarise_run(run)["claims"][0]["verdict"]
+    lost, seeds = _lost(sampled_rates(run, "base_aligned"), sampled_rates(run, K_A))
+    tested, of = _lost(by_seed(run, "base", "target_rate"), by_seed(run, "kd_only", "target_rate"))
+    pruned = (
+        f"distilling lost more than half of the base's target rate in {lost} of {seeds} seeds, by the samples that "
+        f"pairs are made of, which decide it; by the few test responses in {tested} of {of}"
+    )
     answered = [
         ("A-K's reward is the lower one", f"{_yes(verdict == 'fails')}: {verdict}"),
         (
             "Reward undecided although recall was lost",
-            f"{_yes(verdict == 'undecided' and mostly)}: {verdict}; {pruned}",
+            f"{_yes(verdict == 'undecided' and 2 * lost > seeds)}: {verdict}; {pruned}",
         ),
     ]
     equals = list(_equal_at_no_more_cost(place, run))
-    answered.append(("K-A with more samples, or anchored to the base, equals A-K", "; ".join(equals) or "not run"))
+    words = "K-A with more samples, or anchored to the base, equals A-K at no more cost"
+    answered.append((words, "; ".join(equals) or NOT_RUN))
     return [(place.words, *entry) for entry in answered]
 
 
+def _lost(before: Mapping[int, float], after: Mapping[int, float]) -> tuple[int, int]:
+    """In how many seeds more than the part `LOST` of a rate was lost, and of how many."""
+    shared = set(before) & set(after)
+    return sum(after[seed] < (1 - LOST) * before[seed] for seed in shared), len(shared)
+
+
 def _equal_at_no_more_cost(place: Place, main: Mapping) -> Iterator[str]:
-    control = plan.ARMS["controls"].cells[0]
-    run = place.run(control)
-    if complete(run, control):
-        gap = difference(run, A_K, "kd_then_align_base_reference")
-        spent = _times_as_long(run, "kd_then_align_base_reference", run)
-        yield f"anchored to the base: {_equal(gap)}, A-K's lead {interval(*gap)}; it takes {spent} times A-K's time"
-    for cell in plan.ARMS["preference_responses"].cells:
+    control, (compute,) = plan.ARMS["controls"].cells[0], plan.ARMS["equal_compute"].cells
+    name, more = "kd_then_align_base_reference", plan.ARMS["preference_responses"].cells
+    asked = [("anchored to the base", control, name), (f"A-K's compute, {compute.value}", compute, K_A)]
+    asked += [(f"samples {cell.value}", cell, K_A) for cell in more if cell.value == "doubled"]
+    for words, cell, pipeline in asked:
         run = place.run(cell)
-        name = "preference_responses"
-        if complete(run, cell) and run["settings"][name] > main["settings"][name]:
-            gap = across(main, run, (A_K, K_A))
-            spent = _times_as_long(run, K_A, main)
-            told = f"more samples: {_equal(gap)}, lead of A-K with fewer {interval(*gap)}"
-            yield f"{told}; it takes {spent} times A-K's time"
+        if not why_not(run, cell):
+            gap = across(main, run, (A_K, pipeline))
+            spent = _times_as_long(run, pipeline, main)
+            yield f"{words}: {_equal(gap)}, A-K's lead {interval(*gap)}, {spent} times A-K's time"
 
 
 def _times_as_long(run: Mapping, pipeline: str, main: Mapping) -> str:
@@ -288,6 +301,7 @@ def fails(evidence: Evidence) -> Iterator[str]:
     """Where the claim fails, or where nothing can be said: computed, whatever the records hold."""
     for place in evidence.places:
         yield from _language_failures(place)
+        yield from _better_pipelines(place)
     for algorithm in ALGORITHMS if evidence.gaussians else ():
         yield from _gaussian_failures(evidence, algorithm)
         yield from _better_controls(evidence, algorithm)
@@ -309,8 +323,23 @@ def _language_failures(place: Place) -> Iterator[str]:
                     yield f"{where}: “{row['words']}” fails, {_measured(row)}."
 
 
+def _better_pipelines(place: Place) -> Iterator[str]:
+    """Other pipelines that earn more than A-K at the main settings: it is not the order, then."""
+    main = place.main()
+    if why_not(main, plan.ARMS["main"].cells[0]):
+        return
+    for arm in plan.ARMS.values():
+        for cell in arm.cells:
+            run = place.run(cell)
+            for pipeline in cell.pipelines if not why_not(run, cell) else ():
+                gap = across(run, main, (pipeline, A_K)) if pipeline not in ORDERS or len(cell.pipelines) == 1 else None
+                if gap and gap.low > 0:
+                    label = pipeline_style(pipeline).label
+                    yield f"{place.words}: “{label}” ({arm.label}) earns more than A-K, by {interval(*gap)}."
+
+
 def _gaussian_failures(evidence: Evidence, algorithm: str) -> Iterator[str]:
-    settings = evidence.distinct(algorithm, mog_study.REGISTERED)
+    settings = evidence.distinct(algorithm)
     for place, claim in enumerate(CLAIMS):
         held: dict[str, list[str]] = {}
         for setting in settings:
@@ -326,16 +355,16 @@ def _gaussian_failures(evidence: Evidence, algorithm: str) -> Iterator[str]:
 
 
 def _better_controls(evidence: Evidence, algorithm: str) -> Iterator[str]:
-    """Settings in which K-A with one thing changed surely earns more than A-K: it is not the order, then."""
+    """Settings in which K-A with one thing changed earns more than A-K: it is not the order, then."""
     for control in CONTROLS:
         found = []
-        for setting in evidence.distinct(algorithm, mog_study.REGISTERED):
+        for setting in evidence.distinct(algorithm):
             gap = difference(setting.run, control, A_K)
-            if gap and gap.low > 0 and setting.summary["claims"][0]["verdict"] != "invalid":
+            if gap and gap.low > 0 and setting.valid:
                 found.append(f"{mog_study.ARMS[setting.arm].label} {setting.value:g} by {interval(*gap)}")
         if found:
             label = pipeline_style(control).label
-            yield f"Gaussians, {algorithm.upper()}: “{label}” surely earns more than A-K at {'; '.join(found)}."
+            yield f"Gaussians, {algorithm.upper()}: “{label}” earns more than A-K at {'; '.join(found)}."
 
 
 def not_run(evidence: Evidence) -> list[dict]:
