@@ -125,8 +125,10 @@ def pipelines_of(run: dict) -> list[str]:
     return reading_order({name for record in run["records"] for name in record["pipelines"]})
 
 
-def only(run: dict, names: Sequence[str]) -> dict:
-    """The run with no other pipelines than these."""
+def only(run: dict, names: Sequence[str], whole: bool = False) -> dict:
+    """The run with no other pipelines than these; `whole` leaves out those that some seed lacks."""
+    if whole:
+        names = [name for name in names if all(name in record["pipelines"] for record in run["records"])]
     records = [
         {**record, "pipelines": {name: entry for name, entry in record["pipelines"].items() if name in names}}
         for record in run["records"]

@@ -10,8 +10,9 @@ from PIL import Image
 from synthetic_records import lm_record, mog_record
 
 from alignkd_lab import figures
-from alignkd_lab.drawing import depth_line, estimates, row_places
+from alignkd_lab.drawing import depth_line, estimates, only, row_places
 from alignkd_lab.errors import UnknownName
+from alignkd_lab.pipelines import ORDERS
 from alignkd_lab.records import group_runs
 from alignkd_lab.style import PIPELINE_STYLE
 
@@ -82,6 +83,17 @@ def test_the_title_figure_works_with_one_world_and_with_one_seed(mog, one_seed):
     assert "20 seeds" not in text
     assert "3 seeds" in text
     assert "one seed, no interval" in text
+
+
+def test_a_control_waits_until_every_seed_has_it(lm):
+    control = "kd_then_align_base_reference"
+    first, *others = lm["records"]
+    lacking = {**first, "pipelines": {k: v for k, v in first["pipelines"].items() if k != control}}
+    run = {**lm, "records": [lacking, *others]}
+    names = (*ORDERS, control)
+    assert set(estimates(only(lm, names, whole=True), "reward")) == set(names)
+    assert set(estimates(only(run, names), "reward")) == set(names)
+    assert set(estimates(only(run, names, whole=True), "reward")) == set(ORDERS)
 
 
 def test_four_metrics_stand_side_by_side_for_every_run(sweep):

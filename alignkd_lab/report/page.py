@@ -129,8 +129,8 @@ def _part(runs: list[dict], heading: str, note: str, depth: str, folder: Path, p
     groups = cell_groups(runs)
     mains = [main_cell(group) for group in groups]
     keeper = _Keeper(folder, prefix, runs)
-    # The other methods have a picture of their own.
-    shown = [only(run, (*YARDSTICKS, *ORDERS, *CONTROLS)) for run in mains]
+    # The other methods have a picture of their own, and controls wait until every seed has them.
+    shown = [only(run, (*YARDSTICKS, *ORDERS, *CONTROLS), whole=True) for run in mains]
     first = {
         world: max((run for run in shown if run["world"] == world), key=lambda run: len(run["records"]), default=None)
         for world in ("mog", "lm")
