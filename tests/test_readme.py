@@ -5,17 +5,19 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
 from alignkd_lab.lm import plan
+from alignkd_lab.metrics import A_K, K_A, rank_correlation
 from alignkd_lab.mog import study
 from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import METHODS, ORDERS
+from alignkd_lab.pipelines import METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.records import group_runs, load_records, seed_values, summarise_run
-from alignkd_lab.report.evidence import difference
-from alignkd_lab.report.tables import CLAIM_WORDS
+from alignkd_lab.report.evidence import by_seed, difference, paired, pairs, sampled_rates
+from alignkd_lab.report.tables import CLAIM_WORDS, claims_table
 from alignkd_lab.style import interval, pipeline_style, shown
 
 ROOT = Path(__file__).parent.parent
@@ -72,6 +74,11 @@ def test_the_table_of_verdicts_counts_those_of_the_study(summaries):
     assert not any(counts["rlhf", "invalid"] for counts in counted.values())
 
 
+def test_what_came_out_counts_the_registered_settings(summaries):
+    verdicts = [summary["claims"][0]["verdict"] for summary in summaries]
+    assert f"A-K earns more in {verdicts.count('holds')} of {len(verdicts)} registered settings" in TEXT
+
+
 def test_every_interval_in_the_text_is_one_of_the_study(registered):
     paired = {
         interval(*difference(run, *pair))
@@ -101,11 +108,68 @@ def test_the_closed_form_is_as_right_as_the_readme_says():
     assert wrong == [0, 0]
 
 
-def test_the_readme_knows_how_far_the_study_has_come():
+@pytest.fixture(scope="module")
+def language():
+    """The language study's main run."""
     (cell,) = plan.ARMS["main"].cells
-    run = plan.run_of(group_runs(load_records(data_folder() / "records")), cell, "laptop", "cpu")
-    held = plan.seeds_held(run, cell)
+    return plan.run_of(group_runs(load_records(data_folder() / "records")), cell, "laptop", "cpu")
+
+
+def test_the_readme_knows_how_far_the_study_has_come(language):
+    (cell,) = plan.ARMS["main"].cells
+    held = plan.seeds_held(language, cell)
     assert f"{len(held)} of {len(cell.seeds)} seeds of its main experiment are recorded" in RECORDS
+
+
+LM_METRICS = ("reward", "target_rate", "target_precision", "overall_precision", "overall_recall", "second_rule_rate")
+
+
+def test_the_table_of_the_language_study_is_that_of_its_records(language):
+    measured = {
+        pipeline_style(name).label: [written(metrics[metric], metric) for metric in LM_METRICS]
+        for name, metrics in summarise_run(language)["pipelines"].items()
+    }
+    rows = table("SmolLM2, the registered study")
+    assert list(rows) == [pipeline_style(name).label for name in (*YARDSTICKS, *ORDERS)]
+    assert rows == {label: measured[label] for label in rows}
+
+
+def test_the_language_verdicts_are_those_of_its_records(language):
+    measured = {
+        row["words"]: [f"{row['difference']} ({row['interval']})", row["level"], row["effect"], row["verdict"]]
+        for row in claims_table(summarise_run(language))
+        if row["decided"]
+    }
+    assert table("The four signs") == measured
+
+
+def test_every_interval_in_the_language_part_is_one_of_its_records(language):
+    names = summarise_run(language)["pipelines"]
+    measured = {
+        interval(*(shown(metric, value) for value in found))
+        for metric in seed_values(language)["base"]
+        for pair in itertools.permutations(names, 2)
+        if (found := difference(language, *pair, metric))
+    }
+    rates, counts = ([of(language, name) for name in ("base_aligned", K_A)] for of in (sampled_rates, pairs))
+    measured |= {interval(*(100 * value for value in paired(*rates))), interval(*paired(*counts))}
+    measured |= {interval(*rank_correlation([(list(counts[1].values()), list(by_seed(language, K_A).values()))]))}
+    measured |= {
+        written(entry, metric)
+        for metrics in summarise_run(language)["pipelines"].values()
+        for metric, entry in metrics.items()
+    }
+    bullets = RECORDS.partition("The four signs")[2].partition("<details>")[0].partition("\n- ")[2]
+    assert "earns more than K-A in each of the ten seeds" in bullets
+    assert all(by_seed(language, A_K)[seed] > by_seed(language, K_A)[seed] for seed in range(10))
+    share = 100 * mean(sampled_rates(language, "base_aligned").values())
+    counts = pairs(language, "base_aligned").values()
+    assert f"from the target's {share:.2f} %" in bullets
+    assert f"of {min(counts)} to {max(counts)} informative pairs" in bullets
+    short = TEXT.partition("**What came out.**")[2].partition("\n\n")[0]
+    stated = INTERVAL.findall(bullets + short)
+    assert len(stated) >= 8
+    assert set(stated) <= measured
 
 
 def test_every_file_that_the_readme_names_is_there():
