@@ -1,7 +1,6 @@
 """Options and surroundings that every test shares."""
 
 import os
-import shutil
 
 # Set before torch is imported: with one worker a core, more threads each would only get in one another's way.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -35,18 +34,6 @@ def float32_products():
 @pytest.fixture
 def evidence(tmp_path):
     """`evidence(records, …)`: what the report makes of a folder with these language records."""
-    from synthetic_records import write
+    from synthetic_records import gathered
 
-    from alignkd_lab.mog import study as mog_study
-    from alignkd_lab.paths import data_folder
-    from alignkd_lab.records import group_runs, load_records
-    from alignkd_lab.report.evidence import Evidence
-
-    def gather(*groups, gaussians=False):
-        for number, records in enumerate(groups):
-            write(records, tmp_path / "study" / f"{number}.jsonl")
-        if gaussians:
-            shutil.copy(data_folder() / mog_study.FILE, tmp_path / "study" / mog_study.FILE.name)
-        return Evidence.below(tmp_path, group_runs(load_records(tmp_path)))
-
-    return gather
+    return lambda *groups, **kwargs: gathered(tmp_path, *groups, **kwargs)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 
 from alignkd_lab.lm import plan
+from alignkd_lab.mog import study as mog_study
 from alignkd_lab.pipelines import PIPELINES, Align
-from alignkd_lab.records import plain_settings
+from alignkd_lab.records import group_runs, load_records, plain_settings
+from alignkd_lab.report.evidence import Evidence
 
 TRUTH_MEANS = [[-1.5, 1.5], [1.5, 1.5], [-1.5, -1.5], [1.5, -1.5]]
 TRUTH_WEIGHTS = [0.33, 0.33, 0.30, 0.04]
@@ -123,6 +126,14 @@ def write(records: list[dict], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return path
+
+
+def gathered(folder: Path, *groups: list[dict], gaussians: bool = False) -> Evidence:
+    """What the report makes of a folder with these language records, with the shipped Gaussian study if asked for."""
+    for number, records in enumerate(groups):
+        write(records, folder / "study" / f"{number}.jsonl")
+    held = Evidence.below(folder, group_runs(load_records(folder)))
+    return dataclasses.replace(held, gaussians=mog_study.load()) if gaussians else held
 
 
 def swap_orders(record: dict) -> dict:

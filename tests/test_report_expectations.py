@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic_records import LM, recorded
+from synthetic_records import LM, gathered, recorded
 
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A
@@ -29,8 +29,8 @@ def cell(arm, place=0):
     return plan.ARMS[arm].cells[place]
 
 
-@pytest.fixture
-def whole(evidence):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
     """All registered cells; every run has rewards and recalls of its own."""
     made = []
     for number, each in enumerate(plan.registered()):
@@ -40,7 +40,7 @@ def whole(evidence):
         if each.arm in ("main", "controls", "methods"):
             effects = LM | {name: (0.1 + 0.05 * place, *LM[A_K][1:]) for place, name in enumerate(METHODS)}
         made.append(recorded(each, each.seeds, effects=effects))
-    return evidence(*made)
+    return gathered(tmp_path_factory.mktemp("whole"), *made)
 
 
 def values(held, which, pipeline, metric="reward"):

@@ -16,7 +16,7 @@ from alignkd_lab.pipelines import METHODS
 from alignkd_lab.records import group_runs, load_records, plain_settings, seed_values, summarise_run
 from alignkd_lab.report import study
 from alignkd_lab.report.answers import answers
-from alignkd_lab.report.evidence import Evidence, difference
+from alignkd_lab.report.evidence import Evidence, by_seed, difference
 from alignkd_lab.report.page import write_report
 
 MAIN = plan.ARMS["main"].cells[0]
@@ -112,6 +112,17 @@ def test_an_arm_that_shares_no_seed_with_the_main_run_is_told_alone(evidence):
     held = evidence(recorded(MAIN, range(5)), recorded(cell, range(5, 10)))
     assert "no seed of A-K beside it yet" in answer(held, "tuned as well")[-1][1]
     assert study.study_part(held, lambda *_: {})["language"]
+
+
+def test_values_by_seed_are_those_of_the_records(evidence):
+    run = evidence(recorded(MAIN, range(4))).places[0].main()
+    del run["records"][1]["pipelines"][K_A]
+    del run["records"][2]["pipelines"][K_A]["metrics"]["reward"]
+    run["records"][3]["pipelines"][A_K]["metrics"]["reward"] = None
+    for pipeline in (A_K, K_A):
+        held = seed_values(run)[pipeline]["reward"]
+        assert by_seed(run, pipeline) == pytest.approx(held, nan_ok=True)
+    assert by_seed(run, "dckd") == {}
 
 
 def test_an_undefined_reward_breaks_no_page(evidence):
