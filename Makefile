@@ -76,8 +76,8 @@ run: $(STAMP)
 test: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pytest -n auto -m "not browser" tests
-	$(PY) tests/widgets_7.py -n auto -q
+	$(PY) -m pytest -n auto --dist loadscope -m "not browser" tests
+	$(PY) tests/widgets_7.py -n auto --dist loadscope -q
 	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
 	$(PY) -m pytest -rs tests/test_browser.py
 
