@@ -168,9 +168,10 @@ def planned_work(
     reference = 32 * settings.truth_responses * length + test
     trained = 2 * settings.distil_passes * teaching + pairs
     work = [
-        (base, {"sampled": preferences + 2 * teaching + curve + 2 * test, "trained": pairs, "scored": test}),
+        (base, {"sampled": preferences + 2 * teaching + curve + 2 * test, "trained": pairs, "scored": curve + test}),
         (student, {"sampled": preferences + curve + 3 * test, "trained": trained, "scored": curve + 3 * test}),
-        (truth, {"sampled": reference, "trained": 0, "scored": preferences + 2 * curve + 4 * test}),
+        # It reads what meets the rule: all of the curve at most, and few of the preference samples.
+        (truth, {"sampled": reference, "trained": 0, "scored": 2 * curve + 4 * test}),
     ]
     return [{"parameters": size, **counts} for size, counts in work]
 

@@ -186,6 +186,7 @@ def _stage(stage, metrics: dict, algorithm: str, draw: np.random.Generator) -> d
             {
                 "step": int(4 * i),
                 "reward": float(start + (end - start) * r),
+                "target_rate": float(np.clip(0.02 + 0.5 * r, 0, 1)),
                 "kl": float(2.5 * r**2 * (0.2 + end / 4)),
             }
             for i, r in enumerate(rise + draw.normal(0, 0.01, rise.size) * (rise > 0))

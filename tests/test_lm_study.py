@@ -53,7 +53,12 @@ def test_the_arms_are_the_plans_in_its_order():
         "student_layers", "dpo_label_noise", "equal_compute", "learning_rate",
     ]  # fmt: skip
     assert [cell.arm for cell in CELLS] == [name for name, arm in ARMS.items() for _ in arm.cells]
-    pipelines = {"controls": CONTROLS, "methods": METHODS, **dict.fromkeys(("equal_compute", "learning_rate"), (K_A,))}
+    pipelines = {
+        "controls": CONTROLS,
+        "methods": METHODS,
+        "equal_compute": (K_A,),
+        "learning_rate": (K_A, "kd_then_align_base_preferences"),
+    }
     assert all(cell.pipelines == pipelines.get(cell.arm, ORDERS) for cell in CELLS)
     sweeps = list(ARMS)[5:10]
     assert all(cell.seeds == tuple(range(3 if cell.arm in sweeps else 10)) for cell in CELLS)

@@ -93,7 +93,7 @@ def test_a_policy_starts_at_init_is_anchored_to_anchor_and_learns_pairs_of_sampl
 
 
 @pytest.mark.parametrize("same", ["sampler", "truth"])
-def test_an_anchor_that_has_read_the_responses_does_not_read_them_again(same, world, trained, monkeypatch):
+def test_an_anchor_that_wrote_the_responses_does_not_read_them_again(same, world, trained, monkeypatch):
     base = world.start("base")
     init, sampler = random_adapter(base, 1), random_adapter(base, 2)
     anchor = sampler if same == "sampler" else world.truth
@@ -106,8 +106,8 @@ def test_an_anchor_that_has_read_the_responses_does_not_read_them_again(same, wo
     for example in trained[0]["examples"]:
         expected = [summed(model, example.prompt, tokens) for tokens in example.responses]
         assert example.reference_log_probs == pytest.approx(expected, abs=1e-3)
-    # The truth reads the preferences and, like an anchor that is not the truth, the curve's first point.
-    assert len(read) == (3 if same == "sampler" else 2)
+    # Any anchor reads the curve's first point, and the pairs unless it wrote them.
+    assert len(read) == (1 if same == "sampler" else 2)
 
 
 def test_chosen_responses_earn_more_than_rejected_ones(world, trained):
@@ -316,6 +316,21 @@ def test_the_likelihood_reward_is_the_rule_times_plausibility(tmp_path):
         assert judged["reward"][at] == pytest.approx(hit * plausible, abs=1e-4)
     bare = world_in(tmp_path).reward(samples, base, stick)
     assert bare["reward"] == [float(hit) for hit in judged["hits"]]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_only_what_meets_the_rule_is_read_for_its_reward(tmp_path, own):
+    world = world_in(tmp_path, reward="likelihood", truth_responses=4)
+    stick, policy = world.yardstick(), world.truth if own else world.start("base")
+    samples = world.sample(world.models.of(policy), "training", 8, 8, "judged")
+    read = world.reward(samples, policy, stick)
+    world.spent["scored"] = 0
+    earned = world.earned(samples, policy, stick)
+    assert earned["hits"] == read["hits"]
+    assert 0 < sum(earned["hits"]) < len(earned["hits"])
+    assert earned["reward"] == pytest.approx(read["reward"], abs=1e-5)
+    hits = sum(len(tokens) for tokens, hit in zip(samples.tokens, read["hits"], strict=True) if hit)
+    assert world.spent["scored"] == (0 if own else hits)
 
 
 def test_a_reward_model_judges_the_response_beside_its_prompt(tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ def test_a_pipeline_that_earns_more_than_a_k_is_told_where_the_claim_fails(evide
     better = {**LM, CONTROLS.pipelines[1]: LM["base_aligned"]}
     lines = list(study.fails(evidence(recorded(MAIN, range(10), effects=better))))
     assert any("“K-A, pairs from the base” (controls of K-A) earns more than A-K, by 0.0" in line for line in lines)
-    assert not any(line.count("anchored to the base") for line in lines)
+    assert not any("anchored to the base” (controls of K-A) earns more" in line for line in lines)
 
 
 def test_nothing_is_concluded_from_an_arm_beside_an_unfinished_main_run(evidence):
@@ -110,7 +110,7 @@ def test_nothing_is_concluded_from_an_arm_beside_an_unfinished_main_run(evidence
 def test_an_arm_that_shares_no_seed_with_the_main_run_is_told_alone(evidence):
     cell = plan.ARMS["learning_rate"].cells[0]
     held = evidence(recorded(MAIN, range(5)), recorded(cell, range(5, 10)))
-    assert "no seed of A-K beside it yet" in answer(held, "tuned as well")[-1][1]
+    assert all("no seed of A-K beside it yet" in told for _, told in answer(held, "tuned as well")[-2:])
     assert study.study_part(held, lambda *_: {})["language"]
 
 
@@ -151,7 +151,8 @@ def test_a_control_is_held_against_both_orders(evidence):
 
 def test_the_trials_of_both_sides_are_told(evidence):
     lines = answer(evidence(recorded(MAIN, range(2))), "tuned as well")
-    assert lines.pop() == ("SmolLM2 (laptop, CPU), K-A at 0.0006 whatever its KL (exploratory)", "not run")
+    for label in ("K-A, pairs from the base", "K-A"):
+        assert lines.pop() == (f"SmolLM2 (laptop, CPU), {label} at 0.0006 whatever its KL (exploratory)", "not run")
     assert len(lines) == 2
     for _, told in lines:
         assert "0.0003 earned 0.100 at a KL of 6" in told
@@ -162,9 +163,10 @@ def test_k_a_at_another_rate_is_held_against_a_k_at_the_registered_one(evidence)
     cell = plan.ARMS["learning_rate"].cells[0]
     only = {name: effect for name, effect in LM.items() if name != A_K}
     held = evidence(recorded(MAIN, range(10)), recorded(cell, range(10), effects={**only, K_A: LM[A_K]}))
-    _, told = answer(held, "tuned as well")[-1]
+    _, told = answer(held, "tuned as well")[-2]
     assert "A-K: not told apart (" in told
-    (row,) = [row for row in study.study_part(held, lambda *_: {})["language"][0]["others"] if row["value"] == "0.0006"]
+    others = study.study_part(held, lambda *_: {})["language"][0]["others"]
+    row, _ = [row for row in others if row["value"] == "0.0006"]
     reward, beyond_k_a, beyond_a_k = (np.mean([seed_values(held.places[0].run(c))[n]["reward"][s] for s in range(10)])
                                       for c, n in ((cell, K_A), (MAIN, K_A), (MAIN, A_K)))  # fmt: skip
     shown = [float(mean.replace("−", "-")) for mean, _ in row["numbers"]]

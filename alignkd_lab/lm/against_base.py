@@ -31,8 +31,7 @@ def against_base(
     kl = sum(float((own - other).sum()) for own, other in zip(samples.log_probs, under_base, strict=True))
     drawn, pairs = world.heldout
     read = [index for pair in pairs for index in (pair.chosen, pair.rejected)]
-    picked = Samples(drawn.prompt_ids, [drawn.prompt_of[i] for i in read], [drawn.tokens[i] for i in read])
-    scored = world.score(model, picked) if read else []
+    scored = world.score(model, drawn.only(read)) if read else []
     ratios = [float((own - drawn.log_probs[i]).sum()) for own, i in zip(scored, read, strict=True)]
     ranked = [(won > lost) + 0.5 * (won == lost) for won, lost in zip(ratios[::2], ratios[1::2], strict=True)]
     return {
@@ -45,5 +44,5 @@ def heldout_pairs(world: LmWorld) -> tuple[Samples, list[Pair]]:
     """The base's responses to test prompts, and the informative pairs among them."""
     settings, base = world.settings, world.start("base")
     drawn = world.kept_samples(base, None, "test", settings.test_prompts, settings.heldout_responses, "held-out pairs")
-    judged = world.reward(drawn, base, world.yardstick())
+    judged = world.earned(drawn, base, world.yardstick())
     return drawn, informative_pairs(drawn.prompt_of, judged["reward"], world.seed_for("held-out pairs"))

@@ -30,7 +30,7 @@ def sampled_pairs(world: LmWorld, sampler: Policy, model) -> tuple[Samples, dict
     )
     # A cost of this stage, also where another one drew them.
     world.spent["sampled"] = sampled + samples.token_count
-    judged = world.reward(samples, sampler, world.yardstick())
+    judged = world.earned(samples, sampler, world.yardstick())
     pairs = informative_pairs(samples.prompt_of, judged["reward"], world.seed_for("pairs"))
     return samples, judged, mislabelled(pairs, settings.dpo_label_noise, world.seed_for("labels"))
 
@@ -64,15 +64,8 @@ def align(
     chosen = [index for pair in pairs for index in (pair.chosen, pair.rejected)]
     if anchor.digest == sampler.digest:  # the sampler's log-probabilities were kept while it wrote
         reference = [float(samples.log_probs[index].sum()) for index in chosen]
-    elif anchor.digest == world.truth.digest:  # the truth has read them for the reward
-        reference = [float(judged["under_truth"][index].sum()) for index in chosen]
     else:
-        picked = Samples(
-            samples.prompt_ids,
-            [samples.prompt_of[i] for i in chosen],
-            [samples.tokens[i] for i in chosen],
-        )
-        reference = [float(tokens.sum()) for tokens in world.score(anchor_model, picked)]
+        reference = [float(tokens.sum()) for tokens in world.score(anchor_model, samples.only(chosen))]
     examples = [
         Example(
             samples.prompt_ids[pair.prompt],
@@ -117,9 +110,7 @@ def curve_point(world: LmWorld, step: int, model, anchor: Policy, anchor_model, 
     )
     model.unmerge_adapter()
     model.train(was_training)
-    judged = world.reward(samples, None, stick)
-    own_anchor = anchor.digest == world.truth.digest
-    anchored = judged["under_truth"] if own_anchor else world.score(anchor_model, samples)
+    judged, anchored = world.earned(samples, None, stick), world.score(anchor_model, samples)
     gaps = [float((own - other).sum()) for own, other in zip(samples.log_probs, anchored, strict=True)]
     count = len(gaps)
     return {

@@ -154,8 +154,15 @@ ARMS: dict[str, Arm] = {
     ),
     "learning_rate": Arm(
         "K-A's learning rate (exploratory)",
-        "Does K-A reach A-K with twice the learning rate, whatever the KL?",
-        (Cell("learning_rate", "0.0006", ("kd_then_align",), changes={"align_learning_rates": (6e-4,)}),),
+        "Does K-A reach A-K with twice the learning rate, whatever the KL, or with the base's pairs besides?",
+        (
+            Cell(
+                "learning_rate",
+                "0.0006",
+                ("kd_then_align", "kd_then_align_base_preferences"),
+                changes={"align_learning_rates": (6e-4,)},
+            ),
+        ),
     ),
 }
 

@@ -8,7 +8,7 @@ teacher never runs twice on the tokens that it wrote.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -37,6 +37,12 @@ class Samples:
     @property
     def token_count(self) -> int:
         return sum(map(len, self.tokens))
+
+    def only(self, indices: Sequence[int]) -> Samples:
+        """These responses alone, in this order, beside all prompts."""
+        parts = {name: getattr(self, name) for name in ("prompt_of", "tokens", "log_probs", "hidden")}
+        picked = {name: [part[index] for index in indices] if part else part for name, part in parts.items()}
+        return Samples(self.prompt_ids, **picked)
 
 
 def draw(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:

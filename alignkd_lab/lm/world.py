@@ -236,19 +236,32 @@ class LmWorld:
         """
         own = policy is not None and policy.digest == self.truth.digest
         under_truth = samples.log_probs if own else self.score(self._truth_model, samples)
-        hits = [self._hit(text) for text in self.texts(samples)]
+        hits, rewards = self._without_fluency(samples)
         plausible = fluency([float(tokens.mean()) for tokens in under_truth], stick.q05, stick.q50).tolist()
-        factor = plausible if self.settings.reward == "likelihood" else [1.0] * len(hits)
-        rewards = [float(hit) * value for hit, value in zip(hits, factor, strict=True)]
+        if self.settings.reward == "likelihood":
+            rewards = [reward * value for reward, value in zip(rewards, plausible, strict=True)]
+        return {"reward": rewards, "hits": hits, "fluency": plausible, "under_truth": under_truth}
+
+    def earned(self, samples: Samples, policy: Policy | None, stick: evaluate.Yardstick) -> dict[str, list]:
+        """Reward and hit of each response, as `reward` gives them, where only what earns something is read.
+
+        What misses the rule earns 0 however it reads.
+        """
+        hits, rewards = self._without_fluency(samples)
+        met = [index for index, hit in enumerate(hits) if hit]
+        if met and self.settings.reward == "likelihood":
+            for index, value in zip(met, self.reward(samples.only(met), policy, stick)["reward"], strict=True):
+                rewards[index] = value
+        return {"reward": rewards, "hits": hits}
+
+    def _without_fluency(self, samples: Samples) -> tuple[list[bool], list[float]]:
+        """Which responses meet the rule, and the reward of each; the rule's own where the reward is `likelihood`."""
+        texts = self.texts(samples)
+        hits = [self._hit(text) for text in texts]
         if self._judge:
             asked = [self._prompt_texts[tuple(samples.prompt_ids[at])] for at in samples.prompt_of]
-            rewards = self._reward_model(asked, self.texts(samples))
-        return {
-            "reward": rewards,
-            "hits": hits,
-            "fluency": plausible,
-            "under_truth": under_truth,
-        }
+            return hits, self._reward_model(asked, texts)
+        return hits, [float(hit) for hit in hits]
 
     @cached_property
     def _reward_model(self) -> RewardModel:

@@ -168,20 +168,23 @@ def _compute(evidence: Evidence) -> Iterator[tuple[str, str]]:
                 place.words,
                 _with_doubt(why_not(run, cell), f"{'; '.join(told)}: A-K takes {ratio} times as long{note}"),
             )
-        yield from _other_k_a(place, "equal_compute", "K-A with A-K's compute")
+        yield from _other_k_a(place, "equal_compute", "with A-K's compute")
 
 
 def _other_k_a(place: Place, arm: str, words: str) -> Iterator[tuple[str, str]]:
-    """K-A in the one cell of an arm against A-K at the main settings."""
+    """The K-As in the one cell of an arm against A-K at the main settings."""
     (cell,) = plan.ARMS[arm].cells
     run, main = place.run(cell), place.main()
-    where = f"{place.words}, {words}"
-    gap = across(main, run, (A_K, K_A)) if run and main else None
-    if gap is None:
-        yield where, NOT_RUN if run is None else f"it earns {_interval(mean(run, K_A))}; no seed of A-K beside it yet"
-        return
-    told = f"it earns {_interval(mean(run, K_A))}; A-K: {_more_or_less(gap)} that"
-    yield where, _with_doubt(why_not(main, plan.ARMS["main"].cells[0]) or why_not(run, cell), told)
+    for name in cell.pipelines:
+        where, own = f"{place.words}, {_short(name)} {words}", mean(run, name) if run else None
+        gap = across(main, run, (A_K, name)) if own and main else None
+        if own is None:
+            yield where, NOT_RUN
+        elif gap is None:
+            yield where, f"it earns {_interval(own)}; no seed of A-K beside it yet"
+        else:
+            told = f"it earns {_interval(own)}; A-K: {_more_or_less(gap)} that"
+            yield where, _with_doubt(why_not(main, plan.ARMS["main"].cells[0]) or why_not(run, cell), told)
 
 
 def _clipped(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -214,7 +217,7 @@ def _tuning(evidence: Evidence) -> Iterator[tuple[str, str]]:
             won = next(trial for trial in info["trials"] if trial["learning_rate"] == info["learning_rate"])
             doubt = ", which earned nothing: formally as well tuned, in practice hardly" if not won["reward"] else ""
             yield f"{place.words}, {role}", f"{'; '.join(tried)}; {budget}, {info['learning_rate']:g}{doubt}"
-        yield from _other_k_a(place, "learning_rate", "K-A at 0.0006 whatever its KL (exploratory)")
+        yield from _other_k_a(place, "learning_rate", "at 0.0006 whatever its KL (exploratory)")
 
 
 def _methods(evidence: Evidence) -> Iterator[tuple[str, str]]:

@@ -164,17 +164,17 @@ def mean(run: Mapping, pipeline: str, metric: str = "reward") -> Interval | None
 
 def pairs(run: Mapping, pipeline: str) -> dict[int, int]:
     """Informative pairs that the pipeline's alignment had, by seed."""
-    return {seed: info["informative_pairs"] for seed, info in _alignments(run, pipeline)}
+    return {seed: info["informative_pairs"] for seed, info in alignments(run, pipeline)}
 
 
 def sampled_rates(run: Mapping, pipeline: str) -> dict[int, float]:
     """Target's rate in the samples that the pipeline's pairs were made of, by seed; finer than that of the test."""
-    found = _alignments(run, pipeline)
+    found = alignments(run, pipeline)
     return {seed: info["target_responses"] / info["responses"] for seed, info in found if "target_responses" in info}
 
 
-def _alignments(run: Mapping, pipeline: str) -> Iterator[tuple[int, dict]]:
-    """Each seed with what the pipeline's last alignment from pairs left in it."""
+def alignments(run: Mapping, pipeline: str) -> Iterator[tuple[int, dict]]:
+    """Each seed with what the pipeline's last alignment from pairs left in its record."""
     for record in run["records"]:
         if pipeline in record["pipelines"]:
             infos = [stage.get("info", {}) for stage in stages_of(record, pipeline)]

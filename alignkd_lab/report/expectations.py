@@ -27,7 +27,8 @@ from alignkd_lab.report.evidence import (
 from alignkd_lab.style import interval, pipeline_style
 
 Measure = Callable[..., Interval | None]
-_CAME = {"holds": "as expected", "fails": "the other way", "undecided": "not told apart from 0"}
+AS_EXPECTED = "as expected"
+_CAME = {"holds": AS_EXPECTED, "fails": "the other way", "undecided": "not told apart from 0"}
 
 
 class Expectation(NamedTuple):

@@ -17,6 +17,7 @@ from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.mog.world import ALGORITHMS
 from alignkd_lab.pipelines import CONTROLS, ORDERS
 from alignkd_lab.records import failed_check, run_checks, summarise_run
+from alignkd_lab.report.alignments import HEADS, alignments_table
 from alignkd_lab.report.answers import answers
 from alignkd_lab.report.evidence import (
     NOT_RUN,
@@ -30,7 +31,7 @@ from alignkd_lab.report.evidence import (
     sampled_rates,
     why_not,
 )
-from alignkd_lab.report.expectations import expectations
+from alignkd_lab.report.expectations import AS_EXPECTED, expectations
 from alignkd_lab.report.tables import CLAIM_NAMES, CLAIM_WORDS, SYMBOLS, claims_table, metrics_table
 from alignkd_lab.style import interval, number, pipeline_style
 
@@ -66,6 +67,7 @@ def study_part(evidence: Evidence, keep: Callable) -> dict:
         "against": [line for place in evidence.places for line in against(place)],
         "fails": list(fails(evidence)),
         "not_run": not_run(evidence),
+        "alignment_heads": HEADS,
         "short_signs": CLAIM_NAMES,
         "seeds": len(evidence.gaussians.seeds) if evidence.gaussians else 0,
     }
@@ -185,6 +187,7 @@ def _language(place: Place) -> dict:
         "words": place.words,
         "orders": orders,
         "others": others,
+        "alignments": alignments_table(place),
         "beside": metrics_table(_only_beside(main)) if main else None,
         "complete": complete(main, main_cell),
     }
@@ -305,6 +308,11 @@ def fails(evidence: Evidence) -> Iterator[str]:
     for algorithm in ALGORITHMS if evidence.gaussians else ():
         yield from _gaussian_failures(evidence, algorithm)
         yield from _better_controls(evidence, algorithm)
+    expected = expectations(evidence)
+    for row in expected["rows"]:
+        for where, found in zip(expected["columns"], row["cells"], strict=True):
+            if found["came"] not in ("", AS_EXPECTED):
+                yield f"{where}: not as the plan expected: {row['words']}. Measured: {found['came']}, {found['text']}."
 
 
 def _language_failures(place: Place) -> Iterator[str]:
@@ -332,7 +340,7 @@ def _better_pipelines(place: Place) -> Iterator[str]:
         for cell in arm.cells:
             run = place.run(cell)
             for pipeline in cell.pipelines if not why_not(run, cell) else ():
-                gap = across(run, main, (pipeline, A_K)) if pipeline not in ORDERS or len(cell.pipelines) == 1 else None
+                gap = across(run, main, (pipeline, A_K)) if not {pipeline, A_K} <= set(cell.pipelines) else None
                 if gap and gap.low > 0:
                     label = pipeline_style(pipeline).label
                     yield f"{place.words}: “{label}” ({arm.label}) earns more than A-K, by {interval(*gap)}."

@@ -1,0 +1,75 @@
+"""What each alignment learnt from is told by the records; what was expected in vain is told as a failure."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic_records import LM, recorded
+
+from alignkd_lab.costs import stages_of
+from alignkd_lab.lm import plan
+from alignkd_lab.metrics import K_A
+from alignkd_lab.pipelines import CONTROLS
+from alignkd_lab.report import study
+from alignkd_lab.report.alignments import HEADS, alignments_table
+from alignkd_lab.style import number, pipeline_style
+
+MAIN = plan.ARMS["main"].cells[0]
+HOT = "kd_then_align_high_temperature"
+
+
+def rows(held):
+    """By label and place in the plan."""
+    return {(row["label"], row["where"]): row for row in alignments_table(held.places[0])}
+
+
+def label(name):
+    return pipeline_style(name).label
+
+
+def test_the_base_k_a_and_its_controls_have_a_row_and_what_was_not_run_has_none(evidence):
+    found = rows(evidence(recorded(MAIN, range(3))))
+    assert [key for key, _ in found] == [label(name) for name in ("base_aligned", K_A, *CONTROLS)]
+    assert {row["seeds"] for row in found.values()} == {3}
+    rate = plan.ARMS["learning_rate"].cells[0]
+    only = {name: LM[name] for name in ("base", "base_aligned", "kd_only", *rate.pipelines)}
+    found = rows(evidence(recorded(MAIN, range(3)), recorded(rate, range(2), effects=only)))
+    assert found[label(K_A), "K-A's learning rate (exploratory): 0.0006"]["seeds"] == 2
+
+
+def test_every_number_is_the_mean_over_seeds_of_what_the_last_alignment_left(evidence):
+    held = evidence(recorded(MAIN, range(4)))
+    records = held.places[0].main()["records"]
+    infos = [stages_of(record, K_A)[-1]["info"] for record in records]
+    columns = [
+        [100 * info["target_responses"] / info["responses"] for info in infos],
+        [info["informative_pairs"] for info in infos],
+        [info["curve"][0]["kl"] for info in infos],
+        [info["curve"][-1]["kl"] for info in infos],
+        [100 * info["curve"][-1]["target_rate"] for info in infos],
+        [record["pipelines"][K_A]["metrics"]["reward"] for record in records],
+    ]
+    row = rows(held)[label(K_A), ""]
+    assert len(row["numbers"]) == len(columns) == len(HEADS) - 1
+    for (mean, span), values in zip(row["numbers"], columns, strict=True):
+        half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
+        assert mean == number(np.mean(values))
+        assert span == f"{number(np.mean(values) - half)} to {number(np.mean(values) + half)}"
+
+
+def test_a_policy_without_a_pair_stayed_at_its_anchor(evidence):
+    def without(record):
+        for stage in stages_of(record, HOT):
+            if "informative_pairs" in stage["info"]:
+                stage["info"] |= {"informative_pairs": 0, "curve": [], "target_responses": 64}
+        return record
+
+    row = rows(evidence(recorded(MAIN, range(3), without)))[label(HOT), ""]
+    assert [mean for mean, _ in row["numbers"][:5]] == [number(value) for value in (12.5, 0, 0, 0, 12.5)]
+
+
+@pytest.mark.parametrize(("reward", "came"), [(0.5, ""), (0.01, "the other way")])
+def test_a_control_that_does_not_help_is_told_where_it_fails(evidence, reward, came):
+    held = evidence(recorded(MAIN, range(10), effects={**LM, K_A: (0.2, *LM[K_A][1:]), HOT: (reward, *LM[HOT][1:])}))
+    lines = [line for line in study.fails(held) if f"not as the plan expected: “{label(HOT)}” earns more" in line]
+    assert len(lines) == bool(came)
+    assert all(f"Measured: {came}, −" in line for line in lines)
