@@ -149,6 +149,17 @@ def test_a_control_is_held_against_both_orders(evidence):
     assert "less than A-K (" in told
 
 
+@pytest.mark.parametrize(("scored", "all_read"), [(14_500, True), (2_000, False)])
+def test_it_is_told_where_the_truth_read_what_could_earn_nothing(evidence, scored, all_read):
+    def reading(record):
+        for stage in record["stages"].values():
+            stage["tokens"]["scored"] = scored
+        return record
+
+    told = answer(evidence(recorded(MAIN, range(10), reading)), "may spend as much")[0][1]
+    assert ("all was read, also what could earn nothing" in told) == all_read
+
+
 def test_the_trials_of_both_sides_are_told(evidence):
     lines = answer(evidence(recorded(MAIN, range(2))), "tuned as well")
     for label in ("K-A, pairs from the base", "K-A"):

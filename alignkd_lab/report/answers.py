@@ -163,12 +163,17 @@ def _compute(evidence: Evidence) -> Iterator[tuple[str, str]]:
             held = [{order: cost(record, order).seconds for order in ORDERS} for record in run["records"]]
             ratio = interval(*t_interval([seconds[A_K] / seconds[K_A] for seconds in held]))
             own = run["settings"]["base"] == run["settings"]["truth"]
-            note = " (the base is the truth here, so nothing that it writes has to be read again for the reward)" * own
-            yield (
-                place.words,
-                _with_doubt(why_not(run, cell), f"{'; '.join(told)}: A-K takes {ratio} times as long{note}"),
-            )
+            note = "nothing that the base writes has to be read again for the reward, since it is the truth here"
+            note += "; of the student all was read, also what could earn nothing" * _read_all(run)
+            told = f"{'; '.join(told)}: A-K takes {ratio} times as long" + own * f" ({note})"
+            yield place.words, _with_doubt(why_not(run, cell), told)
         yield from _other_k_a(place, "equal_compute", "with A-K's compute")
+
+
+def _read_all(run: Mapping) -> bool:
+    """Whether the truth read every response that K-A's pairs were made of, as it did until November 2026."""
+    aligned = [stages_of(record, K_A)[-1]["tokens"] for record in run["records"]]
+    return all(tokens["scored"] >= tokens["sampled"] for tokens in aligned)
 
 
 def _other_k_a(place: Place, arm: str, words: str) -> Iterator[tuple[str, str]]:
