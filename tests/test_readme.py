@@ -14,8 +14,9 @@ from alignkd_lab.metrics import A_K, K_A, rank_correlation
 from alignkd_lab.mog import study
 from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import METHODS, ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.records import group_runs, load_records, seed_values, summarise_run
+from alignkd_lab.report.alignments import HEADS, alignment_rows
 from alignkd_lab.report.evidence import by_seed, difference, paired, pairs, sampled_rates
 from alignkd_lab.report.tables import CLAIM_WORDS, claims_table
 from alignkd_lab.style import interval, pipeline_style, shown
@@ -130,7 +131,7 @@ def test_the_table_of_the_language_study_is_that_of_its_records(language):
         for name, metrics in summarise_run(language)["pipelines"].items()
     }
     rows = table("SmolLM2, the registered study")
-    assert list(rows) == [pipeline_style(name).label for name in (*YARDSTICKS, *ORDERS)]
+    assert list(rows) == [pipeline_style(name).label for name in (*YARDSTICKS, *ORDERS, *CONTROLS)]
     assert rows == {label: measured[label] for label in rows}
 
 
@@ -141,6 +142,14 @@ def test_the_language_verdicts_are_those_of_its_records(language):
         if row["decided"]
     }
     assert table("The four signs") == measured
+
+
+def test_the_table_of_alignments_is_that_of_the_records(language):
+    rows = alignment_rows(language, ("base_aligned", K_A, *CONTROLS))
+    assert {row["seeds"] for row in rows} == {len(plan.SEEDS)}
+    without_start = [place for place, head in enumerate(HEADS[1:]) if head != "KL from its anchor before"]
+    measured = {row["label"]: ["{} ({})".format(*row["numbers"][place]) for place in without_start] for row in rows}
+    assert table("What each alignment had to learn from") == measured
 
 
 def test_every_interval_in_the_language_part_is_one_of_its_records(language):
@@ -159,7 +168,9 @@ def test_every_interval_in_the_language_part_is_one_of_its_records(language):
         for metrics in summarise_run(language)["pipelines"].values()
         for metric, entry in metrics.items()
     }
-    bullets = RECORDS.partition("The four signs")[2].partition("<details>")[0].partition("\n- ")[2]
+    for control in CONTROLS:
+        assert difference(language, control, K_A).low < 0 < difference(language, A_K, control).low
+    bullets = RECORDS.partition("The four signs")[2].partition("**What each alignment")[0].partition("\n- ")[2]
     assert "earns more than K-A in each of the ten seeds" in bullets
     assert all(by_seed(language, A_K)[seed] > by_seed(language, K_A)[seed] for seed in range(10))
     share = 100 * mean(sampled_rates(language, "base_aligned").values())
