@@ -17,7 +17,8 @@ from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.records import group_runs, load_records, seed_values, summarise_run
 from alignkd_lab.report.alignments import HEADS, alignment_rows
-from alignkd_lab.report.evidence import by_seed, difference, paired, pairs, sampled_rates
+from alignkd_lab.report.evidence import across, by_seed, difference, paired, pairs, sampled_rates
+from alignkd_lab.report.evidence import mean as over_seeds
 from alignkd_lab.report.tables import CLAIM_WORDS, claims_table
 from alignkd_lab.style import interval, pipeline_style, shown
 
@@ -116,10 +117,18 @@ def language():
     return plan.run_of(group_runs(load_records(data_folder() / "records")), cell, "laptop", "cpu")
 
 
-def test_the_readme_knows_how_far_the_study_has_come(language):
+@pytest.fixture(scope="module")
+def larger_step():
+    """The study's exploratory run of K-A with twice the learning rate."""
+    (cell,) = plan.ARMS["learning_rate"].cells
+    return plan.run_of(group_runs(load_records(data_folder() / "records")), cell, "laptop", "cpu")
+
+
+def test_the_readme_knows_how_far_the_study_has_come(language, larger_step):
     (cell,) = plan.ARMS["main"].cells
     held = plan.seeds_held(language, cell)
     assert f"{len(held)} of {len(cell.seeds)} seeds of its main experiment are recorded" in RECORDS
+    assert f"(exploratory, {len(larger_step['records'])} of {len(cell.seeds)} seeds so far" in RECORDS
 
 
 LM_METRICS = ("reward", "target_rate", "target_precision", "overall_precision", "overall_recall", "second_rule_rate")
@@ -152,7 +161,7 @@ def test_the_table_of_alignments_is_that_of_the_records(language):
     assert table("What each alignment had to learn from") == measured
 
 
-def test_every_interval_in_the_language_part_is_one_of_its_records(language):
+def test_every_interval_in_the_language_part_is_one_of_its_records(language, larger_step):
     names = summarise_run(language)["pipelines"]
     measured = {
         interval(*(shown(metric, value) for value in found))
@@ -168,6 +177,8 @@ def test_every_interval_in_the_language_part_is_one_of_its_records(language):
         for metrics in summarise_run(language)["pipelines"].values()
         for metric, entry in metrics.items()
     }
+    for name in ("base_aligned", K_A, "kd_then_align_base_preferences"):
+        measured |= {interval(*over_seeds(larger_step, name)), interval(*across(language, larger_step, (A_K, name)))}
     for control in CONTROLS:
         assert difference(language, control, K_A).low < 0 < difference(language, A_K, control).low
     bullets = RECORDS.partition("The four signs")[2].partition("**What each alignment")[0].partition("\n- ")[2]
