@@ -101,6 +101,7 @@ figures: $(STAMP)
 	cp $(OUT)/recorded/figures/title.png data/figures/title.png
 	cp $(OUT)/recorded/figures/mog-reward-by-sharpening.png data/figures/reward-by-sharpening.png
 	cp $(OUT)/recorded/figures/study-map-rlhf.png data/figures/map.png
+	cp $(OUT)/recorded/figures/study-alignments-laptop-cpu.png data/figures/alignments.png
 
 clean:
 	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache

@@ -164,11 +164,12 @@ def bench(arguments: argparse.Namespace) -> int:
 def _shipped_records(folder: Path) -> Path | None:
     """The recorded runs to show beside `folder`, unless there are none or `folder` is among them."""
     from alignkd_lab.paths import data_folder
+    from alignkd_lab.records import record_files
 
     shipped = (data_folder() / "records").resolve()
     if folder.resolve().is_relative_to(shipped) or not shipped.is_dir():
         return None
-    return shipped if any(path.stat().st_size for path in shipped.rglob("*.jsonl")) else None
+    return shipped if any(path.stat().st_size for path in record_files(shipped)) else None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -232,7 +233,9 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
 
 def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("reproduce", help="run a recorded run again and compare every figure")
-    command.add_argument("record", metavar="FILE", type=Path, help="a *.jsonl of records, or one of arrays (*.json)")
+    command.add_argument(
+        "record", metavar="FILE", type=Path, help="a file of records (*.jsonl, *.jsonl.gz), or of arrays (*.json)"
+    )
     command.add_argument("--algorithm", choices=ALGORITHMS, help="which of the file's runs")
     _add_set(command, "which of the file's runs: the one with these settings")
     command.add_argument("--seeds", metavar="SEEDS", type=parse_seeds, help="default: the run's first")

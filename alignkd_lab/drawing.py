@@ -106,13 +106,17 @@ def depth_line(runs: Sequence[dict], depth: str, marks: str = INTERVALS) -> str:
     kind = "tiny" if all(run["preset"] == "tiny" for run in runs) else depth
     if kind not in DEPTH:
         raise UnknownName("depth", depth, DEPTH)
-    worlds = dict.fromkeys(f"{WORLD_LABEL[run['world']]}: {run['preset']} preset, {_seeds(run)}" for run in runs)
+    counts: dict[str, list[int]] = {}
+    for run in runs:
+        counts.setdefault(f"{WORLD_LABEL[run['world']]}: {run['preset']} preset", []).append(len(run["records"]))
+    worlds = [f"{where}, {_seeds(min(held), max(held))}" for where, held in counts.items()]
     return ". ".join([DEPTH[kind], *worlds, marks]) + "."
 
 
-def _seeds(run: dict) -> str:
-    count = len(run["records"])
-    return "one seed, no interval" if count == 1 else f"{count} seeds"
+def _seeds(fewest: int, most: int) -> str:
+    if most == 1:
+        return "one seed, no interval"
+    return f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
 
 
 def run_title(run: dict) -> str:

@@ -204,7 +204,7 @@ def reward_against_kl(runs: Sequence[dict], depth: str = "record") -> Figure:
     figure, grid = _side_by_side(runs, "What alignment pays in KL for its reward", note)
     drawn = []
     for run, axis in zip(runs, grid, strict=True):
-        for name, curves in _alignment_curves(run).items():
+        for name, curves in alignment_curves(run).items():
             colour = pipeline_style(name).colour
             for curve in curves if len(curves) > 1 else ():
                 axis.plot(*curve, color=colour, alpha=0.22, linewidth=0.8)
@@ -222,7 +222,7 @@ def reward_against_kl(runs: Sequence[dict], depth: str = "record") -> Figure:
 
 def has_curves(run: dict) -> bool:
     """Whether any alignment of the run left its curve."""
-    return bool(_alignment_curves(run))
+    return bool(alignment_curves(run))
 
 
 @themed
@@ -266,7 +266,7 @@ def _side_by_side(runs: Sequence[dict], title: str, note: str, height: float = 4
     return figure, grid[0]
 
 
-def _alignment_curves(run: dict) -> dict[str, list[np.ndarray]]:
+def alignment_curves(run: dict) -> dict[str, list[np.ndarray]]:
     """Per pipeline that ends in an alignment the curves [2, points] of KL and reward, one a seed."""
     found: dict[str, list[np.ndarray]] = {}
     for name in pipelines_of(run):

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gzip
 import json
 import math
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +111,7 @@ def append_record(path: Path | str, record: dict) -> None:
 
 
 def load_records(folder: Path | str) -> list[dict]:
-    """All records of the `*.jsonl` files below `folder` (or of one such file), oldest first, settings complete.
+    """All records of the files below `folder` (or of one such file), oldest first, settings complete.
 
     A torn last line is left out with a warning that names file and line. Raises RecordError if there is
     no record at all, or if any other line is not one.
@@ -117,15 +119,30 @@ def load_records(folder: Path | str) -> list[dict]:
     folder = Path(folder)
     if not folder.exists():
         raise RecordError(f"{folder} does not exist: give the folder that `alignkd run --out` wrote")
-    files = [folder] if folder.is_file() else sorted(folder.rglob("*.jsonl"))
-    records = [record for path in files for record in _read(path)]
+    records = [record for path in record_files(folder) for record in _read(path)]
     if not records:
         raise RecordError(f"no records (*.jsonl) below {folder}: make some with `alignkd run --out {folder}`")
     return sorted(records, key=_created)
 
 
+def record_files(folder: Path) -> list[Path]:
+    """Files of records below `folder`, or `folder` if it is one: `*.jsonl`, and `*.jsonl.gz` for what is finished."""
+    return [folder] if folder.is_file() else sorted([*folder.rglob("*.jsonl"), *folder.rglob("*.jsonl.gz")])
+
+
+def unpacked(path: Path) -> bytes:
+    """What a file of records holds, packed (`.gz`) or not. Raises RecordError if it cannot be unpacked."""
+    content = path.read_bytes()
+    if path.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise RecordError(f"{path}: cannot be unpacked ({error}); copy it from where it came from") from error
+
+
 def _read(path: Path) -> Iterable[dict]:
-    lines = path.read_bytes().split(b"\n")
+    lines = unpacked(path).split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -264,13 +281,21 @@ def varying_settings(runs: Sequence[dict]) -> list[str]:
 
 def seed_values(run: dict) -> dict[str, dict[str, dict[int, float]]]:
     """`{pipeline: {metric: {seed: value}}}` of a run; an undefined value is NaN."""
-    values: dict[str, dict[str, dict[int, float]]] = {}
+    metrics: dict[str, dict[str, None]] = {}
     for record in run["records"]:
         for pipeline, entry in record["pipelines"].items():
-            for metric, value in entry["metrics"].items():
-                by_seed = values.setdefault(pipeline, {}).setdefault(metric, {})
-                by_seed[record["seed"]] = math.nan if value is None else float(value)
-    return values
+            metrics.setdefault(pipeline, {}).update(dict.fromkeys(entry["metrics"]))
+    return {pipeline: {metric: by_seed(run, pipeline, metric) for metric in of} for pipeline, of in metrics.items()}
+
+
+def by_seed(run: Mapping, pipeline: str, metric: str = "reward") -> dict[int, float]:
+    """A metric of a pipeline by seed; an undefined value is NaN. Empty where the run does not hold it."""
+    values = {
+        record["seed"]: record["pipelines"][pipeline]["metrics"][metric]
+        for record in run["records"]
+        if metric in record["pipelines"].get(pipeline, {"metrics": {}})["metrics"]
+    }
+    return {seed: math.nan if value is None else float(value) for seed, value in values.items()}
 
 
 # Summaries

@@ -204,6 +204,7 @@ def test_the_first_seed_is_shown_and_none_is_picked(mog, drawn_densities):
 def test_the_last_line_says_how_deep_the_evidence_is(mog, one_seed):
     assert depth_line([mog], "record").startswith("Recorded run. Gaussian world: laptop preset, 3 seeds.")
     assert depth_line([one_seed], "live").startswith("Live run. Language world: laptop preset, one seed, no interval.")
+    assert "laptop preset, 2 to 3 seeds." in depth_line([mog, {**mog, "records": mog["records"][1:]}], "record")
 
 
 def test_the_tiny_preset_cannot_pass_for_evidence(mog):

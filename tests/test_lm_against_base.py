@@ -19,7 +19,7 @@ def judged(world, policy):
     model = world.models.of(policy)
     samples = world.sample(model, "test", 4, 2, "test")
     return samples, against_base(
-        world, policy, model, samples, world.reward(samples, policy, world.yardstick())["under_truth"]
+        world, policy, model, samples, world.judge.read(samples, policy, world.yardstick())["under_truth"]
     )
 
 
@@ -73,7 +73,7 @@ def test_heldout_pairs_are_of_test_prompts_and_the_same_for_every_policy(world):
 
 
 def test_where_the_base_wrote_no_pair_the_accuracy_is_undefined(world):
-    world._hit = lambda text: False
+    world.judge.hit = lambda text: False
     _, found = judged(world, Policy("tiny-student"))
     assert found["reward_accuracy"] is None
     assert found["kl_to_base"] > 0

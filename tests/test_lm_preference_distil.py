@@ -136,7 +136,7 @@ def test_adpa_raises_the_expected_advantage(tmp_path):
 
 
 def test_without_informative_pairs_the_student_stays_as_it_is(world, given):
-    world._hit = lambda text: False
+    world.judge.hit = lambda text: False
     _, (policy, info) = run(world, "adpa")
     assert policy.digest == world.start("student").digest
     assert info["informative_pairs"] == 0

@@ -26,14 +26,14 @@ def rlhf_world(folder, **changes):
 
 def watched(world):
     """The world, and a list of what each call for a reward read and earned."""
-    calls, earned = [], world.earned
+    calls, earned = [], world.judge.reward
 
     def keep(samples, policy, stick):
         judged = earned(samples, policy, stick)
         calls.append(SimpleNamespace(samples=samples, judged=judged))
         return judged
 
-    world.earned = keep
+    world.judge.reward = keep
     return calls
 
 
@@ -113,13 +113,13 @@ def test_the_reference_of_a_layer_cut_student_is_the_student(tmp_path):
 
 def test_a_response_learns_to_end(tmp_path):
     world = rlhf_world(tmp_path, rlhf_steps=8, **LARGE)
-    end, earned = world.tokenizer.eos_token_id, world.earned
+    end, earned = world.tokenizer.eos_token_id, world.judge.reward
 
     def ending(samples, policy, stick):
         judged = earned(samples, policy, stick)
         return {**judged, "reward": [float(tokens[-1] == end) for tokens in samples.tokens]}
 
-    world.earned = ending
+    world.judge.reward = ending
     student = world.start("student")
     _, info = rlhf(world, student, student, 3e-2, "ends")
     assert info["curve"][0]["reward"] < 0.2
@@ -206,13 +206,13 @@ def test_nothing_is_sent_fetched_or_left_behind(tmp_path, monkeypatch, capfd, re
 def test_an_error_of_the_reward_reaches_the_caller(tmp_path):
     world = rlhf_world(tmp_path)
     world.yardstick()
-    keep = world.earned
+    keep = world.judge.reward
 
     def broken(samples, policy, stick):
         if len(samples.tokens) == PROMPTS * GENERATIONS:
             raise ZeroDivisionError("no reward today")
         return keep(samples, policy, stick)
 
-    world.earned = broken
+    world.judge.reward = broken
     with pytest.raises(ZeroDivisionError, match="no reward today"):
         rlhf(world, world.start("base"), world.start("base"), 1e-3, "broken")

@@ -9,8 +9,7 @@ from tiny_lm import small
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import check_pipelines
-from alignkd_lab.lm import plan, study
-from alignkd_lab.lm import world as lm_world
+from alignkd_lab.lm import plan, rewards, study
 from alignkd_lab.lm.plan import ARMS, Arm, Cell, run_of, seeds_held, settings_of
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.study import main, run_study, table
@@ -50,7 +49,8 @@ def test_the_main_settings_are_the_plans_command():
 def test_the_arms_are_the_plans_in_its_order():
     assert list(ARMS) == [
         "main", "controls", "methods", "targets", "rlhf", "kd_temperature", "beta", "preference_responses",
-        "student_layers", "dpo_label_noise", "equal_compute", "learning_rate",
+        "student_layers", "dpo_label_noise", "equal_compute", "learning_rate", "learning_rate_both",
+        "gamma",
     ]  # fmt: skip
     assert [cell.arm for cell in CELLS] == [name for name, arm in ARMS.items() for _ in arm.cells]
     pipelines = {
@@ -58,9 +58,10 @@ def test_the_arms_are_the_plans_in_its_order():
         "methods": METHODS,
         "equal_compute": (K_A,),
         "learning_rate": (K_A, "kd_then_align_base_preferences"),
+        "gamma": ("adpa",),
     }
     assert all(cell.pipelines == pipelines.get(cell.arm, ORDERS) for cell in CELLS)
-    sweeps = list(ARMS)[5:10]
+    sweeps = [*list(ARMS)[5:10], "gamma"]
     assert all(cell.seeds == tuple(range(3 if cell.arm in sweeps else 10)) for cell in CELLS)
     assert {cell.arm for cell in CELLS if cell.algorithm == "rlhf"} == {"rlhf"}
 
@@ -74,7 +75,9 @@ def test_every_arm_moves_what_the_plan_says_and_nothing_else(preset):
     assert of_arm("beta", preset) == [{"beta": 0.03}, {"beta": 0.3}]
     assert of_arm("student_layers", preset) == [{"student": "healed-16"}, {"student": "healed-24"}]
     assert of_arm("dpo_label_noise", preset) == [{"dpo_label_noise": 0.1}, {"dpo_label_noise": 0.3}]
-    assert of_arm("learning_rate", preset) == [{"align_learning_rates": (6e-4,)}]
+    for name in ("learning_rate", "learning_rate_both"):
+        assert of_arm(name, preset) == [{"align_learning_rates": (6e-4,)}]
+    assert of_arm("gamma", preset) == [{"gamma": 0.15}, {"gamma": 0.5}]
     samples = settings_of(MAIN, preset).preference_responses
     assert of_arm("preference_responses", preset) == [
         {"preference_responses": samples // 2},
@@ -101,7 +104,7 @@ def test_every_cell_can_be_run_and_is_a_run_of_its_own(preset, tmp_path):
         check_pipelines("lm", cell.pipelines, cell.algorithm)
         assert set(cell.pipelines) <= set(possible_pipelines("lm", cell.algorithm))
         assert settings_of(cell, preset).trial_seed not in cell.seeds
-        lm_world.target(settings_of(cell, preset).target)
+        rewards.target(settings_of(cell, preset).target)
     apart = {(cell.pipelines, cell.algorithm, settings_of(cell, preset)) for cell in CELLS}
     assert len(apart) == len(CELLS) == len(set(CELLS))
 

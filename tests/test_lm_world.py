@@ -4,13 +4,12 @@ import math
 
 import pytest
 import torch
-from tiny_lm import given_rate, random_adapter, small, world_in
+from tiny_lm import given_rate, random_adapter, small, summed, world_in
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import evaluate
 from alignkd_lab.lm import world as world_module
-from alignkd_lab.lm.batch import Example, collate, hidden_states, plain, token_counts
-from alignkd_lab.lm.losses import token_log_probs
+from alignkd_lab.lm.batch import collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.world import LmWorld
@@ -55,12 +54,6 @@ def sampled(monkeypatch):
 
     monkeypatch.setattr(world_module, "sample", spy)
     return seen
-
-
-def summed(model, prompt, tokens):
-    batch = collate([Example(prompt, [tokens])])
-    with torch.inference_mode():
-        return float(token_log_probs(hidden_states(model, batch), model.lm_head.weight, batch["shift_labels"]).sum())
 
 
 # Roles ------------------------------------------------------------------------------------------------
@@ -208,7 +201,7 @@ def test_alignment_raises_the_reward_and_drifts_from_its_anchor(tmp_path):
 
 
 def test_without_informative_pairs_the_policy_stays_as_it_is(world, trained):
-    world._hit = lambda text: False
+    world.judge.hit = lambda text: False
     base = world.start("base")
     policy, info = world.align(base, base, base, 1e-3, "nothing")
     assert policy.digest == base.digest
@@ -299,62 +292,6 @@ def test_precision_is_the_truths_likelihood_of_the_policys_responses(world):
     total = sum(summed(truth, drawn.prompt_ids[p], t) for p, t in zip(drawn.prompt_of, drawn.tokens, strict=True))
     assert found["metrics"]["overall_precision"][0] == pytest.approx(total / drawn.token_count, abs=1e-5)
     assert found["samples"][1]["response"] == world.texts(drawn)[2]
-
-
-def test_the_likelihood_reward_is_the_rule_times_plausibility(tmp_path):
-    world = world_in(tmp_path, reward="likelihood", truth_responses=4)
-    stick, base = world.yardstick(), world.start("base")
-    samples = world.sample(world.models.of(base), "training", 8, 8, "judged")
-    judged = world.reward(samples, base, stick)
-    truth = world.models.of(world.truth)
-    for at in range(0, 64, 7):
-        tokens = samples.tokens[at]
-        mean = summed(truth, samples.prompt_ids[samples.prompt_of[at]], tokens) / len(tokens)
-        plausible = min(1.0, max(0.0, (mean - stick.q05) / (stick.q50 - stick.q05)))
-        assert judged["fluency"][at] == pytest.approx(plausible, abs=1e-4)
-        hit = any(map(str.isdigit, world.tokenizer.decode(tokens)))
-        assert judged["reward"][at] == pytest.approx(hit * plausible, abs=1e-4)
-    bare = world_in(tmp_path).reward(samples, base, stick)
-    assert bare["reward"] == [float(hit) for hit in judged["hits"]]
-
-
-@pytest.mark.parametrize("own", [True, False])
-def test_only_what_meets_the_rule_is_read_for_its_reward(tmp_path, own):
-    world = world_in(tmp_path, reward="likelihood", truth_responses=4)
-    stick, policy = world.yardstick(), world.truth if own else world.start("base")
-    samples = world.sample(world.models.of(policy), "training", 8, 8, "judged")
-    read = world.reward(samples, policy, stick)
-    world.spent["scored"] = 0
-    earned = world.earned(samples, policy, stick)
-    assert earned["hits"] == read["hits"]
-    assert 0 < sum(earned["hits"]) < len(earned["hits"])
-    assert earned["reward"] == pytest.approx(read["reward"], abs=1e-5)
-    hits = sum(len(tokens) for tokens, hit in zip(samples.tokens, read["hits"], strict=True) if hit)
-    assert world.spent["scored"] == (0 if own else hits)
-
-
-def test_a_reward_model_judges_the_response_beside_its_prompt(tmp_path, monkeypatch):
-    asked = []
-
-    class Judge:
-        def __init__(self, source, device):
-            asked.append(source)
-
-        def __call__(self, prompts, responses):
-            asked.append((prompts, responses))
-            return [float(len(text)) for text in responses]
-
-    monkeypatch.setattr(world_module, "RewardModel", Judge)
-    world = world_in(tmp_path, reward="model:tiny-truth")
-    samples = world.sample(world.models.of(world.start("base")), "training", 3, 2, "judged")
-    judged = world.reward(samples, None, world.yardstick())
-    source, (asked_prompts, responses) = asked[0], asked[-1]
-    assert source == "tiny-truth"
-    assert asked_prompts == [text for text in prompts("training", 3) for _ in range(2)]
-    assert responses == world.texts(samples)
-    assert judged["reward"] == [float(len(text)) for text in responses]
-    assert world.fingerprint()["reward_model"] == "random:tiny-truth"
-    assert "reward_model" not in world_in(tmp_path).fingerprint()
 
 
 def test_the_healing_gap_is_what_the_students_recall_lacks(world):

@@ -96,7 +96,7 @@ def test_the_shipped_sweep_is_small_and_whole(shipped):
 
 def test_the_shipped_sweep_agrees_with_the_recorded_runs_where_both_were_made(shipped):
     grid, compared = shipped.grid, 0
-    for run in group_runs(load_records(data_folder() / "records" / "mog-laptop-rare_mode.jsonl")):
+    for run in group_runs(load_records(data_folder() / "records" / "mog-laptop-rare_mode.jsonl.gz")):
         beta, sharpening = run["settings"]["beta"], run["settings"]["sharpening"]
         if beta in grid.betas and sharpening in grid.sharpenings:
             place = (grid.algorithms.index(run["algorithm"]), grid.sharpenings.index(sharpening))

@@ -7,17 +7,20 @@ from collections import Counter
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import pytest
 
+from alignkd_lab.explorers import methods
+from alignkd_lab.figures import alignment_curves
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A, rank_correlation
 from alignkd_lab.mog import study
 from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
-from alignkd_lab.records import group_runs, load_records, seed_values, summarise_run
+from alignkd_lab.records import by_seed, group_runs, load_records, seed_values, summarise_run
 from alignkd_lab.report.alignments import HEADS, alignment_rows
-from alignkd_lab.report.evidence import across, by_seed, difference, paired, pairs, sampled_rates
+from alignkd_lab.report.evidence import across, difference, paired, pairs, sampled_rates
 from alignkd_lab.report.evidence import mean as over_seeds
 from alignkd_lab.report.tables import CLAIM_WORDS, claims_table
 from alignkd_lab.style import interval, pipeline_style, shown
@@ -27,6 +30,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 RECORDS = TEXT.partition("## What the records say")[2].partition("\n## ")[0]
 INTERVAL = re.compile(r"[−\d.,]+ \([−\d.,]+ to [−\d.,]+\)")
 METRICS = ("reward", "target_rate", "overall_precision", "overall_recall")
+BASE_PAIRS = "kd_then_align_base_preferences"
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +123,8 @@ def language():
 
 @pytest.fixture(scope="module")
 def larger_step():
-    """The study's exploratory run of K-A with twice the learning rate."""
-    (cell,) = plan.ARMS["learning_rate"].cells
+    """The study's exploratory run with twice the learning rate: both orders, and K-A with the base's pairs."""
+    (cell,) = plan.ARMS["learning_rate_both"].cells
     return plan.run_of(group_runs(load_records(data_folder() / "records")), cell, "laptop", "cpu")
 
 
@@ -128,7 +132,7 @@ def test_the_readme_knows_how_far_the_study_has_come(language, larger_step):
     (cell,) = plan.ARMS["main"].cells
     held = plan.seeds_held(language, cell)
     assert f"{len(held)} of {len(cell.seeds)} seeds of its main experiment are recorded" in RECORDS
-    assert f"(exploratory, {len(larger_step['records'])} of {len(cell.seeds)} seeds so far" in RECORDS
+    assert f"(exploratory, {len(larger_step['records'])} of {len(cell.seeds)} seeds, no verdict)" in RECORDS
 
 
 LM_METRICS = ("reward", "target_rate", "target_precision", "overall_precision", "overall_recall", "second_rule_rate")
@@ -177,8 +181,9 @@ def test_every_interval_in_the_language_part_is_one_of_its_records(language, lar
         for metrics in summarise_run(language)["pipelines"].values()
         for metric, entry in metrics.items()
     }
-    for name in ("base_aligned", K_A, "kd_then_align_base_preferences"):
+    for name in (K_A, A_K, BASE_PAIRS):
         measured |= {interval(*over_seeds(larger_step, name)), interval(*across(language, larger_step, (A_K, name)))}
+    measured.add(interval(*difference(larger_step, A_K, K_A)))
     for control in CONTROLS:
         assert difference(language, control, K_A).low < 0 < difference(language, A_K, control).low
     bullets = RECORDS.partition("The four signs")[2].partition("**What each alignment")[0].partition("\n- ")[2]
@@ -192,6 +197,25 @@ def test_every_interval_in_the_language_part_is_one_of_its_records(language, lar
     stated = INTERVAL.findall(bullets + short)
     assert len(stated) >= 8
     assert set(stated) <= measured
+
+
+def test_a_larger_step_for_both_leaves_a_k_ahead_and_for_k_a_alone_the_two_level(language, larger_step):
+    assert difference(larger_step, A_K, K_A).low > 0
+    assert sum(by_seed(larger_step, A_K)[seed] > by_seed(larger_step, K_A)[seed] for seed in plan.SEEDS) == 9
+    for name in (K_A, BASE_PAIRS):
+        level = across(language, larger_step, (A_K, name))
+        assert level.low < 0 < level.high
+
+
+def test_reward_along_alignment_is_that_of_the_records(language, larger_step):
+    def point(run, name, place):
+        kl, reward = np.mean(alignment_curves(run)[name], axis=0)[:, place]
+        return f"{kl:.1f}", f"{reward:.2f}"
+
+    base, student = point(language, "base_aligned", 1), point(larger_step, BASE_PAIRS, 1)
+    assert f"{student[0]} nats away {student[1]} where the base earns {base[1]} after {base[0]}" in RECORDS
+    base, student = point(larger_step, "base_aligned", 1), point(larger_step, BASE_PAIRS, 2)
+    assert f"{student[0]} nats away {student[1]} where the base earns {base[1]} after {base[0]}" in RECORDS
 
 
 def test_every_file_that_the_readme_names_is_there():
@@ -222,21 +246,34 @@ def test_the_smollm2_table_is_that_of_the_records():
     assert rows == {label: measured[label] for label in rows}
 
 
-def test_the_table_of_methods_is_that_of_the_recorded_seed():
-    run = next(run for run in group_runs(load_records(data_folder() / "records"))
-               if (run["world"], run["algorithm"], run["target"]) == ("lm", "dpo", "colour"))  # fmt: skip
-    record, columns = run["records"][0], (("reward", ".3f", 1), ("target_rate", ".1f", 100),
-               ("overall_precision", ".2f", 1), ("overall_recall", ".2f", 1), ("kl_to_base", ".1f", 1))  # fmt: skip
+def test_the_table_of_methods_is_that_of_the_records():
+    run = methods.recorded()
+    assert run["target"] == "exclamation"
+    assert f"**The other methods**, {len(run['records'])} of 10 seeds" in RECORDS
+    spent = ("tokens_trained", "tokens_sampled")
     measured = {}
-    for name in (*ORDERS, *METHODS):
-        entry = record["pipelines"][name]
-        stages = [record["stages"][key] for key in entry["stages"]]
+    for name in methods.WAYS:
+        metrics = summarise_run(run)["pipelines"][name]
+        minutes = np.median([record["pipelines"][name]["metrics"]["minutes"] for record in run["records"]])
         measured[pipeline_style(name).label] = [
-            *(f"{entry['metrics'][metric] * scale:{form}}".replace("-", "−") for metric, form, scale in columns),
-            *(f"{sum(stage['tokens'][kind] for stage in stages):,}" for kind in ("trained", "sampled")),
-            f"{sum(stage['seconds'] for stage in stages) / 60:.1f}",
+            *(written(metrics[metric], metric) for metric in (*METRICS, "kl_to_base")),
+            *(f"{round(metrics[kind]['mean']):,}" for kind in spent),
+            f"{minutes:.1f}",
         ]
-    assert table("The other methods, one seed") == measured
+    assert table("**The other methods**") == measured
+
+
+def test_what_is_said_of_the_methods_is_what_the_records_say():
+    run, records = methods.recorded(), group_runs(load_records(data_folder() / "records"))
+    text = RECORDS.partition("**The other methods**")[2].partition("\n- ")[2].partition("<details>")[0]
+    lighter = [plan.run_of(records, cell, "laptop", "cpu") for cell in plan.ARMS["gamma"].cells]
+    measured = {interval(*over_seeds(found, "adpa")) for found in lighter}
+    measured.add(interval(*over_seeds(run, "adpa", "kl_to_base")))
+    measured |= {interval(*difference(run, A_K, name)) for name in METHODS}
+    assert set(INTERVAL.findall(text)) <= measured
+    assert all(len(found["records"]) == 3 for found in lighter)
+    seed = next(record for record in run["records"] if record["seed"] == 0)
+    assert seed["pipelines"]["adpa"]["samples"][0]["response"] in text
 
 
 def test_the_table_of_steps_is_that_of_the_bench():

@@ -1,6 +1,7 @@
 """Records: what is refused, what survives a torn line, what is pooled, and the JSON that comes out."""
 
 import dataclasses
+import gzip
 import json
 import math
 import subprocess
@@ -57,6 +58,18 @@ def test_every_jsonl_file_below_the_folder_is_read(tmp_path):
     write([mog_record(1), mog_record(2)], tmp_path / "deep" / "down" / "b.jsonl")
     (tmp_path / "notes.txt").write_text("not a record")
     assert [record["seed"] for record in records.load_records(tmp_path)] == [0, 1, 2]
+
+
+def test_packed_files_are_read_like_others(tmp_path):
+    plain = write([mog_record(0), mog_record(1)], tmp_path / "a.jsonl")
+    loose = records.load_records(tmp_path)
+    packed = tmp_path / "a.jsonl.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    assert records.load_records(tmp_path) == records.load_records(packed) == loose
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(records.RecordError, match=r"a\.jsonl\.gz: cannot be unpacked"):
+        records.load_records(tmp_path)
 
 
 @pytest.mark.parametrize("field", ["schema", "world", "preset", "algorithm", "target", "settings", "seed"])

@@ -11,6 +11,7 @@ from alignkd_lab.metrics import K_A
 from alignkd_lab.pipelines import CONTROLS
 from alignkd_lab.report import study
 from alignkd_lab.report.alignments import HEADS, alignments_table
+from alignkd_lab.report.study_figures import alignment_figure
 from alignkd_lab.style import number, pipeline_style
 
 MAIN = plan.ARMS["main"].cells[0]
@@ -65,6 +66,38 @@ def test_a_policy_without_a_pair_stayed_at_its_anchor(evidence):
 
     row = rows(evidence(recorded(MAIN, range(3), without)))[label(HOT), ""]
     assert [mean for mean, _ in row["numbers"][:5]] == [number(value) for value in (12.5, 0, 0, 0, 12.5)]
+
+
+def test_the_picture_ends_where_each_alignment_ended_on_average(evidence):
+    anchored = "kd_then_align_base_reference"
+
+    def away(record):
+        for stage in stages_of(record, anchored):
+            for point in stage["info"].get("curve", []):
+                point["kl"] += 20
+        return record
+
+    rate = plan.ARMS["learning_rate"].cells[0]
+    only = {name: LM[name] for name in ("base", "base_aligned", "kd_only", *rate.pipelines)}
+    held = evidence(recorded(MAIN, range(3), away), recorded(rate, range(2), effects=only)).places[0]
+    (axis,) = alignment_figure(held).axes
+    drawn = {(line.get_color(), line.get_linestyle(), *np.ravel(line.get_xydata()[-1]).round(9)) for line in axis.lines}
+    cells = [(MAIN, "-", ("base_aligned", K_A, "kd_then_align_base_preferences", HOT)), (rate, "--", rate.pipelines)]
+    for cell, dashes, names in cells:
+        for name in names:
+            ends = [stages_of(record, name)[-1]["info"]["curve"][-1] for record in held.run(cell)["records"]]
+            end = [np.mean([point[key] for point in ends]).round(9) for key in ("kl", "reward")]
+            assert (pipeline_style(name).colour, dashes, *end) in drawn
+    assert pipeline_style(anchored).colour not in {colour for colour, *_ in drawn}
+
+
+def test_without_a_curve_there_is_no_picture(evidence):
+    def without(record):
+        for stage in record["stages"].values():
+            stage["info"].pop("curve", None)
+        return record
+
+    assert alignment_figure(evidence(recorded(MAIN, range(2), without)).places[0]) is None
 
 
 @pytest.mark.parametrize(("reward", "came"), [(0.5, ""), (0.01, "the other way")])

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from alignkd_lab.lm import weights
+from alignkd_lab.lm.batch import Example, collate, hidden_states
+from alignkd_lab.lm.losses import token_log_probs
 from alignkd_lab.lm.policy import Models
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.world import LmWorld
@@ -69,3 +71,10 @@ def random_adapter(policy, seed, scale=0.3):
     name = "model.layers.0.self_attn.o_proj"
     a, b = (scale * torch.randn(shape, generator=draw) for shape in ((2, width), (width, 2)))
     return policy.with_adapter({f"{name}.A": a, f"{name}.B": b})
+
+
+def summed(model, prompt, tokens):
+    """log π(tokens | prompt) in nats, one response at a time."""
+    batch = collate([Example(prompt, [tokens])])
+    with torch.inference_mode():
+        return float(token_log_probs(hidden_states(model, batch), model.lm_head.weight, batch["shift_labels"]).sum())

@@ -26,7 +26,7 @@ from alignkd_lab.mog.world import ALGORITHMS, MogWorld
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES
 from alignkd_lab.presets import default_pipelines
-from alignkd_lab.records import group_runs, load_records, seed_values
+from alignkd_lab.records import group_runs, load_records, record_files, seed_values
 from alignkd_lab.style import number, pipeline_style
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def find_run(state: Mapping[str, Any], live: Sequence[dict] = ()) -> tuple[dict 
 @functools.cache
 def recorded() -> tuple[dict, ...]:
     """The shipped runs of the Gaussian world, read once."""
-    files = sorted((data_folder() / "records").glob("mog-*.jsonl"))
+    files = [path for path in record_files(data_folder() / "records") if path.name.startswith("mog-")]
     return tuple(run for path in files for run in group_runs(load_records(path)))
 
 

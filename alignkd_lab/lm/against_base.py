@@ -44,5 +44,5 @@ def heldout_pairs(world: LmWorld) -> tuple[Samples, list[Pair]]:
     """The base's responses to test prompts, and the informative pairs among them."""
     settings, base = world.settings, world.start("base")
     drawn = world.kept_samples(base, None, "test", settings.test_prompts, settings.heldout_responses, "held-out pairs")
-    judged = world.earned(drawn, base, world.yardstick())
+    judged = world.judge.reward(drawn, base, world.yardstick())
     return drawn, informative_pairs(drawn.prompt_of, judged["reward"], world.seed_for("held-out pairs"))

@@ -30,7 +30,7 @@ def sampled_pairs(world: LmWorld, sampler: Policy, model) -> tuple[Samples, dict
     )
     # A cost of this stage, also where another one drew them.
     world.spent["sampled"] = sampled + samples.token_count
-    judged = world.earned(samples, sampler, world.yardstick())
+    judged = world.judge.reward(samples, sampler, world.yardstick())
     pairs = informative_pairs(samples.prompt_of, judged["reward"], world.seed_for("pairs"))
     return samples, judged, mislabelled(pairs, settings.dpo_label_noise, world.seed_for("labels"))
 
@@ -110,7 +110,7 @@ def curve_point(world: LmWorld, step: int, model, anchor: Policy, anchor_model, 
     )
     model.unmerge_adapter()
     model.train(was_training)
-    judged, anchored = world.earned(samples, None, stick), world.score(anchor_model, samples)
+    judged, anchored = world.judge.reward(samples, None, stick), world.score(anchor_model, samples)
     gaps = [float((own - other).sum()) for own, other in zip(samples.log_probs, anchored, strict=True)]
     count = len(gaps)
     return {

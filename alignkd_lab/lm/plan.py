@@ -92,6 +92,7 @@ def _sweep(arm: str, values: Mapping[str, Any], setting: str | None = None) -> t
 
 
 _COMPUTE = equal_compute()
+_TWICE_THE_RATE = {"align_learning_rates": (6e-4,)}
 
 ARMS: dict[str, Arm] = {
     "main": Arm("main experiment", "Does A-K earn more than K-A?", (Cell("main", AS_REGISTERED),)),
@@ -160,9 +161,19 @@ ARMS: dict[str, Arm] = {
                 "learning_rate",
                 "0.0006",
                 ("kd_then_align", "kd_then_align_base_preferences"),
-                changes={"align_learning_rates": (6e-4,)},
+                changes=_TWICE_THE_RATE,
             ),
         ),
+    ),
+    "learning_rate_both": Arm(
+        "learning rate of both orders (exploratory)",
+        "Does A-K earn more where both take twice the learning rate, whatever the KL?",
+        (Cell("learning_rate_both", "0.0006", changes=_TWICE_THE_RATE),),
+    ),
+    "gamma": Arm(
+        "ADPA's weight γ (exploratory)",
+        "Does ADPA earn more with less weight on the advantage?",
+        tuple(Cell("gamma", f"{value:g}", ("adpa",), SWEEP_SEEDS, changes={"gamma": value}) for value in (0.15, 0.5)),
     ),
 }
 

@@ -38,7 +38,7 @@ def rlhf(world: LmWorld, init: Policy, anchor: Policy, rate: float, name: str) -
 
     def reward(prompts, completions, completion_ids, index, **kwargs) -> list[float]:
         samples = Samples(prompt_ids, index, completion_ids)
-        judged = world.earned(samples, None, stick)
+        judged = world.judge.reward(samples, None, stick)
         _count(counts, judged, settings.rlhf_generations)
         world.spent["sampled"] += samples.token_count
         world.spent["trained"] += samples.token_count

@@ -25,7 +25,7 @@ from alignkd_lab.lm import plan
 from alignkd_lab.lm.plan import Cell
 from alignkd_lab.lm.settings import BUILT_IN
 from alignkd_lab.pipelines import YARDSTICKS
-from alignkd_lab.records import group_runs, load_records
+from alignkd_lab.records import group_runs, load_records, record_files
 
 
 def run_study(
@@ -103,7 +103,7 @@ def _left(runs: list[dict], arms: Sequence[str], seeds: Sequence[int], preset: s
 
 def _records(folder: Path) -> list[dict]:
     """Every record below the folder; none where no line is whole yet."""
-    held = any(b"\n" in path.read_bytes() for path in folder.rglob("*.jsonl"))
+    held = any(path.suffix == ".gz" or b"\n" in path.read_bytes() for path in record_files(folder))
     return load_records(folder) if held else []
 
 

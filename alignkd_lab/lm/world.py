@@ -20,13 +20,12 @@ from alignkd_lab.lm import evaluate, weights
 from alignkd_lab.lm.against_base import against_base, heldout_pairs
 from alignkd_lab.lm.align import align
 from alignkd_lab.lm.distil import distil
+from alignkd_lab.lm.judge import Judge
 from alignkd_lab.lm.on_policy import on_policy_distil
 from alignkd_lab.lm.policy import Models, Policy
 from alignkd_lab.lm.preference_distil import preference_distil
 from alignkd_lab.lm.preferences import Pair
-from alignkd_lab.lm.prompts import SPLITS, checksum, encode, prompts
-from alignkd_lab.lm.reward_model import RewardModel
-from alignkd_lab.lm.rewards import SECOND_RULES, fluency, target
+from alignkd_lab.lm.prompts import checksum, encode, prompts
 from alignkd_lab.lm.rlhf import rlhf
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.settings import LmSettings
@@ -77,7 +76,7 @@ class LmWorld:
         self.settings, self.algorithm, self.seeds, self.device = settings, algorithm, (seed,), device
         self.store, self.models = store, Models(device)
         self.tokenizer = weights.load_tokenizer(settings.base)
-        self._hit, self._second_hit = target(settings.target), SECOND_RULES[settings.target]
+        self.judge = Judge(self)
         self.spent = dict.fromkeys(("sampled", "trained", "scored"), 0)
 
     # What results depend on ---------------------------------------------------------------------------
@@ -97,7 +96,7 @@ class LmWorld:
 
     def _origin(self) -> dict:
         """What every sample and stage comes from, whatever the student and the machine."""
-        judge = {"reward_model": weights.checksum(self._judge)} if self._judge else {}
+        judge = {"reward_model": weights.checksum(self.judge.model)} if self.judge.model else {}
         return {
             "world": "lm",
             "seed": self.seeds[0],
@@ -107,11 +106,6 @@ class LmWorld:
             "prompts": checksum(),
             **judge,
         }
-
-    @property
-    def _judge(self) -> str:
-        """The source of the reward model, if the reward is one."""
-        return self.settings.reward.removeprefix("model:") if self.settings.reward.startswith("model:") else ""
 
     def _student_identity(self) -> str:
         student = self.settings.student
@@ -170,7 +164,7 @@ class LmWorld:
     def load(self, folder: Path) -> Policy:
         return Policy.read(folder)
 
-    # Sampling and reward ------------------------------------------------------------------------------
+    # Sampling and reading -----------------------------------------------------------------------------
 
     def sample(
         self, model, split: str, count: int | None, responses: int, purpose: str, temperature=1.0, **kwargs
@@ -222,56 +216,17 @@ class LmWorld:
     def yardstick(self) -> evaluate.Yardstick:
         """The truth's quantiles and target rate, from its validation samples."""
         samples = self.truth_samples("validation")
-        return evaluate.yardstick(samples.log_probs, [self._hit(text) for text in self.texts(samples)])
+        return evaluate.yardstick(samples.log_probs, [self.judge.hit(text) for text in self.texts(samples)])
 
     def truth_samples(self, split: str) -> Samples:
         count = self.settings.test_prompts if split == "test" else None
         responses = self.settings.test_responses if split == "test" else self.settings.truth_responses
         return self.kept_samples(self.truth, self._truth_model, split, count, responses, f"truth {split}")
 
-    def reward(self, samples: Samples, policy: Policy | None, stick: evaluate.Yardstick) -> dict[str, list]:
-        """Reward of each response with its two factors, and its log-probabilities under the truth.
-
-        `policy` is what wrote the samples: the truth does not read again what it wrote itself.
-        """
+    def under_truth(self, samples: Samples, policy: Policy | None) -> list[torch.Tensor]:
+        """Log-probabilities under the truth, which does not read again what it wrote itself as `policy`."""
         own = policy is not None and policy.digest == self.truth.digest
-        under_truth = samples.log_probs if own else self.score(self._truth_model, samples)
-        hits, rewards = self._without_fluency(samples)
-        plausible = fluency([float(tokens.mean()) for tokens in under_truth], stick.q05, stick.q50).tolist()
-        if self.settings.reward == "likelihood":
-            rewards = [reward * value for reward, value in zip(rewards, plausible, strict=True)]
-        return {"reward": rewards, "hits": hits, "fluency": plausible, "under_truth": under_truth}
-
-    def earned(self, samples: Samples, policy: Policy | None, stick: evaluate.Yardstick) -> dict[str, list]:
-        """Reward and hit of each response, as `reward` gives them, where only what earns something is read.
-
-        What misses the rule earns 0 however it reads.
-        """
-        hits, rewards = self._without_fluency(samples)
-        met = [index for index, hit in enumerate(hits) if hit]
-        if met and self.settings.reward == "likelihood":
-            for index, value in zip(met, self.reward(samples.only(met), policy, stick)["reward"], strict=True):
-                rewards[index] = value
-        return {"reward": rewards, "hits": hits}
-
-    def _without_fluency(self, samples: Samples) -> tuple[list[bool], list[float]]:
-        """Which responses meet the rule, and the reward of each; the rule's own where the reward is `likelihood`."""
-        texts = self.texts(samples)
-        hits = [self._hit(text) for text in texts]
-        if self._judge:
-            asked = [self._prompt_texts[tuple(samples.prompt_ids[at])] for at in samples.prompt_of]
-            return hits, self._reward_model(asked, texts)
-        return hits, [float(hit) for hit in hits]
-
-    @cached_property
-    def _reward_model(self) -> RewardModel:
-        return RewardModel(self._judge, device=self.device)
-
-    @cached_property
-    def _prompt_texts(self) -> dict[tuple[int, ...], str]:
-        """The text of every prompt by its tokens: a reward model has another tokenizer."""
-        texts = [text for split in SPLITS for text in prompts(split, all_frames=True)]
-        return {tuple(ids): text for ids, text in zip(encode(self.tokenizer, texts), texts, strict=True)}
+        return samples.log_probs if own else self.score(self._truth_model, samples)
 
     # Stages -------------------------------------------------------------------------------------------
 
@@ -361,7 +316,7 @@ class LmWorld:
         settings, stick = self.settings, self.yardstick()
         model = self.models.of(policy)
         samples = self.sample(model, "test", settings.test_prompts, settings.test_responses, "test")
-        judged = self.reward(samples, policy, stick)
+        judged = self.judge.read(samples, policy, stick)
         reference = self.truth_samples("test")
         texts = self.texts(samples)
         found = evaluate.metrics(
@@ -372,7 +327,7 @@ class LmWorld:
             judged["reward"],
             judged["fluency"],
             judged["hits"],
-            [self._second_hit(text) for text in texts],
+            [self.judge.second_hit(text) for text in texts],
             stick,
         )
         found |= against_base(self, policy, model, samples, judged["under_truth"])

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import K_A, t_interval
 from alignkd_lab.report.evidence import Place, alignments, mean
-from alignkd_lab.style import number, pipeline_style
+from alignkd_lab.report.tables import mean_and_span
+from alignkd_lab.style import pipeline_style
 
 HEADS = (
     "seeds",
@@ -18,17 +19,30 @@ HEADS = (
     "target rate after (validation, %)",
     "reward (test)",
 )
-_ARMS = ("main", "controls", "methods", "learning_rate")
+# The arms whose alignments are shown, with other pipelines than those of their cells where these are named.
+_SHOWN = {
+    "main": ("base_aligned", K_A),
+    "controls": (),
+    "methods": (),
+    "learning_rate": (),
+    "learning_rate_both": ("base_aligned",),
+}
+
+
+def shown(place: Place) -> Iterator[tuple[plan.Cell, dict, tuple[str, ...]]]:
+    """(cell, its run, pipelines) of what was run: K-A at the main settings, its controls and kin under other ones."""
+    for cell in (cell for arm in _SHOWN for cell in plan.ARMS[arm].cells):
+        run = place.run(cell)
+        if run:
+            yield cell, run, _SHOWN[cell.arm] or cell.pipelines
 
 
 def alignments_table(place: Place) -> list[dict]:
-    """The rows of `alignment_rows` for K-A at the main settings, its controls and its kin under other ones."""
+    """The rows of `alignment_rows` for all that is `shown`."""
     rows = []
-    for cell in (cell for arm in _ARMS for cell in plan.ARMS[arm].cells):
-        run = place.run(cell)
-        names = ("base_aligned", K_A) if cell.arm == "main" else cell.pipelines
+    for cell, run, names in shown(place):
         where = "" if cell.value == plan.AS_REGISTERED else f"{plan.ARMS[cell.arm].label}: {cell.value}"
-        rows += [{**row, "where": where} for row in alignment_rows(run, names)] if run else []
+        rows += [{**row, "where": where} for row in alignment_rows(run, names)]
     return rows
 
 
@@ -43,10 +57,9 @@ def alignment_rows(run: Mapping, names: Sequence[str]) -> list[dict]:
         infos = [info for _, info in alignments(run, name) if "target_responses" in info]
         if infos:
             found = [*map(t_interval, _columns(infos)), mean(run, name)]
-            numbers = [(number(each.estimate), f"{number(each.low)} to {number(each.high)}") for each in found]
             style = pipeline_style(name)
             head = {"label": style.label, "colour": style.colour, "order": False, "seeds": len(infos)}
-            rows.append({**head, "numbers": numbers})
+            rows.append({**head, "numbers": [mean_and_span(each) for each in found]})
     return rows
 
 

@@ -164,24 +164,17 @@ def _compute(evidence: Evidence) -> Iterator[tuple[str, str]]:
             ratio = interval(*t_interval([seconds[A_K] / seconds[K_A] for seconds in held]))
             own = run["settings"]["base"] == run["settings"]["truth"]
             note = "nothing that the base writes has to be read again for the reward, since it is the truth here"
-            note += "; of the student all was read, also what could earn nothing" * _read_all(run)
             told = f"{'; '.join(told)}: A-K takes {ratio} times as long" + own * f" ({note})"
             yield place.words, _with_doubt(why_not(run, cell), told)
-        yield from _other_k_a(place, "equal_compute", "with A-K's compute")
+        yield from _beside_a_k(place, "equal_compute", "with A-K's compute")
 
 
-def _read_all(run: Mapping) -> bool:
-    """Whether the truth read every response that K-A's pairs were made of, as it did until November 2026."""
-    aligned = [stages_of(record, K_A)[-1]["tokens"] for record in run["records"]]
-    return all(tokens["scored"] >= tokens["sampled"] for tokens in aligned)
-
-
-def _other_k_a(place: Place, arm: str, words: str) -> Iterator[tuple[str, str]]:
-    """The K-As in the one cell of an arm against A-K at the main settings."""
-    (cell,) = plan.ARMS[arm].cells
-    run, main = place.run(cell), place.main()
-    for name in cell.pipelines:
-        where, own = f"{place.words}, {_short(name)} {words}", mean(run, name) if run else None
+def _beside_a_k(place: Place, arm: str, words: str) -> Iterator[tuple[str, str]]:
+    """The pipelines of an arm against A-K at the main settings; `words` may hold a cell's `{value}`."""
+    main = place.main()
+    cells = [(cell, place.run(cell), name) for cell in plan.ARMS[arm].cells for name in cell.pipelines]
+    for cell, run, name in cells:
+        where, own = f"{place.words}, {_short(name)} {words.format(value=cell.value)}", mean(run, name) if run else None
         gap = across(main, run, (A_K, name)) if own and main else None
         if own is None:
             yield where, NOT_RUN
@@ -222,7 +215,8 @@ def _tuning(evidence: Evidence) -> Iterator[tuple[str, str]]:
             won = next(trial for trial in info["trials"] if trial["learning_rate"] == info["learning_rate"])
             doubt = ", which earned nothing: formally as well tuned, in practice hardly" if not won["reward"] else ""
             yield f"{place.words}, {role}", f"{'; '.join(tried)}; {budget}, {info['learning_rate']:g}{doubt}"
-        yield from _other_k_a(place, "learning_rate", "at 0.0006 whatever its KL (exploratory)")
+        yield from _beside_a_k(place, "learning_rate", "at {value} whatever its KL (exploratory)")
+        yield from _language_arm(place, "learning_rate_both")
 
 
 def _methods(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -233,6 +227,7 @@ def _methods(evidence: Evidence) -> Iterator[tuple[str, str]]:
                 (f"{where}, {pipeline_style(name).label}", told)
                 for where, told in _language(place, "methods", lambda run, name=name: _beside_orders(run, name))
             )
+        yield from _beside_a_k(place, "gamma", "at γ = {value} (exploratory)")
 
 
 def _mechanism(evidence: Evidence) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ from alignkd_lab.mog import study as mog_study
 from alignkd_lab.mog.border import Border
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import ALGORITHMS
-from alignkd_lab.records import summarise_run
+from alignkd_lab.records import by_seed, summarise_run
 
 FOLDER = "study"  # below the records
 NOT_RUN = "not run"
@@ -142,18 +141,6 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Interval 
     """`first` minus `second`, each by seed, over the seeds that they share; None where they share none."""
     shared = sorted(set(first) & set(second))
     return paired_difference(*([values[seed] for seed in shared] for values in (first, second))) if shared else None
-
-
-def by_seed(run: Mapping, pipeline: str, metric: str = "reward") -> dict[int, float]:
-    """A metric of a pipeline by seed, as `records.seed_values` gives it; empty where the run does not hold it."""
-    held = [
-        (record["seed"], record["pipelines"].get(pipeline, {"metrics": {}})["metrics"]) for record in run["records"]
-    ]
-    return {seed: _number(metrics[metric]) for seed, metrics in held if metric in metrics}
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
 
 
 def mean(run: Mapping, pipeline: str, metric: str = "reward") -> Interval | None:

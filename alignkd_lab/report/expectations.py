@@ -12,12 +12,12 @@ from typing import NamedTuple
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A, Interval, rank_correlation, verdict
 from alignkd_lab.mog.world import ALGORITHMS
+from alignkd_lab.records import by_seed
 from alignkd_lab.report.evidence import (
     NOT_RUN,
     Evidence,
     Place,
     across,
-    by_seed,
     difference,
     paired,
     pairs,

@@ -16,7 +16,7 @@ from alignkd_lab.mog import study_map
 from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.mog.world import ALGORITHMS
 from alignkd_lab.pipelines import CONTROLS, ORDERS
-from alignkd_lab.records import failed_check, run_checks, summarise_run
+from alignkd_lab.records import by_seed, failed_check, run_checks, summarise_run
 from alignkd_lab.report.alignments import HEADS, alignments_table
 from alignkd_lab.report.answers import answers
 from alignkd_lab.report.evidence import (
@@ -24,7 +24,6 @@ from alignkd_lab.report.evidence import (
     Evidence,
     Place,
     across,
-    by_seed,
     complete,
     difference,
     mean,
@@ -32,7 +31,7 @@ from alignkd_lab.report.evidence import (
     why_not,
 )
 from alignkd_lab.report.expectations import AS_EXPECTED, expectations
-from alignkd_lab.report.tables import CLAIM_NAMES, CLAIM_WORDS, SYMBOLS, claims_table, metrics_table
+from alignkd_lab.report.tables import CLAIM_NAMES, CLAIM_WORDS, SYMBOLS, claims_table, mean_and_span, metrics_table
 from alignkd_lab.style import interval, number, pipeline_style
 
 # What a policy did besides earning: the reward did not ask for any of it, or only for a part.
@@ -63,7 +62,7 @@ def study_part(evidence: Evidence, keep: Callable) -> dict:
         "maps": list(_maps(evidence, keep)),
         "border": border_table(evidence),
         "arms": list(_arms(evidence, keep)),
-        "language": [_language(place) for place in evidence.places],
+        "language": [_language(place, keep) for place in evidence.places],
         "against": [line for place in evidence.places for line in against(place)],
         "fails": list(fails(evidence)),
         "not_run": not_run(evidence),
@@ -160,14 +159,14 @@ def _orders_row(run: Mapping, summary: Mapping) -> dict:
     """Both orders' reward, its variance, the paired difference and the verdict on every sign."""
     rewards = [mean(run, order) for order in ORDERS]
     return {
-        "numbers": [(number(found.estimate), _span(found)) for found in (*rewards, difference(run, A_K, K_A))],
+        "numbers": [mean_and_span(found) for found in (*rewards, difference(run, A_K, K_A))],
         "spread": tuple(number(_sd(run, order)) for order in ORDERS),
         "verdicts": [{"verdict": c["verdict"], "symbol": SYMBOLS[c["verdict"]]} for c in summary["claims"]],
         "seeds": len(run["records"]),
     }
 
 
-def _language(place: Place) -> dict:
+def _language(place: Place, keep: Callable) -> dict:
     """The arms of the language part at one place: orders under moved settings, other pipelines, what stands beside."""
     main_cell = plan.ARMS["main"].cells[0]
     main = place.main()
@@ -188,9 +187,18 @@ def _language(place: Place) -> dict:
         "orders": orders,
         "others": others,
         "alignments": alignments_table(place),
+        "alignment_figure": _alignment_figure(place, keep),
         "beside": metrics_table(_only_beside(main)) if main else None,
         "complete": complete(main, main_cell),
     }
+
+
+def _alignment_figure(place: Place, keep: Callable) -> dict | None:
+    from alignkd_lab.report.study_figures import alignment_figure
+
+    figure = alignment_figure(place)
+    text = "Mean reward on validation prompts against KL from the policy's own anchor, along every alignment on pairs."
+    return figure and keep(f"study-alignments-{place.preset}-{place.device}", figure, text)
 
 
 def _sd(run: Mapping, order: str) -> float:
@@ -208,7 +216,7 @@ def _other_row(run: Mapping, pipeline: str, main: Mapping) -> dict:
     """A pipeline's reward, and its differences from both orders at the main settings."""
     style = pipeline_style(pipeline)
     found = [mean(run, pipeline), *(across(run, main, (pipeline, order)) for order in ORDERS)]
-    texts = [(number(entry.estimate), _span(entry)) if entry else ("–", "") for entry in found]
+    texts = [mean_and_span(entry) if entry else ("–", "") for entry in found]
     return {"label": style.label, "colour": style.colour, "order": False, "numbers": texts}
 
 
@@ -392,7 +400,3 @@ def not_run(evidence: Evidence) -> list[dict]:
                     }
                 )
     return rows
-
-
-def _span(found) -> str:
-    return f"{number(found.low)} to {number(found.high)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from alignkd_lab.costs import TOKENS, seeds_in_batch, stages_of, typical_cost
@@ -93,7 +93,7 @@ def metrics_table(summary: dict) -> dict:
         for metric in metrics:
             entry = summary["pipelines"][name].get(metric)
             numbers = [] if entry is None else [shown(metric, entry[part]) for part in ("mean", "low", "high")]
-            cells.append((number(numbers[0]), _span(*numbers[1:])) if numbers else ("–", ""))
+            cells.append(mean_and_span(numbers) if numbers else ("–", ""))
         rows.append({**_named(name), "cells": cells})
     return {"heads": [metric_label(metric, summary["world"]) for metric in metrics], "rows": rows}
 
@@ -243,7 +243,13 @@ def _cell(estimate: float | None, entry: dict | None, metric: str = "") -> tuple
     """An estimate, and its interval on a line below."""
     if entry is None or estimate is None:
         return "–", ""
-    return number(shown(metric, estimate)), _span(shown(metric, entry["low"]), shown(metric, entry["high"]))
+    return mean_and_span(shown(metric, part) for part in (estimate, entry["low"], entry["high"]))
+
+
+def mean_and_span(found: Iterable[float | None]) -> tuple[str, str]:
+    """(estimate, low, high) -> the estimate and its interval, as a cell shows them one above the other."""
+    estimate, low, high = found
+    return number(estimate), _span(low, high)
 
 
 def _span(low: float | None, high: float | None) -> str:

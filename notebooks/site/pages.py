@@ -17,6 +17,7 @@ from PIL import Image
 
 from alignkd_lab.course import Lesson, colab_address, lead, lessons, stills, title_still
 from alignkd_lab.paths import data_folder
+from alignkd_lab.records import unpacked
 
 CARD = (1200, 630)  # pixels, what link previews ask for
 WEIGHTS = "SmolLM2-135M-Instruct"
@@ -149,7 +150,8 @@ def _block_formula(translator, node) -> None:
 
 def evidence(path: Path) -> dict:
     """What a file of records says of its making: versions, days and weights, each as the set of its values."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".jsonl" else [path.read_text("utf-8")]
+    text = unpacked(path).decode()
+    lines = [text] if path.suffix == ".json" else text.splitlines()
     made = [json.loads(line).get("provenance", {}) for line in lines if line.strip()]
     found = {name: {entry[name] for entry in made if entry.get(name)} for name in VERSIONS}
     found["created"] = {entry["created"][:10] for entry in made if "created" in entry}
