@@ -21,13 +21,16 @@ def device(request) -> str:
     return request.config.getoption("--device")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def float32_products():
-    """Also on machines whose training multiplies in bfloat16, so that rounding stays out of comparisons."""
+    """Also on a CPU whose training multiplies in bfloat16, so that rounding stays out of comparisons."""
     import torch
 
+    from alignkd_lab.lm import trainer
+
+    faster = trainer.faster_dtype
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alignkd_lab.lm.trainer.product_dtype", lambda kind: torch.float32)
+        patch.setattr(trainer, "faster_dtype", lambda kind: torch.float32 if kind == "cpu" else faster(kind))
         yield
 
 

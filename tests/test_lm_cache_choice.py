@@ -31,9 +31,6 @@ def nudged(model, size):
     return model
 
 
-pytestmark = pytest.mark.usefixtures("float32_products")
-
-
 @pytest.fixture(scope="module")
 def teachers(device):
     base = weights.load("tiny-base", device=device)[0]

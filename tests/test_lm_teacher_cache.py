@@ -24,9 +24,6 @@ def examples():
     ]
 
 
-pytestmark = pytest.mark.usefixtures("float32_products")
-
-
 @pytest.fixture(scope="module")
 def truth(device):
     return LiveTeacher(weights.load("tiny-truth", device=device)[0])

@@ -18,9 +18,6 @@ EXAMPLES = [
 ]
 
 
-pytestmark = pytest.mark.usefixtures("float32_products")
-
-
 @pytest.fixture(scope="module")
 def base(device):
     return weights.load("tiny-base", device=device)[0]

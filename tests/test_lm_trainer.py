@@ -10,9 +10,11 @@ from alignkd_lab.lm import losses, trainer, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
 from alignkd_lab.lm.trainer import (
     adapter_tensors,
+    faster_dtype,
     load_adapter,
     merge_adapter,
     product_dtype,
+    products_in,
     save_adapter,
     train,
     with_lora,
@@ -178,17 +180,24 @@ def test_products_run_in_the_dtype_that_was_measured_to_be_faster(slow, expected
     # The clock is read before and after the products of each dtype, float32 first.
     ticks = iter([0.0, durations["float32"], 10.0, 10.0 + durations["bfloat16"]])
     monkeypatch.setattr(trainer.time, "perf_counter", lambda: next(ticks))
-    assert product_dtype.__wrapped__("cpu") == getattr(torch, expected)
+    assert faster_dtype.__wrapped__("cpu") == getattr(torch, expected)
 
 
 def test_a_small_gain_is_not_worth_bfloat16(monkeypatch):
     ticks = iter([0.0, 1.0, 10.0, 10.9])
     monkeypatch.setattr(trainer.time, "perf_counter", lambda: next(ticks))
-    assert product_dtype.__wrapped__("cpu") == torch.float32
+    assert faster_dtype.__wrapped__("cpu") == torch.float32
 
 
 def test_a_gpu_computes_in_bfloat16():
-    assert product_dtype("cuda") == torch.bfloat16
+    assert faster_dtype("cuda") == torch.bfloat16
+
+
+def test_products_that_are_asked_for_come_before_the_faster_ones(monkeypatch):
+    monkeypatch.setattr(trainer, "faster_dtype", lambda device_type: torch.bfloat16)
+    with products_in("float32"):
+        assert product_dtype("cpu") == torch.float32
+    assert product_dtype("cpu") == torch.bfloat16
 
 
 def test_under_bfloat16_products_the_weights_stay_in_float32_and_the_loss_still_falls(monkeypatch):

@@ -24,6 +24,7 @@ from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm import plan
 from alignkd_lab.lm.plan import Cell
 from alignkd_lab.lm.settings import BUILT_IN
+from alignkd_lab.lm.trainer import products_in
 from alignkd_lab.pipelines import YARDSTICKS
 from alignkd_lab.records import group_runs, load_records, record_files
 
@@ -62,17 +63,18 @@ def run_study(
             )
             return
         print(f"{cell.arm}, {cell.value}, seed {seed}", file=sys.stderr, flush=True)
-        run_experiment(
-            world="lm",
-            preset=preset,
-            pipelines=cell.pipelines,
-            seeds=(seed,),
-            out=folder,
-            algorithm=cell.algorithm,
-            # All of them, so that the registered weights stay where the preset would take others.
-            overrides=dataclasses.asdict(plan.settings_of(cell, preset)),
-            device=device,
-        )
+        with products_in(plan.PRODUCTS[device]):
+            run_experiment(
+                world="lm",
+                preset=preset,
+                pipelines=cell.pipelines,
+                seeds=(seed,),
+                out=folder,
+                algorithm=cell.algorithm,
+                # All of them, so that the registered weights stay where the preset would take others.
+                overrides=dataclasses.asdict(plan.settings_of(cell, preset)),
+                device=device,
+            )
         last = took[kind] = clock() - began
 
 

@@ -1,8 +1,8 @@
 """One trainer for every loss: `transformers.Trainer` with a loss function, LoRA through peft.
 
 Checkpoints, schedules, clipping and devices come from transformers. What is added: the loss is any
-function of (model, batch, items), matrix products run in bfloat16 only where that was measured to be faster, and
-progress and curves reach the caller.
+function of (model, batch, items), matrix products run in bfloat16 only where that was measured to be faster
+or is asked for, and progress and curves reach the caller.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -24,9 +24,27 @@ from alignkd_lab.lm.batch import Example, collate, plain, token_counts
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
+_asked: list[torch.dtype] = []
+
+
+@contextlib.contextmanager
+def products_in(dtype: str) -> Iterator[None]:
+    """All products in `dtype` (`float32` or `bfloat16`), whatever is faster here: a seed is then the same draw on any
+    CPU, but for rounding."""
+    _asked.append({"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype])
+    try:
+        yield
+    finally:
+        _asked.pop()
+
+
+def product_dtype(device_type: str) -> torch.dtype:
+    """The type of matrix products: what `products_in` asks for, else the faster one."""
+    return _asked[-1] if _asked else faster_dtype(device_type)
+
 
 @cache
-def product_dtype(device_type: str) -> torch.dtype:
+def faster_dtype(device_type: str) -> torch.dtype:
     """bfloat16 where a product of this model's size is faster in it, else float32 (some CPUs are 6 times slower)."""
     if device_type == "cuda":
         return torch.bfloat16
