@@ -17,7 +17,16 @@ from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Store, planned
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import provenance
-from alignkd_lab.records import SCHEMA, append_record, load_records, pipeline_entry, plain_settings, stage_of_seed
+from alignkd_lab.records import (
+    SCHEMA,
+    append_record,
+    device_of,
+    device_with_products,
+    load_records,
+    pipeline_entry,
+    plain_settings,
+    stage_of_seed,
+)
 
 
 def run_experiment(
@@ -115,6 +124,7 @@ def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) 
 def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -> Path:
     from alignkd_lab.lm import weights
     from alignkd_lab.lm.student import HEALED, ensure_healed_student
+    from alignkd_lab.lm.trainer import product_dtype
     from alignkd_lab.lm.world import LmWorld
 
     chosen = preset(name)
@@ -129,7 +139,8 @@ def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -
     seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
     names = _names("lm", algorithm, pipelines)
     path = out / f"lm-{name}-{algorithm}-{settings.target}.jsonl"
-    missing = _missing(path, settings, algorithm, device, seeds, names)
+    kind = device_with_products(device, str(product_dtype(torch.device(device).type)))
+    missing = _missing(path, settings, algorithm, kind, seeds, names)
     for number, seed in enumerate(missing, 1):
         tell("seed", seed=seed, number=number, seeds=len(missing), units=planned_steps(names))
         store = Store(out / "stages")
@@ -185,7 +196,7 @@ def _missing(
         for record in load_records(path)
         if record["algorithm"] == algorithm
         and record["settings"] == wanted
-        and record["provenance"]["device"] == device
+        and device_of(record) == device
         and set(names) <= set(record["pipelines"])
     }
     return tuple(seed for seed in seeds if seed not in done)

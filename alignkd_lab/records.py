@@ -46,6 +46,8 @@ FIELD_TYPES = {
 }
 UNFINISHED = "registered seeds: no verdict"
 RUN_KEY = ("world", "preset", "device", "algorithm", "target", "settings")
+# The type of matrix products by device; a CPU takes bfloat16 where that is faster (`lm.trainer.product_dtype`).
+USUAL_PRODUCTS = {"cpu": "float32", "cuda": "bfloat16"}
 
 
 class RecordError(BadInput):
@@ -252,7 +254,22 @@ def group_runs(records: Iterable[dict]) -> list[dict]:
 
 
 def _field(record: dict, name: str) -> Any:
-    return record["provenance"]["device"] if name == "device" else record[name]
+    return device_of(record) if name == "device" else record[name]
+
+
+def device_of(record: Mapping) -> str:
+    """`cpu` or `cuda`, with the type of matrix products where it is not that device's usual one: `cpu, bfloat16`.
+
+    In another type every sampled token may differ, so that a seed is another draw.
+    """
+    provenance = record["provenance"]
+    return device_with_products(provenance["device"], provenance.get("weights", {}).get("products"))
+
+
+def device_with_products(device: str, products: str | None) -> str:
+    """See `device_of`; `products` is the type's name, with or without `torch.` before it."""
+    name = (products or "").removeprefix("torch.")
+    return f"{device}, {name}" if name and name != USUAL_PRODUCTS.get(device, name) else device
 
 
 def _reading_order(run: dict) -> tuple:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def reproduce(
     absent = [(seed, name) for seed in seeds for name in names if name not in held[seed]["pipelines"]]
     if absent:
         raise BadInput(f"pipeline: seed {absent[0][0]} of {path} holds no {absent[0][1]!r}")
-    with _threads(held[seeds[0]]["provenance"].get("threads")):
+    with _arithmetic(held[seeds[0]]["provenance"]):
         made = run_experiment(
             world=run["world"],
             preset=run["preset"],
@@ -88,14 +88,21 @@ def reproduce(
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """On as many threads of a processor as the record was made with: on another number a seed is another sample."""
+def _arithmetic(provenance: Mapping) -> Iterator[None]:
+    """As many threads, and on a CPU products of the type, as the record was made with: else a seed is another sample.
+
+    A GPU multiplies in bfloat16, which not every CPU does well, so a GPU's record does not ask for it elsewhere.
+    """
     import torch
 
+    from alignkd_lab.lm.trainer import products_in
+
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(provenance.get("threads") or before)
+    products = provenance.get("weights", {}).get("products") if provenance["device"] == "cpu" else None
     try:
-        yield
+        with products_in(products.removeprefix("torch.")) if products else nullcontext():
+            yield
     finally:
         torch.set_num_threads(before)
 

@@ -174,6 +174,7 @@ def test_records_that_differ_in_their_seed_alone_are_one_run():
     [
         ("gpu", ("preset",)),
         ("cuda", ("provenance", "device")),
+        ({"products": "torch.bfloat16"}, ("provenance", "weights")),
         ("dpo", ("algorithm",)),
         ("digit", ("target",)),
         (1.0, ("settings", "beta")),
@@ -182,6 +183,14 @@ def test_records_that_differ_in_their_seed_alone_are_one_run():
 def test_runs_that_differ_in_anything_else_are_never_pooled(value, path):
     runs = records.group_runs([mog_record(0), replaced(mog_record(1), value, *path)])
     assert [len(run["records"]) for run in runs] == [1, 1]
+
+
+def test_a_device_is_named_with_the_type_of_its_products_where_that_is_not_the_usual_one():
+    def named(device, products):
+        return records.device_of({"provenance": {"device": device, "weights": {"products": products}}})
+
+    assert [named("cpu", "torch.float32"), named("cpu", "torch.bfloat16")] == ["cpu", "cpu, bfloat16"]
+    assert named("cuda", "torch.bfloat16") == "cuda"
 
 
 def test_the_way_a_number_is_written_makes_no_new_run():

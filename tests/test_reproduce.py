@@ -11,6 +11,7 @@ from scipy import stats
 from alignkd_lab.cli import main
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
+from alignkd_lab.lm.trainer import product_dtype
 from alignkd_lab.mog.border import Grid, sweep
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.reproduce import chosen_run, foretold, render, reproduce
@@ -68,20 +69,23 @@ def test_a_figure_that_the_record_does_not_foretell_is_named(recorded, tmp_path,
     assert said.endswith("Not reproduced.\n")
 
 
-def test_it_runs_on_as_many_threads_as_the_record_was_made_with(recorded, tmp_path, monkeypatch):
-    here = torch.get_num_threads()
-    path = changed(recorded, tmp_path, lambda record: record["provenance"].update(threads=here + 1))
+def test_it_runs_on_the_threads_and_in_the_products_that_the_record_was_made_with(recorded, tmp_path, monkeypatch):
+    here = torch.get_num_threads(), product_dtype("cpu")
+
+    def made_otherwise(record):
+        record["provenance"].update(threads=here[0] + 1, weights={"products": "torch.bfloat16"})
+
     used = []
 
     def run(**arguments):
-        used.append(torch.get_num_threads())
+        used.append((torch.get_num_threads(), product_dtype("cpu")))
         raise RuntimeError
 
     monkeypatch.setattr("alignkd_lab.reproduce.run_experiment", run)
     with pytest.raises(RuntimeError):
-        reproduce(path, out=tmp_path / "again", settings={"sharpening": 2.0})
-    assert used == [here + 1]
-    assert torch.get_num_threads() == here
+        reproduce(changed(recorded, tmp_path, made_otherwise), out=tmp_path / "again", settings={"sharpening": 2.0})
+    assert used == [(here[0] + 1, torch.bfloat16)]
+    assert (torch.get_num_threads(), product_dtype("cpu")) == here
 
 
 def test_one_recorded_seed_foretells_no_interval(recorded, tmp_path):

@@ -19,8 +19,6 @@ from alignkd_lab.records import plain_settings
 SEEDS = tuple(range(10))
 SWEEP_SEEDS = tuple(range(3))
 AS_REGISTERED = "as registered"
-# The type of matrix products, by device: in another one a seed is another draw.
-PRODUCTS = {"cpu": "float32", "cuda": "bfloat16"}
 
 # The main settings, as changes of a preset.
 MAIN: dict[str, dict[str, Any]] = {

@@ -1,7 +1,8 @@
 """The one script that runs the registered study in the language world (`data/records/PLAN.md`; as data in `lm.plan`).
 
 `python -m alignkd_lab.lm.study FOLDER` runs what is left of it, in the plan's order, and keeps stages and records in
-FOLDER as `alignkd run` does: a finished seed is never run again, and stages are picked up where a run stopped.
+FOLDER as `alignkd run` does: a finished seed is never run again, and stages are picked up where a run stopped. Matrix
+products are float32 on every CPU, also on one that is faster in bfloat16: in another type a seed is another draw.
 `--preset gpu --minutes 28` is the script for a GPU that is lent for half an hour. What carries over from one such loan
 to the next is a finished seed's record, not a model: copy the `*.jsonl` of earlier loans into FOLDER, wherever below
 it, and the study goes on with the first seed that they lack.
@@ -26,7 +27,7 @@ from alignkd_lab.lm.plan import Cell
 from alignkd_lab.lm.settings import BUILT_IN
 from alignkd_lab.lm.trainer import products_in
 from alignkd_lab.pipelines import YARDSTICKS
-from alignkd_lab.records import group_runs, load_records, record_files
+from alignkd_lab.records import USUAL_PRODUCTS, device_of, group_runs, load_records, record_files
 
 
 def run_study(
@@ -63,7 +64,7 @@ def run_study(
             )
             return
         print(f"{cell.arm}, {cell.value}, seed {seed}", file=sys.stderr, flush=True)
-        with products_in(plan.PRODUCTS[device]):
+        with products_in(USUAL_PRODUCTS[device]):
             run_experiment(
                 world="lm",
                 preset=preset,
@@ -110,7 +111,7 @@ def _records(folder: Path) -> list[dict]:
 
 
 def _is_of(record: dict, preset: str, device: str) -> bool:
-    return (record["world"], record["preset"], record["provenance"]["device"]) == ("lm", preset, device)
+    return (record["world"], record["preset"], device_of(record)) == ("lm", preset, device)
 
 
 def _kind(pipelines: Sequence[str], algorithm: str) -> tuple[frozenset[str], str]:
