@@ -13,7 +13,7 @@ import pytest
 from alignkd_lab.explorers import methods
 from alignkd_lab.figures import alignment_curves
 from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A, rank_correlation
+from alignkd_lab.metrics import A_K, K_A, rank_correlation, t_interval
 from alignkd_lab.mog import study
 from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.paths import data_folder
@@ -107,10 +107,13 @@ def test_the_closed_form_is_as_right_as_the_readme_says():
     counted = ("cells", "a_k_target", "k_a_target", "named", "missed", "reversed", "false_lead", "wrong_lead")
     sums = {name: sum(getattr(row, name) for row in rows) for name in counted}
     cells, a_k, k_a, named, missed, backwards, *wrong = sums.values()
-    line = next(line for line in RECORDS.splitlines() if "closed form is half right" in line)
-    foretold = f"foretells {named}, all rightly, and misses {missed + backwards}"
-    for words in (f"map of {cells} cells", f"rightly in {a_k} ", f"only in {k_a} ", foretold):
+    line = next(line for line in RECORDS.splitlines() if "closed form foretells little" in line)
+    right = sum(row.right for row in rows)
+    leads = f"A-K leads in {named + missed}, of which it foretells {named}, all rightly; K-A leads in {backwards}, "
+    by_target = f"rightly in {a_k} cells, but for K-A, to which it promises too much, only in {k_a}."
+    for words in (f"map of {cells} cells", f"rightly in {right}. ", leads, by_target):
         assert words in line
+    assert all(row.algorithm == "rlhf" and row.sharpening <= 1 for row in rows if row.reversed)
     assert wrong == [0, 0]
 
 
@@ -184,6 +187,12 @@ def test_every_interval_in_the_language_part_is_one_of_its_records(language, lar
     for name in (K_A, A_K, BASE_PAIRS):
         measured |= {interval(*over_seeds(larger_step, name)), interval(*across(language, larger_step, (A_K, name)))}
     measured.add(interval(*difference(larger_step, A_K, K_A)))
+    measured.add(interval(*(100 * value for value in difference(larger_step, BASE_PAIRS, K_A, "target_rate"))))
+    measured.add(interval(*difference(larger_step, K_A, BASE_PAIRS, "target_precision")))
+    measured.add(interval(*t_interval([record["checks"]["healing_gap"] for record in language["records"]])))
+    measured |= {f"{row['difference']} ({row['interval']})" for row in claims_table(summarise_run(language))}
+    healed = sampled_rates(language, "align_student_only")
+    measured.add(interval(*(100 * value for value in t_interval(list(healed.values())))))
     for control in CONTROLS:
         assert difference(language, control, K_A).low < 0 < difference(language, A_K, control).low
     bullets = RECORDS.partition("The four signs")[2].partition("**What each alignment")[0].partition("\n- ")[2]
@@ -191,8 +200,13 @@ def test_every_interval_in_the_language_part_is_one_of_its_records(language, lar
     assert all(by_seed(language, A_K)[seed] > by_seed(language, K_A)[seed] for seed in range(10))
     share = 100 * mean(sampled_rates(language, "base_aligned").values())
     counts = pairs(language, "base_aligned").values()
-    assert f"from the target's {share:.2f} %" in bullets
+    assert f"below the base's {share:.2f} %" in bullets
     assert f"of {min(counts)} to {max(counts)} informative pairs" in bullets
+    counts = pairs(language, "align_student_only").values()
+    assert f"({len(counts)} seeds) but has no more pairs, {min(counts)} to {max(counts)} a seed" in bullets
+    a_k, k_a = (mean(by_seed(language, name).values()) / mean(by_seed(language, name, "target_rate").values())
+                for name in (A_K, K_A))  # fmt: skip
+    assert f"a response on target earns {a_k:.3f} with A-K, {k_a:.3f} with K-A" in bullets
     short = TEXT.partition("**What came out.**")[2].partition("\n\n")[0]
     stated = INTERVAL.findall(bullets + short)
     assert len(stated) >= 8
@@ -270,7 +284,16 @@ def test_what_is_said_of_the_methods_is_what_the_records_say():
     measured = {interval(*over_seeds(found, "adpa")) for found in lighter}
     measured.add(interval(*over_seeds(run, "adpa", "kl_to_base")))
     measured |= {interval(*difference(run, A_K, name)) for name in METHODS}
-    assert set(INTERVAL.findall(text)) <= measured
+    measured.add(interval(*difference(run, "align_student_only", K_A)))
+    measured |= {interval(*difference(run, *pair)) for pair in (("adpa_plus", "adpa"), ("dckd", "adpa"))}
+    for name in ("dckd", "on_policy_distillation"):
+        measured.add(interval(*difference(run, A_K, name, "overall_precision")))
+    stated = INTERVAL.findall(text)
+    assert len(stated) >= 10
+    assert set(stated) <= measured
+    ahead = [name for name in METHODS if difference(run, A_K, name).low > 0]
+    assert ahead == [name for name in METHODS if name != "align_student_only"]
+    assert all(difference(run, *pair).low > 0 for pair in (("adpa_plus", "adpa"), ("dckd", "adpa")))
     assert all(len(found["records"]) == 3 for found in lighter)
     seed = next(record for record in run["records"] if record["seed"] == 0)
     assert seed["pipelines"]["adpa"]["samples"][0]["response"] in text
