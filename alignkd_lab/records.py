@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from alignkd_lab.checks import failed_check, run_checks
 from alignkd_lab.errors import BadInput
 from alignkd_lab.metrics import A_K, K_A, decide_claims, t_interval
+from alignkd_lab.pipelines import YARDSTICKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -236,7 +237,8 @@ def group_runs(records: Iterable[dict]) -> list[dict]:
     """Runs: dicts with the fields of `RUN_KEY` and `records`, one a seed, in the order of the seeds.
 
     Records that differ in any of `RUN_KEY` are never pooled. Where a seed was run more than once the
-    newest record wins, pipeline by pipeline: an older one only fills in the pipelines that it lacks.
+    newest record wins, pipeline by pipeline: an older one only fills in the pipelines that it lacks. But the yardsticks
+    that were run beside both orders stay beside them: on another processor rounding makes them other draws.
     """
     runs: list[dict] = []
     for record in sorted(records, key=_created):
@@ -245,12 +247,22 @@ def group_runs(records: Iterable[dict]) -> list[dict]:
         if run is None:
             run = {**key, "records": {}}
             runs.append(run)
-        older = run["records"].get(record["seed"], {"pipelines": {}, "stages": {}})
-        merged = {name: {**older[name], **record[name]} for name in ("pipelines", "stages")}
-        run["records"][record["seed"]] = {**older, **record, **merged}
+        older = run["records"].get(record["seed"])
+        run["records"][record["seed"]] = _merged(older, record) if older else record
     for run in runs:
         run["records"] = [run["records"][seed] for seed in sorted(run["records"])]
     return sorted(runs, key=_reading_order)
+
+
+def _merged(older: dict, newer: dict) -> dict:
+    parts = {name: {**older[name], **newer[name]} for name in ("pipelines", "stages")}
+    if {K_A, A_K} <= set(older["pipelines"]) and not {K_A, A_K} & set(newer["pipelines"]):
+        kept = {name: older["pipelines"][name] for name in YARDSTICKS if name in older["pipelines"]}
+        used = {stage for entry in kept.values() for stage in entry["stages"]}
+        parts["pipelines"].update(kept)
+        parts["stages"].update({stage: older["stages"][stage] for stage in used if stage in older["stages"]})
+        parts["checks"] = older.get("checks", {})
+    return {**older, **newer, **parts}
 
 
 def _field(record: dict, name: str) -> Any:

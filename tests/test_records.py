@@ -218,6 +218,21 @@ def test_an_older_record_fills_in_the_pipelines_that_a_newer_one_lacks():
     assert "align_then_kd" in values
 
 
+def test_yardsticks_stay_beside_the_orders_that_they_were_run_with():
+    newer = later(mog_record(0), base=7.0, kd_then_align_base_reference=8.0)
+    for order in ("kd_then_align", "align_then_kd"):
+        del newer["pipelines"][order]
+    newer["stages"] = {name: {**stage, "seconds": 99.0} for name, stage in newer["stages"].items()}
+    (run,) = records.group_runs([mog_record(0), newer])
+    values = records.seed_values(run)
+    assert values["base"]["reward"] == records.seed_values({"records": [mog_record(0)]})["base"]["reward"]
+    assert values["kd_then_align_base_reference"]["reward"] == {0: 8.0}
+    (record,) = run["records"]
+    kept = {stage for name in ("base", "base_aligned", "kd_only") for stage in record["pipelines"][name]["stages"]}
+    assert kept
+    assert {stage for stage in record["stages"] if record["stages"][stage]["seconds"] != 99.0} == kept
+
+
 def test_times_are_compared_as_times_and_not_as_text():
     early = replaced(mog_record(0), "2026-05-01T09:00:00+09:00", "provenance", "created")
     late = later(mog_record(0), base=7.0)

@@ -29,8 +29,10 @@ _asked: list[torch.dtype] = []
 
 @contextlib.contextmanager
 def products_in(dtype: str) -> Iterator[None]:
-    """All products in `dtype` (`float32` or `bfloat16`), whatever is faster here: a seed is then the same draw on any
-    CPU, but for rounding."""
+    """All products in `dtype` (`float32` or `bfloat16`), whatever is faster here.
+
+    The same seed on two CPUs then differs by rounding alone, which can still change a sampled token and all after it.
+    """
     _asked.append({"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype])
     try:
         yield
