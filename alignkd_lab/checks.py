@@ -19,7 +19,7 @@ HEALING_BAR = 1.0
 def run_checks(run: dict) -> dict[str, dict]:
     """The checks of a run: `{name: {"passed", "value", "bar", "text"}}`, in the order in which they count.
 
-    `run` is one group of `records.group_runs`. What a record does not hold cannot pass.
+    `run` is one group of `runs.group_runs`. What a record does not hold cannot pass.
     """
     records, checks = run["records"], {}
     checks["target_learned"] = _target_learned(records)

@@ -1,6 +1,6 @@
 """What a pipeline costs, and what it gains for that: every stage that it needs is charged to it in full, shared or not.
 
-As further metrics of a run, so that whatever reads metrics (`drawing.estimates`, `records.seed_values`) reads costs.
+As further metrics of a run, so that whatever reads metrics (`drawing.estimates`, `runs.seed_values`) reads costs.
 """
 
 from __future__ import annotations

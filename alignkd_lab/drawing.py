@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.metrics import Interval, t_interval
 from alignkd_lab.pipelines import ORDERS, YARDSTICKS
-from alignkd_lab.records import seed_values
+from alignkd_lab.runs import seed_values
 from alignkd_lab.style import WORLD_LABEL, metric_label, number, pipeline_style, reading_order, shown
 
 INK, QUIET, GRID, BAND = "#1F2328", "#5F6973", "#E4E7EB", "#F3F5F8"

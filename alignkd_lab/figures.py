@@ -1,4 +1,4 @@
-"""Every static picture. Each function takes runs (`records.group_runs`) and returns a matplotlib Figure.
+"""Every static picture. Each function takes runs (`runs.group_runs`) and returns a matplotlib Figure.
 
 Figures carry a white ground of their own, so that they read the same on a dark page, and a last line that
 says how deep the evidence is: a recorded run, a live one or the tiny preset, with how many seeds.
@@ -40,8 +40,8 @@ from alignkd_lab.drawing import (
 )
 from alignkd_lab.metrics import A_K, CLAIMS, K_A, LEVEL, Claim
 from alignkd_lab.pipelines import ORDERS
-from alignkd_lab.records import seed_values, summarise_run
 from alignkd_lab.report.tables import claims_table
+from alignkd_lab.runs import seed_values, summarise_run
 from alignkd_lab.style import metric_label, number, pipeline_style
 
 SOFTWARE = f"alignkd_lab {__version__}"

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.settings import LmSettings
-from alignkd_lab.lm.weights import BUILT_IN
+from alignkd_lab.lm.settings import BUILT_IN, LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 

@@ -1,7 +1,7 @@
 """What a run leaves behind: one JSON line per settings and seed, how it is kept, and how it is read.
 
-A record is a plain dict (`validate_record` says which fields it must have), a run is the group of records
-that differ in nothing but their seed, and `summarise_run` says what a run found.
+A record is a plain dict; `validate_record` says which fields it must have. `alignkd_lab.runs` groups records into runs
+and says what those found.
 
 Records of older code lack settings that came later. A setting that a record lacks has its default: it is filled in as
 the record is read, so that old and new records of the same settings are one run. Hence a new setting's default must
@@ -18,19 +18,14 @@ import math
 import os
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignkd_lab.checks import failed_check, run_checks
 from alignkd_lab.errors import BadInput
-from alignkd_lab.metrics import A_K, K_A, decide_claims, t_interval
-from alignkd_lab.pipelines import YARDSTICKS
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from alignkd_lab.pipelines import Outcome
 
 SCHEMA = 1
@@ -45,9 +40,7 @@ FIELD_TYPES = {
     "stages": dict,
     "provenance": dict,
 }
-UNFINISHED = "registered seeds: no verdict"
-RUN_KEY = ("world", "preset", "device", "algorithm", "target", "settings")
-# The type of matrix products by device; a CPU takes bfloat16 where that is faster (`lm.trainer.product_dtype`).
+# The type of matrix products by device; a CPU takes bfloat16 where that is faster (`lm.trainer.faster_dtype`).
 USUAL_PRODUCTS = {"cpu": "float32", "cuda": "bfloat16"}
 
 
@@ -72,9 +65,9 @@ def validate_record(record: Any, where: str = "record") -> dict:
         _require(fits, where, name, f"be of type {kind.__name__}", value)
     for name, entry in record["pipelines"].items():
         _validate_pipeline(entry, f"pipelines.{name}", record["stages"], where)
-    device, created = (record["provenance"].get(name) for name in ("device", "created"))
+    device, made = (record["provenance"].get(name) for name in ("device", "created"))
     _require(isinstance(device, str), where, "provenance.device", "be of type str", device)
-    _require(_time(created) is not None, where, "provenance.created", "be an ISO time", created)
+    _require(_time(made) is not None, where, "provenance.created", "be an ISO time", made)
     return record
 
 
@@ -124,8 +117,8 @@ def load_records(folder: Path | str) -> list[dict]:
         raise RecordError(f"{folder} does not exist: give the folder that `alignkd run --out` wrote")
     records = [record for path in record_files(folder) for record in _read(path)]
     if not records:
-        raise RecordError(f"no records (*.jsonl) below {folder}: make some with `alignkd run --out {folder}`")
-    return sorted(records, key=_created)
+        raise RecordError(f"no records (*.jsonl, *.jsonl.gz) below {folder}: `alignkd run --out {folder}` makes some")
+    return sorted(records, key=created)
 
 
 def record_files(folder: Path) -> list[Path]:
@@ -226,47 +219,9 @@ def _time(text: Any) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _created(record: dict) -> datetime:
+def created(record: Mapping) -> datetime:
+    """When the record was made."""
     return _time(record["provenance"]["created"])
-
-
-# Grouping
-
-
-def group_runs(records: Iterable[dict]) -> list[dict]:
-    """Runs: dicts with the fields of `RUN_KEY` and `records`, one a seed, in the order of the seeds.
-
-    Records that differ in any of `RUN_KEY` are never pooled. Where a seed was run more than once the
-    newest record wins, pipeline by pipeline: an older one only fills in the pipelines that it lacks. But the yardsticks
-    that were run beside both orders stay beside them: on another processor rounding makes them other draws.
-    """
-    runs: list[dict] = []
-    for record in sorted(records, key=_created):
-        key = {name: _field(record, name) for name in RUN_KEY}
-        run = next((run for run in runs if all(run[name] == key[name] for name in RUN_KEY)), None)
-        if run is None:
-            run = {**key, "records": {}}
-            runs.append(run)
-        older = run["records"].get(record["seed"])
-        run["records"][record["seed"]] = _merged(older, record) if older else record
-    for run in runs:
-        run["records"] = [run["records"][seed] for seed in sorted(run["records"])]
-    return sorted(runs, key=_reading_order)
-
-
-def _merged(older: dict, newer: dict) -> dict:
-    parts = {name: {**older[name], **newer[name]} for name in ("pipelines", "stages")}
-    if {K_A, A_K} <= set(older["pipelines"]) and not {K_A, A_K} & set(newer["pipelines"]):
-        kept = {name: older["pipelines"][name] for name in YARDSTICKS if name in older["pipelines"]}
-        used = {stage for entry in kept.values() for stage in entry["stages"]}
-        parts["pipelines"].update(kept)
-        parts["stages"].update({stage: older["stages"][stage] for stage in used if stage in older["stages"]})
-        parts["checks"] = older.get("checks", {})
-    return {**older, **newer, **parts}
-
-
-def _field(record: dict, name: str) -> Any:
-    return device_of(record) if name == "device" else record[name]
 
 
 def device_of(record: Mapping) -> str:
@@ -284,77 +239,6 @@ def device_with_products(device: str, products: str | None) -> str:
     return f"{device}, {name}" if name and name != USUAL_PRODUCTS.get(device, name) else device
 
 
-def _reading_order(run: dict) -> tuple:
-    numbers = [(name, value) for name, value in sorted(run["settings"].items()) if _is_number(value)]
-    return (
-        WORLDS.index(run["world"]),
-        run["preset"],
-        run["device"],
-        ALGORITHMS.index(run["algorithm"]),
-        run["target"],
-        numbers,
-        json.dumps(run["settings"], sort_keys=True, default=str),
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def varying_settings(runs: Sequence[dict]) -> list[str]:
-    """The names of the settings in which the runs (or records) differ, in the order of the first one's."""
-    names = list(dict.fromkeys(name for run in runs for name in run["settings"]))
-    values = {name: [run["settings"].get(name) for run in runs] for name in names}
-    return [name for name in names if any(value != values[name][0] for value in values[name])]
-
-
-def seed_values(run: dict) -> dict[str, dict[str, dict[int, float]]]:
-    """`{pipeline: {metric: {seed: value}}}` of a run; an undefined value is NaN."""
-    metrics: dict[str, dict[str, None]] = {}
-    for record in run["records"]:
-        for pipeline, entry in record["pipelines"].items():
-            metrics.setdefault(pipeline, {}).update(dict.fromkeys(entry["metrics"]))
-    return {pipeline: {metric: by_seed(run, pipeline, metric) for metric in of} for pipeline, of in metrics.items()}
-
-
-def by_seed(run: Mapping, pipeline: str, metric: str = "reward") -> dict[int, float]:
-    """A metric of a pipeline by seed; an undefined value is NaN. Empty where the run does not hold it."""
-    values = {
-        record["seed"]: record["pipelines"][pipeline]["metrics"][metric]
-        for record in run["records"]
-        if metric in record["pipelines"].get(pipeline, {"metrics": {}})["metrics"]
-    }
-    return {seed: math.nan if value is None else float(value) for seed, value in values.items()}
-
-
-# Summaries
-
-
-def summarise_run(run: dict) -> dict:
-    """What a run found: settings, checks, intervals over seeds, and the claims with their verdicts.
-
-    `label` says in words why there is no verdict, where there is none for want of seeds or of an order. Nothing is
-    concluded from fewer seeds than the plan registered for a run: its claims are `unfinished`.
-    """
-    values, checks, label = seed_values(run), run_checks(run), _label(run)
-    claims = decide_claims(values, run["world"])
-    failed = failed_check(checks)
-    if failed is not None:
-        claims = [{**claim, "verdict": "invalid", "failed_check": failed} for claim in claims]
-    elif label is not None and label.endswith(UNFINISHED):
-        claims = [{**claim, "verdict": "unfinished"} for claim in claims]
-    return {
-        **{name: run[name] for name in RUN_KEY},
-        "label": label,
-        "checks": checks,
-        "pipelines": {
-            pipeline: {metric: _summary(by_seed) for metric, by_seed in metrics.items()}
-            for pipeline, metrics in values.items()
-        },
-        "claims": claims,
-    }
-
-
 def strict(value: Any) -> Any:
     """`value` with every number that JSON cannot hold replaced by None."""
     if isinstance(value, dict):
@@ -364,48 +248,3 @@ def strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def frame(records: Iterable[dict]) -> pd.DataFrame:
-    """A tidy table for notebooks: one row per run, pipeline, seed and metric.
-
-    Columns: world, preset, device, algorithm, target, settings that vary, pipeline, seed, metric, value.
-    """
-    import pandas as pd
-
-    runs = group_runs(records)
-    varying = varying_settings(runs) if runs else []
-    head = [name for name in RUN_KEY if name != "settings"]
-    rows = [
-        {
-            **{name: run[name] for name in head},
-            **{name: run["settings"].get(name) for name in varying},
-            "pipeline": pipeline,
-            "seed": seed,
-            "metric": metric,
-            "value": value,
-        }
-        for run in runs
-        for pipeline, metrics in seed_values(run).items()
-        for metric, by_seed in metrics.items()
-        for seed, value in by_seed.items()
-    ]
-    return pd.DataFrame(rows, columns=[*head, *varying, "pipeline", "seed", "metric", "value"])
-
-
-def _label(run: dict) -> str | None:
-    from alignkd_lab.lm.plan import seeds_wanted
-
-    paired = {record["seed"] for record in run["records"] if {K_A, A_K} <= set(record["pipelines"])}
-    wanted = seeds_wanted(run)
-    if wanted and paired and not set(wanted) <= paired:
-        return f"{len(paired & set(wanted))} of {len(wanted)} {UNFINISHED}"
-    if len(paired) > 1:
-        return None
-    return "one seed: no verdict" if paired else "not both orders: no verdict"
-
-
-def _summary(by_seed: dict[int, float]) -> dict:
-    mean, low, high = t_interval(list(by_seed.values()))
-    seeds = [{"seed": seed, "value": value} for seed, value in by_seed.items()]
-    return {"mean": mean, "low": low, "high": high, "seeds": seeds}

@@ -18,7 +18,8 @@ from alignkd_lab.experiment import run_experiment
 from alignkd_lab.metrics import ALPHA, NAN, Interval
 from alignkd_lab.mog.array_runs import array_runs
 from alignkd_lab.mog.border import DIGITS
-from alignkd_lab.records import group_runs, load_records, seed_values, varying_settings
+from alignkd_lab.records import load_records
+from alignkd_lab.runs import group_runs, seed_values, varying_settings
 
 SAME = 1e-6  # records keep seven digits
 _COMPARED = ("commit", "version", "python", "torch", "transformers", "numpy", "device", "device_name", "threads")

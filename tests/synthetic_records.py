@@ -11,8 +11,9 @@ import numpy as np
 from alignkd_lab.lm import plan
 from alignkd_lab.mog import study as mog_study
 from alignkd_lab.pipelines import PIPELINES, Align
-from alignkd_lab.records import group_runs, load_records, plain_settings
+from alignkd_lab.records import load_records, plain_settings
 from alignkd_lab.report.evidence import Evidence
+from alignkd_lab.runs import group_runs
 
 TRUTH_MEANS = [[-1.5, 1.5], [1.5, 1.5], [-1.5, -1.5], [1.5, -1.5]]
 TRUTH_WEIGHTS = [0.33, 0.33, 0.30, 0.04]
@@ -134,6 +135,26 @@ def gathered(folder: Path, *groups: list[dict], gaussians: bool = False) -> Evid
         write(records, folder / "study" / f"{number}.jsonl")
     held = Evidence.below(folder, group_runs(load_records(folder)))
     return dataclasses.replace(held, gaussians=mog_study.load()) if gaussians else held
+
+
+def without(record: dict, *path: str) -> dict:
+    """A copy without the field at `path`."""
+    changed = json.loads(json.dumps(record))
+    inner = changed
+    for name in path[:-1]:
+        inner = inner[name]
+    del inner[path[-1]]
+    return changed
+
+
+def replaced(record: dict, value: object, *path: str) -> dict:
+    """A copy with another value at `path`."""
+    changed = json.loads(json.dumps(record))
+    inner = changed
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    return changed
 
 
 def swap_orders(record: dict) -> dict:

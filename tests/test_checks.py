@@ -7,7 +7,7 @@ from synthetic_records import LM, MOG, lm_record, mog_record
 
 from alignkd_lab.checks import failed_check, run_checks, target_rate
 from alignkd_lab.metrics import t_interval, wilson_interval
-from alignkd_lab.records import group_runs
+from alignkd_lab.runs import group_runs
 
 
 def checks_of(records):

@@ -6,7 +6,7 @@ from synthetic_records import LM, lm_record
 from alignkd_lab.costs import COSTS, GAINS, compared, cost, stages_of, typical_cost, with_costs
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import METHODS
-from alignkd_lab.records import group_runs
+from alignkd_lab.runs import group_runs
 
 WAYS = ("kd_only", "kd_then_align", "align_then_kd", *METHODS)
 EFFECTS = LM | dict.fromkeys(METHODS, (0.2, 0.3, -4.0, -3.0, -3.5))

@@ -14,7 +14,7 @@ from alignkd_lab.explorers.blind_reading import AUTHORS, LETTERS, Reading, Respo
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.notebooks import WIDGET_VIEW
-from alignkd_lab.records import group_runs, seed_values
+from alignkd_lab.runs import group_runs, seed_values
 from alignkd_lab.style import number, pipeline_style
 
 

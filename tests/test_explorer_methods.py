@@ -13,7 +13,7 @@ from alignkd_lab.explorers import methods
 from alignkd_lab.explorers.methods import ACROSS, START, UP, WAYS, caption, compute, in_words, ranked
 from alignkd_lab.notebooks import WIDGET_VIEW
 from alignkd_lab.pipelines import METHODS
-from alignkd_lab.records import group_runs, seed_values
+from alignkd_lab.runs import group_runs, seed_values
 
 EFFECTS = LM | {name: (0.2 + 0.05 * place, 0.3, -4.0, -3.0, -3.5 - place) for place, name in enumerate(METHODS)}
 RECORD = methods.recorded()

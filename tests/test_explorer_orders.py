@@ -14,7 +14,7 @@ from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.mog.foretold import Foretelling
 from alignkd_lab.notebooks import WIDGET_VIEW
 from alignkd_lab.pipelines import CONTROLS, ORDERS
-from alignkd_lab.records import seed_values
+from alignkd_lab.runs import seed_values
 
 RANGES = {
     "stage": (0.0, 2.0),

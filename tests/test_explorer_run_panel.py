@@ -18,8 +18,9 @@ from alignkd_lab.explorers.view import NumberControl
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.notebooks import WIDGET_VIEW
 from alignkd_lab.presets import PRESETS
-from alignkd_lab.records import append_record, summarise_run
+from alignkd_lab.records import append_record
 from alignkd_lab.report.tables import in_short
+from alignkd_lab.runs import summarise_run
 
 CELL = {"sharpening": 2.0, "beta": 0.5}
 

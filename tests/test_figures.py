@@ -13,7 +13,7 @@ from alignkd_lab import figures
 from alignkd_lab.drawing import depth_line, estimates, only, row_places
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.pipelines import ORDERS
-from alignkd_lab.records import group_runs
+from alignkd_lab.runs import group_runs
 from alignkd_lab.style import PIPELINE_STYLE
 
 SHARPENINGS = (1.0, 2.0)

@@ -20,7 +20,8 @@ from alignkd_lab.metrics import K_A
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.presets import PRESETS, possible_pipelines
-from alignkd_lab.records import group_runs, load_records
+from alignkd_lab.records import load_records
+from alignkd_lab.runs import group_runs
 
 CELLS = [cell for arm in ARMS.values() for cell in arm.cells]
 MAIN = ARMS["main"].cells[0]

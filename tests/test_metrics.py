@@ -8,7 +8,7 @@ from scipy import stats
 from synthetic_records import MOG, mog_record, swap_orders
 
 from alignkd_lab import metrics
-from alignkd_lab.records import group_runs, seed_values
+from alignkd_lab.runs import group_runs, seed_values
 
 
 def values_of(records):

@@ -13,7 +13,8 @@ from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import ORDERS
-from alignkd_lab.records import group_runs, load_records, seed_values, validate_record
+from alignkd_lab.records import load_records, validate_record
+from alignkd_lab.runs import group_runs, seed_values
 
 GRID = Grid(("rlhf",), (1.0, 2.0), (0.5, 1.0), (0.04, 0.1), (3, 5), (5,))
 QUICK = MogSettings(rlhf_steps=8, em_iterations=20, restarts=2, evaluation_draws=200, teacher_samples=200)

@@ -9,7 +9,8 @@ from alignkd_lab.mog.cells import run_cell, with_target_weight
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import planned_steps
 from alignkd_lab.presets import default_pipelines, preset
-from alignkd_lab.records import group_runs, load_records, seed_values, summarise_run, validate_record
+from alignkd_lab.records import load_records, validate_record
+from alignkd_lab.runs import group_runs, seed_values, summarise_run
 
 QUICK = preset("tiny").mog
 ORDERS_ALONE = ("base", "base_aligned", "kd_only", "kd_then_align", "align_then_kd")

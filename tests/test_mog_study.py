@@ -15,8 +15,9 @@ from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import PIPELINES, Align
 from alignkd_lab.presets import default_pipelines
-from alignkd_lab.records import load_records, seed_values, summarise_run, validate_record
+from alignkd_lab.records import load_records, validate_record
 from alignkd_lab.report.study_figures import arm_figure, arm_metrics
+from alignkd_lab.runs import seed_values, summarise_run
 
 QUICK = MogSettings(rlhf_steps=8, dpo_steps=8, dpo_pairs=200, em_iterations=20, restarts=2, evaluation_draws=200)
 SMALL = {

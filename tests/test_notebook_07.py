@@ -13,7 +13,7 @@ from alignkd_lab.exercises import both_orders_on_smollm2 as tasks
 from alignkd_lab.exercises import check, given, recorded_smollm2
 from alignkd_lab.exercises.bank import TASKS
 from alignkd_lab.metrics import A_K, CLAIMS, K_A
-from alignkd_lab.records import group_runs, summarise_run
+from alignkd_lab.runs import group_runs, summarise_run
 
 SIGNS = [id for id in tasks.TASKS if id.startswith("sign_")]
 MEANS = {  # means and small spreads of LM_METRICS that decide every claim

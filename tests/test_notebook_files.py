@@ -9,8 +9,9 @@ import pytest
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.notebooks import METADATA, WIDGET_VIEW, fingerprint
 from alignkd_lab.paths import data_folder
-from alignkd_lab.records import group_runs, load_records, seed_values, summarise_run
+from alignkd_lab.records import load_records
 from alignkd_lab.report.page import main_cell
+from alignkd_lab.runs import group_runs, seed_values, summarise_run
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))

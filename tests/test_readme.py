@@ -18,11 +18,12 @@ from alignkd_lab.mog import study
 from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
-from alignkd_lab.records import by_seed, group_runs, load_records, seed_values, summarise_run
+from alignkd_lab.records import load_records
 from alignkd_lab.report.alignments import HEADS, alignment_rows
 from alignkd_lab.report.evidence import across, difference, paired, pairs, sampled_rates
 from alignkd_lab.report.evidence import mean as over_seeds
 from alignkd_lab.report.tables import CLAIM_WORDS, claims_table
+from alignkd_lab.runs import by_seed, group_runs, seed_values, summarise_run
 from alignkd_lab.style import interval, pipeline_style, shown
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,9 @@ from synthetic_records import LM, lm_record, mog_record, write
 
 from alignkd_lab import figures
 from alignkd_lab.lm.weights import BUILT_IN
-from alignkd_lab.records import RecordError, group_runs
+from alignkd_lab.records import RecordError
 from alignkd_lab.report import page as report
+from alignkd_lab.runs import group_runs
 
 VOID = {"meta", "img", "br", "input", "hr", "link"}
 

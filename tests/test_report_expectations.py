@@ -10,10 +10,10 @@ from synthetic_records import LM, gathered, recorded
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.pipelines import METHODS
-from alignkd_lab.records import seed_values
 from alignkd_lab.report.evidence import difference, pairs, sampled_rates
 from alignkd_lab.report.expectations import EXPECTED, expectations
 from alignkd_lab.report.numbers import study_json
+from alignkd_lab.runs import seed_values
 
 MAIN = plan.ARMS["main"].cells[0]
 SEEDS = range(10)
@@ -33,7 +33,7 @@ def cell(arm, place=0):
 def whole(tmp_path_factory):
     """All registered cells; every run has rewards and recalls of its own."""
     made = []
-    for number, each in enumerate(plan.registered()):
+    for number, each in enumerate(plan.cells()):
         shift = 0.02 * number
         effects = {name: (reward + shift, *rest, recall + shift) for name, (reward, *rest, recall) in LM.items()}
         # Methods and controls are further lines of the main run.

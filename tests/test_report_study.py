@@ -14,11 +14,12 @@ from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.mog import study as mog_study
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import METHODS
-from alignkd_lab.records import by_seed, group_runs, load_records, plain_settings, seed_values, summarise_run
+from alignkd_lab.records import load_records, plain_settings
 from alignkd_lab.report import study
 from alignkd_lab.report.answers import answers
 from alignkd_lab.report.evidence import Evidence, difference
 from alignkd_lab.report.page import write_report
+from alignkd_lab.runs import by_seed, group_runs, seed_values, summarise_run
 
 MAIN = plan.ARMS["main"].cells[0]
 CONTROLS = plan.ARMS["controls"].cells[0]
@@ -184,7 +185,7 @@ def test_what_has_no_record_is_not_run(evidence):
     assert answer(held, "RLHF on text")[-1][1] == "not run"
     rows = study.not_run(held)
     # The synthetic records hold the controls beside both orders.
-    assert len(rows) == len(plan.registered()) - 2
+    assert len(rows) == len(plan.cells()) - 2
     assert [row["held"] for row in rows] == [0] * len(rows)
     assert [row["arm"] for row in rows[:3]] == ["other methods", "target", "target"]
 
@@ -193,12 +194,12 @@ def test_without_any_language_record_all_of_that_part_is_not_run(tmp_path):
     (tmp_path / "study").mkdir()
     shutil.copy(data_folder() / mog_study.FILE, tmp_path / "study")
     held = Evidence.below(tmp_path, [])
-    assert [row["held"] for row in study.not_run(held)] == [0] * len(plan.registered())
+    assert [row["held"] for row in study.not_run(held)] == [0] * len(plan.cells())
 
 
 def test_the_page_is_made_of_complete_records_of_every_registered_cell(evidence):
     effects = {**LM, **dict.fromkeys(METHODS, LM[A_K])}
-    held = evidence(*(recorded(cell, cell.seeds, effects=effects) for cell in plan.registered()))
+    held = evidence(*(recorded(cell, cell.seeds, effects=effects) for cell in plan.cells()))
     part = study.study_part(held, lambda name, figure, text: {})
     assert part["not_run"] == []
     told = [text for given in part["answers"] for _, text in given.lines]

@@ -6,8 +6,8 @@ import pytest
 from synthetic_records import LM, lm_record, mog_record
 
 from alignkd_lab.metrics import CLAIMS
-from alignkd_lab.records import group_runs, summarise_run
 from alignkd_lab.report import tables
+from alignkd_lab.runs import group_runs, summarise_run
 
 
 @pytest.fixture(scope="module")

@@ -248,7 +248,8 @@ def recorded_smollm2() -> dict:
 
 @functools.cache
 def _recorded_runs() -> list[dict]:
-    from alignkd_lab.records import group_runs, load_records
+    from alignkd_lab.records import load_records
+    from alignkd_lab.runs import group_runs
 
     return group_runs(load_records(data_folder() / "records"))
 

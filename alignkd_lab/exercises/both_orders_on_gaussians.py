@@ -11,7 +11,7 @@ from alignkd_lab.exercises.tasks import Slip, Task
 def rescue() -> str:
     from alignkd_lab.exercises import recorded_gaussians
     from alignkd_lab.pipelines import CONTROLS
-    from alignkd_lab.records import seed_values
+    from alignkd_lab.runs import seed_values
 
     found = {}
     for algorithm in ("dpo", "rlhf"):  # RLHF last: where both have a control, its figure counts
@@ -24,7 +24,7 @@ def rescue() -> str:
 def border() -> str:
     from alignkd_lab.exercises import recorded_gaussians
     from alignkd_lab.metrics import K_A
-    from alignkd_lab.records import seed_values
+    from alignkd_lab.runs import seed_values
 
     found = {}
     for sharpening in (1.0, 4.0):
@@ -59,7 +59,7 @@ def rewards_to_compare() -> dict:
     import numpy as np
 
     from alignkd_lab.exercises import recorded_gaussians
-    from alignkd_lab.records import seed_values
+    from alignkd_lab.runs import seed_values
 
     values = seed_values(recorded_gaussians())
     seeds = sorted(values["align_then_kd"]["reward"])

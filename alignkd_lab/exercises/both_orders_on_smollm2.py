@@ -22,8 +22,8 @@ VERDICTS = {
 def recorded_claims() -> dict[tuple[str, str], dict]:
     """Of each claim the row of the study's table, by metric and statistic."""
     from alignkd_lab.exercises import recorded_smollm2
-    from alignkd_lab.records import summarise_run
     from alignkd_lab.report.tables import claims_table
+    from alignkd_lab.runs import summarise_run
 
     rows = claims_table(summarise_run(recorded_smollm2()))
     return {(claim.metric, claim.statistic): row for claim, row in zip(CLAIMS, rows, strict=True)}

@@ -8,7 +8,7 @@ from alignkd_lab.exercises.tasks import Slip, Task
 def order_guess() -> str:
     from alignkd_lab.exercises import recorded_gaussians
     from alignkd_lab.metrics import A_K, K_A, paired_difference
-    from alignkd_lab.records import seed_values
+    from alignkd_lab.runs import seed_values
 
     values = seed_values(recorded_gaussians())
     rewards = [[values[name]["reward"][seed] for seed in sorted(values[A_K]["reward"])] for name in (A_K, K_A)]

@@ -106,7 +106,8 @@ def recorded() -> dict:
         BadInput: no record compares any.
     """
     from alignkd_lab.paths import data_folder
-    from alignkd_lab.records import group_runs, load_records
+    from alignkd_lab.records import load_records
+    from alignkd_lab.runs import group_runs
 
     runs = [run for run in group_runs(load_records(data_folder() / "records")) if run["preset"] != "tiny"]
     return with_costs(compared([run for run in runs if run["world"] == "lm"], (BASELINE, *WAYS)), BASELINE)
@@ -288,7 +289,7 @@ def label(metric: str) -> str:
 
 
 def _by_seed(run: dict, metric: str) -> dict[str, dict[int, float]]:
-    from alignkd_lab.records import seed_values
+    from alignkd_lab.runs import seed_values
 
     return {name: metrics[metric] for name, metrics in seed_values(run).items() if name in WAYS and metric in metrics}
 

@@ -26,7 +26,8 @@ from alignkd_lab.mog.world import ALGORITHMS, MogWorld
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES
 from alignkd_lab.presets import default_pipelines
-from alignkd_lab.records import group_runs, load_records, record_files, seed_values
+from alignkd_lab.records import load_records, record_files
+from alignkd_lab.runs import group_runs, seed_values
 from alignkd_lab.style import number, pipeline_style
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import ORDERS, YARDSTICKS
 from alignkd_lab.presets import preset
-from alignkd_lab.records import RecordError, group_runs, load_records, summarise_run
+from alignkd_lab.records import RecordError, load_records
 from alignkd_lab.report.tables import SYMBOLS, in_short
+from alignkd_lab.runs import group_runs, summarise_run
 from alignkd_lab.style import pipeline_style
 
 _AT_HUB = ("base", "truth")  # the gpu preset prefers the original weights to their quantised copy

@@ -1,4 +1,4 @@
-"""The registered study in the language world (`data/records/PLAN.md`) as data: its arms, in the plan's order.
+"""The study in the language world (`data/records/PLAN.md`) as data: its arms, in the order in which they are run.
 
 `lm.study` runs it. Nothing here needs torch, since every summary of a run asks whether the plan wanted more seeds.
 """
@@ -176,6 +176,8 @@ ARMS: dict[str, Arm] = {
         tuple(Cell("gamma", f"{value:g}", ("adpa",), SWEEP_SEEDS, changes={"gamma": value}) for value in (0.15, 0.5)),
     ),
 }
+# Added when results were known, with date and reason in the plan: no sign, no verdict.
+EXPLORATORY = ("learning_rate", "learning_rate_both", "gamma")
 
 
 def settings_of(cell: Cell, preset: str = "laptop") -> LmSettings:
@@ -194,17 +196,15 @@ def settings_of(cell: Cell, preset: str = "laptop") -> LmSettings:
     return override(main, changes)
 
 
-def registered() -> list[Cell]:
-    """Every cell, in the plan's order."""
+def cells() -> list[Cell]:
+    """Every cell, registered and exploratory, in the order in which they are run."""
     return [cell for arm in ARMS.values() for cell in arm.cells]
 
 
-def seeds_wanted(run: Mapping) -> tuple[int, ...]:
-    """The seeds that the plan registered for the orders in a run's settings; none where it is no run of the plan."""
-    for cell in registered():
-        if run["preset"] in MAIN and set(ORDERS) <= set(cell.pipelines) and _is_of(run, cell):
-            return cell.seeds
-    return ()
+def cell_of(run: Mapping) -> Cell | None:
+    """The cell of both orders that a run's settings are those of; None where the plan has none."""
+    held = (cell for cell in cells() if set(ORDERS) <= set(cell.pipelines))
+    return next((cell for cell in held if run["preset"] in MAIN and _is_of(run, cell)), None)
 
 
 def _is_of(run: Mapping, cell: Cell) -> bool:
@@ -214,7 +214,7 @@ def _is_of(run: Mapping, cell: Cell) -> bool:
 
 
 def run_of(runs: Sequence[dict], cell: Cell, preset: str, device: str) -> dict | None:
-    """Of `records.group_runs(...)` the run with the cell's settings, its records cut to the registered seeds.
+    """Of `runs.group_runs(...)` the run with the cell's settings, its records cut to the registered seeds.
 
     None where there is none.
     """

@@ -27,7 +27,8 @@ from alignkd_lab.lm.plan import Cell
 from alignkd_lab.lm.settings import BUILT_IN
 from alignkd_lab.lm.trainer import products_in
 from alignkd_lab.pipelines import YARDSTICKS
-from alignkd_lab.records import USUAL_PRODUCTS, device_of, group_runs, load_records, record_files
+from alignkd_lab.records import USUAL_PRODUCTS, device_of, load_records, record_files
+from alignkd_lab.runs import group_runs
 
 
 def run_study(
@@ -94,7 +95,7 @@ def table(folder: Path, preset: str = "laptop", arms: Sequence[str] = tuple(plan
 
 
 def _cells(arms: Sequence[str]) -> list[Cell]:
-    return [cell for cell in plan.registered() if cell.arm in arms]
+    return [cell for cell in plan.cells() if cell.arm in arms]
 
 
 def _left(runs: list[dict], arms: Sequence[str], seeds: Sequence[int], preset: str, device: str) -> Iterator:

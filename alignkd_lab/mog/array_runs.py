@@ -9,7 +9,7 @@ from alignkd_lab.mog import border, study
 
 
 def array_runs(path: Path) -> list[dict]:
-    """Every cell of a study, a map or a border sweep once, as `records.group_runs` gives runs.
+    """Every cell of a study, a map or a border sweep once, as `runs.group_runs` gives runs.
 
     Raises:
         BadInput: no such file, another version's, or a file that holds no runs.

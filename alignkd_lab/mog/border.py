@@ -102,7 +102,7 @@ def read(path: Path, module: str) -> dict:
 
 
 def runs(border: Border) -> Iterator[dict]:
-    """Every cell of the sweep as a run, in the shape of `records.group_runs`."""
+    """Every cell of the sweep as a run, in the shape of `runs.group_runs`."""
     for (a, algorithm), (s, sharpening), (b, beta), (w, weight) in border.grid.cells():
         settings = _settings(border.settings, sharpening, beta, weight)
         metrics = {

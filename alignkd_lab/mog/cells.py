@@ -17,7 +17,8 @@ from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import Store, run_pipelines
 from alignkd_lab.presets import default_pipelines
-from alignkd_lab.records import SCHEMA, group_runs, pipeline_entry, stage_of_seed
+from alignkd_lab.records import SCHEMA, pipeline_entry, stage_of_seed
+from alignkd_lab.runs import group_runs
 
 
 def run_cell(

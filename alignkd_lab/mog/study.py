@@ -143,7 +143,7 @@ class Study:
     provenance: dict
 
     def runs(self, arm: str, algorithm: str) -> dict[float, dict]:
-        """By value of the arm's setting, the run as `records.group_runs` gives one, for figures and verdicts."""
+        """By value of the arm's setting, the run as `runs.group_runs` gives one, for figures and verdicts."""
         return {cell.value: self._run(cell) for cell in self.cells if (cell.arm, cell.algorithm) == (arm, algorithm)}
 
     def distinct(self, arms: Sequence[str] | None = None) -> list[dict]:

@@ -17,7 +17,6 @@ from alignkd_lab.metrics import A_K, K_A, Interval, t_interval
 from alignkd_lab.mog import study as mog_study
 from alignkd_lab.mog.world import ALGORITHMS
 from alignkd_lab.pipelines import ORDERS
-from alignkd_lab.records import summarise_run
 from alignkd_lab.report.evidence import (
     NOT_RUN,
     Evidence,
@@ -31,6 +30,7 @@ from alignkd_lab.report.evidence import (
     sampled_rates,
     why_not,
 )
+from alignkd_lab.runs import summarise_run
 from alignkd_lab.style import interval, number, pipeline_style
 
 

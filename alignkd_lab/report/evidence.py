@@ -16,7 +16,7 @@ from alignkd_lab.mog import study as mog_study
 from alignkd_lab.mog.border import Border
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import ALGORITHMS
-from alignkd_lab.records import by_seed, summarise_run
+from alignkd_lab.runs import by_seed, summarise_run
 
 FOLDER = "study"  # below the records
 NOT_RUN = "not run"
@@ -47,7 +47,7 @@ class Place:
 
 
 class Setting(NamedTuple):
-    """One value of a Gaussian arm under one algorithm: its run, and what `records.summarise_run` says of it."""
+    """One value of a Gaussian arm under one algorithm: its run, and what `runs.summarise_run` says of it."""
 
     arm: str
     value: float
@@ -80,7 +80,7 @@ class Evidence:
             for preset in _REGISTERED_LM
             for device in dict.fromkeys(run["device"] for run in runs if run["world"] == "lm")
         ]
-        held = [place for place in places if any(place.run(cell) for cell in plan.registered())]
+        held = [place for place in places if any(place.run(cell) for cell in plan.cells())]
         return cls(gaussians, held_map, held) if gaussians or held_map or held else None
 
     @cached_property

@@ -12,7 +12,6 @@ from typing import NamedTuple
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A, Interval, rank_correlation, verdict
 from alignkd_lab.mog.world import ALGORITHMS
-from alignkd_lab.records import by_seed
 from alignkd_lab.report.evidence import (
     NOT_RUN,
     Evidence,
@@ -24,6 +23,7 @@ from alignkd_lab.report.evidence import (
     sampled_rates,
     why_not,
 )
+from alignkd_lab.runs import by_seed
 from alignkd_lab.style import interval, pipeline_style
 
 Measure = Callable[..., Interval | None]

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from alignkd_lab.mog.study_map import foretold_rightly
-from alignkd_lab.records import group_runs, load_records, strict, summarise_run
+from alignkd_lab.records import load_records, strict
 from alignkd_lab.report.answers import answers
 from alignkd_lab.report.evidence import Evidence
 from alignkd_lab.report.expectations import expectations
 from alignkd_lab.report.study import against, fails, not_run, signs
+from alignkd_lab.runs import group_runs, summarise_run
 
 
 def report_json(folder: Path | str) -> dict:

@@ -1,6 +1,6 @@
 """One self-contained HTML page from the records below a folder, and the PNG figures beside it.
 
-Everything on the page comes from `records.summarise_run` and `figures`; here it is put into words and
+Everything on the page comes from `runs.summarise_run` and `figures`; here it is put into words and
 tables. The page holds no script and no link to outside, and what a model wrote is escaped. Its markup
 is `template.html`; `tables.py` lays out the tables.
 """
@@ -24,7 +24,7 @@ from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
-from alignkd_lab.records import ALGORITHMS, group_runs, load_records, summarise_run, varying_settings
+from alignkd_lab.records import ALGORITHMS, load_records
 from alignkd_lab.report.tables import (
     cells_table,
     checks_table,
@@ -37,6 +37,7 @@ from alignkd_lab.report.tables import (
     responses_table,
     settings_rows,
 )
+from alignkd_lab.runs import group_runs, summarise_run, varying_settings
 from alignkd_lab.style import METRIC_STYLE, interval, metric_label, pipeline_style
 
 TEMPLATE = "template.html"
@@ -271,7 +272,7 @@ def _limits(parts: Sequence[dict]) -> list[str]:
 def _uses_built_in(run: dict) -> bool:
     if run["world"] != "lm":
         return False
-    from alignkd_lab.lm.weights import BUILT_IN
+    from alignkd_lab.lm.settings import BUILT_IN
 
     return BUILT_IN in [value for value in run["settings"].values() if isinstance(value, str)]
 

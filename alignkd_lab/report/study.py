@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from alignkd_lab.checks import failed_check, run_checks
 from alignkd_lab.costs import typical_cost
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, CLAIMS, K_A, Interval
@@ -16,7 +17,6 @@ from alignkd_lab.mog import study_map
 from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.mog.world import ALGORITHMS
 from alignkd_lab.pipelines import CONTROLS, ORDERS
-from alignkd_lab.records import by_seed, failed_check, run_checks, summarise_run
 from alignkd_lab.report.alignments import HEADS, alignments_table
 from alignkd_lab.report.answers import answers
 from alignkd_lab.report.evidence import (
@@ -32,6 +32,7 @@ from alignkd_lab.report.evidence import (
 )
 from alignkd_lab.report.expectations import AS_EXPECTED, expectations
 from alignkd_lab.report.tables import CLAIM_NAMES, CLAIM_WORDS, SYMBOLS, claims_table, mean_and_span, metrics_table
+from alignkd_lab.runs import by_seed, summarise_run
 from alignkd_lab.style import interval, number, pipeline_style
 
 # What a policy did besides earning: the reward did not ask for any of it, or only for a part.
@@ -387,7 +388,7 @@ def not_run(evidence: Evidence) -> list[dict]:
     """Registered cells of the language part that lack seeds, by place; all of them where nothing was run anywhere."""
     rows = []
     for place in evidence.places or (None,):
-        for cell in plan.registered():
+        for cell in plan.cells():
             run = place.run(cell) if place else None
             if not complete(run, cell):
                 rows.append(

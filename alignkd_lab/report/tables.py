@@ -9,7 +9,7 @@ from statistics import mean
 from alignkd_lab.costs import TOKENS, seeds_in_batch, stages_of, typical_cost
 from alignkd_lab.metrics import A_K, CLAIMS, K_A
 from alignkd_lab.pipelines import METHODS, ORDERS
-from alignkd_lab.records import varying_settings
+from alignkd_lab.runs import varying_settings
 from alignkd_lab.style import (
     METRIC_STYLE,
     MINUS,
