@@ -55,10 +55,10 @@ def examine(calibrate: bool = True) -> dict:
 def find_device() -> str | None:
     """ "cuda" where there is a GPU that torch can use, else "cpu"; None where torch does not import."""
     try:
-        import torch
+        from alignkd_lab.provenance import best_device
     except (ImportError, OSError):
         return None
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return best_device()
 
 
 def check_python(version: str | None = None) -> Finding:

@@ -7,8 +7,9 @@ import itertools
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,17 +17,21 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Store, planned_steps, run_pipelines
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
-from alignkd_lab.provenance import provenance
+from alignkd_lab.provenance import best_device, provenance
 from alignkd_lab.records import (
     SCHEMA,
     append_record,
     device_of,
     device_with_products,
+    holds_records,
     load_records,
     pipeline_entry,
     plain_settings,
     stage_of_seed,
 )
+
+if TYPE_CHECKING:
+    from alignkd_lab.lm.world import LmWorld
 
 
 def run_experiment(
@@ -51,13 +56,20 @@ def run_experiment(
     Raises:
         BadInput: an unknown name, or a setting that cannot be used.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or best_device()
     out = Path(out)
     run = {"mog": _run_mog, "lm": _run_lm}.get(world)
     if run is None:
         raise BadInput(f"world: unknown {world!r}; use 'mog' or 'lm'")
     check_pipelines(world, pipelines, algorithm)
     return run(preset, pipelines, seeds, out, algorithm, target, overrides or {}, device)
+
+
+def device_here(world: str, device: str) -> str:
+    """What `records.device_of` says of a record that is made here and now."""
+    from alignkd_lab.lm.trainer import product_dtype
+
+    return device_with_products(device, str(product_dtype(torch.device(device).type)) if world == "lm" else None)
 
 
 def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str | None) -> None:
@@ -96,7 +108,7 @@ def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) 
         settings = override(chosen.mog, {**overrides, "beta": float(beta), "sharpening": float(sharpening)})
         names = _names("mog", which, pipelines)
         shown = f"mog {size}/{len(cells)}: {which}, beta {beta:g}, sharpening {sharpening:g}"
-        missing = _missing(path, settings, which, device, seeds, names)
+        missing = _missing(_held(path, settings, which), device, seeds, names)
         if not missing:
             continue
         world = MogWorld(settings, which, missing, device)
@@ -124,7 +136,6 @@ def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) 
 def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -> Path:
     from alignkd_lab.lm import weights
     from alignkd_lab.lm.student import HEALED, ensure_healed_student
-    from alignkd_lab.lm.trainer import product_dtype
     from alignkd_lab.lm.world import LmWorld
 
     chosen = preset(name)
@@ -139,37 +150,40 @@ def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -
     seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
     names = _names("lm", algorithm, pipelines)
     path = out / f"lm-{name}-{algorithm}-{settings.target}.jsonl"
-    kind = device_with_products(device, str(product_dtype(torch.device(device).type)))
-    missing = _missing(path, settings, algorithm, kind, seeds, names)
-    for number, seed in enumerate(missing, 1):
-        tell("seed", seed=seed, number=number, seeds=len(missing), units=planned_steps(names))
-        store = Store(out / "stages")
-        world = LmWorld(settings, algorithm, seed, store, device)
-        started = time.perf_counter()
-
-        def on_step(text: str, seed: int = seed, started: float = started) -> None:
-            _say(f"lm seed {seed}, {(time.perf_counter() - started) / 60:4.1f} min: {text}")
-            pipeline, _, stage = text.partition(": ")
-            tell("unit", pipeline=pipeline, stage=stage)
-
-        outcomes, stages = run_pipelines(world, names, store, on_step)
-        append_record(
-            path,
-            _rounded(
-                {
-                    **_header("lm", name, algorithm, settings.target, settings, seed),
-                    "pipelines": {key: pipeline_entry(outcome, 0) for key, outcome in outcomes.items()},
-                    "stages": stages,
-                    "checks": world.checks(),
-                    "provenance": {
-                        **provenance(device),
-                        "weights": world.fingerprint(),
-                        "seconds": time.perf_counter() - started,
-                    },
-                }
-            ),
-        )
+    held = _held(path, settings, algorithm)
+    with _products_of(held, device):
+        missing = _missing(held, device_here("lm", device), seeds, names)
+        for number, seed in enumerate(missing, 1):
+            tell("seed", seed=seed, number=number, seeds=len(missing), units=planned_steps(names))
+            store = Store(out / "stages")
+            world = LmWorld(settings, algorithm, seed, store, device)
+            append_record(path, _lm_record(name, world, names, store))
     return path
+
+
+def _lm_record(name: str, world: LmWorld, names: Sequence[str], store: Store) -> dict:
+    """The record of a world's one seed, run here and now."""
+    (seed,), started = world.seeds, time.perf_counter()
+
+    def on_step(text: str) -> None:
+        _say(f"lm seed {seed}, {(time.perf_counter() - started) / 60:4.1f} min: {text}")
+        pipeline, _, stage = text.partition(": ")
+        tell("unit", pipeline=pipeline, stage=stage)
+
+    outcomes, stages = run_pipelines(world, names, store, on_step)
+    return _rounded(
+        {
+            **_header("lm", name, world.algorithm, world.settings.target, world.settings, seed),
+            "pipelines": {key: pipeline_entry(outcome, 0) for key, outcome in outcomes.items()},
+            "stages": stages,
+            "checks": world.checks(),
+            "provenance": {
+                **provenance(world.device),
+                "weights": world.fingerprint(),
+                "seconds": time.perf_counter() - started,
+            },
+        }
+    )
 
 
 def _header(world: str, name: str, algorithm: str, target: str, settings: Any, seed: int) -> dict:
@@ -184,22 +198,36 @@ def _header(world: str, name: str, algorithm: str, target: str, settings: Any, s
     }
 
 
-def _missing(
-    path: Path, settings, algorithm: str, device: str, seeds: Sequence[int], names: Sequence[str]
-) -> tuple[int, ...]:
-    """The seeds without a record of these settings that holds every pipeline asked for."""
-    if not path.is_file() or b"\n" not in path.read_bytes():  # nothing yet, or a first record that was cut off
-        return tuple(seeds)
+def _held(path: Path, settings: Any, algorithm: str) -> list[dict]:
+    """The records of these settings in a file, packed or not."""
+    files = (path, path.with_name(f"{path.name}.gz"))
     wanted = plain_settings(settings)
-    done = {
-        record["seed"]
-        for record in load_records(path)
-        if record["algorithm"] == algorithm
-        and record["settings"] == wanted
-        and device_of(record) == device
-        and set(names) <= set(record["pipelines"])
-    }
+    return [
+        record
+        for file in files
+        if file.is_file() and holds_records(file)
+        for record in load_records(file)
+        if record["algorithm"] == algorithm and record["settings"] == wanted
+    ]
+
+
+def _missing(held: Sequence[dict], device: str, seeds: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:
+    """The seeds without a record of this device that holds every pipeline asked for."""
+    done = {record["seed"] for record in held if device_of(record) == device and set(names) <= set(record["pipelines"])}
     return tuple(seed for seed in seeds if seed not in done)
+
+
+def _products_of(held: Sequence[dict], device: str) -> AbstractContextManager:
+    """A run goes on in the type of products that all its records of this device have, unless another is asked for.
+
+    Which type is faster is a matter of timing, and a seed of another type would be another device's.
+    """
+    from alignkd_lab.lm.trainer import products_are_asked_for, products_in
+
+    kept = {record["provenance"]["weights"]["products"] for record in held if record["provenance"]["device"] == device}
+    if len(kept) != 1 or products_are_asked_for():
+        return nullcontext()
+    return products_in(kept.pop().removeprefix("torch."))
 
 
 def _rounded(value: Any) -> Any:

@@ -208,8 +208,7 @@ def reward_against_kl(runs: Sequence[dict], depth: str = "record") -> Figure:
             colour = pipeline_style(name).colour
             for curve in curves if len(curves) > 1 else ():
                 axis.plot(*curve, color=colour, alpha=0.22, linewidth=0.8)
-            shortest = min(curve.shape[1] for curve in curves)
-            kl, reward = np.mean([curve[:, :shortest] for curve in curves], axis=0)
+            kl, reward = mean_curve(curves)
             axis.plot(kl, reward, color=colour, linewidth=2.2)
             mark(axis, kl[-1], reward[-1], name)
             drawn.append(name)
@@ -278,6 +277,12 @@ def alignment_curves(run: dict) -> dict[str, list[np.ndarray]]:
             if points:
                 found.setdefault(name, []).append(np.array(points).T)
     return found
+
+
+def mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean [2, points] over seeds of curves [2, points], up to where the shortest of them ends."""
+    shortest = min(curve.shape[1] for curve in curves)
+    return np.mean([curve[:, :shortest] for curve in curves], axis=0)
 
 
 def _sharpening(run: dict) -> float:

@@ -25,6 +25,11 @@ def library_versions() -> dict[str, str | None]:
     return versions
 
 
+def best_device() -> str:
+    """`cuda` where there is a GPU that torch can use, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def provenance(device: str = "cpu") -> dict:
     """What a record says about its making: commit and whether it was changed, versions, device, time (UTC).
 

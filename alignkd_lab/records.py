@@ -72,9 +72,13 @@ def validate_record(record: Any, where: str = "record") -> dict:
 
 
 def pipeline_entry(outcome: Outcome, position: int) -> dict:
-    """A pipeline's part of one seed's record; what an evaluation holds per seed is split, the rest stays."""
+    """A pipeline's part of one seed's record; what an evaluation holds per seed is split, the rest stays.
+
+    An undefined metric (NaN) is None.
+    """
     evaluation = dict(outcome.evaluation)
-    metrics = {name: values[position] for name, values in evaluation.pop("metrics").items()}
+    values = {name: of_seeds[position] for name, of_seeds in evaluation.pop("metrics").items()}
+    metrics = {name: None if math.isnan(value) else value for name, value in values.items()}
     if "view" in evaluation:
         evaluation["view"] = evaluation["view"][position]
     return {"metrics": metrics, "stages": outcome.stages, **evaluation}
@@ -135,6 +139,11 @@ def unpacked(path: Path) -> bytes:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise RecordError(f"{path}: cannot be unpacked ({error}); copy it from where it came from") from error
+
+
+def holds_records(path: Path) -> bool:
+    """Whether a file of records has a whole line; not where its first record was cut off."""
+    return b"\n" in unpacked(path)
 
 
 def _read(path: Path) -> Iterable[dict]:

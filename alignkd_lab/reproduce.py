@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.experiment import run_experiment
+from alignkd_lab.experiment import device_here, run_experiment
 from alignkd_lab.metrics import ALPHA, NAN, Interval
 from alignkd_lab.mog.array_runs import array_runs
 from alignkd_lab.mog.border import DIGITS
-from alignkd_lab.records import load_records
+from alignkd_lab.provenance import best_device
+from alignkd_lab.records import device_of, load_records
 from alignkd_lab.runs import group_runs, seed_values, varying_settings
 
 SAME = 1e-6  # records keep seven digits
@@ -37,10 +38,10 @@ def reproduce(
 ) -> dict:
     """Run one recorded run again below `out`, and compare every metric of every pipeline.
 
-    `path` is a file of `alignkd run` (.jsonl) or a record of arrays (.json) of the Gaussian study or sweep.
-    `algorithm` and `settings` choose among the runs of the file; for Gaussians `target_weight` names the target's
-    share m0 of the truth beside the settings themselves. The rest defaults to the run's first seed and all
-    pipelines that it holds. Stages that lie below `out` are picked up, as by `alignkd run`.
+    `path` is a file of `alignkd run` (.jsonl, .jsonl.gz) or a record of arrays (.json) of the Gaussian study or sweep.
+    `algorithm` and `settings` choose among the runs of the file; among the settings `device` names the recorded one,
+    and for Gaussians `target_weight` the target's share m0 of the truth. The rest defaults to the run's first seed and
+    all pipelines that it holds. Stages that lie below `out` are picked up, as by `alignkd run`.
 
     Returns `{"world", "algorithm", "target", "seeds", "level", "rows", "provenance", "reproduced"}`; a row has
     `pipeline`, `metric`, `seed`, `recorded`, `here`, `low`, `high` and `verdict`: `same` to six digits
@@ -63,7 +64,9 @@ def reproduce(
     absent = [(seed, name) for seed in seeds for name in names if name not in held[seed]["pipelines"]]
     if absent:
         raise BadInput(f"pipeline: seed {absent[0][0]} of {path} holds no {absent[0][1]!r}")
-    with _arithmetic(held[seeds[0]]["provenance"]):
+    device = device or best_device()
+    with _arithmetic(held[seeds[0]]["provenance"], device):
+        here = device_here(run["world"], device)
         made = run_experiment(
             world=run["world"],
             preset=run["preset"],
@@ -75,24 +78,24 @@ def reproduce(
             overrides=run["settings"],
             device=device,
         )
-    # Other device, other group: `out` is this machine's own, so the newest record of each seed is the one just made.
-    again = {record["seed"]: record for record in load_records(made) if _alike(record, run)}
+    alike = [record for record in load_records(made) if _alike(record, run) and device_of(record) == here]
+    again = {record["seed"]: record for found in group_runs(alike) for record in found["records"]}
     rows = compare(run, again, seeds, names, DIGITS if _is_array(path) else None)
     return {
         **{name: run[name] for name in ("world", "algorithm", "target")},
         "seeds": list(seeds),
         "level": 1 - ALPHA / max(1, len(rows)),
         "rows": rows,
-        "provenance": _differences(held[seeds[0]]["provenance"], again[seeds[0]]["provenance"]),
+        "provenance": _differences(held[seeds[0]], again[seeds[0]]),
         "reproduced": all(row["verdict"] in ("same", "within") for row in rows),
     }
 
 
 @contextmanager
-def _arithmetic(provenance: Mapping) -> Iterator[None]:
-    """As many threads, and on a CPU products of the type, as the record was made with: else a seed is another sample.
+def _arithmetic(provenance: Mapping, device: str) -> Iterator[None]:
+    """As many threads as the record was made with, and from CPU to CPU its products: else a seed is another sample.
 
-    A GPU multiplies in bfloat16, which not every CPU does well, so a GPU's record does not ask for it elsewhere.
+    From one kind of device to another it is another sample in any case, and each multiplies in what suits it.
     """
     import torch
 
@@ -100,7 +103,7 @@ def _arithmetic(provenance: Mapping) -> Iterator[None]:
 
     before = torch.get_num_threads()
     torch.set_num_threads(provenance.get("threads") or before)
-    products = provenance.get("weights", {}).get("products") if provenance["device"] == "cpu" else None
+    products = provenance.get("weights", {}).get("products") if provenance["device"] == device == "cpu" else None
     try:
         with products_in(products.removeprefix("torch.")) if products else nullcontext():
             yield
@@ -134,8 +137,8 @@ def _is_array(path: Path) -> bool:
 
 
 def _named(run: Mapping) -> dict:
-    """A run's settings by name, with the target's share of the truth, which sweeps move, as one number."""
-    settings = run["settings"]
+    """What names a run: settings, device, and for Gaussians the target's share of the truth, which sweeps move."""
+    settings = {**run["settings"], "device": run["device"]}
     if run["world"] != "mog":
         return settings
     share = sum(settings["truth_weights"][target] for target in settings["targets"])
@@ -243,8 +246,11 @@ def _alike(record: Mapping, run: Mapping) -> bool:
 
 
 def _differences(recorded: Mapping, here: Mapping) -> list[dict]:
-    return [
-        {"name": name, "recorded": recorded.get(name), "here": here.get(name)}
-        for name in _COMPARED
-        if recorded.get(name) != here.get(name)
-    ]
+    """What is another in the making; of a seed that several records hold each of them is named."""
+    made = [*recorded.get("earlier", []), recorded["provenance"]]
+    rows = []
+    for name in _COMPARED:
+        values, now = dict.fromkeys(str(provenance.get(name)) for provenance in made), here["provenance"].get(name)
+        if list(values) != [str(now)]:
+            rows.append({"name": name, "recorded": " and ".join(values), "here": now})
+    return rows

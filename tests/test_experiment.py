@@ -1,8 +1,10 @@
 """From a world, a preset and some pipelines to records: end to end in both worlds, resumable, repeatable."""
 
 import dataclasses
+import gzip
 import json
 import time
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,9 +14,10 @@ from alignkd_lab import experiment, pipelines
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm import world as lm_world
+from alignkd_lab.lm.trainer import products_in
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.presets import PRESETS
-from alignkd_lab.records import load_records, validate_record
+from alignkd_lab.records import device_of, load_records, validate_record
 from alignkd_lab.report.numbers import report_json
 
 
@@ -171,6 +174,27 @@ def test_a_finished_seed_is_not_run_again(tmp_path, quick, rated, monkeypatch):
     assert run_lm(tmp_path) == path
     assert run_lm(tmp_path, pipelines=["align_then_kd"]) == path
     assert path.read_bytes() == before
+
+
+def test_a_finished_seed_is_not_run_again_where_its_record_is_packed(tmp_path, quick, rated):
+    path = run_lm(tmp_path, pipelines=ORDERS, seeds=(0,))
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert [record["seed"] for record in load_records(run_lm(tmp_path, pipelines=ORDERS, seeds=(0, 1)))] == [1]
+
+
+@pytest.mark.parametrize("asked", [None, "bfloat16"])
+def test_a_run_goes_on_in_the_products_of_its_records_unless_others_are_asked_for(
+    asked, tmp_path, quick, rated, monkeypatch
+):
+    run_lm(tmp_path, pipelines=ORDERS, seeds=(0,))
+    monkeypatch.setattr("alignkd_lab.lm.trainer.faster_dtype", lambda kind: torch.bfloat16)
+    with products_in(asked) if asked else nullcontext():
+        path = run_lm(tmp_path, pipelines=ORDERS, seeds=(0, 1))
+    made = [(device_of(record), record["seed"]) for record in load_records(path)]
+    again = [("cpu, bfloat16", 0), ("cpu, bfloat16", 1)] if asked else [("cpu", 1)]
+    assert made == [("cpu", 0), *again]
 
 
 def test_a_pipeline_that_was_not_asked_for_before_is_added_from_the_stages_that_are_there(

@@ -1,6 +1,7 @@
 """The study in the language world: its cells are the plan's, and one command runs what is left of them in order."""
 
 import dataclasses
+import gzip
 import json
 import shutil
 
@@ -254,6 +255,14 @@ def test_what_an_earlier_loan_took_tells_whether_the_first_seed_ends_in_time(mad
     assert seen == []
     run_study(tmp_path, "tiny", ("main",), minutes=9, clock=lambda: 0.0)
     assert seen == [("main", 1)]
+
+
+def test_packed_records_are_done_and_a_packed_file_without_any_is_not(made, tmp_path, quick):
+    (path,) = made[0].glob("*.jsonl")
+    (tmp_path / "empty.jsonl.gz").write_bytes(gzip.compress(b""))
+    assert " seeds done" in table(tmp_path, "tiny", tuple(QUICK))
+    (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert table(tmp_path, "tiny", tuple(QUICK)) == table(made[0], "tiny", tuple(QUICK))
 
 
 def test_an_empty_folder_holds_nothing_and_that_is_no_error(tmp_path):

@@ -1,6 +1,7 @@
 """The language world: who teaches whom, on which prompts, and what each stage costs."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.batch import collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.trainer import products_in
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.pipelines import PIPELINES, Align, Distil, Store
 
@@ -312,6 +314,15 @@ def test_a_saved_policy_is_the_same_policy(world, tmp_path):
     (tmp_path / "kept").mkdir()
     world.save(policy, tmp_path / "kept")
     assert world.load(tmp_path / "kept").digest == policy.digest
+
+
+def test_samples_of_another_type_of_products_are_other_samples(tmp_path, sampled):
+    world = world_in(tmp_path)
+    read = partial(world.kept_samples, world.start("base"), None, "training", 2, 2, "preferences")
+    for dtype in ("float32", "bfloat16", "float32", "bfloat16"):
+        with products_in(dtype):
+            read()
+    assert len(sampled) == 2
 
 
 def test_samples_that_several_stages_read_are_drawn_once(tmp_path, sampled):

@@ -14,6 +14,7 @@ from alignkd_lab import records
 from alignkd_lab.errors import AlignkdError
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.pipelines import Outcome
 
 
 def complete_settings(record):
@@ -89,6 +90,11 @@ def test_infinity_is_refused_when_it_is_written(tmp_path):
     assert not (tmp_path / "a.jsonl").exists()
 
 
+def test_an_undefined_metric_is_null_in_a_record(tmp_path):
+    outcome = Outcome(policy=None, stages=[], evaluation={"metrics": {"reward": [0.5, 1.0], "distinct_2": [0.1, math.nan]}})
+    assert records.pipeline_entry(outcome, 1) == {"metrics": {"reward": 1.0, "distinct_2": None}, "stages": []}
+
+
 def test_a_torn_last_line_is_left_out_and_reported(tmp_path):
     path = write([mog_record(0), mog_record(1)], tmp_path / "a.jsonl")
     with open(path, "a", encoding="utf-8") as file:
@@ -145,10 +151,7 @@ def test_a_device_is_named_with_the_type_of_its_products_where_that_is_not_the_u
 
 def test_reading_records_loads_no_torch(tmp_path):
     path = write([mog_record(0), lm_record(0)], tmp_path / "a.jsonl")
-    code = (
-        "import sys; from alignkd_lab import records, runs; "
-        f"runs.group_runs(records.load_records({str(path)!r})); "
-    )
+    code = f"import sys; from alignkd_lab import records, runs; runs.group_runs(records.load_records({str(path)!r})); "
     found = subprocess.run(
         [sys.executable, "-c", code + "print('torch' in sys.modules)"], capture_output=True, text=True
     )

@@ -9,7 +9,7 @@ from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import K_A
 from alignkd_lab.pipelines import CONTROLS
-from alignkd_lab.report import study
+from alignkd_lab.report import failures
 from alignkd_lab.report.alignments import HEADS, alignments_table
 from alignkd_lab.report.study_figures import alignment_figure
 from alignkd_lab.style import number, pipeline_style
@@ -91,6 +91,31 @@ def test_the_picture_ends_where_each_alignment_ended_on_average(evidence):
     assert pipeline_style(anchored).colour not in {colour for colour, *_ in drawn}
 
 
+def test_a_mean_over_some_of_the_seeds_is_not_drawn_and_the_picture_says_so(evidence):
+    def no_pair(record):
+        info = stages_of(record, HOT)[-1]["info"]
+        if record["seed"]:
+            info |= {"informative_pairs": 0, "curve": []}
+        stages_of(record, K_A)[-1]["info"]["curve"][6 + record["seed"] :] = []
+        return record
+
+    held = evidence(recorded(MAIN, range(3), no_pair)).places[0]
+    figure = alignment_figure(held)
+    colours = {line.get_color(): line.get_xdata() for line in figure.axes[0].lines}
+    assert pipeline_style(HOT).colour not in colours
+    assert f"“{label(HOT)}”, which had pairs in 1 of 3 seeds" in " ".join(text.get_text() for text in figure.texts)
+    thick = [line for line in figure.axes[0].lines if line.get_linewidth() > 2]
+    (k_a,) = [line for line in thick if line.get_color() == pipeline_style(K_A).colour]
+    assert len(k_a.get_xdata()) == 6
+
+
+def test_of_the_methods_only_the_one_that_learns_from_pairs_has_a_row(evidence):
+    (cell,) = plan.ARMS["methods"].cells
+    effects = {name: LM.get(name, LM[K_A]) for name in ("base", "base_aligned", "kd_only", *cell.pipelines)}
+    found = rows(evidence(recorded(cell, range(3), effects=effects)))
+    assert [name for name, _ in found] == [label("align_student_only")]
+
+
 def test_without_a_curve_there_is_no_picture(evidence):
     def without(record):
         for stage in record["stages"].values():
@@ -103,6 +128,6 @@ def test_without_a_curve_there_is_no_picture(evidence):
 @pytest.mark.parametrize(("reward", "came"), [(0.5, ""), (0.01, "the other way")])
 def test_a_control_that_does_not_help_is_told_where_it_fails(evidence, reward, came):
     held = evidence(recorded(MAIN, range(10), effects={**LM, K_A: (0.2, *LM[K_A][1:]), HOT: (reward, *LM[HOT][1:])}))
-    lines = [line for line in study.fails(held) if f"not as the plan expected: “{label(HOT)}” earns more" in line]
+    lines = [line for line in failures.fails(held) if f"not as the plan expected: “{label(HOT)}” earns more" in line]
     assert len(lines) == bool(came)
     assert all(f"Measured: {came}, −" in line for line in lines)

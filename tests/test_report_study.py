@@ -9,17 +9,19 @@ from scipy import stats
 from synthetic_records import LM, lm_record, recorded, swap_orders, write
 
 from alignkd_lab.checks import failed_check, run_checks
+from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.mog import study as mog_study
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import METHODS
+from alignkd_lab.pipelines import METHODS, YARDSTICKS
 from alignkd_lab.records import load_records, plain_settings
-from alignkd_lab.report import study
+from alignkd_lab.report import failures, signs, study
 from alignkd_lab.report.answers import answers
-from alignkd_lab.report.evidence import Evidence, difference
+from alignkd_lab.report.evidence import Evidence, across, difference
 from alignkd_lab.report.page import write_report
 from alignkd_lab.runs import by_seed, group_runs, seed_values, summarise_run
+from alignkd_lab.style import interval, pipeline_style
 
 MAIN = plan.ARMS["main"].cells[0]
 CONTROLS = plan.ARMS["controls"].cells[0]
@@ -39,11 +41,11 @@ def test_records_outside_the_study_make_no_study(tmp_path):
 
 def test_nothing_is_concluded_from_fewer_seeds_than_registered(evidence):
     held = evidence(recorded(MAIN, range(9)))
-    cells = [row["cells"][0] for row in study.signs(held)["rows"]]
+    cells = [row["cells"][0] for row in signs.signs(held)["rows"]]
     assert [cell["verdict"] for cell in cells] == [None] * 5
     assert "9 of 10 seeds: no verdict" in cells[0]["text"]
-    assert list(study.fails(held)) == []
-    assert [answer for *_, answer in study.against(held.places[0])] == [
+    assert list(failures.fails(held)) == []
+    assert [answer for *_, answer in failures.against(held.places[0])] == [
         "not decided: 9 of 10 seeds so far, nothing is concluded"
     ]
     assert {"arm": "main experiment", "held": 9, "registered": 10}.items() <= study.not_run(held)[0].items()
@@ -52,25 +54,25 @@ def test_nothing_is_concluded_from_fewer_seeds_than_registered(evidence):
 
 def test_all_registered_seeds_make_a_verdict(evidence):
     held = evidence(recorded(MAIN, range(10)))
-    cells = [row["cells"][0] for row in study.signs(held)["rows"]]
+    cells = [row["cells"][0] for row in signs.signs(held)["rows"]]
     assert [cell["verdict"] for cell in cells[:4]] == ["holds", "holds", "undecided", "holds"]
     assert cells[4]["verdict"] is None
-    criteria = {criterion: came for _, criterion, came in study.against(held.places[0])}
+    criteria = {criterion: came for _, criterion, came in failures.against(held.places[0])}
     assert criteria["A-K's reward is the lower one"] == "no: holds"
     assert all(row["arm"] != "main experiment" for row in study.not_run(held))
 
 
 def test_a_claim_that_fails_is_told_where_it_fails(evidence):
     held = evidence(recorded(MAIN, range(10), swap_orders))
-    assert any("“A-K earns more reward” fails" in line for line in study.fails(held))
-    criteria = {criterion: came for _, criterion, came in study.against(held.places[0])}
+    assert any("“A-K earns more reward” fails" in line for line in failures.fails(held))
+    criteria = {criterion: came for _, criterion, came in failures.against(held.places[0])}
     assert criteria["A-K's reward is the lower one"] == "yes: fails"
 
 
 def test_recall_that_was_lost_and_did_not_matter_counts_against_the_claim(evidence):
     level = {**LM, A_K: LM[K_A]}
     held = evidence(recorded(MAIN, range(10), effects=level))
-    criteria = {criterion: came for _, criterion, came in study.against(held.places[0])}
+    criteria = {criterion: came for _, criterion, came in failures.against(held.places[0])}
     found = criteria["Reward undecided although recall was lost"]
     assert found.startswith("yes: undecided; distilling lost more than half of the base's target rate in")
 
@@ -80,8 +82,8 @@ def test_a_run_whose_check_fails_decides_nothing(evidence):
         return {**record, "checks": {"healing_gap": 1.4, "healing_bar": 1.0}}
 
     held = evidence(recorded(MAIN, range(10), sick))
-    assert study.signs(held)["rows"][0]["cells"][0]["verdict"] == "invalid"
-    assert any("no verdict is valid, the check healing failed" in line for line in study.fails(held))
+    assert signs.signs(held)["rows"][0]["cells"][0]["verdict"] == "invalid"
+    assert any("no verdict is valid, the check healing failed" in line for line in failures.fails(held))
 
 
 def test_a_failed_check_stands_before_every_sentence_of_its_run(evidence):
@@ -92,13 +94,13 @@ def test_a_failed_check_stands_before_every_sentence_of_its_run(evidence):
     doubt = "invalid, the check healing failed"
     ((_, told),) = answer(held, "anchoring it to the reference")
     assert told.startswith(f"{doubt}. As figures: ")
-    assert [answer for *_, answer in study.against(held.places[0])] == [f"not decided: {doubt}"]
-    assert not any("earns more than A-K" in line for line in study.fails(held))
+    assert [answer for *_, answer in failures.against(held.places[0])] == [f"not decided: {doubt}"]
+    assert not any("earns more than A-K" in line for line in failures.fails(held))
 
 
 def test_a_pipeline_that_earns_more_than_a_k_is_told_where_the_claim_fails(evidence):
     better = {**LM, CONTROLS.pipelines[1]: LM["base_aligned"]}
-    lines = list(study.fails(evidence(recorded(MAIN, range(10), effects=better))))
+    lines = list(failures.fails(evidence(recorded(MAIN, range(10), effects=better))))
     assert any("“K-A, pairs from the base” (controls of K-A) earns more than A-K, by 0.0" in line for line in lines)
     assert not any("anchored to the base” (controls of K-A) earns more" in line for line in lines)
 
@@ -157,7 +159,7 @@ def test_a_control_is_held_against_both_orders(evidence):
 
 def test_the_trials_of_both_sides_are_told(evidence):
     *lines, both = answer(evidence(recorded(MAIN, range(2))), "tuned as well")
-    assert both == ("SmolLM2 (laptop, CPU)", "not run")
+    assert both == ("SmolLM2 (laptop, CPU), learning rate of both orders (exploratory)", "not run")
     for label in ("K-A, pairs from the base", "K-A"):
         assert lines.pop() == (f"SmolLM2 (laptop, CPU), {label} at 0.0006 whatever its KL (exploratory)", "not run")
     assert len(lines) == 2
@@ -178,6 +180,39 @@ def test_k_a_at_another_rate_is_held_against_a_k_at_the_registered_one(evidence)
                                       for c, n in ((cell, K_A), (MAIN, K_A), (MAIN, A_K)))  # fmt: skip
     shown = [float(mean.replace("−", "-")) for mean, _ in row["numbers"]]
     assert shown == pytest.approx([reward, reward - beyond_k_a, reward - beyond_a_k], abs=6e-4)
+
+
+def test_an_exploratory_arm_is_told_without_a_verdict_and_at_95_per_cent(evidence):
+    (cell,) = plan.ARMS["learning_rate_both"].cells
+    held = evidence(recorded(MAIN, MAIN.seeds), recorded(cell, cell.seeds))
+    lead = interval(*difference(held.places[0].run(cell), A_K, K_A))
+    where, told = answer(held, "tuned as well")[-1]
+    assert (where.rpartition(", ")[2], told) == (plan.ARMS[cell.arm].label, f"the lead of A-K is {lead} at 0.0006")
+    rows = {row["arm"]: row for row in study.study_part(held, lambda *_: {})["language"][0]["orders"]}
+    assert rows[plan.ARMS[cell.arm].label]["verdicts"] == [None] * len(rows["main experiment"]["verdicts"])
+    assert all(verdict["verdict"] for verdict in rows["main experiment"]["verdicts"])
+
+
+def test_adpa_with_less_weight_is_held_against_a_k(evidence):
+    cells = plan.ARMS["gamma"].cells
+    effects = {**{name: LM[name] for name in YARDSTICKS}, "adpa": LM[K_A]}
+    groups = [recorded(cell, cell.seeds, effects=effects) for cell in cells]
+    held = evidence(recorded(MAIN, MAIN.seeds), *groups)
+    lines = dict(answer(held, "align and distil at once"))
+    for cell in cells:
+        gap = across(held.places[0].main(), held.places[0].run(cell), (A_K, "adpa"))
+        told = lines[f"SmolLM2 (laptop, CPU), {pipeline_style('adpa').label} at γ = {cell.value} (exploratory)"]
+        assert told.endswith(f"A-K: {interval(*gap)} more than that")
+
+
+def test_seeds_that_were_timed_while_all_samples_were_read_are_told(evidence):
+    def half(record):
+        if record["seed"] < 6:
+            stages_of(record, K_A)[-1]["tokens"]["scored"] = 100
+        return record
+
+    ((_, told), *_) = answer(evidence(recorded(MAIN, MAIN.seeds, half)), "each order cost")
+    assert "; in 4 of 10 seeds the truth read all of K-A's preference samples" in told
 
 
 def test_what_has_no_record_is_not_run(evidence):
@@ -216,7 +251,7 @@ def test_the_page_is_made_of_complete_records_of_every_registered_cell(evidence)
 
 def test_a_seed_that_was_not_registered_does_not_count(evidence):
     held = evidence(recorded(MAIN, range(5, 15)))
-    assert "5 of 10 seeds" in study.signs(held)["rows"][0]["cells"][0]["text"]
+    assert "5 of 10 seeds" in signs.signs(held)["rows"][0]["cells"][0]["text"]
 
 
 def test_another_kind_of_machine_is_a_place_of_its_own(evidence):
@@ -227,14 +262,14 @@ def test_another_kind_of_machine_is_a_place_of_its_own(evidence):
 
     held = evidence(recorded(MAIN, range(10)), recorded(MAIN, range(3), on_gpu))
     assert [place.words for place in held.places] == ["SmolLM2 (laptop, CPU)", "SmolLM2 (gpu, CUDA)"]
-    told = [row["text"] for row in study.signs(held)["rows"][0]["cells"]]
+    told = [row["text"] for row in signs.signs(held)["rows"][0]["cells"]]
     assert "seeds" not in told[0]
     assert "3 of 10 seeds" in told[1]
 
 
 def test_gaussian_failures_are_those_of_a_plain_t_test(evidence):
     held = evidence(recorded(MAIN, range(2)), gaussians=True)
-    (line,) = [line for line in study.fails(held) if "RLHF: “A-K earns more reward”" in line]
+    (line,) = [line for line in failures.fails(held) if "RLHF: “A-K earns more reward”" in line]
     for value, run in held.gaussians.runs("sharpening", "rlhf").items():
         values = seed_values(run)
         gaps = [values[A_K]["reward"][seed] - values[K_A]["reward"][seed] for seed in held.gaussians.seeds]
@@ -244,7 +279,7 @@ def test_gaussian_failures_are_those_of_a_plain_t_test(evidence):
 
 def test_the_main_setting_counts_once_among_all_settings(evidence):
     held = evidence(recorded(MAIN, range(2)), gaussians=True)
-    counts = study.signs(held)["rows"][0]["cells"][1]["counts"]
+    counts = signs.signs(held)["rows"][0]["cells"][1]["counts"]
     total = sum(int(part.split()[-1]) for part in counts.split(", "))
     distinct = {
         settings

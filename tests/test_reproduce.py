@@ -88,6 +88,41 @@ def test_it_runs_on_the_threads_and_in_the_products_that_the_record_was_made_wit
     assert (torch.get_num_threads(), product_dtype("cpu")) == here
 
 
+def test_only_a_record_of_the_device_that_was_asked_for_is_compared(recorded, tmp_path):
+    def elsewhere(record):
+        record["provenance"].update(device="cuda", created="2999-01-01T00:00:00")
+        record["pipelines"]["base"]["metrics"]["reward"] += 50
+
+    out = tmp_path / "again"
+    out.mkdir()
+    changed(recorded, out, elsewhere)
+    found = reproduce(recorded, out=out, settings={"sharpening": 2.0}, device="cpu")
+    assert {row["verdict"] for row in found["rows"]} == {"same"}
+
+
+def test_runs_of_several_devices_in_one_file_are_told_apart(recorded, tmp_path):
+    def elsewhere(record):
+        record["provenance"]["device"] = "cuda"
+
+    path = changed(recorded, tmp_path, elsewhere)
+    path.write_text(path.read_text() + recorded.read_text())
+    with pytest.raises(BadInput, match="choose one by --set device="):
+        chosen_run(path, None, {"sharpening": 2})
+    assert chosen_run(path, None, {"sharpening": 2, "device": "cuda"})["device"] == "cuda"
+
+
+def test_every_machine_that_a_seed_was_recorded_on_is_named(recorded, tmp_path):
+    def first(record):
+        record["provenance"].update(commit="0ld", created="2000-01-01T00:00:00")
+        del record["pipelines"]["align_then_kd"]
+
+    path = changed(recorded, tmp_path, first)
+    path.write_text(path.read_text() + recorded.read_text())
+    found = reproduce(path, out=tmp_path / "again", settings={"sharpening": 2.0})
+    (commit,) = [entry for entry in found["provenance"] if entry["name"] == "commit"]
+    assert commit["recorded"] == f"0ld and {commit['here']}"
+
+
 def test_one_recorded_seed_foretells_no_interval(recorded, tmp_path):
     lines = recorded.read_text().splitlines()
     record = next(found for found in map(json.loads, lines) if found["settings"]["sharpening"] == 2.0)

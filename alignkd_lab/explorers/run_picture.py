@@ -36,7 +36,7 @@ def runs_of(request: Request) -> list[dict]:
     found = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a last line that is still being written
-        for path in sorted(request.out.glob(f"{request.world}-{request.preset}-*.jsonl")):
+        for path in sorted(request.out.glob(f"{request.world}-{request.preset}-*.jsonl*")):
             try:
                 found += load_records(path)
             except RecordError:

@@ -48,7 +48,7 @@ class Judge:
     def reward(self, samples: Samples, policy: Policy | None, stick: Yardstick) -> dict[str, list]:
         """`reward` and `hits` as `read` gives them, where the truth reads only what may earn something.
 
-        What misses the rule earns 0 however it reads.
+        Under the rule times fluency what misses the rule earns 0 however it reads; other rewards need no reading.
         """
         hits, rewards = self._without_fluency(samples)
         met = [index for index, hit in enumerate(hits) if hit]

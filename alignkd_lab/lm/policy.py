@@ -69,6 +69,6 @@ class Models:
         return model.eval()
 
     def for_sampling(self, model: torch.nn.Module) -> torch.nn.Module:
-        """The model in the dtype whose products are fastest here; the model itself where that is float32."""
+        """The model in the type of matrix products (`trainer.product_dtype`); itself where that is float32."""
         dtype = product_dtype(model.device.type)
         return model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)

@@ -41,6 +41,7 @@ from alignkd_lab.lm.trainer import (
     with_lora,
 )
 from alignkd_lab.paths import cache_folder, data_folder
+from alignkd_lab.provenance import best_device
 
 HEALED = re.compile(r"healed(?:-(\d+))?")  # what settings call a healed student: of any depth, or of so many layers
 HEALING_BAR = 1.0  # nats per token that the healed student's held-out recall may lie below the base's
@@ -238,7 +239,7 @@ def heal(
         BadInput: a number of layers that the base does not have.
         BelowBar: the healed student misses the bar; the message holds the figures.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or best_device()
     recipe = Recipe(base=base) if layers is None else Recipe(base=base, layers=layers)
     started = time.perf_counter()
     base, tokenizer = weights.load(recipe.base, device=device)

@@ -5,7 +5,7 @@ FOLDER as `alignkd run` does: a finished seed is never run again, and stages are
 products are float32 on every CPU, also on one that is faster in bfloat16: in another type a seed is another draw.
 `--preset gpu --minutes 28` is the script for a GPU that is lent for half an hour. What carries over from one such loan
 to the next is a finished seed's record, not a model: copy the `*.jsonl` of earlier loans into FOLDER, wherever below
-it, and the study goes on with the first seed that they lack.
+it, packed (`.gz`) or not, and the study goes on with the first seed that they lack.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from alignkd_lab.lm.plan import Cell
 from alignkd_lab.lm.settings import BUILT_IN
 from alignkd_lab.lm.trainer import products_in
 from alignkd_lab.pipelines import YARDSTICKS
-from alignkd_lab.records import USUAL_PRODUCTS, device_of, load_records, record_files
+from alignkd_lab.provenance import best_device
+from alignkd_lab.records import USUAL_PRODUCTS, device_of, holds_records, load_records, record_files
 from alignkd_lab.runs import group_runs
 
 
@@ -52,20 +53,20 @@ def run_study(
     """
     end = None if minutes is None else clock() + 60 * minutes
     records = [record for record in _records(folder) if _is_of(record, preset, device)]
-    took = {_kind(record["pipelines"], record["algorithm"]): _seconds(record) for record in records}
+    took = {_alike(record["pipelines"], record["algorithm"]): _seconds(record) for record in records}
     last = _seconds(records[-1]) if records else 0.0
     for cell, seed in _left(group_runs(records), arms, seeds, preset, device):
-        kind = _kind((*YARDSTICKS, *cell.pipelines), cell.algorithm)
+        alike = _alike((*YARDSTICKS, *cell.pipelines), cell.algorithm)
         began = clock()
-        if end is not None and began + took.get(kind, last) > end:
+        if end is not None and began + took.get(alike, last) > end:
             print(
                 f"Stopped before {cell.arm}, {cell.value}, seed {seed}: the last one like it took "
-                f"{took.get(kind, last) / 60:.1f} minutes, and {max(0.0, end - began) / 60:.1f} are left.",
+                f"{took.get(alike, last) / 60:.1f} minutes, and {max(0.0, end - began) / 60:.1f} are left.",
                 file=sys.stderr,
             )
             return
         print(f"{cell.arm}, {cell.value}, seed {seed}", file=sys.stderr, flush=True)
-        with products_in(USUAL_PRODUCTS[device]):
+        with products_in(USUAL_PRODUCTS[torch.device(device).type]):
             run_experiment(
                 world="lm",
                 preset=preset,
@@ -77,7 +78,7 @@ def run_study(
                 overrides=dataclasses.asdict(plan.settings_of(cell, preset)),
                 device=device,
             )
-        last = took[kind] = clock() - began
+        last = took[alike] = clock() - began
 
 
 def table(folder: Path, preset: str = "laptop", arms: Sequence[str] = tuple(plan.ARMS), device: str = "cpu") -> str:
@@ -107,15 +108,14 @@ def _left(runs: list[dict], arms: Sequence[str], seeds: Sequence[int], preset: s
 
 def _records(folder: Path) -> list[dict]:
     """Every record below the folder; none where no line is whole yet."""
-    held = any(path.suffix == ".gz" or b"\n" in path.read_bytes() for path in record_files(folder))
-    return load_records(folder) if held else []
+    return load_records(folder) if any(map(holds_records, record_files(folder))) else []
 
 
 def _is_of(record: dict, preset: str, device: str) -> bool:
     return (record["world"], record["preset"], device_of(record)) == ("lm", preset, device)
 
 
-def _kind(pipelines: Sequence[str], algorithm: str) -> tuple[frozenset[str], str]:
+def _alike(pipelines: Sequence[str], algorithm: str) -> tuple[frozenset[str], str]:
     return frozenset(pipelines), algorithm
 
 
@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs what is left and says what is done; 0 done, 1 an expected error, 130 stopped by Ctrl-C."""
     asked = _parser().parse_args(argv)
-    device = asked.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = asked.device or best_device()
     code = 0
     try:
         if not asked.list:

@@ -40,6 +40,11 @@ def products_in(dtype: str) -> Iterator[None]:
         _asked.pop()
 
 
+def products_are_asked_for() -> bool:
+    """Whether `products_in` decides, and not what is faster."""
+    return bool(_asked)
+
+
 def product_dtype(device_type: str) -> torch.dtype:
     """The type of matrix products: what `products_in` asks for, else the faster one."""
     return _asked[-1] if _asked else faster_dtype(device_type)

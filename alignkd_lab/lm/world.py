@@ -34,6 +34,7 @@ from alignkd_lab.lm.trainer import product_dtype, train
 from alignkd_lab.lm.trials import choose_rate
 from alignkd_lab.pipelines import Align, Distil, OnPolicyDistil, PreferenceDistil, Stage, StageResult, Store
 from alignkd_lab.progress import tell
+from alignkd_lab.records import device_with_products
 
 ALGORITHMS = ("dpo", "rlhf")
 
@@ -86,17 +87,15 @@ class LmWorld:
         return {name: value for name, value in named.items() if name not in _LATER or value != _LATER[name]}
 
     def fingerprint(self) -> dict:
+        return {**self._origin(), "student": self._student_identity(), **self._arithmetic()}
+
+    def _arithmetic(self) -> dict[str, str]:
         device = torch.device(self.device).type
-        return {
-            **self._origin(),
-            "student": self._student_identity(),
-            "device": device,
-            "products": str(product_dtype(device)),
-        }
+        return {"device": device, "products": str(product_dtype(device))}
 
     def _origin(self) -> dict:
         """What every sample and stage comes from, whatever the student and the machine."""
-        judge = {"reward_model": weights.checksum(self.judge.model)} if self.judge.model else {}
+        model = {"reward_model": weights.checksum(self.judge.model)} if self.judge.model else {}
         return {
             "world": "lm",
             "seed": self.seeds[0],
@@ -104,7 +103,7 @@ class LmWorld:
             "base": weights.checksum(self.settings.base),
             "truth": weights.checksum(self.settings.truth),
             "prompts": checksum(),
-            **judge,
+            **model,
         }
 
     def _student_identity(self) -> str:
@@ -191,9 +190,11 @@ class LmWorld:
         self, policy: Policy, model, split: str, count: int | None, responses: int, purpose: str
     ) -> Samples:
         """Samples at temperature 1, kept in the store: what several stages read is drawn once."""
+        where = device_with_products(**self._arithmetic())
         depends = {"policy": policy.digest, "split": split, "count": count, "responses": responses, "purpose": purpose,
                    "code": _CODE["sample"], "start": self._origin(),
-                   "weights": self._weights_of(policy), **self._named(_SAMPLING)}  # fmt: skip
+                   "weights": self._weights_of(policy), **self._named(_SAMPLING),
+                   **({} if where == "cpu" else {"device": where})}  # fmt: skip
         return self.store.keep(
             "samples",
             depends,

@@ -19,4 +19,4 @@ def array_runs(path: Path) -> list[dict]:
         return list(border.runs(border.load(path)))
     if "cells" in held:
         return study.load(path).distinct()
-    raise BadInput(f"{path} holds no runs: give a file of `alignkd run` (.jsonl), of `mog.study` or of `mog.border`")
+    raise BadInput(f"{path} holds no runs: give a file of `alignkd run` (`.jsonl`), of `mog.study` or of `mog.border`")

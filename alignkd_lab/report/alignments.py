@@ -19,28 +19,28 @@ HEADS = (
     "target rate after (validation, %)",
     "reward (test)",
 )
-# The arms whose alignments are shown, with other pipelines than those of their cells where these are named.
-_SHOWN = {
+# The arms whose alignments are shown, with the pipelines that learn from pairs where not all of their cells' do.
+_FROM_PAIRS = {
     "main": ("base_aligned", K_A),
     "controls": (),
-    "methods": (),
+    "methods": ("align_student_only",),
     "learning_rate": (),
     "learning_rate_both": ("base_aligned",),
 }
 
 
-def shown(place: Place) -> Iterator[tuple[plan.Cell, dict, tuple[str, ...]]]:
+def each_alignment(place: Place) -> Iterator[tuple[plan.Cell, dict, tuple[str, ...]]]:
     """(cell, its run, pipelines) of what was run: K-A at the main settings, its controls and kin under other ones."""
-    for cell in (cell for arm in _SHOWN for cell in plan.ARMS[arm].cells):
+    for cell in (cell for arm in _FROM_PAIRS for cell in plan.ARMS[arm].cells):
         run = place.run(cell)
         if run:
-            yield cell, run, _SHOWN[cell.arm] or cell.pipelines
+            yield cell, run, _FROM_PAIRS[cell.arm] or cell.pipelines
 
 
 def alignments_table(place: Place) -> list[dict]:
-    """The rows of `alignment_rows` for all that is `shown`."""
+    """The rows of `alignment_rows` for `each_alignment`."""
     rows = []
-    for cell, run, names in shown(place):
+    for cell, run, names in each_alignment(place):
         where = "" if cell.value == plan.AS_REGISTERED else f"{plan.ARMS[cell.arm].label}: {cell.value}"
         rows += [{**row, "where": where} for row in alignment_rows(run, names)]
     return rows

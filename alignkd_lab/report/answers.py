@@ -11,6 +11,7 @@ from itertools import product
 from statistics import fmean
 from typing import NamedTuple
 
+from alignkd_lab.checks import failed_check, run_checks
 from alignkd_lab.costs import TOKENS, cost, stages_of, typical_cost
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A, Interval, t_interval
@@ -91,7 +92,8 @@ def _by_arm(gaussian: Sequence[str], language: str | None) -> Callable[[Evidence
         for arm, algorithm in product(gaussian, ALGORITHMS):
             held = [held for held in evidence.settings if (held.arm, held.algorithm) == (arm, algorithm)]
             if held:
-                leads = _who_leads({f"{found.value:g}": found.summary for found in held})
+                exploratory = arm in mog_study.EXPLORATORY
+                leads = _leads({f"{found.value:g}": found.run for found in held}, exploratory)
                 yield _gaussian(algorithm), f"{mog_study.ARMS[arm].label}: {leads}"
         for place in evidence.places if language else ():
             yield from _language_arm(place, language)
@@ -100,14 +102,23 @@ def _by_arm(gaussian: Sequence[str], language: str | None) -> Callable[[Evidence
 
 
 def _language_arm(place: Place, arm: str) -> Iterator[tuple[str, str]]:
-    cells = plan.ARMS[arm].cells
-    runs = {cell: place.run(cell) for cell in cells}
-    done = {cell.value: summarise_run(run) for cell, run in runs.items() if complete(run, cell)}
-    told = [f"{plan.ARMS[arm].label}: {_who_leads(done)}"] if done else []
+    runs = {cell: place.run(cell) for cell in plan.ARMS[arm].cells}
+    done = {cell.value: run for cell, run in runs.items() if complete(run, cell)}
+    told = [_leads(done, arm in plan.EXPLORATORY)] if done else []
     for cell, run in runs.items():
         if not complete(run, cell):
             told.append(f"{cell.value}: {why_not(run, cell)}")
-    yield place.words, "; ".join(told) if any(runs.values()) else NOT_RUN
+    where = f"{place.words}, {plan.ARMS[arm].label}"
+    yield where, "; ".join(told) if any(runs.values()) else NOT_RUN
+
+
+def _leads(runs: Mapping[str, Mapping], exploratory: bool) -> str:
+    """By how much A-K earns more at each value; with the verdicts where there are any."""
+    if not exploratory:
+        return _who_leads({value: summarise_run(run) for value, run in runs.items()})
+    valid = {value: run for value, run in runs.items() if not failed_check(run_checks(run))}
+    found = [f"{interval(*difference(run, A_K, K_A))} at {value}" for value, run in valid.items()]
+    return f"the lead of A-K is {', '.join(found)}" if found else "no check passed"
 
 
 def _who_leads(summaries: Mapping[str, Mapping]) -> str:
@@ -164,9 +175,21 @@ def _compute(evidence: Evidence) -> Iterator[tuple[str, str]]:
             ratio = interval(*t_interval([seconds[A_K] / seconds[K_A] for seconds in held]))
             own = run["settings"]["base"] == run["settings"]["truth"]
             note = "nothing that the base writes has to be read again for the reward, since it is the truth here"
-            told = f"{'; '.join(told)}: A-K takes {ratio} times as long" + own * f" ({note})"
+            told = f"{'; '.join(told)}: A-K takes {ratio} times as long" + own * f" ({note})" + _all_read(run)
             yield place.words, _with_doubt(why_not(run, cell), told)
         yield from _beside_a_k(place, "equal_compute", "with A-K's compute")
+
+
+def _all_read(run: Mapping) -> str:
+    """Seeds timed while the truth read every response that K-A's pairs were made of, if there are any."""
+    spent = [stages_of(record, K_A)[-1]["tokens"] for record in run["records"]]
+    older = sum(tokens["scored"] >= tokens["sampled"] for tokens in spent)
+    if not older:
+        return ""
+    return (
+        f"; in {older} of {len(spent)} seeds the truth read all of K-A's preference samples for their reward, two to "
+        "three minutes that later code, which reads only those on target, saves"
+    )
 
 
 def _beside_a_k(place: Place, arm: str, words: str) -> Iterator[tuple[str, str]]:

@@ -43,7 +43,8 @@ class Place:
 
     @property
     def words(self) -> str:
-        return f"SmolLM2 ({self.preset}, {self.device.upper()})"
+        kind, comma, products = self.device.partition(",")
+        return f"SmolLM2 ({self.preset}, {kind.upper()}{comma}{products})"
 
 
 class Setting(NamedTuple):

@@ -10,7 +10,9 @@ from alignkd_lab.records import load_records, strict
 from alignkd_lab.report.answers import answers
 from alignkd_lab.report.evidence import Evidence
 from alignkd_lab.report.expectations import expectations
-from alignkd_lab.report.study import against, fails, not_run, signs
+from alignkd_lab.report.failures import against, fails
+from alignkd_lab.report.signs import signs
+from alignkd_lab.report.study import not_run
 from alignkd_lab.runs import group_runs, summarise_run
 
 

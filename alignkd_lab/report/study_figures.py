@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from alignkd_lab.drawing import DEPTH, depth_line, estimates, legend, mark, panels, pipelines_of, themed
 from alignkd_lab.explorers import plane
 from alignkd_lab.explorers.border_map import draw_key, draw_lead
-from alignkd_lab.figures import alignment_curves
+from alignkd_lab.figures import alignment_curves, mean_curve
 from alignkd_lab.mog.border import Border
 from alignkd_lab.mog.lead import lead
 from alignkd_lab.mog.study import ARMS, Study
 from alignkd_lab.mog.study_map import foretold_rightly, shows_target
 from alignkd_lab.pipelines import CONTROLS, ORDERS
-from alignkd_lab.report.alignments import shown
+from alignkd_lab.report.alignments import each_alignment
 from alignkd_lab.report.evidence import Place
 from alignkd_lab.style import metric_label, pipeline_style
 
@@ -29,8 +29,8 @@ _MAP_NOTE = (
     "The lines foretell A-K at or right of the solid and left of the dashed one, else no leader: titles say in how "
     "many cells it came so."
 )
-# Arms whose values are ratios; the others' are counts, shares from 0 on, or cuts.
 _AT_ITS_ANCHOR = 0.1  # nats a response: the estimate at step 0 is rounding, unless the anchor is another policy
+# Arms whose values are ratios; the others' are counts, shares from 0 on, or cuts.
 _LOGARITHMIC = ("target_weight", "beta", "sharpening")
 
 
@@ -88,25 +88,29 @@ def map_figure(held: Border, algorithm: str, depth: str = "record") -> Figure:
 def alignment_figure(place: Place, depth: str = "record") -> Figure | None:
     """Reward against the KL from the policy's own anchor along the alignments on pairs, means over seeds.
 
-    Dashed where the learning rate is not the registered one. A policy that starts away from its anchor is left out;
-    None where no alignment is left.
+    Dashed where the learning rate is not the registered one. A policy that starts away from its anchor is left out, and
+    so is one that had no pair to learn from in some seeds, which the note names; None where no alignment is left.
     """
-    held = [
+    started = [
         (cell, run, name, curves)
-        for cell, run, names in shown(place)
+        for cell, run, names in each_alignment(place)
         for name, curves in alignment_curves(run).items()
         if name in names and max(abs(curve[0, 0]) for curve in curves) < _AT_ITS_ANCHOR
     ]
+    held = [each for each in started if len(each[3]) == len(each[1]["records"])]
     if not held:
         return None
     marks = "Thick: means over seeds; dashed: twice the learning rate; thin: seeds"
     note = depth_line([run for _, run, *_ in held], depth, marks)
+    for _, run, name, curves in (each for each in started if each not in held):
+        label = pipeline_style(name).label
+        note += f" Not drawn: “{label}”, which had pairs in {len(curves)} of {len(run['records'])} seeds."
     figure, ((axis,),) = panels(1, 1, (7.6, 5.2), "Reward along alignment, by how far it went", note)
     for cell, _, name, curves in held:
         look = {"color": pipeline_style(name).colour, "linestyle": "--" if cell.changes else "-"}
         for curve in curves:
             axis.plot(*curve, **look, alpha=0.2, linewidth=0.7)
-        kl, reward = np.mean(curves, axis=0)
+        kl, reward = mean_curve(curves)
         axis.plot(kl, reward, **look, linewidth=2.2)
         mark(axis, kl[-1], reward[-1], name)
     axis.set_xlabel("KL from the policy's own anchor (nats a response)")

@@ -21,7 +21,7 @@ from alignkd_lab.style import (
     shown,
 )
 
-SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "○", "invalid": "⊘", "unfinished": "…"}
+SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "○", "invalid": "⊘", "unfinished": "…", "exploratory": "–"}
 CLAIM_WORDS = {
     ("reward", "mean_difference"): "A-K earns more reward",
     ("target_precision", "mean_difference"): "A-K is more precise on the target",
@@ -195,7 +195,7 @@ def settings_rows(run: dict) -> list[tuple[str, str]]:
 
 def provenance_rows(run: dict) -> list[tuple[str, str]]:
     """What the records say about their making, every distinct value once."""
-    held = [record["provenance"] for record in run["records"]]
+    held = [made for record in run["records"] for made in (*record.get("earlier", []), record["provenance"])]
     names = list(dict.fromkeys([*_PROVENANCE_FIRST, *(name for entry in held for name in entry)]))
     rows = [("seeds", ", ".join(str(record["seed"]) for record in run["records"]))]
     for name in names:
