@@ -199,7 +199,7 @@ def border_table(evidence: Evidence) -> dict | None:
 
 
 def not_run(evidence: Evidence) -> list[dict]:
-    """Registered cells of the language part that lack seeds, by place; all of them where nothing was run anywhere."""
+    """Cells of the language part that lack seeds of the plan's, by place; all where nothing was run anywhere."""
     rows = []
     for place in evidence.places or (None,):
         for cell in plan.cells():
