@@ -45,7 +45,7 @@ def test_packed_files_are_read_like_others(tmp_path):
     plain = write([mog_record(0), mog_record(1)], tmp_path / "a.jsonl")
     loose = records.load_records(tmp_path)
     packed = tmp_path / "a.jsonl.gz"
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    packed.write_bytes(b"".join(gzip.compress(line) for line in plain.read_bytes().splitlines(keepends=True)))
     plain.unlink()
     assert records.load_records(tmp_path) == records.load_records(packed) == loose
     packed.write_bytes(packed.read_bytes()[:-20])
@@ -91,7 +91,8 @@ def test_infinity_is_refused_when_it_is_written(tmp_path):
 
 
 def test_an_undefined_metric_is_null_in_a_record(tmp_path):
-    outcome = Outcome(policy=None, stages=[], evaluation={"metrics": {"reward": [0.5, 1.0], "distinct_2": [0.1, math.nan]}})
+    metrics = {"reward": [0.5, 1.0], "distinct_2": [0.1, math.nan]}
+    outcome = Outcome(policy=None, stages=[], evaluation={"metrics": metrics})
     assert records.pipeline_entry(outcome, 1) == {"metrics": {"reward": 1.0, "distinct_2": None}, "stages": []}
 
 
