@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from alignkd_lab.explorers import methods
-from alignkd_lab.figures import alignment_curves
+from alignkd_lab.figures import alignment_curves, mean_curve
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A, rank_correlation, t_interval
 from alignkd_lab.mog import study
@@ -224,13 +224,17 @@ def test_a_larger_step_for_both_leaves_a_k_ahead_and_for_k_a_alone_the_two_level
 
 def test_reward_along_alignment_is_that_of_the_records(language, larger_step):
     def point(run, name, place):
-        kl, reward = np.mean(alignment_curves(run)[name], axis=0)[:, place]
+        kl, reward = mean_curve(alignment_curves(run)[name])[:, place]
         return f"{kl:.1f}", f"{reward:.2f}"
 
     base, student = point(language, "base_aligned", 1), point(larger_step, BASE_PAIRS, 1)
     assert f"{student[0]} nats away {student[1]} where the base earns {base[1]} after {base[0]}" in RECORDS
     base, student = point(larger_step, "base_aligned", 1), point(larger_step, BASE_PAIRS, 2)
     assert f"{student[0]} nats away {student[1]} where the base earns {base[1]} after {base[0]}" in RECORDS
+    kl, reward = mean_curve(alignment_curves(language)["align_student_only"])
+    for run in (language, larger_step):  # "at the same KL it earns no more than K-A does at either learning rate"
+        k_a = mean_curve(alignment_curves(run)[K_A])
+        assert np.interp(k_a[0, -1], kl, reward) < k_a[1, -1]
 
 
 def test_every_file_that_the_readme_names_is_there():
