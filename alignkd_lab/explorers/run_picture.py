@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
 import textwrap
 import warnings
 from collections import Counter
@@ -23,7 +21,7 @@ from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import ORDERS, YARDSTICKS
 from alignkd_lab.presets import preset
-from alignkd_lab.records import RecordError, load_records
+from alignkd_lab.records import RecordError, load_records, plain_settings
 from alignkd_lab.report.tables import SYMBOLS, in_short
 from alignkd_lab.runs import group_runs, summarise_run
 from alignkd_lab.style import pipeline_style
@@ -59,13 +57,11 @@ def recorded(world: str) -> list[dict]:
 
 
 def agrees(request: Request, record: Mapping) -> bool:
-    """Whether a record or run was made with the request's settings; a setting that it lacks had its default."""
+    """Whether a record or run was made with the request's settings."""
     if record["preset"] != request.preset or record["algorithm"] not in request.algorithms():
         return False
-    wanted = request.base_settings()
-    plain = json.loads(json.dumps(dataclasses.asdict(wanted)))
-    default = json.loads(json.dumps(dataclasses.asdict(type(wanted)())))
-    held = {**default, **record["settings"]}
+    wanted = plain_settings(request.base_settings())
+    held = record["settings"]
     free = _AT_HUB if request.preset == "gpu" else ()
     if request.world == "mog":
         chosen = preset(request.preset)
@@ -73,7 +69,7 @@ def agrees(request: Request, record: Mapping) -> bool:
         every = {"sharpening": chosen.sharpenings, "beta": chosen.betas}
         if any(held[name] not in every[name] for name in free):
             return False
-    return all(held.get(name) == value for name, value in plain.items() if name not in free)
+    return all(held.get(name) == value for name, value in wanted.items() if name not in free)
 
 
 def outcome(runs: Sequence[dict], depth: str) -> tuple[Figure, str]:

@@ -91,20 +91,20 @@ def alignment_figure(place: Place, depth: str = "record") -> Figure | None:
     Dashed where the learning rate is not the registered one. A policy that starts away from its anchor is left out, and
     so is one that had no pair to learn from in some seeds, which the note names; None where no alignment is left.
     """
-    started = [
-        (cell, run, name, curves)
-        for cell, run, names in each_alignment(place)
-        for name, curves in alignment_curves(run).items()
-        if name in names and max(abs(curve[0, 0]) for curve in curves) < _AT_ITS_ANCHOR
-    ]
-    held = [each for each in started if len(each[3]) == len(each[1]["records"])]
+    held, left_out = [], ""
+    for cell, run, names in each_alignment(place):
+        for name, curves in alignment_curves(run).items():
+            if name not in names or max(abs(curve[0, 0]) for curve in curves) >= _AT_ITS_ANCHOR:
+                continue
+            if len(curves) == len(run["records"]):
+                held.append((cell, run, name, curves))
+            else:
+                of = f"{len(curves)} of {len(run['records'])} seeds"
+                left_out += f" Not drawn: “{pipeline_style(name).label}”, which had pairs in {of}."
     if not held:
         return None
     marks = "Thick: means over seeds; dashed: twice the learning rate; thin: seeds"
-    note = depth_line([run for _, run, *_ in held], depth, marks)
-    for _, run, name, curves in (each for each in started if each not in held):
-        label = pipeline_style(name).label
-        note += f" Not drawn: “{label}”, which had pairs in {len(curves)} of {len(run['records'])} seeds."
+    note = depth_line([run for _, run, *_ in held], depth, marks) + left_out
     figure, ((axis,),) = panels(1, 1, (7.6, 5.2), "Reward along alignment, by how far it went", note)
     for cell, _, name, curves in held:
         look = {"color": pipeline_style(name).colour, "linestyle": "--" if cell.changes else "-"}
