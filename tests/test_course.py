@@ -87,7 +87,7 @@ def test_the_readme_s_map_is_that_of_the_notebooks():
 
 
 def test_the_readme_is_short():
-    assert len(README.splitlines()) <= 250
+    assert len(README.splitlines()) <= 180
 
 
 # Teaching

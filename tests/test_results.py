@@ -1,4 +1,4 @@
-"""What the README says of the records is what the records say, and what it points to is there."""
+"""What `data/records/RESULTS.md` and the README say of the records is what the records say; what they name is there."""
 
 import itertools
 import json
@@ -27,8 +27,9 @@ from alignkd_lab.runs import by_seed, group_runs, seed_values, summarise_run
 from alignkd_lab.style import interval, pipeline_style, shown
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-RECORDS = TEXT.partition("## What the records say")[2].partition("\n## ")[0]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS_FILE = data_folder() / "records" / "RESULTS.md"
+RESULTS = RESULTS_FILE.read_text(encoding="utf-8")
 INTERVAL = re.compile(r"[−\d.,]+ \([−\d.,]+ to [−\d.,]+\)")
 METRICS = ("reward", "target_rate", "overall_precision", "overall_recall")
 BASE_PAIRS = "kd_then_align_base_preferences"
@@ -44,9 +45,9 @@ def summaries(registered):
     return [summarise_run(run) for run in registered.distinct(study.REGISTERED)]
 
 
-def table(heading):
+def table(heading, text=RESULTS):
     """The rows of the first table after `heading`, by their first cell."""
-    lines = RECORDS.partition(heading)[2].partition("\n|")[2].partition("\n\n")[0].splitlines()[2:]
+    lines = text.partition(heading)[2].partition("\n|")[2].partition("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {first: rest for first, *rest in cells}
 
@@ -63,7 +64,7 @@ def test_the_table_of_the_main_setting_is_that_of_the_study(registered):
         pipeline_style(name).label: [written(metrics[metric], metric) for metric in METRICS]
         for name, metrics in summarise_run(run)["pipelines"].items()
     }
-    rows = table("Gaussians, the main setting")
+    rows = table("**The main setting**")
     assert len(rows) == 6
     assert rows == {label: measured[label] for label in rows}
 
@@ -83,7 +84,7 @@ def test_the_table_of_verdicts_counts_those_of_the_study(summaries):
 
 def test_what_came_out_counts_the_registered_settings(summaries):
     verdicts = [summary["claims"][0]["verdict"] for summary in summaries]
-    assert f"A-K earns more in {verdicts.count('holds')} of {len(verdicts)} registered settings" in TEXT
+    assert f"A-K earns more in {verdicts.count('holds')} of {len(verdicts)} registered settings" in README
 
 
 def test_every_interval_in_the_text_is_one_of_the_study(registered):
@@ -98,17 +99,17 @@ def test_every_interval_in_the_text_is_one_of_the_study(registered):
         for metrics in summarise_run(run)["pipelines"].values()
         for metric, entry in metrics.items()
     }
-    stated = INTERVAL.findall(RECORDS.partition("Where the claim stops")[2].partition("**SmolLM2")[0])
+    stated = INTERVAL.findall(RESULTS.partition("Where the claim stops")[2].partition("\n## ")[0])
     assert len(stated) >= 10
     assert set(stated) <= measured
 
 
-def test_the_closed_form_is_as_right_as_the_readme_says():
+def test_the_closed_form_is_as_right_as_the_results_say():
     rows = foretold_rightly(study.load_map())
     counted = ("cells", "a_k_target", "k_a_target", "named", "missed", "reversed", "false_lead", "wrong_lead")
     sums = {name: sum(getattr(row, name) for row in rows) for name in counted}
     cells, a_k, k_a, named, missed, backwards, *wrong = sums.values()
-    line = next(line for line in RECORDS.splitlines() if "closed form foretells little" in line)
+    line = next(line for line in RESULTS.splitlines() if "closed form foretells little" in line)
     right = sum(row.right for row in rows)
     leads = f"A-K leads in {named + missed}, of which it foretells {named}, all rightly; K-A leads in {backwards}, "
     by_target = f"rightly in {a_k} cells, but for K-A, to which it promises too much, only in {k_a}."
@@ -132,11 +133,11 @@ def larger_step():
     return plan.run_of(group_runs(load_records(data_folder() / "records")), cell, "laptop", "cpu")
 
 
-def test_the_readme_knows_how_far_the_study_has_come(language, larger_step):
+def test_the_results_know_how_far_the_study_has_come(language, larger_step):
     (cell,) = plan.ARMS["main"].cells
     held = plan.seeds_held(language, cell)
-    assert f"{len(held)} of {len(cell.seeds)} seeds of its main experiment are recorded" in RECORDS
-    assert f"(exploratory, {len(larger_step['records'])} of {len(cell.seeds)} seeds, no verdict)" in RECORDS
+    assert f"{len(held)} of {len(cell.seeds)} seeds of its main experiment are recorded" in RESULTS
+    assert f"(exploratory, {len(larger_step['records'])} of {len(cell.seeds)} seeds, no verdict)" in RESULTS
 
 
 LM_METRICS = ("reward", "target_rate", "target_precision", "overall_precision", "overall_recall", "second_rule_rate")
@@ -147,7 +148,7 @@ def test_the_table_of_the_language_study_is_that_of_its_records(language):
         pipeline_style(name).label: [written(metrics[metric], metric) for metric in LM_METRICS]
         for name, metrics in summarise_run(language)["pipelines"].items()
     }
-    rows = table("SmolLM2, the registered study")
+    rows = table("## SmolLM2, the main experiment")
     assert list(rows) == [pipeline_style(name).label for name in (*YARDSTICKS, *ORDERS, *CONTROLS)]
     assert rows == {label: measured[label] for label in rows}
 
@@ -196,7 +197,7 @@ def test_every_interval_in_the_language_part_is_one_of_its_records(language, lar
     measured.add(interval(*(100 * value for value in t_interval(list(healed.values())))))
     for control in CONTROLS:
         assert difference(language, control, K_A).low < 0 < difference(language, A_K, control).low
-    bullets = RECORDS.partition("The four signs")[2].partition("**What each alignment")[0].partition("\n- ")[2]
+    bullets = RESULTS.partition("The four signs")[2].partition("**What each alignment")[0].partition("\n- ")[2]
     assert "earns more than K-A in each of the ten seeds" in bullets
     assert all(by_seed(language, A_K)[seed] > by_seed(language, K_A)[seed] for seed in range(10))
     share = 100 * mean(sampled_rates(language, "base_aligned").values())
@@ -208,7 +209,7 @@ def test_every_interval_in_the_language_part_is_one_of_its_records(language, lar
     a_k, k_a = (mean(by_seed(language, name).values()) / mean(by_seed(language, name, "target_rate").values())
                 for name in (A_K, K_A))  # fmt: skip
     assert f"a response on target earns {a_k:.3f} with A-K, {k_a:.3f} with K-A" in bullets
-    short = TEXT.partition("**What came out.**")[2].partition("\n\n")[0]
+    short = README.partition("**What came out.**")[2].partition("\n\n")[0]
     stated = INTERVAL.findall(bullets + short)
     assert len(stated) >= 8
     assert set(stated) <= measured
@@ -228,20 +229,21 @@ def test_reward_along_alignment_is_that_of_the_records(language, larger_step):
         return f"{kl:.1f}", f"{reward:.2f}"
 
     base, student = point(language, "base_aligned", 1), point(larger_step, BASE_PAIRS, 1)
-    assert f"{student[0]} nats away {student[1]} where the base earns {base[1]} after {base[0]}" in RECORDS
+    assert f"{student[0]} nats away {student[1]} where the base earns {base[1]} after {base[0]}" in RESULTS
     base, student = point(larger_step, "base_aligned", 1), point(larger_step, BASE_PAIRS, 2)
-    assert f"{student[0]} nats away {student[1]} where the base earns {base[1]} after {base[0]}" in RECORDS
+    assert f"{student[0]} nats away {student[1]} where the base earns {base[1]} after {base[0]}" in RESULTS
     kl, reward = mean_curve(alignment_curves(language)["align_student_only"])
     for run in (language, larger_step):  # "at the same KL it earns no more than K-A does at either learning rate"
         k_a = mean_curve(alignment_curves(run)[K_A])
         assert np.interp(k_a[0, -1], kl, reward) < k_a[1, -1]
 
 
-def test_every_file_that_the_readme_names_is_there():
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
-        assert (ROOT / link).is_file(), link
-    for path in re.findall(r"`((?:alignkd_lab|notebooks|data|tests)/[\w./-]*)`", TEXT):
-        assert (ROOT / path).exists(), path
+def test_every_file_that_readme_and_results_name_is_there():
+    for text, folder in ((README, ROOT), (RESULTS, RESULTS_FILE.parent)):
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (folder / link).is_file(), link
+        for path in re.findall(r"`((?:alignkd_lab|notebooks|data|tests)/[\w./-]*)`", text):
+            assert (ROOT / path).exists(), path
 
 
 def test_the_smollm2_table_is_that_of_the_records():
@@ -260,7 +262,7 @@ def test_the_smollm2_table_is_that_of_the_records():
         return f"{mean:{form}} [{', '.join(f'{value:{form}}' for value in seeds)}]".replace("-", "−")
 
     measured = {pipeline_style(name).label: [cell(name, *column) for column in columns] for name in values}
-    rows = table("SmolLM2, a pilot with one target")
+    rows = table("## A pilot before the plan")
     assert len(rows) == 8
     assert rows == {label: measured[label] for label in rows}
 
@@ -268,7 +270,7 @@ def test_the_smollm2_table_is_that_of_the_records():
 def test_the_table_of_methods_is_that_of_the_records():
     run = methods.recorded()
     assert run["target"] == "exclamation"
-    assert f"**The other methods**, {len(run['records'])} of 10 seeds" in RECORDS
+    assert f"## The other methods\n\n{len(run['records'])} of 10 seeds" in RESULTS
     spent = ("tokens_trained", "tokens_sampled")
     measured = {}
     for name in methods.WAYS:
@@ -279,12 +281,12 @@ def test_the_table_of_methods_is_that_of_the_records():
             *(f"{round(metrics[kind]['mean']):,}" for kind in spent),
             f"{minutes:.1f}",
         ]
-    assert table("**The other methods**") == measured
+    assert table("## The other methods") == measured
 
 
 def test_what_is_said_of_the_methods_is_what_the_records_say():
     run, records = methods.recorded(), group_runs(load_records(data_folder() / "records"))
-    text = RECORDS.partition("**The other methods**")[2].partition("\n- ")[2].partition("<details>")[0]
+    text = RESULTS.partition("## The other methods")[2].partition("\n- ")[2].partition("\n## ")[0]
     lighter = [plan.run_of(records, cell, "laptop", "cpu") for cell in plan.ARMS["gamma"].cells]
     measured = {interval(*over_seeds(found, "adpa")) for found in lighter}
     measured.add(interval(*over_seeds(run, "adpa", "kl_to_base")))
@@ -311,6 +313,15 @@ def test_what_is_said_of_the_methods_is_what_the_records_say():
     assert seed["pipelines"]["adpa"]["samples"][0]["response"] in text
 
 
+def test_the_readme_takes_its_table_from_the_results():
+    main, others = table("## SmolLM2, the main experiment"), table("## The other methods")
+    taken = {name: [row[0], row[1], row[3]] for name, row in main.items()}
+    taken |= {name: row[:3] for name, row in others.items()}
+    rows = table("**SmolLM2**", README)
+    assert list(rows) == [pipeline_style(name).label for name in (*YARDSTICKS, *ORDERS, *METHODS)]
+    assert rows == {name: taken[name] for name in rows}
+
+
 def test_the_table_of_steps_is_that_of_the_bench():
     record = json.loads((data_folder() / "records" / "bench-cpu.json").read_text())
     steps = {(row["method"], row["variant"]): row for row in record["rows"] if row["length"] == 512}
@@ -321,8 +332,8 @@ def test_the_table_of_steps_is_that_of_the_bench():
 
     methods = {"dpo": "DPO", "dckd": "DCKD", "adpa": "ADPA", "kd": "KD"}
     measured = {words: [cell(name, by) for by in ("ours", "full_logits", "trl")] for name, words in methods.items()}
-    assert table("What a training step costs.") == measured
-    assert f"takes {steps['nll', 'nll']['seconds']:.1f} s" in RECORDS
+    assert table("## What a training step costs", README) == measured
+    assert f"takes {steps['nll', 'nll']['seconds']:.1f} s" in README
     ours = [row for (_, by), row in steps.items() if by == "ours"]
     assert all(row["ceiling_share"] > 0.5 for row in ours)
     assert all(bar["passed"] for bar in record["bars"])
