@@ -102,6 +102,7 @@ figures: $(STAMP)
 	cp $(OUT)/recorded/figures/mog-reward-by-sharpening.png data/figures/reward-by-sharpening.png
 	cp $(OUT)/recorded/figures/study-map-rlhf.png data/figures/map.png
 	cp $(OUT)/recorded/figures/study-alignments-laptop-cpu.png data/figures/alignments.png
+	cp $(OUT)/recorded/figures/study-leads-laptop-cpu.png data/figures/leads.png
 
 clean:
 	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache

@@ -174,7 +174,7 @@ def _shipped_records(folder: Path) -> Path | None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="alignkd", description="Align before you distil: both orders, on Gaussians and on SmolLM2."
+        prog="alignkd", description="Align before you distil? Both orders, on Gaussians and on SmolLM2."
     )
     parser.add_argument("--version", action="version", version=f"alignkd-lab {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

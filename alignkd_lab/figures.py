@@ -52,9 +52,8 @@ _VERBS = {K_A: ("distil", "align"), A_K: ("align", "distil")}
 
 
 @themed
-def title_figure(run_mog: dict | None = None, run_lm: dict | None = None, depth: str = "record") -> Figure:
-    """Reward, target precision and target rate by pipeline, one row of panels per world that is given."""
-    runs = [run for run in (run_mog, run_lm) if run is not None]
+def title_figure(runs: Sequence[dict], depth: str = "record") -> Figure:
+    """Reward, target precision and target rate by pipeline, one row of panels per run."""
     heights = [0.30 * max(row_places(pipelines_of(run)).values()) + 1.3 for run in runs]
     size = (10, sum(heights) + 0.9)
     title = "Align first, or distil first?"

@@ -65,7 +65,7 @@ def marks(figure, name):
 
 
 def test_the_title_figure_marks_the_mean_of_every_pipeline(mog, lm):
-    figure = figures.title_figure(mog, lm)
+    figure = figures.title_figure([mog, lm])
     for run, metric, panel in ((mog, "reward", 0), (lm, "target_rate", 5)):
         for name, ((mean, low, high), values) in estimates(run, metric).items():
             axis = figure.axes[panel]
@@ -77,9 +77,9 @@ def test_the_title_figure_marks_the_mean_of_every_pipeline(mog, lm):
 
 
 def test_the_title_figure_works_with_one_world_and_with_one_seed(mog, one_seed):
-    assert len(figures.title_figure(mog).axes) == 3
-    assert len(figures.title_figure(None, one_seed).axes) == 3
-    text = texts(figures.title_figure(mog, one_seed, "live"))
+    assert len(figures.title_figure([mog]).axes) == 3
+    assert len(figures.title_figure([one_seed]).axes) == 3
+    text = texts(figures.title_figure([mog, one_seed], "live"))
     assert "20 seeds" not in text
     assert "3 seeds" in text
     assert "one seed, no interval" in text
@@ -117,7 +117,7 @@ def test_a_metric_that_spans_orders_of_magnitude_says_that_it_is_logarithmic(mog
 
 
 def test_no_interval_is_drawn_for_one_seed(one_seed):
-    for figure in (figures.title_figure(None, one_seed), figures.precision_recall([one_seed])):
+    for figure in (figures.title_figure([one_seed]), figures.precision_recall([one_seed])):
         assert all(len(line.get_xdata()) == 1 for axis in figure.axes for line in axis.lines)
 
 
@@ -129,7 +129,7 @@ def test_every_axis_has_a_name(mog, lm, sweep):
     )
     for figure in drawn:
         assert all(axis.get_ylabel() for axis in figure.axes)
-    assert all(axis.get_xlabel() for axis in figures.title_figure(mog, lm).axes)
+    assert all(axis.get_xlabel() for axis in figures.title_figure([mog, lm]).axes)
     assert "nats per token" in texts(figures.precision_recall([lm]))
     assert "sharpening" in texts(figures.reward_by_sharpening(sweep))
 
@@ -220,7 +220,7 @@ def test_an_undefined_metric_is_left_out_and_not_drawn_as_zero(mog):
     undefined = json.loads(json.dumps(mog))
     undefined["records"][0]["pipelines"]["base"]["metrics"]["target_precision"] = None
     assert "base" not in estimates(undefined, "target_precision")
-    figures.title_figure(undefined)
+    figures.title_figure([undefined])
 
 
 def test_yardsticks_orders_and_controls_stand_apart():

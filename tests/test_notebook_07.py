@@ -13,7 +13,9 @@ from alignkd_lab.exercises import both_orders_on_smollm2 as tasks
 from alignkd_lab.exercises import check, given, recorded_smollm2
 from alignkd_lab.exercises.bank import TASKS
 from alignkd_lab.metrics import A_K, CLAIMS, K_A
+from alignkd_lab.report.evidence import difference
 from alignkd_lab.runs import group_runs, summarise_run
+from alignkd_lab.style import interval
 
 SIGNS = [id for id in tasks.TASKS if id.startswith("sign_")]
 MEANS = {  # means and small spreads of LM_METRICS that decide every claim
@@ -121,6 +123,40 @@ def test_a_hint_names_the_interval_or_the_reason_for_none(records):
     assert "by rule, never decided" in TASKS["sign_variance"].slips[0].hint
     records([lm_record(seed, effects=MEANS, gap=5.0) for seed in range(8)])
     assert "a check before the verdicts failed" in TASKS["sign_reward"].slips[0].hint
+
+
+# The commoner target
+
+
+def coloured(records):
+    return [
+        {**record, "target": "colour", "settings": {**record["settings"], "target": "colour"}} for record in records
+    ]
+
+
+@pytest.mark.parametrize(
+    ("made", "found"),
+    [
+        (decided(), "a_k"),
+        ([swap_orders(record) for record in decided()], "k_a"),
+        ([lm_record(seed, effects={**MEANS, A_K: MEANS[K_A]}) for seed in range(8)], "level"),
+    ],
+)
+def test_who_leads_with_the_commoner_target_turns_with_its_record_alone(made, found, records):
+    records([*decided(9), *coloured(made)])
+    assert recorded_smollm2("colour")["target"] == "colour"
+    task = TASKS["common_target"]
+    assert task.solve() == found
+    assert {slip.answer for slip in task.slips} == set(tasks.LEADERS) - {found}
+    rare, common = (difference(recorded_smollm2(target), A_K, K_A) for target in (None, "colour"))
+    for slip in task.slips:
+        assert f"{interval(*rare)} with the study's main target, and {interval(*common)} with colours" in slip.hint
+
+
+def test_a_target_that_no_record_has_is_named_with_the_way_out(records):
+    records(decided())
+    with pytest.raises(BadInput, match=r"the target colour holds both orders: .*--set target=colour"):
+        recorded_smollm2("colour")
 
 
 # Their pictures

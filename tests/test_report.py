@@ -187,17 +187,12 @@ def test_a_tiny_run_of_one_order_still_makes_a_page(tmp_path, monkeypatch):
     assert "tests the plumbing, not the claim" in text
 
 
-def test_other_methods_have_a_table_and_a_picture_of_their_own_and_leave_the_title_as_it_is(tmp_path, monkeypatch):
+def test_other_methods_have_a_table_and_a_picture_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "DPI", 40)
-    titles = []
-    real = figures.title_figure
-    monkeypatch.setattr(figures, "title_figure", lambda mog, lm, depth: titles.append(lm) or real(mog, lm, depth))
     write([lm_record(seed, effects={**LM, "adpa": LM["align_then_kd"]}) for seed in range(3)], tmp_path / "lm.jsonl")
     page = Page(report.write_report(tmp_path).read_text(encoding="utf-8"))
     assert "Every method under one budget" in page.text
     assert (tmp_path / "figures" / "lm-methods.png").is_file()
-    assert "adpa" not in titles[0]["records"][0]["pipelines"]
-    assert "align_then_kd" in titles[0]["records"][0]["pipelines"]
 
 
 def test_a_run_of_the_orders_alone_has_no_table_of_methods(made):
@@ -205,10 +200,30 @@ def test_a_run_of_the_orders_alone_has_no_table_of_methods(made):
     assert not (made.parent / "figures" / "lm-methods.png").exists()
 
 
-def test_the_title_shows_the_run_of_most_seeds(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "DPI", 40)
-    titles, real = [], figures.title_figure
-    monkeypatch.setattr(figures, "title_figure", lambda mog, lm, depth: titles.append(lm) or real(mog, lm, depth))
-    write([lm_record(0, "rlhf"), *(lm_record(seed) for seed in range(3))], tmp_path / "lm.jsonl")
-    report.write_report(tmp_path)
-    assert titles[0]["algorithm"] == "dpo"
+def headline(*records):
+    return report.headline_runs(group_runs(list(records)))
+
+
+def test_the_title_picture_leaves_out_methods_that_are_no_order():
+    (run,) = headline(*(lm_record(seed, effects={**LM, "adpa": LM["align_then_kd"]}) for seed in range(3)))
+    assert all(set(record["pipelines"]) == set(LM) for record in run["records"])
+
+
+def test_of_one_target_the_title_picture_shows_the_run_of_most_seeds_then_of_most_pipelines():
+    orders = {name: LM[name] for name in ("kd_then_align", "align_then_kd")}
+    least = [lm_record(0, "rlhf")]
+    fewer = [lm_record(seed, effects=orders, layers=16) for seed in range(3)]
+    most = [lm_record(seed) for seed in range(3)]
+    (run,) = headline(*least, *fewer, *most)
+    assert (run["algorithm"], run["settings"]["layers"], len(run["records"])) == ("dpo", 20, 3)
+
+
+def test_the_title_picture_shows_every_target_of_the_language_world_and_one_of_the_gaussians():
+    colours = [{**lm_record(seed), "target": "colour"} for seed in range(3)]
+    gaussians = [mog_record(0), {**mog_record(0), "target": "modes_1_3"}]
+    shown = headline(*colours, lm_record(0), *gaussians)
+    assert [(run["world"], run["target"]) for run in shown] == [
+        ("mog", "modes_1_3"),
+        ("lm", "colour"),
+        ("lm", "simile"),
+    ]

@@ -7,11 +7,12 @@ from synthetic_records import LM, recorded
 
 from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
-from alignkd_lab.metrics import K_A
+from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.pipelines import CONTROLS
 from alignkd_lab.report import failures
 from alignkd_lab.report.alignments import HEADS, alignments_table
-from alignkd_lab.report.study_figures import alignment_figure
+from alignkd_lab.report.evidence import difference, leads
+from alignkd_lab.report.study_figures import alignment_figure, leads_figure
 from alignkd_lab.style import number, pipeline_style
 
 MAIN = plan.ARMS["main"].cells[0]
@@ -123,6 +124,47 @@ def test_without_a_curve_there_is_no_picture(evidence):
         return record
 
     assert alignment_figure(evidence(recorded(MAIN, range(2), without)).places[0]) is None
+
+
+def test_the_picture_of_leads_has_a_row_for_every_setting_that_both_orders_ran_in(evidence):
+    colour, simile = plan.ARMS["targets"].cells
+    turned = {**LM, K_A: LM[A_K], A_K: LM[K_A]}
+    runs = (recorded(MAIN, range(10)), recorded(colour, range(4), effects=turned), recorded(simile, range(1)))
+    place = evidence(*runs).places[0]
+    (axis,) = leads_figure(place).axes
+    headings = [tick.get_text() for tick in axis.get_yticklabels()]
+    infos = [stages_of(record, "base_aligned")[-1]["info"] for record in place.run(MAIN)["records"]]
+    share = 100 * np.mean([info["target_responses"] / info["responses"] for info in infos])
+    assert headings[0] == f"target: exclamation ({number(share, 2)} % of the base's samples)"
+    assert headings[1].startswith("target: colour (")
+    assert headings[1].endswith("samples)\n4 of 10 seeds")
+    assert len(headings) == 2  # a setting with one seed has no interval
+    bars = [line for line in axis.lines if line.get_linewidth() == 3]
+    for bar, cell, order in zip(bars, (MAIN, colour), (A_K, K_A), strict=True):
+        run = place.run(cell)
+        found = difference(run, A_K, K_A)
+        assert tuple(bar.get_xdata()) == pytest.approx((found.low, found.high))
+        assert bar.get_color() == pipeline_style(order).colour
+    points = [line.get_xdata() for line in axis.lines if line.get_marker() == "."]
+    assert [len(values) for values in points] == [10, 4]
+    assert points[1] == pytest.approx([*leads(place.run(colour)).values()])
+
+
+def test_a_lead_that_is_not_told_apart_from_none_is_grey_and_one_seed_draws_nothing(evidence):
+    level = {**LM, A_K: LM[K_A]}
+    (axis,) = leads_figure(evidence(recorded(MAIN, range(5), effects=level)).places[0]).axes
+    (bar,) = [line for line in axis.lines if line.get_linewidth() == 3]
+    assert bar.get_xdata()[0] < 0 < bar.get_xdata()[1]
+    assert bar.get_color() not in {pipeline_style(order).colour for order in (A_K, K_A)}
+    assert leads_figure(evidence(recorded(MAIN, range(1))).places[0]) is None
+
+
+def test_the_picture_of_alignments_leaves_other_targets_out_and_the_table_has_them(evidence):
+    (colour, _) = plan.ARMS["targets"].cells
+    alone, both = evidence(recorded(MAIN, range(3))), evidence(recorded(MAIN, range(3)), recorded(colour, range(3)))
+    drawn = [len(alignment_figure(held.places[0]).axes[0].lines) for held in (alone, both)]
+    assert drawn[0] == drawn[1]
+    assert (label(K_A), "target: colour") in rows(both)
 
 
 @pytest.mark.parametrize(("reward", "came"), [(0.5, ""), (0.01, "the other way")])

@@ -227,11 +227,11 @@ def recorded_gaussians(algorithm: str = "rlhf", beta: float = 0.5, sharpening: f
     raise BadInput(f"no recorded run of the Gaussian world with {algorithm}, beta {beta:g}, sharpening {sharpening:g}")
 
 
-def recorded_smollm2() -> dict:
+def recorded_smollm2(target: str | None = None) -> dict:
     """The study: of the recorded runs of the language world the one with the most seeds of both orders.
 
-    Where several have as many, the one with the most pipelines, then the one under DPO: whatever came out.
-    Raises BadInput where there is none.
+    Where several have as many, the one with the most pipelines, then the one under DPO: whatever came out. With
+    `target`, of the runs with that target. Raises BadInput where there is none.
     """
 
     def size(run: dict) -> tuple[int, int, bool]:
@@ -239,9 +239,12 @@ def recorded_smollm2() -> dict:
         return len(held), len(set.intersection(*held)) if held else 0, run["algorithm"] == "dpo"
 
     runs = [run for run in _recorded_runs() if run["world"] == "lm" and run["preset"] != "tiny" and size(run)[0]]
+    runs = [run for run in runs if target in (None, run["target"])]
     if not runs:
+        words, option = (f" with the target {target}", f" --set target={target}") if target else ("", "")
         raise BadInput(
-            "no recorded run of the language world holds both orders: make one with `alignkd run --world lm`"
+            f"no recorded run of the language world{words} holds both orders: "
+            f"make one with `alignkd run --world lm{option}`"
         )
     return max(runs, key=size)
 

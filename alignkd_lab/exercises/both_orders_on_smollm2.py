@@ -9,8 +9,14 @@ import functools
 from collections.abc import Callable
 
 from alignkd_lab.exercises.tasks import OtherOptions, Slip, Task
-from alignkd_lab.metrics import CLAIMS, Claim
+from alignkd_lab.metrics import A_K, CLAIMS, K_A, Claim, Interval
+from alignkd_lab.style import interval
 
+LEADERS = {
+    "a_k": "A-K, as with the rare target",
+    "level": "neither: over the seeds the two are not told apart",
+    "k_a": "K-A: the order turns round",
+}
 VERDICTS = {
     "holds": "holds: the seeds show it",
     "fails": "fails: the seeds show the opposite",
@@ -33,6 +39,14 @@ def recorded_verdict(metric: str, statistic: str = "mean_difference") -> str:
     """`holds`, `fails` or `undecided`; so is a claim that a failed check makes invalid, or that lacks seeds."""
     verdict = recorded_claims()[metric, statistic]["verdict"]
     return verdict if verdict in VERDICTS else "undecided"
+
+
+def recorded_lead(target: str | None) -> Interval:
+    """A-K's lead in reward in the largest recorded run (with this target), with its 95 % interval."""
+    from alignkd_lab.exercises import recorded_smollm2
+    from alignkd_lab.report.evidence import difference
+
+    return difference(recorded_smollm2(target), A_K, K_A)
 
 
 def sign_reward() -> str:
@@ -63,6 +77,13 @@ def sign_variance() -> str:
     from alignkd_lab.exercises.both_orders_on_smollm2 import recorded_verdict
 
     return recorded_verdict("reward", "variance_ratio")
+
+
+def common_target() -> str:
+    from alignkd_lab.exercises.both_orders_on_smollm2 import recorded_lead
+
+    lead = recorded_lead("colour")
+    return "a_k" if lead.low > 0 else "k_a" if lead.high < 0 else "level"
 
 
 def verdict_of_interval() -> str:
@@ -106,6 +127,11 @@ def _why_not(claim: Claim, answer: str, found: str) -> str:
         "undecided": f"it is not wholly on one side of {claim.null:g}",
     }
     return f"Not “{answer}”: {measured}: {where[found]}."
+
+
+def _not_the_leader(answer: str, found: str) -> str:
+    rare, common = (interval(*recorded_lead(target)) for target in (None, "colour"))
+    return f"Not “{LEADERS[answer]}”: A-K minus K-A is {rare} with the study's main target, and {common} with colours."
 
 
 def _sign(claim: Claim, solve: Callable[[], str], because: str) -> Task:
@@ -154,6 +180,18 @@ SIGNS: dict[str, Claim] = {_SOLVED[claim.metric, claim.statistic][0].__name__: c
 
 TASKS: dict[str, Task] = {
     **{id: _sign(claim, *_SOLVED[claim.metric, claim.statistic]) for id, claim in SIGNS.items()},
+    "common_target": Task(
+        notebook="07",
+        prediction=True,
+        question="All settings stay, but the target is now a colour's name, which the base shows three times as often "
+        "as an exclamation mark. Who earns more?",
+        options=LEADERS,
+        solve=common_target,
+        because="The interval of the paired differences says so, in the picture below: what distilling leaves of a "
+        "target differs from one target to the next.",
+        hint="Answer one of the three choices.",
+        slips=OtherOptions(LEADERS, common_target, _not_the_leader),
+    ),
     "verdict_of_interval": Task(
         notebook="07",
         question="Claimed beforehand: A-K earns more reward, so A-K minus K-A lies above 0. Over the seeds of a run "

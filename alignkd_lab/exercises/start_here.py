@@ -22,7 +22,7 @@ TASKS: dict[str, Task] = {
     "order_guess": Task(
         notebook="00",
         prediction=True,
-        question="Same parts, same final size: which order ends with more reward?",
+        question="Same parts, same final size: which order ends with more reward on the Gaussians?",
         options={
             "A-K": "A-K: align the teacher, then distil",
             "K-A": "K-A: distil, then align the student",

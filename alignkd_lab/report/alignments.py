@@ -23,6 +23,7 @@ HEADS = (
 _FROM_PAIRS = {
     "main": ("base_aligned", K_A),
     "controls": (),
+    "targets": ("base_aligned", K_A),
     "methods": ("align_student_only",),
     "learning_rate": (),
     "learning_rate_both": ("base_aligned",),

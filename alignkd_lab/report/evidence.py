@@ -11,7 +11,7 @@ from typing import NamedTuple
 from alignkd_lab.checks import failed_check, run_checks
 from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
-from alignkd_lab.metrics import Interval, paired_difference, t_interval
+from alignkd_lab.metrics import A_K, K_A, Interval, paired_difference, t_interval
 from alignkd_lab.mog import study as mog_study
 from alignkd_lab.mog.border import Border
 from alignkd_lab.mog.settings import MogSettings
@@ -142,6 +142,12 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Interval 
     """`first` minus `second`, each by seed, over the seeds that they share; None where they share none."""
     shared = sorted(set(first) & set(second))
     return paired_difference(*([values[seed] for seed in shared] for values in (first, second))) if shared else None
+
+
+def leads(run: Mapping) -> dict[int, float]:
+    """A-K's reward minus K-A's, by seed."""
+    first, second = by_seed(run, A_K), by_seed(run, K_A)
+    return {seed: first[seed] - second[seed] for seed in first if seed in second}
 
 
 def mean(run: Mapping, pipeline: str, metric: str = "reward") -> Interval | None:

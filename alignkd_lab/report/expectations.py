@@ -18,6 +18,7 @@ from alignkd_lab.report.evidence import (
     Place,
     across,
     difference,
+    leads,
     paired,
     pairs,
     sampled_rates,
@@ -113,12 +114,7 @@ def _between(pipelines: tuple[str, str], metric: str = "reward") -> Measure:
 
 def _smaller_lead(main: Mapping, other: Mapping) -> Interval | None:
     """The lead of A-K in the other run minus that in the main one, paired by seed."""
-    return paired(*(_leads(run) for run in (other, main)))
-
-
-def _leads(run: Mapping) -> dict[int, float]:
-    first, second = by_seed(run, A_K), by_seed(run, K_A)
-    return {seed: first[seed] - second[seed] for seed in first if seed in second}
+    return paired(leads(other), leads(main))
 
 
 def _cell(arm: str, value: str = plan.AS_REGISTERED) -> plan.Cell:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import alignkd_lab
 from alignkd_lab import figures
-from alignkd_lab.drawing import estimates, only, run_title
+from alignkd_lab.drawing import estimates, only, pipelines_of, run_title
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
@@ -120,6 +120,21 @@ def main_cell(cells: Sequence[dict]) -> dict:
     return min(cells, key=distance)
 
 
+def headline_runs(runs: Sequence[dict]) -> list[dict]:
+    """The runs of the title picture: one of the Gaussian world, then one for each target of the language world.
+
+    Of several it is the one with most seeds, then with most pipelines. Methods other than the orders have a
+    picture of their own, and a control waits until every seed has it.
+    """
+    mains = [main_cell(group) for group in cell_groups(runs)]
+    shown = [only(run, (*YARDSTICKS, *ORDERS, *CONTROLS), whole=True) for run in mains]
+    shown.sort(key=lambda run: (len(run["records"]), len(pipelines_of(run))), reverse=True)
+    first: dict[str, dict] = {}
+    for run in sorted(shown, key=lambda run: run["world"] == "lm"):
+        first.setdefault(run["target"] if run["world"] == "lm" else "mog", run)
+    return list(first.values())
+
+
 def _same_sweep(first: dict, second: dict) -> bool:
     return first["world"] == "mog" and all(
         first[name] == second[name] for name in ("world", "preset", "device", "target")
@@ -130,17 +145,12 @@ def _part(runs: list[dict], heading: str, note: str, depth: str, folder: Path, p
     groups = cell_groups(runs)
     mains = [main_cell(group) for group in groups]
     keeper = _Keeper(folder, prefix, runs)
-    # The other methods have a picture of their own, and controls wait until every seed has them.
-    shown = [only(run, (*YARDSTICKS, *ORDERS, *CONTROLS), whole=True) for run in mains]
-    first = {
-        world: max((run for run in shown if run["world"] == world), key=lambda run: len(run["records"]), default=None)
-        for world in ("mog", "lm")
-    }
+    headline = headline_runs(runs)
     title = keeper.keep(
         "title",
-        figures.title_figure(first["mog"], first["lm"], depth),
+        figures.title_figure(headline, depth),
         "Reward, target precision and target rate by pipeline.",
-        [run for run in first.values() if run is not None],
+        headline,
         ("reward", "target_precision", "target_rate"),
     )
     worlds = [run["world"] for run in mains]

@@ -134,23 +134,28 @@ def _language(place: Place, keep: Callable) -> dict:
     return {
         "words": place.words,
         "orders": orders,
+        "leads_figure": _figure(place, keep, "leads"),
         "others": others,
         "alignments": alignments_table(place),
-        "alignment_figure": _alignment_figure(place, keep),
+        "alignment_figure": _figure(place, keep, "alignments"),
         "beside": metrics_table(_only_beside(main)) if main else None,
         "complete": complete(main, main_cell),
     }
 
 
-def _alignment_figure(place: Place, keep: Callable) -> dict | None:
-    from alignkd_lab.report.study_figures import alignment_figure
+def _figure(place: Place, keep: Callable, kind: str) -> dict | None:
+    from alignkd_lab.report import study_figures
 
-    figure = alignment_figure(place)
-    text = (
-        "Mean reward on validation prompts against KL from the policy's own anchor, along the alignments on pairs that "
-        "start at it."
-    )
-    return figure and keep(f"study-alignments-{place.preset}-{place.device.replace(', ', '-')}", figure, text)
+    draw, text = {
+        "leads": (study_figures.leads_figure, "A-K's lead in reward in every setting that both orders ran in."),
+        "alignments": (
+            study_figures.alignment_figure,
+            "Mean reward on validation prompts against KL from the policy's own anchor, along the alignments on pairs "
+            "that start at it.",
+        ),
+    }[kind]
+    figure = draw(place)
+    return figure and keep(f"study-{kind}-{place.preset}-{place.device.replace(', ', '-')}", figure, text)
 
 
 def _sd(run: Mapping, order: str) -> float:

@@ -1,4 +1,4 @@
-"""Pictures of the study: Gaussian arms, the map with the border of the closed form, alignments on SmolLM2."""
+"""Pictures of the study: Gaussian arms, the map with the border of the closed form; on SmolLM2 leads and alignments."""
 
 from __future__ import annotations
 
@@ -8,18 +8,33 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alignkd_lab.drawing import DEPTH, depth_line, estimates, legend, mark, panels, pipelines_of, themed
+from alignkd_lab.drawing import (
+    DEPTH,
+    INK,
+    QUIET,
+    depth_line,
+    estimates,
+    legend,
+    mark,
+    panels,
+    pipelines_of,
+    seed_points,
+    themed,
+    write,
+)
 from alignkd_lab.explorers import plane
 from alignkd_lab.explorers.border_map import draw_key, draw_lead
 from alignkd_lab.figures import alignment_curves, mean_curve
+from alignkd_lab.lm import plan
+from alignkd_lab.metrics import A_K, K_A, t_interval
 from alignkd_lab.mog.border import Border
 from alignkd_lab.mog.lead import lead
 from alignkd_lab.mog.study import ARMS, Study
 from alignkd_lab.mog.study_map import foretold_rightly, shows_target
 from alignkd_lab.pipelines import CONTROLS, ORDERS
 from alignkd_lab.report.alignments import each_alignment
-from alignkd_lab.report.evidence import Place
-from alignkd_lab.style import metric_label, pipeline_style
+from alignkd_lab.report.evidence import Place, leads, sampled_rates
+from alignkd_lab.style import metric_label, number, pipeline_style
 
 METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
 _INTERVALS = "Bars: 95 % t-intervals over seeds"
@@ -85,15 +100,56 @@ def map_figure(held: Border, algorithm: str, depth: str = "record") -> Figure:
 
 
 @themed
+def leads_figure(place: Place, depth: str = "record") -> Figure | None:
+    """A-K's lead in reward in every setting that both orders ran in: seeds, mean and paired 95 % interval, a row each.
+
+    The interval has K-A's colour, A-K's, or grey where it holds 0. None where no setting has two seeds.
+    """
+    cells = [cell for cell in plan.cells() if set(ORDERS) <= set(cell.pipelines)]
+    held = [(cell, run) for cell in cells if (run := place.run(cell)) and len(run["records"]) > 1]
+    if not held:
+        return None
+    note = depth_line([run for _, run in held], depth, "Small points: seeds; bars: paired 95 % t-intervals")
+    size = (9.4, 0.55 * len(held) + 1.7)
+    figure, ((axis,),) = panels(1, 1, size, "A-K's lead in reward, by setting", note)
+    for row, (_, run) in enumerate(held):
+        values = np.array([*leads(run).values()])
+        found = t_interval([*values])
+        order = A_K if found.low > 0 else K_A if found.high < 0 else None
+        colour = pipeline_style(order).colour if order else QUIET
+        seed_points(axis, values, row + np.linspace(-0.2, 0.2, values.size), colour)
+        axis.plot([found.low, found.high], [row, row], color=colour, linewidth=3, zorder=3)
+        axis.plot(found.estimate, row, "D", color=colour, markersize=7, markeredgecolor="white", zorder=4)
+        write(axis, number(found.estimate, 2), (found.estimate, row), (0, 8), colour, ha="center", fontweight="bold")
+    axis.axvline(0, color=INK, linewidth=1)
+    axis.set_ylim(len(held) - 0.4, -0.7)
+    axis.set_yticks(range(len(held)), [_in_words(cell, run) for cell, run in held])
+    axis.grid(axis="y", visible=False)
+    axis.set_xlabel("← K-A earns more     reward of A-K minus that of K-A     A-K earns more →")
+    return figure
+
+
+def _in_words(cell: plan.Cell, run: Mapping) -> str:
+    """A setting as a row's heading, with the target's share in the base's samples where that is what is moved."""
+    words = plan.ARMS[cell.arm].label + ("" if cell.value == plan.AS_REGISTERED else f": {cell.value}")
+    if cell.arm in ("main", "targets"):
+        share = 100 * np.mean([*sampled_rates(run, "base_aligned").values()])
+        words = f"target: {run['target']} ({number(share, 2)} % of the base's samples)"
+    seeds = len(run["records"])
+    return words if seeds == len(cell.seeds) else f"{words}\n{seeds} of {len(cell.seeds)} seeds"
+
+
+@themed
 def alignment_figure(place: Place, depth: str = "record") -> Figure | None:
     """Reward against the KL from the policy's own anchor along the alignments on pairs, means over seeds.
 
-    Dashed where the learning rate is not the registered one. A policy that starts away from its anchor is left out, and
-    so is one that had no pair to learn from in some seeds, which the note names; None where no alignment is left.
+    For the main target; dashed where the learning rate is not the registered one. A policy that starts away from its
+    anchor is left out, and so is one that had no pair to learn from in some seeds, which the note names; None where no
+    alignment is left.
     """
     held, left_out = [], ""
     for cell, run, names in each_alignment(place):
-        for name, curves in alignment_curves(run).items():
+        for name, curves in alignment_curves(run).items() if cell.arm != "targets" else ():
             if name not in names or max(abs(curve[0, 0]) for curve in curves) >= _AT_ITS_ANCHOR:
                 continue
             if len(curves) == len(run["records"]):

@@ -15,7 +15,7 @@ from alignkd_lab.course import pages_address, public_address
 
 repository = public_address(HERE.parent.parent / "pyproject.toml")
 
-project = "Align before you distil"
+project = "Align before you distil?"
 author = "the authors of alignkd_lab"
 version = release = alignkd_lab.__version__
 extensions = ["myst_nb", "pages"]
