@@ -4,13 +4,12 @@ import itertools
 import json
 import re
 from collections import Counter
-from pathlib import Path
 from statistics import mean
 
 import numpy as np
 import pytest
+from results_text import INTERVAL, LM_METRICS, README, RESULTS, RESULTS_FILE, ROOT, recorded, runs, table, written
 
-from alignkd_lab.costs import stages_of
 from alignkd_lab.explorers import methods
 from alignkd_lab.figures import alignment_curves, mean_curve
 from alignkd_lab.lm import plan
@@ -19,22 +18,15 @@ from alignkd_lab.mog import study
 from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
-from alignkd_lab.records import load_records
 from alignkd_lab.report.alignments import HEADS, alignment_rows
-from alignkd_lab.report.evidence import across, difference, leads, paired, pairs, sampled_rates
+from alignkd_lab.report.evidence import across, difference, paired, pairs, sampled_rates
 from alignkd_lab.report.evidence import mean as over_seeds
 from alignkd_lab.report.tables import CLAIM_WORDS, claims_table
-from alignkd_lab.runs import by_seed, group_runs, seed_values, summarise_run
+from alignkd_lab.runs import by_seed, seed_values, summarise_run
 from alignkd_lab.style import interval, pipeline_style, shown
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-RESULTS_FILE = data_folder() / "records" / "RESULTS.md"
-RESULTS = RESULTS_FILE.read_text(encoding="utf-8")
-INTERVAL = re.compile(r"[−\d.,]+ \([−\d.,]+ to [−\d.,]+\)")
 METRICS = ("reward", "target_rate", "overall_precision", "overall_recall")
 BASE_PAIRS = "kd_then_align_base_preferences"
-NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +37,6 @@ def registered():
 @pytest.fixture(scope="module")
 def summaries(registered):
     return [summarise_run(run) for run in registered.distinct(study.REGISTERED)]
-
-
-def table(heading, text=RESULTS):
-    """The rows of the first table after `heading`, by their first cell."""
-    lines = text.partition(heading)[2].partition("\n|")[2].partition("\n\n")[0].splitlines()[2:]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {first: rest for first, *rest in cells}
-
-
-def written(entry, metric):
-    return interval(*(shown(metric, entry[name]) for name in ("mean", "low", "high")))
 
 
 def test_the_table_of_the_main_setting_is_that_of_the_study(registered):
@@ -124,15 +105,13 @@ def test_the_closed_form_is_as_right_as_the_results_say():
 @pytest.fixture(scope="module")
 def language():
     """The language study's main run."""
-    (cell,) = plan.ARMS["main"].cells
-    return plan.run_of(group_runs(load_records(data_folder() / "records")), cell, "laptop", "cpu")
+    return recorded("main")
 
 
 @pytest.fixture(scope="module")
 def larger_step():
     """The study's exploratory run with twice the learning rate: both orders, and K-A with the base's pairs."""
-    (cell,) = plan.ARMS["learning_rate_both"].cells
-    return plan.run_of(group_runs(load_records(data_folder() / "records")), cell, "laptop", "cpu")
+    return recorded("learning_rate_both")
 
 
 def test_the_results_know_how_far_the_study_has_come(language, larger_step):
@@ -140,9 +119,6 @@ def test_the_results_know_how_far_the_study_has_come(language, larger_step):
     held = plan.seeds_held(language, cell)
     assert f"{len(held)} of {len(cell.seeds)} seeds of its main experiment are recorded" in RESULTS
     assert f"(exploratory, {len(larger_step['records'])} of {len(cell.seeds)} seeds, no verdict)" in RESULTS
-
-
-LM_METRICS = ("reward", "target_rate", "target_precision", "overall_precision", "overall_recall", "second_rule_rate")
 
 
 def test_the_table_of_the_language_study_is_that_of_its_records(language):
@@ -241,102 +217,6 @@ def test_reward_along_alignment_is_that_of_the_records(language, larger_step):
         assert np.interp(k_a[0, -1], kl, reward) < k_a[1, -1]
 
 
-@pytest.fixture(scope="module")
-def colours():
-    """The study's run with the commoner target."""
-    cell = plan.ARMS["targets"].cells[0]
-    return plan.run_of(group_runs(load_records(data_folder() / "records")), cell, "laptop", "cpu")
-
-
-COLOURS = RESULTS.partition("## A commoner target")[2].partition("\n## ")[0]
-
-
-def test_the_tables_of_the_commoner_target_are_those_of_its_records(colours):
-    summary = summarise_run(colours)
-    measured = {
-        pipeline_style(name).label: [written(metrics[metric], metric) for metric in LM_METRICS]
-        for name, metrics in summary["pipelines"].items()
-    }
-    rows = table("## A commoner target")
-    assert list(rows) == [pipeline_style(name).label for name in (*YARDSTICKS, *ORDERS)]
-    assert rows == measured
-    signs = {
-        row["words"]: [f"{row['difference']} ({row['interval']})", row["level"], row["effect"], row["verdict"]]
-        for row in claims_table(summary)
-        if row["decided"]
-    }
-    assert table("**The same four signs**") == signs
-    assert f"{len(colours['records'])} of 10 seeds" in COLOURS
-
-
-def test_what_is_said_of_the_commoner_target_is_what_its_records_say(colours, language, larger_step):
-    lead = difference(colours, A_K, K_A)
-    assert lead.high < 0  # "The order turns round."
-    rates, counts = ([of(colours, name) for name in ("base_aligned", K_A)] for of in (sampled_rates, pairs))
-    less = paired(leads(language), leads(colours))
-    assert less.low > 0
-    for name in ORDERS:
-        assert README.count(interval(*over_seeds(colours, name))) == 2
-    wins = sum(value < 0 for value in leads(colours).values())
-    assert f"more in {NUMBERS[wins]} of ten seeds" in README
-    assert f"more in {NUMBERS[wins]} of {NUMBERS[len(colours['records'])]} seeds" in COLOURS
-    stated = INTERVAL.findall(COLOURS.partition("\n- ")[2])
-    assert stated == [
-        interval(*difference(colours, K_A, A_K)),
-        interval(*less),
-        interval(*(100 * value for value in paired(*rates))),
-        interval(*difference(colours, K_A, A_K, "overall_precision")),
-        interval(*difference(colours, "kd_only", A_K, "overall_precision")),
-        interval(*difference(colours, "base", "base_aligned", "overall_precision")),
-        interval(*difference(colours, "kd_only", K_A, "overall_precision")),
-        interval(*difference(larger_step, A_K, K_A)),
-    ]
-    shares = [mean(held[1].values()) / mean(held[0].values()) for held in (rates, counts)]
-    assert 0.5 < shares[1] < shares[0] < 0.8  # "leaves most of that", "more than half of the base's informative pairs"
-    assert f"below the base's {100 * mean(rates[0].values()):.2f} %" in COLOURS
-    (base, student) = (f"{min(held.values())} to {max(held.values())}" for held in counts)
-    assert f"keeps {student} informative pairs where the base has {base}" in COLOURS
-    per_hit = {
-        name: mean(by_seed(colours, name).values()) / mean(by_seed(colours, name, "target_rate").values())
-        for name in ORDERS
-    }
-    assert f"earns {per_hit[K_A]:.3f} with K-A, {per_hit[A_K]:.3f} with A-K" in COLOURS
-    assert difference(colours, K_A, A_K, "overall_precision").low > 0
-    chosen = {stage["info"]["learning_rate"] for record in colours["records"] for stage in record["stages"].values()
-              if stage["kind"] == "align"}  # fmt: skip
-    assert chosen == {0.0006}
-    for lost in (paired(*(of(language, name) for name in ("base_aligned", K_A))) for of in (sampled_rates, pairs)):
-        assert lost.low > 0
-    base, student = (
-        [mean(of(language, name).values()) for of in (sampled_rates, pairs)] for name in ("base_aligned", K_A)
-    )
-    assert student[0] < base[0] / 2  # "more than half were gone"
-    assert student[1] == pytest.approx(base[1] / 4, rel=0.1)  # "three quarters of the pairs"
-
-
-def test_what_is_said_of_rlhf_is_what_its_records_say():
-    (cell,) = plan.ARMS["rlhf"].cells
-    run = plan.run_of(group_runs(load_records(data_folder() / "records")), cell, "laptop", "cpu")
-    records = sorted(run["records"], key=lambda record: record["seed"])
-    text = RESULTS.partition("## RLHF")[2].partition("\n## ")[0]
-
-    def listed(values, form="{}"):
-        return " and ".join(form.format(value) for value in values)
-
-    infos = {name: [stages_of(record, name)[-1]["info"] for record in records] for name in ("base_aligned", K_A)}
-    rates = [100 * record["pipelines"]["base_aligned"]["metrics"]["target_rate"] for record in records]
-    assert f"{len(records)} of 10 seeds, {listed(record['seed'] for record in records)};" in text
-    assert f"Of them {listed(info['target_responses'] for info in infos['base_aligned'])} were on target" in text
-    assert f"in {listed(rates, '{:.1f}')} % of test responses" in text
-    assert f"K-A's student {listed(info['target_responses'] for info in infos[K_A])}, " in text
-    assert f"left it {listed(info['informative_groups'] for info in infos[K_A])} of 48 groups" in text
-    assert {info["groups"] for info in infos[K_A]} == {48}
-    assert {info["responses"] for found in infos.values() for info in found} == {288}
-    for name, words in ((K_A, "K-A ends with rewards of"), (A_K, "A-K with")):
-        rewards = [record["pipelines"][name]["metrics"]["reward"] for record in records]
-        assert f"{words} {listed(rewards, '{:.3f}')}" in text
-
-
 def test_every_file_that_readme_and_results_name_is_there():
     for text, folder in ((README, ROOT), (RESULTS, RESULTS_FILE.parent)):
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
@@ -348,7 +228,7 @@ def test_every_file_that_readme_and_results_name_is_there():
 def test_the_pilot_s_table_is_that_of_its_records():
     run = next(
         run
-        for run in group_runs(load_records(data_folder() / "records"))
+        for run in runs()
         if (run["world"], run["algorithm"], run["target"], len(run["records"])) == ("lm", "dpo", "colour", 3)
     )
     values = seed_values(run)
@@ -384,9 +264,9 @@ def test_the_table_of_methods_is_that_of_the_records():
 
 
 def test_what_is_said_of_the_methods_is_what_the_records_say():
-    run, records = methods.recorded(), group_runs(load_records(data_folder() / "records"))
+    run = methods.recorded()
     text = RESULTS.partition("## The other methods")[2].partition("\n- ")[2].partition("\n## ")[0]
-    lighter = [plan.run_of(records, cell, "laptop", "cpu") for cell in plan.ARMS["gamma"].cells]
+    lighter = [recorded("gamma", value) for value in ("0.15", "0.5")]
     measured = {interval(*over_seeds(found, "adpa")) for found in lighter}
     measured.add(interval(*over_seeds(run, "adpa", "kl_to_base")))
     measured |= {interval(*difference(run, A_K, name)) for name in METHODS}
