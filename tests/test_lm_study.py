@@ -79,8 +79,9 @@ def test_every_arm_moves_what_the_plan_says_and_nothing_else(preset):
     assert of_arm("beta", preset) == [{"beta": 0.03}, {"beta": 0.3}]
     assert of_arm("student_layers", preset) == [{"student": "healed-16"}, {"student": "healed-24"}]
     assert of_arm("dpo_label_noise", preset) == [{"dpo_label_noise": 0.1}, {"dpo_label_noise": 0.3}]
-    for name in ("learning_rate", "learning_rate_both"):
-        assert of_arm(name, preset) == [{"align_learning_rates": (6e-4,)}]
+    assert of_arm("learning_rate", preset) == [{"align_learning_rates": (6e-4,)}]
+    both = of_arm("learning_rate_both", preset)
+    assert both == [{"align_learning_rates": (6e-4,)}, {"align_learning_rates": (6e-4,), "target": "simile"}]
     assert of_arm("gamma", preset) == [{"gamma": 0.15}, {"gamma": 0.5}]
     samples = settings_of(MAIN, preset).preference_responses
     assert of_arm("preference_responses", preset) == [

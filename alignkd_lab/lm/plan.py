@@ -168,7 +168,10 @@ ARMS: dict[str, Arm] = {
     "learning_rate_both": Arm(
         "learning rate of both orders (exploratory)",
         "Does A-K earn more where both take twice the learning rate, whatever the KL?",
-        (Cell("learning_rate_both", "0.0006", changes=_TWICE_THE_RATE),),
+        (
+            Cell("learning_rate_both", "0.0006", changes=_TWICE_THE_RATE),
+            Cell("learning_rate_both", "0.0006, simile", changes={**_TWICE_THE_RATE, "target": "simile"}),
+        ),
     ),
     "gamma": Arm(
         "ADPA's weight γ (exploratory)",

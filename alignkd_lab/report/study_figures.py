@@ -149,7 +149,7 @@ def alignment_figure(place: Place, depth: str = "record") -> Figure | None:
     """
     held, left_out = [], ""
     for cell, run, names in each_alignment(place):
-        for name, curves in alignment_curves(run).items() if cell.arm != "targets" else ():
+        for name, curves in alignment_curves(run).items() if "target" not in cell.changes else ():
             if name not in names or max(abs(curve[0, 0]) for curve in curves) >= _AT_ITS_ANCHOR:
                 continue
             if len(curves) == len(run["records"]):
