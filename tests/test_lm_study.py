@@ -61,10 +61,12 @@ def test_the_arms_are_the_plans_in_its_order():
         "controls": CONTROLS,
         "methods": METHODS,
         "equal_compute": (K_A,),
-        "learning_rate": (K_A, "kd_then_align_base_preferences"),
         "gamma": ("adpa",),
     }
-    assert all(cell.pipelines == pipelines.get(cell.arm, ORDERS) for cell in CELLS)
+    rates = [(K_A, "kd_then_align_base_preferences"), (K_A,)]
+    assert [cell.pipelines for cell in ARMS["learning_rate"].cells] == rates
+    others = [cell for cell in CELLS if cell.arm != "learning_rate"]
+    assert all(cell.pipelines == pipelines.get(cell.arm, ORDERS) for cell in others)
     sweeps = [*list(ARMS)[5:10], "gamma"]
     assert all(cell.seeds == tuple(range(3 if cell.arm in sweeps else 10)) for cell in CELLS)
     assert {cell.arm for cell in CELLS if cell.algorithm == "rlhf"} == {"rlhf"}
@@ -79,9 +81,11 @@ def test_every_arm_moves_what_the_plan_says_and_nothing_else(preset):
     assert of_arm("beta", preset) == [{"beta": 0.03}, {"beta": 0.3}]
     assert of_arm("student_layers", preset) == [{"student": "healed-16"}, {"student": "healed-24"}]
     assert of_arm("dpo_label_noise", preset) == [{"dpo_label_noise": 0.1}, {"dpo_label_noise": 0.3}]
-    assert of_arm("learning_rate", preset) == [{"align_learning_rates": (6e-4,)}]
-    both = of_arm("learning_rate_both", preset)
-    assert both == [{"align_learning_rates": (6e-4,)}, {"align_learning_rates": (6e-4,), "target": "simile"}]
+    assert of_arm("learning_rate_both", preset) == [{"align_learning_rates": (6e-4,)}]
+    assert of_arm("learning_rate", preset) == [
+        {"align_learning_rates": (6e-4,)},
+        {"align_learning_rates": (6e-4,), "target": "simile"},
+    ]
     assert of_arm("gamma", preset) == [{"gamma": 0.15}, {"gamma": 0.5}]
     samples = settings_of(MAIN, preset).preference_responses
     assert of_arm("preference_responses", preset) == [

@@ -20,6 +20,7 @@ from alignkd_lab.report import failures, signs, study
 from alignkd_lab.report.answers import answers
 from alignkd_lab.report.evidence import Evidence, across, difference
 from alignkd_lab.report.page import write_report
+from alignkd_lab.report.study_figures import leads_figure
 from alignkd_lab.runs import by_seed, group_runs, seed_values, summarise_run
 from alignkd_lab.style import interval, pipeline_style
 
@@ -114,7 +115,8 @@ def test_nothing_is_concluded_from_an_arm_beside_an_unfinished_main_run(evidence
 def test_an_arm_that_shares_no_seed_with_the_main_run_is_told_alone(evidence):
     cell = plan.ARMS["learning_rate"].cells[0]
     held = evidence(recorded(MAIN, range(5)), recorded(cell, range(5, 10)))
-    assert all("no seed of A-K beside it yet" in told for _, told in answer(held, "tuned as well")[-3:-1])
+    told = [told for _, told in answer(held, "tuned as well")]
+    assert sum("no seed of A-K beside it yet" in line for line in told) == len(cell.pipelines)
     assert study.study_part(held, lambda *_: {})["language"]
 
 
@@ -158,22 +160,26 @@ def test_a_control_is_held_against_both_orders(evidence):
 
 
 def test_the_trials_of_both_sides_are_told(evidence):
-    *lines, both = answer(evidence(recorded(MAIN, range(2))), "tuned as well")
-    assert both == ("SmolLM2 (laptop, CPU), learning rate of both orders (exploratory)", "not run")
-    for label in ("K-A, pairs from the base", "K-A"):
-        assert lines.pop() == (f"SmolLM2 (laptop, CPU), {label} at 0.0006 whatever its KL (exploratory)", "not run")
-    assert len(lines) == 2
-    for _, told in lines:
+    (colour, _) = plan.ARMS["targets"].cells
+    lines = answer(evidence(recorded(MAIN, range(2)), recorded(colour, range(1))), "tuned as well")
+    tried, rates = lines[:4], lines[4:]
+    assert [where.split(", ")[2] for where, _ in tried] == ["exclamation", "exclamation", "colour", "colour"]
+    for _, told in tried:
         assert "0.0003 earned 0.100 at a KL of 6" in told
         assert told.endswith("the best within a KL of 10 nats a response was taken, 0.0003")
+    names = ["K-A at 0.0006", "K-A, pairs from the base at 0.0006", "K-A at 0.0006, simile"]
+    assert rates == [
+        *((f"SmolLM2 (laptop, CPU), {name} whatever its KL (exploratory)", "not run") for name in names),
+        ("SmolLM2 (laptop, CPU), learning rate of both orders (exploratory)", "not run"),
+    ]
 
 
 def test_k_a_at_another_rate_is_held_against_a_k_at_the_registered_one(evidence):
     cell = plan.ARMS["learning_rate"].cells[0]
     only = {name: effect for name, effect in LM.items() if name != A_K}
     held = evidence(recorded(MAIN, range(10)), recorded(cell, range(10), effects={**only, K_A: LM[A_K]}))
-    _, told = answer(held, "tuned as well")[-3]
-    assert "A-K: not told apart (" in told
+    told = dict(answer(held, "tuned as well"))
+    assert "A-K: not told apart (" in told["SmolLM2 (laptop, CPU), K-A at 0.0006 whatever its KL (exploratory)"]
     others = study.study_part(held, lambda *_: {})["language"][0]["others"]
     row, _ = [row for row in others if row["value"] == "0.0006"]
     reward, beyond_k_a, beyond_a_k = (np.mean([seed_values(held.places[0].run(c))[n]["reward"][s] for s in range(10)])
@@ -183,12 +189,12 @@ def test_k_a_at_another_rate_is_held_against_a_k_at_the_registered_one(evidence)
 
 
 def test_an_exploratory_arm_is_told_without_a_verdict_and_at_95_per_cent(evidence):
-    cell = plan.ARMS["learning_rate_both"].cells[0]
+    (cell,) = plan.ARMS["learning_rate_both"].cells
     held = evidence(recorded(MAIN, MAIN.seeds), recorded(cell, cell.seeds))
     lead = interval(*difference(held.places[0].run(cell), A_K, K_A))
     where, told = answer(held, "tuned as well")[-1]
     assert where.endswith(plan.ARMS[cell.arm].label)
-    assert told == f"the lead of A-K is {lead} at 0.0006; 0.0006, simile: not run"
+    assert told == f"the lead of A-K is {lead} at 0.0006"
     rows = {row["arm"]: row for row in study.study_part(held, lambda *_: {})["language"][0]["orders"]}
     assert rows[plan.ARMS[cell.arm].label]["verdicts"] == [None] * len(rows["main experiment"]["verdicts"])
     assert all(verdict["verdict"] for verdict in rows["main experiment"]["verdicts"])
@@ -322,3 +328,22 @@ def test_a_run_of_the_plan_takes_no_verdict_before_its_last_seed():
     (whole,) = group_runs(recorded(MAIN, range(10)))
     assert summarise_run(whole)["label"] is None
     assert summarise_run(whole)["claims"][0]["verdict"] == "holds"
+
+
+def test_k_a_at_another_rate_is_held_against_a_k_with_the_same_target(evidence):
+    cell, similes = plan.ARMS["learning_rate"].cells[1], plan.ARMS["targets"].cells[1]
+    only = {name: effect for name, effect in LM.items() if name != A_K}
+    held = evidence(
+        recorded(MAIN, range(3)),
+        recorded(similes, range(10), effects={**LM, A_K: LM[K_A]}),
+        recorded(cell, range(10), effects=only),
+    )
+    place = held.places[0]
+    found = across(place.run(similes), place.run(cell), (A_K, K_A))
+    assert found.low < 0 < found.high
+    told = dict(answer(held, "tuned as well"))[
+        "SmolLM2 (laptop, CPU), K-A at 0.0006, simile whatever its KL (exploratory)"
+    ]
+    assert f"A-K: not told apart ({interval(*found)}" in told
+    (bar,) = [line for line in leads_figure(place).axes[0].lines if line.get_linewidth() == 3][2:]
+    assert tuple(bar.get_xdata()) == pytest.approx((found.low, found.high))

@@ -111,7 +111,7 @@ def language():
 @pytest.fixture(scope="module")
 def larger_step():
     """The study's exploratory run with twice the learning rate: both orders, and K-A with the base's pairs."""
-    return recorded("learning_rate_both", "0.0006")
+    return recorded("learning_rate_both")
 
 
 def test_the_results_know_how_far_the_study_has_come(language, larger_step):

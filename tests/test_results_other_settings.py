@@ -25,7 +25,7 @@ def language():
 
 @pytest.fixture(scope="module")
 def larger_step():
-    return recorded("learning_rate_both", "0.0006")
+    return recorded("learning_rate_both")
 
 
 @pytest.fixture(scope="module")

@@ -203,7 +203,7 @@ def test_a_run_of_one_order_says_so():
 
 
 def test_an_exploratory_run_has_no_verdict_however_many_seeds_it_has():
-    cell = plan.ARMS["learning_rate_both"].cells[0]
+    (cell,) = plan.ARMS["learning_rate_both"].cells
     (run,) = runs.group_runs(recorded(cell, cell.seeds))
     summary = runs.summarise_run(run)
     assert summary["label"] == "exploratory: no verdict"

@@ -163,15 +163,15 @@ ARMS: dict[str, Arm] = {
                 ("kd_then_align", "kd_then_align_base_preferences"),
                 changes=_TWICE_THE_RATE,
             ),
+            Cell(
+                "learning_rate", "0.0006, simile", ("kd_then_align",), changes={**_TWICE_THE_RATE, "target": "simile"}
+            ),
         ),
     ),
     "learning_rate_both": Arm(
         "learning rate of both orders (exploratory)",
         "Does A-K earn more where both take twice the learning rate, whatever the KL?",
-        (
-            Cell("learning_rate_both", "0.0006", changes=_TWICE_THE_RATE),
-            Cell("learning_rate_both", "0.0006, simile", changes={**_TWICE_THE_RATE, "target": "simile"}),
-        ),
+        (Cell("learning_rate_both", "0.0006", changes=_TWICE_THE_RATE),),
     ),
     "gamma": Arm(
         "ADPA's weight γ (exploratory)",
@@ -202,6 +202,14 @@ def settings_of(cell: Cell, preset: str = "laptop") -> LmSettings:
 def cells() -> list[Cell]:
     """Every cell, registered and exploratory, in the order in which they are run."""
     return [cell for arm in ARMS.values() for cell in arm.cells]
+
+
+def registered(cell: Cell) -> Cell:
+    """The cell of both orders at the registered settings, with the target of this one."""
+    target = cell.changes.get("target")
+    return next(
+        other for arm in ("main", "targets") for other in ARMS[arm].cells if other.changes.get("target") == target
+    )
 
 
 def cell_of(run: Mapping) -> Cell | None:

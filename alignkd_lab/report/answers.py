@@ -193,10 +193,10 @@ def _all_read(run: Mapping) -> str:
 
 
 def _beside_a_k(place: Place, arm: str, words: str) -> Iterator[tuple[str, str]]:
-    """The pipelines of an arm against A-K at the main settings; `words` may hold a cell's `{value}`."""
-    main = place.main()
+    """The pipelines of an arm against A-K at the registered settings; `words` may hold a cell's `{value}`."""
     cells = [(cell, place.run(cell), name) for cell in plan.ARMS[arm].cells for name in cell.pipelines]
     for cell, run, name in cells:
+        main = place.run(plan.registered(cell))
         where, own = f"{place.words}, {_short(name)} {words.format(value=cell.value)}", mean(run, name) if run else None
         gap = across(main, run, (A_K, name)) if own and main else None
         if own is None:
@@ -205,7 +205,7 @@ def _beside_a_k(place: Place, arm: str, words: str) -> Iterator[tuple[str, str]]
             yield where, f"it earns {_interval(own)}; no seed of A-K beside it yet"
         else:
             told = f"it earns {_interval(own)}; A-K: {_more_or_less(gap)} that"
-            yield where, _with_doubt(why_not(main, plan.ARMS["main"].cells[0]) or why_not(run, cell), told)
+            yield where, _with_doubt(why_not(main, plan.registered(cell)) or why_not(run, cell), told)
 
 
 def _clipped(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -225,21 +225,28 @@ def _clipped(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 def _tuning(evidence: Evidence) -> Iterator[tuple[str, str]]:
     for place in evidence.places:
-        run = place.main()
-        for role, name in (("base, for A-K", "base_aligned"), ("distilled student, for K-A", K_A)) if run else ():
-            info = stages_of(run["records"][0], name)[-1]["info"]
-            if not info.get("trials"):
-                continue
-            tried = [
-                f"{trial['learning_rate']:g} earned {number(trial['reward'])} at a KL of {number(trial['kl'])}"
-                for trial in info["trials"]
-            ]
-            budget = f"the best within a KL of {run['settings']['kl_budget']:g} nats a response was taken"
-            won = next(trial for trial in info["trials"] if trial["learning_rate"] == info["learning_rate"])
-            doubt = ", which earned nothing: formally as well tuned, in practice hardly" if not won["reward"] else ""
-            yield f"{place.words}, {role}", f"{'; '.join(tried)}; {budget}, {info['learning_rate']:g}{doubt}"
+        for cell in (cell for arm in ("main", "targets") for cell in plan.ARMS[arm].cells):
+            if run := place.run(cell):
+                yield from _trials(place, run)
         yield from _beside_a_k(place, "learning_rate", "at {value} whatever its KL (exploratory)")
         yield from _language_arm(place, "learning_rate_both")
+
+
+def _trials(place: Place, run: Mapping) -> Iterator[tuple[str, str]]:
+    """What each learning rate earned that was tried for a run, and which was taken."""
+    for role, name in (("base, for A-K", "base_aligned"), ("distilled student, for K-A", K_A)):
+        info = stages_of(run["records"][0], name)[-1]["info"]
+        if not info.get("trials"):
+            continue
+        tried = [
+            f"{trial['learning_rate']:g} earned {number(trial['reward'])} at a KL of {number(trial['kl'])}"
+            for trial in info["trials"]
+        ]
+        budget = f"the best within a KL of {run['settings']['kl_budget']:g} nats a response was taken"
+        won = next(trial for trial in info["trials"] if trial["learning_rate"] == info["learning_rate"])
+        doubt = ", which earned nothing: formally as well tuned, in practice hardly" if not won["reward"] else ""
+        told = f"{'; '.join(tried)}; {budget}, {info['learning_rate']:g}{doubt}"
+        yield f"{place.words}, {run['target']}, {role}", told
 
 
 def _methods(evidence: Evidence) -> Iterator[tuple[str, str]]:

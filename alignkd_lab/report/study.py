@@ -130,7 +130,8 @@ def _language(place: Place, keep: Callable) -> dict:
             if set(ORDERS) <= set(cell.pipelines):
                 orders.append({**row, **_language_row(run, cell)})
             else:
-                others += [{**row, **_other_row(run, pipeline, main or run)} for pipeline in cell.pipelines]
+                beside = place.run(plan.registered(cell)) or run
+                others += [{**row, **_other_row(run, pipeline, beside)} for pipeline in cell.pipelines]
     return {
         "words": place.words,
         "orders": orders,
@@ -147,7 +148,7 @@ def _figure(place: Place, keep: Callable, kind: str) -> dict | None:
     from alignkd_lab.report import study_figures
 
     draw, text = {
-        "leads": (study_figures.leads_figure, "A-K's lead in reward in every setting that both orders ran in."),
+        "leads": (study_figures.leads_figure, "A-K's lead in reward, by setting."),
         "alignments": (
             study_figures.alignment_figure,
             "Mean reward on validation prompts against KL from the policy's own anchor, along the alignments on pairs "
@@ -168,10 +169,10 @@ def _language_row(run: Mapping, cell: plan.Cell) -> dict:
     return _orders_row(run, summarise_run(run), verdicts=complete(run, cell) and cell.arm not in plan.EXPLORATORY)
 
 
-def _other_row(run: Mapping, pipeline: str, main: Mapping) -> dict:
-    """A pipeline's reward, and its differences from both orders at the main settings."""
+def _other_row(run: Mapping, pipeline: str, beside: Mapping) -> dict:
+    """A pipeline's reward, and its differences from both orders at the registered settings."""
     style = pipeline_style(pipeline)
-    found = [mean(run, pipeline), *(across(run, main, (pipeline, order)) for order in ORDERS)]
+    found = [mean(run, pipeline), *(across(run, beside, (pipeline, order)) for order in ORDERS)]
     texts = [mean_and_span(entry) if entry else ("–", "") for entry in found]
     return {"label": style.label, "colour": style.colour, "order": False, "numbers": texts}
 

@@ -33,7 +33,8 @@ from alignkd_lab.mog.study import ARMS, Study
 from alignkd_lab.mog.study_map import foretold_rightly, shows_target
 from alignkd_lab.pipelines import CONTROLS, ORDERS
 from alignkd_lab.report.alignments import each_alignment
-from alignkd_lab.report.evidence import Place, leads, sampled_rates
+from alignkd_lab.report.evidence import Place, sampled_rates
+from alignkd_lab.runs import by_seed
 from alignkd_lab.style import metric_label, number, pipeline_style
 
 METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
@@ -101,19 +102,19 @@ def map_figure(held: Border, algorithm: str, depth: str = "record") -> Figure:
 
 @themed
 def leads_figure(place: Place, depth: str = "record") -> Figure | None:
-    """A-K's lead in reward in every setting that both orders ran in: seeds, mean and paired 95 % interval, a row each.
+    """A-K's lead in reward in every setting that either order was moved to: seeds, mean and paired 95 % interval.
 
-    The interval has K-A's colour, A-K's, or grey where it holds 0. None where no setting has two seeds.
+    The interval has K-A's colour, A-K's, or grey where it holds 0. None where no setting has two seeds. Where K-A alone
+    was moved, A-K is that of the registered settings.
     """
-    cells = [cell for cell in plan.cells() if set(ORDERS) <= set(cell.pipelines)]
-    held = [(cell, run) for cell in cells if (run := place.run(cell)) and len(run["records"]) > 1]
+    found = [(cell, place.run(cell), _leads(place, cell)) for cell in plan.cells()]
+    held = [(cell, run, values) for cell, run, values in found if values.size > 1]
     if not held:
         return None
-    note = depth_line([run for _, run in held], depth, "Small points: seeds; bars: paired 95 % t-intervals")
+    note = depth_line([run for _, run, _ in held], depth, "Small points: seeds; bars: paired 95 % t-intervals")
     size = (9.4, 0.55 * len(held) + 1.7)
     figure, ((axis,),) = panels(1, 1, size, "A-K's lead in reward, by setting", note)
-    for row, (_, run) in enumerate(held):
-        values = np.array([*leads(run).values()])
+    for row, (_, _, values) in enumerate(held):
         found = t_interval([*values])
         order = A_K if found.low > 0 else K_A if found.high < 0 else None
         colour = pipeline_style(order).colour if order else QUIET
@@ -123,10 +124,20 @@ def leads_figure(place: Place, depth: str = "record") -> Figure | None:
         write(axis, number(found.estimate, 2), (found.estimate, row), (0, 8), colour, ha="center", fontweight="bold")
     axis.axvline(0, color=INK, linewidth=1)
     axis.set_ylim(len(held) - 0.4, -0.7)
-    axis.set_yticks(range(len(held)), [_in_words(cell, run) for cell, run in held])
+    axis.set_yticks(range(len(held)), [_in_words(cell, run) for cell, run, _ in held])
     axis.grid(axis="y", visible=False)
     axis.set_xlabel("← K-A earns more     reward of A-K minus that of K-A     A-K earns more →")
     return figure
+
+
+def _leads(place: Place, cell: plan.Cell) -> np.ndarray:
+    """A-K's lead over the cell's K-A, a seed each; A-K is the cell's own or else that of the registered settings."""
+    run = place.run(cell)
+    beside = run if A_K in cell.pipelines else place.run(plan.registered(cell))
+    if K_A not in cell.pipelines or run is None or beside is None:
+        return np.array([])
+    first, second = by_seed(beside, A_K), by_seed(run, K_A)
+    return np.array([first[seed] - second[seed] for seed in first if seed in second])
 
 
 def _in_words(cell: plan.Cell, run: Mapping) -> str:
