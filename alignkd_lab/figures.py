@@ -54,7 +54,7 @@ _VERBS = {K_A: ("distil", "align"), A_K: ("align", "distil")}
 @themed
 def title_figure(runs: Sequence[dict], depth: str = "record") -> Figure:
     """Reward, target precision and target rate by pipeline, one row of panels per run."""
-    heights = [0.30 * max(row_places(pipelines_of(run)).values()) + 1.3 for run in runs]
+    heights = [0.28 * max(row_places(pipelines_of(run)).values()) + 1.15 for run in runs]
     size = (10, sum(heights) + 0.9)
     title = "Align first, or distil first?"
     figure, grid = panels(len(runs), len(_TITLE_METRICS), size, title, depth_line(runs, depth), heights)

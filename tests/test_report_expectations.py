@@ -57,6 +57,7 @@ def gap(held, first, second, metric="reward"):
 
 
 CONTROLS, METHOD, EQUAL = cell("controls"), cell("methods"), cell("equal_compute")
+SIMILE = cell("targets", 1)
 HALVED, DOUBLED = plan.ARMS["preference_responses"].cells
 COLD, *_, HOT = plan.ARMS["kd_temperature"].cells
 GAPS = {
@@ -66,6 +67,7 @@ GAPS = {
     "KD at high temperature": ((CONTROLS, CONTROLS.pipelines[2]), (CONTROLS, K_A)),
     "ADPA minus DCKD": ((METHOD, "adpa"), (METHOD, "dckd")),
     "ADPA+ minus ADPA": ((METHOD, "adpa_plus"), (METHOD, "adpa")),
+    "target as rare": ((SIMILE, A_K), (SIMILE, K_A)),
     "1.25 against 0.5": ((HOT, A_K), (COLD, A_K), "overall_recall"),
     "doubled against halved": ((DOUBLED, K_A), (HALVED, K_A)),
     "as much compute": ((MAIN, A_K), (EQUAL, K_A)),

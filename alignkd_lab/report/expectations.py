@@ -140,6 +140,8 @@ def _expected() -> Iterator[Expectation]:
         yield Expectation(words, None, _beyond(first, second), (methods,))
     words = "A-K leads by less for a common target (colour)"
     yield Expectation(words, "down", _smaller_lead, (main, _cell("targets", "colour")))
+    words = "A-K earns more for another target as rare (simile)"
+    yield Expectation(words, "up", _beyond(A_K, K_A), (_cell("targets", "simile"),))
     hot, cold = _cell("kd_temperature", "1.25"), _cell("kd_temperature", "0.5")
     words = "A-K's overall recall rises with the temperature of distillation (1.25 against 0.5)"
     yield Expectation(words, "up", _between((A_K, A_K), "overall_recall"), (hot, cold), unit=" nats")
