@@ -1,5 +1,6 @@
 """What RESULTS.md and the README say of the other targets and of RLHF is what the records say."""
 
+import itertools
 from statistics import mean
 
 import pytest
@@ -8,7 +9,8 @@ from results_text import INTERVAL, LM_METRICS, README, recorded, section, table,
 from alignkd_lab.costs import stages_of
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.pipelines import ORDERS, YARDSTICKS
-from alignkd_lab.report.evidence import difference, leads, paired, pairs, sampled_rates
+from alignkd_lab.report.alignments import HEADS, alignment_rows
+from alignkd_lab.report.evidence import across, difference, leads, paired, pairs, sampled_rates
 from alignkd_lab.report.evidence import mean as over_seeds
 from alignkd_lab.report.tables import claims_table
 from alignkd_lab.runs import by_seed, summarise_run
@@ -34,16 +36,46 @@ def colours():
     return recorded("targets", "colour")
 
 
+@pytest.fixture(scope="module")
+def similes():
+    """The run with another rare target."""
+    return recorded("targets", "simile")
+
+
+@pytest.fixture(scope="module")
+def similes_larger_step():
+    """K-A alone, at the learning rate that the rule gives A-K for similes."""
+    return recorded("learning_rate", "0.0006, simile")
+
+
 COLOURS = section("A commoner target")
 
 
-def test_the_tables_of_the_commoner_target_are_those_of_its_records(colours):
-    summary = summarise_run(colours)
+def per_hit(run, name):
+    """What a response on target earns."""
+    return mean(by_seed(run, name).values()) / mean(by_seed(run, name, "target_rate").values())
+
+
+def row_of(run, name):
+    (row,) = alignment_rows(run, (name,))
+    return row
+
+
+def trial_of(run, name, learning_rate):
+    """That of the rule that chose the learning rate of `name`'s alignment, made once for all seeds."""
+    held = stages_of(run["records"][0], name)[-1]["info"]["trials"]
+    return next(trial for trial in held if trial["learning_rate"] == learning_rate)
+
+
+@pytest.mark.parametrize(("target", "heading"), [("colour", "A commoner target"), ("simile", "A third target")])
+def test_the_tables_of_another_target_are_those_of_its_records(target, heading):
+    run = recorded("targets", target)
+    summary = summarise_run(run)
     measured = {
         pipeline_style(name).label: [written(metrics[metric], metric) for metric in LM_METRICS]
         for name, metrics in summary["pipelines"].items()
     }
-    rows = table("## A commoner target")
+    rows = table(f"## {heading}\n")
     assert list(rows) == [pipeline_style(name).label for name in (*YARDSTICKS, *ORDERS)]
     assert rows == measured
     signs = {
@@ -51,8 +83,8 @@ def test_the_tables_of_the_commoner_target_are_those_of_its_records(colours):
         for row in claims_table(summary)
         if row["decided"]
     }
-    assert table("**The same four signs**") == signs
-    assert f"{len(colours['records'])} of 10 seeds" in COLOURS
+    assert table("**The same four signs**", section(heading)) == signs
+    assert f"{len(run['records'])} of 10 seeds" in section(heading)
 
 
 def test_what_is_said_of_the_commoner_target_is_what_its_records_say(colours, language, larger_step):
@@ -82,11 +114,8 @@ def test_what_is_said_of_the_commoner_target_is_what_its_records_say(colours, la
     assert f"below the base's {100 * mean(rates[0].values()):.2f} %" in COLOURS
     (base, student) = (f"{min(held.values())} to {max(held.values())}" for held in counts)
     assert f"keeps {student} informative pairs where the base has {base}" in COLOURS
-    per_hit = {
-        name: mean(by_seed(colours, name).values()) / mean(by_seed(colours, name, "target_rate").values())
-        for name in ORDERS
-    }
-    assert f"earns {per_hit[K_A]:.3f} with K-A, {per_hit[A_K]:.3f} with A-K" in COLOURS
+    hit = {name: per_hit(colours, name) for name in ORDERS}
+    assert f"earns {hit[K_A]:.3f} with K-A, {hit[A_K]:.3f} with A-K" in COLOURS
     assert difference(colours, K_A, A_K, "overall_precision").low > 0
     chosen = {stage["info"]["learning_rate"] for record in colours["records"] for stage in record["stages"].values()
               if stage["kind"] == "align"}  # fmt: skip
@@ -98,6 +127,96 @@ def test_what_is_said_of_the_commoner_target_is_what_its_records_say(colours, la
     )
     assert student[0] < base[0] / 2  # "more than half were gone"
     assert student[1] == pytest.approx(base[1] / 4, rel=0.1)  # "three quarters of the pairs"
+
+
+def test_what_is_said_of_the_third_target_is_what_its_records_say(similes, similes_larger_step):
+    text = section("A third target")
+    lead = difference(similes, A_K, K_A)
+    assert lead.low > 0  # "as the plan expected"
+    for name in ORDERS:
+        assert interval(*over_seeds(similes, name)) in README
+    wins = sum(value > 0 for value in leads(similes).values())
+    assert f"in {NUMBERS[wins]} of ten seeds" in text.partition("By the registered rule")[2].partition("\n")[0]
+    assert wins == 10  # README: "in all ten seeds"
+    rates, counts = ([of(similes, name) for name in ("base_aligned", K_A)] for of in (sampled_rates, pairs))
+    assert f"show it in {100 * mean(rates[0].values()):.2f} %" in text
+    level = across(similes, similes_larger_step, (A_K, K_A))
+    assert level.low < 0 < level.high  # "not told apart"
+    assert f"K-A earns {interval(*over_seeds(similes_larger_step, K_A))}, and" in README
+    went = row_of(similes_larger_step, K_A)["numbers"][HEADS.index("KL after") - 1]
+    assert INTERVAL.findall(text.partition("\n- ")[2]) == [
+        interval(*lead),
+        interval(*(100 * value for value in difference(similes, A_K, K_A, "target_rate"))),
+        interval(*difference(similes, K_A, A_K, "overall_precision")),
+        interval(*over_seeds(similes_larger_step, K_A)),
+        interval(*level),
+        f"{went[0]} ({went[1]})",
+        interval(*(100 * value for value in paired(*rates))),
+    ]
+    assert f"(exploratory, {len(similes_larger_step['records'])} of 10 seeds, no verdict)" in text
+    (base, student) = (f"{min(held.values())} to {max(held.values())}" for held in counts)
+    assert f"keeps {student} informative pairs where the base has {base}" in text
+    hit = {name: per_hit(similes, name) for name in ORDERS}
+    assert f"earns {hit[A_K]:.3f} with A-K, {hit[K_A]:.3f} with K-A" in text
+    last = {name: stages_of(similes["records"][0], name)[-1] for name in ("base_aligned", K_A)}
+    rates = [stage["info"]["learning_rate"] for stage in last.values()]
+    assert f"picks {rates[0]} for A-K's base, but {rates[1]} for K-A's student" in text
+
+
+def test_the_trials_of_similes_and_colours_went_as_far_as_is_said(similes, colours):
+    text = section("A third target")
+    barred, passed = trial_of(similes, K_A, 0.0006), trial_of(colours, "base_aligned", 0.0006)
+    budget = similes["settings"]["kl_budget"]
+    assert barred["kl"] > budget > passed["kl"]
+    assert f"went {barred['kl']:.1f} nats from its anchor, where the budget is {budget:g}" in text
+    assert f"passed it with {passed['kl']:.2f}" in text
+
+
+def test_the_table_of_three_targets_is_that_of_their_runs_at_one_learning_rate(
+    larger_step, colours, similes, similes_larger_step
+):
+    text = section("Three targets at one learning rate")
+    runs = {
+        "Exclamations": (larger_step, larger_step),
+        "Similes": (similes, similes_larger_step),
+        "Colours": (colours, colours),
+    }
+    for a_k, k_a in runs.values():
+        for run, name in ((a_k, "base_aligned"), (k_a, K_A)):
+            infos = [stages_of(record, name)[-1]["info"] for record in run["records"]]
+            assert {info["learning_rate"] for info in infos} == {0.0006}
+    assert table("*Share*", text) == {
+        label: [
+            f"{100 * mean(sampled_rates(a_k, 'base_aligned').values()):.2f}",
+            f"{mean(pairs(k_a, K_A).values()):.1f}",
+            interval(*over_seeds(k_a, K_A)),
+            interval(*over_seeds(a_k, A_K)),
+            interval(*across(a_k, k_a, (A_K, K_A))),
+        ]
+        for label, (a_k, k_a) in runs.items()
+    }
+    assert {len(run["records"]) for both in runs.values() for run in both} == {10}
+    assert "(exploratory, 10 seeds each, no verdict)" in text
+    counts = [f"{mean(pairs(k_a, K_A).values()):.0f}" for _, k_a in runs.values()]
+    assert f"{counts[0]}, {counts[1]} or {counts[2]} pairs" in text
+    assert f"{counts[0]}, {counts[1]} and {counts[2]} pairs" in README
+    for (_, first), (_, second) in itertools.combinations(runs.values(), 2):  # "K-A earns about as much with each"
+        apart = across(first, second, (K_A, K_A))
+        assert apart.low < 0 < apart.high
+    assert across(larger_step, similes, (A_K, A_K)).low > 0  # "it is A-K that differs"
+    rate = {
+        (label, name): f"{100 * mean(by_seed(run, name, 'target_rate').values()):.1f}"
+        for label, (a_k, k_a) in runs.items()
+        for run, name in ((a_k, "base_aligned"), (a_k, A_K), (k_a, K_A))
+    }
+    of = {name: [rate[label, name] for label in runs] for name in ("base_aligned", A_K, K_A)}
+    assert f"exclaims in {of['base_aligned'][0]} % of its responses, and K-A in {of[K_A][0]} %" in text
+    for place, words in ((1, "similes come to"), (2, "colours to")):
+        assert f"{words} {of['base_aligned'][place]} and {of[K_A][place]} %" in text
+    assert f"({of[A_K][0]}, {of[A_K][1]} and {of[A_K][2]} %)" in text
+    for a_k, k_a in runs.values():  # "never the more plausible one"
+        assert across(a_k, k_a, (A_K, K_A), "overall_precision").low < 0
+        assert across(a_k, k_a, (A_K, K_A), "overall_precision").estimate < 0
 
 
 def test_what_is_said_of_rlhf_is_what_its_records_say():
