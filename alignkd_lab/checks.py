@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from alignkd_lab.metrics import NAN, Interval, t_interval, wilson_interval
+from alignkd_lab.pipelines import PIPELINES
 
 LEARNED_RATIO = 3.0
 LEAST_PAIRS = 30
@@ -19,15 +20,21 @@ HEALING_BAR = 1.0
 def run_checks(run: dict) -> dict[str, dict]:
     """The checks of a run: `{name: {"passed", "value", "bar", "text"}}`, in the order in which they count.
 
-    `run` is one group of `runs.group_runs`. What a record does not hold cannot pass.
+    `run` is one group of `runs.group_runs`. What a record does not hold cannot pass. Where no pipeline aligns the base
+    (K-A alone) nothing is asked about the base's alignment: that of the run with A-K in it counts.
     """
     records, checks = run["records"], {}
-    checks["target_learned"] = _target_learned(records)
-    if run["algorithm"] == "dpo":
-        checks["informative_pairs"] = _informative_pairs(records)
+    if any(_aligns_base(name) for record in records for name in record["pipelines"]):
+        checks["target_learned"] = _target_learned(records)
+        if run["algorithm"] == "dpo":
+            checks["informative_pairs"] = _informative_pairs(records)
     if run["world"] == "lm":
         checks["healing"] = _healing(records)
     return checks
+
+
+def _aligns_base(pipeline: str) -> bool:
+    return any(stage.name == "base_aligned" for stage in PIPELINES[pipeline])
 
 
 def failed_check(checks: dict[str, dict]) -> str | None:

@@ -45,12 +45,13 @@ def run_experiment(
     target: str | None = None,
     overrides: dict[str, Any] | None = None,
     device: str | None = None,
+    yardsticks: Sequence[str] = YARDSTICKS,
 ) -> Path:
     """Runs pipelines and appends a record per settings and seed to a file below `out`; returns the file.
 
     What is None takes the preset's default: in the Gaussian world both algorithms and every cell of sharpening and
-    KL weight, in the language world DPO. The yardsticks (`base`, `base_aligned`, `kd_only`) always run:
-    every check needs them.
+    KL weight, in the language world DPO. The yardsticks (`base`, `base_aligned`, `kd_only`) run beside them: every
+    check of both orders needs them.
     A seed whose record holds all that is asked for is not run again; stages are picked up where a run stopped.
 
     Raises:
@@ -62,7 +63,7 @@ def run_experiment(
     if run is None:
         raise BadInput(f"world: unknown {world!r}; use 'mog' or 'lm'")
     check_pipelines(world, pipelines, algorithm)
-    return run(preset, pipelines, seeds, out, algorithm, target, overrides or {}, device)
+    return run(preset, pipelines, yardsticks, seeds, out, algorithm, target, overrides or {}, device)
 
 
 def device_here(world: str, device: str) -> str:
@@ -84,13 +85,13 @@ def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str 
         raise BadInput(f"pipeline: {methods[0]!r} is compared under DPO; run it with algorithm 'dpo'")
 
 
-def _names(world: str, algorithm: str, asked: Sequence[str] | None) -> tuple[str, ...]:
+def _names(world: str, algorithm: str, asked: Sequence[str] | None, yardsticks: Sequence[str]) -> tuple[str, ...]:
     possible = possible_pipelines(world, algorithm)
     chosen = [name for name in asked or default_pipelines(world, algorithm) if name in possible]
-    return tuple(dict.fromkeys((*YARDSTICKS, *chosen)))
+    return tuple(dict.fromkeys((*yardsticks, *chosen)))
 
 
-def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) -> Path:
+def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device) -> Path:
     from alignkd_lab.mog.world import ALGORITHMS, MogWorld
 
     chosen = preset(name)
@@ -106,7 +107,7 @@ def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) 
     cells = list(itertools.product(algorithms, betas, sharpenings))
     for size, (which, beta, sharpening) in enumerate(cells, 1):
         settings = override(chosen.mog, {**overrides, "beta": float(beta), "sharpening": float(sharpening)})
-        names = _names("mog", which, pipelines)
+        names = _names("mog", which, pipelines, yardsticks)
         shown = f"mog {size}/{len(cells)}: {which}, beta {beta:g}, sharpening {sharpening:g}"
         missing = _missing(_held(path, settings, which), device, seeds, names)
         if not missing:
@@ -133,7 +134,7 @@ def _run_mog(name, pipelines, seeds, out, algorithm, target, overrides, device) 
     return path
 
 
-def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -> Path:
+def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device) -> Path:
     from alignkd_lab.lm import weights
     from alignkd_lab.lm.student import HEALED, ensure_healed_student
     from alignkd_lab.lm.world import LmWorld
@@ -148,7 +149,7 @@ def _run_lm(name, pipelines, seeds, out, algorithm, target, overrides, device) -
         ensure_healed_student(settings.base, settings.student, device)
     algorithm = algorithm or "dpo"
     seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
-    names = _names("lm", algorithm, pipelines)
+    names = _names("lm", algorithm, pipelines, yardsticks)
     path = out / f"lm-{name}-{algorithm}-{settings.target}.jsonl"
     held = _held(path, settings, algorithm)
     with _products_of(held, device):

@@ -77,6 +77,7 @@ def reproduce(
             target=run["target"],
             overrides=run["settings"],
             device=device,
+            yardsticks=(),  # `names` holds those of the record
         )
     alike = [record for record in load_records(made) if _alike(record, run) and device_of(record) == here]
     again = {record["seed"]: record for found in group_runs(alike) for record in found["records"]}

@@ -6,7 +6,7 @@ import pytest
 from synthetic_records import LM, MOG, lm_record, mog_record
 
 from alignkd_lab.checks import failed_check, run_checks, target_rate
-from alignkd_lab.metrics import t_interval, wilson_interval
+from alignkd_lab.metrics import A_K, K_A, t_interval, wilson_interval
 from alignkd_lab.runs import group_runs
 
 
@@ -80,6 +80,15 @@ def test_what_was_not_measured_cannot_pass(missing):
     check = checks_of([record])["target_learned"]
     assert not check["passed"]
     assert f"pipeline {missing}" in check["text"]
+
+
+def test_nothing_is_asked_about_an_alignment_of_the_base_where_no_pipeline_has_one():
+    records = [lm_record(seed) for seed in range(2)]
+    for record in records:
+        record["pipelines"] = {name: record["pipelines"][name] for name in ("base", "kd_only", K_A)}
+    assert list(checks_of(records)) == ["healing"]
+    records[1]["pipelines"][A_K] = lm_record(1)["pipelines"][A_K]
+    assert failed_check(checks_of(records)) == "target_learned"
 
 
 @pytest.mark.parametrize(("pairs", "passed"), [(30, True), (29, False)])

@@ -63,6 +63,7 @@ def test_the_arms_are_the_plans_in_its_order():
         "equal_compute": (K_A,),
         "gamma": ("adpa",),
     }
+    assert {cell.arm for cell in CELLS if cell.yardsticks != YARDSTICKS} == {"equal_compute"}
     rates = [(K_A, "kd_then_align_base_preferences"), (K_A,)]
     assert [cell.pipelines for cell in ARMS["learning_rate"].cells] == rates
     others = [cell for cell in CELLS if cell.arm != "learning_rate"]
@@ -127,7 +128,7 @@ def test_a_preset_without_main_settings_is_refused():
 
 QUICK = {
     "main": Arm("main", "?", (Cell("main", "as registered", seeds=(0, 1)),)),
-    "beta": Arm("β", "?", (Cell("beta", "doubled", ("kd_then_align",), (0,), changes={"beta": 0.2}),)),
+    "beta": Arm("β", "?", (Cell("beta", "doubled", (K_A,), (0,), "dpo", {"beta": 0.2}, ("base", "kd_only")),)),
 }
 
 
@@ -173,7 +174,7 @@ def test_a_cells_record_holds_its_pipelines_beside_the_yardsticks(made, quick):
     for arm in QUICK.values():
         run = run_of(runs, arm.cells[0], "tiny", "cpu")
         assert seeds_held(run, arm.cells[0]) == (0,)
-        assert set(run["records"][0]["pipelines"]) == {*YARDSTICKS, *arm.cells[0].pipelines}
+        assert set(run["records"][0]["pipelines"]) == {*arm.cells[0].yardsticks, *arm.cells[0].pipelines}
 
 
 def test_the_table_says_what_is_done_and_what_is_left(made, quick, monkeypatch, capsys):

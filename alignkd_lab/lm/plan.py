@@ -12,7 +12,7 @@ from typing import Any
 from alignkd_lab import presets
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.lm.settings import LmSettings
-from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS
+from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.presets import override, planned_work
 from alignkd_lab.records import plain_settings
 
@@ -56,6 +56,7 @@ class Cell:
     seeds: tuple[int, ...] = SEEDS
     algorithm: str = "dpo"
     changes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    yardsticks: tuple[str, ...] = YARDSTICKS
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,8 @@ ARMS: dict[str, Arm] = {
                 f"samples and steps × {_COMPUTE.factor:.2f}",
                 ("kd_then_align",),
                 changes={"preference_responses": _COMPUTE, "align_steps": _COMPUTE},
+                # A base aligned with more samples and steps is no part of it: A-K is that of the main experiment.
+                yardsticks=("base", "kd_only"),
             ),
         ),
     ),

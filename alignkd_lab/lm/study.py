@@ -26,7 +26,6 @@ from alignkd_lab.lm import plan
 from alignkd_lab.lm.plan import Cell
 from alignkd_lab.lm.settings import BUILT_IN
 from alignkd_lab.lm.trainer import products_in
-from alignkd_lab.pipelines import YARDSTICKS
 from alignkd_lab.provenance import best_device
 from alignkd_lab.records import USUAL_PRODUCTS, device_of, holds_records, load_records, record_files
 from alignkd_lab.runs import group_runs
@@ -56,7 +55,7 @@ def run_study(
     took = {_alike(record["pipelines"], record["algorithm"]): _seconds(record) for record in records}
     last = _seconds(records[-1]) if records else 0.0
     for cell, seed in _left(group_runs(records), arms, seeds, preset, device):
-        alike = _alike((*YARDSTICKS, *cell.pipelines), cell.algorithm)
+        alike = _alike((*cell.yardsticks, *cell.pipelines), cell.algorithm)
         began = clock()
         if end is not None and began + took.get(alike, last) > end:
             print(
@@ -77,6 +76,7 @@ def run_study(
                 # All of them, so that the registered weights stay where the preset would take others.
                 overrides=dataclasses.asdict(plan.settings_of(cell, preset)),
                 device=device,
+                yardsticks=cell.yardsticks,
             )
         last = took[alike] = clock() - began
 
