@@ -169,7 +169,7 @@ def test_the_trials_of_both_sides_are_told(evidence):
         assert told.endswith("the best within a KL of 10 nats a response was taken, 0.0003")
     names = ["K-A at 0.0006", "K-A, pairs from the base at 0.0006", "K-A at 0.0006, simile"]
     assert rates == [
-        *((f"SmolLM2 (laptop, CPU), {name} whatever its KL (exploratory)", "not run") for name in names),
+        *((f"SmolLM2 (laptop, CPU), {name}, whatever its KL (exploratory)", "not run") for name in names),
         ("SmolLM2 (laptop, CPU), learning rate of both orders (exploratory)", "not run"),
     ]
 
@@ -179,7 +179,7 @@ def test_k_a_at_another_rate_is_held_against_a_k_at_the_registered_one(evidence)
     only = {name: effect for name, effect in LM.items() if name != A_K}
     held = evidence(recorded(MAIN, range(10)), recorded(cell, range(10), effects={**only, K_A: LM[A_K]}))
     told = dict(answer(held, "tuned as well"))
-    assert "A-K: not told apart (" in told["SmolLM2 (laptop, CPU), K-A at 0.0006 whatever its KL (exploratory)"]
+    assert "A-K: not told apart (" in told["SmolLM2 (laptop, CPU), K-A at 0.0006, whatever its KL (exploratory)"]
     others = study.study_part(held, lambda *_: {})["language"][0]["others"]
     row, _ = [row for row in others if row["value"] == "0.0006"]
     reward, beyond_k_a, beyond_a_k = (np.mean([seed_values(held.places[0].run(c))[n]["reward"][s] for s in range(10)])
@@ -342,7 +342,7 @@ def test_k_a_at_another_rate_is_held_against_a_k_with_the_same_target(evidence):
     found = across(place.run(similes), place.run(cell), (A_K, K_A))
     assert found.low < 0 < found.high
     told = dict(answer(held, "tuned as well"))[
-        "SmolLM2 (laptop, CPU), K-A at 0.0006, simile whatever its KL (exploratory)"
+        "SmolLM2 (laptop, CPU), K-A at 0.0006, simile, whatever its KL (exploratory)"
     ]
     assert f"A-K: not told apart ({interval(*found)}" in told
     (bar,) = [line for line in leads_figure(place).axes[0].lines if line.get_linewidth() == 3][2:]

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alignkd_lab import presets
@@ -65,11 +66,13 @@ class Arm:
 
     label: the setting that is moved, in words, with its symbol.
     question: what is asked, in plain words.
+    at_main: the value that the main settings have, written as the cells write theirs; empty where none is moved.
     """
 
     label: str
     question: str
     cells: tuple[Cell, ...]
+    at_main: str = ""
 
 
 def equal_compute() -> Times:
@@ -111,6 +114,7 @@ ARMS: dict[str, Arm] = {
         "target",
         "Is the difference smaller for a common target, and what of a rarer one?",
         tuple(Cell("targets", target, changes={"target": target}) for target in ("colour", "simile")),
+        at_main="exclamation",
     ),
     "rlhf": Arm(
         "alignment by RLHF",
@@ -121,26 +125,31 @@ ARMS: dict[str, Arm] = {
         "KD temperature τ",
         "Does a higher temperature repair A-K's recall?",
         _sweep("kd_temperature", {f"{value:g}": value for value in (0.5, 0.85, 1.0, 1.25)}),
+        at_main="0.7",
     ),
     "beta": Arm(
         "KL weight β",
         "Does the KL weight decide which order earns more?",
         _sweep("beta", {f"{value:g}": value for value in (0.03, 0.3)}),
+        at_main="0.1",
     ),
     "preference_responses": Arm(
         "preference samples",
         "Does K-A gain from more preference samples?",
         _sweep("preference_responses", {"halved": Times(0.5), "doubled": Times(2)}),
+        at_main=AS_REGISTERED,
     ),
     "student_layers": Arm(
         "layers of the student",
         "Does the order matter less for a larger student?",
         _sweep("student_layers", {f"{count}": f"healed-{count}" for count in (16, 24)}, "student"),
+        at_main="20",
     ),
     "dpo_label_noise": Arm(
         "labels flipped",
         "Which order stands noisy preferences better?",
         _sweep("dpo_label_noise", {f"{value:g}": value for value in (0.1, 0.3)}),
+        at_main="0",
     ),
     "equal_compute": Arm(
         "K-A with A-K's compute",
@@ -205,6 +214,17 @@ def settings_of(cell: Cell, preset: str = "laptop") -> LmSettings:
 def cells() -> list[Cell]:
     """Every cell, registered and exploratory, in the order in which they are run."""
     return [cell for arm in ARMS.values() for cell in arm.cells]
+
+
+def with_main(arm: str) -> tuple[Cell, ...]:
+    """An arm's cells and, where they move one setting, the main experiment between them, in the order of the values."""
+    cells, at_main = ARMS[arm].cells, ARMS[arm].at_main
+    if not at_main:
+        return cells
+    (setting,) = cells[0].changes
+    both = (*cells, replace(ARMS["main"].cells[0], value=at_main))
+    numbers = all(re.fullmatch(r"[\d.]+", cell.value) for cell in both)
+    return tuple(sorted(both, key=lambda cell: float(cell.value) if numbers else getattr(settings_of(cell), setting)))
 
 
 def registered(cell: Cell) -> Cell:

@@ -102,14 +102,13 @@ def _by_arm(gaussian: Sequence[str], language: str | None) -> Callable[[Evidence
 
 
 def _language_arm(place: Place, arm: str) -> Iterator[tuple[str, str]]:
-    runs = {cell: place.run(cell) for cell in plan.ARMS[arm].cells}
+    runs = place.by_value(arm)
     done = {cell.value: run for cell, run in runs.items() if complete(run, cell)}
     told = [_leads(done, arm in plan.EXPLORATORY)] if done else []
     for cell, run in runs.items():
         if not complete(run, cell):
             told.append(f"{cell.value}: {why_not(run, cell)}")
-    where = f"{place.words}, {plan.ARMS[arm].label}"
-    yield where, "; ".join(told) if any(runs.values()) else NOT_RUN
+    yield f"{place.words}, {plan.ARMS[arm].label}", "; ".join(told) or NOT_RUN
 
 
 def _leads(runs: Mapping[str, Mapping], exploratory: bool) -> str:
@@ -151,14 +150,15 @@ def _recall_by_temperature(evidence: Evidence) -> Iterator[tuple[str, str]]:
         rises = f"the hottest teacher (smallest s) gives {_more_or_less(gap)} the sharpest one"
         yield _gaussian(algorithm), f"overall recall of A-K: {', '.join(told)}; {rises}"
     for place in evidence.places:
-        cells = plan.ARMS["kd_temperature"].cells
-        held = {cell: place.run(cell) for cell in cells}
-        told = [
-            f"{interval(*mean(run, A_K, 'overall_recall'))} at temperature {cell.value}"
-            for cell, run in held.items()
-            if complete(run, cell)
-        ]
-        yield place.words, f"overall recall of A-K: {', '.join(told)}" if told else NOT_RUN
+        runs = {cell.value: run for cell, run in place.by_value("kd_temperature").items() if complete(run, cell)}
+        told = [f"{interval(*mean(run, A_K, 'overall_recall'))} at {value}" for value, run in runs.items()]
+        if len(told) < 2:
+            yield place.words, NOT_RUN
+            continue
+        (cold, *_, hot), values = runs.values(), [*runs]
+        gap = _more_or_less(across(hot, cold, (A_K, A_K), "overall_recall"))
+        compared = f"A-K at temperature {values[-1]} has {gap} at {values[0]}, over the seeds that both have"
+        yield place.words, f"overall recall of A-K by temperature: {', '.join(told)}; {compared}"
 
 
 def _compute(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -228,7 +228,7 @@ def _tuning(evidence: Evidence) -> Iterator[tuple[str, str]]:
         for cell in (cell for arm in ("main", "targets") for cell in plan.ARMS[arm].cells):
             if run := place.run(cell):
                 yield from _trials(place, run)
-        yield from _beside_a_k(place, "learning_rate", "at {value} whatever its KL (exploratory)")
+        yield from _beside_a_k(place, "learning_rate", "at {value}, whatever its KL (exploratory)")
         yield from _language_arm(place, "learning_rate_both")
 
 

@@ -37,6 +37,11 @@ class Place:
         held = plan.seeds_held(run, cell)
         return {**run, "records": [record for record in run["records"] if record["seed"] in held]} if held else None
 
+    def by_value(self, arm: str) -> dict[plan.Cell, dict | None]:
+        """An arm's runs, with the main experiment's between them; empty where nothing of the arm itself was run."""
+        held = {cell: self.run(cell) for cell in plan.with_main(arm)}
+        return held if any(run for cell, run in held.items() if cell in plan.ARMS[arm].cells) else {}
+
     def main(self) -> dict | None:
         """The run of the main experiment."""
         return self.run(plan.ARMS["main"].cells[0])

@@ -136,6 +136,7 @@ def _language(place: Place, keep: Callable) -> dict:
         "words": place.words,
         "orders": orders,
         "leads_figure": _figure(place, keep, "leads"),
+        "sweeps": list(_sweeps(place, keep)),
         "others": others,
         "alignments": alignments_table(place),
         "alignment_figure": _figure(place, keep, "alignments"),
@@ -156,7 +157,22 @@ def _figure(place: Place, keep: Callable, kind: str) -> dict | None:
         ),
     }[kind]
     figure = draw(place)
-    return figure and keep(f"study-{kind}-{place.preset}-{place.device.replace(', ', '-')}", figure, text)
+    return figure and keep(f"study-{kind}-{_file_name(place)}", figure, text)
+
+
+def _sweeps(place: Place, keep: Callable) -> Iterator[dict]:
+    from alignkd_lab.report.study_figures import sweep_figure
+
+    for name, arm in plan.ARMS.items():
+        # Targets have no order that a line could follow.
+        figure = sweep_figure(place, name) if arm.at_main and name != "targets" else None
+        if figure:
+            text = f"Reward, target rate, overall precision and overall recall of both orders by {arm.label}."
+            yield keep(f"study-arm-{name}-{_file_name(place)}", figure, text)
+
+
+def _file_name(place: Place) -> str:
+    return f"{place.preset}-{place.device.replace(', ', '-')}"
 
 
 def _sd(run: Mapping, order: str) -> float:

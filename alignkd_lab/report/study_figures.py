@@ -15,6 +15,7 @@ from alignkd_lab.drawing import (
     depth_line,
     estimates,
     legend,
+    line,
     mark,
     panels,
     pipelines_of,
@@ -38,6 +39,7 @@ from alignkd_lab.runs import by_seed
 from alignkd_lab.style import metric_label, number, pipeline_style
 
 METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
+SWEPT = ("reward", "target_rate", "overall_precision", "overall_recall")  # in the language world
 _INTERVALS = "Bars: 95 % t-intervals over seeds"
 _MAP_NOTE = (
     "Colour: mean reward of A-K minus that of K-A; grey where the paired 95 % interval over seeds holds zero. "
@@ -127,6 +129,32 @@ def leads_figure(place: Place, depth: str = "record") -> Figure | None:
     axis.set_yticks(range(len(held)), [_in_words(cell, run) for cell, run, _ in held])
     axis.grid(axis="y", visible=False)
     axis.set_xlabel("← K-A earns more     reward of A-K minus that of K-A     A-K earns more →")
+    return figure
+
+
+@themed
+def sweep_figure(place: Place, arm: str, depth: str = "record") -> Figure | None:
+    """What either order earns and pays by the value of a setting, with the main experiment's between the others.
+
+    None where no seed of the arm was run.
+    """
+    held = [(cell.value, run) for cell, run in place.by_value(arm).items() if run]
+    if not held:
+        return None
+    words = plan.ARMS[arm].label
+    note = depth_line([run for _, run in held], depth)
+    if plan.ARMS[arm].at_main in dict(held):
+        note += f" The main experiment has {plan.ARMS[arm].at_main}."
+    figure, (grid,) = panels(1, len(SWEPT), (12, 4.2), f"What either order earns, and what it pays, by {words}", note)
+    for axis, metric in zip(grid, SWEPT, strict=True):
+        found = [estimates(run, metric) for _, run in held]
+        for name, shift in zip(ORDERS, (-0.08, 0.08), strict=True):
+            line(axis, name, [(place + shift, found[place][name]) for place in range(len(held))], 0.1)
+        axis.set_title(metric_label(metric, "lm"), pad=8)
+        axis.set_xticks(range(len(held)), [value for value, _ in held])
+        axis.set_xlim(-0.5, len(held) - 0.5)
+        axis.set_xlabel(words)
+    legend(figure, ORDERS)
     return figure
 
 
