@@ -6,6 +6,7 @@ from scipy import stats
 from synthetic_records import LM, recorded
 
 from alignkd_lab.costs import stages_of
+from alignkd_lab.drawing import note_of
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.pipelines import CONTROLS
@@ -104,7 +105,7 @@ def test_a_mean_over_some_of_the_seeds_is_not_drawn_and_the_picture_says_so(evid
     figure = alignment_figure(held)
     colours = {line.get_color(): line.get_xdata() for line in figure.axes[0].lines}
     assert pipeline_style(HOT).colour not in colours
-    assert f"“{label(HOT)}”, which had pairs in 1 of 3 seeds" in " ".join(text.get_text() for text in figure.texts)
+    assert f"“{label(HOT)}”, which had pairs in 1 of 3 seeds" in note_of(figure)
     thick = [line for line in figure.axes[0].lines if line.get_linewidth() > 2]
     (k_a,) = [line for line in thick if line.get_color() == pipeline_style(K_A).colour]
     assert len(k_a.get_xdata()) == 6
@@ -173,3 +174,15 @@ def test_a_control_that_does_not_help_is_told_where_it_fails(evidence, reward, c
     lines = [line for line in failures.fails(held) if f"not as the plan expected: “{label(HOT)}” earns more" in line]
     assert len(lines) == bool(came)
     assert all(f"Measured: {came}, −" in line for line in lines)
+
+
+def test_an_alignment_with_more_samples_and_steps_is_dotted_and_told_in_the_note(evidence):
+    cell = plan.ARMS["equal_compute"].cells[0]
+    alone = {name: LM[name] for name in (*cell.yardsticks, K_A)}
+    held = evidence(recorded(MAIN, range(3)), recorded(cell, range(3), effects=alone))
+    figure = alignment_figure(held.places[0])
+    means = [line.get_linestyle() for line in figure.axes[0].lines
+             if line.get_linewidth() > 2 and line.get_color() == pipeline_style(K_A).colour]  # fmt: skip
+    assert means == ["-", ":"]
+    assert "dotted: K-A with A-K's compute" in note_of(figure)
+    assert (label(K_A), f"{plan.ARMS[cell.arm].label}: {cell.value}") in rows(held)

@@ -25,6 +25,7 @@ _FROM_PAIRS = {
     "controls": (),
     "targets": ("base_aligned", K_A),
     "methods": ("align_student_only",),
+    "equal_compute": (),
     "learning_rate": (),
     "learning_rate_both": ("base_aligned",),
 }

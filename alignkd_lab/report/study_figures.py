@@ -48,6 +48,8 @@ _MAP_NOTE = (
     "many cells it came so."
 )
 _AT_ITS_ANCHOR = 0.1  # nats a response: the estimate at step 0 is rounding, unless the anchor is another policy
+_OTHER_RATE = ("--", "dashed: twice the learning rate")
+_LINES = {"equal_compute": (":", "dotted: K-A with A-K's compute")}
 # Arms whose values are ratios; the others' are counts, shares from 0 on, or cuts.
 _LOGARITHMIC = ("target_weight", "beta", "sharpening")
 
@@ -182,9 +184,9 @@ def _in_words(cell: plan.Cell, run: Mapping) -> str:
 def alignment_figure(place: Place, depth: str = "record") -> Figure | None:
     """Reward against the KL from the policy's own anchor along the alignments on pairs, means over seeds.
 
-    For the main target; dashed where the learning rate is not the registered one. A policy that starts away from its
-    anchor is left out, and so is one that had no pair to learn from in some seeds, which the note names; None where no
-    alignment is left.
+    For the main target; dashed where the learning rate is not the registered one, dotted with A-K's compute. A policy
+    that starts away from its anchor is left out, and so is one that had no pair to learn from in some seeds, which the
+    note names; None where no alignment is left.
     """
     held, left_out = [], ""
     for cell, run, names in each_alignment(place):
@@ -198,11 +200,13 @@ def alignment_figure(place: Place, depth: str = "record") -> Figure | None:
                 left_out += f" Not drawn: “{pipeline_style(name).label}”, which had pairs in {of}."
     if not held:
         return None
-    marks = "Thick: means over seeds; dashed: twice the learning rate; thin: seeds"
+    lines = {cell.arm: _LINES.get(cell.arm, _OTHER_RATE) if cell.changes else ("-", "") for cell, *_ in held}
+    kinds = "".join(f"; {words}" for words in dict.fromkeys(words for _, words in lines.values() if words))
+    marks = f"Thick: means over seeds{kinds}; thin: seeds"
     note = depth_line([run for _, run, *_ in held], depth, marks) + left_out
     figure, ((axis,),) = panels(1, 1, (7.6, 5.2), "Reward along alignment, by how far it went", note)
     for cell, _, name, curves in held:
-        look = {"color": pipeline_style(name).colour, "linestyle": "--" if cell.changes else "-"}
+        look = {"color": pipeline_style(name).colour, "linestyle": lines[cell.arm][0]}
         for curve in curves:
             axis.plot(*curve, **look, alpha=0.2, linewidth=0.7)
         kl, reward = mean_curve(curves)
