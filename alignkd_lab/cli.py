@@ -109,7 +109,7 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
-    """Run a recorded run again; 1 where a figure falls outside what the record foretells."""
+    """Run a recorded run again; 1 where the figures are not what the record foretells."""
     from alignkd_lab.records import strict
     from alignkd_lab.reproduce import render
     from alignkd_lab.reproduce import reproduce as run_again
@@ -249,7 +249,7 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_heal(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("heal", help="make the healed student again (about half an hour)")
+    command = commands.add_parser("heal", help="make the healed student again (10 minutes on two cores)")
     command.add_argument("--layers", type=int, metavar="N", help="layers to keep, for --set student=healed-N")
     command.add_argument("--out", metavar="DIR", type=Path, help="default: a folder in the user's cache")
     command.add_argument("--base", metavar="SOURCE", default="smollm2-135m-instruct", help="default: %(default)s")

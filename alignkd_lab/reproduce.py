@@ -1,13 +1,17 @@
 """`alignkd reproduce`: run a recorded run again, and say whether the figures come out as recorded.
 
 On the same machine and versions most figures come out to the last digit. Elsewhere a product rounds otherwise, a
-sampled token changes, and with it all that follows: then a seed run again is a new draw, and is held against the
-interval that the recorded seeds foretell for one.
+sampled token changes, and with it all that follows: then a seed run again is a new draw, and each figure is held
+against the 95 % interval that the recorded seeds foretell for one more. One in twenty lies outside by chance, and
+figures of one model move together; so a rerun counts as another run where any lies far outside, or too many outside.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -23,6 +27,8 @@ from alignkd_lab.records import device_of, load_records
 from alignkd_lab.runs import group_runs, seed_values, varying_settings
 
 SAME = 1e-6  # records keep seven digits
+MOST_OUTSIDE = 4 * ALPHA  # of the figures that an interval was foretold for: four times as many as chance puts there
+MOST_CHOICES = 12  # that an error spells out
 _COMPARED = ("commit", "version", "python", "torch", "transformers", "numpy", "device", "device_name", "threads")
 
 
@@ -43,11 +49,11 @@ def reproduce(
     and for Gaussians `target_weight` the target's share m0 of the truth. The rest defaults to the run's first seed and
     all pipelines that it holds. Stages that lie below `out` are picked up, as by `alignkd run`.
 
-    Returns `{"world", "algorithm", "target", "seeds", "level", "rows", "provenance", "reproduced"}`; a row has
-    `pipeline`, `metric`, `seed`, `recorded`, `here`, `low`, `high` and `verdict`: `same` to six digits
-    (in a record of arrays to the four that it keeps), `within` the
-    interval for one more seed, `outside` of it, or `no interval` where a single seed was recorded. The level counts
-    all rows (Bonferroni), so that one in twenty faithful reruns is called `outside` somewhere.
+    Returns `{"world", "algorithm", "target", "seeds", "rows", "provenance", "reproduced"}`; a row has `pipeline`,
+    `metric`, `seed`, `recorded`, `here`, `low`, `high` and `verdict`: `same` to six digits (in a record of arrays to
+    the four that it keeps), `within` the 95 % interval for one more seed, `outside` of it, `far outside` where it also
+    leaves that at the level that counts all rows (Bonferroni), or `no interval` where a single seed was recorded.
+    `reproduced` is false where a figure lies far outside, has no interval, or more than `MOST_OUTSIDE` are outside.
 
     Raises:
         BadInput: no run or several fit, the run lacks a seed or pipeline that was asked for, or `out` holds the record.
@@ -85,10 +91,9 @@ def reproduce(
     return {
         **{name: run[name] for name in ("world", "algorithm", "target")},
         "seeds": list(seeds),
-        "level": 1 - ALPHA / max(1, len(rows)),
         "rows": rows,
         "provenance": _differences(held[seeds[0]], again[seeds[0]]),
-        "reproduced": all(row["verdict"] in ("same", "within") for row in rows),
+        "reproduced": _reproduced([row["verdict"] for row in rows]),
     }
 
 
@@ -125,12 +130,23 @@ def chosen_run(path: Path, algorithm: str | None, settings: Mapping[str, Any]) -
         asked = " ".join([algorithm or "", *(f"{name}={value}" for name, value in settings.items())]).strip()
         raise BadInput(f"{path}: no run with {asked}; {_way_out(path, held)}")
     if len(found) > 1:
-        names = _apart(found)
-        apart = [f"--set {' '.join(f'{name}=…' for name in names)}"] if names else []
-        if len({run["algorithm"] for run in found}) > 1:
-            apart.insert(0, f"--algorithm {found[0]['algorithm']}")
-        raise BadInput(f"{path} holds {len(found)} runs that fit; choose one by {' and '.join(apart) or 'its file'}")
+        raise BadInput(f"{path} holds {len(found)} runs that fit; {_choices(found)}")
     return found[0]
+
+
+def _choices(runs: Sequence[Mapping]) -> str:
+    """How the runs are told apart: every run's own arguments where they are few, else the names of the settings."""
+    names, algorithms = _apart(runs), {run["algorithm"] for run in runs}
+    if len(runs) > MOST_CHOICES or not names:
+        apart = [f"--algorithm {runs[0]['algorithm']}"] * (len(algorithms) > 1)
+        apart += [f"--set {' '.join(f'{name}=…' for name in names)}"] * bool(names)
+        return f"choose one by {' and '.join(apart) or 'its file'}"
+    lines = []
+    for run in runs:
+        values = {name: json.dumps(_named(run).get(name), separators=(",", ":")).strip('"') for name in names}
+        told = " ".join(shlex.quote(f"{name}={value}") for name, value in values.items())
+        lines.append(f"--algorithm {run['algorithm']} " * (len(algorithms) > 1) + f"--set {told}")
+    return "\n  ".join(["choose one by", *lines])
 
 
 def _is_array(path: Path) -> bool:
@@ -183,10 +199,15 @@ def compare(
         recorded = values[name][metric][seed]
         here = again[seed]["pipelines"][name]["metrics"][metric]
         here = NAN if here is None else float(here)
-        span = foretold(list(values[name][metric].values()), 1 - ALPHA / len(places))
+        near, far = (foretold(list(values[name][metric].values()), 1 - ALPHA / count) for count in (1, len(places)))
         row = {"pipeline": name, "metric": metric, "seed": seed, "recorded": recorded, "here": here}
-        rows.append({**row, "low": span.low, "high": span.high, "verdict": _verdict(recorded, here, span, digits)})
+        rows.append({**row, "low": near.low, "high": near.high, "verdict": _verdict(recorded, here, near, far, digits)})
     return rows
+
+
+def _reproduced(verdicts: Sequence[str]) -> bool:
+    outside = verdicts.count("outside")
+    return set(verdicts) <= {"same", "within", "outside"} and outside <= MOST_OUTSIDE * len(verdicts)
 
 
 def foretold(values: Sequence[float], level: float) -> Interval:
@@ -204,21 +225,31 @@ def foretold(values: Sequence[float], level: float) -> Interval:
 def render(found: Mapping) -> str:
     """What a person wants to know: the rows that differ, how many were the same, and what else is another."""
     rows = found["rows"]
-    counts = {words: sum(row["verdict"] == words for row in rows) for words in ("same", "within", "outside")}
+    counts = Counter(row["verdict"] for row in rows)
     differing = [row for row in rows if row["verdict"] != "same"]
     head = f"{'pipeline':<32}{'metric':<30}{'seed':>5}{'recorded':>13}{'here':>13}  for one more seed"
     lines = [head, *map(_line, differing)] if differing else []
     lines += [f"{entry['name']}: recorded {entry['recorded']}, here {entry['here']}" for entry in found["provenance"]]
     lines.append(
-        f"{len(rows)} figures: {counts['same']} the same, {counts['within']} within the interval for one more seed, "
-        f"{counts['outside']} outside of it ({100 * found['level']:.4g} % each, so that one faithful rerun in twenty "
-        "shows any outside)."
+        f"{len(rows)} figures: {counts['same']} the same, {counts['within']} within the 95 % interval for one more "
+        f"seed, {counts['outside']} outside of it and {counts['far outside']} far outside."
     )
-    alone = sum(row["verdict"] == "no interval" for row in rows)
-    if alone:
-        lines.append(f"{alone} differ from a record of one seed, which foretells no interval: no verdict on them.")
-    lines.append("Reproduced." if found["reproduced"] else "Not reproduced.")
+    if differing:
+        lines.append(
+            f"Of the {len(differing)} that differ about {ALPHA * len(differing):.0f} would lie outside by chance; more "
+            f"than {100 * MOST_OUTSIDE:.0f} % of all, or one far outside, is called another run."
+        )
+    if counts["no interval"]:
+        told = "differ from a record of one seed, which foretells no interval: no verdict on them."
+        lines.append(f"{counts['no interval']} {told}")
+    lines.append(_in_a_word(found["reproduced"], exactly=not differing))
     return "\n".join(lines)
+
+
+def _in_a_word(reproduced: bool, exactly: bool) -> str:
+    if not reproduced:
+        return "Not reproduced."
+    return "Reproduced: every figure is the same." if exactly else "Compatible: it could be one more seed of this run."
 
 
 def _line(row: Mapping) -> str:
@@ -227,16 +258,18 @@ def _line(row: Mapping) -> str:
     return f"{row['pipeline']:<32}{row['metric']:<30}{figures}  {span}{row['verdict']}"
 
 
-def _verdict(recorded: float, here: float, span: Interval, digits: int | None) -> str:
+def _verdict(recorded: float, here: float, near: Interval, far: Interval, digits: int | None) -> str:
     if digits and float(f"{here:.{digits}g}") == recorded:
         return "same"
     if here == recorded or math.isclose(here, recorded, rel_tol=SAME, abs_tol=1e-12):
         return "same"
     if math.isnan(here) and math.isnan(recorded):
         return "same"
-    if math.isnan(span.low):
+    if math.isnan(near.low):
         return "no interval"
-    return "within" if span.low <= here <= span.high else "outside"
+    if near.low <= here <= near.high:
+        return "within"
+    return "outside" if far.low <= here <= far.high else "far outside"
 
 
 def _alike(record: Mapping, run: Mapping) -> bool:

@@ -2,19 +2,21 @@
 
 import json
 import math
+import shlex
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from alignkd_lab.cli import main
+from alignkd_lab.cli import main, parse_setting
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm.trainer import product_dtype
 from alignkd_lab.mog.border import Grid, sweep
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.reproduce import chosen_run, foretold, render, reproduce
+from alignkd_lab.paths import data_folder
+from alignkd_lab.reproduce import _reproduced, chosen_run, compare, foretold, render, reproduce
 
 ORDERS = ("kd_then_align", "align_then_kd")
 
@@ -41,7 +43,7 @@ def test_the_same_machine_gives_the_same_figures(recorded, tmp_path, capsys):
     argv = ["reproduce", str(recorded), "--set", "sharpening=2", "--seeds", "1", "--out", str(tmp_path)]
     assert main(argv) == 0
     said = capsys.readouterr().out
-    assert said.endswith("Reproduced.\n")
+    assert said.endswith("Reproduced: every figure is the same.\n")
     assert "0 outside" in said
     found = reproduce(recorded, out=tmp_path, settings={"sharpening": 2.0}, seeds=(1,))
     assert {row["verdict"] for row in found["rows"]} == {"same"}
@@ -58,13 +60,14 @@ def test_a_figure_that_the_record_does_not_foretell_is_named(recorded, tmp_path,
     argv += ["--out", str(tmp_path / "again")]
     assert main([*argv, "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
-    outside = [row for row in found["rows"] if row["verdict"] == "outside"]
+    outside = [row for row in found["rows"] if "outside" in row["verdict"]]
+    assert {row["verdict"] for row in outside} == {"far outside"}
     assert [(row["pipeline"], row["metric"]) for row in outside] == [("align_then_kd", "reward")]
     assert outside[0]["recorded"] - outside[0]["here"] == pytest.approx(50)
     assert [entry["name"] for entry in found["provenance"]] == ["torch"]
     assert main(argv) == 1
     said = capsys.readouterr().out
-    assert "1 outside" in said
+    assert "0 outside of it and 1 far outside" in said
     assert "torch: recorded 1.0" in said
     assert said.endswith("Not reproduced.\n")
 
@@ -106,7 +109,7 @@ def test_runs_of_several_devices_in_one_file_are_told_apart(recorded, tmp_path):
 
     path = changed(recorded, tmp_path, elsewhere)
     path.write_text(path.read_text() + recorded.read_text())
-    with pytest.raises(BadInput, match="choose one by --set device="):
+    with pytest.raises(BadInput, match=r"choose one by\n  --set device=cpu\n  --set device=cuda$"):
         chosen_run(path, None, {"sharpening": 2})
     assert chosen_run(path, None, {"sharpening": 2, "device": "cuda"})["device"] == "cuda"
 
@@ -121,6 +124,37 @@ def test_every_machine_that_a_seed_was_recorded_on_is_named(recorded, tmp_path):
     found = reproduce(path, out=tmp_path / "again", settings={"sharpening": 2.0})
     (commit,) = [entry for entry in found["provenance"] if entry["name"] == "commit"]
     assert commit["recorded"] == f"0ld and {commit['here']}"
+
+
+def test_each_figure_is_held_against_the_interval_for_one_more_seed_and_the_family_s():
+    def records(rewards, here=()):
+        return {seed: {"seed": seed, "pipelines": {"base": {"metrics": {"reward": reward, **dict(here)}}}}
+                for seed, reward in enumerate(rewards)}  # fmt: skip
+
+    others = {f"metric {place}": 0.0 for place in range(19)}
+    run = {"records": [*records((1.0, 2.0, 3.0, 4.0, 5.0), others).values()]}
+    half = stats.t.ppf(0.975, 4) * math.sqrt(2.5 * 1.2)
+    most = stats.t.ppf(1 - 0.025 / 20, 4) * math.sqrt(2.5 * 1.2)
+    for here, verdict in ((3 + half - 0.01, "within"), (3 + half + 0.01, "outside"), (3 + most + 0.01, "far outside")):
+        (row,) = [row for row in compare(run, records((here,), others), (0,), ("base",)) if row["metric"] == "reward"]
+        assert (row["verdict"], row["low"], row["high"]) == (verdict, *(pytest.approx(3 + s * half) for s in (-1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (["same"] * 10, "Reproduced: every figure is the same."),
+        (["same"] * 7 + ["within"] + ["outside"] * 2, "Compatible: it could be one more seed of this run."),
+        (["same"] * 7 + ["outside"] * 3, "Not reproduced."),  # more than 20 %
+        (["within"] * 99 + ["far outside"], "Not reproduced."),
+        (["same"] * 99 + ["no interval"], "Not reproduced."),
+    ],
+)
+def test_a_rerun_is_the_same_compatible_or_another_run(verdicts, said):
+    row = {"pipeline": "base", "metric": "reward", "seed": 0, "recorded": 1.0, "here": 1.1, "low": 0.0, "high": 2.0}
+    rows = [{**row, "verdict": verdict} for verdict in verdicts]
+    found = {"rows": rows, "provenance": [], "reproduced": _reproduced(verdicts)}
+    assert render(found).splitlines()[-1] == said
 
 
 def test_one_recorded_seed_foretells_no_interval(recorded, tmp_path):
@@ -148,7 +182,9 @@ def test_the_interval_for_one_more_seed_holds_as_many_as_it_says():
 
 
 def test_several_runs_that_fit_are_told_apart_by_their_settings(recorded):
-    with pytest.raises(BadInput, match=r"2 runs that fit; choose one by --set sharpening="):
+    with pytest.raises(
+        BadInput, match=r"2 runs that fit; choose one by\n  --set sharpening=1.0\n  --set sharpening=2.0$"
+    ):
         chosen_run(recorded, None, {})
     assert chosen_run(recorded, "rlhf", {"sharpening": 1})["settings"]["sharpening"] == 1.0
 
@@ -166,6 +202,21 @@ def test_what_the_record_does_not_hold_is_refused_before_anything_runs(recorded,
     with pytest.raises(BadInput, match=said):
         reproduce(recorded, out=tmp_path / "never", **asked)
     assert not (tmp_path / "never").exists()
+
+
+def test_many_runs_that_fit_are_told_apart_by_the_names_of_their_settings():
+    with pytest.raises(BadInput, match=r"runs that fit; choose one by --algorithm rlhf and --set .*sharpening=…"):
+        chosen_run(data_folder() / "records" / "study" / "mog-study.json", None, {})
+
+
+@pytest.mark.parametrize("line", ["gamma=0.15 align_learning_rates=[0.0003,0.0006]", "align_learning_rates=[0.0006]"])
+def test_what_the_error_offers_chooses_a_run_of_the_study(line):
+    path = data_folder() / "records" / "study" / "lm-laptop-dpo-exclamation.jsonl.gz"
+    with pytest.raises(BadInput) as error:
+        chosen_run(path, None, {})
+    offered = next(found for found in str(error.value).splitlines() if line in found.replace("'", ""))
+    run = chosen_run(path, None, dict(map(parse_setting, shlex.split(offered)[1:])))
+    assert all(run["settings"][name] == value for name, value in map(parse_setting, line.split()))
 
 
 def test_settings_that_this_version_does_not_know_are_named(recorded, tmp_path):
@@ -198,7 +249,9 @@ def test_a_cell_of_a_record_of_arrays_comes_out_to_the_digits_that_it_keeps(arra
 
 
 def test_cells_of_a_record_of_arrays_are_named_by_what_the_sweep_moves(arrays, tmp_path):
-    with pytest.raises(BadInput, match=r"2 runs that fit; choose one by --set target_weight=…$"):
+    with pytest.raises(
+        BadInput, match=r"2 runs that fit; choose one by\n  --set target_weight=0.04\n  --set target_weight=0.1$"
+    ):
         chosen_run(arrays, None, {})
     with pytest.raises(BadInput, match=r"no run with target_weight=0.3; it holds target_weight 0.04, 0.1$"):
         chosen_run(arrays, None, {"target_weight": 0.3})
