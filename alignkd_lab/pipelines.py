@@ -131,7 +131,7 @@ YARDSTICKS = ("base", "base_aligned", "kd_only")
 
 @dataclass
 class StageResult:
-    """What a stage leaves: the policy, and `info` (JSON): counts, curves, and its cost."""
+    """What a stage leaves: the policy, and `info` (JSON): counts, curves, and its cost (`tokens`, `seconds_before`)."""
 
     policy: Any
     info: dict = field(default_factory=dict)
@@ -302,8 +302,8 @@ def _timed(world: World, stage: Stage, inputs: dict[str, Any]) -> StageResult:
     started = time.perf_counter()
     with _PeakMemory(str(getattr(world, "device", "cpu"))) as memory:
         result = world.run(stage, inputs)
-    tokens = result.info.pop("tokens", {})
-    cost = {"seconds": time.perf_counter() - started, "tokens": tokens, "peak_memory_bytes": memory.bytes}
+    tokens, before = result.info.pop("tokens", {}), result.info.pop("seconds_before", 0.0)
+    cost = {"seconds": time.perf_counter() - started + before, "tokens": tokens, "peak_memory_bytes": memory.bytes}
     return StageResult(result.policy, {**cost, "info": result.info})
 
 

@@ -225,13 +225,17 @@ def test_curve_points_leave_the_model_in_training_as_it_was(tmp_path):
 # Cost -------------------------------------------------------------------------------------------------
 
 
-def test_a_stages_tokens_are_its_own_whatever_was_kept_before(tmp_path):
+def test_a_stages_tokens_and_seconds_are_its_own_whatever_was_kept_before(tmp_path):
     fresh, kept = world_in(tmp_path / "fresh"), world_in(tmp_path / "kept")
     policies = {"base": fresh.start("base")}
     kept.prepare(BASE_ALIGN)
     kept.kept_samples(policies["base"], None, "training", 4, 6, "preferences")
-    first, second = (world.run(BASE_ALIGN, policies).info["tokens"] for world in (fresh, kept))
+    infos = [world.run(BASE_ALIGN, policies).info for world in (fresh, kept)]
+    first, second = (info["tokens"] for info in infos)
     assert first == second
+    drawn = kept.kept_samples(policies["base"], None, "training", 4, 6, "preferences").seconds
+    assert [info["seconds_before"] for info in infos] == [0.0, drawn]
+    assert drawn > 0
     # 24 preferences and two curve points of one response to each of the 32 validation prompts, of 10 tokens at most
     assert 24 + 64 <= first["sampled"] <= 10 * (24 + 64)
 

@@ -224,6 +224,19 @@ def test_the_time_of_a_stage_is_its_own_and_not_that_of_what_it_waited_for(store
     assert 0.1 <= stage["seconds"] < 0.3
 
 
+def test_a_stage_is_charged_the_time_of_what_was_drawn_for_it_before(store, monkeypatch):
+    world, real = ToyWorld(), ToyWorld.run
+
+    def run(stage, policies):
+        made = real(world, stage, policies)
+        return StageResult(made.policy, {**made.info, "seconds_before": 100.0})
+
+    monkeypatch.setattr(world, "run", run)
+    (stage,) = run_pipelines(world, ["kd_only"], store)[1].values()
+    assert 100 <= stage["seconds"] < 101
+    assert stage["info"] == {"note": "kd"}
+
+
 def test_a_world_need_not_prepare_anything(store, monkeypatch):
     monkeypatch.delattr(ToyWorld, "prepare")
     assert finals(ToyWorld(), store, ["kd_only"]) == {"kd_only": KD}

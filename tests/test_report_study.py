@@ -18,7 +18,7 @@ from alignkd_lab.pipelines import METHODS, YARDSTICKS
 from alignkd_lab.records import load_records, plain_settings
 from alignkd_lab.report import failures, signs, study
 from alignkd_lab.report.answers import answers
-from alignkd_lab.report.evidence import Evidence, across, difference
+from alignkd_lab.report.evidence import Evidence, across, difference, paired, pairs
 from alignkd_lab.report.page import write_report
 from alignkd_lab.report.study_figures import leads_figure
 from alignkd_lab.runs import by_seed, group_runs, seed_values, summarise_run
@@ -104,6 +104,39 @@ def test_a_pipeline_that_earns_more_than_a_k_is_told_where_the_claim_fails(evide
     lines = list(failures.fails(evidence(recorded(MAIN, range(10), effects=better))))
     assert any("“K-A, pairs from the base” (controls of K-A) earns more than A-K, by 0.0" in line for line in lines)
     assert not any("anchored to the base” (controls of K-A) earns more" in line for line in lines)
+
+
+def test_k_a_that_comes_level_with_a_k_under_another_setting_is_told_where_the_claim_fails(evidence):
+    cells = plan.ARMS["learning_rate"].cells
+    same = {**{name: LM[name] for name in YARDSTICKS}, **dict.fromkeys(cells[0].pipelines, LM[A_K])}
+    simile = plan.ARMS["targets"].cells[1]
+    lower = {**LM, A_K: LM[K_A]}  # A-K for similes: K-A at another rate earns more than that
+    groups = [recorded(MAIN, MAIN.seeds), recorded(simile, simile.seeds, effects=lower)]
+    held = evidence(*groups, *(recorded(cell, cell.seeds, effects=same) for cell in cells))
+    lines = [line for line in failures.fails(held) if "learning rate (exploratory)" in line]
+    place = held.places[0]
+    level = across(place.run(cells[0]), place.main(), (K_A, A_K))
+    more = across(place.run(cells[1]), place.run(simile), (K_A, A_K))
+    assert f"0.0006) is not told apart from A-K as registered: {interval(*level)} of reward." in lines[0]
+    assert f"0.0006, simile) earns more than A-K, by {interval(*more)}." in lines[-1]
+    assert len(lines) == 3
+
+
+def test_what_was_not_run_is_named_among_what_would_count_against_the_claim(evidence):
+    held = evidence(recorded(MAIN, range(10)))
+    told = {criterion: came for _, criterion, came in failures.against(held.places[0])}
+    line = told["K-A with more samples, or anchored to the base, equals A-K at no more cost"]
+    assert line.endswith("samples and steps × 1.36: not run; samples doubled: not run")
+    assert "times the tokens sampled" in line
+
+
+def test_of_the_pairs_that_k_a_lacks_those_that_the_smaller_size_costs_are_told_apart(evidence):
+    held = evidence(recorded(MAIN, MAIN.seeds), recorded(plan.ARMS["methods"].cells[0], MAIN.seeds,
+                    effects={**LM, **dict.fromkeys(METHODS, LM[A_K])}))  # fmt: skip
+    run = held.places[0].main()
+    alone = paired(pairs(run, K_A), pairs(run, "align_student_only"))
+    ((_, told),) = answer(held, "lost recall")
+    assert f"of which distilling alone makes {interval(*alone)}: the small student before it has " in told
 
 
 def test_nothing_is_concluded_from_an_arm_beside_an_unfinished_main_run(evidence):

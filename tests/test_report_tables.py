@@ -113,6 +113,14 @@ def test_seeds_that_ran_together_share_their_seconds():
     assert halves[0] == pytest.approx(2 * halves[1], rel=0.01)
 
 
+@pytest.mark.parametrize(("version", "told"), [("0.1.0", True), ("0.2.0", False)])
+def test_seconds_that_lack_those_of_samples_drawn_before_are_told(version, told):
+    record = lm_record(0)
+    record["provenance"]["version"] = version
+    assert tables.costs_table(group_runs([record])[0])["reused"] is told
+    assert tables.costs_table(group_runs([mog_record(0)])[0])["reused"] is False
+
+
 def test_the_base_costs_nothing_and_is_not_listed(run):
     assert "Base" not in [row["label"] for row in tables.costs_table(run)["rows"]]
 

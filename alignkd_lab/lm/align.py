@@ -28,7 +28,9 @@ def sampled_pairs(world: LmWorld, sampler: Policy, model) -> tuple[Samples, dict
     samples = world.kept_samples(
         sampler, model, "training", settings.preference_prompts, settings.preference_responses, "preferences"
     )
-    # A cost of this stage, also where another one drew them.
+    # A cost of this stage, in tokens and seconds, also where another one drew them.
+    if world.spent["sampled"] == sampled:
+        world.seconds_before += samples.seconds
     world.spent["sampled"] = sampled + samples.token_count
     judged = world.judge.reward(samples, sampler, world.yardstick())
     pairs = informative_pairs(samples.prompt_of, judged["reward"], world.seed_for("pairs"))

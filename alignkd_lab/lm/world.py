@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import time
 from functools import cached_property
 from pathlib import Path
 
@@ -79,6 +80,7 @@ class LmWorld:
         self.tokenizer = weights.load_tokenizer(settings.base)
         self.judge = Judge(self)
         self.spent = dict.fromkeys(("sampled", "trained", "scored"), 0)
+        self.seconds_before = 0.0  # of the stage's samples, where an earlier stage drew them
 
     # What results depend on ---------------------------------------------------------------------------
 
@@ -195,10 +197,16 @@ class LmWorld:
                    "code": _CODE["sample"], "start": self._origin(),
                    "weights": self._weights_of(policy), **self._named(_SAMPLING),
                    **({} if where == "cpu" else {"device": where})}  # fmt: skip
+
+        def drawn() -> Samples:
+            started = time.perf_counter()
+            samples = self.sample(model or self.models.of(policy), split, count, responses, purpose)
+            return dataclasses.replace(samples, seconds=time.perf_counter() - started)
+
         return self.store.keep(
             "samples",
             depends,
-            lambda: self.sample(model or self.models.of(policy), split, count, responses, purpose),
+            drawn,
             lambda samples, folder: torch.save(dataclasses.asdict(samples), folder / "samples.pt"),
             lambda folder: Samples(**torch.load(folder / "samples.pt", weights_only=True)),
         )
@@ -240,7 +248,7 @@ class LmWorld:
 
     def run(self, stage: Stage, policies: dict[str, Policy]) -> StageResult:
         self.prepare(stage)
-        self.spent = dict.fromkeys(self.spent, 0)
+        self.spent, self.seconds_before = dict.fromkeys(self.spent, 0), 0.0
         if isinstance(stage, Distil):
             policy, info = self.distil(
                 policies[stage.teacher], policies[stage.init], self._temperature(stage), stage.name
@@ -261,7 +269,7 @@ class LmWorld:
                 self._align_steps(stage),
             )
             info["trials"] = rate["trials"]
-        return StageResult(policy, {**info, "tokens": dict(self.spent)})
+        return StageResult(policy, {**info, "tokens": dict(self.spent), "seconds_before": self.seconds_before})
 
     def _align_steps(self, stage: Align) -> int:
         """A step of DPO trains on two responses a pair; the whole budget adds the responses of a distillation."""

@@ -274,12 +274,17 @@ def _pruned(run: Mapping) -> str:
         f"distilling takes the target's rate in test responses from {number(100 * before.estimate)} % to "
         f"{number(100 * after.estimate)} %, a change of {_points(difference(run, 'kd_only', 'base', 'target_rate'))}"
     )
-    base, student = pairs(run, "base_aligned"), pairs(run, K_A)
+    base, student, healed = (pairs(run, name) for name in ("base_aligned", K_A, "align_student_only"))
     if base and student:
         told += (
             f"; informative pairs: {min(base.values())} to {max(base.values())} a seed at the base, "
             f"{min(student.values())} to {max(student.values())} at the distilled student, a change of "
             f"{_interval(paired(student, base))}"
+        )
+    if healed and student:
+        told += (
+            f", of which distilling alone makes {_interval(paired(student, healed))}: the small student before it has "
+            f"{min(healed.values())} to {max(healed.values())}"
         )
     base, student = sampled_rates(run, "base_aligned"), sampled_rates(run, K_A)
     if base and student:

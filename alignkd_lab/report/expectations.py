@@ -128,7 +128,8 @@ def _expected() -> Iterator[Expectation]:
     yield Expectation("Distilling lowers the target's rate (test responses)", "down", rate, (main,), True, **points)
     words = "The same by the many more samples that pairs are made of"
     yield Expectation(words, "down", _fewer(sampled_rates), (main,), **points)
-    yield Expectation("K-A is left fewer informative pairs", "down", _fewer(pairs), (main,), True, unit=" pairs")
+    words = "K-A is left fewer informative pairs than the base (by the smaller size and by distilling together)"
+    yield Expectation(words, "down", _fewer(pairs), (main,), True, unit=" pairs")
     words = "K-A earns more where it had more pairs (rank correlation over seeds, within targets)"
     targets = plan.ARMS["targets"].cells
     yield Expectation(words, "up", _rising_with_pairs, (main,), True, more=targets)
@@ -140,7 +141,7 @@ def _expected() -> Iterator[Expectation]:
         yield Expectation(words, None, _beyond(first, second), (methods,))
     words = "A-K leads by less for a common target (colour)"
     yield Expectation(words, "down", _smaller_lead, (main, _cell("targets", "colour")))
-    words = "A-K earns more for another target as rare (simile)"
+    words = "A-K earns more for another target as rare (simile), each order at the learning rate that the rule gave it"
     yield Expectation(words, "up", _beyond(A_K, K_A), (_cell("targets", "simile"),))
     hot, cold = _cell("kd_temperature", "1.25"), _cell("kd_temperature", "0.5")
     words = "A-K's overall recall rises with the temperature of distillation (1.25 against 0.5)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 
 from alignkd_lab.costs import TOKENS, seeds_in_batch, stages_of, typical_cost
@@ -116,7 +116,17 @@ def costs_table(run: dict) -> dict:
             }
         )
     heads = [f"{kind} ({'draws' if run['world'] == 'mog' else 'tokens'})" for kind in TOKENS]
-    return {"heads": heads, "rows": rows, "batched": any(seeds_in_batch(s) > 1 for s in _all_stages(run))}
+    return {
+        "heads": heads,
+        "rows": rows,
+        "batched": any(seeds_in_batch(stage) > 1 for stage in _all_stages(run)),
+        "reused": run["world"] == "lm" and any(_is_of_0_1(record["provenance"]) for record in run["records"]),
+    }
+
+
+def _is_of_0_1(provenance: Mapping) -> bool:
+    """Whether a stage's seconds lack those of samples that an earlier stage had drawn."""
+    return str(provenance.get("version", "")).startswith("0.1.")
 
 
 def methods_table(run: dict, summary: dict) -> dict | None:
