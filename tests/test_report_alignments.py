@@ -12,7 +12,7 @@ from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.pipelines import CONTROLS
 from alignkd_lab.report import failures
 from alignkd_lab.report.alignments import HEADS, alignments_table
-from alignkd_lab.report.evidence import difference, leads
+from alignkd_lab.report.evidence import across, leads
 from alignkd_lab.report.study_figures import alignment_figure, leads_figure
 from alignkd_lab.style import number, pipeline_style
 
@@ -127,37 +127,60 @@ def test_without_a_curve_there_is_no_picture(evidence):
     assert alignment_figure(evidence(recorded(MAIN, range(2), without)).places[0]) is None
 
 
-def test_the_picture_of_leads_has_a_row_for_every_setting_that_both_orders_ran_in(evidence):
+def at_rate(rate, pipeline, stage=-1):
+    """A change of a record: the learning rate of one of the pipeline's alignments."""
+
+    def change(record):
+        stages_of(record, pipeline)[stage]["info"]["learning_rate"] = rate
+        return record
+
+    return change
+
+
+def test_the_picture_of_leads_has_a_row_for_every_complete_setting_that_names_both_learning_rates(evidence):
     colour, simile = plan.ARMS["targets"].cells
+    alone = plan.ARMS["learning_rate"].cells[0]
     turned = {**LM, K_A: LM[A_K], A_K: LM[K_A]}
-    runs = (recorded(MAIN, range(10)), recorded(colour, range(4), effects=turned), recorded(simile, range(1)))
-    place = evidence(*runs).places[0]
+    only = {name: LM[name] for name in ("base", "base_aligned", "kd_only", *alone.pipelines)}
+    place = evidence(
+        recorded(colour, range(10), effects=turned),
+        recorded(MAIN, range(10), at_rate(0.0003, K_A)),
+        recorded(simile, range(9)),
+        recorded(alone, range(10), at_rate(0.0006, K_A), effects=only),
+    ).places[0]
     (axis,) = leads_figure(place).axes
-    headings = [tick.get_text() for tick in axis.get_yticklabels()]
-    infos = [stages_of(record, "base_aligned")[-1]["info"] for record in place.run(MAIN)["records"]]
-    share = 100 * np.mean([info["target_responses"] / info["responses"] for info in infos])
-    assert headings[0] == f"target: exclamation ({number(share, 2)} % of the base's samples)"
-    assert headings[1].startswith("target: colour (")
-    assert headings[1].endswith("samples)\n4 of 10 seeds")
-    assert len(headings) == 2  # a setting with one seed has no interval
+    shares = []
+    for cell in (MAIN, colour):
+        infos = [stages_of(record, "base_aligned")[-1]["info"] for record in place.run(cell)["records"]]
+        shares.append(100 * np.mean([info["target_responses"] / info["responses"] for info in infos]))
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == [  # by target, the main one first; no unfinished one
+        f"exclamation, {number(shares[0], 2)} % of the base's samples\nlearning rate 0.0003 for both",
+        "exclamation, another rate (exploratory)\nA-K at 0.0003, K-A at 0.0006",
+        f"colour, {number(shares[1], 2)} % of the base's samples\nlearning rate 0.0003 for both",
+    ]
     bars = [line for line in axis.lines if line.get_linewidth() == 3]
-    for bar, cell, order in zip(bars, (MAIN, colour), (A_K, K_A), strict=True):
-        run = place.run(cell)
-        found = difference(run, A_K, K_A)
+    held = ((MAIN, MAIN, A_K), (MAIN, alone, A_K), (colour, colour, K_A))
+    for bar, (beside, cell, order) in zip(bars, held, strict=True):
+        found = across(place.run(beside), place.run(cell), (A_K, K_A))
         assert tuple(bar.get_xdata()) == pytest.approx((found.low, found.high))
         assert bar.get_color() == pipeline_style(order).colour
     points = [line.get_xdata() for line in axis.lines if line.get_marker() == "."]
-    assert [len(values) for values in points] == [10, 4]
-    assert points[1] == pytest.approx([*leads(place.run(colour)).values()])
+    assert points[2] == pytest.approx([*leads(place.run(colour)).values()])
 
 
-def test_a_lead_that_is_not_told_apart_from_none_is_grey_and_one_seed_draws_nothing(evidence):
+def test_a_lead_that_is_not_told_apart_from_none_is_grey(evidence):
     level = {**LM, A_K: LM[K_A]}
-    (axis,) = leads_figure(evidence(recorded(MAIN, range(5), effects=level)).places[0]).axes
+    (axis,) = leads_figure(evidence(recorded(MAIN, range(10), effects=level)).places[0]).axes
     (bar,) = [line for line in axis.lines if line.get_linewidth() == 3]
     assert bar.get_xdata()[0] < 0 < bar.get_xdata()[1]
     assert bar.get_color() not in {pipeline_style(order).colour for order in (A_K, K_A)}
-    assert leads_figure(evidence(recorded(MAIN, range(1))).places[0]) is None
+
+
+def test_a_setting_that_is_unfinished_or_whose_check_failed_draws_no_lead(evidence):
+    assert leads_figure(evidence(recorded(MAIN, range(9))).places[0]) is None
+    sick = {"healing_gap": 1.4, "healing_bar": 1.0}
+    held = evidence(recorded(MAIN, range(10), lambda record: {**record, "checks": sick}))
+    assert leads_figure(held.places[0]) is None
 
 
 def test_the_picture_of_alignments_leaves_other_targets_out_and_the_table_has_them(evidence):

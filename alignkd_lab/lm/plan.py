@@ -35,6 +35,9 @@ MAIN: dict[str, dict[str, Any]] = {
 }
 
 
+TARGETS = ("exclamation", "colour", "simile")  # the main one first
+
+
 @dataclass(frozen=True)
 class Times:
     """A count relative to that of the main settings, which differs between presets."""
@@ -113,7 +116,7 @@ ARMS: dict[str, Arm] = {
     "targets": Arm(
         "target",
         "Is the difference smaller for a common target, and what of a rarer one?",
-        tuple(Cell("targets", target, changes={"target": target}) for target in ("colour", "simile")),
+        tuple(Cell("targets", target, changes={"target": target}) for target in TARGETS[1:]),
         at_main="exclamation",
     ),
     "rlhf": Arm(

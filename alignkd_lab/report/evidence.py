@@ -149,9 +149,9 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Interval 
     return paired_difference(*([values[seed] for seed in shared] for values in (first, second))) if shared else None
 
 
-def leads(run: Mapping) -> dict[int, float]:
-    """A-K's reward minus K-A's, by seed."""
-    first, second = by_seed(run, A_K), by_seed(run, K_A)
+def leads(run: Mapping, k_a: Mapping | None = None) -> dict[int, float]:
+    """A-K's reward minus K-A's, by seed; that of K-A in another run if one is given."""
+    first, second = by_seed(run, A_K), by_seed(k_a or run, K_A)
     return {seed: first[seed] - second[seed] for seed in first if seed in second}
 
 

@@ -194,12 +194,12 @@ def _other_row(run: Mapping, pipeline: str, beside: Mapping) -> dict:
 
 
 def _only_beside(run: Mapping) -> dict:
-    """The run's summary with the metrics of `BESIDE` alone."""
+    """The run's summary with the metrics of `BESIDE` alone, of every pipeline that all its seeds hold."""
     summary = summarise_run(run)
     kept = {
         name: {metric: entry for metric, entry in metrics.items() if metric in BESIDE}
         for name, metrics in summary["pipelines"].items()
-        if name in ("base", "base_aligned", "kd_only", *ORDERS)
+        if len(metrics["reward"]["seeds"]) == len(run["records"])
     }
     return {**summary, "pipelines": kept}
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from alignkd_lab.costs import stages_of
 from alignkd_lab.drawing import (
     DEPTH,
     INK,
@@ -34,8 +35,7 @@ from alignkd_lab.mog.study import ARMS, Study
 from alignkd_lab.mog.study_map import foretold_rightly, shows_target
 from alignkd_lab.pipelines import CONTROLS, ORDERS
 from alignkd_lab.report.alignments import each_alignment
-from alignkd_lab.report.evidence import Place, sampled_rates
-from alignkd_lab.runs import by_seed
+from alignkd_lab.report.evidence import Place, leads, sampled_rates, why_not
 from alignkd_lab.style import metric_label, number, pipeline_style
 
 METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
@@ -106,32 +106,61 @@ def map_figure(held: Border, algorithm: str, depth: str = "record") -> Figure:
 
 @themed
 def leads_figure(place: Place, depth: str = "record") -> Figure | None:
-    """A-K's lead in reward in every setting that either order was moved to: seeds, mean and paired 95 % interval.
+    """A-K's lead in reward in every setting that either order was moved to, by target, with its paired 95 % interval.
 
-    The interval has K-A's colour, A-K's, or grey where it holds 0. None where no setting has two seeds. Where K-A alone
-    was moved, A-K is that of the registered settings.
+    The interval has K-A's colour, A-K's, or grey where it holds 0. Cells that lack seeds or whose checks failed are
+    left out; None where none is left. Where K-A alone was moved, A-K is that of the registered settings.
     """
-    found = [(cell, place.run(cell), _leads(place, cell)) for cell in plan.cells()]
-    held = [(cell, run, values) for cell, run, values in found if values.size > 1]
+    found = [(cell, *_orders_of(place, cell)) for cell in plan.cells()]
+    held = [(cell, a_k, k_a) for cell, a_k, k_a in found if a_k and k_a]
+    held.sort(key=lambda entry: plan.TARGETS.index(plan.settings_of(entry[0]).target))
     if not held:
         return None
-    note = depth_line([run for _, run, _ in held], depth, "Small points: seeds; bars: paired 95 % t-intervals")
-    size = (9.4, 0.55 * len(held) + 1.7)
+    note = depth_line([k_a for *_, k_a in held], depth, "Small points: seeds; bars: paired 95 % t-intervals")
+    size = (9.4, 0.62 * len(held) + 1.7)
     figure, ((axis,),) = panels(1, 1, size, "A-K's lead in reward, by setting", note)
-    for row, (_, _, values) in enumerate(held):
-        found = t_interval([*values])
+    for row, (_, a_k, k_a) in enumerate(held):
+        values = [*leads(a_k, k_a).values()]
+        found = t_interval(values)
         order = A_K if found.low > 0 else K_A if found.high < 0 else None
         colour = pipeline_style(order).colour if order else QUIET
-        seed_points(axis, values, row + np.linspace(-0.2, 0.2, values.size), colour)
+        seed_points(axis, np.array(values), row + np.linspace(-0.2, 0.2, len(values)), colour)
         axis.plot([found.low, found.high], [row, row], color=colour, linewidth=3, zorder=3)
         axis.plot(found.estimate, row, "D", color=colour, markersize=7, markeredgecolor="white", zorder=4)
         write(axis, number(found.estimate, 2), (found.estimate, row), (0, 8), colour, ha="center", fontweight="bold")
     axis.axvline(0, color=INK, linewidth=1)
     axis.set_ylim(len(held) - 0.4, -0.7)
-    axis.set_yticks(range(len(held)), [_in_words(cell, run) for cell, run, _ in held])
+    axis.set_yticks(range(len(held)), [_in_words(*entry) for entry in held])
     axis.grid(axis="y", visible=False)
-    axis.set_xlabel("← K-A earns more     reward of A-K minus that of K-A     A-K earns more →")
+    axis.set_xlabel("← K-A earns more    A-K's reward minus K-A's    A-K earns more →")
     return figure
+
+
+def _orders_of(place: Place, cell: plan.Cell) -> tuple[Mapping | None, Mapping | None]:
+    """The runs of A-K and of K-A that a cell compares; A-K is the cell's own, or else the registered one."""
+    beside = cell if A_K in cell.pipelines else plan.registered(cell)
+    sound = not why_not(place.run(cell), cell) and not why_not(place.run(beside), beside)
+    return (place.run(beside), place.run(cell)) if sound and K_A in cell.pipelines else (None, None)
+
+
+def _in_words(cell: plan.Cell, a_k: Mapping, k_a: Mapping) -> str:
+    """A setting as a row's heading: the target, what was moved, and the learning rate of either order."""
+    registered, arm = plan.registered(cell), plan.ARMS[cell.arm]
+    if plan.settings_of(cell) == plan.settings_of(registered) and cell.algorithm == registered.algorithm:
+        share = 100 * np.mean([*sampled_rates(a_k, "base_aligned").values()])
+        what = f"{number(share, 2)} % of the base's samples"
+    elif "align_learning_rates" in cell.changes:
+        what = "another rate (exploratory)"
+    else:
+        what = f"{arm.label}: {cell.value}".removesuffix(f": {plan.AS_REGISTERED}")
+    rates = [_learning_rate(a_k, A_K, 0), _learning_rate(k_a, K_A, -1)]
+    told = f"learning rate {rates[0]} for both" if rates[0] == rates[1] else f"A-K at {rates[0]}, K-A at {rates[1]}"
+    return f"{a_k['target']}, {what}\n{told}"
+
+
+def _learning_rate(run: Mapping, pipeline: str, stage: int) -> str:
+    held = {f"{stages_of(record, pipeline)[stage]['info']['learning_rate']:g}" for record in run["records"]}
+    return " or ".join(sorted(held))
 
 
 @themed
@@ -158,26 +187,6 @@ def sweep_figure(place: Place, arm: str, depth: str = "record") -> Figure | None
         axis.set_xlabel(words)
     legend(figure, ORDERS)
     return figure
-
-
-def _leads(place: Place, cell: plan.Cell) -> np.ndarray:
-    """A-K's lead over the cell's K-A, a seed each; A-K is the cell's own or else that of the registered settings."""
-    run = place.run(cell)
-    beside = run if A_K in cell.pipelines else place.run(plan.registered(cell))
-    if K_A not in cell.pipelines or run is None or beside is None:
-        return np.array([])
-    first, second = by_seed(beside, A_K), by_seed(run, K_A)
-    return np.array([first[seed] - second[seed] for seed in first if seed in second])
-
-
-def _in_words(cell: plan.Cell, run: Mapping) -> str:
-    """A setting as a row's heading, with the target's share in the base's samples where that is what is moved."""
-    words = plan.ARMS[cell.arm].label + ("" if cell.value == plan.AS_REGISTERED else f": {cell.value}")
-    if cell.arm in ("main", "targets"):
-        share = 100 * np.mean([*sampled_rates(run, "base_aligned").values()])
-        words = f"target: {run['target']} ({number(share, 2)} % of the base's samples)"
-    seeds = len(run["records"])
-    return words if seeds == len(cell.seeds) else f"{words}\n{seeds} of {len(cell.seeds)} seeds"
 
 
 @themed
