@@ -235,12 +235,16 @@ def verdict(low: float, high: float, expected: str, null: float = 0.0) -> str:
     return "holds" if above == (expected == "up") else "fails"
 
 
+NOT_DECIDED = "not decided"
+
+
 def decide_claims(values: Mapping[str, Mapping[str, Mapping[int, float]]], world: str) -> list[dict]:
     """Every claim with its estimate, interval and verdict, Holm-corrected over the claims of this run.
 
     `values` is `{pipeline: {metric: {seed: value}}}`; only seeds that both orders hold are compared.
     Returns dicts with `metric`, `statistic`, `expected`, `difference` (the mean difference or the ratio),
-    `low`, `high`, `level` (of that interval), `effect_size` (of a mean difference, else NaN) and `verdict`.
+    `low`, `high`, `level` (of that interval), `effect_size` (of a mean difference, else NaN) and `verdict`, which for
+    a claim that this world is not to decide is `not decided`, whatever its interval.
     """
     pairs = [_paired_seeds(values, claim.metric) for claim in CLAIMS]
     decided = [index for index, claim in enumerate(CLAIMS) if world in claim.decided_in]
@@ -260,7 +264,7 @@ def decide_claims(values: Mapping[str, Mapping[str, Mapping[int, float]]], world
                 "high": high,
                 "level": level,
                 "effect_size": effect_size(a_k, k_a) if claim.statistic == "mean_difference" else NAN,
-                "verdict": verdict(low, high, claim.expected, claim.null) if index in levels else "undecided",
+                "verdict": verdict(low, high, claim.expected, claim.null) if index in levels else NOT_DECIDED,
             }
         )
     return rows

@@ -147,7 +147,7 @@ def test_holm_keeps_false_verdicts_within_alpha_over_the_family():
         noise = {
             name: {m: dict(enumerate(draw.normal(0, 1, 6))) for m in LM_CLAIMED} for name in (metrics.K_A, metrics.A_K)
         }
-        wrong += any(row["verdict"] != "undecided" for row in metrics.decide_claims(noise, "lm"))
+        wrong += any(row["verdict"] in ("holds", "fails") for row in metrics.decide_claims(noise, "lm"))
     assert wrong / 250 < 0.09
 
 
@@ -287,7 +287,7 @@ def test_variance_is_never_decided_in_the_language_world():
     row = metrics.decide_claims(values, "lm")[-1]
     assert row["statistic"] == "variance_ratio"
     assert row["low"] > 1
-    assert row["verdict"] == "undecided"
+    assert row["verdict"] == metrics.NOT_DECIDED
 
 
 def test_the_variance_claim_costs_the_language_world_no_power():

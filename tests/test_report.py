@@ -183,7 +183,8 @@ def test_a_tiny_run_of_one_order_still_makes_a_page(tmp_path, monkeypatch):
     text = Page(path.read_text(encoding="utf-8")).text
     assert path == tmp_path / "page.html"
     assert "not both orders: no verdict" in text
-    assert "⊘ invalid" in text
+    assert "✗ failed" in text  # the check: the student is not healthy
+    assert "⊘ invalid" not in text  # there is nothing to give a verdict on
     assert "tests the plumbing, not the claim" in text
 
 

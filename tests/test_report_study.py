@@ -379,3 +379,14 @@ def test_k_a_at_another_rate_is_held_against_a_k_with_the_same_target(evidence):
     assert f"A-K: not told apart ({interval(*found)}" in told
     (bar,) = [line for line in leads_figure(place).axes[0].lines if line.get_linewidth() == 3][1:]
     assert tuple(bar.get_xdata()) == pytest.approx((found.low, found.high))
+
+
+def test_a_section_s_heading_says_which_cell_of_the_plan_it_is(evidence, tmp_path):
+    cell = plan.ARMS["gamma"].cells[0]
+    alone = {name: LM[name] for name in YARDSTICKS}
+    evidence(recorded(MAIN, range(2)), recorded(cell, range(2), effects={**alone, "adpa": LM[K_A]}))
+    page = write_report(tmp_path, out=tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+    assert "Language world: exclamation, DPO · main experiment</h3>" in page
+    adpa = page.partition("Language world: exclamation, DPO · ADPA&#39;s weight γ (exploratory) 0.15</h3>")[2]
+    assert adpa
+    assert "<h4>Verdicts</h4>" not in adpa.partition("<section>")[0]  # it does not hold both orders

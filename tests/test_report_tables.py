@@ -5,9 +5,10 @@ import statistics
 import pytest
 from synthetic_records import LM, lm_record, mog_record
 
-from alignkd_lab.metrics import CLAIMS
+from alignkd_lab.metrics import CLAIMS, NOT_DECIDED
 from alignkd_lab.report import tables
 from alignkd_lab.runs import group_runs, summarise_run
+from alignkd_lab.style import number
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,8 @@ def test_a_claim_without_an_interval_shows_no_level():
     assert {(row["interval"], row["level"]) for row in rows} == {("", "")}
 
 
-def test_rates_stand_in_percent_with_their_interval(summary):
+def test_rates_stand_in_percent_with_their_interval():
+    summary = summarise_run(group_runs([lm_record(seed) for seed in range(4)])[0])
     table = tables.metrics_table(summary)
     column = table["heads"].index("target rate (%)")
     entry = summary["pipelines"]["base_aligned"]["target_rate"]
@@ -119,6 +121,25 @@ def test_seconds_that_lack_those_of_samples_drawn_before_are_told(version, told)
     record["provenance"]["version"] = version
     assert tables.costs_table(group_runs([record])[0])["reused"] is told
     assert tables.costs_table(group_runs([mog_record(0)])[0])["reused"] is False
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 4])
+def test_seeds_too_few_for_an_interval_are_shown_themselves(seeds):
+    records = [lm_record(seed) for seed in range(seeds)]
+    table = tables.metrics_table(summarise_run(group_runs(records)[0]))
+    mean, below = row_of(table["rows"], "A-K")["cells"][table["heads"].index("target rate (%)")]
+    values = [100 * record["pipelines"]["align_then_kd"]["metrics"]["target_rate"] for record in records]
+    assert float(mean) == pytest.approx(statistics.mean(values), abs=0.06)
+    if seeds < tables.FEW_SEEDS:
+        assert below == ("" if seeds == 1 else ", ".join(number(value, 2) for value in values))
+    else:
+        assert " to " in below
+
+
+def test_of_what_this_world_decides_alone_verdicts_are_counted():
+    summary = summarise_run(group_runs([lm_record(seed) for seed in range(6)])[0])
+    assert "Of 4 claims: " in tables.in_short(summary)
+    assert tables.claims_table(summary)[-1]["verdict"] == NOT_DECIDED
 
 
 def test_the_base_costs_nothing_and_is_not_listed(run):

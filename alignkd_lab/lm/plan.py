@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -240,8 +240,12 @@ def registered(cell: Cell) -> Cell:
 
 def cell_of(run: Mapping) -> Cell | None:
     """The cell of both orders that a run's settings are those of; None where the plan has none."""
-    held = (cell for cell in cells() if set(ORDERS) <= set(cell.pipelines))
-    return next((cell for cell in held if run["preset"] in MAIN and _is_of(run, cell)), None)
+    return next((cell for cell in cells_of(run) if set(ORDERS) <= set(cell.pipelines)), None)
+
+
+def cells_of(run: Mapping) -> Iterator[Cell]:
+    """The cells that a run's settings are those of, in the plan's order."""
+    return (cell for cell in cells() if run["preset"] in MAIN and _is_of(run, cell))
 
 
 def _is_of(run: Mapping, cell: Cell) -> bool:

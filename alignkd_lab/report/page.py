@@ -20,12 +20,14 @@ from matplotlib.figure import Figure
 import alignkd_lab
 from alignkd_lab import figures
 from alignkd_lab.drawing import estimates, only, pipelines_of, run_title
+from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.records import ALGORITHMS, load_records
 from alignkd_lab.report.tables import (
+    FEW_SEEDS,
     cells_table,
     checks_table,
     claims_table,
@@ -77,6 +79,7 @@ def write_report(folder: Path | str, out: Path | str | None = None, shipped: Pat
         orders={name: pipeline_style(name) for name in ORDERS},
         metrics=_metric_meanings(),
         limits=_limits(parts),
+        few_seeds=FEW_SEEDS,
         version=alignkd_lab.__version__,
         made=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
     )
@@ -166,13 +169,13 @@ def _section(name: str, run: dict, cells: list[dict], depth: str, keeper: _Keepe
     return {
         "id": f"{keeper.prefix}{name}",
         "world": run["world"],
-        "title": run_title(run),
+        "title": _title(run),
         "seeds": len(run["records"]),
         "preset": run["preset"],
         "device": run["device"],
         "label": summary["label"],
         "short": in_short(summary),
-        "claims": claims_table(summary),
+        "claims": claims_table(summary) if set(ORDERS) <= set(summary["pipelines"]) else [],
         "checks": checks_table(summary),
         "metrics": metrics_table(summary),
         "costs": costs_table(run),
@@ -185,6 +188,15 @@ def _section(name: str, run: dict, cells: list[dict], depth: str, keeper: _Keepe
         "cells": cells_table([summarise_run(cell) for cell in cells]) if len(cells) > 1 else None,
         "cells_figure": _cells_figure(name, cells, depth, keeper),
     }
+
+
+def _title(run: dict) -> str:
+    """The run's heading, with its place in the plan if it has one."""
+    cell = next(plan.cells_of(run), None)
+    if cell is None:
+        return run_title(run)
+    value = "" if cell.value == plan.AS_REGISTERED else f" {cell.value}"
+    return f"{run_title(run)} · {plan.ARMS[cell.arm].label}{value}"
 
 
 def _section_figures(name: str, run: dict, depth: str, keeper: _Keeper) -> list[dict]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 
 from alignkd_lab.costs import TOKENS, seeds_in_batch, stages_of, typical_cost
-from alignkd_lab.metrics import A_K, CLAIMS, K_A
+from alignkd_lab.metrics import A_K, CLAIMS, K_A, NOT_DECIDED
 from alignkd_lab.pipelines import METHODS, ORDERS
 from alignkd_lab.runs import varying_settings
 from alignkd_lab.style import (
@@ -21,7 +21,8 @@ from alignkd_lab.style import (
     shown,
 )
 
-SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "○", "invalid": "⊘", "unfinished": "…", "exploratory": "–"}
+SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "○", "invalid": "⊘", "unfinished": "…", "exploratory": "–",
+           NOT_DECIDED: "–"}  # fmt: skip
 CLAIM_WORDS = {
     ("reward", "mean_difference"): "A-K earns more reward",
     ("target_precision", "mean_difference"): "A-K is more precise on the target",
@@ -38,6 +39,7 @@ CHECK_WORDS = {
     "healing": "The student was healthy",
 }
 RESPONSES = 8
+FEW_SEEDS = 4  # with fewer the seeds are shown in place of their interval
 _RESPONSE_PIPELINES = ("base", K_A, A_K)
 _METHOD_METRICS = (
     "reward",
@@ -92,8 +94,7 @@ def metrics_table(summary: dict) -> dict:
         cells = []
         for metric in metrics:
             entry = summary["pipelines"][name].get(metric)
-            numbers = [] if entry is None else [shown(metric, entry[part]) for part in ("mean", "low", "high")]
-            cells.append(mean_and_span(numbers) if numbers else ("–", ""))
+            cells.append(_cell(entry and entry["mean"], entry, metric))
         rows.append({**_named(name), "cells": cells})
     return {"heads": [metric_label(metric, summary["world"]) for metric in metrics], "rows": rows}
 
@@ -232,8 +233,9 @@ def in_short(summary: dict) -> str:
         return f"{told} No verdict is valid: the check “{words}” failed."
     if summary["label"]:
         return f"{told} {summary['label'].capitalize()}."
-    counts = [f"{verdict} {verdicts.count(verdict)}" for verdict in SYMBOLS if verdict in verdicts]
-    return f"{told} Of {len(verdicts)} claims: {', '.join(counts)}."
+    decided = [verdict for verdict in verdicts if verdict != NOT_DECIDED]
+    counts = [f"{verdict} {decided.count(verdict)}" for verdict in SYMBOLS if verdict in decided]
+    return f"{told} Of {len(decided)} claims: {', '.join(counts)}."
 
 
 def _verdict(claim: dict) -> dict:
@@ -250,9 +252,12 @@ def _named(name: str) -> dict:
 
 
 def _cell(estimate: float | None, entry: dict | None, metric: str = "") -> tuple[str, str]:
-    """An estimate, and its interval on a line below."""
+    """An estimate, and on a line below its interval, or the seeds themselves where they are too few for one."""
     if entry is None or estimate is None:
         return "–", ""
+    if 1 < len(entry.get("seeds", ())) < FEW_SEEDS:
+        seeds = ", ".join(number(shown(metric, seed["value"]), 2) for seed in entry["seeds"])
+        return number(shown(metric, estimate)), seeds
     return mean_and_span(shown(metric, part) for part in (estimate, entry["low"], entry["high"]))
 
 
