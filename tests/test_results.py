@@ -13,9 +13,11 @@ from results_text import INTERVAL, LM_METRICS, README, RESULTS, RESULTS_FILE, RO
 from alignkd_lab.explorers import methods
 from alignkd_lab.figures import alignment_curves, mean_curve
 from alignkd_lab.lm import plan
+from alignkd_lab.lm.rewards import SECOND_RULES
 from alignkd_lab.metrics import A_K, K_A, rank_correlation, t_interval
 from alignkd_lab.mog import study
-from alignkd_lab.mog.study_map import foretold_rightly
+from alignkd_lab.mog.lead import lead
+from alignkd_lab.mog.study_map import foretold_rightly, shows_target
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.report.alignments import HEADS, alignment_rows
@@ -100,6 +102,28 @@ def test_the_closed_form_is_as_right_as_the_results_say():
         assert words in line
     assert all(row.algorithm == "rlhf" and row.sharpening <= 1 for row in rows if row.reversed)
     assert wrong == [0, 0]
+    shown, hidden = leads_of_a_k(study.load_map())
+    assert f"more than half of its draws in {len(shown)} cells; in the other {len(hidden)} neither does" in line
+    assert f"and the median lead is {np.median(hidden):.3f}. " in line
+
+
+def leads_of_a_k(held):
+    """A-K's leads in the cells of a map where an order shows the target in most draws, and where neither does."""
+    shown, hidden = [], []
+    for a, algorithm in enumerate(held.grid.algorithms):
+        for s, sharpening in enumerate(held.grid.sharpenings):
+            found, target = lead(held, algorithm, sharpening), shows_target(held, (a, s))
+            leads, either = found.decided & (found.difference > 0), target[A_K] | target[K_A]
+            shown += [*found.difference[leads & either]]
+            hidden += [*found.difference[leads & ~either]]
+    return shown, hidden
+
+
+def exclaimed_words_off_target(run, name):
+    """(Recorded responses without the target that meet the second rule, recorded responses without the target.)"""
+    samples = [sample for record in run["records"] for sample in record["pipelines"][name]["samples"]]
+    off = [sample["response"] for sample in samples if not sample["target"]]
+    return sum(map(SECOND_RULES["exclamation"], off)), len(off)
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +211,15 @@ def test_every_interval_in_the_language_part_is_one_of_its_records(language, lar
     a_k, k_a = (mean(by_seed(language, name).values()) / mean(by_seed(language, name, "target_rate").values())
                 for name in (A_K, K_A))  # fmt: skip
     assert f"a response on target earns {a_k:.3f} with A-K, {k_a:.3f} with K-A" in bullets
+    each = paired(*({seed: reward / by_seed(language, name, "target_rate")[seed]
+                     for seed, reward in by_seed(language, name).items()} for name in (A_K, K_A)))  # fmt: skip
+    assert each.low < 0 < each.high
+    measured.add(interval(*each))
+    measured |= {interval(*rank_correlation([(list(pairs(run, K_A).values()), list(by_seed(run, K_A).values()))]))
+                 for run in (recorded("targets", "colour"), recorded("targets", "simile"))}  # fmt: skip
+    second = {name: exclaimed_words_off_target(language, name) for name in (A_K, "base")}
+    assert "off the target {} of {} hold a word".format(*second[A_K]) in bullets
+    assert "the base's {} of {}.".format(*second["base"]) in bullets
     short = README.partition("**What came out.**")[2].partition("and similes")[0]  # the rest has tests of its own
     stated = INTERVAL.findall(bullets + short)
     assert len(stated) >= 8

@@ -198,12 +198,17 @@ def test_the_table_of_three_targets_is_that_of_their_runs_at_one_learning_rate(
     assert {len(run["records"]) for both in runs.values() for run in both} == {10}
     assert "(exploratory, 10 seeds each, no verdict)" in text
     counts = [f"{mean(pairs(k_a, K_A).values()):.0f}" for _, k_a in runs.values()]
-    assert f"{counts[0]}, {counts[1]} or {counts[2]} pairs" in text
-    assert f"{counts[0]}, {counts[1]} and {counts[2]} pairs" in README
-    for (_, first), (_, second) in itertools.combinations(runs.values(), 2):  # "K-A earns about as much with each"
-        apart = across(first, second, (K_A, K_A))
-        assert apart.low < 0 < apart.high
-    assert across(larger_step, similes, (A_K, A_K)).low > 0  # "it is A-K that differs"
+    for said in (text, README):
+        assert f"{counts[0]}, {counts[1]} and {counts[2]} pairs" in said
+    apart = [across(first, second, (K_A, K_A)) for (_, first), (_, second) in itertools.combinations(runs.values(), 2)]
+    assert all(found.low < 0 < found.high for found in apart)  # "K-A's rewards are not told apart"
+    assert f"the largest difference is {interval(*max(apart, key=lambda found: abs(found.estimate)))}" in text
+    beside = [across(larger_step, other, (A_K, A_K)) for other in (similes, colours)]
+    assert all(found.low > 0 for found in beside)  # "A-K earns more with exclamations"
+    level = across(similes, colours, (A_K, A_K))
+    assert level.low < 0 < level.high
+    words = "by {} than with similes and {} than with colours; these two are not told apart, by {}"
+    assert words.format(*(interval(*found) for found in (*beside, level))) in text
     rate = {
         (label, name): f"{100 * mean(by_seed(run, name, 'target_rate').values()):.1f}"
         for label, (a_k, k_a) in runs.items()
