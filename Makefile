@@ -99,7 +99,7 @@ figures: $(STAMP)
 	$(PY) -m alignkd_lab.cli report data/records --out $(OUT)/recorded/report.html
 	mkdir -p data/figures
 	cp $(OUT)/recorded/figures/title.png data/figures/title.png
-	cp $(OUT)/recorded/figures/mog-reward-by-sharpening.png data/figures/reward-by-sharpening.png
+	cp $(OUT)/recorded/figures/study-arm-sharpening.png data/figures/reward-by-sharpening.png
 	cp $(OUT)/recorded/figures/study-map-rlhf.png data/figures/map.png
 	cp $(OUT)/recorded/figures/study-alignments-laptop-cpu.png data/figures/alignments.png
 	cp $(OUT)/recorded/figures/study-leads-laptop-cpu.png data/figures/leads.png

@@ -233,7 +233,7 @@ def test_a_stages_tokens_and_seconds_are_its_own_whatever_was_kept_before(tmp_pa
     infos = [world.run(BASE_ALIGN, policies).info for world in (fresh, kept)]
     first, second = (info["tokens"] for info in infos)
     assert first == second
-    drawn = kept.kept_samples(policies["base"], None, "training", 4, 6, "preferences").seconds
+    drawn = kept.kept_samples(policies["base"], None, "training", 4, 6, "preferences").seconds_before
     assert [info["seconds_before"] for info in infos] == [0.0, drawn]
     assert drawn > 0
     # 24 preferences and two curve points of one response to each of the 32 validation prompts, of 10 tokens at most

@@ -28,9 +28,7 @@ def sampled_pairs(world: LmWorld, sampler: Policy, model) -> tuple[Samples, dict
     samples = world.kept_samples(
         sampler, model, "training", settings.preference_prompts, settings.preference_responses, "preferences"
     )
-    # A cost of this stage, in tokens and seconds, also where another one drew them.
-    if world.spent["sampled"] == sampled:
-        world.seconds_before += samples.seconds
+    # A cost of this stage, also where another one drew them.
     world.spent["sampled"] = sampled + samples.token_count
     judged = world.judge.reward(samples, sampler, world.yardstick())
     pairs = informative_pairs(samples.prompt_of, judged["reward"], world.seed_for("pairs"))
@@ -53,6 +51,7 @@ def align(
     steps = steps or settings.align_steps
     sampler_model = world.models.of(sampler)
     samples, judged, pairs = sampled_pairs(world, sampler, sampler_model)
+    world.seconds_before += samples.seconds_before
     info = {
         **pair_counts(world, judged, pairs),
         "responses": len(samples.tokens),

@@ -26,7 +26,7 @@ class Samples:
         tokens: token ids of each response with its end token, if it reached one, R lists.
         log_probs: log-probability at temperature 1 of each token under the model that wrote it, R tensors.
         hidden: final hidden state that predicted each token, R tensors [length, width]; None if not kept.
-        seconds: that drawing them took, where somebody took the time.
+        seconds_before: that drawing them took, where they were kept from an earlier time; else 0.
     """
 
     prompt_ids: list[list[int]]
@@ -34,7 +34,7 @@ class Samples:
     tokens: list[list[int]]
     log_probs: list[Tensor] = field(default_factory=list)
     hidden: list[Tensor] | None = None
-    seconds: float = 0.0
+    seconds_before: float = 0.0
 
     @property
     def token_count(self) -> int:

@@ -80,7 +80,7 @@ class LmWorld:
         self.tokenizer = weights.load_tokenizer(settings.base)
         self.judge = Judge(self)
         self.spent = dict.fromkeys(("sampled", "trained", "scored"), 0)
-        self.seconds_before = 0.0  # of the stage's samples, where an earlier stage drew them
+        self.seconds_before = 0.0  # what a stage's samples took where another stage had drawn them
 
     # What results depend on ---------------------------------------------------------------------------
 
@@ -198,16 +198,17 @@ class LmWorld:
                    "weights": self._weights_of(policy), **self._named(_SAMPLING),
                    **({} if where == "cpu" else {"device": where})}  # fmt: skip
 
-        def drawn() -> Samples:
-            started = time.perf_counter()
-            samples = self.sample(model or self.models.of(policy), split, count, responses, purpose)
-            return dataclasses.replace(samples, seconds=time.perf_counter() - started)
+        started = time.perf_counter()
+
+        def save(samples: Samples, folder: Path) -> None:
+            took = {"seconds_before": time.perf_counter() - started}
+            torch.save({**dataclasses.asdict(samples), **took}, folder / "samples.pt")
 
         return self.store.keep(
             "samples",
             depends,
-            drawn,
-            lambda samples, folder: torch.save(dataclasses.asdict(samples), folder / "samples.pt"),
+            lambda: self.sample(model or self.models.of(policy), split, count, responses, purpose),
+            save,
             lambda folder: Samples(**torch.load(folder / "samples.pt", weights_only=True)),
         )
 
