@@ -131,7 +131,7 @@ def test_seeds_too_few_for_an_interval_are_shown_themselves(seeds):
     values = [100 * record["pipelines"]["align_then_kd"]["metrics"]["target_rate"] for record in records]
     assert float(mean) == pytest.approx(statistics.mean(values), abs=0.06)
     if seeds < tables.FEW_SEEDS:
-        assert below == ("" if seeds == 1 else ", ".join(number(value, 2) for value in values))
+        assert below == ("" if seeds == 1 else ", ".join(number(value) for value in values))
     else:
         assert " to " in below
 

@@ -192,7 +192,8 @@ def _section(name: str, run: dict, cells: list[dict], depth: str, keeper: _Keepe
 
 def _title(run: dict) -> str:
     """The run's heading, with its place in the plan if it has one."""
-    cell = next(plan.cells_of(run), None)
+    both = any(set(ORDERS) <= set(record["pipelines"]) for record in run["records"])
+    cell = plan.cell_of(run) if both else next(plan.cells_of(run), None)
     if cell is None:
         return run_title(run)
     value = "" if cell.value == plan.AS_REGISTERED else f" {cell.value}"

@@ -256,7 +256,7 @@ def _cell(estimate: float | None, entry: dict | None, metric: str = "") -> tuple
     if entry is None or estimate is None:
         return "–", ""
     if 1 < len(entry.get("seeds", ())) < FEW_SEEDS:
-        seeds = ", ".join(number(shown(metric, seed["value"]), 2) for seed in entry["seeds"])
+        seeds = ", ".join(number(shown(metric, seed["value"])) for seed in entry["seeds"])
         return number(shown(metric, estimate)), seeds
     return mean_and_span(shown(metric, part) for part in (estimate, entry["low"], entry["high"]))
 
