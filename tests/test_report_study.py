@@ -390,3 +390,14 @@ def test_a_section_s_heading_says_which_cell_of_the_plan_it_is(evidence, tmp_pat
     adpa = page.partition("Language world: exclamation, DPO · ADPA&#39;s weight γ (exploratory) 0.15</h3>")[2]
     assert adpa
     assert "<h4>Verdicts</h4>" not in adpa.partition("<section>")[0]  # it does not hold both orders
+
+
+def test_three_seeds_that_tell_nothing_apart_are_said_to_tell_little(evidence):
+    cells = plan.ARMS["gamma"].cells
+    alone = {name: LM[name] for name in YARDSTICKS}
+    same, less = ({**alone, "adpa": LM[name]} for name in (A_K, K_A))
+    groups = [recorded(cell, cell.seeds, effects=effects) for cell, effects in zip(cells, (same, less), strict=True)]
+    lines = dict(answer(evidence(recorded(MAIN, MAIN.seeds), *groups), "align and distil at once"))
+    told = [lines[f"SmolLM2 (laptop, CPU), ADPA at γ = {cell.value} (exploratory)"] for cell in cells]
+    assert told[0].endswith("from that (3 seeds, which tell little)")
+    assert told[1].endswith(" more than that")

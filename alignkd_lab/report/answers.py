@@ -31,6 +31,7 @@ from alignkd_lab.report.evidence import (
     sampled_rates,
     why_not,
 )
+from alignkd_lab.report.tables import FEW_SEEDS
 from alignkd_lab.runs import summarise_run
 from alignkd_lab.style import interval, number, pipeline_style
 
@@ -205,6 +206,8 @@ def _beside_a_k(place: Place, arm: str, words: str) -> Iterator[tuple[str, str]]
             yield where, f"it earns {_interval(own)}; no seed of A-K beside it yet"
         else:
             told = f"it earns {_interval(own)}; A-K: {_more_or_less(gap)} that"
+            if gap.low <= 0 <= gap.high and len(cell.seeds) < FEW_SEEDS:
+                told += f" ({len(cell.seeds)} seeds, which tell little)"
             yield where, _with_doubt(why_not(main, plan.registered(cell)) or why_not(run, cell), told)
 
 
