@@ -172,11 +172,13 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
 def _label(run: dict) -> tuple[str | None, str | None]:
     """Why there is no verdict in words, and what stands in its place where the plan is the reason."""
     paired = {record["seed"] for record in run["records"] if {K_A, A_K} <= set(record["pipelines"])}
-    cell = plan.cell_of(run)
-    if cell and paired and cell.arm in plan.EXPLORATORY:
+    held = [cell for cell in plan.cells_of(run) if set(ORDERS) <= set(cell.pipelines)]
+    if held and paired and held[0].arm in plan.EXPLORATORY:
         return "exploratory: no verdict", "exploratory"
-    if cell and paired and not set(cell.seeds) <= paired:
-        return f"{len(paired & set(cell.seeds))} of {len(cell.seeds)} registered seeds: no verdict", "unfinished"
+    # Seeds that were registered later are a cell of their own: whole is what holds one cell's, or those of all.
+    wanted = {seed for cell in held for seed in cell.seeds}
+    if paired and not wanted <= paired and not any(set(cell.seeds) == paired for cell in held):
+        return f"{len(paired & wanted)} of {len(wanted)} registered seeds: no verdict", "unfinished"
     if len(paired) > 1:
         return None, None
     return "one seed: no verdict" if paired else "not both orders: no verdict", None

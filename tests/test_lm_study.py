@@ -53,7 +53,7 @@ def test_the_main_settings_are_the_plans_command():
 def test_the_arms_are_the_plans_in_its_order():
     assert list(ARMS) == [
         "main", "controls", "methods", "targets", "rlhf", "kd_temperature", "beta", "preference_responses",
-        "student_layers", "dpo_label_noise", "equal_compute", "learning_rate", "learning_rate_both",
+        "student_layers", "dpo_label_noise", "equal_compute", "plain_kd", "learning_rate", "learning_rate_both",
         "gamma",
     ]  # fmt: skip
     assert [cell.arm for cell in CELLS] == [name for name, arm in ARMS.items() for _ in arm.cells]
@@ -69,7 +69,9 @@ def test_the_arms_are_the_plans_in_its_order():
     others = [cell for cell in CELLS if cell.arm != "learning_rate"]
     assert all(cell.pipelines == pipelines.get(cell.arm, ORDERS) for cell in others)
     sweeps = [*list(ARMS)[5:10], "gamma"]
-    assert all(cell.seeds == tuple(range(3 if cell.arm in sweeps else 10)) for cell in CELLS)
+    later = {"plain_kd": tuple(range(3, 10))}
+    seeds = {cell: later.get(cell.arm, tuple(range(3 if cell.arm in sweeps else 10))) for cell in CELLS}
+    assert all(cell.seeds == expected for cell, expected in seeds.items())
     assert {cell.arm for cell in CELLS if cell.algorithm == "rlhf"} == {"rlhf"}
 
 
@@ -79,6 +81,7 @@ def test_every_arm_moves_what_the_plan_says_and_nothing_else(preset):
         assert of_arm(name, preset) == [{}]
     assert of_arm("targets", preset) == [{"target": "colour"}, {"target": "simile"}]
     assert of_arm("kd_temperature", preset) == [{"kd_temperature": value} for value in (0.5, 0.85, 1.0, 1.25)]
+    assert of_arm("plain_kd", preset) == [{"kd_temperature": 1.0}]
     assert of_arm("beta", preset) == [{"beta": 0.03}, {"beta": 0.3}]
     assert of_arm("student_layers", preset) == [{"student": "healed-16"}, {"student": "healed-24"}]
     assert of_arm("dpo_label_noise", preset) == [{"dpo_label_noise": 0.1}, {"dpo_label_noise": 0.3}]
@@ -115,8 +118,9 @@ def test_every_cell_can_be_run_and_is_a_run_of_its_own(preset, tmp_path):
         assert set(cell.pipelines) <= set(possible_pipelines("lm", cell.algorithm))
         assert settings_of(cell, preset).trial_seed not in cell.seeds
         rewards.target(settings_of(cell, preset).target)
-    apart = {(cell.pipelines, cell.algorithm, settings_of(cell, preset)) for cell in CELLS}
-    assert len(apart) == len(CELLS) == len(set(CELLS))
+    apart = [(cell.pipelines, cell.algorithm, settings_of(cell, preset), seed) for cell in CELLS for seed in cell.seeds]
+    assert len(apart) == len(set(apart))  # no seed of one setting counts in two cells
+    assert len(CELLS) == len(set(CELLS))
 
 
 def test_a_preset_without_main_settings_is_refused():

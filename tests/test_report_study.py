@@ -401,3 +401,23 @@ def test_three_seeds_that_tell_nothing_apart_are_said_to_tell_little(evidence):
     told = [lines[f"SmolLM2 (laptop, CPU), ADPA at γ = {cell.value} (exploratory)"] for cell in cells]
     assert told[0].endswith("from that (3 seeds, which tell little)")
     assert told[1].endswith(" more than that")
+
+
+def test_seeds_that_were_registered_later_are_never_pooled_with_the_earlier_ones(evidence):
+    hot = next(cell for cell in plan.ARMS["kd_temperature"].cells if cell.value == "1")
+    (new,) = plan.ARMS["plain_kd"].cells
+    held = evidence(recorded(MAIN, MAIN.seeds), recorded(hot, (*hot.seeds, *new.seeds[:2])))
+    place = held.places[0]
+    assert [[record["seed"] for record in place.run(cell)["records"]] for cell in (hot, new)] == [[0, 1, 2], [3, 4]]
+    told = dict(answer(held, "wins by temperature"))
+    assert "A-K earns more at" in told["SmolLM2 (laptop, CPU), KD temperature τ"]
+    assert told["SmolLM2 (laptop, CPU), KD temperature 1, new seeds"] == "1: 2 of 7 seeds so far, nothing is concluded"
+    (run,) = [run for run in place.runs if run["settings"]["kd_temperature"] == 1.0]
+    assert summarise_run(run)["label"] == "5 of 10 registered seeds: no verdict"
+    assert summarise_run(place.run(hot))["label"] is None
+    rows = {
+        row["words"]: row["cells"][0]["text"] for row in study.study_part(held, lambda *_: {})["expectations"]["rows"]
+    }
+    later = [text for words, text in rows.items() if "new seeds" in words]
+    assert len(later) == 2
+    assert all(text.startswith("2 of 7 seeds so far, nothing is concluded") for text in later)

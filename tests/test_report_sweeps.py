@@ -54,7 +54,7 @@ def test_an_arm_that_moves_no_one_setting_has_its_own_cells_alone():
 
 def test_where_nothing_of_a_sweep_was_run_the_main_experiment_answers_nothing(evidence):
     held = evidence(recorded(MAIN, MAIN.seeds))
-    assert lines(held, "wins by temperature") == {f"{PLACE}, KD temperature τ": "not run"}
+    assert lines(held, "wins by temperature")[f"{PLACE}, KD temperature τ"] == "not run"
     assert lines(held, "recall rise with") == {PLACE: "not run"}
     assert sweep_figure(held.places[0], "kd_temperature") is None
     assert study.study_part(held, lambda name, figure, text: {"name": name})["language"][0]["sweeps"] == []

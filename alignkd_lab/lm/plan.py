@@ -168,6 +168,11 @@ ARMS: dict[str, Arm] = {
             ),
         ),
     ),
+    "plain_kd": Arm(
+        "KD temperature 1, new seeds",
+        "Does A-K lose its lead where the student learns from responses as they are drawn?",
+        (Cell("plain_kd", "1", ORDERS, SEEDS[len(SWEEP_SEEDS) :], changes={"kd_temperature": 1.0}),),
+    ),
     "learning_rate": Arm(
         "K-A's learning rate (exploratory)",
         "Does K-A reach A-K with twice the learning rate, whatever the KL, or with the base's pairs besides?",

@@ -86,7 +86,7 @@ def _beside_orders(run: Mapping, name: str) -> str:
     return "; ".join(told)
 
 
-def _by_arm(gaussian: Sequence[str], language: str | None) -> Callable[[Evidence], Iterator[tuple[str, str]]]:
+def _by_arm(gaussian: Sequence[str], *language: str) -> Callable[[Evidence], Iterator[tuple[str, str]]]:
     """At which values of a setting which order earns more, arm by arm."""
 
     def lines(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -96,8 +96,8 @@ def _by_arm(gaussian: Sequence[str], language: str | None) -> Callable[[Evidence
                 exploratory = arm in mog_study.EXPLORATORY
                 leads = _leads({f"{found.value:g}": found.run for found in held}, exploratory)
                 yield _gaussian(algorithm), f"{mog_study.ARMS[arm].label}: {leads}"
-        for place in evidence.places if language else ():
-            yield from _language_arm(place, language)
+        for place, arm in product(evidence.places, language):
+            yield from _language_arm(place, arm)
 
     return lines
 
@@ -357,10 +357,10 @@ _QUESTIONS: dict[str, Callable[[Evidence], Iterator[tuple[str, str]]]] = {
     "Is K-A repaired by preferences from the base?": _control("kd_then_align_base_preferences"),
     "Is K-A repaired by distilling at a higher temperature?": _control("kd_then_align_high_temperature"),
     "Does A-K's recall rise with the temperature of distillation?": _recall_by_temperature,
-    "Which order wins by temperature?": _by_arm(("sharpening",), "kd_temperature"),
+    "Which order wins by temperature?": _by_arm(("sharpening",), "kd_temperature", "plain_kd"),
     "A target made of two modes? (As registered the second takes the place of a common mode. The exploratory arms "
     "change one number of modes, and with it how many components the student, with three, is short of.)": _by_arm(
-        ("targets", "second_target", "common_modes"), None
+        ("targets", "second_target", "common_modes")
     ),
     "Noisy preferences?": _by_arm(("dpo_label_noise",), "dpo_label_noise"),
     "What does each order cost, and what if K-A may spend as much?": _compute,

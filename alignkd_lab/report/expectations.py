@@ -146,6 +146,10 @@ def _expected() -> Iterator[Expectation]:
     hot, cold = _cell("kd_temperature", "1.25"), _cell("kd_temperature", "0.5")
     words = "A-K's overall recall rises with the temperature of distillation (1.25 against 0.5)"
     yield Expectation(words, "up", _between((A_K, A_K), "overall_recall"), (hot, cold), unit=" nats")
+    words = "Distilled at temperature 1 (new seeds), A-K earns less than K-A, each at the rate that the rule gave it"
+    yield Expectation(words, "down", _beyond(A_K, K_A), (_cell("plain_kd", "1"),))
+    words = "Distilled at temperature 1 (new seeds), A-K earns less than at 0.7"
+    yield Expectation(words, "down", _between((A_K, A_K)), (_cell("plain_kd", "1"), main))
     doubled, halved = (_cell("preference_responses", value) for value in ("doubled", "halved"))
     words = "K-A gains from more preference samples (doubled against halved)"
     yield Expectation(words, "up", _between((K_A, K_A)), (doubled, halved))
