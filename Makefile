@@ -103,6 +103,7 @@ figures: $(STAMP)
 	cp $(OUT)/recorded/figures/study-map-rlhf.png data/figures/map.png
 	cp $(OUT)/recorded/figures/study-alignments-laptop-cpu.png data/figures/alignments.png
 	cp $(OUT)/recorded/figures/study-leads-laptop-cpu.png data/figures/leads.png
+	cp $(OUT)/recorded/figures/study-arm-kd_temperature-laptop-cpu.png data/figures/kd-temperature.png
 
 clean:
 	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from synthetic_records import LM, recorded
 
+from alignkd_lab.costs import stages_of
+from alignkd_lab.drawing import note_of
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.paths import data_folder
@@ -87,6 +89,22 @@ def test_a_sweep_s_picture_holds_the_means_of_both_orders_at_every_value(evidenc
         expected = [[np.mean([shown(metric, v) for v in by_seed(run, name, metric).values()]) for run in runs]
                     for name in (K_A, A_K)]  # fmt: skip
         assert np.allclose(drawn, expected)
+
+
+def test_the_picture_names_what_else_differs_and_draws_no_bar_for_few_seeds(evidence):
+    def faster(record):
+        stages_of(record, K_A)[-1]["info"]["learning_rate"] = 0.0006
+        return record
+
+    held = evidence(recorded(MAIN, MAIN.seeds), recorded(HOT, HOT.seeds, faster))
+    figure = sweep_figure(held.places[0], "kd_temperature")
+    note = note_of(figure)
+    assert "K-A's learning rate, by the rule: 0.0003 at 0.7, 0.0006 at 1.25." in note
+    assert "A-K's learning rate" not in note
+    assert "Fewer than 4 seeds have no bar." in note
+    for axis in figure.axes:
+        bars = [line.get_ydata() for line in axis.lines if line.get_linewidth() == 2.6]
+        assert [bool(np.isfinite(bar).all()) for bar in bars] == [True, False] * 2
 
 
 def test_the_page_shows_a_picture_of_every_sweep_that_was_run(evidence):

@@ -13,6 +13,7 @@ from alignkd_lab.drawing import (
     DEPTH,
     INK,
     QUIET,
+    Estimate,
     depth_line,
     estimates,
     legend,
@@ -28,7 +29,7 @@ from alignkd_lab.explorers import plane
 from alignkd_lab.explorers.border_map import draw_key, draw_lead
 from alignkd_lab.figures import alignment_curves, mean_curve
 from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A, t_interval
+from alignkd_lab.metrics import A_K, K_A, NAN, Interval, t_interval
 from alignkd_lab.mog.border import Border
 from alignkd_lab.mog.lead import lead
 from alignkd_lab.mog.study import ARMS, Study
@@ -36,6 +37,7 @@ from alignkd_lab.mog.study_map import foretold_rightly, shows_target
 from alignkd_lab.pipelines import CONTROLS, ORDERS
 from alignkd_lab.report.alignments import each_alignment
 from alignkd_lab.report.evidence import Place, leads, sampled_rates, why_not
+from alignkd_lab.report.tables import FEW_SEEDS
 from alignkd_lab.style import metric_label, number, pipeline_style
 
 METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
@@ -136,6 +138,14 @@ def leads_figure(place: Place, depth: str = "record") -> Figure | None:
     return figure
 
 
+def _without_few(found: dict[str, Estimate]) -> dict[str, Estimate]:
+    """The estimates without the intervals of seeds that are too few for one: they would be all that is seen."""
+    return {
+        name: (span if values.size >= FEW_SEEDS else Interval(span.estimate, NAN, NAN), values)
+        for name, (span, values) in found.items()
+    }
+
+
 def _orders_of(place: Place, cell: plan.Cell) -> tuple[Mapping | None, Mapping | None]:
     """The runs of A-K and of K-A that a cell compares; A-K is the cell's own, or else the registered one."""
     beside = cell if A_K in cell.pipelines else plan.registered(cell)
@@ -176,9 +186,16 @@ def sweep_figure(place: Place, arm: str, depth: str = "record") -> Figure | None
     note = depth_line([run for _, run in held], depth)
     if plan.ARMS[arm].at_main in dict(held):
         note += f" The main experiment has {plan.ARMS[arm].at_main}."
+    if any(len(run["records"]) < FEW_SEEDS for _, run in held):
+        note += f" Fewer than {FEW_SEEDS} seeds have no bar."
+    for label, order, stage in (("A-K", A_K, 0), ("K-A", K_A, -1)):
+        rates = {value: _learning_rate(run, order, stage) for value, run in held}
+        if len(set(rates.values())) > 1:
+            told = ", ".join(f"{rate} at {value}" for value, rate in rates.items())
+            note += f" {label}'s learning rate, by the rule: {told}."
     figure, (grid,) = panels(1, len(SWEPT), (12, 4.2), f"What either order earns, and what it pays, by {words}", note)
     for axis, metric in zip(grid, SWEPT, strict=True):
-        found = [estimates(run, metric) for _, run in held]
+        found = [_without_few(estimates(run, metric)) for _, run in held]
         for name, shift in zip(ORDERS, (-0.08, 0.08), strict=True):
             line(axis, name, [(place + shift, found[place][name]) for place in range(len(held))], 0.1)
         axis.set_title(metric_label(metric, "lm"), pad=8)
