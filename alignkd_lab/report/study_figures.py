@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -165,7 +166,7 @@ def _in_words(cell: plan.Cell, a_k: Mapping, k_a: Mapping) -> str:
         what = f"{arm.label}: {cell.value}".removesuffix(f": {plan.AS_REGISTERED}")
     rates = [_learning_rate(a_k, A_K, 0), _learning_rate(k_a, K_A, -1)]
     told = f"learning rate {rates[0]} for both" if rates[0] == rates[1] else f"A-K at {rates[0]}, K-A at {rates[1]}"
-    return f"{a_k['target']}, {what}\n{told}"
+    return "\n".join([*textwrap.wrap(f"{a_k['target']}, {what}", 40), told])
 
 
 def _learning_rate(run: Mapping, pipeline: str, stage: int) -> str:
