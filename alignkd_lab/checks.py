@@ -34,7 +34,7 @@ def run_checks(run: dict) -> dict[str, dict]:
 
 
 def _aligns_base(pipeline: str) -> bool:
-    return any(stage.name == "base_aligned" for stage in PIPELINES[pipeline])
+    return any(stage.name == "base_aligned" for stage in PIPELINES.get(pipeline, ()))
 
 
 def failed_check(checks: dict[str, dict]) -> str | None:

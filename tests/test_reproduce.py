@@ -214,8 +214,10 @@ def test_what_the_error_offers_chooses_a_run_of_the_study(line):
     path = data_folder() / "records" / "study" / "lm-laptop-dpo-exclamation.jsonl.gz"
     with pytest.raises(BadInput) as error:
         chosen_run(path, None, {})
-    offered = next(found for found in str(error.value).splitlines() if line in found.replace("'", ""))
-    run = chosen_run(path, None, dict(map(parse_setting, shlex.split(offered)[1:])))
+    asked = set(map(str, map(parse_setting, line.split())))
+    lines = [dict(map(parse_setting, shlex.split(found)[1:])) for found in str(error.value).splitlines()[1:]]
+    offered = next(found for found in lines if asked <= set(map(str, found.items())))
+    run = chosen_run(path, None, offered)
     assert all(run["settings"][name] == value for name, value in map(parse_setting, line.split()))
 
 
