@@ -274,6 +274,7 @@ def test_what_is_said_of_the_temperature_of_distillation_is_what_its_records_say
     lead = difference(run, A_K, K_A)
     assert lead.low < 0 < lead.high  # "undecided"
     assert all(value < 0 for value in leads(run).values())  # "in each of the three seeds"
+    claims = claims_table(summarise_run(run))
     told = {}
     for name in ORDERS:
         *first, last = (f"{value:.3f}" for value in by_seed(run, name).values())
@@ -283,6 +284,7 @@ def test_what_is_said_of_the_temperature_of_distillation_is_what_its_records_say
     assert f"A-K's best seed earns {best:.3f} here, its worst of ten at 0.7 earned {worst:.3f}" in text
     assert INTERVAL.findall(text) == [
         interval(*lead),
+        *(f"{row['difference']} ({row['interval']})" for row in claims if row["verdict"] == "fails"),
         interval(*across(run, larger_step, (K_A, K_A))),
         *(interval(*across(language, run, (name, name), "overall_precision")) for name in ("kd_only", A_K)),
         interval(*difference(run, K_A, "kd_only", "overall_precision")),
@@ -290,6 +292,7 @@ def test_what_is_said_of_the_temperature_of_distillation_is_what_its_records_say
         interval(*across(language, run, ("on_policy_distillation", A_K))),
         *(interval(*across(run, language, (name, name), "overall_recall")) for name in (A_K, "kd_only")),
     ]
+    assert [row["verdict"] for row in claims if row["decided"]] == ["undecided", "fails", "fails", "fails"]
     rates = across(run, language, (A_K, A_K), "target_rate")
     assert rates.low < 0 < rates.high  # "its target rate is not told apart"
     chosen = [{stages_of(record, name)[place]["info"]["learning_rate"] for record in run["records"]}

@@ -50,8 +50,9 @@ class Cell:
     """One value of an arm's setting.
 
     value: what is shown of it.
-    pipelines: those that the plan names; the yardsticks run beside them.
+    pipelines: those that the plan names.
     changes: of the main settings; a `Times` multiplies.
+    yardsticks: what runs beside them.
     """
 
     arm: str
