@@ -411,7 +411,7 @@ def test_seeds_that_were_registered_later_are_never_pooled_with_the_earlier_ones
     assert [[record["seed"] for record in place.run(cell)["records"]] for cell in (hot, new)] == [[0, 1, 2], [3, 4]]
     told = dict(answer(held, "wins by temperature"))
     assert "A-K earns more at" in told["SmolLM2 (laptop, CPU), KD temperature τ"]
-    assert told["SmolLM2 (laptop, CPU), KD temperature 1, new seeds"] == "1: 2 of 7 seeds so far, nothing is concluded"
+    assert told["SmolLM2 (laptop, CPU), KD temperature τ, new seeds"] == "1: 2 of 7 seeds so far, nothing is concluded"
     (run,) = [run for run in place.runs if run["settings"]["kd_temperature"] == 1.0]
     assert summarise_run(run)["label"] == "5 of 10 registered seeds: no verdict"
     assert summarise_run(place.run(hot))["label"] is None

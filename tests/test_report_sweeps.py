@@ -91,6 +91,23 @@ def test_a_sweep_s_picture_holds_the_means_of_both_orders_at_every_value(evidenc
         assert np.allclose(drawn, expected)
 
 
+def test_seeds_that_were_registered_later_stand_beside_their_value_in_the_picture(evidence):
+    plain, (later,) = plan.ARMS["kd_temperature"].cells[2], plan.ARMS["plain_kd"].cells
+    assert plan.new_seeds(plain) == (later,)
+    assert plan.new_seeds(MAIN) == ()
+    better = {**LM, K_A: (LM[K_A][0] + 0.2, *LM[K_A][1:])}
+    held = evidence(
+        recorded(MAIN, MAIN.seeds), recorded(plain, plain.seeds), recorded(later, later.seeds, effects=better)
+    )
+    place = held.places[0]
+    figure = sweep_figure(place, "kd_temperature")
+    axis = figure.axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0.7", "1", "1,\nnew seeds"]
+    drawn = next(line.get_ydata() for line in axis.lines if len(line.get_xdata()) == 3)
+    runs = [place.main(), place.run(plain), place.run(later)]
+    assert np.allclose(drawn, [np.mean([*by_seed(run, K_A).values()]) for run in runs])
+
+
 def test_the_picture_names_what_else_differs_and_draws_no_bar_for_few_seeds(evidence):
     def faster(record):
         stages_of(record, K_A)[-1]["info"]["learning_rate"] = 0.0006

@@ -178,9 +178,12 @@ def _learning_rate(run: Mapping, pipeline: str, stage: int) -> str:
 def sweep_figure(place: Place, arm: str, depth: str = "record") -> Figure | None:
     """What either order earns and pays by the value of a setting, with the main experiment's between the others.
 
-    None where no seed of the arm was run.
+    Seeds that were registered later for a value stand beside it. None where no seed of the arm was run.
     """
-    held = [(cell.value, run) for cell, run in place.by_value(arm).items() if run]
+    held = []
+    for cell, run in place.by_value(arm).items():
+        later = [(f"{cell.value}, new seeds", place.run(other)) for other in plan.new_seeds(cell)]
+        held += [(value, run) for value, run in [(cell.value, run), *later] if run]
     if not held:
         return None
     words = plan.ARMS[arm].label
@@ -200,7 +203,7 @@ def sweep_figure(place: Place, arm: str, depth: str = "record") -> Figure | None
         for name, shift in zip(ORDERS, (-0.08, 0.08), strict=True):
             line(axis, name, [(place + shift, found[place][name]) for place in range(len(held))], 0.1)
         axis.set_title(metric_label(metric, "lm"), pad=8)
-        axis.set_xticks(range(len(held)), [value for value, _ in held])
+        axis.set_xticks(range(len(held)), [value.replace(", ", ",\n") for value, _ in held])
         axis.set_xlim(-0.5, len(held) - 0.5)
         axis.set_xlabel(words)
     legend(figure, ORDERS)
