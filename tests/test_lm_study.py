@@ -17,7 +17,7 @@ from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.study import main, run_study, table
 from alignkd_lab.lm.trainer import product_dtype
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.metrics import K_A
+from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.presets import PRESETS, possible_pipelines
@@ -54,7 +54,7 @@ def test_the_arms_are_the_plans_in_its_order():
     assert list(ARMS) == [
         "main", "controls", "methods", "targets", "rlhf", "kd_temperature", "beta", "preference_responses",
         "student_layers", "dpo_label_noise", "equal_compute", "plain_kd", "learning_rate", "learning_rate_both",
-        "gamma",
+        "plain_kd_rate", "gamma",
     ]  # fmt: skip
     assert [cell.arm for cell in CELLS] == [name for name, arm in ARMS.items() for _ in arm.cells]
     pipelines = {
@@ -63,13 +63,17 @@ def test_the_arms_are_the_plans_in_its_order():
         "equal_compute": (K_A,),
         "gamma": ("adpa",),
     }
-    assert {cell.arm for cell in CELLS if cell.yardsticks != YARDSTICKS} == {"equal_compute"}
-    rates = [(K_A, "kd_then_align_base_preferences"), (K_A,)]
-    assert [cell.pipelines for cell in ARMS["learning_rate"].cells] == rates
-    others = [cell for cell in CELLS if cell.arm != "learning_rate"]
+    less = [cell for cell in CELLS if cell.yardsticks != YARDSTICKS]
+    assert less == [*ARMS["equal_compute"].cells, ARMS["plain_kd_rate"].cells[1]]  # K-A alone: no base is aligned
+    rates = {
+        "learning_rate": [(K_A, "kd_then_align_base_preferences"), (K_A,)],
+        "plain_kd_rate": [(A_K,), (K_A,)],
+    }
+    assert {name: [cell.pipelines for cell in ARMS[name].cells] for name in rates} == rates
+    others = [cell for cell in CELLS if cell.arm not in rates]
     assert all(cell.pipelines == pipelines.get(cell.arm, ORDERS) for cell in others)
     sweeps = [*list(ARMS)[5:10], "gamma"]
-    later = {"plain_kd": tuple(range(3, 10))}
+    later = dict.fromkeys(("plain_kd", "plain_kd_rate"), tuple(range(3, 10)))
     seeds = {cell: later.get(cell.arm, tuple(range(3 if cell.arm in sweeps else 10))) for cell in CELLS}
     assert all(cell.seeds == expected for cell, expected in seeds.items())
     assert {cell.arm for cell in CELLS if cell.algorithm == "rlhf"} == {"rlhf"}
@@ -90,12 +94,28 @@ def test_every_arm_moves_what_the_plan_says_and_nothing_else(preset):
         {"align_learning_rates": (6e-4,)},
         {"align_learning_rates": (6e-4,), "target": "simile"},
     ]
+    assert of_arm("plain_kd_rate", preset) == [
+        {"kd_temperature": 1.0, "align_learning_rates": (6e-4,)},
+        {"kd_temperature": 1.0, "align_learning_rates": (3e-4,)},
+    ]
     assert of_arm("gamma", preset) == [{"gamma": 0.15}, {"gamma": 0.5}]
     samples = settings_of(MAIN, preset).preference_responses
     assert of_arm("preference_responses", preset) == [
         {"preference_responses": samples // 2},
         {"preference_responses": 2 * samples},
     ]
+
+
+def test_a_cell_that_lacks_an_order_names_the_one_that_holds_it():
+    lone = [cell for cell in CELLS if len({*ORDERS} & {*cell.pipelines}) == 1]
+    held = {cell: plan.partner(cell) for cell in lone}
+    assert {cell.arm: other.arm for cell, other in held.items() if cell.changes.get("target") is None} == {
+        "equal_compute": "main", "learning_rate": "main", "plain_kd_rate": "plain_kd",
+    }  # fmt: skip
+    for cell, other in held.items():
+        assert {*ORDERS} <= {*other.pipelines}
+        assert {*cell.seeds} <= {*other.seeds}
+        assert settings_of(cell).target == settings_of(other).target
 
 
 def test_k_a_gets_the_compute_of_a_k_by_more_samples_and_steps():

@@ -53,6 +53,7 @@ class Cell:
     pipelines: those that the plan names.
     changes: of the main settings; a `Times` multiplies.
     yardsticks: what runs beside them.
+    beside: the arm that holds the order which this cell lacks; empty where it is the registered settings (`partner`).
     """
 
     arm: str
@@ -62,6 +63,7 @@ class Cell:
     algorithm: str = "dpo"
     changes: Mapping[str, Any] = field(default_factory=dict, hash=False)
     yardsticks: tuple[str, ...] = YARDSTICKS
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def _sweep(arm: str, values: Mapping[str, Any], setting: str | None = None) -> t
 
 _COMPUTE = equal_compute()
 _TWICE_THE_RATE = {"align_learning_rates": (6e-4,)}
+_NEW_SEEDS, _PLAIN = SEEDS[len(SWEEP_SEEDS) :], {"kd_temperature": 1.0}
 
 ARMS: dict[str, Arm] = {
     "main": Arm("main experiment", "Does A-K earn more than K-A?", (Cell("main", AS_REGISTERED),)),
@@ -170,9 +173,9 @@ ARMS: dict[str, Arm] = {
         ),
     ),
     "plain_kd": Arm(
-        "KD temperature 1, new seeds",
+        "KD temperature τ, new seeds",
         "Does A-K lose its lead where the student learns from responses as they are drawn?",
-        (Cell("plain_kd", "1", ORDERS, SEEDS[len(SWEEP_SEEDS) :], changes={"kd_temperature": 1.0}),),
+        (Cell("plain_kd", "1", ORDERS, _NEW_SEEDS, changes=_PLAIN),),
     ),
     "learning_rate": Arm(
         "K-A's learning rate (exploratory)",
@@ -194,6 +197,29 @@ ARMS: dict[str, Arm] = {
         "Does A-K earn more where both take twice the learning rate, whatever the KL?",
         (Cell("learning_rate_both", "0.0006", changes=_TWICE_THE_RATE),),
     ),
+    "plain_kd_rate": Arm(
+        "KD temperature 1, learning rate (exploratory)",
+        "Does K-A still earn more, distilled at 1, where neither order has the larger learning rate?",
+        (
+            Cell(
+                "plain_kd_rate",
+                "0.0006",
+                ("align_then_kd",),
+                _NEW_SEEDS,
+                changes={**_PLAIN, **_TWICE_THE_RATE},
+                beside="plain_kd",
+            ),
+            Cell(
+                "plain_kd_rate",
+                "0.0003",
+                ("kd_then_align",),
+                _NEW_SEEDS,
+                changes={**_PLAIN, "align_learning_rates": (3e-4,)},
+                yardsticks=("base", "kd_only"),
+                beside="plain_kd",
+            ),
+        ),
+    ),
     "gamma": Arm(
         "ADPA's weight γ (exploratory)",
         "Does ADPA earn more with less weight on the advantage?",
@@ -201,7 +227,7 @@ ARMS: dict[str, Arm] = {
     ),
 }
 # Added when results were known, with date and reason in the plan: no sign, no verdict.
-EXPLORATORY = ("learning_rate", "learning_rate_both", "gamma")
+EXPLORATORY = ("learning_rate", "learning_rate_both", "plain_kd_rate", "gamma")
 
 
 def settings_of(cell: Cell, preset: str = "laptop") -> LmSettings:
@@ -236,12 +262,26 @@ def with_main(arm: str) -> tuple[Cell, ...]:
     return tuple(sorted(both, key=lambda cell: float(cell.value) if numbers else getattr(settings_of(cell), setting)))
 
 
+def new_seeds(cell: Cell) -> tuple[Cell, ...]:
+    """The cells that have this one's settings with seeds that were registered later, which are never pooled with it."""
+    return tuple(
+        other
+        for other in cells()
+        if (other.algorithm, other.changes) == (cell.algorithm, cell.changes) and not {*other.seeds} & {*cell.seeds}
+    )
+
+
 def registered(cell: Cell) -> Cell:
     """The cell of both orders at the registered settings, with the target of this one."""
     target = cell.changes.get("target")
     return next(
         other for arm in ("main", "targets") for other in ARMS[arm].cells if other.changes.get("target") == target
     )
+
+
+def partner(cell: Cell) -> Cell:
+    """The cell of both orders that one which lacks an order is compared with."""
+    return ARMS[cell.beside].cells[0] if cell.beside else registered(cell)
 
 
 def cell_of(run: Mapping) -> Cell | None:
