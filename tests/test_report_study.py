@@ -18,11 +18,11 @@ from alignkd_lab.pipelines import METHODS, YARDSTICKS
 from alignkd_lab.records import load_records, plain_settings
 from alignkd_lab.report import failures, signs, study
 from alignkd_lab.report.answers import answers
-from alignkd_lab.report.evidence import Evidence, across, difference, paired, pairs
+from alignkd_lab.report.evidence import Evidence, across, difference, mean, paired, pairs
 from alignkd_lab.report.page import write_report
 from alignkd_lab.report.study_figures import leads_figure
 from alignkd_lab.runs import by_seed, group_runs, seed_values, summarise_run
-from alignkd_lab.style import interval, pipeline_style
+from alignkd_lab.style import interval, number, pipeline_style
 
 MAIN = plan.ARMS["main"].cells[0]
 CONTROLS = plan.ARMS["controls"].cells[0]
@@ -379,6 +379,43 @@ def test_k_a_at_another_rate_is_held_against_a_k_with_the_same_target(evidence):
     assert f"A-K: not told apart ({interval(*found)}" in told
     (bar,) = [line for line in leads_figure(place).axes[0].lines if line.get_linewidth() == 3][1:]
     assert tuple(bar.get_xdata()) == pytest.approx((found.low, found.high))
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_one_order_at_another_rate_is_held_against_the_other_order_distilled_as_it_was(place, evidence):
+    cell, (partner,) = plan.ARMS["plain_kd_rate"].cells[place], plan.ARMS["plain_kd"].cells
+    (order,) = cell.pipelines
+    only = {**{name: LM[name] for name in cell.yardsticks}, order: (LM[order][0] + 0.05, *LM[order][1:])}
+    moved = recorded(cell, cell.seeds, effects=only)
+    groups = [recorded(MAIN, MAIN.seeds), recorded(partner, partner.seeds), moved]
+    where = f"SmolLM2 (laptop, CPU), distilled at temperature 1, {cell.value} for both (exploratory)"
+    held = evidence(*groups)
+    runs = {name: held.places[0].run(cell if name == order else partner) for name in (A_K, K_A)}
+    gap = across(*runs.values(), (A_K, K_A))
+    assert held.places[0].orders(cell) == tuple(runs.values())
+    assert gap.low > 0
+    assert gap != difference(held.places[0].run(partner), A_K, K_A)
+    means = [f"{words} earns {interval(*mean(runs[name], name))}" for words, name in (("A-K", A_K), ("K-A", K_A))]
+    assert dict(answer(held, "wins by temperature"))[where] == (
+        f"{', '.join(means)}; A-K: {interval(*gap)} more than K-A"
+    )
+    bar = [line for line in leads_figure(held.places[0]).axes[0].lines if line.get_linewidth() == 3][2]
+    assert tuple(bar.get_xdata()) == pytest.approx((gap.low, gap.high))
+    rows = study.study_part(held, lambda *_: {})["language"][0]["others"]
+    (row,) = [row for row in rows if row["against"]]
+    assert row["against"] == "KD temperature τ, new seeds 1"
+    lead = row["numbers"][1 if order == A_K else 2][0]  # minus K-A, minus A-K
+    assert lead == number(gap.estimate if order == A_K else -gap.estimate)
+
+
+def test_one_order_at_another_rate_says_nothing_while_either_part_lacks_seeds(evidence):
+    cell, (partner,) = plan.ARMS["plain_kd_rate"].cells[0], plan.ARMS["plain_kd"].cells
+    where = "SmolLM2 (laptop, CPU), distilled at temperature 1, 0.0006 for both (exploratory)"
+    few = evidence(recorded(MAIN, MAIN.seeds), recorded(partner, partner.seeds), recorded(cell, cell.seeds[:2]))
+    assert dict(answer(few, "wins by temperature"))[where] == "2 of 7 seeds so far, nothing is concluded"
+    lone = evidence(recorded(MAIN, MAIN.seeds), recorded(cell, cell.seeds), recorded(partner, partner.seeds[:3]))
+    assert lone.places[0].orders(cell) is None
+    assert lone.places[0].orders(plan.ARMS["controls"].cells[0]) is None
 
 
 def test_a_section_s_heading_says_which_cell_of_the_plan_it_is(evidence, tmp_path):

@@ -16,6 +16,7 @@ from alignkd_lab.mog import study as mog_study
 from alignkd_lab.mog.border import Border
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import ALGORITHMS
+from alignkd_lab.pipelines import ORDERS
 from alignkd_lab.runs import by_seed, summarise_run
 
 FOLDER = "study"  # below the records
@@ -41,6 +42,18 @@ class Place:
         """An arm's runs, with the main experiment's between them; empty where nothing of the arm itself was run."""
         held = {cell: self.run(cell) for cell in plan.with_main(arm)}
         return held if any(run for cell, run in held.items() if cell in plan.ARMS[arm].cells) else {}
+
+    def orders(self, cell: plan.Cell) -> tuple[dict, dict] | None:
+        """The runs of A-K and of K-A that a cell compares; the order that it lacks is its partner's.
+
+        None where the cell holds no order, or where nothing may be concluded from it or from its partner.
+        """
+        lone = not set(ORDERS) <= set(cell.pipelines)
+        beside = plan.partner(cell) if lone else cell
+        if not set(ORDERS) & set(cell.pipelines) or why_not(self.run(cell), cell) or why_not(self.run(beside), beside):
+            return None
+        a_k, k_a = (self.run(cell if order in cell.pipelines else beside) for order in (A_K, K_A))
+        return a_k, k_a
 
     def main(self) -> dict | None:
         """The run of the main experiment."""

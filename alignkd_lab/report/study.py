@@ -130,7 +130,9 @@ def _language(place: Place, keep: Callable) -> dict:
             if set(ORDERS) <= set(cell.pipelines):
                 orders.append({**row, **_language_row(run, cell)})
             else:
-                beside = place.run(plan.registered(cell)) or run
+                partner = plan.partner(cell)
+                row["against"] = f"{plan.ARMS[cell.beside].label} {partner.value}" if cell.beside else ""
+                beside = place.run(partner) or run
                 others += [{**row, **_other_row(run, pipeline, beside)} for pipeline in cell.pipelines]
     return {
         "words": place.words,
@@ -186,7 +188,7 @@ def _language_row(run: Mapping, cell: plan.Cell) -> dict:
 
 
 def _other_row(run: Mapping, pipeline: str, beside: Mapping) -> dict:
-    """A pipeline's reward, and its differences from both orders at the registered settings."""
+    """A pipeline's reward, and its differences from both orders in the run that stands beside it."""
     style = pipeline_style(pipeline)
     found = [mean(run, pipeline), *(across(run, beside, (pipeline, order)) for order in ORDERS)]
     texts = [mean_and_span(entry) if entry else ("–", "") for entry in found]

@@ -37,7 +37,7 @@ from alignkd_lab.mog.study import ARMS, Study
 from alignkd_lab.mog.study_map import foretold_rightly, shows_target
 from alignkd_lab.pipelines import CONTROLS, ORDERS
 from alignkd_lab.report.alignments import each_alignment
-from alignkd_lab.report.evidence import Place, leads, sampled_rates, why_not
+from alignkd_lab.report.evidence import Place, leads, sampled_rates
 from alignkd_lab.report.tables import FEW_SEEDS
 from alignkd_lab.style import metric_label, number, pipeline_style
 
@@ -112,10 +112,9 @@ def leads_figure(place: Place, depth: str = "record") -> Figure | None:
     """A-K's lead in reward in every setting that either order was moved to, by target, with its paired 95 % interval.
 
     The interval has K-A's colour, A-K's, or grey where it holds 0. Cells that lack seeds or whose checks failed are
-    left out; None where none is left. Where K-A alone was moved, A-K is that of the registered settings.
+    left out; None where none is left. Where one order alone was moved, the other is its partner's.
     """
-    found = [(cell, *_orders_of(place, cell)) for cell in plan.cells()]
-    held = [(cell, a_k, k_a) for cell, a_k, k_a in found if a_k and k_a]
+    held = [(cell, *found) for cell in plan.cells() if (found := place.orders(cell))]
     held.sort(key=lambda entry: plan.TARGETS.index(plan.settings_of(entry[0]).target))
     if not held:
         return None
@@ -147,26 +146,24 @@ def _without_few(found: dict[str, Estimate]) -> dict[str, Estimate]:
     }
 
 
-def _orders_of(place: Place, cell: plan.Cell) -> tuple[Mapping | None, Mapping | None]:
-    """The runs of A-K and of K-A that a cell compares; A-K is the cell's own, or else the registered one."""
-    beside = cell if A_K in cell.pipelines else plan.registered(cell)
-    sound = not why_not(place.run(cell), cell) and not why_not(place.run(beside), beside)
-    return (place.run(beside), place.run(cell)) if sound and K_A in cell.pipelines else (None, None)
-
-
 def _in_words(cell: plan.Cell, a_k: Mapping, k_a: Mapping) -> str:
     """A setting as a row's heading: the target, what was moved, and the learning rate of either order."""
-    registered, arm = plan.registered(cell), plan.ARMS[cell.arm]
+    registered = plan.registered(cell)
     if plan.settings_of(cell) == plan.settings_of(registered) and cell.algorithm == registered.algorithm:
         share = 100 * np.mean([*sampled_rates(a_k, "base_aligned").values()])
         what = f"{number(share, 2)} % of the base's samples"
     elif "align_learning_rates" in cell.changes:
         what = "another rate (exploratory)"
+        what = f"{_named(plan.partner(cell))}, {what}" if cell.beside else what
     else:
-        what = f"{arm.label}: {cell.value}".removesuffix(f": {plan.AS_REGISTERED}")
+        what = _named(cell)
     rates = [_learning_rate(a_k, A_K, 0), _learning_rate(k_a, K_A, -1)]
     told = f"learning rate {rates[0]} for both" if rates[0] == rates[1] else f"A-K at {rates[0]}, K-A at {rates[1]}"
     return "\n".join([*textwrap.wrap(f"{a_k['target']}, {what}", 40), told])
+
+
+def _named(cell: plan.Cell) -> str:
+    return f"{plan.ARMS[cell.arm].label}: {cell.value}".removesuffix(f": {plan.AS_REGISTERED}")
 
 
 def _learning_rate(run: Mapping, pipeline: str, stage: int) -> str:
