@@ -42,6 +42,22 @@ def group_runs(records: Iterable[dict]) -> list[dict]:
     return sorted(runs, key=_reading_order)
 
 
+def apart(runs: Iterable[dict]) -> list[dict]:
+    """The runs, with seeds that the plan registered apart, under the same settings, as runs of their own."""
+    found = []
+    for run in runs:
+        sets = dict.fromkeys(frozenset(cell.seeds) for cell in _cells_of_orders(run))
+        parts = [[record for record in run["records"] if record["seed"] in seeds] for seeds in sets]
+        others = [record for record in run["records"] if not any(record["seed"] in seeds for seeds in sets)]
+        found += [{**run, "records": part} for part in (*parts, others) if part]
+    return found
+
+
+def _cells_of_orders(run: dict) -> list[plan.Cell]:
+    """The registered cells of both orders that the run's settings and seeds are those of."""
+    return [cell for cell in plan.cells_of(run) if set(ORDERS) <= set(cell.pipelines)]
+
+
 def _merged(older: dict, newer: dict) -> dict:
     kept = _BESIDE if {K_A, A_K} <= set(older["pipelines"]) and not {K_A, A_K} <= set(newer["pipelines"]) else ()
     # A stage's key names no machine: one that was run again elsewhere stands beside the older one, each for its own.
@@ -172,12 +188,13 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
 def _label(run: dict) -> tuple[str | None, str | None]:
     """Why there is no verdict in words, and what stands in its place where the plan is the reason."""
     paired = {record["seed"] for record in run["records"] if {K_A, A_K} <= set(record["pipelines"])}
-    held = [cell for cell in plan.cells_of(run) if set(ORDERS) <= set(cell.pipelines)]
+    held = _cells_of_orders(run)
     if held and paired and held[0].arm in plan.EXPLORATORY:
         return "exploratory: no verdict", "exploratory"
-    # Seeds that were registered later are a cell of their own: whole is what holds one cell's, or those of all.
+    if paired and len({cell.seeds for cell in held}) > 1:
+        return "seeds that were registered apart: no verdict", "unfinished"
     wanted = {seed for cell in held for seed in cell.seeds}
-    if paired and not wanted <= paired and not any(set(cell.seeds) == paired for cell in held):
+    if paired and not wanted <= paired:
         return f"{len(paired & wanted)} of {len(wanted)} registered seeds: no verdict", "unfinished"
     if len(paired) > 1:
         return None, None

@@ -19,6 +19,7 @@ from alignkd_lab.records import load_records, plain_settings
 from alignkd_lab.report import failures, signs, study
 from alignkd_lab.report.answers import answers
 from alignkd_lab.report.evidence import Evidence, across, difference, mean, paired, pairs
+from alignkd_lab.report.numbers import report_json
 from alignkd_lab.report.page import write_report
 from alignkd_lab.report.study_figures import leads_figure
 from alignkd_lab.runs import by_seed, group_runs, seed_values, summarise_run
@@ -429,6 +430,20 @@ def test_a_section_s_heading_says_which_cell_of_the_plan_it_is(evidence, tmp_pat
     assert "<h4>Verdicts</h4>" not in adpa.partition("<section>")[0]  # it does not hold both orders
 
 
+def test_the_page_shows_seeds_that_were_registered_apart_as_runs_of_their_own(evidence, tmp_path):
+    hot = next(cell for cell in plan.ARMS["kd_temperature"].cells if cell.value == "1")
+    (new,) = plan.ARMS["plain_kd"].cells
+    evidence(recorded(MAIN, MAIN.seeds), recorded(hot, (*hot.seeds, *new.seeds, 42)))
+    page = write_report(tmp_path, out=tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+    heading = "Language world: exclamation, DPO · "
+    parts = [f"{heading}main experiment", f"{heading}KD temperature τ 1", f"{heading}KD temperature τ, new seeds 1"]
+    counted = [page.partition(f"{part}</h3>")[2].partition(" seeds.")[0].rpartition(" ")[2] for part in parts]
+    assert counted == ["10", "3", "7"]
+    seeds = [[found["seed"] for found in run["pipelines"][A_K]["reward"]["seeds"]]
+             for run in report_json(tmp_path)["runs"]]  # fmt: skip
+    assert sorted(seeds) == sorted([[*MAIN.seeds], [*hot.seeds], [*new.seeds], [42]])
+
+
 def test_three_seeds_that_tell_nothing_apart_are_said_to_tell_little(evidence):
     cells = plan.ARMS["gamma"].cells
     alone = {name: LM[name] for name in YARDSTICKS}
@@ -450,7 +465,9 @@ def test_seeds_that_were_registered_later_are_never_pooled_with_the_earlier_ones
     assert "A-K earns more at" in told["SmolLM2 (laptop, CPU), KD temperature τ"]
     assert told["SmolLM2 (laptop, CPU), KD temperature τ, new seeds"] == "1: 2 of 7 seeds so far, nothing is concluded"
     (run,) = [run for run in place.runs if run["settings"]["kd_temperature"] == 1.0]
-    assert summarise_run(run)["label"] == "5 of 10 registered seeds: no verdict"
+    assert summarise_run(run)["label"] == "seeds that were registered apart: no verdict"
+    assert {claim["verdict"] for claim in summarise_run(run)["claims"]} == {"unfinished"}
+    assert summarise_run(place.run(new))["label"] == "2 of 7 registered seeds: no verdict"
     assert summarise_run(place.run(hot))["label"] is None
     rows = {
         row["words"]: row["cells"][0]["text"] for row in study.study_part(held, lambda *_: {})["expectations"]["rows"]

@@ -290,8 +290,10 @@ def cell_of(run: Mapping) -> Cell | None:
 
 
 def cells_of(run: Mapping) -> Iterator[Cell]:
-    """The cells that a run's settings are those of, in the plan's order."""
-    return (cell for cell in cells() if run["preset"] in MAIN and _is_of(run, cell))
+    """The cells that a run's settings are those of, in the plan's order; of several those that hold its seeds."""
+    found = [cell for cell in cells() if run["preset"] in MAIN and _is_of(run, cell)]
+    seeds = {record["seed"] for record in run["records"]}
+    return iter([cell for cell in found if seeds & {*cell.seeds}] or found)
 
 
 def _is_of(run: Mapping, cell: Cell) -> bool:

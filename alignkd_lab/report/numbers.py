@@ -13,7 +13,7 @@ from alignkd_lab.report.expectations import expectations
 from alignkd_lab.report.failures import against, fails
 from alignkd_lab.report.signs import signs
 from alignkd_lab.report.study import not_run
-from alignkd_lab.runs import group_runs, summarise_run
+from alignkd_lab.runs import apart, group_runs, summarise_run
 
 
 def report_json(folder: Path | str) -> dict:
@@ -25,7 +25,9 @@ def report_json(folder: Path | str) -> dict:
     folder = Path(folder)
     runs = group_runs(load_records(folder))
     evidence = Evidence.below(folder, runs) if folder.is_dir() else None
-    return strict({"runs": [summarise_run(run) for run in runs], "study": study_json(evidence) if evidence else None})
+    return strict(
+        {"runs": [summarise_run(run) for run in apart(runs)], "study": study_json(evidence) if evidence else None}
+    )
 
 
 def study_json(evidence: Evidence) -> dict:

@@ -39,7 +39,7 @@ from alignkd_lab.report.tables import (
     responses_table,
     settings_rows,
 )
-from alignkd_lab.runs import group_runs, summarise_run, varying_settings
+from alignkd_lab.runs import apart, group_runs, summarise_run, varying_settings
 from alignkd_lab.style import METRIC_STYLE, interval, metric_label, pipeline_style
 
 TEMPLATE = "template.html"
@@ -61,11 +61,11 @@ def write_report(folder: Path | str, out: Path | str | None = None, shipped: Pat
     depth = "record" if folder.resolve().is_relative_to(data_folder()) else "live"
     heading = "The recorded run" if depth == "record" else "This run"
     runs = group_runs(load_records(folder))
-    parts = [_part(runs, heading, "", depth, out.parent / "figures", "")]
+    parts = [_part(apart(runs), heading, "", depth, out.parent / "figures", "")]
     if shipped is not None and Path(shipped).resolve() != folder.resolve():
         parts.append(
             _part(
-                group_runs(load_records(shipped)),
+                apart(group_runs(load_records(shipped))),
                 "The recorded run",
                 _SHIPPED_NOTE,
                 "record",

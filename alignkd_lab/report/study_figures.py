@@ -163,7 +163,8 @@ def _in_words(cell: plan.Cell, a_k: Mapping, k_a: Mapping) -> str:
 
 
 def _named(cell: plan.Cell) -> str:
-    return f"{plan.ARMS[cell.arm].label}: {cell.value}".removesuffix(f": {plan.AS_REGISTERED}")
+    setting, comma, seeds = plan.ARMS[cell.arm].label.partition(", ")
+    return f"{setting}: {cell.value}".removesuffix(f": {plan.AS_REGISTERED}") + comma + seeds
 
 
 def _learning_rate(run: Mapping, pipeline: str, stage: int) -> str:
