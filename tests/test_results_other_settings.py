@@ -4,7 +4,7 @@ import itertools
 from statistics import mean
 
 import pytest
-from results_text import INTERVAL, LM_METRICS, README, recorded, section, table, written
+from results_text import INTERVAL, LM_METRICS, NUMBERS, README, recorded, section, table, written
 
 from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
@@ -15,9 +15,7 @@ from alignkd_lab.report.evidence import across, difference, leads, paired, pairs
 from alignkd_lab.report.evidence import mean as over_seeds
 from alignkd_lab.report.tables import claims_table
 from alignkd_lab.runs import by_seed, summarise_run
-from alignkd_lab.style import interval, pipeline_style, shown
-
-NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+from alignkd_lab.style import interval, pipeline_style
 
 
 @pytest.fixture(scope="module")
@@ -257,53 +255,6 @@ def test_what_is_said_of_k_a_with_as_much_compute_is_what_its_records_say(langua
     words = "{} samples a prompt and {} steps for {} of each"
     assert words.format(more.preference_responses, more.align_steps, usual.align_steps) in text
     assert usual.align_steps == usual.preference_responses
-
-
-def test_what_is_said_of_the_temperature_of_distillation_is_what_its_records_say(language, larger_step):
-    run, text = recorded("kd_temperature", "1"), section("The temperature of distillation")
-    assert [record["seed"] for record in run["records"]] == [0, 1, 2]
-    forms = {"reward": ".3f", "target_rate": ".1f", "overall_precision": ".2f", "overall_recall": ".2f"}
-
-    def cell(name, metric, form):
-        seeds = [shown(metric, value) for value in by_seed(run, name, metric).values()]
-        return f"{mean(seeds):{form}} [{', '.join(f'{value:{form}}' for value in seeds)}]".replace("-", "−")
-
-    names = ("base_aligned", "kd_only", K_A, A_K)
-    measured = {pipeline_style(name).label: [cell(name, *column) for column in forms.items()] for name in names}
-    assert table("3 of 3 seeds, in brackets", text) == measured
-    lead = difference(run, A_K, K_A)
-    assert lead.low < 0 < lead.high  # "undecided"
-    assert all(value < 0 for value in leads(run).values())  # "in each of the three seeds"
-    claims = claims_table(summarise_run(run))
-    told = {}
-    for name in ORDERS:
-        *first, last = (f"{value:.3f}" for value in by_seed(run, name).values())
-        told[name] = f"{', '.join(first)} and {last}"
-    assert f"A-K earns {told[A_K]}, K-A {told[K_A]}" in README
-    best, worst = max(by_seed(run, A_K).values()), min(by_seed(language, A_K).values())
-    assert f"A-K's best seed earns {best:.3f} here, its worst of ten at 0.7 earned {worst:.3f}" in text
-    assert INTERVAL.findall(text) == [
-        interval(*lead),
-        *(f"{row['difference']} ({row['interval']})" for row in claims if row["verdict"] == "fails"),
-        interval(*across(run, larger_step, (K_A, K_A))),
-        *(interval(*across(language, run, (name, name), "overall_precision")) for name in ("kd_only", A_K)),
-        interval(*difference(run, K_A, "kd_only", "overall_precision")),
-        interval(*across(run, language, (A_K, "dckd"))),
-        interval(*across(language, run, ("on_policy_distillation", A_K))),
-        *(interval(*across(run, language, (name, name), "overall_recall")) for name in (A_K, "kd_only")),
-    ]
-    assert [row["verdict"] for row in claims if row["decided"]] == ["undecided", "fails", "fails", "fails"]
-    rates = across(run, language, (A_K, A_K), "target_rate")
-    assert rates.low < 0 < rates.high  # "its target rate is not told apart"
-    chosen = [{stages_of(record, name)[place]["info"]["learning_rate"] for record in run["records"]}
-              for name, place in ((K_A, -1), (A_K, 0))]  # fmt: skip
-    assert chosen == [{0.0006}, {0.0003}]
-    held = [len(plan.seeds_held(recorded(arm, value), cell)) for arm, value, cell in _cells_by_temperature()]
-    assert held == [0, 0, 3, 0]  # "0.5, 0.85 and 1.25 were not run"
-
-
-def _cells_by_temperature():
-    return [("kd_temperature", cell.value, cell) for cell in plan.ARMS["kd_temperature"].cells]
 
 
 def test_what_is_said_of_rlhf_is_what_its_records_say():

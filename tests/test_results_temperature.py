@@ -1,0 +1,170 @@
+"""What RESULTS.md and the README say of the temperature of distillation is what the records say."""
+
+from statistics import mean
+
+import pytest
+from results_text import INTERVAL, NUMBERS, README, recorded, section, table, written
+
+from alignkd_lab.costs import stages_of
+from alignkd_lab.lm import plan
+from alignkd_lab.metrics import A_K, K_A
+from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.report.alignments import HEADS, alignment_rows
+from alignkd_lab.report.evidence import across, difference, leads, paired, pairs, sampled_rates
+from alignkd_lab.report.evidence import mean as over_seeds
+from alignkd_lab.report.tables import claims_table
+from alignkd_lab.runs import by_seed, summarise_run
+from alignkd_lab.style import interval, pipeline_style
+
+TEXT = section("The temperature of distillation")
+SHOWN = ("base_aligned", "kd_only", K_A, A_K)
+
+
+@pytest.fixture(scope="module")
+def main():
+    """Both orders distilled at 0.7."""
+    return recorded("main")
+
+
+@pytest.fixture(scope="module")
+def larger_step():
+    """The same at twice the learning rate."""
+    return recorded("learning_rate_both")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Both orders distilled at 1, with the seeds that were registered for it."""
+    return recorded("plain_kd")
+
+
+@pytest.fixture(scope="module")
+def faster_a_k():
+    return recorded("plain_kd_rate", "0.0006")
+
+
+@pytest.fixture(scope="module")
+def slower_k_a():
+    return recorded("plain_kd_rate", "0.0003")
+
+
+def learning_rates(run, order):
+    place = 0 if order == A_K else -1
+    return {stages_of(record, order)[place]["info"]["learning_rate"] for record in run["records"]}
+
+
+def test_the_tables_of_plain_distillation_are_those_of_its_records(plain):
+    assert [record["seed"] for record in plain["records"]] == [*range(3, 10)]
+    summary = summarise_run(plain)
+    metrics = ("reward", "target_rate", "overall_precision", "overall_recall")
+    assert table("7 of 7 seeds", TEXT) == {
+        pipeline_style(name).label: [written(summary["pipelines"][name][metric], metric) for metric in metrics]
+        for name in SHOWN
+    }
+    signs = {
+        row["words"]: [f"{row['difference']} ({row['interval']})", row["level"], row["effect"], row["verdict"]]
+        for row in claims_table(summary)
+        if row["decided"]
+    }
+    assert table("**The same four signs**", TEXT) == signs
+    assert [learning_rates(plain, order) for order in (K_A, A_K)] == [{0.0006}, {0.0003}]
+
+
+def test_what_is_said_of_plain_distillation_is_what_its_records_say(plain, main, larger_step, faster_a_k, slower_k_a):
+    first, methods = recorded("kd_temperature", "1"), recorded("methods")
+    lead = difference(plain, K_A, A_K)
+    assert lead.low > 0
+    assert all(value < 0 for value in leads(plain).values())  # "in seven of seven"
+    assert all(row["verdict"] == "fails" for row in claims_table(summarise_run(plain)) if row["decided"])
+    told = {}
+    for order in ORDERS:
+        *before, last = (f"{value:.3f}" for value in by_seed(first, order).values())
+        told[order] = f"{', '.join(before)} and {last}"
+    assert f"In the first three seeds, A-K {told[A_K]}, K-A {told[K_A]}" in TEXT
+    rates = across(plain, main, (A_K, A_K), "target_rate")
+    assert rates.low < 0 < rates.high  # "its target rate is not told apart"
+    sampled = paired(*(sampled_rates(plain, name) for name in (K_A, "base_aligned")))
+    counts = [pairs(*of).values() for of in ((plain, K_A), (main, K_A), (plain, "base_aligned"))]
+    own, sharp, base = (f"{min(count)} to {max(count)}" for count in counts)
+    assert f"{own} informative pairs, where it had {sharp} at 0.7 and the base has {base}," in TEXT
+    precision, recall = "overall_precision", "overall_recall"
+    equal = [across(*runs, (A_K, K_A), recall) for runs in ((plain, slower_k_a), (faster_a_k, plain))]
+    assert all(found.low < 0 < found.high for found in equal)  # "by K-A's larger step"
+    yardstick = across(plain, main, ("base_aligned", "base_aligned"))
+    assert INTERVAL.findall(TEXT.partition("\n\n|")[0]) == [interval(*yardstick)]
+    assert INTERVAL.findall(TEXT.partition("\n- ")[2].partition("**Both orders")[0]) == [
+        interval(*lead),
+        interval(*across(main, plain, (A_K, A_K))),
+        *(interval(*found) for found in equal),
+        *(interval(*across(main, plain, (name, name), precision)) for name in ("kd_only", A_K)),
+        interval(*difference(plain, K_A, "kd_only", precision)),
+        interval(*difference(larger_step, "kd_only", K_A, precision)),
+        *(interval(*across(methods, plain, (name, A_K))) for name in ("dckd", "on_policy_distillation")),
+        interval(*(100 * value for value in sampled)),
+        interval(*across(plain, larger_step, (K_A, K_A))),
+        *(interval(*across(plain, main, (name, name), recall)) for name in (A_K, "kd_only")),
+    ]
+    held = {cell.value: plan.seeds_held(recorded("kd_temperature", cell.value), cell)
+            for cell in plan.ARMS["kd_temperature"].cells}  # fmt: skip
+    assert {value for value, seeds in held.items() if not seeds} == {"0.5", "0.85", "1.25"}  # "were not run"
+    for words in (interval(*over_seeds(plain, order)) for order in ORDERS):
+        assert words in README
+    assert f"A-K earns {interval(*across(main, plain, (A_K, A_K)))} less with exclamations" in README
+    for name in ("dckd", "on_policy_distillation"):
+        assert across(methods, plain, (name, A_K)).low > 0  # "it no longer leads DCKD or on-policy distillation"
+
+
+def test_the_table_of_both_orders_at_either_rate_is_that_of_the_records(
+    plain, main, larger_step, faster_a_k, slower_k_a
+):
+    compared = {  # by temperature and learning rate: the runs of A-K and of K-A
+        ("0.7", 0.0003): (main, main),
+        ("0.7", 0.0006): (larger_step, larger_step),
+        ("1", 0.0003): (plain, slower_k_a),
+        ("1", 0.0006): (faster_a_k, plain),
+    }
+    rows = {}
+    for (temperature, rate), (a_k, k_a) in compared.items():
+        assert learning_rates(a_k, A_K) == learning_rates(k_a, K_A) == {rate}
+        rows[f"{temperature}, {rate}"] = [
+            str(len(leads(a_k, k_a))),
+            *(interval(*over_seeds(run, order)) for run, order in ((k_a, K_A), (a_k, A_K))),
+            interval(*across(a_k, k_a, (A_K, K_A))),
+        ]
+    assert table("**Both orders at either rate**", TEXT) == rows
+    (row,) = alignment_rows(plain, (K_A,))
+    went, span = row["numbers"][HEADS.index("KL after") - 1]
+    assert f"over the seeds it goes {went} ({span})" in TEXT
+    assert f"which takes it {went} nats where 10 are allowed" in README
+    assert float(went) > plain["settings"]["kl_budget"] == 10  # "as its one trial stayed within the KL budget"
+    (trial,) = [held for held in stages_of(plain["records"][0], K_A)[-1]["info"]["trials"]
+                if held["learning_rate"] == 0.0006]  # fmt: skip
+    assert trial["kl"] < 10
+
+
+def test_what_is_said_of_both_orders_at_either_rate_is_what_the_records_say(
+    plain, main, larger_step, faster_a_k, slower_k_a
+):
+    after = TEXT.partition("**Both orders")[2].partition("\n\n- ")[2]
+    slow, fast = ((plain, slower_k_a), (faster_a_k, plain))
+    held = [(leads(usual), leads(*runs)) for usual, runs in ((main, slow), (larger_step, fast))]
+    smaller = [paired(*both) for both in held]
+    for gap, (usual, here), rate in zip(smaller, held, ("0.0003", "0.0006"), strict=True):
+        assert f"by {interval(*gap)} from {mean(usual[seed] for seed in here):.3f} at {rate}" in after
+    lead, other = (across(*held, (A_K, K_A)) for held in (slow, fast))
+    assert lead.low > 0  # "what is left of it"
+    assert other.low < 0 < other.high  # "not told apart"
+    assert INTERVAL.findall(after) == [
+        *(interval(*gap) for gap in smaller),
+        interval(*lead),
+        interval(*across(main, slower_k_a, (K_A, K_A))),
+        *(interval(*across(*runs, (A_K, A_K))) for runs in ((main, plain), (larger_step, faster_a_k))),
+    ]
+    wins = [sum(sign * value > 0 for value in leads(*held).values()) for sign, held in ((1, slow), (-1, fast))]
+    assert f"above zero in {NUMBERS[wins[0]]} of seven seeds" in after
+    assert f"K-A earns more in {NUMBERS[wins[1]]} of seven" in after
+    assert f"A-K's lead is {interval(*lead)} with the smaller and {interval(*other)} with the larger one" in README
+    shown = [
+        [over_seeds(run, "kd_only", "target_rate").estimate for run in (here, main)] for here in (plain, slower_k_a)
+    ]
+    assert all(at_1 > at_7 for at_1, at_7 in shown)  # "K-A's student shows more of it at 1"
