@@ -270,3 +270,17 @@ def test_a_setting_younger_than_the_record_is_not_held_against_it(recorded, tmp_
     path = changed(recorded, tmp_path, lambda record: record["settings"].pop("reward_clip"))
     found = reproduce(path, out=tmp_path / "again", settings={"sharpening": 2.0}, pipelines=("base",))
     assert {row["verdict"] for row in found["rows"]} == {"same"}
+
+
+def test_every_reproduce_command_of_the_readme_names_one_recorded_run():
+    readme = (data_folder().parent / "README.md").read_text(encoding="utf-8")
+    asked = [
+        shlex.split(line, comments=True)[2:] for line in readme.splitlines() if line.startswith("alignkd reproduce")
+    ]
+    assert len(asked) == 3
+    for path, *options in asked:
+        given = dict(zip(options[::2], options[1::2], strict=True))
+        settings = dict([parse_setting(given["--set"])] if "--set" in given else [])
+        run = chosen_run(data_folder().parent / path, given.get("--algorithm"), settings)
+        first = int(given.get("--seeds", str(run["records"][0]["seed"])).partition("-")[0])
+        assert first in {record["seed"] for record in run["records"]}
