@@ -159,7 +159,7 @@ def _in_words(cell: plan.Cell, a_k: Mapping, k_a: Mapping) -> str:
         what = _named(cell)
     rates = [_learning_rate(a_k, A_K, 0), _learning_rate(k_a, K_A, -1)]
     told = f"learning rate {rates[0]} for both" if rates[0] == rates[1] else f"A-K at {rates[0]}, K-A at {rates[1]}"
-    return "\n".join([*textwrap.wrap(f"{a_k['target']}, {what}", 40), told])
+    return "\n".join([*textwrap.wrap(f"{a_k['target']}, {what}", 44), told])
 
 
 def _named(cell: plan.Cell) -> str:
