@@ -7,7 +7,8 @@ from pathlib import Path
 from alignkd_lab.lm import plan
 from alignkd_lab.paths import data_folder
 from alignkd_lab.records import load_records
-from alignkd_lab.runs import group_runs
+from alignkd_lab.report.tables import claims_table
+from alignkd_lab.runs import group_runs, summarise_run
 from alignkd_lab.style import interval, shown
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +37,15 @@ def table(heading, text=RESULTS):
     lines = text.partition(heading)[2].partition("\n|")[2].partition("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {first: rest for first, *rest in cells}
+
+
+def signs_of(run):
+    """The rows of a table of the registered signs, as the texts write them."""
+    return {
+        row["words"]: [f"{row['difference']} ({row['interval']})", row["level"], row["effect"], row["verdict"]]
+        for row in claims_table(summarise_run(run))
+        if row["decided"]
+    }
 
 
 def written(entry, metric):

@@ -4,7 +4,7 @@ import itertools
 from statistics import mean
 
 import pytest
-from results_text import INTERVAL, LM_METRICS, NUMBERS, README, recorded, section, table, written
+from results_text import INTERVAL, LM_METRICS, NUMBERS, README, recorded, section, signs_of, table, written
 
 from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
@@ -13,7 +13,6 @@ from alignkd_lab.pipelines import ORDERS, YARDSTICKS
 from alignkd_lab.report.alignments import HEADS, alignment_rows
 from alignkd_lab.report.evidence import across, difference, leads, paired, pairs, sampled_rates
 from alignkd_lab.report.evidence import mean as over_seeds
-from alignkd_lab.report.tables import claims_table
 from alignkd_lab.runs import by_seed, summarise_run
 from alignkd_lab.style import interval, pipeline_style
 
@@ -77,12 +76,7 @@ def test_the_tables_of_another_target_are_those_of_its_records(target, heading):
     rows = table(f"## {heading}\n")
     assert list(rows) == [pipeline_style(name).label for name in (*YARDSTICKS, *ORDERS)]
     assert rows == measured
-    signs = {
-        row["words"]: [f"{row['difference']} ({row['interval']})", row["level"], row["effect"], row["verdict"]]
-        for row in claims_table(summary)
-        if row["decided"]
-    }
-    assert table("**The same four signs**", section(heading)) == signs
+    assert table("**The same four signs**", section(heading)) == signs_of(run)
     assert f"{len(run['records'])} of 10 seeds" in section(heading)
 
 

@@ -3,7 +3,7 @@
 from statistics import mean
 
 import pytest
-from results_text import INTERVAL, NUMBERS, README, recorded, section, table, written
+from results_text import INTERVAL, NUMBERS, README, recorded, section, signs_of, table, written
 
 from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
@@ -21,31 +21,21 @@ SHOWN = ("base_aligned", "kd_only", K_A, A_K)
 
 
 @pytest.fixture(scope="module")
-def main():
-    """Both orders distilled at 0.7."""
-    return recorded("main")
+def compared():
+    """The runs of A-K and of K-A by temperature and learning rate; by the rule K-A has the larger rate at 1."""
+    main, larger_step, plain = recorded("main"), recorded("learning_rate_both"), recorded("plain_kd")
+    return {
+        ("0.7", 0.0003): (main, main),
+        ("0.7", 0.0006): (larger_step, larger_step),
+        ("1", 0.0003): (plain, recorded("plain_kd_rate", "0.0003")),
+        ("1", 0.0006): (recorded("plain_kd_rate", "0.0006"), plain),
+    }
 
 
 @pytest.fixture(scope="module")
-def larger_step():
-    """The same at twice the learning rate."""
-    return recorded("learning_rate_both")
-
-
-@pytest.fixture(scope="module")
-def plain():
+def plain(compared):
     """Both orders distilled at 1, with the seeds that were registered for it."""
-    return recorded("plain_kd")
-
-
-@pytest.fixture(scope="module")
-def faster_a_k():
-    return recorded("plain_kd_rate", "0.0006")
-
-
-@pytest.fixture(scope="module")
-def slower_k_a():
-    return recorded("plain_kd_rate", "0.0003")
+    return compared["1", 0.0003][0]
 
 
 def learning_rates(run, order):
@@ -61,16 +51,12 @@ def test_the_tables_of_plain_distillation_are_those_of_its_records(plain):
         pipeline_style(name).label: [written(summary["pipelines"][name][metric], metric) for metric in metrics]
         for name in SHOWN
     }
-    signs = {
-        row["words"]: [f"{row['difference']} ({row['interval']})", row["level"], row["effect"], row["verdict"]]
-        for row in claims_table(summary)
-        if row["decided"]
-    }
-    assert table("**The same four signs**", TEXT) == signs
+    assert table("**The same four signs**", TEXT) == signs_of(plain)
     assert [learning_rates(plain, order) for order in (K_A, A_K)] == [{0.0006}, {0.0003}]
 
 
-def test_what_is_said_of_plain_distillation_is_what_its_records_say(plain, main, larger_step, faster_a_k, slower_k_a):
+def test_what_is_said_of_plain_distillation_is_what_its_records_say(plain, compared):
+    main, larger_step = (compared["0.7", rate][0] for rate in (0.0003, 0.0006))
     first, methods = recorded("kd_temperature", "1"), recorded("methods")
     lead = difference(plain, K_A, A_K)
     assert lead.low > 0
@@ -88,7 +74,7 @@ def test_what_is_said_of_plain_distillation_is_what_its_records_say(plain, main,
     own, sharp, base = (f"{min(count)} to {max(count)}" for count in counts)
     assert f"{own} informative pairs, where it had {sharp} at 0.7 and the base has {base}," in TEXT
     precision, recall = "overall_precision", "overall_recall"
-    equal = [across(*runs, (A_K, K_A), recall) for runs in ((plain, slower_k_a), (faster_a_k, plain))]
+    equal = [across(*runs, (A_K, K_A), recall) for runs in (compared["1", 0.0003], compared["1", 0.0006])]
     assert all(found.low < 0 < found.high for found in equal)  # "by K-A's larger step"
     yardstick = across(plain, main, ("base_aligned", "base_aligned"))
     assert INTERVAL.findall(TEXT.partition("\n\n|")[0]) == [interval(*yardstick)]
@@ -114,15 +100,7 @@ def test_what_is_said_of_plain_distillation_is_what_its_records_say(plain, main,
         assert across(methods, plain, (name, A_K)).low > 0  # "it no longer leads DCKD or on-policy distillation"
 
 
-def test_the_table_of_both_orders_at_either_rate_is_that_of_the_records(
-    plain, main, larger_step, faster_a_k, slower_k_a
-):
-    compared = {  # by temperature and learning rate: the runs of A-K and of K-A
-        ("0.7", 0.0003): (main, main),
-        ("0.7", 0.0006): (larger_step, larger_step),
-        ("1", 0.0003): (plain, slower_k_a),
-        ("1", 0.0006): (faster_a_k, plain),
-    }
+def test_the_table_of_both_orders_at_either_rate_is_that_of_the_records(plain, compared):
     rows = {}
     for (temperature, rate), (a_k, k_a) in compared.items():
         assert learning_rates(a_k, A_K) == learning_rates(k_a, K_A) == {rate}
@@ -142,12 +120,11 @@ def test_the_table_of_both_orders_at_either_rate_is_that_of_the_records(
     assert trial["kl"] < 10
 
 
-def test_what_is_said_of_both_orders_at_either_rate_is_what_the_records_say(
-    plain, main, larger_step, faster_a_k, slower_k_a
-):
+def test_what_is_said_of_both_orders_at_either_rate_is_what_the_records_say(plain, compared):
     after = TEXT.partition("**Both orders")[2].partition("\n\n- ")[2]
-    slow, fast = ((plain, slower_k_a), (faster_a_k, plain))
-    held = [(leads(usual), leads(*runs)) for usual, runs in ((main, slow), (larger_step, fast))]
+    usual_slow, usual_fast, slow, fast = compared.values()
+    slower_k_a = slow[1]
+    held = [(leads(*usual), leads(*runs)) for usual, runs in ((usual_slow, slow), (usual_fast, fast))]
     smaller = [paired(*both) for both in held]
     for gap, (usual, here), rate in zip(smaller, held, ("0.0003", "0.0006"), strict=True):
         assert f"by {interval(*gap)} from {mean(usual[seed] for seed in here):.3f} at {rate}" in after
@@ -157,14 +134,15 @@ def test_what_is_said_of_both_orders_at_either_rate_is_what_the_records_say(
     assert INTERVAL.findall(after) == [
         *(interval(*gap) for gap in smaller),
         interval(*lead),
-        interval(*across(main, slower_k_a, (K_A, K_A))),
-        *(interval(*across(*runs, (A_K, A_K))) for runs in ((main, plain), (larger_step, faster_a_k))),
+        interval(*across(usual_slow[1], slower_k_a, (K_A, K_A))),
+        *(interval(*across(*runs, (A_K, A_K))) for runs in ((usual_slow[0], slow[0]), (usual_fast[0], fast[0]))),
     ]
     wins = [sum(sign * value > 0 for value in leads(*held).values()) for sign, held in ((1, slow), (-1, fast))]
     assert f"above zero in {NUMBERS[wins[0]]} of seven seeds" in after
     assert f"K-A earns more in {NUMBERS[wins[1]]} of seven" in after
     assert f"A-K's lead is {interval(*lead)} with the smaller and {interval(*other)} with the larger one" in README
     shown = [
-        [over_seeds(run, "kd_only", "target_rate").estimate for run in (here, main)] for here in (plain, slower_k_a)
+        [over_seeds(run, "kd_only", "target_rate").estimate for run in (here, usual_slow[0])]
+        for here in (plain, slower_k_a)
     ]
     assert all(at_1 > at_7 for at_1, at_7 in shown)  # "K-A's student shows more of it at 1"

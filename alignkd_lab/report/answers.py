@@ -149,6 +149,22 @@ def _by_temperature(evidence: Evidence) -> Iterator[tuple[str, str]]:
         yield from _one_rate(place)
 
 
+def _one_rate(place: Place) -> Iterator[tuple[str, str]]:
+    """Who leads where one order has another learning rate than the rule gave it, beside the cell of both orders."""
+    for cell in plan.ARMS["plain_kd_rate"].cells:
+        partner = plan.partner(cell)
+        where = f"{place.words}, distilled at temperature {partner.value}, {cell.value} for both (exploratory)"
+        held = place.orders(cell)
+        if held is None:
+            yield where, why_not(place.run(cell), cell) or why_not(place.run(partner), partner)
+        else:
+            earned = [
+                f"{_short(order)} earns {_interval(mean(run, order))}"
+                for order, run in zip((A_K, K_A), held, strict=True)
+            ]
+            yield where, f"{', '.join(earned)}; A-K: {_more_or_less(across(*held, (A_K, K_A)))} K-A"
+
+
 def _recall_by_temperature(evidence: Evidence) -> Iterator[tuple[str, str]]:
     for algorithm in ALGORITHMS if evidence.gaussians else ():
         runs = evidence.gaussians.runs("sharpening", algorithm)
@@ -239,22 +255,6 @@ def _tuning(evidence: Evidence) -> Iterator[tuple[str, str]]:
                 yield from _trials(place, run)
         yield from _beside_a_k(place, "learning_rate", "at {value}, whatever its KL (exploratory)")
         yield from _language_arm(place, "learning_rate_both")
-
-
-def _one_rate(place: Place) -> Iterator[tuple[str, str]]:
-    """Who leads where one order has another learning rate than the rule gave it, beside the cell of both orders."""
-    for cell in plan.ARMS["plain_kd_rate"].cells:
-        partner = plan.partner(cell)
-        where = f"{place.words}, distilled at temperature {partner.value}, {cell.value} for both (exploratory)"
-        held = place.orders(cell)
-        if held is None:
-            yield where, why_not(place.run(cell), cell) or why_not(place.run(partner), partner)
-        else:
-            earned = [
-                f"{_short(order)} earns {_interval(mean(run, order))}"
-                for order, run in zip((A_K, K_A), held, strict=True)
-            ]
-            yield where, f"{', '.join(earned)}; A-K: {_more_or_less(across(*held, (A_K, K_A)))} K-A"
 
 
 def _trials(place: Place, run: Mapping) -> Iterator[tuple[str, str]]:
