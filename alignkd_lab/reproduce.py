@@ -12,8 +12,8 @@ import json
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -97,24 +97,15 @@ def reproduce(
     }
 
 
-@contextmanager
-def _arithmetic(provenance: Mapping, device: str) -> Iterator[None]:
+def _arithmetic(provenance: Mapping, device: str) -> AbstractContextManager:
     """As many threads as the record was made with, and from CPU to CPU its products: else a seed is another sample.
 
     From one kind of device to another it is another sample in any case, and each multiplies in what suits it.
     """
-    import torch
+    from alignkd_lab.lm.trainer import arithmetic
 
-    from alignkd_lab.lm.trainer import products_in
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(provenance.get("threads") or before)
     products = provenance.get("weights", {}).get("products") if provenance["device"] == device == "cpu" else None
-    try:
-        with products_in(products.removeprefix("torch.")) if products else nullcontext():
-            yield
-    finally:
-        torch.set_num_threads(before)
+    return arithmetic(products and products.removeprefix("torch."), provenance.get("threads"))
 
 
 def chosen_run(path: Path, algorithm: str | None, settings: Mapping[str, Any]) -> dict:

@@ -15,7 +15,7 @@ from alignkd_lab.lm import plan, rewards, study
 from alignkd_lab.lm.plan import ARMS, Arm, Cell, run_of, seeds_held, settings_of
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.study import main, run_study, table
-from alignkd_lab.lm.trainer import product_dtype
+from alignkd_lab.lm.trainer import arithmetic, product_dtype
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.paths import data_folder
@@ -266,12 +266,16 @@ def test_no_seed_is_begun_that_would_not_end_in_time(minutes, expected, tmp_path
     assert ("Stopped before" in capsys.readouterr().err) == (expected < 3)
 
 
-def test_products_stay_float32_on_a_cpu_that_is_faster_in_bfloat16(tmp_path, quick, monkeypatch):
+def test_seeds_run_in_float32_and_on_one_thread_whatever_is_faster_or_set(tmp_path, quick, monkeypatch):
     monkeypatch.setattr("alignkd_lab.lm.trainer.faster_dtype", lambda kind: torch.bfloat16)
     used = []
-    monkeypatch.setattr(study, "run_experiment", lambda **options: used.append(product_dtype("cpu")))
-    run_study(tmp_path, "tiny", tuple(QUICK)[:1])
-    assert set(used) == {torch.float32}
+    monkeypatch.setattr(
+        study, "run_experiment", lambda **options: used.append((product_dtype("cpu"), torch.get_num_threads()))
+    )
+    with arithmetic(None, threads=2):
+        run_study(tmp_path, "tiny", tuple(QUICK)[:1])
+        assert torch.get_num_threads() == 2
+    assert set(used) == {(torch.float32, 1)}
 
 
 def test_what_an_earlier_loan_took_tells_whether_the_first_seed_ends_in_time(made, tmp_path, quick, monkeypatch):

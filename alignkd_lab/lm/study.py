@@ -25,10 +25,12 @@ from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm import plan
 from alignkd_lab.lm.plan import Cell
 from alignkd_lab.lm.settings import BUILT_IN
-from alignkd_lab.lm.trainer import products_in
+from alignkd_lab.lm.trainer import arithmetic
 from alignkd_lab.provenance import best_device
 from alignkd_lab.records import USUAL_PRODUCTS, device_of, holds_records, load_records, record_files
 from alignkd_lab.runs import group_runs
+
+_THREADS = {"cpu": 1}  # the plan's
 
 
 def run_study(
@@ -65,7 +67,7 @@ def run_study(
             )
             return
         print(f"{cell.arm}, {cell.value}, seed {seed}", file=sys.stderr, flush=True)
-        with products_in(USUAL_PRODUCTS[torch.device(device).type]):
+        with arithmetic(USUAL_PRODUCTS[torch.device(device).type], _THREADS.get(device)):
             run_experiment(
                 world="lm",
                 preset=preset,
@@ -164,8 +166,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = 0
     try:
         if not asked.list:
-            if device == "cpu":
-                torch.set_num_threads(1)  # the plan's: on another number of threads a seed is another sample
             run_study(asked.folder, asked.preset, asked.arms, asked.seeds, asked.minutes, device)
     except AlignkdError as error:
         print(f"study: {error}", file=sys.stderr)

@@ -40,6 +40,21 @@ def products_in(dtype: str) -> Iterator[None]:
         _asked.pop()
 
 
+@contextlib.contextmanager
+def arithmetic(products: str | None, threads: int | None) -> Iterator[None]:
+    """Products in that type (`products_in`) and sums on that many threads; None leaves either as it is.
+
+    On another number of threads the same seed is another sample, too.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with products_in(products) if products else contextlib.nullcontext():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def products_are_asked_for() -> bool:
     """Whether `products_in` decides, and not what is faster."""
     return bool(_asked)
