@@ -72,7 +72,7 @@ METRIC_STYLE: dict[str, MetricStyle] = {
     "entropy": MetricStyle(
         "entropy", "nats", "nats per token", "spread of the model's outputs; low for one that repeats itself"
     ),
-    "kl_to_truth": MetricStyle("KL to truth", "nats", "nats per token", "KL(model ‖ truth)"),
+    "kl_to_truth": MetricStyle("KL to the truth", "nats", "nats per token", "KL(model ‖ truth)"),
     "kl_to_base": MetricStyle(
         "KL to the base", "nats", "nats per response", "KL(model ‖ base): how far it went from where alignment started"
     ),

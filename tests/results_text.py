@@ -17,7 +17,8 @@ RESULTS_FILE = data_folder() / "records" / "RESULTS.md"
 RESULTS = RESULTS_FILE.read_text(encoding="utf-8")
 INTERVAL = re.compile(r"[−\d.,]+ \([−\d.,]+ to [−\d.,]+\)")
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-LM_METRICS = ("reward", "target_rate", "target_precision", "overall_precision", "overall_recall", "second_rule_rate")
+PARTS = ("overall_precision", "entropy", "kl_to_truth")  # the first is minus the sum of the others
+LM_METRICS = ("reward", "target_rate", "target_precision", *PARTS, "overall_recall", "second_rule_rate")
 
 
 @cache

@@ -8,6 +8,8 @@ from alignkd_lab.exercises import check, task
 from alignkd_lab.exercises import small_models_from_big_teachers as tasks
 from alignkd_lab.exercises.tasks import OtherOptions
 from alignkd_lab.explorers import methods
+from alignkd_lab.metrics import A_K
+from alignkd_lab.report.evidence import difference
 from alignkd_lab.style import number
 
 RUN = methods.recorded()
@@ -86,3 +88,14 @@ def test_the_slips_of_a_measured_choice_wait_until_they_are_asked_for():
     assert len(slips) == 2
     assert not asked
     assert [(slip.answer, slip.hint) for slip in slips] == [("a", "a, not b"), ("c", "c, not b")]
+
+
+def test_dckd_beside_a_k_is_as_the_text_reads_the_table():
+    for metric in ("target_rate", "kl_to_truth"):  # "as often on target and as near the truth, as far as can be told"
+        gap = difference(RUN, "dckd", A_K, metric)
+        assert gap.low < 0 < gap.high
+    assert difference(RUN, "dckd", A_K, "entropy").low > 0  # "it spreads more"
+    assert mean("dckd", "reward") == pytest.approx(mean(A_K, "reward") / 3, rel=0.05)
+    for name in methods.WAYS:  # "minus two things"
+        parts = mean(name, "entropy") + mean(name, "kl_to_truth")
+        assert mean(name, "overall_precision") == pytest.approx(-parts, abs=1e-6)

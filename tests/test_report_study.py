@@ -397,8 +397,9 @@ def test_one_order_at_another_rate_is_held_against_the_other_order_distilled_as_
     assert gap.low > 0
     assert gap != difference(held.places[0].run(partner), A_K, K_A)
     means = [f"{words} earns {interval(*mean(runs[name], name))}" for words, name in (("A-K", A_K), ("K-A", K_A))]
+    shown = interval(*(100 * value for value in across(*runs.values(), (A_K, K_A), "target_rate")))
     assert dict(answer(held, "wins by temperature"))[where] == (
-        f"{', '.join(means)}; A-K: {interval(*gap)} more than K-A"
+        f"{', '.join(means)}; A-K: {interval(*gap)} more than K-A; target rate of A-K minus K-A: {shown} points"
     )
     bar = [line for line in leads_figure(held.places[0]).axes[0].lines if line.get_linewidth() == 3][2]
     assert tuple(bar.get_xdata()) == pytest.approx((gap.low, gap.high))

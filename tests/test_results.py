@@ -4,13 +4,14 @@ import itertools
 import json
 import re
 from collections import Counter
-from statistics import mean
+from statistics import mean, stdev
 
 import numpy as np
 import pytest
 from results_text import (
     INTERVAL,
     LM_METRICS,
+    PARTS,
     README,
     RESULTS,
     RESULTS_FILE,
@@ -33,7 +34,7 @@ from alignkd_lab.mog.study_map import foretold_rightly, shows_target
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.report.alignments import HEADS, alignment_rows
-from alignkd_lab.report.evidence import across, difference, paired, pairs, sampled_rates
+from alignkd_lab.report.evidence import across, alignments, difference, paired, pairs, sampled_rates
 from alignkd_lab.report.evidence import mean as over_seeds
 from alignkd_lab.report.tables import CLAIM_WORDS, claims_table
 from alignkd_lab.runs import by_seed, seed_values, summarise_run
@@ -41,6 +42,7 @@ from alignkd_lab.style import interval, pipeline_style, shown
 
 METRICS = ("reward", "target_rate", "overall_precision", "overall_recall")
 BASE_PAIRS = "kd_then_align_base_preferences"
+HOT = "kd_then_align_high_temperature"
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +201,12 @@ def test_every_interval_in_the_language_part_is_one_of_its_records(language, lar
         measured |= {interval(*over_seeds(larger_step, name)), interval(*across(language, larger_step, (A_K, name)))}
     measured.add(interval(*difference(larger_step, A_K, K_A)))
     measured.add(interval(*(100 * value for value in difference(larger_step, BASE_PAIRS, K_A, "target_rate"))))
-    measured.add(interval(*difference(larger_step, K_A, BASE_PAIRS, "target_precision")))
+    measured.add(interval(*difference(larger_step, BASE_PAIRS, K_A, "entropy")))
+    measured.add(interval(*across(language, larger_step, (A_K, K_A), "overall_recall")))
+    measured.add(interval(*across(larger_step, language, (K_A, A_K), "kl_to_truth")))
+    as_often = across(language, larger_step, (A_K, K_A), "target_rate")
+    assert as_often.low < 0 < as_often.high  # "the two show the target as often, as far as can be told"
+    measured.add(interval(*(100 * value for value in as_often)))
     measured.add(interval(*t_interval([record["checks"]["healing_gap"] for record in language["records"]])))
     measured |= {f"{row['difference']} ({row['interval']})" for row in claims_table(summarise_run(language))}
     healed = sampled_rates(language, "align_student_only")
@@ -224,6 +231,11 @@ def test_every_interval_in_the_language_part_is_one_of_its_records(language, lar
     measured.add(interval(*each))
     measured |= {interval(*rank_correlation([(list(pairs(run, K_A).values()), list(by_seed(run, K_A).values()))]))
                  for run in (recorded("targets", "colour"), recorded("targets", "simile"))}  # fmt: skip
+    spread = [stdev(by_seed(*of).values()) for of in ((language, A_K), (recorded("equal_compute"), K_A))]
+    assert "A-K's standard deviation is the smaller one: {:.3f} and {:.3f}".format(*spread) in bullets
+    assert list(pairs(language, HOT).values()).count(0) == 6  # "no pair at all in six of ten seeds"
+    entropies = [over_seeds(language, name, "entropy").estimate for name in (HOT, "base")]
+    assert entropies[0] == pytest.approx(2 * entropies[1], rel=0.01)  # "twice the truth's"
     second = {name: exclaimed_words_off_target(language, name) for name in (A_K, "base")}
     assert "off the target {} of {} hold a word".format(*second[A_K]) in bullets
     assert "the base's {} of {}.".format(*second["base"]) in bullets
@@ -236,6 +248,8 @@ def test_every_interval_in_the_language_part_is_one_of_its_records(language, lar
 def test_a_larger_step_for_both_leaves_a_k_ahead_and_for_k_a_alone_the_two_level(language, larger_step):
     assert difference(larger_step, A_K, K_A).low > 0
     assert sum(by_seed(larger_step, A_K)[seed] > by_seed(larger_step, K_A)[seed] for seed in plan.SEEDS) == 9
+    dearer = interval(*across(language, larger_step, (A_K, K_A), "overall_recall"))
+    assert f"not told apart in reward, but K-A pays {dearer} nats of recall for it" in README
     level = [across(language, larger_step, (A_K, name)) for name in (K_A, BASE_PAIRS)]
     level.append(difference(larger_step, BASE_PAIRS, K_A))  # "but not its reward"
     assert all(found.low < 0 < found.high for found in level)
@@ -243,17 +257,29 @@ def test_a_larger_step_for_both_leaves_a_k_ahead_and_for_k_a_alone_the_two_level
 
 def test_reward_along_alignment_is_that_of_the_records(language, larger_step):
     def point(run, name, place):
-        kl, reward = mean_curve(alignment_curves(run)[name])[:, place]
-        return f"{kl:.1f}", f"{reward:.2f}"
+        held = [info["curve"][place] for _, info in alignments(run, name)]
+        kl, reward, rate = (mean(part[of] for part in held) for of in ("kl", "reward", "target_rate"))
+        return f"{kl:.1f}", f"{reward:.2f}", f"{100 * rate:.0f} %"
 
     base, student = point(language, "base_aligned", 1), point(larger_step, BASE_PAIRS, 1)
-    assert f"{student[0]} nats away {student[1]} where the base earns {base[1]} after {base[0]}" in RESULTS
-    base, student = point(larger_step, "base_aligned", 1), point(larger_step, BASE_PAIRS, 2)
-    assert f"{student[0]} nats away {student[1]} where the base earns {base[1]} after {base[0]}" in RESULTS
+    assert (
+        f"{student[0]} nats away in {student[2]} of responses, where the base does in {base[2]} after {base[0]}"
+        in RESULTS
+    )
+    far, further = point(larger_step, "base_aligned", 1), point(larger_step, BASE_PAIRS, 2)
+    assert f"{further[0]} nats away in {further[2]} (the base: {far[2]} after {far[0]})" in RESULTS
+    own = point(larger_step, K_A, 1)
+    assert f"With pairs of its own it needs {own[0]} nats for {own[2]}" in RESULTS
+    assert f"its reward is {student[1]} and {further[1]} there, the base's {base[1]} and {far[1]}" in RESULTS
+    alone, k_a = point(language, "align_student_only", 2), point(larger_step, K_A, 2)
+    words = (
+        f"after {alone[0]} nats it shows the target in {alone[2]} of responses and earns {alone[1]}, K-A at 0.0006 in "
+    )
+    assert f"{words}{k_a[2]} after {k_a[0]}, and earns {k_a[1]}." in RESULTS
     kl, reward = mean_curve(alignment_curves(language)["align_student_only"])
-    for run in (language, larger_step):  # "at the same KL it earns no more than K-A does at either learning rate"
-        k_a = mean_curve(alignment_curves(run)[K_A])
-        assert np.interp(k_a[0, -1], kl, reward) < k_a[1, -1]
+    for run in (language, larger_step):  # "at the same KL it earns less than K-A does at either learning rate"
+        curve = mean_curve(alignment_curves(run)[K_A])
+        assert np.interp(curve[0, -1], kl, reward) < curve[1, -1]
 
 
 def test_every_file_that_readme_and_results_name_is_there():
@@ -295,7 +321,7 @@ def test_the_table_of_methods_is_that_of_the_records():
         metrics = summarise_run(run)["pipelines"][name]
         minutes = np.median([record["pipelines"][name]["metrics"]["minutes"] for record in run["records"]])
         measured[pipeline_style(name).label] = [
-            *(written(metrics[metric], metric) for metric in (*METRICS, "kl_to_base")),
+            *(written(metrics[metric], metric) for metric in (*METRICS[:2], *PARTS, "overall_recall", "kl_to_base")),
             *(f"{round(metrics[kind]['mean']):,}" for kind in spent),
             f"{minutes:.1f}",
         ]
@@ -316,6 +342,11 @@ def test_what_is_said_of_the_methods_is_what_the_records_say():
     measured.add(interval(*(100 * value for value in points)))
     for name in ("dckd", "on_policy_distillation"):
         measured.add(interval(*difference(run, A_K, name, "overall_precision")))
+        measured.add(interval(*difference(run, name, A_K, "entropy")))
+    for name in ("dckd", "on_policy_distillation", "adpa", "adpa_plus"):
+        measured.add(interval(*difference(run, name, A_K, "kl_to_truth")))
+        assert (difference(run, name, A_K, "kl_to_truth").low > 0) == (name != "dckd")  # "not told apart from A-K"
+    measured.add(interval(*difference(run, "dckd", A_K, "overall_recall")))
     stated = INTERVAL.findall(text)
     assert len(stated) >= 10
     assert set(stated) <= measured
@@ -333,8 +364,8 @@ def test_what_is_said_of_the_methods_is_what_the_records_say():
 
 def test_the_readme_takes_its_table_from_the_results():
     main, others = table("## SmolLM2, the main experiment"), table("## The other methods")
-    taken = {name: [row[0], row[1], row[3]] for name, row in main.items()}
-    taken |= {name: row[:3] for name, row in others.items()}
+    taken = {name: [row[0], row[1], *row[3:6]] for name, row in main.items()}
+    taken |= {name: row[:5] for name, row in others.items()}
     rows = table("**SmolLM2**", README)
     assert list(rows) == [pipeline_style(name).label for name in (*YARDSTICKS, *ORDERS, *METHODS)]
     assert rows == {name: taken[name] for name in rows}

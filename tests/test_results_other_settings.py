@@ -8,7 +8,7 @@ from results_text import INTERVAL, LM_METRICS, NUMBERS, README, recorded, sectio
 
 from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A
+from alignkd_lab.metrics import A_K, K_A, t_interval
 from alignkd_lab.pipelines import ORDERS, YARDSTICKS
 from alignkd_lab.report.alignments import HEADS, alignment_rows
 from alignkd_lab.report.evidence import across, difference, leads, paired, pairs, sampled_rates
@@ -96,12 +96,18 @@ def test_what_is_said_of_the_commoner_target_is_what_its_records_say(colours, la
         interval(*difference(colours, K_A, A_K)),
         interval(*less),
         interval(*(100 * value for value in paired(*rates))),
+        interval(*(100 * value for value in difference(colours, K_A, A_K, "target_rate"))),
         interval(*difference(colours, K_A, A_K, "overall_precision")),
-        interval(*difference(colours, "kd_only", A_K, "overall_precision")),
-        interval(*difference(colours, "base", "base_aligned", "overall_precision")),
-        interval(*difference(colours, "kd_only", K_A, "overall_precision")),
+        interval(*difference(colours, A_K, K_A, "entropy")),
+        interval(*difference(colours, A_K, K_A, "kl_to_truth")),
+        interval(*difference(colours, A_K, "kd_only", "kl_to_truth")),
+        interval(*difference(colours, "base_aligned", "base", "kl_to_truth")),
+        interval(*difference(colours, "base", "base_aligned", "entropy")),
+        interval(*difference(colours, A_K, "kd_only", "entropy")),
         interval(*difference(larger_step, A_K, K_A)),
     ]
+    apart = difference(colours, A_K, K_A, "kl_to_truth")
+    assert apart.low < 0 < apart.high  # "in KL to the truth the two are not told apart"
     shares = [mean(held[1].values()) / mean(held[0].values()) for held in (rates, counts)]
     assert 0.5 < shares[1] < shares[0] < 0.8  # "leaves most of that", "more than half of the base's informative pairs"
     assert f"below the base's {100 * mean(rates[0].values()):.2f} %" in COLOURS
@@ -143,6 +149,8 @@ def test_what_is_said_of_the_third_target_is_what_its_records_say(similes, simil
         interval(*difference(similes, K_A, A_K, "overall_precision")),
         interval(*over_seeds(similes_larger_step, K_A)),
         interval(*level),
+        interval(*across(similes, similes_larger_step, (A_K, K_A), "overall_recall")),
+        interval(*across(similes_larger_step, similes, (K_A, A_K), "kl_to_truth")),
         f"{went[0]} ({went[1]})",
         interval(*(100 * value for value in paired(*rates))),
     ]
@@ -212,7 +220,14 @@ def test_the_table_of_three_targets_is_that_of_their_runs_at_one_learning_rate(
     for place, words in ((1, "similes come to"), (2, "colours to")):
         assert f"{words} {of['base_aligned'][place]} and {of[K_A][place]} %" in text
     assert f"({of[A_K][0]}, {of[A_K][1]} and {of[A_K][2]} %)" in text
-    for a_k, k_a in runs.values():  # "never the more plausible one"
+    kept = [t_interval([of / pairs(a_k, "base_aligned")[seed] for seed, of in pairs(k_a, K_A).items()])
+            for a_k, k_a in runs.values()]  # fmt: skip
+    words = "keeps {} of the base's pairs of exclamations, {} of similes, {} of colours"
+    assert words.format(*(interval(*share) for share in kept)) in text
+    of = [f"{100 * share.estimate:.0f} %" for share in kept]
+    assert f"keeps the smallest part: {of[0]}, of similes {of[1]}, of colours {of[2]}." in README
+    assert [across(*both, (A_K, K_A)).low > 0 for both in runs.values()] == [True, False, False]  # "the first alone"
+    for a_k, k_a in runs.values():  # "never the likelier one"
         assert across(a_k, k_a, (A_K, K_A), "overall_precision").low < 0
         assert across(a_k, k_a, (A_K, K_A), "overall_precision").estimate < 0
 
@@ -237,6 +252,7 @@ def test_what_is_said_of_k_a_with_as_much_compute_is_what_its_records_say(langua
         interval(*(100 * value for value in across(language, run, (A_K, K_A), "target_rate"))),
         *(f"{mean} ({span})" for mean, span in went),
         interval(*across(language, run, (A_K, K_A), "overall_recall")),
+        interval(*across(run, language, (K_A, A_K), "kl_to_truth")),
         interval(*across(larger_step, run, (A_K, K_A))),
     ]
     base = row_of(language, "base_aligned")["numbers"][HEADS.index("KL after") - 1][0]

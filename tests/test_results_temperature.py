@@ -3,7 +3,7 @@
 from statistics import mean
 
 import pytest
-from results_text import INTERVAL, NUMBERS, README, recorded, section, signs_of, table, written
+from results_text import INTERVAL, NUMBERS, PARTS, README, recorded, section, signs_of, table, written
 
 from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
@@ -46,7 +46,7 @@ def learning_rates(run, order):
 def test_the_tables_of_plain_distillation_are_those_of_its_records(plain):
     assert [record["seed"] for record in plain["records"]] == [*range(3, 10)]
     summary = summarise_run(plain)
-    metrics = ("reward", "target_rate", "overall_precision", "overall_recall")
+    metrics = ("reward", "target_rate", *PARTS, "overall_recall")
     assert table("7 of 7 seeds", TEXT) == {
         pipeline_style(name).label: [written(summary["pipelines"][name][metric], metric) for metric in metrics]
         for name in SHOWN
@@ -67,13 +67,17 @@ def test_what_is_said_of_plain_distillation_is_what_its_records_say(plain, compa
         *before, last = (f"{value:.3f}" for value in by_seed(first, order).values())
         told[order] = f"{', '.join(before)} and {last}"
     assert f"In the first three seeds, A-K {told[A_K]}, K-A {told[K_A]}" in TEXT
-    rates = across(plain, main, (A_K, A_K), "target_rate")
-    assert rates.low < 0 < rates.high  # "its target rate is not told apart"
+    for metric in ("target_rate", "kl_to_truth"):  # "is not told apart from that at 0.7, nor is its KL to the truth"
+        same = across(plain, main, (A_K, A_K), metric)
+        assert same.low < 0 < same.high
+    widths = [over_seeds(main, name, "entropy").estimate for name in ("kd_only", "base")]  # the base is the truth
+    assert widths[0] == pytest.approx(widths[1], abs=0.005)
+    assert f"KD only has the truth's entropy there, {widths[0]:.2f}." in TEXT
     sampled = paired(*(sampled_rates(plain, name) for name in (K_A, "base_aligned")))
     counts = [pairs(*of).values() for of in ((plain, K_A), (main, K_A), (plain, "base_aligned"))]
     own, sharp, base = (f"{min(count)} to {max(count)}" for count in counts)
     assert f"{own} informative pairs, where it had {sharp} at 0.7 and the base has {base}," in TEXT
-    precision, recall = "overall_precision", "overall_recall"
+    recall, entropy, off = "overall_recall", "entropy", "kl_to_truth"
     equal = [across(*runs, (A_K, K_A), recall) for runs in (compared["1", 0.0003], compared["1", 0.0006])]
     assert all(found.low < 0 < found.high for found in equal)  # "by K-A's larger step"
     yardstick = across(plain, main, ("base_aligned", "base_aligned"))
@@ -82,9 +86,10 @@ def test_what_is_said_of_plain_distillation_is_what_its_records_say(plain, compa
         interval(*lead),
         interval(*across(main, plain, (A_K, A_K))),
         *(interval(*found) for found in equal),
-        *(interval(*across(main, plain, (name, name), precision)) for name in ("kd_only", A_K)),
-        interval(*difference(plain, K_A, "kd_only", precision)),
-        interval(*difference(larger_step, "kd_only", K_A, precision)),
+        interval(*across(plain, main, (A_K, A_K), off)),
+        *(interval(*across(plain, main, (name, name), entropy)) for name in (A_K, "kd_only")),
+        interval(*difference(plain, "kd_only", K_A, entropy)),
+        interval(*difference(plain, K_A, "kd_only", off)),
         *(interval(*across(methods, plain, (name, A_K))) for name in ("dckd", "on_policy_distillation")),
         interval(*(100 * value for value in sampled)),
         interval(*across(plain, larger_step, (K_A, K_A))),
@@ -96,6 +101,8 @@ def test_what_is_said_of_plain_distillation_is_what_its_records_say(plain, compa
     for words in (interval(*over_seeds(plain, order)) for order in ORDERS):
         assert words in README
     assert f"A-K earns {interval(*across(main, plain, (A_K, A_K)))} less with exclamations" in README
+    wider = interval(*across(plain, main, (A_K, A_K), entropy))
+    assert f"spreads more, by {wider} nats of entropy" in README
     for name in ("dckd", "on_policy_distillation"):
         assert across(methods, plain, (name, A_K)).low > 0  # "it no longer leads DCKD or on-policy distillation"
 
@@ -108,7 +115,13 @@ def test_the_table_of_both_orders_at_either_rate_is_that_of_the_records(plain, c
             str(len(leads(a_k, k_a))),
             *(interval(*over_seeds(run, order)) for run, order in ((k_a, K_A), (a_k, A_K))),
             interval(*across(a_k, k_a, (A_K, K_A))),
+            *(
+                interval(*(100 * value for value in over_seeds(run, order, "target_rate")))
+                for run, order in ((k_a, K_A), (a_k, A_K))
+            ),
+            interval(*(100 * value for value in across(a_k, k_a, (A_K, K_A), "target_rate"))),
         ]
+        assert across(a_k, k_a, (A_K, K_A), "target_rate").low > 0  # "A-K still shows the target more often"
     assert table("**Both orders at either rate**", TEXT) == rows
     (row,) = alignment_rows(plain, (K_A,))
     went, span = row["numbers"][HEADS.index("KL after") - 1]
@@ -122,6 +135,7 @@ def test_the_table_of_both_orders_at_either_rate_is_that_of_the_records(plain, c
 
 def test_what_is_said_of_both_orders_at_either_rate_is_what_the_records_say(plain, compared):
     after = TEXT.partition("**Both orders")[2].partition("\n\n- ")[2]
+    order = (A_K, K_A)
     usual_slow, usual_fast, slow, fast = compared.values()
     slower_k_a = slow[1]
     held = [(leads(*usual), leads(*runs)) for usual, runs in ((usual_slow, slow), (usual_fast, fast))]
@@ -134,6 +148,8 @@ def test_what_is_said_of_both_orders_at_either_rate_is_what_the_records_say(plai
     assert INTERVAL.findall(after) == [
         *(interval(*gap) for gap in smaller),
         interval(*lead),
+        *(interval(*across(*both, order, "kl_to_truth")) for both in (slow, fast, usual_slow, usual_fast)),
+        *(interval(*across(*both, order, "entropy")) for both in (slow, fast)),
         interval(*across(usual_slow[1], slower_k_a, (K_A, K_A))),
         *(interval(*across(*runs, (A_K, A_K))) for runs in ((usual_slow[0], slow[0]), (usual_fast[0], fast[0]))),
     ]
@@ -141,6 +157,8 @@ def test_what_is_said_of_both_orders_at_either_rate_is_what_the_records_say(plai
     assert f"above zero in {NUMBERS[wins[0]]} of seven seeds" in after
     assert f"K-A earns more in {NUMBERS[wins[1]]} of seven" in after
     assert f"A-K's lead is {interval(*lead)} with the smaller and {interval(*other)} with the larger one" in README
+    oftener = [interval(*(100 * value for value in across(*both, order, "target_rate"))) for both in (slow, fast)]
+    assert f"A-K still exclaims more often, by {oftener[0]} points or {oftener[1]}," in README
     shown = [
         [over_seeds(run, "kd_only", "target_rate").estimate for run in (here, usual_slow[0])]
         for here in (plain, slower_k_a)

@@ -162,7 +162,9 @@ def _one_rate(place: Place) -> Iterator[tuple[str, str]]:
                 f"{_short(order)} earns {_interval(mean(run, order))}"
                 for order, run in zip((A_K, K_A), held, strict=True)
             ]
-            yield where, f"{', '.join(earned)}; A-K: {_more_or_less(across(*held, (A_K, K_A)))} K-A"
+            shown = _points(across(*held, (A_K, K_A), "target_rate"))
+            lead = f"A-K: {_more_or_less(across(*held, (A_K, K_A)))} K-A"
+            yield where, f"{', '.join(earned)}; {lead}; target rate of A-K minus K-A: {shown}"
 
 
 def _recall_by_temperature(evidence: Evidence) -> Iterator[tuple[str, str]]:

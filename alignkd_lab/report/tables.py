@@ -46,6 +46,8 @@ _METHOD_METRICS = (
     "target_rate",
     "target_precision",
     "overall_precision",
+    "entropy",
+    "kl_to_truth",
     "overall_recall",
     "reward_accuracy",
     "kl_to_base",
