@@ -103,6 +103,8 @@ def lm_record(seed: int, algorithm: str = "dpo", effects: dict | None = None, ga
         }
         hits = int(draw.binomial(512, means[1]))
         values |= {"target_rate": hits / 512, "reward": abs(values["reward"]), "length": 21.5, "fluency": 0.7}
+        values["kl_to_truth"] = 0.3 + means[1]
+        values["entropy"] = -values["overall_precision"] - values["kl_to_truth"]
         values["second_rule_rate"] = float(draw.binomial(512, 0.03 + 0.2 * means[1])) / 512
         pipelines[name] = {
             "metrics": values,

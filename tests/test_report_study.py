@@ -410,6 +410,21 @@ def test_one_order_at_another_rate_is_held_against_the_other_order_distilled_as_
     assert lead == number(gap.estimate if order == A_K else -gap.estimate)
 
 
+def test_what_a_lead_is_made_of_stands_in_the_report_for_every_finished_setting(evidence):
+    half = recorded(plan.ARMS["rlhf"].cells[0], range(3))
+    held = evidence(recorded(MAIN, MAIN.seeds), half)
+    run = held.places[0].main()
+    rate = interval(*(100 * value for value in difference(run, A_K, K_A, "target_rate")))
+    entropy, kl = (interval(*difference(run, A_K, K_A, metric)) for metric in ("entropy", "kl_to_truth"))
+    assert answer(held, "or how likely") == [
+        (
+            "SmolLM2 (laptop, CPU), main experiment: as registered",
+            f"target rate {rate} points, entropy {entropy} and KL to the truth {kl} nats a token",
+        )
+    ]
+    assert answer(evidence(half), "or how likely") == [("SmolLM2 (laptop, CPU)", "not run")]
+
+
 def test_one_order_at_another_rate_says_nothing_while_either_part_lacks_seeds(evidence):
     cell, (partner,) = plan.ARMS["plain_kd_rate"].cells[0], plan.ARMS["plain_kd"].cells
     where = "SmolLM2 (laptop, CPU), distilled at temperature 1, 0.0006 for both (exploratory)"

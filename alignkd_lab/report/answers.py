@@ -328,6 +328,19 @@ def _points(gap: Interval | None) -> str:
     return f"{interval(*(100 * value for value in gap))} points" if gap else "–"
 
 
+def _parts_of_the_lead(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """How often the target is shown in every setting, and the two parts of overall precision, A-K minus K-A."""
+    for place in evidence.places:
+        compared = [(cell, held) for cell in plan.cells() if (held := place.orders(cell))]
+        for cell, held in compared:
+            rate, *parts = (across(*held, (A_K, K_A), metric) for metric in ("target_rate", "entropy", "kl_to_truth"))
+            entropy, kl = map(_interval, parts)
+            told = f"target rate {_points(rate)}, entropy {entropy} and KL to the truth {kl} nats a token"
+            yield f"{place.words}, {plan.ARMS[cell.arm].label}: {cell.value}", told
+        if not compared:
+            yield place.words, NOT_RUN
+
+
 def _second_rule(evidence: Evidence) -> Iterator[tuple[str, str]]:
     for place in evidence.places:
         yield from _language(place, "main", _beyond_reward)
@@ -396,6 +409,8 @@ _QUESTIONS: dict[str, Callable[[Evidence], Iterator[tuple[str, str]]]] = {
     "Do more preference samples repair K-A?": _by_arm((), "preference_responses"),
     "Does the order matter under RLHF on text?": _by_arm((), "rlhf"),
     "Is it lost recall?": _mechanism,
+    "Is A-K's lead the target, or how likely its text is? (A-K minus K-A. Overall precision is minus entropy minus KL "
+    "to the truth, and the reward pays likelihood under the truth, hence for both.)": _parts_of_the_lead,
     "What about methods that align and distil at once?": _methods,
     "Did the policy grasp the meaning, or the sign alone?": _second_rule,
 }
