@@ -12,7 +12,7 @@ from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.pipelines import CONTROLS
 from alignkd_lab.report import failures
 from alignkd_lab.report.alignments import HEADS, alignments_table
-from alignkd_lab.report.evidence import across, leads
+from alignkd_lab.report.evidence import across, difference, leads
 from alignkd_lab.report.study_figures import alignment_figure, leads_figure
 from alignkd_lab.style import number, pipeline_style
 
@@ -148,7 +148,7 @@ def test_the_picture_of_leads_has_a_row_for_every_complete_setting_that_names_bo
         recorded(simile, range(9)),
         recorded(alone, range(10), at_rate(0.0006, K_A), effects=only),
     ).places[0]
-    (axis,) = leads_figure(place).axes
+    axis, rates, _ = leads_figure(place).axes
     shares = []
     for cell in (MAIN, colour):
         infos = [stages_of(record, "base_aligned")[-1]["info"] for record in place.run(cell)["records"]]
@@ -166,11 +166,19 @@ def test_the_picture_of_leads_has_a_row_for_every_complete_setting_that_names_bo
         assert bar.get_color() == pipeline_style(order).colour
     points = [line.get_xdata() for line in axis.lines if line.get_marker() == "."]
     assert points[2] == pytest.approx([*leads(place.run(colour)).values()])
+    bar = [line for line in rates.lines if line.get_linewidth() == 3][2]
+    found = difference(place.run(colour), A_K, K_A, "target_rate")
+    assert tuple(bar.get_xdata()) == pytest.approx((100 * found.low, 100 * found.high))
+    assert [axis.get_title(loc="left") for axis in leads_figure(place).axes] == [
+        "reward",
+        "target rate (points)",
+        "overall precision (nats per token)",
+    ]
 
 
 def test_a_lead_that_is_not_told_apart_from_none_is_grey(evidence):
     level = {**LM, A_K: LM[K_A]}
-    (axis,) = leads_figure(evidence(recorded(MAIN, range(10), effects=level)).places[0]).axes
+    axis, *_ = leads_figure(evidence(recorded(MAIN, range(10), effects=level)).places[0]).axes
     (bar,) = [line for line in axis.lines if line.get_linewidth() == 3]
     assert bar.get_xdata()[0] < 0 < bar.get_xdata()[1]
     assert bar.get_color() not in {pipeline_style(order).colour for order in (A_K, K_A)}

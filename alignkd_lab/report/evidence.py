@@ -162,9 +162,9 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Interval 
     return paired_difference(*([values[seed] for seed in shared] for values in (first, second))) if shared else None
 
 
-def leads(run: Mapping, k_a: Mapping | None = None) -> dict[int, float]:
-    """A-K's reward minus K-A's, by seed; that of K-A in another run if one is given."""
-    first, second = by_seed(run, A_K), by_seed(k_a or run, K_A)
+def leads(run: Mapping, k_a: Mapping | None = None, metric: str = "reward") -> dict[int, float]:
+    """A-K's reward (or another metric) minus K-A's, by seed; that of K-A in another run if one is given."""
+    first, second = by_seed(run, A_K, metric), by_seed(k_a or run, K_A, metric)
     return {seed: first[seed] - second[seed] for seed in first if seed in second}
 
 

@@ -151,7 +151,7 @@ def _figure(place: Place, keep: Callable, kind: str) -> dict | None:
     from alignkd_lab.report import study_figures
 
     draw, text = {
-        "leads": (study_figures.leads_figure, "A-K's lead in reward, by setting."),
+        "leads": (study_figures.leads_figure, "A-K minus K-A by setting: reward, target rate, overall precision."),
         "alignments": (
             study_figures.alignment_figure,
             "Mean reward on validation prompts against KL from the policy's own anchor, along the alignments on pairs "

@@ -39,7 +39,7 @@ from alignkd_lab.pipelines import CONTROLS, ORDERS
 from alignkd_lab.report.alignments import each_alignment
 from alignkd_lab.report.evidence import Place, leads, sampled_rates
 from alignkd_lab.report.tables import FEW_SEEDS
-from alignkd_lab.style import metric_label, number, pipeline_style
+from alignkd_lab.style import metric_label, number, pipeline_style, shown
 
 METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
 SWEPT = ("reward", "target_rate", "overall_precision", "overall_recall")  # in the language world
@@ -109,33 +109,40 @@ def map_figure(held: Border, algorithm: str, depth: str = "record") -> Figure:
 
 @themed
 def leads_figure(place: Place, depth: str = "record") -> Figure | None:
-    """A-K's lead in reward in every setting that either order was moved to, by target, with its paired 95 % interval.
+    """A-K minus K-A in every setting that either order was moved to, by target, with its paired 95 % interval.
 
-    The interval has K-A's colour, A-K's, or grey where it holds 0. Cells that lack seeds or whose checks failed are
-    left out; None where none is left. Where one order alone was moved, the other is its partner's.
+    The reward, and what it is made of: the target rate, and how likely the truth finds the text. The interval has
+    K-A's colour, A-K's, or grey where it holds 0. Cells that lack seeds or whose checks failed are left out; None where
+    none is left. Where one order alone was moved, the other is its partner's.
     """
     held = [(cell, *found) for cell in plan.cells() if (found := place.orders(cell))]
     held.sort(key=lambda entry: plan.TARGETS.index(plan.settings_of(entry[0]).target))
     if not held:
         return None
     note = depth_line([k_a for *_, k_a in held], depth, "Small points: seeds; bars: paired 95 % t-intervals")
-    size = (9.4, 0.62 * len(held) + 1.7)
-    figure, ((axis,),) = panels(1, 1, size, "A-K's lead in reward, by setting", note)
-    for row, (_, a_k, k_a) in enumerate(held):
-        values = [*leads(a_k, k_a).values()]
-        found = t_interval(values)
-        order = A_K if found.low > 0 else K_A if found.high < 0 else None
-        colour = pipeline_style(order).colour if order else QUIET
-        seed_points(axis, np.array(values), row + np.linspace(-0.2, 0.2, len(values)), colour)
-        axis.plot([found.low, found.high], [row, row], color=colour, linewidth=3, zorder=3)
-        axis.plot(found.estimate, row, "D", color=colour, markersize=7, markeredgecolor="white", zorder=4)
-        write(axis, number(found.estimate, 2), (found.estimate, row), (0, 8), colour, ha="center", fontweight="bold")
-    axis.axvline(0, color=INK, linewidth=1)
-    axis.set_ylim(len(held) - 0.4, -0.7)
-    axis.set_yticks(range(len(held)), [_in_words(*entry) for entry in held])
-    axis.grid(axis="y", visible=False)
-    axis.set_xlabel("← K-A earns more    A-K's reward minus K-A's    A-K earns more →")
+    size = (11.6, 0.62 * len(held) + 1.7)
+    figure, ((*axes,),) = panels(1, 3, size, "A-K minus K-A, by setting: the reward, and what it is made of", note)
+    for axis, metric in zip(axes, ("reward", "target_rate", "overall_precision"), strict=True):
+        for row, (_, a_k, k_a) in enumerate(held):
+            _lead(axis, row, np.array([shown(metric, value) for value in leads(a_k, k_a, metric).values()]))
+        axis.axvline(0, color=INK, linewidth=1)
+        axis.set_ylim(len(held) - 0.4, -0.7)
+        axis.set_yticks(range(len(held)), [_in_words(*entry) for entry in held] if axis is axes[0] else [])
+        axis.grid(axis="y", visible=False)
+        axis.set_title(metric_label(metric, "lm").replace("(%)", "(points)"), pad=8)
+        axis.set_xlabel("← K-A more      A-K more →")
     return figure
+
+
+def _lead(axis: Axes, row: int, values: np.ndarray) -> None:
+    """Differences by seed with their interval, as one row of the picture of leads."""
+    found = t_interval([*values])
+    order = A_K if found.low > 0 else K_A if found.high < 0 else None
+    colour = pipeline_style(order).colour if order else QUIET
+    seed_points(axis, values, row + np.linspace(-0.2, 0.2, len(values)), colour)
+    axis.plot([found.low, found.high], [row, row], color=colour, linewidth=3, zorder=3)
+    axis.plot(found.estimate, row, "D", color=colour, markersize=7, markeredgecolor="white", zorder=4)
+    write(axis, number(found.estimate, 2), (found.estimate, row), (0, 8), colour, ha="center", fontweight="bold")
 
 
 def _without_few(found: dict[str, Estimate]) -> dict[str, Estimate]:
