@@ -120,7 +120,7 @@ def test_a_cell_that_lacks_an_order_names_the_one_that_holds_it():
 
 def test_k_a_gets_the_compute_of_a_k_by_more_samples_and_steps():
     assert of_arm("equal_compute") == [{"preference_responses": 33, "align_steps": 33}]
-    base, student = 134_515_008, 99_000_000
+    base, student = 134_515_008, 99_114_048
     more, usual = settings_of(ARMS["equal_compute"].cells[0]), settings_of(MAIN)
     for sampled, trained in ((1, 3), (2, 6), (30, 1)):  # whatever a token costs
 

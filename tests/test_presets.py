@@ -6,6 +6,7 @@ import pytest
 from tiny_lm import given_rate, small, world_in
 
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import weights
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.weights import BUILT_IN, REVISIONS
 from alignkd_lab.mog.settings import MogSettings
@@ -65,6 +66,14 @@ def test_planned_work_names_each_model_with_a_size_and_tokens(name):
         assert min(part.values()) >= 0
     base, student, truth = work
     assert student["parameters"] <= base["parameters"] <= truth["parameters"]
+
+
+@pytest.mark.parametrize(("student", "dropped"), [("healed", 10), ("healed-16", 14), ("healed-24", 6)])
+def test_a_healed_student_is_as_large_as_the_layers_that_it_keeps(student, dropped):
+    base, _ = weights.load(BUILT_IN)
+    layer = sum(parameter.numel() for parameter in base.model.layers[0].parameters())
+    _, planned, _ = planned_work("laptop", dataclasses.replace(preset("laptop").lm, student=student))
+    assert planned["parameters"] == base.num_parameters() - dropped * layer
 
 
 def test_planned_work_is_close_to_what_the_stages_of_both_orders_count(tmp_path, monkeypatch):
