@@ -1,9 +1,11 @@
 """What RESULTS.md and the README say of the temperature of distillation is what the records say."""
 
+from dataclasses import replace
+from itertools import pairwise
 from statistics import mean
 
 import pytest
-from results_text import INTERVAL, NUMBERS, PARTS, README, recorded, section, signs_of, table, written
+from results_text import INTERVAL, NUMBERS, PARTS, README, recorded, runs, section, signs_of, table, written
 
 from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
@@ -16,7 +18,7 @@ from alignkd_lab.report.tables import claims_table
 from alignkd_lab.runs import by_seed, summarise_run
 from alignkd_lab.style import interval, pipeline_style
 
-TEXT = section("The temperature of distillation")
+SWEEP, _, TEXT = section("The temperature of distillation").partition("**Seven more seeds at 1**")
 SHOWN = ("base_aligned", "kd_only", K_A, A_K)
 
 
@@ -33,6 +35,13 @@ def compared():
 
 
 @pytest.fixture(scope="module")
+def swept():
+    """Both orders by KD temperature, with the seeds of the sweep."""
+    cells = [replace(cell, seeds=plan.SWEEP_SEEDS) for cell in plan.with_main("kd_temperature")]
+    return {cell.value: plan.run_of(runs(), cell, "laptop", "cpu") for cell in cells}
+
+
+@pytest.fixture(scope="module")
 def plain(compared):
     """Both orders distilled at 1, with the seeds that were registered for it."""
     return compared["1", 0.0003][0]
@@ -41,6 +50,57 @@ def plain(compared):
 def learning_rates(run, order):
     place = 0 if order == A_K else -1
     return {stages_of(record, order)[place]["info"]["learning_rate"] for record in run["records"]}
+
+
+def test_the_table_of_temperatures_is_that_of_the_sweep(swept):
+    assert [[record["seed"] for record in run["records"]] for run in swept.values()] == [[0, 1, 2]] * 5
+    columns = [(order, metric) for metric in ("reward", "target_rate") for order in (K_A, A_K)]
+    columns += [(A_K, metric) for metric in ("entropy", "kl_to_truth", "overall_recall")]
+    rows = {}
+    for value, run in swept.items():
+        (rate,) = learning_rates(run, K_A)
+        means = [written(summarise_run(run)["pipelines"][order][metric], metric) for order, metric in columns]
+        rows[value] = [str(rate), *means[:2], interval(*difference(run, A_K, K_A)), *means[2:]]
+        assert learning_rates(run, A_K) == {0.0003}
+        lead = difference(run, A_K, K_A)
+        assert lead.low < 0 < lead.high  # "three seeds do not tell at any value"
+    assert table("The plan moves τ alone", SWEEP) == rows
+
+
+def test_what_is_said_of_the_sweep_is_what_its_records_say(swept):
+    hot, cold, plain = (swept[value] for value in ("1.25", "0.5", "1"))
+    rates = {
+        order: [100 * over_seeds(run, order, "target_rate").estimate for run in swept.values()] for order in ORDERS
+    }
+    assert f"in {min(rates[A_K]):.0f} to {max(rates[A_K]):.0f} % of responses" in SWEEP
+    lost = [paired(*(sampled_rates(run, name) for name in (K_A, "base_aligned"))) for run in swept.values()]
+    assert all(first.high < second.estimate for first, second in pairwise(lost))  # "in order"
+    assert [gap.high < 0 for gap in lost] == [True, True, True, False, False]  # "sharp distilling prunes"
+    assert all(gap.low > 0 for gap in lost[3:])
+    oftener, further, repaired = (
+        across(hot, cold, (A_K, A_K), metric) for metric in ("target_rate", "kl_to_truth", "overall_recall")
+    )
+    assert oftener.low < 0 < oftener.high
+    assert repaired.low < 0 < repaired.high  # "not told apart"
+    assert INTERVAL.findall(SWEEP.partition("\n- ")[2]) == [
+        interval(*(100 * value for value in oftener)),
+        interval(*across(hot, cold, (A_K, A_K), "entropy")),
+        interval(*further),
+        interval(*across(cold, hot, (A_K, A_K))),
+        *(interval(*(100 * value for value in gap)) for gap in lost),
+        interval(*across(plain, cold, (A_K, A_K), "overall_recall")),
+        interval(*repaired),
+        interval(*across(hot, cold, ("kd_only", "kd_only"), "overall_recall")),
+    ]
+    counts = [[*pairs(hot, name).values()] for name in (K_A, "base_aligned")]
+    assert {*counts[0]} == {1, 2}
+    assert f"is left 1 or 2 informative pairs, the base {min(counts[1])} to {max(counts[1])}." in SWEEP
+    sharp, usual, warm, at_1, hottest = (f"{rate:.0f}" for rate in rates[K_A])
+    assert (
+        f"it is {usual}, {warm} and {hottest} % at 0.0003 (τ = 0.7, 0.85, 1.25) and {sharp} and {at_1} % at 0.0006"
+        in SWEEP
+    )
+    assert [learning_rates(run, K_A) for run in swept.values()] == [{0.0006}, {0.0003}, {0.0003}, {0.0006}, {0.0003}]
 
 
 def test_the_tables_of_plain_distillation_are_those_of_its_records(plain):
@@ -95,9 +155,6 @@ def test_what_is_said_of_plain_distillation_is_what_its_records_say(plain, compa
         interval(*across(plain, larger_step, (K_A, K_A))),
         *(interval(*across(plain, main, (name, name), recall)) for name in (A_K, "kd_only")),
     ]
-    held = {cell.value: plan.seeds_held(recorded("kd_temperature", cell.value), cell)
-            for cell in plan.ARMS["kd_temperature"].cells}  # fmt: skip
-    assert {value for value, seeds in held.items() if not seeds} == {"0.5", "0.85", "1.25"}  # "were not run"
     for words in (interval(*over_seeds(plain, order)) for order in ORDERS):
         assert words in README
     assert f"A-K earns {interval(*across(main, plain, (A_K, A_K)))} less with exclamations" in README
