@@ -77,6 +77,14 @@ def test_what_is_said_of_the_sweep_is_what_its_records_say(swept):
     assert all(first.high < second.estimate for first, second in pairwise(lost))  # "in order"
     assert [gap.high < 0 for gap in lost] == [True, True, True, False, False]  # "sharp distilling prunes"
     assert all(gap.low > 0 for gap in lost[3:])
+    spread, earned = (
+        [over_seeds(run, A_K, metric).estimate for run in (cold, hot)] for metric in ("entropy", "reward")
+    )
+    words = (
+        "shows the target in {:.0f} to {:.0f} % of responses, but its entropy goes from {:.2f} to {:.2f} nats a token"
+    )
+    assert words.format(min(rates[A_K]), max(rates[A_K]), *spread) in README
+    assert "and its reward from {:.3f} to {:.3f}. Distilled".format(*earned) in README
     oftener, further, repaired = (
         across(hot, cold, (A_K, A_K), metric) for metric in ("target_rate", "kl_to_truth", "overall_recall")
     )
