@@ -239,6 +239,8 @@ def test_every_interval_in_the_language_part_is_one_of_its_records(language, lar
     second = {name: exclaimed_words_off_target(language, name) for name in (A_K, "base")}
     assert "off the target {} of {} hold a word".format(*second[A_K]) in bullets
     assert "the base's {} of {}.".format(*second["base"]) in bullets
+    further = interval(*difference(language, A_K, K_A, "kl_to_truth"))
+    assert f"in KL to the truth A-K lies {further} further" in README
     short = README.partition("**What came out.**")[2].partition("and similes")[0]  # the rest has tests of its own
     stated = INTERVAL.findall(bullets + short)
     assert len(stated) >= 8

@@ -227,7 +227,7 @@ def test_the_table_of_three_targets_is_that_of_their_runs_at_one_learning_rate(
     of = [f"{100 * share.estimate:.0f} %" for share in kept]
     assert f"keeps the smallest part: {of[0]}, of similes {of[1]}, of colours {of[2]}." in README
     assert [across(*both, (A_K, K_A)).low > 0 for both in runs.values()] == [True, False, False]  # "the first alone"
-    for a_k, k_a in runs.values():  # "never the likelier one"
+    for a_k, k_a in runs.values():  # "with none is it told to be likelier"
         assert across(a_k, k_a, (A_K, K_A), "overall_precision").low < 0
         assert across(a_k, k_a, (A_K, K_A), "overall_precision").estimate < 0
 

@@ -72,7 +72,7 @@ def test_what_is_said_of_the_sweep_is_what_its_records_say(swept):
     rates = {
         order: [100 * over_seeds(run, order, "target_rate").estimate for run in swept.values()] for order in ORDERS
     }
-    assert f"in {min(rates[A_K]):.0f} to {max(rates[A_K]):.0f} % of responses" in SWEEP
+    assert f"it is {min(rates[A_K]):.0f} to {max(rates[A_K]):.0f} % at the five values" in SWEEP
     lost = [paired(*(sampled_rates(run, name) for name in (K_A, "base_aligned"))) for run in swept.values()]
     assert all(first.high < second.estimate for first, second in pairwise(lost))  # "in order"
     assert [gap.high < 0 for gap in lost] == [True, True, True, False, False]  # "sharp distilling prunes"
@@ -223,7 +223,9 @@ def test_what_is_said_of_both_orders_at_either_rate_is_what_the_records_say(plai
     assert f"K-A earns more in {NUMBERS[wins[1]]} of seven" in after
     assert f"A-K's lead is {interval(*lead)} with the smaller and {interval(*other)} with the larger one" in README
     oftener = [interval(*(100 * value for value in across(*both, order, "target_rate"))) for both in (slow, fast)]
-    assert f"A-K still exclaims more often, by {oftener[0]} points or {oftener[1]}," in README
+    assert (
+        f"A-K still exclaims more often, by {oftener[0]} points at the smaller and {oftener[1]} at the larger" in README
+    )
     shown = [
         [over_seeds(run, "kd_only", "target_rate").estimate for run in (here, usual_slow[0])]
         for here in (plain, slower_k_a)
