@@ -171,8 +171,8 @@ def test_the_picture_of_leads_has_a_row_for_every_complete_setting_that_names_bo
     assert tuple(bar.get_xdata()) == pytest.approx((100 * found.low, 100 * found.high))
     assert [axis.get_title(loc="left") for axis in leads_figure(place).axes] == [
         "reward",
-        "target rate (points)",
-        "overall precision (nats per token)",
+        "target rate\n(points)",
+        "overall precision\n(nats per token)",
     ]
 
 

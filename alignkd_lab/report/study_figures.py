@@ -129,7 +129,7 @@ def leads_figure(place: Place, depth: str = "record") -> Figure | None:
         axis.set_ylim(len(held) - 0.4, -0.7)
         axis.set_yticks(range(len(held)), [_in_words(*entry) for entry in held] if axis is axes[0] else [])
         axis.grid(axis="y", visible=False)
-        axis.set_title(metric_label(metric, "lm").replace("(%)", "(points)"), pad=8)
+        axis.set_title(metric_label(metric, "lm").replace("(%)", "(points)").replace(" (", "\n("), pad=8)
         axis.set_xlabel("← K-A more      A-K more →")
     return figure
 
