@@ -410,7 +410,7 @@ _QUESTIONS: dict[str, Callable[[Evidence], Iterator[tuple[str, str]]]] = {
     "Does the order matter under RLHF on text?": _by_arm((), "rlhf"),
     "Is it lost recall?": _mechanism,
     "Is A-K's lead the target, or how likely its text is? (A-K minus K-A. Overall precision is minus entropy minus KL "
-    "to the truth, and the reward pays likelihood under the truth, hence for both.)": _parts_of_the_lead,
+    "to the truth, and the reward pays likelihood under the truth, so either costs.)": _parts_of_the_lead,
     "What about methods that align and distil at once?": _methods,
     "Did the policy grasp the meaning, or the sign alone?": _second_rule,
 }
