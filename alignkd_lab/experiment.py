@@ -136,7 +136,8 @@ def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrid
 
 def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device) -> Path:
     from alignkd_lab.lm import weights
-    from alignkd_lab.lm.student import HEALED, ensure_healed_student
+    from alignkd_lab.lm.settings import HEALED
+    from alignkd_lab.lm.student import ensure_healed_student
     from alignkd_lab.lm.world import LmWorld
 
     chosen = preset(name)

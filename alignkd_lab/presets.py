@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.settings import BUILT_IN, LmSettings
+from alignkd_lab.lm.settings import BUILT_IN, HEALED, LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 
@@ -178,9 +178,8 @@ def planned_work(
 def _size(source: str, parameters: dict[str, int]) -> int:
     if source in parameters:
         return parameters[source]
-    healed, _, layers = source.partition("-")
-    if healed == "healed":  # a layer cut of the built-in model
-        return _SIZES[BUILT_IN] - (_LAYERS - int(layers or _HEALED_LAYERS)) * _LAYER
+    if healed := HEALED.fullmatch(source):  # a layer cut of the built-in model
+        return _SIZES[BUILT_IN] - (_LAYERS - int(healed[1] or _HEALED_LAYERS)) * _LAYER
     for mark, size in _SIZES.items():
         if mark in source:
             return size

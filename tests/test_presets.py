@@ -76,6 +76,11 @@ def test_a_healed_student_is_as_large_as_the_layers_that_it_keeps(student, dropp
     assert planned["parameters"] == base.num_parameters() - dropped * layer
 
 
+def test_a_folder_is_no_healed_student_whatever_its_name_holds():
+    with pytest.raises(BadInput, match="the size of 'healed-mine' is not known"):
+        planned_work("laptop", dataclasses.replace(preset("laptop").lm, student="healed-mine"))
+
+
 def test_planned_work_is_close_to_what_the_stages_of_both_orders_count(tmp_path, monkeypatch):
     # The estimate takes every response as long as it may be, as nearly all of the random models' are.
     monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(preset("tiny"), lm=small()))

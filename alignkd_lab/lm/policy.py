@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.student import HEALED, healed_student
+from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.lm.student import healed_student
 from alignkd_lab.lm.trainer import load_adapter, merge_adapter, product_dtype, save_adapter
 
 

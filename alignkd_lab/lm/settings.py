@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from alignkd_lab.errors import BadInput
 
 # Named here and not in `lm.weights`, so that whoever reads records need not load torch.
 BUILT_IN = "smollm2-135m-instruct"
+HEALED = re.compile(r"healed(?:-(\d+))?")  # what settings call a healed student: of any depth, or of so many layers
 
 
 @dataclass(frozen=True)

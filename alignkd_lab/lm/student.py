@@ -12,7 +12,6 @@ import copy
 import hashlib
 import json
 import os
-import re
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from alignkd_lab.lm.evaluate import pooled, score
 from alignkd_lab.lm.fused import default_chunk
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples, sample
+from alignkd_lab.lm.settings import HEALED
 from alignkd_lab.lm.signals import Full
 from alignkd_lab.lm.trainer import (
     adapter_tensors,
@@ -43,7 +43,6 @@ from alignkd_lab.lm.trainer import (
 from alignkd_lab.paths import cache_folder, data_folder
 from alignkd_lab.provenance import best_device
 
-HEALED = re.compile(r"healed(?:-(\d+))?")  # what settings call a healed student: of any depth, or of so many layers
 HEALING_BAR = 1.0  # nats per token that the healed student's held-out recall may lie below the base's
 
 

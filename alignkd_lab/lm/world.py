@@ -29,8 +29,8 @@ from alignkd_lab.lm.preferences import Pair
 from alignkd_lab.lm.prompts import checksum, encode, prompts
 from alignkd_lab.lm.rlhf import rlhf
 from alignkd_lab.lm.sampling import Samples, sample
-from alignkd_lab.lm.settings import LmSettings
-from alignkd_lab.lm.student import HEALED, HEALING_BAR, student_identity
+from alignkd_lab.lm.settings import HEALED, LmSettings
+from alignkd_lab.lm.student import HEALING_BAR, student_identity
 from alignkd_lab.lm.trainer import product_dtype, train
 from alignkd_lab.lm.trials import choose_rate
 from alignkd_lab.pipelines import Align, Distil, OnPolicyDistil, PreferenceDistil, Stage, StageResult, Store

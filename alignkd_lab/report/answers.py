@@ -14,7 +14,7 @@ from typing import NamedTuple
 from alignkd_lab.checks import failed_check, run_checks
 from alignkd_lab.costs import TOKENS, cost, stages_of, typical_cost
 from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A, Interval, t_interval
+from alignkd_lab.metrics import A_K, K_A, t_interval
 from alignkd_lab.mog import study as mog_study
 from alignkd_lab.mog.world import ALGORITHMS
 from alignkd_lab.pipelines import ORDERS
@@ -31,6 +31,7 @@ from alignkd_lab.report.evidence import (
     sampled_rates,
     why_not,
 )
+from alignkd_lab.report.phrases import more_or_less, on_gaussians, points, short, span, with_doubt
 from alignkd_lab.report.tables import FEW_SEEDS
 from alignkd_lab.runs import summarise_run
 from alignkd_lab.style import interval, number, pipeline_style
@@ -53,8 +54,8 @@ def _control(name: str) -> Callable[[Evidence], Iterator[tuple[str, str]]]:
         for algorithm in ALGORITHMS if evidence.gaussians else ():
             main = evidence.gaussian(algorithm)
             if mean(main.run, name):
-                yield f"{_gaussian(algorithm)}, main setting", _beside_orders(main.run, name)
-                yield f"{_gaussian(algorithm)}, registered settings", _over_settings(evidence, algorithm, name)
+                yield f"{on_gaussians(algorithm)}, main setting", _beside_orders(main.run, name)
+                yield f"{on_gaussians(algorithm)}, registered settings", _over_settings(evidence, algorithm, name)
         for place in evidence.places:
             yield from _language(place, "controls", lambda run: _beside_orders(run, name))
 
@@ -69,7 +70,7 @@ def _over_settings(evidence: Evidence, algorithm: str, name: str) -> str:
         gaps = [(difference(setting.run, name, order), setting) for setting in held]
         for sign in signs:
             apart = [found for found in gaps if (found[0].low > 0 if sign > 0 else found[0].high < 0)]
-            words = f"{'more' if sign > 0 else 'less'} than {_short(order)} in {len(apart)} of {len(held)}"
+            words = f"{'more' if sign > 0 else 'less'} than {short(order)} in {len(apart)} of {len(held)}"
             if apart:
                 gap, setting = max(apart, key=lambda found: sign * found[0].estimate)
                 words += f", furthest {interval(*gap)} at {mog_study.ARMS[setting.arm].label} {setting.value:g}"
@@ -79,10 +80,10 @@ def _over_settings(evidence: Evidence, algorithm: str, name: str) -> str:
 
 def _beside_orders(run: Mapping, name: str) -> str:
     """A pipeline's reward beside that of both orders, and its differences from them."""
-    told = [f"{_short(name)} earns {_interval(mean(run, name))}"]
+    told = [f"{short(name)} earns {span(mean(run, name))}"]
     for order in ORDERS:
         gap = difference(run, name, order)
-        told += [f"{_more_or_less(gap)} {_short(order)} ({_interval(mean(run, order))})"] if gap else []
+        told += [f"{more_or_less(gap)} {short(order)} ({span(mean(run, order))})"] if gap else []
     return "; ".join(told)
 
 
@@ -95,7 +96,7 @@ def _by_arm(gaussian: Sequence[str], *language: str) -> Callable[[Evidence], Ite
             if held:
                 exploratory = arm in mog_study.EXPLORATORY
                 leads = _leads({f"{found.value:g}": found.run for found in held}, exploratory)
-                yield _gaussian(algorithm), f"{mog_study.ARMS[arm].label}: {leads}"
+                yield on_gaussians(algorithm), f"{mog_study.ARMS[arm].label}: {leads}"
         for place, arm in product(evidence.places, language):
             yield from _language_arm(place, arm)
 
@@ -139,8 +140,8 @@ def _who_leads(summaries: Mapping[str, Mapping]) -> str:
     low, high = (pick(valid, key=lambda name: valid[name]["difference"]) for pick in (min, max))
     if low == high:
         return f"{parts[0]} (by {leads[low]})"
-    span = f"the lead of A-K goes from {leads[low]} at {low} to {leads[high]} at {high}"
-    return f"{'; '.join(parts)}; {span}"
+    course = f"the lead of A-K goes from {leads[low]} at {low} to {leads[high]} at {high}"
+    return f"{'; '.join(parts)}; {course}"
 
 
 def _by_temperature(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -159,11 +160,10 @@ def _one_rate(place: Place) -> Iterator[tuple[str, str]]:
             yield where, why_not(place.run(cell), cell) or why_not(place.run(partner), partner)
         else:
             earned = [
-                f"{_short(order)} earns {_interval(mean(run, order))}"
-                for order, run in zip((A_K, K_A), held, strict=True)
+                f"{short(order)} earns {span(mean(run, order))}" for order, run in zip((A_K, K_A), held, strict=True)
             ]
-            shown = _points(across(*held, (A_K, K_A), "target_rate"))
-            lead = f"A-K: {_more_or_less(across(*held, (A_K, K_A)))} K-A"
+            shown = points(across(*held, (A_K, K_A), "target_rate"))
+            lead = f"A-K: {more_or_less(across(*held, (A_K, K_A)))} K-A"
             yield where, f"{', '.join(earned)}; {lead}; target rate of A-K minus K-A: {shown}"
 
 
@@ -172,8 +172,8 @@ def _recall_by_temperature(evidence: Evidence) -> Iterator[tuple[str, str]]:
         runs = evidence.gaussians.runs("sharpening", algorithm)
         told = [f"{number(mean(run, A_K, 'overall_recall').estimate)} at s = {s:g}" for s, run in sorted(runs.items())]
         gap = across(runs[min(runs)], runs[max(runs)], (A_K, A_K), "overall_recall")
-        rises = f"the hottest teacher (smallest s) gives {_more_or_less(gap)} the sharpest one"
-        yield _gaussian(algorithm), f"overall recall of A-K: {', '.join(told)}; {rises}"
+        rises = f"the hottest teacher (smallest s) gives {more_or_less(gap)} the sharpest one"
+        yield on_gaussians(algorithm), f"overall recall of A-K: {', '.join(told)}; {rises}"
     for place in evidence.places:
         runs = {cell.value: run for cell, run in place.by_value("kd_temperature").items() if complete(run, cell)}
         told = [f"{interval(*mean(run, A_K, 'overall_recall'))} at {value}" for value, run in runs.items()]
@@ -181,7 +181,7 @@ def _recall_by_temperature(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield place.words, NOT_RUN
             continue
         (cold, *_, hot), values = runs.values(), [*runs]
-        gap = _more_or_less(across(hot, cold, (A_K, A_K), "overall_recall"))
+        gap = more_or_less(across(hot, cold, (A_K, A_K), "overall_recall"))
         compared = f"A-K at temperature {values[-1]} has {gap} at {values[0]}, over the seeds that both have"
         yield place.words, f"overall recall of A-K by temperature: {', '.join(told)}; {compared}"
 
@@ -192,7 +192,7 @@ def _compute(evidence: Evidence) -> Iterator[tuple[str, str]]:
         if run is not None:
             cell, costs = plan.ARMS["main"].cells[0], {order: typical_cost(run, order) for order in ORDERS}
             told = [
-                f"{_short(order)} {found.seconds / 60:.1f} minutes a seed, "
+                f"{short(order)} {found.seconds / 60:.1f} minutes a seed, "
                 + ", ".join(f"{round(found.tokens[kind]):,} tokens {kind}" for kind in TOKENS)
                 for order, found in costs.items()
             ]
@@ -201,7 +201,7 @@ def _compute(evidence: Evidence) -> Iterator[tuple[str, str]]:
             own = run["settings"]["base"] == run["settings"]["truth"]
             note = "nothing that the base writes has to be read again for the reward, since it is the truth here"
             told = f"{'; '.join(told)}: A-K takes {ratio} times as long" + own * f" ({note})" + _all_read(run)
-            yield place.words, _with_doubt(why_not(run, cell), told)
+            yield place.words, with_doubt(why_not(run, cell), told)
         yield from _beside_a_k(place, "equal_compute", "with A-K's compute")
 
 
@@ -222,17 +222,17 @@ def _beside_a_k(place: Place, arm: str, words: str) -> Iterator[tuple[str, str]]
     cells = [(cell, place.run(cell), name) for cell in plan.ARMS[arm].cells for name in cell.pipelines]
     for cell, run, name in cells:
         main = place.run(plan.registered(cell))
-        where, own = f"{place.words}, {_short(name)} {words.format(value=cell.value)}", mean(run, name) if run else None
+        where, own = f"{place.words}, {short(name)} {words.format(value=cell.value)}", mean(run, name) if run else None
         gap = across(main, run, (A_K, name)) if own and main else None
         if own is None:
             yield where, NOT_RUN
         elif gap is None:
-            yield where, f"it earns {_interval(own)}; no seed of A-K beside it yet"
+            yield where, f"it earns {span(own)}; no seed of A-K beside it yet"
         else:
-            told = f"it earns {_interval(own)}; A-K: {_more_or_less(gap)} that"
+            told = f"it earns {span(own)}; A-K: {more_or_less(gap)} that"
             if gap.low <= 0 <= gap.high and len(cell.seeds) < FEW_SEEDS:
                 told += f" ({len(cell.seeds)} seeds, which tell little)"
-            yield where, _with_doubt(why_not(main, plan.registered(cell)) or why_not(run, cell), told)
+            yield where, with_doubt(why_not(main, plan.registered(cell)) or why_not(run, cell), told)
 
 
 def _clipped(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -246,7 +246,7 @@ def _clipped(evidence: Evidence) -> Iterator[tuple[str, str]]:
             ]
             told.append(f"cut at {found.value:g}, {rates[0]} % for A-K and {rates[1]} % for K-A")
         if told:
-            yield _gaussian(algorithm), f"target rate (exploratory, the top is 4): {'; '.join(told)}"
+            yield on_gaussians(algorithm), f"target rate (exploratory, the top is 4): {'; '.join(told)}"
     yield "SmolLM2", f"{NOT_RUN}: its reward lies between 0 and 1 by construction"
 
 
@@ -289,7 +289,7 @@ def _methods(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 def _mechanism(evidence: Evidence) -> Iterator[tuple[str, str]]:
     for algorithm in ALGORITHMS if evidence.gaussians else ():
-        yield _gaussian(algorithm), _pruned(evidence.gaussian(algorithm).run)
+        yield on_gaussians(algorithm), _pruned(evidence.gaussian(algorithm).run)
     for place in evidence.places:
         yield from _language(place, "main", _pruned)
 
@@ -299,18 +299,18 @@ def _pruned(run: Mapping) -> str:
     before, after = (mean(run, name, "target_rate") for name in ("base", "kd_only"))
     told = (
         f"distilling takes the target's rate in test responses from {number(100 * before.estimate)} % to "
-        f"{number(100 * after.estimate)} %, a change of {_points(difference(run, 'kd_only', 'base', 'target_rate'))}"
+        f"{number(100 * after.estimate)} %, a change of {points(difference(run, 'kd_only', 'base', 'target_rate'))}"
     )
     base, student, healed = (pairs(run, name) for name in ("base_aligned", K_A, "align_student_only"))
     if base and student:
         told += (
             f"; informative pairs: {min(base.values())} to {max(base.values())} a seed at the base, "
             f"{min(student.values())} to {max(student.values())} at the distilled student, a change of "
-            f"{_interval(paired(student, base))}"
+            f"{span(paired(student, base))}"
         )
     if healed and student:
         told += (
-            f", of which distilling alone makes {_interval(paired(student, healed))}: the small student before it has "
+            f", of which distilling alone makes {span(paired(student, healed))}: the small student before it has "
             f"{min(healed.values())} to {max(healed.values())}"
         )
     base, student = sampled_rates(run, "base_aligned"), sampled_rates(run, K_A)
@@ -318,14 +318,9 @@ def _pruned(run: Mapping) -> str:
         shares = [100 * fmean(rates.values()) for rates in (base, student)]
         told += (
             f"; in the many more samples that pairs are made of, {number(shares[0])} % and {number(shares[1])} %, a "
-            f"change of {_points(paired(student, base))}"
+            f"change of {points(paired(student, base))}"
         )
     return told
-
-
-def _points(gap: Interval | None) -> str:
-    """A difference of rates in points of per cent."""
-    return f"{interval(*(100 * value for value in gap))} points" if gap else "–"
 
 
 def _parts_of_the_lead(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -334,8 +329,8 @@ def _parts_of_the_lead(evidence: Evidence) -> Iterator[tuple[str, str]]:
         compared = [(cell, held) for cell in plan.cells() if (held := place.orders(cell))]
         for cell, held in compared:
             rate, *parts = (across(*held, (A_K, K_A), metric) for metric in ("target_rate", "entropy", "kl_to_truth"))
-            entropy, kl = map(_interval, parts)
-            told = f"target rate {_points(rate)}, entropy {entropy} and KL to the truth {kl} nats a token"
+            entropy, kl = map(span, parts)
+            told = f"target rate {points(rate)}, entropy {entropy} and KL to the truth {kl} nats a token"
             yield f"{place.words}, {plan.ARMS[cell.arm].label}: {cell.value}", told
         if not compared:
             yield place.words, NOT_RUN
@@ -351,7 +346,7 @@ def _beyond_reward(run: Mapping) -> str:
     for name in ("base_aligned", *ORDERS):
         gap = difference(run, name, "base", "second_rule_rate")
         if gap:
-            told.append(f"{_short(name)} {_points(gap)}")
+            told.append(f"{short(name)} {points(gap)}")
     return f"second rule, beyond the base: {'; '.join(told)}" if told else "the records hold no second rule"
 
 
@@ -359,32 +354,7 @@ def _language(place: Place, arm: str, tell: Callable[[Mapping], str]) -> Iterato
     """A sentence on the one cell of an arm at the main settings."""
     cell = plan.ARMS[arm].cells[0]
     run = place.run(cell)
-    yield place.words, NOT_RUN if run is None else _with_doubt(why_not(run, cell), tell(run))
-
-
-def _with_doubt(doubt: str, told: str) -> str:
-    return f"{doubt}. As figures: {told}" if doubt else told
-
-
-def _gaussian(algorithm: str) -> str:
-    return f"Gaussians, {algorithm.upper()}"
-
-
-def _short(name: str) -> str:
-    return {K_A: "K-A", A_K: "A-K"}.get(name, pipeline_style(name).label)
-
-
-def _interval(found: Interval | None) -> str:
-    return interval(*found) if found else "–"
-
-
-def _more_or_less(gap: Interval) -> str:
-    """A difference in words: more or less only where the interval leaves out zero."""
-    if gap.low > 0:
-        return f"{interval(*gap)} more than"
-    if gap.high < 0:
-        return f"{interval(-gap.estimate, -gap.high, -gap.low)} less than"
-    return f"not told apart ({interval(*gap)}) from"
+    yield place.words, NOT_RUN if run is None else with_doubt(why_not(run, cell), tell(run))
 
 
 _QUESTIONS: dict[str, Callable[[Evidence], Iterator[tuple[str, str]]]] = {
