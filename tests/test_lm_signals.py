@@ -72,7 +72,7 @@ def test_reading_a_top_k_teacher_leaves_the_students_log_probs_alone(teacher, st
 
 def test_a_tail_without_mass_is_very_small_and_finite(teacher, student):
     kept = top_k(teacher.hidden, teacher.head, 5)
-    said = kept._replace(log_tail=torch.full((23,), -torch.inf)).over_vocabulary(ROWS, student)
+    said = kept._replace(log_tail=torch.full_like(kept.log_tail, -torch.inf)).over_vocabulary(ROWS, student)
     assert float(said.min()) > -200
     assert_close([said.scatter(1, kept.ids[ROWS], -torch.inf).exp().sum(-1)], [torch.zeros(6)])
 

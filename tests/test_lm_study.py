@@ -47,7 +47,8 @@ def test_the_main_settings_are_the_plans_command():
     assert f"preset `laptop` with `{told}`" in text
     expected = dataclasses.replace(LmSettings(), **plan.MAIN["laptop"])
     assert settings_of(MAIN) == expected
-    assert settings_of(MAIN, "gpu") == dataclasses.replace(PRESETS["gpu"].lm, target="exclamation")
+    assert settings_of(MAIN, "gpu") == dataclasses.replace(PRESETS["gpu"].lm, **plan.MAIN["gpu"])
+    assert plan.MAIN["gpu"] == {"target": "exclamation", "align_learning_rates": (1e-4, 3e-4, 6e-4)}
 
 
 def test_the_arms_are_the_plans_in_its_order():

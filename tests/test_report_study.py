@@ -208,6 +208,21 @@ def test_the_trials_of_both_sides_are_told(evidence):
     ]
 
 
+def test_trials_that_all_left_the_budget_are_told_so(evidence):
+    def further(record):
+        for stage in record["stages"].values():
+            for trial in stage["info"].get("trials", ()):
+                trial["kl"] += 10
+        return record
+
+    lines = answer(evidence(recorded(MAIN, range(2), further)), "tuned as well")[:2]
+    for _, told in lines:
+        assert "0.0003 earned 0.100 at a KL of 16" in told
+        assert told.endswith(
+            "none stayed within a KL of 10 nats a response, so the one that went least far was taken, 0.0003"
+        )
+
+
 def test_k_a_at_another_rate_is_held_against_a_k_at_the_registered_one(evidence):
     cell = plan.ARMS["learning_rate"].cells[0]
     only = {name: effect for name, effect in LM.items() if name != A_K}

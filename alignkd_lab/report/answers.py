@@ -269,7 +269,11 @@ def _trials(place: Place, run: Mapping) -> Iterator[tuple[str, str]]:
             f"{trial['learning_rate']:g} earned {number(trial['reward'])} at a KL of {number(trial['kl'])}"
             for trial in info["trials"]
         ]
-        budget = f"the best within a KL of {run['settings']['kl_budget']:g} nats a response was taken"
+        allowed = run["settings"]["kl_budget"]
+        if any(trial["kl"] <= allowed for trial in info["trials"]):
+            budget = f"the best within a KL of {allowed:g} nats a response was taken"
+        else:
+            budget = f"none stayed within a KL of {allowed:g} nats a response, so the one that went least far was taken"
         won = next(trial for trial in info["trials"] if trial["learning_rate"] == info["learning_rate"])
         doubt = ", which earned nothing: formally as well tuned, in practice hardly" if not won["reward"] else ""
         told = f"{'; '.join(tried)}; {budget}, {info['learning_rate']:g}{doubt}"
