@@ -268,7 +268,11 @@ def test_the_diagnostics_of_a_split_step_are_those_of_the_whole():
     torch.testing.assert_close(info.log_probs, whole.log_probs, rtol=0, atol=1e-5)
 
 
-def short_of_memory(limit, message="DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"):
+OF_A_CPU = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+OF_CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+
+
+def short_of_memory(limit, message=OF_A_CPU):
     """The loss, on a machine that holds `limit` examples at a time, and the sizes that were tried."""
     tried = []
 
@@ -281,8 +285,9 @@ def short_of_memory(limit, message="DefaultCPUAllocator: can't allocate memory: 
     return limited, tried
 
 
-def test_where_memory_runs_out_the_micro_batch_halves_and_the_effective_batch_stays():
-    limited, tried = short_of_memory(2)
+@pytest.mark.parametrize("message", [OF_A_CPU, OF_CUBLAS], ids=["cpu", "cublas"])
+def test_where_memory_runs_out_the_micro_batch_halves_and_the_effective_batch_stays(message):
+    limited, tried = short_of_memory(2, message)
     found, [(value, _)] = step_of_eight(8, limited)
     expected, [(whole, _)] = step_of_eight(8)
     assert tried == [8, 4, 2, 2, 2, 2]

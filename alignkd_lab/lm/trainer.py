@@ -145,8 +145,9 @@ class LossTrainer(Trainer):
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has a class for it; the CPU's allocator says so in words."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """CUDA has a class for it; the CPU's allocator and cuBLAS, when it finds no room to start, say so in words."""
+    words = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in words)
 
 
 def _joined(infos: list):
