@@ -13,7 +13,7 @@ from PIL import Image
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.explorers.view import Explorer, Picture, hinted
 
-_LARGE = 150_000  # bytes, of which a page of a megabyte holds four
+_LARGE = 100_000  # bytes, of which a page of a megabyte holds seven
 
 
 class ChoiceControl(HBox):
