@@ -267,48 +267,6 @@ def test_what_is_said_of_k_a_with_as_much_compute_is_what_its_records_say(langua
     assert usual.align_steps == usual.preference_responses
 
 
-def test_what_is_said_of_flipped_labels_is_what_the_records_say(language, larger_step):
-    text, (low, high) = section("Flipped labels"), plan.ARMS["dpo_label_noise"].cells
-    assert recorded("dpo_label_noise", low.value) is None  # "10 % were not run"
-    noisy = recorded("dpo_label_noise", high.value)
-    assert noisy["settings"]["dpo_label_noise"] == 0.3
-    true, slow = (
-        {**run, "records": [record for record in run["records"] if record["seed"] in high.seeds]}
-        for run in (larger_step, language)
-    )
-    assert f"({len(noisy['records'])} of {len(high.seeds)})" in text
-    rows = {}
-    for (labels, rate), run in ((("none", 0.0003), slow), (("none", 0.0006), true), (("30 %", 0.0006), noisy)):
-        for name in ("base_aligned", K_A):
-            infos = [stages_of(record, name)[-1]["info"] for record in run["records"]]
-            assert {info["learning_rate"] for info in infos} == {rate}
-        rewards, rates = (
-            {
-                name: written(summarise_run(run)["pipelines"][name][metric], metric)
-                for name in ("base_aligned", K_A, A_K)
-            }
-            for metric in ("reward", "target_rate")
-        )
-        rows[f"{labels}, {rate}"] = [
-            rewards["base_aligned"], rates["base_aligned"], rewards[K_A], rewards[A_K],
-            interval(*difference(run, A_K, K_A)), rates[K_A], rates[A_K],
-        ]  # fmt: skip
-    assert table("with true labels at both rates", text) == rows
-    lead = difference(noisy, A_K, K_A)
-    assert lead.low < 0 < lead.high  # "three seeds do not tell"
-    assert INTERVAL.findall(text.partition("\n- ")[2]) == [
-        interval(*(100 * value for value in across(true, noisy, ("base_aligned", "base_aligned"), "target_rate"))),
-        *(interval(*across(true, noisy, (name, name))) for name in ("base_aligned", K_A, A_K)),
-        interval(*lead),
-    ]
-    own, base = (f"{min(held.values())} to {max(held.values())}" for held in (pairs(noisy, name) for name in
-                 (K_A, "base_aligned")))  # fmt: skip
-    assert f"K-A learns from {own} informative pairs here" in text
-    assert f"the base has {base}." in text
-    for order in ORDERS:  # README: "both orders lose most of their reward"
-        assert over_seeds(noisy, order).estimate < over_seeds(true, order).estimate / 2
-
-
 def test_what_is_said_of_rlhf_is_what_its_records_say():
     run = recorded("rlhf")
     records = sorted(run["records"], key=lambda record: record["seed"])
