@@ -1,7 +1,7 @@
 """What RESULTS.md says of the sweeps with three seeds a value is what the records say."""
 
 import pytest
-from results_text import INTERVAL, NUMBERS, recorded, section, table, written
+from results_text import INTERVAL, NUMBERS, README, recorded, section, table, written
 
 from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
@@ -119,3 +119,50 @@ def test_what_is_said_of_the_kl_weight_is_what_the_records_say(slow):
     wins = sum(value > 0 for run in by_value.values() for value in leads(run).values())
     assert f"above zero in {NUMBERS[wins]} of {NUMBERS[9]} seeds" in text
     assert min(told, key=lambda lead: lead.estimate) == told[2]  # "The mean is the smallest at 0.3"
+
+
+def test_what_is_said_of_twice_the_samples_is_what_the_records_say(slow):
+    text, more = section("Twice the samples"), recorded("preference_responses", "doubled")
+    assert recorded("preference_responses", "halved") is None  # "Halved samples were not run."
+    assert f"({len(more['records'])} of {len(plan.SWEEP_SEEDS)})" in text
+    drawn = [run["settings"]["preference_responses"] for run in (slow, more)]
+    assert f"{drawn[1]} samples a prompt and not {drawn[0]}" in text
+    assert {learning_rate(run, name) for run in (slow, more) for name in ("base_aligned", K_A)} == {0.0003}
+
+    def counts(run):
+        return ", ".join("{} to {}".format(*_ends(pairs(run, name).values())) for name in ("base_aligned", K_A))
+
+    assert table("Halved samples were not run.", text) == {
+        f"{96 * each:,}": [counts(run), *row(run)] for each, run in zip(drawn, (slow, more), strict=True)
+    }
+    lead, gains = difference(more, A_K, K_A), [across(more, slow, (name, name)) for name in (K_A, A_K)]
+    beside = across(slow, more, (A_K, K_A))
+    third = across(recorded("equal_compute"), recorded("main"), (K_A, K_A))
+    assert lead.low > 0  # "A-K leads, and three seeds tell it"
+    assert all(found.low < 0 < found.high for found in (*gains, beside))  # "not told"
+    assert gains[0].high > third.estimate  # "three seeds do not rule such a gain out"
+    assert min(leads(more).values()) > 0  # "above zero in each"
+    assert min(leads(slow, more).values()) > 0  # "it earns more in each seed"
+    own = [sum(pairs(run, K_A).values()) for run in (slow, more)]
+    assert own[1] > 2 * own[0]  # "more than twice the pairs"
+    assert INTERVAL.findall(text.partition("\n- ")[2]) == [
+        interval(*lead), points(difference(more, A_K, K_A, "target_rate")),
+        *(interval(*found) for found in (*gains, beside, third)),
+    ]  # fmt: skip
+    went = [_ends([info["curve"][-1]["kl"] for info in alignments(run, K_A)]) for run in (more, slow)]
+    (least, most), (fewer_least, fewer_most) = went
+    assert (
+        f"it ends {least:.2f} to {most:.2f} nats from its anchor here, and {fewer_least:.2f} to {fewer_most:.2f}"
+        in text
+    )
+
+
+def _ends(values):
+    return min(values), max(values)
+
+
+def test_the_readme_says_of_the_sweeps_what_the_records_say():
+    (told,) = [line for line in README.splitlines() if line.startswith("- *In sweeps of three seeds*")]
+    assert INTERVAL.findall(told) == [interval(*difference(recorded("preference_responses", "doubled"), A_K, K_A))]
+    small, large = plan.ARMS["beta"].cells
+    assert f"β ({small.value} to {large.value};" in told
