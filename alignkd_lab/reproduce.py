@@ -28,7 +28,7 @@ from alignkd_lab.runs import group_runs, seed_values, varying_settings
 
 SAME = 1e-6  # records keep seven digits
 MOST_OUTSIDE = 4 * ALPHA  # of the figures that an interval was foretold for: four times as many as chance puts there
-MOST_CHOICES = 12  # that an error spells out
+MOST_CHOICES = 24  # that an error spells out
 _COMPARED = ("commit", "version", "python", "torch", "transformers", "numpy", "device", "device_name", "threads")
 
 
