@@ -1,7 +1,7 @@
 """What RESULTS.md says of the sweeps with three seeds a value is what the records say."""
 
 import pytest
-from results_text import INTERVAL, NUMBERS, README, recorded, section, table, written
+from results_text import INTERVAL, NUMBERS, README, recorded, section, signs_of, table, written
 
 from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
@@ -50,6 +50,11 @@ def row(run):
         rewards["base_aligned"], rates["base_aligned"], rewards[K_A], rewards[A_K],
         interval(*difference(run, A_K, K_A)), rates[K_A], rates[A_K],
     ]  # fmt: skip
+
+
+def decided(run):
+    """The corrected differences of the registered signs that hold or fail, by their words."""
+    return {words: told for words, (told, *_, verdict) in signs_of(run).items() if verdict in ("holds", "fails")}
 
 
 def points(found):
@@ -115,7 +120,10 @@ def test_what_is_said_of_the_kl_weight_is_what_the_records_say(slow):
         *(interval(*found) for found in went),
         *(interval(*across(small, large, (name, name))) for name in ("base_aligned", A_K)),
         *(interval(*lead) for lead in told),
+        decided(small)["A-K is more precise overall"],
     ]
+    assert [list(decided(run)) for run in (small, large)] == [["A-K is more precise overall"], []]
+    assert f"A-K's overall precision fails, by {decided(small)['A-K is more precise overall']}" in text
     wins = sum(value > 0 for run in by_value.values() for value in leads(run).values())
     assert f"above zero in {NUMBERS[wins]} of {NUMBERS[9]} seeds" in text
     assert min(told, key=lambda lead: lead.estimate) == told[2]  # "The mean is the smallest at 0.3"
@@ -142,11 +150,13 @@ def test_what_is_said_of_twice_the_samples_is_what_the_records_say(slow):
     assert all(found.low < 0 < found.high for found in (*gains, beside))  # "not told"
     assert gains[0].high > third.estimate  # "three seeds do not rule such a gain out"
     assert min(leads(more).values()) > 0  # "above zero in each"
+    assert signs_of(more)["A-K earns more reward"][-1] == "holds"
+    assert len(decided(more)) == 1  # "the other three are undecided"
     assert min(leads(slow, more).values()) > 0  # "it earns more in each seed"
     own = [sum(pairs(run, K_A).values()) for run in (slow, more)]
     assert own[1] > 2 * own[0]  # "more than twice the pairs"
     assert INTERVAL.findall(text.partition("\n- ")[2]) == [
-        interval(*lead), points(difference(more, A_K, K_A, "target_rate")),
+        interval(*lead), decided(more)["A-K earns more reward"], points(difference(more, A_K, K_A, "target_rate")),
         *(interval(*found) for found in (*gains, beside, third)),
     ]  # fmt: skip
     went = [_ends([info["curve"][-1]["kl"] for info in alignments(run, K_A)]) for run in (more, slow)]
