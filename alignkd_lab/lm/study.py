@@ -5,9 +5,9 @@ FOLDER as `alignkd run` does: a finished seed is never run again, and stages are
 products are float32 on every CPU, also on one that is faster in bfloat16: in another type a seed is another draw.
 `--preset gpu --minutes 28` is the script for a GPU that is lent for half an hour. What carries over from one such loan
 to the next is a finished seed's record, not a model: copy the `*.jsonl` of earlier loans into FOLDER, wherever below
-it, packed (`.gz`) or not, and the study goes on with the first seed that they lack. A model
-of this size leaves much of a large GPU idle: begin one process, and when its trials are kept others, with the same
-FOLDER and other `--seeds`. Their seconds are then no cost of a seed.
+it, packed (`.gz`) or not, and the study goes on with the first seed that they lack. Several processes with the same
+FOLDER and other `--seeds` can share a large GPU: begin one, and the others when its trials are kept. Their seconds are
+then no cost of a seed.
 """
 
 from __future__ import annotations
