@@ -4,6 +4,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
 from alignkd_lab.paths import data_folder
 from alignkd_lab.records import load_records
@@ -31,6 +32,11 @@ def recorded(arm, value=None):
     """The laptop's run of that cell of the language study, or of the only one of its arm."""
     (cell,) = [cell for cell in plan.ARMS[arm].cells if value in (None, cell.value)]
     return plan.run_of(runs(), cell, "laptop", "cpu")
+
+
+def alignments(run, name):
+    """What each seed's record says of the last stage of a pipeline, its alignment."""
+    return [stages_of(record, name)[-1]["info"] for record in run["records"]]
 
 
 def table(heading, text=RESULTS):

@@ -3,9 +3,8 @@
 import re
 
 import pytest
-from results_text import INTERVAL, LM_METRICS, NUMBERS, README, recorded, runs, section, table, written
+from results_text import INTERVAL, LM_METRICS, NUMBERS, README, alignments, recorded, runs, section, table, written
 
-from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A, t_interval
 from alignkd_lab.pipelines import ORDERS, YARDSTICKS
@@ -20,11 +19,6 @@ MAIN = plan.ARMS["main"].cells[0]
 @pytest.fixture(scope="module")
 def gpu():
     return plan.run_of(runs(), MAIN, "gpu", "cuda")
-
-
-def aligned(run, name):
-    """What each seed's record says of the alignment of a pipeline."""
-    return [stages_of(record, name)[-1]["info"] for record in run["records"]]
 
 
 def test_the_table_of_the_gpu_is_that_of_its_records(gpu):
@@ -62,15 +56,15 @@ def test_seeds_sizes_and_machine_are_those_of_the_gpus_records(gpu):
 def test_every_trial_of_the_gpu_left_the_budget_and_the_reward_had_passed_its_best(gpu):
     kl = {}
     for name in ("base_aligned", K_A):
-        trials = aligned(gpu, name)[0]["trials"]
+        trials = alignments(gpu, name)[0]["trials"]
         assert min(trial["kl"] for trial in trials) > gpu["settings"]["kl_budget"] == 10
-        taken = {info["learning_rate"] for info in aligned(gpu, name)}
+        taken = {info["learning_rate"] for info in alignments(gpu, name)}
         (kl[name],) = [trial["kl"] for trial in trials if {trial["learning_rate"]} == taken]
         assert taken == {min(trial["learning_rate"] for trial in trials)} == {0.0001}
     assert f"the base went {kl['base_aligned']:.1f} nats and the student {kl[K_A]:.1f}, where 10 are allowed" in TEXT
     before, after = (
         t_interval([next(point["reward"] for point in info["curve"] if point["step"] == step) for info in
-                    aligned(gpu, "base_aligned")])
+                    alignments(gpu, "base_aligned")])
         for step in (60, 120)
     )  # fmt: skip
     assert f"{before.estimate:.3f} after 60 steps and {after.estimate:.3f} after 120" in TEXT

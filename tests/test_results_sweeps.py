@@ -1,9 +1,8 @@
 """What RESULTS.md says of the sweeps with three seeds a value is what the records say."""
 
 import pytest
-from results_text import INTERVAL, NUMBERS, README, recorded, section, signs_of, table, written
+from results_text import INTERVAL, NUMBERS, README, alignments, recorded, section, signs_of, table, written
 
-from alignkd_lab.costs import stages_of
 from alignkd_lab.lm import plan
 from alignkd_lab.metrics import A_K, K_A, t_interval
 from alignkd_lab.pipelines import ORDERS
@@ -28,10 +27,6 @@ def slow():
 def fast():
     """Both orders at 0.0006."""
     return of_three(recorded("learning_rate_both"))
-
-
-def alignments(run, name):
-    return [stages_of(record, name)[-1]["info"] for record in run["records"]]
 
 
 def learning_rate(run, name):
