@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.signals import Full, TopK
+from alignkd_lab.lm.signals import Full
 
 TOKENS, VOCABULARY, WIDTH, TEACHER_WIDTH = 23, 61, 7, 5
 LENGTHS = (3, 1, 6, 4, 2, 7)  # responses: chosen, rejected, chosen, ...
@@ -40,12 +40,6 @@ def made_on(device: str) -> dict:
 def part_of(made: dict, rows) -> dict:
     """The inputs of some tokens only, in any order."""
     return {**made, **{name: made[name][rows] for name in BY_TOKEN}}
-
-
-def top_k(hidden: torch.Tensor, head: torch.Tensor, k: int) -> TopK:
-    log_probs = torch.log_softmax(hidden @ head.T, -1)
-    top, ids = log_probs.topk(k)
-    return TopK(ids, top, log_probs.scatter(1, ids, -torch.inf).logsumexp(-1))
 
 
 # Ours, from the same dictionary

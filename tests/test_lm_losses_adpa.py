@@ -13,7 +13,6 @@ from naive_losses import (
     naive_nll,
     part_of,
     teachers,
-    top_k,
     value_and_slopes,
 )
 
@@ -82,7 +81,7 @@ def test_swapped_teachers_flip_the_sign(made):
     assert_close(there, [-tensor for tensor in back])
 
 
-@pytest.mark.parametrize("kind", ["whole", "one head", "top-k"])
+@pytest.mark.parametrize("kind", ["whole", "one head"])
 @pytest.mark.parametrize("options", [{}, {"clip": 0.5}, {"normalise": True}], ids=["plain", "clipped", "normalised"])
 def test_equal_teachers_give_exactly_zero(kind, options, made):
     single = in_dtype(made, torch.float32)
@@ -91,8 +90,6 @@ def test_equal_teachers_give_exactly_zero(kind, options, made):
     if kind == "one head":
         norm = (teacher.hidden @ teacher.head.T).logsumexp(-1)
         teacher, equal = teacher._replace(log_norm=norm), Full(equal.hidden, teacher.head, norm)
-    if kind == "top-k":
-        teacher, equal = (top_k(signal.hidden, signal.head, 5) for signal in (teacher, equal))
     for found in value_and_slopes(adpa, {**single, "teachers": (teacher, equal)}, chunk=5, **options):
         assert float(found.detach().abs().max()) == 0
 
@@ -162,29 +159,6 @@ def test_a_kl_brake_ends_at_the_reference_tilted_by_the_advantage(made):
     assert_close([student_after(made, brake="kl", brake_weight=3.0)], [expected], 1e-3)
 
 
-@pytest.mark.parametrize("options", [{}, {"brake": "kl", "brake_weight": 0.5}], ids=["plain", "with a KL brake"])
-def test_top_k_teachers_of_all_tokens_equal_whole_ones(options, made):
-    pair = [top_k(signal.hidden, signal.head, VOCABULARY) for signal in teachers(made)]
-    whole = value_and_slopes(adpa, made, **options)
-    assert_close(value_and_slopes(adpa, {**made, "teachers": pair}, **options), whole)
-
-
-def test_top_k_teachers_give_the_difference_of_two_bucket_kls_in_value_and_gradient(made):
-    pair = [top_k(signal.hidden, signal.head, k) for signal, k in zip(teachers(made), (4, 6), strict=True)]
-
-    def bucket_kl(q, signal):
-        seen = q.gather(1, signal.ids)
-        tail = 1 - seen.sum(-1)
-        return (seen * (seen.log() - signal.log_probs)).sum(-1) + tail * (tail.log() - signal.log_tail)
-
-    def by_hand(made):
-        q = torch.softmax(made["hidden"] @ made["head"].T, -1)
-        return (bucket_kl(q, pair[0]) - bucket_kl(q, pair[1])).mean()
-
-    found = value_and_slopes(adpa, {**made, "teachers": pair}, gamma=1.0, chunk=5)
-    assert_close(found, value_and_slopes(by_hand, made))
-
-
 def released_by_hand(dpo, ref, student, label, end):
     """One position, token by token, from two dictionaries of the teachers' top tokens."""
     if label == end:
@@ -235,9 +209,6 @@ def test_bad_options_are_refused_by_name(made):
         with pytest.raises(BadInput, match=message):
             adpa(made, **options)
     teacher, reference = teachers(made)
-    few = [top_k(signal.hidden, signal.head, k) for signal, k in ((teacher, 50), (reference, 49))]
-    with pytest.raises(BadInput, match="reference: as_released compares the top 50 tokens and 49 were kept"):
-        adpa({**made, "teachers": few}, as_released=True, end_token=END)
     wide = Full(reference.hidden, torch.zeros(VOCABULARY + 2, TEACHER_WIDTH, device=reference.head.device))
     with pytest.raises(BadInput, match="reference: its vocabulary has 63 tokens"):
         losses.adpa(made["hidden"], made["head"], made["labels"], teacher, wide, made["chosen"])

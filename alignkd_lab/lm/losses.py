@@ -4,7 +4,7 @@ Shapes: N response tokens, V vocabulary, d width of the student, R responses. Hi
 response positions, so a [batch, time, V] tensor never exists; `chunk` rows go through the head at a time (`lm.fused`,
 whose `default_chunk` is a sensible number), and `chunk=None` is one chunk of the same path. A mean is a sum over tokens
 divided by `items`, the count of the whole effective batch; it is the count at hand unless given. What a teacher says is
-a `Full` or a `TopK` (`lm.signals`), and no gradient reaches it. `info` holds numbers, detached from the graph.
+a `lm.signals.Full`, and no gradient reaches it. `info` holds numbers, detached from the graph.
 
 In equations pi is the student, and at one position p is a teacher and q the student; <q, f> = Σ_a q(a) f(a) over the
 vocabulary. A loss with derivative g by q has the slope q (g - <q, g>) by the logits, which the `rows` below return.
@@ -21,7 +21,7 @@ from torch import Tensor
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.divergences import DIVERGENCES, dot, tilted
 from alignkd_lab.lm.fused import nll_rows, summed, token_log_probs
-from alignkd_lab.lm.signals import RELEASED_SUPPORT, Full, Signal, TopK, advantage, prepared, released_advantage
+from alignkd_lab.lm.signals import Full, advantage, prepared, released_advantage
 
 Items = Tensor | int | None
 Pair = tuple[Tensor | int, Tensor | int] | None
@@ -72,7 +72,7 @@ def nll(hidden: Tensor, head: Tensor, labels: Tensor, items: Items = None, chunk
 
 
 def kd(
-    hidden: Tensor, head: Tensor, teacher: Signal, *,
+    hidden: Tensor, head: Tensor, teacher: Full, *,
     divergence: str = "forward", mix: float = 0.5, temperature: float = 1.0, teacher_temperature: float = 1.0,
     items: Items = None, chunk: int | None = None,
 ):  # fmt: skip
@@ -93,7 +93,7 @@ def kd(
     (teacher,) = prepared(teacher)
 
     def rows(part: slice, log_q: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        log_p = teacher.over_vocabulary(part, log_q, temperature * teacher_temperature)
+        log_p = teacher.over_vocabulary(part, temperature * teacher_temperature)
         p = log_p.exp()
         entropies = -dot(p, log_p), -dot(q, log_q)
         return *DIVERGENCES[divergence](log_p, p, log_q, q, mix), *entropies
@@ -130,7 +130,7 @@ def dpo(
 
 
 def dckd(
-    hidden: Tensor, head: Tensor, labels: Tensor, teacher: Signal, chosen: Tensor, *,
+    hidden: Tensor, head: Tensor, labels: Tensor, teacher: Full, chosen: Tensor, *,
     alpha: float = 0.2, items: Pair = None, chunk: int | None = None,
 ):  # fmt: skip
     """NLL(y_w) + α [mean KL(p || q; y_w) + mean KL(p || q; y_l)]: likelihood and forward KL, each a mean over tokens.
@@ -147,7 +147,7 @@ def dckd(
     weight = alpha * (likelihood + (1 - won) / losers)
 
     def rows(part: slice, log_q: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        log_p = teacher.over_vocabulary(part, log_q)
+        log_p = teacher.over_vocabulary(part)
         p, label = log_p.exp(), labels[part, None]
         log_label = log_q.gather(1, label).squeeze(1)
         entropies = -dot(p, log_p), -dot(q, log_q)
@@ -161,7 +161,7 @@ def dckd(
 
 
 def adpa(
-    hidden: Tensor, head: Tensor, labels: Tensor, teacher: Signal, reference: Signal, chosen: Tensor, *,
+    hidden: Tensor, head: Tensor, labels: Tensor, teacher: Full, reference: Full, chosen: Tensor, *,
     gamma: float = 1.5, clip: float | None = None, normalise: bool = False,
     brake: str | None = None, brake_weight: float = 0.0,
     as_released: bool = False, end_token: int | None = None, items: Pair = None, chunk: int | None = None,
@@ -173,8 +173,7 @@ def adpa(
     for each of the latter, in order. `items` are the counts of the two. The slope is -γ q (A - <q, A>).
     Not in the paper: `normalise` divides A by its standard deviation under the reference teacher at that position, then
     `clip` bounds it to [-clip, clip]; `brake` adds `brake_weight` <q, log q> ("entropy") or KL(q || p_ref) ("kl").
-    `as_released` takes the published code's A (`released_advantage`), and 0 where the label is `end_token`. Where
-    `TopK` tails move with q, gradients through normalise, clip and as_released hold A fixed; the others are exact.
+    `as_released` takes the published code's A (`released_advantage`), and 0 where the label is `end_token`.
     """
     sampled = ~chosen
     _check_rows(len(hidden), labels=len(labels), chosen=len(chosen))
@@ -182,18 +181,16 @@ def adpa(
     _check_teacher("teacher", teacher, len(written), head)
     _check_teacher("reference", reference, len(written), head)
     _check_options(clip, brake, as_released, end_token)
-    if as_released:
-        _check_support(teacher=teacher, reference=reference)
     teacher, reference = prepared(teacher, reference)
     unsupervised = labels[sampled] == end_token if as_released else None
 
     def rows(part: slice, log_q: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         entropy = -dot(q, log_q)
-        log_r = reference.over_vocabulary(part, log_q) if normalise or brake == "kl" else None
+        log_r = reference.over_vocabulary(part) if normalise or brake == "kl" else None
         if as_released:
-            a = released_advantage(teacher, reference, part, log_q).masked_fill_(unsupervised[part, None], 0)
+            a = released_advantage(teacher, reference, part).masked_fill_(unsupervised[part, None], 0)
         else:
-            a = advantage(teacher, reference, part, log_q)
+            a = advantage(teacher, reference, part)
         found = dot(q, a), *a.max(dim=-1), entropy
         if normalise:
             a.div_(_deviation(a, log_r)[:, None])
@@ -236,10 +233,10 @@ def _check_rows(tokens: int, **rows: int) -> None:
             raise BadInput(f"{name}: {count} rows for {tokens} hidden states; give one for each response token")
 
 
-def _check_teacher(name: str, teacher: Signal, tokens: int, head: Tensor) -> None:
+def _check_teacher(name: str, teacher: Full, tokens: int, head: Tensor) -> None:
     if teacher.rows != tokens:
         raise BadInput(f"{name}: {teacher.rows} rows for the {tokens} tokens that it is asked about; give one for each")
-    if isinstance(teacher, Full) and len(teacher.head) != len(head):
+    if len(teacher.head) != len(head):
         raise BadInput(
             f"{name}: its vocabulary has {len(teacher.head)} tokens and the student's {len(head)}; "
             "choose a teacher with the student's tokenizer"
@@ -249,15 +246,6 @@ def _check_teacher(name: str, teacher: Signal, tokens: int, head: Tensor) -> Non
 def _check_between(name: str, value: float, low: float, high: float = float("inf")) -> None:
     if not low < value < high:
         raise BadInput(f"{name}: {value} must lie above {low}" + (f" and below {high}" if high < float("inf") else ""))
-
-
-def _check_support(**teachers: Signal) -> None:
-    for name, said in teachers.items():
-        if isinstance(said, TopK) and said.ids.shape[1] < RELEASED_SUPPORT:
-            raise BadInput(
-                f"{name}: as_released compares the top {RELEASED_SUPPORT} tokens and {said.ids.shape[1]} were kept; "
-                f"keep {RELEASED_SUPPORT} or more, or hidden states"
-            )
 
 
 def _check_options(clip: float | None, brake: str | None, as_released: bool, end_token: int | None) -> None:

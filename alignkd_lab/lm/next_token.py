@@ -26,7 +26,7 @@ from alignkd_lab.lm.signals import Full
 def rows_after(model, contexts: list[list[int]]) -> Tensor:
     """Log-probabilities of the token after each context (token ids), [K, V]."""
     hidden = prefill(model, contexts, 1).hidden
-    return Full(hidden, model.lm_head.weight).over_vocabulary(slice(None), None)
+    return Full(hidden, model.lm_head.weight).over_vocabulary(slice(None))
 
 
 @torch.inference_mode()
@@ -40,7 +40,7 @@ def log_probs_at(samples: Samples, head: Tensor, temperature: float) -> list[Ten
         raise BadInput("samples: their hidden states were not kept; draw them with sample(..., keep_hidden=True)")
     found = []
     for hidden, tokens in zip(samples.hidden, samples.tokens, strict=True):
-        rows = Full(hidden.to(head), head).over_vocabulary(slice(None), None, temperature)
+        rows = Full(hidden.to(head), head).over_vocabulary(slice(None), temperature)
         found.append(rows.gather(1, torch.tensor(tokens, device=rows.device)[:, None]).squeeze(1).cpu())
     return found
 
@@ -108,7 +108,7 @@ def sampling_error(hidden: Tensor, head: Tensor, teacher: Full, draws: int, seed
     student = hidden.detach().requires_grad_()
     loss, _ = losses.kd(student, head, teacher)
     (exact,) = torch.autograd.grad(loss, student)
-    shares = teacher.over_vocabulary(slice(None), None).exp()
+    shares = teacher.over_vocabulary(slice(None)).exp()
     labels = shares.multinomial(draws, replacement=True, generator=torch.Generator().manual_seed(seed))
     loss, _ = losses.nll(student.repeat_interleave(draws, 0), head, labels.flatten(), chunk=default_chunk(head))
     (sampled,) = torch.autograd.grad(loss, student)

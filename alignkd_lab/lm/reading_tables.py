@@ -48,7 +48,7 @@ def pushes(reading: Reading, position: int, tokenizer, count: int = 5) -> pd.Dat
 def against_release(reading: Reading) -> pd.DataFrame:
     """The advantage as the paper's formula and as its published code have it, side by side: means over positions."""
     formula = reading.advantages
-    released = released_advantage(reading.dpo, reading.reference, slice(None), reading.log_probs["student"])
+    released = released_advantage(reading.dpo, reading.reference, slice(None))
     found = {}
     for name, a in (("formula", formula), ("as released", released)):
         found[name] = {

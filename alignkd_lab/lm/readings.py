@@ -37,7 +37,7 @@ class Reading:
     @cached_property
     def log_probs(self) -> dict[str, Tensor]:
         """By model, log-probabilities of every token of the vocabulary at every position, float32 [N, V]."""
-        return {name: getattr(self, name).over_vocabulary(slice(None), None) for name in MODELS}
+        return {name: getattr(self, name).over_vocabulary(slice(None)) for name in MODELS}
 
     @cached_property
     def advantages(self) -> Tensor:
