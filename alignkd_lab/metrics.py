@@ -61,21 +61,6 @@ CLAIMS = (
 K_A, A_K = "kd_then_align", "align_then_kd"
 
 
-def pooled_token_mean(log_probs: Sequence[float], tokens: Sequence[int]) -> float:
-    """Sum of log-probabilities over sum of tokens, in nats per token.
-
-    `log_probs` [responses] holds each response's summed log-probability, `tokens` [responses] its length.
-    A mean of per-response means would let short responses count more per token than long ones.
-    Raises BadInput if the lengths differ or no token was scored.
-    """
-    if len(log_probs) != len(tokens):
-        raise BadInput(f"log_probs has {len(log_probs)} entries, tokens {len(tokens)}: give one a response")
-    total = sum(tokens)
-    if total <= 0:
-        raise BadInput("tokens sums to 0: there is nothing to average over")
-    return math.fsum(float(value) for value in log_probs) / total
-
-
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     """Student's t-interval of the mean over seeds; a NaN interval for a single seed.
 

@@ -136,12 +136,3 @@ def interval(mean: float | None, low: float | None, high: float | None) -> str:
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return number(mean)
     return f"{number(mean)} ({number(low)} to {number(high)})"
-
-
-def settings_label(settings: dict) -> str:
-    """Settings in a line, e.g. `beta 0.5, sharpening 2`."""
-    return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in settings.items())
-
-
-def _plain(value) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -307,14 +307,3 @@ def test_only_seeds_of_both_orders_are_compared():
     del records[3]["pipelines"]["align_then_kd"]
     pairs = values_of(records[:3])
     assert metrics.decide_claims(values_of(records), "mog") == metrics.decide_claims(pairs, "mog")
-
-
-def test_pooled_mean_weighs_tokens_and_not_responses():
-    assert metrics.pooled_token_mean([-10.0, -2.0], [10, 1]) == pytest.approx(-12 / 11)
-    assert metrics.pooled_token_mean([-10.0, -2.0], [10, 1]) != pytest.approx((-1.0 - 2.0) / 2)
-
-
-@pytest.mark.parametrize(("log_probs", "tokens", "words"), [([-1.0], [1, 2], "1 entries, tokens 2"), ([], [], "0")])
-def test_pooled_mean_refuses_what_it_cannot_average(log_probs, tokens, words):
-    with pytest.raises(ValueError, match=words):
-        metrics.pooled_token_mean(log_probs, tokens)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from alignkd_lab.lm import losses
-from alignkd_lab.lm.batch import Example, hidden_states, plain
-from alignkd_lab.lm.fused import default_chunk
+from alignkd_lab.lm import training_losses
+from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.preferences import Pair, informative_pairs, mislabelled
 from alignkd_lab.lm.sampling import Samples
@@ -77,13 +77,7 @@ def align(
         for index, pair in enumerate(pairs)
     ]
 
-    def loss(model, batch, items):
-        head = plain(model).lm_head.weight
-        labels, response = batch["shift_labels"].to(head.device), batch["response"].to(head.device)
-        reference = batch["reference_log_probs"].to(head.device)
-        return losses.dpo(hidden_states(model, batch), head, labels, response, reference, settings.beta,
-                          items=items["pairs"], chunk=default_chunk(head))  # fmt: skip
-
+    loss = partial(training_losses.dpo, beta=settings.beta)
     model = with_lora(world.models.of(init), settings.lora_rank, world.seed_for("adapter"))
     marks = {round(steps * (i + 1) / settings.curve_points) for i in range(settings.curve_points)}
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from alignkd_lab.lm import losses
-from alignkd_lab.lm.batch import Example, hidden_states, plain
-from alignkd_lab.lm.fused import default_chunk
+from alignkd_lab.lm import training_losses
+from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.signals import Full
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ def distil(world: LmWorld, teacher: Policy, init: Policy, temperature: float, na
         temperature, keep_hidden=full,
     )  # fmt: skip
     # The same temperature serves the samples (sequence level) and the teacher's distribution on them (token level).
-    head = teacher_model.lm_head.weight.detach()
     by_prompt = [
         range(i * settings.distil_responses, (i + 1) * settings.distil_responses)
         for i in range(len(samples.prompt_ids))
@@ -39,15 +37,10 @@ def distil(world: LmWorld, teacher: Policy, init: Policy, temperature: float, na
         for prompt, rows in zip(samples.prompt_ids, by_prompt, strict=True)
     ]
 
-    def loss(model, batch, items):
-        hidden, student_head = hidden_states(model, batch), plain(model).lm_head.weight
-        if full:
-            signal = Full(batch["signals"]["teacher"]["hidden"].to(head), head)
-            return losses.kd(hidden, student_head, signal, teacher_temperature=temperature,
-                             items=items["tokens"], chunk=default_chunk(head))  # fmt: skip
-        labels = batch["shift_labels"].to(student_head.device)
-        return losses.nll(hidden, student_head, labels, items=items["tokens"], chunk=default_chunk(head))
-
+    loss = training_losses.nll
+    if full:
+        head = teacher_model.lm_head.weight.detach()
+        loss = partial(training_losses.kd, teacher_head=head, temperature=temperature)
     model = with_lora(world.models.of(init), settings.lora_rank, world.seed_for("adapter"))
     steps = max(1, settings.distil_passes * len(examples) // settings.distil_batch)
     infos = world.train_adapter(

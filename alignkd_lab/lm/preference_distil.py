@@ -6,10 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignkd_lab.lm import losses
+from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.align import pair_counts, sampled_pairs
-from alignkd_lab.lm.batch import ROLES, Example, hidden_states, plain
-from alignkd_lab.lm.fused import default_chunk
+from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.preferences import Pair
 from alignkd_lab.lm.sampling import Samples
@@ -59,15 +58,10 @@ def preference_distil(
             kept.attach(examples, role)
 
         def loss(model, batch, items):
-            hidden, head = hidden_states(model, batch), plain(model).lm_head.weight
-            labels = batch["shift_labels"].to(head.device)
-            given = {role: kept.signal(batch, role) for role, kept in teachers.items()}
-            given |= {"chosen": batch["role"].to(head.device) == ROLES.index("chosen"), "chunk": default_chunk(head)}
+            said = {role: kept.signal(batch, role) for role, kept in teachers.items()}
             if adpa:
-                counts = items["chosen"], items["sampled"]
-                return losses.adpa(hidden, head, labels, **given, gamma=settings.gamma, items=counts)
-            counts = items["chosen"], items["rejected"]
-            return losses.dckd(hidden, head, labels, **given, alpha=settings.alpha, items=counts)
+                return training_losses.adpa(model, batch, items, **said, gamma=settings.gamma)
+            return training_losses.dckd(model, batch, items, **said, alpha=settings.alpha)
 
         rate = settings.distil_learning_rate
         infos = world.train_adapter(model, examples, loss, rate, steps, batch, "preference_distil", name)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
-from alignkd_lab.lm import losses
-from alignkd_lab.lm.batch import Example, hidden_states, plain
+from alignkd_lab.lm import training_losses
+from alignkd_lab.lm.batch import Example, plain
 from alignkd_lab.lm.evaluate import score
-from alignkd_lab.lm.fused import default_chunk
 from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.trainer import train, with_lora
@@ -76,15 +76,7 @@ def dpo_teacher(
         for index, prompt in enumerate(prompts)
     ]
 
-    def loss(model, batch, items):
-        head = plain(model).lm_head.weight
-        labels, response, reference = (
-            batch[name].to(head.device) for name in ("shift_labels", "response", "reference_log_probs")
-        )
-        hidden = hidden_states(model, batch)
-        return losses.dpo(hidden, head, labels, response, reference, beta, items=items["pairs"],
-                          chunk=default_chunk(head))  # fmt: skip
-
+    loss = partial(training_losses.dpo, beta=beta)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of peft about transformers, none of the reader's
         teacher = _upper_half_only(with_lora(model, rank, seed))

@@ -30,7 +30,7 @@ def advantage_limits(frame: pd.DataFrame, yardsticks: pd.DataFrame | None = None
     Above, the unbraked runs step by step, a line a gamma; below, the last step against gamma, a line a brake.
 
     Args:
-        frame: from `toy.sweep.sweep` or `compare_brakes`; its first brake is the one shown above.
+        frame: from `toy.sweep.sweep`, of one brake or of several put together; its first brake is the one shown above.
         yardsticks: from `toy.sweep.yardsticks`: the DPO teacher is drawn as a dashed line.
 
     Raises:

@@ -110,21 +110,10 @@ def sweep(
     return frame[first + [column for column in frame if column not in first]]
 
 
-def compare_brakes(
-    brakes: Sequence[str | Brake] = tuple(BRAKES),
-    gammas: Sequence[float] = GAMMAS,
-    seeds: Sequence[int] = SEEDS,
-    settings: ToySettings | None = None,
-) -> pd.DataFrame:
-    """`sweep` for each brake, in one and the same worlds, so that differences are paired over seeds."""
-    world = build(settings, tuple(seeds))
-    return pd.concat([sweep(gammas, seeds, brake, world=world) for brake in brakes], ignore_index=True)
-
-
 def over_optimisation(frame: pd.DataFrame, metric: str = "reward") -> pd.DataFrame:
     """From its best gamma to the largest one: what becomes of `metric`, and of the expected advantage meanwhile.
 
-    frame: from `sweep` or `compare_brakes`; the last step counts. Best is the gamma of the highest mean, looked up
+    frame: from `sweep`, of one brake or several; the last step counts. Best is the gamma of the highest mean, looked up
     afterwards, which flatters it a little.
 
     Returns:
