@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 
 from alignkd_lab import __version__
 from alignkd_lab.drawing import (
@@ -139,20 +136,21 @@ def precision_recall(runs: Sequence[dict], depth: str = "record") -> Figure:
 @themed
 def densities(run: dict, depth: str = "record") -> Figure:
     """The Gaussian density at every stage, of the run's first seed, with the target modes circled."""
-    record, settings, columns = run["records"][0], run["settings"], 3
+    from alignkd_lab.explorers import plane
+    from alignkd_lab.mog.settings import MogSettings
+
+    record, settings, columns = run["records"][0], MogSettings(**run["settings"]), 3
     held = {name: record["pipelines"][name].get("view") for name in pipelines_of(run) if name in record["pipelines"]}
-    views = {"truth": _truth_view(settings), **{name: view for name, view in held.items() if view}}
-    x, y, extent = _density_grid(settings)
-    fields = {name: _density(view, x, y) for name, view in views.items()}
+    views = {"truth": plane.truth(settings), **{name: view for name, view in held.items() if view}}
+    fields = {name: plane.field(view, settings, 160) for name, view in views.items()}
     rows = -(-len(views) // columns)
     note = depth_line([run], depth, "Shown is the first seed; dashed: the target")
     figure, grid = panels(rows, columns, (9, 2.7 * rows + 1.0), "Where the density lies at every stage", note)
-    # The square root keeps a rare mode visible next to common ones; one scale for all panels.
-    norm = PowerNorm(0.5, vmin=0, vmax=max(field.max() for field in fields.values()))
-    colours = sns.blend_palette(["#FFFFFF", *sns.color_palette("mako_r", 6)], as_cmap=True)
+    norm = plane.one_scale(fields.values())
     for axis, (name, field) in zip(grid.flat, fields.items(), strict=False):
-        image = axis.imshow(field, extent=extent, origin="lower", cmap=colours, norm=norm, interpolation="bilinear")
-        _circle_targets(axis, settings)
+        image = plane.paint(axis, field, plane.window(settings), norm)
+        for target in settings.targets:
+            plane.circle(axis, settings.truth_means[target], 3 * settings.truth_sd)
         _name_panel(axis, name)
     for index, axis in enumerate(grid.flat):
         axis.set_visible(index < len(fields))
@@ -293,32 +291,6 @@ def _sharpening_panel(axis: Axes, cells: Sequence[dict]) -> None:
         held = [(_sharpening(run) + shift, estimates(run, "reward").get(order)) for run in cells]
         line(axis, order, [place for place in held if place[1] is not None], width=0.06)
     axis.set_xticks([_sharpening(run) for run in cells], [f"{_sharpening(run):g}" for run in cells])
-
-
-def _truth_view(settings: dict) -> dict:
-    sds = [[settings["truth_sd"]] * 2] * len(settings["truth_means"])
-    return {"weights": settings["truth_weights"], "means": settings["truth_means"], "sds": sds}
-
-
-def _density_grid(settings: dict) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float, float]]:
-    means = np.array(settings["truth_means"])
-    margin = 4.5 * settings["truth_sd"]
-    (left, bottom), (right, top) = means.min(0) - margin, means.max(0) + margin
-    x, y = np.meshgrid(np.linspace(left, right, 160), np.linspace(bottom, top, 160))
-    return x, y, (left, right, bottom, top)
-
-
-def _density(view: dict, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    total = np.zeros_like(x)
-    for weight, (mx, my), (sx, sy) in zip(view["weights"], view["means"], view["sds"], strict=True):
-        total += weight * np.exp(-0.5 * (((x - mx) / sx) ** 2 + ((y - my) / sy) ** 2)) / (2 * np.pi * sx * sy)
-    return total
-
-
-def _circle_targets(axis: Axes, settings: dict) -> None:
-    for target in settings["targets"]:
-        centre, radius = settings["truth_means"][target], 3 * settings["truth_sd"]
-        axis.add_patch(Circle(centre, radius, fill=False, color=INK, linewidth=1.2, linestyle=(0, (4, 3))))
 
 
 def _name_panel(axis: Axes, name: str) -> None:

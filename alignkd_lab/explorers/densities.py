@@ -31,7 +31,7 @@ LINE_MEANS, LINE_WEIGHTS, LINE_SD = (-3.0, 0.0, 3.0), (0.6, 0.4), 0.3
 LINE_BORDER = 1.5
 _PLANE = MogSettings()
 _MOST_DRAWS, _SHOWN_DRAWS = 1_000_000, 600
-_SIDE = 3.0
+_BOX = (-3.0, 3.0, -3.0, 3.0)  # left, right, bottom, top
 
 
 @dataclass(frozen=True)
@@ -165,13 +165,12 @@ def _on_line(x: np.ndarray, share: float) -> np.ndarray:
 
 
 def _in_plane(share: float) -> np.ndarray:
-    axis = np.linspace(-_SIDE, _SIDE, 121)
+    from alignkd_lab.explorers import plane
+
     weights, means = _plane_modes()
     weights = [*((1 - share) * weight for weight in weights), share]
-    return sum(
-        weight * np.outer(_bump(axis, y, _PLANE.truth_sd), _bump(axis, x, _PLANE.truth_sd))
-        for weight, (x, y) in zip(weights, means, strict=True)
-    )
+    view = {"weights": weights, "means": means, "sds": np.full(means.shape, _PLANE.truth_sd)}
+    return plane.density(plane.mixture_of(view), _BOX, 121)
 
 
 def _line_panel(axis: Axes, data: Densities) -> None:
@@ -207,22 +206,18 @@ def _label_best(axis: Axes, data: Densities) -> None:
 
 
 def _plane_panel(axis: Axes, data: Densities) -> None:
-    import seaborn as sns
     from matplotlib.colors import PowerNorm
-    from matplotlib.patches import Circle
 
     from alignkd_lab.drawing import INK, write
+    from alignkd_lab.explorers import plane
 
     axis.set_title("In the plane: best policy and draws", y=1.02)
-    colours = sns.blend_palette(["#FFFFFF", *sns.color_palette("mako_r", 6)], as_cmap=True)
-    norm = PowerNorm(0.5, vmin=0, vmax=1.8)
-    box = (-_SIDE, _SIDE, -_SIDE, _SIDE)
-    axis.imshow(data.plane, extent=box, origin="lower", cmap=colours, norm=norm, interpolation="bilinear")
+    plane.paint(axis, data.plane, _BOX, PowerNorm(0.5, vmin=0, vmax=1.8))
     centre = _PLANE.truth_means[3]
-    axis.add_patch(Circle(centre, 1.05, fill=False, color=INK, linewidth=1.2, linestyle=(0, (4, 3))))
+    plane.circle(axis, centre, 1.05)
     write(axis, "target", (centre[0], centre[1] + 1.1), (0, 2), INK, ha="center")
     _dots(axis, *data.plane_draws.T, data.hits)
-    axis.set(xlim=box[:2], ylim=box[2:], xticks=[-2, 0, 2], yticks=[-2, 0, 2])
+    axis.set(xlim=_BOX[:2], ylim=_BOX[2:], xticks=[-2, 0, 2], yticks=[-2, 0, 2])
     axis.set_xlabel("$y_1$")
     axis.set_ylabel("$y_2$")
     axis.grid(visible=False)

@@ -1,6 +1,6 @@
-"""The plane of the Gaussian world as explorers draw it: densities as squares that hang side by side.
+"""The plane of the Gaussian world: densities on a grid, and how they are drawn; as squares that hang side by side.
 
-Axes are placed by hand and all squares share one: a layout engine, or an axis for each square, would take
+In explorers axes are placed by hand and all squares share one: a layout engine, or an axis for each square, would take
 most of the time that a slider has.
 """
 
@@ -17,6 +17,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Circle, Rectangle
 
 from alignkd_lab.drawing import INK, NOTE, QUIET
@@ -39,25 +40,30 @@ def window(settings: MogSettings) -> tuple[float, float, float, float]:
     return float(left), float(right), float(bottom), float(top)
 
 
-def field(view: Mapping[str, Any], settings: MogSettings) -> np.ndarray:
+def field(view: Mapping[str, Any], settings: MogSettings, cells: int = _CELLS) -> np.ndarray:
     """The density `[y, x]` of one mixture on the window; `view` holds `weights`, `means` and `sds`."""
+    return density(mixture_of(view), window(settings), cells)
+
+
+def mixture_of(view: Mapping[str, Any]) -> GaussianMixture:
+    """The mixture, a batch of one, of `weights`, `means` and `sds`."""
     weights, means, sds = (
         torch.as_tensor(view[name], dtype=torch.float64)[None] for name in ("weights", "means", "sds")
     )
-    return density(GaussianMixture(weights.log(), means, sds.log()), window(settings))
+    return GaussianMixture(weights.log(), means, sds.log())
 
 
-def density(mixture: GaussianMixture, extent: tuple[float, float, float, float]) -> np.ndarray:
+def density(mixture: GaussianMixture, extent: tuple[float, float, float, float], cells: int = _CELLS) -> np.ndarray:
     """The density `[y, x]` of one mixture, a batch of one, on a part of the plane: left, right, bottom, top."""
-    return mixture.log_prob(_points(extent)).exp().reshape(_CELLS, _CELLS).numpy()
+    return mixture.log_prob(_points(extent, cells)).exp().reshape(cells, cells).numpy()
 
 
 @functools.cache
-def _points(extent: tuple[float, float, float, float]) -> torch.Tensor:
-    """The middles of the window's cells `[1, y * x, 2]`, row by row."""
+def _points(extent: tuple[float, float, float, float], cells: int) -> torch.Tensor:
+    """The grid's points `[1, y * x, 2]`, row by row, `cells` along either axis."""
     left, right, bottom, top = extent
-    y, x = (torch.linspace(*ends, _CELLS, dtype=torch.float64) for ends in ((bottom, top), (left, right)))
-    return torch.stack([x.expand(_CELLS, -1), y[:, None].expand(-1, _CELLS)], -1).reshape(1, -1, 2)
+    y, x = (torch.linspace(*ends, cells, dtype=torch.float64) for ends in ((bottom, top), (left, right)))
+    return torch.stack([x.expand(cells, -1), y[:, None].expand(-1, cells)], -1).reshape(1, -1, 2)
 
 
 def truth(settings: MogSettings) -> dict:
@@ -112,8 +118,7 @@ def square(
     (x, y), scale = corner, side / (right - left)
     for target in settings.targets:
         across, up = settings.truth_means[target]
-        centre, radius = (x + (across - left) * scale, y + (up - bottom) * scale), 3 * settings.truth_sd * scale
-        on.add_patch(Circle(centre, radius, fill=False, color=INK, linewidth=1.2, linestyle=(0, (4, 3))))
+        circle(on, (x + (across - left) * scale, y + (up - bottom) * scale), 3 * settings.truth_sd * scale)
     hang(on, field, corner, side, norm)
 
 
@@ -121,8 +126,21 @@ def hang(on: Axes, field: np.ndarray, corner: tuple[float, float], side: float, 
     """A density in its frame on the wall, `corner` (lower left) and `side` in inches."""
     x, y = corner
     extent = (x, x + side, y, y + side)
-    on.imshow(field, extent=extent, origin="lower", cmap=_colours(), norm=norm, interpolation="bilinear")
+    # Steps read as contours, and make a picture of few colours, small and quick to write.
+    paint(on, field, extent, norm, steps=36)
     on.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="#B8BEC5", linewidth=0.8, clip_on=False))
+
+
+def paint(
+    on: Axes, field: np.ndarray, extent: tuple[float, float, float, float], norm: PowerNorm, steps: int = 256
+) -> AxesImage:
+    """A density in so many `steps` of colour; `extent` is its left, right, bottom and top on the axis."""
+    return on.imshow(field, extent=extent, origin="lower", cmap=_colours(steps), norm=norm, interpolation="bilinear")
+
+
+def circle(on: Axes, centre: Sequence[float], radius: float) -> None:
+    """The dashed line around a target."""
+    on.add_patch(Circle(centre, radius, fill=False, color=INK, linewidth=1.2, linestyle=(0, (4, 3))))
 
 
 def say(on: Axes, text: str, place: Sequence[float], up: float, **font) -> None:
@@ -137,6 +155,5 @@ def signed(name: str) -> tuple[str, str]:
 
 
 @functools.cache
-def _colours() -> Colormap:
-    # Steps read as contours, and make a picture of few colours, small and quick to write.
-    return sns.blend_palette(["#FFFFFF", *sns.color_palette("mako_r", 6)], as_cmap=True).resampled(36)
+def _colours(steps: int) -> Colormap:
+    return sns.blend_palette(["#FFFFFF", *sns.color_palette("mako_r", 6)], as_cmap=True).resampled(steps)
