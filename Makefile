@@ -85,7 +85,7 @@ lab: $(STAMP)
 	$(PY) -m jupyterlab notebooks
 
 notebooks: $(STAMP)
-	$(PY) -m alignkd_lab.notebooks notebooks/*.ipynb
+	$(PY) -m alignkd_lab.course.notebooks notebooks/*.ipynb
 
 # -E: all pages anew, since one that did not change may stand beside a neighbour that did.
 site: $(STAMP)

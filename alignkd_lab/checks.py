@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from alignkd_lab.metrics import NAN, Interval, t_interval, wilson_interval
 from alignkd_lab.pipelines import PIPELINES
+from alignkd_lab.stats import NAN, Interval, t_interval, wilson_interval
 
 LEARNED_RATIO = 3.0
 LEAST_PAIRS = 30

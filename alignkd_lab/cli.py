@@ -109,7 +109,7 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
-    """Run a recorded run again; 1 where the figures are not what the record foretells."""
+    """Run a recorded run again; 1 where the figures are not what the record predicts."""
     from alignkd_lab.records import strict
     from alignkd_lab.reproduce import render
     from alignkd_lab.reproduce import reproduce as run_again

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Store, planned_steps, run_pipelines
+from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, planned_steps, run_pipelines
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import best_device, provenance
@@ -29,6 +29,7 @@ from alignkd_lab.records import (
     plain_settings,
     stage_of_seed,
 )
+from alignkd_lab.store import Store
 
 if TYPE_CHECKING:
     from alignkd_lab.lm.world import LmWorld

@@ -12,19 +12,17 @@ stage share its result.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.store import Store, key_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Distil:
 class Align:
     """Policy, reference, preferences or reward -> policy.
 
-    `init` is where the policy starts, `anchor` is the reference of its KL, `sampler` is what the
+    `init` is where the policy starts, `reference` what its KL is taken to, `sampler` is what the
     preferences are drawn from (DPO; RLHF samples from the policy itself). With `whole_budget` it may
     train on what a distillation would have been given too.
     """
@@ -50,7 +48,7 @@ class Align:
     kind: ClassVar[str] = "align"
     name: str
     init: str
-    anchor: str
+    reference: str
     sampler: str
     whole_budget: bool = False
 
@@ -74,21 +72,21 @@ class PreferenceDistil:
 
 
 @dataclass(frozen=True)
-class OnPolicyDistil:
+class Gkd:
     """Teacher, student -> student, on what the student writes while it learns."""
 
-    kind: ClassVar[str] = "on_policy_distil"
+    kind: ClassVar[str] = "gkd"
     name: str
     teacher: str
     init: str = "student"
 
 
-Stage = Distil | Align | PreferenceDistil | OnPolicyDistil
-ROLES = ("teacher", "reference", "init", "anchor", "sampler")  # the fields of a stage that name policies
+Stage = Distil | Align | PreferenceDistil | Gkd
+ROLES = ("teacher", "reference", "init", "sampler")  # the fields of a stage that name policies
 
 _KD = Distil("kd", teacher="base")
 _KD_HIGH = Distil("kd_high", teacher="base", temperature="high")
-_BASE_ALIGNED = Align("base_aligned", init="base", anchor="base", sampler="base")
+_BASE_ALIGNED = Align("base_aligned", init="base", reference="base", sampler="base")
 # The DPO teacher and the reference teacher of ADPA, and where its preferences come from.
 _TEACHERS = {"teacher": "base_aligned", "reference": "base", "sampler": "base"}
 
@@ -96,13 +94,13 @@ PIPELINES: dict[str, tuple[Stage, ...]] = {
     "base": (),
     "base_aligned": (_BASE_ALIGNED,),
     "kd_only": (_KD,),
-    "kd_then_align": (_KD, Align("kd_aligned", init="kd", anchor="kd", sampler="kd")),
+    "kd_then_align": (_KD, Align("kd_aligned", init="kd", reference="kd", sampler="kd")),
     "align_then_kd": (_BASE_ALIGNED, Distil("aligned_kd", teacher="base_aligned")),
-    "kd_then_align_base_reference": (_KD, Align("kd_aligned", init="kd", anchor="base", sampler="kd")),
-    "kd_then_align_base_preferences": (_KD, Align("kd_aligned", init="kd", anchor="kd", sampler="base")),
+    "kd_then_align_base_reference": (_KD, Align("kd_aligned", init="kd", reference="base", sampler="kd")),
+    "kd_then_align_base_preferences": (_KD, Align("kd_aligned", init="kd", reference="kd", sampler="base")),
     "kd_then_align_high_temperature": (
         _KD_HIGH,
-        Align("kd_aligned", init="kd_high", anchor="kd_high", sampler="kd_high"),
+        Align("kd_aligned", init="kd_high", reference="kd_high", sampler="kd_high"),
     ),
     "dckd": (_BASE_ALIGNED, PreferenceDistil("dckd", "dckd", **_TEACHERS)),
     "adpa": (_BASE_ALIGNED, PreferenceDistil("adpa", "adpa", **_TEACHERS)),
@@ -111,20 +109,20 @@ PIPELINES: dict[str, tuple[Stage, ...]] = {
         PreferenceDistil("dckd_half", "dckd", **_TEACHERS, share=0.5),
         PreferenceDistil("adpa_half", "adpa", **_TEACHERS, init="dckd_half", share=0.5),
     ),
-    "on_policy_distillation": (_BASE_ALIGNED, OnPolicyDistil("on_policy", teacher="base_aligned")),
+    "gkd": (_BASE_ALIGNED, Gkd("gkd", teacher="base_aligned")),
     "align_student_only": (
-        Align("student_aligned", init="student", anchor="student", sampler="student", whole_budget=True),
+        Align("student_aligned", init="student", reference="student", sampler="student", whole_budget=True),
     ),
 }
 
-ORDERS = ("kd_then_align", "align_then_kd")
+ORDERS = K_A, A_K = "kd_then_align", "align_then_kd"
 CONTROLS = (
     "kd_then_align_base_reference",
     "kd_then_align_base_preferences",
     "kd_then_align_high_temperature",
 )
 # Beside the two orders, under the same budget of trained responses; for the language world.
-METHODS = ("dckd", "adpa", "adpa_plus", "on_policy_distillation", "align_student_only")
+METHODS = ("dckd", "adpa", "adpa_plus", "gkd", "align_student_only")
 # Teachers and intermediate students: shown beside the pipelines, but not pipelines of equal final size.
 YARDSTICKS = ("base", "base_aligned", "kd_only")
 
@@ -164,37 +162,6 @@ class World(Protocol):
     def save(self, policy: Any, folder: Path) -> None: ...
 
     def load(self, folder: Path) -> Any: ...
-
-
-def key_of(depends: dict) -> str:
-    """A short hash of all that a result depends on."""
-    return hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-class Store:
-    """Results kept in folders named by what they depend on, written aside and moved into place."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
-
-    def keep(self, kind: str, depends: dict, make: Callable, save: Callable, load: Callable):
-        """The kept result of `depends`, or `make()` saved with `save(result, folder)`."""
-        folder = self.root / f"{kind}-{key_of(depends)}"
-        if (folder / "depends.json").is_file():
-            return load(folder)
-        result = make()
-        self.root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.root, prefix="writing-") as scratch:
-            made = Path(scratch) / "result"
-            made.mkdir()
-            save(result, made)
-            (made / "depends.json").write_text(json.dumps(depends, indent=1, sort_keys=True, default=str))
-            try:
-                os.replace(made, folder)
-            except OSError:  # another process finished the same result first
-                if not (folder / "depends.json").is_file():
-                    raise
-        return result
 
 
 class _PeakMemory:
@@ -325,3 +292,48 @@ def _saver(world: World) -> Callable:
 
 def _loader(world: World) -> Callable:
     return lambda folder: StageResult(world.load(folder), _read_json(folder))
+
+
+KD_LOSSES = ("sequence", "full")
+
+
+class Needs(NamedTuple):
+    """texts: that the teacher writes. probabilities: of every next token, which one vocabulary alone can give.
+    training: weights that can be aligned."""
+
+    texts: bool
+    probabilities: bool
+    training: bool
+
+
+def needs(pipeline: str, kd_loss: str = "sequence") -> Needs:
+    """What the pipeline asks of `base`, from which all of its teachers are made.
+
+    Args:
+        kd_loss: of a distillation, `sequence` (likelihood of the teacher's texts) or `full` (KL over the vocabulary).
+
+    Raises:
+        UnknownName: no such pipeline or loss.
+    """
+    if pipeline not in PIPELINES:
+        raise UnknownName("pipeline", pipeline, PIPELINES)
+    if kd_loss not in KD_LOSSES:
+        raise UnknownName("kd_loss", kd_loss, KD_LOSSES)
+    teachers, texts, probabilities, training = {"base"}, False, False, False
+    for stage in PIPELINES[pipeline]:
+        match stage:
+            case Align(init=init) if init in teachers:
+                teachers.add(stage.name)
+                training = texts = True
+            case Align():
+                texts |= stage.sampler in teachers
+                probabilities |= stage.reference in teachers
+            case Distil():
+                texts = True
+                probabilities |= kd_loss == "full"
+            case PreferenceDistil():
+                texts |= stage.sampler in teachers
+                probabilities = True
+            case Gkd():
+                probabilities = True
+    return Needs(texts, probabilities, training)

@@ -34,7 +34,7 @@ _GPU = LmSettings(
     distil_passes=2,
     align_steps=120,
     align_batch=16,
-    # On an H100 1e-4 took the base 33 nats from its anchor and the student 26, where kl_budget allows 10.
+    # On an H100 1e-4 took the base 33 nats from its reference and the student 26, where kl_budget allows 10.
     align_learning_rates=(1e-5, 3e-5, 1e-4, 3e-4),
     rlhf_steps=120,
     rlhf_prompts=4,

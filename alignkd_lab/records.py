@@ -162,7 +162,15 @@ def _read(path: Path) -> Iterable[dict]:
         yield _with_defaults(validate_record(record, where))
 
 
+_RENAMED = {"on_policy_distillation": "gkd", "on_policy_divergence": "gkd_divergence"}
+
+
 def _with_defaults(record: dict) -> dict:
+    renamed = {
+        name: {_RENAMED.get(key, key): value for key, value in record[name].items()}
+        for name in ("pipelines", "settings")
+    }
+    record = {**record, **renamed}
     return {**record, "settings": {**_defaults(record["world"]), **record["settings"]}}
 
 

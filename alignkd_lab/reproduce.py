@@ -2,7 +2,7 @@
 
 On the same machine and versions most figures come out to the last digit. Elsewhere a product rounds otherwise, a
 sampled token changes, and with it all that follows: then a seed run again is a new draw, and each figure is held
-against the 95 % interval that the recorded seeds foretell for one more. One in twenty lies outside by chance, and
+against the 95 % interval that the recorded seeds predict for one more. One in twenty lies outside by chance, and
 figures of one model move together; so a rerun counts as another run where any lies far outside, or too many outside.
 """
 
@@ -19,15 +19,15 @@ from typing import Any
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import device_here, run_experiment
-from alignkd_lab.metrics import ALPHA, NAN, Interval
-from alignkd_lab.mog.array_runs import array_runs
-from alignkd_lab.mog.border import DIGITS
 from alignkd_lab.provenance import best_device
 from alignkd_lab.records import device_of, load_records
 from alignkd_lab.runs import group_runs, seed_values, varying_settings
+from alignkd_lab.stats import ALPHA, NAN, Interval
+from alignkd_lab.study.array_runs import array_runs
+from alignkd_lab.study.boundary import DIGITS
 
 SAME = 1e-6  # records keep seven digits
-MOST_OUTSIDE = 4 * ALPHA  # of the figures that an interval was foretold for: four times as many as chance puts there
+MOST_OUTSIDE = 4 * ALPHA  # of the figures that an interval was predicted for: four times as many as chance puts there
 MOST_CHOICES = 24  # that an error spells out
 _COMPARED = ("commit", "version", "python", "torch", "transformers", "numpy", "device", "device_name", "threads")
 
@@ -190,7 +190,7 @@ def compare(
         recorded = values[name][metric][seed]
         here = again[seed]["pipelines"][name]["metrics"][metric]
         here = NAN if here is None else float(here)
-        near, far = (foretold(list(values[name][metric].values()), 1 - ALPHA / count) for count in (1, len(places)))
+        near, far = (predicted(list(values[name][metric].values()), 1 - ALPHA / count) for count in (1, len(places)))
         row = {"pipeline": name, "metric": metric, "seed": seed, "recorded": recorded, "here": here}
         rows.append({**row, "low": near.low, "high": near.high, "verdict": _verdict(recorded, here, near, far, digits)})
     return rows
@@ -201,7 +201,7 @@ def _reproduced(verdicts: Sequence[str]) -> bool:
     return set(verdicts) <= {"same", "within", "outside"} and outside <= MOST_OUTSIDE * len(verdicts)
 
 
-def foretold(values: Sequence[float], level: float) -> Interval:
+def predicted(values: Sequence[float], level: float) -> Interval:
     """Where one more seed is to be expected: mean ± t s √(1 + 1/n); NaN bounds for a single seed."""
     import numpy as np
     from scipy import stats
@@ -231,7 +231,7 @@ def render(found: Mapping) -> str:
             f"than {100 * MOST_OUTSIDE:.0f} % of all, or one far outside, is called another run."
         )
     if counts["no interval"]:
-        told = "differ from a record of one seed, which foretells no interval: no verdict on them."
+        told = "differ from a record of one seed, which predicts no interval: no verdict on them."
         lines.append(f"{counts['no interval']} {told}")
     lines.append(_in_a_word(found["reproduced"], exactly=not differing))
     return "\n".join(lines)

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignkd_lab.checks import failed_check, run_checks
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A, decide_claims, t_interval
-from alignkd_lab.pipelines import ORDERS, YARDSTICKS
+from alignkd_lab.claims import decide_claims
+from alignkd_lab.pipelines import A_K, K_A, ORDERS, YARDSTICKS
 from alignkd_lab.records import ALGORITHMS, WORLDS, created, device_of
+from alignkd_lab.stats import t_interval
+from alignkd_lab.study import plan
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -45,38 +45,38 @@ def _probability(name: str, value) -> Tensor:
 # The objective and its optimum ------------------------------------------------------------------------
 
 
-def shaped_reward(reward: Number, log_policy: Number, log_anchor: Number, beta: Number) -> Tensor:
-    """r' = R - beta log(pi / anchor): the reward that a policy gradient climbs (Order, RL objective)."""
-    return _tensor(reward) - _tensor(beta) * (_tensor(log_policy) - _tensor(log_anchor))
+def shaped_reward(reward: Number, log_policy: Number, log_reference: Number, beta: Number) -> Tensor:
+    """r' = R - beta log(pi / reference): the reward that a policy gradient climbs (Order, RL objective)."""
+    return _tensor(reward) - _tensor(beta) * (_tensor(log_policy) - _tensor(log_reference))
 
 
-def objective(log_policy: Number, log_anchor: Number, reward: Number, beta: Number) -> Tensor:
-    """J = E_policy[R] - beta KL(policy || anchor) on a finite set `[..., outcome]` -> `[...]`."""
+def objective(log_policy: Number, log_reference: Number, reward: Number, beta: Number) -> Tensor:
+    """J = E_policy[R] - beta KL(policy || reference) on a finite set `[..., outcome]` -> `[...]`."""
     log_policy = _tensor(log_policy)
-    shaped = shaped_reward(reward, log_policy, log_anchor, beta)
+    shaped = shaped_reward(reward, log_policy, log_reference, beta)
     return _expectation(log_policy, shaped)
 
 
-def log_partition(log_anchor: Number, reward: Number, beta: Number) -> Tensor:
-    """log Z = log E_anchor[exp(R / beta)] on a finite set `[..., outcome]` -> `[...]`."""
-    return (_tensor(log_anchor) + _tensor(reward) / _positive("beta", beta)).logsumexp(-1)
+def log_partition(log_reference: Number, reward: Number, beta: Number) -> Tensor:
+    """log Z = log E_reference[exp(R / beta)] on a finite set `[..., outcome]` -> `[...]`."""
+    return (_tensor(log_reference) + _tensor(reward) / _positive("beta", beta)).logsumexp(-1)
 
 
-def optimal_value(log_anchor: Number, reward: Number, beta: Number) -> Tensor:
+def optimal_value(log_reference: Number, reward: Number, beta: Number) -> Tensor:
     """J* = beta log Z: the most that a policy can reach. J* - J(pi) = beta KL(pi || pi*) >= 0 for all pi."""
-    return _tensor(beta) * log_partition(log_anchor, reward, beta)
+    return _tensor(beta) * log_partition(log_reference, reward, beta)
 
 
 def optimal_value_from_draws(reward: Number, beta: Number) -> Tensor:
-    """J* from rewards `[..., draw]` of the anchor's draws; too low where these miss the target."""
+    """J* from rewards `[..., draw]` of the reference's draws; too low where these miss the target."""
     reward = _tensor(reward)
     log_mean = (reward / _positive("beta", beta)).logsumexp(-1) - math.log(reward.shape[-1])
     return _tensor(beta) * log_mean
 
 
-def tilted_optimum(log_anchor: Number, reward: Number, beta: Number) -> Tensor:
-    """log pi*, pi* ~ anchor exp(R / beta), normalised over a finite set `[..., outcome]`."""
-    return torch.log_softmax(_tensor(log_anchor) + _tensor(reward) / _positive("beta", beta), -1)
+def tilted_optimum(log_reference: Number, reward: Number, beta: Number) -> Tensor:
+    """log pi*, pi* ~ reference exp(R / beta), normalised over a finite set `[..., outcome]`."""
+    return torch.log_softmax(_tensor(log_reference) + _tensor(reward) / _positive("beta", beta), -1)
 
 
 def kl_divergence(log_p: Number, log_q: Number) -> Tensor:
@@ -94,18 +94,18 @@ def _expectation(log_p: Tensor, value: Tensor) -> Tensor:
 # The recall threshold ---------------------------------------------------------------------------------
 
 
-def target_mass(anchor_mass: Number, reward: Number, beta: Number) -> Tensor:
+def target_mass(reference_mass: Number, reward: Number, beta: Number) -> Tensor:
     """m* = m0 e^{R/beta} / (m0 e^{R/beta} + 1 - m0): the optimum's mass on a target that alone pays."""
-    odds = torch.logit(_probability("anchor_mass", anchor_mass))
+    odds = torch.logit(_probability("reference_mass", reference_mass))
     return torch.sigmoid(odds + _tensor(reward) / _positive("beta", beta))
 
 
-def recall_threshold(anchor_mass: Number, beta: Number = 1.0) -> Tensor:
+def recall_threshold(reference_mass: Number, beta: Number = 1.0) -> Tensor:
     """Least reward for which the target wins, m* > 1/2: R > beta log((1 - m0) / m0)."""
-    return -_positive("beta", beta) * torch.logit(_probability("anchor_mass", anchor_mass))
+    return -_positive("beta", beta) * torch.logit(_probability("reference_mass", reference_mass))
 
 
-def least_anchor_mass(reward: Number, beta: Number) -> Tensor:
+def least_reference_mass(reward: Number, beta: Number) -> Tensor:
     """The recall threshold, read the other way: least m0 from which this reward can make the target win."""
     return torch.sigmoid(-_tensor(reward) / _positive("beta", beta))
 
@@ -116,28 +116,28 @@ def target_mass_of(log_policy: Number, on_target) -> Tensor:
     return (log_policy.exp() * torch.as_tensor(on_target)).sum(-1)
 
 
-def target_wins(log_anchor: Number, reward: Number, on_target, beta: Number) -> Tensor:
+def target_wins(log_reference: Number, reward: Number, on_target, beta: Number) -> Tensor:
     """The threshold for any reward, a bump too: m0 E_T[e^{R/beta}] > (1 - m0) E_notT[e^{R/beta}]."""
-    tilt = _tensor(log_anchor) + _tensor(reward) / _positive("beta", beta)
+    tilt = _tensor(log_reference) + _tensor(reward) / _positive("beta", beta)
     on_target = torch.as_tensor(on_target)
     inside = tilt.masked_fill(~on_target, -torch.inf).logsumexp(-1)
     return inside > tilt.masked_fill(on_target, -torch.inf).logsumexp(-1)
 
 
-def least_height(log_anchor: Number, shape: Number, on_target, beta: Number, highest: float = 1e4) -> Tensor:
+def least_height(log_reference: Number, shape: Number, on_target, beta: Number, highest: float = 1e4) -> Tensor:
     """Least height h for which the target wins when R = h * shape; infinite where `highest` is too little.
 
     Args:
-        log_anchor, shape, on_target: `[..., outcome]`; `shape` must be larger everywhere on the target than
+        log_reference, shape, on_target: `[..., outcome]`; `shape` must be larger everywhere on the target than
             off it, so that the target's mass rises with h and bisection finds the one crossing.
     """
-    log_anchor, shape = torch.broadcast_tensors(_tensor(log_anchor), _tensor(shape))
-    low = torch.zeros_like(log_anchor[..., 0])
+    log_reference, shape = torch.broadcast_tensors(_tensor(log_reference), _tensor(shape))
+    low = torch.zeros_like(log_reference[..., 0])
     high = torch.full_like(low, highest)
-    reachable = target_wins(log_anchor, highest * shape, on_target, beta)
+    reachable = target_wins(log_reference, highest * shape, on_target, beta)
     for _ in range(80):
         middle = (low + high) / 2
-        wins = target_wins(log_anchor, middle.unsqueeze(-1) * shape, on_target, beta)
+        wins = target_wins(log_reference, middle.unsqueeze(-1) * shape, on_target, beta)
         low, high = torch.where(wins, low, middle), torch.where(wins, middle, high)
     return torch.where(reachable, high, torch.inf)
 
@@ -176,13 +176,13 @@ def bradley_terry(reward: Number, other_reward: Number) -> Tensor:
     return torch.sigmoid(_tensor(reward) - _tensor(other_reward))
 
 
-def dpo_weight(policy_margin: Number, anchor_margin: Number, beta: Number) -> Tensor:
-    """sigmoid(-beta (Delta_policy - Delta_anchor)), Delta = log p(chosen) - log p(rejected).
+def dpo_weight(policy_margin: Number, reference_margin: Number, beta: Number) -> Tensor:
+    """sigmoid(-beta (Delta_policy - Delta_reference)), Delta = log p(chosen) - log p(rejected).
 
     The gradient of DPO's loss is -beta * weight * gradient(Delta_policy). The weight starts at 1/2 whatever
-    the anchor is; with a very negative Delta_anchor it fades while Delta_policy is still negative.
+    the reference is; with a very negative Delta_reference it fades while Delta_policy is still negative.
     """
-    return torch.sigmoid(-_tensor(beta) * (_tensor(policy_margin) - _tensor(anchor_margin)))
+    return torch.sigmoid(-_tensor(beta) * (_tensor(policy_margin) - _tensor(reference_margin)))
 
 
 # Gaussians --------------------------------------------------------------------------------------------

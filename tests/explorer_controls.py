@@ -1,7 +1,7 @@
 """What every explorer's controls have to be, for the tests of several explorers."""
 
-from alignkd_lab.explorers.choice import ChoiceControl
-from alignkd_lab.explorers.view import NumberControl
+from alignkd_lab.course.widgets.choice import ChoiceControl
+from alignkd_lab.course.widgets.view import NumberControl
 
 
 def expect_controls(made, start, ranges, choices):

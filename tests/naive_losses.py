@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.signals import Full, TopK
+from alignkd_lab.lm.signals import Full
 
 TOKENS, VOCABULARY, WIDTH, TEACHER_WIDTH = 23, 61, 7, 5
 LENGTHS = (3, 1, 6, 4, 2, 7)  # responses: chosen, rejected, chosen, ...
@@ -40,12 +40,6 @@ def made_on(device: str) -> dict:
 def part_of(made: dict, rows) -> dict:
     """The inputs of some tokens only, in any order."""
     return {**made, **{name: made[name][rows] for name in BY_TOKEN}}
-
-
-def top_k(hidden: torch.Tensor, head: torch.Tensor, k: int) -> TopK:
-    log_probs = torch.log_softmax(hidden @ head.T, -1)
-    top, ids = log_probs.topk(k)
-    return TopK(ids, top, log_probs.scatter(1, ids, -torch.inf).logsumexp(-1))
 
 
 # Ours, from the same dictionary
@@ -159,7 +153,7 @@ def naive_advantage(p, r, label, clip, normalise, as_released, end_token):
 
 
 def naive_adpa(
-    made, gamma=1.5, clip=None, normalise=False, brake=None, brake_weight=0.0,
+    made, gamma=1.5, clip=None, normalise=False, regulariser=None, regulariser_weight=0.0,
     as_released=False, end_token=None, items=None,
 ):  # fmt: skip
     counts = items or (int(made["chosen"].sum()), int((~made["chosen"]).sum()))
@@ -172,8 +166,8 @@ def naive_adpa(
             continue
         p, r = softmax(made["teacher_head"], taught), softmax(made["reference_head"], referred)
         a = naive_advantage(p, r, label, clip, normalise, as_released, end_token)
-        held = {"entropy": (q * q.log()).sum(), "kl": kl(q, r), None: 0.0}[brake]
-        total = total + (brake_weight * held - gamma * (q * a).sum()) / counts[1]
+        held = {"entropy": (q * q.log()).sum(), "kl": kl(q, r), None: 0.0}[regulariser]
+        total = total + (regulariser_weight * held - gamma * (q * a).sum()) / counts[1]
     return total
 
 
@@ -202,8 +196,8 @@ CASES = {
     "adpa, clipped": (adpa, naive_adpa, {"clip": 0.9}),
     "adpa, normalised": (adpa, naive_adpa, {"normalise": True}),
     "adpa, normalised and clipped": (adpa, naive_adpa, {"normalise": True, "clip": 0.9}),
-    "adpa with an entropy brake": (adpa, naive_adpa, {"brake": "entropy", "brake_weight": 0.4}),
-    "adpa with a KL brake": (adpa, naive_adpa, {"brake": "kl", "brake_weight": 0.4}),
+    "adpa with an entropy regulariser": (adpa, naive_adpa, {"regulariser": "entropy", "regulariser_weight": 0.4}),
+    "adpa with a KL regulariser": (adpa, naive_adpa, {"regulariser": "kl", "regulariser_weight": 0.4}),
     "adpa as released": (adpa, naive_adpa, {"as_released": True, "end_token": END}),
 }  # fmt: skip
 PLAIN = ("nll", "kd", "dpo", "dckd", "adpa")

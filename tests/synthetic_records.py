@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from alignkd_lab.lm import plan
-from alignkd_lab.mog import study as mog_study
 from alignkd_lab.pipelines import PIPELINES, Align
 from alignkd_lab.records import load_records, plain_settings
 from alignkd_lab.report.evidence import Evidence
 from alignkd_lab.runs import group_runs
+from alignkd_lab.study import gaussians as mog_study
+from alignkd_lab.study import plan
 
 TRUTH_MEANS = [[-1.5, 1.5], [1.5, 1.5], [-1.5, -1.5], [1.5, -1.5]]
 TRUTH_WEIGHTS = [0.33, 0.33, 0.30, 0.04]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from alignkd_lab.bench import operations, run, steps
+from alignkd_lab.bench import operations, run
 from alignkd_lab.bench.bars import judge, render_bars
 from alignkd_lab.bench.batch import PAIRS, PROMPT, make_batch, one_response_a_row
 from alignkd_lab.bench.meters import peak_memory, seconds, top_operators
@@ -18,7 +18,7 @@ from alignkd_lab.bench.operations import ProductRate, step_operations
 from alignkd_lab.bench.run import load_student, run_bench
 from alignkd_lab.bench.steps import METHODS, checkpoint_blocks, our_loss, our_steps
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
-from alignkd_lab.lm import weights
+from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.batch import collate, plain, token_counts
 from alignkd_lab.lm.trainer import with_lora
 
@@ -173,7 +173,7 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
 
 
 def test_half_a_batch_is_never_measured_for_a_whole_one(monkeypatch, tmp_path):
-    nll, tried = steps.losses.nll, []
+    nll, tried = losses.nll, []
 
     def short_of_memory(hidden, *rest, **options):
         tried.append(len(hidden))
@@ -181,7 +181,7 @@ def test_half_a_batch_is_never_measured_for_a_whole_one(monkeypatch, tmp_path):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return nll(hidden, *rest, **options)
 
-    monkeypatch.setattr(steps.losses, "nll", short_of_memory)
+    monkeypatch.setattr(losses, "nll", short_of_memory)
     model = student()
     first = our_steps(model, make_batch(model, LENGTH), tmp_path)[0]
     with pytest.raises(CannotContinue, match="nll does not fit at this length"):

@@ -6,8 +6,9 @@ import pytest
 from synthetic_records import LM, MOG, lm_record, mog_record
 
 from alignkd_lab.checks import failed_check, run_checks, target_rate
-from alignkd_lab.metrics import A_K, K_A, t_interval, wilson_interval
+from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.runs import group_runs
+from alignkd_lab.stats import t_interval, wilson_interval
 
 
 def checks_of(records):

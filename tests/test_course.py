@@ -8,9 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from alignkd_lab.course import colab_address, lead, lesson, lessons, pages_address, plain, public_address, title_still
+from alignkd_lab.course.exercises.bank import TASKS
+from alignkd_lab.course.lessons import (
+    colab_address,
+    lead,
+    lesson,
+    lessons,
+    pages_address,
+    plain,
+    public_address,
+    title_still,
+)
 from alignkd_lab.errors import BadInput
-from alignkd_lab.exercises.bank import TASKS
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"

@@ -1,15 +1,15 @@
-"""The threshold in one and two dimensions: densities are the theory's, draws the anchor's, and no reward moves them."""
+"""The threshold in one and two dimensions: densities are the theory's, draws the reference's, fixed by no reward."""
 
 import numpy as np
 import pytest
 
 from alignkd_lab import theory
+from alignkd_lab.course.explorers import densities
+from alignkd_lab.course.explorers.densities import LINE_BOUNDARY, SOURCE, caption, compute
+from alignkd_lab.course.explorers.threshold import START
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.explorers import densities
-from alignkd_lab.explorers.densities import LINE_BORDER, SOURCE, caption, compute
-from alignkd_lab.explorers.threshold import START
 
-RANGES = {"anchor_mass": (1e-6, 0.5), "reward": (0.0, 20.0), "beta": (0.05, 5.0), "draws": (1.0, 1e6)}
+RANGES = {"reference_mass": (1e-6, 0.5), "reward": (0.0, 20.0), "beta": (0.05, 5.0), "draws": (1.0, 1e6)}
 
 
 def state(**changes):
@@ -19,10 +19,10 @@ def state(**changes):
 def test_on_the_line_the_optimum_is_the_anchor_tilted_by_a_step():
     data = compute(state(reward=2.0))
     cell = data.x[1] - data.x[0]
-    reward = np.where(data.x > LINE_BORDER, 2.0, 0.0)
-    expected = theory.tilted_optimum(np.log(data.anchor * cell), reward, 0.5).exp().numpy() / cell
+    reward = np.where(data.x > LINE_BOUNDARY, 2.0, 0.0)
+    expected = theory.tilted_optimum(np.log(data.reference * cell), reward, 0.5).exp().numpy() / cell
     np.testing.assert_allclose(data.best, expected, rtol=1e-3, atol=1e-4)
-    assert data.best[data.x > LINE_BORDER].sum() * cell == pytest.approx(data.optimum, rel=1e-3)
+    assert data.best[data.x > LINE_BOUNDARY].sum() * cell == pytest.approx(data.optimum, rel=1e-3)
 
 
 def test_in_the_plane_the_target_has_the_same_share():
@@ -35,11 +35,11 @@ def test_in_the_plane_the_target_has_the_same_share():
 
 
 def test_the_draws_are_the_anchor_s():
-    shares = [np.mean([compute(state(anchor_mass=mass, draws=1e6)).hit_count / 1e6]) for mass in (0.3, 0.01)]
+    shares = [np.mean([compute(state(reference_mass=mass, draws=1e6)).hit_count / 1e6]) for mass in (0.3, 0.01)]
     assert shares == pytest.approx([0.3, 0.01], rel=0.05)
-    data = compute(state(anchor_mass=0.3, draws=600))
-    assert (data.line_draws[data.hits] > LINE_BORDER).all()
-    assert (data.line_draws[~data.hits] < LINE_BORDER).all()
+    data = compute(state(reference_mass=0.3, draws=600))
+    assert (data.line_draws[data.hits] > LINE_BOUNDARY).all()
+    assert (data.line_draws[~data.hits] < LINE_BOUNDARY).all()
     assert (data.plane_draws[data.hits] * [1, -1] > 0).all()
     common = data.line_draws[~data.hits]
     assert (common < -1.5).mean() == pytest.approx(0.6, abs=0.06)
@@ -53,19 +53,19 @@ def test_no_reward_changes_a_draw_or_the_wait():
 
 
 def test_the_first_sight_is_where_the_batch_begins_to_hold_one():
-    first = compute(state(anchor_mass=0.01)).first
-    assert compute(state(anchor_mass=0.01, draws=first - 1)).hit_count == 0
-    assert compute(state(anchor_mass=0.01, draws=first)).hit_count == 1
+    first = compute(state(reference_mass=0.01)).first
+    assert compute(state(reference_mass=0.01, draws=first - 1)).hit_count == 0
+    assert compute(state(reference_mass=0.01, draws=first)).hit_count == 1
 
 
 def test_the_first_sight_is_no_freak_at_the_settings_that_the_page_opens_with():
     for mass in (0.04, 0.01, 0.001):
-        chance = theory.chance_of_target(mass, compute(state(anchor_mass=mass)).first).item()
+        chance = theory.chance_of_target(mass, compute(state(reference_mass=mass)).first).item()
         assert 0.25 < chance < 0.75
 
 
 def test_a_larger_share_keeps_the_targets_of_a_smaller_one():
-    rare, common = (compute(state(anchor_mass=mass, draws=600)).hits for mass in (0.01, 0.05))
+    rare, common = (compute(state(reference_mass=mass, draws=600)).hits for mass in (0.01, 0.05))
     assert (common | ~rare).all()
 
 
@@ -73,8 +73,8 @@ def test_a_larger_share_keeps_the_targets_of_a_smaller_one():
     ("changes", "said"),
     [
         ({}, "A first batch of 256 draws has 9 on the target"),
-        ({"anchor_mass": 0.001}, "A first batch of 256 draws has no target"),
-        ({"anchor_mass": 1e-6, "draws": 10}, "would meet its first target"),
+        ({"reference_mass": 0.001}, "A first batch of 256 draws has no target"),
+        ({"reference_mass": 1e-6, "draws": 10}, "would meet its first target"),
     ],
 )
 def test_the_caption_says_what_is_seen(changes, said):
@@ -82,14 +82,14 @@ def test_the_caption_says_what_is_seen(changes, said):
 
 
 def test_a_target_that_a_million_draws_miss_is_said_so():
-    data = compute(state(anchor_mass=1e-12))
+    data = compute(state(reference_mass=1e-12))
     assert data.first is None
     assert "never in a million" in caption(data)
 
 
 def test_compute_refuses_what_is_no_probability():
     with pytest.raises(BadInput, match="probability"):
-        compute(state(anchor_mass=1.5))
+        compute(state(reference_mass=1.5))
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -104,7 +104,7 @@ def test_each_control_moves_over_its_whole_range(name):
 
 
 def test_a_page_without_a_kernel_shows_every_still_with_its_evidence():
-    explorer = densities.show("reward", stills=[{"reward": 1.0}, {"anchor_mass": 0.01}])
+    explorer = densities.show("reward", stills=[{"reward": 1.0}, {"reference_mass": 0.01}])
     notes = []
     explorer._draw = lambda data, note: notes.append(note) or densities.draw(data, note)
     still = explorer.still()
@@ -114,7 +114,7 @@ def test_a_page_without_a_kernel_shows_every_still_with_its_evidence():
 
 
 def test_unknown_controls_are_refused():
-    with pytest.raises(UnknownName, match="anchor_mass"):
+    with pytest.raises(UnknownName, match="reference_mass"):
         densities.show("mass")
 
 

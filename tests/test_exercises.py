@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from alignkd_lab import exercises
+from alignkd_lab.course import exercises
+from alignkd_lab.course.exercises import check, given, kept_answers, solution
+from alignkd_lab.course.exercises.bank import NOTEBOOKS, TASKS
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.exercises import check, given, kept_answers, solution
-from alignkd_lab.exercises.bank import NOTEBOOKS, TASKS
 from alignkd_lab.pipelines import PIPELINES, Align, Distil
 
-SLIPS = [(id, place) for id, asked in TASKS.items() for place in range(len(asked.slips))]
+SLIPS = [(id, place) for id, asked in TASKS.items() for place in range(len(asked.distractors))]
 PREDICTIONS = [id for id, asked in TASKS.items() if asked.prediction]
 
 
@@ -23,8 +23,8 @@ def _own_answers(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNKD_ANSWERS", str(tmp_path / "learner"))
 
 
-def slip_answer(slip):
-    return slip.answer() if callable(slip.answer) else slip.answer
+def slip_answer(distractor):
+    return distractor.answer() if callable(distractor.answer) else distractor.answer
 
 
 # Solutions
@@ -59,17 +59,17 @@ def test_draws_for_a_sight_are_the_first_that_reach_their_chance():
 
 
 def test_the_recorded_outcomes_are_those_that_the_course_speaks_of():
-    outcomes = {id: TASKS[id].solve() for id in ("order_guess", "rescue", "border", "layers_to_drop")}
+    outcomes = {id: TASKS[id].solve() for id in ("order_guess", "rescue", "boundary", "layers_to_drop")}
     assert outcomes == {
         "order_guess": "A-K",
         "rescue": "kd_then_align_high_temperature",
-        "border": "s=1, beta=0.5",
+        "boundary": "s=1, beta=0.5",
         "layers_to_drop": "middle",
     }
 
 
 def test_the_written_pipeline_is_the_package_s_own_whatever_its_stages_are_called():
-    mine = (Distil("first", teacher="base"), Align("second", init="first", anchor="base", sampler="first"))
+    mine = (Distil("first", teacher="base"), Align("second", init="first", reference="base", sampler="first"))
     assert check("base_reference_pipeline", mine).right is True
     assert check("base_reference_pipeline", PIPELINES["kd_then_align_base_reference"]).right is True
     assert "K-A itself" in check("base_reference_pipeline", PIPELINES["kd_then_align"]).text
@@ -95,10 +95,10 @@ def test_the_dpo_exercise_agrees_with_a_sum_by_hand():
 
 @pytest.mark.parametrize(("id", "place"), SLIPS, ids=[f"{id}-{place}" for id, place in SLIPS])
 def test_each_typical_wrong_answer_gets_its_own_hint(id, place):
-    slip = TASKS[id].slips[place]
-    feedback = check(id, slip_answer(slip))
+    distractor = TASKS[id].distractors[place]
+    feedback = check(id, slip_answer(distractor))
     assert feedback.right is False
-    assert feedback.text == f"Not yet. {slip.hint}"
+    assert feedback.text == f"Not yet. {distractor.hint}"
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_every_prediction_is_a_choice_among_its_options_or_one_number():
 def test_every_wrong_option_has_a_hint_of_its_own():
     for asked in TASKS.values():
         if asked.options:
-            assert {slip.answer for slip in asked.slips} == set(asked.options) - {asked.solve()}
+            assert {distractor.answer for distractor in asked.distractors} == set(asked.options) - {asked.solve()}
 
 
 def test_every_task_stands_in_the_module_of_its_notebook():

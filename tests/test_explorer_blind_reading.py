@@ -6,16 +6,24 @@ import numpy as np
 import pytest
 from synthetic_records import PROMPTS, lm_record
 
+from alignkd_lab.course.exercises import recorded_smollm2
+from alignkd_lab.course.explorers import blind_reading
+from alignkd_lab.course.explorers import blind_reading_view as view
+from alignkd_lab.course.explorers.blind_reading import (
+    AUTHORS,
+    LETTERS,
+    Reading,
+    Response,
+    Responses,
+    caption,
+    compute,
+)
+from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.exercises import recorded_smollm2
-from alignkd_lab.explorers import blind_reading
-from alignkd_lab.explorers import blind_reading_view as view
-from alignkd_lab.explorers.blind_reading import AUTHORS, LETTERS, Reading, Response, Responses, caption, compute
 from alignkd_lab.lm.rewards import TARGETS
-from alignkd_lab.metrics import A_K, K_A
-from alignkd_lab.notebooks import WIDGET_VIEW
+from alignkd_lab.pipelines import A_K, K_A
+from alignkd_lab.plots.style import number, pipeline_style
 from alignkd_lab.runs import group_runs, seed_values
-from alignkd_lab.style import number, pipeline_style
 
 
 def run_of(*records):

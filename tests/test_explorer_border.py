@@ -1,19 +1,20 @@
-"""The "border" explorer: the map is the sweep's, its line the recall threshold, its run the one that is chosen."""
+"""The "boundary" explorer: the map is the sweep's, its line the recall threshold, its run the one that is chosen."""
 
 import numpy as np
 import pytest
 from explorer_controls import expect_controls
 
+from alignkd_lab.course.explorers import boundary as boundary
+from alignkd_lab.course.explorers import boundary_view as boundary_view
+from alignkd_lab.course.explorers.boundary import START, caption, compute
+from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.explorers import border, border_view
-from alignkd_lab.explorers.border import START, caption, compute
-from alignkd_lab.metrics import A_K, K_A, paired_difference
-from alignkd_lab.mog.border import load
 from alignkd_lab.mog.cells import with_target_weight
-from alignkd_lab.mog.foretold import Foretelling
-from alignkd_lab.mog.lead import cell_edges
-from alignkd_lab.notebooks import WIDGET_VIEW
-from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.mog.closed_form import ClosedForm
+from alignkd_lab.pipelines import A_K, K_A, ORDERS
+from alignkd_lab.stats import paired_difference
+from alignkd_lab.study.boundary import load
+from alignkd_lab.study.lead import cell_edges
 
 RANGES = {"target_weight": (0.005, 0.2), "beta": (0.12, 4.0), "seed": (0.0, 2.0)}
 CHOICES = {"algorithm": ("rlhf", "dpo"), "sharpening": ("0.5", "1", "2")}
@@ -25,7 +26,7 @@ def state(**changes):
 
 @pytest.fixture(scope="module")
 def explorer():
-    return border.show()
+    return boundary.show()
 
 
 # compute
@@ -65,22 +66,22 @@ def test_the_chosen_cell_holds_its_own_run():
 
 def test_the_line_is_the_recall_threshold():
     data = compute(state())
-    assert data.border == pytest.approx(Foretelling(data.settings).least_target_weights(data.border_betas))
-    assert (np.diff(data.border) > 0).all()
+    assert data.boundary == pytest.approx(ClosedForm(data.settings).least_target_weights(data.boundary_betas))
+    assert (np.diff(data.boundary) > 0).all()
 
 
 @pytest.mark.parametrize("sharpening", ["0.5", "2"])
 def test_the_dashed_line_is_the_threshold_after_sharpening(sharpening):
     data = compute(state(sharpening=sharpening))
-    middle = len(data.border) // 2
-    settings = with_target_weight(data.settings, data.border_sharpened[middle])
-    student = Foretelling(settings).truth.sharpen(float(sharpening))
-    assert student.log_mass.logsumexp(-1).exp()[3].item() == pytest.approx(data.border[middle])
+    middle = len(data.boundary) // 2
+    settings = with_target_weight(data.settings, data.boundary_sharpened[middle])
+    student = ClosedForm(settings).truth.sharpen(float(sharpening))
+    assert student.log_mass.logsumexp(-1).exp()[3].item() == pytest.approx(data.boundary[middle])
 
 
 def test_without_sharpening_both_lines_are_one():
     data = compute(state(sharpening="1"))
-    assert data.border_sharpened == pytest.approx(data.border)
+    assert data.boundary_sharpened == pytest.approx(data.boundary)
 
 
 def test_what_the_sweep_does_not_have_is_refused():
@@ -88,9 +89,9 @@ def test_what_the_sweep_does_not_have_is_refused():
         with pytest.raises(BadInput, match="the sweep has no"):
             compute(state(**changes))
     with pytest.raises(UnknownName, match=r"0\.5, 1, 2"):
-        border.show(sharpening="3")
+        boundary.show(sharpening="3")
     with pytest.raises(UnknownName, match="target_weight"):
-        border.show(mass=0.1)
+        boundary.show(mass=0.1)
 
 
 # What the map shows, as the notebook says it
@@ -129,7 +130,7 @@ def test_under_dpo_k_a_leads_nowhere_where_the_target_is_found(sharpening):
 def test_no_order_finds_the_target_well_above_the_threshold():
     for sharpening in ("1", "2"):
         data = compute(state(sharpening=sharpening))
-        least = np.interp(data.betas, data.border_betas, data.border)
+        least = np.interp(data.betas, data.boundary_betas, data.boundary)
         above = data.weights < least[:, None] / 3
         assert not (data.found[A_K] | data.found[K_A])[above].any()
 
@@ -162,7 +163,7 @@ def test_no_lead_is_claimed_where_the_interval_holds_zero():
 
 def test_the_map_is_grey_where_no_lead_is_sure_and_shaded_elsewhere():
     data = compute(state(sharpening="1"))
-    mesh = border_view.draw(data).axes[0].collections[0]
+    mesh = boundary_view.draw(data).axes[0].collections[0]
     drawn = mesh.get_array().reshape(data.difference.shape)
     assert (np.ma.getmaskarray(drawn) == ~data.decided).all()
     assert 0 < data.decided.sum() < data.decided.size
@@ -174,7 +175,7 @@ def test_the_map_is_grey_where_no_lead_is_sure_and_shaded_elsewhere():
 
 def test_a_marker_stands_in_every_cell_where_its_order_finds_the_target():
     data = compute(state(sharpening="1"))
-    axis = border_view.draw(data).axes[0]
+    axis = boundary_view.draw(data).axes[0]
     for order, marker in ((K_A, "o"), (A_K, "^")):
         (line,) = [line for line in axis.lines if line.get_marker() == marker]
         assert len(line.get_xdata()) == data.found[order].sum()
@@ -185,7 +186,7 @@ def test_a_marker_stands_in_every_cell_where_its_order_finds_the_target():
 
 def test_the_chosen_cell_is_framed():
     data = compute(state(sharpening="1", beta=2.0, target_weight=0.09))
-    frame = border_view.draw(data).axes[0].patches[-1]
+    frame = boundary_view.draw(data).axes[0].patches[-1]
     low = np.array(frame.get_xy())
     high = low + np.array([frame.get_width(), frame.get_height()])
     assert (low < (0.09, 2.0)).all()
@@ -204,7 +205,7 @@ def test_the_still_shows_the_map_at_three_sharpenings(explorer):
 
 
 def test_every_part_of_the_state_has_a_control_over_its_range():
-    expect_controls(border.controls(), START, RANGES, CHOICES)
+    expect_controls(boundary.controls(), START, RANGES, CHOICES)
 
 
 @pytest.mark.parametrize("name", [*RANGES, *CHOICES])
@@ -216,7 +217,7 @@ def test_the_whole_range_of_each_control_can_be_computed_and_put_into_words(name
 
 @pytest.mark.parametrize("name", [*RANGES, *CHOICES])
 def test_each_control_moves_the_picture_to_its_ends(name):
-    explorer, seen = border.show(name), set()
+    explorer, seen = boundary.show(name), set()
     values = CHOICES.get(name) or RANGES[name]
     for value in values:
         explorer.controls[name].value = value
@@ -230,4 +231,4 @@ def test_the_call_rebuilds_what_is_seen(explorer):
     explorer.controls["sharpening"].value = "1"
     explorer.controls["beta"].value = 1.4
     assert "sharpening=&#x27;1&#x27;" in explorer.words.value
-    assert border.show(**explorer.state).picture.value == explorer.picture.value
+    assert boundary.show(**explorer.state).picture.value == explorer.picture.value

@@ -6,10 +6,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image, ImageChops
 
+from alignkd_lab.course.widgets import choice as choice_module
+from alignkd_lab.course.widgets.choice import ChoiceControl, ChoiceExplorer, kept
+from alignkd_lab.course.widgets.view import NumberControl, png
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.explorers import choice as choice_module
-from alignkd_lab.explorers.choice import ChoiceControl, ChoiceExplorer, kept
-from alignkd_lab.explorers.view import NumberControl, png
 
 
 @pytest.fixture

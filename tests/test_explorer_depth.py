@@ -5,13 +5,13 @@ import re
 
 import pytest
 
-from alignkd_lab.explorers import choice
-from alignkd_lab.explorers.view import Explorer
+from alignkd_lab.course.widgets import choice
+from alignkd_lab.course.widgets.view import Explorer
 
-# What was recorded, what is computed here from real weights or exact forms, what closed forms foretell.
-DEPTHS = re.compile(r"\b(recorded|record|live|tiny|foretold)\b", re.IGNORECASE)
+# What was recorded, what is computed here from real weights or exact forms, what closed forms predict.
+DEPTHS = re.compile(r"\b(recorded|record|live|tiny|predicted)\b", re.IGNORECASE)
 EXPLORERS = (
-    "border",
+    "boundary",
     "densities",
     "feasible",
     "loss_bench",
@@ -26,7 +26,7 @@ EXPLORERS = (
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_every_picture_says_its_depth_also_to_those_who_cannot_see_it(name, monkeypatch):
     monkeypatch.setattr(choice, "_small", lambda image: b"")  # slow, and nobody looks
-    explorer = importlib.import_module(f"alignkd_lab.explorers.{name}").show()
+    explorer = importlib.import_module(f"alignkd_lab.course.explorers.{name}").show()
     assert isinstance(explorer, Explorer)
     alt = re.search(r'alt="([^"]*)"', explorer.picture.value).group(1)
     assert DEPTHS.search(alt)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from alignkd_lab.checks import LEAST_PAIRS
+from alignkd_lab.course.explorers import feasible
+from alignkd_lab.course.explorers.feasible import START, caption, compute
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.explorers import feasible
-from alignkd_lab.explorers.feasible import START, caption, compute
 from alignkd_lab.lm.feasibility import chance_of_pairs, expected_pairs, go_or_no_go, responses_for
 
 RANGES = {"rate": (0.001, 0.5), "responses": (2.0, 96.0), "prompts": (8.0, 400.0)}

@@ -7,13 +7,13 @@ import pytest
 from explorer_controls import expect_controls
 
 from alignkd_lab import theory
+from alignkd_lab.course.exercises import check
+from alignkd_lab.course.explorers import loss_bench, loss_bench_view
+from alignkd_lab.course.explorers.loss_bench import LAST, LOSER, LOSSES, START, WINNER, caption, compute
+from alignkd_lab.course.notebooks import WIDGET_VIEW
+from alignkd_lab.course.toy import one_state
+from alignkd_lab.course.toy.sweep import Regulariser
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.exercises import check
-from alignkd_lab.explorers import loss_bench, loss_bench_view
-from alignkd_lab.explorers.loss_bench import LAST, LOSER, LOSSES, START, WINNER, caption, compute
-from alignkd_lab.notebooks import WIDGET_VIEW
-from alignkd_lab.toy import one_state
-from alignkd_lab.toy.sweep import Brake
 
 RANGES = {"steps": (0.0, float(LAST)), "reference_margin": (-25.0, 5.0), "beta": (0.05, 5.0), "gamma": (0.0, 6.0)}
 CHOICES = {"loss": tuple(LOSSES), "optimiser": ("gradient", "adam")}
@@ -115,7 +115,7 @@ def test_a_step_of_gradient_descent_moves_every_logit_by_its_push(loss):
 def test_adpa_walks_as_in_the_toy_world(optimiser):
     rate = {"gradient": 1.0, "adam": 0.2}[optimiser]
     data = compute(state(loss="adpa", optimiser=optimiser))
-    walked = one_state.descend(1.5, Brake(nll_weight=0.0), optimiser=optimiser, rate=rate, steps=LAST, every=10)
+    walked = one_state.descend(1.5, Regulariser(nll_weight=0.0), optimiser=optimiser, rate=rate, steps=LAST, every=10)
     expected = walked.filter(like="token_").to_numpy()
     assert np.exp(data.log_probs[::10]) == pytest.approx(expected, abs=1e-3)
 

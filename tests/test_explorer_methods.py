@@ -8,10 +8,10 @@ import pytest
 from synthetic_records import LM, lm_record
 
 from alignkd_lab.costs import with_costs
+from alignkd_lab.course.explorers import methods
+from alignkd_lab.course.explorers.methods import ACROSS, START, UP, WAYS, caption, compute, in_words, ranked
+from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.explorers import methods
-from alignkd_lab.explorers.methods import ACROSS, START, UP, WAYS, caption, compute, in_words, ranked
-from alignkd_lab.notebooks import WIDGET_VIEW
 from alignkd_lab.pipelines import METHODS
 from alignkd_lab.runs import group_runs, seed_values
 

@@ -1,4 +1,4 @@
-"""The "two orders" explorer: what is shown is the record's, a live run's, or foretold, and it says which."""
+"""The "two orders" explorer: what is shown is the record's, a live run's, or predicted, and it says which."""
 
 import json
 import threading
@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from explorer_controls import expect_controls
 
+from alignkd_lab.course.explorers import orders, orders_live, orders_view, plane
+from alignkd_lab.course.explorers.orders import METRICS, START, compute
+from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.explorers import orders, orders_live, orders_view, plane
-from alignkd_lab.explorers.orders import METRICS, START, compute
-from alignkd_lab.metrics import A_K, K_A
-from alignkd_lab.mog.foretold import Foretelling
-from alignkd_lab.notebooks import WIDGET_VIEW
-from alignkd_lab.pipelines import CONTROLS, ORDERS
+from alignkd_lab.mog.closed_form import ClosedForm
+from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS
 from alignkd_lab.runs import seed_values
 
 RANGES = {
@@ -109,17 +108,17 @@ def test_pairs_of_the_base_mean_nothing_under_rlhf():
 
 def test_another_setting_is_foretold_by_closed_forms():
     data = compute(state(beta=0.3, target_weight=0.02, control=HIGH))
-    assert (data.depth, data.seeds) == ("foretold", 0)
-    foretelling = Foretelling(data.settings)
+    assert (data.depth, data.seeds) == ("predicted", 0)
+    closed_form = ClosedForm(data.settings)
     for name in data.routes:
-        expected = [foretelling.metrics(policy) for policy in foretelling.route(name)]
+        expected = [closed_form.metrics(policy) for policy in closed_form.route(name)]
         assert data.metrics[name] == [pytest.approx(step) for step in expected]
     assert data.settings.truth_weights[3] == pytest.approx(0.02)
 
 
 def test_foretold_and_recorded_densities_lie_the_same_way_round():
     recorded_truth = compute(state()).fields["truth"][0]
-    foretold = compute(state(beta=0.3)).fields[K_A][0]
+    predicted = compute(state(beta=0.3)).fields[K_A][0]
     assert np.unravel_index(recorded_truth[:57, 57:].argmax(), (57, 58))[0] < 57
     quarters = [
         [
@@ -127,7 +126,7 @@ def test_foretold_and_recorded_densities_lie_the_same_way_round():
             for rows in (slice(50), slice(-50, None))
             for columns in (slice(50), slice(-50, None))
         ]
-        for field in (recorded_truth, foretold)
+        for field in (recorded_truth, predicted)
     ]
     assert quarters[1] == pytest.approx(quarters[0], rel=0.1)
     assert np.argmin(quarters[0]) == np.argmin(quarters[1]) == 1
@@ -135,7 +134,7 @@ def test_foretold_and_recorded_densities_lie_the_same_way_round():
 
 def test_a_slider_that_stops_beside_a_recorded_value_means_it():
     assert compute(state(beta=10**-0.3, target_weight=0.0398)).depth == "record"
-    assert compute(state(beta=0.52)).depth == "foretold"
+    assert compute(state(beta=0.52)).depth == "predicted"
 
 
 def test_a_live_run_is_found_again():
@@ -143,8 +142,8 @@ def test_a_live_run_is_found_again():
     run = as_if_run(orders.settings_of(asked), "rlhf", (0, 1, 2))
     assert compute(asked, [run]).depth == "live"
     assert compute(asked, [run]).seeds == 3
-    assert compute({**asked, "seed": 3.0}, [run]).depth == "foretold"
-    assert compute({**asked, "algorithm": "dpo"}, [run]).depth == "foretold"
+    assert compute({**asked, "seed": 3.0}, [run]).depth == "predicted"
+    assert compute({**asked, "algorithm": "dpo"}, [run]).depth == "predicted"
 
 
 def test_unknown_names_are_refused():
@@ -209,7 +208,7 @@ def test_the_axes_do_not_move_while_one_scrubs():
 
 def test_the_last_line_says_how_deep_the_evidence_is():
     assert orders_view.source(compute(state())).startswith("Recorded run, seed 0 of 20")
-    assert orders_view.source(compute(state(beta=0.3))).startswith("Foretold by closed forms")
+    assert orders_view.source(compute(state(beta=0.3))).startswith("Predicted by closed forms")
 
 
 def test_values_beside_the_lines_do_not_overlap():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from alignkd_lab.explorers import plane
+from alignkd_lab.course.explorers import plane
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.style import PIPELINE_STYLE
+from alignkd_lab.plots.style import PIPELINE_STYLE
 
 SETTINGS = MogSettings()
 

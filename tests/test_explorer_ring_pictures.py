@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from alignkd_lab.exercises import check, given
-from alignkd_lab.exercises.bank import TASKS
-from alignkd_lab.explorers import ring_pictures, two_kls
+from alignkd_lab.course.exercises import check, given
+from alignkd_lab.course.exercises.bank import TASKS
+from alignkd_lab.course.explorers import ring_pictures, two_kls
 from alignkd_lab.mog.ring import PUBLISHED, run_ring
 from alignkd_lab.mog.ring_sweep import run_sweep
 

@@ -9,14 +9,14 @@ import types
 import pytest
 
 from alignkd_lab import cli
+from alignkd_lab.course.explorers import run_cost, run_panel, run_picture, runs
+from alignkd_lab.course.explorers.run_controls import fields
+from alignkd_lab.course.explorers.runs import STATUSES, Request
+from alignkd_lab.course.notebooks import WIDGET_VIEW
+from alignkd_lab.course.widgets.choice import ChoiceControl
+from alignkd_lab.course.widgets.view import NumberControl
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.explorers import run_cost, run_panel, run_picture, runs
-from alignkd_lab.explorers.choice import ChoiceControl
-from alignkd_lab.explorers.run_controls import fields
-from alignkd_lab.explorers.runs import STATUSES, Request
-from alignkd_lab.explorers.view import NumberControl
 from alignkd_lab.lm.rewards import TARGETS
-from alignkd_lab.notebooks import WIDGET_VIEW
 from alignkd_lab.presets import PRESETS
 from alignkd_lab.records import append_record
 from alignkd_lab.report.tables import in_short

@@ -12,17 +12,17 @@ import psutil
 import pytest
 
 from alignkd_lab import cli, progress
+from alignkd_lab.course.explorers import runs
+from alignkd_lab.course.explorers.run_progress import curves, standing, timed
+from alignkd_lab.course.explorers.runs import Request, Run
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.explorers import runs
-from alignkd_lab.explorers.run_progress import curves, standing, timed
-from alignkd_lab.explorers.runs import Request, Run
 from alignkd_lab.records import load_records
 
 SMALL = {"sharpening": 2.0, "beta": 0.5}
 
 SLEEPER = """
     from alignkd_lab import cli
-    from alignkd_lab.explorers import leashed
+    from alignkd_lab.course.explorers import leashed
     from alignkd_lab.progress import tell
     import sys, time
 

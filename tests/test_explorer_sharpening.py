@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from ipywidgets import HTML
 
+from alignkd_lab.course.explorers import sharpening, sharpening_view
+from alignkd_lab.course.explorers.sharpening import (
+    JUDGES,
+    RECALL_DRAWS,
+    START,
+    Score,
+    caption,
+    compute,
+    verdict,
+)
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.explorers import sharpening, sharpening_view
-from alignkd_lab.explorers.sharpening import JUDGES, RECALL_DRAWS, START, Score, caption, compute, verdict
 from alignkd_lab.mog.ring import RingSettings, run_ring
 
 PUBLISHED = {**START, "sharpening": 100.0}

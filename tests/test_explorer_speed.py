@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from alignkd_lab import explorers
-from alignkd_lab.explorers import (
+from alignkd_lab.course import explorers
+from alignkd_lab.course.explorers import (
     blind_reading,
-    border,
     densities,
     feasible,
     loss_bench,
@@ -25,6 +24,7 @@ from alignkd_lab.explorers import (
     threshold,
     two_temperatures,
 )
+from alignkd_lab.course.explorers import boundary as boundary
 
 PROMISED = 0.1  # seconds
 MARGIN = 1.5
@@ -33,7 +33,7 @@ WORK_TAKES = 0.008
 # A new explorer is one line here: what computes, and the controls over whose ranges it is asked.
 EXPLORERS: dict[str, tuple[Callable, Callable[[], Mapping]]] = {
     "blind_reading": (blind_reading.compute, blind_reading.controls),
-    "border": (border.compute, border.controls),
+    "boundary": (boundary.compute, boundary.controls),
     "densities": (densities.compute, threshold.controls),
     "feasible": (feasible.compute, feasible.controls),
     "loss_bench": (loss_bench.compute, loss_bench.controls),

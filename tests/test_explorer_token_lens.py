@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from alignkd_lab.course.exercises import check, given
+from alignkd_lab.course.explorers import token_lens, token_lens_view
+from alignkd_lab.course.explorers.token_lens import QUANTITIES, ROWS, START, TEXTS, caption, compute, visible
+from alignkd_lab.course.lens.readings import MODELS
+from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.exercises import check, given
-from alignkd_lab.explorers import token_lens, token_lens_view
-from alignkd_lab.explorers.token_lens import QUANTITIES, ROWS, START, TEXTS, caption, compute, visible
 from alignkd_lab.lm import losses, weights
-from alignkd_lab.lm.readings import MODELS
 from alignkd_lab.lm.signals import Full
 from alignkd_lab.lm.trainer import with_lora
-from alignkd_lab.notebooks import WIDGET_VIEW
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_the_exercise_s_advantages_are_those_of_two_distributions():
 
 
 def test_the_prediction_s_wrong_options_are_what_they_are_said_to_be():
-    from alignkd_lab.toy.one_state import DPO, REFERENCE, advantage
+    from alignkd_lab.course.toy.one_state import DPO, REFERENCE, advantage
 
     gains = np.array(DPO) - np.array(REFERENCE)
     assert int(np.argmax(DPO)) == int(np.argmax(REFERENCE)) == 0

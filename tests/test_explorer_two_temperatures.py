@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 
+from alignkd_lab.course.explorers import two_temperatures
+from alignkd_lab.course.explorers.two_temperatures import RANGES, START, caption, compute
+from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.explorers import two_temperatures
-from alignkd_lab.explorers.two_temperatures import RANGES, START, caption, compute
-from alignkd_lab.notebooks import WIDGET_VIEW
 
 
 def state(**changes):

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 
 from alignkd_lab import theory
-from alignkd_lab.drawing import panels
+from alignkd_lab.course.explorers import threshold
+from alignkd_lab.course.explorers.threshold import START, compute, percent
+from alignkd_lab.course.notebooks import WIDGET_VIEW
+from alignkd_lab.course.widgets.view import Explorer, NumberControl, Picture
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.explorers import threshold
-from alignkd_lab.explorers.threshold import START, compute, percent
-from alignkd_lab.explorers.view import Explorer, NumberControl, Picture
-from alignkd_lab.notebooks import WIDGET_VIEW
+from alignkd_lab.plots.drawing import panels
 
-RANGES = {"anchor_mass": (1e-6, 0.5), "reward": (0.0, 20.0), "beta": (0.05, 5.0), "draws": (1.0, 1e6)}
+RANGES = {"reference_mass": (1e-6, 0.5), "reward": (0.0, 20.0), "beta": (0.05, 5.0), "draws": (1.0, 1e6)}
 
 
 def state(**changes):
@@ -29,7 +29,7 @@ def state(**changes):
 
 @pytest.fixture
 def explorer():
-    return threshold.show("anchor_mass")
+    return threshold.show("reference_mass")
 
 
 # compute
@@ -38,7 +38,7 @@ def explorer():
 @pytest.mark.parametrize("beta", [0.1, 1.0])
 @pytest.mark.parametrize("reward", [0.0, 3.0])
 def test_the_optimum_is_that_of_a_target_and_a_rest(reward, beta):
-    data = compute(state(anchor_mass=0.02, reward=reward, beta=beta))
+    data = compute(state(reference_mass=0.02, reward=reward, beta=beta))
     log_optimum = theory.tilted_optimum(torch.log(torch.tensor([0.02, 0.98])), [reward, 0.0], beta)
     assert data.optimum == pytest.approx(log_optimum[0].exp().item(), rel=1e-5)
     assert np.interp(0.02, data.masses, data.optima) == pytest.approx(data.optimum, rel=1e-2)
@@ -47,27 +47,27 @@ def test_the_optimum_is_that_of_a_target_and_a_rest(reward, beta):
 def test_the_target_wins_exactly_from_the_threshold_on():
     data = compute(state(reward=3.0, beta=0.6))
     for mass, wins in ((data.least_mass * 0.99, False), (data.least_mass * 1.01, True)):
-        assert (compute(state(anchor_mass=mass, reward=3.0, beta=0.6)).optimum > 0.5) is wins
+        assert (compute(state(reference_mass=mass, reward=3.0, beta=0.6)).optimum > 0.5) is wins
     for reward, wins in ((data.least_reward * 0.99, False), (data.least_reward * 1.01, True)):
         assert (compute(state(reward=reward, beta=0.6)).optimum > 0.5) is wins
 
 
 def test_the_chance_of_a_sight_is_the_share_of_batches_that_hold_one():
     batches = np.random.default_rng(0).random((4000, 50)) < 0.03
-    data = compute(state(anchor_mass=0.03, draws=50.0))
+    data = compute(state(reference_mass=0.03, draws=50.0))
     assert data.chance == pytest.approx(batches.any(1).mean(), abs=0.025)
     assert np.interp(50.0, data.counts, data.chances) == pytest.approx(data.chance, abs=1e-3)
-    assert compute(state(anchor_mass=0.03, draws=data.draws_for_95)).chance == pytest.approx(0.95)
+    assert compute(state(reference_mass=0.03, draws=data.draws_for_95)).chance == pytest.approx(0.95)
 
 
 def test_no_reward_changes_the_chance_of_a_sight():
-    chances = {compute(state(anchor_mass=1e-4, reward=reward)).chance for reward in (0.0, 4.0, 20.0)}
+    chances = {compute(state(reference_mass=1e-4, reward=reward)).chance for reward in (0.0, 4.0, 20.0)}
     assert len(chances) == 1
 
 
 def test_compute_refuses_what_is_no_probability():
     with pytest.raises(BadInput, match="probability"):
-        compute(state(anchor_mass=1.5))
+        compute(state(reference_mass=1.5))
 
 
 # caption
@@ -77,8 +77,8 @@ def test_compute_refuses_what_is_no_probability():
     ("changes", "said"),
     [
         ({}, "the target wins"),
-        ({"anchor_mass": 1e-5}, "the anchor wins, and only a reward above 5.76 would change that"),
-        ({"anchor_mass": 1e-3}, "whatever the reward; for 95 % it takes 2,990 draws"),
+        ({"reference_mass": 1e-5}, "the reference wins, and only a reward above 5.76 would change that"),
+        ({"reference_mass": 1e-3}, "whatever the reward; for 95 % it takes 2,990 draws"),
     ],
 )
 def test_the_caption_says_what_is_seen(changes, said):
@@ -168,9 +168,9 @@ def test_the_field_carries_the_label_that_the_slider_cannot():
 
 
 def test_unknown_controls_are_refused():
-    with pytest.raises(UnknownName, match="anchor_mass"):
+    with pytest.raises(UnknownName, match="reference_mass"):
         threshold.show("mass")
-    with pytest.raises(UnknownName, match="anchor_mass"):
+    with pytest.raises(UnknownName, match="reference_mass"):
         threshold.show(mass=0.1)
 
 
@@ -187,25 +187,25 @@ def test_a_bundle_carries_the_widgets_and_a_picture(explorer):
 
 
 def test_only_the_controls_that_were_asked_for_are_on_the_page(explorer):
-    assert explorer.widget.children == (explorer.controls["anchor_mass"], explorer.picture, explorer.words)
+    assert explorer.widget.children == (explorer.controls["reference_mass"], explorer.picture, explorer.words)
     assert explorer.state == START
 
 
 def test_a_change_shows_in_picture_caption_and_the_call_that_rebuilds_it(explorer):
     before = explorer.picture.value
-    explorer.controls["anchor_mass"].value = 0.001
+    explorer.controls["reference_mass"].value = 0.001
     assert explorer.picture.value != before
     assert "<img" in explorer.picture.value
     assert "alt=" in explorer.picture.value
-    assert "anchor_mass=0.001" in explorer.words.value
-    rebuilt = threshold.show("anchor_mass", anchor_mass=0.001)
+    assert "reference_mass=0.001" in explorer.words.value
+    rebuilt = threshold.show("reference_mass", reference_mass=0.001)
     assert rebuilt.words.value == explorer.words.value
     assert rebuilt.picture.value == explorer.picture.value
 
 
 def test_without_a_kernel_a_page_shows_every_still_with_its_own_caption():
-    stills = [{"anchor_mass": 0.001}, {"anchor_mass": 1e-5}]
-    one, three = threshold.show("anchor_mass").still(), threshold.show("anchor_mass", stills=stills).still()
+    stills = [{"reference_mass": 0.001}, {"reference_mass": 1e-5}]
+    one, three = threshold.show("reference_mass").still(), threshold.show("reference_mass", stills=stills).still()
     assert (three.width, three.height) == (one.width, 3 * one.height)
     captions = [threshold.caption(compute(state(**changes))) for changes in ({}, *stills)]
     places = [three.alt.index(caption) for caption in captions]
@@ -226,7 +226,7 @@ def test_stacked_pictures_stand_in_their_order_on_white():
 def test_the_threshold_s_label_makes_way_for_the_state():
     sides = []
     for mass in (0.04, 0.001):
-        texts = threshold.draw(compute(state(anchor_mass=mass))).axes[0].texts
+        texts = threshold.draw(compute(state(reference_mass=mass))).axes[0].texts
         sides.append(next(text.get_ha() for text in texts if text.get_text() == "recall threshold"))
     assert sides == ["left", "right"]
 

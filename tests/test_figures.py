@@ -9,12 +9,12 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from synthetic_records import lm_record, mog_record
 
-from alignkd_lab import figures
-from alignkd_lab.drawing import depth_line, estimates, only, row_places
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.plots import figures
+from alignkd_lab.plots.drawing import depth_line, estimates, only, row_places
+from alignkd_lab.plots.style import PIPELINE_STYLE
 from alignkd_lab.runs import group_runs
-from alignkd_lab.style import PIPELINE_STYLE
 
 SHARPENINGS = (1.0, 2.0)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.evaluate import MISS, Yardstick, distinct_n, metrics, pooled, score, yardstick
+from alignkd_lab.lm.evaluate import MISS, Yardstick, distinct_n, metrics, yardstick
 from alignkd_lab.lm.sampling import Samples
+from alignkd_lab.lm.scoring import pooled, score
 
 LENGTHS = (3, 1, 7, 4)
 SECOND_HITS = [False, False, False, True]

@@ -4,10 +4,11 @@ import pytest
 from tiny_lm import given_rate, small, world_in
 
 from alignkd_lab.lm import world as world_module
-from alignkd_lab.lm.align import sampled_pairs
-from alignkd_lab.lm.preference_distil import preference_distil
+from alignkd_lab.lm.stages.adpa import preference_distil
+from alignkd_lab.lm.stages.dpo import sampled_pairs
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.pipelines import PIPELINES, Store
+from alignkd_lab.pipelines import PIPELINES
+from alignkd_lab.store import Store
 
 STAGES = {stage for stages in PIPELINES.values() for stage in stages}
 READ_PAIRS = ("base_aligned", "kd_aligned", "student_aligned", "dckd", "adpa", "dckd_half", "adpa_half")

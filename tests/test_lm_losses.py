@@ -19,7 +19,8 @@ from naive_losses import (
 )
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm import fused, losses, weights
+from alignkd_lab.lm import chunked as fused
+from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.batch import ROLES, Example, collate, hidden_states, token_counts
 from alignkd_lab.lm.signals import Full
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from naive_losses import assert_close, dpo, made_on
 
-from alignkd_lab.lm import fused, losses, weights
+from alignkd_lab.lm import chunked as fused
+from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states
 
 

@@ -5,7 +5,6 @@ import warnings
 import pytest
 import torch
 from naive_losses import (
-    NAIVE_DIVERGENCES,
     assert_close,
     dckd,
     in_dtype,
@@ -13,7 +12,6 @@ from naive_losses import (
     made_on,
     naive_nll,
     part_of,
-    top_k,
     value_and_slopes,
 )
 
@@ -94,39 +92,6 @@ def test_a_high_temperature_matches_logits_up_to_a_constant(made):
     gap = made["hidden"] @ made["head"].T - made["teacher_hidden"] @ made["teacher_head"].T
     gap = gap - gap.mean(-1, keepdim=True)
     assert_close([hidden.grad], [gap @ made["head"] / gap.numel()], 1e-3)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 1.7])
-@pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_a_teacher_of_all_tokens_in_top_k_equals_the_whole_one(divergence, temperature, made):
-    teacher = top_k(made["teacher_hidden"], made["teacher_head"], len(made["head"]))
-    options = {"divergence": divergence, "temperature": temperature, "teacher_temperature": 0.8, "chunk": 6}
-    assert_close(value_and_slopes(kd, {**made, "teacher": teacher}, **options), value_and_slopes(kd, made, **options))
-
-
-@pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_a_top_k_teacher_gives_the_divergence_over_k_tokens_and_one_bucket(divergence, made):
-    teacher = top_k(made["teacher_hidden"], made["teacher_head"], 4)
-
-    def buckets(made):
-        q = torch.softmax(made["hidden"] @ made["head"].T, -1)
-        seen = q.gather(1, teacher.ids)
-        q = torch.cat([seen, 1 - seen.sum(-1, keepdim=True)], -1)
-        p = torch.cat([teacher.log_probs, teacher.log_tail[:, None]], -1).exp()
-        return sum(NAIVE_DIVERGENCES[divergence](*rows, 0.3) for rows in zip(p, q, strict=True)) / len(q)
-
-    found = value_and_slopes(kd, {**made, "teacher": teacher}, divergence=divergence, mix=0.3, chunk=6)
-    assert_close(found, value_and_slopes(buckets, made))
-
-
-@pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_a_tail_without_mass_is_finite(divergence, made):
-    teacher = top_k(made["teacher_hidden"], made["teacher_head"], 4)
-    teacher = teacher._replace(log_tail=torch.full_like(teacher.log_tail, -torch.inf))
-    single = in_dtype(made, torch.float32)
-    for temperature in (1.0, 2.0):
-        found = value_and_slopes(kd, {**single, "teacher": teacher}, divergence=divergence, temperature=temperature)
-        assert all(torch.isfinite(tensor).all() for tensor in found)
 
 
 def test_dckd_is_nll_and_kd_on_chosen_and_kd_on_rejected(made):

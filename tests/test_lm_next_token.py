@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from alignkd_lab.course.lens import next_token
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.lm import next_token, weights
+from alignkd_lab.lm import weights
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.signals import Full
 

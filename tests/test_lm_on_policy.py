@@ -6,10 +6,10 @@ from tiny_lm import world_in
 from transformers import LlamaForCausalLM
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.on_policy import on_policy_distil
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples
+from alignkd_lab.lm.stages.gkd import gkd
 
 STILL = 1e-12  # a learning rate that moves nothing
 
@@ -70,9 +70,9 @@ def written(monkeypatch):
 
 @pytest.mark.parametrize("divergence", ["forward", "jsd", "reverse"])
 def test_the_loss_is_the_divergence_on_the_students_own_tokens(tmp_path, written, divergence):
-    world = distil_world(tmp_path, on_policy_divergence=divergence, distil_learning_rate=STILL, distil_responses=12)
+    world = distil_world(tmp_path, gkd_divergence=divergence, distil_learning_rate=STILL, distil_responses=12)
     teacher, student = world.start("base"), world.start("student")
-    _, info = on_policy_distil(world, teacher, student, "loss")
+    _, info = gkd(world, teacher, student, "loss")
     (samples,) = written
     # The end token is learnt as every other, so some response must have one.
     assert any(tokens[-1] == world.tokenizer.eos_token_id for tokens in samples.tokens)
@@ -88,7 +88,7 @@ def test_the_student_comes_closer_to_the_teacher(tmp_path):
         lora_rank=8, max_tokens=6,
     )  # fmt: skip
     teacher, student = world.start("base"), world.start("student")
-    learnt, info = on_policy_distil(world, teacher, student, "closer")
+    learnt, info = gkd(world, teacher, student, "closer")
     assert info["losses"][-1] < 0.8 * info["losses"][0]
     assert held_out_kl(world, learnt, teacher) < 0.8 * held_out_kl(world, student, teacher)
 
@@ -96,14 +96,14 @@ def test_the_student_comes_closer_to_the_teacher(tmp_path):
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(tmp_path):
     world = distil_world(tmp_path)
     base = world.start("base")
-    _, info = on_policy_distil(world, base, base, "same")
+    _, info = gkd(world, base, base, "same")
     assert info["losses"] == pytest.approx([0.0], abs=1e-5)
 
 
 def test_steps_prompts_and_tokens_are_those_of_the_budget(tmp_path, written):
     world = distil_world(tmp_path, distil_prompts=8, distil_responses=3, distil_batch=4, distil_passes=2)
     world.spent = dict.fromkeys(world.spent, 0)
-    _, info = on_policy_distil(world, world.start("base"), world.start("student"), "budget")
+    _, info = gkd(world, world.start("base"), world.start("student"), "budget")
     assert [len(samples.tokens) for samples in written] == [12, 12, 12, 12]
     assert info["responses"] == 2 * 8 * 3
     asked = sorted(prompt for samples in written for prompt in samples.prompt_ids)
@@ -114,7 +114,7 @@ def test_steps_prompts_and_tokens_are_those_of_the_budget(tmp_path, written):
 
 def test_fewer_prompts_than_a_step_takes_are_one_step(tmp_path, written):
     world = distil_world(tmp_path, distil_prompts=3, distil_responses=2, distil_batch=8)
-    _, info = on_policy_distil(world, world.start("base"), world.start("student"), "few")
+    _, info = gkd(world, world.start("base"), world.start("student"), "few")
     assert [len(samples.tokens) for samples in written] == [6]
     assert len(info["losses"]) == 1
 
@@ -128,7 +128,7 @@ def test_a_model_is_sampled_whole_whatever_its_own_taste(tmp_path, written):
         setattr(opinionated.generation_config, name, value)
     world.models._starts["opinionated"] = opinionated
     for student in (world.start("student"), Policy("opinionated")):
-        on_policy_distil(world, world.start("base"), student, "whole")
+        gkd(world, world.start("base"), student, "whole")
     plain, taken = written
     assert plain.tokens == taken.tokens
     assert max(map(len, plain.tokens)) == world.settings.max_tokens
@@ -137,7 +137,7 @@ def test_a_model_is_sampled_whole_whatever_its_own_taste(tmp_path, written):
 def adapter(folder, noise, **changes):
     world = distil_world(folder, **changes)
     torch.manual_seed(noise)
-    policy, _ = on_policy_distil(world, world.start("base"), world.start("student"), f"run {noise}")
+    policy, _ = gkd(world, world.start("base"), world.start("student"), f"run {noise}")
     return policy.adapters[0]
 
 
@@ -156,4 +156,4 @@ def test_a_teacher_of_another_vocabulary_is_refused(tmp_path):
     model.resize_token_embeddings(300)
     world.models._starts["longer words"] = model
     with pytest.raises(BadInput, match="300"):
-        on_policy_distil(world, Policy("longer words"), world.start("student"), "two languages")
+        gkd(world, Policy("longer words"), world.start("student"), "two languages")

@@ -7,8 +7,8 @@ from tiny_lm import given_rate, random_adapter, world_in
 from alignkd_lab.lm import losses
 from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
-from alignkd_lab.lm.preference_distil import preference_distil
 from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.stages.adpa import preference_distil
 from alignkd_lab.pipelines import PIPELINES
 
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from alignkd_lab.course.lens.quick_dpo import PAIRS, dpo_teacher
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.batch import Example, collate
-from alignkd_lab.lm.evaluate import score
 from alignkd_lab.lm.prompts import encode, prompts
-from alignkd_lab.lm.quick_dpo import PAIRS, dpo_teacher
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.lm.sampling import Samples
+from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.teachers import LiveTeacher
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from alignkd_lab.course.lens.reading_tables import against_release, largest_advantages, pushes
+from alignkd_lab.course.lens.readings import Reading
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.reading_tables import against_release, largest_advantages, pushes
-from alignkd_lab.lm.readings import Reading
 from alignkd_lab.lm.signals import Full
 
 SIZE = 60

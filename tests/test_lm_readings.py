@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from alignkd_lab.course.lens.readings import MODELS, in_words, read, with_space
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.readings import MODELS, in_words, read, with_space
 from alignkd_lab.lm.trainer import with_lora
 
 PROMPT, RESPONSE = [1, 20, 21], [30, 31, 32, 33, 2]

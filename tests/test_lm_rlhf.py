@@ -13,7 +13,7 @@ from tiny_lm import world_in
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.rlhf import rlhf
+from alignkd_lab.lm.stages.rloo import rloo
 
 STEPS, PROMPTS, GENERATIONS = 3, 2, 4
 LARGE = {"rlhf_prompts": 4, "rlhf_generations": 16, "lora_rank": 8, "max_tokens": 6, "validation_responses": 4}
@@ -54,9 +54,9 @@ def sequence_log_probs(model, samples):
     return found
 
 
-def kl_by_hand(world, policy, anchor, calls):
-    """Mean log π(y) - log anchor(y) of each step's responses, nats a response, of a policy that does not learn."""
-    own, other = world.models.of(policy), world.models.of(anchor)
+def kl_by_hand(world, policy, reference, calls):
+    """Mean log π(y) - log reference(y) of each step's responses, nats a response, of a policy that does not learn."""
+    own, other = world.models.of(policy), world.models.of(reference)
     means = []
     for call in drawn_in_training(calls):
         pairs = zip(*(sequence_log_probs(model, call.samples) for model in (own, other)), strict=True)
@@ -67,7 +67,7 @@ def kl_by_hand(world, policy, anchor, calls):
 def test_the_reward_of_an_easy_target_rises(tmp_path):
     world = rlhf_world(tmp_path, rlhf_steps=7, **LARGE)
     base = world.start("base")
-    policy, info = rlhf(world, base, base, 3e-2, "digits")
+    policy, info = rloo(world, base, base, 3e-2, "digits")
     before, after = info["curve"]
     assert after["reward"] > before["reward"] + 0.3
     assert after["kl"] > 1.0
@@ -78,19 +78,19 @@ def test_the_reward_of_an_easy_target_rises(tmp_path):
 def test_a_policy_that_does_not_learn_stays_at_its_anchor(tmp_path):
     world = rlhf_world(tmp_path)
     student = world.start("student")
-    policy, info = rlhf(world, student, student, 0.0, "still")
+    policy, info = rloo(world, student, student, 0.0, "still")
     assert info["kl"] == pytest.approx([0.0] * STEPS, abs=1e-5)
     assert [point["kl"] for point in info["curve"]] == pytest.approx([0.0, 0.0], abs=1e-4)
     assert all(not tensor.any() for name, tensor in policy.adapters[0].items() if name.endswith(".B"))
 
 
-@pytest.mark.parametrize(("init", "anchor"), [("student", "base"), ("base", "student")])
-def test_another_anchor_is_the_reference_of_the_kl(tmp_path, init, anchor):
+@pytest.mark.parametrize(("init", "reference"), [("student", "base"), ("base", "student")])
+def test_another_anchor_is_the_reference_of_the_kl(tmp_path, init, reference):
     world = rlhf_world(tmp_path)
     calls = watched(world)
-    init, anchor = world.start(init), world.start(anchor)
-    _, info = rlhf(world, init, anchor, 0.0, "far")
-    expected = kl_by_hand(world, init, anchor, calls)
+    init, reference = world.start(init), world.start(reference)
+    _, info = rloo(world, init, reference, 0.0, "far")
+    expected = kl_by_hand(world, init, reference, calls)
     assert min(expected) > 0.1
     assert info["kl"] == pytest.approx(expected, rel=1e-3)
 
@@ -106,7 +106,7 @@ def test_the_reference_of_a_layer_cut_student_is_the_student(tmp_path):
     assert cut.config._name_or_path == str(tmp_path / "uncut")
     world.models._starts["cut"] = cut
     student, calls = Policy("cut"), watched(world)
-    _, info = rlhf(world, student, student, 0.0, "cut")
+    _, info = rloo(world, student, student, 0.0, "cut")
     assert info["kl"] == pytest.approx([0.0] * STEPS, abs=1e-5)
     assert min(kl_by_hand(world, student, Policy(str(tmp_path / "uncut")), calls)) > 0.1
 
@@ -121,7 +121,7 @@ def test_a_response_learns_to_end(tmp_path):
 
     world.judge.reward = ending
     student = world.start("student")
-    _, info = rlhf(world, student, student, 3e-2, "ends")
+    _, info = rloo(world, student, student, 3e-2, "ends")
     assert info["curve"][0]["reward"] < 0.2
     assert info["curve"][-1]["reward"] > info["curve"][0]["reward"] + 0.2
 
@@ -130,7 +130,7 @@ def test_groups_that_teach_are_counted(tmp_path):
     world = rlhf_world(tmp_path)
     calls = watched(world)
     base = world.start("base")
-    _, info = rlhf(world, base, base, 1e-3, "groups")
+    _, info = rloo(world, base, base, 1e-3, "groups")
     groups = [
         list(rows)
         for call in drawn_in_training(calls)
@@ -154,12 +154,12 @@ def test_every_response_is_sampled_trained_and_scored(tmp_path):
     base = world.start("base")
     world.yardstick()
     world.spent = dict.fromkeys(world.spent, 0)
-    rlhf(world, base, base, 1e-3, "tokens")
+    rloo(world, base, base, 1e-3, "tokens")
     trained = sum(call.samples.token_count for call in drawn_in_training(calls))
     curve = sum(call.samples.token_count for call in calls) - trained
     assert world.spent["trained"] == trained
     assert world.spent["sampled"] == trained + curve
-    # In training the anchor and the policy read, along the curve the anchor; a bare rule asks no truth.
+    # In training the reference and the policy read, along the curve the reference; a bare rule asks no truth.
     assert world.spent["scored"] == 2 * trained + curve
 
 
@@ -167,7 +167,7 @@ def adapter_and_responses(folder, seed=0, noise=0):
     world = rlhf_world(folder, seed=seed, rlhf_steps=2)
     calls = watched(world)
     torch.manual_seed(noise)
-    policy, _ = rlhf(world, world.start("base"), world.start("base"), 1e-2, f"run {noise}")
+    policy, _ = rloo(world, world.start("base"), world.start("base"), 1e-2, f"run {noise}")
     return policy.adapters[0], drawn_in_training(calls)[0].samples.tokens
 
 
@@ -195,7 +195,7 @@ def test_nothing_is_sent_fetched_or_left_behind(tmp_path, monkeypatch, capfd, re
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
     monkeypatch.setattr(constants, "is_offline_mode", lambda: False)
     monkeypatch.setattr(_telemetry, "_start_telemetry_thread", lambda: attempts.append("telemetry"))
-    rlhf(world, world.start("base"), world.start("base"), 1e-3, "quiet")
+    rloo(world, world.start("base"), world.start("base"), 1e-3, "quiet")
     assert not attempts
     assert list(scratch.iterdir()) == list(here.iterdir()) == []
     assert constants.HF_HUB_DISABLE_TELEMETRY is False
@@ -215,4 +215,4 @@ def test_an_error_of_the_reward_reaches_the_caller(tmp_path):
 
     world.judge.reward = broken
     with pytest.raises(ZeroDivisionError, match="no reward today"):
-        rlhf(world, world.start("base"), world.start("base"), 1e-3, "broken")
+        rloo(world, world.start("base"), world.start("base"), 1e-3, "broken")

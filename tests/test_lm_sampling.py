@@ -53,7 +53,8 @@ def test_the_ends_of_the_unit_interval_draw_tokens_that_can_be_drawn(uniform):
 
 
 def test_responses_follow_the_models_own_distribution(model):
-    # The first two tokens together, against the product of softmaxes: a slip in the cache would show in the second.
+    # The first two tokens together, against the product of softmaxes: a distractor in the cache would show in the
+    # second.
     count, prompt = 4000, PROMPTS[0]
     found = sample(model, [prompt], count, 2, END, seed=1, temperature=0.5)
     with torch.inference_mode():

@@ -28,7 +28,7 @@ WRONG = {
     "student_responses": 0,
     "alpha": 0.0,
     "gamma": -1.0,
-    "on_policy_divergence": "backward",
+    "gkd_divergence": "backward",
     "reward": "likelihoods",
     "kd_loss": "token",
 }

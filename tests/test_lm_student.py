@@ -10,10 +10,10 @@ from tiny_lm import smollm2
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import student, weights
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.evaluate import pooled, score
 from alignkd_lab.lm.policy import Models, Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import sample
+from alignkd_lab.lm.scoring import pooled, score
 from alignkd_lab.lm.student import (
     HEALING_BAR,
     Recipe,

@@ -11,18 +11,19 @@ from tiny_lm import small
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import check_pipelines
-from alignkd_lab.lm import plan, rewards, study
-from alignkd_lab.lm.plan import ARMS, Arm, Cell, run_of, seeds_held, settings_of
+from alignkd_lab.lm import rewards
 from alignkd_lab.lm.settings import LmSettings
-from alignkd_lab.lm.study import main, run_study, table
 from alignkd_lab.lm.trainer import arithmetic, product_dtype
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import A_K, CONTROLS, K_A, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.presets import PRESETS, possible_pipelines
 from alignkd_lab.records import load_records
 from alignkd_lab.runs import group_runs
+from alignkd_lab.study import plan
+from alignkd_lab.study import run as study
+from alignkd_lab.study.plan import ARMS, Arm, Cell, run_of, seeds_held, settings_of
+from alignkd_lab.study.run import main, run_study, table
 
 CELLS = [cell for arm in ARMS.values() for cell in arm.cells]
 MAIN = ARMS["main"].cells[0]

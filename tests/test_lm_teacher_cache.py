@@ -7,12 +7,9 @@ import torch
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import losses, teacher_cache, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states
-from alignkd_lab.lm.cache_choice import Choice
-from alignkd_lab.lm.signals import Full, TopK
-from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_teacher, check_same_support
+from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_teacher
 from alignkd_lab.lm.teachers import LiveTeacher, share_head
-
-TOP = Choice("topk", k=7)
 
 
 def examples():
@@ -43,10 +40,8 @@ def quiet(count):
     """Takes the progress, so that no bar is drawn."""
 
 
-def cached(teacher, folder, *arguments, **options):
-    return cache_teacher(
-        teacher, options.pop("rows", None) or examples(), folder, *arguments, progress=quiet, **options
-    )
+def cached(teacher, folder, **options):
+    return cache_teacher(teacher, options.pop("rows", None) or examples(), folder, progress=quiet, **options)
 
 
 def assert_close(found, expected, atol=1e-5):
@@ -72,30 +67,6 @@ def test_float32_hidden_states_are_those_of_the_live_teacher(truth, tmp_path):
     assert found.head is live.head
     assert_close(found.hidden, live.hidden)
     assert_close(found.log_norm, live.log_norm)
-
-
-def test_bfloat16_hidden_states_are_rounded_and_still_a_distribution(truth, tmp_path):
-    cache = cached(truth, tmp_path / "cache", Choice(dtype="bfloat16"))
-    batch = attached(cache)
-    found, live = cache.signal(batch), truth.signal(batch)
-    assert_close(found.hidden, live.hidden.bfloat16().float(), atol=0.02)
-    assert not torch.equal(found.hidden, live.hidden)
-    total = ((found.hidden @ found.head.T) - found.log_norm[:, None]).exp().sum(-1)
-    assert_close(total, torch.ones_like(total))
-    assert cache.about["cost"]["bytes"] < 0.6 * cached(truth, tmp_path / "exact").about["cost"]["bytes"]
-
-
-def test_top_k_holds_the_likeliest_tokens_and_the_mass_of_the_rest(truth, tmp_path):
-    cache = cached(truth, tmp_path / "cache", TOP)
-    batch = attached(cache)
-    found, live = cache.signal(batch), truth.signal(batch)
-    assert isinstance(found, TopK)
-    assert found.ids.dtype == torch.int64
-    log_probs = torch.log_softmax(live.hidden.double() @ live.head.double().T, dim=-1)
-    values, ids = log_probs.topk(7)
-    assert torch.equal(found.ids, ids)
-    assert_close(found.log_probs.double(), values)
-    assert_close(found.log_tail.double(), (1 - values.exp().sum(-1)).log())
 
 
 def loss_and_gradient(loss, student, batch):
@@ -173,13 +144,12 @@ def test_a_part_of_what_was_read_can_be_asked_for(truth, tmp_path):
         assert_close(cache.signal(batch, roles=roles).hidden, truth.signal(batch, roles=roles).hidden)
 
 
-@pytest.mark.parametrize("choice", [Choice(), TOP])
-def test_batches_and_caches_without_responses_have_no_rows(truth, tmp_path, choice):
-    cache = cached(truth, tmp_path / "cache", choice, roles=("sampled",))
+def test_batches_and_caches_without_responses_have_no_rows(truth, tmp_path):
+    cache = cached(truth, tmp_path / "cache", roles=("sampled",))
     rows = examples()[1:3]
     cache.attach(rows, "dpo")
     assert cache.signal(collate(rows)).rows == 0
-    nothing = cached(truth, tmp_path / "nothing", choice, rows=[Example([1, 2], [])])
+    nothing = cached(truth, tmp_path / "nothing", rows=[Example([1, 2], [])])
     rows = [Example([1, 2], [])]
     nothing.attach(rows, "dpo")
     assert rows[0].signals == {"dpo": []}
@@ -221,7 +191,7 @@ def test_the_same_words_twice_are_kept_once(truth, tmp_path):
     assert cache.signal(collate(twice)).rows == 6
 
 
-def test_the_key_knows_weights_tokens_kind_dtype_k_and_support(truth, base, tmp_path):
+def test_the_key_knows_weights_and_tokens(truth, base, tmp_path):
     other = examples()
     other[0].responses[0] = [70, 72, 2]
     moved = examples()
@@ -231,12 +201,8 @@ def test_the_key_knows_weights_tokens_kind_dtype_k_and_support(truth, base, tmp_
         cached(base, tmp_path / "1"),
         cached(truth, tmp_path / "2", rows=other),
         cached(truth, tmp_path / "3", rows=moved),
-        cached(truth, tmp_path / "4", Choice(dtype="bfloat16")),
-        cached(truth, tmp_path / "5", TOP),
-        cached(truth, tmp_path / "6", Choice("topk", k=8)),
-        cached(truth, tmp_path / "7", TOP, support=base),
-        cached(truth, tmp_path / "8", roles=("chosen",)),
-        cached(LiveTeacher(truth.model, digest="given"), tmp_path / "9"),
+        cached(truth, tmp_path / "4", roles=("chosen",)),
+        cached(LiveTeacher(truth.model, digest="given"), tmp_path / "5"),
     ]
     assert len({cache.key for cache in made}) == len(made)
 
@@ -252,8 +218,6 @@ def test_a_folder_made_for_something_else_is_refused_by_name(truth, base, tmp_pa
     cached(truth, folder)
     with pytest.raises(BadInput, match=rf"{folder}: .* \(teacher differ\).* name another folder, or delete"):
         cached(base, folder)
-    with pytest.raises(BadInput, match=r"\(kind and k differ\)"):
-        cached(truth, folder, TOP)
     with pytest.raises(BadInput, match=r"\(tokens differ\)"):
         cached(truth, folder, rows=examples()[:1])
 
@@ -262,14 +226,6 @@ def test_another_head_is_refused(truth, base, tmp_path):
     cached(truth, tmp_path / "cache")
     with pytest.raises(BadInput, match="another one was given"):
         CachedTeacher(tmp_path / "cache", base.head)
-    with pytest.raises(BadInput, match="none was given"):
-        CachedTeacher(tmp_path / "cache")
-
-
-def test_a_top_k_cache_needs_no_teacher(truth, tmp_path):
-    cached(truth, tmp_path / "cache", TOP)
-    cache = CachedTeacher(tmp_path / "cache")
-    assert cache.signal(attached(cache)).rows == 20
 
 
 def test_a_folder_of_other_things_is_left_alone(truth, tmp_path):
@@ -389,54 +345,14 @@ def test_a_batch_from_before_attach_is_refused(truth, tmp_path):
         cache.signal(collate(examples()), "dpo")
 
 
-def test_both_teachers_keep_the_students_top_k(truth, base, student, tmp_path):
-    pupil = LiveTeacher(student)
-    dpo = cached(truth, tmp_path / "dpo", TOP, support=pupil)
-    reference = cached(base, tmp_path / "reference", TOP, support=dpo)
-    batch = attached(dpo)
-    hidden = pupil.signal(batch).hidden
-    assert torch.equal(dpo.signal(batch).ids, (hidden @ pupil.head.T).topk(7).indices)
-    assert check_same_support(dpo, reference) is None
-    found, live = reference.signal(attached(reference)), base.signal(batch)
-    log_probs = torch.log_softmax(live.hidden @ live.head.T, dim=-1)
-    assert_close(found.log_probs, log_probs.gather(1, found.ids))
-
-
-def test_two_teachers_on_their_own_top_k_are_refused(truth, base, tmp_path):
-    dpo, reference = cached(truth, tmp_path / "dpo", TOP), cached(base, tmp_path / "reference", TOP)
-    with pytest.raises(BadInput, match="7 of 7 responses have other tokens in their top k; cache the second teacher"):
-        check_same_support(dpo, reference)
-    with pytest.raises(BadInput, match="other responses were read"):
-        check_same_support(dpo, cached(base, tmp_path / "few", TOP, roles=("chosen",)))
-    with pytest.raises(BadInput, match="keeps float32 hidden states, not top k"):
-        check_same_support(dpo, cached(base, tmp_path / "hidden"))
-
-
-@pytest.mark.parametrize(
-    ("choice", "options", "words"),
-    [
-        (Choice("topk", k=260), {}, "260 tokens of a vocabulary of 259"),
-        (Choice(), {"support": "base"}, "hidden states hold every token"),
-        (Choice("topk", k=8), {"support": "top 7"}, "keeps top 7 and tail, not top 8 and tail"),
-        (TOP, {"support": "chosen"}, "has not read 5 of the 7 responses"),
-        (Choice(), {"roles": ("winner",)}, "chosen, rejected, sampled"),
-    ],
-)
-def test_what_cannot_be_kept_is_refused_before_the_teacher_runs(
-    truth, base, tmp_path, monkeypatch, choice, options, words
-):
-    if options.get("support") in ("top 7", "chosen"):
-        roles = ("chosen",) if options["support"] == "chosen" else None
-        options = {"support": cached(base, tmp_path / "support", TOP, roles=roles)}
-    elif "support" in options:
-        options = {"support": base}
+def test_a_role_that_there_is_not_is_refused_before_the_teacher_runs(truth, tmp_path, monkeypatch):
     forbid(monkeypatch, truth.model)
-    with pytest.raises(BadInput, match=words):
-        cached(truth, tmp_path / "cache", choice, **options)
+    with pytest.raises(BadInput, match="chosen, rejected, sampled"):
+        cached(truth, tmp_path / "cache", roles=("winner",))
 
 
 def test_a_full_disk_is_told_before_the_teacher_runs(truth, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
     forbid(monkeypatch, truth.model)
-    with pytest.raises(CannotContinue, match=r"1e-08 GB are free; name a folder .*\(dtype 'bfloat16'"):
+    with pytest.raises(CannotContinue, match=r"1e-08 GB are free; name a folder on another disk"):
         cached(truth, tmp_path / "new" / "cache")

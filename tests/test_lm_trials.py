@@ -8,8 +8,8 @@ from tiny_lm import world_in
 from alignkd_lab.lm import trials as module
 from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.pipelines import Store, key_of
 from alignkd_lab.presets import preset
+from alignkd_lab.store import Store, key_of
 
 RATES = (1e-4, 3e-4, 1e-3)
 
@@ -19,8 +19,8 @@ def tried(monkeypatch):
     """Every trial's arguments; the outcome of a rate is given and not measured."""
     seen, outcomes = [], {1e-4: (0.2, 0.0), 3e-4: (0.5, 1.0), 1e-3: (0.9, 6.0)}
 
-    def align(self, init, anchor, sampler, rate, name):
-        seen.append((self.seeds, init, anchor, sampler, rate))
+    def align(self, init, reference, sampler, rate, name):
+        seen.append((self.seeds, init, reference, sampler, rate))
         reward, kl = outcomes[rate]
         return init, {
             "informative_pairs": 5,
@@ -53,9 +53,9 @@ def test_every_rate_starts_from_the_same_policy_with_the_trial_seed(tried, tmp_p
     world = world_in(tmp_path, align_learning_rates=RATES)
     world.trials("base")
     assert [rate for *_, rate in tried] == list(RATES)
-    for seeds, init, anchor, sampler, _ in tried:
+    for seeds, init, reference, sampler, _ in tried:
         assert seeds == (world.settings.trial_seed,)
-        assert init.digest == anchor.digest == sampler.digest == world.start("base").digest
+        assert init.digest == reference.digest == sampler.digest == world.start("base").digest
 
 
 def test_the_students_rates_are_tried_on_a_student_distilled_at_the_usual_temperature(tried, tmp_path, monkeypatch):

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from alignkd_lab.lm import fused, losses, weights
+from alignkd_lab.course.lens.trl_dpo import trl_dpo
+from alignkd_lab.lm import chunked as fused
+from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states
-from alignkd_lab.lm.trl_dpo import trl_dpo
 
 ROWS = [
     {"prompt": "Name a bird.", "chosen": " A wren, as small as a plum.", "rejected": " Rain"},

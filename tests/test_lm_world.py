@@ -15,7 +15,8 @@ from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.trainer import products_in
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.pipelines import PIPELINES, Align, Distil, Store
+from alignkd_lab.pipelines import PIPELINES, Align, Distil
+from alignkd_lab.store import Store
 
 BASE_ALIGN = PIPELINES["base_aligned"][0]
 KD = PIPELINES["kd_only"][0]
@@ -63,8 +64,8 @@ def sampled(monkeypatch):
 
 def test_a_policy_starts_at_init_is_anchored_to_anchor_and_learns_pairs_of_sampler(world, trained):
     student, base = world.start("student"), world.start("base")
-    init, anchor, sampler = random_adapter(student, 1), random_adapter(base, 2), random_adapter(base, 3)
-    policy, info = world.align(init, anchor, sampler, 1e-3, "three")
+    init, reference, sampler = random_adapter(student, 1), random_adapter(base, 2), random_adapter(base, 3)
+    policy, info = world.align(init, reference, sampler, 1e-3, "three")
     (call,) = trained
     assert info["informative_pairs"] == len(call["examples"]) > 0
     # init: the hidden states before the first step are those of the policy that the stage starts from
@@ -77,10 +78,10 @@ def test_a_policy_starts_at_init_is_anchored_to_anchor_and_learns_pairs_of_sampl
         (tuple(written.prompt_ids[at]), tuple(tokens))
         for at, tokens in zip(written.prompt_of, written.tokens, strict=True)
     }
-    model = world.models.of(anchor)
+    model = world.models.of(reference)
     for example in call["examples"]:
         assert {(tuple(example.prompt), tuple(tokens)) for tokens in example.responses} <= pool
-        # anchor: the reference of the KL
+        # reference: the reference of the KL
         expected = [summed(model, example.prompt, tokens) for tokens in example.responses]
         assert example.reference_log_probs == pytest.approx(expected, abs=1e-3)
     assert policy.start == init.start
@@ -91,17 +92,17 @@ def test_a_policy_starts_at_init_is_anchored_to_anchor_and_learns_pairs_of_sampl
 def test_an_anchor_that_wrote_the_responses_does_not_read_them_again(same, world, trained, monkeypatch):
     base = world.start("base")
     init, sampler = random_adapter(base, 1), random_adapter(base, 2)
-    anchor = sampler if same == "sampler" else world.truth
+    reference = sampler if same == "sampler" else world.truth
     world.prepare(BASE_ALIGN)
     read, real = [], evaluate.score
     monkeypatch.setattr(evaluate, "score", lambda model, samples: read.append(model) or real(model, samples))
     trained.clear()
-    world.align(init, anchor, sampler, 1e-3, "again")
-    model = world.models.of(anchor)
+    world.align(init, reference, sampler, 1e-3, "again")
+    model = world.models.of(reference)
     for example in trained[0]["examples"]:
         expected = [summed(model, example.prompt, tokens) for tokens in example.responses]
         assert example.reference_log_probs == pytest.approx(expected, abs=1e-3)
-    # Any anchor reads the curve's first point, and the pairs unless it wrote them.
+    # Any reference reads the curve's first point, and the pairs unless it wrote them.
     assert len(read) == (1 if same == "sampler" else 2)
 
 

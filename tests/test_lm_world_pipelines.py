@@ -5,7 +5,8 @@ from tiny_lm import given_rate, random_adapter, small, world_in
 
 from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.pipelines import ORDERS, PIPELINES, Store, run_pipelines
+from alignkd_lab.pipelines import ORDERS, PIPELINES, run_pipelines
+from alignkd_lab.store import Store
 
 BASE_ALIGN = PIPELINES["base_aligned"][0]
 KD = PIPELINES["kd_only"][0]
@@ -32,8 +33,8 @@ def test_a_student_aligned_without_distillation_may_train_on_what_that_would_hav
 def test_both_orders_run_under_rlhf_with_learning_rates_of_its_own(tmp_path, monkeypatch):
     asked = []
 
-    def spy(world, init, anchor, rate, name):
-        asked.append((name, init.digest == anchor.digest, rate))
+    def spy(world, init, reference, rate, name):
+        asked.append((name, init.digest == reference.digest, rate))
         drawn = {"informative_groups": 1, "responses": 2, "target_responses": 1}
         return random_adapter(init, len(asked)), {**drawn, "curve": [{"step": 1, "reward": rate, "kl": 1.0}]}
 

@@ -21,13 +21,13 @@ def truth():
     return PROBLEM.truth.expand(len(SEEDS))
 
 
-def rlhf(init, anchor, problem=PROBLEM, beta=0.5, steps=200, batch=256, learning_rate=0.1, noise=NOISE):
-    return align.rlhf(init, anchor, problem, noise, beta=beta, steps=steps, batch=batch, learning_rate=learning_rate)
+def rlhf(init, reference, problem=PROBLEM, beta=0.5, steps=200, batch=256, learning_rate=0.1, noise=NOISE):
+    return align.rlhf(init, reference, problem, noise, beta=beta, steps=steps, batch=batch, learning_rate=learning_rate)
 
 
-def dpo(init, anchor, pairs, problem=PROBLEM, beta=0.5, steps=200, batch=256, learning_rate=0.1):
+def dpo(init, reference, pairs, problem=PROBLEM, beta=0.5, steps=200, batch=256, learning_rate=0.1):
     return align.dpo(
-        init, anchor, pairs, problem, NOISE, beta=beta, steps=steps, batch=batch, learning_rate=learning_rate
+        init, reference, pairs, problem, NOISE, beta=beta, steps=steps, batch=batch, learning_rate=learning_rate
     )
 
 
@@ -47,7 +47,7 @@ def captured_direction(monkeypatch, run):
     """The direction that the first step would climb, taken from the code under test."""
     found = []
 
-    def take(init, anchor, problem, noise, direction, steps, learning_rate):
+    def take(init, reference, problem, noise, direction, steps, learning_rate):
         found.extend(direction(init, 0))
         return init, {}
 
@@ -73,14 +73,14 @@ def test_adam_steps_as_torchs_does():
 
 
 def test_rlhf_climbs_the_gradient_of_the_objective(monkeypatch):
-    anchor, policy = truth(), truth().sharpen(0.5)
-    direction = captured_direction(monkeypatch, lambda: rlhf(policy, anchor, steps=1, batch=200_000))
+    reference, policy = truth(), truth().sharpen(0.5)
+    direction = captured_direction(monkeypatch, lambda: rlhf(policy, reference, steps=1, batch=200_000))
     points, held = PROBLEM.grid(), parameters(policy)
     # The oracle differentiates J itself, as a sum over the cells of a grid.
     log_policy = from_parameters(*held).log_prob(points) + 2 * torch.log(points[0, 1, 1] - points[0, 0, 1])
-    log_anchor = anchor.log_prob(points)
-    log_anchor = log_anchor - log_anchor.logsumexp(-1, keepdim=True)
-    objective = theory.objective(log_policy, log_anchor, PROBLEM.reward(points), 0.5).sum()
+    log_reference = reference.log_prob(points)
+    log_reference = log_reference - log_reference.logsumexp(-1, keepdim=True)
+    objective = theory.objective(log_policy, log_reference, PROBLEM.reward(points), 0.5).sum()
     for found, expected in zip(direction, torch.autograd.grad(objective, held), strict=True):
         torch.testing.assert_close(found, expected, atol=0.05, rtol=0.03)
 
@@ -100,9 +100,9 @@ def test_rlhf_reaches_the_optimum_of_its_objective():
 def test_the_recall_threshold_predicts_whether_rlhf_finds_the_target(beta):
     policy, _ = rlhf(truth(), truth(), beta=beta)
     points = PROBLEM.grid()
-    log_anchor = torch.log_softmax(truth().log_prob(points), -1)
+    log_reference = torch.log_softmax(truth().log_prob(points), -1)
     reward = PROBLEM.reward(points)
-    predicted = theory.target_wins(log_anchor, reward, PROBLEM.on_target(points), beta)
+    predicted = theory.target_wins(log_reference, reward, PROBLEM.on_target(points), beta)
     own = policy.from_noise(NOISE.uniform("test", 2000), NOISE.normal("test", 2000, 2))
     found = PROBLEM.on_target(own).double().mean(-1) > 0.5
     assert torch.equal(found, predicted)
@@ -126,13 +126,13 @@ def test_the_curve_starts_at_the_init_and_ends_at_the_policy():
 
 
 def test_dpo_descends_the_gradient_of_its_loss(monkeypatch):
-    anchor, policy = truth(), truth().sharpen(0.5)
-    pairs = pairs_of(anchor, count=500)
-    direction = captured_direction(monkeypatch, lambda: dpo(policy, anchor, pairs, batch=500))
+    reference, policy = truth(), truth().sharpen(0.5)
+    pairs = pairs_of(reference, count=500)
+    direction = captured_direction(monkeypatch, lambda: dpo(policy, reference, pairs, batch=500))
     held = parameters(policy)
     moving = from_parameters(*held)
-    margin, anchor_margin = (p.log_prob(pairs.chosen) - p.log_prob(pairs.rejected) for p in (moving, anchor))
-    loss = -torch.nn.functional.logsigmoid(0.5 * (margin - anchor_margin)).mean(-1).sum()
+    margin, reference_margin = (p.log_prob(pairs.chosen) - p.log_prob(pairs.rejected) for p in (moving, reference))
+    loss = -torch.nn.functional.logsigmoid(0.5 * (margin - reference_margin)).mean(-1).sum()
     for found, expected in zip(direction, torch.autograd.grad(loss, held), strict=True):
         torch.testing.assert_close(found, -expected, rtol=1e-8, atol=1e-10)
 

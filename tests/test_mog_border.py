@@ -1,4 +1,4 @@
-"""The sweep behind the border map: its cells are runs, its record says so, and it picks up where it was cut off."""
+"""The sweep behind the boundary map: its cells are runs, its record says so, and it picks up where it was cut off."""
 
 import json
 
@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.mog import border
-from alignkd_lab.mog.border import METRICS, Grid, load, runs, sweep
 from alignkd_lab.mog.cells import run_cell, with_target_weight
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
@@ -15,6 +13,8 @@ from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import ORDERS
 from alignkd_lab.records import load_records, validate_record
 from alignkd_lab.runs import group_runs, seed_values
+from alignkd_lab.study import boundary as boundary
+from alignkd_lab.study.boundary import METRICS, Grid, load, runs, sweep
 
 GRID = Grid(("rlhf",), (1.0, 2.0), (0.5, 1.0), (0.04, 0.1), (3, 5), (5,))
 QUICK = MogSettings(rlhf_steps=8, em_iterations=20, restarts=2, evaluation_draws=200, teacher_samples=200)
@@ -51,7 +51,7 @@ def test_a_cell_of_the_sweep_is_the_run_of_its_settings(swept):
 
 
 def test_a_view_is_kept_once_where_the_grid_does_not_change_it(folder, swept):
-    held = json.loads((folder / border.FILE.name).read_text())["views"]
+    held = json.loads((folder / boundary.FILE.name).read_text())["views"]
     shapes = {name: np.array(values).shape[:4] for name, values in held.items()}
     assert shapes["base"] == (1, 1, 1, 2)
     assert shapes["kd_only"] == (1, 2, 1, 2)
@@ -61,7 +61,7 @@ def test_a_view_is_kept_once_where_the_grid_does_not_change_it(folder, swept):
 
 
 def test_a_sweep_that_was_cut_off_runs_no_stage_twice(folder, swept, monkeypatch):
-    before = (folder / border.FILE.name).read_text()
+    before = (folder / boundary.FILE.name).read_text()
     monkeypatch.setattr(MogWorld, "run", lambda *arguments: pytest.fail("a stage was run again"))
     after = sweep(folder, GRID, QUICK).read_text()
     for name in ("grid", "settings", "metrics", "views"):
@@ -78,7 +78,7 @@ def test_its_records_are_those_of_the_schema(swept):
 
 
 def test_a_missing_record_and_one_of_another_version_are_refused(tmp_path):
-    with pytest.raises(BadInput, match=r"alignkd_lab\.mog\.border"):
+    with pytest.raises(BadInput, match=r"alignkd_lab\.study\.boundary"):
         load(tmp_path / "none.json")
     path = tmp_path / "old.json"
     path.write_text('{"schema": 0}')
@@ -87,7 +87,7 @@ def test_a_missing_record_and_one_of_another_version_are_refused(tmp_path):
 
 
 def test_the_shipped_sweep_is_small_and_whole(shipped):
-    assert (data_folder() / border.FILE).stat().st_size < 1_500_000
+    assert (data_folder() / boundary.FILE).stat().st_size < 1_500_000
     assert shipped.grid == Grid()
     assert shipped.settings == MogSettings()
     for entry in shipped.metrics.values():

@@ -2,12 +2,12 @@
 
 import pytest
 
-from alignkd_lab import figures
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.mog.cells import run_cell, with_target_weight
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import planned_steps
+from alignkd_lab.plots import figures
 from alignkd_lab.presets import default_pipelines, preset
 from alignkd_lab.records import load_records, validate_record
 from alignkd_lab.runs import group_runs, seed_values, summarise_run

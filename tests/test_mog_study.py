@@ -6,18 +6,18 @@ import json
 import numpy as np
 import pytest
 
-from alignkd_lab.drawing import note_of
 from alignkd_lab.errors import BadInput
 from alignkd_lab.mog.cells import run_cell
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.mog.study import ARMS, METRICS, SEEDS, Arm, load, main, sweep, wanted
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import PIPELINES, Align
+from alignkd_lab.plots.drawing import note_of
 from alignkd_lab.presets import default_pipelines
 from alignkd_lab.records import load_records, validate_record
 from alignkd_lab.report.study_figures import arm_figure, arm_metrics
 from alignkd_lab.runs import seed_values, summarise_run
+from alignkd_lab.study.gaussians import ARMS, METRICS, SEEDS, Arm, load, main, sweep, wanted
 
 QUICK = MogSettings(rlhf_steps=8, dpo_steps=8, dpo_pairs=200, em_iterations=20, restarts=2, evaluation_draws=200)
 SMALL = {

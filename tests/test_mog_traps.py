@@ -1,11 +1,11 @@
-"""The traps, one at a time: a handed policy ends at the optimum, one from the anchor only where it draws the target."""
+"""The traps: a handed policy ends at the optimum, one from the reference only where it draws the target."""
 
 import numpy as np
 import pytest
 
 from alignkd_lab import theory
-from alignkd_lab.explorers import traps as picture
-from alignkd_lab.explorers.view import Picture
+from alignkd_lab.course.explorers import traps as picture
+from alignkd_lab.course.widgets.view import Picture
 from alignkd_lab.mog.traps import SETTINGS, run_traps
 
 MASSES = (1e-1, 1e-2, 1e-3, 1e-5, 1e-6, 1e-9)
@@ -27,12 +27,12 @@ def test_below_the_threshold_a_handed_policy_unlearns_the_target(traps):
 
 
 def test_a_target_that_is_drawn_is_learnt_from_the_anchor(traps):
-    assert (traps.from_anchor[SAMPLED] > 0.95).all()
+    assert (traps.from_reference[SAMPLED] > 0.95).all()
 
 
 def test_a_target_that_would_pay_is_not_learnt_where_it_is_not_drawn(traps):
     assert (traps.optimum[UNDRAWN] > 0.5).all()
-    assert (traps.from_anchor[UNDRAWN] < 0.01).all()
+    assert (traps.from_reference[UNDRAWN] < 0.01).all()
 
 
 def test_the_bump_s_threshold_lies_above_that_of_a_step_of_its_height(traps):
@@ -45,7 +45,7 @@ def test_the_draws_are_those_of_all_steps(traps):
 
 
 def test_the_picture_names_both_traps_where_they_begin(traps):
-    assert picture.borders(traps) == pytest.approx((1e-3, 1e-6))
+    assert picture.boundaries(traps) == pytest.approx((1e-3, 1e-6))
     words = picture.caption(traps)
     assert "down to a share of 1 in 1,000,000" in words
     assert "down to 0.1 % only" in words

@@ -146,8 +146,8 @@ def test_anchor_and_sampler_are_what_the_stage_names():
     policies = {"base": world.start("base"), "student": world.start("student")}
     policies["kd"] = world.run(KD, policies).policy
     results = {
-        (anchor, sampler): world.run(Align("a", "kd", anchor, sampler), policies)
-        for anchor in ("kd", "base")
+        (reference, sampler): world.run(Align("a", "kd", reference, sampler), policies)
+        for reference in ("kd", "base")
         for sampler in ("kd", "base")
     }
     pairs = {which: r.info["per_seed"]["informative_pairs"] for which, r in results.items()}

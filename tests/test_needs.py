@@ -3,7 +3,7 @@
 import pytest
 
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.needs import Needs, needs
+from alignkd_lab.pipelines import Needs, needs
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from alignkd_lab.needs import Needs, needs
         ("align_then_kd", Needs(texts=True, probabilities=False, training=True)),
         ("dckd", Needs(texts=True, probabilities=True, training=True)),
         ("adpa_plus", Needs(texts=True, probabilities=True, training=True)),
-        ("on_policy_distillation", Needs(texts=True, probabilities=True, training=True)),
+        ("gkd", Needs(texts=True, probabilities=True, training=True)),
         ("align_student_only", Needs(texts=False, probabilities=False, training=False)),
         ("base", Needs(texts=False, probabilities=False, training=False)),
     ],

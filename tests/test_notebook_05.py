@@ -4,13 +4,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alignkd_lab.exercises import check, measured_influence, task
-from alignkd_lab.exercises.distilling_language_models import CUTS
-from alignkd_lab.explorers import layer_cuts, one_row, text_plane
-from alignkd_lab.explorers.text_plane import Place
+from alignkd_lab.course.exercises import check, measured_influence, task
+from alignkd_lab.course.exercises.ch05 import CUTS
+from alignkd_lab.course.explorers import layer_cuts, one_row, text_plane
+from alignkd_lab.course.explorers.text_plane import Place
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.evaluate import pooled, score
 from alignkd_lab.lm.sampling import sample
+from alignkd_lab.lm.scoring import pooled, score
 from alignkd_lab.lm.student import layer_cut
 
 OPTIONS = task("layers_to_drop").options

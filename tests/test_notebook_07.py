@@ -7,15 +7,17 @@ import nbformat
 import pytest
 from synthetic_records import lm_record, swap_orders
 
-from alignkd_lab import exercises, figures
+from alignkd_lab.claims import CLAIMS
+from alignkd_lab.course import exercises
+from alignkd_lab.course.exercises import ch07 as tasks
+from alignkd_lab.course.exercises import check, given, recorded_smollm2
+from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.errors import BadInput
-from alignkd_lab.exercises import both_orders_on_smollm2 as tasks
-from alignkd_lab.exercises import check, given, recorded_smollm2
-from alignkd_lab.exercises.bank import TASKS
-from alignkd_lab.metrics import A_K, CLAIMS, K_A
+from alignkd_lab.pipelines import A_K, K_A
+from alignkd_lab.plots import figures
+from alignkd_lab.plots.style import interval
 from alignkd_lab.report.evidence import difference
 from alignkd_lab.runs import group_runs, summarise_run
-from alignkd_lab.style import interval
 
 SIGNS = [id for id in tasks.TASKS if id.startswith("sign_")]
 MEANS = {  # means and small spreads of LM_METRICS that decide every claim
@@ -107,22 +109,22 @@ def test_whatever_comes_out_each_other_verdict_has_a_hint_that_says_why_not(id, 
     }
     for name, made in studies.items():
         records(made)
-        slips, found = TASKS[id].slips, TASKS[id].solve()
-        assert {slip.answer for slip in slips} == set(tasks.VERDICTS) - {found}, name
-        assert len({slip.hint for slip in slips}) == len(slips) == 2
-        for slip in slips:
-            assert check(id, slip.answer).text == f"Not yet. {slip.hint}"
+        distractors, found = TASKS[id].distractors, TASKS[id].solve()
+        assert {distractor.answer for distractor in distractors} == set(tasks.VERDICTS) - {found}, name
+        assert len({distractor.hint for distractor in distractors}) == len(distractors) == 2
+        for distractor in distractors:
+            assert check(id, distractor.answer).text == f"Not yet. {distractor.hint}"
 
 
 def test_a_hint_names_the_interval_or_the_reason_for_none(records):
     records(decided())
     row = tasks.recorded_claims()["overall_recall", "mean_difference"]
     assert row["interval"]
-    for slip in TASKS["sign_overall_recall"].slips:
-        assert all(part in slip.hint for part in (row["interval"], row["difference"], "all of it is below 0"))
-    assert "by rule, never decided" in TASKS["sign_variance"].slips[0].hint
+    for distractor in TASKS["sign_overall_recall"].distractors:
+        assert all(part in distractor.hint for part in (row["interval"], row["difference"], "all of it is below 0"))
+    assert "by rule, never decided" in TASKS["sign_variance"].distractors[0].hint
     records([lm_record(seed, effects=MEANS, gap=5.0) for seed in range(8)])
-    assert "a check before the verdicts failed" in TASKS["sign_reward"].slips[0].hint
+    assert "a check before the verdicts failed" in TASKS["sign_reward"].distractors[0].hint
 
 
 # The commoner target
@@ -147,10 +149,12 @@ def test_who_leads_with_the_commoner_target_turns_with_its_record_alone(made, fo
     assert recorded_smollm2("colour")["target"] == "colour"
     task = TASKS["common_target"]
     assert task.solve() == found
-    assert {slip.answer for slip in task.slips} == set(tasks.LEADERS) - {found}
+    assert {distractor.answer for distractor in task.distractors} == set(tasks.LEADERS) - {found}
     rare, common = (difference(recorded_smollm2(target), A_K, K_A) for target in (None, "colour"))
-    for slip in task.slips:
-        assert f"{interval(*rare)} with the study's main target, and {interval(*common)} with colours" in slip.hint
+    for distractor in task.distractors:
+        assert (
+            f"{interval(*rare)} with the study's main target, and {interval(*common)} with colours" in distractor.hint
+        )
 
 
 def test_a_target_that_no_record_has_is_named_with_the_way_out(records):

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
+from alignkd_lab.course.exercises import ch08 as tasks
+from alignkd_lab.course.exercises import check, task
+from alignkd_lab.course.exercises.tasks import OtherOptions
+from alignkd_lab.course.explorers import methods
 from alignkd_lab.errors import BadInput
-from alignkd_lab.exercises import check, task
-from alignkd_lab.exercises import small_models_from_big_teachers as tasks
-from alignkd_lab.exercises.tasks import OtherOptions
-from alignkd_lab.explorers import methods
-from alignkd_lab.metrics import A_K
+from alignkd_lab.pipelines import A_K
+from alignkd_lab.plots.style import number
 from alignkd_lab.report.evidence import difference
-from alignkd_lab.style import number
 
 RUN = methods.recorded()
 MEASURED = {
@@ -41,12 +41,15 @@ def test_the_diverse_way_recalls_most_of_those_that_show_the_target_more_often_t
 @pytest.mark.parametrize("id", MEASURED)
 def test_each_wrong_way_is_shown_by_its_row_of_the_record(id):
     asked = task(id)
-    assert len(asked.slips) == len(tasks.WAYS) - 1
-    for slip in asked.slips:
-        if slip.answer in compared():
-            assert f"{methods.short(slip.answer)} {number(mean(slip.answer, MEASURED[id]))}, " in slip.hint
+    assert len(asked.distractors) == len(tasks.WAYS) - 1
+    for distractor in asked.distractors:
+        if distractor.answer in compared():
+            assert (
+                f"{methods.short(distractor.answer)} {number(mean(distractor.answer, MEASURED[id]))}, "
+                in distractor.hint
+            )
         else:
-            assert "is not in the recorded comparison" in slip.hint
+            assert "is not in the recorded comparison" in distractor.hint
 
 
 @pytest.mark.parametrize("loss", ["full", "reverse", "adpa"])
@@ -68,7 +71,7 @@ def test_texts_can_be_learnt_whatever_the_teacher_s_vocabulary():
     [
         ("align_then_kd", "weights that it can align"),
         ("dckd", "the probability of every next token"),
-        ("on_policy_distillation", "the probability of every next token"),
+        ("gkd", "the probability of every next token"),
         ("align_student_only", "asks the teacher for nothing"),
     ],
 )
@@ -84,10 +87,13 @@ def test_the_slips_of_a_measured_choice_wait_until_they_are_asked_for():
         asked.append(True)
         return "b"
 
-    slips = OtherOptions({"a": "", "b": "", "c": ""}, solve, lambda name, found: f"{name}, not {found}")
-    assert len(slips) == 2
+    distractors = OtherOptions({"a": "", "b": "", "c": ""}, solve, lambda name, found: f"{name}, not {found}")
+    assert len(distractors) == 2
     assert not asked
-    assert [(slip.answer, slip.hint) for slip in slips] == [("a", "a, not b"), ("c", "c, not b")]
+    assert [(distractor.answer, distractor.hint) for distractor in distractors] == [
+        ("a", "a, not b"),
+        ("c", "c, not b"),
+    ]
 
 
 def test_dckd_beside_a_k_is_as_the_text_reads_the_table():

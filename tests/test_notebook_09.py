@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from alignkd_lab.exercises import check, given, recorded_smollm2
-from alignkd_lab.exercises.your_model_your_data import preference_rows, usable_rows
+from alignkd_lab.course.exercises import check, given, recorded_smollm2
+from alignkd_lab.course.exercises.ch09 import preference_rows, usable_rows
+from alignkd_lab.course.explorers.run_progress import curves
 from alignkd_lab.experiment import run_experiment
-from alignkd_lab.explorers.run_progress import curves
 from alignkd_lab.lm.feasibility import expected_pairs
 from alignkd_lab.lm.preference_data import load_preferences, to_examples
 from alignkd_lab.lm.rewards import SECOND_RULES, TARGETS

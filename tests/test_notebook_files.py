@@ -6,9 +6,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from alignkd_lab.metrics import A_K, K_A
-from alignkd_lab.notebooks import METADATA, WIDGET_VIEW, fingerprint
+from alignkd_lab.course.notebooks import METADATA, WIDGET_VIEW, fingerprint
 from alignkd_lab.paths import data_folder
+from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.records import load_records
 from alignkd_lab.report.page import main_cell
 from alignkd_lab.runs import group_runs, seed_values, summarise_run
@@ -70,7 +70,7 @@ def test_there_are_pictures_for_a_page_without_a_kernel(notebook):
 
 def test_every_picture_says_how_deep_its_evidence_is(notebook):
     alts = [output.data["text/plain"] for output in outputs(notebook) if "image/png" in output.get("data", {})]
-    depth = re.compile(r"\b(recorded|record|live|tiny|foretold|exact\w*)\b", re.IGNORECASE)
+    depth = re.compile(r"\b(recorded|record|live|tiny|predicted|exact\w*)\b", re.IGNORECASE)
     assert not [alt for alt in alts if not depth.search(alt)]
 
 
@@ -142,9 +142,9 @@ def test_the_first_picture_shows_what_the_text_below_it_says(gaussian):
     assert verdicts["reward", "variance_ratio"] == "fails"
 
 
-def test_at_the_border_rlhf_after_distillation_finds_the_target_in_most_seeds(gaussian):
-    border = cell(gaussian, algorithm="rlhf", beta=0.5, sharpening=1.0)
-    ends = rewards(border, K_A)
+def test_at_the_boundary_rlhf_after_distillation_finds_the_target_in_most_seeds(gaussian):
+    boundary = cell(gaussian, algorithm="rlhf", beta=0.5, sharpening=1.0)
+    ends = rewards(boundary, K_A)
     assert sum(end > 2 for end in ends) > len(ends) / 2
     for weaker in ({"algorithm": "dpo", "beta": 0.5}, {"algorithm": "rlhf", "beta": 1.0}):
         assert max(rewards(cell(gaussian, sharpening=1.0, **weaker), K_A)) < 2

@@ -18,13 +18,12 @@ from alignkd_lab.pipelines import (
     YARDSTICKS,
     Align,
     Distil,
-    OnPolicyDistil,
+    Gkd,
     PreferenceDistil,
     StageResult,
-    Store,
-    key_of,
     run_pipelines,
 )
+from alignkd_lab.store import Store, key_of
 
 
 class ToyWorld:
@@ -64,10 +63,10 @@ class ToyWorld:
         elif isinstance(stage, PreferenceDistil):
             read = ", ".join(policies[role] for role in (stage.teacher, stage.reference, stage.sampler, stage.init))
             made = f"{stage.method}({read}, {stage.share:g})"
-        elif isinstance(stage, OnPolicyDistil):
-            made = f"on_policy({policies[stage.teacher]}, {policies[stage.init]})"
+        elif isinstance(stage, Gkd):
+            made = f"gkd({policies[stage.teacher]}, {policies[stage.init]})"
         else:
-            made = f"align({policies[stage.init]}, {policies[stage.anchor]}, {policies[stage.sampler]})"
+            made = f"align({policies[stage.init]}, {policies[stage.reference]}, {policies[stage.sampler]})"
         return StageResult(made, {"note": stage.name, "tokens": {"sampled": 7}})
 
     def evaluate(self, policy):
@@ -112,7 +111,7 @@ HALF = f"dckd({ALIGNED}, base, base, student, 0.5)"
         "dckd": f"dckd({ALIGNED}, base, base, student, 1)",
         "adpa": f"adpa({ALIGNED}, base, base, student, 1)",
         "adpa_plus": f"adpa({ALIGNED}, base, base, {HALF}, 0.5)",
-        "on_policy_distillation": f"on_policy({ALIGNED}, student)",
+        "gkd": f"gkd({ALIGNED}, student)",
         "align_student_only": "align(student, student, student)",
     }.items(),
 )
@@ -141,7 +140,7 @@ def test_every_method_ends_in_the_student_and_spends_one_budget():
 @pytest.mark.parametrize(
     ("control", "difference"),
     [
-        ("kd_then_align_base_reference", {"anchor"}),
+        ("kd_then_align_base_reference", {"reference"}),
         ("kd_then_align_base_preferences", {"sampler"}),
     ],
 )
@@ -156,8 +155,8 @@ def test_a_control_changes_exactly_the_one_role_that_it_names(control, differenc
 def test_the_high_temperature_control_changes_the_temperature_alone():
     (kd, align), (hot, hot_align) = PIPELINES["kd_then_align"], PIPELINES["kd_then_align_high_temperature"]
     assert dataclasses.replace(hot, name="kd", temperature="kd") == kd
-    assert {hot_align.init, hot_align.anchor, hot_align.sampler} == {hot.name}
-    assert {align.init, align.anchor, align.sampler} == {kd.name}
+    assert {hot_align.init, hot_align.reference, hot_align.sampler} == {hot.name}
+    assert {align.init, align.reference, align.sampler} == {kd.name}
 
 
 def test_both_orders_start_the_student_from_the_same_place_at_the_same_temperature():
@@ -196,7 +195,7 @@ def test_pipelines_that_share_a_stage_run_it_once(store):
         "kd_aligned",
         "kd_aligned",
         "kd_high",
-        "on_policy",
+        "gkd",
         "student_aligned",
     ]
     first = {outcomes[name].stages[0] for name in ("kd_only", "kd_then_align", *CONTROLS[:2])}
@@ -287,7 +286,7 @@ def test_an_unknown_pipeline_is_refused_before_anything_runs(store):
 
 
 # Stages that read the aligned base as their teacher, beside `aligned_kd`.
-TAUGHT = ("adpa", "adpa_half", "dckd", "dckd_half", "on_policy")
+TAUGHT = ("adpa", "adpa_half", "dckd", "dckd_half", "gkd")
 
 
 def rerun(store, **changes):

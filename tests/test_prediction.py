@@ -3,14 +3,15 @@
 import pytest
 from matplotlib.figure import Figure
 
-from alignkd_lab import exercises
+from alignkd_lab.course import exercises
+from alignkd_lab.course.exercises import answers, kept_answers, predict
+from alignkd_lab.course.exercises.bank import TASKS
+from alignkd_lab.course.explorers import threshold
+from alignkd_lab.course.notebooks import WIDGET_VIEW
+from alignkd_lab.course.widgets import prediction
+from alignkd_lab.course.widgets.prediction import SURE, read_number
+from alignkd_lab.course.widgets.view import Picture
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.exercises import answers, kept_answers, predict
-from alignkd_lab.exercises.bank import TASKS
-from alignkd_lab.explorers import prediction, threshold
-from alignkd_lab.explorers.prediction import SURE, read_number
-from alignkd_lab.explorers.view import Picture
-from alignkd_lab.notebooks import WIDGET_VIEW
 
 ALL = [id for id, asked in TASKS.items() if asked.prediction]
 CHOICES = [id for id in ALL if TASKS[id].options]

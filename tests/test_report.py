@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import pytest
 from synthetic_records import LM, lm_record, mog_record, write
 
-from alignkd_lab import figures
 from alignkd_lab.lm.weights import BUILT_IN
+from alignkd_lab.plots import figures
 from alignkd_lab.records import RecordError
 from alignkd_lab.report import page as report
 from alignkd_lab.runs import group_runs

@@ -6,15 +6,14 @@ from scipy import stats
 from synthetic_records import LM, recorded
 
 from alignkd_lab.costs import stages_of
-from alignkd_lab.drawing import note_of
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A
-from alignkd_lab.pipelines import CONTROLS
+from alignkd_lab.pipelines import A_K, CONTROLS, K_A
+from alignkd_lab.plots.drawing import note_of
+from alignkd_lab.plots.style import number, pipeline_style
 from alignkd_lab.report import failures
 from alignkd_lab.report.alignments import HEADS, alignments_table
 from alignkd_lab.report.evidence import across, difference, leads
 from alignkd_lab.report.study_figures import alignment_figure, leads_figure
-from alignkd_lab.style import number, pipeline_style
+from alignkd_lab.study import plan
 
 MAIN = plan.ARMS["main"].cells[0]
 HOT = "kd_then_align_high_temperature"

@@ -7,13 +7,12 @@ import pytest
 from scipy import stats
 from synthetic_records import LM, gathered, recorded
 
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A
-from alignkd_lab.pipelines import METHODS
+from alignkd_lab.pipelines import A_K, K_A, METHODS
 from alignkd_lab.report.evidence import difference, pairs, sampled_rates
 from alignkd_lab.report.expectations import EXPECTED, expectations
 from alignkd_lab.report.numbers import study_json
 from alignkd_lab.runs import seed_values
+from alignkd_lab.study import plan
 
 MAIN = plan.ARMS["main"].cells[0]
 SEEDS = range(10)

@@ -10,11 +10,9 @@ from synthetic_records import LM, lm_record, recorded, swap_orders, write
 
 from alignkd_lab.checks import failed_check, run_checks
 from alignkd_lab.costs import stages_of
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A
-from alignkd_lab.mog import study as mog_study
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import METHODS, YARDSTICKS
+from alignkd_lab.pipelines import A_K, K_A, METHODS, YARDSTICKS
+from alignkd_lab.plots.style import interval, number, pipeline_style
 from alignkd_lab.records import load_records, plain_settings
 from alignkd_lab.report import failures, signs, study
 from alignkd_lab.report.answers import answers
@@ -23,7 +21,8 @@ from alignkd_lab.report.numbers import report_json
 from alignkd_lab.report.page import write_report
 from alignkd_lab.report.study_figures import leads_figure
 from alignkd_lab.runs import by_seed, group_runs, seed_values, summarise_run
-from alignkd_lab.style import interval, number, pipeline_style
+from alignkd_lab.study import gaussians as mog_study
+from alignkd_lab.study import plan
 
 MAIN = plan.ARMS["main"].cells[0]
 CONTROLS = plan.ARMS["controls"].cells[0]

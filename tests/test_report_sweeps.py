@@ -7,16 +7,16 @@ import pytest
 from synthetic_records import LM, recorded
 
 from alignkd_lab.costs import stages_of
-from alignkd_lab.drawing import note_of
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.paths import data_folder
+from alignkd_lab.pipelines import A_K, K_A
+from alignkd_lab.plots.drawing import note_of
+from alignkd_lab.plots.style import interval, shown
 from alignkd_lab.report import study
 from alignkd_lab.report.answers import answers
 from alignkd_lab.report.evidence import across, difference, mean
 from alignkd_lab.report.study_figures import SWEPT, sweep_figure
 from alignkd_lab.runs import by_seed
-from alignkd_lab.style import interval, shown
+from alignkd_lab.study import plan
 
 MAIN = plan.ARMS["main"].cells[0]
 SWEEPS = [name for name, arm in plan.ARMS.items() if arm.at_main]

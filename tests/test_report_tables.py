@@ -5,10 +5,10 @@ import statistics
 import pytest
 from synthetic_records import LM, lm_record, mog_record
 
-from alignkd_lab.metrics import CLAIMS, NOT_DECIDED
+from alignkd_lab.claims import CLAIMS, NOT_DECIDED
+from alignkd_lab.plots.style import number
 from alignkd_lab.report import tables
 from alignkd_lab.runs import group_runs, summarise_run
-from alignkd_lab.style import number
 
 
 @pytest.fixture(scope="module")

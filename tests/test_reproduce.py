@@ -13,10 +13,10 @@ from alignkd_lab.cli import main, parse_setting
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm.trainer import product_dtype
-from alignkd_lab.mog.border import Grid, sweep
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
-from alignkd_lab.reproduce import _reproduced, chosen_run, compare, foretold, render, reproduce
+from alignkd_lab.reproduce import _reproduced, chosen_run, compare, predicted, render, reproduce
+from alignkd_lab.study.boundary import Grid, sweep
 
 ORDERS = ("kd_then_align", "align_then_kd")
 
@@ -173,12 +173,12 @@ def test_one_recorded_seed_foretells_no_interval(recorded, tmp_path):
 
 def test_the_interval_for_one_more_seed_holds_as_many_as_it_says():
     draws = np.random.default_rng(0).normal(3, 2, (4000, 6))
-    spans = [foretold(row[:5].tolist(), 0.9) for row in draws]
+    spans = [predicted(row[:5].tolist(), 0.9) for row in draws]
     held = np.mean([span.low <= value <= span.high for span, value in zip(spans, draws[:, 5], strict=True)])
     assert held == pytest.approx(0.9, abs=0.02)
     t = stats.t.ppf(0.95, 1)
-    assert foretold([1.0, 3.0], 0.9).high == pytest.approx(2 + t * math.sqrt(2) * math.sqrt(1.5))
-    assert math.isnan(foretold([1.0], 0.9).low)
+    assert predicted([1.0, 3.0], 0.9).high == pytest.approx(2 + t * math.sqrt(2) * math.sqrt(1.5))
+    assert math.isnan(predicted([1.0], 0.9).low)
 
 
 def test_several_runs_that_fit_are_told_apart_by_their_settings(recorded):

@@ -7,10 +7,11 @@ import pytest
 from synthetic_records import LM, lm_record, mog_record, recorded, replaced, without, write
 
 from alignkd_lab import records, runs
+from alignkd_lab.claims import NOT_DECIDED
 from alignkd_lab.costs import stages_of
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import NOT_DECIDED, t_interval
 from alignkd_lab.report.numbers import report_json
+from alignkd_lab.stats import t_interval
+from alignkd_lab.study import plan
 
 
 def test_records_that_differ_in_their_seed_alone_are_one_run():

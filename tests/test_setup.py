@@ -145,7 +145,7 @@ def test_make_site_builds_the_saved_notebooks():
     commands = make("-n", "site", "OUT=here").stdout
     assert "-c notebooks/site" in commands
     assert "notebooks here/site" in commands
-    assert "alignkd_lab.notebooks" not in commands, "it would execute them"
+    assert "alignkd_lab.course.notebooks" not in commands, "it would execute them"
 
 
 def test_every_target_is_in_the_help():

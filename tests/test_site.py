@@ -13,8 +13,8 @@ import pytest
 from bs4 import BeautifulSoup
 from jinja2 import Environment, FileSystemLoader
 
-from alignkd_lab import course
-from alignkd_lab.course import lessons
+from alignkd_lab.course.lessons import lessons
+from alignkd_lab.course.lessons import lessons as course
 
 ROOT = Path(__file__).parent.parent
 LESSONS = lessons(ROOT / "notebooks")
@@ -88,19 +88,19 @@ def test_nothing_is_loaded_from_elsewhere(site, soups):
 
 
 def test_links_within_the_pages_lead_somewhere(site, soups):
-    anchors = {name: {element["id"] for element in soup.find_all(id=True)} for name, soup in soups.items()}
+    references = {name: {element["id"] for element in soup.find_all(id=True)} for name, soup in soups.items()}
     followed = 0
     for name, soup in soups.items():
         for element in soup.select("a[href], img[src], script[src], link[href], use[href]"):
             address = element.get("href") or element.get("src")
             if re.match(r"\w+:", address):
                 continue
-            file, _, anchor = unquote(address).partition("#")
+            file, _, reference = unquote(address).partition("#")
             file = file.partition("?")[0]
             assert not file or (site / file).is_file(), f"{name}: {address}"
             page = Path(file).stem if file else name
-            if anchor and page in anchors:
-                assert anchor in anchors[page], f"{name}: {address}"
+            if reference and page in references:
+                assert reference in references[page], f"{name}: {address}"
             followed += 1
     assert followed > 100
 

@@ -5,15 +5,7 @@ import itertools
 import pytest
 
 from alignkd_lab.pipelines import PIPELINES
-from alignkd_lab.style import (
-    PIPELINE_STYLE,
-    interval,
-    metric_label,
-    number,
-    pipeline_style,
-    reading_order,
-    shown,
-)
+from alignkd_lab.plots.style import PIPELINE_STYLE, interval, metric_label, number, pipeline_style, reading_order, shown
 
 
 def test_every_pipeline_has_a_style():

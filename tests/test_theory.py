@@ -36,20 +36,20 @@ def random_logs(*shape, seed=0):
 def test_the_gap_to_the_optimal_value_is_beta_times_the_kl_to_the_optimum_on_a_grid():
     generator = torch.Generator().manual_seed(1)
     points, log_cell = grid()
-    anchor, policy = random_mixture(generator, 6, 3), random_mixture(generator, 6, 3)
-    log_anchor, log_policy = anchor.log_prob(points) + log_cell, policy.log_prob(points) + log_cell
+    reference, policy = random_mixture(generator, 6, 3), random_mixture(generator, 6, 3)
+    log_reference, log_policy = reference.log_prob(points) + log_cell, policy.log_prob(points) + log_cell
     reward, beta = 3 * bump(points), 0.7
-    gap = theory.optimal_value(log_anchor, reward, beta) - theory.objective(log_policy, log_anchor, reward, beta)
-    optimum = theory.tilted_optimum(log_anchor, reward, beta)
+    gap = theory.optimal_value(log_reference, reward, beta) - theory.objective(log_policy, log_reference, reward, beta)
+    optimum = theory.tilted_optimum(log_reference, reward, beta)
     assert (gap > 0).all()
     torch.testing.assert_close(gap, beta * theory.kl_divergence(log_policy, optimum), rtol=1e-6, atol=1e-6)
 
 
 def test_no_policy_beats_the_tilted_optimum():
-    log_anchor, reward, beta = random_logs(12), torch.linspace(0, 4, 12, dtype=torch.float64), 0.5
-    best = theory.optimal_value(log_anchor, reward, beta)
-    at_optimum = theory.objective(theory.tilted_optimum(log_anchor, reward, beta), log_anchor, reward, beta)
-    others = theory.objective(random_logs(500, 12, seed=1), log_anchor, reward, beta)
+    log_reference, reward, beta = random_logs(12), torch.linspace(0, 4, 12, dtype=torch.float64), 0.5
+    best = theory.optimal_value(log_reference, reward, beta)
+    at_optimum = theory.objective(theory.tilted_optimum(log_reference, reward, beta), log_reference, reward, beta)
+    others = theory.objective(random_logs(500, 12, seed=1), log_reference, reward, beta)
     torch.testing.assert_close(at_optimum, best)
     assert (others < best).all()
 
@@ -61,22 +61,22 @@ def test_the_optimal_value_survives_a_reward_that_overflows_exp():
 
 def test_the_optimal_value_is_recovered_from_draws():
     generator = torch.Generator().manual_seed(2)
-    anchor = random_mixture(generator, 1, 3)
+    reference = random_mixture(generator, 1, 3)
     points, log_cell = grid()
-    exact = theory.optimal_value(anchor.log_prob(points) + log_cell, 2 * bump(points), 1.0)
-    draws = anchor.sample(200_000, generator)
+    exact = theory.optimal_value(reference.log_prob(points) + log_cell, 2 * bump(points), 1.0)
+    draws = reference.sample(200_000, generator)
     torch.testing.assert_close(theory.optimal_value_from_draws(2 * bump(draws), 1.0), exact, atol=0.01, rtol=0)
 
 
 def test_the_mean_shaped_reward_is_the_objective():
-    log_policy, log_anchor, reward = (
+    log_policy, log_reference, reward = (
         random_logs(8),
         random_logs(8, seed=1),
         torch.linspace(0, 1, 8, dtype=torch.float64),
     )
-    shaped = theory.shaped_reward(reward, log_policy, log_anchor, 0.3)
+    shaped = theory.shaped_reward(reward, log_policy, log_reference, 0.3)
     mean = (log_policy.exp() * shaped).sum()
-    torch.testing.assert_close(mean, theory.objective(log_policy, log_anchor, reward, 0.3))
+    torch.testing.assert_close(mean, theory.objective(log_policy, log_reference, reward, 0.3))
 
 
 def test_an_outcome_that_the_policy_never_shows_adds_nothing_to_the_objective():
@@ -84,55 +84,55 @@ def test_an_outcome_that_the_policy_never_shows_adds_nothing_to_the_objective():
     assert float(value) == pytest.approx(1 + math.log(0.5))
 
 
-@pytest.mark.parametrize("anchor_mass", [1e-6, 0.04, 0.5, 0.9])
-def test_the_target_mass_is_that_of_the_tilted_optimum(anchor_mass):
-    log_anchor = np.log([anchor_mass, 1 - anchor_mass])
-    optimum = theory.tilted_optimum(log_anchor, [4.0, 0.0], 0.5).exp()
-    assert float(theory.target_mass(anchor_mass, 4.0, 0.5)) == pytest.approx(float(optimum[0]))
+@pytest.mark.parametrize("reference_mass", [1e-6, 0.04, 0.5, 0.9])
+def test_the_target_mass_is_that_of_the_tilted_optimum(reference_mass):
+    log_reference = np.log([reference_mass, 1 - reference_mass])
+    optimum = theory.tilted_optimum(log_reference, [4.0, 0.0], 0.5).exp()
+    assert float(theory.target_mass(reference_mass, 4.0, 0.5)) == pytest.approx(float(optimum[0]))
 
 
 def test_at_the_recall_threshold_target_and_rest_are_level():
     rates = np.array([1e-9, 0.01, 0.3, 0.7])
     threshold = theory.recall_threshold(rates, 0.5)
     np.testing.assert_allclose(theory.target_mass(rates, threshold, 0.5), 0.5)
-    np.testing.assert_allclose(theory.least_anchor_mass(threshold, 0.5), rates)
+    np.testing.assert_allclose(theory.least_reference_mass(threshold, 0.5), rates)
 
 
 @pytest.mark.parametrize("height", [0.5, 1.5, 3.0, 6.0])
 def test_the_bump_threshold_predicts_who_wins_at_the_unconstrained_optimum(height):
     generator = torch.Generator().manual_seed(3)
     points, log_cell = grid()
-    log_anchor = random_mixture(generator, 8, 2).log_prob(points) + log_cell
+    log_reference = random_mixture(generator, 8, 2).log_prob(points) + log_cell
     shape, beta = bump(points), 0.8
     on_target = shape >= 0.5
-    optimum = theory.tilted_optimum(log_anchor, height * shape, beta)
-    wins = theory.target_wins(log_anchor, height * shape, on_target, beta)
+    optimum = theory.tilted_optimum(log_reference, height * shape, beta)
+    wins = theory.target_wins(log_reference, height * shape, on_target, beta)
     assert torch.equal(wins, theory.target_mass_of(optimum, on_target) > 0.5)
-    least = theory.least_height(log_anchor, shape, on_target, beta)
+    least = theory.least_height(log_reference, shape, on_target, beta)
     assert torch.equal(wins, least < height)
 
 
 def test_at_the_least_height_target_and_rest_are_level():
     generator = torch.Generator().manual_seed(4)
     points, log_cell = grid()
-    log_anchor = random_mixture(generator, 8, 2).log_prob(points) + log_cell
+    log_reference = random_mixture(generator, 8, 2).log_prob(points) + log_cell
     shape = bump(points)
-    least = theory.least_height(log_anchor, shape, shape >= 0.5, 0.8)
-    optimum = theory.tilted_optimum(log_anchor, least.unsqueeze(-1) * shape, 0.8)
+    least = theory.least_height(log_reference, shape, shape >= 0.5, 0.8)
+    optimum = theory.tilted_optimum(log_reference, least.unsqueeze(-1) * shape, 0.8)
     rare = least > 1e-6
     assert rare.any()
     torch.testing.assert_close(theory.target_mass_of(optimum, shape >= 0.5)[rare], torch.full_like(least[rare], 0.5))
 
 
 def test_a_step_reward_has_the_plain_threshold_as_its_least_height():
-    log_anchor = torch.tensor([0.03, 0.97], dtype=torch.float64).log()
-    least = theory.least_height(log_anchor, [1.0, 0.0], [True, False], 0.5)
+    log_reference = torch.tensor([0.03, 0.97], dtype=torch.float64).log()
+    least = theory.least_height(log_reference, [1.0, 0.0], [True, False], 0.5)
     assert float(least) == pytest.approx(float(theory.recall_threshold(0.03, 0.5)))
 
 
 def test_a_target_without_mass_cannot_win():
-    log_anchor = torch.tensor([-math.inf, 0.0], dtype=torch.float64)
-    assert float(theory.least_height(log_anchor, [1.0, 0.0], [True, False], 0.5)) == math.inf
+    log_reference = torch.tensor([-math.inf, 0.0], dtype=torch.float64)
+    assert float(theory.least_height(log_reference, [1.0, 0.0], [True, False], 0.5)) == math.inf
 
 
 @pytest.mark.parametrize(("rate", "draws"), [(0.04, 10), (0.01, 200), (0.3, 2)])
@@ -170,10 +170,10 @@ def test_bradley_terry_prefers_the_higher_reward():
 
 def test_the_dpo_weight_is_the_slope_of_the_dpo_loss():
     margin = torch.linspace(-4, 4, 9, dtype=torch.float64, requires_grad=True)
-    anchor_margin, beta = 1.5, 0.4
-    loss = -torch.nn.functional.logsigmoid(beta * (margin - anchor_margin)).sum()
+    reference_margin, beta = 1.5, 0.4
+    loss = -torch.nn.functional.logsigmoid(beta * (margin - reference_margin)).sum()
     (slope,) = torch.autograd.grad(loss, margin)
-    torch.testing.assert_close(-beta * theory.dpo_weight(margin.detach(), anchor_margin, beta), slope)
+    torch.testing.assert_close(-beta * theory.dpo_weight(margin.detach(), reference_margin, beta), slope)
 
 
 def test_the_dpo_weight_starts_at_one_half_and_fades_early_under_a_very_negative_anchor():
@@ -194,7 +194,7 @@ def test_the_bump_partition_series_agrees_with_a_grid():
     ("call", "word"),
     [
         (lambda: theory.tilted_optimum([0.0], [1.0], 0.0), "beta"),
-        (lambda: theory.target_mass(1.2, 1.0, 1.0), "anchor_mass"),
+        (lambda: theory.target_mass(1.2, 1.0, 1.0), "reference_mass"),
         (lambda: theory.chance_of_target(-0.1, 5), "target_rate"),
         (lambda: theory.mixture_bump_partition([1.0], [[0.0]], [[1.0]], (0.0,), 1.0, 100.0, 1.0), "grid"),
     ],

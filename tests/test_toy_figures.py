@@ -5,17 +5,19 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
+from alignkd_lab.course.toy.figures import advantage_limits
 from alignkd_lab.errors import BadInput
-from alignkd_lab.metrics import t_interval
-from alignkd_lab.style import PIPELINE_STYLE
-from alignkd_lab.toy.figures import advantage_limits
+from alignkd_lab.plots.style import PIPELINE_STYLE
+from alignkd_lab.stats import t_interval
 
 METRICS = ("expected_advantage", "reward", "overall_recall")
 GAMMAS, STEPS, SEEDS = (0.5, 1.5, 6.0), (0, 10, 20), (0, 1, 2)
 
 
-def frame(brakes=("none", "KL 3"), seeds=SEEDS):
-    index = pd.MultiIndex.from_product([brakes, GAMMAS, STEPS, seeds], names=["brake", "gamma", "step", "seed"])
+def frame(regularisers=("none", "KL 3"), seeds=SEEDS):
+    index = pd.MultiIndex.from_product(
+        [regularisers, GAMMAS, STEPS, seeds], names=["regulariser", "gamma", "step", "seed"]
+    )
     values = np.random.default_rng(0).normal(size=(len(index), len(METRICS)))
     return pd.DataFrame(values, index=index, columns=list(METRICS)).reset_index()
 
@@ -26,20 +28,20 @@ def teachers():
 
 def curve(axis, label):
     (line,) = [line for line in axis.lines if line.get_label() == label]
-    # The lines of several brakes stand a little beside one another.
+    # The lines of several regularisers stand a little beside one another.
     return {round(float(x) * 2) / 2: y for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)}
 
 
-def test_above_are_the_unbraked_means_step_by_step_and_below_the_last_step_by_gamma():
+def test_above_are_the_unregulariserd_means_step_by_step_and_below_the_last_step_by_gamma():
     data = frame()
     figure = advantage_limits(data)
     for metric, above, below in zip(METRICS, figure.axes[:3], figure.axes[3:], strict=True):
         for gamma in GAMMAS:
-            runs = data[(data.brake == "none") & (data.gamma == gamma)]
+            runs = data[(data.regulariser == "none") & (data.gamma == gamma)]
             expected = runs.groupby("step")[metric].mean().to_dict()
             assert curve(above, f"γ = {gamma:g}") == pytest.approx(expected)
-        for brake, label in (("none", "no brake"), ("KL 3", "KL 3")):
-            runs = data[(data.brake == brake) & (data.step == 20)]
+        for regulariser, label in (("none", "no regulariser"), ("KL 3", "KL 3")):
+            runs = data[(data.regulariser == regulariser) & (data.step == 20)]
             assert curve(below, label) == pytest.approx(runs.groupby("gamma")[metric].mean().to_dict())
 
 
@@ -58,7 +60,7 @@ def test_the_dpo_teacher_is_the_dashed_line():
     assert "Dashed" not in advantage_limits(frame()).get_supxlabel()
 
 
-def test_no_brake_wears_a_pipeline_s_colour():
+def test_no_regulariser_wears_a_pipeline_s_colour():
     figure = advantage_limits(frame(tuple("abcdefghi")))
     worn = {to_hex(line.get_color()).upper() for line in figure.axes[3].lines}
     assert len(worn) == 9
@@ -72,12 +74,14 @@ def test_the_last_line_says_how_many_seeds_there_are():
     assert len(alone.axes) == 6
 
 
-def test_the_first_brake_of_the_frame_is_the_one_above():
+def test_the_first_regulariser_of_the_frame_is_the_one_above():
     figure = advantage_limits(frame(("KL 3", "none")))
-    assert figure.axes[2].get_legend().get_title().get_text() == "Brake: KL 3"
+    assert figure.axes[2].get_legend().get_title().get_text() == "Regulariser: KL 3"
 
 
-@pytest.mark.parametrize(("data", "word"), [(frame().iloc[:0], "no runs"), (frame(tuple("abcdefghij")), "9 brakes")])
+@pytest.mark.parametrize(
+    ("data", "word"), [(frame().iloc[:0], "no runs"), (frame(tuple("abcdefghij")), "9 regularisers")]
+)
 def test_a_frame_that_cannot_be_drawn_is_refused(data, word):
     with pytest.raises(BadInput, match=word):
         advantage_limits(data)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alignkd_lab import theory
-from alignkd_lab.toy import language
+from alignkd_lab.course.toy import language
 
 VOCABULARY, LENGTH = 3, 4
 RESPONSES = list(itertools.product(range(VOCABULARY), repeat=LENGTH))

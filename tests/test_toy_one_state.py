@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
+from alignkd_lab.course.toy import one_state
+from alignkd_lab.course.toy.one_state import DPO, REFERENCE
+from alignkd_lab.course.toy.sweep import Regulariser
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.toy import one_state
-from alignkd_lab.toy.one_state import DPO, REFERENCE
-from alignkd_lab.toy.sweep import Brake
 
-ENTROPY, KL = Brake("entropy", 2.0, nll_weight=0.0), Brake("kl", 2.0, nll_weight=0.0)
-CLOSED = [(ENTROPY, 1.5), (KL, 1.5), (Brake(), 1.5), (Brake(), 6.0), (Brake(nll_weight=3.0), 1.5)]
+ENTROPY, KL = Regulariser("entropy", 2.0, nll_weight=0.0), Regulariser("kl", 2.0, nll_weight=0.0)
+CLOSED = [(ENTROPY, 1.5), (KL, 1.5), (Regulariser(), 1.5), (Regulariser(), 6.0), (Regulariser(nll_weight=3.0), 1.5)]
 
 
 def ends(frame):
@@ -29,7 +29,7 @@ def test_the_advantage_is_the_log_ratio_and_largest_on_token_4():
     assert int(one_state.advantage().argmax()) == 3
 
 
-def test_without_a_brake_the_optimum_is_all_on_token_4_at_every_gamma():
+def test_without_a_regulariser_the_optimum_is_all_on_token_4_at_every_gamma():
     for gamma in (0.5, 1.5, 6.0):
         assert one_state.optimum(gamma).tolist() == [0, 0, 0, 1]
 
@@ -42,40 +42,40 @@ def test_the_optima_under_entropy_and_kl_are_the_closed_forms():
 
 
 def test_with_a_kl_as_heavy_as_gamma_the_optimum_is_the_dpo_teacher():
-    brake = Brake("kl", 1.5, nll_weight=0.0)
-    assert_close(one_state.optimum(1.5, brake), torch.tensor(DPO, dtype=torch.float64))
+    regulariser = Regulariser("kl", 1.5, nll_weight=0.0)
+    assert_close(one_state.optimum(1.5, regulariser), torch.tensor(DPO, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("gamma", "weight"), [(0.1, 1.0), (1.5, 1.0), (6.0, 1.0), (6.0, 20.0), (1000.0, 1.0)])
 def test_at_the_nll_optimum_no_logit_has_a_slope(gamma, weight):
     a, shares = one_state.advantage(), torch.tensor(REFERENCE, dtype=torch.float64)
-    pi = one_state.optimum(gamma, Brake(nll_weight=weight))
+    pi = one_state.optimum(gamma, Regulariser(nll_weight=weight))
     assert float(pi.sum()) == pytest.approx(1.0, abs=1e-9)
     slope = weight * (pi - shares) - gamma * pi * (a - pi @ a)
     assert slope.abs().max() < 1e-8 * (1 + gamma)
 
 
 def test_the_nll_keeps_the_other_tokens_at_shares_of_one_over_gamma():
-    others = [float(one_state.optimum(gamma, Brake())[:3].sum()) for gamma in (100.0, 1000.0, 10_000.0)]
+    others = [float(one_state.optimum(gamma, Regulariser())[:3].sum()) for gamma in (100.0, 1000.0, 10_000.0)]
     assert others[0] / others[1] == pytest.approx(10, rel=0.05)
     assert others[1] / others[2] == pytest.approx(10, rel=0.05)
 
 
 def test_the_nll_does_not_hold_a_token_that_was_never_chosen():
     chosen = (600, 300, 100, 0)
-    pi = one_state.optimum(1.5, Brake(), chosen=chosen)
+    pi = one_state.optimum(1.5, Regulariser(), chosen=chosen)
     a, shares = one_state.advantage(), torch.tensor(chosen, dtype=torch.float64) / 1000
     assert pi[3] > 0.5
     assert float(pi.sum()) == pytest.approx(1.0)
     assert ((pi - shares) - 1.5 * pi * (a - pi @ a)).abs().max() < 1e-8
-    gentle = one_state.optimum(0.01, Brake(), chosen=chosen)
+    gentle = one_state.optimum(0.01, Regulariser(), chosen=chosen)
     assert float(gentle[3]) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_token_that_was_never_chosen_runs_away_exactly_from_the_runaway_gamma_on():
     chosen = (600, 300, 100, 0)
     edge = one_state.runaway_gamma(chosen=chosen, nll_weight=2.0)
-    below, above = (one_state.optimum(f * edge, Brake(nll_weight=2.0), chosen=chosen) for f in (0.999, 1.001))
+    below, above = (one_state.optimum(f * edge, Regulariser(nll_weight=2.0), chosen=chosen) for f in (0.999, 1.001))
     assert float(below[3]) == pytest.approx(0.0, abs=1e-9)
     assert float(above[3]) == pytest.approx(0.001, rel=0.05)
 
@@ -85,24 +85,30 @@ def test_the_nll_lets_a_token_run_away_however_rare_it_is_and_the_kl_does_not(ra
     reference, dpo = (0.6, 0.4 - rarity, rarity), (0.6, 0.4 - 10 * rarity, 10 * rarity)
     gamma = 2 * one_state.runaway_gamma(reference, dpo)
     assert gamma < 1
-    assert one_state.optimum(gamma, Brake(), reference, dpo)[2] > 0.3
-    assert one_state.optimum(gamma, Brake("kl", 1.0, nll_weight=0.0), reference, dpo)[2] < 10 * rarity
+    assert one_state.optimum(gamma, Regulariser(), reference, dpo)[2] > 0.3
+    assert one_state.optimum(gamma, Regulariser("kl", 1.0, nll_weight=0.0), reference, dpo)[2] < 10 * rarity
 
 
-@pytest.mark.parametrize(("brake", "gamma"), CLOSED)
-def test_adam_on_the_package_s_loss_ends_in_the_closed_form(brake, gamma):
-    assert_close(ends(one_state.descend(gamma, brake, steps=250)), one_state.optimum(gamma, brake), tolerance=2e-3)
+@pytest.mark.parametrize(("regulariser", "gamma"), CLOSED)
+def test_adam_on_the_package_s_loss_ends_in_the_closed_form(regulariser, gamma):
+    assert_close(
+        ends(one_state.descend(gamma, regulariser, steps=250)), one_state.optimum(gamma, regulariser), tolerance=2e-3
+    )
 
 
-@pytest.mark.parametrize(("brake", "gamma"), CLOSED)
-def test_the_flow_ends_in_the_closed_form(brake, gamma):
-    assert_close(ends(one_state.flow(gamma, [0, 1e4], brake)), one_state.optimum(gamma, brake), tolerance=1e-5)
+@pytest.mark.parametrize(("regulariser", "gamma"), CLOSED)
+def test_the_flow_ends_in_the_closed_form(regulariser, gamma):
+    assert_close(
+        ends(one_state.flow(gamma, [0, 1e4], regulariser)), one_state.optimum(gamma, regulariser), tolerance=1e-5
+    )
 
 
-@pytest.mark.parametrize("brake", [one_state.FREE, ENTROPY, KL, Brake(), Brake(normalise=True), Brake(clip=0.3)])
-def test_small_gradient_steps_on_the_package_s_loss_follow_the_flow(brake):
-    steps = one_state.descend(1.5, brake, optimiser="gradient", rate=0.005, steps=100, every=100)
-    assert_close(ends(steps), ends(one_state.flow(1.5, [0, 0.5], brake)), tolerance=2e-3)
+@pytest.mark.parametrize(
+    "regulariser", [one_state.FREE, ENTROPY, KL, Regulariser(), Regulariser(normalise=True), Regulariser(clip=0.3)]
+)
+def test_small_gradient_steps_on_the_package_s_loss_follow_the_flow(regulariser):
+    steps = one_state.descend(1.5, regulariser, optimiser="gradient", rate=0.005, steps=100, every=100)
+    assert_close(ends(steps), ends(one_state.flow(1.5, [0, 0.5], regulariser)), tolerance=2e-3)
 
 
 def test_the_flow_first_goes_to_token_2_and_after_a_long_while_to_token_4():
@@ -121,8 +127,8 @@ def test_adam_is_on_token_4_in_a_hundredth_of_the_steps():
 
 
 def test_one_scale_for_the_advantage_leaves_the_corner_and_a_clip_shares_it_among_the_clipped():
-    assert one_state.optimum(1.5, Brake(normalise=True, nll_weight=0.0)).tolist() == [0, 0, 0, 1]
-    assert one_state.optimum(1.5, Brake(clip=0.2, nll_weight=0.0)).tolist() == [0, 0.5, 0, 0.5]
+    assert one_state.optimum(1.5, Regulariser(normalise=True, nll_weight=0.0)).tolist() == [0, 0, 0, 1]
+    assert one_state.optimum(1.5, Regulariser(clip=0.2, nll_weight=0.0)).tolist() == [0, 0.5, 0, 0.5]
 
 
 def test_equal_teachers_move_nothing():
@@ -135,7 +141,7 @@ def test_equal_teachers_move_nothing():
     [
         (lambda: one_state.advantage(REFERENCE, (0.5, 0.5, 0.0, 0.0)), "dpo"),
         (lambda: one_state.advantage(REFERENCE, (0.5, 0.5)), "tokens"),
-        (lambda: one_state.optimum(1.5, Brake("kl", 1.0)), "flow"),
+        (lambda: one_state.optimum(1.5, Regulariser("kl", 1.0)), "flow"),
     ],
 )
 def test_input_that_cannot_be_used_is_named(call, word):

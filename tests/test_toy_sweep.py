@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
+from alignkd_lab.course.toy import language, sweep, world
+from alignkd_lab.course.toy.sweep import REGULARISERS, Regulariser
+from alignkd_lab.course.toy.world import ToySettings
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import losses
-from alignkd_lab.toy import language, sweep, world
-from alignkd_lab.toy.sweep import BRAKES, Brake
-from alignkd_lab.toy.world import ToySettings
 
 TINY = ToySettings(vocabulary=4, length=3, target=2, pairs=60, reference_responses=80, responses=40, steps=5)
 
@@ -27,8 +27,8 @@ def toy():
 
 
 @pytest.fixture(scope="module")
-def unbraked(toy):
-    return sweep.sweep((1.5, 6.0), brake="none", world=toy, marks=())
+def unregularised(toy):
+    return sweep.sweep((1.5, 6.0), regulariser="none", world=toy, marks=())
 
 
 def column(frame, metric, gamma):
@@ -41,7 +41,7 @@ def assert_close(found, expected, tolerance=1e-10):
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
-def naive_loss(table, held, brake, gamma):
+def naive_loss(table, held, regulariser, gamma):
     """One seed's ADPA loss, token by token and in the formula's own words."""
     teacher, reference = held["dpo"], held["reference"]
 
@@ -56,19 +56,19 @@ def naive_loss(table, held, brake, gamma):
     for t, prev, _ in sampled:
         log_pi, a = torch.log_softmax(table[t, prev], 0), teacher[t, prev] - reference[t, prev]
         pi, ref = log_pi.exp(), reference[t, prev].exp()
-        if brake.normalise:
+        if regulariser.normalise:
             a = a / ((ref * a**2).sum() - (ref * a).sum() ** 2).sqrt()
-        if brake.clip is not None:
-            a = torch.minimum(torch.maximum(a, torch.tensor(-brake.clip)), torch.tensor(brake.clip))
+        if regulariser.clip is not None:
+            a = torch.minimum(torch.maximum(a, torch.tensor(-regulariser.clip)), torch.tensor(regulariser.clip))
         gain = gain + gamma * (pi * a).sum()
-        if brake.kind == "entropy":
-            gain = gain - brake.weight * (pi * log_pi).sum()
-        if brake.kind == "kl":
-            gain = gain - brake.weight * (pi * (log_pi - reference[t, prev])).sum()
-    return brake.nll_weight * nll - gain / len(sampled)
+        if regulariser.kind == "entropy":
+            gain = gain - regulariser.weight * (pi * log_pi).sum()
+        if regulariser.kind == "kl":
+            gain = gain - regulariser.weight * (pi * (log_pi - reference[t, prev])).sum()
+    return regulariser.nll_weight * nll - gain / len(sampled)
 
 
-@pytest.mark.parametrize("name", BRAKES)
+@pytest.mark.parametrize("name", REGULARISERS)
 def test_a_step_follows_the_gradient_of_the_formula(tiny, name, monkeypatch):
     slopes = []
 
@@ -77,12 +77,12 @@ def test_a_step_follows_the_gradient_of_the_formula(tiny, name, monkeypatch):
             slopes.append([p.grad.clone() for group in self.param_groups for p in group["params"]])
 
     monkeypatch.setattr(torch.optim, "Adam", lambda parameters, rate, fused: Watch(parameters, lr=rate))
-    steps = sweep.train(tiny, 1.5, BRAKES[name], (0, 1))
+    steps = sweep.train(tiny, 1.5, REGULARISERS[name], (0, 1))
     next(steps), next(steps)
     for seed in range(2):
         parameters = [p[seed : seed + 1].clone().requires_grad_() for p in tiny.student]
         held = {key: getattr(tiny, key)[seed] for key in ("dpo", "reference", "chosen", "responses")}
-        loss = naive_loss(world.student_logits(tuple(parameters))[0], held, BRAKES[name], 1.5)
+        loss = naive_loss(world.student_logits(tuple(parameters))[0], held, REGULARISERS[name], 1.5)
         expected = torch.autograd.grad(loss, parameters)
         for found, slope in zip(slopes[0], expected, strict=True):
             assert_close(found[seed], slope[0], tolerance=1e-8)
@@ -141,7 +141,7 @@ def test_top_mass_is_one_for_a_policy_that_says_only_the_largest_advantage(tiny)
 
 
 def test_the_nll_s_weight_is_gamma_upside_down(tiny):
-    heavy = sweep.sweep((2.0,), brake=Brake(nll_weight=4.0), world=tiny)
+    heavy = sweep.sweep((2.0,), regulariser=Regulariser(nll_weight=4.0), world=tiny)
     light = sweep.sweep((0.5,), world=tiny)
     assert_close(column(heavy, "reward", 2.0), column(light, "reward", 0.5), tolerance=1e-6)
 
@@ -154,7 +154,7 @@ def test_a_seed_trains_alike_alone_and_in_company(tiny):
 
 
 def test_without_gamma_the_student_only_gets_likelier_to_write_the_winners(tiny):
-    (_, before), (_, after) = sweep.train(tiny, 0.0, Brake(), (0,))
+    (_, before), (_, after) = sweep.train(tiny, 0.0, Regulariser(), (0,))
 
     def likelihood(parameters):
         rows = language.rows(world.log_policy(parameters), tiny.chosen)
@@ -167,16 +167,16 @@ def test_the_frame_has_a_row_for_each_gamma_seed_and_mark(tiny):
     frame = sweep.sweep((0.5, 3.0), world=tiny, marks=(0, 2))
     assert len(frame) == 2 * 2 * 3
     assert sorted(frame.step.unique()) == [0, 2, 5]
-    assert list(frame.columns[:4]) == ["brake", "gamma", "seed", "step"]
+    assert list(frame.columns[:4]) == ["regulariser", "gamma", "seed", "step"]
     starts = frame[frame.step == 0].groupby("seed").reward.nunique()
     assert (starts == 1).all()
 
 
-def test_pushed_from_1_5_to_6_the_advantage_rises_while_reward_precision_and_recall_fall(unbraked):
+def test_pushed_from_1_5_to_6_the_advantage_rises_while_reward_precision_and_recall_fall(unregularised):
     for metric in ("expected_advantage", "target_rate", "top_mass", "kl_to_dpo"):
-        assert (column(unbraked, metric, 6.0) > column(unbraked, metric, 1.5)).all(), metric
+        assert (column(unregularised, metric, 6.0) > column(unregularised, metric, 1.5)).all(), metric
     for metric in ("reward", "overall_precision", "overall_recall", "entropy", "fluency"):
-        assert (column(unbraked, metric, 6.0) < column(unbraked, metric, 1.5)).all(), metric
+        assert (column(unregularised, metric, 6.0) < column(unregularised, metric, 1.5)).all(), metric
 
 
 def test_under_the_bare_rule_the_true_reward_does_not_fall_and_recall_does():
@@ -186,23 +186,23 @@ def test_under_the_bare_rule_the_true_reward_does_not_fall_and_recall_does():
     assert (column(frame, "overall_recall", 6.0) < column(frame, "overall_recall", 1.5)).all()
 
 
-def test_without_the_nll_term_one_token_a_state_is_left_and_the_reward_is_gone(toy, unbraked):
-    free = sweep.sweep((1.5,), brake="no NLL", world=toy, marks=())
-    assert (column(free, "expected_advantage", 1.5) > column(unbraked, "expected_advantage", 1.5)).all()
-    assert (column(free, "entropy", 1.5) < column(unbraked, "entropy", 1.5) / 3).all()
-    assert (column(free, "overall_recall", 1.5) < column(unbraked, "overall_recall", 1.5) - 3).all()
+def test_without_the_nll_term_one_token_a_state_is_left_and_the_reward_is_gone(toy, unregularised):
+    free = sweep.sweep((1.5,), regulariser="no NLL", world=toy, marks=())
+    assert (column(free, "expected_advantage", 1.5) > column(unregularised, "expected_advantage", 1.5)).all()
+    assert (column(free, "entropy", 1.5) < column(unregularised, "entropy", 1.5) / 3).all()
+    assert (column(free, "overall_recall", 1.5) < column(unregularised, "overall_recall", 1.5) - 3).all()
     assert (column(free, "reward", 1.5) < 0.05).all()
 
 
-def test_the_kl_brake_keeps_reward_and_recall_at_gamma_6(toy, unbraked):
-    braked = sweep.sweep((6.0,), brake="KL 3", world=toy, marks=())
+def test_the_kl_regulariser_keeps_reward_and_recall_at_gamma_6(toy, unregularised):
+    regulariserd = sweep.sweep((6.0,), regulariser="KL 3", world=toy, marks=())
     for metric in ("reward", "overall_precision", "overall_recall", "fluency"):
-        assert (column(braked, metric, 6.0) > column(unbraked, metric, 6.0)).all(), metric
+        assert (column(regulariserd, metric, 6.0) > column(unregularised, metric, 6.0)).all(), metric
 
 
-def test_over_optimisation_is_the_paired_change_from_the_best_gamma_to_the_largest(unbraked):
-    (row,) = sweep.over_optimisation(unbraked).to_dict("records")
-    change = column(unbraked, "reward", 6.0) - column(unbraked, "reward", 1.5)
+def test_over_optimisation_is_the_paired_change_from_the_best_gamma_to_the_largest(unregularised):
+    (row,) = sweep.over_optimisation(unregularised).to_dict("records")
+    change = column(unregularised, "reward", 6.0) - column(unregularised, "reward", 1.5)
     half = 4.302653 * change.std() / math.sqrt(3)  # the 97.5 % point of Student's t with 2 degrees of freedom
     assert (row["best_gamma"], row["largest_gamma"]) == (1.5, 6.0)
     assert row["change"] == pytest.approx(float(change.mean()))
@@ -216,8 +216,8 @@ def test_over_optimisation_is_the_paired_change_from_the_best_gamma_to_the_large
         (lambda: sweep.sweep((-1.0,)), "gammas"),
         (lambda: sweep.sweep(()), "at least one"),
         (lambda: sweep.sweep(seeds=()), "at least one"),
-        (lambda: Brake(nll_weight=-1.0), "nll_weight"),
-        (lambda: Brake(nll_weight=200.0).options(chosen=100, sampled=1), "lower gamma"),
+        (lambda: Regulariser(nll_weight=-1.0), "nll_weight"),
+        (lambda: Regulariser(nll_weight=200.0).options(chosen=100, sampled=1), "lower gamma"),
     ],
 )
 def test_input_that_cannot_be_used_is_named(call, word):
@@ -225,6 +225,6 @@ def test_input_that_cannot_be_used_is_named(call, word):
         call()
 
 
-def test_an_unknown_brake_is_refused_with_the_known_ones():
+def test_an_unknown_regulariser_is_refused_with_the_known_ones():
     with pytest.raises(UnknownName, match="KL 3"):
-        sweep.sweep(brake="anchor")
+        sweep.sweep(regulariser="reference")

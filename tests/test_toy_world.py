@@ -4,9 +4,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from alignkd_lab.course.toy import language, world
+from alignkd_lab.course.toy.world import ToySettings
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.toy import language, world
-from alignkd_lab.toy.world import ToySettings
 
 SMALL = ToySettings(vocabulary=5, length=4, target=3, pairs=200, reference_responses=300)
 

@@ -14,7 +14,7 @@ from alignkd_lab.lm.losses import token_log_probs
 from alignkd_lab.lm.policy import Models
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.pipelines import Store
+from alignkd_lab.store import Store
 
 # The trainer collects garbage after every run; what is already imported need not be searched each time.
 gc.freeze()

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignkd_lab.lm.batch import ROLES, Example, collate, hidden_states, plain
-from alignkd_lab.lm.fused import default_chunk, token_log_probs
+from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
+from alignkd_lab.lm.chunked import default_chunk, token_log_probs
 from alignkd_lab.lm.teachers import log_norm
 from alignkd_lab.lm.trainer import products
 
@@ -91,8 +91,3 @@ def one_response_a_row(examples: list[Example]) -> list[Example]:
         for example in examples
         for index, response in enumerate(example.responses)
     ]
-
-
-def is_chosen(batch: dict) -> Tensor:
-    """Which tokens of a collated batch belong to a chosen response, bool [N]."""
-    return batch["role"] == ROLES.index("chosen")

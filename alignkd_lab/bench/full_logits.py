@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignkd_lab.bench.batch import ALPHA, BETA, GAMMA, is_chosen
+from alignkd_lab.bench.batch import ALPHA, BETA, GAMMA
+from alignkd_lab.lm.batch import is_chosen
 
 
 def loss(method: str, teacher_head: Tensor) -> Callable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,10 @@ from torch import Tensor
 from transformers import TrainingArguments
 
 from alignkd_lab.bench import full_logits
-from alignkd_lab.bench.batch import ALPHA, BETA, GAMMA, Batch, is_chosen, one_response_a_row
+from alignkd_lab.bench.batch import ALPHA, BETA, GAMMA, Batch, one_response_a_row
 from alignkd_lab.errors import CannotContinue
-from alignkd_lab.lm import losses
-from alignkd_lab.lm.batch import Example, hidden_states, plain
-from alignkd_lab.lm.fused import default_chunk
+from alignkd_lab.lm import training_losses
+from alignkd_lab.lm.batch import Example, plain
 from alignkd_lab.lm.signals import Full
 from alignkd_lab.lm.trainer import LossTrainer
 
@@ -53,27 +53,21 @@ def checkpoint_blocks(model) -> None:
 def our_loss(method: str, teacher_head: Tensor) -> Callable:
     """The loss of `method` as `LossTrainer` wants it: (model, collated batch, counts) -> (loss, info)."""
 
-    def loss(model, inputs: dict, items: dict[str, int]):
-        hidden, head = hidden_states(model, inputs), plain(model).lm_head.weight
-        labels, chunk = inputs["shift_labels"].to(head.device), default_chunk(head)
-        if method == "nll":
-            return losses.nll(hidden, head, labels, items=items["tokens"], chunk=chunk)
-        if method == "dpo":
-            reference = inputs["reference_log_probs"].to(head.device)
-            response = inputs["response"].to(head.device)
-            return losses.dpo(hidden, head, labels, response, reference, BETA, items=items["pairs"], chunk=chunk)
+    if method == "nll":
+        return training_losses.nll
+    if method == "dpo":
+        return partial(training_losses.dpo, beta=BETA)
+    if method == "kd":
+        return partial(training_losses.kd, teacher_head=teacher_head)
+
+    def loss(model, batch: dict, items: dict[str, int]):
         signals = {
-            name: Full(kept["hidden"].to(head.device), teacher_head, kept["log_norm"].to(head.device))
-            for name, kept in inputs["signals"].items()
+            name: Full(kept["hidden"].to(teacher_head.device), teacher_head, kept["log_norm"].to(teacher_head.device))
+            for name, kept in batch["signals"].items()
         }
-        if method == "kd":
-            return losses.kd(hidden, head, signals["teacher"], items=items["tokens"], chunk=chunk)
-        chosen = is_chosen(inputs).to(head.device)
         if method == "dckd":
-            counts = items["chosen"], items["rejected"]
-            return losses.dckd(hidden, head, labels, **signals, chosen=chosen, alpha=ALPHA, items=counts, chunk=chunk)
-        counts = items["chosen"], items["sampled"]
-        return losses.adpa(hidden, head, labels, **signals, chosen=chosen, gamma=GAMMA, items=counts, chunk=chunk)
+            return training_losses.dckd(model, batch, items, **signals, alpha=ALPHA)
+        return training_losses.adpa(model, batch, items, **signals, gamma=GAMMA)
 
     return loss
 

@@ -126,6 +126,11 @@ def _joined(examples: list[Example]) -> dict[str, dict[str, Tensor]]:
     return joined
 
 
+def is_chosen(batch: dict) -> Tensor:
+    """Which tokens of a collated batch belong to a chosen response, bool [N]."""
+    return batch["role"] == ROLES.index("chosen")
+
+
 def plain(model):
     """The transformers model inside a PEFT wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -12,43 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from alignkd_lab.lm.batch import Example, collate, hidden_states
-from alignkd_lab.lm.fused import default_chunk, token_log_probs
-from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.trainer import products
+from alignkd_lab.lm.scoring import pooled
 
 MISS = 0.01
-
-
-@torch.inference_mode()
-def score(model, samples: Samples, batch: int = 96) -> list[torch.Tensor]:
-    """log π(token) at temperature 1 of every token of the samples under `model`: a tensor a response."""
-    members: dict[int, list[int]] = {}
-    for index, prompt in enumerate(samples.prompt_of):
-        members.setdefault(prompt, []).append(index)
-    scored: list[torch.Tensor] = [torch.empty(0)] * len(samples.tokens)
-    group: list[tuple[int, list[int]]] = []
-
-    def flush() -> None:
-        rows = [Example(samples.prompt_ids[prompt], [samples.tokens[i] for i in chosen]) for prompt, chosen in group]
-        with products(model.device):
-            packed = collate(rows)
-            labels = packed["shift_labels"].to(model.device)
-            states, head = hidden_states(model, packed), model.lm_head.weight
-            log_probs = token_log_probs(states, head, labels, default_chunk(head)).cpu()
-        indices = [i for _, chosen in group for i in chosen]
-        pieces = log_probs.split([len(samples.tokens[i]) for i in indices])
-        for index, piece in zip(indices, pieces, strict=True):
-            scored[index] = piece.float()
-        group.clear()
-
-    for prompt, chosen in sorted(members.items(), key=lambda item: len(samples.prompt_ids[item[0]])):
-        group.append((prompt, chosen))
-        if sum(len(chosen) for _, chosen in group) >= batch:
-            flush()
-    if group:
-        flush()
-    return scored
 
 
 @dataclass(frozen=True)
@@ -72,11 +38,6 @@ def yardstick(log_probs: list[torch.Tensor], hits: list[bool]) -> Yardstick:
     q05, q50 = np.quantile(means, [0.05, 0.5])
     # Half a hit is added, so that a target which the truth never showed still has a finite p_target.
     return Yardstick(float(q05), float(q50), (sum(hits) + 0.5) / (len(hits) + 1), len(hits))
-
-
-def pooled(log_probs: list[torch.Tensor]) -> float:
-    """Mean over all tokens, nats per token."""
-    return float(sum(tokens.sum() for tokens in log_probs) / sum(map(len, log_probs)))
 
 
 def metrics(

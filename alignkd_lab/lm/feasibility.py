@@ -17,7 +17,7 @@ import numpy as np
 
 from alignkd_lab.checks import LEAST_PAIRS
 from alignkd_lab.errors import BadInput
-from alignkd_lab.metrics import Interval, wilson_interval
+from alignkd_lab.stats import Interval, wilson_interval
 
 SURE = 0.9  # go above this chance of enough pairs, no go below 1 - SURE
 
@@ -74,7 +74,7 @@ def responses_for(rate: float, prompts: int, pairs: float = LEAST_PAIRS, most: i
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a few draws of the base foretell for a run; of each interval the estimate, and both ends of the rate's.
+    """What a few draws of the base predict for a run; of each interval the estimate, and both ends of the rate's.
 
     Attributes:
         rate: how often the base shows the target, with Wilson's 95 % interval.

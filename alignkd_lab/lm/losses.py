@@ -1,10 +1,10 @@
 """Every loss as a pure function of hidden states and heads, returning `(loss, info)`.
 
 Shapes: N response tokens, V vocabulary, d width of the student, R responses. Hidden states are already indexed at
-response positions, so a [batch, time, V] tensor never exists; `chunk` rows go through the head at a time (`lm.fused`,
+response positions, so a [batch, time, V] tensor never exists; `chunk` rows go through the head at a time (`lm.chunked`,
 whose `default_chunk` is a sensible number), and `chunk=None` is one chunk of the same path. A mean is a sum over tokens
 divided by `items`, the count of the whole effective batch; it is the count at hand unless given. What a teacher says is
-a `Full` or a `TopK` (`lm.signals`), and no gradient reaches it. `info` holds numbers, detached from the graph.
+a `lm.signals.Full`, and no gradient reaches it. `info` holds numbers, detached from the graph.
 
 In equations pi is the student, and at one position p is a teacher and q the student; <q, f> = Σ_a q(a) f(a) over the
 vocabulary. A loss with derivative g by q has the slope q (g - <q, g>) by the logits, which the `rows` below return.
@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.lm.chunked import nll_rows, summed, token_log_probs
 from alignkd_lab.lm.divergences import DIVERGENCES, dot, tilted
-from alignkd_lab.lm.fused import nll_rows, summed, token_log_probs
-from alignkd_lab.lm.signals import RELEASED_SUPPORT, Full, Signal, TopK, advantage, prepared, released_advantage
+from alignkd_lab.lm.signals import Full, advantage, prepared, released_advantage
 
 Items = Tensor | int | None
 Pair = tuple[Tensor | int, Tensor | int] | None
@@ -56,7 +56,7 @@ class AdpaInfo(NamedTuple):
     log_probs: Tensor  # log pi(label) of the chosen tokens, [chosen]
     used_advantage: Tensor  # <q, A> of the A that gamma multiplies, [sampled]
     expected_advantage: Tensor  # <q, A> in nats, before `normalise` and `clip`, [sampled]
-    largest_advantage: Tensor  # max_a A(a) in nats: where an unbraked student ends, [sampled]
+    largest_advantage: Tensor  # max_a A(a) in nats: where an unregularised student ends, [sampled]
     largest_token: Tensor  # its token, [sampled]
     student_entropy: Tensor  # [sampled]
 
@@ -72,7 +72,7 @@ def nll(hidden: Tensor, head: Tensor, labels: Tensor, items: Items = None, chunk
 
 
 def kd(
-    hidden: Tensor, head: Tensor, teacher: Signal, *,
+    hidden: Tensor, head: Tensor, teacher: Full, *,
     divergence: str = "forward", mix: float = 0.5, temperature: float = 1.0, teacher_temperature: float = 1.0,
     items: Items = None, chunk: int | None = None,
 ):  # fmt: skip
@@ -93,7 +93,7 @@ def kd(
     (teacher,) = prepared(teacher)
 
     def rows(part: slice, log_q: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        log_p = teacher.over_vocabulary(part, log_q, temperature * teacher_temperature)
+        log_p = teacher.over_vocabulary(part, temperature * teacher_temperature)
         p = log_p.exp()
         entropies = -dot(p, log_p), -dot(q, log_q)
         return *DIVERGENCES[divergence](log_p, p, log_q, q, mix), *entropies
@@ -130,7 +130,7 @@ def dpo(
 
 
 def dckd(
-    hidden: Tensor, head: Tensor, labels: Tensor, teacher: Signal, chosen: Tensor, *,
+    hidden: Tensor, head: Tensor, labels: Tensor, teacher: Full, chosen: Tensor, *,
     alpha: float = 0.2, items: Pair = None, chunk: int | None = None,
 ):  # fmt: skip
     """NLL(y_w) + α [mean KL(p || q; y_w) + mean KL(p || q; y_l)]: likelihood and forward KL, each a mean over tokens.
@@ -147,7 +147,7 @@ def dckd(
     weight = alpha * (likelihood + (1 - won) / losers)
 
     def rows(part: slice, log_q: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        log_p = teacher.over_vocabulary(part, log_q)
+        log_p = teacher.over_vocabulary(part)
         p, label = log_p.exp(), labels[part, None]
         log_label = log_q.gather(1, label).squeeze(1)
         entropies = -dot(p, log_p), -dot(q, log_q)
@@ -161,9 +161,9 @@ def dckd(
 
 
 def adpa(
-    hidden: Tensor, head: Tensor, labels: Tensor, teacher: Signal, reference: Signal, chosen: Tensor, *,
+    hidden: Tensor, head: Tensor, labels: Tensor, teacher: Full, reference: Full, chosen: Tensor, *,
     gamma: float = 1.5, clip: float | None = None, normalise: bool = False,
-    brake: str | None = None, brake_weight: float = 0.0,
+    regulariser: str | None = None, regulariser_weight: float = 0.0,
     as_released: bool = False, end_token: int | None = None, items: Pair = None, chunk: int | None = None,
 ):  # fmt: skip
     """NLL(y_w) - γ mean_t <q_t, A_t>, A = log p_dpo - log p_ref over the whole vocabulary. Source: ADPA.
@@ -172,28 +172,26 @@ def adpa(
     False on those that the initial student wrote, which have the advantage: `teacher` (DPO) and `reference` have a row
     for each of the latter, in order. `items` are the counts of the two. The slope is -γ q (A - <q, A>).
     Not in the paper: `normalise` divides A by its standard deviation under the reference teacher at that position, then
-    `clip` bounds it to [-clip, clip]; `brake` adds `brake_weight` <q, log q> ("entropy") or KL(q || p_ref) ("kl").
-    `as_released` takes the published code's A (`released_advantage`), and 0 where the label is `end_token`. Where
-    `TopK` tails move with q, gradients through normalise, clip and as_released hold A fixed; the others are exact.
+    `clip` bounds it to [-clip, clip]; `regulariser` adds `regulariser_weight` <q, log q> ("entropy") or
+    KL(q || p_ref) ("kl"). `as_released` takes the published code's A (`released_advantage`), and 0 where the label is
+    `end_token`.
     """
     sampled = ~chosen
     _check_rows(len(hidden), labels=len(labels), chosen=len(chosen))
     written = hidden[sampled]
     _check_teacher("teacher", teacher, len(written), head)
     _check_teacher("reference", reference, len(written), head)
-    _check_options(clip, brake, as_released, end_token)
-    if as_released:
-        _check_support(teacher=teacher, reference=reference)
+    _check_options(clip, regulariser, as_released, end_token)
     teacher, reference = prepared(teacher, reference)
     unsupervised = labels[sampled] == end_token if as_released else None
 
     def rows(part: slice, log_q: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         entropy = -dot(q, log_q)
-        log_r = reference.over_vocabulary(part, log_q) if normalise or brake == "kl" else None
+        log_r = reference.over_vocabulary(part) if normalise or regulariser == "kl" else None
         if as_released:
-            a = released_advantage(teacher, reference, part, log_q).masked_fill_(unsupervised[part, None], 0)
+            a = released_advantage(teacher, reference, part).masked_fill_(unsupervised[part, None], 0)
         else:
-            a = advantage(teacher, reference, part, log_q)
+            a = advantage(teacher, reference, part)
         found = dot(q, a), *a.max(dim=-1), entropy
         if normalise:
             a.div_(_deviation(a, log_r)[:, None])
@@ -201,9 +199,9 @@ def adpa(
             a.clamp_(-clip, clip)
         used = dot(q, a) if normalise or clip is not None else found[0]
         values, g = -gamma * used, a.mul_(-gamma)
-        if brake is not None:
-            held = log_q if brake == "entropy" else log_q.sub_(log_r)
-            values, g = values + brake_weight * dot(q, held), g.add_(held, alpha=brake_weight)
+        if regulariser is not None:
+            held = log_q if regulariser == "entropy" else log_q.sub_(log_r)
+            values, g = values + regulariser_weight * dot(q, held), g.add_(held, alpha=regulariser_weight)
         return values, tilted(q, g, values), used, *found
 
     winners, others = _counts(items, chosen)
@@ -236,10 +234,10 @@ def _check_rows(tokens: int, **rows: int) -> None:
             raise BadInput(f"{name}: {count} rows for {tokens} hidden states; give one for each response token")
 
 
-def _check_teacher(name: str, teacher: Signal, tokens: int, head: Tensor) -> None:
+def _check_teacher(name: str, teacher: Full, tokens: int, head: Tensor) -> None:
     if teacher.rows != tokens:
         raise BadInput(f"{name}: {teacher.rows} rows for the {tokens} tokens that it is asked about; give one for each")
-    if isinstance(teacher, Full) and len(teacher.head) != len(head):
+    if len(teacher.head) != len(head):
         raise BadInput(
             f"{name}: its vocabulary has {len(teacher.head)} tokens and the student's {len(head)}; "
             "choose a teacher with the student's tokenizer"
@@ -251,18 +249,9 @@ def _check_between(name: str, value: float, low: float, high: float = float("inf
         raise BadInput(f"{name}: {value} must lie above {low}" + (f" and below {high}" if high < float("inf") else ""))
 
 
-def _check_support(**teachers: Signal) -> None:
-    for name, said in teachers.items():
-        if isinstance(said, TopK) and said.ids.shape[1] < RELEASED_SUPPORT:
-            raise BadInput(
-                f"{name}: as_released compares the top {RELEASED_SUPPORT} tokens and {said.ids.shape[1]} were kept; "
-                f"keep {RELEASED_SUPPORT} or more, or hidden states"
-            )
-
-
-def _check_options(clip: float | None, brake: str | None, as_released: bool, end_token: int | None) -> None:
-    if brake not in (None, "entropy", "kl"):
-        raise UnknownName("brake", brake, ("None", "entropy", "kl"))
+def _check_options(clip: float | None, regulariser: str | None, as_released: bool, end_token: int | None) -> None:
+    if regulariser not in (None, "entropy", "kl"):
+        raise UnknownName("regulariser", regulariser, ("None", "entropy", "kl"))
     if clip is not None:
         _check_between("clip", clip, 0)
     if as_released and end_token is None:

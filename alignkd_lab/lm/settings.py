@@ -30,12 +30,12 @@ class LmSettings:
         distil_passes, distil_batch: passes over the samples, and prompts a step.
         student_responses: responses of the initial student to each prompt, for ADPA.
         alpha, gamma: weight of DCKD's KL terms, and of ADPA's expected advantage.
-        on_policy_divergence: `forward`, `reverse` or `jsd`, of on-policy distillation.
+        gkd_divergence: `forward`, `reverse` or `jsd`, of on-policy distillation.
         beta: KL weight of DPO.
         dpo_label_noise: chance that the label of a training pair is flipped.
         align_steps, align_batch: steps, and pairs a step.
         align_learning_rates: what the trials choose from, for the base and for the student alike.
-        kl_budget: KL from the anchor, nats a response, within which a trial's learning rate may win.
+        kl_budget: KL from the reference, nats a response, within which a trial's learning rate may win.
         trial_seed: the seed of the trials, never one of a run.
         rlhf_beta: KL weight of RLHF, for a reward from 0 to 1 and the KL of a whole response in nats.
         rlhf_steps, rlhf_prompts, rlhf_generations: steps, prompts a step, and responses drawn to each of them.
@@ -66,7 +66,7 @@ class LmSettings:
     student_responses: int = 4
     alpha: float = 0.2
     gamma: float = 1.5
-    on_policy_divergence: str = "reverse"
+    gkd_divergence: str = "reverse"
     beta: float = 0.1
     dpo_label_noise: float = 0.0
     align_steps: int = 24
@@ -117,9 +117,7 @@ class LmSettings:
                 raise BadInput(f"{name}: {getattr(self, name)} must be positive numbers")
         if self.reward not in ("likelihood", "rule") and not self.reward.startswith("model:"):
             raise BadInput(f"reward: unknown {self.reward!r}; use 'likelihood', 'rule' or 'model:<hub id or folder>'")
-        if self.on_policy_divergence not in ("forward", "reverse", "jsd"):
-            raise BadInput(
-                f"on_policy_divergence: unknown {self.on_policy_divergence!r}; use 'forward', 'reverse' or 'jsd'"
-            )
+        if self.gkd_divergence not in ("forward", "reverse", "jsd"):
+            raise BadInput(f"gkd_divergence: unknown {self.gkd_divergence!r}; use 'forward', 'reverse' or 'jsd'")
         if self.kd_loss not in ("full", "sequence"):
             raise BadInput(f"kd_loss: unknown {self.kd_loss!r}; use 'full' or 'sequence'")

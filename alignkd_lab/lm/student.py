@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,22 +25,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.lm import losses, weights
-from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
-from alignkd_lab.lm.evaluate import pooled, score
-from alignkd_lab.lm.fused import default_chunk
+from alignkd_lab.lm import training_losses, weights
+from alignkd_lab.lm.batch import Example, collate, hidden_states
+from alignkd_lab.lm.chunked import token_log_probs
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples, sample
+from alignkd_lab.lm.scoring import pooled, score
 from alignkd_lab.lm.settings import HEALED
-from alignkd_lab.lm.signals import Full
-from alignkd_lab.lm.trainer import (
-    adapter_tensors,
-    load_adapter,
-    merge_adapter,
-    save_adapter,
-    train,
-    with_lora,
-)
+from alignkd_lab.lm.trainer import adapter_tensors, load_adapter, merge_adapter, save_adapter, train, with_lora
 from alignkd_lab.paths import cache_folder, data_folder
 from alignkd_lab.provenance import best_device
 
@@ -116,7 +109,7 @@ def choose_layers(model, examples: list[Example], count: int, influence: Tensor,
         cut = layer_cut(model, sorted(layers))
         with torch.inference_mode():
             labels = batch["shift_labels"].to(model.device)
-            return float(losses.token_log_probs(hidden_states(cut, batch), cut.lm_head.weight, labels).mean())
+            return float(token_log_probs(hidden_states(cut, batch), cut.lm_head.weight, labels).mean())
 
     best = recall(kept)
     while True:
@@ -252,13 +245,8 @@ def heal(
     )
     model = layer_cut(base, kept)
     recall = {"base": pooled(heldout.log_probs), "cut": pooled(score(model, heldout))}
-    model, head = with_lora(model, recipe.rank), base.lm_head.weight.detach()
-
-    def loss(model, batch, items):
-        hidden, student_head = hidden_states(model, batch), plain(model).lm_head.weight
-        teacher = Full(batch["signals"]["teacher"]["hidden"].to(head), head)
-        return losses.kd(hidden, student_head, teacher, items=items["tokens"], chunk=default_chunk(head))
-
+    model = with_lora(model, recipe.rank)
+    loss = partial(training_losses.kd, teacher_head=base.lm_head.weight.detach())
     with tqdm(total=recipe.steps, desc="healing the student", unit="steps") as bar:
         train(model, examples, loss, learning_rate=recipe.learning_rate, steps=recipe.steps, batch=recipe.batch,
               seed=recipe.seed, on_step=lambda step: bar.update())  # fmt: skip

@@ -1,7 +1,8 @@
 """Cached teachers: what a teacher says of every response token, asked once and kept on disk.
 
 A cache is a folder of safetensors, memory-mapped and so perhaps larger than memory, with a checksum for each and a
-key made of all that they depend on. What it keeps of a token is a `cache_choice.Choice`.
+key made of all that they depend on. Of a token it keeps the final hidden state in float32, which gives the whole
+distribution back through the teacher's head, and its log_norm.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -26,11 +26,10 @@ from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.batch import Example, collate
-from alignkd_lab.lm.cache_choice import Choice, as_signal, kept_rows
-from alignkd_lab.lm.signals import Full, TopK
-from alignkd_lab.lm.teachers import LiveTeacher, check_roles, has_role, tensor_bytes, top_ids
+from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import LiveTeacher, check_roles, has_role, log_norm, tensor_bytes
 from alignkd_lab.lm.trainer import product_dtype
-from alignkd_lab.pipelines import key_of
+from alignkd_lab.store import key_of
 
 ABOUT = "cache.json"
 SHARD_BYTES = 1 << 28  # rows held in memory before they are written
@@ -41,7 +40,7 @@ class CachedTeacher:
 
     Attributes:
         key: of all that it depends on; `about` holds those choices with shape, counts and cost.
-        head: the teacher's, [V, d]; top-k caches need none, and answer on the batch's own device without it.
+        head: the teacher's, [V, d].
         roles: the roles of the responses that were read, None for all.
 
     Raises:
@@ -49,15 +48,14 @@ class CachedTeacher:
         CannotContinue: a file is missing or damaged.
     """
 
-    def __init__(self, folder: Path, head: Tensor | None = None, *, roles: tuple[str, ...] | None = None) -> None:
+    def __init__(self, folder: Path, head: Tensor, *, roles: tuple[str, ...] | None = None) -> None:
         self.folder, self.head, self.roles, self.name = Path(folder), head, roles, None
         self.about = _read_about(self.folder)
         self.key, self._place = self.about["key"], self.about["responses"]
-        self.choice = Choice(**{name: self.about["depends"][name] for name in ("kind", "dtype", "k")})
-        if self.choice.kind == "hidden" and (head is None or _head_checksum(head) != self.about["head"]):
+        if _head_checksum(head) != self.about["head"]:
             raise BadInput(
-                f"teacher cache {self.folder}: hidden states need the head of the teacher that made them, and "
-                f"{'none' if head is None else 'another one'} was given; pass that teacher's lm_head.weight"
+                f"teacher cache {self.folder}: hidden states need the head of the teacher that made them, and another "
+                "one was given; pass that teacher's lm_head.weight"
             )
         self._shards = [self._opened(shard) for shard in self.about["shards"]]
 
@@ -72,12 +70,10 @@ class CachedTeacher:
 
     def rows(self, prompt: list[int], response: list[int]) -> dict[str, Tensor] | None:
         """Memory-mapped views of what is kept of a response, a row a token; None if it was not read."""
-        return self._at(_digest(prompt, response))
-
-    def _at(self, digest: str) -> dict[str, Tensor] | None:
-        if digest not in self._place:
+        place = self._place.get(_digest(prompt, response))
+        if place is None:
             return None
-        shard, start, length = self._place[digest]
+        shard, start, length = place
         return {name: tensor[start : start + length] for name, tensor in self._shards[shard].items()}
 
     def attach(self, examples: list[Example], name: str) -> None:
@@ -102,7 +98,7 @@ class CachedTeacher:
             example.signals[name] = of_example
         self.name = name
 
-    def signal(self, batch: dict, name: str | None = None, *, roles: tuple[str, ...] | None = None) -> Full | TopK:
+    def signal(self, batch: dict, name: str | None = None, *, roles: tuple[str, ...] | None = None) -> Full:
         """Of the tokens of a collated batch that were read, or only of those of `roles`, on the head's device.
 
         `name` is the one given to `attach`, the latest unless given.
@@ -117,18 +113,12 @@ class CachedTeacher:
         wanted = read if roles is None else has_role(batch, roles)
         if (wanted & ~read).any():
             raise BadInput(f"roles: the teacher cache {self.folder} has read {self.roles}, and {roles} were asked for")
-        rows = rows or self._empty()
-        if len(next(iter(rows.values()))) != read.sum():
+        rows = rows or {"hidden": torch.zeros(0, self.head.shape[1]), "log_norm": torch.zeros(0)}
+        if len(rows["hidden"]) != read.sum():
             raise BadInput(f"batch: {name!r} was attached for other roles than {self.roles}; attach it again")
         if roles is not None:
             rows = {key: tensor[wanted[read].to(tensor.device)] for key, tensor in rows.items()}
-        return as_signal(rows, self.head, batch["predict_at"].device if self.head is None else self.head.device)
-
-    def _empty(self) -> dict[str, Tensor]:
-        k, floats = self.choice.k, torch.zeros(0)
-        if self.choice.kind == "hidden":
-            return {"hidden": torch.zeros(0, self.head.shape[1]), "log_norm": floats}
-        return {"ids": torch.zeros(0, k, dtype=torch.int32), "log_probs": torch.zeros(0, k), "log_tail": floats}
+        return Full(rows["hidden"].to(self.head), self.head, rows["log_norm"].to(self.head.device))
 
 
 def _read_about(folder: Path) -> dict:
@@ -148,57 +138,31 @@ def _damaged(folder: Path, reason: str) -> CannotContinue:
     return CannotContinue(f"teacher cache {folder}: {reason}; delete the folder and cache the teacher again")
 
 
-def check_same_support(teacher: CachedTeacher, reference: CachedTeacher) -> None:
-    """An advantage from two top-k caches needs the same tokens in both: of a token that one lacks there is no ratio.
-
-    Raises:
-        BadInput: their tokens differ, or one keeps no top k; with the way out.
-    """
-    way_out = "cache the second teacher with the cache of the first as its `support`"
-    for cached in (teacher, reference):
-        if cached.choice.kind != "topk":
-            raise BadInput(f"teacher cache {cached.folder}: keeps {cached.choice.label}, not top k; {way_out}")
-    both = f"teacher caches {teacher.folder} and {reference.folder}"
-    if teacher._place.keys() != reference._place.keys():
-        raise BadInput(f"{both}: other responses were read; {way_out}")
-    differ = sum(not torch.equal(teacher._at(key)["ids"], reference._at(key)["ids"]) for key in teacher._place)
-    if differ:
-        raise BadInput(
-            f"{both}: {differ} of {len(teacher._place)} responses have other tokens in their top k; {way_out}"
-        )
-
-
 def cache_teacher(
     teacher: LiveTeacher,
     examples: list[Example],
     folder: Path,
-    choice: Choice | None = None,
     *,
-    support: LiveTeacher | CachedTeacher | None = None,
     roles: tuple[str, ...] | None = None,
     batch_tokens: int = 8192,
     progress: Callable[[int], None] | None = None,
 ) -> CachedTeacher:
-    """Reads the responses once and writes a folder; one made of the same weights, tokens and choices is picked up.
+    """Reads the responses once and writes a folder; one made of the same weights and tokens is picked up.
 
     Args:
-        choice: what is kept; float32 hidden states unless given.
-        support: whose top k a `topk` cache keeps: a student's, or the tokens of another cache; None for the teacher's
-            own. Both teachers of an advantage need the same, so give the second the cache of the first.
         roles: read only responses of these roles; None for all.
         batch_tokens: tokens of a forward pass.
         progress: called with the number of responses read; unless given, a bar shows the time left.
 
     Raises:
-        BadInput: a choice that cannot be kept, or a folder that holds something else.
+        BadInput: a role that there is not, or a folder that holds something else.
         CannotContinue: the folder is damaged, or the disk has no room.
     """
-    choice, folder = choice or Choice(), Path(folder)
-    rows = _to_read(examples, roles)
-    depends = _depends(teacher, choice, support, rows)
+    folder, rows = Path(folder), _to_read(examples, roles)
+    depends = _depends(teacher, rows)
     if folder.is_dir() and any(folder.iterdir()):
         return _picked_up(folder, teacher, roles, depends)
-    _need_room(folder, rows, choice, teacher)
+    _need_room(folder, rows, teacher)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="writing-") as scratch:
         made = Path(scratch) / "cache"
@@ -208,7 +172,7 @@ def cache_teacher(
         own_bar = tqdm(total=count, desc="caching the teacher", unit="responses", disable=progress is not None)
         with own_bar as bar:
             for group in _batches(rows, batch_tokens):
-                _read(teacher, group, choice, support, writer)
+                _read(teacher, group, writer)
                 (progress or bar.update)(sum(len(row.responses) for row in group))
         about = writer.finish(depends, teacher, time.perf_counter() - started)
         (made / ABOUT).write_text(json.dumps({**about, "checksum": _about_checksum(about)}))
@@ -220,34 +184,15 @@ def cache_teacher(
     return _picked_up(folder, teacher, roles, depends)
 
 
-def _depends(teacher: LiveTeacher, choice: Choice, support, rows: list[Example]) -> dict:
+def _depends(teacher: LiveTeacher, rows: list[Example]) -> dict:
     """All that the kept numbers depend on. Their order is not part of it: rows are found by their tokens."""
     tokens_read = {_digest(row.prompt, tokens) for row in rows for tokens in row.responses}
-    if choice.kind == "hidden" and support is not None:
-        raise BadInput("support: hidden states hold every token, so they need none; leave it None, or keep top k")
-    if choice.kind == "topk" and choice.k > len(teacher.head):
-        raise BadInput(f"k: {choice.k} tokens of a vocabulary of {len(teacher.head)} cannot be kept; choose fewer")
-    if isinstance(support, CachedTeacher):
-        _check_support(support, choice, tokens_read)
-        support_key = support.key
-    else:
-        support_key = support.checksum() if support else None
     return {
-        **asdict(choice),
-        "support": support_key,
         "teacher": teacher.checksum(),
         "tokens": hashlib.sha256("".join(sorted(tokens_read)).encode()).hexdigest(),
         "products": str(product_dtype(teacher.head.device.type)),
-        "format": 1,
+        "format": 2,
     }
-
-
-def _check_support(support: CachedTeacher, choice: Choice, tokens_read: set[str]) -> None:
-    if support.choice != choice:
-        raise BadInput(f"support: {support.folder} keeps {support.choice.label}, not {choice.label}; keep the same")
-    if missing := len(tokens_read - support._place.keys()):
-        raise BadInput(f"support: {support.folder} has not read {missing} of the {len(tokens_read)} responses; cache "
-                       "both teachers on the same examples and roles")  # fmt: skip
 
 
 def _picked_up(folder: Path, teacher: LiveTeacher, roles, depends: dict) -> CachedTeacher:
@@ -283,17 +228,13 @@ def _batches(rows: list[Example], batch_tokens: int) -> Iterator[list[Example]]:
         yield [first, *islice(waiting, max(1, batch_tokens // _size(first)) - 1)]
 
 
-def _read(teacher: LiveTeacher, group: list[Example], choice: Choice, support, writer: _Writer) -> None:
+def _read(teacher: LiveTeacher, group: list[Example], writer: _Writer) -> None:
     batch = collate(group)
     places = [(row.prompt, tokens) for row in group for tokens in row.responses]
-    ids = None
-    if isinstance(support, CachedTeacher):
-        ids = torch.cat([support.rows(*place)["ids"] for place in places])
-    elif support is not None:
-        with support.reading():
-            ids = top_ids(support.hidden(batch), support.head, choice.k)
     with teacher.reading():
-        kept = kept_rows(teacher.hidden(batch), teacher.head, choice, ids)
+        hidden = teacher.hidden(batch).float()
+        # The norm is that of what is kept, so that the distribution read back sums to one.
+        kept = {"hidden": hidden, "log_norm": log_norm(hidden.to(teacher.head.dtype), teacher.head)}
     lengths = [len(tokens) for _, tokens in places]
     pieces = zip(*(tensor.cpu().split(lengths) for tensor in kept.values()), strict=True)
     for place, tensors in zip(places, pieces, strict=True):
@@ -310,7 +251,7 @@ class _Writer:
     def add(self, digest: str, rows: dict[str, Tensor]) -> None:
         if digest in self._responses:  # the same words twice are kept once
             return
-        length = len(next(iter(rows.values())))
+        length = len(rows["hidden"])
         self._responses[digest] = [len(self._shards), self._rows, length]
         self._waiting.append(rows)
         self._rows += length
@@ -330,11 +271,10 @@ class _Writer:
             self._write()
         size = sum(shard["bytes"] for shard in self._shards)
         cost = {"seconds": round(seconds, 3), "tokens": self._tokens, "bytes": size, "device": str(teacher.head.device)}
-        width = depends["k"] or teacher.head.shape[1]
         return {
             "key": key_of(depends),
             "depends": depends,
-            "shape": [self._tokens, width],
+            "shape": [self._tokens, teacher.head.shape[1]],
             "head": _head_checksum(teacher.head),
             "cost": cost,
             "shards": self._shards,
@@ -342,15 +282,15 @@ class _Writer:
         }
 
 
-def _need_room(folder: Path, rows: list[Example], choice: Choice, teacher: LiveTeacher) -> None:
+def _need_room(folder: Path, rows: list[Example], teacher: LiveTeacher) -> None:
     tokens = sum(len(response) for row in rows for response in row.responses)
-    needed = tokens * choice.bytes_per_token(teacher.head.shape[1])
+    needed = tokens * 4 * (teacher.head.shape[1] + 1)  # float32
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(there).free
     if free < needed:
         raise CannotContinue(
             f"teacher cache {folder}: {needed / 1e9:.3g} GB are needed and {free / 1e9:.3g} GB are free; name a folder "
-            "on another disk, or keep less of each token (dtype 'bfloat16', or kind 'topk')"
+            "on another disk"
         )
 
 

@@ -159,8 +159,3 @@ def log_norm(hidden: Tensor, head: Tensor) -> Tensor:
     """Log-sum-exp of the logits at temperature 1. hidden [N, d], head [V, d] -> float32 [N]."""
     parts = [logits(part, head).logsumexp(-1) for part in hidden.split(HEAD_ROWS)]
     return torch.cat(parts) if len(hidden) else hidden.new_zeros(0, dtype=torch.float32)
-
-
-def top_ids(hidden: Tensor, head: Tensor, k: int) -> Tensor:
-    """The k likeliest tokens, likeliest first. hidden [N, d], head [V, d] -> int64 [N, k]."""
-    return torch.cat([logits(part, head).topk(k).indices for part in hidden.split(HEAD_ROWS)])

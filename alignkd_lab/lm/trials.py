@@ -1,7 +1,7 @@
 """The learning rate of alignment, chosen for the base and for the student by one rule with equal trials.
 
 Every rate gets the same stage from the same start, with the trial seed, which no run uses. The rate of highest reward
-on validation prompts wins among those that stay within `kl_budget` of the anchor, so that no model wins by drifting
+on validation prompts wins among those that stay within `kl_budget` of the reference, so that no model wins by drifting
 further; if all of them leave it, the one that drifts least. E[r] - β KL would be no yardstick for DPO: its pairs say
 which response is better and never by how much, so its β has another scale than the reward. Trials are no cost of the
 stage that reads them: they are kept, or shipped.
@@ -13,7 +13,7 @@ import json
 from typing import TYPE_CHECKING
 
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import key_of
+from alignkd_lab.store import key_of
 
 if TYPE_CHECKING:
     from alignkd_lab.lm.world import LmWorld

@@ -19,28 +19,30 @@ from tqdm.auto import tqdm
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import evaluate, weights
 from alignkd_lab.lm.against_base import against_base, heldout_pairs
-from alignkd_lab.lm.align import align
-from alignkd_lab.lm.distil import distil
 from alignkd_lab.lm.judge import Judge
-from alignkd_lab.lm.on_policy import on_policy_distil
 from alignkd_lab.lm.policy import Models, Policy
-from alignkd_lab.lm.preference_distil import preference_distil
 from alignkd_lab.lm.preferences import Pair
 from alignkd_lab.lm.prompts import checksum, encode, prompts
-from alignkd_lab.lm.rlhf import rlhf
 from alignkd_lab.lm.sampling import Samples, sample
+from alignkd_lab.lm.scoring import pooled, score
 from alignkd_lab.lm.settings import HEALED, LmSettings
+from alignkd_lab.lm.stages.adpa import preference_distil
+from alignkd_lab.lm.stages.distil import distil
+from alignkd_lab.lm.stages.dpo import align
+from alignkd_lab.lm.stages.gkd import gkd
+from alignkd_lab.lm.stages.rloo import rloo
 from alignkd_lab.lm.student import HEALING_BAR, student_identity
 from alignkd_lab.lm.trainer import product_dtype, train
 from alignkd_lab.lm.trials import choose_rate
-from alignkd_lab.pipelines import Align, Distil, OnPolicyDistil, PreferenceDistil, Stage, StageResult, Store
+from alignkd_lab.pipelines import Align, Distil, Gkd, PreferenceDistil, Stage, StageResult
 from alignkd_lab.progress import tell
 from alignkd_lab.records import device_with_products
+from alignkd_lab.store import Store
 
 ALGORITHMS = ("dpo", "rlhf")
 
 # Raise one where a change of code changes what that part computes: results kept from the old code then rest.
-_CODE = {"start": 1, "sample": 1, "distil": 1, "align": 1, "rlhf": 1, "preference_distil": 1, "on_policy_distil": 1,
+_CODE = {"start": 1, "sample": 1, "distil": 1, "align": 1, "rlhf": 1, "preference_distil": 1, "gkd": 1,
          "evaluate": 3, "trials": 1}  # fmt: skip
 _SAMPLING = ("max_tokens",)
 _REWARD = ("truth", "target", "reward", "truth_responses", *_SAMPLING)
@@ -116,8 +118,8 @@ class LmWorld:
         settings, code = self.settings, {"code": _CODE[stage.kind]}
         if isinstance(stage, Distil):
             return {**code, "temperature": self._temperature(stage), **self._named(_DISTIL)}
-        if isinstance(stage, OnPolicyDistil):
-            return {**code, "divergence": settings.on_policy_divergence, **self._named(_DISTIL)}
+        if isinstance(stage, Gkd):
+            return {**code, "divergence": settings.gkd_divergence, **self._named(_DISTIL)}
         if isinstance(stage, PreferenceDistil):
             own = ("alpha",) if stage.method == "dckd" else ("gamma", "student_responses")
             given = {"method": stage.method, "share": stage.share}
@@ -214,7 +216,7 @@ class LmWorld:
 
     def score(self, model, samples: Samples) -> list[torch.Tensor]:
         self.spent["scored"] += samples.token_count
-        return evaluate.score(model, samples)
+        return score(model, samples)
 
     @cached_property
     def _truth_model(self) -> torch.nn.Module:
@@ -257,13 +259,13 @@ class LmWorld:
         elif isinstance(stage, PreferenceDistil):
             roles = (policies[role] for role in (stage.teacher, stage.reference, stage.init, stage.sampler))
             policy, info = preference_distil(self, *roles, stage.method, stage.share, stage.name)
-        elif isinstance(stage, OnPolicyDistil):
-            policy, info = on_policy_distil(self, policies[stage.teacher], policies[stage.init], stage.name)
+        elif isinstance(stage, Gkd):
+            policy, info = gkd(self, policies[stage.teacher], policies[stage.init], stage.name)
         else:
             rate = self.trials(_role(stage))
             policy, info = self.align(
                 policies[stage.init],
-                policies[stage.anchor],
+                policies[stage.reference],
                 policies[stage.sampler],
                 rate["learning_rate"],
                 stage.name,
@@ -282,11 +284,11 @@ class LmWorld:
         return distil(self, teacher, init, temperature, name)
 
     def align(
-        self, init: Policy, anchor: Policy, sampler: Policy, rate: float, name: str, steps: int | None = None
+        self, init: Policy, reference: Policy, sampler: Policy, rate: float, name: str, steps: int | None = None
     ) -> tuple[Policy, dict]:
         if self.algorithm == "rlhf":
-            return rlhf(self, init, anchor, rate, name)
-        return align(self, init, anchor, sampler, rate, name, steps)
+            return rloo(self, init, reference, rate, name)
+        return align(self, init, reference, sampler, rate, name, steps)
 
     def train_adapter(self, model, examples, loss, rate, steps, batch, kind, name, on_step=lambda step: None) -> list:
         """`lm.trainer.train` with a progress bar, and one order of examples for all stages of a kind."""
@@ -374,4 +376,4 @@ class LmWorld:
 
     def _recall(self, policy: Policy, samples: Samples) -> float:
         own = policy.digest == self.truth.digest
-        return evaluate.pooled(samples.log_probs if own else self.score(self.models.of(policy), samples))
+        return pooled(samples.log_probs if own else self.score(self.models.of(policy), samples))

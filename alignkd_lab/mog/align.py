@@ -44,7 +44,7 @@ class Pairs:
 
 def rlhf(
     init: GaussianMixture,
-    anchor: GaussianMixture,
+    reference: GaussianMixture,
     problem: Problem,
     noise: SeedNoise,
     *,
@@ -53,23 +53,23 @@ def rlhf(
     batch: int,
     learning_rate: float,
 ) -> tuple[GaussianMixture, dict]:
-    """On-policy policy gradient on r' = R - beta log(pi / anchor), from `init`; the policy and its curve."""
+    """On-policy policy gradient on r' = R - beta log(pi / reference), from `init`; the policy and its curve."""
     uniforms = noise.uniform("rlhf", steps, batch)
     normals = noise.normal("rlhf", steps, batch, init.means.shape[-1])
 
     def direction(policy: GaussianMixture, step: int) -> Gradient:
         points = policy.from_noise(uniforms[:, step], normals[:, step])
         log_prob, pull = policy.log_prob_and_pull(points)
-        shaped = theory.shaped_reward(problem.reward(points), log_prob, anchor.log_prob(points), beta)
+        shaped = theory.shaped_reward(problem.reward(points), log_prob, reference.log_prob(points), beta)
         # Dividing by batch - 1 undoes the bias of a baseline that contains the point itself.
         return pull((shaped - shaped.mean(-1, keepdim=True)) / (batch - 1))
 
-    return _climb(init, anchor, problem, noise, direction, steps, learning_rate)
+    return _climb(init, reference, problem, noise, direction, steps, learning_rate)
 
 
 def dpo(
     init: GaussianMixture,
-    anchor: GaussianMixture,
+    reference: GaussianMixture,
     pairs: Pairs,
     problem: Problem,
     noise: SeedNoise,
@@ -79,19 +79,19 @@ def dpo(
     batch: int,
     learning_rate: float,
 ) -> tuple[GaussianMixture, dict]:
-    """Descent on -log sigmoid(beta [Delta_pi - Delta_anchor]) from `init`, minibatch by minibatch."""
+    """Descent on -log sigmoid(beta [Delta_pi - Delta_reference]) from `init`, minibatch by minibatch."""
     count = pairs.chosen.shape[-2]
-    anchor_margin = anchor.log_prob(pairs.chosen) - anchor.log_prob(pairs.rejected)
+    reference_margin = reference.log_prob(pairs.chosen) - reference.log_prob(pairs.rejected)
 
     def direction(policy: GaussianMixture, step: int) -> Gradient:
-        here = (torch.arange(batch, device=anchor_margin.device) + step * batch) % count
+        here = (torch.arange(batch, device=reference_margin.device) + step * batch) % count
         points = torch.cat([pairs.chosen[:, here], pairs.rejected[:, here]], -2)
         log_prob, pull = policy.log_prob_and_pull(points)
         chosen, rejected = log_prob.chunk(2, -1)
-        weight = beta * theory.dpo_weight(chosen - rejected, anchor_margin[:, here], beta) / batch
+        weight = beta * theory.dpo_weight(chosen - rejected, reference_margin[:, here], beta) / batch
         return pull(torch.cat([weight, -weight], -1))
 
-    return _climb(init, anchor, problem, noise, direction, steps, learning_rate)
+    return _climb(init, reference, problem, noise, direction, steps, learning_rate)
 
 
 def sample_pairs(
@@ -112,7 +112,7 @@ def sample_pairs(
 
 def _climb(
     init: GaussianMixture,
-    anchor: GaussianMixture,
+    reference: GaussianMixture,
     problem: Problem,
     noise: SeedNoise,
     direction: Direction,
@@ -121,7 +121,7 @@ def _climb(
 ) -> tuple[GaussianMixture, dict]:
     """Adam up the gradient, its rate falling linearly to 0, so that the end is no noisy iterate."""
     ascent = Adam((init.log_weights, init.means, init.log_sds))
-    watch = _Watch(anchor, problem, noise)
+    watch = _Watch(reference, problem, noise)
     marks = {round(i * steps / _CURVE_POINTS) for i in range(_CURVE_POINTS)}
     policy = init
     for step in range(steps):
@@ -158,17 +158,17 @@ class Adam:
 
 
 class _Watch:
-    """Reward and KL to the anchor along training, on the same fresh noise at every look."""
+    """Reward and KL to the reference along training, on the same fresh noise at every look."""
 
-    def __init__(self, anchor: GaussianMixture, problem: Problem, noise: SeedNoise) -> None:
-        self.anchor, self.problem, self.curve = anchor, problem, []
+    def __init__(self, reference: GaussianMixture, problem: Problem, noise: SeedNoise) -> None:
+        self.reference, self.problem, self.curve = reference, problem, []
         self.uniforms = noise.uniform("curve", _CURVE_DRAWS)
-        self.normals = noise.normal("curve", _CURVE_DRAWS, anchor.means.shape[-1])
+        self.normals = noise.normal("curve", _CURVE_DRAWS, reference.means.shape[-1])
 
     def note(self, step: int, policy: GaussianMixture) -> None:
         points = policy.from_noise(self.uniforms, self.normals)
         reward = self.problem.reward(points).mean(-1)
-        kl = (policy.log_prob(points) - self.anchor.log_prob(points)).mean(-1)
+        kl = (policy.log_prob(points) - self.reference.log_prob(points)).mean(-1)
         self.per_seed = {"final_reward": reward.tolist(), "final_kl": kl.tolist()}
         self.curve.append({"step": step, "reward": reward.mean().item(), "kl": kl.mean().item()})
 

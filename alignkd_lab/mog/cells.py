@@ -15,10 +15,11 @@ from pathlib import Path
 from alignkd_lab.errors import BadInput
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
-from alignkd_lab.pipelines import Store, run_pipelines
+from alignkd_lab.pipelines import run_pipelines
 from alignkd_lab.presets import default_pipelines
 from alignkd_lab.records import SCHEMA, pipeline_entry, stage_of_seed
 from alignkd_lab.runs import group_runs
+from alignkd_lab.store import Store
 
 
 def run_cell(

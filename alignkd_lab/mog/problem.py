@@ -58,13 +58,13 @@ class Problem:
         axis = torch.arange(-steps, steps + 1, dtype=torch.float64, device=self.centres.device) * _GRID_CELL
         return torch.cartesian_prod(axis, axis).unsqueeze(0)
 
-    def optimality(self, policy: GaussianMixture, anchor: GaussianMixture, beta: float) -> tuple[Tensor, Tensor]:
-        """(J of the policy, J* of the anchor), `[seed]` each: both densities as distributions on the grid."""
+    def optimality(self, policy: GaussianMixture, reference: GaussianMixture, beta: float) -> tuple[Tensor, Tensor]:
+        """(J of the policy, J* of the reference), `[seed]` each: both densities as distributions on the grid."""
         points = self.grid()
         reward = self.reward(points)
-        log_anchor = torch.log_softmax(anchor.log_prob(points), -1)
+        log_reference = torch.log_softmax(reference.log_prob(points), -1)
         log_policy = torch.log_softmax(policy.log_prob(points), -1)
         return (
-            theory.objective(log_policy, log_anchor, reward, beta),
-            theory.optimal_value(log_anchor, reward, beta),
+            theory.objective(log_policy, log_reference, reward, beta),
+            theory.optimal_value(log_reference, reward, beta),
         )

@@ -46,7 +46,7 @@ class MogSettings:
     reward_height, reward_width: the reward is a bump, height * exp(-d^2 / (2 width^2)), d the distance to the
         nearest target mode.
     reward_clip: the reward is cut at this value, for alignment and as a metric; 0 cuts nothing.
-    beta: weight of the KL to the anchor.
+    beta: weight of the KL to the reference.
     sharpening: power on the teacher's weights before it is sampled (the published s, 1 leaves them alone).
     sharpening_high: the same for the control that distils at a temperature above 1, hence a power below 1.
     teacher_samples: draws of the sharpened teacher that the student is fitted to.

@@ -1,7 +1,7 @@
 """RLHF's two traps, one at a time: what is never drawn cannot be learnt, what costs more than it pays is unlearnt.
 
-The target's share in the anchor falls from common to one in ten billion. For each share RLHF runs twice:
-from the anchor, as usual, and *handed* the target, from a start that shows it half of the time. The first
+The target's share in the reference falls from common to one in ten billion. For each share RLHF runs twice:
+from the reference, as usual, and *handed* the target, from a start that shows it half of the time. The first
 run meets both traps, the second the learning trap alone. Beside them stands the optimum of all policies.
 """
 
@@ -28,18 +28,18 @@ _SCORING_DRAWS = 2000
 
 @dataclass(frozen=True)
 class Traps:
-    """How often each ends on the target, by its share in the anchor.
+    """How often each ends on the target, by its share in the reference.
 
-    masses: `[mass]`, of the target in the anchor.
+    masses: `[mass]`, of the target in the reference.
     optimum: `[mass]`, of the best of all policies, from a grid.
-    from_anchor, handed: `[mass, seed]`, shares of fresh draws after training.
+    from_reference, handed: `[mass, seed]`, shares of fresh draws after training.
     draws: how many each run drew while it trained.
     settings: reward, KL weight, steps and batch.
     """
 
     masses: Tensor
     optimum: Tensor
-    from_anchor: Tensor
+    from_reference: Tensor
     handed: Tensor
     draws: int
     settings: MogSettings
@@ -51,12 +51,12 @@ def run_traps(
     """Train all runs at once, every share and seed a row; about two seconds with the defaults.
 
     Args:
-        masses: of the target in the anchor, each between 0 and 1; its first target mode is the one that counts.
+        masses: of the target in the reference, each between 0 and 1; its first target mode is the one that counts.
     """
     problem = Problem.of(settings)
     shares = torch.tensor(masses, dtype=torch.float64)
     rows = shares.repeat_interleave(len(seeds))
-    anchor = _with_share(problem, settings, rows)
+    reference = _with_share(problem, settings, rows)
     noise = SeedNoise(tuple(seeds) * len(masses))
     train = {
         "beta": settings.beta,
@@ -66,14 +66,14 @@ def run_traps(
     }
 
     def trained(init: GaussianMixture) -> Tensor:
-        policy, _ = rlhf(init, anchor, problem, noise, **train)
+        policy, _ = rlhf(init, reference, problem, noise, **train)
         points = policy.from_noise(noise.uniform("traps", _SCORING_DRAWS), noise.normal("traps", _SCORING_DRAWS, 2))
         return problem.on_target(points).double().mean(-1).view(len(masses), -1)
 
     handed = _with_share(problem, settings, torch.full_like(rows, _HANDED))
     draws = settings.rlhf_steps * settings.rlhf_batch
     optimum = _optimum(problem, settings, shares)
-    return Traps(shares, optimum, trained(anchor), trained(handed), draws, settings)
+    return Traps(shares, optimum, trained(reference), trained(handed), draws, settings)
 
 
 def _with_share(problem: Problem, settings: MogSettings, shares: Tensor) -> GaussianMixture:
@@ -89,7 +89,7 @@ def _with_share(problem: Problem, settings: MogSettings, shares: Tensor) -> Gaus
 
 def _optimum(problem: Problem, settings: MogSettings, shares: Tensor) -> Tensor:
     points = problem.grid()
-    log_anchor = torch.log_softmax(_with_share(problem, settings, shares).log_prob(points), -1)
+    log_reference = torch.log_softmax(_with_share(problem, settings, shares).log_prob(points), -1)
     reward = problem.reward(points)
-    optimum = theory.tilted_optimum(log_anchor, reward, settings.beta)
+    optimum = theory.tilted_optimum(log_reference, reward, settings.beta)
     return theory.target_mass_of(optimum, problem.on_target(points))

@@ -145,7 +145,7 @@ class MogWorld:
     def _align(self, stage: Align, policies: dict[str, GaussianMixture]) -> tuple[GaussianMixture, dict]:
         run = self._rlhf if self.algorithm == "rlhf" else self._dpo
         policy, info = run(stage, policies)
-        reached, best = self.problem.optimality(policy, policies[stage.anchor], self.settings.beta)
+        reached, best = self.problem.optimality(policy, policies[stage.reference], self.settings.beta)
         info["per_seed"] |= {
             "objective": reached.tolist(),
             "optimum": best.tolist(),
@@ -157,7 +157,7 @@ class MogWorld:
         settings = self.settings
         policy, info = align.rlhf(
             policies[stage.init],
-            policies[stage.anchor],
+            policies[stage.reference],
             self.problem,
             self.noise,
             beta=settings.beta,
@@ -180,7 +180,7 @@ class MogWorld:
         )
         policy, info = align.dpo(
             policies[stage.init],
-            policies[stage.anchor],
+            policies[stage.reference],
             pairs,
             self.problem,
             self.noise,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import K_A, t_interval
+from alignkd_lab.pipelines import K_A
+from alignkd_lab.plots.style import pipeline_style
 from alignkd_lab.report.evidence import Place, alignments, mean
 from alignkd_lab.report.tables import mean_and_span
-from alignkd_lab.style import pipeline_style
+from alignkd_lab.stats import t_interval
+from alignkd_lab.study import plan
 
 HEADS = (
     "seeds",
     "target among samples (%)",
     "informative pairs",
-    "KL from its anchor before",
+    "KL from its reference before",
     "KL after",
     "target rate after (validation, %)",
     "reward (test)",
@@ -52,7 +53,7 @@ def alignment_rows(run: Mapping, names: Sequence[str]) -> list[dict]:
     """One row a pipeline whose last alignment learnt from pairs; A-K's is that of `base_aligned`.
 
     `numbers`: (mean, 95 % interval) under `HEADS[1:]`, KL in nats a response. A policy that had no pair stayed at its
-    anchor.
+    reference.
     """
     rows = []
     for name in names:

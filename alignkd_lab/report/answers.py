@@ -13,11 +13,9 @@ from typing import NamedTuple
 
 from alignkd_lab.checks import failed_check, run_checks
 from alignkd_lab.costs import TOKENS, cost, stages_of, typical_cost
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A, t_interval
-from alignkd_lab.mog import study as mog_study
 from alignkd_lab.mog.world import ALGORITHMS
-from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.pipelines import A_K, K_A, ORDERS
+from alignkd_lab.plots.style import interval, number, pipeline_style
 from alignkd_lab.report.evidence import (
     NOT_RUN,
     Evidence,
@@ -34,7 +32,9 @@ from alignkd_lab.report.evidence import (
 from alignkd_lab.report.phrases import more_or_less, on_gaussians, points, short, span, with_doubt
 from alignkd_lab.report.tables import FEW_SEEDS
 from alignkd_lab.runs import summarise_run
-from alignkd_lab.style import interval, number, pipeline_style
+from alignkd_lab.stats import t_interval
+from alignkd_lab.study import gaussians as mog_study
+from alignkd_lab.study import plan
 
 
 class Answer(NamedTuple):

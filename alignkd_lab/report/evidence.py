@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 from alignkd_lab.checks import failed_check, run_checks
 from alignkd_lab.costs import stages_of
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A, Interval, paired_difference, t_interval
-from alignkd_lab.mog import study as mog_study
-from alignkd_lab.mog.border import Border
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import ALGORITHMS
-from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.pipelines import A_K, K_A, ORDERS
 from alignkd_lab.runs import by_seed, summarise_run
+from alignkd_lab.stats import Interval, paired_difference, t_interval
+from alignkd_lab.study import gaussians as mog_study
+from alignkd_lab.study import plan
+from alignkd_lab.study.boundary import Boundary
 
 FOLDER = "study"  # below the records
 NOT_RUN = "not run"
@@ -85,7 +85,7 @@ class Evidence:
     """All records of the study: arms and map of the Gaussians, and the language world by place."""
 
     gaussians: mog_study.Study | None
-    map: Border | None
+    map: Boundary | None
     places: Sequence[Place]
 
     @classmethod

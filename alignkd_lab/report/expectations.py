@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A, Interval, rank_correlation, verdict
+from alignkd_lab.claims import verdict
 from alignkd_lab.mog.world import ALGORITHMS
+from alignkd_lab.pipelines import A_K, K_A
+from alignkd_lab.plots.style import interval, pipeline_style
 from alignkd_lab.report.evidence import (
     NOT_RUN,
     Evidence,
@@ -25,7 +26,8 @@ from alignkd_lab.report.evidence import (
     why_not,
 )
 from alignkd_lab.runs import by_seed
-from alignkd_lab.style import interval, pipeline_style
+from alignkd_lab.stats import Interval, rank_correlation
+from alignkd_lab.study import plan
 
 Measure = Callable[..., Interval | None]
 AS_EXPECTED = "as expected"

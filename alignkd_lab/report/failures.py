@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from alignkd_lab.checks import failed_check, run_checks
+from alignkd_lab.claims import CLAIMS
 from alignkd_lab.costs import typical_cost
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, CLAIMS, K_A, Interval
-from alignkd_lab.mog import study as mog_study
 from alignkd_lab.mog.world import ALGORITHMS
-from alignkd_lab.pipelines import CONTROLS, ORDERS
+from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS
+from alignkd_lab.plots.style import interval, pipeline_style
 from alignkd_lab.report.evidence import Evidence, Place, across, complete, difference, sampled_rates, why_not
 from alignkd_lab.report.expectations import AS_EXPECTED, expectations
 from alignkd_lab.report.signs import measured
 from alignkd_lab.report.tables import CLAIM_WORDS, claims_table
 from alignkd_lab.runs import by_seed, summarise_run
-from alignkd_lab.style import interval, pipeline_style
+from alignkd_lab.stats import Interval
+from alignkd_lab.study import gaussians as mog_study
+from alignkd_lab.study import plan
 
 LOST = 0.5  # of the base's target rate: more counts as pruned (PLAN)
 

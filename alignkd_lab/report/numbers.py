@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.records import load_records, strict
 from alignkd_lab.report.answers import answers
 from alignkd_lab.report.evidence import Evidence
@@ -14,6 +13,7 @@ from alignkd_lab.report.failures import against, fails
 from alignkd_lab.report.signs import signs
 from alignkd_lab.report.study import not_run
 from alignkd_lab.runs import apart, group_runs, summarise_run
+from alignkd_lab.study.gaussian_map import predicted_rightly
 
 
 def report_json(folder: Path | str) -> dict:
@@ -51,7 +51,7 @@ def study_json(evidence: Evidence) -> dict:
         "gaussians": [
             {"arm": held.arm, "value": held.value, **_without_seeds(held.summary)} for held in evidence.settings
         ],
-        "map": [row._asdict() for row in foretold_rightly(evidence.map)] if evidence.map else [],
+        "map": [row._asdict() for row in predicted_rightly(evidence.map)] if evidence.map else [],
         "not_run": not_run(evidence),
     }
 

@@ -18,13 +18,12 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 import alignkd_lab
-from alignkd_lab import figures
-from alignkd_lab.drawing import estimates, only, pipelines_of, run_title
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import A_K, CONTROLS, K_A, METHODS, ORDERS, YARDSTICKS
+from alignkd_lab.plots import figures
+from alignkd_lab.plots.drawing import estimates, only, pipelines_of, run_title
+from alignkd_lab.plots.style import METRIC_STYLE, interval, metric_label, pipeline_style
 from alignkd_lab.records import ALGORITHMS, load_records
 from alignkd_lab.report.tables import (
     FEW_SEEDS,
@@ -40,7 +39,7 @@ from alignkd_lab.report.tables import (
     settings_rows,
 )
 from alignkd_lab.runs import apart, group_runs, summarise_run, varying_settings
-from alignkd_lab.style import METRIC_STYLE, interval, metric_label, pipeline_style
+from alignkd_lab.study import plan
 
 TEMPLATE = "template.html"
 _SHIPPED_NOTE = (
@@ -222,7 +221,7 @@ def _section_figures(name: str, run: dict, depth: str, keeper: _Keeper) -> list[
         )
         drawn.append(("methods", picture, text, ("reward", "overall_recall")))
     if figures.has_curves(run):
-        text = "Reward against the KL from the stage's own anchor, along every alignment."
+        text = "Reward against the KL from the stage's own reference, along every alignment."
         drawn.append(("reward-against-kl", figures.reward_against_kl([run], depth), text, ("reward",)))
     if figures.has_views(run):
         text = "Density of the truth and of every stage for the first seed; the target is circled."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from alignkd_lab.metrics import A_K, K_A, Interval
-from alignkd_lab.style import interval, pipeline_style
+from alignkd_lab.pipelines import A_K, K_A
+from alignkd_lab.plots.style import interval, pipeline_style
+from alignkd_lab.stats import Interval
 
 
 def with_doubt(doubt: str, told: str) -> str:

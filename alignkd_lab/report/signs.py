@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import CLAIMS
+from alignkd_lab.claims import CLAIMS
 from alignkd_lab.mog.world import ALGORITHMS
 from alignkd_lab.report.evidence import NOT_RUN, Evidence, complete
 from alignkd_lab.report.tables import CLAIM_WORDS, claims_table
 from alignkd_lab.runs import summarise_run
+from alignkd_lab.study import plan
 
 COUNTED = {"holds": "holds in", "fails": "fails in", "undecided": "undecided in", "invalid": "invalid in"}
 _TOO_FEW = "not decided by so few seeds"

@@ -7,43 +7,35 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A
-from alignkd_lab.mog import study as mog_study
-from alignkd_lab.mog import study_map
-from alignkd_lab.mog.study_map import foretold_rightly
 from alignkd_lab.mog.world import ALGORITHMS
-from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.pipelines import A_K, K_A, ORDERS
+from alignkd_lab.plots.style import number, pipeline_style
 from alignkd_lab.report.alignments import HEADS, alignments_table
 from alignkd_lab.report.answers import answers
-from alignkd_lab.report.evidence import (
-    Evidence,
-    Place,
-    across,
-    complete,
-    difference,
-    mean,
-)
+from alignkd_lab.report.evidence import Evidence, Place, across, complete, difference, mean
 from alignkd_lab.report.expectations import expectations
 from alignkd_lab.report.failures import against, fails
 from alignkd_lab.report.signs import signs
 from alignkd_lab.report.tables import CLAIM_NAMES, SYMBOLS, mean_and_span, metrics_table
 from alignkd_lab.runs import by_seed, summarise_run
-from alignkd_lab.style import number, pipeline_style
+from alignkd_lab.study import gaussian_map as study_map
+from alignkd_lab.study import gaussians as mog_study
+from alignkd_lab.study import plan
+from alignkd_lab.study.gaussian_map import predicted_rightly
 
 # What a policy did besides earning: the reward did not ask for any of it, or only for a part.
 BESIDE = ("target_rate", "reward_bare", "second_rule_rate", "fluency", "length", "distinct_responses", "distinct_2",
           "entropy", "kl_to_truth")  # fmt: skip
-_BORDER_HEADS = (
+_BOUNDARY_HEADS = (
     "map",
-    "foretold as measured",
-    "leads foretold",
-    "A-K leads, not foretold",
-    "K-A leads, no lead foretold",
-    "foretold lead, none found",
-    "foretold lead, K-A leads",
-    "target found by A-K as foretold",
-    "target found by K-A as foretold",
+    "predicted as measured",
+    "leads predicted",
+    "A-K leads, not predicted",
+    "K-A leads, no lead predicted",
+    "predicted lead, none found",
+    "predicted lead, K-A leads",
+    "target found by A-K as predicted",
+    "target found by K-A as predicted",
 )
 
 
@@ -54,7 +46,7 @@ def study_part(evidence: Evidence, keep: Callable) -> dict:
         "expectations": expectations(evidence),
         "answers": answers(evidence),
         "maps": list(_maps(evidence, keep)),
-        "border": border_table(evidence),
+        "boundary": boundary_table(evidence),
         "arms": list(_arms(evidence, keep)),
         "language": [_language(place, keep) for place in evidence.places],
         "against": [line for place in evidence.places for line in against(place)],
@@ -74,7 +66,7 @@ def _maps(evidence: Evidence, keep: Callable) -> Iterator[dict]:
     for algorithm in ALGORITHMS:
         text = (
             f"Where A-K leads under {algorithm.upper()}: reward of A-K minus that of K-A by the target's share and the "
-            "KL weight, with the border that the closed form draws."
+            "KL weight, with the boundary that the closed form draws."
         )
         yield keep(f"study-map-{algorithm}", map_figure(evidence.map, algorithm), text)
 
@@ -154,7 +146,8 @@ def _figure(place: Place, keep: Callable, kind: str) -> dict | None:
         "leads": (study_figures.leads_figure, "A-K minus K-A by setting: reward, target rate, overall precision."),
         "alignments": (
             study_figures.alignment_figure,
-            "Mean reward on validation prompts against KL from the policy's own anchor, along the alignments on pairs "
+            "Mean reward on validation prompts against KL from the policy's own reference, along the alignments on "
+            "pairs "
             "that start at it.",
         ),
     }[kind]
@@ -206,7 +199,7 @@ def _only_beside(run: Mapping) -> dict:
     return {**summary, "pipelines": kept}
 
 
-def border_table(evidence: Evidence) -> dict | None:
+def boundary_table(evidence: Evidence) -> dict | None:
     """How often the closed form names the winner, by algorithm and sharpening; None where there is no map."""
     if evidence.map is None:
         return None
@@ -217,9 +210,9 @@ def border_table(evidence: Evidence) -> dict | None:
             *map(str, (row.named, row.missed, row.reversed, row.false_lead, row.wrong_lead)),
             *(f"{found} of {row.cells}" for found in (row.a_k_target, row.k_a_target)),
         )
-        for row in foretold_rightly(evidence.map)
+        for row in predicted_rightly(evidence.map)
     ]
-    return {"heads": _BORDER_HEADS, "rows": rows, "note": " ".join(study_map.__doc__.split("\n\n")[1].split())}
+    return {"heads": _BOUNDARY_HEADS, "rows": rows, "note": " ".join(study_map.__doc__.split("\n\n")[1].split())}
 
 
 def not_run(evidence: Evidence) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Pictures of the study: Gaussian arms, the map with the border of the closed form; on SmolLM2 leads and alignments."""
+"""Pictures of the study: Gaussian arms and map with the closed form's boundary; on SmolLM2 leads and alignments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alignkd_lab.costs import stages_of
-from alignkd_lab.drawing import (
+from alignkd_lab.course.explorers import plane
+from alignkd_lab.course.explorers.boundary_map import draw_key, draw_lead
+from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS
+from alignkd_lab.plots.drawing import (
     DEPTH,
     INK,
     QUIET,
@@ -26,20 +29,17 @@ from alignkd_lab.drawing import (
     themed,
     write,
 )
-from alignkd_lab.explorers import plane
-from alignkd_lab.explorers.border_map import draw_key, draw_lead
-from alignkd_lab.figures import alignment_curves, mean_curve
-from alignkd_lab.lm import plan
-from alignkd_lab.metrics import A_K, K_A, NAN, Interval, t_interval
-from alignkd_lab.mog.border import Border
-from alignkd_lab.mog.lead import lead
-from alignkd_lab.mog.study import ARMS, Study
-from alignkd_lab.mog.study_map import foretold_rightly, shows_target
-from alignkd_lab.pipelines import CONTROLS, ORDERS
+from alignkd_lab.plots.figures import alignment_curves, mean_curve
+from alignkd_lab.plots.style import metric_label, number, pipeline_style, shown
 from alignkd_lab.report.alignments import each_alignment
 from alignkd_lab.report.evidence import Place, leads, sampled_rates
 from alignkd_lab.report.tables import FEW_SEEDS
-from alignkd_lab.style import metric_label, number, pipeline_style, shown
+from alignkd_lab.stats import NAN, Interval, t_interval
+from alignkd_lab.study import plan
+from alignkd_lab.study.boundary import Boundary
+from alignkd_lab.study.gaussian_map import predicted_rightly, shows_target
+from alignkd_lab.study.gaussians import ARMS, Study
+from alignkd_lab.study.lead import lead
 
 METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
 SWEPT = ("reward", "target_rate", "overall_precision", "overall_recall")  # in the language world
@@ -47,10 +47,10 @@ _INTERVALS = "Bars: 95 % t-intervals over seeds"
 _MAP_NOTE = (
     "Colour: mean reward of A-K minus that of K-A; grey where the paired 95 % interval over seeds holds zero. "
     "▲ A-K, ● K-A shows the target in more than half of its draws, on average over seeds. "
-    "The lines foretell A-K at or right of the solid and left of the dashed one, else no leader: titles say in how "
+    "The lines predict A-K at or right of the solid and left of the dashed one, else no leader: titles say in how "
     "many cells it came so."
 )
-_AT_ITS_ANCHOR = 0.1  # nats a response: the estimate at step 0 is rounding, unless the anchor is another policy
+_AT_ITS_REFERENCE = 0.1  # nats a response: the estimate at step 0 is rounding, unless the reference is another policy
 _OTHER_RATE = ("--", "dashed: twice the learning rate")
 _LINES = {"equal_compute": (":", "dotted: K-A with A-K's compute")}
 # Arms whose values are ratios; the others' are counts, shares from 0 on, or cuts.
@@ -87,18 +87,18 @@ def arm_metrics(study: Study, arm: str, depth: str = "record") -> Figure:
 
 
 @themed
-def map_figure(held: Border, algorithm: str, depth: str = "record") -> Figure:
-    """Who leads by the target's share and the KL weight, a panel a sharpening, with the border drawn through."""
+def map_figure(held: Boundary, algorithm: str, depth: str = "record") -> Figure:
+    """Who leads by the target's share and the KL weight, a panel a sharpening, with the boundary drawn through."""
     grid = held.grid
     note = f"{DEPTH[depth]}. Gaussian world: laptop preset, {len(grid.seeds)} seeds a cell. {_MAP_NOTE}"
     figure = plane.canvas((10.0, 5.2), f"Where the order matters: {algorithm.upper()}", note)
-    place, rows = grid.algorithms.index(algorithm), {row[:2]: row for row in foretold_rightly(held)}
+    place, rows = grid.algorithms.index(algorithm), {row[:2]: row for row in predicted_rightly(held)}
     maps = [lead(held, algorithm, sharpening) for sharpening in grid.sharpenings]
     for column, data in enumerate(maps):
         axis = plane.axes(figure, 0.68 + 3.12 * column, 1.75, 2.9, 2.6)
         draw_lead(axis, data, 6.0, shows_target(held, (place, column)))
         row = rows[algorithm, data.sharpening]
-        said = f"foretold as measured: {row.right} of {row.cells} ({100 * row.share:.0f} %)"
+        said = f"predicted as measured: {row.right} of {row.cells} ({100 * row.share:.0f} %)"
         axis.set_title(f"sharpening s = {data.sharpening:g}\n{said}", pad=6, fontsize=9.5)
         axis.set_ylabel("KL weight, β" if column == 0 else "")
         if column:
@@ -217,16 +217,16 @@ def sweep_figure(place: Place, arm: str, depth: str = "record") -> Figure | None
 
 @themed
 def alignment_figure(place: Place, depth: str = "record") -> Figure | None:
-    """Reward against the KL from the policy's own anchor along the alignments on pairs, means over seeds.
+    """Reward against the KL from the policy's own reference along the alignments on pairs, means over seeds.
 
     For the main target; dashed where the learning rate is not the registered one, dotted with A-K's compute. A policy
-    that starts away from its anchor is left out, and so is one that had no pair to learn from in some seeds, which the
-    note names; None where no alignment is left.
+    that starts away from its reference is left out, and so is one that had no pair to learn from in some seeds, which
+    the note names; None where no alignment is left.
     """
     held, left_out = [], ""
     for cell, run, names in each_alignment(place):
         for name, curves in alignment_curves(run).items() if "target" not in cell.changes else ():
-            if name not in names or max(abs(curve[0, 0]) for curve in curves) >= _AT_ITS_ANCHOR:
+            if name not in names or max(abs(curve[0, 0]) for curve in curves) >= _AT_ITS_REFERENCE:
                 continue
             if len(curves) == len(run["records"]):
                 held.append((cell, run, name, curves))
@@ -247,7 +247,7 @@ def alignment_figure(place: Place, depth: str = "record") -> Figure | None:
         kl, reward = mean_curve(curves)
         axis.plot(kl, reward, **look, linewidth=2.2)
         mark(axis, kl[-1], reward[-1], name)
-    axis.set_xlabel("KL from the policy's own anchor (nats a response)")
+    axis.set_xlabel("KL from the policy's own reference (nats a response)")
     axis.set_ylabel("reward on validation prompts")
     legend(figure, {name for _, _, name, _ in held})
     return figure

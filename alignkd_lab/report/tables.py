@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 
+from alignkd_lab.claims import CLAIMS, NOT_DECIDED
 from alignkd_lab.costs import TOKENS, seeds_in_batch, stages_of, typical_cost
-from alignkd_lab.metrics import A_K, CLAIMS, K_A, NOT_DECIDED
-from alignkd_lab.pipelines import METHODS, ORDERS
-from alignkd_lab.runs import varying_settings
-from alignkd_lab.style import (
+from alignkd_lab.pipelines import A_K, K_A, METHODS, ORDERS
+from alignkd_lab.plots.style import (
     METRIC_STYLE,
     MINUS,
     interval,
@@ -20,6 +19,7 @@ from alignkd_lab.style import (
     reading_order,
     shown,
 )
+from alignkd_lab.runs import varying_settings
 
 SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "○", "invalid": "⊘", "unfinished": "…", "exploratory": "–",
            NOT_DECIDED: "–"}  # fmt: skip

@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import alignkd_lab
-from alignkd_lab.course import pages_address, public_address
+from alignkd_lab.course.lessons import pages_address, public_address
 
 repository = public_address(HERE.parent.parent / "pyproject.toml")
 
@@ -50,10 +50,10 @@ html_theme_options = {
         "color-foreground-primary": "#1f2328",
         "color-foreground-secondary": "#57606a",
         "color-foreground-muted": "#57606a",
-        "color-foreground-border": "#8c959f",
+        "color-foreground-boundary": "#8c959f",
         "color-background-primary": "#ffffff",
         "color-background-secondary": "#f6f8fa",
-        "color-background-border": "#d8dee4",
+        "color-background-boundary": "#d8dee4",
         "color-brand-primary": "#0b5cad",
         "color-brand-content": "#0b5cad",
         "color-brand-visited": "#0b5cad",
@@ -63,10 +63,10 @@ html_theme_options = {
         "color-foreground-primary": "#e6eaef",
         "color-foreground-secondary": "#a0aab5",
         "color-foreground-muted": "#a0aab5",
-        "color-foreground-border": "#6b7683",
+        "color-foreground-boundary": "#6b7683",
         "color-background-primary": "#14181d",
         "color-background-secondary": "#1c2128",
-        "color-background-border": "#353d47",
+        "color-background-boundary": "#353d47",
         "color-brand-primary": "#79b8ff",
         "color-brand-content": "#79b8ff",
         "color-brand-visited": "#79b8ff",

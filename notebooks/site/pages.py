@@ -15,7 +15,7 @@ from docutils import nodes
 from latex2mathml.converter import convert
 from PIL import Image
 
-from alignkd_lab.course import Lesson, colab_address, lead, lessons, stills, title_still
+from alignkd_lab.course.lessons import Lesson, colab_address, lead, lessons, stills, title_still
 from alignkd_lab.paths import data_folder
 from alignkd_lab.records import unpacked
 

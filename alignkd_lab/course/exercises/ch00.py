@@ -1,0 +1,42 @@
+"""Tasks of notebook 00, with their solutions and typical wrong answers."""
+
+from __future__ import annotations
+
+from alignkd_lab.course.exercises.tasks import Distractor, Task
+
+
+def order_guess() -> str:
+    from alignkd_lab.course.exercises import recorded_gaussians
+    from alignkd_lab.pipelines import A_K, K_A
+    from alignkd_lab.runs import seed_values
+    from alignkd_lab.stats import paired_difference
+
+    values = seed_values(recorded_gaussians())
+    rewards = [[values[name]["reward"][seed] for seed in sorted(values[A_K]["reward"])] for name in (A_K, K_A)]
+    difference = paired_difference(*rewards)
+    if difference.low > 0:
+        return "A-K"
+    return "K-A" if difference.high < 0 else "no difference"
+
+
+TASKS: dict[str, Task] = {
+    "order_guess": Task(
+        notebook="00",
+        prediction=True,
+        question="Same parts, same final size: which order ends with more reward on the Gaussians?",
+        options={
+            "A-K": "A-K: align the teacher, then distil",
+            "K-A": "K-A: distil, then align the student",
+            "no difference": "no difference",
+        },
+        solve=order_guess,
+        because="Alignment multiplies what a model still does now and then, and a distilled student no longer does it.",
+        hint="Answer one of the three choices.",
+        distractors=(
+            Distractor("K-A", "Ask what the student still shows of the target once it has been distilled."),
+            Distractor(
+                "no difference", "The parts are the same, but the second one starts from what the first one has left."
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,122 @@
+"""Tasks of notebook 01, with their solutions and typical wrong answers."""
+
+from __future__ import annotations
+
+import math
+
+from alignkd_lab.course.exercises.tasks import Distractor, Task
+
+
+def first_draw() -> str:
+    import math
+    import random
+
+    waits = []
+    for reward in (1.0, 100.0):
+        noise, logit, on_target, draws = random.Random(0), math.log(0.01 / 0.99), False, 0
+        while not on_target:
+            share = 1 / (1 + math.exp(-logit))
+            on_target, draws = noise.random() < share, draws + 1
+            earned = reward if on_target else 0.0
+            logit += 0.1 * earned * (on_target - share)  # policy gradient: nothing earned, nothing learned
+        waits.append(draws)
+    return "same" if waits[0] == waits[1] else "sooner" if waits[1] < waits[0] else "later"
+
+
+def handed_target() -> str:
+    from alignkd_lab import theory
+
+    end = theory.target_mass(reference_mass=1e-9, reward=4.0, beta=0.25).item()
+    return "keeps" if end > 0.75 else "halfway" if end > 0.25 else "loses"
+
+
+def smallest_reward() -> float:
+    import math
+
+    reference_mass, beta = 0.01, 0.5
+    return beta * math.log((1 - reference_mass) / reference_mass)
+
+
+def draws_for_sight() -> int:
+    import math
+
+    reference_mass, chance = 0.01, 0.95
+    # 1 - (1 - m0)^n >= chance, solved for n, and rounded up to a whole draw.
+    return math.ceil(math.log(1 - chance) / math.log(1 - reference_mass))
+
+
+TASKS: dict[str, Task] = {
+    "first_draw": Task(
+        notebook="01",
+        prediction=True,
+        question="Only the target pays, and the policy learns from its own draws. Does a larger reward bring the "
+        "first draw of the target sooner?",
+        options={
+            "sooner": "yes, sooner",
+            "same": "no, the wait stays the same",
+            "later": "no, it even comes later",
+        },
+        solve=first_draw,
+        because="Until the target has been drawn once, every draw earns nothing, so there is nothing to learn from. "
+        "The wait depends on the target's share alone.",
+        hint="Answer one of the three choices.",
+        distractors=(
+            Distractor(
+                "sooner",
+                "A reward is paid after a draw. Which draw, before the first sight of the target, would pay anything?",
+            ),
+            Distractor("later", "Nothing is earned before the first sight, so nothing holds the policy back either."),
+        ),
+    ),
+    "handed_target": Task(
+        notebook="01",
+        prediction=True,
+        question="A friend hands the policy the target: training starts where it shows the target half of the time. "
+        "But the reference shows it once in a billion draws, the reward is 4, and β = 0.25. Where does RLHF end?",
+        options={
+            "keeps": "it keeps the target: it sees it, and is paid for it",
+            "halfway": "it stays at about one half",
+            "loses": "it gives the target up again",
+        },
+        solve=handed_target,
+        because="For a target that the reference all but rules out, the penalty β log(π/π₀) is larger than the reward. "
+        "No draw is missing here: it does not pay.",
+        hint="Answer one of the three choices.",
+        distractors=(
+            Distractor("keeps", "It is paid, but it also pays the penalty. How large is β log(0.5 / 10⁻⁹)?"),
+            Distractor("halfway", "The start is forgotten: training moves to the optimum, wherever it began."),
+        ),
+    ),
+    "smallest_reward": Task(
+        notebook="01",
+        question="The target's share in the reference is m₀ = 0.01, and the KL weight is β = 0.5. From which reward R "
+        "on does the target win, m* > ½?",
+        solve=smallest_reward,
+        because="R = β log((1 − m₀) / m₀): here the tilt e^(R/β) has just made up for the odds of 99 to 1.",
+        hint="Set m* = ½ in the tilted optimum: m₀ e^(R/β) = 1 − m₀. Solve it for R.",
+        distractors=(
+            Distractor(math.log(99), "That is R/β. Multiply by the KL weight β."),
+            Distractor(
+                0.5 * math.log10(99), "That is a logarithm to base 10. The tilt is e^(R/β), so take the natural one."
+            ),
+            Distractor(
+                -0.5 * math.log(99), "The sign is turned: the target is the rare one, so its odds are 1 to 99, not 99."
+            ),
+        ),
+        tolerance=0.005,
+    ),
+    "draws_for_sight": Task(
+        notebook="01",
+        question="With the same m₀ = 0.01: how many draws show the target at least once with a chance of 95 %?",
+        solve=draws_for_sight,
+        because="1 − (1 − m₀)ⁿ reaches 0.95 there. A good chance of one sight takes three times the mean wait.",
+        hint="All n draws miss with the chance (1 − m₀)ⁿ. From which whole n on is that at most 5 %?",
+        distractors=(
+            Distractor(
+                100, "1/m₀ is the mean wait. After that many draws more than a third have still seen no target."
+            ),
+            Distractor(298, "Nearly: 298 draws stay just below 95 %. Round up."),
+        ),
+        tolerance=0.001,
+    ),
+}

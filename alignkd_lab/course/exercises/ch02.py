@@ -1,0 +1,157 @@
+"""Tasks of notebook 02, with their solutions and typical wrong answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from alignkd_lab.course.exercises.tasks import Distractor, Task
+
+
+def rare_weight() -> float:
+    weights, s = [0.33, 0.33, 0.30, 0.04], 2
+    powers = [weight**s for weight in weights]
+    return powers[-1] / sum(powers)
+
+
+def ring_to_rescore() -> dict:
+    """The set-up of KD-MWE, seed 15: the models, the draws that they were fitted to, and fresh draws of each."""
+    from alignkd_lab.mog.ring import run_ring
+
+    ring = run_ring((15,))
+    return {
+        "truth": ring.truth,
+        "teacher": ring.teacher,
+        "direct": ring.direct,
+        "distilled": ring.distilled,
+        "training_draws": ring.training_draws,
+        "truth_draws": ring.fresh_draws,
+        "direct_draws": ring.own_draws["direct"],
+        "distilled_draws": ring.own_draws["distilled"],
+    }
+
+
+def rescored_precision() -> tuple[float, float]:
+    from alignkd_lab.course.exercises import given
+
+    data = given("rescored_precision")
+    judge = data["truth"]
+    direct = judge.log_prob(data["direct_draws"]).mean().item()
+    distilled = judge.log_prob(data["distilled_draws"]).mean().item()
+    return direct, distilled
+
+
+def mean_scores(*asked: tuple[str, str], sharpening: float = 1.0) -> Callable[[], tuple[float, ...]]:
+    """Mean log-density of draws under a judge, for each (judge, draws)."""
+
+    def score() -> tuple[float, ...]:
+        data = ring_to_rescore()
+        data["teacher"] = data["teacher"].sharpen(sharpening)
+        return tuple(data[judge].log_prob(data[draws]).mean().item() for judge, draws in asked)
+
+    return score
+
+
+def eight_components() -> str:
+    from alignkd_lab.mog.ring import RingSettings, run_ring
+    from alignkd_lab.stats import paired_difference
+
+    scores = run_ring(range(20), RingSettings(student_components=8, sharpening=100.0)).scores["true"]
+    signs = []
+    for metric in ("precision", "recall"):
+        _, low, high = paired_difference(scores["distilled"][metric], scores["direct"][metric])
+        signs.append("rises" if low > 0 else "falls" if high < 0 else "stays")
+    return f"precision {signs[0]}, recall {signs[1]}"
+
+
+TASKS: dict[str, Task] = {
+    "rare_weight": Task(
+        notebook="02",
+        prediction=True,
+        question="A teacher has four modes with weights 0.33, 0.33, 0.30 and 0.04. Sharpened with s = 2, what does the "
+        "rare one weigh?",
+        solve=rare_weight,
+        because="Every weight is squared, and the squares are divided by their sum. A rare mode loses most.",
+        hint="Raise every weight to the power s, then divide by the sum.",
+        distractors=(
+            Distractor(0.04**2, "That is the square alone. The four squares do not sum to 1: divide by their sum."),
+            Distractor(
+                lambda: 0.04**0.5 / sum(w**0.5 for w in (0.33, 0.33, 0.30, 0.04)),
+                "That is the power 1/s, which flattens. Sharpening takes the power s.",
+            ),
+            Distractor(
+                lambda: math.exp(0.08) / sum(math.exp(2 * w) for w in (0.33, 0.33, 0.30, 0.04)),
+                "That is the softmax of s times the weights. A softmax takes logarithms: s log w, which is w to the "
+                "power s.",
+            ),
+            Distractor(
+                0.04, "Multiplying all weights by s would change nothing once they are normalised. Take powers."
+            ),
+        ),
+        tolerance=0.1,
+    ),
+    "rescored_precision": Task(
+        notebook="02",
+        question="Precision is E_student[log p*]. The published notebook scores it in these steps: p is the truth; 100 "
+        "draws of p train the direct student and the teacher; p is the teacher, sharpened; 1,000 draws of p train the "
+        "distilled student; precision is the mean of p.log_prob(each student's draws). Find the mistake, and "
+        "give the "
+        "precision of (direct, distilled) as it is defined.",
+        given=ring_to_rescore,
+        solve=rescored_precision,
+        because="The name p was used again: at the end it is the sharpened teacher, who of course likes what it "
+        "taught. Under the truth the distilled student still leads, by far less.",
+        hint="Give two numbers: the mean of truth.log_prob over each student's own draws.",
+        distractors=(
+            Distractor(
+                mean_scores(("teacher", "direct_draws"), ("teacher", "distilled_draws"), sharpening=100.0),
+                "That is the published mistake: the sharpened teacher is the judge. Ask the truth.",
+            ),
+            Distractor(
+                mean_scores(("teacher", "direct_draws"), ("teacher", "distilled_draws")),
+                "That is the teacher before it is sharpened: a milder judge, and still not the truth.",
+            ),
+            Distractor(
+                mean_scores(("truth", "truth_draws"), ("truth", "truth_draws")),
+                "Draws from the truth score the same for every student. Precision takes the student's own draws.",
+            ),
+            Distractor(
+                mean_scores(("direct", "truth_draws"), ("distilled", "truth_draws")),
+                "That is recall: the truth's draws under each student. Precision asks the other way round.",
+            ),
+            Distractor(
+                mean_scores(("truth", "distilled_draws"), ("truth", "direct_draws")),
+                "The right numbers, in the other order: first the direct student, then the distilled one.",
+            ),
+        ),
+    ),
+    "eight_components": Task(
+        notebook="02",
+        prediction=True,
+        question="Now both students get eight components, one for each mode of the ring; the teacher keeps its four, "
+        "and s = 100. Judged by the truth and on fresh draws: what does distilling do now?",
+        options={
+            "precision rises, recall falls": "precision rises, recall falls: the same trade",
+            "precision rises, recall rises": "both rise: now there is room for everything",
+            "precision stays, recall stays": "next to nothing: so large a student can be fitted without a teacher",
+            "precision falls, recall falls": "both fall",
+        },
+        solve=eight_components,
+        because="With a component for every mode the direct student is precise by itself. The distilled one can be no "
+        "better than what it is shown: one broad component of a teacher of four.",
+        hint="Answer one of the four choices.",
+        distractors=(
+            Distractor(
+                "precision rises, recall falls",
+                "There is precision to gain only where the direct student lacks it, being too small for the truth.",
+            ),
+            Distractor(
+                "precision rises, recall rises", "Room does not help: what the teacher no longer shows is not learnt."
+            ),
+            Distractor(
+                "precision stays, recall stays",
+                "It can be fitted without a teacher, but the distilled one was not: it saw the sharpened teacher only.",
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,120 @@
+"""Tasks of notebook 06, with their solutions and typical wrong answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from alignkd_lab.course.exercises.tasks import Distractor, Task
+
+
+def adpa_corner() -> str:
+    from alignkd_lab.course.toy import one_state
+
+    probs = one_state.optimum(gamma=1.5)
+    return f"token {1 + int(probs.argmax())}" if probs.max() > 0.999 else "the DPO teacher"
+
+
+def two_positions() -> dict:
+    """Two positions of a response that the student wrote, and a vocabulary of five tokens.
+
+    `student` and `advantages` `[2, 5]`: probabilities and nats; `gamma`; `tokens`, the N of the mean.
+    """
+    generator = torch.Generator().manual_seed(6)
+    student = torch.randn(2, 5, generator=generator, dtype=torch.float64).softmax(-1)
+    # The two teachers are near each other, as a DPO teacher is near its reference.
+    reference = torch.randn(2, 5, generator=generator, dtype=torch.float64)
+    dpo = reference + 0.6 * torch.randn(2, 5, generator=generator, dtype=torch.float64)
+    advantages = dpo.log_softmax(-1) - reference.log_softmax(-1)
+    return {"student": student, "advantages": advantages, "gamma": 1.5, "tokens": 2}
+
+
+def adpa_logit_gradient() -> tuple[float, ...]:
+    from alignkd_lab.course.exercises import given
+
+    data = given("adpa_logit_gradient")
+    probs, advantages = data["student"][0], data["advantages"][0]
+    mean = (probs * advantages).sum()
+    return tuple((-data["gamma"] / data["tokens"] * probs * (advantages - mean)).tolist())
+
+
+def gradient_distractor(centred: bool = True, sign: int = -1, mean: bool = True, weighed: bool = True) -> Callable:
+    """The gradient with one thing done wrong."""
+
+    def gradient() -> tuple[float, ...]:
+        data = two_positions()
+        probs, advantages = data["student"][0], data["advantages"][0]
+        left = advantages - (probs * advantages).sum() if centred else advantages
+        scale = sign * data["gamma"] / (data["tokens"] if mean else 1)
+        return tuple((scale * (probs if weighed else 1) * left).tolist())
+
+    return gradient
+
+
+TASKS: dict[str, Task] = {
+    "adpa_corner": Task(
+        notebook="06",
+        prediction=True,
+        question="Four tokens may come next. The reference teacher gives them (.6, .3, .099, .001), the DPO teacher "
+        "(.5, .4, .09, .01). A student starts as the reference and is trained by ADPA's advantage alone, without the "
+        "likelihood term, for as long as it takes. Where does its probability end?",
+        options={
+            "token 1": "on token 1",
+            "token 2": "on token 2",
+            "token 4": "on token 4",
+            "the DPO teacher": "spread as the DPO teacher spreads it",
+        },
+        solve=adpa_corner,
+        because="The term is linear in the student's probabilities, so its best is a corner: all on the token of the "
+        "largest ratio, here 10, although both teachers find it rare.",
+        hint="Answer one of the four choices.",
+        distractors=(
+            Distractor(
+                "token 1",
+                "That is the favourite of both teachers. But the DPO teacher says it less often than the "
+                "reference does: its advantage is below 0.",
+            ),
+            Distractor(
+                "token 2",
+                "It gains the most probability, from .3 to .4. But the advantage is a ratio, not a "
+                "difference: 4/3 here, 10 for the rarest token.",
+            ),
+            Distractor(
+                "the DPO teacher",
+                "Copying the teacher is what a divergence asks for. A mean of fixed advantages is "
+                "linear in the student, and nothing in it rewards a spread.",
+            ),
+        ),
+    ),
+    "adpa_logit_gradient": Task(
+        notebook="06",
+        question="ADPA's term is −(γ/N) Σ_t Σ_a π(a|s_t) A(s_t, a), with π the softmax of the student's logits. What "
+        "is its gradient by the five logits of the first position? Give five numbers. The data hold π (`student`), A "
+        "(`advantages`), γ (`gamma`) and N (`tokens`).",
+        given=two_positions,
+        solve=adpa_logit_gradient,
+        because="−(γ/N) π_i (A_i − E_π[A]): only what is better than the student's own mean is pushed up, and a rare "
+        "token is pushed little, whatever its advantage.",
+        hint="A softmax has ∂π_a/∂z_i = π_a (1[a = i] − π_i). Put it into the sum over a.",
+        distractors=(
+            Distractor(
+                gradient_distractor(centred=False),
+                "E_π[A] is missing. Adding a constant to all logits changes no "
+                "probability, so the numbers of a row must sum to zero: subtract the mean advantage under π.",
+            ),
+            Distractor(
+                gradient_distractor(sign=1),
+                "The sign is turned. This is a loss, to be made small: where the advantage is "
+                "above its mean, the gradient is below 0 and descent pushes the logit up.",
+            ),
+            Distractor(gradient_distractor(mean=False), "The term is a mean over N tokens: divide by N."),
+            Distractor(
+                gradient_distractor(weighed=False),
+                "π_i is missing: a token that the student hardly gives is hardly "
+                "pushed. That the row does not sum to zero tells, too.",
+            ),
+        ),
+        tolerance=0.005,
+    ),
+}

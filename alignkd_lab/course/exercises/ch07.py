@@ -1,0 +1,242 @@
+"""Tasks of notebook 07, with their solutions and typical wrong answers.
+
+What became of the five claims is read from the recorded study, whatever it says; so are the hints.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from alignkd_lab.claims import CLAIMS, Claim
+from alignkd_lab.course.exercises.tasks import Distractor, OtherOptions, Task
+from alignkd_lab.pipelines import A_K, K_A
+from alignkd_lab.plots.style import interval
+from alignkd_lab.stats import Interval
+
+LEADERS = {
+    "a_k": "A-K, as with the rare target",
+    "level": "neither: over the seeds the two are not told apart",
+    "k_a": "K-A: the order turns round",
+}
+VERDICTS = {
+    "holds": "holds: the seeds show it",
+    "fails": "fails: the seeds show the opposite",
+    "undecided": "undecided: the seeds show neither, some are missing, or a check before the verdicts failed",
+}
+
+
+@functools.cache
+def recorded_claims() -> dict[tuple[str, str], dict]:
+    """Of each claim the row of the study's table, by metric and statistic."""
+    from alignkd_lab.course.exercises import recorded_smollm2
+    from alignkd_lab.report.tables import claims_table
+    from alignkd_lab.runs import summarise_run
+
+    rows = claims_table(summarise_run(recorded_smollm2()))
+    return {(claim.metric, claim.statistic): row for claim, row in zip(CLAIMS, rows, strict=True)}
+
+
+def recorded_verdict(metric: str, statistic: str = "mean_difference") -> str:
+    """`holds`, `fails` or `undecided`; so is a claim that a failed check makes invalid, or that lacks seeds."""
+    verdict = recorded_claims()[metric, statistic]["verdict"]
+    return verdict if verdict in VERDICTS else "undecided"
+
+
+def recorded_lead(target: str | None) -> Interval:
+    """A-K's lead in reward in the largest recorded run (with this target), with its 95 % interval."""
+    from alignkd_lab.course.exercises import recorded_smollm2
+    from alignkd_lab.report.evidence import difference
+
+    return difference(recorded_smollm2(target), A_K, K_A)
+
+
+def sign_reward() -> str:
+    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+
+    return recorded_verdict("reward")
+
+
+def sign_target_precision() -> str:
+    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+
+    return recorded_verdict("target_precision")
+
+
+def sign_overall_precision() -> str:
+    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+
+    return recorded_verdict("overall_precision")
+
+
+def sign_overall_recall() -> str:
+    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+
+    return recorded_verdict("overall_recall")
+
+
+def sign_variance() -> str:
+    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+
+    return recorded_verdict("reward", "variance_ratio")
+
+
+def common_target() -> str:
+    from alignkd_lab.course.exercises.ch07 import recorded_lead
+
+    lead = recorded_lead("colour")
+    return "a_k" if lead.low > 0 else "k_a" if lead.high < 0 else "level"
+
+
+def verdict_of_interval() -> str:
+    from alignkd_lab.claims import verdict
+
+    return verdict(low=-0.02, high=0.31, expected="up")
+
+
+def checkpoints() -> dict:
+    """Made-up checkpoints of two alignments of one model, ten steps apart: KL to the base in nats, reward."""
+    return {
+        "steps": [0, 10, 20, 30, 40],
+        "bold": {"kl": [0.0, 4.0, 8.0, 12.0, 16.0], "reward": [0.05, 0.15, 0.22, 0.27, 0.30]},
+        "careful": {"kl": [0.0, 2.0, 4.0, 6.0, 8.0], "reward": [0.05, 0.14, 0.21, 0.26, 0.29]},
+    }
+
+
+def reward_at_equal_kl() -> float:
+    import numpy as np
+
+    from alignkd_lab.course.exercises import given
+
+    data = given("reward_at_equal_kl")
+    bold, careful = (np.interp(6.0, data[name]["kl"], data[name]["reward"]) for name in ("bold", "careful"))
+    return float(bold - careful)
+
+
+def _why_not(claim: Claim, answer: str, found: str) -> str:
+    """The hint of a verdict that did not come out, whatever did."""
+    row = recorded_claims()[claim.metric, claim.statistic]
+    if not row["decided"]:
+        return f"It does not come out as “{answer}”: over a few seeds this is shown and, by rule, never decided."
+    if row["failed"]:
+        return f"Nothing may be said to come out as “{answer}”: a check before the verdicts failed."
+    if row["verdict"] == "unfinished":
+        return f"Nothing may be said to come out as “{answer}” yet: the plan registered more seeds than are there."
+    measured = f"{row['statistic']} is {row['difference']}, with the interval {row['interval'] or '–'}"
+    where = {
+        "holds": f"all of it is {row['expected']}",
+        "fails": f"none of it is {row['expected']}",
+        "undecided": f"it is not wholly on one side of {claim.null:g}",
+    }
+    return f"Not “{answer}”: {measured}: {where[found]}."
+
+
+def _not_the_leader(answer: str, found: str) -> str:
+    rare, common = (interval(*recorded_lead(target)) for target in (None, "colour"))
+    return f"Not “{LEADERS[answer]}”: A-K minus K-A is {rare} with the study's main target, and {common} with colours."
+
+
+def _sign(claim: Claim, solve: Callable[[], str], because: str) -> Task:
+    from alignkd_lab.plots.style import METRIC_STYLE
+    from alignkd_lab.report.tables import CLAIM_WORDS
+
+    words, metric = CLAIM_WORDS[claim.metric, claim.statistic], METRIC_STYLE[claim.metric]
+    return Task(
+        notebook="07",
+        prediction=True,
+        question=f"Written down before any run: “{words}.” What does the recorded study on SmolLM2 say? "
+        f"({metric.label.capitalize()}: {metric.meaning}.)",
+        options=VERDICTS,
+        solve=solve,
+        because=because,
+        hint="Answer one of the three choices.",
+        distractors=OtherOptions(VERDICTS, solve, functools.partial(_why_not, claim)),
+    )
+
+
+_SOLVED = {
+    ("reward", "mean_difference"): (
+        sign_reward,
+        "Each seed gives one difference; the verdict is that of their interval, which stands in the table below.",
+    ),
+    ("target_precision", "mean_difference"): (
+        sign_target_precision,
+        "More hits raise it, implausible text lowers it; which of them weighs more, only a measurement tells.",
+    ),
+    ("overall_precision", "mean_difference"): (
+        sign_overall_precision,
+        "Here the target does not count, only how plausible the truth finds what the model writes.",
+    ),
+    ("overall_recall", "mean_difference"): (
+        sign_overall_recall,
+        "This one is a cost that the paper admits: where it “holds”, A-K has forgotten more.",
+    ),
+    ("reward", "variance_ratio"): (
+        sign_variance,
+        "A ratio of variances over a few seeds says next to nothing. By a rule set beforehand it is shown for "
+        "SmolLM2, and decided on the Gaussians only.",
+    ),
+}
+
+SIGNS: dict[str, Claim] = {_SOLVED[claim.metric, claim.statistic][0].__name__: claim for claim in CLAIMS}
+
+TASKS: dict[str, Task] = {
+    **{id: _sign(claim, *_SOLVED[claim.metric, claim.statistic]) for id, claim in SIGNS.items()},
+    "common_target": Task(
+        notebook="07",
+        prediction=True,
+        question="All settings stay, but the target is now a colour's name, which the base shows three times as often "
+        "as an exclamation mark. Who earns more?",
+        options=LEADERS,
+        solve=common_target,
+        because="The interval of the paired differences says so, in the picture below: what distilling leaves of a "
+        "target differs from one target to the next.",
+        hint="Answer one of the three choices.",
+        distractors=OtherOptions(LEADERS, common_target, _not_the_leader),
+    ),
+    "verdict_of_interval": Task(
+        notebook="07",
+        question="Claimed beforehand: A-K earns more reward, so A-K minus K-A lies above 0. Over the seeds of a run "
+        "the difference has the corrected interval (−0.02, 0.31). What is the verdict? Answer 'holds', 'fails' or "
+        "'undecided'.",
+        options=VERDICTS,
+        solve=verdict_of_interval,
+        because="A verdict needs the whole interval on one side of 0, and 0 lies inside this one. More seeds would "
+        "narrow it; a more hopeful reading would not.",
+        hint="Answer 'holds', 'fails' or 'undecided'.",
+        distractors=(
+            Distractor(
+                "holds",
+                "Most of the interval lies above 0, but not all: no difference at all would fit these seeds, too.",
+            ),
+            Distractor(
+                "fails",
+                "That would need the whole interval below 0. Not to have shown a claim is not to have refuted it.",
+            ),
+        ),
+    ),
+    "reward_at_equal_kl": Task(
+        notebook="07",
+        question="Two alignments of one model, with made-up checkpoints ten steps apart: the KL to the base (nats) and "
+        "the reward. By how much does `bold` earn more than `careful` where both have moved 6 nats from the base? "
+        "(Straight lines between checkpoints; negative if it earns less.)",
+        given=checkpoints,
+        solve=reward_at_equal_kl,
+        because="At equal KL `bold` earns less. It led at every equal number of steps only because it had gone twice "
+        "as far from the base by then.",
+        hint="Read each curve of reward against KL at 6 nats, between its checkpoints; then `bold` minus `careful`.",
+        distractors=(
+            Distractor(
+                lambda: checkpoints()["bold"]["reward"][3] - checkpoints()["careful"]["reward"][3],
+                "That compares at equal steps, where `bold` has moved twice as far. Who goes further earns more, "
+                "whatever it goes by: compare where both have paid the same KL.",
+            ),
+            Distractor(lambda: -reward_at_equal_kl(), "That is `careful` minus `bold`: turn the sign."),
+            Distractor(
+                lambda: checkpoints()["bold"]["reward"][2] - checkpoints()["careful"]["reward"][3],
+                "`bold` has no checkpoint at 6 nats: take the straight line between those at 4 and at 8.",
+            ),
+        ),
+        tolerance=0.02,
+    ),
+}

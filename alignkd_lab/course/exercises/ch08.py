@@ -1,0 +1,200 @@
+"""Tasks of notebook 08, with their solutions and typical wrong answers.
+
+Which method came out best at what is read from the recorded run, whatever it says; so are the hints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from alignkd_lab.course.exercises.tasks import OtherOptions, Task
+from alignkd_lab.pipelines import METHODS, ORDERS
+from alignkd_lab.plots.style import metric_label, number, pipeline_style, shown
+
+WAYS = {name: pipeline_style(name).label for name in (*ORDERS, *METHODS)}
+LOSSES = {
+    "sequence": "sequence-level KD (likelihood of the teacher's texts)",
+    "full": "full-vocabulary KD (KL(teacher ‖ student) at each token of the teacher's texts)",
+    "reverse": "on-policy distillation (KL(student ‖ teacher) at each token of the student's texts)",
+    "adpa": "ADPA (expected advantage at each token of the student's texts)",
+}
+
+
+def best_per_token() -> str:
+    from alignkd_lab.course.explorers import methods
+
+    # Reward above that of KD only, for 10,000 trained tokens; the mean over the record's seeds.
+    return next(iter(methods.ranked(methods.recorded(), "gain_per_10000_tokens")))
+
+
+def best_per_second() -> str:
+    from alignkd_lab.course.explorers import methods
+
+    # The same gain, for an hour of the median time.
+    return next(iter(methods.ranked(methods.recorded(), "gain_per_hour")))
+
+
+def need_for_diversity() -> str:
+    from alignkd_lab.course.explorers import methods
+
+    run = methods.recorded()
+    plain = methods.mean_of(run, "kd_only", "target_rate")
+    useful = [name for name, rate in methods.ranked(run, "target_rate").items() if rate > plain]
+    recall = methods.ranked(run, "overall_recall")
+    return max(useful, key=recall.get)
+
+
+def other_vocabulary() -> str:
+    from alignkd_lab.course.exercises import ch08 as tasks
+    from alignkd_lab.errors import BadInput
+
+    def accepts(loss):
+        try:
+            tasks.learn_from_another_vocabulary(loss)
+        except BadInput:
+            return False
+        return True
+
+    (loss,) = filter(accepts, tasks.LOSSES)
+    return loss
+
+
+def text_only_teacher() -> str:
+    from alignkd_lab.course.exercises.ch08 import WAYS
+    from alignkd_lab.pipelines import Needs, needs
+
+    texts_alone = Needs(texts=True, probabilities=False, training=False)
+    (way,) = (name for name in WAYS if needs(name, kd_loss="sequence") == texts_alone)
+    return way
+
+
+def learn_from_another_vocabulary(loss: str) -> float:
+    """A loss of `LOSSES` for a student of 7 tokens; the teacher has 9, and what it wrote was split up anew.
+
+    Raises:
+        BadInput: from the loss, which says why it cannot.
+    """
+    import torch
+
+    from alignkd_lab.lm import losses
+    from alignkd_lab.lm.signals import Full
+
+    draw = torch.Generator().manual_seed(8)
+    hidden, head, other = (torch.randn(rows, 4, generator=draw) for rows in (3, 7, 9))
+    labels, teacher = torch.tensor([1, 5, 2]), Full(hidden, other)
+    if loss == "sequence":
+        return float(losses.nll(hidden, head, labels)[0])
+    if loss == "adpa":
+        written = torch.zeros(3, dtype=torch.bool)
+        return float(losses.adpa(hidden, head, labels, teacher, teacher, written)[0])
+    return float(losses.kd(hidden, head, teacher, divergence={"full": "forward"}.get(loss, loss))[0])
+
+
+def _refusal(loss: str, _: str) -> str:
+    from alignkd_lab.errors import BadInput
+
+    try:
+        learn_from_another_vocabulary(loss)
+    except BadInput as error:
+        return f"It compares two distributions token by token. Tried on a teacher of 9 tokens it says: “{error}”"
+    return "It works, too."
+
+
+def _asks(way: str, _: str) -> str:
+    from alignkd_lab.pipelines import needs
+
+    asked = needs(way)
+    if not any(asked):
+        return "That works, and asks the teacher for nothing: so it learns nothing from it either."
+    wants = []
+    if asked.training:
+        wants.append("weights that it can align, and an API lends none")
+    if asked.probabilities:
+        wants.append("the probability of every next token, and texts do not tell it")
+    return f"{WAYS[way].partition(':')[0]} asks the teacher for {'; and for '.join(wants)}."
+
+
+def _row(metric: str) -> Callable[[str, str], str]:
+    """A hint that shows the rows of a wrong way and of the right one."""
+
+    def hint(way: str, found: str) -> str:
+        from alignkd_lab.course.explorers import methods
+
+        run = methods.recorded()
+        means = methods.ranked(run, metric)
+        if way not in means:
+            return f"{methods.short(way)} is not in the recorded comparison; in it {methods.short(found)} leads."
+        said = [f"{methods.short(name)} {number(shown(metric, means[name]))}" for name in (way, found)]
+        rates = [number(shown("target_rate", methods.mean_of(run, name, "target_rate"))) for name in (way, found)]
+        words, seeds = methods.label(metric), len(run["records"])
+        behind = "one seed" if seeds == 1 else f"{seeds} seeds"
+        measured = f"{words[0].upper()}{words[1:]}: {said[0]}, {said[1]} ({behind})"
+        return f"{measured}. Their {metric_label('target_rate', 'lm')}: {rates[0]} and {rates[1]}."
+
+    return hint
+
+
+def _measured(metric: str, solve: Callable[[], str], question: str, because: str, prediction: bool = True) -> Task:
+    return Task(
+        notebook="08",
+        prediction=prediction,
+        question=question,
+        options=WAYS,
+        solve=solve,
+        because=because,
+        hint=f"Answer one of {', '.join(WAYS)}.",
+        distractors=OtherOptions(WAYS, solve, _row(metric)),
+    )
+
+
+_GAIN = "Gain is the mean reward above that of a student that was only distilled (KD only)."
+
+TASKS: dict[str, Task] = {
+    "best_per_token": _measured(
+        "gain_per_10000_tokens",
+        best_per_token,
+        "Seven ways to one small model, under one budget of trained responses. Which of them gains most reward for "
+        f"a token that anything was trained on? {_GAIN}",
+        "Read from the record, by the mean over its seeds; the line below the picture says in how many of them it led.",
+    ),
+    "best_per_second": _measured(
+        "gain_per_hour",
+        best_per_second,
+        "Seven ways to one small model, under one budget of trained responses. Which of them gains most reward for a "
+        f"second of the machine's time, sampling and teachers included? {_GAIN}",
+        "Read from the record, by the median time: single seeds are slower where a machine had other work.",
+    ),
+    "other_vocabulary": Task(
+        notebook="08",
+        question="Your teacher's tokenizer differs from your student's. Which of these losses can still learn from it? "
+        "Answer by name. " + "; ".join(f"{name!r}: {words}" for name, words in LOSSES.items()) + ".",
+        options=LOSSES,
+        solve=other_vocabulary,
+        because="A text can be split up anew by the student's own tokenizer. The other three compare two "
+        "distributions token by token, which means nothing where one id is two tokens.",
+        hint=f"Answer one of {', '.join(map(repr, LOSSES))}.",
+        distractors=OtherOptions(LOSSES, other_vocabulary, _refusal),
+    ),
+    "text_only_teacher": Task(
+        notebook="08",
+        question="Your teacher is an API: it writes texts, and gives neither probabilities nor weights. Which of the "
+        f"seven ways, with sequence-level KD, can still learn from it? Answer one of {', '.join(map(repr, WAYS))}.",
+        options=WAYS,
+        solve=text_only_teacher,
+        because="Its texts can be learnt by likelihood, and what is aligned afterwards is your own student, on its own "
+        "samples. So whoever rents the teacher is left with K-A, the order that the claim warns of; what helps is to "
+        "draw enough texts, without sharpening, that the target is still among them.",
+        hint=f"Answer one of {', '.join(map(repr, WAYS))}.",
+        distractors=OtherOptions(WAYS, text_only_teacher, _asks),
+    ),
+    "need_for_diversity": _measured(
+        "overall_recall",
+        need_for_diversity,
+        "You need a small model that shows the target more often than one that was only distilled, and can still say "
+        "all else that the truth says. By the record: which of the seven ways? Answer one of "
+        f"{', '.join(map(repr, WAYS))}.",
+        "Of the ways with a higher target rate than KD only it has the highest overall recall, the mean log-likelihood "
+        "of the truth's texts. Entropy would be the wrong yardstick: noise has plenty.",
+        prediction=False,
+    ),
+}

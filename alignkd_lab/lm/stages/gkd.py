@@ -1,0 +1,67 @@
+"""On-policy distillation: the student writes, and at each of its tokens learns the teacher's whole distribution.
+
+Agarwal et al. 2024 (GKD), through TRL. Under the budget of `lm.stages.distil`: as many responses of at most as many
+tokens, though here the student writes them, so what the teacher would never write is corrected too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.stages.trl_run import prompt_rows, run_trl
+from alignkd_lab.lm.trainer import adapter_tensors, with_lora
+
+if TYPE_CHECKING:
+    from alignkd_lab.lm.world import LmWorld
+
+# TRL's mixture: 0 is KL(teacher ‖ student), 1 is KL(student ‖ teacher), between them a generalised Jensen-Shannon.
+DIVERGENCES = {"forward": 0.0, "jsd": 0.5, "reverse": 1.0}
+
+
+def gkd(world: LmWorld, teacher: Policy, init: Policy, name: str) -> tuple[Policy, dict]:
+    """The student learns `teacher` on its own responses to the distillation's prompts, both at temperature 1.
+
+    `info` holds the learning rate, the divergence, the responses, and the loss of each step in nats per token.
+
+    Raises:
+        BadInput: teacher and student have vocabularies of different sizes.
+    """
+    settings = world.settings
+    teacher_model, student = world.models.of(teacher).requires_grad_(False), world.models.of(init)
+    if teacher_model.config.vocab_size != student.config.vocab_size:
+        raise BadInput(
+            f"teacher: its vocabulary has {teacher_model.config.vocab_size} tokens and the student's "
+            f"{student.config.vocab_size}; distributions over tokens can only be compared within one vocabulary"
+        )
+    model = with_lora(student, settings.lora_rank, world.seed_for("adapter"))
+    steps = max(1, settings.distil_passes * settings.distil_prompts // settings.distil_batch)
+    batch = min(settings.distil_batch, settings.distil_prompts) * settings.distil_responses
+
+    def build(arguments: dict):
+        from trl import DistillationConfig, DistillationTrainer
+
+        return DistillationTrainer(
+            model,
+            teacher_model,
+            DistillationConfig(beta=DIVERGENCES[settings.gkd_divergence], **arguments),
+            # TRL draws one response to a row.
+            train_dataset=prompt_rows(settings.distil_prompts, repeats=settings.distil_responses),
+            processing_class=world.tokenizer,
+        )
+
+    logs = run_trl(
+        world, build, model, name, learning_rate=settings.distil_learning_rate, steps=steps, batch=batch,
+        seed=world.seed_for("train", "on policy"),
+    )  # fmt: skip
+    tokens = sum(round(log["completions/mean_length"] * batch) for log in logs)
+    for spent in ("sampled", "trained", "scored"):  # scored by the teacher
+        world.spent[spent] += tokens
+    info = {
+        "learning_rate": settings.distil_learning_rate,
+        "divergence": settings.gkd_divergence,
+        "responses": len(logs) * batch,
+        "losses": [log["loss"] for log in logs],
+    }
+    return init.with_adapter(adapter_tensors(model)), info

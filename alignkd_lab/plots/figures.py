@@ -1,0 +1,300 @@
+"""Every static picture. Each function takes runs (`runs.group_runs`) and returns a matplotlib Figure.
+
+Figures carry a white ground of their own, so that they read the same on a dark page, and a last line that
+says how deep the evidence is: a recorded run, a live one or the tiny preset, with how many seeds.
+Nothing is drawn through pyplot: no figure stays open behind the caller's back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from alignkd_lab import __version__
+from alignkd_lab.claims import CLAIMS, Claim
+from alignkd_lab.pipelines import A_K, K_A, ORDERS
+from alignkd_lab.plots.drawing import (
+    BAND,
+    DPI,
+    INK,
+    QUIET,
+    cross,
+    depth_line,
+    estimates,
+    legend,
+    line,
+    log_scale_if_wide,
+    mark,
+    panels,
+    pipelines_of,
+    row_places,
+    rows_of_intervals,
+    run_title,
+    themed,
+    write,
+)
+from alignkd_lab.plots.style import metric_label, number, pipeline_style
+from alignkd_lab.report.tables import claims_table
+from alignkd_lab.runs import seed_values, summarise_run
+from alignkd_lab.stats import LEVEL
+
+SOFTWARE = f"alignkd_lab {__version__}"
+_TITLE_METRICS = ("reward", "target_precision", "target_rate")
+_FOUR_METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
+_ROUTES = {K_A: ("base", "kd_only", K_A), A_K: ("base", "base_aligned", A_K)}
+_VERBS = {K_A: ("distil", "align"), A_K: ("align", "distil")}
+
+
+@themed
+def title_figure(runs: Sequence[dict], depth: str = "record") -> Figure:
+    """Reward, target precision and target rate by pipeline, one row of panels per run."""
+    heights = [0.28 * max(row_places(pipelines_of(run)).values()) + 1.15 for run in runs]
+    size = (10, sum(heights) + 0.9)
+    title = "Align first, or distil first?"
+    figure, grid = panels(len(runs), len(_TITLE_METRICS), size, title, depth_line(runs, depth), heights)
+    for run, axes in zip(runs, grid, strict=True):
+        for axis, metric in zip(axes, _TITLE_METRICS, strict=True):
+            rows_of_intervals(axis, run, metric, labels=axis is axes[0])
+        axes[0].set_title(run_title(run), pad=10)
+    return figure
+
+
+@themed
+def four_metrics(
+    runs: Sequence[dict], depth: str = "record", title: str = "What either order earns, and what it pays"
+) -> Figure:
+    """Reward, target precision, overall precision and overall recall by pipeline, one row of panels per run."""
+    heights = [0.30 * max(row_places(pipelines_of(run)).values()) + 1.3 for run in runs]
+    size = (11, sum(heights) + 0.9)
+    figure, grid = panels(len(runs), len(_FOUR_METRICS), size, title, depth_line(runs, depth), heights)
+    for run, axes in zip(runs, grid, strict=True):
+        for axis, metric in zip(axes, _FOUR_METRICS, strict=True):
+            rows_of_intervals(axis, run, metric, labels=axis is axes[0])
+            scale = log_scale_if_wide(
+                axis, [value for _, values in estimates(run, metric).values() for value in values]
+            )
+            axis.set_xlabel(metric_label(metric, run["world"]).replace(")", ", log)") if scale else axis.get_xlabel())
+            if not scale:
+                axis.locator_params(axis="x", nbins=4)  # narrow panels, and numbers of up to six signs
+        axes[0].set_title(run_title(run), pad=10)
+    return figure
+
+
+@themed
+def claim_by_seed(run: dict, claim: Claim, depth: str = "record") -> Figure:
+    """A registered claim as it is decided: each seed's difference, their interval, and the side that was claimed."""
+    place = CLAIMS.index(claim)
+    row, words = summarise_run(run)["claims"][place], claims_table(summarise_run(run))[place]
+    marks = "Small points: seeds" if claim.statistic == "mean_difference" else "Seeds have no ratio of their own"
+    marks += f"; bar: {words['level'] or 'no'} interval"
+    marks += ", wider since several claims are tested" if row["level"] > LEVEL else ""
+    note = depth_line([run], depth, marks + ("" if words["decided"] else "; shown, and by rule not decided here"))
+    figure, ((axis,),) = panels(1, 1, (11, 2.2), f"{words['words']}: {row['verdict']}", note)
+    values = seed_values(run)
+    if claim.statistic == "mean_difference":
+        a_k, k_a = (values[order][claim.metric] for order in (A_K, K_A))
+        differences = np.array([a_k[seed] - k_a[seed] for seed in sorted(set(a_k) & set(k_a))])
+        axis.plot(differences, np.full(len(differences), 0.4), "o", color=QUIET, markersize=4.5, markeredgewidth=0)
+    else:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(lambda value, _: number(value))
+    axis.plot([row["low"], row["high"]], [0, 0], color=INK, linewidth=3)
+    axis.plot(row["difference"], 0, "D", color=INK, markersize=8, markeredgecolor="white")
+    axis.axvline(claim.null, color=INK, linewidth=1)
+    axis.margins(x=0.1)
+    low, high = axis.get_xlim()
+    side = (claim.null, max(high, claim.null)) if claim.expected == "up" else (min(low, claim.null), claim.null)
+    axis.axvspan(*side, color=BAND, zorder=0)
+    axis.set(xlim=(low, high), ylim=(-0.5, 1.0), yticks=[], xlabel=words["statistic"])
+    right = claim.expected == "up"
+    write(axis, "claimed side", (claim.null, 0.8), (6 if right else -6, 0), QUIET, ha="left" if right else "right")
+    axis.spines["left"].set_visible(False)
+    return figure
+
+
+@themed
+def precision_recall(runs: Sequence[dict], depth: str = "record") -> Figure:
+    """Overall precision against overall recall by pipeline, one panel per run; up and right is better."""
+    title = "What it says, against what it has forgotten"
+    figure, grid = _side_by_side(runs, title, depth_line(runs, depth), height=5.2)
+    for run, axis in zip(runs, grid, strict=True):
+        recall, precision = (estimates(run, f"overall_{metric}") for metric in ("recall", "precision"))
+        for name in pipelines_of(run):
+            if name in recall and name in precision:
+                cross(axis, name, recall[name], precision[name])
+        scale = log_scale_if_wide(axis, [value for _, values in recall.values() for value in values])
+        axis.set_xlabel(f"{metric_label('overall_recall', run['world'])}{scale} →")
+        axis.set_ylabel(f"{metric_label('overall_precision', run['world'])} →")
+        axis.margins(0.1)
+    legend(figure, [name for run in runs for name in pipelines_of(run)])
+    return figure
+
+
+@themed
+def densities(run: dict, depth: str = "record") -> Figure:
+    """The Gaussian density at every stage, of the run's first seed, with the target modes circled."""
+    from alignkd_lab.course.explorers import plane
+    from alignkd_lab.mog.settings import MogSettings
+
+    record, settings, columns = run["records"][0], MogSettings(**run["settings"]), 3
+    held = {name: record["pipelines"][name].get("view") for name in pipelines_of(run) if name in record["pipelines"]}
+    views = {"truth": plane.truth(settings), **{name: view for name, view in held.items() if view}}
+    fields = {name: plane.field(view, settings, 160) for name, view in views.items()}
+    rows = -(-len(views) // columns)
+    note = depth_line([run], depth, "Shown is the first seed; dashed: the target")
+    figure, grid = panels(rows, columns, (9, 2.7 * rows + 1.0), "Where the density lies at every stage", note)
+    norm = plane.one_scale(fields.values())
+    for axis, (name, field) in zip(grid.flat, fields.items(), strict=False):
+        image = plane.paint(axis, field, plane.window(settings), norm)
+        for target in settings.targets:
+            plane.circle(axis, settings.truth_means[target], 3 * settings.truth_sd)
+        _name_panel(axis, name)
+    for index, axis in enumerate(grid.flat):
+        axis.set_visible(index < len(fields))
+        axis.grid(visible=False)
+        axis.set(xticks=[-2, 0, 2], yticks=[-2, 0, 2])
+        axis.set_xlabel("$x_1$" if index + columns >= len(fields) else "")
+        axis.set_ylabel("$x_2$" if index % columns == 0 else "")
+    bar = figure.colorbar(image, ax=grid, shrink=0.5, aspect=28, pad=0.02)
+    bar.set_label("density (square-root scale)")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def has_views(run: dict) -> bool:
+    """Whether there is a density to draw."""
+    return any("view" in entry for entry in run["records"][0]["pipelines"].values())
+
+
+@themed
+def target_through_stages(runs: Sequence[dict], depth: str = "record") -> Figure:
+    """How often the target is shown before, between and after the two stages of either order."""
+    figure, grid = _side_by_side(runs, "The target's rate through the stages", depth_line(runs, depth))
+    for run, axis in zip(runs, grid, strict=True):
+        found = estimates(run, "target_rate")
+        highest = max((estimate.estimate for estimate, _ in found.values()), default=0.0)
+        for shift, order in zip((-0.04, 0.04), ORDERS, strict=True):
+            steps = [(step, name) for step, name in enumerate(_ROUTES[order]) if name in found]
+            line(axis, order, [(step + shift, found[name]) for step, name in steps], width=0.05)
+            means = [found[name][0].estimate for _, name in steps]
+            for place, (step, _) in enumerate(steps[1:], 1):
+                mean, text = means[place], _VERBS[order][step - 1]
+                # A line that climbs on from here would run through words above the point.
+                climbs = means[-1] > mean + 0.1 * highest
+                colour = pipeline_style(order).colour
+                write(axis, f"{text}: {number(mean, 2)} %", (step + shift, mean), (5, -14 if climbs else 7), colour)
+        axis.set_xticks(range(3), ["base", "after the\nfirst stage", "after the\nsecond stage"])
+        axis.set_ylabel(metric_label("target_rate", run["world"]))
+        axis.set_xlim(-0.25, 2.7)
+        axis.grid(axis="x", visible=False)
+    legend(figure, ORDERS)
+    return figure
+
+
+@themed
+def reward_against_kl(runs: Sequence[dict], depth: str = "record") -> Figure:
+    """Reward against the KL from the stage's own reference along every alignment: who pays how much for it."""
+    note = depth_line(runs, depth, "Thick lines: mean over seeds, thin: seeds; the marker is the end of training")
+    figure, grid = _side_by_side(runs, "What alignment pays in KL for its reward", note)
+    drawn = []
+    for run, axis in zip(runs, grid, strict=True):
+        for name, curves in alignment_curves(run).items():
+            colour = pipeline_style(name).colour
+            for curve in curves if len(curves) > 1 else ():
+                axis.plot(*curve, color=colour, alpha=0.22, linewidth=0.8)
+            kl, reward = mean_curve(curves)
+            axis.plot(kl, reward, color=colour, linewidth=2.2)
+            mark(axis, kl[-1], reward[-1], name)
+            drawn.append(name)
+        unit = "nats" if run["world"] == "mog" else "nats per response"
+        axis.set_xlabel(f"KL from the stage's reference ({unit})")
+        axis.set_ylabel("reward during training")
+    legend(figure, drawn)
+    return figure
+
+
+def has_curves(run: dict) -> bool:
+    """Whether any alignment of the run left its curve."""
+    return bool(alignment_curves(run))
+
+
+@themed
+def reward_by_sharpening(runs: Sequence[dict], depth: str = "record") -> Figure:
+    """Reward of both orders against the teacher's sharpening, a panel per algorithm and KL weight.
+
+    `runs` are Gaussian runs that differ in their settings; seeds are the small points.
+    """
+    algorithms = sorted({run["algorithm"] for run in runs}, reverse=True)
+    betas = sorted({run["settings"]["beta"] for run in runs})
+    size = (max(6.0, 4.6 * len(algorithms)), 2.8 * len(betas) + 1.8)
+    title = "Reward by sharpening of the teacher"
+    figure, grid = panels(len(betas), len(algorithms), size, title, depth_line(runs, depth), share=True)
+    for beta, row in zip(betas, grid, strict=True):
+        for algorithm, axis in zip(algorithms, row, strict=True):
+            cells = [run for run in runs if (run["algorithm"], run["settings"]["beta"]) == (algorithm, beta)]
+            _sharpening_panel(axis, sorted(cells, key=_sharpening))
+            axis.set_title(f"{algorithm.upper()}, KL weight β = {beta:g}", pad=8)
+            axis.set_xlabel("sharpening s (power on the teacher's weights)" if axis in grid[-1] else "")
+            axis.set_ylabel("reward" if axis is row[0] else "")
+    legend(figure, ORDERS)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path | str, description: str = "", source: str | None = None) -> Path:
+    """Write a PNG whose metadata say what it shows, what drew it and, in `source`, from which data."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    title = figure.get_suptitle()
+    metadata = {"Title": title, "Description": description or title, "Software": SOFTWARE}
+    if source:
+        metadata["Source"] = source
+    figure.savefig(path, dpi=DPI, metadata=metadata)
+    return path
+
+
+def _side_by_side(runs: Sequence[dict], title: str, note: str, height: float = 4.9) -> tuple[Figure, Sequence[Axes]]:
+    figure, grid = panels(1, len(runs), (10 if len(runs) > 1 else 5.8, height), title, note)
+    for run, axis in zip(runs, grid[0], strict=True):
+        axis.set_title(run_title(run), pad=10)
+    return figure, grid[0]
+
+
+def alignment_curves(run: dict) -> dict[str, list[np.ndarray]]:
+    """Per pipeline that ends in an alignment the curves [2, points] of KL and reward, one a seed."""
+    found: dict[str, list[np.ndarray]] = {}
+    for name in pipelines_of(run):
+        for record in run["records"]:
+            keys = record["pipelines"].get(name, {}).get("stages", [])
+            stage = record["stages"][keys[-1]] if keys else {}
+            points = stage.get("info", {}).get("curve", []) if stage.get("kind") == "align" else []
+            points = [(p["kl"], p["reward"]) for p in points if None not in (p.get("kl"), p.get("reward"))]
+            if points:
+                found.setdefault(name, []).append(np.array(points).T)
+    return found
+
+
+def mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean [2, points] over seeds of curves [2, points], up to where the shortest of them ends."""
+    shortest = min(curve.shape[1] for curve in curves)
+    return np.mean([curve[:, :shortest] for curve in curves], axis=0)
+
+
+def _sharpening(run: dict) -> float:
+    return run["settings"]["sharpening"]
+
+
+def _sharpening_panel(axis: Axes, cells: Sequence[dict]) -> None:
+    for shift, order in zip((-0.04, 0.04), ORDERS, strict=True):
+        held = [(_sharpening(run) + shift, estimates(run, "reward").get(order)) for run in cells]
+        line(axis, order, [place for place in held if place[1] is not None], width=0.06)
+    axis.set_xticks([_sharpening(run) for run in cells], [f"{_sharpening(run):g}" for run in cells])
+
+
+def _name_panel(axis: Axes, name: str) -> None:
+    label = "Truth" if name == "truth" else pipeline_style(name).label
+    colour = pipeline_style(name).colour if name in ORDERS else INK
+    axis.set_title(label, color=colour, fontsize=9.5, fontweight="bold" if name in ORDERS else "normal")

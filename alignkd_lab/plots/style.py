@@ -1,0 +1,138 @@
+"""How pipelines and metrics are called, coloured and written: the same on every page, plot and table."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
+
+
+class PipelineStyle(NamedTuple):
+    """A pipeline's label, its colour (hex) and its marker (matplotlib's name)."""
+
+    label: str
+    colour: str
+    marker: str
+
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; the yardsticks are greys, and markers
+# carry the difference once more for black-and-white print.
+PIPELINE_STYLE: dict[str, PipelineStyle] = {
+    "base": PipelineStyle("Base", "#8A8A8A", "s"),
+    "base_aligned": PipelineStyle("Base, aligned", "#2B2B2B", "D"),
+    "kd_only": PipelineStyle("KD only", "#5E5E5E", "v"),
+    "kd_then_align": PipelineStyle("K-A: distil, then align", "#0072B2", "o"),
+    "align_then_kd": PipelineStyle("A-K: align, then distil", "#D55E00", "^"),
+    "kd_then_align_base_reference": PipelineStyle("K-A, anchored to the base", "#56B4E9", "P"),
+    "kd_then_align_base_preferences": PipelineStyle("K-A, pairs from the base", "#009E73", "X"),
+    "kd_then_align_high_temperature": PipelineStyle("K-A, KD at high temperature", "#CC79A7", "h"),
+    "dckd": PipelineStyle("DCKD", "#B79F00", "<"),
+    "adpa": PipelineStyle("ADPA", "#7B3294", "*"),
+    "adpa_plus": PipelineStyle("ADPA+", "#C2A5CF", "p"),
+    "gkd": PipelineStyle("On-policy distillation", "#A6611A", ">"),
+    "align_student_only": PipelineStyle("Student aligned, no KD", "#80CDC1", "d"),
+}
+READING_ORDER = (*YARDSTICKS, *ORDERS, *CONTROLS, *METHODS)
+
+
+class MetricStyle(NamedTuple):
+    """A metric's name in words, its unit in either world, and what it means."""
+
+    label: str
+    mog_unit: str
+    lm_unit: str
+    meaning: str
+
+
+METRIC_STYLE: dict[str, MetricStyle] = {
+    "reward": MetricStyle("reward", "", "", "mean reward of what the model produces: what alignment maximises"),
+    "target_rate": MetricStyle("target rate", "%", "%", "how often the model shows the rare, desired behaviour"),
+    "second_rule_rate": MetricStyle(
+        "second rule", "%", "%", "how often another sign of the target shows, not rewarded"
+    ),
+    "target_precision": MetricStyle(
+        "target precision",
+        "nats",
+        "nats per token",
+        "mean log-density of the model's outputs under the truth's target part",
+    ),
+    "overall_precision": MetricStyle(
+        "overall precision",
+        "nats",
+        "nats per token",
+        "mean log-likelihood of the model's outputs under the truth: high if it says only likely things",
+    ),
+    "overall_recall": MetricStyle(
+        "overall recall",
+        "nats",
+        "nats per token",
+        "mean log-likelihood of the truth's outputs under the model: low if it has forgotten some",
+    ),
+    "entropy": MetricStyle(
+        "entropy", "nats", "nats per token", "spread of the model's outputs; low for one that repeats itself"
+    ),
+    "kl_to_truth": MetricStyle("KL to the truth", "nats", "nats per token", "KL(model ‖ truth)"),
+    "kl_to_base": MetricStyle(
+        "KL to the base", "nats", "nats per response", "KL(model ‖ base): how far it went from where alignment started"
+    ),
+    "reward_accuracy": MetricStyle(
+        "reward accuracy",
+        "%",
+        "%",
+        "share of held-out pairs whose better response gained more log-likelihood over the base than the worse one",
+    ),
+    "length": MetricStyle("length", "", "tokens", "mean length of a response"),
+    "distinct_responses": MetricStyle("distinct responses", "", "", "share of the responses that are distinct"),
+    "distinct_2": MetricStyle("distinct-2", "", "", "share of the pairs of neighbouring words that are distinct"),
+    "reward_bare": MetricStyle("rule alone", "", "", "reward without the factor for fluent text"),
+    "fluency": MetricStyle("fluency", "", "", "mean of the reward's factor for fluent text, from 0 to 1"),
+    "target_precision_per_sequence": MetricStyle(
+        "target precision per response", "", "nats", "target precision summed over a response's tokens"
+    ),
+}
+WORLD_LABEL = {"mog": "Gaussian world", "lm": "Language world"}
+MINUS = "−"
+
+
+def pipeline_style(name: str) -> PipelineStyle:
+    """The style of a pipeline; one that is not known here is drawn in violet under its own name."""
+    return PIPELINE_STYLE.get(name, PipelineStyle(name.replace("_", " "), "#7B4FA3", "*"))
+
+
+def reading_order(names) -> list[str]:
+    """Pipelines as readers meet them: yardsticks, the two orders, controls, then any others."""
+    known = [name for name in READING_ORDER if name in names]
+    return known + sorted(set(names) - set(known))
+
+
+def metric_label(metric: str, world: str) -> str:
+    """The metric in words with its unit, e.g. `target precision (nats per token)`."""
+    style = METRIC_STYLE.get(metric)
+    if style is None:
+        return metric.replace("_", " ")
+    unit = style.mog_unit if world == "mog" else style.lm_unit
+    return f"{style.label} ({unit})" if unit else style.label
+
+
+def shown(metric: str, value: float) -> float:
+    """The value on the scale on which it is shown: rates in percent, all else as it is."""
+    return 100 * value if metric in ("target_rate", "second_rule_rate", "reward_accuracy") else value
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for readers: `digits` significant digits, at most three decimals, true minus; `–` if none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    decimals = min(3, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+    text = f"{value:,.{decimals}f}"
+    return text.replace("-", MINUS) if float(text.replace(",", "")) else text.lstrip("-")
+
+
+def interval(mean: float | None, low: float | None, high: float | None) -> str:
+    """`3.02 (2.71 to 3.33)`, or the mean alone where there is no interval."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return number(mean)
+    return f"{number(mean)} ({number(low)} to {number(high)})"

@@ -1,0 +1,311 @@
+"""Intervals against scipy, Holm against a naive step-down, verdicts against known effects."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic_records import MOG, mog_record, swap_orders
+
+from alignkd_lab import claims, pipelines
+from alignkd_lab import stats as ours
+from alignkd_lab.runs import group_runs, seed_values
+
+
+def values_of(records):
+    return seed_values(group_runs(records)[0])
+
+
+def verdicts(records, world="mog"):
+    decided = claims.decide_claims(values_of(records), world)
+    return {(row["metric"], row["statistic"]): row["verdict"] for row in decided}
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize("seeds", [2, 3, 20])
+def test_t_interval_is_scipys(seeds, level):
+    data = np.random.default_rng(seeds).normal(3, 2, seeds)
+    expected = stats.t.interval(level, seeds - 1, data.mean(), stats.sem(data))
+    assert ours.t_interval(data, level) == pytest.approx((data.mean(), *expected))
+
+
+def test_t_interval_covers_the_mean_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(1.0, 2.0, (800, 5))
+    covered = [low <= 1.0 <= high for _, low, high in map(ours.t_interval, draws)]
+    assert 0.92 < np.mean(covered) < 0.98
+
+
+def test_one_seed_has_a_mean_and_no_interval():
+    estimate, low, high = ours.t_interval([2.5])
+    assert estimate == 2.5
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
+def test_a_value_that_is_not_finite_is_not_dropped():
+    assert all(math.isnan(number) for number in ours.t_interval([1.0, float("nan"), 2.0]))
+    assert math.isnan(ours.paired_p_value([1.0, math.inf, 2.0], [0.0, 0.0, 0.0]))
+
+
+def test_pairing_removes_what_the_seeds_share():
+    draw = np.random.default_rng(1)
+    shared, effect = draw.normal(0, 10, 8), draw.normal(1, 0.1, 8)
+    paired = ours.paired_difference(shared + effect, shared)
+    assert 0.8 < paired.low < paired.high < 1.2
+    assert ours.t_interval(shared + effect).low < 0 < ours.t_interval(shared + effect).high
+
+
+def test_paired_p_value_is_scipys():
+    draw = np.random.default_rng(2)
+    first, second = draw.normal(0.3, 1, 9), draw.normal(0, 1, 9)
+    assert ours.paired_p_value(first, second) == pytest.approx(stats.ttest_rel(first, second).pvalue)
+
+
+def test_constant_differences_are_certain_and_equal_values_are_not():
+    assert ours.paired_p_value([1.0, 2.0], [0.0, 1.0]) == 0.0
+    assert ours.paired_p_value([1.0, 2.0], [1.0, 2.0]) == 1.0
+    assert ours.paired_difference([1.0, 2.0], [1.0, 2.0]) == (0.0, 0.0, 0.0)
+
+
+def test_variance_interval_turns_the_f_distribution_around():
+    draw = np.random.default_rng(3)
+    first, second = draw.normal(0, 2, 12), draw.normal(0, 1, 12)
+    ratio, low, high = ours.variance_ratio(first, second, 0.9)
+    assert ratio == pytest.approx(first.var(ddof=1) / second.var(ddof=1))
+    assert stats.f.sf(ratio / low, 11, 11) == pytest.approx(0.05)
+    assert stats.f.cdf(ratio / high, 11, 11) == pytest.approx(0.05)
+
+
+def test_variance_interval_of_the_swapped_pair_is_its_reciprocal():
+    draw = np.random.default_rng(4)
+    first, second = draw.normal(0, 2, 7), draw.normal(0, 1, 9)
+    ratio, low, high = ours.variance_ratio(first, second)
+    assert ours.variance_ratio(second, first) == pytest.approx((1 / ratio, 1 / high, 1 / low))
+
+
+@pytest.mark.parametrize("shares", [0.01, 0.05, 0.3])
+def test_variance_p_value_and_interval_agree(shares):
+    draw = np.random.default_rng(5)
+    for _ in range(50):
+        first, second = draw.normal(0, 1.6, 10), draw.normal(0, 1, 10)
+        _, low, high = ours.variance_ratio(first, second, 1 - shares)
+        assert (ours.variance_p_value(first, second) < shares) == (low > 1 or high < 1)
+
+
+def test_variance_ratio_is_undefined_over_no_variance_or_one_seed():
+    assert math.isnan(ours.variance_ratio([1.0, 2.0], [3.0, 3.0]).estimate)
+    assert math.isnan(ours.variance_ratio([1.0], [3.0]).low)
+    assert math.isnan(ours.variance_p_value([1.0, 1.0], [3.0, 4.0]))
+
+
+@pytest.mark.parametrize(("hits", "total"), [(0, 40), (1, 512), (20, 40), (39, 40), (40, 40)])
+def test_wilson_interval_is_scipys(hits, total):
+    expected = stats.binomtest(hits, total).proportion_ci(0.95, method="wilson")
+    assert ours.wilson_interval(hits, total) == pytest.approx((hits / total, *expected), abs=1e-12)
+
+
+@pytest.mark.parametrize(("hits", "total"), [(0, 0), (-1, 4), (5, 4)])
+def test_wilson_interval_refuses_what_is_no_proportion(hits, total):
+    with pytest.raises(ValueError, match=f"hits={hits} of total={total}"):
+        ours.wilson_interval(hits, total)
+
+
+def naive_holm(p_values, alpha):
+    """Textbook step-down: walk up the sorted p-values and stop at the first that is too large."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    rejected = [False] * len(p_values)
+    for rank, index in enumerate(order):
+        if p_values[index] > alpha / (len(p_values) - rank):
+            break
+        rejected[index] = True
+    return rejected
+
+
+def test_holm_levels_reject_where_the_naive_step_down_does():
+    draw = np.random.default_rng(6)
+    for _ in range(300):
+        p_values = list(draw.uniform(0, 1, 5) ** 4)
+        levels = ours.holm_levels(p_values)
+        assert [p < 1 - level for p, level in zip(p_values, levels, strict=True)] == naive_holm(p_values, 0.05)
+
+
+def test_holm_gives_the_smallest_p_value_the_hardest_level():
+    assert ours.holm_levels([0.001, 0.01, 0.02]) == pytest.approx([1 - 0.05 / 3, 1 - 0.05 / 2, 0.95])
+
+
+def test_after_holm_stops_every_claim_stays_at_the_level_of_the_stop():
+    assert ours.holm_levels([0.04, 0.03, 0.001]) == pytest.approx([0.975, 0.975, 1 - 0.05 / 3])
+
+
+def test_a_claim_that_cannot_be_tested_keeps_its_place_in_the_family():
+    assert ours.holm_levels([0.001, float("nan")])[0] == pytest.approx(0.975)
+
+
+def test_holm_keeps_false_verdicts_within_alpha_over_the_family():
+    draw = np.random.default_rng(7)
+    wrong = 0
+    for _ in range(250):
+        noise = {
+            name: {m: dict(enumerate(draw.normal(0, 1, 6))) for m in LM_CLAIMED}
+            for name in (pipelines.K_A, pipelines.A_K)
+        }
+        wrong += any(row["verdict"] in ("holds", "fails") for row in claims.decide_claims(noise, "lm"))
+    assert wrong / 250 < 0.09
+
+
+LM_CLAIMED = ("reward", "target_precision", "overall_precision", "overall_recall")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected", "verdict"),
+    [
+        (0.1, 0.4, "up", "holds"),
+        (0.1, 0.4, "down", "fails"),
+        (-0.4, -0.1, "down", "holds"),
+        (-0.4, -0.1, "up", "fails"),
+        (-0.1, 0.4, "up", "undecided"),
+        (0.0, 0.4, "up", "undecided"),
+        (float("nan"), float("nan"), "up", "undecided"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval_on_one_side(low, high, expected, verdict):
+    assert claims.verdict(low, high, expected) == verdict
+
+
+def test_a_ratio_is_judged_against_one():
+    assert claims.verdict(0.2, 0.8, "down", null=1.0) == "holds"
+    assert claims.verdict(1.2, 3.0, "down", null=1.0) == "fails"
+
+
+def test_an_unknown_sign_is_refused():
+    with pytest.raises(ValueError, match="sign 'sideways' is unknown"):
+        claims.verdict(0.0, 1.0, "sideways")
+
+
+def test_the_claims_are_those_written_down_beforehand():
+    signs = [(claim.metric, claim.statistic, claim.expected) for claim in claims.CLAIMS]
+    assert signs == [
+        ("reward", "mean_difference", "up"),
+        ("target_precision", "mean_difference", "up"),
+        ("overall_precision", "mean_difference", "up"),
+        ("overall_recall", "mean_difference", "down"),
+        ("reward", "variance_ratio", "down"),
+    ]
+
+
+def test_a_rank_correlation_is_that_of_scipy_and_its_interval_covers():
+    draw = np.random.default_rng(4)
+    x, y = draw.normal(size=30), draw.normal(size=30)
+    assert ours.rank_correlation([(x, y)]).estimate == pytest.approx(stats.spearmanr(x, y).statistic)
+    hits = {1: 0, 3: 0}
+    truth = 6 / np.pi * np.arcsin(0.6 / 2)  # Spearman's of two normals with correlation 0.6
+    for groups in hits:
+        for _ in range(300):
+            drawn = [draw.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=16).T for _ in range(groups)]
+            found = ours.rank_correlation(drawn)
+            hits[groups] += found.low < truth < found.high
+    assert all(0.91 < count / 300 < 0.99 for count in hits.values())
+
+
+def test_levels_that_differ_between_groups_are_no_correlation():
+    draw = np.random.default_rng(6)
+    apart = [(level + draw.normal(size=40), level + draw.normal(size=40)) for level in (0, 10, 20)]
+    found = ours.rank_correlation(apart)
+    assert found.low < 0 < found.high
+    inward = [(x + level, x - level) for level, x in zip((0, 10, 20), draw.normal(size=(3, 10)), strict=True)]
+    assert ours.rank_correlation(inward).estimate == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "group", [([1, 1, 1, 1], [1, 2, 3, 4]), ([1, math.nan, 3, 4], [1, 2, 3, 4]), ([1, 2, 3], [2, 3, 1])]
+)
+def test_a_rank_correlation_of_nothing_that_varies_is_undefined(group):
+    assert all(map(math.isnan, ours.rank_correlation([group])))
+    assert all(map(math.isnan, ours.rank_correlation([])))
+
+
+def test_a_perfect_rank_correlation_has_no_interval():
+    found = ours.rank_correlation([([1, 2, 3, 4, 5], [1, 8, 27, 64, 125])])
+    assert found.estimate == pytest.approx(1)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_an_effect_size_estimates_the_true_one_without_bias():
+    draw = np.random.default_rng(5)
+    found = [ours.effect_size(row, np.zeros(5)) for row in draw.normal(0.8, 1.0, (20_000, 5))]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.02)
+    assert math.isnan(ours.effect_size([1.0, 2.0], [0.0, 0.0]))
+    assert math.isnan(ours.effect_size([1.0, 2.0, 3.0], [0.0, 1.0, 2.0]))
+
+
+def test_known_effects_give_known_verdicts():
+    assert verdicts([mog_record(seed) for seed in range(20)]) == {
+        ("reward", "mean_difference"): "holds",
+        ("target_precision", "mean_difference"): "holds",
+        ("overall_precision", "mean_difference"): "fails",
+        ("overall_recall", "mean_difference"): "holds",
+        ("reward", "variance_ratio"): "fails",
+    }
+
+
+def test_swapping_the_orders_turns_every_decided_verdict_around():
+    records = [mog_record(seed) for seed in range(20)]
+    turned = {"holds": "fails", "fails": "holds", "undecided": "undecided"}
+    swapped = verdicts([swap_orders(record) for record in records])
+    assert swapped == {claim: turned[verdict] for claim, verdict in verdicts(records).items()}
+
+
+def test_swapping_the_orders_negates_the_differences():
+    records = [mog_record(seed) for seed in range(6)]
+    straight, swapped = (
+        claims.decide_claims(values_of(held), "mog")[0] for held in (records, [swap_orders(r) for r in records])
+    )
+    assert swapped["difference"] == pytest.approx(-straight["difference"])
+    assert (swapped["low"], swapped["high"]) == pytest.approx((-straight["high"], -straight["low"]))
+
+
+def test_no_effect_is_undecided():
+    effects = dict.fromkeys(("kd_then_align", "align_then_kd"), MOG["kd_then_align"])
+    found = verdicts([mog_record(seed, effects=effects) for seed in range(6)])
+    assert found["reward", "mean_difference"] == "undecided"
+
+
+def test_verdict_and_shown_interval_never_disagree():
+    draw = np.random.default_rng(8)
+    for _ in range(200):
+        shift = draw.normal(0, 1, 4)
+        values = {
+            name: {m: dict(enumerate(draw.normal(sign * s, 1, 5))) for m, s in zip(LM_CLAIMED, shift, strict=True)}
+            for name, sign in ((pipelines.K_A, 0), (pipelines.A_K, 1))
+        }
+        for row in claims.decide_claims(values, "mog"):
+            null = 1.0 if row["statistic"] == "variance_ratio" else 0.0
+            assert row["verdict"] == claims.verdict(row["low"], row["high"], row["expected"], null)
+
+
+def test_variance_is_never_decided_in_the_language_world():
+    values = values_of([mog_record(seed) for seed in range(20)])
+    row = claims.decide_claims(values, "lm")[-1]
+    assert row["statistic"] == "variance_ratio"
+    assert row["low"] > 1
+    assert row["verdict"] == claims.NOT_DECIDED
+
+
+def test_the_variance_claim_costs_the_language_world_no_power():
+    values = values_of([mog_record(seed) for seed in range(20)])
+    levels = {world: max(row["level"] for row in claims.decide_claims(values, world)) for world in ("mog", "lm")}
+    assert levels == pytest.approx({"mog": 1 - 0.05 / 5, "lm": 1 - 0.05 / 4})
+
+
+def test_one_seed_decides_nothing_and_still_shows_its_difference():
+    rows = claims.decide_claims(values_of([mog_record(0)]), "mog")
+    assert {row["verdict"] for row in rows} == {"undecided"}
+    assert rows[0]["difference"] > 2
+
+
+def test_only_seeds_of_both_orders_are_compared():
+    records = [mog_record(seed) for seed in range(4)]
+    del records[3]["pipelines"]["align_then_kd"]
+    pairs = values_of(records[:3])
+    assert claims.decide_claims(values_of(records), "mog") == claims.decide_claims(pairs, "mog")
