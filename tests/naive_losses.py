@@ -1,9 +1,10 @@
-"""Every loss once more, naively: float64, one token at a time, full logits, gradients by autograd. For tests."""
+"""Every loss once more, naively: float64, full logits, gradients by autograd. For tests."""
 
 from __future__ import annotations
 
 import torch
 
+from alignkd_lab import nano
 from alignkd_lab.lm import losses
 from alignkd_lab.lm.signals import Full
 
@@ -80,24 +81,29 @@ def adpa(made, **options):
     return losses.adpa(*arguments, **options)
 
 
-# The same, naively
+# The same, naively: by `nano` where it has the loss, else one token at a time
 
 
-def softmax(head, state, temperature=1.0):
-    return torch.softmax(head @ state / temperature, 0)
+def logits(made, side=""):
+    return made[f"{side}hidden"] @ made[f"{side}head"].T
 
 
-def tokens(made, *names):
-    return zip(*(made[name] for name in names), strict=True)
+def per_item(mean, count, items):
+    """A mean over `count` rows as the sum over `items`; no rows are 0."""
+    return mean * count / (items or count) if count else 0.0
+
+
+def sides(made) -> tuple[dict, dict]:
+    """The inputs on chosen tokens and on the others."""
+    return part_of(made, made["chosen"]), part_of(made, ~made["chosen"])
 
 
 def naive_nll(made, items=None):
-    picked = [softmax(made["head"], state)[label].log() for state, label in tokens(made, "hidden", "labels")]
-    return -sum(picked) / (items or len(picked))
+    return per_item(nano.nll_loss(logits(made), made["labels"]), len(made["labels"]), items)
 
 
 def kl(p, q):
-    return (p * (p / q).log()).sum()
+    return nano.kl(p.log(), q.log())
 
 
 NAIVE_DIVERGENCES = {
@@ -109,33 +115,34 @@ NAIVE_DIVERGENCES = {
 
 
 def naive_kd(made, divergence="forward", mix=0.5, temperature=1.0, teacher_temperature=1.0, items=None):
-    total = 0.0
-    for state, taught in tokens(made, "hidden", "teacher_hidden"):
-        p = softmax(made["teacher_head"], taught, temperature * teacher_temperature)
-        total = total + NAIVE_DIVERGENCES[divergence](p, softmax(made["head"], state, temperature), mix)
-    return temperature**2 * total / (items or len(made["hidden"]))
+    student, teacher = logits(made) / temperature, logits(made, "teacher_") / (temperature * teacher_temperature)
+    if divergence in ("forward", "reverse"):
+        mean = nano.kd_loss(student, teacher, divergence)
+    else:
+        mean = NAIVE_DIVERGENCES[divergence](teacher.softmax(-1), student.softmax(-1), mix).mean()
+    return temperature**2 * per_item(mean, len(student), items)
 
 
 def naive_dpo(made, beta=0.3, label_smoothing=0.0, items=None):
-    sums = [0.0] * len(made["reference_log_probs"])
-    for state, label, response in tokens(made, "hidden", "labels", "response"):
-        sums[response] = sums[response] + softmax(made["head"], state)[label].log()
-    total = 0.0
-    for chosen in range(0, len(sums), 2):
-        policy = sums[chosen] - sums[chosen + 1]
-        reference = made["reference_log_probs"][chosen] - made["reference_log_probs"][chosen + 1]
-        margin = beta * (policy - reference)
-        total = total + (1 - label_smoothing) * (1 + (-margin).exp()).log() + label_smoothing * (1 + margin.exp()).log()
-    return total / (items or len(sums) // 2)
+    log_probs, reference = nano.token_log_probs(logits(made), made["labels"]), made["reference_log_probs"]
+    sums = torch.stack([log_probs[made["response"] == number].sum() for number in range(len(reference))])
+    chosen, rejected, reference_chosen, reference_rejected = sums[0::2], sums[1::2], reference[0::2], reference[1::2]
+    right = nano.dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta)
+    flipped = nano.dpo_loss(rejected, chosen, reference_rejected, reference_chosen, beta)
+    return per_item((1 - label_smoothing) * right + label_smoothing * flipped, len(sums) // 2, items)
 
 
 def naive_dckd(made, alpha=0.2, items=None):
-    counts = items or (int(made["chosen"].sum()), int((~made["chosen"]).sum()))
-    total = 0.0
-    for state, label, taught, chosen in tokens(made, "hidden", "labels", "teacher_hidden", "chosen"):
-        p, q = softmax(made["teacher_head"], taught), softmax(made["head"], state)
-        total = total + alpha * kl(p, q) / counts[0 if chosen else 1] - chosen * q[label].log() / counts[0]
-    return total
+    won, lost = sides(made)
+    if items is None:
+        taught = logits(won, "teacher_"), logits(lost, "teacher_")
+        return nano.dckd_loss(logits(won), won["labels"], logits(lost), *taught, alpha)
+    kl_terms = naive_kd(won, items=items[0]) + naive_kd(lost, items=items[1])
+    return naive_nll(won, items[0]) + alpha * kl_terms
+
+
+def softmax(head, state):
+    return torch.softmax(head @ state, 0)
 
 
 def naive_advantage(p, r, label, clip, normalise, as_released, end_token):
@@ -156,10 +163,14 @@ def naive_adpa(
     made, gamma=1.5, clip=None, normalise=False, regulariser=None, regulariser_weight=0.0,
     as_released=False, end_token=None, items=None,
 ):  # fmt: skip
+    if items is None and not (clip or normalise or brake or as_released):
+        won, written = sides(made)
+        taught = logits(written, "teacher_"), logits(written, "reference_")
+        return nano.adpa_loss(logits(won), won["labels"], logits(written), *taught, gamma)
     counts = items or (int(made["chosen"].sum()), int((~made["chosen"]).sum()))
     names = ("hidden", "labels", "teacher_hidden", "reference_hidden", "chosen")
     total = 0.0
-    for state, label, taught, referred, chosen in tokens(made, *names):
+    for state, label, taught, referred, chosen in zip(*(made[name] for name in names), strict=True):
         q = softmax(made["head"], state)
         if chosen:
             total = total - q[label].log() / counts[0]
