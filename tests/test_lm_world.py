@@ -8,7 +8,7 @@ import torch
 from tiny_lm import given_rate, random_adapter, small, summed, world_in
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm import evaluate
+from alignkd_lab.lm import scoring
 from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.batch import collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.policy import Policy
@@ -94,8 +94,8 @@ def test_an_anchor_that_wrote_the_responses_does_not_read_them_again(same, world
     init, sampler = random_adapter(base, 1), random_adapter(base, 2)
     reference = sampler if same == "sampler" else world.truth
     world.prepare(BASE_ALIGN)
-    read, real = [], evaluate.score
-    monkeypatch.setattr(evaluate, "score", lambda model, samples: read.append(model) or real(model, samples))
+    read, real = [], scoring.score
+    monkeypatch.setattr(world_module, "score", lambda model, samples: read.append(model) or real(model, samples))
     trained.clear()
     world.align(init, reference, sampler, 1e-3, "again")
     model = world.models.of(reference)
@@ -182,11 +182,11 @@ def test_distillation_moves_the_student_towards_its_teacher(tmp_path):
     samples = world.kept_samples(base, None, "test", 4, 8, "held out")
 
     def recall(policy):
-        return evaluate.pooled(evaluate.score(world.models.of(policy), samples))
+        return scoring.pooled(scoring.score(world.models.of(policy), samples))
 
     result = world.run(KD, {"base": base, "student": student})
     assert recall(result.policy) > recall(student) + 0.1
-    assert recall(result.policy) < evaluate.pooled(samples.log_probs)
+    assert recall(result.policy) < scoring.pooled(samples.log_probs)
     assert len(result.info["losses"]) == 40
 
 
@@ -257,8 +257,8 @@ def test_what_every_pipeline_needs_is_made_before_a_stage_is_timed(world, sample
 def test_the_truth_reads_nothing_that_it_wrote_or_has_read(tmp_path, monkeypatch):
     world = given_rate(world_in(tmp_path, truth="tiny-base"))
     world.prepare(BASE_ALIGN)
-    read, real = [], evaluate.score
-    monkeypatch.setattr(evaluate, "score", lambda model, samples: read.append(samples) or real(model, samples))
+    read, real = [], scoring.score
+    monkeypatch.setattr(world_module, "score", lambda model, samples: read.append(samples) or real(model, samples))
     base = world.start("base")
     world.run(BASE_ALIGN, {"base": base})
     assert len(read) == 2  # the two curve points, once each
@@ -304,7 +304,7 @@ def test_precision_is_the_truths_likelihood_of_the_policys_responses(world):
 def test_the_healing_gap_is_what_the_students_recall_lacks(world):
     samples = world.truth_samples("validation")
     base, student = (
-        evaluate.pooled(evaluate.score(world.models.of(world.start(name)), samples)) for name in ("base", "student")
+        scoring.pooled(scoring.score(world.models.of(world.start(name)), samples)) for name in ("base", "student")
     )
     found = world.checks()
     assert found["healing_gap"] == pytest.approx(base - student, abs=1e-6)

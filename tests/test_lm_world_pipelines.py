@@ -38,7 +38,7 @@ def test_both_orders_run_under_rlhf_with_learning_rates_of_its_own(tmp_path, mon
         drawn = {"informative_groups": 1, "responses": 2, "target_responses": 1}
         return random_adapter(init, len(asked)), {**drawn, "curve": [{"step": 1, "reward": rate, "kl": 1.0}]}
 
-    monkeypatch.setattr(world_module, "rlhf", spy)
+    monkeypatch.setattr(world_module, "rloo", spy)
     settings = small(rlhf_learning_rates=(1e-3, 2e-3))
     world = LmWorld(settings, "rlhf", 0, Store(tmp_path))
     _, stages = run_pipelines(world, [*ORDERS, "kd_then_align_base_reference"], world.store)

@@ -131,7 +131,7 @@ def test_the_seeds_are_a_hundred_that_no_earlier_record_used():
 
 
 def test_a_missing_record_says_how_to_make_it(tmp_path):
-    with pytest.raises(BadInput, match=r"mog\.study"):
+    with pytest.raises(BadInput, match=r"study\.gaussians"):
         load(tmp_path / "none.json")
     other = tmp_path / "other.json"
     other.write_text('{"schema": 0}')

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from alignkd_lab import pipelines
+from alignkd_lab import store as store_module
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import (
     CONTROLS,
@@ -189,13 +190,13 @@ def test_pipelines_that_share_a_stage_run_it_once(store):
         "base_aligned",
         "dckd",
         "dckd_half",
+        "gkd",
         "kd",
         "kd_aligned",
         "kd_aligned",
         "kd_aligned",
         "kd_aligned",
         "kd_high",
-        "gkd",
         "student_aligned",
     ]
     first = {outcomes[name].stages[0] for name in ("kd_only", "kd_then_align", *CONTROLS[:2])}
@@ -374,7 +375,7 @@ def test_a_disk_error_is_not_taken_for_another_process(store, monkeypatch):
     def replace(source, target):
         raise OSError("read-only")
 
-    monkeypatch.setattr(pipelines.os, "replace", replace)
+    monkeypatch.setattr(store_module.os, "replace", replace)
     with pytest.raises(OSError, match="read-only"):
         keep(store, {"a": 1}, lambda: "made")
 

@@ -13,8 +13,8 @@ import pytest
 from bs4 import BeautifulSoup
 from jinja2 import Environment, FileSystemLoader
 
+from alignkd_lab.course import lessons as course
 from alignkd_lab.course.lessons import lessons
-from alignkd_lab.course.lessons import lessons as course
 
 ROOT = Path(__file__).parent.parent
 LESSONS = lessons(ROOT / "notebooks")
