@@ -163,7 +163,7 @@ def naive_adpa(
     made, gamma=1.5, clip=None, normalise=False, regulariser=None, regulariser_weight=0.0,
     as_released=False, end_token=None, items=None,
 ):  # fmt: skip
-    if items is None and not (clip or normalise or brake or as_released):
+    if items is None and not (clip or normalise or regulariser or as_released):
         won, written = sides(made)
         taught = logits(written, "teacher_"), logits(written, "reference_")
         return nano.adpa_loss(logits(won), won["labels"], logits(written), *taught, gamma)

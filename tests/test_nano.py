@@ -10,7 +10,7 @@ from naive_losses import CASES, assert_close, made_on, value_and_slopes
 from alignkd_lab import nano
 from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.batch import ROLES, Example, collate, hidden_states
-from alignkd_lab.lm.fused import token_log_probs
+from alignkd_lab.lm.chunked import token_log_probs
 from alignkd_lab.lm.signals import Full
 from alignkd_lab.mog import align, em
 from alignkd_lab.mog.mixture import GaussianMixture
