@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -125,6 +125,13 @@ CONTROLS = (
 METHODS = ("dckd", "adpa", "adpa_plus", "gkd", "align_student_only")
 # Teachers and intermediate students: shown beside the pipelines, but not pipelines of equal final size.
 YARDSTICKS = ("base", "base_aligned", "kd_only")
+
+
+def reading_order(names: Iterable[str]) -> list[str]:
+    """Pipelines as readers meet them: yardsticks, the two orders, controls, methods, then any others."""
+    names = set(names)
+    known = [name for name in (*YARDSTICKS, *ORDERS, *CONTROLS, *METHODS) if name in names]
+    return known + sorted(names - set(known))
 
 
 @dataclass

@@ -1,267 +1,316 @@
-"""What a run leaves behind: one JSON line per settings and seed, how it is kept, and how it is read.
+"""What runs leave behind, as tidy tables: `load(folder)` reads them, and figures, verdicts and notebooks group them.
 
-A record is a plain dict; `validate_record` says which fields it must have. `alignkd_lab.runs` groups records into runs
-and says what those found.
+A run goes on as one JSON file a seed (`recording`). A finished study ships as one zip of Parquet tables (`pack`).
+`load` reads both into the same `Records`:
 
-Records of older code lack settings that came later. A setting that a record lacks has its default: it is filled in as
-the record is read, so that old and new records of the same settings are one run. Hence a new setting's default must
-mean what the code did before.
+    metrics     study world preset algorithm target device run arm arm_value pipeline seed metric value
+    stages      run seed pipeline place stage kind seconds sampled trained scored peak_memory_bytes, and counts
+    curves      run seed pipeline stage curve step value: what was measured along a stage, by step
+    responses   run seed pipeline prompt response reward target (text)
+    mixtures    run seed pipeline component weight x y sd_x sd_y (Gaussians)
+    provenance  run seed created commit … : what made it, with that of older records of the seed in `earlier`
+    runs        run world preset algorithm target device settings (JSON), a row a run
+
+Records that differ in anything but their seed are different runs. `device` names the type of matrix products where it
+is not the device's usual one: in another type each sampled token may differ, so a seed is another draw. A setting that
+a record lacks has its default, so a new setting's default must mean what the code did before.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import gzip
+import io
 import json
 import math
 import os
-import warnings
-import zlib
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from alignkd_lab.errors import BadInput
+from alignkd_lab.pipelines import ORDERS, reading_order
+from alignkd_lab.recording import SCHEMA, RecordError, full_settings, read_json, run_key
 
-if TYPE_CHECKING:
-    from alignkd_lab.pipelines import Outcome
-
-SCHEMA = 1
-WORLDS = ("mog", "lm")
 ALGORITHMS = ("rlhf", "dpo")
-FIELD_TYPES = {
-    "preset": str,
-    "target": str,
-    "seed": int,
-    "settings": dict,
-    "pipelines": dict,
-    "stages": dict,
-    "provenance": dict,
+COLUMNS = {
+    "metrics": "study world preset algorithm target device run arm arm_value pipeline seed metric value",
+    "stages": "run seed pipeline place stage kind seconds sampled trained scored peak_memory_bytes",
+    "curves": "run seed pipeline stage curve step value",
+    "responses": "run seed pipeline prompt response reward target",
+    "mixtures": "run seed pipeline component weight x y sd_x sd_y",
+    "provenance": "run seed created device_name commit seconds",
+    "runs": "run world preset algorithm target device settings",
 }
-# The type of matrix products by device; a CPU takes bfloat16 where that is faster (`lm.trainer.faster_dtype`).
-USUAL_PRODUCTS = {"cpu": "float32", "cuda": "bfloat16"}
+PIPELINE_TABLES = ("stages", "curves", "responses", "mixtures")
 
 
-class RecordError(BadInput):
-    """A record, or a folder of records, that cannot be used; the message names the place and the way out."""
+@dataclass(frozen=True)
+class Records:
+    """The tables of some runs; see the head of this module for their columns."""
 
+    metrics: pd.DataFrame
+    stages: pd.DataFrame
+    curves: pd.DataFrame
+    responses: pd.DataFrame
+    mixtures: pd.DataFrame
+    provenance: pd.DataFrame
+    runs: pd.DataFrame
 
-# Reading and writing
+    def select(self, **where: Any) -> Records:
+        """The part where columns of `metrics`, or settings by their names, have these values (one, or a collection).
 
+        Raises:
+            BadInput: nothing is left.
+        """
+        metrics = self.metrics
+        for name, wanted in where.items():
+            if name in metrics:
+                several = isinstance(wanted, list | tuple | set | frozenset | range)
+                metrics = metrics[metrics[name].isin(list(wanted) if several else [wanted])]
+            else:
+                runs = [run for run in self.runs["run"] if self.settings_of(run).get(name) == wanted]
+                metrics = metrics[metrics["run"].isin(runs)]
+        if metrics.empty:
+            asked = ", ".join(f"{name}={value!r}" for name, value in where.items())
+            raise BadInput(f"no record has {asked}; it holds {self.summary()}")
+        held = metrics[["run", "pipeline", "seed"]].drop_duplicates()
+        runs = held["run"].unique()
 
-def validate_record(record: Any, where: str = "record") -> dict:
-    """Return `record` unchanged, or raise RecordError naming `where` and the first field that is wrong."""
-    _require(isinstance(record, dict), where, "the line", "be a JSON object", record)
-    schema = record.get("schema")
-    _require(schema == SCHEMA, where, "schema", f"be {SCHEMA} (another version's? run it again)", schema)
-    for name, accepted in (("world", WORLDS), ("algorithm", ALGORITHMS)):
-        value = record.get(name)
-        _require(value in accepted, where, name, f"be one of {', '.join(accepted)}", value)
-    for name, kind in FIELD_TYPES.items():
-        value = record.get(name)
-        fits = isinstance(value, kind) and not isinstance(value, bool)
-        _require(fits, where, name, f"be of type {kind.__name__}", value)
-    for name, entry in record["pipelines"].items():
-        _validate_pipeline(entry, f"pipelines.{name}", record["stages"], where)
-    device, made = (record["provenance"].get(name) for name in ("device", "created"))
-    _require(isinstance(device, str), where, "provenance.device", "be of type str", device)
-    _require(_time(made) is not None, where, "provenance.created", "be an ISO time", made)
-    return record
+        def part(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+            table = table[table["run"].isin(runs)]
+            return table.merge(held[keys].drop_duplicates(), on=keys) if len(table) else table
 
+        tables = {name: part(getattr(self, name), ["run", "pipeline", "seed"]) for name in PIPELINE_TABLES}
+        made = part(self.provenance, ["run", "seed"])
+        return Records(metrics, **tables, provenance=made, runs=self.runs[self.runs["run"].isin(runs)])
 
-def pipeline_entry(outcome: Outcome, position: int) -> dict:
-    """A pipeline's part of one seed's record; what an evaluation holds per seed is split, the rest stays.
+    def each(self) -> Iterator[Records]:
+        """The runs one by one, in reading order: worlds, presets, devices, algorithms, targets, then settings."""
+        if len(self.runs) == 1:
+            yield self
+            return
+        for run in sorted(self.runs.to_dict("records"), key=_reading_place):
+            yield self.select(run=run["run"])
 
-    An undefined metric (NaN) is None.
-    """
-    evaluation = dict(outcome.evaluation)
-    values = {name: of_seeds[position] for name, of_seeds in evaluation.pop("metrics").items()}
-    metrics = {name: None if math.isnan(value) else value for name, value in values.items()}
-    if "view" in evaluation:
-        evaluation["view"] = evaluation["view"][position]
-    return {"metrics": metrics, "stages": outcome.stages, **evaluation}
+    def table(self, metric: str = "reward") -> pd.DataFrame:
+        """One run's metric, seeds down and pipelines across; NaN where it is undefined or was not measured."""
+        self.the_run()
+        rows = self.metrics[self.metrics["metric"] == metric]
+        wide = rows.pivot(index="seed", columns="pipeline", values="value")
+        wide.columns = list(wide.columns)
+        return wide[reading_order(wide.columns)]
 
+    def the_run(self) -> dict:
+        """The one run that this holds, by the columns of `runs`. Raises BadInput where it holds several."""
+        if len(self.runs) != 1:
+            raise BadInput(f"one run is asked for and here are {len(self.runs)}; choose by its settings with select()")
+        return self.runs.iloc[0].to_dict()
 
-def stage_of_seed(stage: dict, position: int) -> dict:
-    """A stage's part of one seed's record: of what it left per seed, that seed's."""
-    info = dict(stage["info"])
-    per_seed = info.pop("per_seed", {})
-    return {**stage, "info": {**info, **{name: values[position] for name, values in per_seed.items()}}}
+    @property
+    def settings(self) -> dict:
+        """Of the one run."""
+        return self.settings_of(self.the_run()["run"])
 
+    def settings_of(self, run: str) -> dict:
+        return _settings(self.runs.loc[self.runs["run"] == run, "settings"].iloc[0])
 
-def append_record(path: Path | str, record: dict) -> None:
-    """Add one line to `path` and force it to the disk; a torn last line is reported and cut off first.
+    @property
+    def pipelines(self) -> list[str]:
+        """In reading order."""
+        return reading_order(self.metrics["pipeline"].unique())
 
-    Raises RecordError if the record is not valid, or holds NaN or infinity (None stands for undefined).
-    """
-    path = Path(path)
-    validate_record(record, f"new record for {path}")
-    try:
-        line = json.dumps(record, allow_nan=False) + "\n"
-    except ValueError as error:
-        raise RecordError(f"new record for {path}: a value is NaN or infinite, write None instead") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _mend_last_line(path)
-    # One unbuffered write: a reader, or a crash, sees a whole line or a torn last one, never a mixture.
-    with open(path, "ab", buffering=0) as file:
-        file.write(line.encode())
-        os.fsync(file.fileno())
+    @property
+    def seeds(self) -> list[int]:
+        return sorted(self.metrics["seed"].unique().tolist())
 
+    def paired_seeds(self) -> list[int]:
+        """Of one run, the seeds that hold both orders."""
+        rewards = self.table("reward").reindex(columns=list(ORDERS))
+        return rewards.dropna().index.tolist()
 
-def load_records(folder: Path | str) -> list[dict]:
-    """All records of the files below `folder` (or of one such file), oldest first, settings complete.
-
-    A torn last line is left out with a warning that names file and line. Raises RecordError if there is
-    no record at all, or if any other line is not one.
-    """
-    folder = Path(folder)
-    if not folder.exists():
-        raise RecordError(f"{folder} does not exist: give the folder that `alignkd run --out` wrote")
-    records = [record for path in record_files(folder) for record in _read(path)]
-    if not records:
-        raise RecordError(f"no records (*.jsonl, *.jsonl.gz) below {folder}: `alignkd run --out {folder}` makes some")
-    return sorted(records, key=created)
-
-
-def record_files(folder: Path) -> list[Path]:
-    """Files of records below `folder`, or `folder` if it is one: `*.jsonl`, and `*.jsonl.gz` for what is finished."""
-    return [folder] if folder.is_file() else sorted([*folder.rglob("*.jsonl"), *folder.rglob("*.jsonl.gz")])
-
-
-def unpacked(path: Path) -> bytes:
-    """What a file of records holds, packed (`.gz`) or not. Raises RecordError if it cannot be unpacked."""
-    content = path.read_bytes()
-    if path.suffix != ".gz":
-        return content
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise RecordError(f"{path}: cannot be unpacked ({error}); copy it from where it came from") from error
-
-
-def holds_records(path: Path) -> bool:
-    """Whether a file of records has a whole line; not where its first record was cut off."""
-    return b"\n" in unpacked(path)
-
-
-def _read(path: Path) -> Iterable[dict]:
-    lines = unpacked(path).split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                warnings.warn(f"{where}: the last line is torn (a run was cut off), left out", stacklevel=3)
-                return
-            raise RecordError(f"{where}: not JSON ({error}); remove it and run its seed again") from error
-        yield _with_defaults(validate_record(record, where))
-
-
-_RENAMED = {"on_policy_distillation": "gkd", "on_policy_divergence": "gkd_divergence"}
-
-
-def _with_defaults(record: dict) -> dict:
-    renamed = {
-        name: {_RENAMED.get(key, key): value for key, value in record[name].items()}
-        for name in ("pipelines", "settings")
-    }
-    record = {**record, **renamed}
-    return {**record, "settings": {**_defaults(record["world"]), **record["settings"]}}
+    def summary(self) -> str:
+        """What is there, in words, for an error."""
+        names = ("study", "world", "preset", "algorithm", "target", "arm")
+        held = {name: [str(value) for value in self.metrics[name].unique() if value] for name in names}
+        return "; ".join(f"{name} {', '.join(values)}" for name, values in held.items() if values)
 
 
 @functools.cache
-def _defaults(world: str) -> dict:
-    """A world's settings at their defaults, the way JSON gives them back."""
-    from alignkd_lab.lm.settings import LmSettings
-    from alignkd_lab.mog.settings import MogSettings
-
-    return plain_settings(LmSettings() if world == "lm" else MogSettings())
+def _settings(text: str) -> dict:
+    return json.loads(text)
 
 
-def plain_settings(settings: Any) -> dict:
-    """The settings of a world the way a record gives them back: tuples are lists there."""
-    return json.loads(json.dumps(dataclasses.asdict(settings)))
+def _reading_place(run: dict) -> tuple:
+    settings = _settings(run["settings"])
+    numbers = [(k, v) for k, v in sorted(settings.items()) if isinstance(v, int | float) and not isinstance(v, bool)]
+    head = ("mog", "lm").index(run["world"]), run["preset"], run["device"], ALGORITHMS.index(run["algorithm"])
+    return (*head, run["target"], numbers, run["settings"])
 
 
-def _mend_last_line(path: Path) -> None:
-    if not path.exists() or _ends_whole(path):
-        return
-    content = path.read_bytes()
-    kept, newline, last = content.rpartition(b"\n")
-    try:
-        json.loads(last)
-        with open(path, "ab") as file:
-            file.write(b"\n")
-    except ValueError:
-        number = content.count(b"\n") + 1
-        warnings.warn(f"{path}, line {number}: the last line was torn, cut off", stacklevel=3)
-        os.truncate(path, len(kept + newline))
+def varying_settings(records: Records) -> list[str]:
+    """The settings in which the runs differ, in their own order."""
+    every = [records.settings_of(run) for run in records.runs["run"]]
+    names = dict.fromkeys(name for settings in every for name in settings)
+    return [name for name in names if any(settings.get(name) != every[0].get(name) for settings in every)]
 
 
-def _ends_whole(path: Path) -> bool:
-    """Whether the file is empty or ends with a newline; a long file is not read for that."""
-    with open(path, "rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"
+# Reading ----------------------------------------------------------------------------------------------
 
 
-def _validate_pipeline(entry: Any, field: str, stages: dict, where: str) -> None:
-    _require(isinstance(entry, dict), where, field, "be an object", entry)
-    metrics = entry.get("metrics")
-    _require(isinstance(metrics, dict), where, f"{field}.metrics", "be an object", metrics)
-    for metric, value in metrics.items():
-        known = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-        _require(known, where, f"{field}.metrics.{metric}", "be a number or null", value)
-    for key in entry.get("stages", []):
-        _require(key in stages, where, f"{field}.stages", "name keys of `stages`", key)
+def load(*folders: Path | str) -> Records:
+    """Every record below the folders (or in the files) named, JSON of a run that goes on and packed studies alike.
 
-
-def _require(condition: bool, where: str, field: str, rule: str, value: Any) -> None:
-    if not condition:
-        raise RecordError(f"{where}: {field} must {rule}, got {str(value)[:80]!r}")
-
-
-def _time(text: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def created(record: Mapping) -> datetime:
-    """When the record was made."""
-    return _time(record["provenance"]["created"])
-
-
-def device_of(record: Mapping) -> str:
-    """`cpu` or `cuda`, with the type of matrix products where it is not that device's usual one: `cpu, bfloat16`.
-
-    In another type every sampled token may differ, so that a seed is another draw.
+    Raises:
+        RecordError: there is no record, or one cannot be read; the message names the file and the way out.
     """
-    provenance = record["provenance"]
-    return device_with_products(provenance["device"], provenance.get("weights", {}).get("products"))
+    found: list[Records] = []
+    for folder in map(Path, folders):
+        if not folder.exists():
+            raise RecordError(f"{folder} does not exist: give the folder that `alignkd run --out` wrote")
+        found += [_unpack(path) for path in record_files(folder, ".zip")]
+        live = [read_json(path) for path in record_files(folder, ".json")]
+        if live:
+            found.append(tabulate(live))
+    if not found:
+        where = ", ".join(map(str, folders))
+        raise RecordError(f"no records (*.json, *.zip) below {where}: `alignkd run --out FOLDER` makes some")
+    return concat(found)
 
 
-def device_with_products(device: str, products: str | None) -> str:
-    """See `device_of`; `products` is the type's name, with or without `torch.` before it."""
-    name = (products or "").removeprefix("torch.")
-    return f"{device}, {name}" if name and name != USUAL_PRODUCTS.get(device, name) else device
+def record_files(folder: Path, suffix: str) -> list[Path]:
+    """Files of records below `folder`, or `folder` if it is one."""
+    if folder.is_file():
+        return [folder] if folder.suffix == suffix else []
+    if suffix == ".json":  # stages and the bench keep JSON of their own
+        return sorted(folder.glob("**/runs/*.json"))
+    return sorted(folder.glob(f"**/*{suffix}"))
 
 
-def strict(value: Any) -> Any:
-    """`value` with every number that JSON cannot hold replaced by None."""
-    if isinstance(value, dict):
-        return {name: strict(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def concat(parts: Sequence[Records]) -> Records:
+    """Several Records as one; a run that is in two of them keeps each seed's pipelines from the first that has them."""
+    if len(parts) == 1:
+        return parts[0]
+    tables = {name: pd.concat([getattr(part, name) for part in parts], ignore_index=True) for name in COLUMNS}
+    tables["runs"] = tables["runs"].drop_duplicates("run", ignore_index=True)
+    if len(tables["runs"]) < sum(len(part.runs) for part in parts):
+        keys = {"metrics": ["run", "pipeline", "seed", "metric"], "provenance": ["run", "seed"],
+                "stages": ["run", "seed", "pipeline", "place"], "mixtures": ["run", "seed", "pipeline", "component"],
+                "curves": ["run", "seed", "pipeline", "stage", "curve", "step"]}  # fmt: skip
+        tables |= {name: tables[name].drop_duplicates(key, ignore_index=True) for name, key in keys.items()}
+    return Records(**tables)
+
+
+def pack(records: Records, path: Path, study: str | None = None) -> Path:
+    """One zip of Parquet tables, written aside and moved into place; `study` names it in the tables."""
+    if study:
+        records = dataclasses.replace(records, metrics=records.metrics.assign(study=study))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".writing")
+    with zipfile.ZipFile(scratch, "w") as archive:
+        archive.writestr("schema.json", json.dumps({"schema": SCHEMA, "columns": COLUMNS}))
+        for name in COLUMNS:
+            buffer = io.BytesIO()
+            getattr(records, name).to_parquet(buffer, index=False, compression="zstd", compression_level=19)
+            archive.writestr(f"{name}.parquet", buffer.getvalue())
+    os.replace(scratch, path)
+    return path
+
+
+def _unpack(path: Path) -> Records:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            schema = json.loads(archive.read("schema.json"))["schema"]
+            if schema != SCHEMA:
+                raise RecordError(f"{path}: schema {schema}, and this version reads {SCHEMA}: run it again")
+            tables = {name: pd.read_parquet(io.BytesIO(archive.read(f"{name}.parquet"))) for name in COLUMNS}
+    except (OSError, KeyError, zipfile.BadZipFile, ValueError) as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(f"{path}: cannot be read ({error}); copy it from where it came from") from error
+    return Records(**tables)
+
+
+# From JSON to tables ----------------------------------------------------------------------------------
+
+
+def tabulate(records: Iterable[dict], study: str = "") -> Records:
+    """Tables from records of single seeds."""
+    rows: dict[str, list] = {name: [] for name in COLUMNS}
+    for record in records:
+        run, seed = run_key(record), record["seed"]
+        head = {name: record[name] for name in ("world", "preset", "algorithm", "target", "device")}
+        settings = json.dumps(full_settings(record["world"], record["settings"]), sort_keys=True)
+        rows["runs"].append({"run": run, **head, "settings": settings})
+        rows["provenance"].append(_provenance_row(run, record))
+        told: set[str] = set()
+        for pipeline, entry in record["pipelines"].items():
+            arm, arm_value = entry.get("arm", ("", ""))
+            own = {"study": study, **head, "run": run, "arm": arm, "arm_value": arm_value}
+            place = {"run": run, "seed": seed, "pipeline": pipeline}
+            for metric, value in {**entry["metrics"], **_counts(entry)}.items():
+                number = math.nan if value is None else float(value)
+                rows["metrics"].append({**own, "pipeline": pipeline, "seed": seed, "metric": metric, "value": number})
+            for at, key in enumerate(entry["stages"]):
+                stage = record["stages"][key]
+                rows["stages"].append({**place, "place": at, **_stage_row(stage)})
+                # A stage that several pipelines share tells its curves once: of the pipeline that ends in it.
+                ends = [name for name, other in record["pipelines"].items() if other["stages"][-1:] == [key]]
+                if key not in told and pipeline == (ends or [pipeline])[0]:
+                    told.add(key)
+                    rows["curves"] += [{**place, "stage": stage["name"], **row} for row in _curve_rows(stage["info"])]
+            rows["responses"] += [{**place, **shown} for shown in entry.get("samples", ())]
+            rows["mixtures"] += [{**place, **row} for row in _mixture_rows(entry.get("view"))]
+    tables = {name: pd.DataFrame(found) for name, found in rows.items()}
+    tables = {name: t.reindex(columns=list(dict.fromkeys([*COLUMNS[name].split(), *t]))) for name, t in tables.items()}
+    tables["runs"] = tables["runs"].drop_duplicates("run", ignore_index=True)
+    return Records(**tables)
+
+
+def _counts(entry: dict) -> dict[str, float]:
+    counts = entry.get("counts", {})
+    names = {"responses": "responses", "target": "target_responses", "truth_target_rate": "truth_target_rate"}
+    return {names[name]: value for name, value in counts.items()}
+
+
+def _provenance_row(run: str, record: dict) -> dict:
+    made = record["provenance"]
+    plain = {name: value for name, value in made.items() if not isinstance(value, dict)}
+    nested = {name: json.dumps(value) for name, value in made.items() if isinstance(value, dict)}
+    earlier = json.dumps(record["earlier"]) if record.get("earlier") else None
+    return {"run": run, "seed": record["seed"], **plain, **nested, **record.get("checks", {}), "earlier": earlier}
+
+
+def _stage_row(stage: dict) -> dict:
+    info = stage["info"]
+    counts = {name: value for name, value in info.items() if isinstance(value, int | float | str)}
+    trials = {"trials": json.dumps(info["trials"])} if info.get("trials") else {}
+    head = {"stage": stage["name"], "kind": stage["kind"]}
+    tokens = {kind: (stage.get("tokens") or {}).get(kind) for kind in ("sampled", "trained", "scored")}
+    cost = {name: stage.get(name) for name in ("seconds", "peak_memory_bytes")}
+    return {**head, **cost, **tokens, **counts, **trials}
+
+
+def _curve_rows(info: dict) -> Iterator[dict]:
+    for name, values in info.items():
+        if name == "trials" or not isinstance(values, list):
+            continue
+        for step, value in enumerate(values, 1):
+            if isinstance(value, dict):
+                for curve, number in value.items():
+                    if curve != "step" and number is not None:
+                        yield {"curve": curve, "step": value["step"], "value": number}
+            elif value is not None:
+                yield {"curve": {"losses": "loss", "rewards": "step_reward", "kl": "step_kl"}.get(name, name),
+                       "step": step, "value": value}  # fmt: skip
+
+
+def _mixture_rows(view: dict | None) -> Iterator[dict]:
+    columns = zip(view["weights"], view["means"], view["sds"], strict=True) if view else ()
+    for component, (weight, (x, y), (sd_x, sd_y)) in enumerate(columns):
+        yield {"component": component, "weight": weight, "x": x, "y": y, "sd_x": sd_x, "sd_y": sd_y}

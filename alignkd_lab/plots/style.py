@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
-
 
 class PipelineStyle(NamedTuple):
     """A pipeline's label, its colour (hex) and its marker (matplotlib's name)."""
@@ -33,7 +31,6 @@ PIPELINE_STYLE: dict[str, PipelineStyle] = {
     "gkd": PipelineStyle("On-policy distillation", "#A6611A", ">"),
     "align_student_only": PipelineStyle("Student aligned, no KD", "#80CDC1", "d"),
 }
-READING_ORDER = (*YARDSTICKS, *ORDERS, *CONTROLS, *METHODS)
 
 
 class MetricStyle(NamedTuple):
@@ -98,12 +95,6 @@ MINUS = "−"
 def pipeline_style(name: str) -> PipelineStyle:
     """The style of a pipeline; one that is not known here is drawn in violet under its own name."""
     return PIPELINE_STYLE.get(name, PipelineStyle(name.replace("_", " "), "#7B4FA3", "*"))
-
-
-def reading_order(names) -> list[str]:
-    """Pipelines as readers meet them: yardsticks, the two orders, controls, then any others."""
-    known = [name for name in READING_ORDER if name in names]
-    return known + sorted(set(names) - set(known))
 
 
 def metric_label(metric: str, world: str) -> str:
