@@ -1,4 +1,4 @@
-"""The command line: `alignkd doctor`, `run`, `report`, `reproduce`, `heal` and `bench`.
+"""The command line: `alignkd doctor`, `run`, `report`, `heal` and `bench`.
 
 Everything heavy is imported inside the command that needs it, so that `alignkd --help` is instant.
 Exit codes: 0 done, 1 an expected error, 2 a wrong argument or unknown name, 130 stopped by Ctrl-C.
@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from alignkd_lab import __version__
-from alignkd_lab.errors import AlignkdError, UnknownName
+from alignkd_lab.errors import AlignkdError, BadInput, UnknownName
 
 WORLDS = ("mog", "lm")
 PRESETS = ("tiny", "laptop", "gpu", "paper")
 ALGORITHMS = ("rlhf", "dpo")
+# What older versions called things, and what to write today; an old name fails with the new one.
+RENAMED_COMMANDS = {"reproduce": "run --from RECORD --check"}
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -75,11 +77,15 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run pipelines in one world; stages that were finished before are picked up from the out folder."""
+    if arguments.from_record:
+        return _run_again(arguments)
     from alignkd_lab.experiment import run_experiment
 
+    if arguments.world is None:
+        raise BadInput("run: name a world, --world mog or --world lm, or a record to run again, --from FILE")
     run_experiment(
         world=arguments.world,
-        preset=arguments.preset,
+        preset=arguments.preset or "laptop",
         pipelines=arguments.pipelines,
         seeds=arguments.seeds,
         out=arguments.out,
@@ -90,6 +96,24 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(f"Next: alignkd report {shlex.quote(str(arguments.out))}")
     return 0
+
+
+def _run_again(arguments: argparse.Namespace) -> int:
+    """Run a recorded run again; with --check 1 where the figures are not compatible with the record."""
+    from alignkd_lab.rerun import choose, compare, is_reproduced, render, rerun
+
+    for option in ("world", "preset", "target"):
+        if getattr(arguments, option):
+            raise BadInput(f"run: --{option} comes from the record; leave it out beside --from")
+    recorded = choose(arguments.from_record, arguments.algorithm, dict(arguments.set))
+    out = arguments.out / "again"
+    again = rerun(recorded, out=out, seeds=arguments.seeds, pipelines=arguments.pipelines, device=arguments.device)
+    if not arguments.check:
+        print(f"Next: alignkd report {shlex.quote(str(out))}")
+        return 0
+    rows = compare(recorded, again)
+    print(render(recorded, again, rows))
+    return 0 if is_reproduced(rows) else 1
 
 
 def report(arguments: argparse.Namespace) -> int:
@@ -106,25 +130,6 @@ def report(arguments: argparse.Namespace) -> int:
     page = write_report(arguments.folder, out=arguments.out, shipped=shipped)
     print(f"Report: {Path(page).resolve()}")
     return 0
-
-
-def reproduce(arguments: argparse.Namespace) -> int:
-    """Run a recorded run again; 1 where the figures are not what the record predicts."""
-    from alignkd_lab.records import strict
-    from alignkd_lab.reproduce import render
-    from alignkd_lab.reproduce import reproduce as run_again
-
-    found = run_again(
-        arguments.record,
-        out=arguments.out,
-        algorithm=arguments.algorithm,
-        settings=dict(arguments.set),
-        seeds=arguments.seeds,
-        pipelines=arguments.pipelines,
-        device=arguments.device,
-    )
-    print(json.dumps(strict(found), indent=1) if arguments.json else render(found))
-    return 0 if found["reproduced"] else 1
 
 
 def heal(arguments: argparse.Namespace) -> int:
@@ -181,7 +186,6 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_run(commands)
     _add_report(commands)
-    _add_reproduce(commands)
     _add_heal(commands)
     _add_bench(commands)
     return parser
@@ -196,8 +200,8 @@ def _add_doctor(commands: argparse._SubParsersAction) -> None:
 
 def _add_run(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("run", help="run pipelines in one world; the same command resumes a stopped run")
-    command.add_argument("--world", required=True, choices=WORLDS, help="Gaussian mixtures or SmolLM2")
-    command.add_argument("--preset", default="laptop", choices=PRESETS, help="how large a run (default: laptop)")
+    command.add_argument("--world", choices=WORLDS, help="Gaussian mixtures or SmolLM2")
+    command.add_argument("--preset", choices=PRESETS, help="how large a run (default: laptop)")
     command.add_argument(
         "--pipelines",
         metavar="A,B",
@@ -209,7 +213,11 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--algorithm", choices=ALGORITHMS, help="how to align (default: the preset's)")
     command.add_argument("--target", metavar="NAME", help="the rare, desirable behaviour (default: the preset's)")
-    _add_set(command, "change settings of the preset")
+    _add_set(command, "change settings of the preset; beside --from: choose among the file's runs")
+    command.add_argument(
+        "--from", dest="from_record", metavar="FILE", type=Path, help="run what this record (*.json, *.zip) holds again"
+    )
+    command.add_argument("--check", action="store_true", help="beside --from: compare every figure with the record")
     command.add_argument("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
     command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     command.set_defaults(act=run)
@@ -229,23 +237,6 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
         "--shipped", metavar="DIR", type=Path, help="records to show beside them (default: the project's own)"
     )
     command.set_defaults(act=report)
-
-
-def _add_reproduce(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("reproduce", help="run a recorded run again and compare every figure")
-    command.add_argument(
-        "record", metavar="FILE", type=Path, help="a file of records (*.jsonl, *.jsonl.gz), or of arrays (*.json)"
-    )
-    command.add_argument("--algorithm", choices=ALGORITHMS, help="which of the file's runs")
-    _add_set(command, "which of the file's runs: the one with these settings")
-    command.add_argument("--seeds", metavar="SEEDS", type=parse_seeds, help="default: the run's first")
-    command.add_argument("--pipelines", metavar="A,B", type=parse_pipelines, help="default: all that were recorded")
-    command.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("out/reproduced"), help="default: out/reproduced"
-    )
-    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    command.add_argument("--json", action="store_true", help="print every figure as JSON")
-    command.set_defaults(act=reproduce)
 
 
 def _add_heal(commands: argparse._SubParsersAction) -> None:
@@ -279,6 +270,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What one library announces to another is no news to the person at the keyboard.
     warnings.filterwarnings("ignore", category=FutureWarning)
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] in RENAMED_COMMANDS:
+        print(f"alignkd: {argv[0]} is now `alignkd {RENAMED_COMMANDS[argv[0]]}`", file=sys.stderr)
+        return 2
     arguments = build_parser().parse_args(argv)
     try:
         code = arguments.act(arguments)

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
+import math
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, planned_steps, run_pipelines
+from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import best_device, provenance
-from alignkd_lab.records import (
-    SCHEMA,
-    append_record,
-    device_of,
-    device_with_products,
-    holds_records,
-    load_records,
-    pipeline_entry,
-    plain_settings,
-    stage_of_seed,
-)
+from alignkd_lab.recording import SCHEMA, device_label, find, plain_settings, read_json, write
+from alignkd_lab.records import Records, tabulate
 from alignkd_lab.store import Store
-
-if TYPE_CHECKING:
-    from alignkd_lab.lm.world import LmWorld
 
 
 def run_experiment(
@@ -47,31 +36,24 @@ def run_experiment(
     overrides: dict[str, Any] | None = None,
     device: str | None = None,
     yardsticks: Sequence[str] = YARDSTICKS,
-) -> Path:
-    """Runs pipelines and appends a record per settings and seed to a file below `out`; returns the file.
+    arm: tuple[str, str] = ("", ""),
+) -> list[Path]:
+    """Runs pipelines and keeps a record for each settings and seed below `out`; returns the records' files.
 
     What is None takes the preset's default: in the Gaussian world both algorithms and every cell of sharpening and
     KL weight, in the language world DPO. The yardsticks (`base`, `base_aligned`, `kd_only`) run beside them: every
-    check of both orders needs them.
+    check of both orders needs them. `arm` is a study's name for what was moved, and to which value.
     A seed whose record holds all that is asked for is not run again; stages are picked up where a run stopped.
 
     Raises:
         BadInput: an unknown name, or a setting that cannot be used.
     """
     device = device or best_device()
-    out = Path(out)
     run = {"mog": _run_mog, "lm": _run_lm}.get(world)
     if run is None:
         raise BadInput(f"world: unknown {world!r}; use 'mog' or 'lm'")
     check_pipelines(world, pipelines, algorithm)
-    return run(preset, pipelines, yardsticks, seeds, out, algorithm, target, overrides or {}, device)
-
-
-def device_here(world: str, device: str) -> str:
-    """What `records.device_of` says of a record that is made here and now."""
-    from alignkd_lab.lm.trainer import product_dtype
-
-    return device_with_products(device, str(product_dtype(torch.device(device).type)) if world == "lm" else None)
+    return run(preset, pipelines, yardsticks, seeds, Path(out), algorithm, target, overrides or {}, device, arm)
 
 
 def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str | None) -> None:
@@ -92,8 +74,11 @@ def _names(world: str, algorithm: str, asked: Sequence[str] | None, yardsticks: 
     return tuple(dict.fromkeys((*yardsticks, *chosen)))
 
 
-def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device) -> Path:
-    from alignkd_lab.mog.world import ALGORITHMS, MogWorld
+# Gaussians --------------------------------------------------------------------------------------------
+
+
+def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device, arm) -> list[Path]:
+    from alignkd_lab.mog.world import ALGORITHMS
 
     chosen = preset(name)
     found = override(chosen.mog, overrides).target_name
@@ -101,136 +86,166 @@ def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrid
         raise BadInput(f"target: these settings have {found!r}, not {target!r}; choose modes with --set targets=[3]")
     torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
     seeds = tuple(seeds if seeds is not None else chosen.mog_seeds)
-    path = out / f"mog-{name}-{found}.jsonl"
     sharpenings = (overrides["sharpening"],) if "sharpening" in overrides else chosen.sharpenings
     betas = (overrides["beta"],) if "beta" in overrides else chosen.betas
-    algorithms = (algorithm,) if algorithm else ALGORITHMS
-    cells = list(itertools.product(algorithms, betas, sharpenings))
-    for size, (which, beta, sharpening) in enumerate(cells, 1):
+    cells = list(itertools.product((algorithm,) if algorithm else ALGORITHMS, betas, sharpenings))
+    files: list[Path] = []
+    for number, (which, beta, sharpening) in enumerate(cells, 1):
         settings = override(chosen.mog, {**overrides, "beta": float(beta), "sharpening": float(sharpening)})
         names = _names("mog", which, pipelines, yardsticks)
-        shown = f"mog {size}/{len(cells)}: {which}, beta {beta:g}, sharpening {sharpening:g}"
-        missing = _missing(_held(path, settings, which), device, seeds, names)
-        if not missing:
-            continue
-        world = MogWorld(settings, which, missing, device)
-        _say(shown)
-        tell("cell", text=shown, number=size, cells=len(cells))
-        started = time.perf_counter()
-        outcomes, stages = run_pipelines(world, names, Store(out / "stages"))
-        seconds = time.perf_counter() - started
-        for position, seed in enumerate(missing):
-            append_record(
-                path,
-                _rounded(
-                    {
-                        **_header("mog", name, which, found, settings, seed),
-                        "pipelines": {key: pipeline_entry(outcome, position) for key, outcome in outcomes.items()},
-                        "stages": {key: stage_of_seed(stage, position) for key, stage in stages.items()},
-                        "provenance": {**provenance(device), "seconds": seconds / len(missing)},
-                    }
-                ),
-            )
+        head = _head("mog", name, which, found, settings, device)
+        held = _held(out, head, seeds, names)
+        missing = tuple(seed for seed in seeds if seed not in held)
+        if missing:
+            text = f"mog {number}/{len(cells)}: {which}, beta {beta:g}, sharpening {sharpening:g}"
+            _say(text)
+            tell("cell", text=text, number=number, cells=len(cells))
+            made = run_gaussians(settings, which, missing, names, Store(out / "stages"), device=device, head=head)
+            held |= {record["seed"]: write(out, _under(record, arm)) for record in made}
+        files += [held[seed] for seed in seeds]
     _say("")
-    return path
+    return files
 
 
-def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device) -> Path:
-    from alignkd_lab.lm import weights
+def run_gaussians(
+    settings: MogSettings,
+    algorithm: str,
+    seeds: Sequence[int],
+    pipelines: Sequence[str] | None = None,
+    store: Store | None = None,
+    on_step: Callable[[str], None] = lambda text: None,
+    device: str = "cpu",
+    head: dict | None = None,
+) -> list[dict]:
+    """Records of one setting, a record a seed, all seeds in one batch; both orders, controls and yardsticks by default.
+
+    `on_step` is told of each stage and evaluation as it starts, as many as `pipelines.planned_steps` says; what it
+    raises ends the run. Without a `store` nothing is kept.
+
+    Raises:
+        BadInput: unknown algorithm or pipeline, no seeds, or a seed twice.
+    """
+    from alignkd_lab.mog.world import MogWorld
+
+    names, started = tuple(pipelines or default_pipelines("mog", algorithm)), time.perf_counter()
+    world = MogWorld(settings, algorithm, tuple(seeds), device)
+    with tempfile.TemporaryDirectory() as scratch:
+        outcomes, stages = run_pipelines(world, names, store or Store(Path(scratch)), on_step)
+    seconds = (time.perf_counter() - started) / len(world.seeds)
+    head = head or _head("mog", "laptop", algorithm, settings.target_name, settings, device)
+    return [
+        _rounded(
+            {
+                **head,
+                "seed": seed,
+                "pipelines": {name: pipeline_entry(outcome, place) for name, outcome in outcomes.items()},
+                "stages": {key: _stage_of_seed(stage, place) for key, stage in stages.items()},
+                "provenance": {**provenance(device), "seconds": seconds},
+            }
+        )
+        for place, seed in enumerate(world.seeds)
+    ]
+
+
+def run_cell(*arguments, **options) -> Records:
+    """`run_gaussians` as tables, for a notebook that draws what it runs."""
+    return tabulate(run_gaussians(*arguments, **options))
+
+
+# Language ---------------------------------------------------------------------------------------------
+
+
+def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device, arm) -> list[Path]:
     from alignkd_lab.lm.settings import HEALED
     from alignkd_lab.lm.student import ensure_healed_student
     from alignkd_lab.lm.world import LmWorld
 
     chosen = preset(name)
     settings = override(chosen.lm, {**overrides, **({"target": target} if target else {})})
-    built_in = settings.base == settings.truth == weights.BUILT_IN and not {"base", "truth"} & set(overrides)
-    if name == "gpu" and built_in and weights.hub_reachable():
-        original = "HuggingFaceTB/SmolLM2-135M-Instruct"
-        settings = dataclasses.replace(settings, base=original, truth=original)
     if HEALED.fullmatch(settings.student):
         ensure_healed_student(settings.base, settings.student, device)
     algorithm = algorithm or "dpo"
     seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
     names = _names("lm", algorithm, pipelines, yardsticks)
-    path = out / f"lm-{name}-{algorithm}-{settings.target}.jsonl"
-    held = _held(path, settings, algorithm)
-    with _products_of(held, device):
-        missing = _missing(held, device_here("lm", device), seeds, names)
-        for number, seed in enumerate(missing, 1):
-            tell("seed", seed=seed, number=number, seeds=len(missing), units=planned_steps(names))
-            store = Store(out / "stages")
-            world = LmWorld(settings, algorithm, seed, store, device)
-            append_record(path, _lm_record(name, world, names, store))
-    return path
+    head = _head("lm", name, algorithm, settings.target, settings, device)
+    files = _held(out, head, seeds, names)
+    missing = [seed for seed in seeds if seed not in files]
+    for number, seed in enumerate(missing, 1):
+        tell("seed", seed=seed, number=number, seeds=len(missing), units=planned_steps(names))
+        store, started = Store(out / "stages"), time.perf_counter()
+        world = LmWorld(settings, algorithm, seed, store, device)
 
+        def on_step(text: str, seed: int = seed, started: float = started) -> None:
+            _say(f"lm seed {seed}, {(time.perf_counter() - started) / 60:4.1f} min: {text}")
+            pipeline, _, stage = text.partition(": ")
+            tell("unit", pipeline=pipeline, stage=stage)
 
-def _lm_record(name: str, world: LmWorld, names: Sequence[str], store: Store) -> dict:
-    """The record of a world's one seed, run here and now."""
-    (seed,), started = world.seeds, time.perf_counter()
-
-    def on_step(text: str) -> None:
-        _say(f"lm seed {seed}, {(time.perf_counter() - started) / 60:4.1f} min: {text}")
-        pipeline, _, stage = text.partition(": ")
-        tell("unit", pipeline=pipeline, stage=stage)
-
-    outcomes, stages = run_pipelines(world, names, store, on_step)
-    return _rounded(
-        {
-            **_header("lm", name, world.algorithm, world.settings.target, world.settings, seed),
+        outcomes, stages = run_pipelines(world, names, store, on_step)
+        record = {
+            **head,
+            "seed": seed,
             "pipelines": {key: pipeline_entry(outcome, 0) for key, outcome in outcomes.items()},
             "stages": stages,
             "checks": world.checks(),
             "provenance": {
-                **provenance(world.device),
+                **provenance(device),
                 "weights": world.fingerprint(),
                 "seconds": time.perf_counter() - started,
             },
         }
-    )
+        files[seed] = write(out, _under(_rounded(record), arm))
+    return [files[seed] for seed in seeds]
 
 
-def _header(world: str, name: str, algorithm: str, target: str, settings: Any, seed: int) -> dict:
+# Records ----------------------------------------------------------------------------------------------
+
+
+def _head(world: str, name: str, algorithm: str, target: str, settings: Any, device: str) -> dict:
+    from alignkd_lab.lm.trainer import product_dtype
+
+    dtype = str(product_dtype(torch.device(device).type)) if world == "lm" else None
     return {
         "schema": SCHEMA,
         "world": world,
         "preset": name,
         "algorithm": algorithm,
         "target": target,
+        "device": device_label(device, dtype),
         "settings": plain_settings(settings),
-        "seed": seed,
     }
 
 
-def _held(path: Path, settings: Any, algorithm: str) -> list[dict]:
-    """The records of these settings in a file, packed or not."""
-    files = (path, path.with_name(f"{path.name}.gz"))
-    wanted = plain_settings(settings)
-    return [
-        record
-        for file in files
-        if file.is_file() and holds_records(file)
-        for record in load_records(file)
-        if record["algorithm"] == algorithm and record["settings"] == wanted
-    ]
+def _held(out: Path, head: dict, seeds: Sequence[int], names: Sequence[str]) -> dict[int, Path]:
+    """Files of the seeds whose record holds every pipeline asked for."""
+    found = find(out, head, seeds)
+    return {seed: path for seed, path in found.items() if set(names) <= set(read_json(path)["pipelines"])}
 
 
-def _missing(held: Sequence[dict], device: str, seeds: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:
-    """The seeds without a record of this device that holds every pipeline asked for."""
-    done = {record["seed"] for record in held if device_of(record) == device and set(names) <= set(record["pipelines"])}
-    return tuple(seed for seed in seeds if seed not in done)
+def _under(record: dict, arm: tuple[str, str]) -> dict:
+    """The record with a study's arm on each of its pipelines."""
+    if not arm[0]:
+        return record
+    return {**record, "pipelines": {name: {**entry, "arm": arm} for name, entry in record["pipelines"].items()}}
 
 
-def _products_of(held: Sequence[dict], device: str) -> AbstractContextManager:
-    """A run goes on in the type of products that all its records of this device have, unless another is asked for.
+def pipeline_entry(outcome: Outcome, position: int) -> dict:
+    """A pipeline's part of one seed's record; what an evaluation holds per seed is split, the rest stays.
 
-    Which type is faster is a matter of timing, and a seed of another type would be another device's.
+    An undefined metric (NaN) is None.
     """
-    from alignkd_lab.lm.trainer import products_are_asked_for, products_in
+    evaluation = dict(outcome.evaluation)
+    values = {name: of_seeds[position] for name, of_seeds in evaluation.pop("metrics").items()}
+    metrics = {name: None if value is None or math.isnan(value) else value for name, value in values.items()}
+    if "view" in evaluation:
+        evaluation["view"] = evaluation["view"][position]
+    return {"metrics": metrics, "stages": outcome.stages, **evaluation}
 
-    kept = {record["provenance"]["weights"]["products"] for record in held if record["provenance"]["device"] == device}
-    if len(kept) != 1 or products_are_asked_for():
-        return nullcontext()
-    return products_in(kept.pop().removeprefix("torch."))
+
+def _stage_of_seed(stage: dict, position: int) -> dict:
+    """A stage's part of one seed's record: of what it left per seed, that seed's."""
+    info = dict(stage["info"])
+    per_seed = info.pop("per_seed", {})
+    return {**stage, "info": {**info, **{name: values[position] for name, values in per_seed.items()}}}
 
 
 def _rounded(value: Any) -> Any:

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,25 @@ class RecordError(BadInput):
     """A record, or a folder of records, that cannot be used; the message names the place and the way out."""
 
 
+def file_of(folder: Path, record: dict) -> Path:
+    """Where the record of a run and seed is kept: its name tells what it is, and ends in a hash of the settings."""
+    name = "-".join(str(record[part]) for part in ("world", "preset", "algorithm", "target")).replace("/", "_")
+    return folder / "runs" / f"{name}-{run_key(record)}-seed{record['seed']}.json"
+
+
+def find(folder: Path, head: dict, seeds: Sequence[int]) -> dict[int, Path]:
+    """The files below a folder that hold these seeds of a run; `head` has the fields of `IDENTITY`."""
+    places = {seed: file_of(folder, {**head, "seed": seed}) for seed in seeds}
+    return {seed: path for seed, path in places.items() if path.is_file()}
+
+
 def write(folder: Path, record: dict) -> Path:
     """Keeps one seed's record in `folder/runs`, moved into place whole; pipelines that were kept before stay beside it.
 
     Raises:
         RecordError: the record lacks a field, or holds NaN or infinity (None stands for undefined).
     """
-    validate(record, "new record")
-    run = run_key(record)
-    name = "-".join(str(record[part]) for part in ("world", "preset", "algorithm", "target"))
-    path = folder / "runs" / f"{name.replace('/', '_')}-{run}-seed{record['seed']}.json"
+    path = file_of(folder, validate(record, "new record"))
     if path.is_file():
         record = merge(read_json(path), record)
     try:

@@ -18,13 +18,11 @@ a record lacks has its default, so a new setting's default must mean what the co
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import io
 import json
 import math
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -187,29 +185,28 @@ def record_files(folder: Path, suffix: str) -> list[Path]:
     """Files of records below `folder`, or `folder` if it is one."""
     if folder.is_file():
         return [folder] if folder.suffix == suffix else []
-    if suffix == ".json":  # stages and the bench keep JSON of their own
-        return sorted(folder.glob("**/runs/*.json"))
-    return sorted(folder.glob(f"**/*{suffix}"))
+    # Stages and the bench keep JSON files of their own.
+    return sorted(folder.glob("**/runs/*.json" if suffix == ".json" else f"**/*{suffix}"))
+
+
+def has_records(folder: Path) -> bool:
+    return any(record_files(folder, suffix) for suffix in (".zip", ".json"))
 
 
 def concat(parts: Sequence[Records]) -> Records:
-    """Several Records as one; a run that is in two of them keeps each seed's pipelines from the first that has them."""
+    """Several Records as one."""
     if len(parts) == 1:
         return parts[0]
-    tables = {name: pd.concat([getattr(part, name) for part in parts], ignore_index=True) for name in COLUMNS}
-    tables["runs"] = tables["runs"].drop_duplicates("run", ignore_index=True)
-    if len(tables["runs"]) < sum(len(part.runs) for part in parts):
-        keys = {"metrics": ["run", "pipeline", "seed", "metric"], "provenance": ["run", "seed"],
-                "stages": ["run", "seed", "pipeline", "place"], "mixtures": ["run", "seed", "pipeline", "component"],
-                "curves": ["run", "seed", "pipeline", "stage", "curve", "step"]}  # fmt: skip
-        tables |= {name: tables[name].drop_duplicates(key, ignore_index=True) for name, key in keys.items()}
-    return Records(**tables)
+    return Records(**{name: _joined([getattr(part, name) for part in parts]) for name in COLUMNS})
 
 
-def pack(records: Records, path: Path, study: str | None = None) -> Path:
-    """One zip of Parquet tables, written aside and moved into place; `study` names it in the tables."""
-    if study:
-        records = dataclasses.replace(records, metrics=records.metrics.assign(study=study))
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    full = [table for table in tables if len(table)]
+    return pd.concat(full, ignore_index=True) if full else tables[0]
+
+
+def pack(records: Records, path: Path) -> Path:
+    """One zip of Parquet tables, written aside and moved into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".writing")
     with zipfile.ZipFile(scratch, "w") as archive:
@@ -240,10 +237,10 @@ def _unpack(path: Path) -> Records:
 
 
 def tabulate(records: Iterable[dict], study: str = "") -> Records:
-    """Tables from records of single seeds."""
+    """Tables from records of single seeds; the runs of a study are never pooled with others of the same settings."""
     rows: dict[str, list] = {name: [] for name in COLUMNS}
     for record in records:
-        run, seed = run_key(record), record["seed"]
+        run, seed = f"{study}/{run_key(record)}".lstrip("/"), record["seed"]
         head = {name: record[name] for name in ("world", "preset", "algorithm", "target", "device")}
         settings = json.dumps(full_settings(record["world"], record["settings"]), sort_keys=True)
         rows["runs"].append({"run": run, **head, "settings": settings})

@@ -49,7 +49,18 @@ def paired_difference(first: Sequence[float], second: Sequence[float], level: fl
     return t_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float), level)
 
 
-def decided(differences: np.ndarray) -> np.ndarray:
+def prediction_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Where one more seed is to be expected: mean ± t s √(1 + 1/n); NaN bounds for a single seed."""
+    data = np.asarray(values, dtype=float)
+    if data.size < 2 or not np.isfinite(data).all():
+        return Interval(float(data.mean()) if data.size else NAN, NAN, NAN)
+    from scipy import stats
+
+    half = float(stats.t.ppf((1 + level) / 2, data.size - 1) * data.std(ddof=1) * math.sqrt(1 + 1 / data.size))
+    return Interval(float(data.mean()), float(data.mean()) - half, float(data.mean()) + half)
+
+
+def excludes_zero(differences: np.ndarray) -> np.ndarray:
     """`[..., seeds]` -> `[...]`: whether `t_interval` over the seeds leaves out zero, for all places at once."""
     from scipy import stats
 

@@ -9,7 +9,7 @@ from alignkd_lab.course.explorers import boundary_view as boundary_view
 from alignkd_lab.course.explorers.boundary import START, caption, compute
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.mog.cells import with_target_weight
+from alignkd_lab.mog.settings import with_target_weight
 from alignkd_lab.mog.closed_form import ClosedForm
 from alignkd_lab.pipelines import A_K, K_A, ORDERS
 from alignkd_lab.stats import paired_difference

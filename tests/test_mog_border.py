@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.mog.cells import run_cell, with_target_weight
+from alignkd_lab.experiment import run_cell, with_target_weight
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.paths import data_folder

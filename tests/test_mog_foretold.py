@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from alignkd_lab import theory
-from alignkd_lab.mog.cells import with_target_weight
+from alignkd_lab.mog.settings import with_target_weight
 from alignkd_lab.mog.closed_form import ClosedForm
-from alignkd_lab.mog.metrics import evaluate
+from alignkd_lab.mog.problem import evaluate
 from alignkd_lab.mog.problem import Problem
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import A_K, K_A

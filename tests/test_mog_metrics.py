@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alignkd_lab.mog.metrics import evaluate
+from alignkd_lab.mog.problem import evaluate
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.problem import Problem
 from alignkd_lab.mog.settings import MogSettings

@@ -3,7 +3,7 @@
 import pytest
 
 from alignkd_lab.mog.ring import RingSettings, run_ring
-from alignkd_lab.mog.ring_sweep import run_sweep
+from alignkd_lab.mog.ring import run_sweep
 
 
 @pytest.fixture(scope="module")

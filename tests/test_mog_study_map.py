@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alignkd_lab.mog.cells import with_target_weight
+from alignkd_lab.mog.settings import with_target_weight
 from alignkd_lab.mog.closed_form import ClosedForm
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import A_K, K_A

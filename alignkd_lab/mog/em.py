@@ -16,6 +16,7 @@ from torch import Tensor
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.mog.mixture import GaussianMixture, moments
+from alignkd_lab.mog.noise import SeedNoise
 
 # A component that has lost all its points keeps a share this small, so that its mean stays defined.
 _LEAST_MASS = 1e-10
@@ -124,3 +125,19 @@ def _spread_centres(rows: Tensor, uniforms: Tensor) -> Tensor:
         distance = to_centre if component == 0 else torch.minimum(distance, to_centre)
         centres.append(centre)
     return torch.stack(centres, -2)
+
+
+def distil(
+    teacher: GaussianMixture,
+    components: int,
+    noise: SeedNoise,
+    *,
+    sharpening: float,
+    samples: int,
+    em: EmSettings,
+) -> GaussianMixture:
+    """The likeliest student of so many components on `samples` draws of the teacher, sharpened first."""
+    draws = teacher.sharpen(sharpening).from_noise(
+        noise.uniform("teacher", samples), noise.normal("teacher", samples, teacher.means.shape[-1])
+    )
+    return fit(draws, noise.uniform("student starts", em.restarts, components), em)

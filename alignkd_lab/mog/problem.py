@@ -68,3 +68,28 @@ class Problem:
             theory.objective(log_policy, log_reference, reward, beta),
             theory.optimal_value(log_reference, reward, beta),
         )
+
+
+def evaluate(policy: GaussianMixture, problem: Problem, own: Tensor, true: Tensor) -> dict[str, Tensor]:
+    """Every metric, `[seed]` each, in nats where it is a log-density.
+
+    Args:
+        own: fresh draws of the policy, `[seed, draw, dimension]`.
+        true: fresh draws of p*, `[seed, draw, dimension]`.
+
+    reward = E_policy[R]; target_rate = share of draws on the target;
+    target_precision = E_policy[log p_target], p_target the density of the target mode or modes alone;
+    overall_precision = E_policy[log p*]; overall_recall = E_p*[log policy];
+    entropy = -E_policy[log policy]; kl_to_truth = KL(policy || p*).
+    """
+    overall_precision = problem.truth.log_prob(own).mean(-1)
+    entropy = -policy.log_prob(own).mean(-1)
+    return {
+        "reward": problem.reward(own).mean(-1),
+        "target_rate": problem.on_target(own).double().mean(-1),
+        "target_precision": problem.target.log_prob(own).mean(-1),
+        "overall_precision": overall_precision,
+        "overall_recall": policy.log_prob(true).mean(-1),
+        "entropy": entropy,
+        "kl_to_truth": -entropy - overall_precision,
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alignkd_lab.errors import BadInput
 
@@ -145,9 +145,30 @@ class MogSettings:
             raise BadInput(f"targets must lie between 0 and {len(modes) - 1}, not {self.targets}")
 
     @property
+    def target_weight(self) -> float:
+        """The target's share of the truth, m₀; of several target modes in all."""
+        return round(sum(self.truth_weights[target] for target in self.targets), 12)
+
+    @property
     def target_name(self) -> str:
         """`rare_mode` for the rarest mode alone, else the modes by number."""
         rarest = min(range(len(self.truth_weights)), key=self.truth_weights.__getitem__)
         if self.targets == (rarest,):
             return "rare_mode"
         return "modes_" + "_".join(str(target) for target in self.targets)
+
+
+def with_target_weight(settings: MogSettings, weight: float) -> MogSettings:
+    """The settings with this weight on the target's mode or modes; each group keeps its proportions.
+
+    Raises:
+        BadInput: a weight that does not lie between 0 and 1.
+    """
+    if not 0 < weight < 1:
+        raise BadInput(f"the target's weight must lie between 0 and 1, not {weight!r}")
+    now = sum(settings.truth_weights[target] for target in settings.targets)
+    if now == weight:
+        return settings
+    scale = {True: weight / now, False: (1 - weight) / (1 - now)}
+    weights = tuple(w * scale[mode in settings.targets] for mode, w in enumerate(settings.truth_weights))
+    return replace(settings, truth_weights=weights)

@@ -1,45 +1,39 @@
 """The registered study on Gaussians (`data/records/PLAN.md`): one setting moved at a time, with a hundred new seeds.
 
-`python -m alignkd_lab.study.gaussians FOLDER` makes both its records in FOLDER, the arms and the map (`arms` or `map`
-after FOLDER: that one alone); stages are kept there, so that a study that was cut off goes on. As with the boundary
-map, records hold arrays: a line for each cell and seed would be 60 MB.
+`python -m alignkd_lab.study.gaussians FOLDER [arms] [map] [boundary]` makes its records in FOLDER, each a packed file;
+stages are kept there, so that a study that was cut off goes on.
+
+    arms      one setting moved at a time, all pipelines: `gaussians-study.zip`
+    map       both orders by target's share, KL weight and sharpening: `gaussians-map.zip`
+    boundary  an earlier, finer map with twenty seeds, and the densities of three: `gaussians-boundary.zip`
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
+import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.mog.cells import with_target_weight
-from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.mog.world import ALGORITHMS, MogWorld
-from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import Outcome, run_pipelines
+from alignkd_lab.experiment import run_gaussians
+from alignkd_lab.mog.settings import MogSettings, with_target_weight
+from alignkd_lab.mog.world import ALGORITHMS
+from alignkd_lab.pipelines import ORDERS, YARDSTICKS
 from alignkd_lab.presets import default_pipelines
-from alignkd_lab.provenance import provenance
-from alignkd_lab.records import SCHEMA
+from alignkd_lab.records import Records, concat, pack, tabulate
 from alignkd_lab.store import Store
-from alignkd_lab.study import boundary as boundary
-from alignkd_lab.study.boundary import DIGITS, Grid, read, run_of, shortened
 
-FILE = Path("records") / "study" / "mog-study.json"
-MAP_FILE = FILE.with_name("mog-map.json")
 SEEDS = tuple(range(1000, 1100))
 METRICS = ("reward", "target_rate", "target_precision", "overall_precision", "overall_recall")
+DIGITS = 4  # that are kept of a metric
+MAIN_VALUE = "as registered"
 
-# Every second value of the earlier map's axes; densities of these seeds are not kept.
-MAP = Grid(
-    betas=(0.12, 0.25, 0.5, 1.0, 2.0, 4.0), weights=(0.005, 0.01, 0.02, 0.04, 0.09, 0.2), seeds=SEEDS, shown_seeds=()
-)
 _MAIN = MogSettings()
 _CENTRE = (0.0, 0.0)  # where a fifth mode lies, 2.1 from each of the others
 
@@ -120,134 +114,100 @@ EXPLORATORY = ("reward_clip", "second_target", "common_modes")
 REGISTERED = tuple(name for name in ARMS if name not in EXPLORATORY)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """What one setting under one algorithm left: `metrics[pipeline][metric]` is `[seed]`.
+class Part(NamedTuple):
+    """A packed file of the study: its cells as (arm, value, algorithm, settings), seeds, and what is kept of them."""
 
-    pairs: informative pairs that a pipeline's alignment had, `[seed]`; under DPO alone, which learns from pairs.
-    """
-
-    arm: str
-    value: float
-    algorithm: str
-    settings: MogSettings
-    metrics: dict[str, dict[str, np.ndarray]]
-    pairs: dict[str, list[int]]
+    file: str
+    cells: Sequence[tuple[str, str, str, MogSettings]]
+    seeds: Sequence[int]
+    metrics: Sequence[str]
+    pipelines: Sequence[str] | None = None  # all that mean something, unless given
+    shown_seeds: Sequence[int] = ()  # whose densities are kept
 
 
-@dataclass(frozen=True)
-class Study:
-    """The whole record."""
-
-    seeds: tuple[int, ...]
-    cells: tuple[Cell, ...]
-    provenance: dict
-
-    def runs(self, arm: str, algorithm: str) -> dict[float, dict]:
-        """By value of the arm's setting, the run as `runs.group_runs` gives one, for figures and verdicts."""
-        return {cell.value: self._run(cell) for cell in self.cells if (cell.arm, cell.algorithm) == (arm, algorithm)}
-
-    def distinct(self, arms: Sequence[str] | None = None) -> list[dict]:
-        """Every run of some arms (or all) once, whatever the number of arms that it belongs to."""
-        cells = {(cell.algorithm, cell.settings): cell for cell in self.cells if arms is None or cell.arm in arms}
-        return [self._run(cell) for cell in cells.values()]
-
-    def _run(self, cell: Cell) -> dict:
-        return run_of(cell.algorithm, cell.settings, self.seeds, cell.metrics, self.provenance, cell.pairs)
-
-
-def wanted(arms: Mapping[str, Arm] = ARMS) -> Iterator[tuple[str, float, str, MogSettings]]:
-    """Every cell: arm, value, algorithm, settings. The main setting belongs to several arms, and runs once."""
+def arm_cells(arms: Mapping[str, Arm] = ARMS) -> Iterator[tuple[str, str, str, MogSettings]]:
+    """Every cell of the arms once; the main setting belongs to all of them and stands under its own name."""
+    seen = set()
     for name, arm in arms.items():
-        for algorithm in arm.algorithms:
-            for value, settings in arm.cells.items():
-                yield name, value, algorithm, settings
+        for algorithm, (value, settings) in itertools.product(arm.algorithms, arm.cells.items()):
+            if (algorithm, settings) not in seen:
+                seen.add((algorithm, settings))
+                main = settings == _MAIN
+                yield ("main" if main else name), (MAIN_VALUE if main else f"{value:g}"), algorithm, settings
 
 
-def sweep(folder: Path, arms: Mapping[str, Arm] = ARMS, seeds: tuple[int, ...] = SEEDS) -> Path:
-    """Runs every cell with all its pipelines, writes the record below `folder` and returns its path."""
+def map_cells(
+    name: str, betas: Sequence[float], weights: Sequence[float]
+) -> Iterator[tuple[str, str, str, MogSettings]]:
+    """Both algorithms and three sharpenings at every KL weight and target's share."""
+    for algorithm, sharpening, beta, weight in itertools.product(ALGORITHMS, (0.5, 1.0, 2.0), betas, weights):
+        moved = dataclasses.replace(_MAIN, sharpening=sharpening, beta=beta)
+        yield name, "", algorithm, with_target_weight(moved, weight)
+
+
+PARTS = {
+    "arms": Part("gaussians-study.zip", tuple(arm_cells()), SEEDS, METRICS),
+    "map": Part(
+        "gaussians-map.zip",
+        tuple(map_cells("map", (0.12, 0.25, 0.5, 1.0, 2.0, 4.0), (0.005, 0.01, 0.02, 0.04, 0.09, 0.2))),
+        SEEDS,
+        METRICS,
+        ORDERS,
+    ),
+    "boundary": Part(
+        "gaussians-boundary.zip",
+        tuple(
+            map_cells(
+                "boundary",
+                (0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0),
+                (0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.09, 0.14, 0.2),
+            )
+        ),
+        tuple(range(20)),
+        ("reward", "target_rate", "overall_recall"),
+        (*YARDSTICKS, *ORDERS),
+        (0, 1, 2),
+    ),
+}
+
+
+def run_part(name: str, folder: Path) -> Path:
+    """Runs every cell of a part, packs it below `folder` and returns the file.
+
+    Raises:
+        UnknownName: no such part.
+    """
+    if name not in PARTS:
+        raise UnknownName("part", name, PARTS)
+    part = PARTS[name]
     torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
-    store, cells, run = Store(folder / "stages"), list(wanted(arms)), {}
-    for count, (name, value, algorithm, settings) in enumerate(cells, 1):
-        print(f"\rcell {count} of {len(cells)}: {name} {value:g}, {algorithm:<6}", end="", file=sys.stderr, flush=True)
-        if (algorithm, settings) not in run:
-            world = MogWorld(settings, algorithm, seeds)
-            outcomes, stages = run_pipelines(world, default_pipelines("mog", algorithm), store)
-            metrics = {
-                pipeline: {
-                    metric: shortened(np.array(outcome.evaluation["metrics"][metric]), DIGITS) for metric in METRICS
-                }
-                for pipeline, outcome in outcomes.items()
-            }
-            run[algorithm, settings] = {"metrics": metrics, "pairs": _pairs(outcomes, stages)}
+    store, held = Store(folder / "stages"), []
+    study = Path(part.file).stem
+    for count, (arm, value, algorithm, settings) in enumerate(part.cells, 1):
+        print(f"\rcell {count} of {len(part.cells)}", end="", file=sys.stderr, flush=True)
+        names = part.pipelines or default_pipelines("mog", algorithm)
+        made = run_gaussians(settings, algorithm, part.seeds, names, store)
+        for record in made:
+            for entry in record["pipelines"].values():
+                entry["arm"] = arm, value
+        held.append(_shortened(tabulate(made, study), part))
     print(file=sys.stderr)
-    held = {
-        "schema": SCHEMA,
-        "world": "mog",
-        "seeds": list(seeds),
-        "cells": [
-            {"arm": name, "value": value, "algorithm": algorithm, "settings": dataclasses.asdict(settings),
-             **run[algorithm, settings]}
-            for name, value, algorithm, settings in cells
-        ],
-        "provenance": provenance("cpu"),
-    }  # fmt: skip
-    path = folder / FILE.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(held, separators=(",", ":")) + "\n", encoding="utf-8")
-    return path
+    return pack(concat(held), folder / part.file)
 
 
-def _pairs(outcomes: Mapping[str, Outcome], stages: Mapping[str, dict]) -> dict[str, list[int]]:
-    """Informative pairs of each pipeline that had any, `{pipeline: [seed]}`."""
-    return {
-        name: counts
-        for name, outcome in outcomes.items()
-        for counts in [stages[key]["info"].get("per_seed", {}).get("informative_pairs") for key in outcome.stages]
-        if counts is not None
-    }
-
-
-def sweep_map(folder: Path) -> Path:
-    """Both orders at every target weight, KL weight and sharpening, with the study's seeds; as `boundary.sweep`."""
-    return boundary.sweep(folder, MAP, _MAIN, METRICS, MAP_FILE.name)
-
-
-def load_map(path: Path | None = None) -> boundary.Boundary:
-    """The shipped map (or another one of the same kind), read once. Raises BadInput as `load` does."""
-    return boundary.load(path or data_folder() / MAP_FILE, "alignkd_lab.study.gaussians")
-
-
-_PARTS = {"arms": sweep, "map": sweep_map}
+def _shortened(made: Records, part: Part) -> Records:
+    """What is kept of a cell: the metrics with four digits, pairs, and the densities of the seeds that are shown."""
+    rows = made.metrics[made.metrics["metric"].isin(part.metrics)]
+    rows = rows.assign(value=[float(f"{value:.{DIGITS}g}") for value in rows["value"]])
+    mixtures = made.mixtures[made.mixtures["seed"].isin(list(part.shown_seeds))]
+    return dataclasses.replace(made, metrics=rows, mixtures=mixtures, curves=made.curves.iloc[:0])
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The command at the head of this file. Raises UnknownName for a part that there is not."""
-    folder, *parts = arguments or ["out/study"]
-    for part in parts:
-        if part not in _PARTS:
-            raise UnknownName("part", part, _PARTS)
-    for part in parts or _PARTS:
-        print(_PARTS[part](Path(folder)))
-
-
-@functools.cache
-def load(path: Path | None = None) -> Study:
-    """The shipped record (or another one of the same kind), read once.
-
-    Raises:
-        BadInput: no such file, or one of another version.
-    """
-    held = read(path or data_folder() / FILE, "alignkd_lab.study.gaussians")
-    cells = []
-    for entry in held["cells"]:
-        metrics = {
-            pipeline: {metric: np.array(values) for metric, values in found.items()}
-            for pipeline, found in entry["metrics"].items()
-        }
-        settings = MogSettings(**entry["settings"])
-        cells.append(Cell(entry["arm"], entry["value"], entry["algorithm"], settings, metrics, entry["pairs"]))
-    return Study(tuple(held["seeds"]), tuple(cells), held["provenance"])
+    """The command at the head of this file."""
+    folder, *names = arguments or ["out/study"]
+    for name in names or PARTS:
+        print(run_part(name, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """The study in the language world (`data/records/PLAN.md`) as data: its arms, in the order in which they are run.
 
-`study.run` runs it. Nothing here needs torch, since every summary of a run asks whether the plan wanted more seeds.
+`study.run` runs it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from alignkd_lab.errors import UnknownName
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.presets import override, planned_work
-from alignkd_lab.records import plain_settings
+from alignkd_lab.recording import plain_settings
+from alignkd_lab.records import Records
 
 SEEDS = tuple(range(10))
 SWEEP_SEEDS = tuple(range(3))
@@ -285,38 +286,19 @@ def partner(cell: Cell) -> Cell:
     return ARMS[cell.beside].cells[0] if cell.beside else registered(cell)
 
 
-def cell_of(run: Mapping) -> Cell | None:
-    """The cell of both orders that a run's settings are those of; None where the plan has none."""
-    return next((cell for cell in cells_of(run) if set(ORDERS) <= set(cell.pipelines)), None)
-
-
-def cells_of(run: Mapping) -> Iterator[Cell]:
-    """The cells that a run's settings are those of, in the plan's order; of several those that hold its seeds."""
-    found = [cell for cell in cells() if run["preset"] in MAIN and _is_of(run, cell)]
-    seeds = {record["seed"] for record in run["records"]}
-    return iter([cell for cell in found if seeds & {*cell.seeds}] or found)
-
-
-def _is_of(run: Mapping, cell: Cell) -> bool:
-    if (run["world"], run["algorithm"]) != ("lm", cell.algorithm):
-        return False
-    return run["settings"] == plain_settings(settings_of(cell, run["preset"]))
-
-
-def run_of(runs: Sequence[dict], cell: Cell, preset: str, device: str) -> dict | None:
-    """Of `runs.group_runs(...)` the run with the cell's settings, its records cut to the registered seeds.
-
-    None where there is none.
-    """
-    for run in runs:
-        if (run["preset"], run["device"]) == (preset, device) and _is_of(run, cell):
-            records = [record for record in run["records"] if record["seed"] in cell.seeds]
-            return {**run, "records": records} if records else None
-    return None
-
-
-def seeds_held(run: dict | None, cell: Cell) -> tuple[int, ...]:
-    """The registered seeds whose record holds all of the cell's pipelines."""
-    records = run["records"] if run else ()
-    held = {record["seed"] for record in records if set(cell.pipelines) <= set(record["pipelines"])}
-    return tuple(seed for seed in cell.seeds if seed in held)
+def seeds_of(records: Records | None, cell: Cell, preset: str, device: str = "cpu") -> Records | None:
+    """The records of a cell's settings, cut to its registered seeds that hold all of its pipelines; None if none do."""
+    if records is None:
+        return None
+    target, wanted = settings_of(cell, preset).target, plain_settings(settings_of(cell, preset))
+    head = (("world", "lm"), ("preset", preset), ("device", device), ("algorithm", cell.algorithm), ("target", target))
+    rows = records.runs
+    for name, value in head:
+        rows = rows[rows[name] == value]
+    found = [run for run in rows["run"] if records.settings_of(run) == wanted]
+    if not found:
+        return None
+    held = records.select(run=found).metrics
+    whole = held[held["pipeline"].isin(cell.pipelines)].groupby("seed")["pipeline"].nunique() == len(cell.pipelines)
+    seeds = [seed for seed in cell.seeds if whole.get(seed, False)]
+    return records.select(run=found, seed=seeds) if seeds else None

@@ -26,10 +26,8 @@ from alignkd_lab.cli import parse_seeds
 from alignkd_lab.errors import AlignkdError, UnknownName
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm.settings import BUILT_IN
-from alignkd_lab.lm.trainer import arithmetic
 from alignkd_lab.provenance import best_device
-from alignkd_lab.records import USUAL_PRODUCTS, device_of, holds_records, load_records, record_files
-from alignkd_lab.runs import group_runs
+from alignkd_lab.records import Records, has_records, load
 from alignkd_lab.study import plan
 from alignkd_lab.study.plan import Cell
 
@@ -56,10 +54,10 @@ def run_study(
         CannotContinue: weights are missing.
     """
     end = None if minutes is None else clock() + 60 * minutes
-    records = [record for record in _records(folder) if _is_of(record, preset, device)]
-    took = {_alike(record["pipelines"], record["algorithm"]): _seconds(record) for record in records}
-    last = _seconds(records[-1]) if records else 0.0
-    for cell, seed in _left(group_runs(records), arms, seeds, preset, device):
+    records = _records(folder)
+    took = _times(records, preset, device)
+    last = max(took.values(), default=0.0)
+    for cell, seed in _left(records, arms, seeds, preset, device):
         alike = _alike((*cell.yardsticks, *cell.pipelines), cell.algorithm)
         began = clock()
         if end is not None and began + took.get(alike, last) > end:
@@ -70,33 +68,31 @@ def run_study(
             )
             return
         print(f"{cell.arm}, {cell.value}, seed {seed}", file=sys.stderr, flush=True)
-        with arithmetic(USUAL_PRODUCTS[torch.device(device).type], _THREADS.get(device)):
-            run_experiment(
-                world="lm",
-                preset=preset,
-                pipelines=cell.pipelines,
-                seeds=(seed,),
-                out=folder,
-                algorithm=cell.algorithm,
-                # All of them, so that the registered weights stay where the preset would take others.
-                overrides=dataclasses.asdict(plan.settings_of(cell, preset)),
-                device=device,
-                yardsticks=cell.yardsticks,
-            )
+        torch.set_num_threads(_THREADS.get(device, torch.get_num_threads()))
+        run_experiment(
+            world="lm",
+            preset=preset,
+            pipelines=cell.pipelines,
+            seeds=(seed,),
+            out=folder,
+            algorithm=cell.algorithm,
+            # All of them, so that the registered settings stay where the preset would take others.
+            overrides=dataclasses.asdict(plan.settings_of(cell, preset)),
+            device=device,
+            yardsticks=cell.yardsticks,
+            arm=(cell.arm, cell.value),
+        )
         last = took[alike] = clock() - began
 
 
 def table(folder: Path, preset: str = "laptop", arms: Sequence[str] = tuple(plan.ARMS), device: str = "cpu") -> str:
     """What is done and what is left: a line a cell with the seeds held of those registered, and a sum."""
-    runs = group_runs(_records(folder))
-    rows = [
-        (cell.arm, cell.value, len(plan.seeds_held(plan.run_of(runs, cell, preset, device), cell)), len(cell.seeds))
-        for cell in _cells(arms)
-    ]
-    wide = max(len(value) for _, value, *_ in rows)
+    records = _records(folder)
+    rows = [(cell, len(_held(records, cell, preset, device))) for cell in _cells(arms)]
+    wide = max(len(cell.value) for cell, _ in rows)
     lines = [f"{'arm':<22}{'value':<{wide}}  seeds"]
-    lines += [f"{arm:<22}{value:<{wide}}  {held} of {count}" for arm, value, held, count in rows]
-    held, count = (sum(row[place] for row in rows) for place in (2, 3))
+    lines += [f"{cell.arm:<22}{cell.value:<{wide}}  {held} of {len(cell.seeds)}" for cell, held in rows]
+    held, count = sum(held for _, held in rows), sum(len(cell.seeds) for cell, _ in rows)
     return "\n".join([*lines, f"preset {preset} on {device}: {held} of {count} seeds done, {count - held} left"])
 
 
@@ -104,30 +100,39 @@ def _cells(arms: Sequence[str]) -> list[Cell]:
     return [cell for cell in plan.cells() if cell.arm in arms]
 
 
-def _left(runs: list[dict], arms: Sequence[str], seeds: Sequence[int], preset: str, device: str) -> Iterator:
+def _held(records: Records | None, cell: Cell, preset: str, device: str) -> list[int]:
+    found = plan.seeds_of(records, cell, preset, device)
+    return found.seeds if found else []
+
+
+def _left(records: Records | None, arms: Sequence[str], seeds: Sequence[int], preset: str, device: str) -> Iterator:
     """(cell, seed) for every registered seed among `seeds` that no record holds, in the plan's order."""
     for cell in _cells(arms):
-        held = plan.seeds_held(plan.run_of(runs, cell, preset, device), cell)
+        held = _held(records, cell, preset, device)
         yield from ((cell, seed) for seed in cell.seeds if seed in seeds and seed not in held)
 
 
-def _records(folder: Path) -> list[dict]:
-    """Every record below the folder; none where no line is whole yet."""
-    return load_records(folder) if any(map(holds_records, record_files(folder))) else []
-
-
-def _is_of(record: dict, preset: str, device: str) -> bool:
-    return (record["world"], record["preset"], device_of(record)) == ("lm", preset, device)
+def _records(folder: Path) -> Records | None:
+    """Every record below the folder; None where there is none yet."""
+    return load(folder) if folder.exists() and has_records(folder) else None
 
 
 def _alike(pipelines: Sequence[str], algorithm: str) -> tuple[frozenset[str], str]:
     return frozenset(pipelines), algorithm
 
 
-def _seconds(record: dict) -> float:
-    """What the seed would take where none of its stages is there yet, as on a machine that was lent anew."""
-    stages = sum(stage["seconds"] for stage in record["stages"].values())
-    return max(record["provenance"].get("seconds", 0.0), stages)
+def _times(records: Records | None, preset: str, device: str) -> dict[tuple[frozenset[str], str], float]:
+    """Seconds that a seed took, where none of its stages was there yet, by its pipelines and algorithm."""
+    took: dict = {}
+    for run in records.each() if records else ():
+        about = run.the_run()
+        if (about["world"], about["preset"], about["device"]) != ("lm", preset, device):
+            continue
+        stages = run.stages.drop_duplicates(["seed", "stage", "seconds"]).groupby("seed")["seconds"].sum()
+        for made in run.provenance.sort_values("created").itertuples():
+            pipelines = run.metrics.loc[run.metrics["seed"] == made.seed, "pipeline"].unique()
+            took[_alike(pipelines, about["algorithm"])] = max(made.seconds or 0.0, stages.get(made.seed, 0.0))
+    return took
 
 
 def parse_arms(text: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from alignkd_lab.course.explorers import plane
 from alignkd_lab.course.explorers.threshold import percent
 from alignkd_lab.course.widgets.state import begun
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.mog.cells import with_target_weight
+from alignkd_lab.mog.settings import with_target_weight
 from alignkd_lab.mog.closed_form import ClosedForm
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import ALGORITHMS, MogWorld

@@ -16,7 +16,7 @@ from ipywidgets import HTML, Button, HBox, IntProgress
 from alignkd_lab.course.explorers import orders
 from alignkd_lab.course.explorers.orders_view import draw, marks, strip
 from alignkd_lab.course.widgets.choice import ChoiceExplorer
-from alignkd_lab.mog.cells import run_cell
+from alignkd_lab.experiment import run_cell
 from alignkd_lab.pipelines import planned_steps
 from alignkd_lab.presets import default_pipelines
 
