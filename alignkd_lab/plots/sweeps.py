@@ -134,7 +134,7 @@ def leads_figure(
         marked: rows to set apart, by a band behind them.
     """
     note = depth_line([k_a for *_, k_a in rows], depth, "Small points: seeds; bars: paired 95 % t-intervals")
-    size = (3.7 + 2.65 * len(metrics), 0.24 * sum(2 + label.count("\n") for label, *_ in rows) + 1.7)
+    size = (3.7 + 2.65 * len(metrics), 0.21 * sum(2 + label.count("\n") for label, *_ in rows) + 1.7)
     title = "A-K minus K-A, by setting" + (": the reward, and what it is made of" if len(metrics) > 1 else "")
     figure, ((*axes,),) = panels(1, len(metrics), size, title, note)
     for axis, metric in zip(axes, metrics, strict=True):
@@ -201,7 +201,7 @@ def alignment_figure(held: Sequence[tuple[Records, Sequence[str], str]], depth: 
     seeds, which the note names.
 
     Args:
-        held: (run, its pipelines that are drawn, what sets it apart): each kind of the last, "" for none, has its dashes.
+        held: (run, its pipelines that are drawn, what sets it apart, "" for nothing): each kind has its dashes.
     """
     drawn, left_out = [], ""
     for run, names, kind in held:
