@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from explorer_controls import expect_controls
 
-from alignkd_lab.course.explorers import orders, orders_live, orders_view, plane
+from alignkd_lab.course.explorers import orders, orders_live, orders_view
+from alignkd_lab.plots import plane
 from alignkd_lab.course.explorers.orders import METRICS, START, compute
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.errors import BadInput, UnknownName

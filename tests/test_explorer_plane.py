@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from alignkd_lab.course.explorers import plane
+from alignkd_lab.plots import plane
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots.style import PIPELINE_STYLE
 

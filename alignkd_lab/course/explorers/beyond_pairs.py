@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 from torch import Tensor
 
-from alignkd_lab.course.explorers import plane
+from alignkd_lab.plots import plane
 from alignkd_lab.course.explorers.orders import recorded
 from alignkd_lab.course.explorers.threshold import percent
 from alignkd_lab.course.widgets.choice import kept

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignkd_lab.course.explorers import plane
+from alignkd_lab.plots import plane
 from alignkd_lab.course.explorers.threshold import percent
 from alignkd_lab.course.widgets.state import begun
 from alignkd_lab.errors import BadInput

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from alignkd_lab.course.explorers import plane
+from alignkd_lab.plots import plane
 from alignkd_lab.course.explorers.boundary import Map
-from alignkd_lab.course.explorers.boundary_map import draw_key, draw_lead
+from alignkd_lab.plots.maps import draw_key, draw_lead
 from alignkd_lab.pipelines import A_K, K_A, ORDERS
 from alignkd_lab.plots.drawing import mark, seed_points, themed
 from alignkd_lab.plots.style import pipeline_style

@@ -165,7 +165,7 @@ def _on_line(x: np.ndarray, share: float) -> np.ndarray:
 
 
 def _in_plane(share: float) -> np.ndarray:
-    from alignkd_lab.course.explorers import plane
+    from alignkd_lab.plots import plane
 
     weights, means = _plane_modes()
     weights = [*((1 - share) * weight for weight in weights), share]
@@ -208,7 +208,7 @@ def _label_best(axis: Axes, data: Densities) -> None:
 def _plane_panel(axis: Axes, data: Densities) -> None:
     from matplotlib.colors import PowerNorm
 
-    from alignkd_lab.course.explorers import plane
+    from alignkd_lab.plots import plane
     from alignkd_lab.plots.drawing import INK, write
 
     axis.set_title("In the plane: best policy and draws", y=1.02)

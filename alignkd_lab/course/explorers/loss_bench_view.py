@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alignkd_lab.course.explorers import plane
+from alignkd_lab.plots import plane
 from alignkd_lab.course.explorers.loss_bench import LAST, LOSER, SATISFIED, SOURCE, WINNER, Bench
 from alignkd_lab.course.explorers.threshold import POINT, percent
 from alignkd_lab.plots.drawing import BAND, INK, QUIET, themed, write

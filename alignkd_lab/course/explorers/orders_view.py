@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from alignkd_lab.course.explorers import plane
+from alignkd_lab.plots import plane
 from alignkd_lab.course.explorers.orders import METRICS, Orders
 from alignkd_lab.course.explorers.threshold import percent
 from alignkd_lab.pipelines import A_K, K_A

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from alignkd_lab.course.explorers import plane
+from alignkd_lab.plots import plane
 from alignkd_lab.course.explorers.threshold import percent
 from alignkd_lab.course.widgets.state import begun
 from alignkd_lab.errors import UnknownName

@@ -10,7 +10,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from alignkd_lab.course.explorers import plane
+from alignkd_lab.plots import plane
 from alignkd_lab.course.explorers.sharpening import (
     JUDGES,
     RECALL_DRAWS,

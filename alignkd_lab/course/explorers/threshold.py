@@ -14,7 +14,7 @@ import numpy as np
 
 from alignkd_lab import theory
 from alignkd_lab.course.widgets.state import begun
-from alignkd_lab.plots.style import number
+from alignkd_lab.plots.style import number, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,18 +137,6 @@ def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float
 
     made = controls(**state)
     return Explorer(made, shown or made, compute, draw, caption, SOURCE, "threshold.show", stills)
-
-
-def percent(share: float) -> str:
-    """A share for readers: `4 %`, `1 in 15,000`, `1 in 10^174`, `more than 99.9 %`."""
-    if share <= 0:
-        return "0 %"
-    if share > 0.999:
-        return "more than 99.9 %"
-    if share >= 0.001:
-        return f"{100 * share:.3g} %"
-    wait = 1 / share
-    return f"1 in {float(f'{wait:.2g}'):,.0f}" if wait < 1e9 else f"1 in 10^{np.log10(wait):.0f}"
 
 
 def _optimum_panel(axis: Axes, data: Threshold) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
@@ -22,6 +23,7 @@ from matplotlib.patches import Circle, Rectangle
 
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.pipelines import reading_order
 from alignkd_lab.plots.drawing import INK, NOTE, QUIET
 from alignkd_lab.plots.style import pipeline_style
 
@@ -51,6 +53,20 @@ def mixture_of(view: Mapping[str, Any]) -> GaussianMixture:
         torch.as_tensor(view[name], dtype=torch.float64)[None] for name in ("weights", "means", "sds")
     )
     return GaussianMixture(weights.log(), means, sds.log())
+
+
+def views(mixtures: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """By pipeline, in reading order, the mixture of the first seed in a table of `records.Records.mixtures`."""
+    first = mixtures[mixtures["seed"] == mixtures["seed"].min()].sort_values("component")
+    held = {
+        name: {
+            "weights": rows["weight"].tolist(),
+            "means": rows[["x", "y"]].values,
+            "sds": rows[["sd_x", "sd_y"]].values,
+        }
+        for name, rows in first.groupby("pipeline")
+    }
+    return {name: held[name] for name in reading_order(held)}
 
 
 def density(mixture: GaussianMixture, extent: tuple[float, float, float, float], cells: int = _CELLS) -> np.ndarray:
@@ -146,6 +162,17 @@ def circle(on: Axes, centre: Sequence[float], radius: float) -> None:
 def say(on: Axes, text: str, place: Sequence[float], up: float, **font) -> None:
     """Words above a place on the wall, `up` in points of print."""
     on.annotate(text, tuple(place), (0, up), textcoords="offset points", **font)
+
+
+def apart(heights: Sequence[float], gap: float, low: float) -> list[float]:
+    """Heights for labels near these, none nearer than `gap` to the next, and none below `low`."""
+    order, places, last, floor = np.argsort(heights)[::-1], [0.0] * len(heights), np.inf, low
+    for place in order:
+        last = places[place] = min(heights[place], last - gap)
+    for place in order[::-1]:
+        places[place] = max(places[place], floor)
+        floor = places[place] + gap
+    return places
 
 
 def signed(name: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""How a map of leads is drawn, for the explorer and for the report: colours, markers, boundaries and their key."""
+"""How a map of leads is drawn: colours, markers, boundaries and their key."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from alignkd_lab.course.explorers import plane
-from alignkd_lab.course.explorers.threshold import percent
+from alignkd_lab.mog.sweep import Lead, cell_edges
 from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import INK
-from alignkd_lab.plots.style import pipeline_style
-from alignkd_lab.study.lead import Lead, cell_edges
+from alignkd_lab.plots.style import percent, pipeline_style
 
 # Blue for K-A and vermilion for A-K as everywhere; pale enough for the marks that lie on them.
 _COLOURS = LinearSegmentedColormap.from_list(
