@@ -137,8 +137,8 @@ def precision_recall(runs: Sequence[dict], depth: str = "record") -> Figure:
 @themed
 def densities(run: dict, depth: str = "record") -> Figure:
     """The Gaussian density at every stage, of the run's first seed, with the target modes circled."""
-    from alignkd_lab.course.explorers import plane
     from alignkd_lab.mog.settings import MogSettings
+    from alignkd_lab.plots import plane
 
     record, settings, columns = run["records"][0], MogSettings(**run["settings"]), 3
     held = {name: record["pipelines"][name].get("view") for name in pipelines_of(run) if name in record["pipelines"]}

@@ -148,6 +148,17 @@ def say(on: Axes, text: str, place: Sequence[float], up: float, **font) -> None:
     on.annotate(text, tuple(place), (0, up), textcoords="offset points", **font)
 
 
+def apart(heights: Sequence[float], gap: float, low: float) -> list[float]:
+    """Heights for labels near these, none nearer than `gap` to the next, and none below `low`."""
+    order, places, last, floor = np.argsort(heights)[::-1], [0.0] * len(heights), np.inf, low
+    for place in order:
+        last = places[place] = min(heights[place], last - gap)
+    for place in order[::-1]:
+        places[place] = max(places[place], floor)
+        floor = places[place] + gap
+    return places
+
+
 def signed(name: str) -> tuple[str, str]:
     """A pipeline's label with its marker before it, and its colour."""
     style = pipeline_style(name)
