@@ -52,7 +52,7 @@ IMPORTS = {name: imports(path) for name, path in MODULES.items()}
 
 def room(name: str) -> str:
     """`lm` of `alignkd_lab.lm.world`."""
-    return (name.split(".") + [""])[1] if name.startswith("alignkd_lab") else name.split(".")[0]
+    return name.split(".")[1] if name.startswith("alignkd_lab.") else name.split(".")[0]
 
 
 def circles() -> list[list[str]]:

@@ -218,7 +218,7 @@ def draw(view: View, note: str = SOURCE) -> Figure:
         _likely(wall, view, name, (0.35 + 1.78 * place, 4.38))
     _advantaged(wall, view, (0.35, 2.62))
     axis = plane.axes(figure, 6.3, 1.2, 3.45, 3.05)
-    _cloud(axis, view, 3)
+    _draw_cloud(axis, view, 3)
     axis.set_title(f"All {view.size:,} tokens", pad=6)
     return figure
 
@@ -232,7 +232,7 @@ def stills(views: Sequence[View], note: str = SOURCE) -> Figure:
     for place, view in enumerate(views):
         left = 0.75 + 3.16 * place
         axis = plane.axes(figure, left, 2.15, 2.5, 1.8)
-        _cloud(axis, view, 6)
+        _draw_cloud(axis, view, 6)
         axis.set_title(f"{_CIRCLED[place]} before “{visible(view.here)}”", pad=5)
         if place:
             axis.set_ylabel("")
@@ -293,7 +293,7 @@ def _short(wall: Axes, view: View, corner: tuple[float, float]) -> None:
             mono(wall, (left + shift, top - 0.02 - 0.22 * (row + 1)), f"{words:<12}{said:>7}", colour)
 
 
-def _cloud(axis: Axes, view: View, powers: int) -> None:
+def _draw_cloud(axis: Axes, view: View, powers: int) -> None:
     """Every token of the vocabulary: how likely the DPO teacher finds it, and its advantage."""
     left, right, low, high = view.extent
     counts = np.ma.masked_equal(view.cloud, 0)
