@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from alignkd_lab.course.exercises import check, given
-from alignkd_lab.course.explorers import token_lens, token_lens_view
+from alignkd_lab.course.exercises.ask import check, given
+from alignkd_lab.course.explorers import token_lens
 from alignkd_lab.course.explorers.token_lens import QUANTITIES, ROWS, START, TEXTS, caption, compute, visible
-from alignkd_lab.course.lens.readings import MODELS
+from alignkd_lab.course.lens.readings import MODELS, Reading
+from alignkd_lab.course.lens.texts import Lens, look
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.lm import losses, weights
@@ -28,7 +29,7 @@ def lens():
         if "lora_B" in name:
             tensor.data = 0.3 * torch.randn(tensor.shape, generator=generator)
     student, _ = weights.load("tiny-student")
-    return token_lens.look(tokenizer, teacher.eval(), student, "Write.", {"chosen": "Red!", "rejected": "Old."})
+    return look(tokenizer, teacher.eval(), student, "Write.", {"chosen": "Red!", "rejected": "Old."})
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +102,6 @@ def test_positions_beyond_the_text_are_its_ends(lens):
     assert compute(state(position=999.0), lens).position == len(lens.readings["chosen"].labels) - 1
 
 
-def test_unknown_choices_are_named(lens):
-    for changes in ({"text": "mine"}, {"quantity": "reward"}):
-        with pytest.raises(UnknownName, match="Accepted"):
-            compute(state(**changes), lens)
-    with pytest.raises(UnknownName, match="position"):
-        token_lens.show(lens=lens, place=3)
-
-
 def test_compute_takes_less_than_a_tenth_of_a_second_at_the_real_vocabulary():
     lens, seconds = _real_size(), []
     for position in range(1, 21):
@@ -123,9 +116,9 @@ def _real_size():
     generator = torch.Generator().manual_seed(0)
     head = torch.randn(49_152, 8, generator=generator)
     says = (Full(torch.randn(20, 8, generator=generator), head) for _ in MODELS)
-    reading = token_lens.Reading([1], torch.arange(20), *says)
+    reading = Reading([1], torch.arange(20), *says)
     tokenizer = type("Words", (), {"decode": staticmethod(lambda ids: f" w{ids[0]}")})
-    return token_lens.Lens(tokenizer, None, None, dict.fromkeys(TEXTS, reading))
+    return Lens(tokenizer, None, None, dict.fromkeys(TEXTS, reading))
 
 
 def test_the_caption_says_what_becomes_of_the_belief(lens):
@@ -153,16 +146,15 @@ def test_every_control_can_be_moved_over_its_whole_range(explorer, lens):
     assert len(set(seen)) == len(seen) - 1  # the quantity that it starts with is seen twice
 
 
-def test_a_page_without_a_kernel_shows_three_tokens(explorer):
+def test_a_page_without_a_kernel_shows_three_tokens_and_says_its_depth(explorer, lens):
     bundle, _ = explorer._repr_mimebundle_()
     assert WIDGET_VIEW in bundle
     assert bundle["text/plain"].count("Before token") == 3
-
-
-def test_the_pictures_say_how_deep_they_go(lens):
     view = compute(state(), lens)
-    for figure in (token_lens_view.draw(view), token_lens_view.stills([view] * 3)):
+    for figure in (token_lens.draw(view), token_lens.stills([view] * 3)):
         assert any("Live: SmolLM2" in text.get_text().replace("\n", " ") for text in figure.texts)
+    with pytest.raises(UnknownName, match="position"):
+        token_lens.show(lens=lens, place=3)
 
 
 # The exercise

@@ -4,10 +4,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alignkd_lab.course.exercises import check, measured_influence, task
-from alignkd_lab.course.exercises.ch05 import CUTS
+from alignkd_lab.course.exercises.ask import check, task
 from alignkd_lab.course.explorers import layer_cuts, one_row, text_plane
+from alignkd_lab.course.explorers.layer_cuts import CUTS
 from alignkd_lab.course.explorers.text_plane import Place
+from alignkd_lab.course.recorded import measured_influence
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.scoring import pooled, score
@@ -27,7 +28,7 @@ def test_each_choice_drops_fourteen_of_thirty_layers():
 def test_the_middle_turns_the_state_least_and_not_by_a_hair():
     influence = measured_influence()
     summed = {name: sum(influence[layer] for layer in dropped) for name, dropped in CUTS.items()}
-    assert min(summed, key=summed.get) == task("layers_to_drop").solve()
+    assert min(summed, key=summed.get) == task("layers_to_drop").outcome()
     assert summed["middle"] < 0.8 * min(value for name, value in summed.items() if name != "middle")
 
 

@@ -31,23 +31,18 @@ def ring_to_rescore() -> dict:
     }
 
 
-def rescored_precision() -> tuple[float, float]:
-    from alignkd_lab.course.exercises import given
-
-    data = given("rescored_precision")
-    judge = data["truth"]
-    direct = judge.log_prob(data["direct_draws"]).mean().item()
-    distilled = judge.log_prob(data["distilled_draws"]).mean().item()
-    return direct, distilled
+def rescored_precision(data: dict) -> tuple[float, float]:
+    truth = data["truth"]
+    return truth.log_prob(data["direct_draws"]).mean().item(), truth.log_prob(data["distilled_draws"]).mean().item()
 
 
 def mean_scores(*asked: tuple[str, str], sharpening: float = 1.0) -> Callable[[], tuple[float, ...]]:
-    """Mean log-density of draws under a judge, for each (judge, draws)."""
+    """Mean log-density of draws under a model, for each (model, draws)."""
 
     def score() -> tuple[float, ...]:
         data = ring_to_rescore()
         data["teacher"] = data["teacher"].sharpen(sharpening)
-        return tuple(data[judge].log_prob(data[draws]).mean().item() for judge, draws in asked)
+        return tuple(data[model].log_prob(data[draws]).mean().item() for model, draws in asked)
 
     return score
 

@@ -9,7 +9,7 @@ from alignkd_lab.course.exercises.tasks import Distractor, Task
 
 
 def rescue() -> str:
-    from alignkd_lab.course.exercises import recorded_gaussians
+    from alignkd_lab.course.recorded import recorded_gaussians
     from alignkd_lab.pipelines import CONTROLS
     from alignkd_lab.runs import seed_values
 
@@ -22,7 +22,7 @@ def rescue() -> str:
 
 
 def boundary() -> str:
-    from alignkd_lab.course.exercises import recorded_gaussians
+    from alignkd_lab.course.recorded import recorded_gaussians
     from alignkd_lab.pipelines import K_A
     from alignkd_lab.runs import seed_values
 
@@ -58,7 +58,7 @@ def rewards_to_compare() -> dict:
     """Rewards of A-K and of its own teacher, one for each seed, of the first picture's setting."""
     import numpy as np
 
-    from alignkd_lab.course.exercises import recorded_gaussians
+    from alignkd_lab.course.recorded import recorded_gaussians
     from alignkd_lab.runs import seed_values
 
     values = seed_values(recorded_gaussians())
@@ -67,14 +67,11 @@ def rewards_to_compare() -> dict:
     return {name: np.array([values[name]["reward"][seed] for seed in seeds]) for name in names}
 
 
-def paired_interval() -> tuple[float, float]:
+def paired_interval(data: dict) -> tuple[float, float]:
     import math
 
     from scipy import stats
 
-    from alignkd_lab.course.exercises import given
-
-    data = given("paired_interval")
     difference = data["align_then_kd"] - data["base_aligned"]
     seeds = len(difference)
     standard_error = difference.std(ddof=1) / math.sqrt(seeds)
@@ -91,8 +88,9 @@ def unpaired_interval() -> tuple[float, float]:
 
 
 def sd_interval() -> tuple[float, float]:
-    low, high = paired_interval()
-    seeds = len(rewards_to_compare()["base_aligned"])
+    data = rewards_to_compare()
+    low, high = paired_interval(data)
+    seeds = len(data["base_aligned"])
     middle, half = (low + high) / 2, (high - low) / 2 * math.sqrt(seeds)
     return middle - half, middle + half
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from alignkd_lab.course.exercises.tasks import Distractor, Task
 
-# Which 14 of the 30 layers go.
-CUTS = {"first": range(14), "middle": range(8, 22), "last": range(16, 30), "every second": range(2, 30, 2)}
-
 
 def layers_to_drop() -> str:
-    from alignkd_lab.course.exercises import measured_influence
-    from alignkd_lab.course.exercises.ch05 import CUTS
+    from alignkd_lab.course.explorers.layer_cuts import CUTS  # which 14 of the 30 layers go
+    from alignkd_lab.course.recorded import measured_influence
 
     influence = measured_influence()  # of each of the 30 layers: how much it turns the state that passes
     return min(CUTS, key=lambda name: sum(influence[layer] for layer in CUTS[name]))

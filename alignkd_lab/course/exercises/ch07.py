@@ -10,79 +10,49 @@ from collections.abc import Callable
 
 from alignkd_lab.claims import CLAIMS, Claim
 from alignkd_lab.course.exercises.tasks import Distractor, OtherOptions, Task
-from alignkd_lab.pipelines import A_K, K_A
-from alignkd_lab.plots.style import interval
-from alignkd_lab.stats import Interval
+from alignkd_lab.course.recorded import VERDICTS, recorded_claims, recorded_lead
+from alignkd_lab.plots.style import METRIC_STYLE, interval
+from alignkd_lab.report.tables import CLAIM_WORDS
 
 LEADERS = {
     "a_k": "A-K, as with the rare target",
     "level": "neither: over the seeds the two are not told apart",
     "k_a": "K-A: the order turns round",
 }
-VERDICTS = {
-    "holds": "holds: the seeds show it",
-    "fails": "fails: the seeds show the opposite",
-    "undecided": "undecided: the seeds show neither, some are missing, or a check before the verdicts failed",
-}
-
-
-@functools.cache
-def recorded_claims() -> dict[tuple[str, str], dict]:
-    """Of each claim the row of the study's table, by metric and statistic."""
-    from alignkd_lab.course.exercises import recorded_smollm2
-    from alignkd_lab.report.tables import claims_table
-    from alignkd_lab.runs import summarise_run
-
-    rows = claims_table(summarise_run(recorded_smollm2()))
-    return {(claim.metric, claim.statistic): row for claim, row in zip(CLAIMS, rows, strict=True)}
-
-
-def recorded_verdict(metric: str, statistic: str = "mean_difference") -> str:
-    """`holds`, `fails` or `undecided`; so is a claim that a failed check makes invalid, or that lacks seeds."""
-    verdict = recorded_claims()[metric, statistic]["verdict"]
-    return verdict if verdict in VERDICTS else "undecided"
-
-
-def recorded_lead(target: str | None) -> Interval:
-    """A-K's lead in reward in the largest recorded run (with this target), with its 95 % interval."""
-    from alignkd_lab.course.exercises import recorded_smollm2
-    from alignkd_lab.report.evidence import difference
-
-    return difference(recorded_smollm2(target), A_K, K_A)
 
 
 def sign_reward() -> str:
-    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+    from alignkd_lab.course.recorded import recorded_verdict
 
     return recorded_verdict("reward")
 
 
 def sign_target_precision() -> str:
-    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+    from alignkd_lab.course.recorded import recorded_verdict
 
     return recorded_verdict("target_precision")
 
 
 def sign_overall_precision() -> str:
-    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+    from alignkd_lab.course.recorded import recorded_verdict
 
     return recorded_verdict("overall_precision")
 
 
 def sign_overall_recall() -> str:
-    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+    from alignkd_lab.course.recorded import recorded_verdict
 
     return recorded_verdict("overall_recall")
 
 
 def sign_variance() -> str:
-    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+    from alignkd_lab.course.recorded import recorded_verdict
 
     return recorded_verdict("reward", "variance_ratio")
 
 
 def common_target() -> str:
-    from alignkd_lab.course.exercises.ch07 import recorded_lead
+    from alignkd_lab.course.recorded import recorded_lead
 
     lead = recorded_lead("colour")
     return "a_k" if lead.low > 0 else "k_a" if lead.high < 0 else "level"
@@ -103,12 +73,9 @@ def checkpoints() -> dict:
     }
 
 
-def reward_at_equal_kl() -> float:
+def reward_at_equal_kl(data: dict) -> float:
     import numpy as np
 
-    from alignkd_lab.course.exercises import given
-
-    data = given("reward_at_equal_kl")
     bold, careful = (np.interp(6.0, data[name]["kl"], data[name]["reward"]) for name in ("bold", "careful"))
     return float(bold - careful)
 
@@ -137,9 +104,6 @@ def _not_the_leader(answer: str, found: str) -> str:
 
 
 def _sign(claim: Claim, solve: Callable[[], str], because: str) -> Task:
-    from alignkd_lab.plots.style import METRIC_STYLE
-    from alignkd_lab.report.tables import CLAIM_WORDS
-
     words, metric = CLAIM_WORDS[claim.metric, claim.statistic], METRIC_STYLE[claim.metric]
     return Task(
         notebook="07",
@@ -231,7 +195,7 @@ TASKS: dict[str, Task] = {
                 "That compares at equal steps, where `bold` has moved twice as far. Who goes further earns more, "
                 "whatever it goes by: compare where both have paid the same KL.",
             ),
-            Distractor(lambda: -reward_at_equal_kl(), "That is `careful` minus `bold`: turn the sign."),
+            Distractor(lambda: -reward_at_equal_kl(checkpoints()), "That is `careful` minus `bold`: turn the sign."),
             Distractor(
                 lambda: checkpoints()["bold"]["reward"][2] - checkpoints()["careful"]["reward"][3],
                 "`bold` has no checkpoint at 6 nats: take the straight line between those at 4 and at 8.",

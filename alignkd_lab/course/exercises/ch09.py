@@ -35,17 +35,16 @@ def preference_rows() -> dict:
     }
 
 
-def usable_rows() -> int:
+def usable_rows(data: dict) -> int:
     import json
     import tempfile
     from pathlib import Path
 
-    from alignkd_lab.course.exercises import given
     from alignkd_lab.lm.preference_data import load_preferences
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.jsonl"
-        path.write_text("\n".join(json.dumps(row) for row in given("usable_rows")["rows"]))
+        path.write_text("\n".join(json.dumps(row) for row in data["rows"]))
         return len(load_preferences(path).rows)
 
 
@@ -76,7 +75,7 @@ TASKS: dict[str, Task] = {
         solve=upper_rate,
         because="Nothing seen in 100 leaves room for several per cent. With 96 prompts × 24 responses that would be "
         "plenty of pairs, so this is no reason to give up: draw more.",
-        hint="Wilson's interval for 0 of n ends at z²/(n + z²), with z = 1.96. `metrics.wilson_interval` does it.",
+        hint="Wilson's interval for 0 of n ends at z²/(n + z²), with z = 1.96. `stats.wilson_interval` does it.",
         distractors=(
             Distractor(0.0, "Not seen is not never: at a rate of 1 %, 100 draws miss the target in 37 of 100 cases."),
             Distractor(

@@ -5,8 +5,8 @@ import pytest
 
 from alignkd_lab import theory
 from alignkd_lab.course.explorers import traps as picture
+from alignkd_lab.course.explorers.traps import SETTINGS, run_traps
 from alignkd_lab.course.widgets.view import Picture
-from alignkd_lab.mog.traps import SETTINGS, run_traps
 
 MASSES = (1e-1, 1e-2, 1e-3, 1e-5, 1e-6, 1e-9)
 SAMPLED, UNDRAWN, UNPAID = slice(0, 3), slice(3, 5), 5
@@ -38,9 +38,6 @@ def test_a_target_that_would_pay_is_not_learnt_where_it_is_not_drawn(traps):
 def test_the_bump_s_threshold_lies_above_that_of_a_step_of_its_height(traps):
     step = theory.target_mass(traps.masses, SETTINGS.reward_height, SETTINGS.beta)
     assert (traps.optimum < step).all()
-
-
-def test_the_draws_are_those_of_all_steps(traps):
     assert traps.draws == SETTINGS.rlhf_steps * SETTINGS.rlhf_batch
 
 

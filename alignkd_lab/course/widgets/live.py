@@ -1,4 +1,4 @@
-"""The "two orders" explorer on the page: its controls, and a button that runs a setting that no record holds.
+"""An explorer with a button that runs a setting of which nothing is known yet.
 
 The run goes on in a thread, because a busy kernel hears no Stop; what it finds is drawn by the kernel's own.
 """
@@ -8,40 +8,60 @@ from __future__ import annotations
 import asyncio
 import html
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ipywidgets import HTML, Button, HBox, IntProgress
+from matplotlib.figure import Figure
 
-from alignkd_lab.course.explorers import orders
-from alignkd_lab.course.explorers.orders_view import draw, marks, strip
-from alignkd_lab.course.widgets.choice import ChoiceExplorer
-from alignkd_lab.experiment import run_cell
-from alignkd_lab.pipelines import planned_steps
-from alignkd_lab.presets import default_pipelines
+from alignkd_lab.course.widgets.controls import Choice, Number
+from alignkd_lab.course.widgets.view import Explorer
+
+OnStep = Callable[[str], None]
 
 
 class _Stopped(Exception):
     """Raised between two stages of a run that is no longer wanted."""
 
 
-class OrdersExplorer(ChoiceExplorer):
-    """The two orders, with Run, Stop and the progress of a live run below the controls.
+class LiveExplorer(Explorer):
+    """An `Explorer` with Run, Stop and the progress of a live run below the controls.
+
+    Args:
+        table, shown, state, draw, caption, call, still: as in `Explorer`.
+        compute: state, live runs so far -> data.
+        run: state, what is to be called at each step with words for it -> what a live run found.
+        steps: state -> how many steps that takes.
+        standing: state, live runs so far -> whether it still has to be run, and what to say of that.
 
     runs: the live runs so far, newest last; running: whether one is under way.
     """
 
-    def __init__(self, controls: Mapping[str, Any], shown: Iterable[str]) -> None:
-        self.runs: list[dict] = []
+    def __init__(
+        self,
+        table: Mapping[str, Number | Choice],
+        shown: Iterable[str],
+        state: Mapping[str, Any],
+        compute: Callable[[Mapping[str, Any], Sequence[Any]], Any],
+        draw: Callable[[Any, str], Figure],
+        caption: Callable[[Any], str],
+        call: str,
+        still: Callable[[Mapping[str, Any]], tuple[Figure, str]],
+        run: Callable[[Mapping[str, Any], OnStep], Any],
+        steps: Callable[[Mapping[str, Any]], int],
+        standing: Callable[[Mapping[str, Any], Sequence[Any]], tuple[bool, str]],
+    ) -> None:
+        self.runs: list[Any] = []
         self.running = False
         self._thread: threading.Thread | None = None
         self._wanted = threading.Event()
+        self._find, self._steps, self._standing = run, steps, standing
         self.run = Button(description="Run this setting", icon="play", layout={"width": "12em"})
         self.stop = Button(description="Stop", icon="stop", disabled=True, layout={"width": "7em"})
         self.progress = IntProgress(value=0, min=0, max=1, layout={"width": "14em"})
         self.status = HTML()
         super().__init__(
-            controls, shown, self._compute_here, draw, orders.caption, "", "orders.show", self._strip_of_stages
+            table, shown, state, lambda here: compute(here, self.runs), draw, caption, "", call, still=still
         )
         row = HBox([self.run, self.stop, self.progress, self.status], layout={"flex_flow": "row wrap"})
         *above, picture, words = self.widget.children
@@ -53,21 +73,16 @@ class OrdersExplorer(ChoiceExplorer):
         """Draw the current state, and say whether its run is at hand."""
         super().update()
         if not self.running:
-            depth = orders.find_run(self.state, self.runs)[1]
-            self.run.disabled = depth != "predicted"
-            self.status.value = {
-                "record": "This setting is in the record.",
-                "live": "This setting was run just now.",
-                "predicted": "Predicted only. A run of three seeds takes a few seconds.",
-            }[depth]
+            needed, self.status.value = self._standing(self.state, self.runs)
+            self.run.disabled = not needed
 
     def start(self) -> None:
-        """Run the current setting, three seeds from the chosen one on, in the background."""
+        """Run the current setting in the background."""
         if self.running:
             return
         state = self.state
         self.run.disabled, self.stop.disabled = True, False
-        self.progress.value, self.progress.max = 0, planned_steps(default_pipelines("mog", state["algorithm"]))
+        self.progress.value, self.progress.max = 0, self._steps(state)
         self._wanted.set()
         self.running = True
         self._thread = threading.Thread(target=self._run, args=(state, kernel_loop()), daemon=True)
@@ -79,10 +94,8 @@ class OrdersExplorer(ChoiceExplorer):
             thread.join()
 
     def _run(self, state: Mapping[str, Any], later: Callable[[Callable[[], None]], Any]) -> None:
-        seed = round(state["seed"])
         try:
-            seeds = range(seed, seed + orders.LIVE_SEEDS)
-            self.runs.append(run_cell(orders.settings_of(state), state["algorithm"], seeds, on_step=self._step))
+            self.runs.append(self._find(state, self._step))
             said = ""
         except _Stopped:
             said = "Stopped; nothing was kept."
@@ -104,14 +117,6 @@ class OrdersExplorer(ChoiceExplorer):
         self.update()
         if said:
             self.status.value = said
-
-    def _compute_here(self, state: Mapping[str, Any]) -> orders.Orders:
-        return orders.compute(state, self.runs)
-
-    def _strip_of_stages(self, state: Mapping[str, Any]):
-        data = orders.compute({**state, "stage": 2.0}, self.runs)
-        text = orders.caption(data)
-        return strip(data, f"{text} {marks(data)}"), text
 
 
 def kernel_loop() -> Callable[[Callable[[], None]], Any]:

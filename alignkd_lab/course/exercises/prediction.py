@@ -15,11 +15,11 @@ from collections.abc import Callable
 from ipywidgets import HTML, Button, Dropdown, HBox, RadioButtons, Text, VBox
 from matplotlib.figure import Figure
 
-from alignkd_lab.course import exercises
+from alignkd_lab.course.exercises import store
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.exercises.tasks import Task
-from alignkd_lab.course.notebooks import WIDGET_VIEW
-from alignkd_lab.course.widgets.view import Explorer, Picture, hinted
+from alignkd_lab.course.widgets.controls import hinted
+from alignkd_lab.course.widgets.view import Explorer, Picture, paragraph, widget_view
 from alignkd_lab.errors import BadInput, UnknownName
 
 SURE = ("a guess", "fairly sure", "certain")
@@ -48,7 +48,7 @@ class Prediction:
             raise BadInput(f"{id!r} is an exercise, not a prediction: use check({id!r}, answer)")
         self.id, self.asked, self.shown = id, asked, False
         self._figure: Callable[[], Explorer | Picture | Figure] | None = None
-        self.answer = hinted(_choice(asked) if asked.options else _number())
+        self.answer = hinted(_field(asked))
         levels = [("not said", None), *((level, level) for level in SURE)]
         self.sure = hinted(Dropdown(options=levels, description="How sure", style=_LABELS, layout={"width": "16em"}))
         self.tell = Button(description="Answer", button_style="primary")
@@ -84,7 +84,7 @@ class Prediction:
     def ask_again(self) -> None:
         """Forget the answer and hide the picture, on this page also where the disk refuses."""
         with contextlib.suppress(OSError):
-            exercises.forget_answer(self.id)
+            store.forget_answer(self.id)
         self._hide()
         _refresh()
 
@@ -92,23 +92,23 @@ class Prediction:
         try:
             answer = self.answer.value if self.asked.options else read_number(self.answer.value)
         except ValueError:
-            self.words.value = _paragraph("That is no number. Write it like 0.02 or 2 %.")
+            self.words.value = paragraph("That is no number. Write it like 0.02 or 2 %.")
             return
         if answer is None:
-            self.words.value = _paragraph("No answer yet. Give one, or press “Show me”.")
+            self.words.value = paragraph("No answer yet. Give one, or press “Show me”.")
             return
         self.choose(answer, self.sure.value)
 
     def _keep(self, answer: str | float | None, sure: str | None) -> str:
         """What to say if the disk refuses: the picture is shown all the same."""
         try:
-            exercises.keep_answer(self.id, answer, sure)
+            store.keep_answer(self.id, answer, sure)
         except OSError as error:
             return f" (Your answer could not be kept: {error.strerror or error}.)"
         return ""
 
     def _restore(self) -> None:
-        entry = _fitting(self.id, exercises.kept_answers())
+        entry = _fitting(self.id, store.kept_answers())
         if entry is None:
             self._hide()
         else:
@@ -120,7 +120,7 @@ class Prediction:
             field.disabled = False
         self.answer.value, self.sure.value = None if self.asked.options else "", None
         self.buttons.children = (self.tell, self.show_me)
-        self.words.value = _paragraph("The picture waits for your answer, or for “Show me”." if self._figure else "")
+        self.words.value = paragraph("The picture waits for your answer, or for “Show me”." if self._figure else "")
         self.picture.children = ()
 
     def _show(self, answer: str | float | None, sure: str | None, trouble: str = "") -> None:
@@ -131,7 +131,7 @@ class Prediction:
         for field in (self.answer, self.sure):
             field.disabled = True
         self.buttons.children = (self.again,)
-        self.words.value = _paragraph(_said(self.asked, answer, sure) + trouble)
+        self.words.value = paragraph(_said(self.asked, answer, sure) + trouble)
         self.picture.children = self._kept_back
         _refresh()
 
@@ -141,7 +141,7 @@ class Prediction:
         # Each time anew: a figure made once could be shown stale by a cell that is run again.
         figure = self._figure() if self._figure else None
         data = {"text/html": _question(self.asked, options=True), "text/plain": self.asked.question}
-        display({WIDGET_VIEW: _view(self.widget), **data}, raw=True)
+        display({**widget_view(self.widget), **data}, raw=True)
         if figure is None:
             return
         made = Picture(figure, figure.get_suptitle()) if isinstance(figure, Figure) else figure
@@ -151,7 +151,7 @@ class Prediction:
         else:
             self._hide()
         bundle, size = made._repr_mimebundle_()
-        display({**bundle, WIDGET_VIEW: _view(self.picture)}, metadata=size, raw=True)
+        display({**bundle, **widget_view(self.picture)}, metadata=size, raw=True)
 
 
 class Outcomes:
@@ -171,7 +171,7 @@ class Outcomes:
 
     def update(self) -> None:
         """Read the answers again."""
-        self.widget.value = self.table(exercises.kept_answers())
+        self.widget.value = self.table(store.kept_answers())
 
     def table(self, kept: dict[str, dict] | None = None) -> str:
         """HTML; without `kept` for a page that anybody may read."""
@@ -182,7 +182,7 @@ class Outcomes:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         plain = "\n".join(f"{TASKS[id].question} {outcome(TASKS[id])}" for id in self.ids)
-        return {WIDGET_VIEW: _view(self.widget), "text/html": self.table(), "text/plain": plain}
+        return {**widget_view(self.widget), "text/html": self.table(), "text/plain": plain}
 
 
 def read_number(text: str) -> float | None:
@@ -200,7 +200,7 @@ def read_number(text: str) -> float | None:
 
 def outcome(asked: Task) -> str:
     """What comes out, in the words of the option or as a number."""
-    expected = asked.solve()
+    expected = asked.outcome()
     return asked.options[expected] if asked.options else f"{expected:.3g}"
 
 
@@ -219,7 +219,7 @@ def _said(asked: Task, answer: str | float | None, sure: str | None) -> str:
     if answer is None:
         return f"It comes out so: {outcome(asked)}. {asked.because}"
     said = f"You said: {_words(asked, answer)}" + (f" ({sure})" if sure else "") + ". "
-    right = exercises.same(asked, answer, asked.solve())
+    right = asked.same(answer, asked.outcome())
     return said + ("So it is. " if right else f"It comes out otherwise: {outcome(asked)}. ") + asked.because
 
 
@@ -243,27 +243,18 @@ def _words(asked: Task, answer: str | float) -> str:
 
 
 def _question(asked: Task, options: bool = False) -> str:
-    note = "" if asked.options else html.escape(exercises.tolerance_note(asked))
+    note = "" if asked.options else html.escape(asked.exactness())
     text = f'<p style="{_LINES}"><strong>Predict.</strong> {html.escape(asked.question)}{note}</p>'
     listed = "".join(f"<li>{html.escape(label)}</li>" for label in asked.options.values()) if options else ""
     return text + (f"<ul>{listed}</ul>" if listed else "")
 
 
-def _choice(asked: Task) -> RadioButtons:
-    options = [(label, value) for value, label in asked.options.items()]
-    return RadioButtons(options=options, index=None, description="Your guess", style=_LABELS, layout=_WIDE)
-
-
-def _number() -> Text:
-    return Text(description="Your guess", placeholder="a number", style=_LABELS, layout={"width": "16em"})
-
-
-def _paragraph(text: str) -> str:
-    return f'<p style="margin:0;{_LINES}">{html.escape(text)}</p>'
-
-
-def _view(widget) -> dict:
-    return {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+def _field(asked: Task) -> RadioButtons | Text:
+    look = {"description": "Your guess", "style": _LABELS}
+    if asked.options:
+        options = [(label, value) for value, label in asked.options.items()]
+        return RadioButtons(options=options, index=None, layout=_WIDE, **look)
+    return Text(placeholder="a number", layout={"width": "16em"}, **look)
 
 
 def _refresh() -> None:
