@@ -6,8 +6,7 @@ import pytest
 from alignkd_lab.course.exercises.ask import check, given
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.explorers import ring_pictures, two_kls
-from alignkd_lab.mog.ring import PUBLISHED, run_ring
-from alignkd_lab.mog.ring import run_sweep
+from alignkd_lab.mog.ring import PUBLISHED, run_ring, run_sweep
 
 WEIGHTS = (0.33, 0.33, 0.30, 0.04)
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from alignkd_lab.mog.settings import with_target_weight
 from alignkd_lab.mog.closed_form import ClosedForm
-from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.mog.settings import MogSettings, with_target_weight
 from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.report.study_figures import map_figure
 from alignkd_lab.stats import decided, paired_difference

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alignkd_lab.costs import stages_of
-from alignkd_lab.plots import plane
 from alignkd_lab.course.explorers.boundary_map import draw_key, draw_lead
 from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS
+from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import (
     DEPTH,
     INK,
