@@ -1,4 +1,5 @@
-"""Pictures of runs. Each function takes `Records`, of one run or a panel (or row) a run, and returns a Figure.
+"""Pictures of runs. Each function takes `Records`, one run or a panel (or row) for each of several, in reading
+order or in that of a sequence, and returns a Figure.
 
 Figures carry a white ground of their own, so that they read the same on a dark page, and a last line that
 says how deep the evidence is: a recorded run, a live one or the tiny preset, with how many seeds.
@@ -45,14 +46,15 @@ from alignkd_lab.stats import LEVEL
 SOFTWARE = f"alignkd_lab {__version__}"
 _TITLE_METRICS = ("reward", "target_precision", "target_rate")
 FOUR_METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
+Runs = Records | Sequence[Records]
 _ROUTES = {K_A: ("base", "kd_only", K_A), A_K: ("base", "base_aligned", A_K)}
 _VERBS = {K_A: ("distil", "align"), A_K: ("align", "distil")}
 
 
 @themed
-def title_figure(records: Records, depth: str = "record") -> Figure:
+def title_figure(records: Runs, depth: str = "record") -> Figure:
     """Reward, target precision and target rate by pipeline, one row of panels per run."""
-    runs = list(records.each())
+    runs = _runs(records)
     heights = [0.28 * max(row_places(run.pipelines).values()) + 1.15 for run in runs]
     size = (10, sum(heights) + 0.9)
     title = "Align first, or distil first?"
@@ -66,10 +68,10 @@ def title_figure(records: Records, depth: str = "record") -> Figure:
 
 @themed
 def four_metrics(
-    records: Records, depth: str = "record", title: str = "What either order earns, and what it pays"
+    records: Runs, depth: str = "record", title: str = "What either order earns, and what it pays"
 ) -> Figure:
     """Reward, target precision, overall precision and overall recall by pipeline, one row of panels per run."""
-    runs = list(records.each())
+    runs = _runs(records)
     heights = [0.30 * max(row_places(run.pipelines).values()) + 1.3 for run in runs]
     size = (11, sum(heights) + 0.9)
     figure, grid = panels(len(runs), len(FOUR_METRICS), size, title, depth_line(runs, depth), heights)
@@ -120,10 +122,10 @@ def claim_by_seed(run: Records, claim: Claim, depth: str = "record") -> Figure:
 
 
 @themed
-def precision_recall(records: Records, depth: str = "record") -> Figure:
+def precision_recall(records: Runs, depth: str = "record") -> Figure:
     """Overall precision against overall recall by pipeline, one panel per run; up and right is better."""
     title = "What it says, against what it has forgotten"
-    runs = list(records.each())
+    runs = _runs(records)
     figure, grid = _side_by_side(runs, title, depth_line(runs, depth), height=5.2)
     for run, axis in zip(runs, grid, strict=True):
         world = run.the_run()["world"]
@@ -174,9 +176,9 @@ def has_views(run: Records) -> bool:
 
 
 @themed
-def target_through_stages(records: Records, depth: str = "record") -> Figure:
+def target_through_stages(records: Runs, depth: str = "record") -> Figure:
     """How often the target is shown before, between and after the two stages of either order."""
-    runs = list(records.each())
+    runs = _runs(records)
     figure, grid = _side_by_side(runs, "The target's rate through the stages", depth_line(runs, depth))
     for run, axis in zip(runs, grid, strict=True):
         found = estimates(run, "target_rate")
@@ -200,9 +202,9 @@ def target_through_stages(records: Records, depth: str = "record") -> Figure:
 
 
 @themed
-def reward_against_kl(records: Records, depth: str = "record") -> Figure:
+def reward_against_kl(records: Runs, depth: str = "record") -> Figure:
     """Reward against the KL from the stage's own reference along every alignment: who pays how much for it."""
-    runs = list(records.each())
+    runs = _runs(records)
     note = depth_line(runs, depth, "Thick lines: mean over seeds, thin: seeds; the marker is the end of training")
     figure, grid = _side_by_side(runs, "What alignment pays in KL for its reward", note)
     drawn = []
@@ -228,12 +230,12 @@ def has_curves(run: Records) -> bool:
 
 
 @themed
-def reward_by_sharpening(records: Records, depth: str = "record") -> Figure:
+def reward_by_sharpening(records: Runs, depth: str = "record") -> Figure:
     """Reward of both orders against the teacher's sharpening, a panel per algorithm and KL weight.
 
     The records are of Gaussian runs that differ in their settings; seeds are the small points.
     """
-    runs = [(run.the_run()["algorithm"], run.settings, run) for run in records.each()]
+    runs = [(run.the_run()["algorithm"], run.settings, run) for run in _runs(records)]
     algorithms = sorted({algorithm for algorithm, *_ in runs}, reverse=True)
     betas = sorted({settings["beta"] for _, settings, _ in runs})
     size = (max(6.0, 4.6 * len(algorithms)), 2.8 * len(betas) + 1.8)
@@ -260,6 +262,10 @@ def save_figure(figure: Figure, path: Path | str, description: str = "", source:
         metadata["Source"] = source
     figure.savefig(path, dpi=DPI, metadata=metadata)
     return path
+
+
+def _runs(records: Runs) -> list[Records]:
+    return list(records.each()) if isinstance(records, Records) else list(records)
 
 
 def _side_by_side(runs: Sequence[Records], title: str, note: str, height: float = 4.9) -> tuple[Figure, Sequence[Axes]]:

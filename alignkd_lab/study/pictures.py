@@ -103,11 +103,10 @@ def readme() -> Iterator[tuple[str, Figure]]:
     gaussian, language = load("gaussians-study"), load("smollm2-study")
     usual, shown = MogSettings(), (*YARDSTICKS, *ORDERS, *CONTROLS)
     pilot = load("gaussians-pilot").select(algorithm="rlhf", beta=usual.beta, sharpening=usual.sharpening)
-    by_target = [
-        plan.seeds_of(language, cell, "laptop") for arm in ("main", "targets") for cell in plan.ARMS[arm].cells
-    ]
+    cells = (*plan.ARMS["main"].cells, *plan.ARMS["targets"].cells)
+    by_target = [plan.seeds_of(language, cell, "laptop") for cell in cells]
     headline = [whole(run, shown) for run in (pilot, *by_target)]
-    yield "title", figures.title_figure(records.concat(headline))
+    yield "title", figures.title_figure(headline)
     arm = gaussians.ARMS["sharpening"]
     yield (
         "reward-by-sharpening",
