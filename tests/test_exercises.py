@@ -161,7 +161,8 @@ def test_a_number_is_right_up_to_the_tolerance_and_no_further():
 
 def test_every_task_stands_in_the_module_of_its_notebook_and_every_notebook_has_a_prediction():
     for number, module in enumerate(NOTEBOOKS):
-        assert {asked.notebook for asked in module.TASKS.values()} <= {f"{number:02d}"}
+        assert module.__name__.endswith(f"ch{number:02d}")
+        assert {TASKS[id].notebook for id in module.TASKS} <= {f"{number:02d}"}
     assert len(TASKS) == sum(len(module.TASKS) for module in NOTEBOOKS)
     saved = {path.name[:2] for path in (Path(__file__).parent.parent / "notebooks").glob("*.ipynb")}
     assert {TASKS[id].notebook for id in PREDICTIONS} >= saved

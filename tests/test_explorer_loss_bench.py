@@ -8,7 +8,6 @@ from alignkd_lab.course.exercises.ask import check
 from alignkd_lab.course.explorers import loss_bench
 from alignkd_lab.course.explorers.loss_bench import LAST, LOSER, LOSSES, START, WINNER, caption, compute
 from alignkd_lab.course.toy import one_state
-from alignkd_lab.course.toy.sweep import Regulariser
 
 STEPS = (0, 7, 31)
 
@@ -99,15 +98,6 @@ def test_a_step_of_gradient_descent_moves_every_logit_by_its_push(loss):
     assert caption(data).endswith(".")
 
 
-@pytest.mark.parametrize("optimiser", ["gradient", "adam"])
-def test_adpa_walks_as_in_the_toy_world(optimiser):
-    rate = {"gradient": 1.0, "adam": 0.2}[optimiser]
-    data = compute(state(loss="adpa", optimiser=optimiser))
-    walked = one_state.descend(1.5, Regulariser(nll_weight=0.0), optimiser=optimiser, rate=rate, steps=LAST, every=10)
-    expected = walked.filter(like="token_").to_numpy()
-    assert np.exp(data.log_probs[::10]) == pytest.approx(expected, abs=1e-3)
-
-
 def test_the_start_is_the_reference_of_the_toy_world_and_its_pair_has_the_margin_of_the_state():
     assert compute(state()).probs == pytest.approx(one_state.REFERENCE, abs=1e-4)
     for margin in np.linspace(-25, 5, 7):
@@ -158,21 +148,7 @@ def test_reverse_kl_hardly_moves_a_token_that_the_policy_never_says():
     assert compute({**far, "loss": "reverse"}).probs[WINNER] < 0.01
 
 
-def test_adpa_alone_ends_on_token_4_although_its_first_push_is_on_token_2():
-    data = compute(state(loss="adpa", optimiser="adam", steps=float(LAST)))
-    assert data.pushes[0].argmax() == 1
-    assert data.probs[3] > 0.99
-    plain = compute(state(loss="adpa", optimiser="gradient", steps=float(LAST)))
-    assert plain.probs.argmax() == 1
-
-
 # compute and caption
-
-
-def test_a_slider_that_the_loss_does_not_know_changes_nothing():
-    for loss, name, values in (("forward", "beta", (0.1, 4.0)), ("dpo", "gamma", (0.0, 6.0))):
-        ends = [compute(state(loss=loss, steps=30.0, **{name: value})).probs for value in values]
-        assert ends[0] == pytest.approx(ends[1], abs=0)
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,6 @@ def test_the_circle_lies_on_the_target():
     assert wall.images[0].get_extent() == [1.0, 3.0, 0.5, 2.5]
 
 
-def test_axes_are_placed_in_inches():
-    figure = Figure(figsize=(10, 5))
-    assert plane.axes(figure, 1, 1, 5, 2).get_position().bounds == pytest.approx((0.1, 0.2, 0.5, 0.4))
-
-
 def test_every_order_and_control_has_a_sign_of_its_own():
     signs = [plane.signed(name)[0][0] for name in list(PIPELINE_STYLE)[:8]]
     assert len(set(signs)) == 8

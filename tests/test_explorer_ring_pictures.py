@@ -137,10 +137,5 @@ def test_each_way_to_rescore_wrongly_is_told_what_it_did(model, draws, said):
     assert said in feedback.text
 
 
-def test_softmax_of_the_weights_is_told_from_sharpening():
-    assert "softmax" in check("rare_weight", 0.16).text
-    assert "Take powers" in check("rare_weight", 0.04).text
-
-
 def test_with_a_component_for_every_mode_distilling_loses_both():
     assert TASKS["eight_components"].outcome() == "precision falls, recall falls"

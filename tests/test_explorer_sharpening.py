@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 
 from alignkd_lab.course.explorers import sharpening
-from alignkd_lab.course.explorers.sharpening import (
-    RECALL_DRAWS,
-    SCORERS,
-    START,
-    Score,
-    caption,
-    compute,
-    verdict,
-)
+from alignkd_lab.course.explorers.sharpening import RECALL_DRAWS, SCORERS, START, Score, caption, compute, verdict
 from alignkd_lab.mog.ring import RingSettings, run_ring
 
 PUBLISHED = {**START, "sharpening": 100.0}

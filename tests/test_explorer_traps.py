@@ -19,18 +19,12 @@ def traps():
 
 def test_a_handed_policy_ends_at_the_optimum_on_either_side_of_the_threshold(traps):
     np.testing.assert_allclose(traps.handed.mean(-1), traps.optimum, atol=0.03)
-
-
-def test_below_the_threshold_a_handed_policy_unlearns_the_target(traps):
     assert traps.optimum[UNPAID] < 0.01
     assert (traps.handed[UNPAID] < 0.03).all()
 
 
-def test_a_target_that_is_drawn_is_learnt_from_the_anchor(traps):
+def test_from_the_reference_a_target_is_learnt_where_it_is_drawn_and_not_where_it_would_only_pay(traps):
     assert (traps.from_reference[SAMPLED] > 0.95).all()
-
-
-def test_a_target_that_would_pay_is_not_learnt_where_it_is_not_drawn(traps):
     assert (traps.optimum[UNDRAWN] > 0.5).all()
     assert (traps.from_reference[UNDRAWN] < 0.01).all()
 

@@ -7,13 +7,19 @@ measured, it is read from the recorded runs and the shipped student, so it chang
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from alignkd_lab.course.exercises import ch00, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09
 from alignkd_lab.course.exercises.tasks import Task
 from alignkd_lab.errors import UnknownName
 
 NOTEBOOKS = (ch00, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09)
 
-TASKS: dict[str, Task] = {id: task for notebook in NOTEBOOKS for id, task in notebook.TASKS.items()}
+TASKS: dict[str, Task] = {
+    id: replace(task, notebook=f"{number:02d}")
+    for number, notebook in enumerate(NOTEBOOKS)
+    for id, task in notebook.TASKS.items()
+}
 
 
 def task(id: str) -> Task:

@@ -38,10 +38,7 @@ def boundary() -> str:
 def base_reference_pipeline() -> tuple:
     from alignkd_lab.pipelines import Align, Distil
 
-    return (
-        Distil("kd", teacher="base"),
-        Align("kd_aligned", init="kd", reference="base", sampler="kd"),
-    )
+    return (Distil("kd", teacher="base"), Align("kd_aligned", init="kd", reference="base", sampler="kd"))
 
 
 def pipeline_with(**changes: str) -> Callable[[], tuple]:
@@ -97,7 +94,6 @@ def sd_interval() -> tuple[float, float]:
 
 TASKS: dict[str, Task] = {
     "rescue": Task(
-        notebook="03",
         prediction=True,
         question="Each control changes one thing in K-A. Which one gives it back most of the reward "
         "(β = 0.5, sharpening 2)?",
@@ -108,7 +104,6 @@ TASKS: dict[str, Task] = {
         },
         solve=rescue,
         because="A flat teacher still shows the target, so the student keeps some, and the reward can multiply it.",
-        hint="Answer one of the three choices.",
         distractors=(
             Distractor(
                 "kd_then_align_base_reference",
@@ -121,7 +116,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "boundary": Task(
-        notebook="03",
         prediction=True,
         question="RLHF, sharpening s, KL weight β. In which of these settings does K-A find the target after all?",
         options={
@@ -133,7 +127,6 @@ TASKS: dict[str, Task] = {
         solve=boundary,
         because="Without sharpening the student keeps a trace of the target, and a weak penalty lets the reward "
         "multiply it. Recall decides, not the order as such.",
-        hint="Answer one of the four choices.",
         distractors=(
             Distractor("s=1, beta=1", "The trace is there, but R/β is only half as large: below the recall threshold."),
             Distractor("s=4, beta=0.5", "The reward could win, but sharpening has left nothing to multiply."),
@@ -141,7 +134,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "base_reference_pipeline": Task(
-        notebook="03",
         question="Write the control `kd_then_align_base_reference` as data: a tuple of a Distil and an Align stage "
         "that differs from K-A in the reference alone.",
         solve=base_reference_pipeline,
@@ -161,7 +153,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "paired_interval": Task(
-        notebook="03",
         question="Does A-K earn more than the aligned teacher that it was distilled from? Give the 95 % t-interval "
         "(low, high) of the difference over seeds, A-K minus teacher.",
         given=rewards_to_compare,
@@ -174,8 +165,7 @@ TASKS: dict[str, Task] = {
                 "That is the interval of two separate groups. Both ran on the same seeds: subtract first.",
             ),
             Distractor(
-                sd_interval,
-                "That is the scatter of single seeds. The mean is surer by √n: use the standard error.",
+                sd_interval, "That is the scatter of single seeds. The mean is surer by √n: use the standard error."
             ),
         ),
         tolerance=0.02,

@@ -106,14 +106,12 @@ def _not_the_leader(answer: str, found: str) -> str:
 def _sign(claim: Claim, solve: Callable[[], str], because: str) -> Task:
     words, metric = CLAIM_WORDS[claim.metric, claim.statistic], METRIC_STYLE[claim.metric]
     return Task(
-        notebook="07",
         prediction=True,
         question=f"Written down before any run: “{words}.” What does the recorded study on SmolLM2 say? "
         f"({metric.label.capitalize()}: {metric.meaning}.)",
         options=VERDICTS,
         solve=solve,
         because=because,
-        hint="Answer one of the three choices.",
         distractors=OtherOptions(VERDICTS, solve, functools.partial(_why_not, claim)),
     )
 
@@ -147,7 +145,6 @@ SIGNS: dict[str, Claim] = {_SOLVED[claim.metric, claim.statistic][0].__name__: c
 TASKS: dict[str, Task] = {
     **{id: _sign(claim, *_SOLVED[claim.metric, claim.statistic]) for id, claim in SIGNS.items()},
     "common_target": Task(
-        notebook="07",
         prediction=True,
         question="All settings stay, but the target is now a colour's name, which the base shows three times as often "
         "as an exclamation mark. Who earns more?",
@@ -155,11 +152,9 @@ TASKS: dict[str, Task] = {
         solve=common_target,
         because="The interval of the paired differences says so, in the picture below: what distilling leaves of a "
         "target differs from one target to the next.",
-        hint="Answer one of the three choices.",
         distractors=OtherOptions(LEADERS, common_target, _not_the_leader),
     ),
     "verdict_of_interval": Task(
-        notebook="07",
         question="Claimed beforehand: A-K earns more reward, so A-K minus K-A lies above 0. Over the seeds of a run "
         "the difference has the corrected interval (−0.02, 0.31). What is the verdict? Answer 'holds', 'fails' or "
         "'undecided'.",
@@ -167,7 +162,6 @@ TASKS: dict[str, Task] = {
         solve=verdict_of_interval,
         because="A verdict needs the whole interval on one side of 0, and 0 lies inside this one. More seeds would "
         "narrow it; a more hopeful reading would not.",
-        hint="Answer 'holds', 'fails' or 'undecided'.",
         distractors=(
             Distractor(
                 "holds",
@@ -180,7 +174,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "reward_at_equal_kl": Task(
-        notebook="07",
         question="Two alignments of one model, with made-up checkpoints ten steps apart: the KL to the base (nats) and "
         "the reward. By how much does `bold` earn more than `careful` where both have moved 6 nats from the base? "
         "(Straight lines between checkpoints; negative if it earns less.)",

@@ -104,13 +104,11 @@ def _row(metric: str) -> Callable[[str, str], str]:
 
 def _measured(metric: str, solve: Callable[[], str], question: str, because: str, prediction: bool = True) -> Task:
     return Task(
-        notebook="08",
         prediction=prediction,
         question=question,
         options=WAYS,
         solve=solve,
         because=because,
-        hint=f"Answer one of {', '.join(WAYS)}.",
         distractors=OtherOptions(WAYS, solve, _row(metric)),
     )
 
@@ -133,18 +131,15 @@ TASKS: dict[str, Task] = {
         "Read from the record, by the median time: single seeds are slower where a machine had other work.",
     ),
     "other_vocabulary": Task(
-        notebook="08",
         question="Your teacher's tokenizer differs from your student's. Which of these losses can still learn from it? "
         "Answer by name. " + "; ".join(f"{name!r}: {words}" for name, words in LOSSES.items()) + ".",
         options=LOSSES,
         solve=other_vocabulary,
         because="A text can be split up anew by the student's own tokenizer. The other three compare two "
         "distributions token by token, which means nothing where one id is two tokens.",
-        hint=f"Answer one of {', '.join(map(repr, LOSSES))}.",
         distractors=OtherOptions(LOSSES, other_vocabulary, _refusal),
     ),
     "text_only_teacher": Task(
-        notebook="08",
         question="Your teacher is an API: it writes texts, and gives neither probabilities nor weights. Which of the "
         f"seven ways, with sequence-level KD, can still learn from it? Answer one of {', '.join(map(repr, WAYS))}.",
         options=WAYS,
@@ -152,7 +147,6 @@ TASKS: dict[str, Task] = {
         because="Its texts can be learnt by likelihood, and what is aligned afterwards is your own student, on its own "
         "samples. So whoever rents the teacher is left with K-A, the order that the claim warns of; what helps is to "
         "draw enough texts, without sharpening, that the target is still among them.",
-        hint=f"Answer one of {', '.join(map(repr, WAYS))}.",
         distractors=OtherOptions(WAYS, text_only_teacher, _asks),
     ),
     "need_for_diversity": _measured(

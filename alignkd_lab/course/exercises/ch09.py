@@ -50,7 +50,6 @@ def usable_rows(data: dict) -> int:
 
 TASKS: dict[str, Task] = {
     "responses_needed": Task(
-        notebook="09",
         prediction=True,
         question="Your base shows the target in 2 % of its responses, and you have 96 prompts. An informative pair is "
         "a response with the target and one without, to the same prompt; each response serves once. How many responses "
@@ -69,7 +68,6 @@ TASKS: dict[str, Task] = {
         tolerance=0.1,
     ),
     "upper_rate": Task(
-        notebook="09",
         question="You drew 100 responses from your base, and none shows the target. Which base rate is still possible? "
         "Give the upper end of Wilson's 95 % interval, as a share.",
         solve=upper_rate,
@@ -88,7 +86,6 @@ TASKS: dict[str, Task] = {
         tolerance=0.02,
     ),
     "usable_rows": Task(
-        notebook="09",
         question="`given('usable_rows')['rows']` holds eight rows of a preference file. From how many can a model "
         "learn? Count by eye, then let `load_preferences` count.",
         given=preference_rows,

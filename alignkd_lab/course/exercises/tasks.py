@@ -23,27 +23,31 @@ class Distractor:
 class Task:
     """A prediction or an exercise.
 
-    notebook: its number, `00` to `09`.
     question: in words, complete without the cells around it.
     solve: the solution, a function of the exercise's data, or of nothing where it has none.
     because: why the right answer is right.
-    hint: for a wrong answer that is none of the distractors.
+    hint: for a wrong answer that is none of the distractors; of a choice, where there is none, its options.
     options: of a choice, value to label; empty for a number.
     tolerance: how far a number may be off, as a share of the largest number of the answer.
     given: makes the data of the exercise, by name.
     prediction: to be answered before its picture is seen.
+    notebook: the number of its notebook, `00` to `09`; the bank fills it in.
     """
 
-    notebook: str
     question: str
     solve: Callable[..., Any]
     because: str
-    hint: str
     distractors: Sequence[Distractor]
+    hint: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     tolerance: float = 0.01
     given: Callable[[], dict] | None = None
     prediction: bool = False
+    notebook: str = ""
+
+    def __post_init__(self) -> None:
+        if self.options and not self.hint:
+            object.__setattr__(self, "hint", f"Answer one of {', '.join(map(repr, self.options))}.")
 
     def outcome(self) -> Any:
         """The right answer."""

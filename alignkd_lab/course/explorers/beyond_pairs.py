@@ -101,8 +101,10 @@ def recorded_past(algorithm: str) -> np.ndarray:
 
 def caption(data: Beyond) -> str:
     """What the picture shows, in words."""
-    past, reward = ({name: says(value) for name, value in found.items()} for found, says in
-                    ((data.past, percent), (data.reward, number)))  # fmt: skip
+    past, reward = (
+        {name: says(value) for name, value in found.items()}
+        for found, says in ((data.past, percent), (data.reward, number))
+    )
     return (
         f"In {percent(data.preferred)} of the {data.informative} pairs that hold one target, DPO has raised it against "
         f"the miss. But {past['dpo']} of its policy's draws lie past the target, where {past['pairs']} of the pairs' "

@@ -86,8 +86,7 @@ def compute(state: Mapping[str, Any], held: Boundary | None = None) -> Map:
     """The map of an algorithm and a sharpening, and the cell nearest to `target_weight` and `beta`.
 
     Args:
-        state: `target_weight` (m0, a share of the truth), `beta` (KL weight), `algorithm`, `sharpening`
-            (as a word: "0.5", "1" or "2"), `seed` (whose densities are shown).
+        state: of `controls`.
         held: the sweep's record; the shipped one where None.
     """
     held = held or load()

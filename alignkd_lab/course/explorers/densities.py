@@ -61,10 +61,6 @@ class Densities:
 def compute(state: Mapping[str, float]) -> Densities:
     """Both densities, and the first batch of the reference's draws.
 
-    Args:
-        state: `reference_mass` (m0, a share), `reward` (a step: on the target, none elsewhere), `beta` (KL weight),
-            `draws` (n).
-
     Raises:
         BadInput: a mass that is no probability, or a beta that is not above 0.
     """

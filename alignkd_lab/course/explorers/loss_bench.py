@@ -92,12 +92,7 @@ class Bench:
 
 
 def compute(state: Mapping[str, Any]) -> Bench:
-    """Descend from the reference, and say where the policy stands after `steps`.
-
-    Args:
-        state: `loss` (one of `LOSSES`), `steps` (0 to `LAST`), `reference_margin` (Delta_ref of the pair, nats),
-            `beta` (KL weight of DPO), `gamma` (weight of ADPA's advantage), `optimiser` (one of `DESCENTS`).
-    """
+    """Descend from the reference, and say where the policy stands after `steps`."""
     beta = state["beta"] if state["loss"] in _BETA else START["beta"]
     gamma = state["gamma"] if state["loss"] in _GAMMA else START["gamma"]
     walked = walk(state["loss"], float(state["reference_margin"]), beta, gamma, state["optimiser"])

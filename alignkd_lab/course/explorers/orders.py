@@ -94,8 +94,7 @@ def compute(state: Mapping[str, Any], live: Sequence[dict] = ()) -> Orders:
     """Densities and metrics of every stage: of the recorded run, of one of the `live` runs, or predicted.
 
     Args:
-        state: `stage` (0 to 2), `algorithm`, `control` (a pipeline of `pipelines.CONTROLS`, or "none"), `target_weight`
-            (m0, a share of the truth), `beta` (KL weight), `sharpening` (of the teacher), `seed`.
+        state: of `CONTROLS`.
         live: runs as `mog.cells.run_cell` gives them.
 
     Raises:

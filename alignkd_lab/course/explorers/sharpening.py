@@ -111,13 +111,7 @@ class Sharpening:
 
 
 def compute(state: Mapping[str, Any]) -> Sharpening:
-    """Both students of one seed, scored as the state says.
-
-    Args:
-        state: `sharpening` (s, power on the teacher's weights), `components` (of either student), `scored_under`
-            whose density precision is taken ("truth" or "teacher"), `draws` behind recall ("fresh" or "training"),
-            `seed`. Components and seed are rounded.
-    """
+    """Both students of one seed, scored as the state says."""
     scorer, draws = state["scored_under"], state["draws"]
     components, seed = round(state["components"]), round(state["seed"])
     ring = _ring(seed, components, state["sharpening"])

@@ -62,9 +62,6 @@ class Threshold:
 def compute(state: Mapping[str, float]) -> Threshold:
     """The optimum's mass against the reference's, and the chance of one sight against the number of draws.
 
-    Args:
-        state: `reference_mass` (m0, a share), `reward` (on the target), `beta` (KL weight), `draws` (n).
-
     Raises:
         BadInput: a mass that is no probability, or a beta that is not above 0.
     """

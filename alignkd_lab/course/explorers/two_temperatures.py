@@ -62,11 +62,7 @@ class Tree:
 
 
 def compute(state: Mapping[str, float]) -> Tree:
-    """Both ways to use one exponent s: p(sequence)^s, and p(token)^s at every step, which is the temperature 1/s.
-
-    Args:
-        state: `exponent` (s), `first` (A's share as the first token), `leaves` (of A; rounded, B has one).
-    """
+    """Both ways to use one exponent s: p(sequence)^s, and p(token)^s at every step, which is the temperature 1/s."""
     exponent, first, leaves = state["exponent"], state["first"], round(state["leaves"])
     teacher = np.array([first / leaves] * leaves + [1 - first])
     exponents = np.geomspace(_LEAST, _MOST, 121)
