@@ -54,13 +54,13 @@ def parse_pipelines(text: str) -> tuple[str, ...]:
 
     Unknown names raise ArgumentTypeError.
     """
-    from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, PIPELINES
+    from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, PIPELINES, unknown
 
     groups = {"orders": ORDERS, "controls": CONTROLS, "methods": METHODS}
     parts = [part.strip() for part in text.split(",")]
     for name in parts:
         if name not in PIPELINES and name not in groups:
-            raise argparse.ArgumentTypeError(str(UnknownName("pipeline", name, (*groups, *PIPELINES))))
+            raise argparse.ArgumentTypeError(str(unknown("pipeline", name, (*groups, *PIPELINES))))
     return tuple(dict.fromkeys(name for part in parts for name in groups.get(part, (part,))))
 
 
@@ -79,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run pipelines in one world; stages that were finished before are picked up from the out folder."""
     if arguments.from_record:
         return _run_again(arguments)
+    if arguments.check:
+        raise BadInput("run: --check compares with a record; name it with --from FILE")
     from alignkd_lab.experiment import run_experiment
 
     if arguments.world is None:
@@ -100,13 +102,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_again(arguments: argparse.Namespace) -> int:
     """Run a recorded run again; with --check 1 where the figures are not compatible with the record."""
+    from alignkd_lab.records import RERUNS
     from alignkd_lab.rerun import choose, compare, is_reproduced, render, rerun
 
     for option in ("world", "preset", "target"):
         if getattr(arguments, option):
             raise BadInput(f"run: --{option} comes from the record; leave it out beside --from")
+    out = arguments.out / RERUNS
+    if arguments.from_record.resolve().is_relative_to(out.resolve()):
+        raise BadInput(f"run: {out} holds the record itself, so nothing would run; name another folder with --out")
     recorded = choose(arguments.from_record, arguments.algorithm, dict(arguments.set))
-    out = arguments.out / "again"
     again = rerun(recorded, out=out, seeds=arguments.seeds, pipelines=arguments.pipelines, device=arguments.device)
     if not arguments.check:
         print(f"Next: alignkd report {shlex.quote(str(out))}")

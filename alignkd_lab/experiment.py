@@ -15,7 +15,7 @@ import torch
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines
+from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines, unknown
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import best_device, provenance
@@ -58,9 +58,8 @@ def run_experiment(
 
 def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str | None) -> None:
     """Raises BadInput for an unknown pipeline, or one that means nothing in this world or under this algorithm."""
-    unknown = [name for name in pipelines or () if name not in PIPELINES]
-    if unknown:
-        raise BadInput(f"pipeline: unknown {unknown[0]!r}; use some of {', '.join(PIPELINES)}")
+    if strange := [name for name in pipelines or () if name not in PIPELINES]:
+        raise unknown("pipeline", strange[0], PIPELINES)
     methods = [name for name in pipelines or () if name in METHODS]
     if methods and world == "mog":
         raise BadInput(f"pipeline: {methods[0]!r} teaches by next-token distributions; run it with world 'lm'")

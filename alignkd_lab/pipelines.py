@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.errors import UnknownName
 from alignkd_lab.store import Store, key_of
 
 
@@ -127,6 +127,15 @@ METHODS = ("dckd", "adpa", "adpa_plus", "gkd", "align_student_only")
 YARDSTICKS = ("base", "base_aligned", "kd_only")
 
 
+# What older versions called pipelines and settings; an old name fails with the new one.
+RENAMED = {"on_policy_distillation": "gkd", "on_policy_divergence": "gkd_divergence"}
+
+
+def unknown(what: str, name: str, accepted: Iterable[str]) -> UnknownName:
+    """The error for a name that is not among the accepted ones, with today's name of one that was renamed."""
+    return UnknownName(what, name, [f"{RENAMED[name]}, which it is called now"] if name in RENAMED else accepted)
+
+
 def reading_order(names: Iterable[str]) -> list[str]:
     """Pipelines as readers meet them: yardsticks, the two orders, controls, methods, then any others."""
     names = set(names)
@@ -226,9 +235,8 @@ def run_pipelines(
     Raises:
         BadInput: unknown pipeline.
     """
-    unknown = [name for name in names if name not in PIPELINES]
-    if unknown:
-        raise BadInput(f"pipeline: unknown {unknown[0]!r}; use some of {', '.join(PIPELINES)}")
+    if strange := [name for name in names if name not in PIPELINES]:
+        raise unknown("pipeline", strange[0], PIPELINES)
     start = world.fingerprint()
     policies: dict[str, Any] = {}  # by key
     stages: dict[str, dict] = {}
@@ -323,7 +331,7 @@ def needs(pipeline: str, kd_loss: str = "sequence") -> Needs:
         UnknownName: no such pipeline or loss.
     """
     if pipeline not in PIPELINES:
-        raise UnknownName("pipeline", pipeline, PIPELINES)
+        raise unknown("pipeline", pipeline, PIPELINES)
     if kd_loss not in KD_LOSSES:
         raise UnknownName("kd_loss", kd_loss, KD_LOSSES)
     teachers, texts, probabilities, training = {"base"}, False, False, False

@@ -9,7 +9,7 @@ from typing import Any
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.settings import BUILT_IN, HEALED, LmSettings
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS, unknown
 
 _HUB = "HuggingFaceTB/SmolLM2-{}-Instruct"
 
@@ -108,7 +108,7 @@ def override(settings: Any, changes: dict[str, Any]) -> Any:
     known = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     for name, value in changes.items():
         if name not in known:
-            raise BadInput(f"setting: unknown {name!r}; use some of {', '.join(known)}")
+            raise unknown("setting", name, known)
         number = isinstance(known[name], int | float) and not isinstance(known[name], bool)
         if number and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise BadInput(f"setting: {name} must be a number, not {value!r}")

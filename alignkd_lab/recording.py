@@ -10,8 +10,8 @@ import dataclasses
 import functools
 import json
 import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,14 @@ from alignkd_lab.store import key_of
 
 SCHEMA = 2
 USUAL_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
+ALGORITHMS = ("rlhf", "dpo")
 IDENTITY = ("world", "preset", "device", "algorithm", "target", "settings")  # what makes two records one run
+_FIELDS = {
+    **dict.fromkeys(("world", "preset", "device", "algorithm", "target"), str),
+    **dict.fromkeys(("settings", "pipelines", "stages", "provenance"), dict),
+    "seed": int,
+}
+_KNOWN = {"world": ("mog", "lm"), "algorithm": ALGORITHMS}
 
 
 class RecordError(BadInput):
@@ -36,8 +43,14 @@ def file_of(folder: Path, record: dict) -> Path:
 
 def find(folder: Path, head: dict, seeds: Sequence[int]) -> dict[int, Path]:
     """The files below a folder that hold these seeds of a run; `head` has the fields of `IDENTITY`."""
-    places = {seed: file_of(folder, {**head, "seed": seed}) for seed in seeds}
-    return {seed: path for seed, path in places.items() if path.is_file()}
+    key, found = run_key(head), {}
+    for seed in seeds:
+        path = file_of(folder, {**head, "seed": seed})
+        # A record from before a setting came is named by another hash, and is the run at that setting's default.
+        for held in [path] if path.is_file() else path.parent.glob(path.name.replace(key, "*")):
+            if held == path or run_key(read_json(held)) == key:
+                found[seed] = held
+    return found
 
 
 def write(folder: Path, record: dict) -> Path:
@@ -46,50 +59,73 @@ def write(folder: Path, record: dict) -> Path:
     Raises:
         RecordError: the record lacks a field, or holds NaN or infinity (None stands for undefined).
     """
-    path = file_of(folder, validate(record, "new record"))
-    if path.is_file():
-        record = merge(read_json(path), record)
-    try:
-        text = json.dumps(record, allow_nan=False)
-    except ValueError as error:
-        raise RecordError(f"new record {path.name}: a value is NaN or infinite, write None instead") from error
+    from filelock import FileLock
+
+    path, seed = file_of(folder, validate(record)), record["seed"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".writing", delete=False, encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
+    with FileLock(path.parent / ".lock"):  # what another process adds to this seed meanwhile would be lost
+        path = find(folder, record, [seed]).get(seed, path)
+        if path.is_file():
+            record = merge(read_json(path), record)
+        try:
+            text = json.dumps(record, allow_nan=False)
+        except ValueError as error:
+            raise RecordError(f"{path}: a value is NaN or infinite, write None instead") from error
+        scratch = path.with_suffix(".writing")
+        with scratch.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
     return path
 
 
 def read_json(path: Path) -> dict:
     """One seed's record. Raises RecordError, which names the file."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, OSError) as error:
-        raise RecordError(f"{path}: not JSON ({error}); remove it and run its seed again") from error
-    return validate(record, str(path))
+        raise RecordError(f"{path}: not a record ({error}); remove it and run its seed again") from error
 
 
-def validate(record: Any, where: str) -> dict:
-    """The record itself. Raises RecordError naming `where` and the first field that is wrong."""
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        held = record.get("schema") if isinstance(record, dict) else None
-        raise RecordError(f"{where}: schema must be {SCHEMA}, not {held!r}: of another version? run it again")
-    for name in ("preset", "target", "device", "world", "algorithm"):
-        if not isinstance(record.get(name), str):
-            raise RecordError(f"{where}: {name} must be a word, not {record.get(name)!r}")
-    for name in ("settings", "pipelines", "stages", "provenance"):
-        if not isinstance(record.get(name), dict):
-            raise RecordError(f"{where}: {name} must be an object, not {str(record.get(name))[:60]!r}")
-    if not isinstance(record.get("seed"), int):
-        raise RecordError(f"{where}: seed must be a whole number, not {record.get('seed')!r}")
+def validate(record: Any) -> dict:
+    """The record itself. Raises RecordError naming the first field that is wrong, and what it must be."""
+    _need("a record", record, dict)
+    if record.get("schema") != SCHEMA:
+        raise RecordError(f"schema must be {SCHEMA}, not {record.get('schema')!r}: another version wrote it")
+    for name, kind in _FIELDS.items():
+        _need(name, record.get(name), kind)
+    for name, known in _KNOWN.items():
+        if record[name] not in known:
+            raise RecordError(f"{name} must be one of {', '.join(known)}, not {record[name]!r}")
+    created(record)
+    for key, stage in record["stages"].items():
+        for part, kind in (("name", str), ("kind", str), ("info", dict)):
+            _need(f"stages.{key}.{part}", stage.get(part) if isinstance(stage, dict) else stage, kind)
     for name, entry in record["pipelines"].items():
-        if any(not (value is None or isinstance(value, int | float)) for value in entry["metrics"].values()):
-            raise RecordError(f"{where}: pipelines.{name}.metrics must be numbers or null")
+        for part, kind in (("metrics", dict), ("stages", list)):
+            _need(f"pipelines.{name}.{part}", entry.get(part) if isinstance(entry, dict) else entry, kind)
+        for metric, value in entry["metrics"].items():
+            _need(f"pipelines.{name}.metrics.{metric}", 0 if value is None else value, (int, float))
         if missing := [key for key in entry["stages"] if key not in record["stages"]]:
-            raise RecordError(f"{where}: pipelines.{name}.stages names {missing[0]!r}, which `stages` lacks")
+            raise RecordError(f"pipelines.{name}.stages names {missing[0]!r}, which `stages` lacks")
     return record
+
+
+def _need(field: str, value: Any, kind: type | tuple[type, ...]) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        wanted = {dict: "an object", list: "a list", str: "a word", int: "a whole number"}.get(kind, "a number or null")
+        raise RecordError(f"{field} must be {wanted}, not {str(value)[:60]!r}")
+
+
+def created(record: dict) -> datetime:
+    """When the record was made."""
+    text = record["provenance"].get("created")
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"provenance.created must be an ISO time, not {text!r}") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def run_key(record: dict) -> str:
@@ -99,7 +135,10 @@ def run_key(record: dict) -> str:
 
 
 def full_settings(world: str, settings: dict) -> dict:
-    return {**_defaults(world), **settings}
+    """Those that are lacking at their defaults, and 2 as 2.0 where a setting is no count."""
+    full = {**_defaults(world), **settings}
+    real = [name for name, value in _defaults(world).items() if isinstance(value, float)]
+    return full | {name: float(full[name]) for name in real if isinstance(full[name], int)}
 
 
 @functools.cache
@@ -119,6 +158,15 @@ def device_label(device: str, dtype: str | None) -> str:
     """`cpu`, or `cpu, bfloat16` where that is not the type in which this device usually multiplies."""
     name = (dtype or "").removeprefix("torch.")
     return f"{device}, {name}" if name and name != USUAL_DTYPE.get(device, name) else device
+
+
+def newest(records: Iterable[dict]) -> list[dict]:
+    """One record a run and seed: those that were kept in several places are merged, the older into the newer."""
+    held: dict[tuple, dict] = {}
+    for record in sorted(records, key=created):
+        place = run_key(record), record["seed"]
+        held[place] = merge(held[place], record) if place in held else record
+    return list(held.values())
 
 
 def merge(older: dict, newer: dict) -> dict:

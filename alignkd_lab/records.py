@@ -33,9 +33,9 @@ import pandas as pd
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import ORDERS, reading_order
-from alignkd_lab.recording import SCHEMA, RecordError, full_settings, read_json, run_key
+from alignkd_lab.recording import ALGORITHMS, SCHEMA, RecordError, full_settings, newest, read_json, run_key
 
-ALGORITHMS = ("rlhf", "dpo")
+RERUNS = "again"  # below an out folder, what `alignkd run --from` made: no records of the folder itself
 COLUMNS = {
     "metrics": "study world preset algorithm target device run arm arm_value pipeline seed metric value",
     "stages": "run seed pipeline place stage kind seconds sampled trained scored peak_memory_bytes",
@@ -68,11 +68,12 @@ class Records:
         """
         metrics = self.metrics
         for name, wanted in where.items():
+            several = list(wanted) if isinstance(wanted, list | tuple | set | frozenset | range) else [wanted]
             if name in metrics:
-                several = isinstance(wanted, list | tuple | set | frozenset | range)
-                metrics = metrics[metrics[name].isin(list(wanted) if several else [wanted])]
+                metrics = metrics[metrics[name].isin(several)]
             else:
-                runs = [run for run in self.runs["run"] if self.settings_of(run).get(name) == wanted]
+                held = ((run, self.settings_of(run)) for run in self.runs["run"])
+                runs = [run for run, settings in held if name in settings and settings[name] in (*several, several)]
                 metrics = metrics[metrics["run"].isin(runs)]
         if metrics.empty:
             asked = ", ".join(f"{name}={value!r}" for name, value in where.items())
@@ -90,11 +91,9 @@ class Records:
 
     def each(self) -> Iterator[Records]:
         """The runs one by one, in reading order: worlds, presets, devices, algorithms, targets, then settings."""
-        if len(self.runs) == 1:
-            yield self
-            return
+        parts = {name: dict(list(getattr(self, name).groupby("run", sort=False))) for name in COLUMNS}
         for run in sorted(self.runs.to_dict("records"), key=_reading_place):
-            yield self.select(run=run["run"])
+            yield Records(**{name: parts[name].get(run["run"], getattr(self, name).iloc[:0]) for name in COLUMNS})
 
     def table(self, metric: str = "reward") -> pd.DataFrame:
         """One run's metric, seeds down and pipelines across; NaN where it is undefined or was not measured."""
@@ -116,7 +115,9 @@ class Records:
         return self.settings_of(self.the_run()["run"])
 
     def settings_of(self, run: str) -> dict:
-        return _settings(self.runs.loc[self.runs["run"] == run, "settings"].iloc[0])
+        """Of one run by its name; a setting that came after its records has its default."""
+        row = self.runs[self.runs["run"] == run].iloc[0]
+        return _settings(row["world"], row["settings"])
 
     @property
     def pipelines(self) -> list[str]:
@@ -140,12 +141,12 @@ class Records:
 
 
 @functools.cache
-def _settings(text: str) -> dict:
-    return json.loads(text)
+def _settings(world: str, text: str) -> dict:
+    return full_settings(world, json.loads(text))
 
 
 def _reading_place(run: dict) -> tuple:
-    settings = _settings(run["settings"])
+    settings = _settings(run["world"], run["settings"])
     numbers = [(k, v) for k, v in sorted(settings.items()) if isinstance(v, int | float) and not isinstance(v, bool)]
     head = ("mog", "lm").index(run["world"]), run["preset"], run["device"], ALGORITHMS.index(run["algorithm"])
     return (*head, run["target"], numbers, run["settings"])
@@ -164,17 +165,20 @@ def varying_settings(records: Records) -> list[str]:
 def load(*folders: Path | str) -> Records:
     """Every record below the folders (or in the files) named, JSON of a run that goes on and packed studies alike.
 
+    A seed that lies in several places counts once (`recording.merge`).
+
     Raises:
         RecordError: there is no record, or one cannot be read; the message names the file and the way out.
     """
-    found: list[Records] = []
+    files: dict[str, list[Path]] = {".zip": [], ".json": []}
     for folder in map(Path, folders):
         if not folder.exists():
             raise RecordError(f"{folder} does not exist: give the folder that `alignkd run --out` wrote")
-        found += [_unpack(path) for path in record_files(folder, ".zip")]
-        live = [read_json(path) for path in record_files(folder, ".json")]
-        if live:
-            found.append(tabulate(live))
+        for suffix in files:
+            files[suffix] += [path for path in record_files(folder, suffix) if path not in files[suffix]]
+    found = [_unpack(path) for path in files[".zip"]]
+    if files[".json"]:
+        found.append(tabulate(newest(map(read_json, files[".json"]))))
     if not found:
         where = ", ".join(map(str, folders))
         raise RecordError(f"no records (*.json, *.zip) below {where}: `alignkd run --out FOLDER` makes some")
@@ -186,7 +190,8 @@ def record_files(folder: Path, suffix: str) -> list[Path]:
     if folder.is_file():
         return [folder] if folder.suffix == suffix else []
     # Stages and the bench keep JSON files of their own.
-    return sorted(folder.glob("**/runs/*.json" if suffix == ".json" else f"**/*{suffix}"))
+    found = folder.glob("**/runs/*.json" if suffix == ".json" else f"**/*{suffix}")
+    return sorted(path for path in found if RERUNS not in path.relative_to(folder).parts)
 
 
 def has_records(folder: Path) -> bool:
@@ -194,7 +199,7 @@ def has_records(folder: Path) -> bool:
 
 
 def concat(parts: Sequence[Records]) -> Records:
-    """Several Records as one."""
+    """Several Records as one; what two of them hold stands there once."""
     if len(parts) == 1:
         return parts[0]
     return Records(**{name: _joined([getattr(part, name) for part in parts]) for name in COLUMNS})
@@ -202,7 +207,7 @@ def concat(parts: Sequence[Records]) -> Records:
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     full = [table for table in tables if len(table)]
-    return pd.concat(full, ignore_index=True) if full else tables[0]
+    return pd.concat(full).drop_duplicates(ignore_index=True) if full else tables[0]
 
 
 def pack(records: Records, path: Path) -> Path:
@@ -229,7 +234,9 @@ def _unpack(path: Path) -> Records:
     except (OSError, KeyError, zipfile.BadZipFile, ValueError) as error:
         if isinstance(error, RecordError):
             raise
-        raise RecordError(f"{path}: cannot be read ({error}); copy it from where it came from") from error
+        raise RecordError(
+            f"{path}: no packed records ({error}); copy it from where it came from, or remove it"
+        ) from error
     return Records(**tables)
 
 

@@ -67,6 +67,7 @@ def _named(held: Records, run: str) -> dict:
     """What names a run: its settings, and what else tells it from others."""
     row, settings = held.runs[held.runs["run"] == run].iloc[0], held.settings_of(run)
     named = {**{name: row[name] for name in ("algorithm", "device", "target", "preset")}, **settings}
+    named["study"] = run.rpartition("/")[0]
     if row["world"] == "mog":
         named["target_weight"] = round(sum(settings["truth_weights"][target] for target in settings["targets"]), 12)
     return named
@@ -135,7 +136,7 @@ def compare(run: Records, again: Records) -> pd.DataFrame:
     rows = run.metrics[[*keys, "value"]].merge(again.metrics[[*keys, "value"]], on=keys, suffixes=("_then", "_here"))
     rows = rows.rename(columns={"value_then": "recorded", "value_here": "here"})
     every = run.metrics.groupby(["pipeline", "metric"])["value"].apply(list)
-    digits = max(_digits(value) for value in run.metrics["value"])
+    digits = max(map(_digits, run.metrics["value"].dropna()), default=7)
     spans = [prediction_interval(every[pipeline, metric], 1 - ALPHA) for pipeline, metric in rows[keys[:2]].values]
     wide = [prediction_interval(every[p, metric], 1 - ALPHA / len(rows)) for p, metric in rows[keys[:2]].values]
     pairs = zip(rows["recorded"], rows["here"], spans, wide, strict=True)
@@ -145,7 +146,7 @@ def compare(run: Records, again: Records) -> pd.DataFrame:
 
 def _digits(value: float) -> int:
     """Significant digits that a recorded value was kept with: four in the Gaussian studies, else seven."""
-    return 7 if not math.isfinite(value) or float(f"{value:.4g}") != value else 4
+    return 4 if float(f"{value:.4g}") == value else 7
 
 
 def _verdict(recorded: float, here: float, near: Interval, far: Interval, digits: int) -> str:
@@ -161,19 +162,20 @@ def _verdict(recorded: float, here: float, near: Interval, far: Interval, digits
 
 
 def is_reproduced(rows: pd.DataFrame) -> bool:
-    """False where a figure lies far outside, has no interval, or more than `MOST_OUTSIDE` of them are outside."""
-    counts = rows["verdict"].value_counts()
-    bad = counts.get("far outside", 0) + counts.get("no interval", 0)
-    return not bad and counts.get("outside", 0) <= MOST_OUTSIDE * len(rows)
+    """False where a figure lies far outside, has no interval, or more than `MOST_OUTSIDE` are outside; or of none."""
+    bad, outside = rows["verdict"].isin(["far outside", "no interval"]).sum(), (rows["verdict"] == "outside").sum()
+    return bool(len(rows) and not bad and outside <= MOST_OUTSIDE * len(rows))
 
 
 def render(run: Records, again: Records, rows: pd.DataFrame) -> str:
     """The rows that differ, what else is another, how many figures were the same, and the verdict."""
     differing, counts = rows[rows["verdict"] != "same"], rows["verdict"].value_counts()
     lines = [differing.to_string(index=False, float_format="{:.6g}".format)] if len(differing) else []
-    then = run.select(seed=again.seeds).provenance
+    made = run.select(seed=again.seeds).provenance.to_dict("records")
+    earlier = [part for row in made if isinstance(row.get("earlier"), str) for part in json.loads(row["earlier"])]
     for name in _COMPARED:
-        old, new = (sorted({str(value) for value in made.get(name, ())}) for made in (then, again.provenance))
+        rows_of = [*earlier, *made], again.provenance.to_dict("records")
+        old, new = (sorted({str(row[name]) for row in part if pd.notna(row.get(name))}) for part in rows_of)
         if old != new:
             lines.append(f"{name}: recorded {' and '.join(old) or '–'}, here {' and '.join(new)}")
     words = ("same", "within", "outside", "far outside", "no interval")

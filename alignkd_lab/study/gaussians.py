@@ -26,7 +26,7 @@ from alignkd_lab.mog.settings import MogSettings, with_target_weight
 from alignkd_lab.mog.world import ALGORITHMS
 from alignkd_lab.pipelines import ORDERS, YARDSTICKS
 from alignkd_lab.presets import default_pipelines
-from alignkd_lab.records import Records, concat, pack, tabulate
+from alignkd_lab.records import COLUMNS, Records, concat, pack, tabulate
 from alignkd_lab.store import Store
 
 SEEDS = tuple(range(1000, 1100))
@@ -200,7 +200,9 @@ def _shortened(made: Records, part: Part) -> Records:
     rows = made.metrics[made.metrics["metric"].isin(part.metrics)]
     rows = rows.assign(value=[float(f"{value:.{DIGITS}g}") for value in rows["value"]])
     mixtures = made.mixtures[made.mixtures["seed"].isin(list(part.shown_seeds))]
-    return dataclasses.replace(made, metrics=rows, mixtures=mixtures, curves=made.curves.iloc[:0])
+    pairs = made.stages.reindex(columns=[*COLUMNS["stages"].split(), "informative_pairs"])
+    pairs = pairs[pairs["informative_pairs"].notna()]
+    return dataclasses.replace(made, metrics=rows, mixtures=mixtures, stages=pairs, curves=made.curves.iloc[:0])
 
 
 def main(arguments: Sequence[str]) -> None:

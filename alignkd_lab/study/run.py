@@ -5,8 +5,8 @@
 FOLDER as `alignkd run` does: a finished seed is never run again, and stages are picked up where a run stopped. Matrix
 products are float32 on every CPU, also on one that is faster in bfloat16: in another type a seed is another draw.
 `--preset gpu --minutes 28` is the script for a GPU that is lent for half an hour. What carries over from one such loan
-to the next is a finished seed's record, not a model: copy the `*.jsonl` of earlier loans into FOLDER, wherever below
-it, packed (`.gz`) or not, and the study goes on with the first seed that they lack. Several processes with the same
+to the next is a finished seed's record, not a model: copy the folders `runs` of earlier loans into FOLDER, wherever
+below it, or what `records.pack` made of them, and the study goes on with the first seed that they lack. Several processes with the same
 FOLDER and other `--seeds` can share a large GPU: begin one, and the others when its trials are kept. Their seconds are
 then no cost of a seed.
 """
@@ -131,7 +131,7 @@ def _times(records: Records | None, preset: str, device: str) -> dict[tuple[froz
         stages = run.stages.drop_duplicates(["seed", "stage", "seconds"]).groupby("seed")["seconds"].sum()
         for made in run.provenance.sort_values("created").itertuples():
             pipelines = run.metrics.loc[run.metrics["seed"] == made.seed, "pipeline"].unique()
-            took[_alike(pipelines, about["algorithm"])] = max(made.seconds or 0.0, stages.get(made.seed, 0.0))
+            took[_alike(pipelines, about["algorithm"])] = max(stages.get(made.seed, 0.0), made.seconds)
     return took
 
 
