@@ -13,6 +13,7 @@ from tiny_lm import small
 from alignkd_lab import experiment, pipelines
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
+from alignkd_lab.lm import trials
 from alignkd_lab.lm import world as lm_world
 from alignkd_lab.lm.trainer import products_in
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
@@ -34,11 +35,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def rated(monkeypatch):
     """No learning-rate trials: they have tests of their own."""
-    monkeypatch.setattr(
-        lm_world,
-        "choose_rate",
-        lambda world, role, depends: {"role": role, "learning_rate": 1e-3, "trials": []},
-    )
+    monkeypatch.setattr(trials, "choose_rate", lambda *given: {"learning_rate": 1e-3, "trials": []})
 
 
 def run_lm(out, **options):

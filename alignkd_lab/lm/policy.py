@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.settings import HEALED
-from alignkd_lab.lm.student import healed_student
+from alignkd_lab.lm.student import healed_student, student_identity
 from alignkd_lab.lm.trainer import load_adapter, merge_adapter, product_dtype, save_adapter
 
 
@@ -26,6 +26,12 @@ class Policy:
 
     start: str
     adapters: list[dict[str, Tensor]] = field(default_factory=list)
+
+    @property
+    def weights(self) -> str:
+        """What a record names the starting weights by."""
+        name, _, base = self.start.partition(":")
+        return student_identity(base, name) if HEALED.fullmatch(name) else weights.checksum(self.start)
 
     @property
     def digest(self) -> str:

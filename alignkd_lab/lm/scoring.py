@@ -41,6 +41,6 @@ def score(model, samples: Samples, batch: int = 96) -> list[torch.Tensor]:
     return scored
 
 
-def pooled(log_probs: list[torch.Tensor]) -> float:
+def pooled_mean(log_probs: list[torch.Tensor]) -> float:
     """Mean over all tokens, nats per token."""
     return float(sum(tokens.sum() for tokens in log_probs) / sum(map(len, log_probs)))
