@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.settings import HEALED, resolve_dtype
 from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, planned_steps, run_pipelines
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
@@ -67,11 +66,9 @@ def run_experiment(
     return run(preset, pipelines, yardsticks, seeds, out, algorithm, target, overrides or {}, device)
 
 
-def device_here(world: str, device: str) -> str:
-    """What `records.device_of` says of a record that is made here and now."""
-    from alignkd_lab.lm.trainer import product_dtype
-
-    return device_with_products(device, str(product_dtype(torch.device(device).type)) if world == "lm" else None)
+def device_here(world: str, device: str, dtype: str = "default") -> str:
+    """What `records.device_of` says of a record that is made on this device."""
+    return device_with_products(device, resolve_dtype(dtype, device) if world == "lm" else None)
 
 
 def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str | None) -> None:
@@ -136,31 +133,23 @@ def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrid
 
 
 def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device) -> Path:
-    from alignkd_lab.lm import weights
-    from alignkd_lab.lm.settings import HEALED
     from alignkd_lab.lm.student import ensure_healed_student
     from alignkd_lab.lm.world import LmWorld
 
     chosen = preset(name)
     settings = override(chosen.lm, {**overrides, **({"target": target} if target else {})})
-    built_in = settings.base == settings.truth == weights.BUILT_IN and not {"base", "truth"} & set(overrides)
-    if name == "gpu" and built_in and weights.hub_reachable():
-        original = "HuggingFaceTB/SmolLM2-135M-Instruct"
-        settings = dataclasses.replace(settings, base=original, truth=original)
     if HEALED.fullmatch(settings.student):
         ensure_healed_student(settings.base, settings.student, device)
     algorithm = algorithm or "dpo"
     seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
     names = _names("lm", algorithm, pipelines, yardsticks)
     path = out / f"lm-{name}-{algorithm}-{settings.target}.jsonl"
-    held = _held(path, settings, algorithm)
-    with _products_of(held, device):
-        missing = _missing(held, device_here("lm", device), seeds, names)
-        for number, seed in enumerate(missing, 1):
-            tell("seed", seed=seed, number=number, seeds=len(missing), units=planned_steps(names))
-            store = Store(out / "stages")
-            world = LmWorld(settings, algorithm, seed, store, device)
-            append_record(path, _lm_record(name, world, names, store))
+    missing = _missing(_held(path, settings, algorithm), device_here("lm", device, settings.dtype), seeds, names)
+    for number, seed in enumerate(missing, 1):
+        tell("seed", seed=seed, number=number, seeds=len(missing), units=planned_steps(names))
+        store = Store(out / "stages")
+        world = LmWorld(settings, algorithm, seed, store, device)
+        append_record(path, _lm_record(name, world, names, store))
     return path
 
 
@@ -218,19 +207,6 @@ def _missing(held: Sequence[dict], device: str, seeds: Sequence[int], names: Seq
     """The seeds without a record of this device that holds every pipeline asked for."""
     done = {record["seed"] for record in held if device_of(record) == device and set(names) <= set(record["pipelines"])}
     return tuple(seed for seed in seeds if seed not in done)
-
-
-def _products_of(held: Sequence[dict], device: str) -> AbstractContextManager:
-    """A run goes on in the type of products that all its records of this device have, unless another is asked for.
-
-    Which type is faster is a matter of timing, and a seed of another type would be another device's.
-    """
-    from alignkd_lab.lm.trainer import products_are_asked_for, products_in
-
-    kept = {record["provenance"]["weights"]["products"] for record in held if record["provenance"]["device"] == device}
-    if len(kept) != 1 or products_are_asked_for():
-        return nullcontext()
-    return products_in(kept.pop().removeprefix("torch."))
 
 
 def _rounded(value: Any) -> Any:

@@ -40,7 +40,7 @@ FIELD_TYPES = {
     "stages": dict,
     "provenance": dict,
 }
-# The type of matrix products by device; a CPU takes bfloat16 where that is faster (`lm.trainer.faster_dtype`).
+# The dtype of matrix products by device, unless the settings name another (`lm.settings.resolve_dtype`).
 USUAL_PRODUCTS = {"cpu": "float32", "cuda": "bfloat16"}
 
 
@@ -247,7 +247,8 @@ def device_of(record: Mapping) -> str:
     In another type every sampled token may differ, so that a seed is another draw.
     """
     provenance = record["provenance"]
-    return device_with_products(provenance["device"], provenance.get("weights", {}).get("products"))
+    weights = provenance.get("weights", {})  # older records call the dtype their products
+    return device_with_products(provenance["device"], weights.get("dtype", weights.get("products")))
 
 
 def device_with_products(device: str, products: str | None) -> str:

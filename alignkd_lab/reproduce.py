@@ -12,13 +12,14 @@ import json
 import math
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import device_here, run_experiment
+from alignkd_lab.lm.settings import resolve_dtype
 from alignkd_lab.provenance import best_device
 from alignkd_lab.records import device_of, load_records
 from alignkd_lab.runs import group_runs, seed_values, varying_settings
@@ -71,8 +72,9 @@ def reproduce(
     if absent:
         raise BadInput(f"pipeline: seed {absent[0][0]} of {path} holds no {absent[0][1]!r}")
     device = device or best_device()
-    with _arithmetic(held[seeds[0]]["provenance"], device):
-        here = device_here(run["world"], device)
+    provenance = held[seeds[0]]["provenance"]
+    settings = run["settings"] | _dtype_of(provenance, device)
+    with threads(provenance.get("threads")):
         made = run_experiment(
             world=run["world"],
             preset=run["preset"],
@@ -81,10 +83,11 @@ def reproduce(
             out=out,
             algorithm=run["algorithm"],
             target=run["target"],
-            overrides=run["settings"],
+            overrides=settings,
             device=device,
             yardsticks=(),  # `names` holds those of the record
         )
+    here, run = device_here(run["world"], device, settings.get("dtype", "default")), {**run, "settings": settings}
     alike = [record for record in load_records(made) if _alike(record, run) and device_of(record) == here]
     again = {record["seed"]: record for found in group_runs(alike) for record in found["records"]}
     rows = compare(run, again, seeds, names, DIGITS if _is_array(path) else None)
@@ -97,15 +100,29 @@ def reproduce(
     }
 
 
-def _arithmetic(provenance: Mapping, device: str) -> AbstractContextManager:
-    """As many threads as the record was made with, and from CPU to CPU its products: else a seed is another sample.
+def _dtype_of(provenance: Mapping, device: str) -> dict[str, str]:
+    """The setting `dtype` with which a record is made again, where its own does not name it: older ones do not.
 
-    From one kind of device to another it is another sample in any case, and each multiplies in what suits it.
+    From one kind of device to another a seed is another draw in any case, and each multiplies in what suits it.
     """
-    from alignkd_lab.lm.trainer import arithmetic
+    weights = provenance.get("weights", {})
+    dtype = (weights.get("dtype") or weights.get("products") or "").removeprefix("torch.")
+    if not dtype or provenance["device"] != device or dtype == resolve_dtype("default", device):
+        return {}
+    return {"dtype": dtype}
 
-    products = provenance.get("weights", {}).get("products") if provenance["device"] == device == "cpu" else None
-    return arithmetic(products and products.removeprefix("torch."), provenance.get("threads"))
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Sums on that many threads, None for as many as there are: on another number the same seed is another draw."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def chosen_run(path: Path, algorithm: str | None, settings: Mapping[str, Any]) -> dict:

@@ -272,7 +272,7 @@ def test_an_error_of_the_drawing_stands_in_the_panel(tmp_path, story, monkeypatc
 
 
 def test_minutes_are_those_of_the_calibration_times_seeds_and_pipelines(monkeypatch):
-    rates = run_cost.Rates(sampled=1e9, trained=1e9, scored=1e9, products="float32")
+    rates = run_cost.Rates(sampled=1e9, trained=1e9, scored=1e9, dtype="float32")
     one = run_cost.expected_seconds(Request("lm", "laptop", pipelines="orders", seeds="0"), rates)
     assert one == pytest.approx(run_cost.LOADING + run_cost.estimate(run_cost.planned_work("laptop"), rates))
     three = run_cost.expected_seconds(Request("lm", "laptop", pipelines="orders", seeds="0-2"), rates)
@@ -289,13 +289,13 @@ def test_the_gaussian_study_is_estimated_from_its_record():
 
 
 def test_a_source_of_unknown_size_has_no_estimate():
-    rates = run_cost.Rates(sampled=1e9, trained=1e9, scored=1e9, products="float32")
+    rates = run_cost.Rates(sampled=1e9, trained=1e9, scored=1e9, dtype="float32")
     words = run_cost.in_words(Request("lm", "laptop", settings={"base": "me/mine"}), rates)
     assert words.startswith("No estimate: parameters: the size of 'me/mine'")
 
 
 def test_a_panel_measures_the_machine_once_and_then_says_what_the_run_will_take(monkeypatch):
-    rates = run_cost.Rates(sampled=1e9, trained=1e9, scored=1e9, products="float32")
+    rates = run_cost.Rates(sampled=1e9, trained=1e9, scored=1e9, dtype="float32")
     run_cost.machine_rates.cache_clear()
     monkeypatch.setattr(run_cost, "Rates", lambda **held: rates)
     asked = []

@@ -1,7 +1,6 @@
 """The language world: who teaches whom, on which prompts, and what each stage costs."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -14,9 +13,9 @@ from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.batch import collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.prompts import encode, prompts
-from alignkd_lab.lm.trainer import products_in
+from alignkd_lab.lm.stages import adpa
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.pipelines import PIPELINES, Align, Distil
+from alignkd_lab.pipelines import PIPELINES, Align, Distil, run_pipelines
 from alignkd_lab.store import Store
 
 BASE_ALIGN = PIPELINES["base_aligned"][0]
@@ -97,7 +96,7 @@ def test_an_anchor_that_wrote_the_responses_does_not_read_them_again(same, world
     reference = sampler if same == "sampler" else world.reward.truth.policy
     world.prepare(BASE_ALIGN)
     read, real = [], scoring.score
-    monkeypatch.setattr(context_module, "score", lambda model, samples: read.append(model) or real(model, samples))
+    monkeypatch.setattr(context_module, "score", lambda model, samples, **options: read.append(model) or real(model, samples, **options))
     trained.clear()
     world.align(init, reference, sampler, 1e-3, "again")
     model = world.context.models.of(reference)
@@ -261,7 +260,7 @@ def test_the_truth_reads_nothing_that_it_wrote_or_has_read(tmp_path, monkeypatch
     world = given_rate(world_in(tmp_path, truth="tiny-base"))
     world.prepare(BASE_ALIGN)
     read, real = [], scoring.score
-    monkeypatch.setattr(context_module, "score", lambda model, samples: read.append(samples) or real(model, samples))
+    monkeypatch.setattr(context_module, "score", lambda model, samples, **options: read.append(samples) or real(model, samples, **options))
     base = world.start("base")
     world.run(BASE_ALIGN, {"base": base})
     assert len(read) == 2  # the two curve points, once each
@@ -327,13 +326,36 @@ def test_a_saved_policy_is_the_same_policy(world, tmp_path):
     assert world.load(tmp_path / "kept").digest == policy.digest
 
 
-def test_samples_of_another_type_of_products_are_other_samples(tmp_path, sampled):
-    world = world_in(tmp_path)
-    read = partial(world.context.keep_samples, world.start("base"), "training", 2, 2, 10, "preferences")
-    for dtype in ("float32", "bfloat16", "float32", "bfloat16"):
-        with products_in(dtype):
-            read()
+def test_samples_in_another_dtype_are_other_samples(tmp_path, sampled):
+    for dtype in ("default", "bfloat16", "float32", "bfloat16"):
+        world = world_in(tmp_path, dtype=dtype)
+        world.context.keep_samples(world.start("base"), "training", 2, 2, 10, "preferences")
     assert len(sampled) == 2
+
+
+def test_the_dtype_of_a_run_reaches_training_sampling_scoring_and_teachers(tmp_path, monkeypatch):
+    seen = {}
+    for name in ("train", "score", "sample"):
+        real = getattr(context_module, name)
+
+        def spy(model, *given, name=name, real=real, **options):
+            seen.setdefault(name, set()).add(options.get("dtype", model.dtype))
+            return real(model, *given, **options)
+
+        monkeypatch.setattr(context_module, name, spy)
+    asked, live = [], adpa.LiveTeacher
+
+    def teacher(model, **options):
+        asked.append(options["dtype"])
+        return live(model, **options)
+
+    monkeypatch.setattr(adpa, "LiveTeacher", teacher)
+    world = given_rate(world_in(tmp_path, dtype="bfloat16"))
+    run_pipelines(world, ("adpa",), world.store)
+    assert seen == {name: {torch.bfloat16} for name in ("train", "score", "sample")}
+    assert set(asked) == {torch.bfloat16}
+    assert world.fingerprint()["dtype"] == "bfloat16"
+    assert world_in(tmp_path).fingerprint() == world_in(tmp_path, dtype="float32").fingerprint() != world.fingerprint()
 
 
 def test_samples_that_several_stages_read_are_drawn_once(tmp_path, sampled):

@@ -17,7 +17,7 @@ from alignkd_lab.lm.policy import Models, Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
-from alignkd_lab.lm.trainer import product_dtype, train
+from alignkd_lab.lm.trainer import train
 from alignkd_lab.progress import tell
 from alignkd_lab.records import device_with_products
 from alignkd_lab.store import Store
@@ -90,12 +90,11 @@ class Context:
     @property
     def place(self) -> str:
         """The device, with the dtype of products where it is not the usual one: another draws other samples."""
-        device = torch.device(self.models.device).type
-        return device_with_products(device, str(product_dtype(device)))
+        return device_with_products(torch.device(self.models.device).type, str(self.models.dtype))
 
     def score(self, model, samples: Samples) -> list[torch.Tensor]:
         """Log-probabilities of the samples' tokens under a model, a tensor a response."""
-        return score(model, samples)
+        return score(model, samples, dtype=self.models.dtype)
 
     def texts(self, samples: Samples) -> list[str]:
         return [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in samples.tokens]
@@ -111,7 +110,7 @@ class Context:
                 on_step(step)
 
             return train(model, examples, loss, learning_rate=learning_rate, steps=steps, batch=batch,
-                         seed=self.seed_for("train", kind), on_step=stepped)  # fmt: skip
+                         seed=self.seed_for("train", kind), dtype=self.models.dtype, on_step=stepped)  # fmt: skip
 
 
 class Truth:

@@ -21,10 +21,9 @@ from alignkd_lab.lm.policy import Models, Policy
 from alignkd_lab.lm.prompts import checksum
 from alignkd_lab.lm.rewards import Reward, RewardSettings, model_of
 from alignkd_lab.lm.scoring import pooled_mean
-from alignkd_lab.lm.settings import HEALED, LmSettings
+from alignkd_lab.lm.settings import HEALED, LmSettings, resolve_dtype
 from alignkd_lab.lm.stages import adpa, distil, dpo, gkd, rloo
 from alignkd_lab.lm.student import HEALING_BAR
-from alignkd_lab.lm.trainer import product_dtype
 from alignkd_lab.pipelines import Align, Cost, Distil, Gkd, PreferenceDistil, Result, Stage
 from alignkd_lab.store import Store, changed, part
 
@@ -48,9 +47,9 @@ class LmWorld:
         if seed == settings.trial_seed:
             raise BadInput(f"seed: {seed} is the seed of the learning-rate trials; choose another")
         self.settings, self.algorithm, self.seeds, self.device = settings, algorithm, (seed,), device
-        self.store = store
-        tokenizer = weights.load_tokenizer(settings.base)
-        self.context = Context(Models(device), tokenizer, store, seed, self._origin(seed), settings.sample_batch)
+        self.store, self.dtype = store, resolve_dtype(settings.dtype, device)
+        models, tokenizer = Models(device, getattr(torch, self.dtype)), weights.load_tokenizer(settings.base)
+        self.context = Context(models, tokenizer, store, seed, self._origin(seed), settings.sample_batch)
         self.reward = Reward(self.context, part(RewardSettings, settings))
         self.evaluation = evaluate.Evaluation(
             self.context, self.reward, self.start("base"), part(evaluate.EvaluationSettings, settings)
@@ -60,8 +59,7 @@ class LmWorld:
     # What results depend on ---------------------------------------------------------------------------
 
     def fingerprint(self) -> dict:
-        device = torch.device(self.device).type
-        here = {"device": device, "products": str(product_dtype(device))}
+        here = {"device": torch.device(self.device).type, "dtype": self.dtype}
         return {**self.context.origin, "student": self.start("student").weights, **here}
 
     def _origin(self, seed: int) -> dict:

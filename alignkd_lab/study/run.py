@@ -2,8 +2,7 @@
 `study.plan`).
 
 `python -m alignkd_lab.study.run FOLDER` runs what is left of it, in the plan's order, and keeps stages and records in
-FOLDER as `alignkd run` does: a finished seed is never run again, and stages are picked up where a run stopped. Matrix
-products are float32 on every CPU, also on one that is faster in bfloat16: in another type a seed is another draw.
+FOLDER as `alignkd run` does: a finished seed is never run again, and stages are picked up where a run stopped.
 `--preset gpu --minutes 28` is the script for a GPU that is lent for half an hour. What carries over from one such loan
 to the next is a finished seed's record, not a model: copy the `*.jsonl` of earlier loans into FOLDER, wherever below
 it, packed (`.gz`) or not, and the study goes on with the first seed that they lack. Several processes with the same
@@ -20,15 +19,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import torch
-
 from alignkd_lab.cli import parse_seeds
 from alignkd_lab.errors import AlignkdError, UnknownName
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm.settings import BUILT_IN
-from alignkd_lab.lm.trainer import arithmetic
 from alignkd_lab.provenance import best_device
-from alignkd_lab.records import USUAL_PRODUCTS, device_of, holds_records, load_records, record_files
+from alignkd_lab.records import device_of, holds_records, load_records, record_files
+from alignkd_lab.reproduce import threads
 from alignkd_lab.runs import group_runs
 from alignkd_lab.study import plan
 from alignkd_lab.study.plan import Cell
@@ -70,7 +67,7 @@ def run_study(
             )
             return
         print(f"{cell.arm}, {cell.value}, seed {seed}", file=sys.stderr, flush=True)
-        with arithmetic(USUAL_PRODUCTS[torch.device(device).type], _THREADS.get(device)):
+        with threads(_THREADS.get(device)):
             run_experiment(
                 world="lm",
                 preset=preset,
@@ -78,7 +75,7 @@ def run_study(
                 seeds=(seed,),
                 out=folder,
                 algorithm=cell.algorithm,
-                # All of them, so that the registered weights stay where the preset would take others.
+                # All of them: the registered settings, whatever the preset becomes.
                 overrides=dataclasses.asdict(plan.settings_of(cell, preset)),
                 device=device,
                 yardsticks=cell.yardsticks,

@@ -139,7 +139,7 @@ def _train(
 
 
 def _cache(context: Context, policy: Policy, examples: list[Example], folder: Path, roles: tuple) -> CachedTeacher:
-    teacher = LiveTeacher(context.models.of(policy), digest=policy.digest)
+    teacher = LiveTeacher(context.models.of(policy), dtype=context.models.dtype, digest=policy.digest)
     return cache_teacher(teacher, examples, folder, roles=roles, progress=lambda count: None)
 
 

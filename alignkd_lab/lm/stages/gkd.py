@@ -66,6 +66,7 @@ def gkd(context: Context, teacher: Policy, init: Policy, settings: GkdSettings, 
         learning_rate=settings.distil_learning_rate,
         steps=max(1, settings.distil_passes * settings.distil_prompts // settings.distil_batch),
         batch=batch,
+        dtype=context.models.dtype,
         seed=context.seed_for("train", "on policy"),
     )
     tokens = sum(round(log["completions/mean_length"] * batch) for log in logs)

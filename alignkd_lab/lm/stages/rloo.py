@@ -94,6 +94,7 @@ def rloo(
         learning_rate=learning_rate,
         steps=settings.rlhf_steps,
         batch=settings.rlhf_prompts * settings.rlhf_generations,
+        dtype=context.models.dtype,
         seed=context.seed_for("train", "rlhf"),
         on_step=curve.on_step,
     )

@@ -18,7 +18,7 @@ from transformers import GenerationConfig, PrinterCallback, Trainer
 
 from alignkd_lab.lm.batch import plain
 from alignkd_lab.lm.prompts import prompts
-from alignkd_lab.lm.trainer import Watch, product_dtype
+from alignkd_lab.lm.trainer import Watch
 from alignkd_lab.progress import tell
 
 
@@ -44,6 +44,7 @@ def run_trl(
     steps: int,
     batch: int,
     seed: int,
+    dtype: torch.dtype,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> list[dict[str, float]]:
     """Trains `model` in place for `steps` steps of `batch` responses that it writes itself, at temperature 1.
@@ -84,7 +85,7 @@ def run_trl(
                 "top_p": 1.0,
                 "top_k": 0,
                 "gradient_checkpointing": False,
-                "bf16": product_dtype(device) == torch.bfloat16,
+                "bf16": dtype == torch.bfloat16,
                 "use_cpu": device == "cpu",
                 "save_strategy": "no",
                 "logging_strategy": "steps",
