@@ -13,12 +13,12 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import check_pipelines
 from alignkd_lab.lm import rewards
 from alignkd_lab.lm.settings import LmSettings
-from alignkd_lab.lm.trainer import arithmetic, product_dtype
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import A_K, CONTROLS, K_A, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.presets import PRESETS, possible_pipelines
 from alignkd_lab.records import load_records
+from alignkd_lab.reproduce import threads
 from alignkd_lab.runs import group_runs
 from alignkd_lab.study import plan
 from alignkd_lab.study import run as study
@@ -268,16 +268,17 @@ def test_no_seed_is_begun_that_would_not_end_in_time(minutes, expected, tmp_path
     assert ("Stopped before" in capsys.readouterr().err) == (expected < 3)
 
 
-def test_seeds_run_in_float32_and_on_one_thread_whatever_is_faster_or_set(tmp_path, quick, monkeypatch):
-    monkeypatch.setattr("alignkd_lab.lm.trainer.faster_dtype", lambda kind: torch.bfloat16)
+def test_seeds_run_in_the_default_dtype_and_on_one_thread(tmp_path, quick, monkeypatch):
     used = []
     monkeypatch.setattr(
-        study, "run_experiment", lambda **options: used.append((product_dtype("cpu"), torch.get_num_threads()))
+        study,
+        "run_experiment",
+        lambda **options: used.append((options["overrides"]["dtype"], torch.get_num_threads())),
     )
-    with arithmetic(None, threads=2):
+    with threads(2):
         run_study(tmp_path, "tiny", tuple(QUICK)[:1])
         assert torch.get_num_threads() == 2
-    assert set(used) == {(torch.float32, 1)}
+    assert set(used) == {("default", 1)}
 
 
 def test_what_an_earlier_loan_took_tells_whether_the_first_seed_ends_in_time(made, tmp_path, quick, monkeypatch):

@@ -144,7 +144,10 @@ def test_an_empty_folder_and_a_missing_one_say_what_to_do(tmp_path):
 
 def test_a_device_is_named_with_the_type_of_its_products_where_that_is_not_the_usual_one():
     def named(device, products):
-        return records.device_of({"provenance": {"device": device, "weights": {"products": products}}})
+        found = [{"products": products}, {"dtype": products and products.removeprefix("torch.")}]
+        old, new = (records.device_of({"provenance": {"device": device, "weights": weights}}) for weights in found)
+        assert old == new
+        return new
 
     assert [named("cpu", "torch.float32"), named("cpu", "torch.bfloat16")] == ["cpu", "cpu, bfloat16"]
     assert named("cuda", "torch.bfloat16") == "cuda"

@@ -1,5 +1,6 @@
 """`alignkd reproduce`: the same figures on the same machine, a verdict elsewhere, and one clear error for a bad ask."""
 
+import dataclasses
 import json
 import math
 import shlex
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tiny_lm import small
 
 from alignkd_lab.cli import main, parse_setting
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
-from alignkd_lab.lm.trainer import product_dtype
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
+from alignkd_lab.presets import PRESETS
 from alignkd_lab.reproduce import _reproduced, chosen_run, compare, predicted, render, reproduce
 from alignkd_lab.study.boundary import Grid, sweep
 
@@ -72,23 +74,37 @@ def test_a_figure_that_the_record_does_not_foretell_is_named(recorded, tmp_path,
     assert said.endswith("Not reproduced.\n")
 
 
-def test_it_runs_on_the_threads_and_in_the_products_that_the_record_was_made_with(recorded, tmp_path, monkeypatch):
-    here = torch.get_num_threads(), product_dtype("cpu")
+def test_it_runs_on_the_threads_and_in_the_dtype_that_the_record_was_made_with(recorded, tmp_path, monkeypatch):
+    here = torch.get_num_threads()
 
     def made_otherwise(record):
-        record["provenance"].update(threads=here[0] + 1, weights={"products": "torch.bfloat16"})
+        record["provenance"].update(threads=here + 1, weights={"products": "torch.bfloat16"})
 
     used = []
 
     def run(**arguments):
-        used.append((torch.get_num_threads(), product_dtype("cpu")))
+        used.append((torch.get_num_threads(), arguments["overrides"]["dtype"]))
         raise RuntimeError
 
     monkeypatch.setattr("alignkd_lab.reproduce.run_experiment", run)
     with pytest.raises(RuntimeError):
         reproduce(changed(recorded, tmp_path, made_otherwise), out=tmp_path / "again", settings={"sharpening": 2.0})
-    assert used == [(here[0] + 1, torch.bfloat16)]
-    assert (torch.get_num_threads(), product_dtype("cpu")) == here
+    assert used == [(here + 1, "bfloat16")]
+    assert torch.get_num_threads() == here
+
+
+def test_an_old_record_in_another_dtype_is_compared_with_a_run_in_that_dtype(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(PRESETS["tiny"], lm=small()))
+    made = run_experiment(
+        world="lm", preset="tiny", pipelines=("base",), yardsticks=(), seeds=(0,), out=tmp_path / "first", device="cpu",
+        overrides={"dtype": "bfloat16"},
+    )  # fmt: skip
+    record = json.loads(made.read_text())
+    del record["settings"]["dtype"]
+    record["provenance"]["weights"]["products"] = f"torch.{record['provenance']['weights'].pop('dtype')}"
+    made.write_text(json.dumps(record) + "\n")
+    found = reproduce(made, out=tmp_path / "again", device="cpu")
+    assert {row["verdict"] for row in found["rows"]} == {"same"}
 
 
 def test_only_a_record_of_the_device_that_was_asked_for_is_compared(recorded, tmp_path):
