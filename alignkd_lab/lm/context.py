@@ -19,7 +19,7 @@ from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.trainer import train
 from alignkd_lab.progress import tell
-from alignkd_lab.records import device_with_products
+from alignkd_lab.recording import device_label
 from alignkd_lab.store import Store
 
 SAMPLES_CODE = 1  # raise it where a change of code draws other samples
@@ -90,7 +90,7 @@ class Context:
     @property
     def place(self) -> str:
         """The device, with the dtype of products where it is not the usual one: another draws other samples."""
-        return device_with_products(torch.device(self.models.device).type, str(self.models.dtype))
+        return device_label(torch.device(self.models.device).type, str(self.models.dtype))
 
     def score(self, model, samples: Samples) -> list[torch.Tensor]:
         """Log-probabilities of the samples' tokens under a model, a tensor a response."""
