@@ -14,7 +14,7 @@ from pathlib import Path
 VERSION = "7.7.1"
 FOLDER = Path(sys.prefix) / f"ipywidgets-{VERSION}"
 TESTS = Path(__file__).parent
-WITHOUT_WIDGETS = ("test_explorer_runs.py", "test_explorer_speed.py")
+WITHOUT_WIDGETS = ("test_explorer_plane.py", "test_explorer_runs.py", "test_explorer_traps.py")
 OLD_COMM = "ignore:The `ipykernel.comm.Comm` class has been deprecated:DeprecationWarning"
 
 
