@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from alignkd_lab.cli import parse_seeds
+from alignkd_lab.arguments import parse_seeds
 from alignkd_lab.errors import AlignkdError, UnknownName
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm.settings import BUILT_IN

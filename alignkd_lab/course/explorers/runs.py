@@ -28,7 +28,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alignkd_lab import cli
-from alignkd_lab.cli import ALGORITHMS, PRESETS, WORLDS, parse_pipelines, parse_seeds, parse_setting
+from alignkd_lab.arguments import ALGORITHMS, PRESETS, WORLDS, parse_pipelines, parse_seeds, parse_setting
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.experiment import check_pipelines
 from alignkd_lab.lm.rewards import target
