@@ -23,7 +23,7 @@ from alignkd_lab.claims import checks, decide, why_no_verdict
 from alignkd_lab.costs import TOKENS, typical_costs
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import A_K, K_A, METHODS, ORDERS
-from alignkd_lab.plots import figures, style, sweeps, verdicts
+from alignkd_lab.plots import figures, style, sweeps
 from alignkd_lab.plots.drawing import run_title
 from alignkd_lab.presets import PRESETS
 from alignkd_lab.recording import full_settings, plain_settings
@@ -32,7 +32,7 @@ from alignkd_lab.stats import t_interval
 
 NUMBERS = ("reward", "target_rate", "target_precision", "overall_precision", "overall_recall")
 ORDER_WORDS = {K_A: "distil, then align (K-A)", A_K: "align, then distil (A-K)"}
-PROMPTS, WORDS, CELLS = 3, 30, 24  # that are shown: prompts, words of a response, rows of a sweep
+PROMPTS, WORDS, CELLS = 3, 20, 12  # that are shown: prompts, words of a response, rows of a sweep
 _NOTEBOOKS = {"mog": "notebooks/03_both_orders_on_gaussians.ipynb", "lm": "notebooks/07_both_orders_on_smollm2.ipynb"}
 
 
@@ -106,7 +106,7 @@ class Block(NamedTuple):
 
 
 def write_report(folder: Path | str, out: Path | str | None = None) -> Path | None:
-    """Writes the page on the runs below `folder` to `out`, or `folder/report.html`; None where only studies are there."""
+    """Writes the page on the runs below `folder` to `out`, or `folder/report.html`; None of mere studies."""
     folder = Path(folder)
     worlds: dict[str, list[Records]] = {}
     for run in _live(records.load(folder)):
@@ -119,7 +119,9 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Path | No
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("alignkd_lab").joinpath("report.html").read_text(encoding="utf-8"))
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(template.render(sections=sections, orders=ORDER_WORDS, version=__version__), encoding="utf-8")
+    metrics = [style.METRIC_STYLE[metric] for metric in NUMBERS]
+    page = template.render(sections=sections, orders=ORDER_WORDS, metrics=metrics, version=__version__)
+    out.write_text(page, encoding="utf-8")
     return out
 
 
@@ -139,10 +141,9 @@ def _blocks(run: Records, runs: Sequence[Records], folder: Path) -> Iterator[Blo
     named = [name for name in held["pipelines"] if name in ("base", *ORDERS, *METHODS)]
     heads = ["pipeline", *(style.metric_label(metric, world) for metric in NUMBERS)]
     rows = [[_name(n), *(_span(held["metrics"][n][m], m) for m in NUMBERS)] for n in named]
-    told = " ".join(f"{known.label.capitalize()}: {known.meaning}." for known in map(style.METRIC_STYLE.get, NUMBERS))
-    note = f"Means over seeds with 95 % t-intervals; – where a metric does not exist. {told}"
+    note = "Means over seeds with 95 % t-intervals; – where a metric does not exist."
     yield Block("The numbers", heads=heads, rows=rows, note=note)
-    yield _verdicts(run, held)
+    yield _verdicts(held)
     if len(runs) > 1:
         yield _sweep(runs, run.the_run()["preset"])
     if len(run.responses):
@@ -183,7 +184,7 @@ def _what_ran(held: dict) -> list[tuple[str, str]]:
     ]
 
 
-def _verdicts(run: Records, held: dict) -> Block:
+def _verdicts(held: dict) -> Block:
     """A line a check and a line a verdict."""
     lines = []
     for check in held["checks"]:
@@ -191,31 +192,30 @@ def _verdicts(run: Records, held: dict) -> Block:
         lines.append(f"Check, {style.CHECK_WORDS[check['name']]}: {passed}; {check['text']}.")
     if held["no_verdict"]:
         return Block("Checks and verdicts", lines=[*lines, f"{held['no_verdict'].capitalize()}."])
-    for words, verdict, measured in verdicts.lines(run):
-        lines.append(f"{style.SYMBOLS[verdict]} {words.replace('A-K', _name(A_K), 1)}: {verdict}; {measured}.")
-    note = "Intervals are corrected for several claims by Holm; a claim is decided if the whole of it lies on one side."
+    for claim in held["claims"]:
+        words, verdict = style.CLAIM_WORDS[claim["metric"], claim["statistic"]], claim["verdict"]
+        lines.append(f"{style.SYMBOLS[verdict]} {words}: {verdict}, {_span(claim)}.")
+    note = "Numbers: A-K minus K-A, or the ratio of their variances; intervals corrected for several claims by Holm."
     return Block("Checks and verdicts", lines=lines, note=note)
 
 
 def _sweep(runs: Sequence[Records], preset: str) -> Block:
-    """A row a cell: what differs, the reward of both orders, their difference, and its verdict."""
+    """A row a cell: what differs, A-K minus K-A in reward, and its verdict."""
     together = records.concat(list(runs))
     heads = [name for name in ("preset", "algorithm", "target", "device") if together.runs[name].nunique() > 1]
     settings, rows = varying_settings(together), []
     for run in runs[:CELLS]:
         held, own = run_json(run), run.settings
-        rewards = [held["metrics"].get(order, {}).get("reward") for order in ORDERS]
-        means = [style.number(reward["estimate"]) if reward else "–" for reward in rewards]
         differ = [*(held[name] for name in heads), *(_short(own[name]) for name in settings)]
         claim = held["claims"][0]
-        rows.append([*differ, f"{len(held['seeds'])}", *means, _span(claim), held["no_verdict"] or claim["verdict"]])
+        rows.append([*differ, _span(claim), held["no_verdict"] or claim["verdict"]])
     same = [run for run in runs if run.the_run()["preset"] == preset]
-    note = "In full above: the cell with most seeds, nearest to the preset. Cells are not corrected against each other."
+    note = "In full above: the cell with most seeds that is nearest to the preset. No correction is made over cells."
     note += f" Here are the first {CELLS} of {len(runs)}; the JSON has all." if len(runs) > CELLS else ""
     several = len({run.settings.get("sharpening") for run in same}) > 1
     figure = figures.reward_by_sharpening(same, "live") if several else None
     pictures = [_picture(figure, "Reward of both orders by sharpening.")] if several else []
-    heads = [*heads, *settings, "seeds", "reward, K-A", "reward, A-K", "A-K − K-A", "A-K earns more"]
+    heads = [*heads, *settings, "reward, A-K − K-A", "A-K earns more"]
     return Block("All cells", pictures, [head.replace("_", " ") for head in heads], rows, note=note)
 
 
