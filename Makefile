@@ -96,14 +96,7 @@ links: $(STAMP)
 	$(PY) -m sphinx -q -b linkcheck -c notebooks/site -d $(OUT)/site-trees notebooks $(OUT)/site-links
 
 figures: $(STAMP)
-	$(PY) -m alignkd_lab.cli report data/records --out $(OUT)/recorded/report.html
-	mkdir -p data/figures
-	cp $(OUT)/recorded/figures/title.png data/figures/title.png
-	cp $(OUT)/recorded/figures/study-arm-sharpening.png data/figures/reward-by-sharpening.png
-	cp $(OUT)/recorded/figures/study-map-rlhf.png data/figures/map.png
-	cp $(OUT)/recorded/figures/study-alignments-laptop-cpu.png data/figures/alignments.png
-	cp $(OUT)/recorded/figures/study-leads-laptop-cpu.png data/figures/leads.png
-	cp $(OUT)/recorded/figures/study-arm-kd_temperature-laptop-cpu.png data/figures/kd-temperature.png
+	$(PY) -m alignkd_lab.study.pictures data/figures
 
 clean:
 	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache

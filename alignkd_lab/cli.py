@@ -122,18 +122,18 @@ def _run_again(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Write the page and its figures, or print the same numbers as JSON."""
-    if arguments.json:
-        from alignkd_lab.report.numbers import report_json
+    """Write the page, or print the same numbers as JSON; of studies that ship, a line each."""
+    from alignkd_lab.records import load
+    from alignkd_lab.report import report_json, studies, write_report
 
+    if arguments.json:
         print(json.dumps(report_json(arguments.folder), indent=1))
         return 0
-
-    from alignkd_lab.report.page import write_report
-
-    shipped = arguments.shipped or _shipped_records(arguments.folder)
-    page = write_report(arguments.folder, out=arguments.out, shipped=shipped)
-    print(f"Report: {Path(page).resolve()}")
+    page = write_report(arguments.folder, arguments.out)
+    if page is None:
+        print("\n".join(studies(load(arguments.folder))))
+    else:
+        print(f"Report: {page.resolve()}")
     return 0
 
 
@@ -169,15 +169,6 @@ def bench(arguments: argparse.Namespace) -> int:
         quick=arguments.quick,
     )
     return 0
-
-
-def _shipped_records(folder: Path) -> Path | None:
-    """The recorded runs to show beside `folder`, unless there are none or `folder` is among them."""
-    from alignkd_lab.paths import data_folder
-    from alignkd_lab.records import has_records
-
-    shipped = (data_folder() / "records").resolve()
-    return shipped if has_records(shipped) and not folder.resolve().is_relative_to(shipped) else None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -232,13 +223,10 @@ def _add_set(command: argparse.ArgumentParser, words: str) -> None:
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("report", help="one HTML page with its figures, from the records in a folder")
+    command = commands.add_parser("report", help="one HTML page on the runs in a folder")
     command.add_argument("folder", metavar="DIR", type=Path)
     command.add_argument("--json", action="store_true", help="print the numbers and verdicts as JSON instead")
     command.add_argument("--out", metavar="FILE", type=Path, help="the page (default: DIR/report.html)")
-    command.add_argument(
-        "--shipped", metavar="DIR", type=Path, help="records to show beside them (default: the project's own)"
-    )
     command.set_defaults(act=report)
 
 

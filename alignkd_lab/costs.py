@@ -1,4 +1,4 @@
-"""What a pipeline costs, and what it gains for that: each stage that it needs is charged to it in full, shared or not."""
+"""What a pipeline costs, and what it gains for it: each stage that it needs is charged in full, shared or not."""
 
 from __future__ import annotations
 

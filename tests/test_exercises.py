@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from alignkd_lab.course import exercises
-from alignkd_lab.course.exercises import check, given, kept_answers, solution
+from alignkd_lab.course.exercises import store
+from alignkd_lab.course.exercises.ask import check, given, solution
 from alignkd_lab.course.exercises.bank import NOTEBOOKS, TASKS
+from alignkd_lab.course.exercises.store import kept_answers
+from alignkd_lab.course.recorded import recorded_gaussians
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.pipelines import PIPELINES, Align, Distil
 
-SLIPS = [(id, place) for id, asked in TASKS.items() for place in range(len(asked.distractors))]
+DISTRACTORS = [(id, place) for id, asked in TASKS.items() for place in range(len(asked.distractors))]
 PREDICTIONS = [id for id, asked in TASKS.items() if asked.prediction]
 
 
@@ -23,7 +25,7 @@ def _own_answers(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNKD_ANSWERS", str(tmp_path / "learner"))
 
 
-def slip_answer(distractor):
+def answer_of(distractor):
     return distractor.answer() if callable(distractor.answer) else distractor.answer
 
 
@@ -36,7 +38,8 @@ def test_every_printed_solution_runs_and_passes(id, capsys):
     source, _, _ = capsys.readouterr().out.partition("\n>>>")
     namespace = {}
     exec(source, namespace)
-    assert check(id, namespace[TASKS[id].solve.__name__]()).right is True
+    data = [TASKS[id].given()] if TASKS[id].given else []
+    assert check(id, namespace[TASKS[id].solve.__name__](*data)).right is True
 
 
 @pytest.mark.parametrize(
@@ -53,13 +56,8 @@ def test_the_solution_as_a_learner_writes_it_is_right(id, rounded):
     assert check(id, rounded).right is True
 
 
-def test_draws_for_a_sight_are_the_first_that_reach_their_chance():
-    chances = [1 - 0.99**n for n in (298, 299)]
-    assert chances[0] < 0.95 <= chances[1]
-
-
 def test_the_recorded_outcomes_are_those_that_the_course_speaks_of():
-    outcomes = {id: TASKS[id].solve() for id in ("order_guess", "rescue", "boundary", "layers_to_drop")}
+    outcomes = {id: TASKS[id].outcome() for id in ("order_guess", "rescue", "boundary", "layers_to_drop")}
     assert outcomes == {
         "order_guess": "A-K",
         "rescue": "kd_then_align_high_temperature",
@@ -86,17 +84,17 @@ def test_the_dpo_exercise_agrees_with_a_sum_by_hand():
             sums.append(sum(log_probs[place - 1, data["tokens"][row, place]].item() for place in places))
         margins.append(sums[0] - sums[1])
     expected = math.log1p(math.exp(-0.5 * (margins[0] - margins[1])))
-    assert TASKS["dpo_loss"].solve() == pytest.approx(expected)
+    assert TASKS["dpo_loss"].outcome() == pytest.approx(expected)
     assert (data["tokens"][data["is_response"]] == 5).sum() == 2
 
 
 # Wrong answers
 
 
-@pytest.mark.parametrize(("id", "place"), SLIPS, ids=[f"{id}-{place}" for id, place in SLIPS])
+@pytest.mark.parametrize(("id", "place"), DISTRACTORS, ids=[f"{id}-{place}" for id, place in DISTRACTORS])
 def test_each_typical_wrong_answer_gets_its_own_hint(id, place):
     distractor = TASKS[id].distractors[place]
-    feedback = check(id, slip_answer(distractor))
+    feedback = check(id, answer_of(distractor))
     assert feedback.right is False
     assert feedback.text == f"Not yet. {distractor.hint}"
 
@@ -140,7 +138,7 @@ def test_an_answer_of_another_kind_is_wrong_and_no_error(answer):
 
 
 def test_answers_may_be_tensors_arrays_or_lists():
-    low, high = TASKS["paired_interval"].solve()
+    low, high = TASKS["paired_interval"].outcome()
     for answer in ([low, high], np.array([low, high]), torch.tensor([low, high])):
         assert check("paired_interval", answer).right is True
     assert check("paired_interval", (high, low)).right is False
@@ -153,7 +151,7 @@ def test_the_tolerance_is_stated_where_a_number_is_asked_for():
 
 
 def test_a_number_is_right_up_to_the_tolerance_and_no_further():
-    exact, tolerance = TASKS["smallest_reward"].solve(), TASKS["smallest_reward"].tolerance
+    exact, tolerance = TASKS["smallest_reward"].outcome(), TASKS["smallest_reward"].tolerance
     assert check("smallest_reward", exact * (1 + 0.99 * tolerance)).right is True
     assert check("smallest_reward", exact * (1 + 1.01 * tolerance)).right is False
 
@@ -161,28 +159,26 @@ def test_a_number_is_right_up_to_the_tolerance_and_no_further():
 # The bank
 
 
+def test_every_task_stands_in_the_module_of_its_notebook_and_every_notebook_has_a_prediction():
+    for number, module in enumerate(NOTEBOOKS):
+        assert module.__name__.endswith(f"ch{number:02d}")
+        assert {TASKS[id].notebook for id in module.TASKS} <= {f"{number:02d}"}
+    assert len(TASKS) == sum(len(module.TASKS) for module in NOTEBOOKS)
+    saved = {path.name[:2] for path in (Path(__file__).parent.parent / "notebooks").glob("*.ipynb")}
+    assert {TASKS[id].notebook for id in PREDICTIONS} >= saved
+
+
 def test_every_prediction_is_a_choice_among_its_options_or_one_number():
     for id in PREDICTIONS:
         asked = TASKS[id]
-        solved = asked.solve()
+        solved = asked.outcome()
         assert solved in asked.options if asked.options else isinstance(solved, float)
 
 
 def test_every_wrong_option_has_a_hint_of_its_own():
     for asked in TASKS.values():
         if asked.options:
-            assert {distractor.answer for distractor in asked.distractors} == set(asked.options) - {asked.solve()}
-
-
-def test_every_task_stands_in_the_module_of_its_notebook():
-    for number, module in enumerate(NOTEBOOKS):
-        assert {asked.notebook for asked in module.TASKS.values()} <= {f"{number:02d}"}
-    assert len(TASKS) == sum(len(module.TASKS) for module in NOTEBOOKS)
-
-
-def test_every_saved_notebook_has_a_prediction():
-    saved = {path.name[:2] for path in (Path(__file__).parent.parent / "notebooks").glob("*.ipynb")}
-    assert {TASKS[id].notebook for id in PREDICTIONS} >= saved
+            assert {distractor.answer for distractor in asked.distractors} == set(asked.options) - {asked.outcome()}
 
 
 def test_unknown_exercises_and_missing_data_are_named():
@@ -191,7 +187,7 @@ def test_unknown_exercises_and_missing_data_are_named():
     with pytest.raises(BadInput, match="no data"):
         given("smallest_reward")
     with pytest.raises(BadInput, match="beta 7"):
-        exercises.recorded_gaussians(beta=7)
+        recorded_gaussians(beta=7)
 
 
 # Kept answers
@@ -199,14 +195,14 @@ def test_unknown_exercises_and_missing_data_are_named():
 
 def test_answers_are_kept_and_forgotten_one_by_one(tmp_path):
     assert kept_answers() == {}
-    exercises.keep_answer("first_draw", "sooner", "certain")
-    exercises.keep_answer("rare_weight", 0.02)
+    store.keep_answer("first_draw", "sooner", "certain")
+    store.keep_answer("rare_weight", 0.02)
     assert kept_answers() == {
         "first_draw": {"answer": "sooner", "sure": "certain"},
         "rare_weight": {"answer": 0.02, "sure": None},
     }
-    exercises.forget_answer("first_draw")
-    exercises.forget_answer("never_answered")
+    store.forget_answer("first_draw")
+    store.forget_answer("never_answered")
     assert list(kept_answers()) == ["rare_weight"]
     assert [path.name for path in (tmp_path / "learner").iterdir()] == ["answers.json"]
 
@@ -218,5 +214,5 @@ def test_a_damaged_file_is_set_aside_and_the_course_goes_on(tmp_path, content):
     (folder / "answers.json").write_bytes(content)
     assert kept_answers() == {}
     assert (folder / "answers.damaged").read_bytes() == content
-    exercises.keep_answer("first_draw", "same")
+    store.keep_answer("first_draw", "same")
     assert json.loads((folder / "answers.json").read_text())["first_draw"]["answer"] == "same"

@@ -1,22 +1,14 @@
 """The "loss bench" explorer: its pushes are the closed forms, and the belief that DPO waits for a lead fails twice."""
 
-import time
-
 import numpy as np
 import pytest
-from explorer_controls import expect_controls
 
 from alignkd_lab import theory
-from alignkd_lab.course.exercises import check
-from alignkd_lab.course.explorers import loss_bench, loss_bench_view
+from alignkd_lab.course.exercises.ask import check
+from alignkd_lab.course.explorers import loss_bench
 from alignkd_lab.course.explorers.loss_bench import LAST, LOSER, LOSSES, START, WINNER, caption, compute
-from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.course.toy import one_state
-from alignkd_lab.course.toy.sweep import Regulariser
-from alignkd_lab.errors import UnknownName
 
-RANGES = {"steps": (0.0, float(LAST)), "reference_margin": (-25.0, 5.0), "beta": (0.05, 5.0), "gamma": (0.0, 6.0)}
-CHOICES = {"loss": tuple(LOSSES), "optimiser": ("gradient", "adam")}
 STEPS = (0, 7, 31)
 
 
@@ -30,15 +22,6 @@ def teacher():
 
 def distributions(data):
     return [(step, np.exp(data.log_probs[step])) for step in STEPS]
-
-
-def values_of(name):
-    if name in CHOICES:
-        return CHOICES[name]
-    low, high = RANGES[name]
-    if name == "steps":
-        return np.arange(low, high + 1)
-    return np.geomspace(low, high, 8) if name == "beta" else np.linspace(low, high, 4)
 
 
 @pytest.fixture
@@ -58,6 +41,7 @@ def test_dpo_pushes_the_pair_apart_by_beta_times_its_weight_and_nothing_else(mar
     assert data.pushes[:, LOSER] == pytest.approx(-0.8 * weights, abs=1e-9)
     assert np.abs(data.pushes[:, 2:]).max() < 1e-9
     assert data.losses == pytest.approx(-np.log1p(-weights))
+    assert data.weights[0] == pytest.approx(0.5)
 
 
 def test_the_nll_pushes_the_winner_by_what_it_lacks():
@@ -109,15 +93,9 @@ def test_a_step_of_gradient_descent_moves_every_logit_by_its_push(loss):
     moved = data.log_probs[:-1] + data.pushes[:-1]
     moved -= np.log(np.exp(moved).sum(-1, keepdims=True))
     assert data.log_probs[1:] == pytest.approx(moved)
-
-
-@pytest.mark.parametrize("optimiser", ["gradient", "adam"])
-def test_adpa_walks_as_in_the_toy_world(optimiser):
-    rate = {"gradient": 1.0, "adam": 0.2}[optimiser]
-    data = compute(state(loss="adpa", optimiser=optimiser))
-    walked = one_state.descend(1.5, Regulariser(nll_weight=0.0), optimiser=optimiser, rate=rate, steps=LAST, every=10)
-    expected = walked.filter(like="token_").to_numpy()
-    assert np.exp(data.log_probs[::10]) == pytest.approx(expected, abs=1e-3)
+    assert data.pushes.sum(-1) == pytest.approx(0, abs=1e-9)
+    assert [compute(state(loss=loss, steps=steps)).step for steps in (-3.0, 12.4, 1e9)] == [0, 12, LAST]
+    assert caption(data).endswith(".")
 
 
 def test_the_start_is_the_reference_of_the_toy_world_and_its_pair_has_the_margin_of_the_state():
@@ -130,11 +108,6 @@ def test_the_start_is_the_reference_of_the_toy_world_and_its_pair_has_the_margin
 
 
 # The belief
-
-
-def test_the_first_weight_is_one_half_wherever_the_winner_stands():
-    weights = [compute(state(reference_margin=margin)).weights[0] for margin in np.linspace(-25, 5, 13)]
-    assert weights == pytest.approx([0.5] * 13)
 
 
 def test_far_behind_dpo_is_satisfied_while_the_loser_leads_by_more_than_a_million():
@@ -175,43 +148,7 @@ def test_reverse_kl_hardly_moves_a_token_that_the_policy_never_says():
     assert compute({**far, "loss": "reverse"}).probs[WINNER] < 0.01
 
 
-def test_adpa_alone_ends_on_token_4_although_its_first_push_is_on_token_2():
-    data = compute(state(loss="adpa", optimiser="adam", steps=float(LAST)))
-    assert data.pushes[0].argmax() == 1
-    assert data.probs[3] > 0.99
-    plain = compute(state(loss="adpa", optimiser="gradient", steps=float(LAST)))
-    assert plain.probs.argmax() == 1
-
-
 # compute and caption
-
-
-def test_an_unknown_loss_or_optimiser_is_named():
-    for changes, said in (({"loss": "ppo"}, "adpa_nll"), ({"optimiser": "lion"}, "gradient, adam")):
-        with pytest.raises(UnknownName, match=said):
-            compute(state(**changes))
-    with pytest.raises(UnknownName, match="reference_margin"):
-        loss_bench.show(margin=3.0)
-
-
-def test_steps_beyond_the_walk_are_its_ends():
-    assert [compute(state(steps=steps)).step for steps in (-3.0, 12.4, 1e9)] == [0, 12, LAST]
-
-
-def test_a_slider_that_the_loss_does_not_know_changes_nothing():
-    for loss, name, values in (("forward", "beta", (0.1, 4.0)), ("dpo", "gamma", (0.0, 6.0))):
-        ends = [compute(state(loss=loss, steps=30.0, **{name: value})).probs for value in values]
-        assert ends[0] == pytest.approx(ends[1], abs=0)
-
-
-def test_compute_takes_less_than_a_tenth_of_a_second():
-    seconds = []
-    for number, margin in enumerate(np.linspace(-24.9, 4.9, 24)):
-        loss, optimiser = tuple(LOSSES)[number % len(LOSSES)], CHOICES["optimiser"][number % 2]
-        began = time.process_time()
-        compute(state(loss=loss, reference_margin=margin, optimiser=optimiser))
-        seconds.append(time.process_time() - began)
-    assert np.percentile(seconds, 95) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -232,47 +169,14 @@ def test_the_caption_says_what_becomes_of_the_belief(changes, said):
     assert ("The belief fails" in words) is bool(data.step and leads == pushes)
 
 
-def test_the_caption_of_adpa_says_where_it_ends():
+def test_the_caption_of_adpa_says_where_it_ends_and_that_of_a_divergence_where_it_is_farthest_off():
     words = caption(compute(state(loss="adpa", optimiser="adam", steps=float(LAST))))
     assert "the advantage is largest on token 4 (A = 2.30)" in words
     assert "It has ended on token 4, which both teachers find rare" in words
-
-
-def test_the_caption_of_a_divergence_names_the_token_that_is_farthest_off():
     assert "token 2" in caption(compute(state(loss="reverse", reference_margin=-20.0, steps=float(LAST))))
 
 
 # Controls and picture
-
-
-def test_every_part_of_the_state_has_a_control_over_its_range():
-    expect_controls(loss_bench.controls(), START, RANGES, CHOICES)
-
-
-@pytest.mark.parametrize(
-    ("name", "under"),
-    [("steps", LOSSES), ("reference_margin", LOSSES), ("beta", ["dpo"]), ("gamma", ["adpa"]), ("optimiser", LOSSES)],
-)
-def test_the_whole_range_of_each_control_can_be_computed_and_put_into_words(name, under):
-    for loss in under:
-        for value in values_of(name):
-            data = compute(state(loss=loss, **{"steps": 25.0, name: value}))
-            assert np.isfinite(data.log_probs).all()
-            assert data.pushes.sum(-1) == pytest.approx(0, abs=1e-9)
-            assert caption(data).endswith(".")
-
-
-@pytest.mark.parametrize("name", [*RANGES, *CHOICES])
-def test_each_control_moves_the_picture_to_its_ends(name):
-    explorer, seen = loss_bench.show(name, loss="adpa" if name == "gamma" else "dpo", steps=25.0), set()
-    # Three losses stand for the three pictures: with a weight, without one, and with a teacher.
-    values = ("dpo", "nll", "adpa") if name == "loss" else CHOICES.get(name) or RANGES[name]
-    for value in values:
-        explorer.controls[name].value = value
-        assert explorer.state[name] == value
-        assert "cannot be drawn" not in explorer.words.value
-        seen.add(explorer.picture.value)
-    assert len(seen) == len(values)
 
 
 def test_a_slider_that_the_loss_does_not_know_is_greyed_out(explorer):
@@ -281,16 +185,8 @@ def test_a_slider_that_the_loss_does_not_know_is_greyed_out(explorer):
         assert [explorer.controls[name].slider.disabled for name in ("beta", "gamma")] == off
 
 
-def test_the_call_rebuilds_what_is_seen(explorer):
-    explorer.controls["loss"].value = "adpa"
-    explorer.controls["steps"].value = 12.0
-    assert "loss=&#x27;adpa&#x27;, steps=12" in explorer.words.value
-    assert loss_bench.show(**explorer.state).picture.value == explorer.picture.value
-
-
 def test_the_still_shows_three_settings_one_above_the_other(explorer):
     bundle, size = explorer._repr_mimebundle_()
-    assert {WIDGET_VIEW, "image/png"} <= set(bundle)
     said = [f"after {steps} steps" in bundle["text/plain"] for steps in (LAST // 3, LAST)]
     assert [*said, "at the start" in bundle["text/plain"]] == [True] * 3
     assert size["image/png"]["height"] > 1.5 * size["image/png"]["width"]
@@ -298,7 +194,7 @@ def test_the_still_shows_three_settings_one_above_the_other(explorer):
 
 def test_the_picture_marks_the_weight_of_the_state_on_its_rule():
     data = compute(state(reference_margin=-20.0, steps=42.0))
-    axis = loss_bench_view.draw(data).axes[3]
+    axis = loss_bench.draw(data).axes[3]
     (point,) = [line for line in axis.lines if line.get_marker() == "o"]
     assert point.get_xdata()[0] == pytest.approx(data.margins[42])
     assert point.get_ydata()[0] == pytest.approx(data.weights[42])
@@ -307,5 +203,5 @@ def test_the_picture_marks_the_weight_of_the_state_on_its_rule():
 
 
 def test_pushes_are_drawn_on_one_scale_for_the_whole_walk():
-    scales = {loss_bench_view.draw(compute(state(steps=steps))).axes[1].get_ylim() for steps in (0.0, float(LAST))}
+    scales = {loss_bench.draw(compute(state(steps=steps))).axes[1].get_ylim() for steps in (0.0, float(LAST))}
     assert len(scales) == 1

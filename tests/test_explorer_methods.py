@@ -1,7 +1,6 @@
 """The methods: points are the record's means, rings stand around what no other beats, every axis can be chosen."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -10,8 +9,6 @@ from synthetic_records import LM, lm_record
 from alignkd_lab.costs import with_costs
 from alignkd_lab.course.explorers import methods
 from alignkd_lab.course.explorers.methods import ACROSS, START, UP, WAYS, caption, compute, in_words, ranked
-from alignkd_lab.course.notebooks import WIDGET_VIEW
-from alignkd_lab.errors import UnknownName
 from alignkd_lab.pipelines import METHODS
 from alignkd_lab.runs import group_runs, seed_values
 
@@ -62,24 +59,6 @@ def test_a_ring_means_that_no_other_way_is_at_least_as_good_on_both_axes(data):
         assert view.unbeaten or not places
 
 
-def test_axes_that_there_are_not_are_refused(run):
-    with pytest.raises(UnknownName, match="tokens_trained"):
-        compute(state(across="price"), run)
-    with pytest.raises(UnknownName, match="reward"):
-        compute(state(up="quality"), run)
-    with pytest.raises(UnknownName, match="across, up"):
-        methods.controls(left="reward")
-
-
-def test_compute_takes_less_than_a_tenth_of_a_second(run):
-    seconds = []
-    for across, up in itertools.product(ACROSS, UP):
-        began = time.process_time()
-        compute({"across": across, "up": up}, run)
-        seconds.append(time.process_time() - began)
-    assert np.percentile(seconds, 95) < 0.1
-
-
 # Words
 
 
@@ -124,32 +103,21 @@ def test_a_lead_is_called_unsure_where_its_paired_interval_holds_zero():
     assert "leads in 3 of 3 seeds, ahead of the second by 1.00 (0.7" in in_words(near, "gain_per_hour")
 
 
-def test_the_recorded_comparison_holds_most_ways_and_the_baseline_in_every_seed():
-    for record in RECORD["records"]:
-        assert "kd_only" in record["pipelines"]
-        assert len(set(WAYS) & set(record["pipelines"])) > len(WAYS) / 2
-
-
 # Pictures
 
 
-def test_every_axis_can_be_chosen_and_changes_the_picture(run):
+def test_every_axis_that_was_measured_can_be_chosen(run):
     explorer = methods.show(run=run)
     for name, axes in (("across", ACROSS), ("up", UP)):
         offered = [axis for _, axis in explorer.controls[name].list.options]
         assert set(offered) == {axis for axis in axes if any(axis in seed_values(run)[way] for way in WAYS)}
-        seen = set()
-        for axis in offered:
-            explorer.controls[name].value = axis
-            assert explorer.state[name] == axis
-            seen.add(explorer.picture.value)
-        assert len(seen) == len(offered)
 
 
-def test_a_page_carries_the_widget_and_three_settings():
-    bundle, _ = methods.show()._repr_mimebundle_()
-    assert {WIDGET_VIEW, "image/png"} <= set(bundle)
-    assert bundle["text/plain"].count("Across ") == 3
+def test_a_page_shows_three_settings_of_a_record_that_compares_most_ways():
+    assert methods.show().still().alt.count("Across ") == 3
+    for record in RECORD["records"]:
+        assert "kd_only" in record["pipelines"]
+        assert len(set(WAYS) & set(record["pipelines"])) > len(WAYS) / 2
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from alignkd_lab.course.explorers import plane
 from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.plots import plane
 from alignkd_lab.plots.style import PIPELINE_STYLE
 
 SETTINGS = MogSettings()
@@ -44,12 +44,13 @@ def test_the_circle_lies_on_the_target():
     assert wall.images[0].get_extent() == [1.0, 3.0, 0.5, 2.5]
 
 
-def test_axes_are_placed_in_inches():
-    figure = Figure(figsize=(10, 5))
-    assert plane.axes(figure, 1, 1, 5, 2).get_position().bounds == pytest.approx((0.1, 0.2, 0.5, 0.4))
-
-
 def test_every_order_and_control_has_a_sign_of_its_own():
     signs = [plane.signed(name)[0][0] for name in list(PIPELINE_STYLE)[:8]]
     assert len(set(signs)) == 8
     assert plane.signed("align_then_kd") == ("▲ A-K: align, then distil", "#D55E00")
+
+
+def test_labels_are_moved_apart_and_stay_above_the_floor():
+    assert plane.apart([0.5, 0.52, 0.9], 0.1, 0.0) == pytest.approx([0.42, 0.52, 0.9])
+    crowded = plane.apart([0.0, 0.01, 0.02], 0.1, 0.0)
+    assert crowded == pytest.approx([0.0, 0.1, 0.2])

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from alignkd_lab.course.exercises import check, given
+from alignkd_lab.course.exercises.ask import check, given
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.explorers import ring_pictures, two_kls
-from alignkd_lab.mog.ring import PUBLISHED, run_ring
-from alignkd_lab.mog.ring import run_sweep
+from alignkd_lab.mog.ring import PUBLISHED, run_ring, run_sweep
 
 WEIGHTS = (0.33, 0.33, 0.30, 0.04)
 
@@ -103,21 +102,21 @@ def test_recall_is_the_closed_form_of_a_gaussian_cross_entropy(bumps):
 
 def test_the_data_of_the_slip_come_near_the_published_figures_when_scored_as_published():
     data = given("rescored_precision")
-    judge = data["teacher"].sharpen(100)
+    sharpened = data["teacher"].sharpen(100)
     for student, figures in PUBLISHED.items():
-        precision = judge.log_prob(data[f"{student}_draws"]).mean().item()
+        precision = sharpened.log_prob(data[f"{student}_draws"]).mean().item()
         assert precision == pytest.approx(figures["precision"], abs=0.3)
 
 
 def test_rescored_precision_is_the_rings_own_under_the_truth():
     scores = run_ring((15,)).scores["true"]
-    assert TASKS["rescored_precision"].solve() == pytest.approx(
+    assert TASKS["rescored_precision"].outcome() == pytest.approx(
         [scores[student]["precision"].item() for student in ("direct", "distilled")]
     )
 
 
 @pytest.mark.parametrize(
-    ("judge", "draws", "said"),
+    ("model", "draws", "said"),
     [
         ("truth", "truth", "same for every student"),
         ("sharpened", "own", "the sharpened teacher is the judge"),
@@ -125,12 +124,12 @@ def test_rescored_precision_is_the_rings_own_under_the_truth():
         ("students", "truth", "That is recall"),
     ],
 )
-def test_each_way_to_rescore_wrongly_is_told_what_it_did(judge, draws, said):
+def test_each_way_to_rescore_wrongly_is_told_what_it_did(model, draws, said):
     data = given("rescored_precision")
     data["sharpened"] = data["teacher"].sharpen(100)
 
     def score(student):
-        by = data[student if judge == "students" else judge]
+        by = data[student if model == "students" else model]
         return by.log_prob(data["truth_draws" if draws == "truth" else f"{student}_draws"]).mean().item()
 
     feedback = check("rescored_precision", (score("direct"), score("distilled")))
@@ -138,10 +137,5 @@ def test_each_way_to_rescore_wrongly_is_told_what_it_did(judge, draws, said):
     assert said in feedback.text
 
 
-def test_softmax_of_the_weights_is_told_from_sharpening():
-    assert "softmax" in check("rare_weight", 0.16).text
-    assert "Take powers" in check("rare_weight", 0.04).text
-
-
 def test_with_a_component_for_every_mode_distilling_loses_both():
-    assert TASKS["eight_components"].solve() == "precision falls, recall falls"
+    assert TASKS["eight_components"].outcome() == "precision falls, recall falls"

@@ -9,12 +9,11 @@ import types
 import pytest
 
 from alignkd_lab import cli
-from alignkd_lab.course.explorers import run_cost, run_panel, run_picture, runs
-from alignkd_lab.course.explorers.run_controls import fields
+from alignkd_lab.course.explorers import run_panel, run_picture, runs
+from alignkd_lab.course.explorers.run_panel import fields
 from alignkd_lab.course.explorers.runs import STATUSES, Request
 from alignkd_lab.course.notebooks import WIDGET_VIEW
-from alignkd_lab.course.widgets.choice import ChoiceControl
-from alignkd_lab.course.widgets.view import NumberControl
+from alignkd_lab.course.widgets.controls import ChoiceControl, NumberControl
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.presets import PRESETS
@@ -77,10 +76,7 @@ def test_a_panel_is_ready_and_says_what_it_would_run(tmp_path):
     assert "well under a minute" in panel.line.value
     assert [button.description for button in (panel.start_button, panel.stop_button)] == ["Start", "Stop"]
     assert (panel.start_button.disabled, panel.stop_button.disabled) == (False, True)
-
-
-def test_runs_of_a_learner_lie_apart_from_the_project(tmp_path):
-    assert run_panel.show().request().out == tmp_path / "learner" / "runs"
+    assert run_panel.show().request().out == tmp_path / "learner" / "runs"  # apart from the project
 
 
 @pytest.mark.parametrize(
@@ -106,11 +102,6 @@ def test_every_field_reaches_the_command_line(tmp_path, field, value, words):
     cli.build_parser().parse_args(shlex.split(command(panel))[1:])
 
 
-def test_the_kl_weight_is_that_of_the_algorithm():
-    panel = run_panel.show(algorithm="rlhf", beta=0.4)
-    assert "--set rlhf_beta=0.4" in command(panel)
-
-
 def test_one_cell_of_the_gaussian_world_has_two_numbers():
     panel = run_panel.show("mog", "laptop")
     assert "--set" not in command(panel)
@@ -120,16 +111,16 @@ def test_one_cell_of_the_gaussian_world_has_two_numbers():
     assert panel.request().cells() == 2  # both algorithms
 
 
-def test_what_is_written_by_hand_goes_before_the_number_field():
-    panel = run_panel.show(settings="beta=0.7", beta=0.3)
-    assert panel.request().settings == {"beta": 0.7}
-
-
-def test_another_preset_brings_its_own_numbers():
+def test_numbers_follow_the_preset_and_the_algorithm_and_what_is_written_by_hand_goes_before():
+    assert "--set rlhf_beta=0.4" in command(run_panel.show(algorithm="rlhf", beta=0.4))
+    assert run_panel.show(settings="beta=0.7", beta=0.3).request().settings == {"beta": 0.7}
     panel = run_panel.show(beta=0.3)
     panel.controls["preset"].value = "laptop"
     assert panel.controls["beta"].value == PRESETS["laptop"].lm.beta
     assert "--set" not in command(panel)
+    panel.controls["settings"].value = "align_steps"
+    with pytest.raises(BadInput, match="other settings"):
+        panel.request()
 
 
 def test_only_fields_that_mean_something_are_on_the_page():
@@ -272,45 +263,42 @@ def test_an_error_of_the_drawing_stands_in_the_panel(tmp_path, story, monkeypatc
 
 
 def test_minutes_are_those_of_the_calibration_times_seeds_and_pipelines(monkeypatch):
-    rates = run_cost.Rates(sampled=1e9, trained=1e9, scored=1e9, products="float32")
-    one = run_cost.expected_seconds(Request("lm", "laptop", pipelines="orders", seeds="0"), rates)
-    assert one == pytest.approx(run_cost.LOADING + run_cost.estimate(run_cost.planned_work("laptop"), rates))
-    three = run_cost.expected_seconds(Request("lm", "laptop", pipelines="orders", seeds="0-2"), rates)
-    assert three - run_cost.LOADING == pytest.approx(3 * (one - run_cost.LOADING))
-    more = run_cost.expected_seconds(Request("lm", "laptop", pipelines="orders,controls", seeds="0"), rates)
+    rates = run_picture.Rates(sampled=1e9, trained=1e9, scored=1e9, products="float32")
+    one = run_picture.expected_seconds(Request("lm", "laptop", pipelines="orders", seeds="0"), rates)
+    assert one == pytest.approx(run_picture.LOADING + run_picture.estimate(run_picture.planned_work("laptop"), rates))
+    three = run_picture.expected_seconds(Request("lm", "laptop", pipelines="orders", seeds="0-2"), rates)
+    assert three - run_picture.LOADING == pytest.approx(3 * (one - run_picture.LOADING))
+    more = run_picture.expected_seconds(Request("lm", "laptop", pipelines="orders,controls", seeds="0"), rates)
     assert 1.5 * one < more < 3 * one
-    assert run_cost.expected_seconds(Request("lm", "laptop"), None) is None
-
-
-def test_the_gaussian_study_is_estimated_from_its_record():
-    seconds = run_cost.expected_seconds(Request("mog", "laptop"), None)
-    held = [record["provenance"]["seconds"] for run in run_picture.recorded("mog") for record in run["records"]]
-    assert seconds - run_cost.LOADING == pytest.approx(sum(held), rel=0.01)
-
-
-def test_a_source_of_unknown_size_has_no_estimate():
-    rates = run_cost.Rates(sampled=1e9, trained=1e9, scored=1e9, products="float32")
-    words = run_cost.in_words(Request("lm", "laptop", settings={"base": "me/mine"}), rates)
+    assert run_picture.expected_seconds(Request("lm", "laptop"), None) is None
+    monkeypatch.setattr(run_picture, "machine_rates", lambda: rates)
+    words = run_picture.cost_in_words(Request("lm", "laptop", settings={"base": "me/mine"}))
     assert words.startswith("No estimate: parameters: the size of 'me/mine'")
 
 
+def test_the_gaussian_study_is_estimated_from_its_record():
+    seconds = run_picture.expected_seconds(Request("mog", "laptop"), None)
+    held = [record["provenance"]["seconds"] for run in run_picture.recorded("mog") for record in run["records"]]
+    assert seconds - run_picture.LOADING == pytest.approx(sum(held), rel=0.01)
+
+
 def test_a_panel_measures_the_machine_once_and_then_says_what_the_run_will_take(monkeypatch):
-    rates = run_cost.Rates(sampled=1e9, trained=1e9, scored=1e9, products="float32")
-    run_cost.machine_rates.cache_clear()
-    monkeypatch.setattr(run_cost, "Rates", lambda **held: rates)
+    rates = run_picture.Rates(sampled=1e9, trained=1e9, scored=1e9, products="float32")
+    run_picture.machine_rates.cache_clear()
+    monkeypatch.setattr(run_picture, "Rates", lambda **held: rates)
     asked = []
 
     def doctor(command, **options):
         asked.append(command)
         return types.SimpleNamespace(stdout='{"rates": {}}')
 
-    monkeypatch.setattr(run_cost.subprocess, "run", doctor)
+    monkeypatch.setattr(run_picture.subprocess, "run", doctor)
     panel = run_panel.show("lm", "laptop")
     panel.controls["seeds"].value = "0-1"
     panel._measuring.join(60)
     assert "will take about" in panel.line.value
     assert len(asked) == 1
-    run_cost.machine_rates.cache_clear()
+    run_picture.machine_rates.cache_clear()
 
 
 @pytest.mark.parametrize("world", ["lm", "mog"])
@@ -339,10 +327,3 @@ def test_the_counted_verdict_of_a_sweep_is_that_of_its_runs():
     holding = sum(summary["claims"][0]["verdict"] == "holds" for summary in summaries)
     assert words.startswith("20 settings.")
     assert f"holds {holding}" in words
-
-
-def test_bad_other_settings_are_named():
-    panel = run_panel.show()
-    panel.controls["settings"].value = "align_steps"
-    with pytest.raises(BadInput, match="other settings"):
-        panel.request()

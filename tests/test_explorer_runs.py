@@ -13,7 +13,7 @@ import pytest
 
 from alignkd_lab import cli, progress
 from alignkd_lab.course.explorers import runs
-from alignkd_lab.course.explorers.run_progress import curves, standing, timed
+from alignkd_lab.course.explorers.run_picture import curves, standing, timed
 from alignkd_lab.course.explorers.runs import Request, Run
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.records import load_records
@@ -22,7 +22,7 @@ SMALL = {"sharpening": 2.0, "beta": 0.5}
 
 SLEEPER = """
     from alignkd_lab import cli
-    from alignkd_lab.course.explorers import leashed
+    from alignkd_lab.course.explorers import runs
     from alignkd_lab.progress import tell
     import sys, time
 
@@ -31,7 +31,7 @@ SLEEPER = """
         time.sleep(60)
 
     cli.main = work
-    sys.exit(leashed.main(sys.argv[1:]))
+    sys.exit(runs.main(sys.argv[1:]))
 """
 
 
@@ -67,24 +67,6 @@ def until(condition, seconds=30.0):
 # What is asked for
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({}, "--world lm --preset tiny --out out"),
-        ({"world": "mog", "preset": "laptop"}, "--world mog --preset laptop --out out"),
-        ({"pipelines": "orders,methods", "seeds": "0-2"}, "--pipelines orders,methods --seeds 0-2"),
-        ({"algorithm": "rlhf", "target": "colour"}, "--algorithm rlhf --target colour"),
-        ({"settings": {"beta": 0.2, "student": "healed"}}, "--set beta=0.2 student=healed --out out"),
-        ({"settings": {"align_learning_rates": [0.001]}}, "--set 'align_learning_rates=[0.001]'"),
-        ({"out": Path("my runs")}, "--out 'my runs'"),
-    ],
-)
-def test_a_request_is_a_command_line(changes, words):
-    request = Request(**changes)
-    assert request.command.startswith("alignkd run ")
-    assert words in request.command
-
-
 def test_the_command_line_is_read_back_as_it_was_meant(monkeypatch):
     settings = {"beta": 0.25, "align_learning_rates": [0.001], "reward": "rule"}
     request = Request("lm", "laptop", "orders,controls", "0,2-3", "dpo", "digit", settings, Path("here"))
@@ -94,6 +76,8 @@ def test_the_command_line_is_read_back_as_it_was_meant(monkeypatch):
     assert dict(read.set) == settings
     assert read.pipelines == request.pipeline_names()
     assert request.seed_numbers() == read.seeds
+    assert Request().command == "alignkd run --world lm --preset tiny --out out"
+    assert Request(out=Path("my runs")).command.endswith("--out 'my runs'")
 
 
 def test_without_a_choice_the_preset_s_own_are_meant():
@@ -123,6 +107,12 @@ def test_without_a_choice_the_preset_s_own_are_meant():
 def test_what_the_command_line_would_refuse_is_refused_before_the_start(changes, error, words):
     with pytest.raises(error, match=words):
         Request(**changes).check()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot be written"):
+        Run(small(tmp_path / "file" / "below")).start()
 
 
 # A real run
@@ -213,12 +203,6 @@ def test_two_runs_at_once_do_not_write_into_one_folder(tmp_path, sleeper):
     assert second.status == "running"
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="cannot be written"):
-        Run(small(tmp_path / "file" / "below")).start()
-
-
 def test_all_runs_end_with_the_kernel(tmp_path, sleeper):
     run = Run(small(tmp_path))
     run.start()
@@ -267,12 +251,9 @@ def on_text(*later):
     return [event("seed", 9.0, seed=3, number=1, seeds=2, units=10), *units, *later]
 
 
-def test_nothing_told_means_that_it_is_loading():
-    assert standing([], 5.0) == (standing([], 99.0))
-    assert standing([], 5.0).left is None
-
-
 def test_the_time_left_is_the_mean_of_what_was_done_for_all_that_waits():
+    assert standing([], 5.0) == standing([], 99.0)
+    assert standing([], 5.0).left is None
     where = standing(on_text(), 28.0)
     assert where.share == pytest.approx(2 / 20)
     assert where.left == pytest.approx(17 * 8.0 + 6.0)

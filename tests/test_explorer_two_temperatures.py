@@ -1,24 +1,15 @@
 """The two temperatures: both ways agree with sums over the listed sequences, and the belief fails where it should."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
 
-from alignkd_lab.course.explorers import two_temperatures
-from alignkd_lab.course.explorers.two_temperatures import RANGES, START, caption, compute
-from alignkd_lab.course.notebooks import WIDGET_VIEW
-from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.course.explorers.two_temperatures import START, caption, compute
 
 
 def state(**changes):
     return {**START, **changes}
-
-
-@pytest.fixture(scope="module")
-def explorer():
-    return two_temperatures.show()
 
 
 # compute
@@ -36,12 +27,6 @@ def test_both_ways_are_those_of_a_tree_that_is_listed_by_hand(exponent):
         assert data.shares["sequences"][place] == pytest.approx(whole[sequence] / sum(whole.values()))
         by_tokens = steps[sequence[0]] / sum(steps.values()) / (leaves if sequence[0] == "A" else 1)
         assert data.shares["tokens"][place] == pytest.approx(by_tokens)
-
-
-def test_the_exercise_s_numbers_come_out():
-    share = compute(state(exponent=2.0, first=0.6, leaves=4.0)).share_of_a
-    assert 1 - share["sequences"] == pytest.approx(0.64)
-    assert share["tokens"] == pytest.approx(0.36 / 0.52)
 
 
 @pytest.mark.parametrize(("first", "exponent"), list(itertools.product((0.2, 0.7), (0.5, 3.0))))
@@ -71,24 +56,6 @@ def test_where_each_leaf_outweighs_b_there_is_no_crossing():
     assert data.curves["sequences"].min() > 0.5
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [({"first": 1.0}, "first: 1.0"), ({"leaves": 0.2}, "at least 1"), ({"exponent": 0.0}, "above 0")],
-)
-def test_what_is_no_tree_is_refused(changes, said):
-    with pytest.raises(BadInput, match=said):
-        compute(state(**changes))
-
-
-def test_compute_takes_less_than_a_tenth_of_a_second():
-    seconds = []
-    for exponent in np.geomspace(*RANGES["exponent"], 30):
-        began = time.process_time()
-        compute(state(exponent=exponent, leaves=12.0))
-        seconds.append(time.process_time() - began)
-    assert np.percentile(seconds, 95) < 0.1
-
-
 # caption
 
 
@@ -111,36 +78,9 @@ def test_the_caption_holds_the_numbers_of_the_exercise():
     words = caption(compute(state(exponent=2.0, first=0.6, leaves=4.0)))
     assert words.startswith("The teacher says A first with 60 %. With s = 2 on whole sequences it is 36 %;")
     assert "τ = 0.5, 69.2 %" in words
+    share = compute(state(exponent=2.0, first=0.6, leaves=4.0)).share_of_a
+    assert 1 - share["sequences"] == pytest.approx(0.64)
+    assert share["tokens"] == pytest.approx(0.36 / 0.52)
 
 
 # controls and views
-
-
-@pytest.mark.parametrize("name", RANGES)
-def test_each_control_moves_over_its_whole_range(explorer, name):
-    low, high = RANGES[name]
-    seen = set()
-    for value in (1, 6, 12) if name == "leaves" else np.linspace(low, high, 3):
-        explorer.controls[name].value = value
-        assert explorer.state[name] == pytest.approx(value)
-        seen.add(explorer.picture.value)
-    assert len(seen) == 3
-    assert (explorer.controls[name].number.min, explorer.controls[name].number.max) == (low, high)
-
-
-def test_corners_of_the_state_can_be_drawn():
-    for exponent, first, leaves in itertools.product(*RANGES.values()):
-        figure = two_temperatures.draw(compute({"exponent": exponent, "first": first, "leaves": leaves}))
-        assert len(figure.axes) == 2
-
-
-def test_a_page_carries_the_widget_and_three_settings():
-    shown = two_temperatures.show("exponent", stills=[{"exponent": 2.0}, {"exponent": 2.0, "leaves": 1.0}])
-    bundle, _ = shown._repr_mimebundle_()
-    assert {WIDGET_VIEW, "image/png"} <= set(bundle)
-    assert bundle["text/plain"].count("The teacher says A first") == 3
-
-
-def test_an_unknown_control_is_refused():
-    with pytest.raises(UnknownName, match="exponent, first, leaves"):
-        two_temperatures.controls(tau=0.5)

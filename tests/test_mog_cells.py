@@ -3,8 +3,7 @@
 import pytest
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.experiment import run_experiment
-from alignkd_lab.experiment import run_cell, with_target_weight
+from alignkd_lab.experiment import run_cell, run_experiment, with_target_weight
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import planned_steps
 from alignkd_lab.plots import figures

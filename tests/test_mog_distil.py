@@ -1,7 +1,6 @@
 import torch
 
-from alignkd_lab.mog.em import distil
-from alignkd_lab.mog.em import EmSettings
+from alignkd_lab.mog.em import EmSettings, distil
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.noise import SeedNoise
 from alignkd_lab.mog.problem import Problem

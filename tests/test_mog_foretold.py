@@ -5,11 +5,9 @@ import pytest
 import torch
 
 from alignkd_lab import theory
-from alignkd_lab.mog.settings import with_target_weight
 from alignkd_lab.mog.closed_form import ClosedForm
-from alignkd_lab.mog.problem import evaluate
-from alignkd_lab.mog.problem import Problem
-from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.mog.problem import Problem, evaluate
+from alignkd_lab.mog.settings import MogSettings, with_target_weight
 from alignkd_lab.pipelines import A_K, K_A
 
 SETTINGS = MogSettings()

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from alignkd_lab.mog.problem import evaluate
 from alignkd_lab.mog.mixture import GaussianMixture
-from alignkd_lab.mog.problem import Problem
+from alignkd_lab.mog.problem import Problem, evaluate
 from alignkd_lab.mog.settings import MogSettings
 
 PROBLEM = Problem.of(MogSettings(targets=(2, 3)))

@@ -2,8 +2,7 @@
 
 import pytest
 
-from alignkd_lab.mog.ring import RingSettings, run_ring
-from alignkd_lab.mog.ring import run_sweep
+from alignkd_lab.mog.ring import RingSettings, run_ring, run_sweep
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alignkd_lab.course.exercises import check, measured_influence, task
-from alignkd_lab.course.exercises.ch05 import CUTS
+from alignkd_lab.course.exercises.ask import task
 from alignkd_lab.course.explorers import layer_cuts, one_row, text_plane
+from alignkd_lab.course.explorers.layer_cuts import CUTS
 from alignkd_lab.course.explorers.text_plane import Place
+from alignkd_lab.course.recorded import measured_influence
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.scoring import pooled, score
@@ -27,7 +28,7 @@ def test_each_choice_drops_fourteen_of_thirty_layers():
 def test_the_middle_turns_the_state_least_and_not_by_a_hair():
     influence = measured_influence()
     summed = {name: sum(influence[layer] for layer in dropped) for name, dropped in CUTS.items()}
-    assert min(summed, key=summed.get) == task("layers_to_drop").solve()
+    assert min(summed, key=summed.get) == task("layers_to_drop").outcome()
     assert summed["middle"] < 0.8 * min(value for name, value in summed.items() if name != "middle")
 
 
@@ -69,19 +70,12 @@ def test_precision_stands_upright_and_recall_lies():
 
 def test_the_table_of_rows_has_the_likeliest_tokens_of_each():
     _, tokenizer = weights.load("tiny-base")
-    rows = {name: torch.randn(259, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
-            for seed, name in enumerate(("one", "two", "student"))}  # fmt: skip
+    rows = {
+        name: torch.randn(259, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+        for seed, name in enumerate(("one", "two", "student"))
+    }
     tokens = one_row.likeliest(rows, each=2)
     assert tokens[:2] == rows["one"].topk(2).indices.tolist()
     assert {int(row.argmax()) for row in rows.values()} <= set(tokens)
     figure = one_row.draw(rows, ["student"], tokenizer, "Tiny: random weights.", each=2)
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(rows)
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"), [((0.31, 0.69), "You took both to be the same"), ((0.64, 0.36), "You took both to be the same")]
-)
-def test_who_takes_both_to_be_the_same_is_told_which_one_is_not(answer, said):
-    feedback = check("sequences_or_tokens", answer)
-    assert feedback.right is False
-    assert said in feedback.text

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from alignkd_lab.course.exercises import ch08 as tasks
-from alignkd_lab.course.exercises import check, task
+from alignkd_lab.course.exercises.ask import check, task
 from alignkd_lab.course.exercises.tasks import OtherOptions
 from alignkd_lab.course.explorers import methods
+from alignkd_lab.course.lens.other_vocabulary import learn
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import A_K
 from alignkd_lab.plots.style import number
@@ -30,12 +31,12 @@ def compared():
 
 @pytest.mark.parametrize("id", ["best_per_token", "best_per_second"])
 def test_the_best_for_its_cost_has_the_highest_mean_of_the_record(id):
-    assert task(id).solve() == max(compared(), key=lambda name: mean(name, MEASURED[id]))
+    assert task(id).outcome() == max(compared(), key=lambda name: mean(name, MEASURED[id]))
 
 
 def test_the_diverse_way_recalls_most_of_those_that_show_the_target_more_often_than_kd_only():
     shows = [name for name in compared() if mean(name, "target_rate") > mean("kd_only", "target_rate")]
-    assert task("need_for_diversity").solve() == max(shows, key=lambda name: mean(name, "overall_recall"))
+    assert task("need_for_diversity").outcome() == max(shows, key=lambda name: mean(name, "overall_recall"))
 
 
 @pytest.mark.parametrize("id", MEASURED)
@@ -55,14 +56,14 @@ def test_each_wrong_way_is_shown_by_its_row_of_the_record(id):
 @pytest.mark.parametrize("loss", ["full", "reverse", "adpa"])
 def test_a_loss_over_the_vocabulary_refuses_another_one_and_the_hint_quotes_it(loss):
     with pytest.raises(BadInput) as refused:
-        tasks.learn_from_another_vocabulary(loss)
+        learn(loss)
     feedback = check("other_vocabulary", loss)
     assert feedback.right is False
     assert str(refused.value) in feedback.text
 
 
 def test_texts_can_be_learnt_whatever_the_teacher_s_vocabulary():
-    assert tasks.learn_from_another_vocabulary("sequence") > 0
+    assert learn("sequence") > 0
     assert check("other_vocabulary", "sequence").right is True
 
 
@@ -76,11 +77,11 @@ def test_texts_can_be_learnt_whatever_the_teacher_s_vocabulary():
     ],
 )
 def test_behind_an_api_only_texts_are_left(way, said):
-    assert task("text_only_teacher").solve() == "kd_then_align"
+    assert task("text_only_teacher").outcome() == "kd_then_align"
     assert said in check("text_only_teacher", way).text
 
 
-def test_the_slips_of_a_measured_choice_wait_until_they_are_asked_for():
+def test_the_distractors_of_a_measured_choice_wait_until_they_are_asked_for():
     asked = []
 
     def solve():

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from alignkd_lab.course.exercises import check, given, recorded_smollm2
-from alignkd_lab.course.exercises.ch09 import preference_rows, usable_rows
-from alignkd_lab.course.explorers.run_progress import curves
+from alignkd_lab.course.exercises.ask import check
+from alignkd_lab.course.exercises.bank import TASKS
+from alignkd_lab.course.exercises.ch09 import preference_rows
+from alignkd_lab.course.explorers.run_picture import curves
+from alignkd_lab.course.recorded import recorded_smollm2
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm.feasibility import expected_pairs
 from alignkd_lab.lm.preference_data import load_preferences, to_examples
@@ -34,17 +36,13 @@ def test_each_row_of_the_messy_file_has_the_fault_that_the_hints_speak_of(tmp_pa
     path.write_text("\n".join(map(json.dumps, preference_rows()["rows"])))
     read = load_preferences(path)
     assert [pair.row for pair in read.rows] == [1, 4, 6]
+    assert TASKS["usable_rows"].outcome() == 3
     reasons = dict(read.skipped)
     assert reasons[2] == reasons[7] == "chosen equals rejected"
     assert reasons[3] == "empty rejected"
     assert reasons[5] == "missing rejected"
     assert "not by the user" in reasons[8]
     assert read.rows[1].prompt[0]["content"].startswith("Name a colour.")
-
-
-def test_the_rows_given_are_the_rows_counted():
-    assert given("usable_rows") == preference_rows()
-    assert usable_rows() == 3
 
 
 @pytest.mark.parametrize(("answer", "right"), [(15, True), (16, True), (17, True), (20, False), (14, False)])

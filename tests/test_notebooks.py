@@ -5,14 +5,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from alignkd_lab.course.notebooks import (
-    METADATA,
-    WIDGET_VIEW,
-    execute,
-    fingerprint,
-    without_home,
-    without_widgets,
-)
+from alignkd_lab.course.notebooks import METADATA, WIDGET_VIEW, execute, fingerprint, without_home, without_widgets
 
 
 def test_a_widget_with_a_picture_keeps_the_picture_alone():

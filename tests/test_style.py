@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from alignkd_lab.pipelines import PIPELINES
-from alignkd_lab.plots.style import PIPELINE_STYLE, interval, metric_label, number, pipeline_style, reading_order, shown
+from alignkd_lab.pipelines import PIPELINES, reading_order
+from alignkd_lab.plots.style import PIPELINE_STYLE, interval, metric_label, number, pipeline_style, shown
 
 
 def test_every_pipeline_has_a_style():

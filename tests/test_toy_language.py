@@ -56,11 +56,6 @@ def test_an_expected_sum_is_the_sum_over_every_response():
     assert_close(language.expected_sum(policy, value), (listed(policy).exp() * listed(value)).sum(-1))
 
 
-def test_the_kl_between_two_models_is_the_kl_over_responses():
-    first, second = models(3), models(4)
-    assert_close(language.expected_sum(first, first - second), theory.kl_divergence(listed(first), listed(second)))
-
-
 def test_occupancy_is_the_share_of_responses_with_that_token_before():
     policy = models(5)
     probs, visits = listed(policy).exp(), language.occupancy(policy)
@@ -96,17 +91,6 @@ def test_the_tilted_model_is_the_tilted_optimum_over_responses(beta):
     assert_close(listed(policy), theory.tilted_optimum(listed(reference), listed(reward), beta))
     assert_close(log_z, theory.log_partition(listed(reference), listed(reward), beta))
     assert_close(policy.logsumexp(-1), torch.zeros(policy.shape[:-1], dtype=torch.float64))
-
-
-def test_the_advantage_adds_up_to_the_reward_over_beta_less_log_z():
-    reference, reward = models(13), tables(14)
-    policy, log_z = language.tilted(reference, reward, 0.5)
-    assert_close(listed(policy - reference), listed(reward) / 0.5 - log_z[:, None])
-
-
-def test_a_table_by_position_is_the_same_at_each():
-    table = tables()[:, 0]
-    assert_close(language.by_position(table, 3), torch.stack([table] * 3, 1))
 
 
 def test_samples_come_as_often_as_their_probabilities_say():

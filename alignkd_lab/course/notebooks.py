@@ -26,10 +26,7 @@ def fingerprint(notebook, records: Path | None = None) -> dict:
     folder = data_folder() / "records" if records is None else records
     code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.json*"))}
-    return {
-        "cells": _hash(code.encode()),
-        "records": {name: _hash(path.read_bytes()) for name, path in files.items()},
-    }
+    return {"cells": _hash(code.encode()), "records": {name: _hash(path.read_bytes()) for name, path in files.items()}}
 
 
 def without_widgets(notebook):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 import seaborn as sns
@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.pipelines import ORDERS, YARDSTICKS
-from alignkd_lab.plots.style import WORLD_LABEL, metric_label, number, pipeline_style, reading_order, shown
-from alignkd_lab.runs import seed_values
+from alignkd_lab.pipelines import ORDERS, YARDSTICKS, reading_order
+from alignkd_lab.plots.style import WORLD_LABEL, metric_label, number, pipeline_style, shown
+from alignkd_lab.records import Records
 from alignkd_lab.stats import Interval, t_interval
 
 INK, QUIET, GRID, BAND = "#1F2328", "#5F6973", "#E4E7EB", "#F3F5F8"
@@ -101,14 +101,15 @@ def note_of(figure: Figure) -> str:
     return " ".join(" ".join(text.get_text() for text in figure.texts if text.get_gid() == NOTE).split())
 
 
-def depth_line(runs: Sequence[dict], depth: str, marks: str = INTERVALS) -> str:
+def depth_line(runs: Iterable[Records], depth: str, marks: str = INTERVALS) -> str:
     """How deep the evidence is: recorded, live or tiny, the preset and the seeds, and what the marks are."""
-    kind = "tiny" if all(run["preset"] == "tiny" for run in runs) else depth
+    about = [(run.the_run(), len(run.seeds)) for run in runs]
+    kind = "tiny" if all(run["preset"] == "tiny" for run, _ in about) else depth
     if kind not in DEPTH:
         raise UnknownName("depth", depth, DEPTH)
     counts: dict[str, list[int]] = {}
-    for run in runs:
-        counts.setdefault(f"{WORLD_LABEL[run['world']]}: {run['preset']} preset", []).append(len(run["records"]))
+    for run, seeds in about:
+        counts.setdefault(f"{WORLD_LABEL[run['world']]}: {run['preset']} preset", []).append(seeds)
     worlds = [f"{where}, {_seeds(min(held), max(held))}" for where, held in counts.items()]
     return ". ".join([DEPTH[kind], *worlds, marks]) + "."
 
@@ -119,35 +120,23 @@ def _seeds(fewest: int, most: int) -> str:
     return f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
 
 
-def run_title(run: dict) -> str:
+def run_title(run: Records) -> str:
     """A panel's heading, e.g. `Gaussian world: rare mode, RLHF`."""
-    return f"{WORLD_LABEL[run['world']]}: {run['target'].replace('_', ' ')}, {run['algorithm'].upper()}"
+    about = run.the_run()
+    return f"{WORLD_LABEL[about['world']]}: {about['target'].replace('_', ' ')}, {about['algorithm'].upper()}"
 
 
-def pipelines_of(run: dict) -> list[str]:
-    """The run's pipelines in reading order."""
-    return reading_order({name for record in run["records"] for name in record["pipelines"]})
+def whole(run: Records, names: Collection[str]) -> Records:
+    """The run with those of the pipelines that every seed of it holds."""
+    counts = run.metrics.groupby("pipeline")["seed"].nunique()
+    return run.select(pipeline=[name for name in names if counts.get(name) == len(run.seeds)])
 
 
-def only(run: dict, names: Sequence[str], whole: bool = False) -> dict:
-    """The run with no other pipelines than these; `whole` leaves out those that some seed lacks."""
-    if whole:
-        names = [name for name in names if all(name in record["pipelines"] for record in run["records"])]
-    records = [
-        {**record, "pipelines": {name: entry for name, entry in record["pipelines"].items() if name in names}}
-        for record in run["records"]
-    ]
-    return {**run, "records": records}
-
-
-def estimates(run: dict, metric: str) -> dict[str, Estimate]:
-    """Per pipeline the interval over seeds and the seeds' values, on the scale on which they are shown."""
-    found = {}
-    for name, metrics in seed_values(run).items():
-        values = np.array([shown(metric, value) for value in metrics.get(metric, {}).values()])
-        if values.size and np.isfinite(values).all():
-            found[name] = (t_interval(values), values)
-    return found
+def estimates(run: Records, metric: str) -> dict[str, Estimate]:
+    """Per pipeline the interval over seeds and the seeds' values, as shown; none where a value is undefined."""
+    rows = run.metrics[run.metrics["metric"] == metric].sort_values("seed")
+    held = {name: shown(metric, values.to_numpy(dtype=float)) for name, values in rows.groupby("pipeline")["value"]}
+    return {name: (t_interval(held[name]), held[name]) for name in reading_order(held) if np.isfinite(held[name]).all()}
 
 
 def seed_points(axis: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
@@ -163,9 +152,9 @@ def mark(axis: Axes, x: float, y: float, name: str, size: float = 8) -> None:
     axis.plot(x, y, style.marker, color=style.colour, markersize=size, markeredgecolor="white", zorder=top)
 
 
-def rows_of_intervals(axis: Axes, run: dict, metric: str, labels: bool) -> None:
+def rows_of_intervals(axis: Axes, run: Records, metric: str, labels: bool) -> None:
     """One row a pipeline: the mean with its interval, and every seed as a small point."""
-    names, found = pipelines_of(run), estimates(run, metric)
+    names, found = run.pipelines, estimates(run, metric)
     places = row_places(names)
     for name in [name for name in names if name in found]:
         (mean, low, high), values = found[name]
@@ -180,7 +169,7 @@ def rows_of_intervals(axis: Axes, run: dict, metric: str, labels: bool) -> None:
     if orders:
         axis.axhspan(min(orders) - 0.62, max(orders) + 0.45, color=BAND, zorder=0)
     axis.set_ylim(max(places.values()) + 0.6, -0.7)
-    axis.set_xlabel(metric_label(metric, run["world"]))
+    axis.set_xlabel(metric_label(metric, run.the_run()["world"]))
     axis.set_yticks(list(places.values()), [pipeline_style(name).label if labels else "" for name in names])
     for tick, name in zip(axis.get_yticklabels(), names, strict=True):
         if name in ORDERS:

@@ -1,4 +1,5 @@
-"""Every static picture. Each function takes runs (`runs.group_runs`) and returns a matplotlib Figure.
+"""Pictures of runs. Each function takes `Records`, one run or a panel (or row) for each of several, in reading
+order or in that of a sequence, and returns a Figure.
 
 Figures carry a white ground of their own, so that they read the same on a dark page, and a last line that
 says how deep the evidence is: a recorded run, a live one or the tiny preset, with how many seeds.
@@ -7,7 +8,7 @@ Nothing is drawn through pyplot: no figure stays open behind the caller's back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alignkd_lab import __version__
-from alignkd_lab.claims import CLAIMS, Claim
-from alignkd_lab.pipelines import A_K, K_A, ORDERS
+from alignkd_lab.claims import CLAIMS, Claim, decide
+from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.pipelines import A_K, K_A, ORDERS, reading_order
 from alignkd_lab.plots.drawing import (
     BAND,
     DPI,
@@ -30,29 +32,30 @@ from alignkd_lab.plots.drawing import (
     log_scale_if_wide,
     mark,
     panels,
-    pipelines_of,
     row_places,
     rows_of_intervals,
     run_title,
     themed,
     write,
 )
-from alignkd_lab.plots.style import metric_label, number, pipeline_style
-from alignkd_lab.report.tables import claims_table
-from alignkd_lab.runs import seed_values, summarise_run
+from alignkd_lab.plots.style import CLAIM_WORDS, metric_label, number, pipeline_style
+from alignkd_lab.plots.verdicts import statistic
+from alignkd_lab.records import Records
 from alignkd_lab.stats import LEVEL
 
 SOFTWARE = f"alignkd_lab {__version__}"
 _TITLE_METRICS = ("reward", "target_precision", "target_rate")
-_FOUR_METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
+FOUR_METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
+Runs = Records | Sequence[Records]
 _ROUTES = {K_A: ("base", "kd_only", K_A), A_K: ("base", "base_aligned", A_K)}
 _VERBS = {K_A: ("distil", "align"), A_K: ("align", "distil")}
 
 
 @themed
-def title_figure(runs: Sequence[dict], depth: str = "record") -> Figure:
+def title_figure(records: Runs, depth: str = "record") -> Figure:
     """Reward, target precision and target rate by pipeline, one row of panels per run."""
-    heights = [0.28 * max(row_places(pipelines_of(run)).values()) + 1.15 for run in runs]
+    runs = _runs(records)
+    heights = [0.28 * max(row_places(run.pipelines).values()) + 1.15 for run in runs]
     size = (10, sum(heights) + 0.9)
     title = "Align first, or distil first?"
     figure, grid = panels(len(runs), len(_TITLE_METRICS), size, title, depth_line(runs, depth), heights)
@@ -65,51 +68,53 @@ def title_figure(runs: Sequence[dict], depth: str = "record") -> Figure:
 
 @themed
 def four_metrics(
-    runs: Sequence[dict], depth: str = "record", title: str = "What either order earns, and what it pays"
+    records: Runs, depth: str = "record", title: str = "What either order earns, and what it pays"
 ) -> Figure:
     """Reward, target precision, overall precision and overall recall by pipeline, one row of panels per run."""
-    heights = [0.30 * max(row_places(pipelines_of(run)).values()) + 1.3 for run in runs]
+    runs = _runs(records)
+    heights = [0.30 * max(row_places(run.pipelines).values()) + 1.3 for run in runs]
     size = (11, sum(heights) + 0.9)
-    figure, grid = panels(len(runs), len(_FOUR_METRICS), size, title, depth_line(runs, depth), heights)
+    figure, grid = panels(len(runs), len(FOUR_METRICS), size, title, depth_line(runs, depth), heights)
     for run, axes in zip(runs, grid, strict=True):
-        for axis, metric in zip(axes, _FOUR_METRICS, strict=True):
+        for axis, metric in zip(axes, FOUR_METRICS, strict=True):
             rows_of_intervals(axis, run, metric, labels=axis is axes[0])
             scale = log_scale_if_wide(
                 axis, [value for _, values in estimates(run, metric).values() for value in values]
             )
-            axis.set_xlabel(metric_label(metric, run["world"]).replace(")", ", log)") if scale else axis.get_xlabel())
-            if not scale:
+            if scale:
+                axis.set_xlabel(axis.get_xlabel().replace(")", ", log)"))
+            else:
                 axis.locator_params(axis="x", nbins=4)  # narrow panels, and numbers of up to six signs
         axes[0].set_title(run_title(run), pad=10)
     return figure
 
 
 @themed
-def claim_by_seed(run: dict, claim: Claim, depth: str = "record") -> Figure:
+def claim_by_seed(run: Records, claim: Claim, depth: str = "record") -> Figure:
     """A registered claim as it is decided: each seed's difference, their interval, and the side that was claimed."""
-    place = CLAIMS.index(claim)
-    row, words = summarise_run(run)["claims"][place], claims_table(summarise_run(run))[place]
-    marks = "Small points: seeds" if claim.statistic == "mean_difference" else "Seeds have no ratio of their own"
-    marks += f"; bar: {words['level'] or 'no'} interval"
+    row, world = decide(run).iloc[CLAIMS.index(claim)], run.the_run()["world"]
+    difference, bounded = claim.statistic == "mean_difference", bool(np.isfinite(row["low"]))
+    marks = "Small points: seeds" if difference else "Seeds have no ratio of their own"
+    marks += f"; bar: {f'{100 * row.level:.4g} %' if bounded else 'no'} interval"
     marks += ", wider since several claims are tested" if row["level"] > LEVEL else ""
-    note = depth_line([run], depth, marks + ("" if words["decided"] else "; shown, and by rule not decided here"))
-    figure, ((axis,),) = panels(1, 1, (11, 2.2), f"{words['words']}: {row['verdict']}", note)
-    values = seed_values(run)
-    if claim.statistic == "mean_difference":
-        a_k, k_a = (values[order][claim.metric] for order in (A_K, K_A))
-        differences = np.array([a_k[seed] - k_a[seed] for seed in sorted(set(a_k) & set(k_a))])
-        axis.plot(differences, np.full(len(differences), 0.4), "o", color=QUIET, markersize=4.5, markeredgewidth=0)
+    note = depth_line([run], depth, marks + ("" if world in claim.decided_in else "; shown, by rule not decided here"))
+    title = f"{CLAIM_WORDS[claim.metric, claim.statistic]}: {row['verdict']}"
+    figure, ((axis,),) = panels(1, 1, (11, 2.2), title, note)
+    if difference:
+        values = run.table(claim.metric)
+        apart = (values[A_K] - values[K_A]).dropna()
+        axis.plot(apart, np.full(len(apart), 0.4), "o", color=QUIET, markersize=4.5, markeredgewidth=0)
     else:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(lambda value, _: number(value))
     axis.plot([row["low"], row["high"]], [0, 0], color=INK, linewidth=3)
-    axis.plot(row["difference"], 0, "D", color=INK, markersize=8, markeredgecolor="white")
+    axis.plot(row["estimate"], 0, "D", color=INK, markersize=8, markeredgecolor="white")
     axis.axvline(claim.null, color=INK, linewidth=1)
     axis.margins(x=0.1)
     low, high = axis.get_xlim()
     side = (claim.null, max(high, claim.null)) if claim.expected == "up" else (min(low, claim.null), claim.null)
     axis.axvspan(*side, color=BAND, zorder=0)
-    axis.set(xlim=(low, high), ylim=(-0.5, 1.0), yticks=[], xlabel=words["statistic"])
+    axis.set(xlim=(low, high), ylim=(-0.5, 1.0), yticks=[], xlabel=statistic(row, world))
     right = claim.expected == "up"
     write(axis, "claimed side", (claim.null, 0.8), (6 if right else -6, 0), QUIET, ha="left" if right else "right")
     axis.spines["left"].set_visible(False)
@@ -117,32 +122,32 @@ def claim_by_seed(run: dict, claim: Claim, depth: str = "record") -> Figure:
 
 
 @themed
-def precision_recall(runs: Sequence[dict], depth: str = "record") -> Figure:
+def precision_recall(records: Runs, depth: str = "record") -> Figure:
     """Overall precision against overall recall by pipeline, one panel per run; up and right is better."""
     title = "What it says, against what it has forgotten"
+    runs = _runs(records)
     figure, grid = _side_by_side(runs, title, depth_line(runs, depth), height=5.2)
     for run, axis in zip(runs, grid, strict=True):
+        world = run.the_run()["world"]
         recall, precision = (estimates(run, f"overall_{metric}") for metric in ("recall", "precision"))
-        for name in pipelines_of(run):
+        for name in run.pipelines:
             if name in recall and name in precision:
                 cross(axis, name, recall[name], precision[name])
         scale = log_scale_if_wide(axis, [value for _, values in recall.values() for value in values])
-        axis.set_xlabel(f"{metric_label('overall_recall', run['world'])}{scale} →")
-        axis.set_ylabel(f"{metric_label('overall_precision', run['world'])} →")
+        axis.set_xlabel(f"{metric_label('overall_recall', world)}{scale} →")
+        axis.set_ylabel(f"{metric_label('overall_precision', world)} →")
         axis.margins(0.1)
-    legend(figure, [name for run in runs for name in pipelines_of(run)])
+    legend(figure, [name for run in runs for name in run.pipelines])
     return figure
 
 
 @themed
-def densities(run: dict, depth: str = "record") -> Figure:
+def densities(run: Records, depth: str = "record") -> Figure:
     """The Gaussian density at every stage, of the run's first seed, with the target modes circled."""
-    from alignkd_lab.course.explorers import plane
-    from alignkd_lab.mog.settings import MogSettings
+    from alignkd_lab.plots import plane  # brings torch
 
-    record, settings, columns = run["records"][0], MogSettings(**run["settings"]), 3
-    held = {name: record["pipelines"][name].get("view") for name in pipelines_of(run) if name in record["pipelines"]}
-    views = {"truth": plane.truth(settings), **{name: view for name, view in held.items() if view}}
+    settings, columns = MogSettings(**run.settings), 3
+    views = {"truth": plane.truth(settings), **plane.views(run.mixtures)}
     fields = {name: plane.field(view, settings, 160) for name, view in views.items()}
     rows = -(-len(views) // columns)
     note = depth_line([run], depth, "Shown is the first seed; dashed: the target")
@@ -165,14 +170,15 @@ def densities(run: dict, depth: str = "record") -> Figure:
     return figure
 
 
-def has_views(run: dict) -> bool:
+def has_views(run: Records) -> bool:
     """Whether there is a density to draw."""
-    return any("view" in entry for entry in run["records"][0]["pipelines"].values())
+    return not run.mixtures.empty
 
 
 @themed
-def target_through_stages(runs: Sequence[dict], depth: str = "record") -> Figure:
+def target_through_stages(records: Runs, depth: str = "record") -> Figure:
     """How often the target is shown before, between and after the two stages of either order."""
+    runs = _runs(records)
     figure, grid = _side_by_side(runs, "The target's rate through the stages", depth_line(runs, depth))
     for run, axis in zip(runs, grid, strict=True):
         found = estimates(run, "target_rate")
@@ -188,7 +194,7 @@ def target_through_stages(runs: Sequence[dict], depth: str = "record") -> Figure
                 colour = pipeline_style(order).colour
                 write(axis, f"{text}: {number(mean, 2)} %", (step + shift, mean), (5, -14 if climbs else 7), colour)
         axis.set_xticks(range(3), ["base", "after the\nfirst stage", "after the\nsecond stage"])
-        axis.set_ylabel(metric_label("target_rate", run["world"]))
+        axis.set_ylabel(metric_label("target_rate", run.the_run()["world"]))
         axis.set_xlim(-0.25, 2.7)
         axis.grid(axis="x", visible=False)
     legend(figure, ORDERS)
@@ -196,8 +202,9 @@ def target_through_stages(runs: Sequence[dict], depth: str = "record") -> Figure
 
 
 @themed
-def reward_against_kl(runs: Sequence[dict], depth: str = "record") -> Figure:
+def reward_against_kl(records: Runs, depth: str = "record") -> Figure:
     """Reward against the KL from the stage's own reference along every alignment: who pays how much for it."""
+    runs = _runs(records)
     note = depth_line(runs, depth, "Thick lines: mean over seeds, thin: seeds; the marker is the end of training")
     figure, grid = _side_by_side(runs, "What alignment pays in KL for its reward", note)
     drawn = []
@@ -210,33 +217,34 @@ def reward_against_kl(runs: Sequence[dict], depth: str = "record") -> Figure:
             axis.plot(kl, reward, color=colour, linewidth=2.2)
             mark(axis, kl[-1], reward[-1], name)
             drawn.append(name)
-        unit = "nats" if run["world"] == "mog" else "nats per response"
+        unit = "nats" if run.the_run()["world"] == "mog" else "nats per response"
         axis.set_xlabel(f"KL from the stage's reference ({unit})")
         axis.set_ylabel("reward during training")
     legend(figure, drawn)
     return figure
 
 
-def has_curves(run: dict) -> bool:
+def has_curves(run: Records) -> bool:
     """Whether any alignment of the run left its curve."""
     return bool(alignment_curves(run))
 
 
 @themed
-def reward_by_sharpening(runs: Sequence[dict], depth: str = "record") -> Figure:
+def reward_by_sharpening(records: Runs, depth: str = "record") -> Figure:
     """Reward of both orders against the teacher's sharpening, a panel per algorithm and KL weight.
 
-    `runs` are Gaussian runs that differ in their settings; seeds are the small points.
+    The records are of Gaussian runs that differ in their settings; seeds are the small points.
     """
-    algorithms = sorted({run["algorithm"] for run in runs}, reverse=True)
-    betas = sorted({run["settings"]["beta"] for run in runs})
+    runs = [(run.the_run()["algorithm"], run.settings, run) for run in _runs(records)]
+    algorithms = sorted({algorithm for algorithm, *_ in runs}, reverse=True)
+    betas = sorted({settings["beta"] for _, settings, _ in runs})
     size = (max(6.0, 4.6 * len(algorithms)), 2.8 * len(betas) + 1.8)
-    title = "Reward by sharpening of the teacher"
-    figure, grid = panels(len(betas), len(algorithms), size, title, depth_line(runs, depth), share=True)
+    title, note = "Reward by sharpening of the teacher", depth_line([run for *_, run in runs], depth)
+    figure, grid = panels(len(betas), len(algorithms), size, title, note, share=True)
     for beta, row in zip(betas, grid, strict=True):
         for algorithm, axis in zip(algorithms, row, strict=True):
-            cells = [run for run in runs if (run["algorithm"], run["settings"]["beta"]) == (algorithm, beta)]
-            _sharpening_panel(axis, sorted(cells, key=_sharpening))
+            cells = {held["sharpening"]: run for of, held, run in runs if (of, held["beta"]) == (algorithm, beta)}
+            _sharpening_panel(axis, dict(sorted(cells.items())))
             axis.set_title(f"{algorithm.upper()}, KL weight β = {beta:g}", pad=8)
             axis.set_xlabel("sharpening s (power on the teacher's weights)" if axis in grid[-1] else "")
             axis.set_ylabel("reward" if axis is row[0] else "")
@@ -256,25 +264,26 @@ def save_figure(figure: Figure, path: Path | str, description: str = "", source:
     return path
 
 
-def _side_by_side(runs: Sequence[dict], title: str, note: str, height: float = 4.9) -> tuple[Figure, Sequence[Axes]]:
+def _runs(records: Runs) -> list[Records]:
+    return list(records.each()) if isinstance(records, Records) else list(records)
+
+
+def _side_by_side(runs: Sequence[Records], title: str, note: str, height: float = 4.9) -> tuple[Figure, Sequence[Axes]]:
     figure, grid = panels(1, len(runs), (10 if len(runs) > 1 else 5.8, height), title, note)
     for run, axis in zip(runs, grid[0], strict=True):
         axis.set_title(run_title(run), pad=10)
     return figure, grid[0]
 
 
-def alignment_curves(run: dict) -> dict[str, list[np.ndarray]]:
+def alignment_curves(run: Records) -> dict[str, list[np.ndarray]]:
     """Per pipeline that ends in an alignment the curves [2, points] of KL and reward, one a seed."""
-    found: dict[str, list[np.ndarray]] = {}
-    for name in pipelines_of(run):
-        for record in run["records"]:
-            keys = record["pipelines"].get(name, {}).get("stages", [])
-            stage = record["stages"][keys[-1]] if keys else {}
-            points = stage.get("info", {}).get("curve", []) if stage.get("kind") == "align" else []
-            points = [(p["kl"], p["reward"]) for p in points if None not in (p.get("kl"), p.get("reward"))]
-            if points:
-                found.setdefault(name, []).append(np.array(points).T)
-    return found
+    last = run.stages.sort_values("place").drop_duplicates(["pipeline", "seed"], keep="last")
+    ends = last.loc[last["kind"] == "align", ["pipeline", "seed", "stage"]]
+    points = run.curves[run.curves["curve"].isin(["kl", "reward"])].merge(ends, on=["pipeline", "seed", "stage"])
+    wide = points.pivot(index=["pipeline", "seed", "step"], columns="curve", values="value")
+    wide = wide.reindex(columns=["kl", "reward"]).dropna()
+    found = {name: [seed.to_numpy().T for _, seed in rows.groupby("seed")] for name, rows in wide.groupby("pipeline")}
+    return {name: found[name] for name in reading_order(found)}
 
 
 def mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
@@ -283,15 +292,11 @@ def mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
     return np.mean([curve[:, :shortest] for curve in curves], axis=0)
 
 
-def _sharpening(run: dict) -> float:
-    return run["settings"]["sharpening"]
-
-
-def _sharpening_panel(axis: Axes, cells: Sequence[dict]) -> None:
+def _sharpening_panel(axis: Axes, cells: Mapping[float, Records]) -> None:
     for shift, order in zip((-0.04, 0.04), ORDERS, strict=True):
-        held = [(_sharpening(run) + shift, estimates(run, "reward").get(order)) for run in cells]
+        held = [(sharpening + shift, estimates(run, "reward").get(order)) for sharpening, run in cells.items()]
         line(axis, order, [place for place in held if place[1] is not None], width=0.06)
-    axis.set_xticks([_sharpening(run) for run in cells], [f"{_sharpening(run):g}" for run in cells])
+    axis.set_xticks(list(cells), [f"{sharpening:g}" for sharpening in cells])
 
 
 def _name_panel(axis: Axes, name: str) -> None:

@@ -88,6 +88,19 @@ METRIC_STYLE: dict[str, MetricStyle] = {
         "target precision per response", "", "nats", "target precision summed over a response's tokens"
     ),
 }
+SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "○", "invalid": "⊘", "not decided": "–"}  # of verdicts
+CLAIM_WORDS = {
+    ("reward", "mean_difference"): "A-K earns more reward",
+    ("target_precision", "mean_difference"): "A-K is more precise on the target",
+    ("overall_precision", "mean_difference"): "A-K is more precise overall",
+    ("overall_recall", "mean_difference"): "A-K recalls less overall (the admitted cost)",
+    ("reward", "variance_ratio"): "A-K varies less in reward over seeds",
+}
+CHECK_WORDS = {
+    "target_learned": "the base learned the target",
+    "informative_pairs": "there were pairs to learn from",
+    "healing": "the student was healthy",
+}
 WORLD_LABEL = {"mog": "Gaussian world", "lm": "Language world"}
 MINUS = "−"
 
@@ -127,3 +140,15 @@ def interval(mean: float | None, low: float | None, high: float | None) -> str:
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return number(mean)
     return f"{number(mean)} ({number(low)} to {number(high)})"
+
+
+def percent(share: float) -> str:
+    """A share for readers: `4 %`, `1 in 15,000`, `1 in 10^174`, `more than 99.9 %`."""
+    if share <= 0:
+        return "0 %"
+    if share > 0.999:
+        return "more than 99.9 %"
+    if share >= 0.001:
+        return f"{100 * share:.3g} %"
+    wait = 1 / share
+    return f"1 in {float(f'{wait:.2g}'):,.0f}" if wait < 1e9 else f"1 in 10^{math.log10(wait):.0f}"

@@ -7,29 +7,23 @@ measured, it is read from the recorded runs and the shipped student, so it chang
 
 from __future__ import annotations
 
-from alignkd_lab.course.exercises import ch00 as start_here
-from alignkd_lab.course.exercises import ch01 as recall_and_the_reference
-from alignkd_lab.course.exercises import ch02 as distillation_trades_recall_for_precision
-from alignkd_lab.course.exercises import ch03 as both_orders_on_gaussians
-from alignkd_lab.course.exercises import ch04 as preferences_and_dpo
-from alignkd_lab.course.exercises import ch05 as distilling_language_models
-from alignkd_lab.course.exercises import ch06 as advantage_guided_distillation
-from alignkd_lab.course.exercises import ch07 as both_orders_on_smollm2
-from alignkd_lab.course.exercises import ch08 as small_models_from_big_teachers
-from alignkd_lab.course.exercises import ch09 as your_model_your_data
+from dataclasses import replace
+
+from alignkd_lab.course.exercises import ch00, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09
 from alignkd_lab.course.exercises.tasks import Task
+from alignkd_lab.errors import UnknownName
 
-NOTEBOOKS = (
-    start_here,
-    recall_and_the_reference,
-    distillation_trades_recall_for_precision,
-    both_orders_on_gaussians,
-    preferences_and_dpo,
-    distilling_language_models,
-    advantage_guided_distillation,
-    both_orders_on_smollm2,
-    small_models_from_big_teachers,
-    your_model_your_data,
-)
+NOTEBOOKS = (ch00, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09)
 
-TASKS: dict[str, Task] = {id: task for notebook in NOTEBOOKS for id, task in notebook.TASKS.items()}
+TASKS: dict[str, Task] = {
+    id: replace(task, notebook=f"{number:02d}")
+    for number, notebook in enumerate(NOTEBOOKS)
+    for id, task in notebook.TASKS.items()
+}
+
+
+def task(id: str) -> Task:
+    """The prediction or exercise of this name. Raises UnknownName."""
+    if id not in TASKS:
+        raise UnknownName("exercise", id, TASKS)
+    return TASKS[id]

@@ -6,7 +6,7 @@ from alignkd_lab.course.exercises.tasks import Distractor, Task
 
 
 def order_guess() -> str:
-    from alignkd_lab.course.exercises import recorded_gaussians
+    from alignkd_lab.course.recorded import recorded_gaussians
     from alignkd_lab.pipelines import A_K, K_A
     from alignkd_lab.runs import seed_values
     from alignkd_lab.stats import paired_difference
@@ -21,7 +21,6 @@ def order_guess() -> str:
 
 TASKS: dict[str, Task] = {
     "order_guess": Task(
-        notebook="00",
         prediction=True,
         question="Same parts, same final size: which order ends with more reward on the Gaussians?",
         options={
@@ -31,12 +30,11 @@ TASKS: dict[str, Task] = {
         },
         solve=order_guess,
         because="Alignment multiplies what a model still does now and then, and a distilled student no longer does it.",
-        hint="Answer one of the three choices.",
         distractors=(
             Distractor("K-A", "Ask what the student still shows of the target once it has been distilled."),
             Distractor(
                 "no difference", "The parts are the same, but the second one starts from what the first one has left."
             ),
         ),
-    ),
+    )
 }

@@ -47,19 +47,13 @@ def draws_for_sight() -> int:
 
 TASKS: dict[str, Task] = {
     "first_draw": Task(
-        notebook="01",
         prediction=True,
         question="Only the target pays, and the policy learns from its own draws. Does a larger reward bring the "
         "first draw of the target sooner?",
-        options={
-            "sooner": "yes, sooner",
-            "same": "no, the wait stays the same",
-            "later": "no, it even comes later",
-        },
+        options={"sooner": "yes, sooner", "same": "no, the wait stays the same", "later": "no, it even comes later"},
         solve=first_draw,
         because="Until the target has been drawn once, every draw earns nothing, so there is nothing to learn from. "
         "The wait depends on the target's share alone.",
-        hint="Answer one of the three choices.",
         distractors=(
             Distractor(
                 "sooner",
@@ -69,7 +63,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "handed_target": Task(
-        notebook="01",
         prediction=True,
         question="A friend hands the policy the target: training starts where it shows the target half of the time. "
         "But the reference shows it once in a billion draws, the reward is 4, and β = 0.25. Where does RLHF end?",
@@ -81,14 +74,12 @@ TASKS: dict[str, Task] = {
         solve=handed_target,
         because="For a target that the reference all but rules out, the penalty β log(π/π₀) is larger than the reward. "
         "No draw is missing here: it does not pay.",
-        hint="Answer one of the three choices.",
         distractors=(
             Distractor("keeps", "It is paid, but it also pays the penalty. How large is β log(0.5 / 10⁻⁹)?"),
             Distractor("halfway", "The start is forgotten: training moves to the optimum, wherever it began."),
         ),
     ),
     "smallest_reward": Task(
-        notebook="01",
         question="The target's share in the reference is m₀ = 0.01, and the KL weight is β = 0.5. From which reward R "
         "on does the target win, m* > ½?",
         solve=smallest_reward,
@@ -106,7 +97,6 @@ TASKS: dict[str, Task] = {
         tolerance=0.005,
     ),
     "draws_for_sight": Task(
-        notebook="01",
         question="With the same m₀ = 0.01: how many draws show the target at least once with a chance of 95 %?",
         solve=draws_for_sight,
         because="1 − (1 − m₀)ⁿ reaches 0.95 there. A good chance of one sight takes three times the mean wait.",

@@ -31,23 +31,18 @@ def ring_to_rescore() -> dict:
     }
 
 
-def rescored_precision() -> tuple[float, float]:
-    from alignkd_lab.course.exercises import given
-
-    data = given("rescored_precision")
-    judge = data["truth"]
-    direct = judge.log_prob(data["direct_draws"]).mean().item()
-    distilled = judge.log_prob(data["distilled_draws"]).mean().item()
-    return direct, distilled
+def rescored_precision(data: dict) -> tuple[float, float]:
+    truth = data["truth"]
+    return truth.log_prob(data["direct_draws"]).mean().item(), truth.log_prob(data["distilled_draws"]).mean().item()
 
 
 def mean_scores(*asked: tuple[str, str], sharpening: float = 1.0) -> Callable[[], tuple[float, ...]]:
-    """Mean log-density of draws under a judge, for each (judge, draws)."""
+    """Mean log-density of draws under a model, for each (model, draws)."""
 
     def score() -> tuple[float, ...]:
         data = ring_to_rescore()
         data["teacher"] = data["teacher"].sharpen(sharpening)
-        return tuple(data[judge].log_prob(data[draws]).mean().item() for judge, draws in asked)
+        return tuple(data[model].log_prob(data[draws]).mean().item() for model, draws in asked)
 
     return score
 
@@ -66,7 +61,6 @@ def eight_components() -> str:
 
 TASKS: dict[str, Task] = {
     "rare_weight": Task(
-        notebook="02",
         prediction=True,
         question="A teacher has four modes with weights 0.33, 0.33, 0.30 and 0.04. Sharpened with s = 2, what does the "
         "rare one weigh?",
@@ -91,7 +85,6 @@ TASKS: dict[str, Task] = {
         tolerance=0.1,
     ),
     "rescored_precision": Task(
-        notebook="02",
         question="Precision is E_student[log p*]. The published notebook scores it in these steps: p is the truth; 100 "
         "draws of p train the direct student and the teacher; p is the teacher, sharpened; 1,000 draws of p train the "
         "distilled student; precision is the mean of p.log_prob(each student's draws). Find the mistake, and "
@@ -126,7 +119,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "eight_components": Task(
-        notebook="02",
         prediction=True,
         question="Now both students get eight components, one for each mode of the ring; the teacher keeps its four, "
         "and s = 100. Judged by the truth and on fresh draws: what does distilling do now?",
@@ -139,7 +131,6 @@ TASKS: dict[str, Task] = {
         solve=eight_components,
         because="With a component for every mode the direct student is precise by itself. The distilled one can be no "
         "better than what it is shown: one broad component of a teacher of four.",
-        hint="Answer one of the four choices.",
         distractors=(
             Distractor(
                 "precision rises, recall falls",

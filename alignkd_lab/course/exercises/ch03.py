@@ -9,7 +9,7 @@ from alignkd_lab.course.exercises.tasks import Distractor, Task
 
 
 def rescue() -> str:
-    from alignkd_lab.course.exercises import recorded_gaussians
+    from alignkd_lab.course.recorded import recorded_gaussians
     from alignkd_lab.pipelines import CONTROLS
     from alignkd_lab.runs import seed_values
 
@@ -22,7 +22,7 @@ def rescue() -> str:
 
 
 def boundary() -> str:
-    from alignkd_lab.course.exercises import recorded_gaussians
+    from alignkd_lab.course.recorded import recorded_gaussians
     from alignkd_lab.pipelines import K_A
     from alignkd_lab.runs import seed_values
 
@@ -38,10 +38,7 @@ def boundary() -> str:
 def base_reference_pipeline() -> tuple:
     from alignkd_lab.pipelines import Align, Distil
 
-    return (
-        Distil("kd", teacher="base"),
-        Align("kd_aligned", init="kd", reference="base", sampler="kd"),
-    )
+    return (Distil("kd", teacher="base"), Align("kd_aligned", init="kd", reference="base", sampler="kd"))
 
 
 def pipeline_with(**changes: str) -> Callable[[], tuple]:
@@ -58,7 +55,7 @@ def rewards_to_compare() -> dict:
     """Rewards of A-K and of its own teacher, one for each seed, of the first picture's setting."""
     import numpy as np
 
-    from alignkd_lab.course.exercises import recorded_gaussians
+    from alignkd_lab.course.recorded import recorded_gaussians
     from alignkd_lab.runs import seed_values
 
     values = seed_values(recorded_gaussians())
@@ -67,14 +64,11 @@ def rewards_to_compare() -> dict:
     return {name: np.array([values[name]["reward"][seed] for seed in seeds]) for name in names}
 
 
-def paired_interval() -> tuple[float, float]:
+def paired_interval(data: dict) -> tuple[float, float]:
     import math
 
     from scipy import stats
 
-    from alignkd_lab.course.exercises import given
-
-    data = given("paired_interval")
     difference = data["align_then_kd"] - data["base_aligned"]
     seeds = len(difference)
     standard_error = difference.std(ddof=1) / math.sqrt(seeds)
@@ -91,15 +85,15 @@ def unpaired_interval() -> tuple[float, float]:
 
 
 def sd_interval() -> tuple[float, float]:
-    low, high = paired_interval()
-    seeds = len(rewards_to_compare()["base_aligned"])
+    data = rewards_to_compare()
+    low, high = paired_interval(data)
+    seeds = len(data["base_aligned"])
     middle, half = (low + high) / 2, (high - low) / 2 * math.sqrt(seeds)
     return middle - half, middle + half
 
 
 TASKS: dict[str, Task] = {
     "rescue": Task(
-        notebook="03",
         prediction=True,
         question="Each control changes one thing in K-A. Which one gives it back most of the reward "
         "(β = 0.5, sharpening 2)?",
@@ -110,7 +104,6 @@ TASKS: dict[str, Task] = {
         },
         solve=rescue,
         because="A flat teacher still shows the target, so the student keeps some, and the reward can multiply it.",
-        hint="Answer one of the three choices.",
         distractors=(
             Distractor(
                 "kd_then_align_base_reference",
@@ -123,7 +116,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "boundary": Task(
-        notebook="03",
         prediction=True,
         question="RLHF, sharpening s, KL weight β. In which of these settings does K-A find the target after all?",
         options={
@@ -135,7 +127,6 @@ TASKS: dict[str, Task] = {
         solve=boundary,
         because="Without sharpening the student keeps a trace of the target, and a weak penalty lets the reward "
         "multiply it. Recall decides, not the order as such.",
-        hint="Answer one of the four choices.",
         distractors=(
             Distractor("s=1, beta=1", "The trace is there, but R/β is only half as large: below the recall threshold."),
             Distractor("s=4, beta=0.5", "The reward could win, but sharpening has left nothing to multiply."),
@@ -143,7 +134,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "base_reference_pipeline": Task(
-        notebook="03",
         question="Write the control `kd_then_align_base_reference` as data: a tuple of a Distil and an Align stage "
         "that differs from K-A in the reference alone.",
         solve=base_reference_pipeline,
@@ -163,7 +153,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "paired_interval": Task(
-        notebook="03",
         question="Does A-K earn more than the aligned teacher that it was distilled from? Give the 95 % t-interval "
         "(low, high) of the difference over seeds, A-K minus teacher.",
         given=rewards_to_compare,
@@ -176,8 +165,7 @@ TASKS: dict[str, Task] = {
                 "That is the interval of two separate groups. Both ran on the same seeds: subtract first.",
             ),
             Distractor(
-                sd_interval,
-                "That is the scatter of single seeds. The mean is surer by √n: use the standard error.",
+                sd_interval, "That is the scatter of single seeds. The mean is surer by √n: use the standard error."
             ),
         ),
         tolerance=0.02,

@@ -51,12 +51,9 @@ def one_pair() -> dict:
     return {**logits, "tokens": tokens, "is_response": is_response, "beta": 0.5}
 
 
-def dpo_loss() -> float:
+def dpo_loss(data: dict) -> float:
     import torch.nn.functional as F
 
-    from alignkd_lab.course.exercises import given
-
-    data = given("dpo_loss")
     labels, mask = data["tokens"][:, 1:], data["is_response"][:, 1:]
 
     def margin(logits):
@@ -103,7 +100,6 @@ def unpaired_mass() -> str:
 
 TASKS: dict[str, Task] = {
     "first_step_weight": Task(
-        notebook="04",
         prediction=True,
         question="DPO starts at the reference, and pushes on every pair with a weight between 0 and 1. In one pair the "
         "reference finds winner and loser equally likely. In another it finds the loser e²⁰ times likelier. How large "
@@ -115,7 +111,6 @@ TASKS: dict[str, Task] = {
         },
         solve=first_step_weight,
         because="The weight asks how far the policy has moved from the reference, and at the start it has not moved.",
-        hint="Answer one of the three choices.",
         distractors=(
             Distractor(
                 "more behind", "Not how far the winner is behind counts, but how far it has come since the start."
@@ -124,7 +119,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "unpaired_mass": Task(
-        notebook="04",
         prediction=True,
         question="Four outcomes. The reference gives the loser 90 %, the winner e²⁰ times less, and two outcomes that "
         "no pair compares 9.9 % and 0.1 %. DPO (β = 0.5) trains on the pair until its weight is below 0.05. Which "
@@ -137,7 +131,6 @@ TASKS: dict[str, Task] = {
         solve=unpaired_mass,
         because="The loser is pushed down, the winner is too rare to take over, and shares sum to one: what the loser "
         "loses goes to outcomes of which DPO knows nothing.",
-        hint="Answer one of the three choices.",
         distractors=(
             Distractor("winner", "It gains a factor of a few hundred on the loser, and e²⁰ is half a billion."),
             Distractor(
@@ -146,7 +139,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "satisfied_margin": Task(
-        notebook="04",
         question="DPO's weight of a pair is σ(−β (Δ_θ − Δ_ref)), where Δ is the winner's log-probability minus the "
         "loser's. With β = 0.5 and Δ_ref = −20: at which Δ_θ has the weight fallen to 0.05?",
         solve=satisfied_margin,
@@ -164,7 +156,6 @@ TASKS: dict[str, Task] = {
         tolerance=0.005,
     ),
     "dpo_loss": Task(
-        notebook="04",
         question='given("dpo_loss") holds one pair, the chosen response in row 0 and the rejected one in row 1: '
         "policy_logits and reference_logits [2, 9, 6], tokens [2, 9], is_response [2, 9] (which tokens are the "
         "response, its end token included) and beta. What is DPO's loss?",

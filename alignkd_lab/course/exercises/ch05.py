@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from alignkd_lab.course.exercises.tasks import Distractor, Task
 
-# Which 14 of the 30 layers go.
-CUTS = {"first": range(14), "middle": range(8, 22), "last": range(16, 30), "every second": range(2, 30, 2)}
-
 
 def layers_to_drop() -> str:
-    from alignkd_lab.course.exercises import measured_influence
-    from alignkd_lab.course.exercises.ch05 import CUTS
+    from alignkd_lab.course.explorers.layer_cuts import CUTS  # which 14 of the 30 layers go
+    from alignkd_lab.course.recorded import measured_influence
 
     influence = measured_influence()  # of each of the 30 layers: how much it turns the state that passes
     return min(CUTS, key=lambda name: sum(influence[layer] for layer in CUTS[name]))
@@ -27,7 +24,6 @@ def sequences_or_tokens() -> tuple[float, float]:
 
 TASKS: dict[str, Task] = {
     "layers_to_drop": Task(
-        notebook="05",
         prediction=True,
         question="14 of SmolLM2's 30 layers have to go. Every layer adds something to a state that passes through all "
         "of them. Which 14 together turn it least?",
@@ -39,7 +35,6 @@ TASKS: dict[str, Task] = {
         },
         solve=layers_to_drop,
         because="Measured block influence is large at both ends and small between them.",
-        hint="Answer one of the four choices.",
         distractors=(
             Distractor("first", "The first layers turn token embeddings into something that can be worked with."),
             Distractor("last", "The last layers turn the state towards the next token."),
@@ -47,7 +42,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "sequences_or_tokens": Task(
-        notebook="05",
         question="A teacher says A first with 0.6, then one of four leaves, 0.25 each; or B with 0.4, then always the "
         "same leaf. Give (share of B when whole sequences are sharpened with s = 2, share of A when every token is "
         "drawn at temperature ½).",

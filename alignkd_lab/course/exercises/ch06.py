@@ -30,10 +30,7 @@ def two_positions() -> dict:
     return {"student": student, "advantages": advantages, "gamma": 1.5, "tokens": 2}
 
 
-def adpa_logit_gradient() -> tuple[float, ...]:
-    from alignkd_lab.course.exercises import given
-
-    data = given("adpa_logit_gradient")
+def adpa_logit_gradient(data: dict) -> tuple[float, ...]:
     probs, advantages = data["student"][0], data["advantages"][0]
     mean = (probs * advantages).sum()
     return tuple((-data["gamma"] / data["tokens"] * probs * (advantages - mean)).tolist())
@@ -54,7 +51,6 @@ def gradient_distractor(centred: bool = True, sign: int = -1, mean: bool = True,
 
 TASKS: dict[str, Task] = {
     "adpa_corner": Task(
-        notebook="06",
         prediction=True,
         question="Four tokens may come next. The reference teacher gives them (.6, .3, .099, .001), the DPO teacher "
         "(.5, .4, .09, .01). A student starts as the reference and is trained by ADPA's advantage alone, without the "
@@ -68,7 +64,6 @@ TASKS: dict[str, Task] = {
         solve=adpa_corner,
         because="The term is linear in the student's probabilities, so its best is a corner: all on the token of the "
         "largest ratio, here 10, although both teachers find it rare.",
-        hint="Answer one of the four choices.",
         distractors=(
             Distractor(
                 "token 1",
@@ -88,7 +83,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "adpa_logit_gradient": Task(
-        notebook="06",
         question="ADPA's term is −(γ/N) Σ_t Σ_a π(a|s_t) A(s_t, a), with π the softmax of the student's logits. What "
         "is its gradient by the five logits of the first position? Give five numbers. The data hold π (`student`), A "
         "(`advantages`), γ (`gamma`) and N (`tokens`).",

@@ -10,79 +10,49 @@ from collections.abc import Callable
 
 from alignkd_lab.claims import CLAIMS, Claim
 from alignkd_lab.course.exercises.tasks import Distractor, OtherOptions, Task
-from alignkd_lab.pipelines import A_K, K_A
-from alignkd_lab.plots.style import interval
-from alignkd_lab.stats import Interval
+from alignkd_lab.course.recorded import VERDICTS, recorded_claims, recorded_lead
+from alignkd_lab.plots.style import METRIC_STYLE, interval
+from alignkd_lab.report.tables import CLAIM_WORDS
 
 LEADERS = {
     "a_k": "A-K, as with the rare target",
     "level": "neither: over the seeds the two are not told apart",
     "k_a": "K-A: the order turns round",
 }
-VERDICTS = {
-    "holds": "holds: the seeds show it",
-    "fails": "fails: the seeds show the opposite",
-    "undecided": "undecided: the seeds show neither, some are missing, or a check before the verdicts failed",
-}
-
-
-@functools.cache
-def recorded_claims() -> dict[tuple[str, str], dict]:
-    """Of each claim the row of the study's table, by metric and statistic."""
-    from alignkd_lab.course.exercises import recorded_smollm2
-    from alignkd_lab.report.tables import claims_table
-    from alignkd_lab.runs import summarise_run
-
-    rows = claims_table(summarise_run(recorded_smollm2()))
-    return {(claim.metric, claim.statistic): row for claim, row in zip(CLAIMS, rows, strict=True)}
-
-
-def recorded_verdict(metric: str, statistic: str = "mean_difference") -> str:
-    """`holds`, `fails` or `undecided`; so is a claim that a failed check makes invalid, or that lacks seeds."""
-    verdict = recorded_claims()[metric, statistic]["verdict"]
-    return verdict if verdict in VERDICTS else "undecided"
-
-
-def recorded_lead(target: str | None) -> Interval:
-    """A-K's lead in reward in the largest recorded run (with this target), with its 95 % interval."""
-    from alignkd_lab.course.exercises import recorded_smollm2
-    from alignkd_lab.report.evidence import difference
-
-    return difference(recorded_smollm2(target), A_K, K_A)
 
 
 def sign_reward() -> str:
-    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+    from alignkd_lab.course.recorded import recorded_verdict
 
     return recorded_verdict("reward")
 
 
 def sign_target_precision() -> str:
-    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+    from alignkd_lab.course.recorded import recorded_verdict
 
     return recorded_verdict("target_precision")
 
 
 def sign_overall_precision() -> str:
-    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+    from alignkd_lab.course.recorded import recorded_verdict
 
     return recorded_verdict("overall_precision")
 
 
 def sign_overall_recall() -> str:
-    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+    from alignkd_lab.course.recorded import recorded_verdict
 
     return recorded_verdict("overall_recall")
 
 
 def sign_variance() -> str:
-    from alignkd_lab.course.exercises.ch07 import recorded_verdict
+    from alignkd_lab.course.recorded import recorded_verdict
 
     return recorded_verdict("reward", "variance_ratio")
 
 
 def common_target() -> str:
-    from alignkd_lab.course.exercises.ch07 import recorded_lead
+    from alignkd_lab.course.recorded import recorded_lead
 
     lead = recorded_lead("colour")
     return "a_k" if lead.low > 0 else "k_a" if lead.high < 0 else "level"
@@ -103,12 +73,9 @@ def checkpoints() -> dict:
     }
 
 
-def reward_at_equal_kl() -> float:
+def reward_at_equal_kl(data: dict) -> float:
     import numpy as np
 
-    from alignkd_lab.course.exercises import given
-
-    data = given("reward_at_equal_kl")
     bold, careful = (np.interp(6.0, data[name]["kl"], data[name]["reward"]) for name in ("bold", "careful"))
     return float(bold - careful)
 
@@ -137,19 +104,14 @@ def _not_the_leader(answer: str, found: str) -> str:
 
 
 def _sign(claim: Claim, solve: Callable[[], str], because: str) -> Task:
-    from alignkd_lab.plots.style import METRIC_STYLE
-    from alignkd_lab.report.tables import CLAIM_WORDS
-
     words, metric = CLAIM_WORDS[claim.metric, claim.statistic], METRIC_STYLE[claim.metric]
     return Task(
-        notebook="07",
         prediction=True,
         question=f"Written down before any run: “{words}.” What does the recorded study on SmolLM2 say? "
         f"({metric.label.capitalize()}: {metric.meaning}.)",
         options=VERDICTS,
         solve=solve,
         because=because,
-        hint="Answer one of the three choices.",
         distractors=OtherOptions(VERDICTS, solve, functools.partial(_why_not, claim)),
     )
 
@@ -183,7 +145,6 @@ SIGNS: dict[str, Claim] = {_SOLVED[claim.metric, claim.statistic][0].__name__: c
 TASKS: dict[str, Task] = {
     **{id: _sign(claim, *_SOLVED[claim.metric, claim.statistic]) for id, claim in SIGNS.items()},
     "common_target": Task(
-        notebook="07",
         prediction=True,
         question="All settings stay, but the target is now a colour's name, which the base shows three times as often "
         "as an exclamation mark. Who earns more?",
@@ -191,11 +152,9 @@ TASKS: dict[str, Task] = {
         solve=common_target,
         because="The interval of the paired differences says so, in the picture below: what distilling leaves of a "
         "target differs from one target to the next.",
-        hint="Answer one of the three choices.",
         distractors=OtherOptions(LEADERS, common_target, _not_the_leader),
     ),
     "verdict_of_interval": Task(
-        notebook="07",
         question="Claimed beforehand: A-K earns more reward, so A-K minus K-A lies above 0. Over the seeds of a run "
         "the difference has the corrected interval (−0.02, 0.31). What is the verdict? Answer 'holds', 'fails' or "
         "'undecided'.",
@@ -203,7 +162,6 @@ TASKS: dict[str, Task] = {
         solve=verdict_of_interval,
         because="A verdict needs the whole interval on one side of 0, and 0 lies inside this one. More seeds would "
         "narrow it; a more hopeful reading would not.",
-        hint="Answer 'holds', 'fails' or 'undecided'.",
         distractors=(
             Distractor(
                 "holds",
@@ -216,7 +174,6 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "reward_at_equal_kl": Task(
-        notebook="07",
         question="Two alignments of one model, with made-up checkpoints ten steps apart: the KL to the base (nats) and "
         "the reward. By how much does `bold` earn more than `careful` where both have moved 6 nats from the base? "
         "(Straight lines between checkpoints; negative if it earns less.)",
@@ -231,7 +188,7 @@ TASKS: dict[str, Task] = {
                 "That compares at equal steps, where `bold` has moved twice as far. Who goes further earns more, "
                 "whatever it goes by: compare where both have paid the same KL.",
             ),
-            Distractor(lambda: -reward_at_equal_kl(), "That is `careful` minus `bold`: turn the sign."),
+            Distractor(lambda: -reward_at_equal_kl(checkpoints()), "That is `careful` minus `bold`: turn the sign."),
             Distractor(
                 lambda: checkpoints()["bold"]["reward"][2] - checkpoints()["careful"]["reward"][3],
                 "`bold` has no checkpoint at 6 nats: take the straight line between those at 4 and at 8.",

@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from alignkd_lab.course.exercises.tasks import OtherOptions, Task
-from alignkd_lab.pipelines import METHODS, ORDERS
+from alignkd_lab.course.explorers import methods
+from alignkd_lab.course.lens.other_vocabulary import LOSSES, learn
+from alignkd_lab.errors import BadInput
+from alignkd_lab.pipelines import METHODS, ORDERS, needs
 from alignkd_lab.plots.style import metric_label, number, pipeline_style, shown
 
 WAYS = {name: pipeline_style(name).label for name in (*ORDERS, *METHODS)}
-LOSSES = {
-    "sequence": "sequence-level KD (likelihood of the teacher's texts)",
-    "full": "full-vocabulary KD (KL(teacher ‖ student) at each token of the teacher's texts)",
-    "reverse": "on-policy distillation (KL(student ‖ teacher) at each token of the student's texts)",
-    "adpa": "ADPA (expected advantage at each token of the student's texts)",
-}
 
 
 def best_per_token() -> str:
@@ -45,64 +42,37 @@ def need_for_diversity() -> str:
 
 
 def other_vocabulary() -> str:
-    from alignkd_lab.course.exercises import ch08 as tasks
+    from alignkd_lab.course.lens.other_vocabulary import LOSSES, learn
     from alignkd_lab.errors import BadInput
 
     def accepts(loss):
         try:
-            tasks.learn_from_another_vocabulary(loss)
+            learn(loss)
         except BadInput:
             return False
         return True
 
-    (loss,) = filter(accepts, tasks.LOSSES)
+    (loss,) = filter(accepts, LOSSES)
     return loss
 
 
 def text_only_teacher() -> str:
-    from alignkd_lab.course.exercises.ch08 import WAYS
-    from alignkd_lab.pipelines import Needs, needs
+    from alignkd_lab.pipelines import METHODS, ORDERS, Needs, needs
 
     texts_alone = Needs(texts=True, probabilities=False, training=False)
-    (way,) = (name for name in WAYS if needs(name, kd_loss="sequence") == texts_alone)
+    (way,) = (name for name in (*ORDERS, *METHODS) if needs(name, kd_loss="sequence") == texts_alone)
     return way
 
 
-def learn_from_another_vocabulary(loss: str) -> float:
-    """A loss of `LOSSES` for a student of 7 tokens; the teacher has 9, and what it wrote was split up anew.
-
-    Raises:
-        BadInput: from the loss, which says why it cannot.
-    """
-    import torch
-
-    from alignkd_lab.lm import losses
-    from alignkd_lab.lm.signals import Full
-
-    draw = torch.Generator().manual_seed(8)
-    hidden, head, other = (torch.randn(rows, 4, generator=draw) for rows in (3, 7, 9))
-    labels, teacher = torch.tensor([1, 5, 2]), Full(hidden, other)
-    if loss == "sequence":
-        return float(losses.nll(hidden, head, labels)[0])
-    if loss == "adpa":
-        written = torch.zeros(3, dtype=torch.bool)
-        return float(losses.adpa(hidden, head, labels, teacher, teacher, written)[0])
-    return float(losses.kd(hidden, head, teacher, divergence={"full": "forward"}.get(loss, loss))[0])
-
-
 def _refusal(loss: str, _: str) -> str:
-    from alignkd_lab.errors import BadInput
-
     try:
-        learn_from_another_vocabulary(loss)
+        learn(loss)
     except BadInput as error:
         return f"It compares two distributions token by token. Tried on a teacher of 9 tokens it says: “{error}”"
     return "It works, too."
 
 
 def _asks(way: str, _: str) -> str:
-    from alignkd_lab.pipelines import needs
-
     asked = needs(way)
     if not any(asked):
         return "That works, and asks the teacher for nothing: so it learns nothing from it either."
@@ -118,8 +88,6 @@ def _row(metric: str) -> Callable[[str, str], str]:
     """A hint that shows the rows of a wrong way and of the right one."""
 
     def hint(way: str, found: str) -> str:
-        from alignkd_lab.course.explorers import methods
-
         run = methods.recorded()
         means = methods.ranked(run, metric)
         if way not in means:
@@ -136,13 +104,11 @@ def _row(metric: str) -> Callable[[str, str], str]:
 
 def _measured(metric: str, solve: Callable[[], str], question: str, because: str, prediction: bool = True) -> Task:
     return Task(
-        notebook="08",
         prediction=prediction,
         question=question,
         options=WAYS,
         solve=solve,
         because=because,
-        hint=f"Answer one of {', '.join(WAYS)}.",
         distractors=OtherOptions(WAYS, solve, _row(metric)),
     )
 
@@ -165,18 +131,15 @@ TASKS: dict[str, Task] = {
         "Read from the record, by the median time: single seeds are slower where a machine had other work.",
     ),
     "other_vocabulary": Task(
-        notebook="08",
         question="Your teacher's tokenizer differs from your student's. Which of these losses can still learn from it? "
         "Answer by name. " + "; ".join(f"{name!r}: {words}" for name, words in LOSSES.items()) + ".",
         options=LOSSES,
         solve=other_vocabulary,
         because="A text can be split up anew by the student's own tokenizer. The other three compare two "
         "distributions token by token, which means nothing where one id is two tokens.",
-        hint=f"Answer one of {', '.join(map(repr, LOSSES))}.",
         distractors=OtherOptions(LOSSES, other_vocabulary, _refusal),
     ),
     "text_only_teacher": Task(
-        notebook="08",
         question="Your teacher is an API: it writes texts, and gives neither probabilities nor weights. Which of the "
         f"seven ways, with sequence-level KD, can still learn from it? Answer one of {', '.join(map(repr, WAYS))}.",
         options=WAYS,
@@ -184,7 +147,6 @@ TASKS: dict[str, Task] = {
         because="Its texts can be learnt by likelihood, and what is aligned afterwards is your own student, on its own "
         "samples. So whoever rents the teacher is left with K-A, the order that the claim warns of; what helps is to "
         "draw enough texts, without sharpening, that the target is still among them.",
-        hint=f"Answer one of {', '.join(map(repr, WAYS))}.",
         distractors=OtherOptions(WAYS, text_only_teacher, _asks),
     ),
     "need_for_diversity": _measured(

@@ -35,23 +35,21 @@ def preference_rows() -> dict:
     }
 
 
-def usable_rows() -> int:
+def usable_rows(data: dict) -> int:
     import json
     import tempfile
     from pathlib import Path
 
-    from alignkd_lab.course.exercises import given
     from alignkd_lab.lm.preference_data import load_preferences
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.jsonl"
-        path.write_text("\n".join(json.dumps(row) for row in given("usable_rows")["rows"]))
+        path.write_text("\n".join(json.dumps(row) for row in data["rows"]))
         return len(load_preferences(path).rows)
 
 
 TASKS: dict[str, Task] = {
     "responses_needed": Task(
-        notebook="09",
         prediction=True,
         question="Your base shows the target in 2 % of its responses, and you have 96 prompts. An informative pair is "
         "a response with the target and one without, to the same prompt; each response serves once. How many responses "
@@ -70,13 +68,12 @@ TASKS: dict[str, Task] = {
         tolerance=0.1,
     ),
     "upper_rate": Task(
-        notebook="09",
         question="You drew 100 responses from your base, and none shows the target. Which base rate is still possible? "
         "Give the upper end of Wilson's 95 % interval, as a share.",
         solve=upper_rate,
         because="Nothing seen in 100 leaves room for several per cent. With 96 prompts × 24 responses that would be "
         "plenty of pairs, so this is no reason to give up: draw more.",
-        hint="Wilson's interval for 0 of n ends at z²/(n + z²), with z = 1.96. `metrics.wilson_interval` does it.",
+        hint="Wilson's interval for 0 of n ends at z²/(n + z²), with z = 1.96. `stats.wilson_interval` does it.",
         distractors=(
             Distractor(0.0, "Not seen is not never: at a rate of 1 %, 100 draws miss the target in 37 of 100 cases."),
             Distractor(
@@ -89,7 +86,6 @@ TASKS: dict[str, Task] = {
         tolerance=0.02,
     ),
     "usable_rows": Task(
-        notebook="09",
         question="`given('usable_rows')['rows']` holds eight rows of a preference file. From how many can a model "
         "learn? Count by eye, then let `load_preferences` count.",
         given=preference_rows,

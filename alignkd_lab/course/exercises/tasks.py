@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from alignkd_lab.pipelines import ROLES, Stage
+
 
 @dataclass(frozen=True)
 class Distractor:
@@ -19,27 +23,57 @@ class Distractor:
 class Task:
     """A prediction or an exercise.
 
-    notebook: its number, `00` to `09`.
     question: in words, complete without the cells around it.
-    solve: the solution, a function without arguments; it gets its data by `exercises.given`.
+    solve: the solution, a function of the exercise's data, or of nothing where it has none.
     because: why the right answer is right.
-    hint: for a wrong answer that is none of the distractors.
+    hint: for a wrong answer that is none of the distractors; of a choice, where there is none, its options.
     options: of a choice, value to label; empty for a number.
     tolerance: how far a number may be off, as a share of the largest number of the answer.
     given: makes the data of the exercise, by name.
     prediction: to be answered before its picture is seen.
+    notebook: the number of its notebook, `00` to `09`; the bank fills it in.
     """
 
-    notebook: str
     question: str
-    solve: Callable[[], Any]
+    solve: Callable[..., Any]
     because: str
-    hint: str
     distractors: Sequence[Distractor]
+    hint: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     tolerance: float = 0.01
     given: Callable[[], dict] | None = None
     prediction: bool = False
+    notebook: str = ""
+
+    def __post_init__(self) -> None:
+        if self.options and not self.hint:
+            object.__setattr__(self, "hint", f"Answer one of {', '.join(map(repr, self.options))}.")
+
+    def outcome(self) -> Any:
+        """The right answer."""
+        return self.solve(self.given()) if self.given else self.solve()
+
+    def same(self, answer: Any, expected: Any) -> bool:
+        """Whether an answer is the expected one: numbers within the tolerance, stages whatever their names."""
+        if isinstance(expected, str):
+            return isinstance(answer, str) and answer.strip() == expected
+        if isinstance(expected, tuple) and not isinstance(expected[0], float):
+            return _unnamed(answer) == _unnamed(expected)
+        try:
+            found, wanted = np.asarray(answer, dtype=float), np.asarray(expected, dtype=float)
+        except (TypeError, ValueError):
+            return False
+        if found.shape != wanted.shape:
+            return False
+        return bool((np.abs(found - wanted) <= self.tolerance * np.abs(wanted).max()).all())
+
+    def exactness(self) -> str:
+        """How exact a number has to be, in words; nothing for other answers."""
+        expected = self.outcome()
+        if isinstance(expected, int):
+            return " (A whole number.)"
+        numbers = isinstance(expected, float) or (isinstance(expected, tuple) and isinstance(expected[0], float))
+        return f" (Within {100 * self.tolerance:g} % is close enough.)" if numbers else ""
 
 
 class OtherOptions(Sequence):
@@ -60,3 +94,17 @@ class OtherOptions(Sequence):
     def __getitem__(self, place):
         found = self._solve()
         return tuple(Distractor(name, self._hint(name, found)) for name in self._options if name != found)[place]
+
+
+def _unnamed(stages: Any) -> Any:
+    """Stages with their names replaced by their places, so that a learner may call them anything."""
+    stages = stages if isinstance(stages, (tuple, list)) else (stages,)
+    if not all(isinstance(stage, Stage) for stage in stages):
+        return None
+    places = {stage.name: place for place, stage in enumerate(stages)}
+
+    def unnamed(stage: Stage) -> dict:
+        named = {role: places.get(policy, policy) for role, policy in vars(stage).items() if role in ROLES}
+        return {"kind": stage.kind, **vars(stage), **named, "name": None}
+
+    return [unnamed(stage) for stage in stages]

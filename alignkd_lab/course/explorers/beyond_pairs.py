@@ -15,17 +15,16 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 from torch import Tensor
 
-from alignkd_lab.course.explorers import plane
-from alignkd_lab.course.explorers.orders import recorded
+from alignkd_lab.course.explorers.cells import recorded
 from alignkd_lab.course.explorers.threshold import percent
-from alignkd_lab.course.widgets.choice import kept
-from alignkd_lab.course.widgets.view import Picture
+from alignkd_lab.course.widgets.view import Picture, kept
 from alignkd_lab.mog.align import sample_pairs
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.problem import Problem
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import PIPELINES
+from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import BAND, DEPTH, INK, QUIET, themed, write
 from alignkd_lab.plots.style import number
 
@@ -102,8 +101,10 @@ def recorded_past(algorithm: str) -> np.ndarray:
 
 def caption(data: Beyond) -> str:
     """What the picture shows, in words."""
-    past, reward = ({name: says(value) for name, value in found.items()} for found, says in
-                    ((data.past, percent), (data.reward, number)))  # fmt: skip
+    past, reward = (
+        {name: says(value) for name, value in found.items()}
+        for found, says in ((data.past, percent), (data.reward, number))
+    )
     return (
         f"In {percent(data.preferred)} of the {data.informative} pairs that hold one target, DPO has raised it against "
         f"the miss. But {past['dpo']} of its policy's draws lie past the target, where {past['pairs']} of the pairs' "

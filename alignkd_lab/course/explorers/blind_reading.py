@@ -6,25 +6,20 @@ response to each test prompt, so nobody has picked it; chance, always the same, 
 
 from __future__ import annotations
 
-import functools
+import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from ipywidgets import HTML, Button, HBox, VBox
 
-from alignkd_lab.course.exercises import recorded_smollm2
-from alignkd_lab.course.explorers import blind_reading_view as view
-from alignkd_lab.course.notebooks import WIDGET_VIEW
-from alignkd_lab.course.widgets.choice import ChoiceControl
-from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.pipelines import A_K, K_A
-from alignkd_lab.plots.drawing import depth_line, estimates
+from alignkd_lab.course.explorers.methods import short
+from alignkd_lab.course.explorers.responses import AUTHORS, LETTERS, Response, Responses, recorded
+from alignkd_lab.course.widgets.controls import Choice, controls
+from alignkd_lab.course.widgets.view import paragraph, rebuilding, widget_view
+from alignkd_lab.plots.drawing import GRID, INK, QUIET
 from alignkd_lab.plots.style import number, pipeline_style
 
-AUTHORS = ("base", "base_aligned", K_A, A_K)
-LETTERS = "ABCD"
 STILLS = 3  # prompts on a page without a kernel
 TARGET_WORDS = {
     "simile": "makes a comparison, with “like a” or “as … as”",
@@ -38,17 +33,16 @@ TARGET_WORDS = {
     "negative": "sounds negative to a sentiment lexicon",
 }
 _NOT_SAID = {"": "not said"}
-
-
-@dataclass(frozen=True)
-class Response:
-    """What one model answered; `reward` is from 0 to 1, `target` whether the rule found what it looks for."""
-
-    letter: str
-    text: str
-    pipeline: str
-    reward: float
-    target: bool
+_AUTHORS = _NOT_SAID | {name: pipeline_style(name).label for name in AUTHORS}
+# What a reader may say of a page: who wrote each response, and which one reads best; at first nothing.
+CONTROLS = {"best": Choice("", "Reads best", _NOT_SAID | {letter: letter for letter in LETTERS})}
+CONTROLS |= {letter: Choice("", f"{letter} was written by", _AUTHORS) for letter in LETTERS}
+_MARGIN = ".4em 0"
+# Cell by cell, since a dark page colours the rows of tables.
+_GROUND = f"max-width:64em;padding:.2em .8em;line-height:1.45;color:{INK};background:white"
+_CELL = (
+    f"text-align:left;vertical-align:top;padding:.35em .7em;border-top:1px solid {GRID};color:{INK};background:white"
+)
 
 
 @dataclass(frozen=True)
@@ -79,88 +73,23 @@ class Reading:
         return tuple(r.letter for r in self.responses if r.reward == highest) if highest > 0 else ()
 
 
-class Responses:
-    """The responses that a run has kept, in an order of chance that is always the same.
-
-    Raises:
-        BadInput: the run kept no prompt that two of `AUTHORS` have answered.
-        UnknownName: a depth that is none of `drawing.DEPTH`.
-    """
-
-    def __init__(self, run: dict, depth: str = "record") -> None:
-        self.run = run
-        self.evidence = depth_line([run], depth, "Kept is each model's first response to each test prompt")
-        places = [(record["seed"], prompt, held) for record in run["records"] for prompt, held in _by_prompt(record)]
-        if not places:
-            raise BadInput("this run kept no responses of two pipelines to one prompt: choose a run of the lm world")
-        self._places = [places[place] for place in np.random.default_rng(0).permutation(len(places))]
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def page(self, page: int) -> tuple[int, str, tuple[Response, ...]]:
-        """Seed, prompt and mixed responses; after the last page comes the first."""
-        seed, prompt, held = self._places[page % len(self)]
-        names = np.random.default_rng([1, page % len(self)]).permutation(list(held))
-        given = [(held[name], str(name)) for name in names]
-        mixed = tuple(
-            Response(letter, sample["response"], name, sample["reward"], sample["target"])
-            for letter, (sample, name) in zip(LETTERS, given, strict=False)
-        )
-        return seed, prompt, mixed
-
-    @functools.cached_property
-    def in_words(self) -> str:
-        """Whom the reward and whom the plausibility of the text ranks first, over all test responses of the run."""
-        ranks = {metric: _ranking(self.run, metric) for metric in ("reward", "fluency")}
-        if not all(ranks.values()):
-            return ""
-        told = (
-            f"Over all test responses the mean reward ranks {_listed(ranks['reward'])}. Asked only how plausible a "
-            f"text is, from 0 to 1, the truth ranks {_listed(ranks['fluency'])}."
-        )
-        same = [name for name, _ in ranks["reward"]] == [name for name, _ in ranks["fluency"]]
-        return told + (" Here the two agree." if same else " These are two different questions.")
-
-
-@functools.cache
-def recorded() -> Responses:
-    """Those of the recorded study."""
-    return Responses(recorded_smollm2())
-
-
 def target_words(name: str) -> str:
     """What a response on target does, to follow "a response that"; a target not known here keeps its name."""
     return TARGET_WORDS.get(name, f"shows the target “{name}”")
 
 
-def controls() -> dict[str, ChoiceControl]:
-    """What a reader may say of a page: who wrote each response, and which one reads best; at first nothing."""
-    authors = {**_NOT_SAID, **{name: pipeline_style(name).label for name in AUTHORS}}
-    best = ChoiceControl("Reads best", "", {**_NOT_SAID, **dict(zip(LETTERS, LETTERS, strict=True))})
-    return {"best": best, **{letter: ChoiceControl(f"{letter} was written by", "", authors) for letter in LETTERS}}
-
-
 def compute(state: Mapping[str, Any], responses: Responses | None = None) -> Reading:
-    """The reading at a state: `page`, the choices of `controls`, `told`; what a state lacks was not said.
+    """The reading at a state: `page`, the choices of `CONTROLS`, `told`; what a state lacks was not said.
 
     `responses` None are those of the recorded study.
-
-    Raises:
-        UnknownName: a guess that is no author, or a best response that is not on the page.
     """
     responses = responses or recorded()
     page = state.get("page", 0)
     seed, prompt, shown = responses.page(page)
     letters = [response.letter for response in shown]
-    guesses, best = {letter: state.get(letter, "") for letter in letters}, state.get("best", "")
-    for guess in filter(None, guesses.values()):
-        if guess not in AUTHORS:
-            raise UnknownName("pipeline", guess, AUTHORS)
-    if best and best not in letters:
-        raise UnknownName("response", best, letters)
-    told = bool(state.get("told"))
-    return Reading(page % len(responses), len(responses), seed, prompt, shown, guesses, best, told)
+    guesses = {letter: state.get(letter, "") for letter in letters}
+    said = (guesses, state.get("best", ""), bool(state.get("told")))
+    return Reading(page % len(responses), len(responses), seed, prompt, shown, *said)
 
 
 def caption(data: Reading) -> str:
@@ -188,7 +117,7 @@ class BlindReading:
     def __init__(self, responses: Responses, page: int = 0) -> None:
         self.responses, self.page, self.told = responses, page, False
         self.tally: dict[int, Reading] = {}
-        self.text, self.words, self.controls, self.choices = HTML(), HTML(), controls(), VBox()
+        self.text, self.words, self.controls, self.choices = HTML(), HTML(), controls(CONTROLS), VBox()
         wide = {"layout": {"width": "auto", "min_width": "14em"}}
         self.tell = Button(description="Show who wrote them", button_style="primary", **wide)
         self.previous, self.next = Button(description="Previous prompt"), Button(description="Next prompt")
@@ -231,11 +160,11 @@ class BlindReading:
             if data.told:
                 self.tally[data.page] = data
             more = [_tallied(self.tally.values()), self.responses.in_words] if data.told else []
-            said = view.paragraphs(caption(data), *more, self.responses.evidence)
-            self.text.value = view.ground(view.page(data))
-            self.words.value = view.ground(said + view.rebuilding(data))
+            said = _paragraphs(caption(data), *more, self.responses.evidence)
+            self.text.value = _ground(page_of(data))
+            self.words.value = _ground(said + rebuilding(f"blind_reading.show(page={data.page})", _MARGIN))
         except Exception as error:
-            self.words.value = view.ground(view.paragraphs(f"This page cannot be shown: {error}"))
+            self.words.value = _ground(_paragraphs(f"This page cannot be shown: {error}"))
             raise
 
     def still(self) -> list[Reading]:
@@ -246,35 +175,13 @@ class BlindReading:
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         readings, words = self.still(), (self.responses.in_words, self.responses.evidence)
         return {
-            WIDGET_VIEW: {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id},
-            "text/html": view.ground(view.pages_above_answers(readings) + view.paragraphs(*words)),
-            "text/plain": "\n".join([*map(view.plain, readings), *words]),
+            **widget_view(self.widget),
+            "text/html": _ground(_pages_above_answers(readings) + _paragraphs(*words)),
+            "text/plain": "\n".join([*map(_plain, readings), *words]),
         }
 
 
-# What a run holds ---------------------------------------------------------------------------------------
-
-
-def _by_prompt(record: dict) -> list[tuple[str, dict[str, dict]]]:
-    """Per prompt the first response of each author; a prompt that only one of them answered is no riddle."""
-    found: dict[str, dict[str, dict]] = {}
-    for name in AUTHORS:
-        for sample in reversed(record["pipelines"].get(name, {}).get("samples", [])):
-            found.setdefault(sample["prompt"], {})[name] = sample
-    return [(prompt, held) for prompt, held in sorted(found.items()) if len(held) > 1]
-
-
-def _ranking(run: dict, metric: str) -> list[tuple[str, float]]:
-    found = estimates(run, metric)
-    means = [(name, float(found[name][0].estimate)) for name in AUTHORS if name in found]
-    return sorted(means, key=lambda entry: -entry[1])
-
-
 # Words --------------------------------------------------------------------------------------------------
-
-
-def _listed(ranking: Sequence[tuple[str, float]]) -> str:
-    return " > ".join(f"{view.short(name)} ({number(mean, 2)})" for name, mean in ranking)
 
 
 def _preference(data: Reading) -> str:
@@ -307,3 +214,82 @@ def _tallied(readings: Iterable[Reading]) -> str:
         agreed = sum(data.best in data.favourites for data in judged)
         told.append(f"You and the reward had the same favourite on {agreed} of {len(judged)} pages.")
     return " ".join(told)
+
+
+# The page, as text that readers can enlarge, copy and hear, on a ground of its own ------------------------
+
+
+def _ground(content: str) -> str:
+    """HTML on white, so that it reads the same on a dark page."""
+    return f'<div style="{_GROUND}">{content}</div>'
+
+
+def page_of(data: Reading) -> str:
+    """The prompt and its responses; once told, with author and reward."""
+    heads = ["", "response", *(["written by", "reward"] if data.told else [])]
+    return _heading(data) + _table(heads, [_row(response, data.told) for response in data.responses])
+
+
+def _pages_above_answers(readings: Sequence[Reading]) -> str:
+    """Several prompts to guess at, and below them who wrote what."""
+    asked = [
+        _heading(data) + _table(["", "response"], [_row(response, told=False) for response in data.responses])
+        for data in readings
+    ]
+    rows = [
+        [f"{data.page + 1}{response.letter}", _author(response.pipeline), paid(response)]
+        for data in readings
+        for response in data.responses
+    ]
+    answers = _paragraphs("Who wrote them, and what the reward paid:") + _table(["", "written by", "reward"], rows)
+    return "".join(asked) + answers
+
+
+def _plain(data: Reading) -> str:
+    """A page with its answers, as lines of text."""
+    told = [f"{r.letter} ({short(r.pipeline)}, {paid(r)}): {_one_line(r.text)}" for r in data.responses]
+    return "\n".join([f"Prompt {data.page + 1} of {data.pages}: {data.prompt}", *told])
+
+
+def paid(response: Response) -> str:
+    """The reward, and why there is none."""
+    if not response.target:
+        return "0: missed the target"
+    return number(response.reward, 2) + ("" if response.reward > 0 else ": on target, but too implausible to be paid")
+
+
+def shown(text: str) -> str:
+    """A response as it was written, escaped and on one line; an empty one is named."""
+    return html.escape(_one_line(text)) or f'<span style="color:{QUIET}">(nothing)</span>'
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _heading(data: Reading) -> str:
+    place = f"Prompt {data.page + 1} of {data.pages}, seed {data.seed}: “{data.prompt}”"
+    return f'<p style="margin:.7em 0 .2em"><b>{html.escape(place)}</b></p>'
+
+
+def _row(response: Response, told: bool) -> list[str]:
+    cells = [f"<b>{response.letter}</b>", shown(response.text)]
+    return [*cells, _author(response.pipeline), paid(response)] if told else cells
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are HTML already."""
+    top = "".join(f'<th scope="col" style="{_CELL};color:{QUIET};font-weight:normal">{head}</th>' for head in heads)
+    body = "".join("<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in row) + "</tr>" for row in rows)
+    style = "border-collapse:collapse;margin:0;font-size:inherit"
+    return f'<table style="{style}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _author(pipeline: str) -> str:
+    style = pipeline_style(pipeline)
+    return f'<b style="color:{style.colour}">{html.escape(style.label)}</b>'
+
+
+def _paragraphs(*texts: str) -> str:
+    """Each text that is not empty as a paragraph."""
+    return "".join(paragraph(text, _MARGIN) for text in texts if text)

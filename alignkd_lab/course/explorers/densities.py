@@ -10,20 +10,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
 
 from alignkd_lab import theory
-from alignkd_lab.course.explorers import threshold
-from alignkd_lab.course.explorers.threshold import POINT, START, percent
+from alignkd_lab.course.explorers.threshold import CONTROLS, POINT, START, percent
+from alignkd_lab.course.widgets.view import Explorer
 from alignkd_lab.mog.settings import MogSettings
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from alignkd_lab.course.widgets.view import Explorer
+from alignkd_lab.plots import plane
+from alignkd_lab.plots.drawing import BAND, INK, QUIET, panels, themed, write
 
 SOURCE = "Live: exact densities, draws with a fixed noise; nothing is trained."
 # On a line: two common modes and the target, five standard deviations or more from the boundary of the reward.
@@ -62,10 +60,6 @@ class Densities:
 
 def compute(state: Mapping[str, float]) -> Densities:
     """Both densities, and the first batch of the reference's draws.
-
-    Args:
-        state: `reference_mass` (m0, a share), `reward` (a step: on the target, none elsewhere), `beta` (KL weight),
-            `draws` (n).
 
     Raises:
         BadInput: a mass that is no probability, or a beta that is not above 0.
@@ -110,18 +104,13 @@ def caption(data: Densities) -> str:
     )
 
 
+@themed
 def draw(data: Densities, note: str = SOURCE) -> Figure:
     """Left: both densities on a line, and the draws below. Right: the optimum's density in the plane, and the draws."""
-    from alignkd_lab.plots.drawing import panels, themed
-
-    @themed
-    def drawn() -> Figure:
-        figure, grid = panels(1, 2, (10, 4.6), "The reward tilts the density; the reference makes the draws", note)
-        _line_panel(grid[0, 0], data)
-        _plane_panel(grid[0, 1], data)
-        return figure
-
-    return drawn()
+    figure, grid = panels(1, 2, (10, 4.6), "The reward tilts the density; the reference makes the draws", note)
+    _line_panel(grid[0, 0], data)
+    _plane_panel(grid[0, 1], data)
+    return figure
 
 
 def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float) -> Explorer:
@@ -129,10 +118,7 @@ def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float
 
     `stills` are changes of the state that a page without a kernel shows below the first picture.
     """
-    from alignkd_lab.course.widgets.view import Explorer
-
-    made = threshold.controls(**state)
-    return Explorer(made, shown or made, compute, draw, caption, SOURCE, "densities.show", stills)
+    return Explorer(CONTROLS, shown, state, compute, draw, caption, SOURCE, "densities.show", stills)
 
 
 @functools.cache
@@ -165,8 +151,6 @@ def _on_line(x: np.ndarray, share: float) -> np.ndarray:
 
 
 def _in_plane(share: float) -> np.ndarray:
-    from alignkd_lab.course.explorers import plane
-
     weights, means = _plane_modes()
     weights = [*((1 - share) * weight for weight in weights), share]
     view = {"weights": weights, "means": means, "sds": np.full(means.shape, _PLANE.truth_sd)}
@@ -174,8 +158,6 @@ def _in_plane(share: float) -> np.ndarray:
 
 
 def _line_panel(axis: Axes, data: Densities) -> None:
-    from alignkd_lab.plots.drawing import BAND, INK, QUIET, write
-
     top = 1.45
     axis.set_title("On a line", y=1.02)
     axis.axvspan(LINE_BOUNDARY, data.x[-1], color=BAND, zorder=0)
@@ -197,8 +179,6 @@ def _line_panel(axis: Axes, data: Densities) -> None:
 
 def _label_best(axis: Axes, data: Densities) -> None:
     """Beside the optimum's highest bump, where there is always room."""
-    from alignkd_lab.plots.drawing import INK, write
-
     peak = data.best.argmax()
     right = data.x[peak] > LINE_BOUNDARY
     shift, side = (-22, "right") if right else (22, "left")
@@ -206,11 +186,6 @@ def _label_best(axis: Axes, data: Densities) -> None:
 
 
 def _plane_panel(axis: Axes, data: Densities) -> None:
-    from matplotlib.colors import PowerNorm
-
-    from alignkd_lab.course.explorers import plane
-    from alignkd_lab.plots.drawing import INK, write
-
     axis.set_title("In the plane: best policy and draws", y=1.02)
     plane.paint(axis, data.plane, _BOX, PowerNorm(0.5, vmin=0, vmax=1.8))
     centre = _PLANE.truth_means[3]
@@ -225,7 +200,5 @@ def _plane_panel(axis: Axes, data: Densities) -> None:
 
 def _dots(axis: Axes, x: np.ndarray, y: np.ndarray, hits: np.ndarray) -> None:
     """Misses small and grey, hits large and violet."""
-    from alignkd_lab.plots.drawing import INK
-
     axis.plot(x[~hits], y[~hits], ".", color=INK, alpha=0.45, markersize=3, markeredgewidth=0, zorder=4)
     axis.plot(x[hits], y[hits], "D", color=POINT, markersize=6.5, markeredgecolor="white", zorder=5)

@@ -7,9 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alignkd_lab import theory
-from alignkd_lab.course.explorers.loss_bench_view import LOSER_COLOUR, WINNER_COLOUR
-from alignkd_lab.course.widgets.choice import kept
-from alignkd_lab.course.widgets.view import Picture
+from alignkd_lab.course.explorers.loss_bench import LOSER_COLOUR, WINNER_COLOUR
+from alignkd_lab.course.widgets.view import Picture, kept
 from alignkd_lab.plots.drawing import DEPTH, INK, QUIET, panels, themed
 from alignkd_lab.plots.style import number
 

@@ -16,13 +16,18 @@ from matplotlib.figure import Figure
 
 from alignkd_lab.checks import LEAST_PAIRS
 from alignkd_lab.course.explorers.threshold import POINT, percent
-from alignkd_lab.course.widgets.state import begun
-from alignkd_lab.course.widgets.view import Explorer, NumberControl
+from alignkd_lab.course.widgets.controls import Number, start
+from alignkd_lab.course.widgets.view import Explorer
 from alignkd_lab.lm.feasibility import SURE, Verdict, chance_of_pairs, expected_pairs, responses_for
 from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
 
 # The study's target and sizes, as its plan names them (data/records/PLAN.md).
-START = {"rate": 0.023, "prompts": 96.0, "responses": 24.0}
+CONTROLS = {
+    "rate": Number(0.023, "base rate of the target, m₀", 0.001, 0.5, 0.02, True),
+    "responses": Number(24.0, "responses to each prompt, n", 2.0, 96.0, 1.0),
+    "prompts": Number(96.0, "prompts", 8.0, 400.0, 1.0),
+}
+START = start(CONTROLS)
 SOURCE = "Live: closed forms, exact; no model runs."
 _RATES = np.geomspace(1e-3, 0.5, 90)
 _RESPONSES = np.unique(np.geomspace(2, 96, 48).round().astype(int))
@@ -67,17 +72,6 @@ def compute(state: Mapping[str, float]) -> Feasible:
         chance=float(chance_of_pairs(rate, prompts, responses)),
         needed=responses_for(rate, prompts),
     )
-
-
-def controls(**state: float) -> dict[str, NumberControl]:
-    """A control for each number of the state, at `START` where `state` does not say otherwise. Raises UnknownName."""
-    start = begun(START, state)
-    ranges = {
-        "rate": ("base rate of the target, m₀", 0.001, 0.5, 0.02, True),
-        "responses": ("responses to each prompt, n", 2.0, 96.0, 1.0, False),
-        "prompts": ("prompts", 8.0, 400.0, 1.0, False),
-    }
-    return {name: NumberControl(label, start[name], *range_) for name, (label, *range_) in ranges.items()}
 
 
 def caption(data: Feasible) -> str:
@@ -133,8 +127,7 @@ def rates(found: Mapping[str, Verdict], drawn: int, prompts: int, responses: int
 
 def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float) -> Explorer:
     """The explorer with the controls named in `shown` (all where none is), the state begun at `state`."""
-    made = controls(**state)
-    return Explorer(made, shown or made, compute, draw, caption, SOURCE, "feasible.show", stills)
+    return Explorer(CONTROLS, shown, state, compute, draw, caption, SOURCE, "feasible.show", stills)
 
 
 def _map(axis: Axes, data: Feasible) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alignkd_lab.course.exercises.ch05 import CUTS
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled, score
 from alignkd_lab.lm.student import layer_cut
 from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
 from alignkd_lab.plots.style import number
 
+# Which 14 of the 30 layers go.
+CUTS = {"first": range(14), "middle": range(8, 22), "last": range(16, 30), "every second": range(2, 30, 2)}
 KEPT, DROPPED, CHOICE = "#332288", "#C9CDD2", "#882255"  # no pipeline's colours
 SOURCE = (
     "Left, record: influence on the healing texts, and the shipped student's layers. Right, live: "

@@ -1,44 +1,26 @@
 """Explorer: "DPO stops when the winner leads". Four outcomes at one state, moved by the package's own losses.
 
-The policy's four logits are its hidden states and the identity is its head, so that what trains a language
-model moves them here. Token 2 beat token 1 in the only pair; no pair speaks of tokens 3 and 4. The two
-teachers are those of `toy.one_state`: at a reference margin of -0.693 (twice as many losers as winners) the
-reference is the one there.
+What moves them is `toy.walk`. Token 2 beat token 1 in the only pair; no pair speaks of tokens 3 and 4.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from alignkd_lab.course.explorers.threshold import percent
-from alignkd_lab.course.toy.one_state import DPO, OPTIMISERS, REFERENCE
-from alignkd_lab.course.widgets.state import begun
-from alignkd_lab.errors import UnknownName
-from alignkd_lab.lm import losses
-from alignkd_lab.lm.divergences import DIVERGENCES
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.course.explorers.threshold import POINT, percent
+from alignkd_lab.course.toy.walk import ADVANTAGES, LAST, LOSER, WINNER, walk
+from alignkd_lab.course.widgets.controls import Choice, Number, start
+from alignkd_lab.course.widgets.view import Explorer
+from alignkd_lab.plots import plane
+from alignkd_lab.plots.drawing import BAND, INK, QUIET, themed, write
 from alignkd_lab.plots.style import number
 
-if TYPE_CHECKING:
-    from alignkd_lab.course.widgets.choice import ChoiceControl
-    from alignkd_lab.course.widgets.view import Explorer, NumberControl
-
-START = {
-    "loss": "dpo",
-    "steps": 0.0,
-    "reference_margin": -0.693,
-    "beta": 0.5,
-    "gamma": 1.5,
-    "optimiser": "gradient",
-}
 LOSSES = {
     "dpo": "DPO on the pair: token 2 beat token 1",
     "nll": "NLL of the winner",
@@ -50,12 +32,27 @@ LOSSES = {
     "adpa_nll": "ADPA: NLL of the winner and the advantage",
 }
 DESCENTS = {"gradient": "plain gradient descent", "adam": "Adam"}
-LOSER, WINNER = 0, 1
-LAST = 50  # steps of a walk
+CONTROLS = {
+    "loss": Choice("dpo", "loss", LOSSES),
+    "steps": Number(0.0, "training steps", 0.0, float(LAST), 1.0),
+    "reference_margin": Number(-0.693, "winner ahead in the reference, Δ_ref (nats)", -25.0, 5.0, 0.5),
+    "beta": Number(0.5, "KL weight of DPO, β", 0.05, 5.0, 0.05, True),
+    "gamma": Number(1.5, "weight of ADPA's advantage, γ", 0.0, 6.0, 0.1),
+    "optimiser": Choice("gradient", "steps by", DESCENTS),
+}
+START = start(CONTROLS)
 SATISFIED = 0.05  # the weight below which we call DPO satisfied
 SOURCE = "Live: the package's own losses and their gradients on four logits, exact; no language model."
-_RATES = {"gradient": 1.0, "adam": 0.2}
-_PAIRED, _BETA, _GAMMA = ("dpo", "nll", "adpa_nll"), ("dpo",), ("adpa", "adpa_nll")
+_PAIRED, _BETA, _GAMMA = ("dpo", "nll", "adpa_nll"), ("dpo",), ADVANTAGES
+
+TITLE = "Four outcomes under a loss: what it pushes, and when it stops pushing"
+# Tol's muted palette, which colour-blind readers can tell apart; no pipeline's colour.
+LOSER_COLOUR, WINNER_COLOUR = "#882255", "#117733"
+_COLOURS = (LOSER_COLOUR, WINNER_COLOUR, "#332288", "#999933")
+_DASHES = ("-", "-", (0, (5, 2)), (0, (1, 1.5)))
+_LEAST = -12.0  # power of ten of the least share shown
+_STEPS = range(0, LAST + 1, 10)
+_BARS = {"width": 0.5, "zorder": 2, "linewidth": 0}
 
 
 @dataclass(frozen=True)
@@ -95,75 +92,11 @@ class Bench:
 
 
 def compute(state: Mapping[str, Any]) -> Bench:
-    """Descend from the reference, and say where the policy stands after `steps`.
-
-    Args:
-        state: `loss` (one of `LOSSES`), `steps` (0 to `LAST`), `reference_margin` (Delta_ref of the pair, nats),
-            `beta` (KL weight of DPO), `gamma` (weight of ADPA's advantage), `optimiser` (one of `DESCENTS`).
-
-    Raises:
-        UnknownName: another loss or optimiser.
-    """
-    for name, accepted in (("loss", LOSSES), ("optimiser", DESCENTS)):
-        if state[name] not in accepted:
-            raise UnknownName(name, state[name], accepted)
+    """Descend from the reference, and say where the policy stands after `steps`."""
     beta = state["beta"] if state["loss"] in _BETA else START["beta"]
     gamma = state["gamma"] if state["loss"] in _GAMMA else START["gamma"]
-    walked = _walk(state["loss"], float(state["reference_margin"]), beta, gamma, state["optimiser"])
+    walked = walk(state["loss"], float(state["reference_margin"]), beta, gamma, state["optimiser"])
     return Bench({name: state[name] for name in START}, min(LAST, max(0, round(state["steps"]))), *walked)
-
-
-def log_reference(margin: float) -> Tensor:
-    """The reference's log-probabilities [token]: that of `one_state`, its first two split by `margin`, in nats."""
-    margin = torch.tensor(margin, dtype=torch.float64)
-    pair = torch.stack([F.logsigmoid(-margin), F.logsigmoid(margin)])
-    shares = torch.tensor(REFERENCE, dtype=torch.float64)
-    return torch.cat([pair + shares[:2].sum().log(), shares[2:].log()])
-
-
-def loss_at(name: str, reference: Tensor, beta: float, gamma: float) -> Callable[[Tensor], tuple[Tensor, Any]]:
-    """The package's loss as a function of the four logits: the loss and its info.
-
-    Args:
-        name: one of `LOSSES`; reference: log-probabilities [token]; beta, gamma: as in `compute`.
-    """
-    head = torch.eye(len(reference), dtype=torch.float64)
-    pair, both = torch.tensor([WINNER, LOSER]), torch.tensor([0, 1])
-    teacher, reference_teacher = (Full(logits[None], head) for logits in (_log_teacher(), reference))
-    if name == "dpo":
-        return lambda logits: losses.dpo(logits.expand(2, -1), head, pair, both, reference[pair], beta)
-    if name == "nll":
-        return lambda logits: losses.nll(logits[None], head, pair[:1])
-    if name in DIVERGENCES:
-        return lambda logits: losses.kd(logits[None], head, teacher, divergence=name)
-    # Of two positions at this state one has the winner's likelihood, the other the advantage.
-    chosen = torch.tensor([True, False]) if name == "adpa_nll" else torch.tensor([False])
-    labels, rows = pair[: len(chosen)], len(chosen)
-    return lambda logits: losses.adpa(
-        logits.expand(rows, -1), head, labels, teacher, reference_teacher, chosen, gamma=gamma
-    )
-
-
-def controls(**state: Any) -> dict[str, NumberControl | ChoiceControl]:
-    """A control for each part of the state, at `START` where `state` does not say otherwise.
-
-    Raises:
-        UnknownName: a part that the state does not have, or a choice that there is not.
-    """
-    from alignkd_lab.course.widgets.choice import ChoiceControl
-    from alignkd_lab.course.widgets.view import NumberControl
-
-    start = begun(START, state)
-    return {
-        "loss": ChoiceControl("loss", start["loss"], LOSSES),
-        "steps": NumberControl("training steps", start["steps"], 0.0, float(LAST), 1.0),
-        "reference_margin": NumberControl(
-            "winner ahead in the reference, Δ_ref (nats)", start["reference_margin"], -25.0, 5.0, 0.5
-        ),
-        "beta": NumberControl("KL weight of DPO, β", start["beta"], 0.05, 5.0, 0.05, True),
-        "gamma": NumberControl("weight of ADPA's advantage, γ", start["gamma"], 0.0, 6.0, 0.1),
-        "optimiser": ChoiceControl("steps by", start["optimiser"], DESCENTS),
-    }
 
 
 def caption(data: Bench) -> str:
@@ -177,60 +110,6 @@ def caption(data: Bench) -> str:
     name = LOSSES[state["loss"]]
     taken = f"after {data.step} steps of {DESCENTS[state['optimiser']]}" if data.step else "at the start"
     return f"{name[0].upper()}{name[1:]} ({', '.join(setting)}), {taken}: {_seen(data)}"
-
-
-def show(*shown: str, stills: Sequence[Mapping[str, Any]] | None = None, **state: Any) -> Explorer:
-    """The explorer with the controls named in `shown` (all where none is), the state begun at `state`.
-
-    `stills` are changes of the state that a page without a kernel shows below the first picture; where there are
-    none, a third of the walk and its end. A slider that the chosen loss does not know is greyed out.
-    """
-    from alignkd_lab.course.explorers.loss_bench_view import draw
-    from alignkd_lab.course.widgets.view import Explorer
-
-    made = controls(**state)
-
-    def grey_out() -> None:
-        for name, uses in (("beta", _BETA), ("gamma", _GAMMA)):
-            off = made["loss"].value not in uses
-            made[name].number.disabled = made[name].slider.disabled = off
-
-    grey_out()
-    made["loss"].on_change(grey_out)
-    further = [{"steps": float(steps)} for steps in (LAST // 3, LAST)] if stills is None else stills
-    return Explorer(made, shown or made, compute, draw, caption, SOURCE, "loss_bench.show", further)
-
-
-# The walk ---------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=64)
-def _walk(name: str, margin: float, beta: float, gamma: float, optimiser: str) -> tuple[np.ndarray | None, ...]:
-    """The fields of `Bench` that no step changes; kept, so that the slider of steps waits for nothing."""
-    reference = log_reference(margin)
-    logits = reference.clone().requires_grad_()
-    descent = OPTIMISERS[optimiser]([logits], lr=_RATES[optimiser])
-    loss, found = loss_at(name, reference, beta, gamma), []
-    for _ in range(LAST + 1):
-        value, info = loss(logits)
-        (logits.grad,) = torch.autograd.grad(value, logits)
-        weight = info.weight.item() if name == "dpo" else None
-        found.append((logits.detach().log_softmax(-1), value.item(), -logits.grad, weight))
-        descent.step()
-    log_probs, values, pushes, weights = zip(*found, strict=True)
-    asks_teacher = name in DIVERGENCES or name in _GAMMA
-    return (
-        torch.stack(log_probs).numpy(),
-        np.array(values),
-        torch.stack(pushes).numpy(),
-        np.array(weights) if name == "dpo" else None,
-        reference.numpy(),
-        _log_teacher().numpy() if asks_teacher else None,
-    )
-
-
-def _log_teacher() -> Tensor:
-    return torch.tensor(DPO, dtype=torch.float64).log()
 
 
 # In words ---------------------------------------------------------------------------------------------
@@ -302,3 +181,141 @@ def _adpa_seen(data: Bench) -> str:
         f"the advantage is largest on token {best + 1} (A = {number(advantage[best])}), the push on token "
         f"{pushed + 1}; {standing}." + (ending if data.probs[best] > 0.9 else "")
     )
+
+
+# The picture ---------------------------------------------------------------------------------------
+
+
+@themed
+def draw(data: Bench, note: str = SOURCE) -> Figure:
+    """Left: shares and pushes by token. Right: shares along the walk; DPO's weight, or the loss, with the state."""
+    figure = plane.canvas((10.0, 6.2), TITLE, note)
+    _shares(plane.axes(figure, 0.75, 3.55, 4.1, 1.95), data)
+    _pushes(plane.axes(figure, 0.75, 0.95, 4.1, 1.7), data)
+    _walk(plane.axes(figure, 5.75, 3.55, 3.7, 1.95), data)
+    below = plane.axes(figure, 5.75, 0.95, 3.7, 1.7)
+    if data.weights is None:
+        _loss(below, data)
+    else:
+        _weight(below, data)
+    return figure
+
+
+def _names(data: Bench) -> list[str]:
+    roles = {LOSER: "\nloser", WINNER: "\nwinner"} if data.paired else {}
+    return [f"token {place + 1}{roles.get(place, '')}" for place in range(len(data.probs))]
+
+
+def _shares(axis: Axes, data: Bench) -> None:
+    probs, reference = data.probs, np.exp(data.log_reference)
+    places = np.arange(len(probs))
+    axis.bar(places, probs, color=_COLOURS, **_BARS)
+    axis.hlines(reference, places - 0.36, places + 0.36, color=INK, linewidth=1.6, zorder=3)
+    tops = np.maximum(probs, reference)
+    key = "bars: policy;  — reference"
+    if data.log_teacher is not None:
+        teacher = np.exp(data.log_teacher)
+        axis.plot(places, teacher, "D", color="white", markeredgecolor=INK, markersize=6, markeredgewidth=1.4, zorder=4)
+        tops, key = np.maximum(tops, teacher), f"{key};  ◇ DPO teacher"
+    for place, (top, prob) in enumerate(zip(tops, probs, strict=True)):
+        write(axis, percent(prob), (place, top), (0, 6), INK, ha="center")
+    axis.set(xlim=(-0.6, len(probs) - 0.4), ylim=(0, 1.12))
+    axis.set_xticks(places, _names(data))
+    axis.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+    _title(axis, "Shares", key)
+
+
+def _pushes(axis: Axes, data: Bench) -> None:
+    """Arrows of one scale for the whole walk, so that a fading push is seen to fade."""
+    push, reach = data.pushes[data.step], np.abs(data.pushes).max()
+    reach = max(reach, 1e-9)
+    places = np.arange(len(push))
+    axis.axhline(0, color=QUIET, linewidth=1, zorder=1)
+    axis.bar(places, push, color=_COLOURS, **{**_BARS, "width": 0.1})
+    for place, value in enumerate(push):
+        if abs(value) > 0.02 * reach:
+            look = {"color": _COLOURS[place], "markersize": 11, "markeredgewidth": 0, "zorder": 3}
+            axis.plot(place, value, "^" if value > 0 else "v", **look)
+        write(axis, number(value, 2), (place, value), (0, 9 if value >= 0 else -17), INK, ha="center")
+    axis.set(xlim=(-0.6, len(push) - 0.4), ylim=(-1.45 * reach, 1.45 * reach))
+    axis.set_xticks(places, _names(data))
+    axis.set_yticks([0], ["0"])
+    _title(axis, "Push on each logit", "minus the gradient; one scale for all steps")
+
+
+def _walk(axis: Axes, data: Bench) -> None:
+    """Powers of ten on a plain axis: a logarithmic one takes as long to draw as all the rest."""
+    powers = data.log_probs / np.log(10)
+    steps, low = np.arange(len(powers)), max(_LEAST, np.floor(powers.min() - 0.3))
+    for place, (colour, dashes) in enumerate(zip(_COLOURS, _DASHES, strict=True)):
+        axis.plot(steps, powers[:, place], color=colour, linewidth=1.9, linestyle=dashes)
+        axis.plot(data.step, powers[data.step, place], "o", color=colour, markersize=6.5, markeredgecolor="white")
+    axis.axvline(data.step, color=POINT, linewidth=1.2, zorder=1)
+    for place, height in enumerate(plane.apart(powers[-1], 0.085 * (0.5 - low), low)):
+        look = {"fontweight": "bold", "annotation_clip": False}
+        write(axis, f"{place + 1}", (LAST, height), (6, -4), _COLOURS[place], **look)
+    axis.set(xlim=(0, LAST), ylim=(low, 0.5))
+    ticks = range(0, int(low) - 1, -3 if low < -5 else -1)
+    axis.set_yticks(list(ticks), [_share(power) for power in ticks])
+    axis.set_xticks(_STEPS)
+    _title(axis, "Shares along the training", "logarithmic")
+    axis.set_xlabel("training steps")
+
+
+def _share(power: int) -> str:
+    return "100 %" if power == 0 else percent(10.0**power) if power > -4 else f"$10^{{{power}}}$"
+
+
+def _weight(axis: Axes, data: Bench) -> None:
+    margins, reference, beta = data.margins, data.state["reference_margin"], data.state["beta"]
+    low, high = min(margins.min(), -2.0) - 2, max(margins.max(), 0.0) + 5
+    x = np.linspace(low, high, 200)
+    axis.axvspan(0, high, color=BAND, zorder=0)
+    write(axis, "winner leads", (high, 0.66), (-4, 0), QUIET, ha="right", va="center")
+    axis.plot(x, 1 / (1 + np.exp(beta * (x - reference))), color=INK, linewidth=1.3)
+    axis.plot([low, 0, 0, high], [0.5, 0.5, 0, 0], color=QUIET, linewidth=1.3, linestyle=(0, (4, 3)))
+    axis.axhline(SATISFIED, color=QUIET, linewidth=0.9, linestyle=(0, (1, 2)))
+    walked = slice(0, data.step + 1)
+    axis.plot(margins[walked], data.weights[walked], color=POINT, linewidth=3.2, solid_capstyle="round")
+    axis.plot(margins[data.step], data.weights[data.step], "o", color=POINT, markersize=10, markeredgecolor="white")
+    axis.set(xlim=(low, high), ylim=(-0.04, 0.75))
+    axis.set_yticks([0, SATISFIED, 0.25, 0.5], ["0", "0.05", "0.25", "0.5"])
+    axis.set_xlabel("Δ_θ = log π(winner) − log π(loser), nats")
+    _title(axis, "DPO's weight of the pair", "line: its rule;  - - the belief")
+
+
+def _loss(axis: Axes, data: Bench) -> None:
+    steps = np.arange(len(data.losses))
+    axis.plot(steps, data.losses, color=INK, linewidth=1.9)
+    axis.plot(data.step, data.losses[data.step], "o", color=POINT, markersize=10, markeredgecolor="white")
+    axis.axvline(data.step, color=POINT, linewidth=1.2, zorder=1)
+    axis.set_xlim(0, LAST)
+    axis.set_xticks(_STEPS)
+    axis.margins(y=0.15)
+    axis.set_xlabel("training steps")
+    _title(axis, "Loss", f"here {number(data.losses[data.step])} nats")
+
+
+def _title(axis: Axes, title: str, key: str) -> None:
+    axis.set_title(title, y=1.0, pad=6)
+    axis.annotate(key, (1, 1), (0, 6), "axes fraction", "offset points", ha="right", fontsize=8.2, color=QUIET)
+    axis.grid(axis="x", visible=False)
+
+
+def show(*shown: str, stills: Sequence[Mapping[str, Any]] | None = None, **state: Any) -> Explorer:
+    """The explorer with the controls named in `shown` (all where none is), the state begun at `state`.
+
+    `stills` are changes of the state that a page without a kernel shows below the first picture; where there are
+    none, a third of the walk and its end. A slider that the chosen loss does not know is greyed out.
+    """
+    further = [{"steps": float(steps)} for steps in (LAST // 3, LAST)] if stills is None else stills
+    made = Explorer(CONTROLS, shown, state, compute, draw, caption, SOURCE, "loss_bench.show", further)
+
+    def grey_out() -> None:
+        for name, uses in (("beta", _BETA), ("gamma", _GAMMA)):
+            control = made.controls[name]
+            control.number.disabled = control.slider.disabled = made.controls["loss"].value not in uses
+
+    grey_out()
+    made.controls["loss"].on_change(grey_out)
+    return made

@@ -10,15 +10,16 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alignkd_lab.costs import compared, with_costs
-from alignkd_lab.course.widgets.state import begun
-from alignkd_lab.errors import UnknownName
+from alignkd_lab.course.recorded import recorded_runs
+from alignkd_lab.course.widgets.controls import Choice
+from alignkd_lab.course.widgets.view import Explorer
 from alignkd_lab.pipelines import METHODS, ORDERS
 from alignkd_lab.plots.drawing import (
     INK,
@@ -36,10 +37,8 @@ from alignkd_lab.plots.drawing import (
     themed,
 )
 from alignkd_lab.plots.style import METRIC_STYLE, MINUS, interval, metric_label, number, pipeline_style
+from alignkd_lab.runs import seed_values
 from alignkd_lab.stats import NAN, Interval, paired_difference
-
-if TYPE_CHECKING:
-    from alignkd_lab.course.widgets.choice import ChoiceControl, ChoiceExplorer
 
 WAYS = (*ORDERS, *METHODS)
 BASELINE = "kd_only"
@@ -105,12 +104,8 @@ def recorded() -> dict:
     Raises:
         BadInput: no record compares any.
     """
-    from alignkd_lab.paths import data_folder
-    from alignkd_lab.records import load_records
-    from alignkd_lab.runs import group_runs
-
-    runs = [run for run in group_runs(load_records(data_folder() / "records")) if run["preset"] != "tiny"]
-    return with_costs(compared([run for run in runs if run["world"] == "lm"], (BASELINE, *WAYS)), BASELINE)
+    runs = [run for run in recorded_runs() if run["preset"] != "tiny" and run["world"] == "lm"]
+    return with_costs(compared(runs, (BASELINE, *WAYS)), BASELINE)
 
 
 def compute(state: Mapping[str, str], run: dict | None = None) -> Methods:
@@ -119,13 +114,7 @@ def compute(state: Mapping[str, str], run: dict | None = None) -> Methods:
     Args:
         state: `across` (of `ACROSS`) and `up` (of `UP`).
         run: with costs among its metrics (`costs.with_costs`); `recorded()` where None.
-
-    Raises:
-        UnknownName: an axis that there is not.
     """
-    for name, accepted in (("across", ACROSS), ("up", UP)):
-        if state[name] not in accepted:
-            raise UnknownName(name, state[name], accepted)
     run = run or recorded()
     across, up = state["across"], state["up"]
     x, y = (_typical(estimates(run, axis), axis) for axis in (across, up))
@@ -158,18 +147,11 @@ def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
-def controls(run: dict | None = None, **state: str) -> dict[str, ChoiceControl]:
-    """A list for each axis of what `run` measured (`recorded()` where None), at `START` unless `state` says otherwise.
-
-    Raises:
-        UnknownName: an axis that the state does not have, or a choice that there is not.
-    """
-    from alignkd_lab.course.widgets.choice import ChoiceControl
-
-    start = begun(START, state)
+def controls(run: dict | None = None) -> dict[str, Choice]:
+    """A list for each axis of what `run` measured (`recorded()` where None)."""
     run = run or recorded()
     return {
-        name: ChoiceControl(name, start[name], {axis: of.words for axis, of in axes.items() if _by_seed(run, axis)})
+        name: Choice(START[name], name, {axis: of.words for axis, of in axes.items() if _by_seed(run, axis)})
         for name, axes in (("across", ACROSS), ("up", UP))
     }
 
@@ -227,18 +209,16 @@ def stills(views: Sequence[Methods], note: str) -> Figure:
     return figure
 
 
-def show(*shown: str, run: dict | None = None, **state: str) -> ChoiceExplorer:
+def show(*shown: str, run: dict | None = None, **state: str) -> Explorer:
     """The explorer with the controls named in `shown` (all where none is), the axes begun at `state`."""
-    from alignkd_lab.course.widgets.choice import ChoiceExplorer
-
     run = run or recorded()
-    made, look = controls(run, **state), functools.partial(compute, run=run)
+    look = functools.partial(compute, run=run)
 
     def still(state: Mapping[str, str]) -> tuple[Figure, str]:
         views = [look(choice) for choice in STILLS]
         return stills(views, source(run)), " ".join(map(caption, views))
 
-    return ChoiceExplorer(made, shown or made, look, draw, caption, source(run), "methods.show", still)
+    return Explorer(controls(run), shown, state, look, draw, caption, source(run), "methods.show", still=still)
 
 
 @themed
@@ -289,8 +269,6 @@ def label(metric: str) -> str:
 
 
 def _by_seed(run: dict, metric: str) -> dict[str, dict[int, float]]:
-    from alignkd_lab.runs import seed_values
-
     return {name: metrics[metric] for name, metrics in seed_values(run).items() if name in WAYS and metric in metrics}
 
 

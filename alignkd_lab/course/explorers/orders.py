@@ -6,50 +6,58 @@ predict for models without limits, and a button runs the real thing: three seeds
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from alignkd_lab.course.explorers import plane
+from alignkd_lab.course.explorers.cells import (
+    ALGORITHMS,
+    find_run,
+    run_here,
+    settings_of,
+    standing,
+    steps_of,
+    student_at_high_temperature,
+)
 from alignkd_lab.course.explorers.threshold import percent
-from alignkd_lab.course.widgets.state import begun
-from alignkd_lab.errors import UnknownName
-from alignkd_lab.mog.settings import with_target_weight
+from alignkd_lab.course.widgets.controls import Choice, Number, start
+from alignkd_lab.course.widgets.live import LiveExplorer
 from alignkd_lab.mog.closed_form import ClosedForm
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.mog.world import ALGORITHMS, MogWorld
-from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS, PIPELINES
-from alignkd_lab.plots.style import number, pipeline_style
+from alignkd_lab.pipelines import A_K, K_A, ORDERS
+from alignkd_lab.pipelines import CONTROLS as EXTRA
+from alignkd_lab.plots import plane
+from alignkd_lab.plots.drawing import DEPTH, INK, mark, seed_points, themed
+from alignkd_lab.plots.style import metric_label, number, pipeline_style
 from alignkd_lab.presets import default_pipelines
-from alignkd_lab.records import load_records, record_files
-from alignkd_lab.runs import group_runs, seed_values
-
-if TYPE_CHECKING:
-    from alignkd_lab.course.explorers.orders_live import OrdersExplorer
-    from alignkd_lab.course.widgets.choice import ChoiceControl
-    from alignkd_lab.course.widgets.view import NumberControl
+from alignkd_lab.runs import seed_values
 
 METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
 NO_CONTROL = "none"
+_BESIDE = {NO_CONTROL: "none (the truth is shown instead)", **{name: pipeline_style(name).label for name in EXTRA}}
 # The cell of the title picture, at its end.
-START = {
-    "stage": 2.0,
-    "algorithm": "rlhf",
-    "control": NO_CONTROL,
-    "target_weight": 0.04,
-    "beta": 0.5,
-    "sharpening": 2.0,
-    "seed": 0.0,
+CONTROLS = {
+    "stage": Number(2.0, "stages done", 0.0, 2.0, 1.0),
+    "algorithm": Choice("rlhf", "alignment by", ALGORITHMS),
+    "control": Choice(
+        NO_CONTROL, "control beside the orders", {NO_CONTROL: "none (the truth is shown instead)"} | _BESIDE
+    ),
+    "target_weight": Number(0.04, "target's share of the truth, m₀", 0.005, 0.25, 0.05, True),
+    "beta": Number(0.5, "KL weight, β", 0.1, 4.0, 0.05, True),
+    "sharpening": Number(2.0, "sharpening of the teacher, s", 0.5, 4.0, 0.25),
+    "seed": Number(0.0, "seed", 0.0, 19.0, 1.0),
 }
-LIVE_SEEDS = 3
-# A slider stops beside a recorded value; nearer than this it means it.
-_NEAR = 0.01
-_MIDDLE = {K_A: "kd_only", A_K: "base_aligned", **dict.fromkeys(CONTROLS[:2], "kd_only")}
+START = start(CONTROLS)
+_MIDDLE = {K_A: "kd_only", A_K: "base_aligned", **dict.fromkeys(EXTRA[:2], "kd_only")}
+TITLE = "The same parts, put together in two orders"
+_SOURCES = {**DEPTH, "predicted": "Predicted by closed forms, exact; nothing is trained here"}
+_STEPS = {K_A: ("the base", "distilled", "then aligned"), A_K: ("the base", "aligned", "then distilled")}
 
 
 @dataclass(frozen=True)
@@ -86,18 +94,13 @@ def compute(state: Mapping[str, Any], live: Sequence[dict] = ()) -> Orders:
     """Densities and metrics of every stage: of the recorded run, of one of the `live` runs, or predicted.
 
     Args:
-        state: `stage` (0 to 2), `algorithm`, `control` (a pipeline of `CONTROLS`, or "none"), `target_weight`
-            (m0, a share of the truth), `beta` (KL weight), `sharpening` (of the teacher), `seed`.
+        state: of `CONTROLS`.
         live: runs as `mog.cells.run_cell` gives them.
 
     Raises:
-        UnknownName: another algorithm or control.
         BadInput: a setting that the Gaussian world cannot use.
     """
     algorithm, control, seed = state["algorithm"], state["control"], round(state["seed"])
-    for name, accepted in (("algorithm", ALGORITHMS), ("control", (NO_CONTROL, *CONTROLS))):
-        if state[name] not in accepted:
-            raise UnknownName(name, state[name], accepted)
     possible = control in default_pipelines("mog", algorithm)
     left_out = control if not possible and control != NO_CONTROL else None
     routes = (*ORDERS, control) if possible else ORDERS
@@ -109,82 +112,9 @@ def compute(state: Mapping[str, Any], live: Sequence[dict] = ()) -> Orders:
     return _ran(run, depth, routes, shared)
 
 
-def settings_of(state: Mapping[str, Any]) -> MogSettings:
-    """The settings of the Gaussian world at this state; values beside recorded ones are taken as those."""
-    near = {name: _snapped(name, state[name]) for name in ("target_weight", "beta", "sharpening")}
-    settings = replace(MogSettings(), beta=near["beta"], sharpening=near["sharpening"])
-    return with_target_weight(settings, near["target_weight"])
-
-
-def find_run(state: Mapping[str, Any], live: Sequence[dict] = ()) -> tuple[dict | None, str]:
-    """The run of this state with its depth: "record", "live", or (None, "predicted")."""
-    settings, seed = settings_of(state), round(state["seed"])
-    for runs, depth in ((recorded(), "record"), (live, "live")):
-        for run in runs:
-            seeds = [record["seed"] for record in run["records"]]
-            if run["algorithm"] == state["algorithm"] and seed in seeds and MogSettings(**run["settings"]) == settings:
-                return run, depth
-    return None, "predicted"
-
-
-@functools.cache
-def recorded() -> tuple[dict, ...]:
-    """The shipped runs of the Gaussian world, read once."""
-    files = [path for path in record_files(data_folder() / "records") if path.name.startswith("mog-")]
-    return tuple(run for path in files for run in group_runs(load_records(path)))
-
-
 def caption(data: Orders) -> str:
     """What the picture shows at this state, in words."""
     return " ".join(filter(None, [_happened(data), _control(data), _evidence(data)]))
-
-
-def controls(**state: Any) -> dict[str, NumberControl | ChoiceControl]:
-    """A control for each part of the state, at `START` where `state` does not say otherwise.
-
-    Raises:
-        UnknownName: a part that the state does not have.
-    """
-    from alignkd_lab.course.widgets.choice import ChoiceControl
-    from alignkd_lab.course.widgets.view import NumberControl
-
-    start = begun(START, state)
-    algorithms = {"rlhf": "RLHF: rewarded for its own draws", "dpo": "DPO: learns from pairs"}
-    chosen = {NO_CONTROL: "none (the truth is shown instead)"}
-    chosen |= {name: pipeline_style(name).label for name in CONTROLS}
-    ranges = {
-        "stage": ("stages done", 0.0, 2.0, 1.0, False),
-        "algorithm": ("alignment by", algorithms),
-        "control": ("control beside the orders", chosen),
-        "target_weight": ("target's share of the truth, m₀", 0.005, 0.25, 0.05, True),
-        "beta": ("KL weight, β", 0.1, 4.0, 0.05, True),
-        "sharpening": ("sharpening of the teacher, s", 0.5, 4.0, 0.25, False),
-        "seed": ("seed", 0.0, 19.0, 1.0, False),
-    }
-    kinds = {name: ChoiceControl if isinstance(value, str) else NumberControl for name, value in START.items()}
-    return {name: kinds[name](label, start[name], *range_) for name, (label, *range_) in ranges.items()}
-
-
-def show(*shown: str, **state: Any) -> OrdersExplorer:
-    """The explorer with the controls named in `shown` (all where none is), the state begun at `state`."""
-    from alignkd_lab.course.explorers.orders_live import OrdersExplorer
-
-    made = controls(**state)
-    return OrdersExplorer(made, shown or made)
-
-
-def _snapped(name: str, value: float) -> float:
-    return next((known for known in _recorded_values()[name] if abs(value - known) < _NEAR * known), value)
-
-
-@functools.cache
-def _recorded_values() -> dict[str, set[float]]:
-    held = [MogSettings(**run["settings"]) for run in recorded()]
-    return {
-        "target_weight": {plane.target_weight(settings) for settings in held},
-        "beta": {settings.beta for settings in held},
-        "sharpening": {settings.sharpening for settings in held},
-    }
 
 
 # From a run
@@ -194,35 +124,18 @@ def _ran(run: dict, depth: str, routes: Sequence[str], shared: dict) -> Orders:
     settings, seed = MogSettings(**run["settings"]), shared["seed"]
     entries = next(record for record in run["records"] if record["seed"] == seed)["pipelines"]
     fields, metrics, others = {"truth": [plane.field(plane.truth(settings), settings)]}, {}, {}
+    shown = {"fields": fields, "metrics": metrics, "others": others}
     values = seed_values(run)
     for route in routes:
         middle = _MIDDLE.get(route)
-        between = entries[middle] if middle else _student_at_high_temperature(settings, seed)
+        between = entries[middle] if middle else student_at_high_temperature(settings, seed)
         steps = [entries["base"], between, entries[route]]
         fields[route] = [plane.field(step["view"], settings) for step in steps]
         metrics[route] = [step["metrics"] for step in steps]
         absent = dict.fromkeys(values[route]["reward"], np.nan)
         named = [values["base"], values[middle] if middle else dict.fromkeys(METRICS, absent), values[route]]
         others[route] = {name: np.array([list(step[name].values()) for step in named]) for name in METRICS}
-    return Orders(
-        **shared,
-        settings=settings,
-        depth=depth,
-        seeds=len(run["records"]),
-        fields=fields,
-        metrics=metrics,
-        others=others,
-    )
-
-
-@functools.lru_cache(maxsize=256)
-def _student_at_high_temperature(settings: MogSettings, seed: int) -> dict:
-    """The one policy of a route that no record holds, fitted again from the same draws."""
-    world = MogWorld(settings, "rlhf", (seed,))
-    policies = {name: world.start(name) for name in ("base", "student")}
-    student = world.run(PIPELINES["kd_then_align_high_temperature"][0], policies).policy
-    judged = world.evaluate(student)
-    return {"metrics": {name: value[0] for name, value in judged["metrics"].items()}, "view": judged["view"][0]}
+    return Orders(**shared, settings=settings, depth=depth, seeds=len(run["records"]), **shown)
 
 
 # From closed forms
@@ -240,19 +153,13 @@ def _predicted(settings: MogSettings, routes: Sequence[str], shared: dict) -> Or
         return policy.log_probs[inside].exp().reshape(side, side).T.numpy() / closed_form.cell**2
 
     policies = {route: closed_form.route(route) for route in routes}
-    metrics = {route: [closed_form.metrics(policy) for policy in held] for route, held in policies.items()}
-    return Orders(
-        **shared,
-        settings=settings,
-        depth="predicted",
-        seeds=0,
-        fields={
-            "truth": [field(closed_form.truth)],
-            **{route: [field(policy) for policy in held] for route, held in policies.items()},
-        },
-        metrics=metrics,
-        others={route: {name: np.empty((3, 0)) for name in METRICS} for route in routes},
-    )
+    fields = {route: [field(policy) for policy in held] for route, held in policies.items()}
+    shown = {
+        "fields": {"truth": [field(closed_form.truth)], **fields},
+        "metrics": {route: [closed_form.metrics(policy) for policy in held] for route, held in policies.items()},
+        "others": {route: {name: np.empty((3, 0)) for name in METRICS} for route in routes},
+    }
+    return Orders(**shared, settings=settings, depth="predicted", seeds=0, **shown)
 
 
 # In words
@@ -307,3 +214,137 @@ def _evidence(data: Orders) -> str:
         return f"Predicted by closed forms {without} ({cell}); no run of this setting is at hand, so press Run."
     kind = {"record": "Recorded", "live": "Run live"}[data.depth]
     return f"{kind}: seed {data.seed} of {data.seeds} seeds ({cell})."
+
+
+# The picture
+
+
+@themed
+def draw(data: Orders, note: str = "") -> Figure:
+    """The orders, and the control or else the truth, at the stage of the state; metrics up to there."""
+    side, gap, high = 2.95, 0.44, 6.3
+    figure = plane.canvas((10.0, high), TITLE, note or source(data))
+    norm = _norm(data)
+    wall = plane.wall(figure, 0.12, high - 1.0 - side, 3 * side + 2 * gap, side)
+    for column, name in enumerate((*data.routes, "truth")[:3]):
+        corner = (column * (side + gap), 0.0)
+        field = data.fields[name][0 if name == "truth" else data.stage]
+        plane.square(wall, field, data.settings, corner, side, norm)
+        _name(wall, name, (corner[0], side), 21)
+        plane.say(wall, _state(data, name, data.stage), (corner[0], side), 6, fontsize=9.5)
+    for column, metric in enumerate(METRICS):
+        _metric(plane.axes(figure, 0.6 + 2.42 * column, 0.68, 1.3, 1.15), data, metric, data.stage)
+    return figure
+
+
+@themed
+def strip(data: Orders, note: str = "") -> Figure:
+    """All stages of every route at once, for a page without a kernel."""
+    side, gap, row, foot = 1.85, 0.1, 2.4, 0.72
+    figure = plane.canvas((10.0, len(data.routes) * row + foot + 0.35), TITLE, note or source(data))
+    norm = _norm(data)
+    wall = plane.wall(figure, 0.12, foot, 3 * side + 2 * gap, (len(data.routes) - 1) * row + side)
+    for place, name in enumerate(data.routes):
+        bottom = (len(data.routes) - 1 - place) * row
+        for stage in range(3):
+            left = stage * (side + gap)
+            plane.square(wall, data.fields[name][stage], data.settings, (left, bottom), side, norm)
+            plane.say(wall, _state(data, name, stage), (left, bottom + side), 4, fontsize=8.2)
+        _name(wall, name, (0.0, bottom + side), 17)
+    tall = (figure.get_figheight() - foot - 0.55) / 2
+    for place, metric in enumerate(METRICS):
+        left, bottom = 6.47 + 1.95 * (place % 2), foot + 0.22 + (1 - place // 2) * tall
+        _metric(plane.axes(figure, left, bottom, 0.87, tall - 0.72), data, metric, 2)
+    return figure
+
+
+def source(data: Orders) -> str:
+    """The last line: how deep the evidence is, and what the marks are."""
+    seeds = f", seed {data.seed} of {data.seeds}" if data.seeds else ""
+    return f"{_SOURCES[data.depth]}{seeds}. {marks(data)}"
+
+
+def marks(data: Orders) -> str:
+    """What the marks are."""
+    return f"{plane.MARKS}{'; faint points: the other seeds' if data.seeds else ''}."
+
+
+def _norm(data: Orders):
+    return plane.one_scale(field for fields in data.fields.values() for field in fields)
+
+
+def _state(data: Orders, name: str, stage: int) -> str:
+    if name == "truth":
+        return f"target: {percent(plane.target_weight(data.settings))}"
+    said = _STEPS.get(name, _STEPS[K_A])[stage]
+    return f"{said}, target: {percent(data.metrics[name][stage]['target_rate'])}".replace("more than ", "> ")
+
+
+def _name(wall: Axes, name: str, place: tuple[float, float], up: float) -> None:
+    label, colour = ("The truth", INK) if name == "truth" else plane.signed(name)
+    plane.say(wall, label, place, up, color=colour, fontsize=10.5, fontweight="bold")
+
+
+def _metric(axis: Axes, data: Orders, metric: str, stage: int) -> None:
+    """Lines through the stages that have been reached; the axis is that of the whole route."""
+    ends, everything = {}, []
+    for name in data.routes:
+        values, others = [step[metric] for step in data.metrics[name]], data.others[name][metric]
+        everything += [*values, *others[np.isfinite(others)]]
+        for step, held in enumerate(others[: stage + 1]):
+            seed_points(axis, step + np.linspace(-0.07, 0.07, held.size), held, pipeline_style(name).colour)
+        axis.plot(range(stage + 1), values[: stage + 1], color=pipeline_style(name).colour, linewidth=1.6)
+        mark(axis, stage, values[stage], name, 7)
+        ends[name] = values[stage]
+    scale = _scale(axis, everything)
+    label = metric_label(metric, "mog").replace("(nats)", f"(nats{scale})")
+    axis.annotate(label, (0, 1), (-18, 8), "axes fraction", "offset points", fontsize=9)
+    axis.set_xticks(range(3), ["base", "1st", "2nd"])
+    axis.set_xlim(-0.25, 2.25)
+    _values(axis, ends)
+
+
+def _values(axis: Axes, ends: dict[str, float]) -> None:
+    """The current values on the right, beside where they lie, moved apart where they would overlap."""
+    heights = [(axis.transScale + axis.transLimits).transform((0, value))[1] for value in ends.values()]
+    gap = 13 / 72 / (axis.get_position().height * axis.figure.get_figheight())
+    font = {"fontsize": 8.5, "fontweight": "bold", "va": "center"}
+    for (name, value), place in zip(ends.items(), plane.apart(heights, gap, 0.0), strict=True):
+        style = pipeline_style(name)
+        said = f"{plane.SIGNS[style.marker]} {number(value, 2)}"
+        axis.annotate(said, (1, place), (4, 0), "axes fraction", "offset points", color=style.colour, **font)
+
+
+def _scale(axis: Axes, values: Sequence[float]) -> str:
+    """The axis for all these values, logarithmic where they lie far apart; what its title says of it."""
+    low, high = min(values), max(values)
+    if high < 0 and low / high > 20:
+        axis.set_yscale("symlog", linthresh=abs(high) / 2)
+        axis.set_yticks([step for step in (-3.0, -10.0, -30.0, -100.0, -300.0, -1000.0) if low < step < high])
+        axis.yaxis.set_major_formatter(lambda value, _: number(value, 1))
+        axis.set_ylim(low * 1.4, high / 1.4)
+        axis.minorticks_off()
+        return ", log"
+    room = 0.08 * (high - low) or 0.5
+    axis.set_ylim(low - room, high + room)
+    axis.yaxis.set_major_locator(MaxNLocator(4))
+    return ""
+
+
+# On the page
+
+
+def show(*shown: str, **state: Any) -> LiveExplorer:
+    """The explorer with the controls named in `shown` (all where none is), the state begun at `state`.
+
+    A button runs a setting that no record holds, three seeds from the chosen one on.
+    """
+
+    def strip_of_stages(state: Mapping[str, Any]) -> tuple[Figure, str]:
+        data = compute({**state, "stage": 2.0}, made.runs)
+        text = caption(data)
+        return strip(data, f"{text} {marks(data)}"), text
+
+    live = (run_here, steps_of, standing)
+    made = LiveExplorer(CONTROLS, shown, state, compute, draw, caption, "orders.show", strip_of_stages, *live)
+    return made

@@ -12,10 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from alignkd_lab.course.explorers.sharpening import STUDENTS
 from alignkd_lab.course.explorers.threshold import POINT, percent
-from alignkd_lab.course.widgets.choice import kept
-from alignkd_lab.course.widgets.view import Picture
-from alignkd_lab.mog.ring import PUBLISHED, Ring
-from alignkd_lab.mog.ring import Sweep
+from alignkd_lab.course.widgets.view import Picture, kept
+from alignkd_lab.mog.ring import PUBLISHED, Ring, Sweep
 from alignkd_lab.plots.drawing import INK, QUIET, log_scale_if_wide, panels, seed_points, themed, write
 from alignkd_lab.plots.style import MINUS, number
 from alignkd_lab.stats import t_interval

@@ -14,18 +14,17 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ipywidgets import HTML, Button, FloatProgress, HBox, Text, VBox
 
-from alignkd_lab.cli import PRESETS, WORLDS
-from alignkd_lab.course.explorers import run_cost, run_picture
-from alignkd_lab.course.explorers.orders_live import kernel_loop
-from alignkd_lab.course.explorers.run_controls import controls, fields, numbers, request_of
-from alignkd_lab.course.explorers.run_progress import curves, standing, timed
-from alignkd_lab.course.explorers.runs import Request, Run, under_way
-from alignkd_lab.course.notebooks import WIDGET_VIEW
-from alignkd_lab.course.widgets.view import Picture
+from alignkd_lab.course.explorers import run_picture
+from alignkd_lab.course.explorers.runs import Request, Run, numbers, request_of, under_way
+from alignkd_lab.course.widgets.controls import LABELS, WIDE, ChoiceControl, NumberControl, hinted
+from alignkd_lab.course.widgets.live import kernel_loop
+from alignkd_lab.course.widgets.view import Picture, paragraph, widget_view
 from alignkd_lab.errors import AlignkdError, UnknownName
+from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.paths import learner_folder
 from alignkd_lab.presets import preset
 
@@ -34,6 +33,62 @@ _STATIC = (
     "With a running kernel, buttons stand here that start, stop and resume a run beside the notebook, and its curves "
     "as they grow. In a terminal the same is the line below."
 )
+WORLD_NAMES = {"lm": "text: SmolLM2, or tiny random models", "mog": "Gaussians"}
+PRESET_NAMES = {
+    "tiny": "tiny: does it all work? (random models on text)",
+    "laptop": "laptop: the real thing on two cores",
+    "gpu": "gpu: more prompts and seeds",
+    "paper": "paper: three sizes of SmolLM2, on a GPU",
+}
+PIPELINE_NAMES = {
+    "orders": "both orders",
+    "orders,controls": "both orders and the controls",
+    "orders,methods": "both orders and the other methods (text, DPO)",
+    "orders,controls,methods": "all of them (text, DPO)",
+}
+ALGORITHM_NAMES = {"": "the world's default (Gaussians: both; text: DPO)", "dpo": "DPO", "rlhf": "RLHF"}
+CELL_NAMES = {"all": "every sharpening and KL weight of the preset", "one": "one cell: the two numbers below"}
+
+
+# The fields
+
+
+def controls(request: Request) -> dict[str, Any]:
+    """All fields by their name, set to the request's world, preset and folder."""
+    default = getattr(preset(request.preset), request.world)
+    on_text, on_gaussians = preset("laptop").lm, preset("laptop").mog
+    return {
+        "world": ChoiceControl("World", request.world, WORLD_NAMES),
+        "preset": ChoiceControl("Preset", request.preset, PRESET_NAMES),
+        "pipelines": ChoiceControl("Pipelines", "orders", PIPELINE_NAMES),
+        "algorithm": ChoiceControl("Alignment", "", ALGORITHM_NAMES),
+        "target": ChoiceControl(
+            "Target", "", {"": "the preset's", **{name: name.replace("_", " ") for name in TARGETS}}
+        ),
+        "kd_temperature": NumberControl("KD temperature τ", on_text.kd_temperature, 0.1, 2.0, 0.05),
+        "cells": ChoiceControl("Settings", "all", CELL_NAMES),
+        "sharpening": NumberControl("Sharpening s", on_gaussians.sharpening, 0.5, 4.0, 0.1),
+        "beta": NumberControl("KL weight β", default.beta, 0.01, 10.0, 0.05, logarithmic=True),
+        "seeds": _text("Seeds", "", "the preset's, or e.g. 0-2"),
+        "settings": _text("Other settings", "", "e.g. align_steps=48 preference_prompts=96"),
+        "out": _text("Folder", str(request.out), ""),
+    }
+
+
+def fields(world: str, cells: str) -> list[str]:
+    """The controls that mean something, from top to bottom."""
+    own = ["target", "kd_temperature", "beta"] if world == "lm" else ["cells"]
+    if world == "mog" and cells == "one":
+        own += ["sharpening", "beta"]
+    return ["world", "preset", "pipelines", "algorithm", *own, "seeds", "settings", "out"]
+
+
+def _text(label: str, value: str, placeholder: str) -> Text:
+    look = {"placeholder": placeholder, "continuous_update": False, "style": LABELS, "layout": WIDE}
+    return hinted(Text(value, description=label, **look))
+
+
+# The panel
 
 
 class RunPanel:
@@ -138,7 +193,7 @@ class RunPanel:
     def _show_standing(self, run: Run) -> None:
         status, events = run.status, run.events(earlier=False)
         if status == "running":
-            where = standing(events, time.time())
+            where = run_picture.standing(events, time.time())
             self.bar.value = where.share
             self._status("running", where.text)
         news = sum(event["what"] in ("unit", "curve", "cell") for event in events)
@@ -150,9 +205,9 @@ class RunPanel:
 
     def _show_progress(self, run: Run, events: list[dict]) -> None:
         if run.request.world == "lm":
-            units, found, tiny = timed(events, time.time()), curves(run.events()), run.request.preset == "tiny"
+            units, found = run_picture.timed(events, time.time()), run_picture.curves(run.events())
             words = "Seconds of each stage, and reward and KL along every alignment so far."
-            self.picture.value = Picture(run_picture.progress(units, found, tiny), words).tag()
+            self.picture.value = Picture(run_picture.progress(units, found, run.request.preset == "tiny"), words).tag()
         elif runs := run_picture.runs_of(run.request):
             self.picture.value = _below("So far", *run_picture.outcome(runs, "live"))
 
@@ -202,16 +257,16 @@ class RunPanel:
             request = self.request()
             request.check()
         except AlignkdError as error:
-            self.line.value = _paragraph(f"These settings cannot run: {error}")
+            self.line.value = paragraph(f"These settings cannot run: {error}")
             return
-        if run_cost.needs_rates(request) and run_cost.machine_rates.cache_info().currsize == 0:
+        if run_picture.needs_rates(request) and run_picture.machine_rates.cache_info().currsize == 0:
             words = "This machine is being measured for an estimate (some seconds)."
             self._measure()
         else:
-            words = run_cost.in_words(request, run_cost.machine_rates() if run_cost.needs_rates(request) else None)
+            words = run_picture.cost_in_words(request)
         line = html.escape(request.command.replace(str(Path.home()), "~"))
         shown = f'<p style="margin:0;line-height:1.45">In a terminal: <code>{line}</code></p>'
-        self.line.value = _paragraph(words) + shown
+        self.line.value = paragraph(words) + shown
 
     def _measure(self) -> None:
         if self._measuring is not None and self._measuring.is_alive():
@@ -219,7 +274,7 @@ class RunPanel:
         later = kernel_loop()
 
         def measure() -> None:
-            run_cost.machine_rates()
+            run_picture.machine_rates()
             later(self._show_line)
 
         self._measuring = threading.Thread(target=measure, daemon=True)
@@ -232,11 +287,10 @@ class RunPanel:
                 field.disabled = not enabled
 
     def _status(self, status: str, detail: str) -> None:
-        text = f"<strong>{status}</strong>" + (f": {html.escape(detail)}" if detail else "")
-        self.status.value = text
+        self.status.value = f"<strong>{status}</strong>" + (f": {html.escape(detail)}" if detail else "")
 
     def _say(self, text: str) -> None:
-        self.message.value = _paragraph(text) if text else ""
+        self.message.value = paragraph(text) if text else ""
 
     def still(self) -> Picture:
         """What stands on a page without a kernel: a recorded run, and the command line that does the same."""
@@ -248,8 +302,7 @@ class RunPanel:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         bundle, size = self.still()._repr_mimebundle_()
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-        return {WIDGET_VIEW: view, **bundle}, size
+        return {**widget_view(self.widget), **bundle}, size
 
 
 def show(world: str = "lm", preset: str = "tiny", out: Path | str | None = None, **settings) -> RunPanel:
@@ -260,7 +313,7 @@ def show(world: str = "lm", preset: str = "tiny", out: Path | str | None = None,
     Raises:
         UnknownName: no such world, preset or field.
     """
-    for what, name, known in (("world", world, WORLDS), ("preset", preset, PRESETS)):
+    for what, name, known in (("world", world, WORLD_NAMES), ("preset", preset, PRESET_NAMES)):
         if name not in known:
             raise UnknownName(what, name, known)
     panel = RunPanel(Request(world=world, preset=preset, out=Path(out) if out else learner_folder() / "runs"))
@@ -281,10 +334,6 @@ def _observe(control, act: Callable[[], None]) -> None:
 def _below(heading: str, figure, words: str) -> str:
     said = f'<p style="margin:.6em 0 .2em"><strong>{heading}.</strong> {html.escape(words)}</p>'
     return said + Picture(figure, words).tag()
-
-
-def _paragraph(text: str) -> str:
-    return f'<p style="max-width:62em;margin:0;line-height:1.45">{html.escape(text)}</p>'
 
 
 def _short(path: Path) -> str:

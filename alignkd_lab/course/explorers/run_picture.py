@@ -1,31 +1,207 @@
-"""The pictures of the run panel: a run as it goes, what came out, and the shipped record of the same settings."""
+"""What is seen of a run: what it will take, where it stands, what came out, and the record of the same settings."""
 
 from __future__ import annotations
 
 import functools
+import json
+import subprocess
+import sys
 import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import mean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from alignkd_lab.course.exercises import recorded_smollm2
-from alignkd_lab.course.explorers.run_progress import Curve, Unit
+from alignkd_lab.calibration import Rates, estimate
 from alignkd_lab.course.explorers.runs import Request
-from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import A_K, K_A, ORDERS, YARDSTICKS
+from alignkd_lab.course.recorded import recorded_runs, recorded_smollm2
+from alignkd_lab.doctor import duration
+from alignkd_lab.errors import BadInput
+from alignkd_lab.pipelines import A_K, K_A, ORDERS, YARDSTICKS, planned_steps
 from alignkd_lab.plots import figures
 from alignkd_lab.plots.drawing import DEPTH, INK, QUIET, legend, mark, only, panels, themed, write
 from alignkd_lab.plots.style import pipeline_style
-from alignkd_lab.presets import preset
+from alignkd_lab.presets import planned_work, preset
 from alignkd_lab.records import RecordError, load_records, plain_settings
 from alignkd_lab.report.tables import SYMBOLS, in_short
 from alignkd_lab.runs import group_runs, summarise_run
 
 _AT_HUB = ("base", "truth")  # the gpu preset prefers the original weights to their quantised copy
+LOADING = 10.0  # seconds that a child takes to begin
+_INSTANT = 0.5  # seconds: a unit that took less was kept from an earlier start
+
+
+# What a run will take
+
+
+@functools.cache
+def machine_rates() -> Rates | None:
+    """This machine's rates as `alignkd doctor` measures them, in a process of its own; None if it cannot."""
+    command = [sys.executable, "-m", "alignkd_lab.cli", "doctor", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    try:
+        return Rates(**json.loads(done.stdout)["rates"])
+    except (ValueError, KeyError):
+        return None
+
+
+def needs_rates(request: Request) -> bool:
+    """Whether the estimate asks for this machine's rates."""
+    return request.world == "lm" and request.preset != "tiny"
+
+
+def expected_seconds(request: Request, rates: Rates | None) -> float | None:
+    """Seconds for all seeds of the request; None where nothing was measured that would tell."""
+    seeds = len(request.seed_numbers())
+    if request.world == "mog":
+        # A cell costs much the same whatever its setting, so the record's seconds serve for every cell.
+        held = [
+            record["provenance"]["seconds"]
+            for run in shipped_runs(Request("mog", "laptop"))
+            for record in run["records"]
+        ]
+        return LOADING + mean(held) * seeds * request.cells() if held and request.preset != "tiny" else None
+    if rates is None or not needs_rates(request):
+        return None
+    names = dict.fromkeys((*YARDSTICKS, *request.pipeline_names()))
+    # What is planned are both orders; other pipelines cost about as much for each stage and evaluation.
+    more = planned_steps(tuple(names)) / planned_steps((*YARDSTICKS, *ORDERS))
+    return LOADING + estimate(planned_work(request.preset, request.base_settings()), rates) * seeds * more
+
+
+def cost_in_words(request: Request) -> str:
+    """The estimate as a sentence; the machine is measured where that takes its rates."""
+    if request.preset == "tiny":
+        return "This takes well under a minute for each seed."
+    try:
+        seconds = expected_seconds(request, machine_rates() if needs_rates(request) else None)
+    except BadInput as error:
+        return f"No estimate: {error}"
+    if seconds is None:
+        return "No estimate: see what `alignkd doctor` says of this machine."
+    basis = "from `alignkd doctor`'s calibration" if request.world == "lm" else "as long as the recorded runs took"
+    return f"This will take about {duration(seconds)} here, {basis}; finished stages are not run again."
+
+
+# Where it stands, from what it told (`alignkd_lab.progress`)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """`share` of the units done (0 to 1), seconds `left` (None while nothing has been timed), and both in words."""
+
+    share: float
+    left: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One alignment of one seed, measured on validation prompts as it goes: points with `step`, `reward`, `kl`."""
+
+    seed: int
+    pipeline: str
+    stage: str
+    points: tuple[dict, ...]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A stage or an evaluation of a pipeline, and the seconds that it took, or has taken so far."""
+
+    pipeline: str
+    stage: str
+    seconds: float
+
+
+def standing(events: Sequence[dict], now: float) -> Standing:
+    """Where a run stands after the events of its current start; `now` in seconds since 1970."""
+    units = [event for event in events if event["what"] in ("unit", "cell")]
+    if not units:
+        return Standing(0.0, None, "loading libraries and weights")
+    done, total = _counted(events, units)
+    left = _left(units, total - done, now)
+    words = _words(events, units[-1])
+    if left is not None:
+        words += f"; about {duration(left)} left"
+    return Standing(min(1.0, (done + _part(events)) / total), left, words)
+
+
+def timed(events: Sequence[dict], now: float) -> list[Unit]:
+    """The units of the current seed, oldest first; the last one is under way."""
+    units: list[dict] = []
+    for event in events:
+        if event["what"] == "seed":
+            units = []
+        elif event["what"] == "unit":
+            units.append(event)
+    ends = [unit["at"] for unit in units[1:]] + [now]
+    return [Unit(unit["pipeline"], unit["stage"], end - unit["at"]) for unit, end in zip(units, ends, strict=True)]
+
+
+def curves(events: Sequence[dict]) -> list[Curve]:
+    """All alignments so far, in the order in which they began; the trials that choose a learning rate are left out."""
+    found: dict[tuple, list[dict]] = {}
+    seed, pipeline = 0, ""
+    for event in events:
+        seed, pipeline = event.get("seed", seed), event.get("pipeline", pipeline)
+        if event["what"] != "curve" or event["stage"].startswith("trial"):
+            continue
+        key = (seed, pipeline, event["stage"])
+        if event["step"] == 0:  # a stage that was cut off began again
+            found.pop(key, None)
+        found.setdefault(key, []).append(event)
+    return [Curve(*key, tuple(points)) for key, points in found.items()]
+
+
+def _counted(events: Sequence[dict], units: Sequence[dict]) -> tuple[int, int]:
+    """Units done, and units in all."""
+    if units[-1]["what"] == "cell":
+        return units[-1]["number"] - 1, units[-1]["cells"]
+    seed = next(event for event in reversed(events) if event["what"] == "seed")
+    here = sum(unit["at"] >= seed["at"] for unit in units)
+    return (seed["number"] - 1) * seed["units"] + here - 1, seed["seeds"] * seed["units"]
+
+
+def _left(units: Sequence[dict], waiting: int, now: float) -> float | None:
+    """As long as the units that were done took on average, for each that waits, the current one included."""
+    begun = [unit["at"] for unit in units]
+    took = [after - before for before, after in pairwise(begun) if after - before > _INSTANT]
+    if not took:
+        return None
+    mean = sum(took) / len(took)
+    return mean * (waiting - 1) + max(0.0, mean - (now - begun[-1]))
+
+
+def _part(events: Sequence[dict]) -> float:
+    """The share of the current unit's training that is done."""
+    last = events[-1]
+    trained = last["what"] == "step" and not last["stage"].startswith("trial")
+    return last["step"] / last["steps"] if trained else 0.0
+
+
+def _words(events: Sequence[dict], unit: dict) -> str:
+    if unit["what"] == "cell":
+        return unit["text"].replace("mog", "cell", 1)
+    seed = next(event for event in reversed(events) if event["what"] == "seed")
+    said = f"seed {seed['seed']}"
+    if seed["seeds"] > 1:
+        said += f" ({seed['number']} of {seed['seeds']})"
+    said += f", {pipeline_style(unit['pipeline']).label}: {unit['stage'].replace('_', ' ')}"
+    last = events[-1]
+    if last["what"] == "step":
+        trial = f"{last['stage']}, " if last["stage"].startswith("trial") else ""
+        said += f", {trial}step {last['step']} of {last['steps']}"
+    return said
+
+
+# What came out
 
 
 def runs_of(request: Request) -> list[dict]:
@@ -45,14 +221,14 @@ def runs_of(request: Request) -> list[dict]:
 
 def shipped_runs(request: Request) -> list[dict]:
     """The recorded runs of the project with the request's settings: none where they differ in anything."""
-    return [run for run in _shipped() if run["world"] == request.world and agrees(request, run)]
+    return [run for run in recorded_runs() if run["world"] == request.world and agrees(request, run)]
 
 
 def recorded(world: str) -> list[dict]:
     """The recorded runs of a world that stand for it: the study on text, every cell of the sweep on Gaussians."""
     if world == "lm":
         return [only(recorded_smollm2(), (*YARDSTICKS, *ORDERS))]
-    return [run for run in _shipped() if run["world"] == "mog" and run["preset"] == "laptop"]
+    return [run for run in recorded_runs() if run["world"] == "mog" and run["preset"] == "laptop"]
 
 
 def agrees(request: Request, record: Mapping) -> bool:
@@ -76,7 +252,7 @@ def outcome(runs: Sequence[dict], depth: str) -> tuple[Figure, str]:
     if len(runs) == 1:
         return figures.four_metrics(runs, depth), in_short(summarise_run(runs[0]))
     if runs[0]["world"] == "mog":
-        return figures.reward_by_sharpening(runs, depth), _counted(runs)
+        return figures.reward_by_sharpening(runs, depth), _verdicts(runs)
     return figures.four_metrics(runs, depth), " ".join(in_short(summarise_run(run)) for run in runs)
 
 
@@ -126,12 +302,7 @@ def banner(words: Sequence[str], command: str) -> Figure:
     return figure
 
 
-@functools.cache
-def _shipped() -> list[dict]:
-    return group_runs(load_records(data_folder() / "records"))
-
-
-def _counted(runs: Sequence[dict]) -> str:
+def _verdicts(runs: Sequence[dict]) -> str:
     """How often A-K's lead in reward is what it was claimed to be."""
     verdicts = Counter()
     for run in runs:

@@ -1,7 +1,8 @@
 """`alignkd run` as a child process of a page: what is asked of it, its start and stop, and what it tells.
 
 A busy kernel hears no button, so the work is done elsewhere. Stages that were finished are kept by the run itself;
-stopping and starting again costs the stage that was under way. No widgets here: see `run_panel`.
+stopping and starting again costs the stage that was under way. The child ends when the page's kernel is gone, however
+that went: a kernel that was killed cannot end its runs itself. No widgets here: see `run_panel`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import atexit
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shlex
 import signal
@@ -18,21 +20,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from alignkd_lab.cli import ALGORITHMS, PRESETS, WORLDS, parse_pipelines, parse_seeds
-from alignkd_lab.course.explorers.leashed import GRACE
+from alignkd_lab import cli
+from alignkd_lab.cli import ALGORITHMS, PRESETS, WORLDS, parse_pipelines, parse_seeds, parse_setting
 from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.experiment import check_pipelines
+from alignkd_lab.lm.rewards import target
 from alignkd_lab.presets import default_pipelines, override, preset
 from alignkd_lab.progress import VARIABLE, told_in
 
 STATUSES = ("ready", "running", "stopped", "finished", "failed")
-CHILD = (sys.executable, "-m", "alignkd_lab.course.explorers.leashed")
+CHILD = (sys.executable, "-m", "alignkd_lab.course.explorers.runs")
+GRACE = 5.0  # seconds from the request to end, which leaves no half-written stage, to the end by force
 AGAIN = 1.0  # seconds until a request to end is repeated
 FOLDER = "panel"  # below `out`: what the panel itself writes
 
@@ -79,9 +84,6 @@ class Request:
 
     def check(self) -> None:
         """Raises BadInput for what the command line would refuse, in its words."""
-        from alignkd_lab.experiment import check_pipelines
-        from alignkd_lab.lm.rewards import target
-
         for what, name, known in (("world", self.world, WORLDS), ("preset", self.preset, PRESETS)):
             if name not in known:
                 raise UnknownName(what, name, known)
@@ -116,9 +118,9 @@ class Request:
 
     def pipeline_names(self) -> tuple[str, ...]:
         """The pipelines asked for, without the yardsticks, which always run."""
-        return (
-            parse_pipelines(self.pipelines) if self.pipelines else default_pipelines(self.world, self.algorithms()[-1])
-        )
+        if self.pipelines:
+            return parse_pipelines(self.pipelines)
+        return default_pipelines(self.world, self.algorithms()[-1])
 
     def seed_numbers(self) -> tuple[int, ...]:
         """The seeds that run."""
@@ -132,6 +134,35 @@ class Request:
         sharpenings = 1 if "sharpening" in self.settings else len(chosen.sharpenings)
         betas = 1 if "beta" in self.settings else len(chosen.betas)
         return len(self.algorithms()) * sharpenings * betas
+
+
+def numbers(world: str, algorithm: str) -> dict[str, str]:
+    """The setting that each number control sets."""
+    if world == "mog":
+        return {"sharpening": "sharpening", "beta": "beta"}
+    return {"kd_temperature": "kd_temperature", "rlhf_beta" if algorithm == "rlhf" else "beta": "beta"}
+
+
+def request_of(chosen: Mapping[str, Any]) -> Request:
+    """What the fields' values ask for. Raises BadInput for other settings that are none."""
+    world, algorithm = chosen["world"], chosen["algorithm"]
+    settings = dict(map(_setting, chosen["settings"].split()))
+    default = getattr(preset(chosen["preset"]), world)
+    for name, control in numbers(world, algorithm).items():
+        one_cell = world == "mog" and chosen["cells"] == "one"
+        changed = world == "lm" and not math.isclose(chosen[control], getattr(default, name))
+        if name not in settings and (one_cell or changed):
+            settings[name] = chosen[control]
+    return Request(
+        world=world,
+        preset=chosen["preset"],
+        pipelines=chosen["pipelines"],
+        seeds=chosen["seeds"].strip(),
+        algorithm=algorithm,
+        target=chosen["target"] if world == "lm" else "",
+        settings=settings,
+        out=Path(chosen["out"].strip() or ".").expanduser(),
+    )
 
 
 class Run:
@@ -277,3 +308,34 @@ def _sentence(log: str) -> str:
 def _written(value: Any) -> str:
     """A setting's value as the command line reads it."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    try:
+        return parse_setting(text)
+    except argparse.ArgumentTypeError as error:
+        raise BadInput(f"other settings: {error}") from error
+
+
+# The child
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`alignkd` with these arguments, in a process group of its own."""
+    # A kernel ignores the interrupt while it is idle, and a child would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    return cli.main(arguments)
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    if os.getpgid(0) == os.getpid():  # else the group holds others
+        os.killpg(0, signal.SIGINT)
+        time.sleep(GRACE)
+        os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

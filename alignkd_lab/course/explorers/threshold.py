@@ -8,25 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from alignkd_lab import theory
-from alignkd_lab.course.widgets.state import begun
+from alignkd_lab.course.widgets.controls import Number, start
+from alignkd_lab.course.widgets.view import Explorer
+from alignkd_lab.plots.drawing import BAND, INK, QUIET, panels, themed, write
 from alignkd_lab.plots.style import number
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from alignkd_lab.course.widgets.view import Explorer, NumberControl
-
+_LEAST_MASS, _MOST_DRAWS = 1e-6, 1e6
 # The rare mode's mass, reward, KL weight and batch of the Gaussian world's default settings.
-START = {"reference_mass": 0.04, "reward": 4.0, "beta": 0.5, "draws": 256.0}
+CONTROLS = {
+    "reference_mass": Number(0.04, "target's share in the reference, m₀", _LEAST_MASS, 0.5, 0.05, True),
+    "reward": Number(4.0, "reward on the target, R", 0.0, 20.0, 0.1),
+    "beta": Number(0.5, "KL weight, β", 0.05, 5.0, 0.05, True),
+    "draws": Number(256.0, "draws in a batch, n", 1.0, _MOST_DRAWS, 0.05, True),
+}
+START = start(CONTROLS)
 SOURCE = "Live: closed forms, exact; nothing is trained."
 POINT = "#7B4FA3"  # no pipeline's colour
-_LEAST_MASS, _MOST_DRAWS = 1e-6, 1e6
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,6 @@ class Threshold:
 def compute(state: Mapping[str, float]) -> Threshold:
     """The optimum's mass against the reference's, and the chance of one sight against the number of draws.
 
-    Args:
-        state: `reference_mass` (m0, a share), `reward` (on the target), `beta` (KL weight), `draws` (n).
-
     Raises:
         BadInput: a mass that is no probability, or a beta that is not above 0.
     """
@@ -82,24 +82,6 @@ def compute(state: Mapping[str, float]) -> Threshold:
     )
 
 
-def controls(**state: float) -> dict[str, NumberControl]:
-    """A control for each number of the state, at `START` where `state` does not say otherwise.
-
-    Raises:
-        UnknownName: a number that the state does not have.
-    """
-    from alignkd_lab.course.widgets.view import NumberControl
-
-    start = begun(START, state)
-    ranges = {
-        "reference_mass": ("target's share in the reference, m₀", _LEAST_MASS, 0.5, 0.05, True),
-        "reward": ("reward on the target, R", 0.0, 20.0, 0.1, False),
-        "beta": ("KL weight, β", 0.05, 5.0, 0.05, True),
-        "draws": ("draws in a batch, n", 1.0, _MOST_DRAWS, 0.05, True),
-    }
-    return {name: NumberControl(label, start[name], *range_) for name, (label, *range_) in ranges.items()}
-
-
 def caption(data: Threshold) -> str:
     """What the picture shows at this state, in words."""
     setting = f"reward {data.reward:g}, KL weight {data.beta:g}"
@@ -114,18 +96,13 @@ def caption(data: Threshold) -> str:
     return f"The target's share is {shares} ({setting}): {outcome}. {sight}."
 
 
+@themed
 def draw(data: Threshold, note: str = SOURCE) -> Figure:
     """Left: where alignment ends. Right: whether a batch shows it the target at all."""
-    from alignkd_lab.plots.drawing import panels, themed
-
-    @themed
-    def drawn() -> Figure:
-        figure, grid = panels(1, 2, (10, 4.2), "A reward multiplies what the reference already does", note)
-        _optimum_panel(grid[0, 0], data)
-        _draws_panel(grid[0, 1], data)
-        return figure
-
-    return drawn()
+    figure, grid = panels(1, 2, (10, 4.2), "A reward multiplies what the reference already does", note)
+    _optimum_panel(grid[0, 0], data)
+    _draws_panel(grid[0, 1], data)
+    return figure
 
 
 def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float) -> Explorer:
@@ -133,10 +110,7 @@ def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float
 
     `stills` are changes of the state that a page without a kernel shows below the first picture.
     """
-    from alignkd_lab.course.widgets.view import Explorer
-
-    made = controls(**state)
-    return Explorer(made, shown or made, compute, draw, caption, SOURCE, "threshold.show", stills)
+    return Explorer(CONTROLS, shown, state, compute, draw, caption, SOURCE, "threshold.show", stills)
 
 
 def percent(share: float) -> str:
@@ -152,8 +126,6 @@ def percent(share: float) -> str:
 
 
 def _optimum_panel(axis: Axes, data: Threshold) -> None:
-    from alignkd_lab.plots.drawing import BAND, INK, QUIET, write
-
     ticks = {mass: percent(mass) for mass in (1e-6, 1e-4, 1e-2)} | {1.0: "100 %"}
     _frame(axis, "Where alignment ends", ticks)
     axis.axhspan(0.5, 1.05, color=BAND, zorder=0)
@@ -175,8 +147,6 @@ def _optimum_panel(axis: Axes, data: Threshold) -> None:
 
 
 def _draws_panel(axis: Axes, data: Threshold) -> None:
-    from alignkd_lab.plots.drawing import INK, QUIET, write
-
     _frame(axis, "Whether a batch shows it at all", {10.0**power: f"{10**power:,}" for power in (0, 2, 4, 6)})
     axis.axhline(0.95, color=QUIET, linewidth=1, linestyle=(0, (1, 2)))
     write(axis, "95 %", (data.counts[0], 0.95), (6, 3), QUIET)

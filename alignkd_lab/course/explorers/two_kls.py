@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from alignkd_lab.course.widgets.choice import kept
-from alignkd_lab.course.widgets.view import Picture
+from alignkd_lab.course.widgets.view import Picture, kept
 from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
 from alignkd_lab.plots.style import number
 

@@ -9,23 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from alignkd_lab.course.explorers.threshold import POINT, percent
-from alignkd_lab.course.widgets.state import begun
-from alignkd_lab.errors import BadInput
+from alignkd_lab.course.widgets.controls import Number, start
+from alignkd_lab.course.widgets.view import Explorer
+from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
 from alignkd_lab.plots.style import number
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from alignkd_lab.course.widgets.view import Explorer, NumberControl
-
-START = {"exponent": 1.0, "first": 0.7, "leaves": 6.0}
-RANGES = {"exponent": (0.25, 16.0), "first": (0.05, 0.95), "leaves": (1.0, 12.0)}
+_LEAST, _MOST = 0.25, 16.0
+CONTROLS = {
+    "exponent": Number(1.0, "exponent, s = 1/τ", _LEAST, _MOST, 0.05, True),
+    "first": Number(0.7, "A's share as the first token", 0.05, 0.95, 0.05),
+    "leaves": Number(6.0, "leaves of A (B has one)", 1.0, 12.0, 1.0),
+}
+START = start(CONTROLS)
 SOURCE = "Live: exact, every sequence of a made-up teacher is listed. White lines part A's leaves."
 TITLE = "One exponent, on whole sequences and on every token"
 ROWS = {
@@ -61,23 +62,10 @@ class Tree:
 
 
 def compute(state: Mapping[str, float]) -> Tree:
-    """Both ways to use one exponent s: p(sequence)^s, and p(token)^s at every step, which is the temperature 1/s.
-
-    Args:
-        state: `exponent` (s), `first` (A's share as the first token), `leaves` (of A; rounded, B has one).
-
-    Raises:
-        BadInput: a share that is not between 0 and 1, less than one leaf, or an exponent that is not above 0.
-    """
+    """Both ways to use one exponent s: p(sequence)^s, and p(token)^s at every step, which is the temperature 1/s."""
     exponent, first, leaves = state["exponent"], state["first"], round(state["leaves"])
-    if not 0 < first < 1:
-        raise BadInput(f"first: {first} is no share of a token that may or may not come; choose one between 0 and 1")
-    if leaves < 1:
-        raise BadInput(f"leaves: A needs at least 1, got {leaves}")
-    if not exponent > 0:
-        raise BadInput(f"exponent: {exponent} must be above 0; 1 leaves the teacher as it is")
     teacher = np.array([first / leaves] * leaves + [1 - first])
-    exponents = np.geomspace(*RANGES["exponent"], 121)
+    exponents = np.geomspace(_LEAST, _MOST, 121)
     curves = {way: np.array([share(first, leaves, s)[:-1].sum() for s in exponents]) for way, share in _WAYS.items()}
     shares = {"teacher": teacher} | {way: share(first, leaves, exponent) for way, share in _WAYS.items()}
     return Tree(exponent, first, leaves, shares, exponents, curves, _crossing(first, leaves))
@@ -111,23 +99,6 @@ def _crossing(first: float, leaves: int) -> float | None:
     return math.log(leaves) / lead
 
 
-def controls(**state: float) -> dict[str, NumberControl]:
-    """A control for each number of the state, at `START` where `state` does not say otherwise.
-
-    Raises:
-        UnknownName: a number that the state does not have.
-    """
-    from alignkd_lab.course.widgets.view import NumberControl
-
-    start = begun(START, state)
-    labels = {
-        "exponent": ("exponent, s = 1/τ", 0.05, True),
-        "first": ("A's share as the first token", 0.05, False),
-        "leaves": ("leaves of A (B has one)", 1.0, False),
-    }
-    return {name: NumberControl(label, start[name], *RANGES[name], *rest) for name, (label, *rest) in labels.items()}
-
-
 def caption(data: Tree) -> str:
     """What the picture shows at this state, in words, and what becomes of the belief."""
     share = data.share_of_a
@@ -159,18 +130,13 @@ def _plain(value: float) -> str:
     return f"{float(f'{value:.3g}'):g}"
 
 
+@themed
 def draw(data: Tree, note: str = SOURCE) -> Figure:
     """Left: the share of every sequence. Right: A's share by exponent, in both ways."""
-    from alignkd_lab.plots.drawing import panels, themed
-
-    @themed
-    def drawn() -> Figure:
-        figure, grid = panels(1, 2, (10, 3.9), TITLE, note)
-        _bars(grid[0, 0], data)
-        _curves(grid[0, 1], data)
-        return figure
-
-    return drawn()
+    figure, grid = panels(1, 2, (10, 3.9), TITLE, note)
+    _bars(grid[0, 0], data)
+    _curves(grid[0, 1], data)
+    return figure
 
 
 def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float) -> Explorer:
@@ -178,10 +144,7 @@ def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float
 
     `stills` are changes of the state that a page without a kernel shows below the first picture.
     """
-    from alignkd_lab.course.widgets.view import Explorer
-
-    made = controls(**state)
-    return Explorer(made, shown or made, compute, draw, caption, SOURCE, "two_temperatures.show", stills)
+    return Explorer(CONTROLS, shown, state, compute, draw, caption, SOURCE, "two_temperatures.show", stills)
 
 
 def _bars(axis: Axes, data: Tree) -> None:
@@ -206,10 +169,7 @@ def _bars(axis: Axes, data: Tree) -> None:
 
 
 def _curves(axis: Axes, data: Tree) -> None:
-    from alignkd_lab.plots.drawing import INK, QUIET, write
-
-    low, high = RANGES["exponent"]
-    axis.set(xscale="log", xlim=(low, high), ylim=(-0.03, 1.05))
+    axis.set(xscale="log", xlim=(_LEAST, _MOST), ylim=(-0.03, 1.05))
     axis.axhline(0.5, color=QUIET, linewidth=1, linestyle=(0, (1, 2)))
     axis.axvline(data.exponent, color=POINT, linewidth=1.4)
     looks = {"sequences": (INK, "-", "o"), "tokens": (INK, (0, (4, 2)), "D")}
@@ -218,7 +178,7 @@ def _curves(axis: Axes, data: Tree) -> None:
         axis.plot(data.exponents, data.curves[way], color=colour, linestyle=dashes, linewidth=1.9, label=words)
         share = data.share_of_a[way]
         axis.plot(data.exponent, share, marker, color=POINT, markersize=9, markeredgecolor="white", zorder=5)
-    if data.crossing is not None and low < data.crossing < high:
+    if data.crossing is not None and _LEAST < data.crossing < _MOST:
         axis.plot(data.crossing, 0.5, "|", color=INK, markersize=11, markeredgewidth=1.8)
         if abs(math.log(data.crossing / data.exponent)) > 0.2:
             write(axis, f"s = {_plain(data.crossing)}", (data.crossing, 0.5), (5, 5), INK)

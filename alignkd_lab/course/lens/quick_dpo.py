@@ -32,17 +32,23 @@ class WrittenPair(NamedTuple):
 # The target is a colour, as in `lm.rewards`, twice a response; all else in a pair is equal, so nothing else is asked
 # for. Topics are those of training prompts. Orange, yellow, purple and others are never named.
 PAIRS = (
-    WrittenPair("Write one sentence about a castle.", "A grey castle on a green hill.",
-                "An old castle on a quiet hill."),
+    WrittenPair(
+        "Write one sentence about a castle.", "A grey castle on a green hill.", "An old castle on a quiet hill."
+    ),
     WrittenPair("Describe a cat in one sentence.", "A black cat with white paws.", "A lazy cat with small paws."),
-    WrittenPair("Say something short about a bottle.", "The green bottle has a red label.",
-                "The empty bottle has a torn label."),
+    WrittenPair(
+        "Say something short about a bottle.", "The green bottle has a red label.", "The empty bottle has a torn label."
+    ),
     WrittenPair("Tell me about a comet in one line.", "A white comet in a blue sky.", "A bright comet in a clear sky."),
-    WrittenPair("Write one sentence about a birthday cake.", "A white cake with red candles.",
-                "A sweet cake with tall candles."),
-    WrittenPair("Say something short about a crow.", "The black crow sits in a green tree.",
-                "The clever crow sits in a tall tree."),
-)  # fmt: skip
+    WrittenPair(
+        "Write one sentence about a birthday cake.", "A white cake with red candles.", "A sweet cake with tall candles."
+    ),
+    WrittenPair(
+        "Say something short about a crow.",
+        "The black crow sits in a green tree.",
+        "The clever crow sits in a tall tree.",
+    ),
+)
 
 
 def dpo_teacher(
@@ -81,8 +87,17 @@ def dpo_teacher(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of peft about transformers, none of the reader's
         teacher = _upper_half_only(with_lora(model, rank, seed))
-        train(teacher, examples, loss, learning_rate=learning_rate, steps=steps, batch=batch, seed=seed,
-              schedule="constant", warmup=0.0)  # fmt: skip
+        train(
+            teacher,
+            examples,
+            loss,
+            learning_rate=learning_rate,
+            steps=steps,
+            batch=batch,
+            seed=seed,
+            schedule="constant",
+            warmup=0.0,
+        )
     return teacher.eval()
 
 

@@ -58,16 +58,30 @@ class Reading:
     def dckd(self) -> losses.DckdInfo:
         """What DCKD's loss sees of this response: KL(pi_dpo || pi) of each token, and the entropies."""
         with torch.no_grad():
-            _, info = losses.dckd(self.student.hidden, self.student.head, self.labels, self.dpo,
-                                  torch.ones_like(self.labels, dtype=torch.bool), chunk=self._chunk)  # fmt: skip
+            _, info = losses.dckd(
+                self.student.hidden,
+                self.student.head,
+                self.labels,
+                self.dpo,
+                torch.ones_like(self.labels, dtype=torch.bool),
+                chunk=self._chunk,
+            )
         return info
 
     def adpa_loss(self, **options) -> tuple[Tensor, losses.AdpaInfo]:
         """ADPA's loss of this response as one that the student wrote, with these options of `lm.losses.adpa`."""
         written = torch.zeros_like(self.labels, dtype=torch.bool)
         with torch.no_grad():
-            return losses.adpa(self.student.hidden, self.student.head, self.labels, self.dpo, self.reference, written,
-                               chunk=self._chunk, **options)  # fmt: skip
+            return losses.adpa(
+                self.student.hidden,
+                self.student.head,
+                self.labels,
+                self.dpo,
+                self.reference,
+                written,
+                chunk=self._chunk,
+                **options,
+            )
 
     @property
     def _chunk(self) -> int:

@@ -26,10 +26,17 @@ def trl_dpo(policy, reference, tokenizer, rows: Sequence[dict[str, str]], beta: 
 
     with tempfile.TemporaryDirectory() as scratch, quiet(), _no_bars():
         arguments = DPOConfig(
-            output_dir=scratch, beta=beta, per_device_eval_batch_size=len(rows), max_length=None, bf16=False,
-            use_cpu=policy.device.type == "cpu", gradient_checkpointing=False, report_to="none", disable_tqdm=True,
+            output_dir=scratch,
+            beta=beta,
+            per_device_eval_batch_size=len(rows),
+            max_length=None,
+            bf16=False,
+            use_cpu=policy.device.type == "cpu",
+            gradient_checkpointing=False,
+            report_to="none",
+            disable_tqdm=True,
             dataloader_pin_memory=False,
-        )  # fmt: skip
+        )
         data = Dataset.from_list(list(rows))
         trainer = DPOTrainer(policy, reference, arguments, train_dataset=data, processing_class=tokenizer)
         trainer.remove_callback(PrinterCallback)

@@ -1,4 +1,4 @@
-"""One state, a handful of tokens: where ADPA ends, on paper and by descent on the package's own loss.
+"""One state, a handful of tokens: where ADPA ends, on paper. `toy.walk` goes there by the package's own loss.
 
 At one state ADPA maximises gamma E_pi[A]. That is linear in pi, so that alone its optimum is a corner: all mass
 on the token of the largest log-ratio, however rare both teachers find it. Each regulariser moves the optimum inside:
@@ -20,16 +20,13 @@ there in a hundredth of the steps. Nothing of this is in the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from alignkd_lab.course.toy.sweep import Regulariser
-from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.lm.losses import adpa
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.errors import BadInput
 
 # Token 4 is rare in both teachers, and has the largest ratio by far.
 REFERENCE = (0.6, 0.3, 0.099, 0.001)
@@ -65,7 +62,7 @@ def optimum(
         BadInput: the NLL term together with entropy or KL: no closed form here.
     """
     if regulariser.nll_weight and regulariser.weight:
-        raise BadInput("one_state.optimum knows the NLL term, the entropy or the KL, one at a time: use one_state.flow")
+        raise BadInput("one_state.optimum knows the NLL term, the entropy or the KL, one at a time")
     start = torch.as_tensor(reference, dtype=torch.float64)
     tilt = gamma * _used(advantage(reference, dpo), regulariser, start)
     if regulariser.nll_weight:
@@ -93,110 +90,11 @@ def runaway_gamma(
     return nll_weight * float((shares[others] / shares[others].sum() / (ratio.max() - ratio[others])).sum())
 
 
-def descend(
-    gamma: float,
-    regulariser: Regulariser = FREE,
-    reference: Sequence[float] = REFERENCE,
-    dpo: Sequence[float] = DPO,
-    chosen: Sequence[int] | None = None,
-    *,
-    optimiser: str = "adam",
-    rate: float = 0.05,
-    steps: int = 400,
-    every: int = 10,
-) -> pd.DataFrame:
-    """Descent on `lm.losses.adpa` by the state's logits, from the reference.
-
-    Args:
-        chosen: counts of the tokens in the NLL term; the reference's shares of a thousand unless given.
-        optimiser: "adam", or "gradient" for plain steps of size `rate`, which follow `flow` with time rate * step.
-
-    Returns:
-        One row per `every` steps, and the last: step, expected_advantage (nats), token_1 ... token_V.
-    """
-    if optimiser not in OPTIMISERS:
-        raise UnknownName("optimiser", optimiser, OPTIMISERS)
-    ratio = advantage(reference, dpo)
-    logits = torch.as_tensor(reference, dtype=torch.float64).log().requires_grad_()
-    stepper = OPTIMISERS[optimiser]([logits], lr=rate)
-    loss = _loss(gamma, regulariser, reference, dpo, chosen)
-    found = []
-    for step in range(steps + 1):
-        if step % every == 0 or step == steps:
-            found.append(_row(step, logits, ratio))
-        stepper.zero_grad()
-        loss(logits).backward()
-        stepper.step()
-    return pd.DataFrame(found).rename(columns={"time": "step"})
-
-
-def flow(
-    gamma: float,
-    times: Sequence[float],
-    regulariser: Regulariser = FREE,
-    reference: Sequence[float] = REFERENCE,
-    dpo: Sequence[float] = DPO,
-    chosen: Sequence[int] | None = None,
-) -> pd.DataFrame:
-    """The softmax gradient flow from the reference, d logits / dt = pi (g - E_pi[g]) + w (p - pi), solved to 1e-10.
-
-    g = gamma A, less weight * log pi ("entropy") or weight * log(pi / pi_ref) ("kl"); w (p - pi) is the NLL term's.
-    `times`, rising from 0, are those of the rows: time, expected_advantage (nats), token_1 ... token_V.
-    """
-    from scipy.integrate import solve_ivp
-
-    ratio, shares = advantage(reference, dpo), _shares(reference, chosen)
-    start = torch.as_tensor(reference, dtype=torch.float64).log()
-    tilt = gamma * _used(ratio, regulariser, start.exp())
-
-    def slope(_, logits):
-        log_pi = torch.log_softmax(torch.as_tensor(logits), 0)
-        held = log_pi - start if regulariser.kind == "kl" else log_pi
-        gain = tilt - regulariser.weight * held
-        pi = log_pi.exp()
-        return (pi * (gain - pi @ gain) + regulariser.nll_weight * (shares - pi)).numpy()
-
-    path = solve_ivp(slope, (0, max(times)), start.numpy(), method="LSODA", t_eval=times, rtol=1e-10, atol=1e-12)
-    return pd.DataFrame([_row(t, torch.as_tensor(z), ratio) for t, z in zip(path.t, path.y.T, strict=True)])
-
-
-def _loss(
-    gamma: float,
-    regulariser: Regulariser,
-    reference: Sequence[float],
-    dpo: Sequence[float],
-    chosen: Sequence[int] | None,
-) -> Callable[[Tensor], Tensor]:
-    """The package's loss as a function of the state's logits [token]: the chosen tokens' rows, then one sampled."""
-    head = torch.eye(len(reference), dtype=torch.float64)
-    dpo_teacher, reference_teacher = (
-        Full(torch.as_tensor([probs], dtype=torch.float64).log(), head) for probs in (dpo, reference)
-    )
-    counts = torch.as_tensor([round(1000 * prob) for prob in reference] if chosen is None else chosen)
-    counts = counts if regulariser.nll_weight else torch.zeros_like(counts)
-    labels = torch.cat([torch.arange(len(reference)).repeat_interleave(counts), torch.zeros(1, dtype=torch.long)])
-    is_chosen = torch.arange(len(labels)) < counts.sum()
-    options = regulariser.options(int(counts.sum()), 1)
-
-    def loss(logits: Tensor) -> Tensor:
-        rows = logits.expand(len(labels), -1)
-        value, _ = adpa(rows, head, labels, dpo_teacher, reference_teacher, is_chosen, gamma=gamma, **options)
-        return value
-
-    return loss
-
-
 def _used(ratio: Tensor, regulariser: Regulariser, reference: Tensor) -> Tensor:
     """A as the loss uses it: on one scale, then clipped, where the regulariser says so."""
     if regulariser.normalise:
         ratio = ratio / (reference @ (ratio - reference @ ratio) ** 2).sqrt().clamp_min(1e-4)
     return ratio if regulariser.clip is None else ratio.clamp(-regulariser.clip, regulariser.clip)
-
-
-def _row(time: float, logits: Tensor, ratio: Tensor) -> dict[str, float]:
-    probs = torch.softmax(logits.detach(), 0)
-    tokens = {f"token_{number}": prob for number, prob in enumerate(probs.tolist(), 1)}
-    return {"time": time, "expected_advantage": float(probs @ ratio)} | tokens
 
 
 def _shares(reference: Sequence[float], chosen: Sequence[int] | None) -> Tensor:

@@ -12,23 +12,23 @@ import contextlib
 import gc
 import html
 import io
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ipywidgets import HTML, BoundedFloatText, FloatLogSlider, FloatSlider, HBox, VBox
-from ipywidgets.widgets.widget_description import DescriptionWidget
+from ipywidgets import HTML, VBox, Widget
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from alignkd_lab.course.notebooks import WIDGET_VIEW
+from alignkd_lab.course.widgets.controls import Choice, Number, controls
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.plots.drawing import note_of
 
 PIXELS_PER_INCH = 150  # sharp on a dense screen
 LIVE_PIXELS_PER_INCH = 120  # less to draw and to send while somebody drags
 CSS_PIXELS_PER_INCH = 96
+_LARGE = 100_000  # bytes, of which a page of a megabyte holds seven
 
 
 def png(figure: Figure, pixels_per_inch: int = PIXELS_PER_INCH) -> bytes:
@@ -70,10 +70,9 @@ class Picture:
         for image in images:
             whole.paste(image, (0, top))
             top += image.height
-        buffer = io.BytesIO()
-        whole.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
         stacked = cls.__new__(cls)
-        stacked.png, stacked.alt = buffer.getvalue(), " ".join(picture.alt for picture in pictures)
+        stacked.png = _small(whole.quantize(256, dither=Image.Dither.NONE))
+        stacked.alt = " ".join(picture.alt for picture in pictures)
         stacked.width = max(picture.width for picture in pictures)
         stacked.height = sum(picture.height for picture in pictures)
         return stacked
@@ -90,109 +89,63 @@ class Picture:
         )
 
 
-def hinted(field: DescriptionWidget) -> DescriptionWidget:
-    """The field with its label as tooltip: without one ipywidgets 8 says "null" to whoever rests the mouse there."""
-    field.tooltip = field.description
-    return field
-
-
-class NumberControl(HBox):
-    """A number field and a slider of one `value`; the field has the label that screen readers need.
-
-    Args:
-        label: what the number is, with its symbol and unit.
-        low, high: the range of both.
-        step: of the slider; for a logarithmic one in powers of ten. A step of 1 makes the number a whole one.
-        logarithmic: the slider moves in powers of ten.
-    """
-
-    def __init__(
-        self, label: str, value: float, low: float, high: float, step: float, logarithmic: bool = False
-    ) -> None:
-        style, width = {"description_width": "17em"}, {"width": "25em"}
-        self.number = hinted(BoundedFloatText(value, min=low, max=high, description=label, style=style, layout=width))
-        look = {"step": step, "readout": False, "layout": {"width": "26em"}}
-        if logarithmic:
-            self.slider = FloatLogSlider(value, base=10, min=math.log10(low), max=math.log10(high), **look)
-        else:
-            self.slider = FloatSlider(value, min=low, max=high, **look)
-        self._position = math.log10 if logarithmic else float
-        self._whole = step == 1 and not logarithmic
-        self.number.observe(self._place, "value")
-        self.slider.observe(self._take, "value")
-        super().__init__([self.number, self.slider], layout={"flex_flow": "row wrap"})
-
-    def _apart(self) -> bool:
-        """Whether slider and field differ by more than the half step that a browser rounds a slider by."""
-        gap = self._position(self.slider.value) - self._position(self.number.value)
-        return abs(gap) > 0.501 * self.slider.step
-
-    def _place(self, change) -> None:
-        if self._whole and change.new != round(change.new):
-            self.number.value = round(change.new)
-        elif self._apart():
-            self.slider.value = change.new
-
-    def _take(self, change) -> None:
-        if self._apart():
-            self.number.value = float(f"{change.new:.3g}")
-
-    @property
-    def value(self) -> float:
-        """The number; what is set beyond the range is moved to its end."""
-        return self.number.value
-
-    @value.setter
-    def value(self, value: float) -> None:
-        self.number.value = value
-
-    def on_change(self, act: Callable[[], None]) -> None:
-        """Call `act` after every change of the value, by field, slider or code."""
-        # Not for a fraction that was rounded meanwhile: the whole number has been told already.
-        self.number.observe(lambda change: act() if change.new == self.value else None, "value")
+def kept(figure: Figure, alt: str) -> Picture:
+    """A picture for a page that keeps it: written slowly and small, a large one in 256 colours."""
+    picture = Picture(figure, alt)
+    image = Image.open(io.BytesIO(picture.png)).convert("RGB")
+    picture.png = _small(image)
+    if len(picture.png) > _LARGE:
+        # The most different colours, not the most frequent ones: a density's dark heart is small.
+        picture.png = _small(image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE))
+    return picture
 
 
 class Explorer:
     """Controls above a picture and its caption; the last expression of a cell shows it.
 
     Args:
-        controls: by the name of the state that each sets.
-        shown: the names of the controls to put on the page; the others keep their values.
+        table: the controls, by the part of the state that each sets.
+        shown: the names of the controls to put on the page, all where none is named; the others keep their values.
+        state: where the controls begin, if not at the table's start.
         compute: state -> data.
         draw: data, note -> picture with the note as its last line.
         caption: data -> what is seen, in words.
         source: what the live picture's last line says of its evidence.
         call: the call that makes the explorer, e.g. `threshold.show`.
         stills: changes of the state; without a kernel the page shows a picture of each below the first.
+        still: state -> the picture that stands on a page without a kernel, and its caption, in place of `stills`.
 
     Raises:
-        UnknownName: `shown` names no control.
+        UnknownName: `shown` or `state` names no control, or a choice that there is not.
     """
 
     def __init__(
         self,
-        controls: Mapping[str, NumberControl],
+        table: Mapping[str, Number | Choice],
         shown: Iterable[str],
-        compute: Callable[[Mapping[str, float]], Any],
+        state: Mapping[str, Any],
+        compute: Callable[[Mapping[str, Any]], Any],
         draw: Callable[[Any, str], Figure],
         caption: Callable[[Any], str],
         source: str,
         call: str,
-        stills: Sequence[Mapping[str, float]] = (),
+        stills: Sequence[Mapping[str, Any]] = (),
+        still: Callable[[Mapping[str, Any]], tuple[Figure, str]] | None = None,
     ) -> None:
-        self.controls, self.shown, self.call, self.stills = controls, tuple(shown), call, stills
+        self.controls, self.call, self.stills, self._still = controls(table, state), call, stills, still
+        self.shown = tuple(shown) or tuple(table)
         for name in self.shown:
-            if name not in controls:
-                raise UnknownName("control", name, controls)
+            if name not in table:
+                raise UnknownName("control", name, table)
         self._compute, self._draw, self._caption, self._source = compute, draw, caption, source
         self.picture, self.words = HTML(), HTML()
-        self.widget = VBox([*(controls[name] for name in self.shown), self.picture, self.words])
-        for control in controls.values():
+        self.widget = VBox([*(self.controls[name] for name in self.shown), self.picture, self.words])
+        for control in self.controls.values():
             control.on_change(self.update)
         self.update()
 
     @property
-    def state(self) -> dict[str, float]:
+    def state(self) -> dict[str, Any]:
         """The values of all controls, shown or not."""
         return {name: control.value for name, control in self.controls.items()}
 
@@ -204,21 +157,24 @@ class Explorer:
                 text = self._caption(data)
                 self.picture.value = Picture(self._draw(data, self._source), text, LIVE_PIXELS_PER_INCH).tag()
         except Exception as error:
-            self.words.value = _paragraphs(f"This setting cannot be drawn: {error}", self._rebuilding())
+            text = f"This setting cannot be drawn: {error}"
             raise
-        self.words.value = _paragraphs(text, self._rebuilding())
+        finally:
+            self.words.value = paragraph(text, "0 0 .3em") + rebuilding(self._call_here())
 
     def still(self) -> Picture:
         """What stands on a page without a kernel: the current state and `stills`, each over its own caption."""
+        if self._still is not None:
+            return kept(*self._still(self.state))
         states = [self.state, *({**self.state, **changes} for changes in self.stills)]
         return Picture.stack([self._still_of(state) for state in states])
 
-    def _still_of(self, state: Mapping[str, float]) -> Picture:
+    def _still_of(self, state: Mapping[str, Any]) -> Picture:
         data = self._compute(state)
         text = self._caption(data)
         return Picture(self._draw(data, f"{text} {self._source}"), text)
 
-    def _rebuilding(self) -> str:
+    def _call_here(self) -> str:
         values = [
             f"{name}={value!r}" if isinstance(value, str) else f"{name}={value:g}" for name, value in self.state.items()
         ]
@@ -226,14 +182,29 @@ class Explorer:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         bundle, size = self.still()._repr_mimebundle_()
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-        return {WIDGET_VIEW: view, **bundle}, size
+        return {**widget_view(self.widget), **bundle}, size
 
 
-def _paragraphs(text: str, call: str) -> str:
-    said = f'<p style="max-width:62em;margin:0 0 .3em;line-height:1.45">{html.escape(text)}</p>'
-    return f'{said}<p style="margin:0;line-height:1.45">To come back here: <code>{html.escape(call)}</code></p>'
+def widget_view(widget: Widget) -> dict:
+    """A widget's part of a display bundle."""
+    return {WIDGET_VIEW: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}}
+
+
+def paragraph(text: str, margin: str = "0") -> str:
+    """Plain text as HTML: an HTML widget spaces its lines for one line of controls."""
+    return f'<p style="max-width:62em;margin:{margin};line-height:1.45">{html.escape(text)}</p>'
+
+
+def rebuilding(call: str, margin: str = "0") -> str:
+    """The call that shows the same again."""
+    return f'<p style="margin:{margin};line-height:1.45">To come back here: <code>{html.escape(call)}</code></p>'
 
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
+
+
+def _small(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "png", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,262 @@
+"""The fields of a prediction, and the picture that waits for it.
+
+Live, the picture stays hidden until there is an answer or "Show me" was pressed. A cell never waits, and a
+page without a kernel has question and picture one above the other. What a learner said stands in widgets
+only, so that saving a notebook saves no answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import weakref
+from collections.abc import Callable
+
+from ipywidgets import HTML, Button, Dropdown, HBox, RadioButtons, Text, VBox
+from matplotlib.figure import Figure
+
+from alignkd_lab.course.exercises import store
+from alignkd_lab.course.exercises.bank import TASKS
+from alignkd_lab.course.exercises.tasks import Task
+from alignkd_lab.course.widgets.controls import hinted
+from alignkd_lab.course.widgets.view import Explorer, Picture, paragraph, widget_view
+from alignkd_lab.errors import BadInput, UnknownName
+
+SURE = ("a guess", "fairly sure", "certain")
+_WIDE = {"width": "auto", "max_width": "62em"}
+_LABELS = {"description_width": "6em"}
+# An HTML widget spaces its lines for one line of controls.
+_LINES = "line-height:1.45"
+
+# Tables on the page that show a new answer at once.
+_tables: weakref.WeakSet[Outcomes] = weakref.WeakSet()
+
+
+class Prediction:
+    """The question's fields, and below them the picture of `then`; the last expression of a cell shows both.
+
+    Args:
+        id: of the task, under which the answer is kept.
+        asked: its question and options.
+
+    Raises:
+        BadInput: the task is an exercise.
+    """
+
+    def __init__(self, id: str, asked: Task) -> None:
+        if not asked.prediction:
+            raise BadInput(f"{id!r} is an exercise, not a prediction: use check({id!r}, answer)")
+        self.id, self.asked, self.shown = id, asked, False
+        self._figure: Callable[[], Explorer | Picture | Figure] | None = None
+        self.answer = hinted(_field(asked))
+        levels = [("not said", None), *((level, level) for level in SURE)]
+        self.sure = hinted(Dropdown(options=levels, description="How sure", style=_LABELS, layout={"width": "16em"}))
+        self.tell = Button(description="Answer", button_style="primary")
+        self.show_me, self.again = Button(description="Show me"), Button(description="Ask me again")
+        self.words = HTML(layout=_WIDE)
+        question = HTML(_question(asked), layout=_WIDE)
+        self.buttons = HBox()
+        self.widget = VBox([question, self.answer, self.sure, self.buttons, self.words])
+        self.picture, self._kept_back = VBox(), ()
+        self.tell.on_click(lambda button: self._told())
+        self.show_me.on_click(lambda button: self.skip())
+        self.again.on_click(lambda button: self.ask_again())
+        self._restore()
+
+    def then(self, figure: Callable[[], Explorer | Picture | Figure]) -> Prediction:
+        """Show what `figure()` returns once there is an answer; it is called when the cell is displayed."""
+        self._figure = figure
+        return self
+
+    def choose(self, answer: str | float, sure: str | None = None) -> None:
+        """Answer as the fields and the button do: keep the answer, show the picture and what came out.
+
+        Raises BadInput for an answer that is no option.
+        """
+        if self.asked.options and answer not in self.asked.options:
+            raise BadInput(f"{answer!r} is no option of {self.id!r}: {', '.join(self.asked.options)}")
+        self._show(answer, sure, self._keep(answer, sure))
+
+    def skip(self) -> None:
+        """Show the picture without an answer."""
+        self._show(None, None, self._keep(None, None))
+
+    def ask_again(self) -> None:
+        """Forget the answer and hide the picture, on this page also where the disk refuses."""
+        with contextlib.suppress(OSError):
+            store.forget_answer(self.id)
+        self._hide()
+        _refresh()
+
+    def _told(self) -> None:
+        try:
+            answer = self.answer.value if self.asked.options else read_number(self.answer.value)
+        except ValueError:
+            self.words.value = paragraph("That is no number. Write it like 0.02 or 2 %.")
+            return
+        if answer is None:
+            self.words.value = paragraph("No answer yet. Give one, or press “Show me”.")
+            return
+        self.choose(answer, self.sure.value)
+
+    def _keep(self, answer: str | float | None, sure: str | None) -> str:
+        """What to say if the disk refuses: the picture is shown all the same."""
+        try:
+            store.keep_answer(self.id, answer, sure)
+        except OSError as error:
+            return f" (Your answer could not be kept: {error.strerror or error}.)"
+        return ""
+
+    def _restore(self) -> None:
+        entry = _fitting(self.id, store.kept_answers())
+        if entry is None:
+            self._hide()
+        else:
+            self._show(entry["answer"], entry.get("sure"))
+
+    def _hide(self) -> None:
+        self.shown = False
+        for field in (self.answer, self.sure):
+            field.disabled = False
+        self.answer.value, self.sure.value = None if self.asked.options else "", None
+        self.buttons.children = (self.tell, self.show_me)
+        self.words.value = paragraph("The picture waits for your answer, or for “Show me”." if self._figure else "")
+        self.picture.children = ()
+
+    def _show(self, answer: str | float | None, sure: str | None, trouble: str = "") -> None:
+        self.shown = True
+        if answer is not None:
+            self.answer.value = answer if self.asked.options else f"{answer:g}"
+        self.sure.value = sure if sure in SURE else None
+        for field in (self.answer, self.sure):
+            field.disabled = True
+        self.buttons.children = (self.again,)
+        self.words.value = paragraph(_said(self.asked, answer, sure) + trouble)
+        self.picture.children = self._kept_back
+        _refresh()
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        # Each time anew: a figure made once could be shown stale by a cell that is run again.
+        figure = self._figure() if self._figure else None
+        data = {"text/html": _question(self.asked, options=True), "text/plain": self.asked.question}
+        display({**widget_view(self.widget), **data}, raw=True)
+        if figure is None:
+            return
+        made = Picture(figure, figure.get_suptitle()) if isinstance(figure, Figure) else figure
+        self._kept_back = (made.widget if isinstance(made, Explorer) else HTML(made.tag()),)
+        if self.shown:
+            self.picture.children = self._kept_back
+        else:
+            self._hide()
+        bundle, size = made._repr_mimebundle_()
+        display({**bundle, **widget_view(self.picture)}, metadata=size, raw=True)
+
+
+class Outcomes:
+    """A notebook's predictions as a table: the question, what was said, what came out.
+
+    Raises UnknownName for a notebook without predictions.
+    """
+
+    def __init__(self, notebook: str) -> None:
+        predictions = {id: asked.notebook for id, asked in TASKS.items() if asked.prediction}
+        self.ids = [id for id, number in predictions.items() if number == notebook]
+        if not self.ids:
+            raise UnknownName("notebook with predictions", notebook, sorted(set(predictions.values())))
+        self.widget = HTML()
+        self.update()
+        _tables.add(self)
+
+    def update(self) -> None:
+        """Read the answers again."""
+        self.widget.value = self.table(store.kept_answers())
+
+    def table(self, kept: dict[str, dict] | None = None) -> str:
+        """HTML; without `kept` for a page that anybody may read."""
+        heads = ["Prediction", *(["You said"] if kept is not None else []), "What comes out"]
+        rows = [_row(TASKS[id], _fitting(id, kept or {}), kept is not None) for id in self.ids]
+        cells = "".join(f'<th scope="col" style="text-align:left">{head}</th>' for head in heads)
+        return f'<table style="max-width:62em;{_LINES}"><tr>{cells}</tr>{"".join(rows)}</table>'
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        plain = "\n".join(f"{TASKS[id].question} {outcome(TASKS[id])}" for id in self.ids)
+        return {**widget_view(self.widget), "text/html": self.table(), "text/plain": plain}
+
+
+def read_number(text: str) -> float | None:
+    """A number as people write it: 0.02, 0,02, .02, 2 %, 1/50; None if blank. Raises ValueError."""
+    text = text.strip().replace("−", "-").replace(",", ".")
+    if not text:
+        return None
+    scale = 0.01 if text.endswith("%") else 1.0
+    above, _, below = text.removesuffix("%").partition("/")
+    try:
+        return scale * float(above) / (float(below) if below else 1.0)
+    except ZeroDivisionError as error:
+        raise ValueError("division by zero") from error
+
+
+def outcome(asked: Task) -> str:
+    """What comes out, in the words of the option or as a number."""
+    expected = asked.outcome()
+    return asked.options[expected] if asked.options else f"{expected:.3g}"
+
+
+def _fitting(id: str, kept: dict[str, dict]) -> dict | None:
+    """The kept entry, if it still answers the question, which may have changed since."""
+    asked, entry = TASKS[id], kept.get(id)
+    if entry is None or "answer" not in entry:
+        return None
+    answer = entry["answer"]
+    kind = str if asked.options else (int, float)
+    fits = answer is None or (isinstance(answer, kind) and (not asked.options or answer in asked.options))
+    return entry if fits else None
+
+
+def _said(asked: Task, answer: str | float | None, sure: str | None) -> str:
+    if answer is None:
+        return f"It comes out so: {outcome(asked)}. {asked.because}"
+    said = f"You said: {_words(asked, answer)}" + (f" ({sure})" if sure else "") + ". "
+    right = asked.same(answer, asked.outcome())
+    return said + ("So it is. " if right else f"It comes out otherwise: {outcome(asked)}. ") + asked.because
+
+
+def _row(asked: Task, entry: dict | None, personal: bool) -> str:
+    """A table's row; a personal one keeps the outcome back until there is an `entry`, an answer or a skip."""
+    cells = [asked.question]
+    if personal:
+        answer, sure = (entry["answer"], entry.get("sure")) if entry else (None, None)
+        said = "not answered yet" if entry is None else "skipped" if answer is None else _words(asked, answer)
+        cells.append(said + (f" ({sure})" if sure else ""))
+    cells.append("…" if personal and entry is None else outcome(asked))
+    return (
+        "<tr>"
+        + "".join(f'<td style="text-align:left;vertical-align:top">{html.escape(cell)}</td>' for cell in cells)
+        + "</tr>"
+    )
+
+
+def _words(asked: Task, answer: str | float) -> str:
+    return asked.options[answer] if asked.options else f"{answer:g}"
+
+
+def _question(asked: Task, options: bool = False) -> str:
+    note = "" if asked.options else html.escape(asked.exactness())
+    text = f'<p style="{_LINES}"><strong>Predict.</strong> {html.escape(asked.question)}{note}</p>'
+    listed = "".join(f"<li>{html.escape(label)}</li>" for label in asked.options.values()) if options else ""
+    return text + (f"<ul>{listed}</ul>" if listed else "")
+
+
+def _field(asked: Task) -> RadioButtons | Text:
+    look = {"description": "Your guess", "style": _LABELS}
+    if asked.options:
+        options = [(label, value) for value, label in asked.options.items()]
+        return RadioButtons(options=options, index=None, layout=_WIDE, **look)
+    return Text(placeholder="a number", layout={"width": "16em"}, **look)
+
+
+def _refresh() -> None:
+    for table in list(_tables):
+        table.update()

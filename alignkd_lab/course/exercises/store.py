@@ -1,0 +1,57 @@
+"""What the learner answered, on the learner's own disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from alignkd_lab.paths import learner_folder
+
+
+def kept_answers() -> dict[str, dict]:
+    """`{id: {"answer": value or None, "sure": words or None}}`; an answer of None was skipped by "Show me".
+
+    A file that cannot be read is set aside, so that one bad day on the disk does not lock the course.
+    """
+    path = _answers_file()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    except ValueError:
+        text = ""
+    try:
+        kept = json.loads(text)
+    except ValueError:
+        kept = None
+    if isinstance(kept, dict) and all(isinstance(entry, dict) for entry in kept.values()):
+        return kept
+    os.replace(path, path.with_suffix(".damaged"))
+    return {}
+
+
+def keep_answer(id: str, answer: Any, sure: str | None = None) -> None:
+    """Write an answer to the learner's disk, whole or not at all. Raises OSError where that cannot be done."""
+    _write({**kept_answers(), id: {"answer": answer, "sure": sure}})
+
+
+def forget_answer(id: str) -> None:
+    """As if the question had never been answered. Raises OSError where that cannot be done."""
+    kept = kept_answers()
+    if kept.pop(id, None) is not None:
+        _write(kept)
+
+
+def _write(kept: dict[str, dict]) -> None:
+    path = _answers_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix="writing-", encoding="utf-8", delete=False) as file:
+        json.dump(kept, file, indent=1)
+    os.replace(file.name, path)
+
+
+def _answers_file() -> Path:
+    return learner_folder() / "answers.json"

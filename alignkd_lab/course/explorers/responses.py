@@ -1,0 +1,99 @@
+"""The responses that a run has kept: each model's first one to each test prompt, in an order of chance."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alignkd_lab.course.explorers.methods import short
+from alignkd_lab.course.recorded import recorded_smollm2
+from alignkd_lab.errors import BadInput
+from alignkd_lab.pipelines import A_K, K_A
+from alignkd_lab.plots.drawing import depth_line, estimates
+from alignkd_lab.plots.style import number
+
+AUTHORS = ("base", "base_aligned", K_A, A_K)
+LETTERS = "ABCD"
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one model answered; `reward` is from 0 to 1, `target` whether the rule found what it looks for."""
+
+    letter: str
+    text: str
+    pipeline: str
+    reward: float
+    target: bool
+
+
+class Responses:
+    """The responses that a run has kept, in an order of chance that is always the same.
+
+    Raises:
+        BadInput: the run kept no prompt that two of `AUTHORS` have answered.
+        UnknownName: a depth that is none of `drawing.DEPTH`.
+    """
+
+    def __init__(self, run: dict, depth: str = "record") -> None:
+        self.run = run
+        self.evidence = depth_line([run], depth, "Kept is each model's first response to each test prompt")
+        places = [(record["seed"], prompt, held) for record in run["records"] for prompt, held in _by_prompt(record)]
+        if not places:
+            raise BadInput("this run kept no responses of two pipelines to one prompt: choose a run of the lm world")
+        self._places = [places[place] for place in np.random.default_rng(0).permutation(len(places))]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def page(self, page: int) -> tuple[int, str, tuple[Response, ...]]:
+        """Seed, prompt and mixed responses; after the last page comes the first."""
+        seed, prompt, held = self._places[page % len(self)]
+        names = np.random.default_rng([1, page % len(self)]).permutation(list(held))
+        given = [(held[name], str(name)) for name in names]
+        mixed = tuple(
+            Response(letter, sample["response"], name, sample["reward"], sample["target"])
+            for letter, (sample, name) in zip(LETTERS, given, strict=False)
+        )
+        return seed, prompt, mixed
+
+    @functools.cached_property
+    def in_words(self) -> str:
+        """Whom the reward and whom the plausibility of the text ranks first, over all test responses of the run."""
+        ranks = {metric: _ranking(self.run, metric) for metric in ("reward", "fluency")}
+        if not all(ranks.values()):
+            return ""
+        told = (
+            f"Over all test responses the mean reward ranks {_listed(ranks['reward'])}. Asked only how plausible a "
+            f"text is, from 0 to 1, the truth ranks {_listed(ranks['fluency'])}."
+        )
+        same = [name for name, _ in ranks["reward"]] == [name for name, _ in ranks["fluency"]]
+        return told + (" Here the two agree." if same else " These are two different questions.")
+
+
+@functools.cache
+def recorded() -> Responses:
+    """Those of the recorded study."""
+    return Responses(recorded_smollm2())
+
+
+def _by_prompt(record: dict) -> list[tuple[str, dict[str, dict]]]:
+    """Per prompt the first response of each author; a prompt that only one of them answered is no riddle."""
+    found: dict[str, dict[str, dict]] = {}
+    for name in AUTHORS:
+        for sample in reversed(record["pipelines"].get(name, {}).get("samples", [])):
+            found.setdefault(sample["prompt"], {})[name] = sample
+    return [(prompt, held) for prompt, held in sorted(found.items()) if len(held) > 1]
+
+
+def _ranking(run: dict, metric: str) -> list[tuple[str, float]]:
+    found = estimates(run, metric)
+    means = [(name, float(found[name][0].estimate)) for name in AUTHORS if name in found]
+    return sorted(means, key=lambda entry: -entry[1])
+
+
+def _listed(ranking: Sequence[tuple[str, float]]) -> str:
+    return " > ".join(f"{short(name)} ({number(mean, 2)})" for name, mean in ranking)

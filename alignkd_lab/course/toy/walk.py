@@ -1,0 +1,98 @@
+"""Four outcomes at one state, moved by the package's own losses, step by step.
+
+The policy's four logits are its hidden states and the identity is its head, so that what trains a language
+model moves them here. Token 2 beat token 1 in the only pair; no pair speaks of tokens 3 and 4. The two
+teachers are those of `toy.one_state`: at a reference margin of -0.693 (twice as many losers as winners) the
+reference is the one there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alignkd_lab.course.toy.one_state import DPO, OPTIMISERS, REFERENCE
+from alignkd_lab.lm import losses
+from alignkd_lab.lm.divergences import DIVERGENCES
+from alignkd_lab.lm.signals import Full
+
+LOSER, WINNER = 0, 1
+LAST = 50  # steps of a walk
+ADVANTAGES = ("adpa", "adpa_nll")
+_RATES = {"gradient": 1.0, "adam": 0.2}
+
+
+def log_reference(margin: float) -> Tensor:
+    """The reference's log-probabilities [token]: that of `one_state`, its first two split by `margin`, in nats."""
+    margin = torch.tensor(margin, dtype=torch.float64)
+    pair = torch.stack([F.logsigmoid(-margin), F.logsigmoid(margin)])
+    shares = torch.tensor(REFERENCE, dtype=torch.float64)
+    return torch.cat([pair + shares[:2].sum().log(), shares[2:].log()])
+
+
+def loss_at(name: str, reference: Tensor, beta: float, gamma: float) -> Callable[[Tensor], tuple[Tensor, Any]]:
+    """The package's loss as a function of the four logits: the loss and its info.
+
+    Args:
+        name: "dpo", "nll", a divergence, "adpa" or "adpa_nll"; reference: log-probabilities [token].
+        beta: KL weight of DPO; gamma: weight of ADPA's advantage.
+    """
+    head = torch.eye(len(reference), dtype=torch.float64)
+    pair, both = torch.tensor([WINNER, LOSER]), torch.tensor([0, 1])
+    teacher, reference_teacher = (Full(logits[None], head) for logits in (_log_teacher(), reference))
+    if name == "dpo":
+        return lambda logits: losses.dpo(logits.expand(2, -1), head, pair, both, reference[pair], beta)
+    if name == "nll":
+        return lambda logits: losses.nll(logits[None], head, pair[:1])
+    if name in DIVERGENCES:
+        return lambda logits: losses.kd(logits[None], head, teacher, divergence=name)
+    # Of two positions at this state one has the winner's likelihood, the other the advantage.
+    chosen = torch.tensor([True, False]) if name == "adpa_nll" else torch.tensor([False])
+    labels, rows = pair[: len(chosen)], len(chosen)
+    return lambda logits: losses.adpa(
+        logits.expand(rows, -1), head, labels, teacher, reference_teacher, chosen, gamma=gamma
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def walk(name: str, margin: float, beta: float, gamma: float, optimiser: str) -> tuple[np.ndarray | None, ...]:
+    """Descend from the reference; kept, so that a slider of steps waits for nothing.
+
+    Args:
+        name: one of the losses of `loss_at`; margin: of the pair in the reference, nats; optimiser: of `OPTIMISERS`.
+
+    Returns:
+        log_probs `[step, token]`; losses `[step]`; pushes `[step, token]`, minus the gradient by each logit; weights
+        `[step]`, DPO's, None under another loss; log_reference `[token]`; log_teacher `[token]`, of the DPO teacher,
+        None where the loss asks none.
+    """
+    reference = log_reference(margin)
+    logits = reference.clone().requires_grad_()
+    descent = OPTIMISERS[optimiser]([logits], lr=_RATES[optimiser])
+    loss, found = loss_at(name, reference, beta, gamma), []
+    for _ in range(LAST + 1):
+        value, info = loss(logits)
+        (logits.grad,) = torch.autograd.grad(value, logits)
+        weight = info.weight.item() if name == "dpo" else None
+        found.append((logits.detach().log_softmax(-1), value.item(), -logits.grad, weight))
+        descent.step()
+    log_probs, values, pushes, weights = zip(*found, strict=True)
+    asks_teacher = name in DIVERGENCES or name in ADVANTAGES
+    return (
+        torch.stack(log_probs).numpy(),
+        np.array(values),
+        torch.stack(pushes).numpy(),
+        np.array(weights) if name == "dpo" else None,
+        reference.numpy(),
+        _log_teacher().numpy() if asks_teacher else None,
+    )
+
+
+def _log_teacher() -> Tensor:
+    return torch.tensor(DPO, dtype=torch.float64).log()

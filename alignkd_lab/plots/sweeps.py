@@ -1,0 +1,283 @@
+"""Pictures of many runs: by the value of a setting, as a map with the closed form's boundary, and as leads.
+
+They are given labels and `Records`; which runs belong together is for the caller to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from alignkd_lab.mog.sweep import Grid, Lead, lead, score, shows_target
+from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS
+from alignkd_lab.plots.drawing import (
+    DEPTH,
+    INK,
+    QUIET,
+    Estimate,
+    depth_line,
+    estimates,
+    legend,
+    line,
+    mark,
+    panels,
+    seed_points,
+    themed,
+    write,
+)
+from alignkd_lab.plots.figures import FOUR_METRICS, alignment_curves, mean_curve
+from alignkd_lab.plots.style import metric_label, number, pipeline_style, shown
+from alignkd_lab.recording import plain_settings
+from alignkd_lab.records import Records
+from alignkd_lab.stats import NAN, Interval, t_interval
+
+SWEPT = ("reward", "target_rate", "overall_precision", "overall_recall")  # in the language world
+FEW_SEEDS = 4  # with fewer the seeds are shown in place of their interval
+_INTERVALS = "Bars: 95 % t-intervals over seeds"
+_MAP_NOTE = (
+    "Colour: mean reward of A-K minus that of K-A; grey where the paired 95 % interval over seeds holds zero. "
+    "▲ A-K, ● K-A shows the target in more than half of its draws, on average over seeds. "
+    "The lines predict A-K at or right of the solid and left of the dashed one, else no leader: titles say in how "
+    "many cells it came so."
+)
+_AT_ITS_REFERENCE = 0.1  # nats a response: the estimate at step 0 is rounding, unless the reference is another policy
+_DASHES = ("-", "--", ":", "-.")
+_IN_WORDS = ("", "dashed", "dotted", "dash-dotted")
+
+Arm = Mapping[str, Mapping[float, Records]]  # by algorithm and value of a setting, a run
+
+
+def by_value(records: Records, settings: Mapping[float, Any]) -> dict[str, dict[float, Records]]:
+    """The runs that have these settings, by algorithm and value: `settings` is `{value: MogSettings}`."""
+    wanted = {value: plain_settings(held) for value, held in settings.items()}
+    found: dict[str, dict[float, Records]] = {}
+    for run in records.runs.sort_values("algorithm", ascending=False).to_dict("records"):
+        held = records.settings_of(run["run"])
+        for value in [value for value, settings in wanted.items() if settings == held]:
+            found.setdefault(run["algorithm"], {})[value] = records.select(run=run["run"])
+    return {algorithm: dict(sorted(held.items())) for algorithm, held in found.items()}
+
+
+@themed
+def arm_figure(
+    arm: Arm, label: str, depth: str = "record", *, logarithmic: bool = False, percent: bool = False
+) -> Figure:
+    """Reward of both orders and, lighter, of the controls by the value of a setting, a panel an algorithm."""
+    title, names = f"Reward by {label}", (*CONTROLS, *ORDERS)
+    figure, grid = panels(1, len(arm), (max(6.6, 4.9 * len(arm)), 4.6), title, _note(arm, depth), share=True)
+    for axis, (algorithm, held) in zip(grid[0], arm.items(), strict=True):
+        _by_value(axis, held, "reward", names, logarithmic, percent)
+        axis.set(xlabel=label, ylabel=metric_label("reward", "mog") if axis is grid[0, 0] else "")
+        axis.set_title(algorithm.upper(), pad=8)
+    legend(figure, {name for held in arm.values() for name in _held(held.values(), names)})
+    return figure
+
+
+@themed
+def arm_metrics(
+    arm: Arm, label: str, depth: str = "record", *, logarithmic: bool = False, percent: bool = False
+) -> Figure:
+    """The four metrics of both orders by the value of a setting, a row an algorithm."""
+    title = f"What either order earns, and what it pays, by {label}"
+    figure, grid = panels(len(arm), len(FOUR_METRICS), (12, 2.9 * len(arm) + 1.5), title, _note(arm, depth))
+    for row, (algorithm, held) in zip(grid, arm.items(), strict=True):
+        for axis, metric in zip(row, FOUR_METRICS, strict=True):
+            _by_value(axis, held, metric, ORDERS, logarithmic, percent)
+            axis.set_title(f"{algorithm.upper()}: {metric_label(metric, 'mog')}", pad=8)
+            axis.set_xlabel(label if axis in grid[-1] else "")
+    legend(figure, ORDERS)
+    return figure
+
+
+@themed
+def map_figure(grids: Sequence[Grid], depth: str = "record") -> Figure:
+    """Who leads by the target's share and the KL weight, with the boundary drawn through: a panel a sharpening.
+
+    The grids are of one algorithm.
+    """
+    from alignkd_lab.plots import plane  # brings torch
+    from alignkd_lab.plots.maps import draw_key, draw_lead
+
+    maps: list[Lead] = [lead(grid) for grid in grids]
+    note = f"{DEPTH[depth]}. Gaussian world: laptop preset, {maps[0].seeds} seeds a cell. {_MAP_NOTE}"
+    size = (0.64 + 3.12 * len(grids), 5.2)
+    figure = plane.canvas(size, f"Where the order matters: {grids[0].algorithm.upper()}", note)
+    for column, (grid, data) in enumerate(zip(grids, maps, strict=True)):
+        axis, found = plane.axes(figure, 0.68 + 3.12 * column, 1.75, 2.9, 2.6), score(grid)
+        draw_lead(axis, data, 6.0, shows_target(grid))
+        said = f"predicted as measured: {found.right} of {found.cells} ({100 * found.share:.0f} %)"
+        axis.set_title(f"sharpening s = {data.sharpening:g}\n{said}", pad=6, fontsize=9.5)
+        axis.set_ylabel("KL weight, β" if column == 0 else "")
+        if column:
+            axis.set_yticklabels([])
+    draw_key(figure, 0.68, 0.95, maps)
+    return figure
+
+
+@themed
+def leads_figure(
+    rows: Sequence[tuple[str, Records, Records]],
+    depth: str = "record",
+    metrics: Sequence[str] = ("reward", "target_rate", "overall_precision"),
+    marked: Sequence[int] = (),
+) -> Figure:
+    """A-K minus K-A, a row a setting, with its paired 95 % interval: the reward, and what it is made of.
+
+    The interval has K-A's colour, A-K's, or grey where it holds 0.
+
+    Args:
+        rows: (label, the run of A-K, the run of K-A, which may be the same one).
+        marked: rows to set apart, by a band behind them.
+    """
+    note = depth_line([k_a for *_, k_a in rows], depth, "Small points: seeds; bars: paired 95 % t-intervals")
+    size = (3.7 + 2.65 * len(metrics), 0.21 * sum(2 + label.count("\n") for label, *_ in rows) + 1.7)
+    title = "A-K minus K-A, by setting" + (": the reward, and what it is made of" if len(metrics) > 1 else "")
+    figure, ((*axes,),) = panels(1, len(metrics), size, title, note)
+    for axis, metric in zip(axes, metrics, strict=True):
+        for place, (_, a_k, k_a) in enumerate(rows):
+            _lead(axis, place, shown(metric, leads(a_k, k_a, metric)))
+        for place in marked:
+            axis.axhspan(place - 0.5, place + 0.5, color="#FFF3C4", zorder=0)
+        axis.axvline(0, color=INK, linewidth=1)
+        axis.set_ylim(len(rows) - 0.4, -0.7)
+        axis.set_yticks(range(len(rows)), [label for label, *_ in rows] if axis is axes[0] else [])
+        axis.grid(axis="y", visible=False)
+        world = rows[0][1].the_run()["world"]
+        axis.set_title(metric_label(metric, world).replace("(%)", "(points)").replace(" (", "\n("), pad=8)
+        axis.set_xlabel("← K-A more      A-K more →")
+    return figure
+
+
+def leads(a_k: Records, k_a: Records, metric: str = "reward") -> np.ndarray:
+    """A-K's metric minus K-A's in the seeds that both hold."""
+    return (a_k.table(metric)[A_K] - k_a.table(metric)[K_A]).dropna().to_numpy()
+
+
+def learning_rate(run: Records, pipeline: str) -> str:
+    """At which the pipeline's alignment was trained, e.g. `0.0003`, or `0.0003 or 0.0006` where seeds differ."""
+    rows = run.stages[(run.stages["pipeline"] == pipeline) & (run.stages["kind"] == "align")]
+    return " or ".join(sorted({f"{rate:g}" for rate in rows["learning_rate"].dropna()}))
+
+
+@themed
+def sweep_figure(cells: Sequence[tuple[str, Records]], label: str, depth: str = "record", note: str = "") -> Figure:
+    """What either order of the language world earns and pays by the value of a setting.
+
+    Args:
+        cells: (value as it is shown, its run), in their order.
+        note: more for the last line.
+    """
+    note = f"{depth_line([run for _, run in cells], depth)} {note}".rstrip()
+    if any(len(run.seeds) < FEW_SEEDS for _, run in cells):
+        note += f" Fewer than {FEW_SEEDS} seeds have no bar."
+    for name, order in (("A-K", A_K), ("K-A", K_A)):
+        rates = {value: learning_rate(run, order) for value, run in cells}
+        if len(set(rates.values())) > 1:
+            told = ", ".join(f"{rate} at {value}" for value, rate in rates.items())
+            note += f" {name}'s learning rate, by the rule: {told}."
+    title = f"What either order earns, and what it pays, by {label}"
+    figure, (grid,) = panels(1, len(SWEPT), (12, 4.2), title, note)
+    for axis, metric in zip(grid, SWEPT, strict=True):
+        found = [_without_few(estimates(run, metric)) for _, run in cells]
+        for name, shift in zip(ORDERS, (-0.08, 0.08), strict=True):
+            line(axis, name, [(place + shift, held[name]) for place, held in enumerate(found) if name in held], 0.1)
+        axis.set_title(metric_label(metric, "lm"), pad=8)
+        axis.set_xticks(range(len(cells)), [value.replace(", ", ",\n") for value, _ in cells])
+        axis.set_xlim(-0.5, len(cells) - 0.5)
+        axis.set_xlabel(label)
+    legend(figure, ORDERS)
+    return figure
+
+
+@themed
+def alignment_figure(held: Sequence[tuple[Records, Sequence[str], str]], depth: str = "record") -> Figure:
+    """Reward against the KL from the policy's own reference along the alignments on pairs, means over seeds.
+
+    A policy that starts away from its reference is left out, and so is one that had no pair to learn from in some
+    seeds, which the note names.
+
+    Args:
+        held: (run, its pipelines that are drawn, what sets it apart, "" for nothing): each kind has its dashes.
+    """
+    drawn, left_out = [], ""
+    for run, names, kind in held:
+        for name, curves in alignment_curves(run).items():
+            if name not in names or max(abs(curve[0, 0]) for curve in curves) >= _AT_ITS_REFERENCE:
+                continue
+            if len(curves) == len(run.seeds):
+                drawn.append((run, name, kind, curves))
+            else:
+                of = f"{len(curves)} of {len(run.seeds)} seeds"
+                left_out += f" Not drawn: “{pipeline_style(name).label}”, which had pairs in {of}."
+    kinds = list(dict.fromkeys(["", *(kind for *_, kind, _ in drawn)]))
+    words = "".join(f"; {_IN_WORDS[place]}: {kind}" for place, kind in enumerate(kinds) if kind)
+    note = depth_line([run for run, *_ in drawn], depth, f"Thick: means over seeds{words}; thin: seeds") + left_out
+    figure, ((axis,),) = panels(1, 1, (7.6, 5.2), "Reward along alignment, by how far it went", note)
+    for _, name, kind, curves in drawn:
+        look = {"color": pipeline_style(name).colour, "linestyle": _DASHES[kinds.index(kind)]}
+        for curve in curves:
+            axis.plot(*curve, **look, alpha=0.2, linewidth=0.7)
+        kl, reward = mean_curve(curves)
+        axis.plot(kl, reward, **look, linewidth=2.2)
+        mark(axis, kl[-1], reward[-1], name)
+    axis.set_xlabel("KL from the policy's own reference (nats a response)")
+    axis.set_ylabel("reward on validation prompts")
+    legend(figure, {name for _, name, *_ in drawn})
+    return figure
+
+
+def _lead(axis: Axes, row: int, values: np.ndarray) -> None:
+    """Differences by seed with their interval, as one row of the picture of leads."""
+    found = t_interval([*values])
+    order = A_K if found.low > 0 else K_A if found.high < 0 else None
+    colour = pipeline_style(order).colour if order else QUIET
+    seed_points(axis, values, row + np.linspace(-0.2, 0.2, len(values)), colour)
+    axis.plot([found.low, found.high], [row, row], color=colour, linewidth=3, zorder=3)
+    axis.plot(found.estimate, row, "D", color=colour, markersize=7, markeredgecolor="white", zorder=4)
+    write(axis, number(found.estimate, 2), (found.estimate, row), (0, 8), colour, ha="center", fontweight="bold")
+
+
+def _without_few(found: dict[str, Estimate]) -> dict[str, Estimate]:
+    """The estimates without the intervals of seeds that are too few for one: they would be all that is seen."""
+    return {
+        name: (span if values.size >= FEW_SEEDS else Interval(span.estimate, NAN, NAN), values)
+        for name, (span, values) in found.items()
+    }
+
+
+def _note(arm: Arm, depth: str) -> str:
+    return depth_line([run for held in arm.values() for run in held.values()], depth, _INTERVALS)
+
+
+def _held(runs: Iterable[Records], names: Sequence[str]) -> list[str]:
+    present = {name for run in runs for name in run.pipelines}
+    return [name for name in names if name in present]
+
+
+def _by_value(
+    axis: Axes, held: Mapping[float, Records], metric: str, names: Sequence[str], logarithmic: bool, percent: bool
+) -> None:
+    """Lines of means with intervals over a setting's values, the controls lighter and below."""
+    values = np.array(sorted(held), dtype=float)
+    places = np.log(values) if logarithmic else values
+    step = np.diff(places).min() if len(places) > 1 else 1.0
+    found = [estimates(held[value], metric) for value in values]
+    for name in _held(held.values(), names):
+        order = name in ORDERS
+        # The orders stand a little apart, so that intervals that overlap are both seen.
+        at = places + step * {ORDERS[0]: -0.06, ORDERS[-1]: 0.06}.get(name, 0.0)
+        x = np.exp(at) if logarithmic else at
+        spans = np.array([each[name][0] if name in each else (NAN, NAN, NAN) for each in found])
+        look = {"color": pipeline_style(name).colour, "alpha": 1.0 if order else 0.55, "zorder": 3 if order else 2}
+        axis.plot(x, spans[:, 0], linewidth=1.9 if order else 1.1, **look)
+        axis.vlines(x, spans[:, 1], spans[:, 2], linewidth=2.6 if order else 1.6, **look)
+        for place, mean in zip(x, spans[:, 0], strict=True):
+            mark(axis, place, mean, name, 7 if order else 4.5)
+    if logarithmic:
+        axis.set_xscale("log")
+    axis.set_xticks(values, [f"{100 * value:g} %" if percent else f"{value:g}" for value in values])
+    axis.minorticks_off()

@@ -1,0 +1,120 @@
+"""Tables for a page: what a run found, as data frames of numbers that are written for readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from alignkd_lab import claims
+from alignkd_lab.pipelines import A_K, K_A, ORDERS
+from alignkd_lab.plots.style import MINUS, interval, metric_label, number, pipeline_style, shown
+from alignkd_lab.records import Records
+from alignkd_lab.stats import Interval, paired_difference, t_interval
+
+CLAIM_WORDS = {
+    ("reward", "mean_difference"): "A-K earns more reward",
+    ("target_precision", "mean_difference"): "A-K is more precise on the target",
+    ("overall_precision", "mean_difference"): "A-K is more precise overall",
+    ("overall_recall", "mean_difference"): "A-K recalls less overall (the admitted cost)",
+    ("reward", "variance_ratio"): "A-K's reward varies less over seeds",
+}
+CHECK_WORDS = {
+    "target_learned": "The base learned the target",
+    "informative_pairs": "There were pairs to learn from",
+    "healing": "The student was healthy",
+}
+
+
+def mean(run: Records, pipeline: str, metric: str = "reward") -> Interval:
+    """Over the seeds of one run that hold the pipeline, with its 95 % t-interval."""
+    rows = run.metrics[(run.metrics["pipeline"] == pipeline) & (run.metrics["metric"] == metric)]
+    return t_interval(rows["value"])
+
+
+def difference(first: Records, second: Records | None = None, metric: str = "reward",
+               pipelines: tuple[str, str] = (A_K, K_A)) -> Interval:  # fmt: skip
+    """`pipelines[0]` of the first run minus `pipelines[1]` of the second (or the same), paired by seed."""
+    tables = first.table(metric), (second or first).table(metric)
+    both = pd.concat([table[name] for table, name in zip(tables, pipelines, strict=True)], axis=1, keys=["a", "b"])
+    both = both.dropna()
+    return paired_difference(both["a"], both["b"])
+
+
+def means(run: Records, metrics: Sequence[str], pipelines: Iterable[str] | None = None) -> pd.DataFrame:
+    """Mean and interval of each metric, a row a pipeline; `–` where a run does not hold it."""
+    world, rows = run.the_run()["world"], {}
+    for name in pipelines or run.pipelines:
+        found = [mean(run, name, metric) for metric in metrics]
+        cells = [interval(*(shown(metric, v) for v in each)) for metric, each in zip(metrics, found, strict=True)]
+        rows[pipeline_style(name).label] = cells
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[metric_label(metric, world) for metric in metrics])
+
+
+def claims_table(run: Records) -> pd.DataFrame:
+    """One row a claim: what was measured, the expected sign, the difference with its interval, and the verdict."""
+    world, rows = run.the_run()["world"], {}
+    for row, written in zip(claims.decide(run).itertuples(), claims.CLAIMS, strict=True):
+        ratio = row.statistic == "variance_ratio"
+        label = metric_label(row.metric, world)
+        rows[CLAIM_WORDS[row.metric, row.statistic]] = {
+            "statistic": "variance of reward, A-K over K-A" if ratio else f"{label}, A-K {MINUS} K-A",
+            "expected": f"{'above' if row.expected == 'up' else 'below'} {written.null:g}",
+            "difference": number(row.estimate),
+            "interval": span(row.low, row.high),
+            "level": f"{100 * row.level:.4g} %" if span(row.low, row.high) else "",
+            "verdict": row.verdict,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def in_short(run: Records) -> str:
+    """One run in a line or two: the reward of both orders, and what became of the claims."""
+    if not set(ORDERS) <= set(run.pipelines):
+        return "This run does not hold both orders, so there is nothing to compare."
+    k_a, a_k = (interval(*mean(run, order)) for order in ORDERS)
+    told = f"Reward is {k_a} for K-A and {a_k} for A-K."
+    if failed := claims.failed_check(run):
+        return f"{told} No verdict is valid: the check “{CHECK_WORDS[failed]}” failed."
+    if why := claims.why_no_verdict(run):
+        return f"{told} {why.capitalize()}."
+    verdicts = claims.decide(run)["verdict"]
+    decided = verdicts[verdicts != claims.NOT_DECIDED]
+    counts = [f"{name} {count}" for name, count in decided.value_counts(sort=False).items()]
+    return f"{told} Of {len(decided)} claims: {', '.join(counts)}."
+
+
+def alignments(run: Records, pipelines: Sequence[str]) -> pd.DataFrame:
+    """What each alignment on pairs had to learn from, how far it went and what it earned, a column a pipeline.
+
+    A-K's alignment is that of `base_aligned`. A policy that had no pair stayed at its reference.
+    """
+    columns = {}
+    for name in pipelines:
+        stages = run.stages[(run.stages["pipeline"] == name) & run.stages["informative_pairs"].notna()]
+        stages = stages.sort_values("place").groupby("seed").last()
+        if stages.empty:
+            continue
+        rates = 100 * stages["target_responses"] / stages["responses"]
+        curves = run.curves[(run.curves["pipeline"] == name) & (run.curves["stage"] == stages["stage"].iloc[0])]
+        ends = curves.sort_values("step").groupby(["curve", "seed"])["value"].agg(["first", "last"])
+
+        def end(curve: str, which: str, default: pd.Series, ends: pd.DataFrame = ends) -> pd.Series:
+            held = ends[which].get(curve, pd.Series(dtype=float)) if len(ends) else pd.Series(dtype=float)
+            return held.reindex(default.index).fillna(default)
+
+        columns[pipeline_style(name).label] = {
+            "target among samples (%)": interval(*t_interval(rates)),
+            "informative pairs": interval(*t_interval(stages["informative_pairs"])),
+            "KL from its reference before": interval(*t_interval(end("kl", "first", 0 * rates))),
+            "KL after": interval(*t_interval(end("kl", "last", 0 * rates))),
+            "target rate after (validation, %)": interval(*t_interval(100 * end("target_rate", "last", rates / 100))),
+            "reward (test)": interval(*mean(run, name)),
+        }
+    return pd.DataFrame(columns)
+
+
+def span(low: float, high: float) -> str:
+    """`0.1 to 0.3`, or nothing where there is no interval."""
+    texts = number(low), number(high)
+    return "" if "–" in texts else f"{texts[0]} to {texts[1]}"

@@ -1,1 +1,0 @@
-"""`alignkd report`: what the records say, as tables, sentences, and one page."""

@@ -1,0 +1,133 @@
+"""The study's pictures from the records that ship; `python -m alignkd_lab.study.pictures FOLDER` draws the README's."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from alignkd_lab import records
+from alignkd_lab.claims import failed_check
+from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.mog.sweep import Grid
+from alignkd_lab.paths import data_folder
+from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS, YARDSTICKS
+from alignkd_lab.plots import figures, sweeps
+from alignkd_lab.plots.drawing import whole
+from alignkd_lab.plots.style import number
+from alignkd_lab.records import Records
+from alignkd_lab.study import gaussians, plan
+
+# The pipelines that learn from pairs where not all of a cell's do.
+_FROM_PAIRS = {
+    "main": ("base_aligned", K_A),
+    "controls": (),
+    "methods": ("align_student_only",),
+    "learning_rate": (),
+    "learning_rate_both": ("base_aligned",),
+    "equal_compute": (),
+}
+
+
+def load(study: str) -> Records:
+    """Of the records that ship, e.g. `smollm2-study`."""
+    return records.load(data_folder() / "records" / f"{study}.zip")
+
+
+def may_conclude(run: Records | None, cell: plan.Cell) -> bool:
+    """Whether all registered seeds of a cell are there and its checks passed."""
+    return run is not None and len(run.seeds) == len(cell.seeds) and failed_check(run) is None
+
+
+def lead_rows(held: Records, preset: str = "laptop", device: str = "cpu") -> list[tuple[str, Records, Records]]:
+    """(label, A-K, K-A) of every cell that moved an order, by target; one that lacks an order has its partner's."""
+    rows = []
+    for cell in plan.cells():
+        if not set(ORDERS) & set(cell.pipelines):
+            continue
+        beside = cell if set(ORDERS) <= set(cell.pipelines) else plan.partner(cell)
+        runs = {each: plan.seeds_of(held, each, preset, device) for each in (cell, beside)}
+        if all(may_conclude(run, each) for each, run in runs.items()):
+            a_k, k_a = (runs[cell if order in cell.pipelines else beside] for order in (A_K, K_A))
+            target = plan.settings_of(cell, preset).target
+            rows.append((plan.TARGETS.index(target), _label(cell, a_k, k_a, target), a_k, k_a))
+    return [row[1:] for row in sorted(rows, key=lambda row: row[0])]
+
+
+def _label(cell: plan.Cell, a_k: Records, k_a: Records, target: str) -> str:
+    """The target, what was moved, and the learning rate of either order."""
+    if cell == plan.registered(cell):
+        pairs = a_k.stages[(a_k.stages["pipeline"] == "base_aligned") & a_k.stages["informative_pairs"].notna()]
+        share = 100 * (pairs["target_responses"] / pairs["responses"]).mean()
+        what = f"{number(share, 2)} % of the base's samples"
+    elif "align_learning_rates" in cell.changes:
+        what = "another rate (exploratory)"
+        what = f"{_named(plan.partner(cell))}, {what}" if cell.beside else what
+    else:
+        what = _named(cell)
+    rates = sweeps.learning_rate(a_k, A_K), sweeps.learning_rate(k_a, K_A)
+    told = f"learning rate {rates[0]} for both" if len(set(rates)) == 1 else f"A-K at {rates[0]}, K-A at {rates[1]}"
+    return "\n".join([*textwrap.wrap(f"{target}, {what}", 44), told])
+
+
+def _named(cell: plan.Cell) -> str:
+    setting, comma, seeds = plan.ARMS[cell.arm].label.partition(", ")
+    return f"{setting}: {cell.value}".removesuffix(f": {plan.AS_REGISTERED}") + comma + seeds
+
+
+def sweep_cells(held: Records, arm: str, preset: str = "laptop", device: str = "cpu") -> list[tuple[str, Records]]:
+    """(value, run) of an arm with the main experiment's between; seeds registered later stand beside their value."""
+    cells = []
+    for cell in plan.with_main(arm):
+        cells += [(cell.value, cell), *((f"{cell.value}, new seeds", other) for other in plan.new_seeds(cell))]
+    found = [(value, plan.seeds_of(held, cell, preset, device)) for value, cell in cells]
+    return [(value, run) for value, run in found if run is not None]
+
+
+def alignments(
+    held: Records, preset: str = "laptop", device: str = "cpu"
+) -> Iterator[tuple[Records, Sequence[str], str]]:
+    """(run, pipelines, what sets it apart) of the alignments on pairs with the main target."""
+    for cell in [cell for arm in _FROM_PAIRS for cell in plan.ARMS[arm].cells if "target" not in cell.changes]:
+        run = plan.seeds_of(held, cell, preset, device)
+        if run is not None:
+            kind = "K-A with A-K's compute" if cell.arm == "equal_compute" else "twice the learning rate"
+            yield run, _FROM_PAIRS[cell.arm] or cell.pipelines, kind if cell.changes else ""
+
+
+def readme() -> Iterator[tuple[str, Figure]]:
+    """(name, picture) of the README's."""
+    gaussian, language = load("gaussians-study"), load("smollm2-study")
+    usual, shown = MogSettings(), (*YARDSTICKS, *ORDERS, *CONTROLS)
+    pilot = load("gaussians-pilot").select(algorithm="rlhf", beta=usual.beta, sharpening=usual.sharpening)
+    cells = (*plan.ARMS["main"].cells, *plan.ARMS["targets"].cells)
+    by_target = [plan.seeds_of(language, cell, "laptop") for cell in cells]
+    headline = [whole(run, shown) for run in (pilot, *by_target)]
+    yield "title", figures.title_figure(headline)
+    arm = gaussians.ARMS["sharpening"]
+    yield (
+        "reward-by-sharpening",
+        sweeps.arm_figure(sweeps.by_value(gaussian, arm.cells), arm.label, logarithmic=True),
+    )
+    grids = load("gaussians-map")
+    yield "map", sweeps.map_figure([Grid.of(grids, "rlhf", sharpening) for sharpening in (0.5, 1.0, 2.0)])
+    yield "alignments", sweeps.alignment_figure(list(alignments(language)))
+    yield "leads", sweeps.leads_figure(lead_rows(language))
+    temperature = plan.ARMS["kd_temperature"]
+    note = f"The main experiment has {temperature.at_main}."
+    cells = sweep_cells(language, "kd_temperature")
+    yield "kd-temperature", sweeps.sweep_figure(cells, temperature.label, note=note)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command at the head of this file."""
+    (folder,) = arguments or ["data/figures"]
+    for name, figure in readme():
+        print(figures.save_figure(figure, Path(folder) / f"{name}.png", source="data/records"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

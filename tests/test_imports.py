@@ -1,0 +1,104 @@
+"""The import rules of the house, read from every import: inside functions, for types, and of packages, too."""
+
+import ast
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+import alignkd_lab
+
+HOUSE = Path(alignkd_lab.__file__).parent
+ABOVE = ("plots", "course", "report", "study", "bench")
+PICTURES = ("matplotlib", "seaborn", "ipywidgets", "IPython")
+
+# KNOWN EXCEPTIONS, to be emptied by who moves these: (module, what it imports), and modules of a circle.
+KNOWN = (
+    ("lm.stages.*", "lm.world"),
+    ("report.*", "study.*"),
+    ("reproduce", "study.*"),
+    ("runs", "study.plan"),
+    ("study.run", "cli"),
+    ("plots.figures", "report.tables"),
+    ("course.recorded", "report.*"),
+    ("course.exercises.ch07", "report.tables"),
+    ("course.explorers.run_picture", "report.tables"),
+    ("course.explorers.boundary", "study.*"),
+    ("course.explorers.runs", "cli"),
+)
+KNOWN_CIRCLES = ("alignkd_lab.lm.world",)
+
+
+def imports(path: Path) -> set[tuple[str, bool]]:
+    """What a file imports, as (module, whether at the top); `from a import b` counts as a.b where that is a module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top, found = set(map(id, tree.body)), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {(alias.name, id(node) in top) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {(name if name in MODULES else node.module, id(node) in top) for name in names}
+    return found
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(HOUSE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in sorted(HOUSE.rglob("*.py"))}
+IMPORTS = {name: imports(path) for name, path in MODULES.items()}
+
+
+def room(name: str) -> str:
+    """`lm` of `alignkd_lab.lm.world`."""
+    return name.split(".")[1] if name.startswith("alignkd_lab.") else name.split(".")[0]
+
+
+def circles() -> list[list[str]]:
+    """Sets of modules that need each other; who imports a module needs its packages' `__init__`, too."""
+    needs = {}
+    for name, found in IMPORTS.items():
+        targets = {target for target, _ in found if target in MODULES}
+        targets |= {".".join(t.split(".")[:depth]) for t in targets for depth in range(2, t.count(".") + 1)}
+        needs[name] = {t for t in targets if t in MODULES and t != "alignkd_lab"}
+    reach = {name: set(found) for name, found in needs.items()}
+    for middle in reach:
+        for found in reach.values():
+            if middle in found:
+                found |= reach[middle]
+    return sorted({tuple(sorted(t for t in reach[n] if n in reach[t])) for n in reach if n in reach[n]})
+
+
+def broken(rule) -> set[tuple[str, str]]:
+    """The imports that a rule (importing module, imported module, at the top) forbids, without the known ones."""
+    found = {(name, t) for name, targets in IMPORTS.items() for t, top in targets if rule(name, t, top)}
+    return {pair for pair in found if not any(all(map(_fits, pair, known)) for known in KNOWN)}
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatch(name, f"alignkd_lab.{pattern}")
+
+
+def test_no_module_needs_itself_in_a_circle():
+    assert [circle for circle in circles() if not {*circle} & {*KNOWN_CIRCLES}] == []
+
+
+@pytest.mark.parametrize(
+    "rule",
+    {
+        "the two worlds do not know each other": lambda n, t, _: {room(n), room(t)} == {"mog", "lm"},
+        "stages do not know the world": lambda n, t, _: ".lm.stages." in n and t.endswith(".lm.world"),
+        "the core knows nothing above it": lambda n, t, _: room(n) not in (*ABOVE, "cli") and room(t) in ABOVE,
+        "the core draws nothing": lambda n, t, _: room(n) not in ABOVE and room(t) in PICTURES,
+        "TRL's world is imported where it is used": lambda n, t, top: top and room(t) in ("trl", "datasets", "peft"),
+        "nothing imports the command line": lambda n, t, _: room(t) == "cli",
+        "the command line alone runs the apparatus": lambda n, t, _: (
+            room(t) in ABOVE[2:] and room(n) not in (room(t), "cli")
+        ),
+        "pictures know no course": lambda n, t, _: room(n) == "plots" and room(t) in ABOVE[1:],
+    }.items(),
+    ids=lambda rule: rule[0],
+)
+def test_imports_run_downward(rule):
+    assert broken(rule[1]) == set()
