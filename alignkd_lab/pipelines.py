@@ -13,7 +13,7 @@ stage share its result.
 from __future__ import annotations
 
 import json
-import threading
+import operator
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from alignkd_lab.errors import UnknownName
+from alignkd_lab.memory import PeakMemory
 from alignkd_lab.store import Store, key_of
 
 
@@ -143,12 +144,35 @@ def reading_order(names: Iterable[str]) -> list[str]:
     return known + sorted(names - set(known))
 
 
-@dataclass
-class StageResult:
-    """What a stage leaves: the policy, and `info` (JSON): counts, curves, and its cost (`tokens`, `seconds_before`)."""
+class Cost(NamedTuple):
+    """What work took, for one seed: tokens (of Gaussians: draws) that were sampled, trained on and scored by a model.
+
+    `seconds_before` is the time in which an earlier stage drew samples that this one reads, too.
+    """
+
+    sampled: int = 0
+    trained: int = 0
+    scored: int = 0
+    seconds_before: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*map(operator.add, self, other))
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        return {"sampled": self.sampled, "trained": self.trained, "scored": self.scored}
+
+
+NOTHING = Cost()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage leaves: the policy, `info` (JSON: counts, losses, curves), and what it took."""
 
     policy: Any
     info: dict = field(default_factory=dict)
+    cost: Cost = NOTHING
 
 
 class World(Protocol):
@@ -170,7 +194,7 @@ class World(Protocol):
 
     # A world may also have `prepare(stage)`: what a stage reads and is no cost of its own, such as a learning rate.
 
-    def run(self, stage: Stage, policies: dict[str, Any]) -> StageResult: ...
+    def run(self, stage: Stage, policies: dict[str, Any]) -> Result: ...
 
     def evaluate(self, policy: Any) -> dict:
         """`{"metrics": {name: [a value per seed]}, ...}`; anything else in it is kept in the record as it is."""
@@ -178,42 +202,6 @@ class World(Protocol):
     def save(self, policy: Any, folder: Path) -> None: ...
 
     def load(self, folder: Path) -> Any: ...
-
-
-class _PeakMemory:
-    """Highest resident memory of this process (CPU) or allocated device memory (GPU) while it is open, bytes."""
-
-    def __init__(self, device: str) -> None:
-        self._cuda = device.startswith("cuda")
-        self.bytes = 0
-
-    def __enter__(self) -> _PeakMemory:
-        if self._cuda:
-            import torch
-
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            import psutil
-
-            self._process, self._stop = psutil.Process(), threading.Event()
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while True:
-            self.bytes = max(self.bytes, self._process.memory_info().rss)
-            if self._stop.wait(0.05):
-                return
-
-    def __exit__(self, *_) -> None:
-        if self._cuda:
-            import torch
-
-            self.bytes = torch.cuda.max_memory_allocated()
-        else:
-            self._stop.set()
-            self._thread.join()
 
 
 @dataclass
@@ -260,16 +248,15 @@ def run_pipelines(
                 on_step(f"{name}: {stage.name}")
                 inputs = {value: policies[keys[value]] for value in named.values()}
                 make = partial(_timed, world, stage, inputs)
-                result = store.keep(stage.kind, depends, make, _saver(world), _loader(world))
-                policies[key] = result.policy
-                stages[key] = {"name": stage.name, "kind": stage.kind, **result.info}
+                policies[key], entry = store.keep(stage.kind, depends, make, _saver(world), _loader(world))
+                stages[key] = {"name": stage.name, "kind": stage.kind, **entry}
             keys[stage.name] = key
             used.append(key)
         last = used[-1] if used else keys["base"]
         depends = {"policy": last, "settings": world.evaluation_settings(), "start": start}
         on_step(f"{name}: evaluation")
-        judge = partial(world.evaluate, policies[last])
-        evaluation = store.keep("evaluation", depends, judge, _write_json, _read_json)
+        evaluate = partial(world.evaluate, policies[last])
+        evaluation = store.keep("evaluation", depends, evaluate, _write_json, _read_json)
         outcomes[name] = Outcome(policies[last], used, evaluation)
     return outcomes, stages
 
@@ -279,14 +266,15 @@ def planned_steps(pipelines: Sequence[str]) -> int:
     return len({stage for name in pipelines for stage in PIPELINES[name]}) + len(pipelines)
 
 
-def _timed(world: World, stage: Stage, inputs: dict[str, Any]) -> StageResult:
+def _timed(world: World, stage: Stage, inputs: dict[str, Any]) -> tuple[Any, dict]:
+    """The stage's policy, and its entry in a record: cost and info."""
     getattr(world, "prepare", lambda stage: None)(stage)
     started = time.perf_counter()
-    with _PeakMemory(str(getattr(world, "device", "cpu"))) as memory:
+    with PeakMemory(str(getattr(world, "device", "cpu"))) as memory:
         result = world.run(stage, inputs)
-    tokens, before = result.info.pop("tokens", {}), result.info.pop("seconds_before", 0.0)
-    cost = {"seconds": time.perf_counter() - started + before, "tokens": tokens, "peak_memory_bytes": memory.bytes}
-    return StageResult(result.policy, {**cost, "info": result.info})
+    seconds = time.perf_counter() - started + result.cost.seconds_before
+    cost = {"seconds": seconds, "tokens": result.cost.tokens, "peak_memory_bytes": memory.bytes}
+    return result.policy, {**cost, "info": result.info}
 
 
 def _write_json(value: dict, folder: Path) -> None:
@@ -298,15 +286,16 @@ def _read_json(folder: Path) -> dict:
 
 
 def _saver(world: World) -> Callable:
-    def save(result: StageResult, folder: Path) -> None:
-        world.save(result.policy, folder)
-        _write_json(result.info, folder)
+    def save(made: tuple[Any, dict], folder: Path) -> None:
+        policy, entry = made
+        world.save(policy, folder)
+        _write_json(entry, folder)
 
     return save
 
 
 def _loader(world: World) -> Callable:
-    return lambda folder: StageResult(world.load(folder), _read_json(folder))
+    return lambda folder: (world.load(folder), _read_json(folder))
 
 
 KD_LOSSES = ("sequence", "full")

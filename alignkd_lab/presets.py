@@ -27,6 +27,8 @@ class Preset:
 
 
 _GPU = LmSettings(
+    truth=BUILT_IN,
+    base=BUILT_IN,
     preference_prompts=96,
     preference_responses=96,
     distil_responses=96,

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
+
+Settings = TypeVar("Settings")
 
 
 def key_of(depends: dict) -> str:
     """A short hash of all that a result depends on."""
     return hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def part(kind: type[Settings], settings: Any, **given: Any) -> Settings:
+    """The settings of one stage out of those of a run: every field of `kind` that `settings` has, and what is given."""
+    names = [field.name for field in dataclasses.fields(kind) if hasattr(settings, field.name)]
+    return kind(**{name: getattr(settings, name) for name in names} | given)
+
+
+def changed(settings: Any) -> dict[str, Any]:
+    """What a result's key holds of the settings (a dataclass) that it depends on: all that are not at their default.
+
+    So a new setting, whose default does what the code did before, orphans nothing. But a default that is changed would
+    find results of the old one: whoever changes it raises the code version of each stage that reads it
+    (`tests/test_stage_settings.py` holds the defaults of every version).
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    return {name: value for name, value in dataclasses.asdict(settings).items() if value != defaults[name]}
 
 
 class Store:

@@ -21,18 +21,6 @@ def device(request) -> str:
     return request.config.getoption("--device")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def float32_products():
-    """Also where training multiplies in bfloat16, so that rounding stays out of comparisons."""
-    import torch
-
-    from alignkd_lab.lm import trainer
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "faster_dtype", lambda kind: torch.float32)
-        yield
-
-
 @pytest.fixture
 def evidence(tmp_path):
     """`evidence(records, …)`: what the report makes of a folder with these language records."""

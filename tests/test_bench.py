@@ -1,4 +1,4 @@
-"""The bench compares like with like, counts what it says it counts, and judges by its own figures."""
+"""The bench compares like with like, counts what it says it counts, and checks its promises by its own figures."""
 
 import contextlib
 import importlib.util
@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from alignkd_lab.bench import operations, run
-from alignkd_lab.bench.bars import judge, render_bars
+from alignkd_lab.bench.bars import check_bars, render_bars
 from alignkd_lab.bench.batch import PAIRS, PROMPT, make_batch, one_response_a_row
 from alignkd_lab.bench.meters import peak_memory, seconds, top_operators
 from alignkd_lab.bench.operations import ProductRate, step_operations
@@ -87,7 +87,7 @@ def test_a_run_has_a_row_for_every_step_in_the_print_and_in_the_file(whole):
         assert row["ceiling_share"] == pytest.approx(row["operations"] / record["products_per_second"] / row["seconds"])
     assert said.count("full_logits") == len(METHODS)
     assert record["notes"] == []
-    assert {"student", "train", "checkpointing", "products", "threads"} <= record["settings"].keys()
+    assert {"student", "train", "checkpointing", "dtype", "threads"} <= record["settings"].keys()
     assert record["provenance"]["device"] == "cpu"
 
 
@@ -287,7 +287,7 @@ def rows_of(length, ours=1.0, nll=1.0, naive=2.0, trl=1.5, memory=100, share=0.6
 
 
 def verdicts(rows, device="cpu"):
-    return {(bar["bar"].split(":")[0], bar["length"], bar["limit"]): bar["passed"] for bar in judge(rows, device)}
+    return {(bar["bar"].split(":")[0], bar["length"], bar["limit"]): bar["passed"] for bar in check_bars(rows, device)}
 
 
 def test_every_bar_is_met_by_rows_that_meet_it():
@@ -326,7 +326,7 @@ def test_what_was_not_measured_is_neither_met_nor_missed():
 
 
 def test_a_line_a_bar_says_verdict_figure_and_limit():
-    lines = render_bars(judge(rows_of(512, memory=200, share=0.55), "cpu")).splitlines()
+    lines = render_bars(check_bars(rows_of(512, memory=200, share=0.55), "cpu")).splitlines()
     assert lines[0].split()[0] == "MISSED"
     assert "0.50 ≤ 0.25" in lines[0]
     assert lines[-1].split()[0] == "pass"

@@ -6,7 +6,7 @@ import torch
 from alignkd_lab import calibration
 from alignkd_lab.calibration import Rates, calibrate, estimate
 
-RATES = Rates(sampled=2.0, trained=1.0, scored=4.0, products="float32")
+RATES = Rates(sampled=2.0, trained=1.0, scored=4.0, dtype="float32")
 
 
 def test_the_estimate_adds_each_kind_of_work_at_its_own_rate():
@@ -31,7 +31,7 @@ def small(monkeypatch):
 def test_calibration_measures_every_kind_of_work(small, device):
     rates = calibrate(device)
     assert min(rates.sampled, rates.trained, rates.scored) > 0
-    assert rates.products in ("float32", "bfloat16")
+    assert rates.dtype in ("float32", "bfloat16")
 
 
 def test_work_that_takes_longer_is_measured_as_longer():

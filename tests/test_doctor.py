@@ -10,7 +10,7 @@ from alignkd_lab import cli, doctor
 from alignkd_lab.calibration import Rates, estimate
 
 GB = 10**9
-RATES = Rates(sampled=2e9, trained=1e9, scored=4e9, products="float32")
+RATES = Rates(sampled=2e9, trained=1e9, scored=4e9, dtype="float32")
 READY = {
     "source": "smollm2",
     "cached": True,

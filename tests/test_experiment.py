@@ -4,7 +4,6 @@ import dataclasses
 import gzip
 import json
 import time
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,8 +12,8 @@ from tiny_lm import small
 from alignkd_lab import experiment, pipelines
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
+from alignkd_lab.lm import trials
 from alignkd_lab.lm import world as lm_world
-from alignkd_lab.lm.trainer import products_in
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.presets import PRESETS
 from alignkd_lab.records import device_of, load_records, validate_record
@@ -34,11 +33,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def rated(monkeypatch):
     """No learning-rate trials: they have tests of their own."""
-    monkeypatch.setattr(
-        lm_world,
-        "choose_rate",
-        lambda world, role, depends: {"role": role, "learning_rate": 1e-3, "trials": []},
-    )
+    monkeypatch.setattr(trials, "choose_rate", lambda *given: {"learning_rate": 1e-3, "trials": []})
 
 
 def run_lm(out, **options):
@@ -184,17 +179,11 @@ def test_a_finished_seed_is_not_run_again_where_its_record_is_packed(tmp_path, q
     assert [record["seed"] for record in load_records(run_lm(tmp_path, pipelines=ORDERS, seeds=(0, 1)))] == [1]
 
 
-@pytest.mark.parametrize("asked", [None, "bfloat16"])
-def test_a_run_goes_on_in_the_products_of_its_records_unless_others_are_asked_for(
-    asked, tmp_path, quick, rated, monkeypatch
-):
+def test_a_seed_in_another_dtype_is_a_run_of_its_own(tmp_path, quick, rated):
     run_lm(tmp_path, pipelines=ORDERS, seeds=(0,))
-    monkeypatch.setattr("alignkd_lab.lm.trainer.faster_dtype", lambda kind: torch.bfloat16)
-    with products_in(asked) if asked else nullcontext():
-        path = run_lm(tmp_path, pipelines=ORDERS, seeds=(0, 1))
-    made = [(device_of(record), record["seed"]) for record in load_records(path)]
-    again = [("cpu, bfloat16", 0), ("cpu, bfloat16", 1)] if asked else [("cpu", 1)]
-    assert made == [("cpu", 0), *again]
+    path = run_lm(tmp_path, pipelines=ORDERS, seeds=(0,), overrides={"dtype": "bfloat16"})
+    made = [(device_of(record), record["settings"]["dtype"]) for record in load_records(path)]
+    assert made == [("cpu", "default"), ("cpu, bfloat16", "bfloat16")]
 
 
 def test_a_pipeline_that_was_not_asked_for_before_is_added_from_the_stages_that_are_there(
@@ -344,31 +333,12 @@ def test_what_cannot_be_run_is_refused_by_name_and_leaves_no_record(options, nam
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
-@pytest.mark.parametrize(
-    ("reachable", "expected"),
-    [(True, "HuggingFaceTB/SmolLM2-135M-Instruct"), (False, "smollm2-135m-instruct")],
-)
-def test_gpu_takes_the_original_weights_where_the_hub_is_reachable(reachable, expected, tmp_path, monkeypatch):
-    class Stopped(Exception):
-        pass
-
-    def world(settings, *rest):
-        assert settings.base == settings.truth == expected
-        raise Stopped
-
-    monkeypatch.setattr("alignkd_lab.lm.weights.hub_reachable", lambda: reachable)
-    monkeypatch.setattr("alignkd_lab.lm.student.has_healed_student", lambda *student: True)
-    monkeypatch.setattr(lm_world, "LmWorld", world)
-    with pytest.raises(Stopped):
-        run_experiment(world="lm", preset="gpu", out=tmp_path)
-
-
-def test_weights_that_were_asked_for_stay_where_the_hub_is_reachable(tmp_path, monkeypatch):
+def test_the_network_decides_nothing(tmp_path, monkeypatch):
     settings = []
-    monkeypatch.setattr("alignkd_lab.lm.weights.hub_reachable", lambda: True)
+    monkeypatch.setattr("alignkd_lab.lm.weights.hub_reachable", lambda: pytest.fail("asked"))
     monkeypatch.setattr(lm_world, "LmWorld", lambda given, *rest: settings.append(given))
     with pytest.raises(AttributeError):
-        run_experiment(world="lm", preset="gpu", out=tmp_path, overrides={"base": "smollm2-135m-instruct"})
+        run_experiment(world="lm", preset="gpu", out=tmp_path)
     assert settings[0].base == settings[0].truth == "smollm2-135m-instruct"
 
 

@@ -263,7 +263,7 @@ def test_an_error_of_the_drawing_stands_in_the_panel(tmp_path, story, monkeypatc
 
 
 def test_minutes_are_those_of_the_calibration_times_seeds_and_pipelines(monkeypatch):
-    rates = run_picture.Rates(sampled=1e9, trained=1e9, scored=1e9, products="float32")
+    rates = run_picture.Rates(sampled=1e9, trained=1e9, scored=1e9, dtype="float32")
     one = run_picture.expected_seconds(Request("lm", "laptop", pipelines="orders", seeds="0"), rates)
     assert one == pytest.approx(run_picture.LOADING + run_picture.estimate(run_picture.planned_work("laptop"), rates))
     three = run_picture.expected_seconds(Request("lm", "laptop", pipelines="orders", seeds="0-2"), rates)
@@ -283,7 +283,7 @@ def test_the_gaussian_study_is_estimated_from_its_record():
 
 
 def test_a_panel_measures_the_machine_once_and_then_says_what_the_run_will_take(monkeypatch):
-    rates = run_picture.Rates(sampled=1e9, trained=1e9, scored=1e9, products="float32")
+    rates = run_picture.Rates(sampled=1e9, trained=1e9, scored=1e9, dtype="float32")
     run_picture.machine_rates.cache_clear()
     monkeypatch.setattr(run_picture, "Rates", lambda **held: rates)
     asked = []

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.evaluate import MISS, Yardstick, distinct_n, metrics, yardstick
+from alignkd_lab.lm.evaluate import MISS, distinct_n, metrics
+from alignkd_lab.lm.rewards import Yardstick, yardstick
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.scoring import pooled, score
+from alignkd_lab.lm.scoring import pooled_mean, score
 
 LENGTHS = (3, 1, 7, 4)
 SECOND_HITS = [False, False, False, True]
@@ -17,15 +18,15 @@ STICK = Yardstick(q05=-4.0, q50=-2.0, target_rate=0.03, responses=100)
 
 
 @pytest.fixture
-def judged():
+def scored():
     draw = torch.Generator().manual_seed(0)
     own, truth, recall = ([-4 * torch.rand(n, generator=draw) for n in LENGTHS] for _ in range(3))
     texts, rewards, fluency = ["a", "b 1", "a", "c 2"], [0.0, 0.5, 0.0, 1.0], [1.0, 0.5, 0.2, 1.0]
     return own, truth, recall, texts, rewards, fluency, HITS, SECOND_HITS, STICK
 
 
-def test_every_metric_equals_a_plain_loop(judged):
-    own, truth, recall, *_ = judged
+def test_every_metric_equals_a_plain_loop(scored):
+    own, truth, recall, *_ = scored
     totals = {"own": 0.0, "truth": 0.0, "recall": 0.0, "target": 0.0, "target per response": 0.0}
     for index, length in enumerate(LENGTHS):
         bonus = math.log(0.01 + 0.99 * (1 if HITS[index] else 0) / 0.03)
@@ -51,11 +52,11 @@ def test_every_metric_equals_a_plain_loop(judged):
         "distinct_responses": 0.75,
         "distinct_2": 1.0,
     }
-    assert metrics(*judged) == pytest.approx(expected, abs=1e-6)
+    assert metrics(*scored) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_miss_costs_a_fixed_amount_and_a_hit_gains_the_rarity_of_the_target(judged):
-    own, truth, recall, texts, rewards, fluency, _, second, stick = judged
+def test_a_miss_costs_a_fixed_amount_and_a_hit_gains_the_rarity_of_the_target(scored):
+    own, truth, recall, texts, rewards, fluency, _, second, stick = scored
 
     def per_sequence(hits):
         return metrics(own, truth, recall, texts, rewards, fluency, hits, second, stick)[
@@ -82,7 +83,7 @@ def test_p_target_is_a_distribution_where_the_truth_is_one():
 
 
 def test_means_are_pooled_over_tokens_and_not_over_responses():
-    assert pooled([torch.tensor([-1.0] * 9), torch.tensor([-11.0])]) == pytest.approx(-2.0)
+    assert pooled_mean([torch.tensor([-1.0] * 9), torch.tensor([-11.0])]) == pytest.approx(-2.0)
 
 
 def test_the_yardstick_holds_the_truths_quantiles_and_a_rate_that_is_never_zero():

@@ -3,32 +3,28 @@
 import pytest
 from tiny_lm import given_rate, small, world_in
 
-from alignkd_lab.lm import world as world_module
-from alignkd_lab.lm.stages.adpa import preference_distil
-from alignkd_lab.lm.stages.dpo import sampled_pairs
+from alignkd_lab.lm import context as context_module
+from alignkd_lab.lm.preferences import PairSettings, draw_preferences
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.pipelines import PIPELINES
-from alignkd_lab.store import Store
+from alignkd_lab.store import Store, part
 
 STAGES = {stage for stages in PIPELINES.values() for stage in stages}
 READ_PAIRS = ("base_aligned", "kd_aligned", "student_aligned", "dckd", "adpa", "dckd_half", "adpa_half")
 
 
 def pairs_of(world):
-    base = world.start("base")
-    _, judged, pairs = sampled_pairs(world, base, world.models.of(base))
-    return judged["reward"], pairs
+    drawn = draw_preferences(world.context, world.reward, world.start("base"), part(PairSettings, world.settings))
+    return drawn.earned.rewards, drawn.pairs
 
 
 @pytest.mark.parametrize("algorithm", ["dpo", "rlhf"])
 def test_without_noise_no_key_holds_its_name(algorithm, tmp_path, monkeypatch):
     world = LmWorld(small(), algorithm, 0, Store(tmp_path))
-    monkeypatch.setattr(world_module, "choose_rate", lambda world, role, depends: depends)
+    monkeypatch.setattr("alignkd_lab.lm.trials.choose_rate", lambda settings, depends, *given: depends)
     for held in (*map(world.stage_settings, STAGES), *map(world.trials, ("base", "student"))):
         assert "dpo_label_noise" not in held
     assert "dpo_label_noise" not in world.evaluation_settings()
-    named = {name: getattr(world.settings, name) for name in world_module._PAIRS if name != "dpo_label_noise"}
-    assert world._named(world_module._PAIRS) == named
 
 
 @pytest.mark.parametrize("algorithm", ["dpo", "rlhf"])
@@ -51,17 +47,17 @@ def test_noise_flips_the_same_samples_pairs_and_spares_those_held_out(tmp_path):
     assert wrong == rewards
     flipped = [pair.chosen == now.rejected for pair, now in zip(pairs, found, strict=True)]
     assert 0 < sum(flipped) < len(pairs)
-    assert noisy.heldout[1] == clean.heldout[1]
+    assert noisy.evaluation.heldout[1] == clean.evaluation.heldout[1]
 
 
 def test_a_stage_counts_the_labels_that_are_wrong(tmp_path, monkeypatch):
-    monkeypatch.setattr(world_module, "train", lambda *given, **options: [])
+    monkeypatch.setattr(context_module, "train", lambda *given, **options: [])
     noisy = given_rate(world_in(tmp_path, dpo_label_noise=0.5))
     rewards, pairs = pairs_of(noisy)
     wrong = sum(rewards[pair.chosen] < rewards[pair.rejected] for pair in pairs)
-    base, student = noisy.start("base"), noisy.start("student")
-    _, aligned = noisy.align(base, base, base, 1e-3, "noisy")
-    _, distilled = preference_distil(noisy, base, base, student, base, "dckd", 1.0, "dckd")
+    base = noisy.start("base")
+    policies = {"base": base, "student": noisy.start("student"), "base_aligned": base}
+    aligned, distilled = (noisy.run(PIPELINES[name][-1], policies).info for name in ("base_aligned", "dckd"))
     assert aligned["flipped_pairs"] == distilled["flipped_pairs"] == wrong > 0
     clean = given_rate(world_in(tmp_path))
-    assert "flipped_pairs" not in clean.align(base, base, base, 1e-3, "clean")[1]
+    assert "flipped_pairs" not in clean.align(base, base, base, 1e-3, "clean").info

@@ -9,13 +9,18 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.stages.gkd import gkd
+from alignkd_lab.lm.stages.gkd import GkdSettings, gkd
+from alignkd_lab.store import part
 
 STILL = 1e-12  # a learning rate that moves nothing
 
 
 def distil_world(folder, **changes):
     return world_in(folder, **{"distil_prompts": 4, "distil_responses": 3, "distil_batch": 4, **changes})
+
+
+def run(world, teacher, init, name):
+    return gkd(world.context, teacher, init, part(GkdSettings, world.settings), name)
 
 
 @torch.no_grad()
@@ -44,9 +49,9 @@ def divergence_by_hand(name, student, teacher):
 
 def held_out_kl(world, policy, teacher):
     """KL(policy ‖ teacher), nats per token, on the policy's own responses to validation prompts."""
-    model = world.models.of(policy)
-    samples = world.sample(model, "validation", 8, 4, "held out")
-    return float(kl(*(token_distributions(m, samples) for m in (model, world.models.of(teacher)))).mean())
+    model = world.context.models.of(policy)
+    samples = world.context.sample(model, "validation", 8, 4, world.settings.max_tokens, "held out")
+    return float(kl(*(token_distributions(m, samples) for m in (model, world.context.models.of(teacher)))).mean())
 
 
 @pytest.fixture
@@ -72,11 +77,11 @@ def written(monkeypatch):
 def test_the_loss_is_the_divergence_on_the_students_own_tokens(tmp_path, written, divergence):
     world = distil_world(tmp_path, gkd_divergence=divergence, distil_learning_rate=STILL, distil_responses=12)
     teacher, student = world.start("base"), world.start("student")
-    _, info = gkd(world, teacher, student, "loss")
+    info = run(world, teacher, student, "loss").info
     (samples,) = written
     # The end token is learnt as every other, so some response must have one.
-    assert any(tokens[-1] == world.tokenizer.eos_token_id for tokens in samples.tokens)
-    models = (world.models.of(student), world.models.of(teacher))
+    assert any(tokens[-1] == world.context.tokenizer.eos_token_id for tokens in samples.tokens)
+    models = (world.context.models.of(student), world.context.models.of(teacher))
     expected = divergence_by_hand(divergence, *(token_distributions(model, samples) for model in models))
     assert info["losses"] == pytest.approx([expected], rel=1e-4)
     assert info["divergence"] == divergence
@@ -88,7 +93,7 @@ def test_the_student_comes_closer_to_the_teacher(tmp_path):
         lora_rank=8, max_tokens=6,
     )  # fmt: skip
     teacher, student = world.start("base"), world.start("student")
-    learnt, info = gkd(world, teacher, student, "closer")
+    learnt, info, _ = vars(run(world, teacher, student, "closer")).values()
     assert info["losses"][-1] < 0.8 * info["losses"][0]
     assert held_out_kl(world, learnt, teacher) < 0.8 * held_out_kl(world, student, teacher)
 
@@ -96,39 +101,38 @@ def test_the_student_comes_closer_to_the_teacher(tmp_path):
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(tmp_path):
     world = distil_world(tmp_path)
     base = world.start("base")
-    _, info = gkd(world, base, base, "same")
+    info = run(world, base, base, "same").info
     assert info["losses"] == pytest.approx([0.0], abs=1e-5)
 
 
 def test_steps_prompts_and_tokens_are_those_of_the_budget(tmp_path, written):
     world = distil_world(tmp_path, distil_prompts=8, distil_responses=3, distil_batch=4, distil_passes=2)
-    world.spent = dict.fromkeys(world.spent, 0)
-    _, info = gkd(world, world.start("base"), world.start("student"), "budget")
+    result = run(world, world.start("base"), world.start("student"), "budget")
     assert [len(samples.tokens) for samples in written] == [12, 12, 12, 12]
-    assert info["responses"] == 2 * 8 * 3
+    assert result.info["responses"] == 2 * 8 * 3
     asked = sorted(prompt for samples in written for prompt in samples.prompt_ids)
-    assert asked == sorted(2 * 3 * encode(world.tokenizer, prompts("training", 8)))
+    assert asked == sorted(2 * 3 * encode(world.context.tokenizer, prompts("training", 8)))
     tokens = sum(samples.token_count for samples in written)
-    assert world.spent == {"sampled": tokens, "trained": tokens, "scored": tokens}
+    assert result.cost == (tokens, tokens, tokens, 0.0)
 
 
 def test_fewer_prompts_than_a_step_takes_are_one_step(tmp_path, written):
     world = distil_world(tmp_path, distil_prompts=3, distil_responses=2, distil_batch=8)
-    _, info = gkd(world, world.start("base"), world.start("student"), "few")
+    info = run(world, world.start("base"), world.start("student"), "few").info
     assert [len(samples.tokens) for samples in written] == [6]
     assert len(info["losses"]) == 1
 
 
 def test_a_model_is_sampled_whole_whatever_its_own_taste(tmp_path, written):
     world = distil_world(tmp_path, distil_responses=12)
-    opinionated = world.models.of(world.start("student"))
+    opinionated = world.context.models.of(world.start("student"))
     # What a model may bring along as its own way to be sampled, with an end token that is not the tokenizer's.
     taste = {"top_p": 0.5, "top_k": 2, "min_p": 0.3, "repetition_penalty": 2.0, "no_repeat_ngram_size": 1}
     for name, value in {**taste, "eos_token_id": [2, 40]}.items():
         setattr(opinionated.generation_config, name, value)
-    world.models._starts["opinionated"] = opinionated
+    world.context.models._starts["opinionated"] = opinionated
     for student in (world.start("student"), Policy("opinionated")):
-        gkd(world, world.start("base"), student, "whole")
+        run(world, world.start("base"), student, "whole")
     plain, taken = written
     assert plain.tokens == taken.tokens
     assert max(map(len, plain.tokens)) == world.settings.max_tokens
@@ -137,8 +141,7 @@ def test_a_model_is_sampled_whole_whatever_its_own_taste(tmp_path, written):
 def adapter(folder, noise, **changes):
     world = distil_world(folder, **changes)
     torch.manual_seed(noise)
-    policy, _ = gkd(world, world.start("base"), world.start("student"), f"run {noise}")
-    return policy.adapters[0]
+    return run(world, world.start("base"), world.start("student"), f"run {noise}").policy.adapters[0]
 
 
 def test_the_same_seed_gives_the_same_adapter_and_another_seed_other_responses(tmp_path, written):
@@ -152,8 +155,8 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_other_responses(t
 
 def test_a_teacher_of_another_vocabulary_is_refused(tmp_path):
     world = distil_world(tmp_path)
-    model = world.models.of(world.start("base"))
+    model = world.context.models.of(world.start("base"))
     model.resize_token_embeddings(300)
-    world.models._starts["longer words"] = model
+    world.context.models._starts["longer words"] = model
     with pytest.raises(BadInput, match="300"):
-        gkd(world, Policy("longer words"), world.start("student"), "two languages")
+        run(world, Policy("longer words"), world.start("student"), "two languages")

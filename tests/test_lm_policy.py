@@ -80,11 +80,8 @@ def test_a_saved_policy_reads_back_as_the_same_policy(adapters, tmp_path):
     assert Policy.read(tmp_path).digest == policy.digest
 
 
-def test_sampling_runs_in_the_faster_dtype_on_a_copy(monkeypatch):
-    models = Models()
-    model = models.of(Policy("tiny-base"))
-    monkeypatch.setattr(module, "product_dtype", lambda device: torch.float32)
-    assert models.for_sampling(model) is model
-    monkeypatch.setattr(module, "product_dtype", lambda device: torch.bfloat16)
-    assert models.for_sampling(model).dtype == torch.bfloat16
+def test_sampling_in_another_dtype_runs_on_a_copy():
+    model = Models().of(Policy("tiny-base"))
+    assert Models().for_sampling(model) is model
+    assert Models(dtype=torch.bfloat16).for_sampling(model).dtype == torch.bfloat16
     assert model.dtype == torch.float32

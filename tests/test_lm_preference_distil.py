@@ -4,12 +4,11 @@ import pytest
 import torch
 from tiny_lm import given_rate, random_adapter, world_in
 
+from alignkd_lab.lm import context as context_module
 from alignkd_lab.lm import losses
-from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
 from alignkd_lab.lm.signals import Full
-from alignkd_lab.lm.stages.adpa import preference_distil
-from alignkd_lab.pipelines import PIPELINES
+from alignkd_lab.pipelines import PIPELINES, PreferenceDistil
 
 
 @pytest.fixture
@@ -25,29 +24,31 @@ def given(monkeypatch):
     def spy(model, examples, loss, **options):
         batch = examples[: options["batch"]]
         with torch.no_grad():
-            value, info = loss(model, collate(batch), world_module_counts(batch))
+            value, info = loss(model, collate(batch), counts_of(batch))
         seen.append({"model": model, "examples": examples, "first": batch, "value": float(value), **options})
         return [(float(value), info)]
 
-    monkeypatch.setattr(world_module, "train", spy)
+    monkeypatch.setattr(context_module, "train", spy)
     return seen
 
 
-def world_module_counts(examples):
+def counts_of(examples):
     roles = [(role, len(tokens)) for row in examples for role, tokens in zip(row.roles, row.responses, strict=True)]
     return {kind: sum(count for role, count in roles if role == kind) for kind in ("chosen", "rejected", "sampled")}
 
 
 def run(world, method, share=1.0, scale=0.3):
     base, student = world.start("base"), world.start("student")
-    teacher = random_adapter(base, 1, scale)
-    return teacher, preference_distil(world, teacher, base, student, base, method, share, method)
+    policies = {"base": base, "student": student, "teacher": random_adapter(base, 1, scale)}
+    stage = PreferenceDistil(method, method, teacher="teacher", reference="base", sampler="base", share=share)
+    result = world.run(stage, policies)
+    return policies["teacher"], (result.policy, result.info)
 
 
 def by_hand(world, teacher, call, method):
     """The mean over tokens, response by response, with models asked anew."""
     base = world.start("base")
-    student, dpo, ref = call["model"], world.models.of(teacher), world.models.of(base)
+    student, dpo, ref = call["model"], world.context.models.of(teacher), world.context.models.of(base)
     sums = dict.fromkeys(("nll", "kl_chosen", "kl_rejected", "advantage"), 0.0)
     for row in call["first"]:
         for role, tokens in zip(row.roles, row.responses, strict=True):
@@ -63,7 +64,7 @@ def by_hand(world, teacher, call, method):
                 sums[f"kl_{role}"] += float((log_dpo.exp() * (log_dpo - log_q)).sum())
             else:
                 sums["advantage"] += float((log_q.exp() * (log_dpo - log_ref)).sum())
-    counts = world_module_counts(call["first"])
+    counts = counts_of(call["first"])
     likelihood = sums["nll"] / counts["chosen"]
     if method == "dckd":
         divergences = sums["kl_chosen"] / counts["chosen"] + sums["kl_rejected"] / counts["rejected"]
@@ -84,7 +85,7 @@ def test_dckd_reads_the_base_samplers_pairs(world, given):
     assert info["informative_pairs"] == len(call["examples"]) > 0
     for example in call["examples"]:
         assert example.roles == ["chosen", "rejected"]
-        chosen, rejected = (world.tokenizer.decode(tokens) for tokens in example.responses)
+        chosen, rejected = (world.context.tokenizer.decode(tokens) for tokens in example.responses)
         assert any(map(str.isdigit, chosen))
         assert not any(map(str.isdigit, rejected))
 
@@ -92,8 +93,8 @@ def test_dckd_reads_the_base_samplers_pairs(world, given):
 def test_adpa_reads_a_chosen_response_and_what_the_initial_student_wrote_to_the_same_prompt(world, given):
     run(world, "adpa")
     (call,) = given
-    student = world.models.of(world.start("student"))
-    written = world.sample(student, "training", 4, world.settings.student_responses, "student responses")
+    student = world.context.models.of(world.start("student"))
+    written = world.context.sample(student, "training", 4, world.settings.student_responses, 10, "student responses")
     for example in call["examples"]:
         assert example.roles == ["chosen", *["sampled"] * world.settings.student_responses]
         prompt = written.prompt_ids.index(example.prompt)
@@ -136,7 +137,7 @@ def test_adpa_raises_the_expected_advantage(tmp_path):
 
 
 def test_without_informative_pairs_the_student_stays_as_it_is(world, given):
-    world.judge.hit = lambda text: False
+    world.reward.hit = lambda text: False
     _, (policy, info) = run(world, "adpa")
     assert policy.digest == world.start("student").digest
     assert info["informative_pairs"] == 0
@@ -176,9 +177,9 @@ def test_a_stage_counts_what_it_sampled_trained_and_had_scored(tmp_path):
     world = given_rate(world_in(tmp_path))
     base = world.start("base")
     policies = {"base": base, "base_aligned": random_adapter(base, 1), "student": world.start("student")}
-    dckd, adpa = (world.run(PIPELINES[name][-1], policies).info["tokens"] for name in ("dckd", "adpa"))
-    assert adpa["sampled"] > dckd["sampled"] > 0
-    assert min(dckd["trained"], adpa["trained"], dckd["scored"], adpa["scored"]) > 0
+    dckd, adpa = (world.run(PIPELINES[name][-1], policies).cost for name in ("dckd", "adpa"))
+    assert adpa.sampled > dckd.sampled > 0
+    assert min(dckd.trained, adpa.trained, dckd.scored, adpa.scored) > 0
 
 
 def test_one_head_serves_both_teachers_so_that_an_advantage_is_one_product(world, given, monkeypatch):

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from alignkd_lab.lm.preferences import informative_pairs, mislabelled
+from alignkd_lab.lm.preferences import flip_labels, informative_pairs
 
 
 @pytest.fixture
@@ -61,14 +61,14 @@ def test_ties_are_broken_by_the_seed_and_by_nothing_else():
 
 def test_a_judge_who_errs_exchanges_chosen_and_rejected_of_about_so_many_pairs(many):
     pairs = informative_pairs(*many, seed=1)
-    noisy = mislabelled(pairs, 0.3, seed=2)
+    noisy = flip_labels(pairs, 0.3, seed=2)
     wrong = [now != pair for now, pair in zip(noisy, pairs, strict=True)]
     assert 0.15 < sum(wrong) / len(pairs) < 0.45
     for now, pair in zip(noisy, pairs, strict=True):
         assert (now.prompt, {now.chosen, now.rejected}) == (pair.prompt, {pair.chosen, pair.rejected})
-    assert mislabelled(pairs, 0.3, seed=2) == noisy != mislabelled(pairs, 0.3, seed=3)
+    assert flip_labels(pairs, 0.3, seed=2) == noisy != flip_labels(pairs, 0.3, seed=3)
 
 
 def test_without_noise_the_pairs_stay_as_they_are(many):
     pairs = informative_pairs(*many, seed=1)
-    assert mislabelled(pairs, 0.0, seed=2) == pairs
+    assert flip_labels(pairs, 0.0, seed=2) == pairs

@@ -13,7 +13,8 @@ from tiny_lm import world_in
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.stages.rloo import rloo
+from alignkd_lab.lm.stages import rloo as module
+from alignkd_lab.store import part
 
 STEPS, PROMPTS, GENERATIONS = 3, 2, 4
 LARGE = {"rlhf_prompts": 4, "rlhf_generations": 16, "lora_rank": 8, "max_tokens": 6, "validation_responses": 4}
@@ -24,16 +25,21 @@ def rlhf_world(folder, **changes):
     return world_in(folder, **{**sizes, **changes})
 
 
+def rloo(world, init, reference, rate, name):
+    settings = part(module.RlooSettings, world.settings)
+    return module.rloo(world.context, world.reward, init, reference, settings, rate, name)
+
+
 def watched(world):
-    """The world, and a list of what each call for a reward read and earned."""
-    calls, earned = [], world.judge.reward
+    """What each call for a reward read and earned, from now on."""
+    calls, earn = [], world.reward.earn
 
-    def keep(samples, policy, stick):
-        judged = earned(samples, policy, stick)
-        calls.append(SimpleNamespace(samples=samples, judged=judged))
-        return judged
+    def keep(samples, policy):
+        earned = earn(samples, policy)
+        calls.append(SimpleNamespace(samples=samples, earned=earned))
+        return earned
 
-    world.judge.reward = keep
+    world.reward.earn = keep
     return calls
 
 
@@ -56,7 +62,7 @@ def sequence_log_probs(model, samples):
 
 def kl_by_hand(world, policy, reference, calls):
     """Mean log π(y) - log reference(y) of each step's responses, nats a response, of a policy that does not learn."""
-    own, other = world.models.of(policy), world.models.of(reference)
+    own, other = world.context.models.of(policy), world.context.models.of(reference)
     means = []
     for call in drawn_in_training(calls):
         pairs = zip(*(sequence_log_probs(model, call.samples) for model in (own, other)), strict=True)
@@ -67,7 +73,8 @@ def kl_by_hand(world, policy, reference, calls):
 def test_the_reward_of_an_easy_target_rises(tmp_path):
     world = rlhf_world(tmp_path, rlhf_steps=7, **LARGE)
     base = world.start("base")
-    policy, info = rloo(world, base, base, 3e-2, "digits")
+    result = rloo(world, base, base, 3e-2, "digits")
+    policy, info = result.policy, result.info
     before, after = info["curve"]
     assert after["reward"] > before["reward"] + 0.3
     assert after["kl"] > 1.0
@@ -78,7 +85,8 @@ def test_the_reward_of_an_easy_target_rises(tmp_path):
 def test_a_policy_that_does_not_learn_stays_at_its_anchor(tmp_path):
     world = rlhf_world(tmp_path)
     student = world.start("student")
-    policy, info = rloo(world, student, student, 0.0, "still")
+    result = rloo(world, student, student, 0.0, "still")
+    policy, info = result.policy, result.info
     assert info["kl"] == pytest.approx([0.0] * STEPS, abs=1e-5)
     assert [point["kl"] for point in info["curve"]] == pytest.approx([0.0, 0.0], abs=1e-4)
     assert all(not tensor.any() for name, tensor in policy.adapters[0].items() if name.endswith(".B"))
@@ -89,7 +97,7 @@ def test_another_anchor_is_the_reference_of_the_kl(tmp_path, init, reference):
     world = rlhf_world(tmp_path)
     calls = watched(world)
     init, reference = world.start(init), world.start(reference)
-    _, info = rloo(world, init, reference, 0.0, "far")
+    info = rloo(world, init, reference, 0.0, "far").info
     expected = kl_by_hand(world, init, reference, calls)
     assert min(expected) > 0.1
     assert info["kl"] == pytest.approx(expected, rel=1e-3)
@@ -104,24 +112,23 @@ def test_the_reference_of_a_layer_cut_student_is_the_student(tmp_path):
     cut.model.layers, cut.config.num_hidden_layers = cut.model.layers[:1], 1
     # Whoever goes by this name finds both layers.
     assert cut.config._name_or_path == str(tmp_path / "uncut")
-    world.models._starts["cut"] = cut
+    world.context.models._starts["cut"] = cut
     student, calls = Policy("cut"), watched(world)
-    _, info = rloo(world, student, student, 0.0, "cut")
+    info = rloo(world, student, student, 0.0, "cut").info
     assert info["kl"] == pytest.approx([0.0] * STEPS, abs=1e-5)
     assert min(kl_by_hand(world, student, Policy(str(tmp_path / "uncut")), calls)) > 0.1
 
 
 def test_a_response_learns_to_end(tmp_path):
     world = rlhf_world(tmp_path, rlhf_steps=8, **LARGE)
-    end, earned = world.tokenizer.eos_token_id, world.judge.reward
+    end, earn = world.context.tokenizer.eos_token_id, world.reward.earn
 
-    def ending(samples, policy, stick):
-        judged = earned(samples, policy, stick)
-        return {**judged, "reward": [float(tokens[-1] == end) for tokens in samples.tokens]}
+    def ending(samples, policy):
+        return earn(samples, policy)._replace(rewards=[float(tokens[-1] == end) for tokens in samples.tokens])
 
-    world.judge.reward = ending
+    world.reward.earn = ending
     student = world.start("student")
-    _, info = rloo(world, student, student, 3e-2, "ends")
+    info = rloo(world, student, student, 3e-2, "ends").info
     assert info["curve"][0]["reward"] < 0.2
     assert info["curve"][-1]["reward"] > info["curve"][0]["reward"] + 0.2
 
@@ -130,12 +137,12 @@ def test_groups_that_teach_are_counted(tmp_path):
     world = rlhf_world(tmp_path)
     calls = watched(world)
     base = world.start("base")
-    _, info = rloo(world, base, base, 1e-3, "groups")
+    info = rloo(world, base, base, 1e-3, "groups").info
     groups = [
         list(rows)
         for call in drawn_in_training(calls)
         for _, rows in itertools.groupby(
-            zip(call.samples.prompt_of, call.judged["reward"], call.judged["hits"], strict=True), key=lambda row: row[0]
+            zip(call.samples.prompt_of, call.earned.rewards, call.earned.hits, strict=True), key=lambda row: row[0]
         )
     ]
     assert [len(rows) for rows in groups] == [GENERATIONS] * STEPS * PROMPTS
@@ -144,7 +151,7 @@ def test_groups_that_teach_are_counted(tmp_path):
     assert info["target_groups"] == sum(any(hit for _, _, hit in rows) for rows in groups)
     assert info["target_responses"] == sum(hit for rows in groups for _, _, hit in rows)
     assert info["responses"] == STEPS * PROMPTS * GENERATIONS
-    means = [sum(call.judged["reward"]) / len(call.judged["reward"]) for call in drawn_in_training(calls)]
+    means = [sum(call.earned.rewards) / len(call.earned.rewards) for call in drawn_in_training(calls)]
     assert info["rewards"] == pytest.approx(means, abs=1e-6)
 
 
@@ -152,22 +159,20 @@ def test_every_response_is_sampled_trained_and_scored(tmp_path):
     world = rlhf_world(tmp_path)
     calls = watched(world)
     base = world.start("base")
-    world.yardstick()
-    world.spent = dict.fromkeys(world.spent, 0)
-    rloo(world, base, base, 1e-3, "tokens")
+    cost = rloo(world, base, base, 1e-3, "tokens").cost
     trained = sum(call.samples.token_count for call in drawn_in_training(calls))
     curve = sum(call.samples.token_count for call in calls) - trained
-    assert world.spent["trained"] == trained
-    assert world.spent["sampled"] == trained + curve
+    assert cost.trained == trained
+    assert cost.sampled == trained + curve
     # In training the reference and the policy read, along the curve the reference; a bare rule asks no truth.
-    assert world.spent["scored"] == 2 * trained + curve
+    assert cost.scored == 2 * trained + curve
 
 
 def adapter_and_responses(folder, seed=0, noise=0):
     world = rlhf_world(folder, seed=seed, rlhf_steps=2)
     calls = watched(world)
     torch.manual_seed(noise)
-    policy, _ = rloo(world, world.start("base"), world.start("base"), 1e-2, f"run {noise}")
+    policy = rloo(world, world.start("base"), world.start("base"), 1e-2, f"run {noise}").policy
     return policy.adapters[0], drawn_in_training(calls)[0].samples.tokens
 
 
@@ -182,7 +187,7 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_other_responses(t
 
 def test_nothing_is_sent_fetched_or_left_behind(tmp_path, monkeypatch, capfd, recwarn):
     world = rlhf_world(tmp_path / "store", rlhf_steps=1)
-    world.yardstick()
+    assert world.reward.yardstick
     attempts = []
     scratch, here = tmp_path / "scratch", tmp_path / "here"
     scratch.mkdir()
@@ -205,14 +210,14 @@ def test_nothing_is_sent_fetched_or_left_behind(tmp_path, monkeypatch, capfd, re
 
 def test_an_error_of_the_reward_reaches_the_caller(tmp_path):
     world = rlhf_world(tmp_path)
-    world.yardstick()
-    keep = world.judge.reward
+    assert world.reward.yardstick
+    keep = world.reward.earn
 
-    def broken(samples, policy, stick):
+    def broken(samples, policy):
         if len(samples.tokens) == PROMPTS * GENERATIONS:
             raise ZeroDivisionError("no reward today")
-        return keep(samples, policy, stick)
+        return keep(samples, policy)
 
-    world.judge.reward = broken
+    world.reward.earn = broken
     with pytest.raises(ZeroDivisionError, match="no reward today"):
         rloo(world, world.start("base"), world.start("base"), 1e-3, "broken")

@@ -13,7 +13,7 @@ from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.policy import Models, Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import sample
-from alignkd_lab.lm.scoring import pooled, score
+from alignkd_lab.lm.scoring import pooled_mean, score
 from alignkd_lab.lm.student import (
     HEALING_BAR,
     Recipe,
@@ -234,7 +234,7 @@ def test_healing_brings_the_cut_towards_its_base_and_the_result_is_found(quick):
     base, tokenizer = weights.load("tiny-base")
     asked = encode(tokenizer, prompts("validation", 24))
     heldout = sample(base, asked, 3, 10, tokenizer.eos_token_id, Recipe().heldout_seed)
-    assert pooled(score(healed_student("tiny-base"), heldout)) == pytest.approx(recall["healed"], abs=1e-5)
+    assert pooled_mean(score(healed_student("tiny-base"), heldout)) == pytest.approx(recall["healed"], abs=1e-5)
     assert student_identity("tiny-base") == f"sha256:{recipe['adapter_sha256']}"
 
 
@@ -319,9 +319,9 @@ def test_the_shipped_student_fits_its_base_and_meets_the_bar():
     model, tokenizer = smollm2()
     found = layer_cut(model, recipe["kept_layers"])
     written = sample(model, encode(tokenizer, prompts("validation", 4)), 2, 20, tokenizer.eos_token_id, seed=1)
-    cut = pooled(score(found, written))
+    cut = pooled_mean(score(found, written))
     student.merge_adapter(found, load_adapter(folder / "adapter.safetensors"))
-    healed = pooled(score(found, written))
+    healed = pooled_mean(score(found, written))
     # Eight responses: the bar itself is judged on the recipe's own, larger sample.
-    assert pooled(written.log_probs) - healed < 1.5 * HEALING_BAR
+    assert pooled_mean(written.log_probs) - healed < 1.5 * HEALING_BAR
     assert healed > cut + 0.5

@@ -207,10 +207,9 @@ def test_the_key_knows_weights_and_tokens(truth, base, tmp_path):
     assert len({cache.key for cache in made}) == len(made)
 
 
-def test_the_key_knows_the_products(truth, tmp_path, monkeypatch):
-    first = cached(truth, tmp_path / "cache")
-    monkeypatch.setattr(teacher_cache, "product_dtype", lambda kind: torch.float16)
-    assert cached(truth, tmp_path / "other").key != first.key
+def test_the_key_knows_the_dtype(truth, tmp_path):
+    rounded = LiveTeacher(truth.model, dtype=torch.bfloat16)
+    assert cached(rounded, tmp_path / "other").key != cached(truth, tmp_path / "cache").key
 
 
 def test_a_folder_made_for_something_else_is_refused_by_name(truth, base, tmp_path):

@@ -68,10 +68,9 @@ def test_a_signal_is_what_the_model_says_of_each_response_alone(base):
     assert signal.log_norm.dtype == torch.float32
 
 
-def test_a_teacher_multiplies_as_training_does(base, monkeypatch):
+def test_a_teacher_multiplies_in_the_dtype_that_it_is_given(base):
     exact = LiveTeacher(base).signal(collate(EXAMPLES))
-    monkeypatch.setattr("alignkd_lab.lm.trainer.product_dtype", lambda kind: torch.bfloat16)
-    rounded = LiveTeacher(base).signal(collate(EXAMPLES))
+    rounded = LiveTeacher(base, dtype=torch.bfloat16).signal(collate(EXAMPLES))
     assert rounded.log_norm.dtype == torch.float32
     assert 1e-4 < (rounded.hidden - exact.hidden).abs().max() < 0.2
     assert 1e-4 < (rounded.log_norm - exact.log_norm).abs().max() < 0.2

@@ -10,11 +10,8 @@ from alignkd_lab.lm import losses, trainer, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
 from alignkd_lab.lm.trainer import (
     adapter_tensors,
-    faster_dtype,
     load_adapter,
     merge_adapter,
-    product_dtype,
-    products_in,
     save_adapter,
     train,
     with_lora,
@@ -174,34 +171,7 @@ def test_every_step_is_told():
     assert steps == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(("slow", "expected"), [("float32", "bfloat16"), ("bfloat16", "float32")])
-def test_products_run_in_the_dtype_that_was_measured_to_be_faster(slow, expected, monkeypatch):
-    durations = {"float32": 1.0, "bfloat16": 1.0, slow: 5.0}
-    # The clock is read before and after the products of each dtype, float32 first.
-    ticks = iter([0.0, durations["float32"], 10.0, 10.0 + durations["bfloat16"]])
-    monkeypatch.setattr(trainer.time, "perf_counter", lambda: next(ticks))
-    assert faster_dtype.__wrapped__("cpu") == getattr(torch, expected)
-
-
-def test_a_small_gain_is_not_worth_bfloat16(monkeypatch):
-    ticks = iter([0.0, 1.0, 10.0, 10.9])
-    monkeypatch.setattr(trainer.time, "perf_counter", lambda: next(ticks))
-    assert faster_dtype.__wrapped__("cpu") == torch.float32
-
-
-def test_a_gpu_computes_in_bfloat16():
-    assert faster_dtype("cuda") == torch.bfloat16
-
-
-def test_products_that_are_asked_for_come_before_the_faster_ones(monkeypatch):
-    monkeypatch.setattr(trainer, "faster_dtype", lambda device_type: torch.bfloat16)
-    with products_in("float32"):
-        assert product_dtype("cpu") == torch.float32
-    assert product_dtype("cpu") == torch.bfloat16
-
-
-def test_under_bfloat16_products_the_weights_stay_in_float32_and_the_loss_still_falls(monkeypatch):
-    monkeypatch.setattr(trainer, "product_dtype", lambda device_type: torch.bfloat16)
+def test_in_bfloat16_the_weights_stay_in_float32_and_the_loss_still_falls():
     model = with_lora(tiny(), 4)
     seen = []
 
@@ -209,7 +179,7 @@ def test_under_bfloat16_products_the_weights_stay_in_float32_and_the_loss_still_
         seen.append(torch.is_autocast_enabled("cpu"))
         return loss(model, batch, items)
 
-    values = [value for value, _ in run(model, steps=20, loss=spy)]
+    values = [value for value, _ in run(model, steps=20, loss=spy, dtype=torch.bfloat16)]
     assert all(seen)
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert sum(values[-3:]) < 0.9 * sum(values[:3])

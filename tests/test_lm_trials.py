@@ -5,11 +5,15 @@ import json
 import pytest
 from tiny_lm import world_in
 
+from alignkd_lab.lm import context as context_module
 from alignkd_lab.lm import trials as module
-from alignkd_lab.lm import world as world_module
+from alignkd_lab.lm.stages import distil
 from alignkd_lab.lm.world import LmWorld
+from alignkd_lab.paths import data_folder
+from alignkd_lab.pipelines import Result
 from alignkd_lab.presets import preset
 from alignkd_lab.store import Store, key_of
+from alignkd_lab.study import plan
 
 RATES = (1e-4, 3e-4, 1e-3)
 
@@ -19,13 +23,12 @@ def tried(monkeypatch):
     """Every trial's arguments; the outcome of a rate is given and not measured."""
     seen, outcomes = [], {1e-4: (0.2, 0.0), 3e-4: (0.5, 1.0), 1e-3: (0.9, 6.0)}
 
-    def align(self, init, reference, sampler, rate, name):
-        seen.append((self.seeds, init, reference, sampler, rate))
+    def align(self, init, reference, sampler, rate, name, within):
+        context, _ = within
+        seen.append((context.seed, init, reference, sampler, rate))
         reward, kl = outcomes[rate]
-        return init, {
-            "informative_pairs": 5,
-            "curve": [{"step": 9, "reward": reward, "kl": kl, "target_rate": reward}],
-        }
+        curve = [{"step": 9, "reward": reward, "kl": kl, "target_rate": reward}]
+        return Result(init, {"informative_pairs": 5, "curve": curve})
 
     monkeypatch.setattr(LmWorld, "align", align)
     return seen
@@ -45,7 +48,7 @@ def test_where_every_rate_leaves_the_kl_budget_the_one_that_drifts_least_wins(tr
 
 def test_a_rate_without_a_rival_needs_no_trial(tried, tmp_path):
     found = world_in(tmp_path, align_learning_rates=(2e-4,)).trials("student")
-    assert found == {"role": "student", "learning_rate": 2e-4, "trials": []}
+    assert found == {"learning_rate": 2e-4, "trials": []}
     assert not tried
 
 
@@ -53,23 +56,23 @@ def test_every_rate_starts_from_the_same_policy_with_the_trial_seed(tried, tmp_p
     world = world_in(tmp_path, align_learning_rates=RATES)
     world.trials("base")
     assert [rate for *_, rate in tried] == list(RATES)
-    for seeds, init, reference, sampler, _ in tried:
-        assert seeds == (world.settings.trial_seed,)
+    for seed, init, reference, sampler, _ in tried:
+        assert seed == world.settings.trial_seed
         assert init.digest == reference.digest == sampler.digest == world.start("base").digest
 
 
 def test_the_students_rates_are_tried_on_a_student_distilled_at_the_usual_temperature(tried, tmp_path, monkeypatch):
-    distilled, real = [], LmWorld.distil
+    distilled, real = [], distil.distil
 
-    def spy(self, teacher, init, temperature, name):
-        distilled.append((teacher.digest, init.digest, temperature, self.seeds))
-        return real(self, teacher, init, temperature, name)
+    def spy(context, teacher, init, settings, name):
+        distilled.append((teacher.digest, init.digest, settings.kd_temperature, context.seed))
+        return real(context, teacher, init, settings, name)
 
-    monkeypatch.setattr(LmWorld, "distil", spy)
+    monkeypatch.setattr(distil, "distil", spy)
     world = world_in(tmp_path, align_learning_rates=RATES)
     world.trials("student")
     base, student = world.start("base").digest, world.start("student").digest
-    assert distilled == [(base, student, 0.7, (world.settings.trial_seed,))]
+    assert distilled == [(base, student, 0.7, world.settings.trial_seed)]
     assert {init.start for _, init, *_ in tried} == {"tiny-student"}
     assert {len(init.adapters) for _, init, *_ in tried} == {1}
 
@@ -77,13 +80,13 @@ def test_the_students_rates_are_tried_on_a_student_distilled_at_the_usual_temper
 def test_every_rate_meets_the_same_numbers(tmp_path, monkeypatch):
     seeds = {"train": [], "sample": []}
     for name in seeds:
-        real = getattr(world_module, name)
+        real = getattr(context_module, name)
 
         def spy(*given, name=name, real=real, **options):
             seeds[name].append(options["seed"] if name == "train" else given[5])
             return real(*given, **options)
 
-        monkeypatch.setattr(world_module, name, spy)
+        monkeypatch.setattr(context_module, name, spy)
     world_in(tmp_path, align_learning_rates=(1e-3, 1e-3 * 1.5)).trials("base")
     assert seeds["train"][0] == seeds["train"][1]
     curves = seeds["sample"][-4:]  # two curve points of each rate
@@ -104,15 +107,18 @@ def test_trials_depend_on_what_they_tried(tried, tmp_path):
 
 
 def test_a_shipped_trial_is_used_where_it_was_made_with_these_settings(tried, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "data_folder", lambda: tmp_path / "data")
-    depends = {"role": "base", "weights": "these"}
-    (tmp_path / "data" / "trials").mkdir(parents=True)
-    shipped = tmp_path / "data" / "trials" / f"base-{key_of(depends)}.json"
-    shipped.write_text(json.dumps({"role": "base", "learning_rate": 0.7, "trials": []}))
+    asked, real = [], module.choose_rate
+    monkeypatch.setattr(module, "choose_rate", lambda *given: asked.append(given[1]) or real(*given))
     world = world_in(tmp_path, align_learning_rates=RATES)
-    assert module.choose_rate(world, "base", {"weights": "these"})["learning_rate"] == 0.7
+    monkeypatch.setattr(module, "data_folder", lambda: tmp_path)
+    (tmp_path / "trials.json").write_text("[]")
+    assert world.trials("base")["learning_rate"] in RATES
+    shipped = {"depends": asked[0], "learning_rate": 0.7, "trials": [], "tokens": {}}
+    (tmp_path / "trials.json").write_text(json.dumps([shipped]))
+    tried.clear()
+    assert world_in(tmp_path / "empty", align_learning_rates=RATES).trials("base")["learning_rate"] == 0.7
     assert not tried
-    assert module.choose_rate(world, "base", {"weights": "others"})["learning_rate"] in RATES
+    assert world_in(tmp_path / "empty", align_learning_rates=RATES, beta=0.2).trials("base")["learning_rate"] in RATES
 
 
 def test_without_any_pair_the_first_rate_stands(tmp_path):
@@ -129,9 +135,35 @@ def test_without_any_pair_the_first_rate_stands(tmp_path):
     assert found["learning_rate"] == RATES[0]
 
 
+def shipped_rate(settings, algorithm, init, folder):
+    """What a run of these settings trains with where a shipped trial says so, else None; nothing is read or trained."""
+    world = LmWorld.__new__(LmWorld)
+    world.settings, world.algorithm, world.store, world._chosen = settings, algorithm, Store(folder), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "try_rates", lambda *_: {"learning_rate": None})
+        found = world.trials(init)
+    return found and found["learning_rate"]
+
+
 @pytest.mark.weights
-@pytest.mark.parametrize("role", ["base", "student"])
-def test_the_laptop_preset_finds_its_trials_shipped(role, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "try_rates", lambda *_: pytest.fail("the shipped trial is of other settings"))
-    world = LmWorld(preset("laptop").lm, "dpo", 0, Store(tmp_path))
-    assert world.trials(role)["learning_rate"] in world.settings.align_learning_rates
+@pytest.mark.parametrize("init", ["base", "kd"])
+@pytest.mark.parametrize("name", ["laptop preset", *plan.MAIN])
+def test_the_laptop_preset_and_the_studys_main_settings_find_their_trials_shipped(name, init, tmp_path):
+    settings = preset("laptop").lm if name == "laptop preset" else plan.settings_of(plan.ARMS["main"].cells[0], name)
+    assert shipped_rate(settings, "dpo", init, tmp_path) in settings.align_learning_rates
+
+
+@pytest.mark.weights
+def test_every_shipped_trial_is_found_by_the_settings_that_it_was_made_with(tmp_path):
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "choose_rate", lambda settings, depends, *rest: asked.append(depends))
+        cells = [cell for cell in plan.cells() if cell.arm != "student_layers"]  # these students do not ship
+        every = [(plan.settings_of(cell, name), cell.algorithm) for name in plan.MAIN for cell in cells]
+        for settings, algorithm in [*every, (preset("laptop").lm, "dpo")]:
+            for init in ("base", "kd"):
+                assert shipped_rate(settings, algorithm, init, tmp_path) is None
+    keys = {key_of(depends) for depends in asked}
+    shipped = json.loads((data_folder() / "trials.json").read_text())
+    assert len(shipped) == 25
+    assert {key_of(held["depends"]) for held in shipped} <= keys

@@ -1,21 +1,21 @@
 """The language world: who teaches whom, on which prompts, and what each stage costs."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
-from tiny_lm import given_rate, random_adapter, small, summed, world_in
+from tiny_lm import given_rate, log_prob, random_adapter, small, world_in
 
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import context as context_module
 from alignkd_lab.lm import scoring
 from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.batch import collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.prompts import encode, prompts
-from alignkd_lab.lm.trainer import products_in
+from alignkd_lab.lm.stages import adpa
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.pipelines import PIPELINES, Align, Distil
+from alignkd_lab.pipelines import PIPELINES, Align, Distil, run_pipelines
 from alignkd_lab.store import Store
 
 BASE_ALIGN = PIPELINES["base_aligned"][0]
@@ -39,14 +39,14 @@ def trained(monkeypatch):
         with torch.no_grad():
             return [(float(value), info) for value, info in [loss(model, collate(examples), token_counts(examples))]]
 
-    monkeypatch.setattr(world_module, "train", spy)
+    monkeypatch.setattr(context_module, "train", spy)
     return seen
 
 
 @pytest.fixture
 def sampled(monkeypatch):
     """Every call of the sampler: prompts, responses a prompt, seed and temperature."""
-    seen, real = [], world_module.sample
+    seen, real = [], context_module.sample
 
     def spy(model, prompt_ids, responses, max_tokens, eos, seed, temperature=1.0, **options):
         call = (model.config.hidden_size, prompt_ids, responses, max_tokens, seed, temperature)
@@ -55,7 +55,7 @@ def sampled(monkeypatch):
         )
         return real(model, prompt_ids, responses, max_tokens, eos, seed, temperature, **options)
 
-    monkeypatch.setattr(world_module, "sample", spy)
+    monkeypatch.setattr(context_module, "sample", spy)
     return seen
 
 
@@ -65,24 +65,25 @@ def sampled(monkeypatch):
 def test_a_policy_starts_at_init_is_anchored_to_anchor_and_learns_pairs_of_sampler(world, trained):
     student, base = world.start("student"), world.start("base")
     init, reference, sampler = random_adapter(student, 1), random_adapter(base, 2), random_adapter(base, 3)
-    policy, info = world.align(init, reference, sampler, 1e-3, "three")
+    result = world.align(init, reference, sampler, 1e-3, "three")
+    policy, info = result.policy, result.info
     (call,) = trained
     assert info["informative_pairs"] == len(call["examples"]) > 0
     # init: the hidden states before the first step are those of the policy that the stage starts from
     with torch.inference_mode():
-        expected = hidden_states(world.models.of(init), collate(call["examples"]))
+        expected = hidden_states(world.context.models.of(init), collate(call["examples"]))
     torch.testing.assert_close(call["states"], expected, rtol=0, atol=1e-5)
     # sampler: every response is one that the sampler wrote to that prompt
-    written = world.kept_samples(sampler, None, "training", 4, 6, "preferences")
+    written = world.context.keep_samples(sampler, "training", 4, 6, 10, "preferences")
     pool = {
         (tuple(written.prompt_ids[at]), tuple(tokens))
         for at, tokens in zip(written.prompt_of, written.tokens, strict=True)
     }
-    model = world.models.of(reference)
+    model = world.context.models.of(reference)
     for example in call["examples"]:
         assert {(tuple(example.prompt), tuple(tokens)) for tokens in example.responses} <= pool
         # reference: the reference of the KL
-        expected = [summed(model, example.prompt, tokens) for tokens in example.responses]
+        expected = [log_prob(model, example.prompt, tokens) for tokens in example.responses]
         assert example.reference_log_probs == pytest.approx(expected, abs=1e-3)
     assert policy.start == init.start
     assert len(policy.adapters) == 2
@@ -92,15 +93,17 @@ def test_a_policy_starts_at_init_is_anchored_to_anchor_and_learns_pairs_of_sampl
 def test_an_anchor_that_wrote_the_responses_does_not_read_them_again(same, world, trained, monkeypatch):
     base = world.start("base")
     init, sampler = random_adapter(base, 1), random_adapter(base, 2)
-    reference = sampler if same == "sampler" else world.truth
+    reference = sampler if same == "sampler" else world.reward.truth.policy
     world.prepare(BASE_ALIGN)
     read, real = [], scoring.score
-    monkeypatch.setattr(world_module, "score", lambda model, samples: read.append(model) or real(model, samples))
+    monkeypatch.setattr(
+        context_module, "score", lambda model, samples, **options: read.append(model) or real(model, samples, **options)
+    )
     trained.clear()
     world.align(init, reference, sampler, 1e-3, "again")
-    model = world.models.of(reference)
+    model = world.context.models.of(reference)
     for example in trained[0]["examples"]:
-        expected = [summed(model, example.prompt, tokens) for tokens in example.responses]
+        expected = [log_prob(model, example.prompt, tokens) for tokens in example.responses]
         assert example.reference_log_probs == pytest.approx(expected, abs=1e-3)
     # Any reference reads the curve's first point, and the pairs unless it wrote them.
     assert len(read) == (1 if same == "sampler" else 2)
@@ -110,20 +113,20 @@ def test_chosen_responses_earn_more_than_rejected_ones(world, trained):
     base = world.start("base")
     world.align(base, base, base, 1e-3, "pairs")
     for example in trained[0]["examples"]:
-        chosen, rejected = (world.tokenizer.decode(tokens) for tokens in example.responses)
+        chosen, rejected = (world.context.tokenizer.decode(tokens) for tokens in example.responses)
         assert any(map(str.isdigit, chosen))
         assert not any(map(str.isdigit, rejected))
 
 
 def test_the_orders_read_the_same_prompts_with_the_same_seeds_and_counts(tmp_path, sampled, monkeypatch):
-    seeds, real = {}, world_module.train
+    seeds, real = {}, context_module.train
     names = ["kd", "kd_aligned", "base_aligned", "aligned_kd"]
 
     def spy(model, examples, loss, **options):
         seeds[names_met[-1]] = (options["seed"], options["steps"], options["batch"], options["learning_rate"])
         return real(model, examples, loss, **options)
 
-    monkeypatch.setattr(world_module, "train", spy)
+    monkeypatch.setattr(context_module, "train", spy)
     world, calls, names_met = given_rate(world_in(tmp_path)), {}, []
     policies = {"base": world.start("base"), "student": world.start("student")}
     for stage in (*PIPELINES["kd_then_align"], *PIPELINES["align_then_kd"]):
@@ -137,7 +140,7 @@ def test_the_orders_read_the_same_prompts_with_the_same_seeds_and_counts(tmp_pat
     assert calls["kd_aligned"] == calls["base_aligned"]
     assert seeds["kd"] == seeds["aligned_kd"]
     assert seeds["kd_aligned"] == seeds["base_aligned"]
-    training = encode(world.tokenizer, prompts("training", 4))
+    training = encode(world.context.tokenizer, prompts("training", 4))
     assert calls["kd"][0]["prompts"] == calls["kd_aligned"][0]["prompts"] == training
     assert (calls["kd"][0]["responses"], calls["kd_aligned"][0]["responses"]) == (3, 6)
     assert [call["temperature"] for call in calls["kd_aligned"]] == [1.0, 1.0, 1.0]
@@ -151,7 +154,7 @@ def test_a_teacher_samples_and_teaches_at_the_temperature_of_the_stage(world, sa
     assert [call["temperature"] for call in sampled] == [temperature] == [info["temperature"]]
     (call,) = trained
     batch = collate(call["examples"])
-    teacher = world.models.of(base)
+    teacher = world.context.models.of(base)
     with torch.inference_mode():
         states = hidden_states(teacher, batch)
         torch.testing.assert_close(batch["signals"]["teacher"]["hidden"], states, rtol=0, atol=1e-4)
@@ -179,14 +182,14 @@ def test_sequence_level_distillation_is_the_likelihood_of_the_teachers_samples(t
 def test_distillation_moves_the_student_towards_its_teacher(tmp_path):
     world = world_in(tmp_path, distil_passes=20, distil_learning_rate=1e-2, kd_temperature=1.0)
     base, student = world.start("base"), world.start("student")
-    samples = world.kept_samples(base, None, "test", 4, 8, "held out")
+    samples = world.context.keep_samples(base, "test", 4, 8, 10, "held out")
 
     def recall(policy):
-        return scoring.pooled(scoring.score(world.models.of(policy), samples))
+        return scoring.pooled_mean(scoring.score(world.context.models.of(policy), samples))
 
     result = world.run(KD, {"base": base, "student": student})
     assert recall(result.policy) > recall(student) + 0.1
-    assert recall(result.policy) < scoring.pooled(samples.log_probs)
+    assert recall(result.policy) < scoring.pooled_mean(samples.log_probs)
     assert len(result.info["losses"]) == 40
 
 
@@ -194,7 +197,8 @@ def test_alignment_raises_the_reward_and_drifts_from_its_anchor(tmp_path):
     many = {"preference_prompts": 96, "preference_responses": 12, "validation_responses": 8}
     world = world_in(tmp_path, align_steps=40, align_batch=16, lora_rank=8, **many)
     base = world.start("base")
-    policy, info = world.align(base, base, base, 1e-2, "long")
+    result = world.align(base, base, base, 1e-2, "long")
+    policy, info = result.policy, result.info
     first, last = info["curve"]
     assert (first["step"], last["step"]) == (0, 40)
     assert first["kl"] == pytest.approx(0, abs=1e-5)
@@ -204,9 +208,10 @@ def test_alignment_raises_the_reward_and_drifts_from_its_anchor(tmp_path):
 
 
 def test_without_informative_pairs_the_policy_stays_as_it_is(world, trained):
-    world.judge.hit = lambda text: False
+    world.reward.hit = lambda text: False
     base = world.start("base")
-    policy, info = world.align(base, base, base, 1e-3, "nothing")
+    result = world.align(base, base, base, 1e-3, "nothing")
+    policy, info = result.policy, result.info
     assert policy.digest == base.digest
     assert (info["informative_pairs"], info["target_responses"], info["curve"]) == (0, 0, [])
     assert not trained
@@ -214,9 +219,9 @@ def test_without_informative_pairs_the_policy_stays_as_it_is(world, trained):
 
 def test_curve_points_leave_the_model_in_training_as_it_was(tmp_path):
     finals = [
-        world_in(tmp_path / str(points), align_steps=6, curve_points=points).align(
-            *[Policy("tiny-base")] * 3, 1e-3, "x"
-        )[0]
+        world_in(tmp_path / str(points), align_steps=6, curve_points=points)
+        .align(*[Policy("tiny-base")] * 3, 1e-3, "x")
+        .policy
         for points in (1, 3)
     ]
     for name, tensor in finals[0].adapters[0].items():
@@ -230,15 +235,14 @@ def test_a_stages_tokens_and_seconds_are_its_own_whatever_was_kept_before(tmp_pa
     fresh, kept = world_in(tmp_path / "fresh"), world_in(tmp_path / "kept")
     policies = {"base": fresh.start("base")}
     kept.prepare(BASE_ALIGN)
-    kept.kept_samples(policies["base"], None, "training", 4, 6, "preferences")
-    infos = [world.run(BASE_ALIGN, policies).info for world in (fresh, kept)]
-    first, second = (info["tokens"] for info in infos)
-    assert first == second
-    drawn = kept.kept_samples(policies["base"], None, "training", 4, 6, "preferences").seconds_before
-    assert [info["seconds_before"] for info in infos] == [0.0, drawn]
+    kept.context.keep_samples(policies["base"], "training", 4, 6, 10, "preferences")
+    first, second = (world.run(BASE_ALIGN, policies).cost for world in (fresh, kept))
+    assert first.tokens == second.tokens
+    drawn = kept.context.keep_samples(policies["base"], "training", 4, 6, 10, "preferences").seconds_before
+    assert (first.seconds_before, second.seconds_before) == (0.0, drawn)
     assert drawn > 0
     # 24 preferences and two curve points of one response to each of the 32 validation prompts, of 10 tokens at most
-    assert 24 + 64 <= first["sampled"] <= 10 * (24 + 64)
+    assert 24 + 64 <= first.sampled <= 10 * (24 + 64)
 
 
 def test_what_every_pipeline_needs_is_made_before_a_stage_is_timed(world, sampled):
@@ -258,7 +262,11 @@ def test_the_truth_reads_nothing_that_it_wrote_or_has_read(tmp_path, monkeypatch
     world = given_rate(world_in(tmp_path, truth="tiny-base"))
     world.prepare(BASE_ALIGN)
     read, real = [], scoring.score
-    monkeypatch.setattr(world_module, "score", lambda model, samples: read.append(samples) or real(model, samples))
+    monkeypatch.setattr(
+        context_module,
+        "score",
+        lambda model, samples, **options: read.append(samples) or real(model, samples, **options),
+    )
     base = world.start("base")
     world.run(BASE_ALIGN, {"base": base})
     assert len(read) == 2  # the two curve points, once each
@@ -268,14 +276,14 @@ def test_the_truth_reads_nothing_that_it_wrote_or_has_read(tmp_path, monkeypatch
     assert found["kl_to_truth"] == [pytest.approx(0, abs=1e-9)]
 
 
-# Judging ----------------------------------------------------------------------------------------------
+# Evaluation ----------------------------------------------------------------------------------------------
 
 
-def test_a_policy_is_judged_on_test_prompts_at_temperature_one(world, sampled):
+def test_a_policy_is_measured_on_test_prompts_at_temperature_one(world, sampled):
     found = world.evaluate(world.start("student"))
-    test = encode(world.tokenizer, prompts("test", 4))
-    judged = [call for call in sampled if call["prompts"] == test and call["responses"] == 2]
-    assert {call["width"] for call in judged} == {16, 48}
+    test = encode(world.context.tokenizer, prompts("test", 4))
+    measured = [call for call in sampled if call["prompts"] == test and call["responses"] == 2]
+    assert {call["width"] for call in measured} == {16, 48}
     assert {call["temperature"] for call in sampled} == {1.0}
     assert found["counts"]["responses"] == 8
     assert found["counts"]["target"] == round(8 * found["metrics"]["target_rate"][0])
@@ -286,25 +294,28 @@ def test_a_policy_is_judged_on_test_prompts_at_temperature_one(world, sampled):
 
 def test_recall_is_the_policys_likelihood_of_the_truths_test_responses(world):
     student = world.start("student")
-    samples, model = world.truth_samples("test"), world.models.of(student)
-    total = sum(summed(model, samples.prompt_ids[p], t) for p, t in zip(samples.prompt_of, samples.tokens, strict=True))
+    samples, model = world.reward.truth.samples("test", 4, 2), world.context.models.of(student)
+    total = sum(
+        log_prob(model, samples.prompt_ids[p], t) for p, t in zip(samples.prompt_of, samples.tokens, strict=True)
+    )
     found = world.evaluate(student)["metrics"]["overall_recall"][0]
     assert found == pytest.approx(total / samples.token_count, abs=1e-5)
 
 
 def test_precision_is_the_truths_likelihood_of_the_policys_responses(world):
-    student, truth = world.start("student"), world.models.of(world.truth)
+    student, truth = world.start("student"), world.context.models.of(world.reward.truth.policy)
     found = world.evaluate(student)
-    drawn = world.sample(world.models.of(student), "test", 4, 2, "test")
-    total = sum(summed(truth, drawn.prompt_ids[p], t) for p, t in zip(drawn.prompt_of, drawn.tokens, strict=True))
+    drawn = world.context.sample(world.context.models.of(student), "test", 4, 2, 10, "test")
+    total = sum(log_prob(truth, drawn.prompt_ids[p], t) for p, t in zip(drawn.prompt_of, drawn.tokens, strict=True))
     assert found["metrics"]["overall_precision"][0] == pytest.approx(total / drawn.token_count, abs=1e-5)
-    assert found["samples"][1]["response"] == world.texts(drawn)[2]
+    assert found["samples"][1]["response"] == world.context.texts(drawn)[2]
 
 
 def test_the_healing_gap_is_what_the_students_recall_lacks(world):
-    samples = world.truth_samples("validation")
+    samples = world.reward.truth.samples("validation", None, 1)
     base, student = (
-        scoring.pooled(scoring.score(world.models.of(world.start(name)), samples)) for name in ("base", "student")
+        scoring.pooled_mean(scoring.score(world.context.models.of(world.start(name)), samples))
+        for name in ("base", "student")
     )
     found = world.checks()
     assert found["healing_gap"] == pytest.approx(base - student, abs=1e-6)
@@ -321,17 +332,40 @@ def test_a_saved_policy_is_the_same_policy(world, tmp_path):
     assert world.load(tmp_path / "kept").digest == policy.digest
 
 
-def test_samples_of_another_type_of_products_are_other_samples(tmp_path, sampled):
-    world = world_in(tmp_path)
-    read = partial(world.kept_samples, world.start("base"), None, "training", 2, 2, "preferences")
-    for dtype in ("float32", "bfloat16", "float32", "bfloat16"):
-        with products_in(dtype):
-            read()
+def test_samples_in_another_dtype_are_other_samples(tmp_path, sampled):
+    for dtype in ("default", "bfloat16", "float32", "bfloat16"):
+        world = world_in(tmp_path, dtype=dtype)
+        world.context.keep_samples(world.start("base"), "training", 2, 2, 10, "preferences")
     assert len(sampled) == 2
 
 
+def test_the_dtype_of_a_run_reaches_training_sampling_scoring_and_teachers(tmp_path, monkeypatch):
+    seen = {}
+    for name in ("train", "score", "sample"):
+        real = getattr(context_module, name)
+
+        def spy(model, *given, name=name, real=real, **options):
+            seen.setdefault(name, set()).add(options.get("dtype", model.dtype))
+            return real(model, *given, **options)
+
+        monkeypatch.setattr(context_module, name, spy)
+    asked, live = [], adpa.LiveTeacher
+
+    def teacher(model, **options):
+        asked.append(options["dtype"])
+        return live(model, **options)
+
+    monkeypatch.setattr(adpa, "LiveTeacher", teacher)
+    world = given_rate(world_in(tmp_path, dtype="bfloat16"))
+    run_pipelines(world, ("adpa",), world.store)
+    assert seen == {name: {torch.bfloat16} for name in ("train", "score", "sample")}
+    assert set(asked) == {torch.bfloat16}
+    assert world.fingerprint()["dtype"] == "bfloat16"
+    assert world_in(tmp_path).fingerprint() == world_in(tmp_path, dtype="float32").fingerprint() != world.fingerprint()
+
+
 def test_samples_that_several_stages_read_are_drawn_once(tmp_path, sampled):
-    first, second = (world_in(tmp_path).truth_samples("test") for _ in range(2))
+    first, second = (world_in(tmp_path).reward.truth.samples("test", 4, 2) for _ in range(2))
     assert len(sampled) == 1
     assert first.tokens == second.tokens
     assert all(torch.equal(a, b) for a, b in zip(first.log_probs, second.log_probs, strict=True))

@@ -3,9 +3,10 @@
 import pytest
 from tiny_lm import given_rate, random_adapter, small, world_in
 
-from alignkd_lab.lm import world as world_module
+from alignkd_lab.lm import context as context_module
+from alignkd_lab.lm.stages import rloo
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.pipelines import ORDERS, PIPELINES, run_pipelines
+from alignkd_lab.pipelines import ORDERS, PIPELINES, Result, run_pipelines
 from alignkd_lab.store import Store
 
 BASE_ALIGN = PIPELINES["base_aligned"][0]
@@ -23,7 +24,7 @@ def test_whole_pipelines_of_every_kind_run_and_share_their_stages(tmp_path):
 
 def test_a_student_aligned_without_distillation_may_train_on_what_that_would_have_cost(tmp_path, monkeypatch):
     steps = []
-    monkeypatch.setattr(world_module, "train", lambda *given, **options: steps.append(options["steps"]) or [])
+    monkeypatch.setattr(context_module, "train", lambda *given, **options: steps.append(options["steps"]) or [])
     world = given_rate(world_in(tmp_path, align_steps=3, align_batch=2, distil_prompts=8, distil_responses=4))
     student = world.start("student")
     world.run(PIPELINES["align_student_only"][0], {"base": world.start("base"), "student": student})
@@ -33,12 +34,13 @@ def test_a_student_aligned_without_distillation_may_train_on_what_that_would_hav
 def test_both_orders_run_under_rlhf_with_learning_rates_of_its_own(tmp_path, monkeypatch):
     asked = []
 
-    def spy(world, init, reference, rate, name):
+    def spy(context, reward, init, reference, settings, rate, name):
         asked.append((name, init.digest == reference.digest, rate))
         drawn = {"informative_groups": 1, "responses": 2, "target_responses": 1}
-        return random_adapter(init, len(asked)), {**drawn, "curve": [{"step": 1, "reward": rate, "kl": 1.0}]}
+        info = {**drawn, "curve": [{"step": 1, "reward": rate, "kl": 1.0}]}
+        return Result(random_adapter(init, len(asked)), info)
 
-    monkeypatch.setattr(world_module, "rloo", spy)
+    monkeypatch.setattr(rloo, "rloo", spy)
     settings = small(rlhf_learning_rates=(1e-3, 2e-3))
     world = LmWorld(settings, "rlhf", 0, Store(tmp_path))
     _, stages = run_pipelines(world, [*ORDERS, "kd_then_align_base_reference"], world.store)

@@ -11,7 +11,7 @@ from alignkd_lab.course.explorers.text_plane import Place
 from alignkd_lab.course.recorded import measured_influence
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.sampling import sample
-from alignkd_lab.lm.scoring import pooled, score
+from alignkd_lab.lm.scoring import pooled_mean, score
 from alignkd_lab.lm.student import layer_cut
 
 OPTIONS = task("layers_to_drop").options
@@ -40,7 +40,7 @@ def test_recalls_are_those_of_the_cuts():
     found = layer_cuts.recalls(model, samples)
     kept = [layer for layer in range(30) if layer not in CUTS["every second"]]
     assert set(found) == set(CUTS)
-    assert found["every second"] == pytest.approx(pooled(score(layer_cut(model, kept), samples)))
+    assert found["every second"] == pytest.approx(pooled_mean(score(layer_cut(model, kept), samples)))
     assert model.config.num_hidden_layers == len(model.model.layers) == 30
 
 

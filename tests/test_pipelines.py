@@ -8,20 +8,22 @@ import time
 import psutil
 import pytest
 
-from alignkd_lab import pipelines
 from alignkd_lab import store as store_module
 from alignkd_lab.errors import BadInput
+from alignkd_lab.memory import PeakMemory
 from alignkd_lab.pipelines import (
     CONTROLS,
     METHODS,
     ORDERS,
     PIPELINES,
+    ROLES,
     YARDSTICKS,
     Align,
+    Cost,
     Distil,
     Gkd,
     PreferenceDistil,
-    StageResult,
+    Result,
     run_pipelines,
 )
 from alignkd_lab.store import Store, key_of
@@ -68,7 +70,7 @@ class ToyWorld:
             made = f"gkd({policies[stage.teacher]}, {policies[stage.init]})"
         else:
             made = f"align({policies[stage.init]}, {policies[stage.reference]}, {policies[stage.sampler]})"
-        return StageResult(made, {"note": stage.name, "tokens": {"sampled": 7}})
+        return Result(made, {"note": stage.name}, Cost(sampled=7))
 
     def evaluate(self, policy):
         self.calls.append(f"evaluate {policy}")
@@ -170,7 +172,7 @@ def test_a_stage_reads_only_what_was_made_before_it():
     for stages in PIPELINES.values():
         known = {"base", "student"}
         for stage in stages:
-            roles = [role for role in pipelines.ROLES if hasattr(stage, role)]
+            roles = [role for role in ROLES if hasattr(stage, role)]
             assert len(roles) >= 2
             assert {getattr(stage, role) for role in roles} <= known
             known.add(stage.name)
@@ -208,7 +210,7 @@ def test_every_stage_leaves_its_name_kind_cost_and_info(store):
     outcomes, stages = run_pipelines(ToyWorld(), ["kd_then_align"], store)
     kd, align = (stages[key] for key in outcomes["kd_then_align"].stages)
     assert (kd["name"], kd["kind"], align["name"], align["kind"]) == ("kd", "distil", "kd_aligned", "align")
-    assert kd["tokens"] == {"sampled": 7}
+    assert kd["tokens"] == {"sampled": 7, "trained": 0, "scored": 0}
     assert kd["info"] == {"note": "kd"}
     assert kd["seconds"] >= 0
     assert kd["peak_memory_bytes"] > 10_000_000
@@ -229,7 +231,7 @@ def test_a_stage_is_charged_the_time_of_what_was_drawn_for_it_before(store, monk
 
     def run(stage, policies):
         made = real(world, stage, policies)
-        return StageResult(made.policy, {**made.info, "seconds_before": 100.0})
+        return Result(made.policy, made.info, Cost(seconds_before=100.0))
 
     monkeypatch.setattr(world, "run", run)
     (stage,) = run_pipelines(world, ["kd_only"], store)[1].values()
@@ -389,7 +391,7 @@ def test_keys_follow_the_content_and_not_the_order():
 def test_peak_memory_sees_what_a_stage_held_for_a_moment():
     before = psutil.Process().memory_info().rss
     # Mapped anew: an ordinary allocation may be served from memory that the process holds anyway.
-    with pipelines._PeakMemory("cpu") as memory, mmap.mmap(-1, 80_000_000) as held:
+    with PeakMemory("cpu") as memory, mmap.mmap(-1, 80_000_000) as held:
         held.write(b"x" * 80_000_000)
         time.sleep(0.2)
     assert memory.bytes > before + 60_000_000

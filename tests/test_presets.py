@@ -86,7 +86,7 @@ def test_planned_work_is_close_to_what_the_stages_of_both_orders_count(tmp_path,
     monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(preset("tiny"), lm=small()))
     world = given_rate(world_in(tmp_path))
     # A rule that is met half of the time, so that both orders train in full.
-    world.judge.hit = lambda text: len(text) % 2 == 0
+    world.reward.hit = lambda text: len(text) % 2 == 0
     _, stages = run_pipelines(world, ORDERS, world.store)
     base, student, _ = planned_work("tiny")
     settings = small()

@@ -53,7 +53,7 @@ def world_in(folder: Path, seed: int = 0, **changes) -> LmWorld:
 
 def given_rate(world: LmWorld, rate: float = 1e-3) -> LmWorld:
     """The world with a learning rate that no trial had to find."""
-    world.trials = lambda role: {"role": role, "learning_rate": rate, "trials": []}
+    world.trials = lambda init: {"learning_rate": rate, "trials": []}
     return world
 
 
@@ -73,7 +73,7 @@ def random_adapter(policy, seed, scale=0.3):
     return policy.with_adapter({f"{name}.A": a, f"{name}.B": b})
 
 
-def summed(model, prompt, tokens):
+def log_prob(model, prompt, tokens):
     """log π(tokens | prompt) in nats, one response at a time."""
     batch = collate([Example(prompt, [tokens])])
     with torch.inference_mode():

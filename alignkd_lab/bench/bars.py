@@ -1,4 +1,4 @@
-"""What the bench promises, each promise judged by its figure from the rows."""
+"""What the bench promises, each promise checked by its figure from the rows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ NLL = 1.3  # times the NLL-only step
 CEILING = 0.5  # of matrix product rate × counted operations
 
 
-def judge(rows: Sequence[dict], device: str) -> list[dict]:
+def check_bars(rows: Sequence[dict], device: str) -> list[dict]:
     """Every bar as `bar`, `passed` (None where it was not measured), `figure`, `limit`, `length`, `detail`, `rows`.
 
-    Memory, and speed against full logits, are judged at the greatest length, as is the ceiling; what is promised
+    Memory, and speed against full logits, are checked at the greatest length, as is the ceiling; what is promised
     of the steps at large, against TRL and the NLL alone, at every length. `rows` are the (method, variant) compared.
     """
     table = {(row["method"], row["variant"], row["length"]): row for row in rows}

@@ -11,7 +11,7 @@ from torch import Tensor
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
 from alignkd_lab.lm.teachers import log_norm
-from alignkd_lab.lm.trainer import products
+from alignkd_lab.lm.trainer import autocast
 
 PAIRS = 2
 PROMPT = 32  # tokens of each prompt
@@ -30,8 +30,8 @@ class Batch(NamedTuple):
 
 
 @torch.no_grad()
-def make_batch(model, length: int, seed: int = 0) -> Batch:
-    """Random tokens of the model's vocabulary; time and memory do not depend on which.
+def make_batch(model, length: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Batch:
+    """Random tokens of the model's vocabulary; time and memory do not depend on which. Read in products of `dtype`.
 
     The model itself serves as the reference teacher, and with noise on its hidden states as the aligned one, so that no
     other weights are needed. Reference log-probabilities are moved at random too, or every DPO margin would be zero.
@@ -47,7 +47,7 @@ def make_batch(model, length: int, seed: int = 0) -> Batch:
     head = plain(model).lm_head.weight.detach().clone()
     was_training = model.training
     model.eval()
-    with products(head.device):
+    with autocast(head.device, dtype):
         hidden = hidden_states(model, plain_batch).float()
         labels = plain_batch["shift_labels"].to(head.device)
         log_probs = token_log_probs(hidden, head, labels, default_chunk(head))

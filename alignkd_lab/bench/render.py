@@ -16,7 +16,7 @@ def render(record: Mapping) -> str:
     trained = f"LoRA of rank {settings['lora_rank']}" if settings["train"] == "lora" else "all weights"
     checkpointing = "on" if settings["checkpointing"] else "off"
     lines = [
-        f"{made['device_name']}, threads: {settings['threads']}, torch {made['torch']}, {settings['products']}",
+        f"{made['device_name']}, threads: {settings['threads']}, torch {made['torch']}, {settings['dtype']}",
         f"Student {settings['student']}, {trained} trained, checkpointing {checkpointing}",
         f"Batch: {settings['pairs']} pairs, prompts of {settings['prompt_tokens']} tokens; medians of "
         f"{settings['repeats']}; matrix products {record['products_per_second'] / 1e9:.0f} GFLOP/s",

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from alignkd_lab.bench import trl_steps
-from alignkd_lab.bench.bars import judge
+from alignkd_lab.bench.bars import check_bars
 from alignkd_lab.bench.batch import PAIRS, PROMPT
 from alignkd_lab.bench.operations import ProductRate
 from alignkd_lab.bench.render import render
@@ -19,7 +19,7 @@ from alignkd_lab.bench.table import Table
 from alignkd_lab.calibration import LORA_RANK, SHAPE
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.trainer import product_dtype
+from alignkd_lab.lm.settings import resolve_dtype
 from alignkd_lab.paths import checkout_folder, data_folder
 from alignkd_lab.provenance import provenance
 
@@ -67,11 +67,13 @@ def run_bench(
         train = "full"
         notes.append("peft is not installed: all weights are trained instead of a LoRA")
     lora_rank = LORA_RANK if train == "lora" else None
-    rate = ProductRate(device, product_dtype(device), quick)
+    dtype = resolve_dtype("default", device)
+    rate = ProductRate(device, getattr(torch, dtype), quick)
     with tempfile.TemporaryDirectory() as scratch:
-        table = Table(base, tokenizer, lora_rank, checkpointing, Path(scratch), notes, longest=lengths[-1])
+        table = Table(base, tokenizer, lora_rank, checkpointing, Path(scratch), notes, longest=lengths[-1],
+                      dtype=getattr(torch, dtype))  # fmt: skip
         rows = table.measure(lengths, repeats, rate)
-        bars = judge(rows, device)
+        bars = check_bars(rows, device)
         for bar in bars:
             if bar["passed"] is False:
                 bar["profile"] = table.profile(bar)
@@ -82,7 +84,7 @@ def run_bench(
             "train": train,
             "lora_rank": lora_rank,
             "checkpointing": checkpointing,
-            "products": str(product_dtype(device)).removeprefix("torch."),
+            "dtype": dtype,
             "threads": torch.get_num_threads(),
             "pairs": PAIRS,
             "prompt_tokens": PROMPT,

@@ -32,14 +32,15 @@ class Step(NamedTuple):
     run: Callable[[], float]
 
 
-def our_steps(model, batch: Batch, folder: Path) -> list[Step]:
+def our_steps(model, batch: Batch, folder: Path, dtype: torch.dtype = torch.float32) -> list[Step]:
     """NLL alone, then each method as we compute it and with logits at every position, all on one model."""
-    made = [_step("nll", "nll", model, batch.pairs, our_loss("nll", batch.head), folder)]
+    step = partial(_step, model=model, folder=folder, dtype=dtype)
+    made = [step("nll", "nll", examples=batch.pairs, loss=our_loss("nll", batch.head))]
     for method in METHODS:
         examples = batch.examples(method)
-        made.append(_step(method, "ours", model, examples, our_loss(method, batch.head), folder))
+        made.append(step(method, "ours", examples=examples, loss=our_loss(method, batch.head)))
         naive = full_logits.loss(method, batch.head)
-        made.append(_step(method, "full_logits", model, one_response_a_row(examples), naive, folder))
+        made.append(step(method, "full_logits", examples=one_response_a_row(examples), loss=naive))
     return made
 
 
@@ -72,8 +73,10 @@ def our_loss(method: str, teacher_head: Tensor) -> Callable:
     return loss
 
 
-def _step(method: str, variant: str, model, examples: list[Example], loss: Callable, folder: Path) -> Step:
-    trainer = LossTrainer(loss, model=model, args=_arguments(model, len(examples), folder))
+def _step(
+    method: str, variant: str, *, model, examples: list[Example], loss: Callable, folder: Path, dtype: torch.dtype
+) -> Step:
+    trainer = LossTrainer(loss, dtype=dtype, model=model, args=_arguments(model, len(examples), folder))
 
     def run() -> float:
         value = trainer.training_step(model, {"examples": examples})

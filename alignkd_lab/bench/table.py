@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from tqdm.auto import tqdm
 
 from alignkd_lab.bench import trl_steps
@@ -33,9 +34,9 @@ class Table:
     """
 
     def __init__(self, base, tokenizer, lora_rank: int | None, checkpointing: bool, scratch: Path, notes: list[str],
-                 *, longest: int) -> None:  # fmt: skip
+                 *, longest: int, dtype: torch.dtype) -> None:  # fmt: skip
         self._lora_rank, self._checkpointing, self._scratch = lora_rank, checkpointing, scratch
-        self._device = base.device.type
+        self._device, self._dtype = base.device.type, dtype
         model = copy.deepcopy(base)
         self._model = model if lora_rank is None else with_lora(model, lora_rank)
         if checkpointing:
@@ -47,12 +48,12 @@ class Table:
             notes.append(f"rows of TRL are left out: {lacking} is not installed here")
             return
         self._trl = trl_steps.TrlSteps(
-            base, tokenizer, scratch, checkpointing=checkpointing, longest=longest,
+            base, tokenizer, scratch, checkpointing=checkpointing, longest=longest, dtype=dtype,
             lora_config=None if lora_rank is None else copy.deepcopy(self._model.peft_config["default"]),
         )  # fmt: skip
 
     def steps(self, batch: Batch) -> list[Step]:
-        ours = our_steps(self._model, batch, self._scratch)
+        ours = our_steps(self._model, batch, self._scratch, self._dtype)
         return ours + (self._trl.steps(batch) if self._trl else [])
 
     def measure(self, lengths: Sequence[int], repeats: int, rate: ProductRate) -> list[dict]:
@@ -63,7 +64,7 @@ class Table:
         with tqdm(total=total, desc="bench", unit="tokens", leave=False) as bar:
             for length in lengths:
                 bar.set_description(f"bench, {length} tokens")
-                batch = make_batch(self._model, length)
+                batch = make_batch(self._model, length, self._dtype)
                 steps = self.steps(batch)
                 measured = self._in_turn(steps, repeats, rate, lambda done=length: bar.update(done))
                 rows += [self._row(step, batch, found) for step, found in zip(steps, measured, strict=True)]
@@ -77,7 +78,7 @@ class Table:
         for method, variant in bar["rows"]:
             key = method, variant, bar["length"]
             if key not in self._profiles:
-                steps = self.steps(make_batch(self._model, bar["length"]))
+                steps = self.steps(make_batch(self._model, bar["length"], self._dtype))
                 step = next(step for step in steps if (step.method, step.variant) == (method, variant))
                 step.run()
                 self._profiles[key] = top_operators(step.run, self._device)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from alignkd_lab.bench.batch import BETA, PAIRS, PROMPT, Batch
 from alignkd_lab.bench.steps import Step, checkpoint_blocks
 from alignkd_lab.lm.stages.trl_run import quiet
-from alignkd_lab.lm.trainer import product_dtype, products
+from alignkd_lab.lm.trainer import autocast
 
 TIMED = {
     "dpo": "DPOTrainer.training_step, reference log-probabilities precomputed",
@@ -44,13 +44,15 @@ def version() -> str | None:
 class TrlSteps:
     """TRL's two trainers, built once on copies of `student`, which is the model before any LoRA."""
 
-    def __init__(self, student, tokenizer, folder: Path, *, lora_config, checkpointing: bool, longest: int) -> None:
-        self._device = student.device
+    def __init__(
+        self, student, tokenizer, folder: Path, *, lora_config, checkpointing: bool, longest: int, dtype: torch.dtype
+    ) -> None:
+        self._device, self._dtype = student.device, dtype
         common = {
             "per_device_train_batch_size": PAIRS,
             "gradient_checkpointing": checkpointing,
             "gradient_checkpointing_kwargs": {"use_reentrant": False},
-            "bf16": product_dtype(self._device.type) == torch.bfloat16,
+            "bf16": dtype == torch.bfloat16,
             "use_cpu": self._device.type == "cpu",
             "report_to": "none",
             "disable_tqdm": True,
@@ -82,7 +84,7 @@ class TrlSteps:
             kd_model.train()
             self._kept.model.states = _teacher_states(batch, length, self._device)
             # Under bf16=True this trainer generates in bfloat16 and computes the loss in float32; ours does not.
-            with products(self._device):
+            with autocast(self._device, self._dtype):
                 loss = self._kd.compute_loss(kd_model, completions)
             self._kd.accelerator.backward(loss)
             del self._kept.model.states

@@ -8,36 +8,116 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
-from alignkd_lab.lm.scoring import pooled
+from alignkd_lab.lm.context import Context
+from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.preferences import Pair, informative_pairs
+from alignkd_lab.lm.prompts import prompts
+from alignkd_lab.lm.rewards import Reward, RewardSettings, Yardstick
+from alignkd_lab.lm.sampling import Samples
+from alignkd_lab.lm.scoring import pooled_mean
+from alignkd_lab.lm.settings import LmSettings
 
 MISS = 0.01
+# Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
+CODE = 3
 
 
 @dataclass(frozen=True)
-class Yardstick:
-    """What the truth says before any policy is judged: from its own validation samples.
+class EvaluationSettings(RewardSettings):
+    """What an evaluation depends on, under the names of `LmSettings`."""
 
-    Attributes:
-        q05, q50: quantiles of its mean log-likelihood per token, nats.
-        target_rate: p*(T), a share.
-        responses: how many samples they come from.
-    """
-
-    q05: float
-    q50: float
-    target_rate: float
-    responses: int
+    test_prompts: int = LmSettings.test_prompts
+    test_responses: int = LmSettings.test_responses
+    heldout_responses: int = LmSettings.heldout_responses
 
 
-def yardstick(log_probs: list[torch.Tensor], hits: list[bool]) -> Yardstick:
-    means = [float(tokens.mean()) for tokens in log_probs]
-    q05, q50 = np.quantile(means, [0.05, 0.5])
-    # Half a hit is added, so that a target which the truth never showed still has a finite p_target.
-    return Yardstick(float(q05), float(q50), (sum(hits) + 0.5) / (len(hits) + 1), len(hits))
+class Evaluation:
+    """Measures policies that came from one base: `of(policy)`, after which the held-out pairs are at hand."""
+
+    def __init__(self, context: Context, reward: Reward, base: Policy, settings: EvaluationSettings) -> None:
+        self._context, self._reward, self._base, self._settings = context, reward, base, settings
+
+    def of(self, policy: Policy) -> dict:
+        """`metrics` (a list of one value each), the counts behind them, and some responses to read."""
+        settings, context, reward = self._settings, self._context, self._reward
+        model = context.models.of(policy)
+        count, responses = settings.test_prompts, settings.test_responses
+        samples = context.sample(model, "test", count, responses, settings.max_tokens, "test")
+        scores = reward.score(samples, policy)
+        of_truth = reward.truth.samples("test", count, responses)
+        texts = context.texts(samples)
+        found = metrics(
+            samples.log_probs,
+            scores.under_truth,
+            of_truth.log_probs if reward.truth.wrote(policy) else context.score(model, of_truth),
+            texts,
+            scores.rewards,
+            scores.fluency,
+            scores.hits,
+            [reward.second_hit(text) for text in texts],
+            reward.yardstick,
+        )
+        found |= self.against_base(policy, model, samples, scores.under_truth)
+        asked = prompts("test", count)
+        # One response a prompt, the first: a fixed rule, so that nobody picks.
+        shown = range(0, len(texts), responses)
+        return {
+            "metrics": {name: [value] for name, value in found.items()},
+            "counts": {
+                "responses": len(texts),
+                "target": sum(scores.hits),
+                "truth_target_rate": reward.yardstick.target_rate,
+            },
+            "samples": [
+                {
+                    "prompt": asked[samples.prompt_of[i]],
+                    "response": texts[i],
+                    "reward": scores.rewards[i],
+                    "target": scores.hits[i],
+                }
+                for i in shown
+            ],
+        }
+
+    def against_base(
+        self, policy: Policy, model, samples: Samples, under_truth: list[torch.Tensor]
+    ) -> dict[str, float | None]:
+        """`kl_to_base`, nats a response, from the policy's own `samples`; `reward_accuracy` on held-out pairs.
+
+        The accuracy is that of DPO's implicit reward, the log-ratio of policy and base: the share of pairs whose chosen
+        response has the larger one, a tie counting one half; None where the base wrote no pair. `under_truth` are the
+        samples' log-probabilities under the truth, which may be the base.
+        """
+        if policy.digest == self._base.digest:
+            return {"kl_to_base": 0.0, "reward_accuracy": 0.5}
+        context = self._context
+        is_truth = self._reward.truth.wrote(self._base)
+        under_base = under_truth if is_truth else context.score(context.models.of(self._base), samples)
+        kl = sum(float((own - other).sum()) for own, other in zip(samples.log_probs, under_base, strict=True))
+        drawn, pairs = self.heldout
+        read = [index for pair in pairs for index in (pair.chosen, pair.rejected)]
+        scored = context.score(model, drawn.only(read)) if read else []
+        ratios = [float((own - drawn.log_probs[i]).sum()) for own, i in zip(scored, read, strict=True)]
+        ranked = [(won > lost) + 0.5 * (won == lost) for won, lost in zip(ratios[::2], ratios[1::2], strict=True)]
+        return {
+            "kl_to_base": kl / len(samples.tokens),
+            "reward_accuracy": sum(ranked) / len(ranked) if ranked else None,
+        }
+
+    @cached_property
+    def heldout(self) -> tuple[Samples, list[Pair]]:
+        """The base's responses to test prompts, and the informative pairs among them, which no stage has seen."""
+        settings, purpose = self._settings, "held-out pairs"
+        drawn = self._context.keep_samples(
+            self._base, "test", settings.test_prompts, settings.heldout_responses, settings.max_tokens, purpose
+        )
+        rewards = self._reward.earn(drawn, self._base).rewards
+        return drawn, informative_pairs(drawn.prompt_of, rewards, self._context.seed_for(purpose))
 
 
 def metrics(
@@ -61,7 +141,7 @@ def metrics(
     """
     tokens = sum(map(len, own))
     bonus = [math.log(MISS + (1 - MISS) * hit / stick.target_rate) for hit in hits]
-    precision, entropy = pooled(under_truth), -pooled(own)
+    precision, entropy = pooled_mean(under_truth), -pooled_mean(own)
     return {
         "reward": float(np.mean(rewards)),
         "reward_bare": float(np.mean(hits)),
@@ -71,7 +151,7 @@ def metrics(
         "target_precision": precision + sum(bonus) / tokens,
         "target_precision_per_sequence": float(np.mean([float(t.sum()) for t in under_truth]) + np.mean(bonus)),
         "overall_precision": precision,
-        "overall_recall": pooled(truth_under_policy),
+        "overall_recall": pooled_mean(truth_under_policy),
         "entropy": entropy,
         "kl_to_truth": -entropy - precision,
         "length": tokens / len(own),

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.settings import HEALED
-from alignkd_lab.lm.student import healed_student
-from alignkd_lab.lm.trainer import load_adapter, merge_adapter, product_dtype, save_adapter
+from alignkd_lab.lm.student import healed_student, student_identity
+from alignkd_lab.lm.trainer import load_adapter, merge_adapter, save_adapter
 
 
 @dataclass
@@ -26,6 +26,12 @@ class Policy:
 
     start: str
     adapters: list[dict[str, Tensor]] = field(default_factory=list)
+
+    @property
+    def weights(self) -> str:
+        """What a record names the starting weights by."""
+        name, _, base = self.start.partition(":")
+        return student_identity(base, name) if HEALED.fullmatch(name) else weights.checksum(self.start)
 
     @property
     def digest(self) -> str:
@@ -52,10 +58,10 @@ class Policy:
 
 
 class Models:
-    """Policies as models on one device; the starting weights are read once."""
+    """Policies as models on one device; the starting weights are read once. `dtype` is that of matrix products."""
 
-    def __init__(self, device: str = "cpu") -> None:
-        self.device = device
+    def __init__(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.device, self.dtype = device, dtype
         self._starts: dict[str, torch.nn.Module] = {}
 
     def of(self, policy: Policy) -> torch.nn.Module:
@@ -70,6 +76,5 @@ class Models:
         return model.eval()
 
     def for_sampling(self, model: torch.nn.Module) -> torch.nn.Module:
-        """The model in the type of matrix products (`trainer.product_dtype`); itself where that is float32."""
-        dtype = product_dtype(model.device.type)
-        return model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+        """A copy of the model in `dtype`; the model itself where that is float32."""
+        return model if self.dtype == torch.float32 else copy.deepcopy(model).to(self.dtype)

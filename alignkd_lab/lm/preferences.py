@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+
+from alignkd_lab.lm.context import Context
+from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.rewards import Earned, Reward, RewardSettings
+from alignkd_lab.lm.sampling import Samples
+from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.pipelines import Cost
+
+
+@dataclass(frozen=True)
+class PairSettings(RewardSettings):
+    """What preference pairs depend on, under the names of `LmSettings`."""
+
+    preference_prompts: int = LmSettings.preference_prompts
+    preference_responses: int = LmSettings.preference_responses
+    dpo_label_noise: float = LmSettings.dpo_label_noise
 
 
 @dataclass(frozen=True)
@@ -38,10 +55,42 @@ def informative_pairs(prompt_of: list[int], rewards: list[float], seed: int, gap
     return pairs
 
 
-def mislabelled(pairs: list[Pair], chance: float, seed: int) -> list[Pair]:
-    """The pairs, each with chosen and rejected exchanged by this chance: a judge who errs."""
+def flip_labels(pairs: list[Pair], chance: float, seed: int) -> list[Pair]:
+    """The pairs, each with chosen and rejected exchanged by this chance: labels by somebody who errs."""
     draws = np.random.default_rng(seed).random(len(pairs))
     return [
         Pair(pair.prompt, pair.rejected, pair.chosen) if draw < chance else pair
         for pair, draw in zip(pairs, draws, strict=True)
     ]
+
+
+class Preferences(NamedTuple):
+    """A policy's responses to training prompts, what they earned, and the informative pairs among them.
+
+    `counts` says how many pairs there are and, where labels are noisy, how many of them are wrong.
+    """
+
+    samples: Samples
+    earned: Earned
+    pairs: list[Pair]
+    counts: dict[str, int]
+    cost: Cost
+
+
+def draw_preferences(context: Context, reward: Reward, sampler: Policy, settings: PairSettings) -> Preferences:
+    """Sampling is a cost of the stage that asks, also where another one had the samples drawn and they are kept.
+
+    Some pairs are mislabelled where the settings say so (`dpo_label_noise`).
+    """
+    samples = context.keep_samples(
+        sampler, "training", settings.preference_prompts, settings.preference_responses, settings.max_tokens,
+        "preferences",
+    )  # fmt: skip
+    earned = reward.earn(samples, sampler)
+    pairs = informative_pairs(samples.prompt_of, earned.rewards, context.seed_for("pairs"))
+    pairs = flip_labels(pairs, settings.dpo_label_noise, context.seed_for("labels"))
+    counts = {"informative_pairs": len(pairs)}
+    if settings.dpo_label_noise:
+        counts["flipped_pairs"] = sum(earned.rewards[pair.chosen] < earned.rewards[pair.rejected] for pair in pairs)
+    cost = Cost(sampled=samples.token_count, scored=earned.tokens, seconds_before=samples.seconds_before)
+    return Preferences(samples, earned, pairs, counts, cost)

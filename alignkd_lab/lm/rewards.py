@@ -1,21 +1,32 @@
 """Targets (a rule on a response) and rewards (what alignment maximises).
 
 Three kinds of reward: the bare rule 1_T; the likelihood oracle, the rule times how plausible the truth finds the
-response, so that a broken sentence earns nothing; and any callable `list[str] -> list[float]`.
+response, so that a broken sentence earns nothing; and the score of a reward model (`lm.reward_model`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.prompts import SPLITS, encode, prompts
+from alignkd_lab.lm.settings import LmSettings
+
+if TYPE_CHECKING:  # whoever asks for a rule need not load torch
+    from torch import Tensor
+
+    from alignkd_lab.lm.context import Context
+    from alignkd_lab.lm.policy import Policy
+    from alignkd_lab.lm.reward_model import RewardModel
+    from alignkd_lab.lm.sampling import Samples
 
 Target = Callable[[str], bool]
-Reward = Callable[[list[str]], list[float]]
 
 _COLOURS = "red|orange|yellow|green|blue|purple|violet|pink|brown|black|white|grey|gray|golden|silver|crimson|scarlet"
 
@@ -95,3 +106,131 @@ def fluency(mean_log_probs: Sequence[float], q05: float, q50: float) -> np.ndarr
             f"fluency: the median {q50} must lie above the 5 % quantile {q05}; use more of the truth's samples"
         )
     return np.clip((np.asarray(mean_log_probs, dtype=float) - q05) / (q50 - q05), 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """What a reward depends on, under the names of `LmSettings`."""
+
+    truth: str = LmSettings.truth
+    target: str = LmSettings.target
+    reward: str = LmSettings.reward
+    truth_responses: int = LmSettings.truth_responses
+    max_tokens: int = LmSettings.max_tokens
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What the truth says before any policy is measured: from its own validation samples.
+
+    Attributes:
+        q05, q50: quantiles of its mean log-likelihood per token, nats.
+        target_rate: p*(T), a share.
+        responses: how many samples they come from.
+    """
+
+    q05: float
+    q50: float
+    target_rate: float
+    responses: int
+
+
+def yardstick(log_probs: Sequence[Tensor], hits: Sequence[bool]) -> Yardstick:
+    """From the truth's samples: log-probabilities of each response's tokens, and whether it meets the target's rule."""
+    means = [float(tokens.mean()) for tokens in log_probs]
+    q05, q50 = np.quantile(means, [0.05, 0.5])
+    # Half a hit is added, so that a target which the truth never showed still has a finite p_target.
+    return Yardstick(float(q05), float(q50), (sum(hits) + 0.5) / (len(hits) + 1), len(hits))
+
+
+class Scores(NamedTuple):
+    """Of each response: its reward, whether it meets the rule, its fluency, its log-probabilities under the truth."""
+
+    rewards: list[float]
+    hits: list[bool]
+    fluency: list[float]
+    under_truth: list[Tensor]
+    tokens: int  # that the truth read
+
+
+class Earned(NamedTuple):
+    """Of each response: its reward, and whether it meets the rule."""
+
+    rewards: list[float]
+    hits: list[bool]
+    tokens: int  # that the truth read
+
+
+class Reward:
+    """What responses earn: the target's rule, alone or times their fluency under the truth, or a reward model's score.
+
+    Attributes:
+        hit, second_hit: the target's rule on a text, and another sign of the same behaviour, which nothing rewards.
+        model: source of the reward model, "" where the reward is a rule.
+
+    Raises:
+        BadInput: unknown target.
+    """
+
+    def __init__(self, context: Context, settings: RewardSettings) -> None:
+        from alignkd_lab.lm.context import Truth
+
+        self.settings, self.truth = settings, Truth(context, settings.truth, settings.max_tokens)
+        self.hit, self.second_hit = target(settings.target), SECOND_RULES[settings.target]
+        self.model = model_of(settings.reward)
+        self._context, self._times_fluency = context, settings.reward == "likelihood"
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        samples = self.truth.samples("validation", None, self.settings.truth_responses)
+        return yardstick(samples.log_probs, [self.hit(text) for text in self._context.texts(samples)])
+
+    def score(self, samples: Samples, policy: Policy | None) -> Scores:
+        """All that the reward is made of; `policy` is what wrote the samples, where that is known."""
+        under_truth, tokens = self.truth.read(samples, policy)
+        hits, rewards = self._without_fluency(samples)
+        means, stick = [float(tokens.mean()) for tokens in under_truth], self.yardstick
+        plausible = fluency(means, stick.q05, stick.q50).tolist()
+        if self._times_fluency:
+            rewards = [reward * value for reward, value in zip(rewards, plausible, strict=True)]
+        return Scores(rewards, hits, plausible, under_truth, tokens)
+
+    def earn(self, samples: Samples, policy: Policy | None) -> Earned:
+        """The rewards alone, as `score` gives them, where the truth reads only what may earn something.
+
+        Under the rule times fluency what misses the rule earns 0 however it reads; other rewards need no reading.
+        """
+        hits, rewards = self._without_fluency(samples)
+        met, tokens = [index for index, hit in enumerate(hits) if hit], 0
+        if met and self._times_fluency:
+            scores = self.score(samples.only(met), policy)
+            for index, value in zip(met, scores.rewards, strict=True):
+                rewards[index] = value
+            tokens = scores.tokens
+        return Earned(rewards, hits, tokens)
+
+    def _without_fluency(self, samples: Samples) -> tuple[list[bool], list[float]]:
+        """Which responses meet the rule, and the reward of each but for its fluency."""
+        texts = self._context.texts(samples)
+        hits = [self.hit(text) for text in texts]
+        if self.model:
+            asked = [self._prompt_texts[tuple(samples.prompt_ids[at])] for at in samples.prompt_of]
+            return hits, self._reward_model(asked, texts)
+        return hits, [float(hit) for hit in hits]
+
+    @cached_property
+    def _reward_model(self) -> RewardModel:
+        from alignkd_lab.lm.reward_model import RewardModel
+
+        return RewardModel(self.model, device=self._context.models.device)
+
+    @cached_property
+    def _prompt_texts(self) -> dict[tuple[int, ...], str]:
+        """The text of every prompt by its tokens: a reward model has another tokenizer."""
+        texts = [text for split in SPLITS for text in prompts(split, all_frames=True)]
+        return {tuple(ids): text for ids, text in zip(encode(self._context.tokenizer, texts), texts, strict=True)}
+
+
+def model_of(reward: str) -> str:
+    """The source of the reward model that a setting names, "" where the reward is a rule."""
+    return reward.removeprefix("model:") if reward.startswith("model:") else ""

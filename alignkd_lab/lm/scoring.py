@@ -7,12 +7,15 @@ import torch
 from alignkd_lab.lm.batch import Example, collate, hidden_states
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.trainer import products
+from alignkd_lab.lm.trainer import autocast
 
 
 @torch.inference_mode()
-def score(model, samples: Samples, batch: int = 96) -> list[torch.Tensor]:
-    """log π(token) at temperature 1 of every token of the samples under `model`: a tensor a response."""
+def score(model, samples: Samples, batch: int = 96, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    """log π(token) at temperature 1 of every token of the samples under `model`: a tensor a response.
+
+    `batch` responses go through the model together, in matrix products of `dtype`.
+    """
     members: dict[int, list[int]] = {}
     for index, prompt in enumerate(samples.prompt_of):
         members.setdefault(prompt, []).append(index)
@@ -21,7 +24,7 @@ def score(model, samples: Samples, batch: int = 96) -> list[torch.Tensor]:
 
     def flush() -> None:
         rows = [Example(samples.prompt_ids[prompt], [samples.tokens[i] for i in chosen]) for prompt, chosen in group]
-        with products(model.device):
+        with autocast(model.device, dtype):
             packed = collate(rows)
             labels = packed["shift_labels"].to(model.device)
             states, head = hidden_states(model, packed), model.lm_head.weight
@@ -41,6 +44,6 @@ def score(model, samples: Samples, batch: int = 96) -> list[torch.Tensor]:
     return scored
 
 
-def pooled(log_probs: list[torch.Tensor]) -> float:
+def pooled_mean(log_probs: list[torch.Tensor]) -> float:
     """Mean over all tokens, nats per token."""
     return float(sum(tokens.sum() for tokens in log_probs) / sum(map(len, log_probs)))

@@ -9,6 +9,7 @@ from alignkd_lab.errors import BadInput
 
 # Named here and not in `lm.weights`, so that whoever reads records need not load torch.
 BUILT_IN = "smollm2-135m-instruct"
+DTYPES = ("float32", "bfloat16")
 HEALED = re.compile(r"healed(?:-(\d+))?")  # what settings call a healed student: of any depth, or of so many layers
 
 
@@ -42,9 +43,11 @@ class LmSettings:
         rlhf_learning_rates: what the trials of RLHF choose from; one alone needs no trial.
         lora_rank: rank of the adapter that a stage trains.
         curve_points: how often a stage's reward and KL are measured along training.
-        validation_responses, truth_responses, test_prompts, test_responses: sizes of the samples that judge.
+        validation_responses, truth_responses, test_prompts, test_responses: sizes of the samples that measure.
         heldout_responses: responses of the base to each test prompt, for pairs that no stage has seen.
         sample_batch: responses decoded together.
+        dtype: of matrix products, over float32 weights: `float32`, `bfloat16`, or `default` for the device's
+            (`resolve_dtype`).
     """
 
     truth: str = BUILT_IN
@@ -87,6 +90,7 @@ class LmSettings:
     test_responses: int = 3
     heldout_responses: int = 8
     sample_batch: int = 192
+    dtype: str = "default"
 
     def __post_init__(self) -> None:
         for name in ("preference_prompts", "preference_responses", "distil_prompts", "distil_responses", "max_tokens",
@@ -117,7 +121,20 @@ class LmSettings:
                 raise BadInput(f"{name}: {getattr(self, name)} must be positive numbers")
         if self.reward not in ("likelihood", "rule") and not self.reward.startswith("model:"):
             raise BadInput(f"reward: unknown {self.reward!r}; use 'likelihood', 'rule' or 'model:<hub id or folder>'")
+        if self.dtype not in ("default", *DTYPES):
+            raise BadInput(f"dtype: unknown {self.dtype!r}; use 'default', 'float32' or 'bfloat16'")
         if self.gkd_divergence not in ("forward", "reverse", "jsd"):
             raise BadInput(f"gkd_divergence: unknown {self.gkd_divergence!r}; use 'forward', 'reverse' or 'jsd'")
         if self.kd_loss not in ("full", "sequence"):
             raise BadInput(f"kd_loss: unknown {self.kd_loss!r}; use 'full' or 'sequence'")
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """`float32` or `bfloat16`: what a run's `dtype` means on a device.
+
+    The default is bfloat16 on a GPU, and float32 on a CPU, where bfloat16 is slower on some machines and on every one
+    other samples: the same seed in another dtype is another draw.
+    """
+    if dtype != "default":
+        return dtype
+    return "bfloat16" if device.startswith("cuda") else "float32"

@@ -30,8 +30,8 @@ from alignkd_lab.lm.batch import Example, collate, hidden_states
 from alignkd_lab.lm.chunked import token_log_probs
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples, sample
-from alignkd_lab.lm.scoring import pooled, score
-from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.lm.scoring import pooled_mean, score
+from alignkd_lab.lm.settings import HEALED, resolve_dtype
 from alignkd_lab.lm.trainer import adapter_tensors, load_adapter, merge_adapter, save_adapter, train, with_lora
 from alignkd_lab.paths import cache_folder, data_folder
 from alignkd_lab.provenance import best_device
@@ -232,6 +232,7 @@ def heal(
         BelowBar: the healed student misses the bar; the message holds the figures.
     """
     device = device or best_device()
+    dtype = getattr(torch, resolve_dtype("default", device))
     recipe = Recipe(base=base) if layers is None else Recipe(base=base, layers=layers)
     started = time.perf_counter()
     base, tokenizer = weights.load(recipe.base, device=device)
@@ -244,17 +245,17 @@ def heal(
         base, [Example(row.prompt, row.responses) for row in examples[::160]], recipe.layers, influence
     )
     model = layer_cut(base, kept)
-    recall = {"base": pooled(heldout.log_probs), "cut": pooled(score(model, heldout))}
+    recall = {"base": pooled_mean(heldout.log_probs), "cut": pooled_mean(score(model, heldout, dtype=dtype))}
     model = with_lora(model, recipe.rank)
     loss = partial(training_losses.kd, teacher_head=base.lm_head.weight.detach())
     with tqdm(total=recipe.steps, desc="healing the student", unit="steps") as bar:
         train(model, examples, loss, learning_rate=recipe.learning_rate, steps=recipe.steps, batch=recipe.batch,
-              seed=recipe.seed, on_step=lambda step: bar.update())  # fmt: skip
-    # It ships in bfloat16, so it is judged in bfloat16.
+              seed=recipe.seed, dtype=dtype, on_step=lambda step: bar.update())  # fmt: skip
+    # It ships in bfloat16, so that is what is measured.
     adapter = adapter_tensors(model, torch.bfloat16)
     healed = layer_cut(base, kept)
     merge_adapter(healed, adapter)
-    recall["healed"] = pooled(score(healed, heldout))
+    recall["healed"] = pooled_mean(score(healed, heldout, dtype=dtype))
     trained = recipe.steps * recipe.batch * recipe.responses * data.token_count // len(data.tokens)
     tokens = {"sampled": data.token_count + heldout.token_count, "trained": trained}
     folder = Path(out) if out else _cache(recipe.base, layers)

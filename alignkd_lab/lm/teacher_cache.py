@@ -28,7 +28,6 @@ from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.batch import Example, collate
 from alignkd_lab.lm.signals import Full
 from alignkd_lab.lm.teachers import LiveTeacher, check_roles, has_role, log_norm, tensor_bytes
-from alignkd_lab.lm.trainer import product_dtype
 from alignkd_lab.store import key_of
 
 ABOUT = "cache.json"
@@ -190,7 +189,7 @@ def _depends(teacher: LiveTeacher, rows: list[Example]) -> dict:
     return {
         "teacher": teacher.checksum(),
         "tokens": hashlib.sha256("".join(sorted(tokens_read)).encode()).hexdigest(),
-        "products": str(product_dtype(teacher.head.device.type)),
+        "dtype": str(teacher.dtype),
         "format": 2,
     }
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.batch import ROLES, hidden_states, plain
 from alignkd_lab.lm.signals import Full, logits
-from alignkd_lab.lm.trainer import products
+from alignkd_lab.lm.trainer import autocast
 
 HEAD_ROWS = 1024  # rows that go through a head at a time
 
@@ -25,32 +25,40 @@ HEAD_ROWS = 1024  # rows that go through a head at a time
 class LiveTeacher:
     """A model that is asked anew for every batch; it stays in eval mode and gets no gradient while it is asked.
 
-    With `without_adapter` a PEFT model answers as if it had no adapter, so one set of weights is both pi_dpo and
-    pi_ref. `digest` names the weights for a cache's key where they are known by a checksum already. Without `norms`
-    the signals carry no log_norm, which saves a product with the head where the loss needs none of it.
+    Its matrix products are in `dtype`, which should be that of training. With `without_adapter` a PEFT model answers as
+    if it had no adapter, so one set of weights is both pi_dpo and pi_ref. `digest` names the weights for a cache's key
+    where they are known by a checksum already. Without `norms` the signals carry no log_norm, which saves a product
+    with the head where the loss needs none of it.
 
     Raises:
         BadInput: there is no adapter to leave out, or the model's logits are not its hidden states times its head.
     """
 
-    def __init__(self, model, *, without_adapter: bool = False, digest: str | None = None,
-                 norms: bool = True) -> None:  # fmt: skip
+    def __init__(
+        self,
+        model,
+        *,
+        dtype: torch.dtype = torch.float32,
+        without_adapter: bool = False,
+        digest: str | None = None,
+        norms: bool = True,
+    ) -> None:
         if without_adapter and not hasattr(model, "disable_adapter"):
             raise BadInput("teacher: without_adapter needs a PEFT model; this one has no adapter, so leave it False")
         self.model, self.without_adapter = model, without_adapter
-        self._digest, self._norms = digest, norms
+        self.dtype, self._digest, self._norms = dtype, digest, norms
         weight = _head_of(model)
         # A frozen head stays the very tensor, so that two teachers on one LoRA model are seen to share it.
         self.head = weight.detach() if weight.requires_grad else weight
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Eval mode, no gradient, the device's product dtype, and the adapter out if it is to be."""
+        """Eval mode, no gradient, products in `dtype`, and the adapter out if it is to be."""
         training = self.model.training
         adapter = self.model.disable_adapter() if self.without_adapter else contextlib.nullcontext()
         self.model.eval()
         try:
-            with torch.no_grad(), products(self.head.device), adapter:
+            with torch.no_grad(), autocast(self.head.device, self.dtype), adapter:
                 yield
         finally:
             self.model.train(training)

@@ -1,17 +1,15 @@
 """One trainer for every loss: `transformers.Trainer` with a loss function, LoRA through peft.
 
 Checkpoints, schedules, clipping and devices come from transformers. What is added: the loss is any
-function of (model, batch, items), matrix products run in bfloat16 only where that was measured to be faster
-or is asked for, and progress and curves reach the caller.
+function of (model, batch, items), matrix products run in the dtype that the caller names, and progress and curves reach
+the caller.
 """
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,67 +22,11 @@ from alignkd_lab.lm.batch import Example, collate, plain, token_counts
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
-_asked: list[torch.dtype] = []
 
-
-@contextlib.contextmanager
-def products_in(dtype: str) -> Iterator[None]:
-    """All products in `dtype` (`float32` or `bfloat16`), whatever is faster here.
-
-    The same seed on two CPUs then differs by rounding alone, which can still change a sampled token and all after it.
-    """
-    _asked.append({"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype])
-    try:
-        yield
-    finally:
-        _asked.pop()
-
-
-@contextlib.contextmanager
-def arithmetic(products: str | None, threads: int | None) -> Iterator[None]:
-    """Products in that type (`products_in`) and sums on that many threads; None leaves either as it is.
-
-    On another number of threads the same seed is another sample, too.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        with products_in(products) if products else contextlib.nullcontext():
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def products_are_asked_for() -> bool:
-    """Whether `products_in` decides, and not what is faster."""
-    return bool(_asked)
-
-
-def product_dtype(device_type: str) -> torch.dtype:
-    """The type of matrix products: what `products_in` asks for, else the faster one."""
-    return _asked[-1] if _asked else faster_dtype(device_type)
-
-
-@cache
-def faster_dtype(device_type: str) -> torch.dtype:
-    """bfloat16 where a product of this model's size is faster in it, else float32 (some CPUs are 6 times slower)."""
-    if device_type == "cuda":
-        return torch.bfloat16
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        left, right = torch.ones(256, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
-        left @ right.T
-        start = time.perf_counter()
-        for _ in range(3):
-            left @ right.T
-        seconds[dtype] = time.perf_counter() - start
-    return torch.bfloat16 if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else torch.float32
-
-
-def products(device: torch.device):
-    """The context in which forward passes run: autocast to `product_dtype` over float32 weights."""
-    dtype = product_dtype(device.type)
-    return torch.autocast(device.type, dtype) if dtype == torch.bfloat16 else contextlib.nullcontext()
+def autocast(device: torch.device | str, dtype: torch.dtype):
+    """The context in which forward passes multiply in `dtype`, over float32 weights."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, dtype) if dtype == torch.bfloat16 else contextlib.nullcontext()
 
 
 class LossTrainer(Trainer):
@@ -92,12 +34,15 @@ class LossTrainer(Trainer):
 
     The trainer's batch is the effective batch. It is collated and run `micro_batch` examples at a time, each part
     divided by the counts of the whole, so the gradient is the same however it is split. Where memory runs out the
-    micro-batch halves, for good, and the step starts again: the effective batch stays.
+    micro-batch halves, for good, and the step starts again: the effective batch stays. Forward passes multiply in
+    `dtype`.
     """
 
-    def __init__(self, loss: Callable, micro_batch: int | None = None, **kwargs) -> None:
+    def __init__(
+        self, loss: Callable, micro_batch: int | None = None, dtype: torch.dtype = torch.float32, **kwargs
+    ) -> None:
         super().__init__(data_collator=lambda examples: {"examples": examples}, **kwargs)
-        self._loss = loss
+        self._loss, self._dtype = loss, dtype
         self.micro_batch = micro_batch or self.args.per_device_train_batch_size
         self.infos: list = []
 
@@ -136,7 +81,7 @@ class LossTrainer(Trainer):
         return total, infos
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        with products(plain(model).device):
+        with autocast(plain(model).device, self._dtype):
             loss, info = self._loss(model, inputs, num_items_in_batch)
         return (loss, info) if return_outputs else loss
 
@@ -191,6 +136,7 @@ def train(
     seed: int,
     schedule: str = "linear",
     warmup: float = 0.1,
+    dtype: torch.dtype = torch.float32,
     micro_batch: int | None = None,
     gradient_checkpointing: bool = False,
     on_step: Callable[[int], None] | None = None,
@@ -198,9 +144,9 @@ def train(
 ) -> list:
     """Trains `model` in place for `steps` steps of `batch` examples; returns `(loss, info)` of every step.
 
-    `micro_batch` examples run at a time (all of the batch unless given); with `gradient_checkpointing` the backward
-    pass computes a block's activations again. With `checkpoints` a run that was cut off goes on from the last saved
-    step.
+    `dtype` is that of matrix products; weights and optimizer stay in float32. `micro_batch` examples run at a time (all
+    of the batch unless given); with `gradient_checkpointing` the backward pass computes a block's activations again.
+    With `checkpoints` a run that was cut off goes on from the last saved step.
 
     Raises:
         CannotContinue: one example alone does not fit in memory.
@@ -234,6 +180,7 @@ def train(
         trainer = LossTrainer(
             loss,
             micro_batch,
+            dtype,
             model=model,
             args=arguments,
             train_dataset=examples,

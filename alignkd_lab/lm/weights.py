@@ -135,7 +135,7 @@ def status() -> dict:
 
 
 def hub_reachable(timeout: float = 3.0) -> bool:
-    """Whether the model hub answers; asked only by presets that would rather use the original weights."""
+    """Whether the model hub answers; which models other than the built-in one are fetched from."""
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         return False
     import httpx

@@ -172,3 +172,65 @@ def with_target_weight(settings: MogSettings, weight: float) -> MogSettings:
     scale = {True: weight / now, False: (1 - weight) / (1 - now)}
     weights = tuple(w * scale[mode in settings.targets] for mode, w in enumerate(settings.truth_weights))
     return replace(settings, truth_weights=weights)
+
+
+# What each stage depends on, under the names of `MogSettings`: the key of a kept result is a hash of the whole.
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    restarts: int = MogSettings.restarts
+    em_iterations: int = MogSettings.em_iterations
+    em_tolerance: float = MogSettings.em_tolerance
+    variance_floor: float = MogSettings.variance_floor
+
+
+@dataclass(frozen=True)
+class StartSettings(FitSettings):
+    """Of `base` and `student`, from which every pipeline starts."""
+
+    truth_weights: tuple[float, ...] = MogSettings.truth_weights
+    truth_means: tuple[tuple[float, float], ...] = MogSettings.truth_means
+    truth_sd: float = MogSettings.truth_sd
+    training_draws: int = MogSettings.training_draws
+    base_components: int = MogSettings.base_components
+    student_components: int = MogSettings.student_components
+
+
+@dataclass(frozen=True)
+class DistilSettings(FitSettings):
+    """`sharpening` is one of the settings' two."""
+
+    sharpening: float = MogSettings.sharpening
+    teacher_samples: int = MogSettings.teacher_samples
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    targets: tuple[int, ...] = MogSettings.targets
+    reward_height: float = MogSettings.reward_height
+    reward_width: float = MogSettings.reward_width
+    reward_clip: float = MogSettings.reward_clip
+
+
+@dataclass(frozen=True)
+class RlhfSettings(RewardSettings):
+    beta: float = MogSettings.beta
+    rlhf_steps: int = MogSettings.rlhf_steps
+    rlhf_batch: int = MogSettings.rlhf_batch
+    rlhf_learning_rate: float = MogSettings.rlhf_learning_rate
+
+
+@dataclass(frozen=True)
+class DpoSettings(RewardSettings):
+    beta: float = MogSettings.beta
+    dpo_pairs: int = MogSettings.dpo_pairs
+    dpo_steps: int = MogSettings.dpo_steps
+    dpo_batch: int = MogSettings.dpo_batch
+    dpo_learning_rate: float = MogSettings.dpo_learning_rate
+    dpo_label_noise: float = MogSettings.dpo_label_noise
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(RewardSettings):
+    evaluation_draws: int = MogSettings.evaluation_draws

@@ -7,7 +7,6 @@ it but their number.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import torch
@@ -15,25 +14,28 @@ from safetensors.torch import load_file, save_file
 
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.mog import align
-from alignkd_lab.mog.em import EmSettings, distil, fit
+from alignkd_lab.mog.distil import distil
+from alignkd_lab.mog.em import EmSettings, fit
+from alignkd_lab.mog.metrics import evaluate
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.noise import SeedNoise
-from alignkd_lab.mog.problem import Problem, evaluate
-from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.pipelines import Align, Distil, Stage, StageResult
+from alignkd_lab.mog.problem import Problem
+from alignkd_lab.mog.settings import (
+    DistilSettings,
+    DpoSettings,
+    EvaluationSettings,
+    MogSettings,
+    RlhfSettings,
+    StartSettings,
+)
+from alignkd_lab.pipelines import Align, Cost, Distil, Result, Stage
+from alignkd_lab.store import changed, part
 
 ALGORITHMS = ("rlhf", "dpo")
 
-# Raise one where a change of code changes what that part computes: results kept from the old code then rest.
-_CODE = {"start": 1, "distil": 1, "align": 1, "evaluate": 1}
+# Raise one where its code, or a default of its settings, changes what it computes: results kept before then rest.
+CODE = {"start": 1, "distil": 1, "rlhf": 1, "dpo": 1, "evaluate": 1}
 
-_TRUTH = ("truth_weights", "truth_means", "truth_sd")
-_REWARD = ("targets", "reward_height", "reward_width", "reward_clip")
-_EM = ("restarts", "em_iterations", "em_tolerance", "variance_floor")
-_RLHF = ("beta", "rlhf_steps", "rlhf_batch", "rlhf_learning_rate")
-_DPO = ("beta", "dpo_pairs", "dpo_steps", "dpo_batch", "dpo_learning_rate", "dpo_label_noise")
-# Settings younger than kept stages: at 0 they change nothing, and stay out of what a stage is found by.
-_LATER = ("reward_clip",)
 _FILE = "mixture.safetensors"
 
 
@@ -69,25 +71,22 @@ class MogWorld:
     # What results depend on ---------------------------------------------------------------------------
 
     def fingerprint(self) -> dict:
-        names = (*_TRUTH, *_EM, "training_draws", "base_components", "student_components")
         device = torch.device(self.device).type
-        origin = {"world": "mog", "seeds": list(self.seeds), "device": device, "code": _CODE["start"]}
-        return {**origin, **self._named(names)}
+        origin = {"world": "mog", "seeds": list(self.seeds), "device": device, "code": CODE["start"]}
+        return origin | changed(part(StartSettings, self.settings))
 
     def stage_settings(self, stage: Stage) -> dict:
         if isinstance(stage, Distil):
-            named = {"sharpening": self._sharpening(stage), **self._named((*_EM, "teacher_samples"))}
-            return {"code": _CODE["distil"], **named}
-        algorithm_settings = _RLHF if self.algorithm == "rlhf" else _DPO
-        named = self._named((*_REWARD, *algorithm_settings))
-        return {"code": _CODE["align"], "algorithm": self.algorithm, **named}
+            return {"code": CODE["distil"]} | changed(self._distil_settings(stage))
+        kind = RlhfSettings if self.algorithm == "rlhf" else DpoSettings
+        known = {"code": CODE[self.algorithm], "algorithm": self.algorithm}
+        return known | changed(part(kind, self.settings))
 
     def evaluation_settings(self) -> dict:
-        return {"code": _CODE["evaluate"], **self._named((*_REWARD, "evaluation_draws"))}
+        return {"code": CODE["evaluate"]} | changed(part(EvaluationSettings, self.settings))
 
-    def _named(self, names: tuple[str, ...]) -> dict:
-        everything = dataclasses.asdict(self.settings)
-        return {name: everything[name] for name in names if everything[name] or name not in _LATER}
+    def _distil_settings(self, stage: Distil) -> DistilSettings:
+        return part(DistilSettings, self.settings, sharpening=self._sharpening(stage))
 
     def _sharpening(self, stage: Distil) -> float:
         known = {"kd": self.settings.sharpening, "high": self.settings.sharpening_high}
@@ -123,36 +122,35 @@ class MogWorld:
 
     # Stages -------------------------------------------------------------------------------------------
 
-    def run(self, stage: Stage, policies: dict[str, GaussianMixture]) -> StageResult:
-        policy, info = self._distil(stage, policies) if isinstance(stage, Distil) else self._align(stage, policies)
-        return StageResult(policy, {"seeds_in_batch": len(self.seeds), **info})
+    def run(self, stage: Stage, policies: dict[str, GaussianMixture]) -> Result:
+        result = self._distil(stage, policies) if isinstance(stage, Distil) else self._align(stage, policies)
+        return Result(result.policy, {"seeds_in_batch": len(self.seeds), **result.info}, result.cost)
 
-    def _distil(self, stage: Distil, policies: dict[str, GaussianMixture]) -> tuple[GaussianMixture, dict]:
-        sharpening = self._sharpening(stage)
+    def _distil(self, stage: Distil, policies: dict[str, GaussianMixture]) -> Result:
+        settings = self._distil_settings(stage)
         student = distil(
             policies[stage.teacher],
             policies[stage.init].components,
             self.noise,
-            sharpening=sharpening,
-            samples=self.settings.teacher_samples,
+            sharpening=settings.sharpening,
+            samples=settings.teacher_samples,
             em=self._em,
         )
-        samples = self.settings.teacher_samples
-        return student, {"sharpening": sharpening, "tokens": _draws(samples, samples, 0)}
+        cost = Cost(sampled=settings.teacher_samples, trained=settings.teacher_samples)
+        return Result(student, {"sharpening": settings.sharpening}, cost)
 
-    def _align(self, stage: Align, policies: dict[str, GaussianMixture]) -> tuple[GaussianMixture, dict]:
-        run = self._rlhf if self.algorithm == "rlhf" else self._dpo
-        policy, info = run(stage, policies)
-        reached, best = self.problem.optimality(policy, policies[stage.reference], self.settings.beta)
-        info["per_seed"] |= {
+    def _align(self, stage: Align, policies: dict[str, GaussianMixture]) -> Result:
+        result = (self._rlhf if self.algorithm == "rlhf" else self._dpo)(stage, policies)
+        reached, best = self.problem.optimality(result.policy, policies[stage.reference], self.settings.beta)
+        result.info["per_seed"] |= {
             "objective": reached.tolist(),
             "optimum": best.tolist(),
             "gap": (best - reached).tolist(),
         }
-        return policy, info
+        return result
 
-    def _rlhf(self, stage: Align, policies: dict[str, GaussianMixture]) -> tuple[GaussianMixture, dict]:
-        settings = self.settings
+    def _rlhf(self, stage: Align, policies: dict[str, GaussianMixture]) -> Result:
+        settings = part(RlhfSettings, self.settings)
         policy, info = align.rlhf(
             policies[stage.init],
             policies[stage.reference],
@@ -164,11 +162,10 @@ class MogWorld:
             learning_rate=settings.rlhf_learning_rate,
         )
         draws = settings.rlhf_steps * settings.rlhf_batch
-        tokens = _draws(draws, draws, draws)
-        return policy, {"learning_rate": settings.rlhf_learning_rate, "tokens": tokens, **info}
+        return Result(policy, {"learning_rate": settings.rlhf_learning_rate, **info}, Cost(draws, draws, draws))
 
-    def _dpo(self, stage: Align, policies: dict[str, GaussianMixture]) -> tuple[GaussianMixture, dict]:
-        settings = self.settings
+    def _dpo(self, stage: Align, policies: dict[str, GaussianMixture]) -> Result:
+        settings = part(DpoSettings, self.settings)
         pairs = align.sample_pairs(
             policies[stage.sampler],
             self.problem,
@@ -188,8 +185,8 @@ class MogWorld:
             learning_rate=settings.dpo_learning_rate,
         )
         info["per_seed"]["informative_pairs"] = pairs.informative.tolist()
-        tokens = _draws(2 * settings.dpo_pairs, 2 * settings.dpo_steps * settings.dpo_batch, 2 * settings.dpo_pairs)
-        return policy, {"learning_rate": settings.dpo_learning_rate, "tokens": tokens, **info}
+        drawn, trained = 2 * settings.dpo_pairs, 2 * settings.dpo_steps * settings.dpo_batch
+        return Result(policy, {"learning_rate": settings.dpo_learning_rate, **info}, Cost(drawn, trained, drawn))
 
     # Evaluation and keeping ---------------------------------------------------------------------------
 
@@ -207,11 +204,6 @@ class MogWorld:
 
     def load(self, folder: Path) -> GaussianMixture:
         return GaussianMixture(**load_file(folder / _FILE)).to(self.device)
-
-
-def _draws(sampled: int, trained: int, scored: int) -> dict:
-    """The cost of a stage for one seed; a draw is to this world what a token is to the other."""
-    return {"sampled": sampled, "trained": trained, "scored": scored}
 
 
 def _view(policy: GaussianMixture) -> list[dict]:

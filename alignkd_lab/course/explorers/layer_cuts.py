@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.scoring import pooled, score
+from alignkd_lab.lm.scoring import pooled_mean, score
 from alignkd_lab.lm.student import layer_cut
 from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
 from alignkd_lab.plots.style import number
@@ -30,7 +30,7 @@ def recalls(base, samples: Samples) -> dict[str, float]:
     """Mean log-likelihood of the base's own samples under each cut of `CUTS`, nats per token; nothing is trained."""
     layers = range(base.config.num_hidden_layers)
     cuts = {name: [layer for layer in layers if layer not in dropped] for name, dropped in CUTS.items()}
-    return {name: pooled(score(layer_cut(base, kept), samples)) for name, kept in cuts.items()}
+    return {name: pooled_mean(score(layer_cut(base, kept), samples)) for name, kept in cuts.items()}
 
 
 def caption(influence: Sequence[float], found: Mapping[str, float], whole: float, options: Mapping[str, str]) -> str:

@@ -1,88 +1,156 @@
-"""Distil with preferences: DCKD and ADPA carry an aligned teacher's preferences into the student in one stage."""
+"""Distil with preferences: DCKD and ADPA carry an aligned teacher's preferences into the student in one stage.
+
+A step trains on as many responses as a step of distillation, and there are `share` times as many steps.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.batch import Example
+from alignkd_lab.lm.context import Context
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.preferences import Pair
+from alignkd_lab.lm.preferences import Pair, PairSettings, draw_preferences
+from alignkd_lab.lm.rewards import Reward
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.stages.dpo import pair_counts, sampled_pairs
+from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.lm.stages.distil import BudgetSettings
 from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_teacher
 from alignkd_lab.lm.teachers import LiveTeacher, share_head
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
+from alignkd_lab.pipelines import Cost, Result
 
-if TYPE_CHECKING:
-    from alignkd_lab.lm.world import LmWorld
+# Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
+CODE = 1
 
 
-def preference_distil(
-    world: LmWorld,
+@dataclass(frozen=True)
+class DckdSettings(BudgetSettings, PairSettings):
+    """What the stage depends on, under the names of `LmSettings`; `share` of a distillation's budget is the stage's."""
+
+    alpha: float = LmSettings.alpha
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class AdpaSettings(BudgetSettings, PairSettings):
+    """As of `DckdSettings`."""
+
+    gamma: float = LmSettings.gamma
+    student_responses: int = LmSettings.student_responses
+    share: float = 1.0
+
+
+def dckd(
+    context: Context, reward: Reward, teacher: Policy, init: Policy, sampler: Policy, settings: DckdSettings, name: str
+) -> Result:
+    """DCKD on the sampler's pairs."""
+    drawn = draw_preferences(context, reward, sampler, settings)
+    info = {**drawn.counts, "learning_rate": settings.distil_learning_rate}
+    if not drawn.pairs:
+        return Result(init, info, drawn.cost)
+
+    def loss(model, batch, items, *, teacher: CachedTeacher):
+        signal = teacher.signal(batch, "teacher")
+        return training_losses.dckd(model, batch, items, teacher=signal, alpha=settings.alpha)
+
+    examples = pair_examples(drawn.samples, drawn.pairs)
+    read = ("chosen", "rejected")
+    policy, infos, cost = _train(context, {"teacher": teacher}, read, init, examples, loss, settings, name)
+    return Result(policy, {**info, "losses": [value for value, _ in infos]}, drawn.cost + cost)
+
+
+def adpa(
+    context: Context,
+    reward: Reward,
     teacher: Policy,
     reference: Policy,
     init: Policy,
     sampler: Policy,
-    method: str,
-    share: float,
+    settings: AdpaSettings,
     name: str,
-) -> tuple[Policy, dict]:
-    """One stage of `dckd` or `adpa` on the sampler's pairs; ADPA also on responses that `init` writes beforehand.
+) -> Result:
+    """ADPA on the sampler's pairs, and on responses that `init` writes beforehand."""
+    drawn = draw_preferences(context, reward, sampler, settings)
+    info = {**drawn.counts, "learning_rate": settings.distil_learning_rate}
+    if not drawn.pairs:
+        return Result(init, info, drawn.cost)
+    written = context.sample(
+        context.models.of(init), "training", settings.preference_prompts, settings.student_responses,
+        settings.max_tokens, "student responses",
+    )  # fmt: skip
 
-    A step trains on as many responses as a step of distillation, and there are `share` times as many steps.
-    """
-    settings = world.settings
-    samples, judged, pairs = sampled_pairs(world, sampler, world.models.of(sampler))
-    info = {**pair_counts(world, judged, pairs), "learning_rate": settings.distil_learning_rate}
-    if not pairs:
-        return init, info
-    adpa = method == "adpa"
-    examples = student_examples(world, init, samples, pairs) if adpa else pair_examples(samples, pairs)
-    named = {"teacher": teacher, **({"reference": reference} if adpa else {})}
-    read = ("sampled",) if adpa else ("chosen", "rejected")
-    model = with_lora(world.models.of(init), settings.lora_rank, world.seed_for("adapter"))
+    def loss(model, batch, items, **teachers: CachedTeacher):
+        signals = {role: kept.signal(batch, role) for role, kept in teachers.items()}
+        return training_losses.adpa(model, batch, items, **signals, gamma=settings.gamma)
+
+    examples = student_examples(drawn.samples, drawn.pairs, written)
+    teachers = {"teacher": teacher, "reference": reference}
+    policy, infos, cost = _train(context, teachers, ("sampled",), init, examples, loss, settings, name)
+    info |= {
+        "losses": [value for value, _ in infos],
+        "expected_advantage": [float(diagnostics.expected_advantage.mean()) for _, diagnostics in infos],
+    }
+    return Result(policy, info, drawn.cost + Cost(sampled=written.token_count) + cost)
+
+
+def _train(
+    context: Context,
+    teachers: dict[str, Policy],
+    read: tuple[str, ...],
+    init: Policy,
+    examples: list[Example],
+    loss: Callable,
+    settings: DckdSettings | AdpaSettings,
+    name: str,
+) -> tuple[Policy, list, Cost]:
+    """Trains on a loss that asks `teachers`, which have read the responses of the roles `read` once, for all steps."""
+    model = with_lora(context.models.of(init), settings.lora_rank, context.seed_for("adapter"))
     responses = settings.distil_batch * settings.distil_responses
     batch = max(1, round(responses / len(examples[0].responses)))
-    steps = max(1, round(share * settings.distil_passes * settings.distil_prompts / settings.distil_batch))
-    world.store.root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=world.store.root, prefix="teachers-") as folder:
-        teachers = {
-            role: _read_once(world, policy, examples, Path(folder) / role, read) for role, policy in named.items()
-        }
-        if adpa:
-            share_head(*teachers.values())
-        for role, kept in teachers.items():
-            kept.attach(examples, role)
-
-        def loss(model, batch, items):
-            said = {role: kept.signal(batch, role) for role, kept in teachers.items()}
-            if adpa:
-                return training_losses.adpa(model, batch, items, **said, gamma=settings.gamma)
-            return training_losses.dckd(model, batch, items, **said, alpha=settings.alpha)
-
-        rate = settings.distil_learning_rate
-        infos = world.train_adapter(model, examples, loss, rate, steps, batch, "preference_distil", name)
+    steps = max(1, round(settings.share * settings.distil_passes * settings.distil_prompts / settings.distil_batch))
+    context.store.root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=context.store.root, prefix="teachers-") as folder:
+        kept = {role: _cache(context, policy, examples, Path(folder) / role, read) for role, policy in teachers.items()}
+        if len(kept) == 2:
+            share_head(*kept.values())
+        for role, cached in kept.items():
+            cached.attach(examples, role)
+        infos = context.train(
+            model,
+            examples,
+            lambda model, batch, items: loss(model, batch, items, **kept),
+            learning_rate=settings.distil_learning_rate,
+            steps=steps,
+            batch=batch,
+            kind="preference_distil",
+            name=name,
+        )
     tokens = sum(len(response) for example in examples for response in example.responses)
-    world.spent["trained"] += round(steps * min(batch, len(examples)) * tokens / len(examples))
-    info["losses"] = [value for value, _ in infos]
-    if adpa:
-        info["expected_advantage"] = [float(said.expected_advantage.mean()) for _, said in infos]
-    return init.with_adapter(adapter_tensors(model)), info
+    cost = Cost(
+        trained=round(steps * min(batch, len(examples)) * tokens / len(examples)),
+        scored=len(teachers) * _tokens_of(examples, read),
+    )
+    return init.with_adapter(adapter_tensors(model)), infos, cost
 
 
-def _read_once(world: LmWorld, policy: Policy, examples: list[Example], folder: Path, roles: tuple) -> CachedTeacher:
-    """What a teacher says of the responses of these roles, asked once for all steps."""
-    world.spent["scored"] += sum(
+def _cache(context: Context, policy: Policy, examples: list[Example], folder: Path, roles: tuple) -> CachedTeacher:
+    teacher = LiveTeacher(context.models.of(policy), dtype=context.models.dtype, digest=policy.digest)
+    return cache_teacher(teacher, examples, folder, roles=roles, progress=lambda count: None)
+
+
+def _tokens_of(examples: list[Example], roles: tuple[str, ...]) -> int:
+    """In all responses of these roles."""
+    return sum(
         len(tokens)
         for example in examples
         for tokens, role in zip(example.responses, example.roles, strict=True)
         if role in roles
     )
-    teacher = LiveTeacher(world.models.of(policy), digest=policy.digest)
-    return cache_teacher(teacher, examples, folder, roles=roles, progress=lambda count: None)
 
 
 def pair_examples(samples: Samples, pairs: list[Pair]) -> list[Example]:
@@ -97,12 +165,8 @@ def pair_examples(samples: Samples, pairs: list[Pair]) -> list[Example]:
     ]
 
 
-def student_examples(world: LmWorld, init: Policy, samples: Samples, pairs: list[Pair]) -> list[Example]:
+def student_examples(samples: Samples, pairs: list[Pair], written: Samples) -> list[Example]:
     """The chosen response, and what the initial student wrote to the same prompt, once and for all, for ADPA."""
-    settings = world.settings
-    written = world.sample(
-        world.models.of(init), "training", settings.preference_prompts, settings.student_responses, "student responses"
-    )
     answers: dict[int, list[list[int]]] = {}
     for prompt, tokens in zip(written.prompt_of, written.tokens, strict=True):
         answers.setdefault(prompt, []).append(tokens)
@@ -110,7 +174,7 @@ def student_examples(world: LmWorld, init: Policy, samples: Samples, pairs: list
         Example(
             samples.prompt_ids[pair.prompt],
             [samples.tokens[pair.chosen], *answers[pair.prompt]],
-            ["chosen", *["sampled"] * settings.student_responses],
+            ["chosen", *["sampled"] * len(answers[pair.prompt])],
         )
         for pair in pairs
     ]

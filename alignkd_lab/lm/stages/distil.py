@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.batch import Example
+from alignkd_lab.lm.context import Context
 from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
+from alignkd_lab.pipelines import Cost, Result
 
-if TYPE_CHECKING:
-    from alignkd_lab.lm.world import LmWorld
+# Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
+CODE = 1
 
 
-def distil(world: LmWorld, teacher: Policy, init: Policy, temperature: float, name: str) -> tuple[Policy, dict]:
-    """Sequence-level samples of the teacher at `temperature`; the student learns them by KL or by NLL."""
-    settings = world.settings
-    teacher_model = world.models.of(teacher)
+@dataclass(frozen=True)
+class BudgetSettings:
+    """What a student may train on, of whichever method, under the names of `LmSettings`."""
+
+    distil_prompts: int = LmSettings.distil_prompts
+    distil_responses: int = LmSettings.distil_responses
+    distil_passes: int = LmSettings.distil_passes
+    distil_batch: int = LmSettings.distil_batch
+    distil_learning_rate: float = LmSettings.distil_learning_rate
+    lora_rank: int = LmSettings.lora_rank
+    max_tokens: int = LmSettings.max_tokens
+
+
+@dataclass(frozen=True)
+class DistilSettings(BudgetSettings):
+    """`kd_temperature` is one of the run's two: the usual one, or that of the control."""
+
+    kd_loss: str = LmSettings.kd_loss
+    kd_temperature: float = LmSettings.kd_temperature
+
+
+def distil(context: Context, teacher: Policy, init: Policy, settings: DistilSettings, name: str) -> Result:
+    """Sequence-level samples of the teacher at `kd_temperature`; the student learns them by KL or by NLL."""
+    teacher_model, temperature = context.models.of(teacher), settings.kd_temperature
     full = settings.kd_loss == "full"
-    samples = world.sample(
-        teacher_model, "training", settings.distil_prompts, settings.distil_responses, f"teacher at {temperature}",
-        temperature, keep_hidden=full,
+    samples = context.sample(
+        teacher_model, "training", settings.distil_prompts, settings.distil_responses, settings.max_tokens,
+        f"teacher at {temperature}", temperature, keep_hidden=full,
     )  # fmt: skip
     # The same temperature serves the samples (sequence level) and the teacher's distribution on them (token level).
     by_prompt = [
@@ -36,18 +59,26 @@ def distil(world: LmWorld, teacher: Policy, init: Policy, temperature: float, na
         )
         for prompt, rows in zip(samples.prompt_ids, by_prompt, strict=True)
     ]
-
     loss = training_losses.nll
     if full:
         head = teacher_model.lm_head.weight.detach()
         loss = partial(training_losses.kd, teacher_head=head, temperature=temperature)
-    model = with_lora(world.models.of(init), settings.lora_rank, world.seed_for("adapter"))
-    steps = max(1, settings.distil_passes * len(examples) // settings.distil_batch)
-    infos = world.train_adapter(
-        model, examples, loss, settings.distil_learning_rate, steps, settings.distil_batch, "distil", name
+    model = with_lora(context.models.of(init), settings.lora_rank, context.seed_for("adapter"))
+    infos = context.train(
+        model,
+        examples,
+        loss,
+        learning_rate=settings.distil_learning_rate,
+        steps=max(1, settings.distil_passes * len(examples) // settings.distil_batch),
+        batch=settings.distil_batch,
+        kind="distil",
+        name=name,
     )
-    world.spent["trained"] += settings.distil_passes * samples.token_count
-    info = {"temperature": temperature, "learning_rate": settings.distil_learning_rate,
-            "losses": [value for value, _ in infos],
-            "responses": len(samples.tokens)}  # fmt: skip
-    return init.with_adapter(adapter_tensors(model)), info
+    info = {
+        "temperature": temperature,
+        "learning_rate": settings.distil_learning_rate,
+        "losses": [value for value, _ in infos],
+        "responses": len(samples.tokens),
+    }
+    cost = Cost(sampled=samples.token_count, trained=settings.distil_passes * samples.token_count)
+    return Result(init.with_adapter(adapter_tensors(model)), info, cost)

@@ -6,21 +6,29 @@ tokens, though here the student writes them, so what the teacher would never wri
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.context import Context
 from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.lm.stages.distil import BudgetSettings
 from alignkd_lab.lm.stages.trl_run import prompt_rows, run_trl
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
+from alignkd_lab.pipelines import Cost, Result
 
-if TYPE_CHECKING:
-    from alignkd_lab.lm.world import LmWorld
-
+# Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
+CODE = 1
 # TRL's mixture: 0 is KL(teacher ‖ student), 1 is KL(student ‖ teacher), between them a generalised Jensen-Shannon.
 DIVERGENCES = {"forward": 0.0, "jsd": 0.5, "reverse": 1.0}
 
 
-def gkd(world: LmWorld, teacher: Policy, init: Policy, name: str) -> tuple[Policy, dict]:
+@dataclass(frozen=True)
+class GkdSettings(BudgetSettings):
+    gkd_divergence: str = LmSettings.gkd_divergence
+
+
+def gkd(context: Context, teacher: Policy, init: Policy, settings: GkdSettings, name: str) -> Result:
     """The student learns `teacher` on its own responses to the distillation's prompts, both at temperature 1.
 
     `info` holds the learning rate, the divergence, the responses, and the loss of each step in nats per token.
@@ -28,15 +36,13 @@ def gkd(world: LmWorld, teacher: Policy, init: Policy, name: str) -> tuple[Polic
     Raises:
         BadInput: teacher and student have vocabularies of different sizes.
     """
-    settings = world.settings
-    teacher_model, student = world.models.of(teacher).requires_grad_(False), world.models.of(init)
+    teacher_model, student = context.models.of(teacher).requires_grad_(False), context.models.of(init)
     if teacher_model.config.vocab_size != student.config.vocab_size:
         raise BadInput(
             f"teacher: its vocabulary has {teacher_model.config.vocab_size} tokens and the student's "
             f"{student.config.vocab_size}; distributions over tokens can only be compared within one vocabulary"
         )
-    model = with_lora(student, settings.lora_rank, world.seed_for("adapter"))
-    steps = max(1, settings.distil_passes * settings.distil_prompts // settings.distil_batch)
+    model = with_lora(student, settings.lora_rank, context.seed_for("adapter"))
     batch = min(settings.distil_batch, settings.distil_prompts) * settings.distil_responses
 
     def build(arguments: dict):
@@ -48,20 +54,27 @@ def gkd(world: LmWorld, teacher: Policy, init: Policy, name: str) -> tuple[Polic
             DistillationConfig(beta=DIVERGENCES[settings.gkd_divergence], **arguments),
             # TRL draws one response to a row.
             train_dataset=prompt_rows(settings.distil_prompts, repeats=settings.distil_responses),
-            processing_class=world.tokenizer,
+            processing_class=context.tokenizer,
         )
 
     logs = run_trl(
-        world, build, model, name, learning_rate=settings.distil_learning_rate, steps=steps, batch=batch,
-        seed=world.seed_for("train", "on policy"),
-    )  # fmt: skip
+        build,
+        model,
+        context.tokenizer,
+        name,
+        max_tokens=settings.max_tokens,
+        learning_rate=settings.distil_learning_rate,
+        steps=max(1, settings.distil_passes * settings.distil_prompts // settings.distil_batch),
+        batch=batch,
+        dtype=context.models.dtype,
+        seed=context.seed_for("train", "on policy"),
+    )
     tokens = sum(round(log["completions/mean_length"] * batch) for log in logs)
-    for spent in ("sampled", "trained", "scored"):  # scored by the teacher
-        world.spent[spent] += tokens
     info = {
         "learning_rate": settings.distil_learning_rate,
         "divergence": settings.gkd_divergence,
         "responses": len(logs) * batch,
         "losses": [log["loss"] for log in logs],
     }
-    return init.with_adapter(adapter_tensors(model)), info
+    cost = Cost(sampled=tokens, trained=tokens, scored=tokens)  # scored by the teacher
+    return Result(init.with_adapter(adapter_tensors(model)), info, cost)

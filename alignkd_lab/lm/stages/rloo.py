@@ -7,43 +7,64 @@ prompt, so a group whose rewards are all equal teaches nothing about the reward:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+from alignkd_lab.lm.context import Context
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.rewards import Earned, Reward
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.stages.dpo import curve_point
+from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.lm.stages.curve import Curve, CurveSettings
 from alignkd_lab.lm.stages.trl_run import prompt_rows, run_trl
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
-from alignkd_lab.progress import tell
+from alignkd_lab.pipelines import Cost, Result
 
-if TYPE_CHECKING:
-    from alignkd_lab.lm.world import LmWorld
+# Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
+CODE = 1
 
 
-def rloo(world: LmWorld, init: Policy, reference: Policy, rate: float, name: str) -> tuple[Policy, dict]:
+@dataclass(frozen=True)
+class RlooSettings(CurveSettings):
+    """What the stage depends on, under the names of `LmSettings`, beside its policies and its learning rate."""
+
+    preference_prompts: int = LmSettings.preference_prompts
+    rlhf_beta: float = LmSettings.rlhf_beta
+    rlhf_steps: int = LmSettings.rlhf_steps
+    rlhf_prompts: int = LmSettings.rlhf_prompts
+    rlhf_generations: int = LmSettings.rlhf_generations
+    lora_rank: int = LmSettings.lora_rank
+
+
+def rloo(
+    context: Context,
+    reward: Reward,
+    init: Policy,
+    reference: Policy,
+    settings: RlooSettings,
+    learning_rate: float,
+    name: str,
+) -> Result:
     """RLOO from `init` with the KL weight `rlhf_beta` to `reference`, for `rlhf_steps` steps.
 
     A step draws `rlhf_generations` responses to each of `rlhf_prompts` training prompts. `info` holds the learning
     rate, counts of responses and groups, the mean reward and the KL from the reference (nats a response) of what was
     drawn at each step, and the same curve as DPO's.
     """
-    settings = world.settings
-    stick = world.yardstick()
-    reference_model = world.models.of(reference)
-    model = with_lora(world.models.of(init), settings.lora_rank, world.seed_for("adapter"))
-    prompt_ids = encode(world.tokenizer, prompts("training", settings.preference_prompts))
+    reference_model = context.models.of(reference)
+    model = with_lora(context.models.of(init), settings.lora_rank, context.seed_for("adapter"))
+    prompt_ids = encode(context.tokenizer, prompts("training", settings.preference_prompts))
     counts = dict.fromkeys(("responses", "target_responses", "groups", "informative_groups", "target_groups"), 0)
-    curve: list[dict] = []
+    costs: list[Cost] = []
 
-    def reward(prompts, completions, completion_ids, index, **kwargs) -> list[float]:
+    def earn(prompts, completions, completion_ids, index, **kwargs) -> list[float]:
         samples = Samples(prompt_ids, index, completion_ids)
-        judged = world.judge.reward(samples, None, stick)
-        _count(counts, judged, settings.rlhf_generations)
-        world.spent["sampled"] += samples.token_count
-        world.spent["trained"] += samples.token_count
-        world.spent["scored"] += 2 * samples.token_count  # by the reference, and once more by the policy
-        return judged["reward"]
+        earned = reward.earn(samples, None)
+        _count(counts, earned, settings.rlhf_generations)
+        tokens = samples.token_count
+        # Scored by the reference, and once more by the policy.
+        costs.append(Cost(sampled=tokens, trained=tokens, scored=2 * tokens + earned.tokens))
+        return earned.rewards
 
     def build(arguments: dict):
         from trl import RLOOConfig, RLOOTrainer
@@ -52,46 +73,48 @@ def rloo(world: LmWorld, init: Policy, reference: Policy, rate: float, name: str
         config = RLOOConfig(num_generations=settings.rlhf_generations, beta=settings.rlhf_beta, **arguments)
         trainer = RLOOTrainer(
             model,
-            reward,
+            earn,
             config,
             train_dataset=prompt_rows(settings.preference_prompts),
-            processing_class=world.tokenizer,
+            processing_class=context.tokenizer,
         )
-        # TRL's own reference is the policy as it was handed over, which is ours only where `reference` is
-        # `init`.
+        # TRL's own reference is the policy as it was handed over, which is ours only where `reference` is `init`.
         add_fused_lm_head(reference_model, temperature=trainer.temperature)
         trainer.ref_model = trainer.accelerator.prepare_model(reference_model, evaluation_mode=True)
         return trainer
 
-    marks = {round(settings.rlhf_steps * (i + 1) / settings.curve_points) for i in range(settings.curve_points)}
-
-    def on_step(step: int) -> None:
-        if step in marks or step == 0:
-            curve.append(curve_point(world, step, model, reference, reference_model, stick))
-            tell("curve", stage=name, **curve[-1])
-
-    on_step(0)
+    curve = Curve(context, reward, model, reference_model, settings, settings.rlhf_steps, name)
+    curve.on_step(0)
     logs = run_trl(
-        world, build, model, name, learning_rate=rate, steps=settings.rlhf_steps,
-        batch=settings.rlhf_prompts * settings.rlhf_generations, seed=world.seed_for("train", "rlhf"), on_step=on_step,
-    )  # fmt: skip
+        build,
+        model,
+        context.tokenizer,
+        name,
+        max_tokens=settings.max_tokens,
+        learning_rate=learning_rate,
+        steps=settings.rlhf_steps,
+        batch=settings.rlhf_prompts * settings.rlhf_generations,
+        dtype=context.models.dtype,
+        seed=context.seed_for("train", "rlhf"),
+        on_step=curve.on_step,
+    )
     info = {
-        "learning_rate": rate,
+        "learning_rate": learning_rate,
         **counts,
         "rewards": [log["reward"] for log in logs],
         # TRL logs a mean over the step's tokens.
         "kl": [log["kl"] * log["completions/mean_length"] for log in logs],
-        "curve": curve,
+        "curve": curve.points,
     }
-    return init.with_adapter(adapter_tensors(model)), info
+    return Result(init.with_adapter(adapter_tensors(model)), info, sum(costs, curve.cost))
 
 
-def _count(counts: dict[str, int], judged: dict[str, list], size: int) -> None:
+def _count(counts: dict[str, int], earned: Earned, size: int) -> None:
     """Adds what one step drew, in groups of `size` responses to one prompt."""
-    counts["responses"] += len(judged["reward"])
-    counts["target_responses"] += sum(judged["hits"])
-    for start in range(0, len(judged["reward"]), size):
-        rewards = judged["reward"][start : start + size]
+    counts["responses"] += len(earned.rewards)
+    counts["target_responses"] += sum(earned.hits)
+    for start in range(0, len(earned.rewards), size):
+        rewards = earned.rewards[start : start + size]
         counts["groups"] += 1
         counts["informative_groups"] += max(rewards) - min(rewards) > 1e-6
-        counts["target_groups"] += any(judged["hits"][start : start + size])
+        counts["target_groups"] += any(earned.hits[start : start + size])

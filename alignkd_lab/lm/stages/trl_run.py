@@ -11,7 +11,6 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from tqdm.auto import tqdm
@@ -19,11 +18,8 @@ from transformers import GenerationConfig, PrinterCallback, Trainer
 
 from alignkd_lab.lm.batch import plain
 from alignkd_lab.lm.prompts import prompts
-from alignkd_lab.lm.trainer import Watch, product_dtype
+from alignkd_lab.lm.trainer import Watch
 from alignkd_lab.progress import tell
-
-if TYPE_CHECKING:
-    from alignkd_lab.lm.world import LmWorld
 
 
 def prompt_rows(count: int, repeats: int = 1):
@@ -38,15 +34,17 @@ def prompt_rows(count: int, repeats: int = 1):
 
 
 def run_trl(
-    world: LmWorld,
     build: Callable[[dict], Trainer],
     model,
+    tokenizer,
     name: str,
     *,
+    max_tokens: int,
     learning_rate: float,
     steps: int,
     batch: int,
     seed: int,
+    dtype: torch.dtype,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> list[dict[str, float]]:
     """Trains `model` in place for `steps` steps of `batch` responses that it writes itself, at temperature 1.
@@ -57,7 +55,7 @@ def run_trl(
     device = plain(model).device.type
     # A model's own defaults (top-p, penalties, a second end token) would sample from another distribution than we do.
     plain(model).generation_config = GenerationConfig(
-        eos_token_id=world.tokenizer.eos_token_id, pad_token_id=world.tokenizer.pad_token_id
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -82,12 +80,12 @@ def run_trl(
                 "weight_decay": 0.0,
                 "max_grad_norm": 1.0,
                 "seed": seed,
-                "max_completion_length": world.settings.max_tokens,
+                "max_completion_length": max_tokens,
                 "temperature": 1.0,
                 "top_p": 1.0,
                 "top_k": 0,
                 "gradient_checkpointing": False,
-                "bf16": product_dtype(device) == torch.bfloat16,
+                "bf16": dtype == torch.bfloat16,
                 "use_cpu": device == "cpu",
                 "save_strategy": "no",
                 "logging_strategy": "steps",

@@ -1,0 +1,52 @@
+"""What a kept result is found by: its stage's settings that are not at their default, and the version of its code."""
+
+import dataclasses
+
+import pytest
+
+from alignkd_lab.lm import evaluate
+from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.lm.stages import adpa, distil, dpo, gkd, rloo
+from alignkd_lab.lm.trials import CODE as TRIALS_CODE
+from alignkd_lab.lm.trials import TrialSettings
+from alignkd_lab.mog import settings as mog
+from alignkd_lab.mog.world import CODE as MOG_CODE
+from alignkd_lab.store import changed, key_of, part
+
+# (code version, settings): a hash of both with every default written out.
+PINNED = {
+    "lm distil": (distil.CODE, distil.DistilSettings(), "d06da87f290a87ca"),
+    "lm gkd": (gkd.CODE, gkd.GkdSettings(), "f0c3edf578b599e7"),
+    "lm dpo": (dpo.CODE, dpo.DpoSettings(), "43af88fc43b4e821"),
+    "lm rloo": (rloo.CODE, rloo.RlooSettings(), "bc40317cd7b64ec1"),
+    "lm dckd": (adpa.CODE, adpa.DckdSettings(), "0309b5965cbcc3b5"),
+    "lm adpa": (adpa.CODE, adpa.AdpaSettings(), "ac59a4ac47d1ae5b"),
+    "lm evaluation": (evaluate.CODE, evaluate.EvaluationSettings(), "d1bbfddc0f33d779"),
+    "lm trials": (TRIALS_CODE, TrialSettings(learning_rates=()), "3a71cabc25e8b21d"),
+    "mog start": (MOG_CODE["start"], mog.StartSettings(), "dd50014d6e8c0e0e"),
+    "mog distil": (MOG_CODE["distil"], mog.DistilSettings(), "4656137964a3073b"),
+    "mog rlhf": (MOG_CODE["rlhf"], mog.RlhfSettings(), "522021c4235bc760"),
+    "mog dpo": (MOG_CODE["dpo"], mog.DpoSettings(), "2c1fbc53871e4c77"),
+    "mog evaluation": (MOG_CODE["evaluate"], mog.EvaluationSettings(), "0546c8ea26a99977"),
+}
+
+
+@pytest.mark.parametrize("stage", PINNED)
+def test_whoever_changes_a_default_raises_the_code_version(stage):
+    code, settings, pinned = PINNED[stage]
+    found = key_of({"code": code, **dataclasses.asdict(settings)})
+    assert found == pinned, (
+        f"A default of {stage} is another, so its kept results would be found for what they are not: raise its code "
+        f"version, then pin {found}. Where a setting is new and its default does what the code did before, only pin."
+    )
+
+
+def test_only_what_is_not_at_its_default_is_part_of_a_key():
+    assert changed(dpo.DpoSettings()) == {}
+    assert changed(dpo.DpoSettings(beta=0.3, max_tokens=9)) == {"beta": 0.3, "max_tokens": 9}
+    assert changed(TrialSettings(learning_rates=(1e-4,))) == {"learning_rates": (1e-4,)}
+
+
+def test_a_stages_settings_are_those_of_the_run_under_the_same_names():
+    found = part(distil.DistilSettings, LmSettings(distil_prompts=7), kd_temperature=1.25)
+    assert (found.distil_prompts, found.kd_temperature, found.kd_loss) == (7, 1.25, "full")
