@@ -38,7 +38,7 @@ def test_losses_and_sampling_run_without_them():
     found = run_without(
         "from alignkd_lab.lm import losses, weights\n"
         "from alignkd_lab.lm.batch import Example, collate, hidden_states\n"
-        "from alignkd_lab.lm.signals import Full\n"
+        "from alignkd_lab.lm.teachers import Full\n"
         "from alignkd_lab.lm.sampling import sample\n"
         "student, teacher = (weights.load(name)[0] for name in ('tiny-student', 'tiny-base'))\n"
         "batch = collate([Example([1, 5], [[7, 8, 2]])])\n"

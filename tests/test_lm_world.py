@@ -96,7 +96,9 @@ def test_an_anchor_that_wrote_the_responses_does_not_read_them_again(same, world
     reference = sampler if same == "sampler" else world.reward.truth.policy
     world.prepare(BASE_ALIGN)
     read, real = [], scoring.score
-    monkeypatch.setattr(context_module, "score", lambda model, samples, **options: read.append(model) or real(model, samples, **options))
+    monkeypatch.setattr(
+        context_module, "score", lambda model, *given, **options: read.append(model) or real(model, *given, **options)
+    )
     trained.clear()
     world.align(init, reference, sampler, 1e-3, "again")
     model = world.context.models.of(reference)
@@ -260,7 +262,11 @@ def test_the_truth_reads_nothing_that_it_wrote_or_has_read(tmp_path, monkeypatch
     world = given_rate(world_in(tmp_path, truth="tiny-base"))
     world.prepare(BASE_ALIGN)
     read, real = [], scoring.score
-    monkeypatch.setattr(context_module, "score", lambda model, samples, **options: read.append(samples) or real(model, samples, **options))
+    monkeypatch.setattr(
+        context_module,
+        "score",
+        lambda model, *given, **options: read.append(model) or real(model, *given, **options),
+    )
     base = world.start("base")
     world.run(BASE_ALIGN, {"base": base})
     assert len(read) == 2  # the two curve points, once each

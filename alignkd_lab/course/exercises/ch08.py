@@ -77,7 +77,7 @@ def learn_from_another_vocabulary(loss: str) -> float:
     import torch
 
     from alignkd_lab.lm import losses
-    from alignkd_lab.lm.signals import Full
+    from alignkd_lab.lm.teachers import Full
 
     draw = torch.Generator().manual_seed(8)
     hidden, head, other = (torch.randn(rows, 4, generator=draw) for rows in (3, 7, 9))

@@ -23,8 +23,8 @@ from alignkd_lab.course.toy.one_state import DPO, OPTIMISERS, REFERENCE
 from alignkd_lab.course.widgets.state import begun
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.divergences import DIVERGENCES
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.losses import DIVERGENCES
+from alignkd_lab.lm.teachers import Full
 from alignkd_lab.plots.style import number
 
 if TYPE_CHECKING:

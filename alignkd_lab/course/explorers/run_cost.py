@@ -8,10 +8,9 @@ import subprocess
 import sys
 from statistics import mean
 
-from alignkd_lab.calibration import Rates, estimate
 from alignkd_lab.course.explorers.run_picture import shipped_runs
 from alignkd_lab.course.explorers.runs import Request
-from alignkd_lab.doctor import duration
+from alignkd_lab.doctor import Rates, duration, estimate
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import ORDERS, YARDSTICKS, planned_steps
 from alignkd_lab.presets import planned_work

@@ -29,7 +29,7 @@ from torch import Tensor
 from alignkd_lab.course.toy.sweep import Regulariser
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.losses import adpa
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 
 # Token 4 is rare in both teachers, and has the largest ratio by far.
 REFERENCE = (0.6, 0.3, 0.099, 0.001)
