@@ -105,12 +105,12 @@ def run_ring(
     scores = {
         scoring: {
             name: {
-                "precision": judge.log_prob(own[name]).mean(-1),
+                "precision": density.log_prob(own[name]).mean(-1),
                 "recall": student.log_prob(truths).mean(-1),
             }
             for name, student in students.items()
         }
-        for scoring, judge, truths in (("published", sharpened, draws), ("true", truth, fresh))
+        for scoring, density, truths in (("published", sharpened, draws), ("true", truth, fresh))
     }
     return Ring(truth, draws, teacher, sharpened, direct, distilled, scores, own, fresh)
 

@@ -65,7 +65,7 @@ def run_traps(
         "learning_rate": settings.rlhf_learning_rate,
     }
 
-    def trained(init: GaussianMixture) -> Tensor:
+    def reach(init: GaussianMixture) -> Tensor:
         policy, _ = rlhf(init, reference, problem, noise, **train)
         points = policy.from_noise(noise.uniform("traps", _SCORING_DRAWS), noise.normal("traps", _SCORING_DRAWS, 2))
         return problem.on_target(points).double().mean(-1).view(len(masses), -1)
@@ -73,7 +73,7 @@ def run_traps(
     handed = _with_share(problem, settings, torch.full_like(rows, _HANDED))
     draws = settings.rlhf_steps * settings.rlhf_batch
     optimum = _optimum(problem, settings, shares)
-    return Traps(shares, optimum, trained(reference), trained(handed), draws, settings)
+    return Traps(shares, optimum, reach(reference), reach(handed), draws, settings)
 
 
 def _with_share(problem: Problem, settings: MogSettings, shares: Tensor) -> GaussianMixture:
