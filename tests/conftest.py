@@ -31,11 +31,3 @@ def float32_products():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "faster_dtype", lambda kind: torch.float32)
         yield
-
-
-@pytest.fixture
-def evidence(tmp_path):
-    """`evidence(records, …)`: what the report makes of a folder with these language records."""
-    from synthetic_records import gathered
-
-    return lambda *groups, **kwargs: gathered(tmp_path, *groups, **kwargs)
