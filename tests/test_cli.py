@@ -9,9 +9,9 @@ import types
 from pathlib import Path
 
 import pytest
-from synthetic_records import mog_record, write
+from synthetic_records import mog_record
 
-from alignkd_lab import cli
+from alignkd_lab import cli, recording
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS
 
@@ -156,20 +156,13 @@ def test_ctrl_c_says_how_to_resume(experiment, capsys):
 
 @pytest.fixture
 def reporting(monkeypatch):
-    """Stands in for the modules that write the report; `asked` holds the arguments."""
-    page = types.ModuleType("alignkd_lab.report.page")
-    page.asked = []
-
-    def write_report(folder, out=None, shipped=None):
-        page.asked.append((folder, shipped))
-        return out or folder / "report.html"
-
-    page.write_report = write_report
-    numbers = types.ModuleType("alignkd_lab.report.numbers")
-    numbers.report_json = lambda folder: {"runs": [str(folder)]}
-    monkeypatch.setitem(sys.modules, "alignkd_lab.report.page", page)
-    monkeypatch.setitem(sys.modules, "alignkd_lab.report.numbers", numbers)
-    return page
+    """Stands in for the module that writes the report."""
+    module = types.ModuleType("alignkd_lab.report")
+    module.write_report = lambda folder, out=None: out or folder / "report.html"
+    module.report_json = lambda folder: {"runs": [str(folder)]}
+    module.studies = lambda held: []
+    monkeypatch.setitem(sys.modules, "alignkd_lab.report", module)
+    monkeypatch.setattr("alignkd_lab.report", module, raising=False)
 
 
 def test_report_ends_with_the_path_of_the_page(reporting, tmp_path, capsys):
@@ -183,33 +176,13 @@ def test_report_can_be_written_elsewhere(reporting, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"Report: {page}"
 
 
-def test_the_shipped_records_stand_beside_every_other_folder_but_themselves(reporting, tmp_path, monkeypatch):
-    monkeypatch.setattr("alignkd_lab.paths.data_folder", lambda: tmp_path)
-    out, shipped = tmp_path / "out", tmp_path / "records"
-    record = shipped / "runs.jsonl"
-
-    def beside(folder):
-        cli.main(["report", str(folder)])
-        return reporting.asked[-1][1]
-
-    assert beside(out) is None  # no folder yet
-    shipped.mkdir()
-    assert beside(out) is None
-    record.touch()
-    assert beside(out) is None  # no record in the file
-    record.write_text("{}\n")
-    assert beside(out) == shipped
-    assert beside(shipped) is None
-    assert beside(record) is None
-
-
 def test_report_json_prints_json(reporting, tmp_path, capsys):
     assert cli.main(["report", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"runs": [str(tmp_path)]}
 
 
 def test_a_reader_that_stops_reading_is_no_error(tmp_path):
-    write([mog_record(0)], tmp_path / "runs.jsonl")
+    recording.write(tmp_path, mog_record(0))
     command = [sys.executable, "-m", "alignkd_lab.cli", "report", str(tmp_path), "--json"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
