@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -243,6 +245,18 @@ def test_the_same_settings_of_another_preset_are_another_run(tmp_path, quick, mo
         files = run_experiment(world="mog", preset="laptop", out=tmp_path, algorithm="dpo", seeds=seeds)
     assert list(measured(files)) == [0, 1]
     assert not set(before) & set(files)
+
+
+def test_two_processes_in_one_folder_leave_what_one_would(tmp_path):
+    out, command = tmp_path / "both", [sys.executable, "-m", "alignkd_lab.cli", "run", "--preset", "tiny"]
+    command += ["--world", "mog", "--algorithm", "rlhf", "--set", "sharpening=2.0", "beta=0.5", "--out", str(out)]
+    running = [subprocess.Popen([*command, "--seeds", seeds]) for seeds in ("0-1", "1-2")]
+    assert [process.wait(120) for process in running] == [0, 0]
+    alone = run_mog(tmp_path / "alone", algorithm="rlhf", overrides={"sharpening": 2.0, "beta": 0.5})
+    assert sorted(path.name for path in out.glob("runs/*.json")) == sorted(path.name for path in alone)
+    both, one = records.load(out), records.load(tmp_path / "alone")
+    assert both.table().to_numpy() == pytest.approx(one.table().to_numpy(), rel=1e-5)
+    assert len(both.stages) == len(one.stages)
 
 
 # The Gaussian world -------------------------------------------------------------------------------------

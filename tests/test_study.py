@@ -233,9 +233,7 @@ def test_arms_run_in_the_plans_order_whatever_order_was_asked_for(tmp_path, quic
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_records_that_were_brought_along_count_wherever_they_lie_packed_or_not(
-    made, tmp_path, quick, monkeypatch, packed
-):
+def test_records_that_were_brought_along_count_packed_or_not(made, tmp_path, quick, monkeypatch, packed):
     if packed:
         pack(load(made[0]), tmp_path / "deep" / "earlier.zip")
     else:
@@ -289,7 +287,7 @@ def test_seeds_run_in_the_default_dtype_and_on_one_thread(tmp_path, quick, monke
 
 
 def test_what_an_earlier_loan_took_tells_whether_the_first_seed_ends_in_time(made, tmp_path, quick, monkeypatch):
-    record = next(record for record in map(read_json, made[0].glob("runs/*")) if len(record["pipelines"]) == 5)
+    record = next(record for record in map(read_json, made[0].glob("runs/*.json")) if len(record["pipelines"]) == 5)
     for stage in record["stages"].values():
         stage["seconds"] = 120.0
     write(tmp_path, record)
@@ -316,11 +314,7 @@ def test_a_run_is_cut_to_the_registered_seeds_that_are_whole_and_never_taken_fro
     (cell,) = QUICK["main"].cells
     settings = plain_settings(settings_of(cell, "tiny"))
     base = {**lm_record(0), "preset": "tiny", "target": settings["target"], "settings": settings}
-    made = [
-        {**lm_record(seed), **{name: base[name] for name in ("preset", "target", "settings")}} for seed in (0, 1, 7)
-    ]
-    made[1] = without(made[1], "pipelines", A_K)
-    held = tabulate(made)
+    held = tabulate([base, without({**base, "seed": 1}, "pipelines", A_K), {**base, "seed": 7}])
     assert seeds_of(held, cell, "tiny").seeds == [0]
     assert seeds_of(held, cell, "tiny", "cuda") is None
     for change in ({"algorithm": "rlhf"}, {"preset": "gpu"}, {"settings": {**settings, "beta": 0.2}}):
@@ -404,7 +398,7 @@ def test_the_shipped_gaussians_are_the_plans_cells_with_its_seeds(name):
     assert found == planned
     assert len(planned) == len(part.cells)
     counts = held.metrics.groupby("run").agg(seeds=("seed", "nunique"), metrics=("metric", "nunique"))
-    assert (counts == (len(part.seeds), len(part.metrics))).all(axis=None)
+    assert counts.drop_duplicates().to_numpy().tolist() == [[len(part.seeds), len(part.metrics)]]
     assert held.seeds == list(part.seeds)
     assert set(held.metrics["metric"]) == set(part.metrics)
     assert set(held.mixtures["seed"]) == set(part.shown_seeds)
