@@ -350,7 +350,7 @@ def test_a_run_keeps_its_stages_below_the_out_folder(tmp_path, quick, monkeypatc
     run_mog(tmp_path, seeds=(0,))
     kept = [path.name for path in (tmp_path / "stages").iterdir()]
     assert {name.split("-")[0] for name in kept} == {"distil", "align", "evaluation"}
-    monkeypatch.setattr(pipelines, "_timed", lambda *a: pytest.fail("ran again"))
+    monkeypatch.setattr(pipelines, "_measure", lambda *a: pytest.fail("ran again"))
     next(tmp_path.glob("runs/*.json")).unlink()
     run_mog(tmp_path, seeds=(0,))
 

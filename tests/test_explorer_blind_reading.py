@@ -246,13 +246,6 @@ def test_the_page_says_how_deep_its_evidence_is(run, explorer):
     assert blind_reading.show().responses.evidence.startswith("Recorded run.")
 
 
-def test_the_page_says_how_to_come_back(explorer):
-    explorer.turn_to(4)
-    assert "blind_reading.show(page=4)" in explorer.words.value
-    again = blind_reading.show(page=4, run=explorer.responses.run)
-    assert again.text.value == explorer.text.value
-
-
 def test_an_error_is_shown_on_the_page_and_raised(explorer, monkeypatch):
     def broken(data):
         raise ValueError("out of ink")

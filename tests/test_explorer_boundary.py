@@ -159,15 +159,6 @@ def test_a_marker_stands_in_every_cell_where_its_order_finds_the_target():
         assert data.found[order][rows, columns].all()
 
 
-def test_the_chosen_cell_is_framed():
-    data = compute(state(sharpening="1", beta=2.0, target_weight=0.09))
-    frame = boundary.draw(data).axes[0].patches[-1]
-    low = np.array(frame.get_xy())
-    high = low + np.array([frame.get_width(), frame.get_height()])
-    assert (low < (0.09, 2.0)).all()
-    assert (high > (0.09, 2.0)).all()
-
-
 def test_the_still_shows_the_map_at_three_sharpenings():
     alt = boundary.show().still().alt
     assert all(part in alt for part in ("Sharpening 2:", "Sharpening 1:", "Sharpening 0.5:"))

@@ -34,13 +34,6 @@ def test_the_caption_lets_the_belief_fail():
     assert "another target" in caption(compute(state(rate=0.001, prompts=4.0)))
 
 
-def test_three_settings_stand_on_a_page_without_a_kernel():
-    explorer = feasible.show(stills=[{"rate": 0.003}, {"rate": 0.1}])
-    still = explorer.still()
-    assert still.alt.count("informative pairs expected") == 3
-    assert len(still.png) < 300_000
-
-
 def test_rates_are_drawn_with_their_verdicts_also_where_nothing_was_seen():
     found = {"seldom": go_or_no_go(0, 48, 96, 24), "often": go_or_no_go(12, 48, 96, 24)}
     figure = feasible.rates(found, 48, 96, 24, "Live: a note.")

@@ -185,13 +185,6 @@ def test_a_slider_that_the_loss_does_not_know_is_greyed_out(explorer):
         assert [explorer.controls[name].slider.disabled for name in ("beta", "gamma")] == off
 
 
-def test_the_still_shows_three_settings_one_above_the_other(explorer):
-    bundle, size = explorer._repr_mimebundle_()
-    said = [f"after {steps} steps" in bundle["text/plain"] for steps in (LAST // 3, LAST)]
-    assert [*said, "at the start" in bundle["text/plain"]] == [True] * 3
-    assert size["image/png"]["height"] > 1.5 * size["image/png"]["width"]
-
-
 def test_the_picture_marks_the_weight_of_the_state_on_its_rule():
     data = compute(state(reference_margin=-20.0, steps=42.0))
     axis = loss_bench.draw(data).axes[3]

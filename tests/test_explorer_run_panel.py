@@ -10,7 +10,6 @@ import pytest
 
 from alignkd_lab import cli
 from alignkd_lab.course.explorers import run_panel, run_picture, runs
-from alignkd_lab.course.explorers.run_panel import fields
 from alignkd_lab.course.explorers.runs import STATUSES, Request
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.course.widgets.controls import ChoiceControl, NumberControl
@@ -123,13 +122,6 @@ def test_numbers_follow_the_preset_and_the_algorithm_and_what_is_written_by_hand
         panel.request()
 
 
-def test_only_fields_that_mean_something_are_on_the_page():
-    panel = run_panel.show("mog", "tiny")
-    shown = [panel.controls[name] for name in fields("mog", "all")]
-    assert list(panel._fields.children) == shown
-    assert panel.controls["target"] not in shown
-
-
 @pytest.mark.parametrize("world", ["lm", "mog"])
 def test_every_control_over_its_whole_range_leaves_a_request_or_a_clear_sentence(world, monkeypatch):
     monkeypatch.setattr(run_panel.RunPanel, "_measure", lambda panel: None)
@@ -236,14 +228,6 @@ def test_the_record_joins_the_shipped_one_of_the_same_settings(tmp_path, story):
     assert mine.count("<img") == theirs.count("<img") == 1
     assert in_short(summarise_run(shipped)) in theirs
     assert in_short(summarise_run(shipped)) not in mine
-
-
-def test_a_finished_run_without_a_record_says_so(tmp_path, story):
-    story("")
-    panel = run_panel.show(out=tmp_path)
-    panel.start_button.click()
-    assert panel.wait() == "finished"
-    assert "no record" in panel.message.value
 
 
 def test_an_error_of_the_drawing_stands_in_the_panel(tmp_path, story, monkeypatch):

@@ -74,11 +74,6 @@ def test_the_last_line_says_how_many_seeds_there_are():
     assert len(alone.axes) == 6
 
 
-def test_the_first_regulariser_of_the_frame_is_the_one_above():
-    figure = advantage_limits(frame(("KL 3", "none")))
-    assert figure.axes[2].get_legend().get_title().get_text() == "Regulariser: KL 3"
-
-
 @pytest.mark.parametrize(
     ("data", "word"), [(frame().iloc[:0], "no runs"), (frame(tuple("abcdefghij")), "9 regularisers")]
 )

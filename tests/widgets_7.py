@@ -14,7 +14,7 @@ from pathlib import Path
 VERSION = "7.7.1"
 FOLDER = Path(sys.prefix) / f"ipywidgets-{VERSION}"
 TESTS = Path(__file__).parent
-WITHOUT_WIDGETS = ("test_explorer_plane.py", "test_explorer_runs.py", "test_explorer_speed.py")
+WITHOUT_WIDGETS = ("test_explorer_plane.py", "test_explorer_runs.py", "test_explorer_traps.py")
 OLD_COMM = "ignore:The `ipykernel.comm.Comm` class has been deprecated:DeprecationWarning"
 
 
@@ -34,7 +34,7 @@ def fetch() -> bool:
 
 def test_files() -> list[str]:
     """Of explorers and predictions: all but those that make no widget."""
-    found = {*TESTS.glob("test_explorer*.py"), TESTS / "test_densities.py", TESTS / "test_prediction.py"}
+    found = {*TESTS.glob("test_explorer*.py"), TESTS / "test_widgets.py", TESTS / "test_prediction.py"}
     return sorted(str(path) for path in found if path.name not in WITHOUT_WIDGETS)
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from alignkd_lab.errors import BadInput
+from alignkd_lab.recording import USUAL_DTYPE
 
 # Named here and not in `lm.weights`, so that whoever reads records need not load torch.
 BUILT_IN = "smollm2-135m-instruct"
@@ -135,6 +136,4 @@ def resolve_dtype(dtype: str, device: str) -> str:
     The default is bfloat16 on a GPU, and float32 on a CPU, where bfloat16 is slower on some machines and on every one
     other samples: the same seed in another dtype is another draw.
     """
-    if dtype != "default":
-        return dtype
-    return "bfloat16" if device.startswith("cuda") else "float32"
+    return USUAL_DTYPE[device.partition(":")[0]] if dtype == "default" else dtype

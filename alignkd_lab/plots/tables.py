@@ -7,23 +7,11 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from alignkd_lab import claims
-from alignkd_lab.pipelines import A_K, K_A, ORDERS
-from alignkd_lab.plots.style import MINUS, interval, metric_label, number, pipeline_style, shown
+from alignkd_lab.pipelines import A_K, K_A
+from alignkd_lab.plots.style import CLAIM_WORDS, interval, metric_label, number, pipeline_style, shown
+from alignkd_lab.plots.verdicts import statistic
 from alignkd_lab.records import Records
 from alignkd_lab.stats import Interval, paired_difference, t_interval
-
-CLAIM_WORDS = {
-    ("reward", "mean_difference"): "A-K earns more reward",
-    ("target_precision", "mean_difference"): "A-K is more precise on the target",
-    ("overall_precision", "mean_difference"): "A-K is more precise overall",
-    ("overall_recall", "mean_difference"): "A-K recalls less overall (the admitted cost)",
-    ("reward", "variance_ratio"): "A-K's reward varies less over seeds",
-}
-CHECK_WORDS = {
-    "target_learned": "The base learned the target",
-    "informative_pairs": "There were pairs to learn from",
-    "healing": "The student was healthy",
-}
 
 
 def mean(run: Records, pipeline: str, metric: str = "reward") -> Interval:
@@ -54,11 +42,9 @@ def means(run: Records, metrics: Sequence[str], pipelines: Iterable[str] | None 
 def claims_table(run: Records) -> pd.DataFrame:
     """One row a claim: what was measured, the expected sign, the difference with its interval, and the verdict."""
     world, rows = run.the_run()["world"], {}
-    for row, written in zip(claims.decide(run).itertuples(), claims.CLAIMS, strict=True):
-        ratio = row.statistic == "variance_ratio"
-        label = metric_label(row.metric, world)
-        rows[CLAIM_WORDS[row.metric, row.statistic]] = {
-            "statistic": "variance of reward, A-K over K-A" if ratio else f"{label}, A-K {MINUS} K-A",
+    for (_, row), written in zip(claims.decide(run).iterrows(), claims.CLAIMS, strict=True):
+        rows[CLAIM_WORDS[row["metric"], row["statistic"]]] = {
+            "statistic": statistic(row, world),
             "expected": f"{'above' if row.expected == 'up' else 'below'} {written.null:g}",
             "difference": number(row.estimate),
             "interval": span(row.low, row.high),
@@ -66,22 +52,6 @@ def claims_table(run: Records) -> pd.DataFrame:
             "verdict": row.verdict,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def in_short(run: Records) -> str:
-    """One run in a line or two: the reward of both orders, and what became of the claims."""
-    if not set(ORDERS) <= set(run.pipelines):
-        return "This run does not hold both orders, so there is nothing to compare."
-    k_a, a_k = (interval(*mean(run, order)) for order in ORDERS)
-    told = f"Reward is {k_a} for K-A and {a_k} for A-K."
-    if failed := claims.failed_check(run):
-        return f"{told} No verdict is valid: the check “{CHECK_WORDS[failed]}” failed."
-    if why := claims.why_no_verdict(run):
-        return f"{told} {why.capitalize()}."
-    verdicts = claims.decide(run)["verdict"]
-    decided = verdicts[verdicts != claims.NOT_DECIDED]
-    counts = [f"{name} {count}" for name, count in decided.value_counts(sort=False).items()]
-    return f"{told} Of {len(decided)} claims: {', '.join(counts)}."
 
 
 def alignments(run: Records, pipelines: Sequence[str]) -> pd.DataFrame:

@@ -1,5 +1,4 @@
-"""The one script that runs the registered study in the language world (`data/records/PLAN.md`; as data in
-`study.plan`).
+"""The script that runs the registered study in the language world (`data/records/PLAN.md`; as data in `study.plan`).
 
 `python -m alignkd_lab.study.run FOLDER` runs what is left of it, in the plan's order, and keeps stages and records in
 FOLDER as `alignkd run` does: a finished seed is never run again, and stages are picked up where a run stopped. Matrix
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from alignkd_lab.cli import parse_seeds
+from alignkd_lab.arguments import parse_seeds
 from alignkd_lab.errors import AlignkdError, UnknownName
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm.settings import BUILT_IN

@@ -18,10 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from alignkd_lab.calibration import Rates, estimate
 from alignkd_lab.course.explorers.runs import Request
 from alignkd_lab.course.recorded import recorded_runs, recorded_smollm2
-from alignkd_lab.doctor import duration
+from alignkd_lab.doctor import Rates, duration, estimate
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import A_K, K_A, ORDERS, YARDSTICKS, planned_steps
 from alignkd_lab.plots import figures
