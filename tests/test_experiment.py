@@ -338,7 +338,7 @@ def test_the_network_decides_nothing(tmp_path, monkeypatch):
 def test_a_record_from_before_a_setting_came_is_a_finished_seed(tmp_path, quick, rated, monkeypatch):
     (path,) = run_lm(tmp_path)
     record = json.loads(path.read_text())
-    del record["settings"]["dpo_label_noise"]
+    del record["settings"]["dtype"]
     path.unlink()
     older = path.with_name(path.name.replace(path.name.split("-")[4], "0123456789"))  # fewer settings, another hash
     older.write_text(json.dumps(record))
