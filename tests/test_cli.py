@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from synthetic_records import mog_record
 
-from alignkd_lab import cli, recording
+from alignkd_lab import cli
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS
+from alignkd_lab.recording import write
 
 
 @pytest.fixture
@@ -113,6 +114,7 @@ def test_what_is_not_said_is_left_to_the_preset(experiment):
         ("--world moog", "lm"),
         ("--preset huge", "laptop"),
         ("--pipelines kd_align", "kd_then_align"),
+        ("--pipelines on_policy_distillation", "gkd, which it is called now"),
         ("--algorithm ppo", "dpo"),
     ],
 )
@@ -155,34 +157,31 @@ def test_ctrl_c_says_how_to_resume(experiment, capsys):
 
 
 @pytest.fixture
-def reporting(monkeypatch):
-    """Stands in for the module that writes the report."""
+def reporting(monkeypatch, tmp_path):
+    """A folder with a record, and a stand-in for the module that writes the report; `page` is what it wrote."""
     module = types.ModuleType("alignkd_lab.report")
     module.write_report = lambda folder, out=None: out or folder / "report.html"
     module.report_json = lambda folder: {"runs": [str(folder)]}
-    module.studies = lambda held: []
+    module.studies = lambda held: [f"{len(held.runs)} runs of a study"]
     monkeypatch.setitem(sys.modules, "alignkd_lab.report", module)
-    monkeypatch.setattr("alignkd_lab.report", module, raising=False)
+    write(tmp_path, mog_record(0))
+    return module
 
 
-def test_report_ends_with_the_path_of_the_page(reporting, tmp_path, capsys):
-    assert cli.main(["report", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"Report: {tmp_path / 'report.html'}"
-
-
-def test_report_can_be_written_elsewhere(reporting, tmp_path, capsys):
+def test_report_ends_with_the_path_of_the_page_or_what_there_is_instead(reporting, tmp_path, capsys):
     page = tmp_path / "elsewhere" / "page.html"
-    assert cli.main(["report", str(tmp_path), "--out", str(page)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"Report: {page}"
-
-
-def test_report_json_prints_json(reporting, tmp_path, capsys):
+    for options, said in (((), tmp_path / "report.html"), (("--out", str(page)), page)):
+        assert cli.main(["report", str(tmp_path), *options]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"Report: {said}"
     assert cli.main(["report", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"runs": [str(tmp_path)]}
+    reporting.write_report = lambda folder, out=None: None
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "1 runs of a study\n"
 
 
 def test_a_reader_that_stops_reading_is_no_error(tmp_path):
-    recording.write(tmp_path, mog_record(0))
+    write(tmp_path, mog_record(0))
     command = [sys.executable, "-m", "alignkd_lab.cli", "report", str(tmp_path), "--json"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
