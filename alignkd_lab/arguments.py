@@ -1,0 +1,60 @@
+"""What the command line and the run panel read from text: names that are known, and values."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+WORLDS = ("mog", "lm")
+PRESETS = ("tiny", "laptop", "gpu", "paper")
+ALGORITHMS = ("rlhf", "dpo")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`"0-2,5"` -> (0, 1, 2, 5), sorted, each once. Raises ArgumentTypeError for anything else than that."""
+    seeds: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise argparse.ArgumentTypeError(f"{part!r} is no seed and no range; write 0, 0-4 or 0,2,5-7")
+        start, stop = int(first), int(last or first)
+        if stop < start:
+            raise argparse.ArgumentTypeError(f"the range {part!r} runs backwards; write {stop}-{start}")
+        seeds.update(range(start, stop + 1))
+    return tuple(sorted(seeds))
+
+
+def parse_lengths(text: str) -> tuple[int, ...]:
+    """`"32,128"` -> (32, 128). Raises ArgumentTypeError for anything but whole numbers of at least 2."""
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not part.isdecimal() or int(part) < 2:
+            raise argparse.ArgumentTypeError(f"{part!r} is no length; write numbers of at least 2, such as 32,128")
+    return tuple(map(int, parts))
+
+
+def parse_pipelines(text: str) -> tuple[str, ...]:
+    """`"a,b"` -> ("a", "b"), each once, in the order given; `orders`, `controls` and `methods` stand for all of theirs.
+
+    Unknown names raise ArgumentTypeError.
+    """
+    from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, PIPELINES, unknown
+
+    groups = {"orders": ORDERS, "controls": CONTROLS, "methods": METHODS}
+    parts = [part.strip() for part in text.split(",")]
+    for name in parts:
+        if name not in PIPELINES and name not in groups:
+            raise argparse.ArgumentTypeError(str(unknown("pipeline", name, (*groups, *PIPELINES))))
+    return tuple(dict.fromkeys(name for part in parts for name in groups.get(part, (part,))))
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`"beta=0.5"` -> ("beta", 0.5): the value is read as JSON where it parses as such, else kept as text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting; write name=value")
+    try:
+        return key.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return key.strip(), value
