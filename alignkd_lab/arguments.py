@@ -1,4 +1,4 @@
-"""What the command line and the run panel read from text: names that are known, and values."""
+"""What people write on a command line or in a field, read: seeds, pipelines and settings."""
 
 from __future__ import annotations
 
@@ -23,15 +23,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             raise argparse.ArgumentTypeError(f"the range {part!r} runs backwards; write {stop}-{start}")
         seeds.update(range(start, stop + 1))
     return tuple(sorted(seeds))
-
-
-def parse_lengths(text: str) -> tuple[int, ...]:
-    """`"32,128"` -> (32, 128). Raises ArgumentTypeError for anything but whole numbers of at least 2."""
-    parts = [part.strip() for part in text.split(",")]
-    for part in parts:
-        if not part.isdecimal() or int(part) < 2:
-            raise argparse.ArgumentTypeError(f"{part!r} is no length; write numbers of at least 2, such as 32,128")
-    return tuple(map(int, parts))
 
 
 def parse_pipelines(text: str) -> tuple[str, ...]:

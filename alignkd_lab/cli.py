@@ -16,19 +16,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignkd_lab import __version__
-from alignkd_lab.arguments import (
-    ALGORITHMS,
-    PRESETS,
-    WORLDS,
-    parse_lengths,
-    parse_pipelines,
-    parse_seeds,
-    parse_setting,
-)
+from alignkd_lab.arguments import ALGORITHMS, PRESETS, WORLDS, parse_pipelines, parse_seeds, parse_setting
 from alignkd_lab.errors import AlignkdError, BadInput, UnknownName
 
 # What older versions called things, and what to write today; an old name fails with the new one.
 RENAMED_COMMANDS = {"reproduce": "run --from RECORD --check"}
+
+
+def parse_lengths(text: str) -> tuple[int, ...]:
+    """`"32,128"` -> (32, 128). Raises ArgumentTypeError for anything but whole numbers of at least 2."""
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not part.isdecimal() or int(part) < 2:
+            raise argparse.ArgumentTypeError(f"{part!r} is no length; write numbers of at least 2, such as 32,128")
+    return tuple(map(int, parts))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,10 @@
-"""What this machine has, what it lacks, and what a run would cost here."""
+"""What this machine has, what it lacks, and what a run would cost here.
+
+Work is counted in parameter-tokens: a token sampled, trained on (forward and backward, LoRA) or scored (forward) by a
+model of P parameters is P of them, and a few seconds of each kind say how fast this machine does it. Left out:
+attention's growth with length, loading, and the arithmetic of rewards. The estimate is for planning an evening, not for
+a table.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +15,8 @@ import platform
 import shutil
 import textwrap
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import psutil
@@ -22,6 +29,23 @@ DISTRIBUTION = "alignkd-lab"
 MEMORY_NEEDED_GB = 6  # peak of the laptop preset, with room for a browser
 PRESETS = ("laptop", "gpu")
 REINSTALL = "run `make env`, or: pip install -c constraints.txt -e ."
+# The shape of SmolLM2-135M; on a CPU a few of its 30 layers tell the speed of all.
+SHAPE = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+LAYERS = {"cpu": 6, "cuda": 30}
+ROWS = {"cpu": 4, "cuda": 64}
+LENGTH = 45  # a short prompt and its response
+LORA_RANK = 16
+KINDS = ("sampled", "trained", "scored")
 
 
 @dataclass(frozen=True)
@@ -155,9 +179,94 @@ def _check_disk(needed_megabytes: int, free: int | None = None) -> Finding:
     return Finding("disk", value, ok, "" if ok else "free some space, or set ALIGNKD_CACHE to a folder on another disk")
 
 
+@dataclass(frozen=True)
+class Rates:
+    """Parameter-tokens a second in matrix products of `dtype`, the default of this device."""
+
+    sampled: float
+    trained: float
+    scored: float
+    dtype: str
+
+
+def estimate(work: Iterable[Mapping[str, int]], rates: Rates) -> float:
+    """Seconds for `work`: the sum over its entries of parameters × (sampled/r_s + trained/r_t + scored/r_f).
+
+    Each entry names the `parameters` of one model and the tokens that it has `sampled`, `trained`, `scored`.
+    """
+    return sum(entry["parameters"] * sum(entry.get(kind, 0) / getattr(rates, kind) for kind in KINDS) for entry in work)
+
+
+def calibrate(device: str) -> Rates:
+    """Measures the rates on `device` ("cpu" or "cuda") with random weights of SmolLM2's shape, in seconds."""
+    import torch
+
+    from alignkd_lab.lm.batch import autocast
+    from alignkd_lab.lm.settings import resolve_dtype
+    from alignkd_lab.lm.trainer import with_lora
+
+    model, dtype = _random_model(device), resolve_dtype("default", device)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    ids = torch.randint(3, SHAPE["vocab_size"], (ROWS[device], LENGTH), device=device)
+    prompts, repeats, tokens = 12, 8, 2
+    with autocast(device, getattr(torch, dtype)), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of peft about transformers, none of the reader's
+        sampled = _seconds(lambda: _sample(model, prompts, repeats, tokens), device)
+        with torch.inference_mode():
+            scored = _seconds(lambda: model(input_ids=ids).logits.float().logsumexp(-1), device)
+        student = with_lora(model, LORA_RANK)
+        trained = _seconds(lambda: _train_step(student, ids), device)
+    return Rates(
+        sampled=parameters * prompts * repeats * tokens / sampled,
+        trained=parameters * ids.numel() / trained,
+        scored=parameters * ids.numel() / scored,
+        dtype=dtype,
+    )
+
+
+def _random_model(device: str):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.device(device):
+        return LlamaForCausalLM(LlamaConfig(num_hidden_layers=LAYERS[device], **SHAPE)).eval()
+
+
+def _sample(model, prompts: int, repeats: int, tokens: int) -> None:
+    from alignkd_lab.lm.sampling import sample
+
+    sample(model, [list(range(3, 23))] * prompts, repeats, tokens, eos=-1, seed=0)
+
+
+def _train_step(model, ids) -> None:
+    import torch
+
+    model.zero_grad(set_to_none=True)
+    logits = model(input_ids=ids).logits.float()
+    torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+
+
+def _seconds(work: Callable[[], object], device: str, budget: float = 0.5) -> float:
+    """Fastest of as many repeats as fit into `budget` seconds (at least one), after one to warm up."""
+
+    import torch
+
+    def once() -> float:
+        began = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    once()
+    times = [once()]
+    while sum(times) < budget:
+        times.append(once())
+    return min(times)
+
+
 def _costs(device: str) -> dict:
     """The machine's rates, and the seconds that a language-world run of each preset would take on it."""
-    from alignkd_lab.calibration import calibrate, estimate
     from alignkd_lab.presets import planned_work
 
     began = time.perf_counter()
@@ -176,9 +285,9 @@ def render(report: Mapping) -> str:
     width = max(map(len, [*topics, *PRESETS])) + 2
     lines = []
     for finding in report["findings"]:
-        lines += _wrapped("ok" if finding["ok"] else "MISSING", finding["topic"], finding["value"], width)
+        lines += _wrap("ok" if finding["ok"] else "MISSING", finding["topic"], finding["value"], width)
         if finding["remedy"]:
-            lines += _wrapped("", "", f"→ {finding['remedy']}", width)
+            lines += _wrap("", "", f"→ {finding['remedy']}", width)
     if "costs" in report:
         took, dtype = report["calibration_seconds"], report["rates"]["dtype"]
         lines += ["", f"Language world, both orders, from {took:.0f} s of calibration ({dtype}):"]
@@ -195,7 +304,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _wrapped(mark: str, topic: str, value: str, width: int) -> list[str]:
+def _wrap(mark: str, topic: str, value: str, width: int) -> list[str]:
     indent = " " * (9 + width)
     return textwrap.wrap(
         value,

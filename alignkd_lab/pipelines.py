@@ -247,7 +247,7 @@ def run_pipelines(
             if key not in policies:
                 on_step(f"{name}: {stage.name}")
                 inputs = {value: policies[keys[value]] for value in named.values()}
-                make = partial(_timed, world, stage, inputs)
+                make = partial(_measure, world, stage, inputs)
                 policies[key], entry = store.keep(stage.kind, depends, make, _saver(world), _loader(world))
                 stages[key] = {"name": stage.name, "kind": stage.kind, **entry}
             keys[stage.name] = key
@@ -266,7 +266,7 @@ def planned_steps(pipelines: Sequence[str]) -> int:
     return len({stage for name in pipelines for stage in PIPELINES[name]}) + len(pipelines)
 
 
-def _timed(world: World, stage: Stage, inputs: dict[str, Any]) -> tuple[Any, dict]:
+def _measure(world: World, stage: Stage, inputs: dict[str, Any]) -> tuple[Any, dict]:
     """The stage's policy, and its entry in a record: cost and info."""
     getattr(world, "prepare", lambda stage: None)(stage)
     started = time.perf_counter()

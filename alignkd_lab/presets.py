@@ -150,7 +150,7 @@ _LAYER, _LAYERS, _HEALED_LAYERS = 3_540_096, 30, 20  # of the built-in model; of
 def planned_work(
     name: str, settings: LmSettings | None = None, parameters: dict[str, int] | None = None
 ) -> list[dict[str, int]]:
-    """Tokens that one seed of both orders costs in the language world: per model, for `calibration.estimate`.
+    """Tokens that one seed of both orders costs in the language world: per model, for `doctor.estimate`.
 
     `settings` are the preset's unless given; `parameters` by source, for models that the presets do not name.
 

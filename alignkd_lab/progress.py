@@ -30,7 +30,7 @@ def tell(what: str, **told) -> None:
             file.write(json.dumps({"what": what, "at": time.time(), **told}) + "\n")
 
 
-def told_in(path: Path) -> list[dict]:
+def read_events(path: Path) -> list[dict]:
     """All events of a file, oldest first; none where there is no file. A line that is still being written waits."""
     try:
         text = path.read_text(encoding="utf-8")

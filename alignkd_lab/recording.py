@@ -7,7 +7,6 @@ and `records` turns any number of them into tables.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -28,6 +27,8 @@ _FIELDS = {
     **dict.fromkeys(("settings", "pipelines", "stages", "provenance"), dict),
     "seed": int,
 }
+# Settings that came after the shipped records, by the value that means what the code did before.
+ADDED: dict[str, dict[str, Any]] = {"mog": {}, "lm": {"dtype": "default"}}
 _KNOWN = {"world": ("mog", "lm"), "algorithm": ALGORITHMS}
 
 
@@ -61,7 +62,7 @@ def write(folder: Path, record: dict) -> Path:
     """
     from filelock import FileLock
 
-    path, seed = file_of(folder, validate(record)), record["seed"]
+    path, seed = file_of(folder, validate(record, "new record")), record["seed"]
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / ".lock"):  # what another process adds to this seed meanwhile would be lost
         path = find(folder, record, [seed]).get(seed, path)
@@ -83,13 +84,20 @@ def write(folder: Path, record: dict) -> Path:
 def read_json(path: Path) -> dict:
     """One seed's record. Raises RecordError, which names the file."""
     try:
-        return validate(json.loads(path.read_text(encoding="utf-8")))
+        return _checked(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, OSError) as error:
         raise RecordError(f"{path}: not a record ({error}); remove it and run its seed again") from error
 
 
-def validate(record: Any) -> dict:
-    """The record itself. Raises RecordError naming the first field that is wrong, and what it must be."""
+def validate(record: Any, where: str) -> dict:
+    """The record itself. Raises RecordError naming `where`, the first field that is wrong, and what it must be."""
+    try:
+        return _checked(record)
+    except RecordError as error:
+        raise RecordError(f"{where}: {error}") from error
+
+
+def _checked(record: Any) -> dict:
     _need("a record", record, dict)
     if record.get("schema") != SCHEMA:
         raise RecordError(f"schema must be {SCHEMA}, not {record.get('schema')!r}: another version wrote it")
@@ -131,22 +139,22 @@ def created(record: dict) -> datetime:
 def run_key(record: dict) -> str:
     """A short hash of what makes two records one run, settings that the record lacks at their defaults."""
     identity = {name: record[name] for name in IDENTITY}
-    return key_of({**identity, "settings": full_settings(record["world"], record["settings"])})[:10]
+    settings = full_settings(record["world"], record["settings"])
+    return key_of({**identity, "settings": _canonical(settings)})[:10]
 
 
 def full_settings(world: str, settings: dict) -> dict:
-    """Those that are lacking at their defaults, and 2 as 2.0 where a setting is no count."""
-    full = {**_defaults(world), **settings}
-    real = [name for name, value in _defaults(world).items() if isinstance(value, float)]
-    return full | {name: float(full[name]) for name in real if isinstance(full[name], int)}
+    """The settings with those that came later, where an older record lacks them."""
+    return {**ADDED[world], **settings}
 
 
-@functools.cache
-def _defaults(world: str) -> dict:
-    from alignkd_lab.lm.settings import LmSettings
-    from alignkd_lab.mog.settings import MogSettings
-
-    return plain_settings(LmSettings() if world == "lm" else MogSettings())
+def _canonical(value: Any) -> Any:
+    """2.0 as 2: which of them somebody wrote makes no other run."""
+    if isinstance(value, dict):
+        return {name: _canonical(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def plain_settings(settings: Any) -> dict:

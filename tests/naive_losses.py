@@ -6,7 +6,7 @@ import torch
 
 from alignkd_lab import nano
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 
 TOKENS, VOCABULARY, WIDTH, TEACHER_WIDTH = 23, 61, 7, 5
 LENGTHS = (3, 1, 6, 4, 2, 7)  # responses: chosen, rejected, chosen, ...

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from alignkd_lab import calibration
-from alignkd_lab.calibration import Rates, calibrate, estimate
+from alignkd_lab import doctor
+from alignkd_lab.doctor import Rates, calibrate, estimate
 
 RATES = Rates(sampled=2.0, trained=1.0, scored=4.0, dtype="float32")
 
@@ -22,10 +22,8 @@ def test_no_work_costs_nothing():
 def small(monkeypatch):
     """The same calibration on a model small enough for a test."""
     shape = {"vocab_size": 256, "hidden_size": 24, "intermediate_size": 32}
-    monkeypatch.setattr(
-        calibration, "SHAPE", calibration.SHAPE | shape | {"num_attention_heads": 3, "num_key_value_heads": 1}
-    )
-    monkeypatch.setattr(calibration, "LAYERS", {"cpu": 2, "cuda": 2})
+    monkeypatch.setattr(doctor, "SHAPE", doctor.SHAPE | shape | {"num_attention_heads": 3, "num_key_value_heads": 1})
+    monkeypatch.setattr(doctor, "LAYERS", {"cpu": 2, "cuda": 2})
 
 
 def test_calibration_measures_every_kind_of_work(small, device):
@@ -36,6 +34,4 @@ def test_calibration_measures_every_kind_of_work(small, device):
 
 def test_work_that_takes_longer_is_measured_as_longer():
     light, heavy = torch.randn(64, 64), torch.randn(1024, 1024)
-    assert calibration._seconds(lambda: light @ light, "cpu", 0.05) < calibration._seconds(
-        lambda: heavy @ heavy, "cpu", 0.05
-    )
+    assert doctor._seconds(lambda: light @ light, "cpu", 0.05) < doctor._seconds(lambda: heavy @ heavy, "cpu", 0.05)

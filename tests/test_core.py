@@ -1,7 +1,57 @@
 """The core needs torch, transformers, safetensors, numpy and pandas alone, so that a bare GPU machine can run it."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+import alignkd_lab
+
+PACKAGE = Path(alignkd_lab.__file__).parent
+WORLDS = sorted((*(PACKAGE / "lm").rglob("*.py"), *(PACKAGE / "mog").rglob("*.py")))
+
+
+def imports(path, everywhere=True):
+    """Names of the modules that a file imports; not `everywhere` are those of loading it alone."""
+    tree = ast.parse(path.read_text())
+    found = set()
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    return found
+
+
+def within(found, *rooms):
+    return {name for name in found for room in rooms if name == room or name.startswith(f"{room}.")}
+
+
+@pytest.mark.parametrize("path", WORLDS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_worlds_stand_on_their_own(path):
+    found = imports(path)
+    other = "mog" if "lm" in path.relative_to(PACKAGE).parts else "lm"
+    above = ("cli", "plots", "course", "study", "report", "bench", "experiment", other)
+    assert not within(found, *(f"alignkd_lab.{room}" for room in above))
+    if path.parent.name == "stages":
+        assert not within(found, "alignkd_lab.lm.world")
+    assert not within(imports(path, everywhere=False), "trl", "datasets", "peft")
+
+
+def test_no_module_of_the_worlds_is_imported_by_what_it_imports():
+    names = {".".join(("alignkd_lab", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in WORLDS}
+    arrows = {name: within(imports(path), *names) & names.keys() for name, path in names.items()}
+
+    def visit(name, above):
+        assert name not in above, f"a circle: {' -> '.join([*above, name])}"
+        for below in sorted(arrows[name]):
+            visit(below, [*above, name])
+
+    for name in names:
+        visit(name, [])
+
 
 WITHOUT = """
 import importlib.machinery, sys
@@ -38,7 +88,7 @@ def test_losses_and_sampling_run_without_them():
     found = run_without(
         "from alignkd_lab.lm import losses, weights\n"
         "from alignkd_lab.lm.batch import Example, collate, hidden_states\n"
-        "from alignkd_lab.lm.signals import Full\n"
+        "from alignkd_lab.lm.teachers import Full\n"
         "from alignkd_lab.lm.sampling import sample\n"
         "student, teacher = (weights.load(name)[0] for name in ('tiny-student', 'tiny-base'))\n"
         "batch = collate([Example([1, 5], [[7, 8, 2]])])\n"

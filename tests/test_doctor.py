@@ -7,7 +7,7 @@ import types
 import pytest
 
 from alignkd_lab import cli, doctor
-from alignkd_lab.calibration import Rates, estimate
+from alignkd_lab.doctor import Rates, estimate
 
 GB = 10**9
 RATES = Rates(sampled=2e9, trained=1e9, scored=4e9, dtype="float32")
@@ -115,7 +115,7 @@ def healthy(monkeypatch):
     monkeypatch.setattr(doctor, "check_libraries", lambda: [doctor.Finding("libraries", "all")])
     monkeypatch.setattr(doctor, "check_weights", lambda: [doctor.Finding("weights", "cached")])
     monkeypatch.setattr(doctor, "check_memory", lambda: doctor.Finding("memory", "enough"))
-    monkeypatch.setattr("alignkd_lab.calibration.calibrate", lambda device: RATES)
+    monkeypatch.setattr("alignkd_lab.doctor.calibrate", lambda device: RATES)
     presets = types.ModuleType("alignkd_lab.presets")
     presets.planned_work = lambda preset: [{"parameters": 10**8, "trained": {"laptop": 6000, "gpu": 120000}[preset]}]
     monkeypatch.setitem(sys.modules, "alignkd_lab.presets", presets)

@@ -1,7 +1,6 @@
 """From a world, a preset and some pipelines to records: end to end in both worlds, resumable, repeatable."""
 
 import dataclasses
-import gzip
 import json
 import time
 
@@ -9,15 +8,15 @@ import pytest
 import torch
 from tiny_lm import small
 
-from alignkd_lab import experiment, pipelines
+from alignkd_lab import claims, experiment, pipelines, records
 from alignkd_lab.errors import BadInput
-from alignkd_lab.experiment import run_experiment
+from alignkd_lab.experiment import run_cell, run_experiment
 from alignkd_lab.lm import trials
 from alignkd_lab.lm import world as lm_world
-from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
-from alignkd_lab.presets import PRESETS
-from alignkd_lab.records import device_of, load_records, validate_record
-from alignkd_lab.report.numbers import report_json
+from alignkd_lab.mog.settings import MogSettings, with_target_weight
+from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS, planned_steps
+from alignkd_lab.presets import PRESETS, default_pipelines
+from alignkd_lab.recording import read_json, validate
 
 
 @pytest.fixture
@@ -46,14 +45,14 @@ def run_mog(out, **options):
     return run_experiment(world="mog", preset="tiny", out=out, **options)
 
 
-def measured(path):
-    """Everything that a record says about policies: metrics, counts, samples and views."""
+def measured(files):
+    """Everything that records say about policies: metrics, counts, samples and views."""
     return {
         record["seed"]: {
             name: {key: value for key, value in entry.items() if key != "stages"}
             for name, entry in record["pipelines"].items()
         }
-        for record in load_records(path)
+        for record in map(read_json, files)
     }
 
 
@@ -64,34 +63,30 @@ def measured(path):
 def whole(tmp_path_factory):
     """The tiny preset as it is, both worlds into one folder."""
     out, started = tmp_path_factory.mktemp("out"), time.process_time()
-    paths = {world: run_experiment(world=world, preset="tiny", out=out) for world in ("mog", "lm")}
-    return out, paths, time.process_time() - started
+    files = {world: run_experiment(world=world, preset="tiny", out=out) for world in ("mog", "lm")}
+    return out, files, time.process_time() - started
 
 
-def test_tiny_runs_end_to_end_in_both_worlds_in_seconds(whole):
-    _, paths, seconds = whole
+def test_tiny_runs_end_to_end_in_both_worlds_in_seconds_and_its_records_name_what_they_came_from(whole):
+    out, files, seconds = whole
     assert seconds < 40
-    assert {world: path.name for world, path in paths.items()} == {
-        "mog": "mog-tiny-rare_mode.jsonl",
-        "lm": "lm-tiny-dpo-digit.jsonl",
-    }
-
-
-def test_every_record_is_valid_and_names_what_it_came_from(whole):
-    for record in load_records(whole[0]):
-        validate_record(record)
+    assert sorted(out.rglob("runs/*.json")) == sorted([*files["mog"], *files["lm"]])
+    assert [path.name.rpartition("-seed")[0][:-11] for path in files["lm"]] == ["lm-tiny-dpo-digit"]
+    assert {path.name.split("-")[3] for path in files["mog"]} == {"rare_mode"}
+    for record in map(read_json, [*files["mog"], *files["lm"]]):
+        validate(record, "made")
+        assert record["device"] == "cpu"
         assert {*YARDSTICKS, *ORDERS} <= set(record["pipelines"])
         assert record["provenance"]["seconds"] > 0
         assert record["provenance"]["torch"] == torch.__version__
-        used = {key for entry in record["pipelines"].values() for key in entry["stages"]}
-        assert used == set(record["stages"])
+        assert {key for entry in record["pipelines"].values() for key in entry["stages"]} == set(record["stages"])
         for stage in record["stages"].values():
             assert {"name", "kind", "seconds", "tokens", "peak_memory_bytes", "info"} <= set(stage)
             assert stage["tokens"]["sampled"] > 0
 
 
 def test_the_language_record_carries_controls_counts_samples_checks_and_weights(whole):
-    (record,) = load_records(whole[1]["lm"])
+    (record,) = map(read_json, whole[1]["lm"])
     assert set(record["pipelines"]) == {*ORDERS, *CONTROLS, *YARDSTICKS}
     assert record["target"] == record["settings"]["target"] == "digit"
     for entry in record["pipelines"].values():
@@ -105,14 +100,11 @@ def test_the_language_record_carries_controls_counts_samples_checks_and_weights(
 
 
 def test_the_gaussian_records_cover_both_algorithms_every_cell_and_every_seed(whole):
-    records = load_records(whole[1]["mog"])
-    tiny = PRESETS["tiny"]
-    cells = {
-        (record["algorithm"], record["settings"]["beta"], record["settings"]["sharpening"], record["seed"])
-        for record in records
-    }
-    assert len(records) == len(cells) == 2 * len(tiny.betas) * len(tiny.sharpenings) * len(tiny.mog_seeds)
-    for record in records:
+    made, tiny = list(map(read_json, whole[1]["mog"])), PRESETS["tiny"]
+    settings = [(record["algorithm"], record["seed"], record["settings"]) for record in made]
+    cells = {(algorithm, seed, held["beta"], held["sharpening"]) for algorithm, seed, held in settings}
+    assert len(made) == len(cells) == 2 * len(tiny.betas) * len(tiny.sharpenings) * len(tiny.mog_seeds)
+    for record in made:
         missing = {*ORDERS, *CONTROLS, *YARDSTICKS} - set(record["pipelines"])
         assert missing == (set() if record["algorithm"] == "dpo" else {"kd_then_align_base_preferences"})
         assert all(set(entry["view"]) == {"weights", "means", "sds"} for entry in record["pipelines"].values())
@@ -121,9 +113,20 @@ def test_the_gaussian_records_cover_both_algorithms_every_cell_and_every_seed(wh
             assert isinstance(stage["info"].get("gap", 0.0), float)
 
 
-def test_every_method_runs_from_one_command_into_one_record(tmp_path):
-    path = run_experiment(world="lm", preset="tiny", pipelines=METHODS, seeds=(0,), out=tmp_path)
-    (record,) = load_records(path)
+def test_what_a_run_leaves_is_read_as_runs_with_verdicts(whole):
+    held = records.load(whole[0])
+    runs = list(held.each())
+    assert [run.the_run()["world"] for run in runs] == ["mog"] * 4 + ["lm"]
+    for run in runs:
+        assert set(claims.decide(run)["metric"]) >= {"reward", "target_precision", "overall_recall"}
+        assert claims.checks(run)
+        assert set(ORDERS) <= set(run.pipelines)
+        assert set(run.curves["curve"]) >= {"reward", "kl"}
+        assert len(run.mixtures if run.the_run()["world"] == "mog" else run.responses)
+
+
+def test_every_method_and_rlhf_run_from_one_command_each(tmp_path):
+    (record,) = map(read_json, run_experiment(world="lm", preset="tiny", pipelines=METHODS, seeds=(0,), out=tmp_path))
     assert set(record["pipelines"]) == {*YARDSTICKS, *METHODS}
     for name in METHODS:
         metrics = record["pipelines"][name]["metrics"]
@@ -132,75 +135,50 @@ def test_every_method_runs_from_one_command_into_one_record(tmp_path):
         assert last["tokens"]["sampled"] > 0
         assert (last["tokens"]["trained"] > 0) == (last["info"].get("informative_pairs", 1) > 0)
         assert last["seconds"] > 0
-
-
-def test_rlhf_is_the_second_algorithm_of_both_orders(tmp_path):
-    path = run_experiment(
-        world="lm", preset="tiny", algorithm="rlhf", pipelines=ORDERS, seeds=(0,), out=tmp_path,
-        overrides={"rlhf_steps": 2},
-    )  # fmt: skip
-    assert path.name == "lm-tiny-rlhf-digit.jsonl"
-    (record,) = load_records(path)
-    aligned = [stage for stage in record["stages"].values() if stage["kind"] == "align"]
+    (path,) = run_lm(tmp_path, algorithm="rlhf", overrides={"rlhf_steps": 2})
+    assert path.name.startswith("lm-tiny-rlhf-digit-")
+    aligned = [stage for stage in read_json(path)["stages"].values() if stage["kind"] == "align"]
     assert len(aligned) == 2
     assert all(stage["info"]["groups"] == 4 and len(stage["info"]["rewards"]) == 2 for stage in aligned)
-
-
-def test_the_report_reads_what_a_run_leaves(whole):
-    runs = report_json(whole[0])["runs"]
-    assert {run["world"] for run in runs} == {"mog", "lm"}
-    for run in runs:
-        assert {claim["metric"] for claim in run["claims"]} >= {
-            "reward",
-            "target_precision",
-            "overall_recall",
-        }
-        assert {"kd_then_align", "align_then_kd"} <= set(run["pipelines"])
-    json.dumps(runs, allow_nan=False)
 
 
 # Again, and on ------------------------------------------------------------------------------------------
 
 
 def test_a_finished_seed_is_not_run_again(tmp_path, quick, rated, monkeypatch):
-    path = run_lm(tmp_path)
+    (path,) = run_lm(tmp_path)
     before = path.read_bytes()
     monkeypatch.setattr(lm_world, "LmWorld", lambda *a, **k: pytest.fail("ran again"))
-    assert run_lm(tmp_path) == path
-    assert run_lm(tmp_path, pipelines=["align_then_kd"]) == path
+    assert run_lm(tmp_path) == run_lm(tmp_path, pipelines=["align_then_kd"]) == [path]
     assert path.read_bytes() == before
 
 
-def test_a_finished_seed_is_not_run_again_where_its_record_is_packed(tmp_path, quick, rated):
-    path = run_lm(tmp_path, pipelines=ORDERS, seeds=(0,))
-    packed = path.with_name(f"{path.name}.gz")
-    packed.write_bytes(gzip.compress(path.read_bytes()))
-    path.unlink()
-    assert [record["seed"] for record in load_records(run_lm(tmp_path, pipelines=ORDERS, seeds=(0, 1)))] == [1]
-
-
 def test_a_seed_in_another_dtype_is_a_run_of_its_own(tmp_path, quick, rated):
-    run_lm(tmp_path, pipelines=ORDERS, seeds=(0,))
-    path = run_lm(tmp_path, pipelines=ORDERS, seeds=(0,), overrides={"dtype": "bfloat16"})
-    made = [(device_of(record), record["settings"]["dtype"]) for record in load_records(path)]
-    assert made == [("cpu", "default"), ("cpu, bfloat16", "bfloat16")]
+    made = [read_json(*run_lm(tmp_path, overrides=changes)) for changes in ({}, {"dtype": "bfloat16"})]
+    found = [(record["device"], record["settings"]["dtype"]) for record in made]
+    assert found == [("cpu", "default"), ("cpu, bfloat16", "bfloat16")]
+    assert len(records.load(tmp_path).runs) == 2
 
 
 def test_a_pipeline_that_was_not_asked_for_before_is_added_from_the_stages_that_are_there(
     tmp_path, quick, rated, monkeypatch
 ):
-    path = run_lm(tmp_path)
+    (path,) = run_lm(tmp_path)
+    before = read_json(path)
     ran, real = [], lm_world.LmWorld.run
     monkeypatch.setattr(
         lm_world.LmWorld,
         "run",
         lambda self, stage, policies: ran.append(stage.name) or real(self, stage, policies),
     )
-    run_lm(tmp_path, pipelines=[*ORDERS, CONTROLS[0]])
+    assert run_lm(tmp_path, pipelines=[CONTROLS[0]], arm=("controls", "as registered")) == [path]
     assert ran == ["kd_aligned"]
-    assert len(load_records(path)) == 2
-    (run,) = report_json(path)["runs"]
-    assert {*ORDERS, CONTROLS[0]} <= set(run["pipelines"])
+    after = read_json(path)
+    assert set(after["pipelines"]) == {*before["pipelines"], CONTROLS[0]}
+    assert {name: after["pipelines"][name] for name in ORDERS} == {name: before["pipelines"][name] for name in ORDERS}
+    assert after["earlier"] == [before["provenance"]]
+    arms = records.load(path).metrics.groupby("pipeline")["arm"].first()
+    assert (arms[ORDERS[0]], arms[CONTROLS[0]]) == ("", "controls")
 
 
 def test_a_run_killed_between_seeds_keeps_the_finished_ones(tmp_path, quick, rated, monkeypatch):
@@ -214,14 +192,13 @@ def test_a_run_killed_between_seeds_keeps_the_finished_ones(tmp_path, quick, rat
     monkeypatch.setattr(experiment, "run_pipelines", killed_at_seed_one)
     with pytest.raises(KeyboardInterrupt):
         run_lm(tmp_path, seeds=(0, 1))
-    (path,) = tmp_path.glob("*.jsonl")
+    (path,) = tmp_path.glob("runs/*.json")
     before = path.read_bytes()
-    assert [record["seed"] for record in load_records(path)] == [0]
+    assert read_json(path)["seed"] == 0
     monkeypatch.setattr(experiment, "run_pipelines", real)
-    run_lm(tmp_path, seeds=(0, 1))
-    assert path.read_bytes().startswith(before)
-    assert [record["seed"] for record in load_records(path)] == [0, 1]
-    found = measured(path)
+    found = measured(run_lm(tmp_path, seeds=(0, 1)))
+    assert path.read_bytes() == before
+    assert list(found) == [0, 1]
     assert found[0]["base"]["samples"] != found[1]["base"]["samples"]  # another seed, other responses
 
 
@@ -249,22 +226,23 @@ def test_the_same_seed_gives_the_same_record_whatever_ran_before_and_in_whatever
     assert measured(run_lm(tmp_path / "second", pipelines=ORDERS[::-1])) == first
 
 
-def test_a_first_record_that_was_torn_does_not_stop_the_next_run(tmp_path, quick):
-    path = run_mog(tmp_path, seeds=(0,))
-    whole = path.read_bytes()
-    path.write_bytes(whole[:100])
-    with pytest.warns(UserWarning, match="torn"):
+def test_a_torn_record_stops_the_next_run_with_its_name_and_removing_it_is_the_way_out(tmp_path, quick):
+    (path,) = run_mog(tmp_path, seeds=(0,))
+    whole = measured([path])
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BadInput, match=f"{path.name}.*remove it and run its seed again"):
         run_mog(tmp_path, seeds=(0,))
-    assert measured(path) == {0: measured(path)[0]}
-    assert len(path.read_bytes().splitlines()) == 1
+    path.unlink()
+    assert measured(run_mog(tmp_path, seeds=(0,))) == whole
 
 
 def test_the_same_settings_of_another_preset_are_another_run(tmp_path, quick, monkeypatch):
-    run_mog(tmp_path, seeds=(0, 1))
+    before = run_mog(tmp_path, seeds=(0, 1))
     monkeypatch.setitem(PRESETS, "laptop", quick)
     for seeds in ((0,), (0, 1)):
-        path = run_experiment(world="mog", preset="laptop", out=tmp_path, algorithm="dpo", seeds=seeds)
-    assert [record["seed"] for record in load_records(path)] == [0, 1]
+        files = run_experiment(world="mog", preset="laptop", out=tmp_path, algorithm="dpo", seeds=seeds)
+    assert list(measured(files)) == [0, 1]
+    assert not set(before) & set(files)
 
 
 # The Gaussian world -------------------------------------------------------------------------------------
@@ -280,29 +258,28 @@ def test_a_gaussian_seed_does_not_depend_on_the_seeds_beside_it(tmp_path, quick)
         assert torch.tensor(entry["view"]["means"]).allclose(torch.tensor(together[1][name]["view"]["means"]))
 
 
-def test_only_missing_gaussian_seeds_are_run(tmp_path, quick):
+def test_only_missing_gaussian_seeds_are_run(tmp_path, quick, monkeypatch):
     run_mog(tmp_path, seeds=(0, 1))
-    path = run_mog(tmp_path, seeds=(0, 1, 2))
-    assert [record["seed"] for record in load_records(path)] == [0, 1, 2]
+    ran, real = [], experiment.run_gaussians
+    monkeypatch.setattr(experiment, "run_gaussians", lambda *a, **k: ran.append(a[2]) or real(*a, **k))
+    assert list(measured(run_mog(tmp_path, seeds=(0, 2, 1)))) == [0, 2, 1]
+    assert ran == [(2,)]
 
 
 def test_a_setting_given_by_hand_replaces_the_presets_cells_and_is_kept_in_the_record(tmp_path, quick):
-    path = run_mog(tmp_path, seeds=(0,), overrides={"sharpening": 3, "beta": 2, "training_draws": 50})
-    (record,) = load_records(path)
+    changes = {"sharpening": 3, "beta": 2, "training_draws": 50, "reward_height": 5}
+    (record,) = map(read_json, run_mog(tmp_path, seeds=(0,), overrides=changes))
     found = {name: record["settings"][name] for name in ("sharpening", "beta", "training_draws")}
     assert found == {"sharpening": 3.0, "beta": 2.0, "training_draws": 50}
 
 
-def test_a_run_with_other_settings_stands_beside_the_first(tmp_path, quick):
+def test_a_run_with_other_settings_stands_beside_the_first_and_other_modes_are_named(tmp_path, quick):
     run_mog(tmp_path, seeds=(0,))
     run_mog(tmp_path, seeds=(0,), overrides={"dpo_label_noise": 0.1})
-    assert len(report_json(tmp_path)["runs"]) == 2
-
-
-def test_other_target_modes_are_named_in_record_and_file(tmp_path, quick):
-    path = run_mog(tmp_path, seeds=(0,), overrides={"targets": [0, 3]})
-    assert path.name == "mog-tiny-modes_0_3.jsonl"
-    assert load_records(path)[0]["target"] == "modes_0_3"
+    (path,) = run_mog(tmp_path, seeds=(0,), overrides={"targets": [0, 3]})
+    assert len(records.load(tmp_path).runs) == 3
+    assert path.name.startswith("mog-tiny-dpo-modes_0_3-")
+    assert read_json(path)["target"] == "modes_0_3"
 
 
 # Refusals -----------------------------------------------------------------------------------------------
@@ -321,6 +298,8 @@ def test_other_target_modes_are_named_in_record_and_file(tmp_path, quick):
         ({"world": "mog", "algorithm": "ppo"}, "ppo"),
         ({"world": "lm", "target": "smile"}, "smile"),
         ({"world": "mog", "target": "smile"}, "smile"),
+        ({"world": "lm", "pipelines": ["on_policy_distillation"]}, "gkd, which it is called now"),
+        ({"world": "lm", "overrides": {"on_policy_divergence": "jsd"}}, "gkd_divergence, which it is called now"),
         ({"world": "lm", "overrides": {"betta": 1}}, "betta"),
         ({"world": "mog", "overrides": {"beta": "much"}}, "beta"),
         ({"world": "mog", "overrides": {"sharpening": -1}}, "sharpening"),
@@ -330,7 +309,7 @@ def test_other_target_modes_are_named_in_record_and_file(tmp_path, quick):
 def test_what_cannot_be_run_is_refused_by_name_and_leaves_no_record(options, named, tmp_path, quick):
     with pytest.raises(BadInput, match=named):
         run_experiment(**{"preset": "tiny", "out": tmp_path, **options})
-    assert not list(tmp_path.rglob("*.jsonl"))
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_the_network_decides_nothing(tmp_path, monkeypatch):
@@ -343,20 +322,59 @@ def test_the_network_decides_nothing(tmp_path, monkeypatch):
 
 
 def test_a_record_from_before_a_setting_came_is_a_finished_seed(tmp_path, quick, rated, monkeypatch):
-    path = run_lm(tmp_path)
+    (path,) = run_lm(tmp_path)
     record = json.loads(path.read_text())
     del record["settings"]["dpo_label_noise"]
-    path.write_text(json.dumps(record) + "\n")
-    before = path.read_bytes()
+    path.unlink()
+    older = path.with_name(path.name.replace(path.name.split("-")[4], "0123456789"))  # fewer settings, another hash
+    older.write_text(json.dumps(record))
     monkeypatch.setattr(lm_world, "LmWorld", lambda *a, **k: pytest.fail("ran again"))
-    run_lm(tmp_path)
-    assert path.read_bytes() == before
+    assert run_lm(tmp_path) == [older]
 
 
 def test_a_run_keeps_its_stages_below_the_out_folder(tmp_path, quick, monkeypatch):
     run_mog(tmp_path, seeds=(0,))
     kept = [path.name for path in (tmp_path / "stages").iterdir()]
     assert {name.split("-")[0] for name in kept} == {"distil", "align", "evaluation"}
-    monkeypatch.setattr(pipelines, "_timed", lambda *a: pytest.fail("ran again"))
-    next(tmp_path.glob("*.jsonl")).unlink()
+    monkeypatch.setattr(pipelines, "_measure", lambda *a: pytest.fail("ran again"))
+    next(tmp_path.glob("runs/*.json")).unlink()
     run_mog(tmp_path, seeds=(0,))
+
+
+# In memory ----------------------------------------------------------------------------------------------
+
+
+def test_a_cell_in_memory_is_the_run_that_would_be_recorded(tmp_path):
+    quick, steps = PRESETS["tiny"].mog, []
+    cell = run_cell(quick, "dpo", (0, 1), on_step=steps.append)
+    overrides = {"beta": quick.beta, "sharpening": quick.sharpening}
+    recorded = records.load(*run_mog(tmp_path, seeds=(0, 1), overrides=overrides))
+    assert cell.settings == recorded.settings
+    for metric in cell.metrics["metric"].unique():
+        assert cell.table(metric).to_numpy() == pytest.approx(recorded.table(metric).to_numpy(), rel=1e-5)
+    for name in ("stages", "curves", "mixtures"):
+        assert len(getattr(cell, name)) == len(getattr(recorded, name)) > 0
+    assert len(steps) == planned_steps(default_pipelines("mog", "dpo"))
+    assert planned_steps((*YARDSTICKS, *ORDERS)) == 4 + 5
+
+
+def test_what_a_step_raises_ends_the_run_of_a_cell():
+    def refuse(text):
+        raise KeyError(text)
+
+    with pytest.raises(KeyError, match="base_aligned"):
+        run_cell(PRESETS["tiny"].mog, "rlhf", (0,), ("base_aligned",), on_step=refuse)
+
+
+def test_the_target_gets_its_weight_and_the_others_keep_their_proportions():
+    changed = with_target_weight(MogSettings(), 0.1)
+    assert changed.target_weight == pytest.approx(0.1)
+    assert sum(changed.truth_weights) == pytest.approx(1)
+    assert changed.truth_weights[2] / changed.truth_weights[0] == pytest.approx(0.30 / 0.33)
+    two = with_target_weight(MogSettings(targets=(2, 3)), 0.5)
+    assert sum(two.truth_weights[2:]) == pytest.approx(0.5)
+    assert two.truth_weights[3] / two.truth_weights[2] == pytest.approx(0.04 / 0.30)
+    assert with_target_weight(MogSettings(), 0.04) == MogSettings()
+    for weight in (0.0, 1.0, -0.1):
+        with pytest.raises(BadInput, match="between 0 and 1"):
+            with_target_weight(MogSettings(), weight)

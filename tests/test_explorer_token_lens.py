@@ -15,7 +15,7 @@ from alignkd_lab.course.lens.texts import Lens, look
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.lm import losses, weights
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 from alignkd_lab.lm.trainer import with_lora
 
 

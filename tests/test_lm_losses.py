@@ -22,7 +22,7 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import chunked as fused
 from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.batch import ROLES, Example, collate, hidden_states, token_counts
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 
 CHUNKS = (None, 1, 5, 22, 23, 100)
 

@@ -18,7 +18,7 @@ from naive_losses import (
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 
 
 @pytest.fixture

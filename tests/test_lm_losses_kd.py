@@ -16,8 +16,8 @@ from naive_losses import (
 )
 
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.divergences import DIVERGENCES
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.losses import DIVERGENCES
+from alignkd_lab.lm.teachers import Full
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from alignkd_lab.course.lens import next_token
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.sampling import sample
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 
 
 @pytest.fixture(scope="module")

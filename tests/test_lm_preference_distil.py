@@ -7,7 +7,7 @@ from tiny_lm import given_rate, random_adapter, world_in
 from alignkd_lab.lm import context as context_module
 from alignkd_lab.lm import losses
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 from alignkd_lab.pipelines import PIPELINES, PreferenceDistil
 
 

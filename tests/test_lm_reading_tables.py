@@ -6,7 +6,7 @@ import torch
 from alignkd_lab.course.lens.reading_tables import against_release, largest_advantages, pushes
 from alignkd_lab.course.lens.readings import Reading
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 
 SIZE = 60
 TOKENIZER = type("Words", (), {"decode": staticmethod(lambda ids: f" w{ids[0]}")})

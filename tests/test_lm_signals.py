@@ -4,8 +4,8 @@ import pytest
 import torch
 from naive_losses import assert_close, made_on
 
-from alignkd_lab.lm import signals
-from alignkd_lab.lm.signals import Full, advantage, prepared, released_advantage
+from alignkd_lab.lm import teachers as signals
+from alignkd_lab.lm.teachers import Full, advantage, cast_heads, released_advantage
 
 ROWS = slice(3, 9)
 
@@ -68,9 +68,9 @@ def test_the_released_advantage_lies_in_the_clamp_on_fifty_tokens_and_is_zero_el
 def test_under_autocast_heads_are_cast_once_and_stay_shared(teacher, reference, device):
     own = Full(teacher.hidden.float(), teacher.head.float())
     shared = own._replace(hidden=reference.hidden.float())
-    assert prepared(own, shared)[0].head is own.head
+    assert cast_heads(own, shared)[0].head is own.head
     with torch.autocast(device, torch.bfloat16):
-        first, second = prepared(own, shared)
+        first, second = cast_heads(own, shared)
     assert first.head is second.head
     assert first.head.dtype == torch.bfloat16
 

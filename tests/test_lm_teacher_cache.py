@@ -7,9 +7,8 @@ import torch
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import losses, teacher_cache, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states
-from alignkd_lab.lm.signals import Full
 from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_teacher
-from alignkd_lab.lm.teachers import LiveTeacher, share_head
+from alignkd_lab.lm.teachers import Full, LiveTeacher, share_head
 
 
 def examples():

@@ -8,8 +8,7 @@ import torch
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.batch import Example, collate
-from alignkd_lab.lm.signals import advantage
-from alignkd_lab.lm.teachers import LiveTeacher, check_vocabularies, log_norm, share_head
+from alignkd_lab.lm.teachers import LiveTeacher, advantage, check_vocabularies, log_norm, share_head
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, with_lora
 
 EXAMPLES = [

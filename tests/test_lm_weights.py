@@ -21,8 +21,8 @@ from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.scoring import score
-from alignkd_lab.lm.signals import Full
 from alignkd_lab.lm.student import layer_cut
+from alignkd_lab.lm.teachers import Full
 from alignkd_lab.lm.trainer import adapter_tensors, train, with_lora
 
 TINY = ("tiny-truth", "tiny-base", "tiny-student")

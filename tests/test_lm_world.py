@@ -97,7 +97,7 @@ def test_an_anchor_that_wrote_the_responses_does_not_read_them_again(same, world
     world.prepare(BASE_ALIGN)
     read, real = [], scoring.score
     monkeypatch.setattr(
-        context_module, "score", lambda model, samples, **options: read.append(model) or real(model, samples, **options)
+        context_module, "score", lambda model, *given, **options: read.append(model) or real(model, *given, **options)
     )
     trained.clear()
     world.align(init, reference, sampler, 1e-3, "again")
@@ -265,7 +265,7 @@ def test_the_truth_reads_nothing_that_it_wrote_or_has_read(tmp_path, monkeypatch
     monkeypatch.setattr(
         context_module,
         "score",
-        lambda model, samples, **options: read.append(samples) or real(model, samples, **options),
+        lambda model, *given, **options: read.append(model) or real(model, *given, **options),
     )
     base = world.start("base")
     world.run(BASE_ALIGN, {"base": base})

@@ -11,7 +11,7 @@ from alignkd_lab import nano
 from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.batch import ROLES, Example, collate, hidden_states
 from alignkd_lab.lm.chunked import token_log_probs
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 from alignkd_lab.mog import align, em
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.noise import SeedNoise

@@ -15,7 +15,7 @@ from alignkd_lab.lm.preference_data import load_preferences, to_examples
 from alignkd_lab.lm.rewards import SECOND_RULES, TARGETS
 from alignkd_lab.lm.weights import load
 from alignkd_lab.presets import planned_work, preset
-from alignkd_lab.progress import VARIABLE, told_in
+from alignkd_lab.progress import VARIABLE, read_events
 from alignkd_lab.records import load_records
 
 
@@ -80,7 +80,7 @@ def ran(tmp_path_factory):
             overrides={**changes, "align_learning_rates": [1e-3]},
         )
     (record,) = load_records(folder)
-    return record, told_in(folder / "told")
+    return record, read_events(folder / "told")
 
 
 def test_a_registered_rule_runs_from_a_script(ran):

@@ -15,7 +15,7 @@ from alignkd_lab.presets import PRESETS, default_pipelines, override, planned_wo
 
 
 def test_the_presets_that_the_command_line_offers_exist():
-    from alignkd_lab.cli import PRESETS as offered
+    from alignkd_lab.arguments import PRESETS as offered
 
     assert set(offered) == set(PRESETS)
 

@@ -12,7 +12,7 @@ from alignkd_lab.course.toy.one_state import DPO, REFERENCE
 from alignkd_lab.course.toy.sweep import Regulariser
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.losses import adpa
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 
 ENTROPY, KL = Regulariser("entropy", 2.0, nll_weight=0.0), Regulariser("kl", 2.0, nll_weight=0.0)
 CLOSED = [(ENTROPY, 1.5), (KL, 1.5), (Regulariser(), 1.5), (Regulariser(), 6.0), (Regulariser(nll_weight=3.0), 1.5)]

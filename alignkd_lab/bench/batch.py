@@ -8,10 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
+from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states, plain
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
 from alignkd_lab.lm.teachers import log_norm
-from alignkd_lab.lm.trainer import autocast
 
 PAIRS = 2
 PROMPT = 32  # tokens of each prompt

@@ -16,7 +16,7 @@ from alignkd_lab.bench.batch import PAIRS, PROMPT
 from alignkd_lab.bench.operations import ProductRate
 from alignkd_lab.bench.render import render
 from alignkd_lab.bench.table import Table
-from alignkd_lab.calibration import LORA_RANK, SHAPE
+from alignkd_lab.doctor import LORA_RANK, SHAPE
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.settings import resolve_dtype
@@ -59,7 +59,7 @@ def run_bench(
     lengths = sorted(set(lengths or (QUICK_LENGTHS if quick else LENGTHS)))
     if repeats is None:
         repeats = QUICK_REPEATS if quick else REPEATS
-    device = _checked(lengths, repeats, device, train)
+    device = _check(lengths, repeats, device, train)
     notes: list[str] = []
     base, tokenizer, name = load_student(student or (QUICK_STUDENT if quick else weights.BUILT_IN), device, notes)
     _check_fits(base, lengths)
@@ -108,7 +108,7 @@ def run_bench(
     return record
 
 
-def _checked(lengths: Sequence[int], repeats: int, device: str | None, train: str) -> str:
+def _check(lengths: Sequence[int], repeats: int, device: str | None, train: str) -> str:
     """The device, once all else is seen to be usable."""
     if lengths[0] < 2:
         raise BadInput(f"lengths: a response needs at least 2 tokens, not {lengths[0]}")

@@ -17,7 +17,7 @@ from alignkd_lab.bench.batch import ALPHA, BETA, GAMMA, Batch, one_response_a_ro
 from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.batch import Example, plain
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 from alignkd_lab.lm.trainer import LossTrainer
 
 METHODS = ("dpo", "dckd", "adpa", "kd")

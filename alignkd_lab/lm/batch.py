@@ -8,6 +8,7 @@ rows of their own.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 import torch
@@ -27,7 +28,7 @@ class Example:
         responses: token ids of each response, none empty.
         roles: what each response is, one of `ROLES`; all are "sampled" unless given.
         signals: what teachers say of each token, by the teacher's name: for each response a dict of tensors with a row
-            a token (see `lm.signals`), empty where that teacher has not read the response.
+            a token (see `lm.teachers`), empty where that teacher has not read the response.
         reference_log_probs: log-probability of each response under the reference, a number a response.
     """
 
@@ -99,7 +100,7 @@ def collate(examples: list[Example]) -> dict:
         "shift_labels": torch.tensor(labels),
         "response": torch.tensor(response),
         "role": torch.tensor(role),
-        "signals": _joined(examples),
+        "signals": _join(examples),
     }
     reference = [value for example in examples for value in example.reference_log_probs]
     if reference:
@@ -117,7 +118,7 @@ def _rows(example: Example) -> list[tuple[list[int], list[tuple[list[int], str]]
     return [(example.prompt, [response]) for response in responses]
 
 
-def _joined(examples: list[Example]) -> dict[str, dict[str, Tensor]]:
+def _join(examples: list[Example]) -> dict[str, dict[str, Tensor]]:
     """What each teacher says, over all responses that it has read."""
     joined = {}
     for name in examples[0].signals:
@@ -134,6 +135,12 @@ def is_chosen(batch: dict) -> Tensor:
 def plain(model):
     """The transformers model inside a PEFT wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def autocast(device: torch.device | str, dtype: torch.dtype):
+    """The context in which forward passes multiply in `dtype`, over float32 weights."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, dtype) if dtype == torch.bfloat16 else contextlib.nullcontext()
 
 
 def hidden_states(model, batch: dict) -> Tensor:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alignkd_lab.lm.signals import for_products, logits
+from alignkd_lab.lm.teachers import cast_head, logits
 
 # rows(part, log_probs, probs) -> (values [n], slope [n, V], *diagnostics [n]); both [n, V] are its to write over.
 Rows = Callable[[slice, Tensor, Tensor], tuple[Tensor, ...]]
 
 
-def summed(
+def sum_rows(
     hidden: Tensor, head: Tensor, rows: Rows, chunk: int | None = None, temperature: float = 1.0
 ) -> tuple[Tensor, ...]:
     """Σ_t of a loss of softmax(logits_t / temperature), then that loss and the diagnostics of every row, each [N].
@@ -30,7 +30,7 @@ def summed(
     returns the loss of each, its slope by logits / temperature, and the diagnostics. The sum's gradient reaches
     `hidden` and `head`.
     """
-    return _Summed.apply(hidden, head, rows, chunk, temperature, torch.is_grad_enabled())
+    return _SumRows.apply(hidden, head, rows, chunk, temperature, torch.is_grad_enabled())
 
 
 def token_log_probs(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int | None = None) -> Tensor:
@@ -58,10 +58,10 @@ def nll_rows(labels: Tensor) -> Rows:
     return rows
 
 
-class _Summed(torch.autograd.Function):
+class _SumRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, head, rows, chunk, temperature, attached):
-        weight = for_products(head)
+        weight = cast_head(head)
         grad, grad_head = (_buffer(tensor, attached) for tensor in (hidden, head))
         found = []
         with torch.autocast(head.device.type, enabled=False):
@@ -97,7 +97,7 @@ class _TokenLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, head, labels, chunk, attached):
-        weight, rows = for_products(head), nll_rows(labels)
+        weight, rows = cast_head(head), nll_rows(labels)
         grad, ctx.slope, found = _buffer(hidden, attached), None, []
         with torch.autocast(head.device.type, enabled=False):
             for part in _parts(len(hidden), chunk):

@@ -104,13 +104,13 @@ class Context:
         """`lm.trainer.train` with a progress bar, and one order of examples for all stages of a kind."""
         with tqdm(total=steps, desc=f"training, {name}", unit="steps", leave=False) as bar:
 
-            def stepped(step: int) -> None:
+            def end_step(step: int) -> None:
                 bar.update()
                 tell("step", stage=name, step=step, steps=steps)
                 on_step(step)
 
             return train(model, examples, loss, learning_rate=learning_rate, steps=steps, batch=batch,
-                         seed=self.seed_for("train", kind), dtype=self.models.dtype, on_step=stepped)  # fmt: skip
+                         seed=self.seed_for("train", kind), dtype=self.models.dtype, on_step=end_step)  # fmt: skip
 
 
 class Truth:

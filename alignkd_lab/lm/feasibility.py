@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignkd_lab.checks import LEAST_PAIRS
+from alignkd_lab.claims import LEAST_PAIRS
 from alignkd_lab.errors import BadInput
 from alignkd_lab.stats import Interval, wilson_interval
 
@@ -35,7 +35,7 @@ def expected_pairs(rate, prompts: int, responses) -> np.ndarray:
     """
     from scipy import stats
 
-    rate, responses = _checked(rate, prompts, responses)
+    rate, responses = _check(rate, prompts, responses)
     rate, responses = np.broadcast_arrays(rate, responses)
     hits = np.arange(responses.max() + 1)
     weights = stats.binom.pmf(hits, responses[..., None], rate[..., None])
@@ -50,7 +50,7 @@ def chance_of_pairs(rate, prompts: int, responses, least: int = LEAST_PAIRS) -> 
     """
     from scipy import stats
 
-    rate, responses = np.broadcast_arrays(*_checked(rate, prompts, responses))
+    rate, responses = np.broadcast_arrays(*_check(rate, prompts, responses))
     degrees = np.arange(least)
     few, many = degrees, responses[..., None] - degrees
     one = stats.binom.pmf(few, responses[..., None], rate[..., None])
@@ -135,7 +135,7 @@ def draw(model, tokenizer, prompts: list[str], max_tokens: int = 28, seed: int =
     return Draws(list(prompts), texts, samples.token_count, time.perf_counter() - began)
 
 
-def _checked(rate, prompts: int, responses) -> tuple[np.ndarray, np.ndarray]:
+def _check(rate, prompts: int, responses) -> tuple[np.ndarray, np.ndarray]:
     rate, responses = np.asarray(rate, dtype=float), np.asarray(responses, dtype=int)
     if not ((rate >= 0) & (rate <= 1)).all():
         raise BadInput(f"rate: {rate.tolist()!r} must lie between 0 and 1")

@@ -4,7 +4,7 @@ Shapes: N response tokens, V vocabulary, d width of the student, R responses. Hi
 response positions, so a [batch, time, V] tensor never exists; `chunk` rows go through the head at a time (`lm.chunked`,
 whose `default_chunk` is a sensible number), and `chunk=None` is one chunk of the same path. A mean is a sum over tokens
 divided by `items`, the count of the whole effective batch; it is the count at hand unless given. What a teacher says is
-a `lm.signals.Full`, and no gradient reaches it. `info` holds numbers, detached from the graph.
+a `lm.teachers.Full`, and no gradient reaches it. `info` holds numbers, detached from the graph.
 
 In equations pi is the student, and at one position p is a teacher and q the student; <q, f> = Σ_a q(a) f(a) over the
 vocabulary. A loss with derivative g by q has the slope q (g - <q, g>) by the logits, which the `rows` below return.
@@ -12,6 +12,7 @@ vocabulary. A loss with derivative g by q has the slope q (g - <q, g>) by the lo
 
 from __future__ import annotations
 
+from math import log, log1p
 from typing import NamedTuple
 
 import torch
@@ -19,9 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.lm.chunked import nll_rows, summed, token_log_probs
-from alignkd_lab.lm.divergences import DIVERGENCES, dot, tilted
-from alignkd_lab.lm.signals import Full, advantage, prepared, released_advantage
+from alignkd_lab.lm.chunked import nll_rows, sum_rows, token_log_probs
+from alignkd_lab.lm.teachers import Full, advantage, cast_heads, released_advantage
 
 Items = Tensor | int | None
 Pair = tuple[Tensor | int, Tensor | int] | None
@@ -61,13 +61,68 @@ class AdpaInfo(NamedTuple):
     student_entropy: Tensor  # [sampled]
 
 
+# Divergences of the student's next-token distribution q from the teacher's p, each with its slope. Every function takes
+# log p, p, log q and q, all [n, V], may write over them, and returns the divergence of each row, [n], and its slope by
+# the logits of q, [n, V].
+
+
+def forward_kl(log_p: Tensor, p: Tensor, log_q: Tensor, q: Tensor, mix: float) -> tuple[Tensor, Tensor]:
+    """KL(p || q) covers the teacher's modes. `mix` is not used."""
+    return dot(p, log_p.sub_(log_q)), q.sub_(p)
+
+
+def reverse_kl(log_p: Tensor, p: Tensor, log_q: Tensor, q: Tensor, mix: float) -> tuple[Tensor, Tensor]:
+    """KL(q || p) seeks the teacher's modes. `mix` is not used."""
+    gap = log_q.sub_(log_p)
+    values = dot(q, gap)
+    return values, tilt(q, gap, values)
+
+
+def jsd(log_p: Tensor, p: Tensor, log_q: Tensor, q: Tensor, mix: float) -> tuple[Tensor, Tensor]:
+    """mix KL(p || m) + (1 - mix) KL(q || m), m = mix p + (1 - mix) q: Agarwal et al. 2024 (GKD), equation 1."""
+    log_m = _log_mixture(log_p, log_q, mix)
+    gap = log_q.sub_(log_m)
+    by_student = dot(q, gap)
+    values = mix * dot(p, log_p.sub_(log_m)) + (1 - mix) * by_student
+    return values, tilt(q, gap, by_student).mul_(1 - mix)
+
+
+def skew_kl(log_p: Tensor, p: Tensor, log_q: Tensor, q: Tensor, mix: float) -> tuple[Tensor, Tensor]:
+    """KL(p || m), m = mix p + (1 - mix) q: Ko et al. 2024 (DistiLLM), equation 3. Its slope is bounded."""
+    gap = log_p.sub_(_log_mixture(log_p, log_q, mix))
+    values = dot(p, gap)
+    ratio = gap.exp_()  # p / m, at most 1 / mix
+    return values, tilt(q, ratio, dot(q, ratio)).mul_(mix - 1)
+
+
+DIVERGENCES = {"forward": forward_kl, "reverse": reverse_kl, "jsd": jsd, "skew": skew_kl}
+
+
+def dot(left: Tensor, right: Tensor) -> Tensor:
+    """Σ over the vocabulary, [n, V] and [n, V] -> [n]."""
+    if left.is_cuda:
+        return torch.linalg.vecdot(left, right)
+    # On a CPU vecdot makes a third tensor [n, V], and to touch its memory costs more than the sum.
+    return torch.bmm(left[:, None], right[:, :, None]).flatten()
+
+
+def tilt(q: Tensor, g: Tensor, mean: Tensor) -> Tensor:
+    """q (g - mean), written over g; [n, V], [n, V], [n] -> [n, V]."""
+    return g.sub_(mean[:, None]).mul_(q)
+
+
+def _log_mixture(log_p: Tensor, log_q: Tensor, mix: float) -> Tensor:
+    """Through logarithms, since both probabilities may be too small for float32."""
+    return torch.logaddexp(log_p + log(mix), log_q + log1p(-mix))
+
+
 def nll(hidden: Tensor, head: Tensor, labels: Tensor, items: Items = None, chunk: int | None = None):
     """-(1/items) Σ_t log pi(y_t): maximum likelihood; on a teacher's samples, sequence-level KD.
 
     hidden [N, d], head [V, d], labels [N].
     """
     _check_rows(len(hidden), labels=len(labels))
-    total, by_row = summed(hidden, head, nll_rows(labels), chunk)
+    total, by_row = sum_rows(hidden, head, nll_rows(labels), chunk)
     return total / _count(items, len(labels)), NllInfo(-by_row)
 
 
@@ -82,7 +137,7 @@ def kd(
     p = softmax(teacher's logits / (T `teacher_temperature`)): T softens both sides, and T² keeps the gradient's size
     (Hinton et al. 2015, section 2); `teacher_temperature` sharpens the teacher alone, and the student stays at the
     temperature at which it is used. D is "forward" KL(p || q), "reverse" KL(q || p), "jsd" or "skew", the last two with
-    `mix`: see `lm.divergences`. Source: KD-MWE (forward KL).
+    `mix`: see `DIVERGENCES`. Source: KD-MWE (forward KL).
     """
     if divergence not in DIVERGENCES:
         raise UnknownName("divergence", divergence, DIVERGENCES)
@@ -90,7 +145,7 @@ def kd(
     _check_between("temperature", temperature, 0)
     _check_between("teacher_temperature", teacher_temperature, 0)
     _check_teacher("teacher", teacher, len(hidden), head)
-    (teacher,) = prepared(teacher)
+    (teacher,) = cast_heads(teacher)
 
     def rows(part: slice, log_q: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         log_p = teacher.over_vocabulary(part, temperature * teacher_temperature)
@@ -98,7 +153,7 @@ def kd(
         entropies = -dot(p, log_p), -dot(q, log_q)
         return *DIVERGENCES[divergence](log_p, p, log_q, q, mix), *entropies
 
-    total, *by_row = summed(hidden, head, rows, chunk, temperature)
+    total, *by_row = sum_rows(hidden, head, rows, chunk, temperature)
     return temperature**2 * total / _count(items, len(hidden)), KdInfo(*by_row)
 
 
@@ -140,7 +195,7 @@ def dckd(
     """
     _check_rows(len(hidden), labels=len(labels), chosen=len(chosen))
     _check_teacher("teacher", teacher, len(hidden), head)
-    (teacher,) = prepared(teacher)
+    (teacher,) = cast_heads(teacher)
     winners, losers = _counts(items, chosen)
     won = chosen.to(torch.promote_types(head.dtype, torch.float32))
     likelihood = won / winners
@@ -156,7 +211,7 @@ def dckd(
         slope = q.mul_(by_kl + by_likelihood).sub_(p.mul_(by_kl)).scatter_add_(1, label, -by_likelihood)
         return weight[part] * kl - likelihood[part] * log_label, slope, log_label, kl, *entropies
 
-    total, _, *by_row = summed(hidden, head, rows, chunk)
+    total, _, *by_row = sum_rows(hidden, head, rows, chunk)
     return total, DckdInfo(*by_row)
 
 
@@ -182,7 +237,7 @@ def adpa(
     _check_teacher("teacher", teacher, len(written), head)
     _check_teacher("reference", reference, len(written), head)
     _check_options(clip, regulariser, as_released, end_token)
-    teacher, reference = prepared(teacher, reference)
+    teacher, reference = cast_heads(teacher, reference)
     unsupervised = labels[sampled] == end_token if as_released else None
 
     def rows(part: slice, log_q: Tensor, q: Tensor) -> tuple[Tensor, ...]:
@@ -202,11 +257,11 @@ def adpa(
         if regulariser is not None:
             held = log_q if regulariser == "entropy" else log_q.sub_(log_r)
             values, g = values + regulariser_weight * dot(q, held), g.add_(held, alpha=regulariser_weight)
-        return values, tilted(q, g, values), used, *found
+        return values, tilt(q, g, values), used, *found
 
     winners, others = _counts(items, chosen)
-    likelihood, by_chosen = summed(hidden[chosen], head, nll_rows(labels[chosen]), chunk)
-    total, _, *by_sampled = summed(written, head, rows, chunk)
+    likelihood, by_chosen = sum_rows(hidden[chosen], head, nll_rows(labels[chosen]), chunk)
+    total, _, *by_sampled = sum_rows(written, head, rows, chunk)
     return likelihood / winners + total / others, AdpaInfo(-by_chosen, *by_sampled)
 
 

@@ -246,9 +246,9 @@ def _file_rows(path: Path) -> Iterator[tuple[int, object]]:
             if ".jsonl" in path.suffixes:
                 for number, line in enumerate(file, 1):
                     if line.strip():
-                        yield number, _parsed(line, path, number)
+                        yield number, _parse(line, path, number)
             else:
-                rows = _parsed(file.read(), path)
+                rows = _parse(file.read(), path)
                 if not isinstance(rows, list):
                     raise BadInput(f"preferences: {path.name} holds no list of rows; one object a line goes in .jsonl")
                 yield from enumerate(rows, 1)
@@ -265,7 +265,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:
     yield from enumerate(frame.to_dict("records"), 1)
 
 
-def _parsed(text: str, path: Path, line: int | None = None) -> object:
+def _parse(text: str, path: Path, line: int | None = None) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

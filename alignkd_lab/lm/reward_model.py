@@ -74,7 +74,7 @@ class RewardModel:
         by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
         for start in range(0, len(rows), self.batch):
             members = by_length[start : start + self.batch]
-            logits = self.model(**self._padded([rows[index] for index in members])).logits
+            logits = self.model(**self._pad_rows([rows[index] for index in members])).logits
             for index, score in zip(members, logits[:, 0].float().tolist(), strict=True):
                 scores[index] = score
         return scores
@@ -85,7 +85,7 @@ class RewardModel:
         turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         return {"input_ids": self.tokenizer.apply_chat_template(turns, return_dict=False)}
 
-    def _padded(self, rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
+    def _pad_rows(self, rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
         """Rows padded on the right, with the id by which the model's config tells padding.
 
         A decoder reads its score at the last token that is not that id, so the tokenizer's own pad token would be read

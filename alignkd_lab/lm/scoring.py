@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from alignkd_lab.lm.batch import Example, collate, hidden_states
+from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.trainer import autocast
 
 
 @torch.inference_mode()

@@ -146,7 +146,7 @@ def healed_student(base: str = weights.BUILT_IN, name: str = "healed"):
     Raises:
         CannotContinue: no adapter was made for this base, or its file is damaged.
     """
-    folder, recipe = _found(base, name)
+    folder, recipe = _find(base, name)
     path = folder / "adapter.safetensors"
     if not path.is_file() or _sha256(path) != recipe["adapter_sha256"]:
         raise CannotContinue(
@@ -159,13 +159,13 @@ def healed_student(base: str = weights.BUILT_IN, name: str = "healed"):
 
 def student_identity(base: str = weights.BUILT_IN, name: str = "healed") -> str:
     """What a record names the healed student by."""
-    return f"sha256:{_found(base, name)[1]['adapter_sha256']}"
+    return f"sha256:{_find(base, name)[1]['adapter_sha256']}"
 
 
 def has_healed_student(base: str = weights.BUILT_IN, name: str = "healed") -> bool:
     """Whether a healed student of these very weights (and of that depth) ships, or was made here before."""
     try:
-        _found(base, name)
+        _find(base, name)
     except CannotContinue:
         return False
     return True
@@ -197,7 +197,7 @@ def _layers(name: str) -> int | None:
     return int(asked) if asked else None
 
 
-def _found(base: str, name: str) -> tuple[Path, dict]:
+def _find(base: str, name: str) -> tuple[Path, dict]:
     wanted, layers = weights.checksum(base), _layers(name)
     for folder in (_cache(base, layers), data_folder() / "student"):
         if (folder / "recipe.json").is_file():

@@ -26,8 +26,7 @@ from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.batch import Example, collate
-from alignkd_lab.lm.signals import Full
-from alignkd_lab.lm.teachers import LiveTeacher, check_roles, has_role, log_norm, tensor_bytes
+from alignkd_lab.lm.teachers import Full, LiveTeacher, check_roles, has_role, log_norm, tensor_bytes
 from alignkd_lab.store import key_of
 
 ABOUT = "cache.json"
@@ -56,14 +55,14 @@ class CachedTeacher:
                 f"teacher cache {self.folder}: hidden states need the head of the teacher that made them, and another "
                 "one was given; pass that teacher's lm_head.weight"
             )
-        self._shards = [self._opened(shard) for shard in self.about["shards"]]
+        self._shards = [self._open(shard) for shard in self.about["shards"]]
 
-    def _opened(self, shard: dict) -> dict[str, Tensor]:
+    def _open(self, shard: dict) -> dict[str, Tensor]:
         path = self.folder / shard["file"]
         if not path.is_file() or path.stat().st_size != shard["bytes"]:
-            raise _damaged(self.folder, f"{shard['file']} is missing or cut short")
+            raise _damage(self.folder, f"{shard['file']} is missing or cut short")
         if _file_checksum(path) != shard["sha256"]:
-            raise _damaged(self.folder, f"{shard['file']} does not have its checksum")
+            raise _damage(self.folder, f"{shard['file']} does not have its checksum")
         with safe_open(path, "pt") as file:  # its tensors are maps of the file: read from disk when they are looked at
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the file is no dict
 
@@ -127,13 +126,13 @@ def _read_about(folder: Path) -> dict:
         about = json.loads((folder / ABOUT).read_text())
         stated = about.pop("checksum")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(folder, f"{ABOUT} cannot be read ({error!r})") from error
+        raise _damage(folder, f"{ABOUT} cannot be read ({error!r})") from error
     if stated != _about_checksum(about):
-        raise _damaged(folder, f"{ABOUT} does not have the checksum that it states")
+        raise _damage(folder, f"{ABOUT} does not have the checksum that it states")
     return about
 
 
-def _damaged(folder: Path, reason: str) -> CannotContinue:
+def _damage(folder: Path, reason: str) -> CannotContinue:
     return CannotContinue(f"teacher cache {folder}: {reason}; delete the folder and cache the teacher again")
 
 
@@ -157,10 +156,10 @@ def cache_teacher(
         BadInput: a role that there is not, or a folder that holds something else.
         CannotContinue: the folder is damaged, or the disk has no room.
     """
-    folder, rows = Path(folder), _to_read(examples, roles)
+    folder, rows = Path(folder), _rows_of(examples, roles)
     depends = _depends(teacher, rows)
     if folder.is_dir() and any(folder.iterdir()):
-        return _picked_up(folder, teacher, roles, depends)
+        return _pick_up(folder, teacher, roles, depends)
     _need_room(folder, rows, teacher)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="writing-") as scratch:
@@ -180,7 +179,7 @@ def cache_teacher(
         except OSError:  # another process was first
             if not (folder / ABOUT).is_file():
                 raise
-    return _picked_up(folder, teacher, roles, depends)
+    return _pick_up(folder, teacher, roles, depends)
 
 
 def _depends(teacher: LiveTeacher, rows: list[Example]) -> dict:
@@ -194,7 +193,7 @@ def _depends(teacher: LiveTeacher, rows: list[Example]) -> dict:
     }
 
 
-def _picked_up(folder: Path, teacher: LiveTeacher, roles, depends: dict) -> CachedTeacher:
+def _pick_up(folder: Path, teacher: LiveTeacher, roles, depends: dict) -> CachedTeacher:
     about = _read_about(folder)
     if about["key"] != key_of(depends):
         other = [name for name, value in depends.items() if about["depends"].get(name) != value]
@@ -205,7 +204,7 @@ def _picked_up(folder: Path, teacher: LiveTeacher, roles, depends: dict) -> Cach
     return CachedTeacher(folder, teacher.head, roles=roles)
 
 
-def _to_read(examples: list[Example], roles: tuple[str, ...] | None) -> list[Example]:
+def _rows_of(examples: list[Example], roles: tuple[str, ...] | None) -> list[Example]:
     check_roles(roles or ())
     rows = []
     for example in examples:

@@ -7,7 +7,6 @@ the caller.
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +17,9 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from alignkd_lab.errors import CannotContinue
-from alignkd_lab.lm.batch import Example, collate, plain, token_counts
+from alignkd_lab.lm.batch import Example, autocast, collate, plain, token_counts
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-def autocast(device: torch.device | str, dtype: torch.dtype):
-    """The context in which forward passes multiply in `dtype`, over float32 weights."""
-    kind = torch.device(device).type
-    return torch.autocast(kind, dtype) if dtype == torch.bfloat16 else contextlib.nullcontext()
 
 
 class LossTrainer(Trainer):
@@ -66,7 +59,7 @@ class LossTrainer(Trainer):
                     f"lower lora_rank, or use gradient checkpointing ({failure.splitlines()[0]})"
                 )
             self.micro_batch = -(-self.micro_batch // 2)
-        self.infos.append((float(total), _joined(infos)))
+        self.infos.append((float(total), _join(infos)))
         return total
 
     def _step(self, model, examples: list[Example]) -> tuple[Tensor, list]:
@@ -95,7 +88,7 @@ def _out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in words)
 
 
-def _joined(infos: list):
+def _join(infos: list):
     """The diagnostics of a step from those of its parts."""
     first = infos[0]
     if len(infos) == 1:

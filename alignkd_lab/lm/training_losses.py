@@ -11,18 +11,18 @@ from torch import Tensor
 from alignkd_lab.lm import losses
 from alignkd_lab.lm.batch import hidden_states, is_chosen, plain
 from alignkd_lab.lm.chunked import default_chunk
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 
 
 def nll(model, batch: dict, items: dict):
     """Of all response tokens."""
-    hidden, head, labels = _asked(model, batch)
+    hidden, head, labels = _states(model, batch)
     return losses.nll(hidden, head, labels, items=items["tokens"], chunk=default_chunk(head))
 
 
 def kd(model, batch: dict, items: dict, *, teacher_head: Tensor, temperature: float = 1.0):
     """Forward KL from the teacher at `temperature`, whose hidden states the batch carries as its signals "teacher"."""
-    hidden, head, _ = _asked(model, batch)
+    hidden, head, _ = _states(model, batch)
     teacher = Full(batch["signals"]["teacher"]["hidden"].to(teacher_head), teacher_head)
     return losses.kd(
         hidden, head, teacher, teacher_temperature=temperature, items=items["tokens"], chunk=default_chunk(head)
@@ -31,14 +31,14 @@ def kd(model, batch: dict, items: dict, *, teacher_head: Tensor, temperature: fl
 
 def dpo(model, batch: dict, items: dict, *, beta: float):
     """Against the reference log-probabilities that the batch carries."""
-    hidden, head, labels = _asked(model, batch)
+    hidden, head, labels = _states(model, batch)
     response, reference = (batch[name].to(head.device) for name in ("response", "reference_log_probs"))
     return losses.dpo(hidden, head, labels, response, reference, beta, items=items["pairs"], chunk=default_chunk(head))
 
 
 def dckd(model, batch: dict, items: dict, *, teacher: Full, alpha: float):
     """`teacher` says what it says of every token."""
-    hidden, head, labels = _asked(model, batch)
+    hidden, head, labels = _states(model, batch)
     return losses.dckd(
         hidden, head, labels, teacher=teacher, chosen=is_chosen(batch).to(head.device),
         alpha=alpha, items=(items["chosen"], items["rejected"]), chunk=default_chunk(head),
@@ -47,14 +47,14 @@ def dckd(model, batch: dict, items: dict, *, teacher: Full, alpha: float):
 
 def adpa(model, batch: dict, items: dict, *, teacher: Full, reference: Full, gamma: float):
     """`teacher` and `reference` say what they say of the tokens that are not chosen ones."""
-    hidden, head, labels = _asked(model, batch)
+    hidden, head, labels = _states(model, batch)
     return losses.adpa(
         hidden, head, labels, teacher=teacher, reference=reference, chosen=is_chosen(batch).to(head.device),
         gamma=gamma, items=(items["chosen"], items["sampled"]), chunk=default_chunk(head),
     )  # fmt: skip
 
 
-def _asked(model, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
+def _states(model, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden states [N, d] and labels [N] of the response tokens, and the head [V, d] between them."""
     head = plain(model).lm_head.weight
     return hidden_states(model, batch), head, batch["shift_labels"].to(head.device)

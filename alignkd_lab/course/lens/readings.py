@@ -14,8 +14,7 @@ from torch import Tensor
 from alignkd_lab.lm import losses
 from alignkd_lab.lm.batch import Example, collate
 from alignkd_lab.lm.chunked import default_chunk
-from alignkd_lab.lm.signals import Full
-from alignkd_lab.lm.teachers import LiveTeacher
+from alignkd_lab.lm.teachers import Full, LiveTeacher
 
 MODELS = ("reference", "dpo", "student")
 

@@ -21,7 +21,7 @@ from alignkd_lab.course.toy import language
 from alignkd_lab.course.toy.world import ToySettings, ToyWorld, build, log_policy, student_logits
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.losses import adpa
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.teachers import Full
 from alignkd_lab.stats import paired_difference
 
 GAMMAS = (0.0, 0.5, 1.5, 3.0, 6.0)

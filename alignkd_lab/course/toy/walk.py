@@ -19,8 +19,8 @@ from torch import Tensor
 
 from alignkd_lab.course.toy.one_state import DPO, OPTIMISERS, REFERENCE
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.divergences import DIVERGENCES
-from alignkd_lab.lm.signals import Full
+from alignkd_lab.lm.losses import DIVERGENCES
+from alignkd_lab.lm.teachers import Full
 
 LOSER, WINNER = 0, 1
 LAST = 50  # steps of a walk

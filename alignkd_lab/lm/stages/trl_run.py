@@ -63,12 +63,12 @@ def run_trl(
         quiet(),
     ):
 
-        def stepped(step: int) -> None:
+        def end_step(step: int) -> None:
             bar.update()
             tell("step", stage=name, step=step, steps=steps)
             on_step(step)
 
-        watch = _LoggedWatch(stepped)
+        watch = _LoggedWatch(end_step)
         trainer = build(
             {
                 "output_dir": scratch,

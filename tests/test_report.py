@@ -1,0 +1,179 @@
+"""The page of a run: short, in order, escaped, and with the numbers of the tables and of the JSON."""
+
+import html
+import json
+import re
+
+import pytest
+from synthetic_records import LM, PROMPTS, lm_record, mog_record, replaced, swap_orders, tabulated
+
+from alignkd_lab import cli, recording
+from alignkd_lab.claims import decide
+from alignkd_lab.paths import data_folder
+from alignkd_lab.pipelines import A_K, K_A, ORDERS
+from alignkd_lab.plots.style import CLAIM_WORDS, interval, shown
+from alignkd_lab.records import RecordError
+from alignkd_lab.report import CELLS, NUMBERS, WORDS, report_json, run_json, write_report
+from alignkd_lab.stats import t_interval
+
+SEEDS = range(5)
+
+
+def page_of(folder, records):
+    for record in records:
+        recording.write(folder, record)
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+def text_of(page):
+    """What is read of a page, without styles and pictures."""
+    return " ".join(html.unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.S)).split())
+
+
+def rows_of(page):
+    rows = re.findall(r"<tr>(.*?)</tr>", page, flags=re.S)
+    return [[html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    """A full evening: a sweep of sixteen Gaussian cells, and language records of five seeds with long responses."""
+    sweep = [(a, s, b) for a in ("rlhf", "dpo") for s in (0.5, 1.0, 2.0, 3.0) for b in (0.5, 1.0)]
+    gaussians = [mog_record(seed, a, sharpening=s, beta=b) for a, s, b in sweep for seed in range(2)]
+    language = [lm_record(seed) for seed in SEEDS]
+    for entry in language[0]["pipelines"].values():
+        entry["samples"] = [{**sample, "response": " ".join(["word"] * 40)} for sample in entry["samples"]]
+    return page_of(folder, [*gaussians, *language])
+
+
+@pytest.fixture(scope="module")
+def language():
+    return tabulated(*(lm_record(seed) for seed in SEEDS))
+
+
+def test_the_page_is_short(page):
+    assert len(text_of(page).split()) <= 1500
+    assert len(page.encode()) <= 3_000_000
+
+
+def test_the_first_150_words_say_what_was_compared_who_earned_more_and_that_one_seed_decides_nothing(page):
+    opening = " ".join(text_of(page).split()[:150])
+    for words in (
+        "distil, then align (K-A), and align, then distil (A-K)",
+        "Language world: simile, DPO. Align, then distil (A-K) earned more",
+        "One seed decides nothing",
+    ):
+        assert words in opening
+
+
+def test_the_leader_follows_the_records(tmp_path):
+    page = page_of(tmp_path, [swap_orders(lm_record(seed)) for seed in SEEDS])
+    assert "Distil, then align (K-A) earned more" in text_of(page)
+
+
+def test_the_numbers_are_the_means_of_the_tables_and_the_verdicts_those_of_the_claims(page, language):
+    numbers = page[page.rindex("<h3>The numbers</h3>") : page.rindex("<h3>Checks and verdicts</h3>")]
+    rows = {row[0]: row[1:] for row in rows_of(numbers)}
+    for order, name in ((K_A, "Distil, then align (K-A)"), (A_K, "Align, then distil (A-K)")):
+        for metric, cell in zip(NUMBERS, rows[name], strict=True):
+            span = t_interval(language.table(metric)[order].tolist())
+            assert cell == interval(*(shown(metric, part) for part in span))
+    for _, claim in decide(language).iterrows():
+        span = interval(claim["estimate"], claim["low"], claim["high"])
+        assert f"{CLAIM_WORDS[claim['metric'], claim['statistic']]}: {claim['verdict']}, {span}." in text_of(page)
+
+
+def test_the_json_has_the_numbers_of_the_page(folder, page, capsys):
+    assert cli.main(["report", str(folder), "--json"]) == 0
+    held = json.loads(capsys.readouterr().out)
+    assert held == report_json(folder)
+    run = next(run for run in held["runs"] if run["world"] == "lm")
+    for order in ORDERS:
+        spans = [run["metrics"][order][metric] for metric in NUMBERS]
+        cells = [
+            interval(*(shown(metric, span[part]) for part in ("estimate", "low", "high")))
+            for metric, span in zip(NUMBERS, spans, strict=True)
+        ]
+        assert cells in [row[1:] for row in rows_of(page)]
+
+
+def test_a_sweep_is_a_table_of_cells_and_a_picture(page):
+    cells = [row for row in rows_of(page) if row[0] in ("rlhf", "dpo")]
+    assert len(cells) == CELLS
+    assert f"first {CELLS} of 16" in text_of(page)
+    assert "Reward of both orders by sharpening." in page
+
+
+def test_the_page_asks_nothing_of_the_world_outside(page):
+    assert not re.search(r"<script|<link|https?://|<iframe", page)
+    assert all(src.startswith("data:image/png;base64,") for src in re.findall(r'src="([^"]+)"', page))
+
+
+def test_what_a_model_wrote_is_shown_and_never_run(tmp_path):
+    record = lm_record(0)
+    for name in ORDERS:
+        record["pipelines"][name]["samples"][0]["response"] = "<script>alert(1)</script> & so on"
+    page = page_of(tmp_path, [record])
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; so on" in page
+
+
+def test_responses_are_the_first_ones_of_the_first_seed(page):
+    shown_prompts = [row for row in rows_of(page) if row[0] in PROMPTS]
+    assert [row[0] for row in shown_prompts] == PROMPTS[:3]
+    assert all(cell.startswith("word " * WORDS + "… (") for row in shown_prompts for cell in row[1:])
+
+
+def test_one_seed_has_no_verdict(tmp_path):
+    text = text_of(page_of(tmp_path, [lm_record(0)]))
+    assert "One seed: no verdict." in text
+    assert "earns more reward" not in text
+
+
+@pytest.mark.parametrize("metric", ["reward", "target_rate", "overall_recall"])
+def test_a_metric_that_does_not_exist_is_a_dash(tmp_path, metric):
+    records = [lm_record(seed) for seed in SEEDS]
+    for order in ORDERS:
+        records[0] = replaced(records[0], None, "pipelines", order, "metrics", metric)
+    page = page_of(tmp_path, records)
+    row = next(row for row in rows_of(page) if row[0].startswith("Align, then distil") and len(row) == 6)
+    assert row[1 + NUMBERS.index(metric)] == "–"
+    assert "nan" not in text_of(page).split()
+
+
+def test_one_order_alone_and_one_seed_make_a_page(tmp_path):
+    page = page_of(tmp_path, [lm_record(0, effects={name: LM[name] for name in ("base", "kd_only", K_A)})])
+    assert "nothing to compare" in text_of(page)
+
+
+def test_a_failed_check_leaves_no_verdict(tmp_path):
+    text = text_of(page_of(tmp_path, [lm_record(seed, gap=1.7) for seed in SEEDS]))
+    assert "a check failed, so no verdict is valid" in text
+    assert "the student was healthy: failed" in text
+    assert "holds" not in text
+
+
+def test_settings_beside_the_preset_s_stand_on_the_page_and_in_the_next_command(tmp_path):
+    text = text_of(page_of(tmp_path, [lm_record(seed, beta=0.3) for seed in SEEDS]))
+    assert "beta = 0.3" in text
+    assert "--set beta=0.3 --seeds 5-9" in text
+    assert run_json(tabulated(lm_record(0)))["changed_settings"] == {}
+
+
+def test_of_packed_studies_there_is_a_line_each_and_no_page(capsys):
+    folder = data_folder() / "records"
+    assert cli.main(["report", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(list(folder.glob("*.zip")))
+    assert all("notebooks/" in line for line in lines)
+    assert not (folder / "report.html").exists()
+
+
+def test_a_folder_without_records_is_refused(tmp_path):
+    with pytest.raises(RecordError, match="alignkd run"):
+        write_report(tmp_path)
