@@ -106,6 +106,7 @@ def readme() -> Iterator[tuple[str, Figure]]:
     cells = (*plan.ARMS["main"].cells, *plan.ARMS["targets"].cells)
     by_target = [plan.seeds_of(language, cell, "laptop") for cell in cells]
     headline = [whole(run, shown) for run in (pilot, *by_target)]
+    yield "bumps", figures.bumps(pilot)
     yield "title", figures.title_figure(headline)
     arm = gaussians.ARMS["sharpening"]
     yield (
