@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignkd_lab.checks import LEAST_PAIRS
+from alignkd_lab.claims import LEAST_PAIRS
 from alignkd_lab.errors import BadInput
 from alignkd_lab.stats import Interval, wilson_interval
 

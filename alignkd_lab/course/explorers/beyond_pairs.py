@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import norm
 from torch import Tensor
 
-from alignkd_lab.course.explorers.cells import recorded
-from alignkd_lab.course.explorers.threshold import percent
+from alignkd_lab.course.recorded import recorded_gaussians
 from alignkd_lab.course.widgets.view import Picture, kept
 from alignkd_lab.mog.align import sample_pairs
 from alignkd_lab.mog.mixture import GaussianMixture
@@ -26,7 +26,7 @@ from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import PIPELINES
 from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import BAND, DEPTH, INK, QUIET, themed, write
-from alignkd_lab.plots.style import number
+from alignkd_lab.plots.style import number, percent
 
 TITLE = "Past the target: where pairs say little, and nobody draws"
 _CONTROL = "kd_then_align_high_temperature"
@@ -94,9 +94,9 @@ def run(settings: MogSettings | None = None, seed: int = 0) -> Beyond:
 
 def recorded_past(algorithm: str) -> np.ndarray:
     """Of the recorded run, the mass of each seed's policy past the target, exact: `[seed]`."""
-    settings = MogSettings(beta=0.5, sharpening=2.0)
-    (run,) = [run for run in recorded() if run["algorithm"] == algorithm and MogSettings(**run["settings"]) == settings]
-    return np.array([_mass_past(record["pipelines"][_CONTROL]["view"], settings) for record in run["records"]])
+    run = recorded_gaussians(algorithm)
+    seeds = run.mixtures[run.mixtures["pipeline"] == _CONTROL].groupby("seed")
+    return np.array([_mass_past(mixture, MogSettings(**run.settings)) for _, mixture in seeds])
 
 
 def caption(data: Beyond) -> str:
@@ -157,13 +157,12 @@ def _past(points: Tensor, settings: MogSettings) -> float:
     return ((points[:, 0] > 0) & (points[:, 1] < 0) & ~inside).double().mean().item()
 
 
-def _mass_past(view: dict, settings: MogSettings) -> float:
+def _mass_past(mixture: pd.DataFrame, settings: MogSettings) -> float:
     """The same of a mixture, exact: its mass in the corner, less the part that is no farther out."""
-    weights, means, sds = (np.array(view[name]) for name in ("weights", "means", "sds"))
-    x, y = norm(means[:, 0], sds[:, 0]), norm(means[:, 1], sds[:, 1])
+    x, y = norm(mixture["x"], mixture["sd_x"]), norm(mixture["y"], mixture["sd_y"])
     right, down = _reach(settings)
     inside = (x.cdf(right) - x.cdf(0)) * (y.cdf(0) - y.cdf(down))
-    return float(weights @ (x.sf(0) * y.cdf(0) - inside))
+    return float(mixture["weight"] @ (x.sf(0) * y.cdf(0) - inside))
 
 
 def _reach(settings: MogSettings) -> tuple[float, float]:

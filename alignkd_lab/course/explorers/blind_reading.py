@@ -19,6 +19,7 @@ from alignkd_lab.course.widgets.controls import Choice, controls
 from alignkd_lab.course.widgets.view import paragraph, rebuilding, widget_view
 from alignkd_lab.plots.drawing import GRID, INK, QUIET
 from alignkd_lab.plots.style import number, pipeline_style
+from alignkd_lab.records import Records
 
 STILLS = 3  # prompts on a page without a kernel
 TARGET_WORDS = {
@@ -100,7 +101,7 @@ def caption(data: Reading) -> str:
     return f"{guessed}{_preference(data)}"
 
 
-def show(page: int = 0, run: dict | None = None, depth: str = "live") -> BlindReading:
+def show(page: int = 0, run: Records | None = None, depth: str = "live") -> BlindReading:
     """The explorer, from a page on: of the recorded study, or of another `run` of the language world.
 
     `depth` says what the other run is: `live`, `record` or `tiny`.

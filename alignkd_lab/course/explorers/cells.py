@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from alignkd_lab.mog.cells import run_cell, with_target_weight
-from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.course.recorded import recorded
+from alignkd_lab.experiment import run_cell
+from alignkd_lab.mog.settings import MogSettings, with_target_weight
 from alignkd_lab.mog.world import MogWorld
-from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import PIPELINES, planned_steps
-from alignkd_lab.plots import plane
 from alignkd_lab.presets import default_pipelines
-from alignkd_lab.records import load_records, record_files
-from alignkd_lab.runs import group_runs
+from alignkd_lab.records import Records
 
 ALGORITHMS = {"rlhf": "RLHF: rewarded for its own draws", "dpo": "DPO: learns from pairs"}
 LIVE_SEEDS = 3
@@ -30,35 +28,34 @@ def settings_of(state: Mapping[str, Any]) -> MogSettings:
     return with_target_weight(settings, near["target_weight"])
 
 
-def find_run(state: Mapping[str, Any], live: Sequence[dict] = ()) -> tuple[dict | None, str]:
+def find_run(state: Mapping[str, Any], live: Sequence[Records] = ()) -> tuple[Records | None, str]:
     """The run of this state with its depth: "record", "live", or (None, "predicted")."""
-    settings, seed = settings_of(state), round(state["seed"])
-    for runs, depth in ((recorded(), "record"), (live, "live")):
-        for run in runs:
-            seeds = [record["seed"] for record in run["records"]]
-            if run["algorithm"] == state["algorithm"] and seed in seeds and MogSettings(**run["settings"]) == settings:
-                return run, depth
-    return None, "predicted"
+    cell, seed = (state["algorithm"], settings_of(state)), round(state["seed"])
+    held = [(recorded_cells().get(cell), "record"), *((run, "live") for run in live if _cell(run) == cell)]
+    return next(((run, depth) for run, depth in held if run and seed in run.seeds), (None, "predicted"))
 
 
 @functools.cache
-def recorded() -> tuple[dict, ...]:
-    """The shipped runs of the Gaussian world, read once."""
-    files = [path for path in record_files(data_folder() / "records") if path.name.startswith("mog-")]
-    return tuple(run for path in files for run in group_runs(load_records(path)))
+def recorded_cells() -> dict[tuple[str, MogSettings], Records]:
+    """The shipped runs of the Gaussian world, by algorithm and settings."""
+    return {_cell(run): run for run in recorded("gaussians-pilot").each()}
+
+
+def _cell(run: Records) -> tuple[str, MogSettings]:
+    return run.the_run()["algorithm"], MogSettings(**run.settings)
 
 
 @functools.lru_cache(maxsize=256)
-def student_at_high_temperature(settings: MogSettings, seed: int) -> dict:
-    """The one policy of a route that no record holds, fitted again from the same draws."""
+def student_at_high_temperature(settings: MogSettings, seed: int) -> tuple[dict, dict]:
+    """Metrics and density of the one policy of a route that no record holds, fitted again from the same draws."""
     world = MogWorld(settings, "rlhf", (seed,))
     policies = {name: world.start(name) for name in ("base", "student")}
     student = world.run(PIPELINES["kd_then_align_high_temperature"][0], policies).policy
     judged = world.evaluate(student)
-    return {"metrics": {name: value[0] for name, value in judged["metrics"].items()}, "view": judged["view"][0]}
+    return {name: value[0] for name, value in judged["metrics"].items()}, judged["view"][0]
 
 
-def run_here(state: Mapping[str, Any], on_step: Callable[[str], None]) -> dict:
+def run_here(state: Mapping[str, Any], on_step: Callable[[str], None]) -> Records:
     """The run of a setting, as `compute` takes it."""
     seed = round(state["seed"])
     return run_cell(settings_of(state), state["algorithm"], range(seed, seed + LIVE_SEEDS), on_step=on_step)
@@ -69,7 +66,7 @@ def steps_of(state: Mapping[str, Any]) -> int:
     return planned_steps(default_pipelines("mog", state["algorithm"]))
 
 
-def standing(state: Mapping[str, Any], live: Sequence[dict]) -> tuple[bool, str]:
+def standing(state: Mapping[str, Any], live: Sequence[Records]) -> tuple[bool, str]:
     """Whether a setting still has to be run, and what to say of that."""
     depth = find_run(state, live)[1]
     return depth == "predicted", {
@@ -85,9 +82,5 @@ def _snapped(name: str, value: float) -> float:
 
 @functools.cache
 def _recorded_values() -> dict[str, set[float]]:
-    held = [MogSettings(**run["settings"]) for run in recorded()]
-    return {
-        "target_weight": {plane.target_weight(settings) for settings in held},
-        "beta": {settings.beta for settings in held},
-        "sharpening": {settings.sharpening for settings in held},
-    }
+    names = ("target_weight", "beta", "sharpening")
+    return {name: {getattr(settings, name) for _, settings in recorded_cells()} for name in names}

@@ -17,11 +17,12 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from alignkd_lab import theory
-from alignkd_lab.course.explorers.threshold import CONTROLS, POINT, START, percent
+from alignkd_lab.course.explorers.threshold import CONTROLS, POINT, START
 from alignkd_lab.course.widgets.view import Explorer
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import BAND, INK, QUIET, panels, themed, write
+from alignkd_lab.plots.style import percent
 
 SOURCE = "Live: exact densities, draws with a fixed noise; nothing is trained."
 # On a line: two common modes and the target, five standard deviations or more from the boundary of the reward.

@@ -14,12 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from alignkd_lab.checks import LEAST_PAIRS
-from alignkd_lab.course.explorers.threshold import POINT, percent
+from alignkd_lab.claims import LEAST_PAIRS
+from alignkd_lab.course.explorers.threshold import POINT
 from alignkd_lab.course.widgets.controls import Number, start
 from alignkd_lab.course.widgets.view import Explorer
 from alignkd_lab.lm.feasibility import SURE, Verdict, chance_of_pairs, expected_pairs, responses_for
 from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
+from alignkd_lab.plots.style import percent
 
 # The study's target and sizes, as its plan names them (data/records/PLAN.md).
 CONTROLS = {

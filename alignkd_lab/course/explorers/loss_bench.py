@@ -13,13 +13,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alignkd_lab.course.explorers.threshold import POINT, percent
+from alignkd_lab.course.explorers.threshold import POINT
 from alignkd_lab.course.toy.walk import ADVANTAGES, LAST, LOSER, WINNER, walk
 from alignkd_lab.course.widgets.controls import Choice, Number, start
 from alignkd_lab.course.widgets.view import Explorer
 from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import BAND, INK, QUIET, themed, write
-from alignkd_lab.plots.style import number
+from alignkd_lab.plots.style import number, percent
 
 LOSSES = {
     "dpo": "DPO on the pair: token 2 beat token 1",

@@ -7,17 +7,17 @@ one is at least as good on both axes and better on one.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alignkd_lab.costs import compared, with_costs
-from alignkd_lab.course.recorded import recorded_runs
+from alignkd_lab.course.recorded import recorded_smollm2
 from alignkd_lab.course.widgets.controls import Choice
 from alignkd_lab.course.widgets.view import Explorer
 from alignkd_lab.pipelines import METHODS, ORDERS
@@ -31,13 +31,12 @@ from alignkd_lab.plots.drawing import (
     legend,
     mark,
     panels,
-    pipelines_of,
     row_places,
     rows_of_intervals,
     themed,
 )
 from alignkd_lab.plots.style import METRIC_STYLE, MINUS, interval, metric_label, number, pipeline_style
-from alignkd_lab.runs import seed_values
+from alignkd_lab.records import Records
 from alignkd_lab.stats import NAN, Interval, paired_difference
 
 WAYS = (*ORDERS, *METHODS)
@@ -98,17 +97,12 @@ class Methods:
 
 
 @functools.cache
-def recorded() -> dict:
-    """The recorded run that compares most ways over most seeds, with costs and gains among its metrics.
-
-    Raises:
-        BadInput: no record compares any.
-    """
-    runs = [run for run in recorded_runs() if run["preset"] != "tiny" and run["world"] == "lm"]
-    return with_costs(compared(runs, (BASELINE, *WAYS)), BASELINE)
+def recorded() -> Records:
+    """The registered experiment on SmolLM2 with costs and gains among its metrics."""
+    return with_costs(compared(recorded_smollm2(), (BASELINE, *WAYS)), BASELINE)
 
 
-def compute(state: Mapping[str, str], run: dict | None = None) -> Methods:
+def compute(state: Mapping[str, str], run: Records | None = None) -> Methods:
     """Every way's place on two axes.
 
     Args:
@@ -118,7 +112,7 @@ def compute(state: Mapping[str, str], run: dict | None = None) -> Methods:
     run = run or recorded()
     across, up = state["across"], state["up"]
     x, y = (_typical(estimates(run, axis), axis) for axis in (across, up))
-    points = {name: (x[name], y[name]) for name in pipelines_of(run) if name in x and name in y}
+    points = {name: (x[name], y[name]) for name in run.pipelines if name in x and name in y}
     signs = [1 if axes[axis].more_is_better else -1 for axes, axis in ((ACROSS, across), (UP, up))]
     goods = {
         name: tuple(sign * estimate.estimate for sign, (estimate, _) in zip(signs, points[name], strict=True))
@@ -126,14 +120,16 @@ def compute(state: Mapping[str, str], run: dict | None = None) -> Methods:
         if name in WAYS
     }
     unbeaten = tuple(name for name in goods if not any(_beats(other, goods[name]) for other in goods.values()))
-    return Methods(across, up, len(run["records"]), points, unbeaten)
+    return Methods(across, up, len(run.seeds), points, unbeaten)
 
 
-def source(run: dict) -> str:
+def source(run: Records) -> str:
     """What the last line of a picture of this run says of its evidence."""
-    target, algorithm = run["target"].replace("_", " "), run["algorithm"].upper()
-    marks = ". Bars: 95 % t-intervals over seeds" if len(run["records"]) > 1 else ""
-    return depth_line([run], "record", f"Target: {target}, {algorithm}{marks}")
+    about = run.the_run()
+    marks = ". Bars: 95 % t-intervals over seeds" if len(run.seeds) > 1 else ""
+    return depth_line(
+        [run], "record", f"Target: {about['target'].replace('_', ' ')}, {about['algorithm'].upper()}{marks}"
+    )
 
 
 def _typical(found: dict[str, Estimate], axis: str) -> dict[str, Estimate]:
@@ -147,11 +143,11 @@ def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
-def controls(run: dict | None = None) -> dict[str, Choice]:
+def controls(run: Records | None = None) -> dict[str, Choice]:
     """A list for each axis of what `run` measured (`recorded()` where None)."""
     run = run or recorded()
     return {
-        name: Choice(START[name], name, {axis: of.words for axis, of in axes.items() if _by_seed(run, axis)})
+        name: Choice(START[name], name, {axis: of.words for axis, of in axes.items() if not _by_seed(run, axis).empty})
         for name, axes in (("across", ACROSS), ("up", UP))
     }
 
@@ -209,7 +205,7 @@ def stills(views: Sequence[Methods], note: str) -> Figure:
     return figure
 
 
-def show(*shown: str, run: dict | None = None, **state: str) -> Explorer:
+def show(*shown: str, run: Records | None = None, **state: str) -> Explorer:
     """The explorer with the controls named in `shown` (all where none is), the axes begun at `state`."""
     run = run or recorded()
     look = functools.partial(compute, run=run)
@@ -222,11 +218,11 @@ def show(*shown: str, run: dict | None = None, **state: str) -> Explorer:
 
 
 @themed
-def gains(run: dict, gain: str) -> Figure:
+def gains(run: Records, gain: str) -> Figure:
     """A row for every way: its reward, and beside it what it gained per unit of a cost (`costs.GAINS`)."""
     note = f"{in_words(run, gain)} {source(run)}"
     figure, grid = panels(1, 2, (10, 4.0), "What every way earns, and what it gains for its cost", note)
-    places = row_places(pipelines_of(run))
+    places = row_places(run.pipelines)
     for axis, metric in zip(grid[0], ("reward", gain), strict=True):
         rows_of_intervals(axis, run, metric, labels=metric == "reward")
         for name, (found, _) in estimates(run, metric).items():
@@ -235,30 +231,31 @@ def gains(run: dict, gain: str) -> Figure:
     return figure
 
 
-def in_words(run: dict, gain: str) -> str:
+def in_words(run: Records, gain: str) -> str:
     """Who gained most per unit of cost, who came second, and in how many seeds the first one led."""
     found = ranked(run, gain)
     (first, most), (second, next_most) = list(found.items())[:2]
     told = f"{label(gain)[0].upper()}{label(gain)[1:]}: most for {short(first)} ({number(most)}), then "
     told += f"{short(second)} ({number(next_most)}). "
-    by_seed, seeds = _by_seed(run, gain), [record["seed"] for record in run["records"]]
-    if len(seeds) == 1:
+    by_seed = _by_seed(run, gain)
+    if len(by_seed) == 1:
         return f"{told}One seed decides nothing."
-    led = sum(max(by_seed, key=lambda name: by_seed[name][seed]) == first for seed in seeds)
-    ahead = paired_difference(*([by_seed[name][seed] for seed in seeds] for name in (first, second)))
+    led = (by_seed.idxmax(axis=1) == first).sum()
+    ahead = paired_difference(by_seed[first], by_seed[second])
     sure = "" if ahead.low > 0 else ", so the lead is not sure"
-    return f"{told}The first one leads in {led} of {len(seeds)} seeds, ahead of the second by {interval(*ahead)}{sure}."
+    return (
+        f"{told}The first one leads in {led} of {len(by_seed)} seeds, ahead of the second by {interval(*ahead)}{sure}."
+    )
 
 
-def ranked(run: dict, metric: str) -> dict[str, float]:
+def ranked(run: Records, metric: str) -> dict[str, float]:
     """The ways by their mean of a metric, the highest first."""
-    means = {name: float(np.mean(list(values.values()))) for name, values in _by_seed(run, metric).items()}
-    return dict(sorted(means.items(), key=lambda item: -item[1] if math.isfinite(item[1]) else math.inf))
+    return _by_seed(run, metric).mean(skipna=False).sort_values(ascending=False, kind="stable").to_dict()
 
 
-def mean_of(run: dict, name: str, metric: str) -> float:
+def mean_of(run: Records, name: str, metric: str) -> float:
     """A pipeline's mean of a metric over the seeds."""
-    return float(np.mean([record["pipelines"][name]["metrics"][metric] for record in run["records"]]))
+    return float(run.table(metric)[name].mean(skipna=False))
 
 
 def label(metric: str) -> str:
@@ -268,8 +265,10 @@ def label(metric: str) -> str:
     return ACROSS[metric].words if metric in ACROSS else UP[metric].words
 
 
-def _by_seed(run: dict, metric: str) -> dict[str, dict[int, float]]:
-    return {name: metrics[metric] for name, metrics in seed_values(run).items() if name in WAYS and metric in metrics}
+def _by_seed(run: Records, metric: str) -> pd.DataFrame:
+    """The ways alone, seeds down."""
+    table = run.table(metric)
+    return table[[name for name in table if name in WAYS]]
 
 
 def _panel(axis: Axes, data: Methods) -> None:

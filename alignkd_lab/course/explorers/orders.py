@@ -25,7 +25,6 @@ from alignkd_lab.course.explorers.cells import (
     steps_of,
     student_at_high_temperature,
 )
-from alignkd_lab.course.explorers.threshold import percent
 from alignkd_lab.course.widgets.controls import Choice, Number, start
 from alignkd_lab.course.widgets.live import LiveExplorer
 from alignkd_lab.mog.closed_form import ClosedForm
@@ -34,9 +33,9 @@ from alignkd_lab.pipelines import A_K, K_A, ORDERS
 from alignkd_lab.pipelines import CONTROLS as EXTRA
 from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import DEPTH, INK, mark, seed_points, themed
-from alignkd_lab.plots.style import metric_label, number, pipeline_style
+from alignkd_lab.plots.style import metric_label, number, percent, pipeline_style
 from alignkd_lab.presets import default_pipelines
-from alignkd_lab.runs import seed_values
+from alignkd_lab.records import Records
 
 METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
 NO_CONTROL = "none"
@@ -54,6 +53,7 @@ CONTROLS = {
     "seed": Number(0.0, "seed", 0.0, 19.0, 1.0),
 }
 START = start(CONTROLS)
+_UNKEPT = "student at high temperature"  # of which no record holds anything
 _MIDDLE = {K_A: "kd_only", A_K: "base_aligned", **dict.fromkeys(EXTRA[:2], "kd_only")}
 TITLE = "The same parts, put together in two orders"
 _SOURCES = {**DEPTH, "predicted": "Predicted by closed forms, exact; nothing is trained here"}
@@ -90,12 +90,12 @@ class Orders:
         return (*ORDERS, self.control) if self.control else ORDERS
 
 
-def compute(state: Mapping[str, Any], live: Sequence[dict] = ()) -> Orders:
+def compute(state: Mapping[str, Any], live: Sequence[Records] = ()) -> Orders:
     """Densities and metrics of every stage: of the recorded run, of one of the `live` runs, or predicted.
 
     Args:
         state: of `CONTROLS`.
-        live: runs as `mog.cells.run_cell` gives them.
+        live: runs as `experiment.run_cell` gives them.
 
     Raises:
         BadInput: a setting that the Gaussian world cannot use.
@@ -120,22 +120,22 @@ def caption(data: Orders) -> str:
 # From a run
 
 
-def _ran(run: dict, depth: str, routes: Sequence[str], shared: dict) -> Orders:
-    settings, seed = MogSettings(**run["settings"]), shared["seed"]
-    entries = next(record for record in run["records"] if record["seed"] == seed)["pipelines"]
+def _ran(run: Records, depth: str, routes: Sequence[str], shared: dict) -> Orders:
+    settings, seed = MogSettings(**run.settings), shared["seed"]
+    values = run.metrics.pivot(index="seed", columns=["pipeline", "metric"], values="value")
+    views = plane.views(run.mixtures[run.mixtures["seed"] == seed])
     fields, metrics, others = {"truth": [plane.field(plane.truth(settings), settings)]}, {}, {}
-    shown = {"fields": fields, "metrics": metrics, "others": others}
-    values = seed_values(run)
     for route in routes:
-        middle = _MIDDLE.get(route)
-        between = entries[middle] if middle else student_at_high_temperature(settings, seed)
-        steps = [entries["base"], between, entries[route]]
-        fields[route] = [plane.field(step["view"], settings) for step in steps]
-        metrics[route] = [step["metrics"] for step in steps]
-        absent = dict.fromkeys(values[route]["reward"], np.nan)
-        named = [values["base"], values[middle] if middle else dict.fromkeys(METRICS, absent), values[route]]
-        others[route] = {name: np.array([list(step[name].values()) for step in named]) for name in METRICS}
-    return Orders(**shared, settings=settings, depth=depth, seeds=len(run["records"]), **shown)
+        names = ["base", _MIDDLE.get(route, _UNKEPT), route]
+        held = {name: (values.loc[seed, name].to_dict(), views[name]) for name in names if name != _UNKEPT}
+        if _UNKEPT in names:
+            held[_UNKEPT] = student_at_high_temperature(settings, seed)
+        metrics[route] = [held[name][0] for name in names]
+        fields[route] = [plane.field(held[name][1], settings) for name in names]
+        others[route] = {metric: values.reindex(columns=[(name, metric) for name in names]).to_numpy().T
+                         for metric in METRICS}  # fmt: skip
+    shown = {"fields": fields, "metrics": metrics, "others": others}
+    return Orders(**shared, settings=settings, depth=depth, seeds=len(run.seeds), **shown)
 
 
 # From closed forms
@@ -207,7 +207,7 @@ def _control(data: Orders) -> str:
 
 def _evidence(data: Orders) -> str:
     settings = data.settings
-    weight = percent(plane.target_weight(settings))
+    weight = percent(settings.target_weight)
     cell = f"{data.algorithm.upper()}, β = {settings.beta:.3g}, s = {settings.sharpening:.3g}, m₀ = {weight}"
     if data.depth == "predicted":
         without = "for models of any size that learn perfectly"
@@ -275,7 +275,7 @@ def _norm(data: Orders):
 
 def _state(data: Orders, name: str, stage: int) -> str:
     if name == "truth":
-        return f"target: {percent(plane.target_weight(data.settings))}"
+        return f"target: {percent(data.settings.target_weight)}"
     said = _STEPS.get(name, _STEPS[K_A])[stage]
     return f"{said}, target: {percent(data.metrics[name][stage]['target_rate'])}".replace("more than ", "> ")
 

@@ -14,6 +14,7 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.plots.drawing import depth_line, estimates
 from alignkd_lab.plots.style import number
+from alignkd_lab.records import Records
 
 AUTHORS = ("base", "base_aligned", K_A, A_K)
 LETTERS = "ABCD"
@@ -38,10 +39,13 @@ class Responses:
         UnknownName: a depth that is none of `drawing.DEPTH`.
     """
 
-    def __init__(self, run: dict, depth: str = "record") -> None:
+    def __init__(self, run: Records, depth: str = "record") -> None:
         self.run = run
         self.evidence = depth_line([run], depth, "Kept is each model's first response to each test prompt")
-        places = [(record["seed"], prompt, held) for record in run["records"] for prompt, held in _by_prompt(record)]
+        first = run.responses[run.responses["pipeline"].isin(AUTHORS)]
+        first = first.drop_duplicates(["seed", "prompt", "pipeline"])
+        grouped = [(*key, rows.set_index("pipeline")) for key, rows in first.groupby(["seed", "prompt"])]
+        places = [place for place in grouped if len(place[-1]) > 1]  # what only one of them answered is no riddle
         if not places:
             raise BadInput("this run kept no responses of two pipelines to one prompt: choose a run of the lm world")
         self._places = [places[place] for place in np.random.default_rng(0).permutation(len(places))]
@@ -52,13 +56,14 @@ class Responses:
     def page(self, page: int) -> tuple[int, str, tuple[Response, ...]]:
         """Seed, prompt and mixed responses; after the last page comes the first."""
         seed, prompt, held = self._places[page % len(self)]
-        names = np.random.default_rng([1, page % len(self)]).permutation(list(held))
-        given = [(held[name], str(name)) for name in names]
-        mixed = tuple(
-            Response(letter, sample["response"], name, sample["reward"], sample["target"])
-            for letter, (sample, name) in zip(LETTERS, given, strict=False)
+        names = np.random.default_rng([1, page % len(self)]).permutation([n for n in AUTHORS if n in held.index])
+        given = held.loc[names, ["response", "reward", "target"]].itertuples()
+        mixed = zip(LETTERS, given, strict=False)
+        return (
+            seed,
+            prompt,
+            tuple(Response(at, text, name, reward, target) for at, (name, text, reward, target) in mixed),
         )
-        return seed, prompt, mixed
 
     @functools.cached_property
     def in_words(self) -> str:
@@ -80,16 +85,7 @@ def recorded() -> Responses:
     return Responses(recorded_smollm2())
 
 
-def _by_prompt(record: dict) -> list[tuple[str, dict[str, dict]]]:
-    """Per prompt the first response of each author; a prompt that only one of them answered is no riddle."""
-    found: dict[str, dict[str, dict]] = {}
-    for name in AUTHORS:
-        for sample in reversed(record["pipelines"].get(name, {}).get("samples", [])):
-            found.setdefault(sample["prompt"], {})[name] = sample
-    return [(prompt, held) for prompt, held in sorted(found.items()) if len(held) > 1]
-
-
-def _ranking(run: dict, metric: str) -> list[tuple[str, float]]:
+def _ranking(run: Records, metric: str) -> list[tuple[str, float]]:
     found = estimates(run, metric)
     means = [(name, float(found[name][0].estimate)) for name in AUTHORS if name in found]
     return sorted(means, key=lambda entry: -entry[1])

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from alignkd_lab.course.explorers.sharpening import STUDENTS
-from alignkd_lab.course.explorers.threshold import POINT, percent
+from alignkd_lab.course.explorers.threshold import POINT
 from alignkd_lab.course.widgets.view import Picture, kept
 from alignkd_lab.mog.ring import PUBLISHED, Ring, Sweep
 from alignkd_lab.plots.drawing import INK, QUIET, log_scale_if_wide, panels, seed_points, themed, write
-from alignkd_lab.plots.style import MINUS, number
+from alignkd_lab.plots.style import MINUS, number, percent
 from alignkd_lab.stats import t_interval
 
 _PERCENTS = {1.0: "100 %", 0.1: "10 %", 0.01: "1 %", 0.001: "0.1 %", 0.0001: "0.01 %"}

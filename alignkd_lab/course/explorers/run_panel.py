@@ -295,7 +295,7 @@ class RunPanel:
     def still(self) -> Picture:
         """What stands on a page without a kernel: a recorded run, and the command line that does the same."""
         request = dataclasses.replace(self.request(), out=Path("out"))
-        figure, words = run_picture.outcome(run_picture.recorded(request.world), "record")
+        figure, words = run_picture.outcome(run_picture.recorded_runs(request.world), "record")
         banner = run_picture.banner((_STATIC, f"Below, a recorded run. {words}"), request.command)
         top = Picture(banner, f"{_STATIC} {request.command}.")
         return Picture.stack([top, Picture(figure, words)])

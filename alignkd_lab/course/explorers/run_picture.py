@@ -7,29 +7,28 @@ import json
 import subprocess
 import sys
 import textwrap
-import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import mean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from alignkd_lab import claims, records
 from alignkd_lab.course.explorers.runs import Request
-from alignkd_lab.course.recorded import recorded_runs, recorded_smollm2
+from alignkd_lab.course.recorded import recorded, recorded_smollm2
 from alignkd_lab.doctor import Rates, duration, estimate
 from alignkd_lab.errors import BadInput
-from alignkd_lab.pipelines import A_K, K_A, ORDERS, YARDSTICKS, planned_steps
+from alignkd_lab.pipelines import ORDERS, YARDSTICKS, planned_steps
 from alignkd_lab.plots import figures
-from alignkd_lab.plots.drawing import DEPTH, INK, QUIET, legend, mark, only, panels, themed, write
-from alignkd_lab.plots.style import pipeline_style
+from alignkd_lab.plots.drawing import DEPTH, INK, QUIET, legend, mark, panels, themed, whole, write
+from alignkd_lab.plots.style import SYMBOLS, pipeline_style
+from alignkd_lab.plots.verdicts import in_short
 from alignkd_lab.presets import planned_work, preset
-from alignkd_lab.records import RecordError, load_records, plain_settings
-from alignkd_lab.report.tables import SYMBOLS, in_short
-from alignkd_lab.runs import group_runs, summarise_run
+from alignkd_lab.recording import plain_settings
+from alignkd_lab.records import Records
 
 _AT_HUB = ("base", "truth")  # the gpu preset prefers the original weights to their quantised copy
 LOADING = 10.0  # seconds that a child takes to begin
@@ -60,12 +59,8 @@ def expected_seconds(request: Request, rates: Rates | None) -> float | None:
     seeds = len(request.seed_numbers())
     if request.world == "mog":
         # A cell costs much the same whatever its setting, so the record's seconds serve for every cell.
-        held = [
-            record["provenance"]["seconds"]
-            for run in shipped_runs(Request("mog", "laptop"))
-            for record in run["records"]
-        ]
-        return LOADING + mean(held) * seeds * request.cells() if held and request.preset != "tiny" else None
+        each = recorded("gaussians-pilot").provenance["seconds"].mean()
+        return LOADING + each * seeds * request.cells() if request.preset != "tiny" else None
     if rates is None or not needs_rates(request):
         return None
     names = dict.fromkeys((*YARDSTICKS, *request.pipeline_names()))
@@ -203,56 +198,48 @@ def _words(events: Sequence[dict], unit: dict) -> str:
 # What came out
 
 
-def runs_of(request: Request) -> list[dict]:
+def runs_of(request: Request) -> list[Records]:
     """What the records in the request's folder hold of it so far, without other seeds and pipelines."""
-    found = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a last line that is still being written
-        for path in sorted(request.out.glob(f"{request.world}-{request.preset}-*.jsonl*")):
-            try:
-                found += load_records(path)
-            except RecordError:
-                continue
+    files = sorted((request.out / "runs").glob(f"{request.world}-{request.preset}-*.json"))
     names, seeds = (*YARDSTICKS, *request.pipeline_names()), set(request.seed_numbers())
-    fitting = [record for record in found if record["seed"] in seeds and agrees(request, record)]
-    return [only(run, names) for run in group_runs(fitting)]
+    fitting = [run for run in records.load(*files).each() if agrees(request, run)] if files else []
+    return [run.select(seed=seeds, pipeline=names) for run in fitting if seeds & set(run.seeds)]
 
 
-def shipped_runs(request: Request) -> list[dict]:
+def shipped_runs(request: Request) -> list[Records]:
     """The recorded runs of the project with the request's settings: none where they differ in anything."""
-    return [run for run in recorded_runs() if run["world"] == request.world and agrees(request, run)]
+    studies = {"mog": ("gaussians-pilot",), "lm": ("smollm2-pilot", "smollm2-study")}[request.world]
+    return [run for study in studies for run in recorded(study).each() if agrees(request, run)]
 
 
-def recorded(world: str) -> list[dict]:
+def recorded_runs(world: str) -> list[Records]:
     """The recorded runs of a world that stand for it: the study on text, every cell of the sweep on Gaussians."""
     if world == "lm":
-        return [only(recorded_smollm2(), (*YARDSTICKS, *ORDERS))]
-    return [run for run in recorded_runs() if run["world"] == "mog" and run["preset"] == "laptop"]
+        return [whole(recorded_smollm2(), (*YARDSTICKS, *ORDERS))]
+    return list(recorded("gaussians-pilot").each())
 
 
-def agrees(request: Request, record: Mapping) -> bool:
-    """Whether a record or run was made with the request's settings."""
-    if record["preset"] != request.preset or record["algorithm"] not in request.algorithms():
+def agrees(request: Request, run: Records) -> bool:
+    """Whether a run was made with the request's settings."""
+    about, held = run.the_run(), run.settings
+    if about["preset"] != request.preset or about["algorithm"] not in request.algorithms():
         return False
-    wanted = plain_settings(request.base_settings())
-    held = record["settings"]
     free = _AT_HUB if request.preset == "gpu" else ()
     if request.world == "mog":
         chosen = preset(request.preset)
-        free = tuple(name for name in ("sharpening", "beta") if name not in request.settings)
         every = {"sharpening": chosen.sharpenings, "beta": chosen.betas}
+        free = tuple(name for name in every if name not in request.settings)
         if any(held[name] not in every[name] for name in free):
             return False
+    wanted = plain_settings(request.base_settings())
     return all(held.get(name) == value for name, value in wanted.items() if name not in free)
 
 
-def outcome(runs: Sequence[dict], depth: str) -> tuple[Figure, str]:
+def outcome(runs: Sequence[Records], depth: str) -> tuple[Figure, str]:
     """What came out, and the verdicts in words: one run's metrics, or all cells of a sweep."""
-    if len(runs) == 1:
-        return figures.four_metrics(runs, depth), in_short(summarise_run(runs[0]))
-    if runs[0]["world"] == "mog":
+    if len(runs) > 1 and runs[0].the_run()["world"] == "mog":
         return figures.reward_by_sharpening(runs, depth), _verdicts(runs)
-    return figures.four_metrics(runs, depth), " ".join(in_short(summarise_run(run)) for run in runs)
+    return figures.four_metrics(runs, depth), " ".join(map(in_short, runs))
 
 
 @themed
@@ -301,13 +288,14 @@ def banner(words: Sequence[str], command: str) -> Figure:
     return figure
 
 
-def _verdicts(runs: Sequence[dict]) -> str:
+def _verdicts(runs: Sequence[Records]) -> str:
     """How often A-K's lead in reward is what it was claimed to be."""
-    verdicts = Counter()
     for run in runs:
-        held = {name for record in run["records"] for name in record["pipelines"]}
-        if not {K_A, A_K} <= held:
-            return in_short(summarise_run(run))
-        verdicts[next(claim["verdict"] for claim in summarise_run(run)["claims"] if claim["metric"] == "reward")] += 1
+        if not set(ORDERS) <= set(run.pipelines):
+            return in_short(run)
+    verdicts = Counter(
+        claims.decide(run).set_index(["metric", "statistic"]).at[("reward", "mean_difference"), "verdict"]
+        for run in runs
+    )
     counts = ", ".join(f"{name} {verdicts[name]}" for name in SYMBOLS if verdicts[name])
     return f"{len(runs)} settings. “A-K earns more reward”: {counts}."

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import runpy
 import shlex
 import signal
 import subprocess
@@ -27,7 +28,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from alignkd_lab import cli
 from alignkd_lab.arguments import ALGORITHMS, PRESETS, WORLDS, parse_pipelines, parse_seeds, parse_setting
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.experiment import check_pipelines
@@ -320,12 +320,13 @@ def _setting(text: str) -> tuple[str, Any]:
 # The child
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> None:
     """`alignkd` with these arguments, in a process group of its own."""
     # A kernel ignores the interrupt while it is idle, and a child would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
-    return cli.main(arguments)
+    sys.argv = ["alignkd", *arguments]
+    runpy.run_module("alignkd_lab.cli", run_name="__main__")  # exits with its code
 
 
 def _leave_with(parent: int) -> None:
@@ -338,4 +339,4 @@ def _leave_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -19,14 +19,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from alignkd_lab.course.explorers.threshold import percent
 from alignkd_lab.course.widgets.controls import Choice, Number, start
 from alignkd_lab.course.widgets.view import Explorer
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.ring import Ring, RingSettings, run_ring
 from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import BAND, INK, QUIET, themed, write
-from alignkd_lab.plots.style import MINUS, number
+from alignkd_lab.plots.style import MINUS, number, percent
 
 SCORERS = {"truth": "the truth p*", "teacher": "the sharpened teacher"}
 RECALL_DRAWS = {"fresh": "fresh draws of p*", "training": "the 100 training draws"}

@@ -17,7 +17,7 @@ from alignkd_lab import theory
 from alignkd_lab.course.widgets.controls import Number, start
 from alignkd_lab.course.widgets.view import Explorer
 from alignkd_lab.plots.drawing import BAND, INK, QUIET, panels, themed, write
-from alignkd_lab.plots.style import number
+from alignkd_lab.plots.style import number, percent
 
 _LEAST_MASS, _MOST_DRAWS = 1e-6, 1e6
 # The rare mode's mass, reward, KL weight and batch of the Gaussian world's default settings.
@@ -111,18 +111,6 @@ def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float
     `stills` are changes of the state that a page without a kernel shows below the first picture.
     """
     return Explorer(CONTROLS, shown, state, compute, draw, caption, SOURCE, "threshold.show", stills)
-
-
-def percent(share: float) -> str:
-    """A share for readers: `4 %`, `1 in 15,000`, `1 in 10^174`, `more than 99.9 %`."""
-    if share <= 0:
-        return "0 %"
-    if share > 0.999:
-        return "more than 99.9 %"
-    if share >= 0.001:
-        return f"{100 * share:.3g} %"
-    wait = 1 / share
-    return f"1 in {float(f'{wait:.2g}'):,.0f}" if wait < 1e9 else f"1 in 10^{np.log10(wait):.0f}"
 
 
 def _optimum_panel(axis: Axes, data: Threshold) -> None:

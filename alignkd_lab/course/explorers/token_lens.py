@@ -21,7 +21,6 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from alignkd_lab.course.explorers.coloured_text import LETTER, MONO, Colours, draw_text, frame, mono
-from alignkd_lab.course.explorers.threshold import percent
 from alignkd_lab.course.lens.reading_tables import LIKELY
 from alignkd_lab.course.lens.readings import MODELS, Reading, in_words, with_space
 from alignkd_lab.course.lens.texts import TEXTS, Lens, load
@@ -29,7 +28,7 @@ from alignkd_lab.course.widgets.controls import Choice, Number, start
 from alignkd_lab.course.widgets.view import Explorer
 from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import INK, QUIET, themed
-from alignkd_lab.plots.style import number
+from alignkd_lab.plots.style import number, percent
 
 QUANTITIES = {
     "mask": "mask: which tokens the losses see",

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from alignkd_lab import theory
-from alignkd_lab.course.explorers.threshold import percent
 from alignkd_lab.course.widgets.view import Picture
 from alignkd_lab.mog.align import rlhf
 from alignkd_lab.mog.mixture import GaussianMixture
@@ -24,6 +23,7 @@ from alignkd_lab.mog.noise import SeedNoise
 from alignkd_lab.mog.problem import Problem
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots.drawing import BAND, INK, QUIET, panels, seed_points, themed, write
+from alignkd_lab.plots.style import percent
 
 # A weak penalty keeps the traps apart: it lets the optimum find targets that training never draws.
 SETTINGS = replace(MogSettings(), beta=0.25)

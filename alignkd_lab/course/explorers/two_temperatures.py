@@ -14,11 +14,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alignkd_lab.course.explorers.threshold import POINT, percent
+from alignkd_lab.course.explorers.threshold import POINT
 from alignkd_lab.course.widgets.controls import Number, start
 from alignkd_lab.course.widgets.view import Explorer
 from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
-from alignkd_lab.plots.style import number
+from alignkd_lab.plots.style import number, percent
 
 _LEAST, _MOST = 0.25, 16.0
 CONTROLS = {
