@@ -213,7 +213,7 @@ def test_records_that_differ_in_their_seed_alone_are_one_run_and_no_others(value
 
 @pytest.fixture
 def noise_came_later(monkeypatch):
-    monkeypatch.setattr(recording, "ADDED", dict.fromkeys(("mog", "lm"), {"dpo_label_noise": 0.0}))
+    monkeypatch.setattr(recording, "ADDED", {world: {"dpo_label_noise": 0.0} for world in ("mog", "lm")})
     records._settings.cache_clear()
     yield
     records._settings.cache_clear()
