@@ -302,11 +302,15 @@ def leads_by_share(panels_of: Mapping[str, Sequence[tuple[str, float, Interval]]
                 axis.plot(kept, span.estimate, marker, color=colour, markersize=6.5, markeredgecolor="white")
             axis.plot([], [], marker, color=QUIET, label=group)
         axis.axhline(0, color=INK, linewidth=1)
-        axis.set_xscale("symlog", linthresh=0.01)
-        axis.set_xticks([0, 0.01, 0.1, 0.3, 1, 2], ["0", "1 %", "10 %", "30 %", "100 %", "200 %"])
+        shares = [kept for _, kept, _ in points]
+        if min(shares) < 0.05:  # some settings leave next to nothing
+            axis.set_xscale("symlog", linthresh=0.01)
+            axis.set_xlim(-0.003, 1.5 * max(shares))
+        ticks = [0, 0.01, 0.1, 1] if min(shares) < 0.05 else [0, 0.5, 1, 1.5, 2]
+        axis.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
         axis.minorticks_off()
         axis.set_title(heading, pad=8)
         axis.set_xlabel("target's rate after distilling, of the base's")
-        axis.legend(loc="upper right")
+        axis.legend(loc="lower left" if min(shares) < 0.05 else "upper right")
     grid[0].set_ylabel("reward: A-K minus K-A")
     return figure
