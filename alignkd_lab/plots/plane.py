@@ -61,8 +61,8 @@ def views(mixtures: pd.DataFrame) -> dict[str, dict[str, Any]]:
     held = {
         name: {
             "weights": rows["weight"].tolist(),
-            "means": rows[["x", "y"]].to_numpy(copy=True),
-            "sds": rows[["sd_x", "sd_y"]].to_numpy(copy=True),
+            "means": rows[["x", "y"]].to_numpy().tolist(),
+            "sds": rows[["sd_x", "sd_y"]].to_numpy().tolist(),
         }
         for name, rows in first.groupby("pipeline")
     }

@@ -73,7 +73,7 @@ def check(id: str, answer: Any = None) -> Feedback:
     asked = task(id)
     if _blank(answer):
         return Feedback(None, f"Not answered yet. {asked.question}{asked.exactness()}")
-    if asked.same(answer, asked.outcome()):
+    if asked.right(answer):
         return Feedback(True, f"Right. {asked.because}")
     for distractor in asked.distractors:
         if asked.same(answer, distractor.answer() if callable(distractor.answer) else distractor.answer):

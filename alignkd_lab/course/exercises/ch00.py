@@ -8,12 +8,10 @@ from alignkd_lab.course.exercises.tasks import Distractor, Task
 def order_guess() -> str:
     from alignkd_lab.course.recorded import recorded_gaussians
     from alignkd_lab.pipelines import A_K, K_A
-    from alignkd_lab.runs import seed_values
     from alignkd_lab.stats import paired_difference
 
-    values = seed_values(recorded_gaussians())
-    rewards = [[values[name]["reward"][seed] for seed in sorted(values[A_K]["reward"])] for name in (A_K, K_A)]
-    difference = paired_difference(*rewards)
+    rewards = recorded_gaussians().table("reward")
+    difference = paired_difference(rewards[A_K], rewards[K_A])
     if difference.low > 0:
         return "A-K"
     return "K-A" if difference.high < 0 else "no difference"

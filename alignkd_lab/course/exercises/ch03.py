@@ -11,26 +11,22 @@ from alignkd_lab.course.exercises.tasks import Distractor, Task
 def rescue() -> str:
     from alignkd_lab.course.recorded import recorded_gaussians
     from alignkd_lab.pipelines import CONTROLS
-    from alignkd_lab.runs import seed_values
 
     found = {}
     for algorithm in ("dpo", "rlhf"):  # RLHF last: where both have a control, its figure counts
-        for name, metrics in seed_values(recorded_gaussians(algorithm)).items():
-            if name in CONTROLS:
-                found[name] = sum(metrics["reward"].values()) / len(metrics["reward"])
+        found |= recorded_gaussians(algorithm).table("reward").mean().filter(CONTROLS).to_dict()
     return max(found, key=found.get)
 
 
 def boundary() -> str:
     from alignkd_lab.course.recorded import recorded_gaussians
     from alignkd_lab.pipelines import K_A
-    from alignkd_lab.runs import seed_values
 
     found = {}
     for sharpening in (1.0, 4.0):
         for beta in (0.5, 1.0):
-            values = seed_values(recorded_gaussians(sharpening=sharpening, beta=beta))[K_A]["reward"].values()
-            found[f"s={sharpening:g}, beta={beta:g}"] = sum(values) / len(values)
+            run = recorded_gaussians(sharpening=sharpening, beta=beta)
+            found[f"s={sharpening:g}, beta={beta:g}"] = run.table("reward")[K_A].mean()
     best = max(found, key=found.get)
     return best if found[best] > 1 else "nowhere"
 
@@ -53,15 +49,10 @@ def pipeline_with(**changes: str) -> Callable[[], tuple]:
 
 def rewards_to_compare() -> dict:
     """Rewards of A-K and of its own teacher, one for each seed, of the first picture's setting."""
-    import numpy as np
-
     from alignkd_lab.course.recorded import recorded_gaussians
-    from alignkd_lab.runs import seed_values
 
-    values = seed_values(recorded_gaussians())
-    seeds = sorted(values["align_then_kd"]["reward"])
-    names = ("align_then_kd", "base_aligned")
-    return {name: np.array([values[name]["reward"][seed] for seed in seeds]) for name in names}
+    rewards = recorded_gaussians().table("reward")
+    return {name: rewards[name].to_numpy() for name in ("align_then_kd", "base_aligned")}
 
 
 def paired_interval(data: dict) -> tuple[float, float]:

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from alignkd_lab.claims import CLAIMS, Claim
 from alignkd_lab.course.exercises.tasks import Distractor, OtherOptions, Task
-from alignkd_lab.course.recorded import VERDICTS, recorded_claims, recorded_lead
-from alignkd_lab.plots.style import METRIC_STYLE, interval
-from alignkd_lab.report.tables import CLAIM_WORDS
+from alignkd_lab.course.recorded import MAIN_TARGET, VERDICTS, recorded_claims, recorded_lead
+from alignkd_lab.plots.style import CLAIM_WORDS, METRIC_STYLE, interval, number
+from alignkd_lab.plots.tables import span
+from alignkd_lab.plots.verdicts import statistic
 
 LEADERS = {
     "a_k": "A-K, as with the rare target",
@@ -82,24 +83,25 @@ def reward_at_equal_kl(data: dict) -> float:
 
 def _why_not(claim: Claim, answer: str, found: str) -> str:
     """The hint of a verdict that did not come out, whatever did."""
-    row = recorded_claims()[claim.metric, claim.statistic]
-    if not row["decided"]:
+    claims = recorded_claims().reset_index()
+    row = claims[(claims["metric"] == claim.metric) & (claims["statistic"] == claim.statistic)].iloc[0]
+    if "lm" not in claim.decided_in:
         return f"It does not come out as “{answer}”: over a few seeds this is shown and, by rule, never decided."
-    if row["failed"]:
+    if row["verdict"] == "invalid":
         return f"Nothing may be said to come out as “{answer}”: a check before the verdicts failed."
-    if row["verdict"] == "unfinished":
-        return f"Nothing may be said to come out as “{answer}” yet: the plan registered more seeds than are there."
-    measured = f"{row['statistic']} is {row['difference']}, with the interval {row['interval'] or '–'}"
+    measured = f"{statistic(row, 'lm')} is {number(row['estimate'])}, with the interval "
+    measured += span(row["low"], row["high"]) or "–"
+    side = f"{'above' if claim.expected == 'up' else 'below'} {claim.null:g}"
     where = {
-        "holds": f"all of it is {row['expected']}",
-        "fails": f"none of it is {row['expected']}",
+        "holds": f"all of it is {side}",
+        "fails": f"none of it is {side}",
         "undecided": f"it is not wholly on one side of {claim.null:g}",
     }
     return f"Not “{answer}”: {measured}: {where[found]}."
 
 
 def _not_the_leader(answer: str, found: str) -> str:
-    rare, common = (interval(*recorded_lead(target)) for target in (None, "colour"))
+    rare, common = (interval(*recorded_lead(target)) for target in (MAIN_TARGET, "colour"))
     return f"Not “{LEADERS[answer]}”: A-K minus K-A is {rare} with the study's main target, and {common} with colours."
 
 

@@ -5,6 +5,7 @@ Which method came out best at what is read from the recorded run, whatever it sa
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from alignkd_lab.course.exercises.tasks import OtherOptions, Task
@@ -13,6 +14,7 @@ from alignkd_lab.course.lens.other_vocabulary import LOSSES, learn
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import METHODS, ORDERS, needs
 from alignkd_lab.plots.style import metric_label, number, pipeline_style, shown
+from alignkd_lab.stats import paired_difference
 
 WAYS = {name: pipeline_style(name).label for name in (*ORDERS, *METHODS)}
 
@@ -21,24 +23,22 @@ def best_per_token() -> str:
     from alignkd_lab.course.explorers import methods
 
     # Reward above that of KD only, for 10,000 trained tokens; the mean over the record's seeds.
-    return next(iter(methods.ranked(methods.recorded(), "gain_per_10000_tokens")))
+    return methods.recorded().table("gain_per_10000_tokens").mean().idxmax()
 
 
 def best_per_second() -> str:
     from alignkd_lab.course.explorers import methods
 
     # The same gain, for an hour of the median time.
-    return next(iter(methods.ranked(methods.recorded(), "gain_per_hour")))
+    return methods.recorded().table("gain_per_hour").mean().idxmax()
 
 
 def need_for_diversity() -> str:
     from alignkd_lab.course.explorers import methods
 
     run = methods.recorded()
-    plain = methods.mean_of(run, "kd_only", "target_rate")
-    useful = [name for name, rate in methods.ranked(run, "target_rate").items() if rate > plain]
-    recall = methods.ranked(run, "overall_recall")
-    return max(useful, key=recall.get)
+    rate, recall = (run.table(metric).mean() for metric in ("target_rate", "overall_recall"))
+    return recall[rate > rate["kd_only"]].filter(methods.WAYS).idxmax()
 
 
 def other_vocabulary() -> str:
@@ -89,17 +89,21 @@ def _row(metric: str) -> Callable[[str, str], str]:
 
     def hint(way: str, found: str) -> str:
         run = methods.recorded()
-        means = methods.ranked(run, metric)
-        if way not in means:
-            return f"{methods.short(way)} is not in the recorded comparison; in it {methods.short(found)} leads."
+        means, rate = (run.table(name).mean() for name in (metric, "target_rate"))
         said = [f"{methods.short(name)} {number(shown(metric, means[name]))}" for name in (way, found)]
-        rates = [number(shown("target_rate", methods.mean_of(run, name, "target_rate"))) for name in (way, found)]
-        words, seeds = methods.label(metric), len(run["records"])
-        behind = "one seed" if seeds == 1 else f"{seeds} seeds"
-        measured = f"{words[0].upper()}{words[1:]}: {said[0]}, {said[1]} ({behind})"
+        rates = [number(shown("target_rate", rate[name])) for name in (way, found)]
+        words = methods.label(metric)
+        measured = f"{words[0].upper()}{words[1:]}: {said[0]}, {said[1]} ({len(run.seeds)} seeds)"
         return f"{measured}. Their {metric_label('target_rate', 'lm')}: {rates[0]} and {rates[1]}."
 
     return hint
+
+
+def level(metric: str) -> list[str]:
+    """The ways that the seeds do not tell from the one that has most of a metric."""
+    ways = methods.recorded().table(metric).filter(methods.WAYS)
+    best = ways.mean().idxmax()
+    return [name for name in ways if name != best and paired_difference(ways[best], ways[name]).low <= 0]
 
 
 def _measured(metric: str, solve: Callable[[], str], question: str, because: str, prediction: bool = True) -> Task:
@@ -109,7 +113,8 @@ def _measured(metric: str, solve: Callable[[], str], question: str, because: str
         options=WAYS,
         solve=solve,
         because=because,
-        distractors=OtherOptions(WAYS, solve, _row(metric)),
+        distractors=OtherOptions(WAYS, solve, _row(metric), functools.partial(level, metric)),
+        level=functools.partial(level, metric),
     )
 
 
@@ -128,7 +133,8 @@ TASKS: dict[str, Task] = {
         best_per_second,
         "Seven ways to one small model, under one budget of trained responses. Which of them gains most reward for a "
         f"second of the machine's time, sampling and teachers included? {_GAIN}",
-        "Read from the record, by the median time: single seeds are slower where a machine had other work.",
+        "Read from the record, by the median time: single seeds are slower where a machine had other work. A way that is "
+        "ahead in half of the seeds alone is not ahead: both count as right.",
     ),
     "other_vocabulary": Task(
         question="Your teacher's tokenizer differs from your student's. Which of these losses can still learn from it? "

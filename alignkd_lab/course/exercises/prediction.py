@@ -201,7 +201,10 @@ def read_number(text: str) -> float | None:
 def outcome(asked: Task) -> str:
     """What comes out, in the words of the option or as a number."""
     expected = asked.outcome()
-    return asked.options[expected] if asked.options else f"{expected:.3g}"
+    if not asked.options:
+        return f"{expected:.3g}"
+    level = " or ".join(asked.options[answer] for answer in asked.level())
+    return asked.options[expected] + (f"; not told apart from it: {level}" if level else "")
 
 
 def _fitting(id: str, kept: dict[str, dict]) -> dict | None:
@@ -219,8 +222,11 @@ def _said(asked: Task, answer: str | float | None, sure: str | None) -> str:
     if answer is None:
         return f"It comes out so: {outcome(asked)}. {asked.because}"
     said = f"You said: {_words(asked, answer)}" + (f" ({sure})" if sure else "") + ". "
-    right = asked.same(answer, asked.outcome())
-    return said + ("So it is. " if right else f"It comes out otherwise: {outcome(asked)}. ") + asked.because
+    if asked.right(answer):
+        told = f"It comes out so: {outcome(asked)}. " if asked.level() else "So it is. "
+    else:
+        told = f"It comes out otherwise: {outcome(asked)}. "
+    return said + told + asked.because
 
 
 def _row(asked: Task, entry: dict | None, personal: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ class Task:
     options: of a choice, value to label; empty for a number.
     tolerance: how far a number may be off, as a share of the largest number of the answer.
     given: makes the data of the exercise, by name.
+    level: further answers that count as right, since the record does not tell them from the solution.
     prediction: to be answered before its picture is seen.
     notebook: the number of its notebook, `00` to `09`; the bank fills it in.
     """
@@ -42,6 +43,7 @@ class Task:
     options: Mapping[str, str] = field(default_factory=dict)
     tolerance: float = 0.01
     given: Callable[[], dict] | None = None
+    level: Callable[[], Collection] = tuple
     prediction: bool = False
     notebook: str = ""
 
@@ -52,6 +54,9 @@ class Task:
     def outcome(self) -> Any:
         """The right answer."""
         return self.solve(self.given()) if self.given else self.solve()
+
+    def right(self, answer: Any) -> bool:
+        return any(self.same(answer, expected) for expected in (self.outcome(), *self.level()))
 
     def same(self, answer: Any, expected: Any) -> bool:
         """Whether an answer is the expected one: numbers within the tolerance, stages whatever their names."""
@@ -83,17 +88,25 @@ class OtherOptions(Sequence):
         options: of the choice, the outcome among them.
         solve: reads the outcome.
         hint: (wrong option, outcome) -> its hint.
+        level: further options that are not wrong.
     """
 
-    def __init__(self, options: Mapping[str, str], solve: Callable[[], str], hint: Callable[[str, str], str]) -> None:
-        self._options, self._solve, self._hint = options, solve, hint
+    def __init__(
+        self,
+        options: Mapping[str, str],
+        solve: Callable[[], str],
+        hint: Callable[[str, str], str],
+        level: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        self._options, self._solve, self._hint, self._level = options, solve, hint, level
 
     def __len__(self) -> int:
-        return len(self._options) - 1
+        return len(self._options) - 1 - len(self._level())
 
     def __getitem__(self, place):
-        found = self._solve()
-        return tuple(Distractor(name, self._hint(name, found)) for name in self._options if name != found)[place]
+        found, right = self._solve(), self._level()
+        wrong = [name for name in self._options if name != found and name not in right]
+        return tuple(Distractor(name, self._hint(name, found)) for name in wrong)[place]
 
 
 def _unnamed(stages: Any) -> Any:
