@@ -88,11 +88,6 @@ def truth(settings: MogSettings) -> dict:
     return {"weights": settings.truth_weights, "means": settings.truth_means, "sds": sds}
 
 
-def target_weight(settings: MogSettings) -> float:
-    """m0, the target's share of the truth."""
-    return sum(settings.truth_weights[target] for target in settings.targets)
-
-
 # Drawing it
 
 
