@@ -6,10 +6,10 @@ import torch
 
 from alignkd_lab import theory
 from alignkd_lab.course.explorers import beyond_pairs, dpo_on_text
-from alignkd_lab.course.explorers.threshold import percent
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import PIPELINES
+from alignkd_lab.plots.style import percent
 
 HEIGHTS = np.linspace(-6, 3, 91)
 

@@ -2,9 +2,8 @@
 
 import itertools
 
-import numpy as np
 import pytest
-from synthetic_records import PROMPTS, lm_record
+from synthetic_records import PROMPTS, lm_record, tabulated
 
 from alignkd_lab.course.explorers import blind_reading
 from alignkd_lab.course.explorers.blind_reading import CONTROLS, Reading, caption, compute
@@ -16,17 +15,15 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.plots.style import number, pipeline_style
-from alignkd_lab.runs import group_runs, seed_values
-
-
-def run_of(*records):
-    (run,) = group_runs(records)
-    return run
 
 
 @pytest.fixture(scope="module")
 def run():
-    return run_of(*(lm_record(seed) for seed in range(3)))
+    made = [lm_record(seed) for seed in range(3)]
+    for record in made:
+        for place, name in enumerate(AUTHORS):
+            record["pipelines"][name]["metrics"]["fluency"] = 0.9 - 0.1 * place
+    return tabulated(*made)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +41,9 @@ def pages(responses):
 
 
 def kept(run, reading, pipeline):
-    record = next(record for record in run["records"] if record["seed"] == reading.seed)
-    samples = record["pipelines"][pipeline]["samples"]
-    return next(sample for sample in samples if sample["prompt"] == reading.prompt)
+    rows = run.responses
+    here = (rows["seed"] == reading.seed) & (rows["prompt"] == reading.prompt) & (rows["pipeline"] == pipeline)
+    return rows[here].iloc[0]
 
 
 def reading(rewards, best="", told=True, guesses=()):
@@ -77,7 +74,7 @@ def test_of_several_responses_to_a_prompt_the_first_is_read():
     record = lm_record(0)
     samples = record["pipelines"][K_A]["samples"]
     samples.append({**samples[0], "response": "a later one"})
-    texts = {response.text for data in pages(Responses(run_of(record))) for response in data.responses}
+    texts = {response.text for data in pages(Responses(tabulated(record))) for response in data.responses}
     assert samples[0]["response"] in texts
     assert "a later one" not in texts
 
@@ -98,8 +95,8 @@ def test_a_prompt_that_one_model_answered_is_no_riddle():
     record = lm_record(0)
     for name in AUTHORS[1:]:
         record["pipelines"][name]["samples"] = record["pipelines"][name]["samples"][:2]
-    assert len(Responses(run_of(record))) == 2
-    explorer = blind_reading.show(run=run_of({**record, "pipelines": _two(record)}))
+    assert len(Responses(tabulated(record))) == 2
+    explorer = blind_reading.show(run=tabulated({**record, "pipelines": _two(record)}))
     assert [value for _, value in explorer.controls["best"].list.options] == ["", "A", "B"]
     assert list(explorer.choices.children) == [explorer.controls[name] for name in ("best", "A", "B")]
 
@@ -113,7 +110,7 @@ def test_a_run_without_responses_is_refused_in_words():
     for entry in record["pipelines"].values():
         entry.pop("samples")
     with pytest.raises(BadInput, match="kept no responses"):
-        Responses(run_of(record))
+        Responses(tabulated(record))
 
 
 # What is said
@@ -142,9 +139,8 @@ def test_the_reader_s_favourite_stands_beside_the_reward_s(rewards, best, words)
 
 
 def test_the_two_rankings_are_those_of_the_record(run, responses):
-    values = seed_values(run)
     for metric in ("reward", "fluency"):
-        means = {name: np.mean(list(values[name][metric].values())) for name in AUTHORS}
+        means = run.table(metric)[list(AUTHORS)].mean().to_dict()
         ranked = sorted(means, key=means.get, reverse=True)
         listed = [f"{pipeline_style(name).label.partition(':')[0]} ({number(means[name], 2)})" for name in ranked]
         assert " > ".join(listed) in responses.in_words
@@ -155,7 +151,7 @@ def test_the_belief_is_judged_by_the_record(fluency, words):
     record = lm_record(0)
     for rank, (name, plausible) in enumerate(zip(AUTHORS, fluency, strict=True)):
         record["pipelines"][name]["metrics"] |= {"reward": 0.1 * rank, "fluency": 0.1 * plausible}
-    assert words in Responses(run_of(record)).in_words
+    assert words in Responses(tabulated(record)).in_words
 
 
 def test_every_target_has_words():
@@ -214,7 +210,7 @@ def test_what_a_model_wrote_is_escaped():
     for name in AUTHORS:
         for sample in record["pipelines"][name]["samples"]:
             sample["response"] = "<script>\n\nalert()</script>"
-    explorer = blind_reading.show(run=run_of(record))
+    explorer = blind_reading.show(run=tabulated(record))
     bundle = explorer._repr_mimebundle_()
     for text in (explorer.text.value, bundle["text/html"]):
         assert "&lt;script&gt; alert()" in text

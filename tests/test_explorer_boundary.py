@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from alignkd_lab.course.explorers import boundary
-from alignkd_lab.course.explorers.boundary import START, caption, compute
-from alignkd_lab.mog.cells import with_target_weight
+from alignkd_lab.course.explorers.boundary import START, caption, compute, shipped
 from alignkd_lab.mog.closed_form import ClosedForm
+from alignkd_lab.mog.settings import with_target_weight
+from alignkd_lab.mog.sweep import cell_edges
 from alignkd_lab.pipelines import A_K, K_A, ORDERS
 from alignkd_lab.stats import paired_difference
-from alignkd_lab.study.boundary import load
-from alignkd_lab.study.lead import cell_edges
 
 RANGES = {"target_weight": (0.005, 0.2), "beta": (0.12, 4.0), "seed": (0.0, 2.0)}
 CHOICES = {"algorithm": ("rlhf", "dpo"), "sharpening": ("0.5", "1", "2")}
@@ -24,9 +23,9 @@ def state(**changes):
 
 
 def test_a_cell_is_the_mean_difference_over_its_seeds():
-    held, data = load(), compute(state(algorithm="dpo", sharpening="1"))
+    (grid, _), data = shipped("dpo", 1.0), compute(state(algorithm="dpo", sharpening="1"))
     for row, column in ((0, 0), (4, 6), (10, 10)):
-        rewards = {order: held.metrics[order]["reward"][1, 1, row, column] for order in ORDERS}
+        rewards = {order: grid.values(order)[row, column] for order in ORDERS}
         expected = paired_difference(rewards[A_K], rewards[K_A])
         assert data.difference[row, column] == pytest.approx(expected.estimate)
         assert bool(data.decided[row, column]) is (expected.low > 0 or expected.high < 0)
@@ -43,16 +42,16 @@ def test_the_sliders_choose_the_nearest_cell(weight, beta, cell):
 
 
 def test_the_chosen_cell_holds_its_own_run():
-    held, chosen = load(), compute(state(sharpening="1", seed=2.0)).chosen
-    place = (0, 1, held.grid.betas.index(0.5), held.grid.weights.index(0.04))
-    assert list(chosen.rewards[K_A]) == list(held.metrics[K_A]["reward"][place])
+    (grid, _), chosen = shipped("rlhf", 1.0), compute(state(sharpening="1", seed=2.0)).chosen
+    row, column = list(grid.betas).index(0.5), list(grid.weights).index(0.04)
+    assert list(chosen.rewards[K_A]) == list(grid.values(K_A)[row, column])
     assert chosen.intervals[K_A].low < chosen.intervals[K_A].estimate < chosen.intervals[K_A].high
-    view = held.views["align_then_kd"][(*place, 2)]
-    dearest = view[view[:, 0].argmax()]
+    view = grid.records.select(run=grid.runs[row][column], seed=2, pipeline=A_K).mixtures
+    dearest = view.loc[view["weight"].idxmax(), ["x", "y"]].tolist()
     field = chosen.fields[A_K]
     row, column = np.unravel_index(field.argmax(), field.shape)
     at = -2.85 + 5.7 * np.array([column, row]) / 114
-    assert at == pytest.approx(dearest[1:3], abs=0.1)
+    assert at == pytest.approx(dearest, abs=0.1)
 
 
 def test_the_line_is_the_recall_threshold():

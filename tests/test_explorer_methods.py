@@ -1,23 +1,24 @@
 """The methods: points are the record's means, rings stand around what no other beats, every axis can be chosen."""
 
+import dataclasses
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
-from synthetic_records import LM, lm_record
+from synthetic_records import LM, lm_record, tabulated
 
 from alignkd_lab.costs import with_costs
 from alignkd_lab.course.explorers import methods
 from alignkd_lab.course.explorers.methods import ACROSS, START, UP, WAYS, caption, compute, in_words, ranked
 from alignkd_lab.pipelines import METHODS
-from alignkd_lab.runs import group_runs, seed_values
 
 EFFECTS = LM | {name: (0.2 + 0.05 * place, 0.3, -4.0, -3.0, -3.5 - place) for place, name in enumerate(METHODS)}
 RECORD = methods.recorded()
 
 
 def made_up(seeds=3):
-    return with_costs(group_runs([lm_record(seed, effects=EFFECTS) for seed in range(seeds)])[0])
+    return with_costs(tabulated(*(lm_record(seed, effects=EFFECTS) for seed in range(seeds))))
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +36,9 @@ def state(**changes):
 def test_a_point_is_the_mean_over_the_seeds_on_both_axes(run):
     points = compute(state(across="overall_recall", up="target_rate"), run).points
     for name in WAYS:
-        metrics = seed_values(run)[name]
         (x, _, _), (y, _, _) = (interval for interval, _ in points[name])
-        assert x == pytest.approx(np.mean(list(metrics["overall_recall"].values())))
-        assert y == pytest.approx(100 * np.mean(list(metrics["target_rate"].values())))
+        assert x == pytest.approx(run.table("overall_recall")[name].mean())
+        assert y == pytest.approx(100 * run.table("target_rate")[name].mean())
 
 
 def test_the_clock_is_read_as_a_median_without_an_interval(run):
@@ -79,27 +79,26 @@ def test_the_caption_counts_the_rings_and_says_how_many_seeds(run):
 @pytest.mark.parametrize("gain", ["gain_per_10000_tokens", "gain_per_hour"])
 @pytest.mark.parametrize("data", [made_up(), RECORD], ids=["made up", "recorded"])
 def test_the_words_name_the_two_highest_means_and_count_the_seeds_led(gain, data):
-    means = {name: np.mean(list(metrics[gain].values())) for name, metrics in seed_values(data).items() if name in WAYS}
-    best = max(means, key=means.get)
-    assert list(ranked(data, gain).values()) == sorted(means.values(), reverse=True)
+    table = data.table(gain)[[name for name in data.pipelines if name in WAYS]]
+    means, best = table.mean(), table.mean().idxmax()
+    assert list(ranked(data, gain).values()) == sorted(means, reverse=True)
     words = in_words(data, gain)
     assert f"most for {methods.short(best)} (" in words
-    by_seed, seeds = seed_values(data), [record["seed"] for record in data["records"]]
-    led = sum(best == max(means, key=lambda name: by_seed[name][gain][seed]) for seed in seeds)
-    assert (f"in {led} of {len(seeds)} seeds" if len(seeds) > 1 else "One seed decides nothing.") in words
+    led = sum(row.idxmax() == best for _, row in table.iterrows())
+    assert f"in {led} of {len(table)} seeds" in words
 
 
 def test_a_lead_is_called_unsure_where_its_paired_interval_holds_zero():
-    near = made_up()
-    for record in near["records"]:
-        pipelines = record["pipelines"]
-        for name in set(WAYS) - {"dckd", "adpa"}:
-            pipelines[name]["metrics"]["gain_per_hour"] = -9.0
-        pipelines["dckd"]["metrics"]["gain_per_hour"] = 1.0 if record["seed"] else 3.0
-        pipelines["adpa"]["metrics"]["gain_per_hour"] = 1.1
-    assert in_words(near, "gain_per_hour").endswith("so the lead is not sure.")
-    for record in near["records"]:
-        record["pipelines"]["dckd"]["metrics"]["gain_per_hour"] = 2.0 + 0.1 * record["seed"]
+    def gaining(dckd):
+        metrics = made_up().metrics
+        metrics = metrics[metrics["metric"] != "gain_per_hour"]
+        rows = metrics.drop_duplicates(["pipeline", "seed"]).assign(metric="gain_per_hour", value=-9.0)
+        rows.loc[rows["pipeline"] == "adpa", "value"] = 1.1
+        rows.loc[rows["pipeline"] == "dckd", "value"] = rows["seed"].map(dckd)
+        return dataclasses.replace(made_up(), metrics=pd.concat([metrics, rows]))
+
+    assert in_words(gaining({0: 3.0, 1: 1.0, 2: 1.0}), "gain_per_hour").endswith("so the lead is not sure.")
+    near = gaining({0: 2.0, 1: 2.1, 2: 2.2})
     assert "leads in 3 of 3 seeds, ahead of the second by 1.00 (0.7" in in_words(near, "gain_per_hour")
 
 
@@ -110,14 +109,14 @@ def test_every_axis_that_was_measured_can_be_chosen(run):
     explorer = methods.show(run=run)
     for name, axes in (("across", ACROSS), ("up", UP)):
         offered = [axis for _, axis in explorer.controls[name].list.options]
-        assert set(offered) == {axis for axis in axes if any(axis in seed_values(run)[way] for way in WAYS)}
+        assert set(offered) == {axis for axis in axes if {*run.table(axis)} & {*WAYS}}
 
 
 def test_a_page_shows_three_settings_of_a_record_that_compares_most_ways():
     assert methods.show().still().alt.count("Across ") == 3
-    for record in RECORD["records"]:
-        assert "kd_only" in record["pipelines"]
-        assert len(set(WAYS) & set(record["pipelines"])) > len(WAYS) / 2
+    rewards = RECORD.table()
+    assert rewards.notna().all(axis=None)
+    assert {"kd_only", *WAYS} == {*rewards}
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

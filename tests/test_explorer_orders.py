@@ -1,5 +1,6 @@
 """The "two orders" explorer: what is shown is the record's, a live run's, or predicted, and it says which."""
 
+import dataclasses
 import json
 import threading
 
@@ -8,11 +9,12 @@ import pytest
 
 from alignkd_lab.course.explorers import cells, orders
 from alignkd_lab.course.explorers.orders import METRICS, START, compute
+from alignkd_lab.course.recorded import recorded_gaussians
 from alignkd_lab.errors import BadInput
 from alignkd_lab.mog.closed_form import ClosedForm
 from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS
 from alignkd_lab.plots import plane
-from alignkd_lab.runs import seed_values
+from alignkd_lab.recording import plain_settings
 
 HIGH = "kd_then_align_high_temperature"
 
@@ -21,22 +23,15 @@ def state(**changes):
     return {**START, **changes}
 
 
-def recorded(algorithm="rlhf", beta=0.5, sharpening=2.0):
-    wanted = {"beta": beta, "sharpening": sharpening}
-    (run,) = [
-        run for run in cells.recorded() if run["algorithm"] == algorithm and wanted.items() <= run["settings"].items()
-    ]
-    return run
-
-
 def as_if_run(settings, algorithm, seeds, on_step=lambda text: None):
     """A recorded run under the name of another cell: what a live run looks like, without its seconds."""
-    run = recorded(algorithm)
-    held = {**run, "settings": json.loads(json.dumps(vars(settings))), "records": run["records"][: len(seeds)]}
-    held["records"] = [{**record, "seed": seed} for record, seed in zip(held["records"], seeds, strict=True)]
+    run = recorded_gaussians(algorithm).select(seed=range(len(seeds)))
     for step in range(3):
         on_step(f"step {step}")
-    return held
+    held = {
+        name: getattr(run, name).assign(seed=getattr(run, name)["seed"] + seeds[0]) for name in ("metrics", "mixtures")
+    }
+    return dataclasses.replace(run, **held, runs=run.runs.assign(settings=json.dumps(plain_settings(settings))))
 
 
 @pytest.fixture
@@ -51,25 +46,25 @@ def explorer(monkeypatch):
 @pytest.mark.parametrize("algorithm", ["rlhf", "dpo"])
 def test_a_recorded_cell_shows_its_record(algorithm):
     data = compute(state(algorithm=algorithm, seed=4.0))
-    values = seed_values(recorded(algorithm))
+    run = recorded_gaussians(algorithm)
     for order, middle in ((K_A, "kd_only"), (A_K, "base_aligned")):
         for metric in METRICS:
-            held = [values[name][metric][4] for name in ("base", middle, order)]
-            assert [step[metric] for step in data.metrics[order]] == held
+            values = run.table(metric)
+            assert [step[metric] for step in data.metrics[order]] == values.loc[4, ["base", middle, order]].tolist()
             assert data.others[order][metric].shape == (3, 20)
-            assert list(data.others[order][metric][2]) == list(values[order][metric].values())
+            assert list(data.others[order][metric][2]) == values[order].tolist()
     assert (data.depth, data.seeds, data.seed) == ("record", 20, 4)
 
 
 def test_a_density_is_that_of_the_recorded_mixture():
     data = compute(state())
-    view = recorded()["records"][0]["pipelines"][A_K]["view"]
+    mixtures = recorded_gaussians().mixtures.query("seed == 0 and pipeline == @A_K")
     left, right, bottom, top = plane.window(data.settings)
     x, y = np.meshgrid(np.linspace(left, right, 115), np.linspace(bottom, top, 115))
     expected = np.zeros_like(x)
-    for weight, mean, sd in zip(view["weights"], view["means"], view["sds"], strict=True):
-        across, up = (x - mean[0]) / sd[0], (y - mean[1]) / sd[1]
-        expected += weight * np.exp(-0.5 * (across**2 + up**2)) / (2 * np.pi * sd[0] * sd[1])
+    for one in mixtures.itertuples():
+        across, up = (x - one.x) / one.sd_x, (y - one.y) / one.sd_y
+        expected += one.weight * np.exp(-0.5 * (across**2 + up**2)) / (2 * np.pi * one.sd_x * one.sd_y)
     assert data.fields[A_K][2] == pytest.approx(expected)
     assert data.fields["truth"][0].sum() * ((right - left) / 114) ** 2 == pytest.approx(1, abs=0.01)
 
@@ -78,7 +73,8 @@ def test_a_density_is_that_of_the_recorded_mixture():
 def test_a_control_stands_beside_the_orders(control):
     data = compute(state(control=control, algorithm="dpo"))
     assert data.routes == (*ORDERS, control)
-    assert data.metrics[control][2] == recorded("dpo")["records"][0]["pipelines"][control]["metrics"]
+    for metric in METRICS:
+        assert data.metrics[control][2][metric] == recorded_gaussians("dpo").table(metric).at[0, control]
     if control != HIGH:
         assert data.metrics[control][1] == data.metrics[K_A][1]
 
@@ -203,7 +199,7 @@ def test_a_setting_that_no_record_holds_can_be_run(explorer):
     assert not explorer.run.disabled
     explorer.start()
     explorer.wait()
-    assert [len(run["records"]) for run in explorer.runs] == [cells.LIVE_SEEDS]
+    assert [len(run.seeds) for run in explorer.runs] == [cells.LIVE_SEEDS]
     assert "Run live" in explorer.words.value
     assert explorer.run.disabled
     assert explorer.stop.disabled

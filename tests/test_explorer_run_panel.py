@@ -7,18 +7,17 @@ import textwrap
 import types
 
 import pytest
+from synthetic_records import mog_record
 
-from alignkd_lab import cli
+from alignkd_lab import claims, cli, recording
 from alignkd_lab.course.explorers import run_panel, run_picture, runs
 from alignkd_lab.course.explorers.runs import STATUSES, Request
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.course.widgets.controls import ChoiceControl, NumberControl
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.rewards import TARGETS
+from alignkd_lab.plots.verdicts import in_short
 from alignkd_lab.presets import PRESETS
-from alignkd_lab.records import append_record
-from alignkd_lab.report.tables import in_short
-from alignkd_lab.runs import summarise_run
 
 CELL = {"sharpening": 2.0, "beta": 0.5}
 
@@ -217,8 +216,8 @@ def test_a_child_s_error_is_shown_as_its_one_sentence(tmp_path, story):
 def test_the_record_joins_the_shipped_one_of_the_same_settings(tmp_path, story):
     (shipped,) = run_picture.shipped_runs(Request("mog", "laptop", algorithm="rlhf", settings=CELL))
     ours, out = tmp_path / "ours", tmp_path / "out"
-    for record in shipped["records"][:2]:
-        append_record(ours / "mog-laptop-rare_mode.jsonl", record)
+    for seed in (0, 1):
+        recording.write(ours, mog_record(seed, **shipped.settings))
     story(f"shutil.copytree({str(ours)!r}, {str(out)!r}, dirs_exist_ok=True)")
     panel = run_panel.show("mog", "laptop", out=out, seeds="0-1", algorithm="rlhf", cells="one", **CELL)
     panel.start_button.click()
@@ -226,8 +225,8 @@ def test_the_record_joins_the_shipped_one_of_the_same_settings(tmp_path, story):
     mine, theirs = panel.picture.value.split("The recorded run of the same settings, for comparison.")
     assert "Your run." in mine
     assert mine.count("<img") == theirs.count("<img") == 1
-    assert in_short(summarise_run(shipped)) in theirs
-    assert in_short(summarise_run(shipped)) not in mine
+    assert in_short(shipped) in theirs
+    assert in_short(shipped) not in mine
 
 
 def test_an_error_of_the_drawing_stands_in_the_panel(tmp_path, story, monkeypatch):
@@ -262,7 +261,7 @@ def test_minutes_are_those_of_the_calibration_times_seeds_and_pipelines(monkeypa
 
 def test_the_gaussian_study_is_estimated_from_its_record():
     seconds = run_picture.expected_seconds(Request("mog", "laptop"), None)
-    held = [record["provenance"]["seconds"] for run in run_picture.recorded("mog") for record in run["records"]]
+    held = [run.provenance["seconds"].sum() for run in run_picture.recorded_runs("mog")]
     assert seconds - run_picture.LOADING == pytest.approx(sum(held), rel=0.01)
 
 
@@ -299,15 +298,14 @@ def test_without_a_kernel_a_recorded_run_and_the_command_line_stand_there(world)
 def test_a_request_agrees_with_records_of_its_own_settings_alone():
     request = Request("mog", "laptop", algorithm="rlhf", settings={"sharpening": 2.0, "beta": 0.5})
     (run,) = run_picture.shipped_runs(request)
-    assert (run["algorithm"], run["settings"]["sharpening"], run["settings"]["beta"]) == ("rlhf", 2.0, 0.5)
+    assert (run.the_run()["algorithm"], run.settings["sharpening"], run.settings["beta"]) == ("rlhf", 2.0, 0.5)
     assert len(run_picture.shipped_runs(Request("mog", "laptop"))) == 20
     assert run_picture.shipped_runs(Request("mog", "laptop", settings={"beta": 0.123})) == []
     assert run_picture.shipped_runs(Request("lm", "tiny")) == []
 
 
 def test_the_counted_verdict_of_a_sweep_is_that_of_its_runs():
-    _, words = run_picture.outcome(run_picture.recorded("mog"), "record")
-    summaries = [summarise_run(run) for run in run_picture.recorded("mog")]
-    holding = sum(summary["claims"][0]["verdict"] == "holds" for summary in summaries)
+    _, words = run_picture.outcome(run_picture.recorded_runs("mog"), "record")
+    holding = sum(claims.decide(run)["verdict"].iloc[0] == "holds" for run in run_picture.recorded_runs("mog"))
     assert words.startswith("20 settings.")
     assert f"holds {holding}" in words

@@ -11,27 +11,25 @@ from pathlib import Path
 import psutil
 import pytest
 
-from alignkd_lab import cli, progress
+from alignkd_lab import cli, progress, records
 from alignkd_lab.course.explorers import runs
 from alignkd_lab.course.explorers.run_picture import curves, standing, timed
 from alignkd_lab.course.explorers.runs import Request, Run
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.records import load_records
 
 SMALL = {"sharpening": 2.0, "beta": 0.5}
 
 SLEEPER = """
-    from alignkd_lab import cli
     from alignkd_lab.course.explorers import runs
     from alignkd_lab.progress import tell
     import sys, time
 
-    def work(arguments):
+    def work(name, run_name):
         tell("cell", text="mog 1/2: rlhf", number=1, cells=2)
         time.sleep(60)
 
-    cli.main = work
-    sys.exit(runs.main(sys.argv[1:]))
+    runs.runpy.run_module = work
+    runs.main(sys.argv[1:])
 """
 
 
@@ -126,15 +124,15 @@ def test_a_run_leaves_its_record_and_a_second_start_has_nothing_to_do(tmp_path):
         run.start()
     assert run.wait() == "finished"
     assert not run.resumed
-    (record,) = load_records(tmp_path)
-    assert (record["seed"], record["algorithm"], record["settings"]["sharpening"]) == (0, "rlhf", 2.0)
+    held = records.load(tmp_path)
+    assert (held.seeds, held.the_run()["algorithm"], held.settings["sharpening"]) == ([0], "rlhf", 2.0)
     assert [event["what"] for event in run.events()] == ["cell"]
     again = Run(small(tmp_path))
     again.start()
     assert again.resumed
     assert again.wait() == "finished"
     assert again.events(earlier=False) == []
-    assert len(load_records(tmp_path)) == 1
+    assert records.load(tmp_path).seeds == [0]
 
 
 def test_the_error_of_a_run_is_the_command_line_s_one_sentence(tmp_path):

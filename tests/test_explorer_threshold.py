@@ -6,8 +6,9 @@ import torch
 
 from alignkd_lab import theory
 from alignkd_lab.course.explorers import densities, threshold
-from alignkd_lab.course.explorers.threshold import START, compute, percent
+from alignkd_lab.course.explorers.threshold import START, compute
 from alignkd_lab.errors import BadInput
+from alignkd_lab.plots.style import percent
 
 
 def state(**changes):

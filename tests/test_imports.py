@@ -16,7 +16,7 @@ FLOORS = (
     ("errors", "paths", "theory", "stats", "nano", "progress", "memory"),
     ("store", "pipelines", "provenance", "recording", "records", "claims", "costs", "arguments"),
     ("mog", "lm"),
-    ("presets", "experiment", "rerun", "doctor", "calibration"),
+    ("presets", "experiment", "rerun", "doctor"),
     ("cli",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

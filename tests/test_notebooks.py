@@ -5,6 +5,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from alignkd_lab.course import notebooks
 from alignkd_lab.course.notebooks import METADATA, WIDGET_VIEW, execute, fingerprint, without_home, without_widgets
 
 
@@ -26,27 +27,30 @@ def test_the_home_folder_is_not_printed():
 def test_an_executed_notebook_holds_its_results_and_no_widget_state(tmp_path):
     path = tmp_path / "page.ipynb"
     slider = "import ipywidgets\nipywidgets.IntSlider()"
-    nbformat.write(new_notebook(cells=[new_code_cell("6 * 7"), new_code_cell(slider)]), path)
+    reading = "from alignkd_lab.course.recorded import recorded\nrecorded('gaussians-pilot')\n6 * 7"
+    nbformat.write(new_notebook(cells=[new_code_cell(reading), new_code_cell(slider)]), path)
     execute(path)
     saved = nbformat.read(path, as_version=4)
     assert saved.cells[0].outputs[0].data["text/plain"] == "42"
     assert WIDGET_VIEW not in saved.cells[1].outputs[0].data
     assert "widgets" not in saved.metadata
     assert saved.metadata[METADATA] == fingerprint(saved)
+    assert list(saved.metadata[METADATA]["records"]) == ["gaussians-pilot.zip"]
 
 
-def test_a_changed_cell_or_record_makes_outputs_stale_and_prose_does_not(tmp_path):
-    records = tmp_path / "records"
-    records.mkdir()
-    (records / "a.jsonl").write_text("{}\n")
+def test_a_changed_cell_or_record_makes_outputs_stale_and_prose_does_not(tmp_path, monkeypatch):
+    (tmp_path / "records").mkdir()
+    monkeypatch.setattr(notebooks, "data_folder", lambda: tmp_path)
+    record = tmp_path / "records" / "a.json"
+    record.write_text("{}\n")
     notebook = new_notebook(cells=[new_code_cell("1"), new_markdown_cell("prose")])
-    made_from = fingerprint(notebook, records)
+    made_from = notebook.metadata[METADATA] = fingerprint(notebook, ["a.json"])
     notebook.cells[1].source = "better prose"
-    assert fingerprint(notebook, records) == made_from
+    (tmp_path / "records" / "b.json").write_text("not read")
+    assert fingerprint(notebook) == made_from
     notebook.cells[0].source = "2"
-    changed = fingerprint(notebook, records)
-    assert changed != made_from
-    (records / "a.jsonl").write_text("{}\n{}\n")
-    assert fingerprint(notebook, records) != changed
-    (records / "b.jsonl").write_text("{}\n")
-    assert set(fingerprint(notebook, records)["records"]) == {"a.jsonl", "b.jsonl"}
+    assert fingerprint(notebook)["cells"] != made_from["cells"]
+    record.write_text("{}\n{}\n")
+    assert fingerprint(notebook)["records"] != made_from["records"]
+    record.unlink()
+    assert fingerprint(notebook)["records"] == {"a.json": ""}

@@ -1,15 +1,18 @@
 """Execute notebooks in place and save them so that they read well without a kernel.
 
 `python -m alignkd_lab.course.notebooks notebooks/*.ipynb`. Widget state is left out, because a page that holds it
-is shown broken by viewers without a kernel; the picture that each explorer carries beside it stays. What
-the outputs were made from is kept as hashes in the metadata, so that a test can tell when they are stale.
+is shown broken by viewers without a kernel; the picture that each explorer carries beside it stays. What the outputs
+were made from, the cells and the records that they opened, is kept as hashes in the metadata, so that a test can tell
+when they are stale.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from alignkd_lab.paths import data_folder
@@ -18,15 +21,31 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 METADATA = "alignkd_lab"
 
 
-def fingerprint(notebook, records: Path | None = None) -> dict:
+def fingerprint(notebook, read: Iterable[str] | None = None) -> dict:
     """`{"cells": hash of the code cells, "records": {file: hash}}`: what saved outputs were made from.
 
-    All records count (those of the project where `records` is None): a page may show any of them.
+    `read` names the files of records that were opened; None takes those that the notebook itself names. A file that is
+    gone has no hash.
     """
-    folder = data_folder() / "records" if records is None else records
+    if read is None:
+        read = notebook.metadata.get(METADATA, {}).get("records", ())
+    files = {name: data_folder() / "records" / name for name in sorted(read)}
     code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.json*"))}
-    return {"cells": _hash(code.encode()), "records": {name: _hash(path.read_bytes()) for name, path in files.items()}}
+    records = {name: _hash(path.read_bytes()) if path.is_file() else "" for name, path in files.items()}
+    return {"cells": _hash(code.encode()), "records": records}
+
+
+def note_reads(into: str) -> None:
+    """Append the name of each file of records that this process opens from here on to a file, for `execute`."""
+    folder, noted = str(data_folder() / "records") + os.sep, set()
+
+    def opened(event: str, arguments: tuple) -> None:
+        if event == "open" and (path := str(arguments[0])).startswith(folder) and path not in noted:
+            noted.add(path)
+            with open(into, "a", encoding="utf-8") as file:
+                print(Path(path).relative_to(folder).as_posix(), file=file)
+
+    sys.addaudithook(opened)
 
 
 def without_widgets(notebook):
@@ -56,17 +75,20 @@ def execute(path: Path) -> None:
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        notebook,
-        kernel_name="python3",
-        timeout=None,
-        store_widget_state=False,
-        record_timing=False,
-        resources={"metadata": {"path": str(path.parent)}},
-    )
-    made_from = fingerprint(notebook)
-    client.execute()
-    notebook.metadata[METADATA] = made_from
+    with tempfile.TemporaryDirectory() as folder:
+        read = Path(folder) / "read"
+        read.touch()
+        first = f"from {__spec__.name} import note_reads; note_reads({str(read)!r}); del note_reads"
+        NotebookClient(
+            notebook,
+            kernel_name="python3",
+            timeout=None,
+            store_widget_state=False,
+            record_timing=False,
+            extra_arguments=[f"--IPKernelApp.exec_lines={first}"],
+            resources={"metadata": {"path": str(path.parent)}},
+        ).execute()
+        notebook.metadata[METADATA] = fingerprint(notebook, read.read_text(encoding="utf-8").splitlines())
     nbformat.write(without_home(without_widgets(notebook)), path)
 
 
