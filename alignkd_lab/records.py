@@ -72,7 +72,7 @@ class Records:
             if name in metrics:
                 metrics = metrics[metrics[name].isin(several)]
             else:
-                held = ((run, self.settings_of(run)) for run in self.runs["run"])
+                held = zip(self.runs["run"], map(_settings, self.runs["world"], self.runs["settings"]), strict=True)
                 runs = [run for run, settings in held if name in settings and settings[name] in (*several, several)]
                 metrics = metrics[metrics["run"].isin(runs)]
         if metrics.empty:

@@ -19,11 +19,3 @@ def pytest_addoption(parser):
 @pytest.fixture(scope="session")
 def device(request) -> str:
     return request.config.getoption("--device")
-
-
-@pytest.fixture
-def evidence(tmp_path):
-    """`evidence(records, …)`: what the report makes of a folder with these language records."""
-    from synthetic_records import gathered
-
-    return lambda *groups, **kwargs: gathered(tmp_path, *groups, **kwargs)

@@ -9,11 +9,12 @@ import types
 from pathlib import Path
 
 import pytest
-from synthetic_records import mog_record, write
+from synthetic_records import mog_record
 
 from alignkd_lab import cli
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS
+from alignkd_lab.recording import write
 
 
 @pytest.fixture
@@ -113,6 +114,7 @@ def test_what_is_not_said_is_left_to_the_preset(experiment):
         ("--world moog", "lm"),
         ("--preset huge", "laptop"),
         ("--pipelines kd_align", "kd_then_align"),
+        ("--pipelines on_policy_distillation", "gkd, which it is called now"),
         ("--algorithm ppo", "dpo"),
     ],
 )
@@ -155,61 +157,31 @@ def test_ctrl_c_says_how_to_resume(experiment, capsys):
 
 
 @pytest.fixture
-def reporting(monkeypatch):
-    """Stands in for the modules that write the report; `asked` holds the arguments."""
-    page = types.ModuleType("alignkd_lab.report.page")
-    page.asked = []
-
-    def write_report(folder, out=None, shipped=None):
-        page.asked.append((folder, shipped))
-        return out or folder / "report.html"
-
-    page.write_report = write_report
-    numbers = types.ModuleType("alignkd_lab.report.numbers")
-    numbers.report_json = lambda folder: {"runs": [str(folder)]}
-    monkeypatch.setitem(sys.modules, "alignkd_lab.report.page", page)
-    monkeypatch.setitem(sys.modules, "alignkd_lab.report.numbers", numbers)
-    return page
+def reporting(monkeypatch, tmp_path):
+    """A folder with a record, and a stand-in for the module that writes the report; `page` is what it wrote."""
+    module = types.ModuleType("alignkd_lab.report")
+    module.write_report = lambda folder, out=None: out or folder / "report.html"
+    module.report_json = lambda folder: {"runs": [str(folder)]}
+    module.studies = lambda held: [f"{len(held.runs)} runs of a study"]
+    monkeypatch.setitem(sys.modules, "alignkd_lab.report", module)
+    write(tmp_path, mog_record(0))
+    return module
 
 
-def test_report_ends_with_the_path_of_the_page(reporting, tmp_path, capsys):
-    assert cli.main(["report", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"Report: {tmp_path / 'report.html'}"
-
-
-def test_report_can_be_written_elsewhere(reporting, tmp_path, capsys):
+def test_report_ends_with_the_path_of_the_page_or_what_there_is_instead(reporting, tmp_path, capsys):
     page = tmp_path / "elsewhere" / "page.html"
-    assert cli.main(["report", str(tmp_path), "--out", str(page)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"Report: {page}"
-
-
-def test_the_shipped_records_stand_beside_every_other_folder_but_themselves(reporting, tmp_path, monkeypatch):
-    monkeypatch.setattr("alignkd_lab.paths.data_folder", lambda: tmp_path)
-    out, shipped = tmp_path / "out", tmp_path / "records"
-    record = shipped / "runs.jsonl"
-
-    def beside(folder):
-        cli.main(["report", str(folder)])
-        return reporting.asked[-1][1]
-
-    assert beside(out) is None  # no folder yet
-    shipped.mkdir()
-    assert beside(out) is None
-    record.touch()
-    assert beside(out) is None  # no record in the file
-    record.write_text("{}\n")
-    assert beside(out) == shipped
-    assert beside(shipped) is None
-    assert beside(record) is None
-
-
-def test_report_json_prints_json(reporting, tmp_path, capsys):
+    for options, said in (((), tmp_path / "report.html"), (("--out", str(page)), page)):
+        assert cli.main(["report", str(tmp_path), *options]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"Report: {said}"
     assert cli.main(["report", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"runs": [str(tmp_path)]}
+    reporting.write_report = lambda folder, out=None: None
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "1 runs of a study\n"
 
 
 def test_a_reader_that_stops_reading_is_no_error(tmp_path):
-    write([mog_record(0)], tmp_path / "runs.jsonl")
+    write(tmp_path, mog_record(0))
     command = [sys.executable, "-m", "alignkd_lab.cli", "report", str(tmp_path), "--json"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -245,6 +247,18 @@ def test_the_same_settings_of_another_preset_are_another_run(tmp_path, quick, mo
     assert not set(before) & set(files)
 
 
+def test_two_processes_in_one_folder_leave_what_one_would(tmp_path):
+    out, command = tmp_path / "both", [sys.executable, "-m", "alignkd_lab.cli", "run", "--preset", "tiny"]
+    command += ["--world", "mog", "--algorithm", "rlhf", "--set", "sharpening=2.0", "beta=0.5", "--out", str(out)]
+    running = [subprocess.Popen([*command, "--seeds", seeds]) for seeds in ("0-1", "1-2")]
+    assert [process.wait(120) for process in running] == [0, 0]
+    alone = run_mog(tmp_path / "alone", algorithm="rlhf", overrides={"sharpening": 2.0, "beta": 0.5})
+    assert sorted(path.name for path in out.glob("runs/*.json")) == sorted(path.name for path in alone)
+    both, one = records.load(out), records.load(tmp_path / "alone")
+    assert both.table().to_numpy() == pytest.approx(one.table().to_numpy(), rel=1e-5)
+    assert len(both.stages) == len(one.stages)
+
+
 # The Gaussian world -------------------------------------------------------------------------------------
 
 
@@ -324,7 +338,7 @@ def test_the_network_decides_nothing(tmp_path, monkeypatch):
 def test_a_record_from_before_a_setting_came_is_a_finished_seed(tmp_path, quick, rated, monkeypatch):
     (path,) = run_lm(tmp_path)
     record = json.loads(path.read_text())
-    del record["settings"]["dpo_label_noise"]
+    del record["settings"]["dtype"]
     path.unlink()
     older = path.with_name(path.name.replace(path.name.split("-")[4], "0123456789"))  # fewer settings, another hash
     older.write_text(json.dumps(record))

@@ -52,7 +52,7 @@ def test_a_ring_means_that_no_other_way_is_at_least_as_good_on_both_axes(data):
     for across, up in itertools.product(ACROSS, UP):
         view = compute({"across": across, "up": up}, data)
         places = {n: [found.estimate for found, _ in pair] for n, pair in view.points.items() if n in WAYS}
-        sign = 1 if ACROSS[across].more_is_better else -1
+        sign = -1 if across in methods.LESS_IS_BETTER else 1
         for name, (x, y) in places.items():
             better = [n for n, (x2, y2) in places.items() if sign * x2 >= sign * x and y2 >= y and (x2, y2) != (x, y)]
             assert (name in view.unbeaten) == (not better)

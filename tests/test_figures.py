@@ -1,20 +1,25 @@
 """Figures: what is drawn is what the records hold, one look for a pipeline everywhere, honest last lines."""
 
-import json
+import dataclasses
 
 import matplotlib.pyplot
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
-from synthetic_records import lm_record, mog_record
+from synthetic_records import LM, lm_record, mog_record, replaced, tabulated
 
+from alignkd_lab.claims import CLAIMS, decide
 from alignkd_lab.errors import UnknownName
+from alignkd_lab.mog.settings import MogSettings, with_target_weight
+from alignkd_lab.mog.sweep import Grid, lead
 from alignkd_lab.pipelines import ORDERS
-from alignkd_lab.plots import figures
-from alignkd_lab.plots.drawing import depth_line, estimates, only, row_places
+from alignkd_lab.plots import figures, sweeps
+from alignkd_lab.plots.drawing import depth_line, estimates, row_places, whole
 from alignkd_lab.plots.style import PIPELINE_STYLE
-from alignkd_lab.runs import group_runs
+from alignkd_lab.recording import plain_settings
+from alignkd_lab.records import concat
+from alignkd_lab.stats import t_interval
 
 SHARPENINGS = (1.0, 2.0)
 
@@ -22,22 +27,34 @@ SHARPENINGS = (1.0, 2.0)
 @pytest.fixture(scope="module")
 def sweep():
     cells = [(a, s, b) for a in ("rlhf", "dpo") for s in SHARPENINGS for b in (0.5, 1.0)]
-    return group_runs(mog_record(seed, a, sharpening=s, beta=b) for seed in range(3) for a, s, b in cells)
+    return tabulated(*(mog_record(seed, a, sharpening=s, beta=b) for seed in range(3) for a, s, b in cells))
 
 
 @pytest.fixture(scope="module")
 def mog(sweep):
-    return sweep[0]
+    return next(sweep.each())
 
 
 @pytest.fixture(scope="module")
 def lm():
-    return group_runs([lm_record(seed) for seed in range(3)])[0]
+    return tabulated(*(lm_record(seed) for seed in range(3)))
 
 
 @pytest.fixture(scope="module")
 def one_seed():
-    return group_runs([lm_record(0)])[0]
+    return tabulated(lm_record(0))
+
+
+@pytest.fixture(scope="module")
+def both(mog, lm):
+    return concat([mog, lm])
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """A Gaussian run in which A-K's recall lies orders of magnitude below the others'."""
+    path = ("pipelines", "align_then_kd", "metrics", "overall_recall")
+    return tabulated(*(replaced(mog_record(seed), -300.0 - seed, *path) for seed in range(3)))
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +81,8 @@ def marks(figure, name):
     ]
 
 
-def test_the_title_figure_marks_the_mean_of_every_pipeline(mog, lm):
-    figure = figures.title_figure([mog, lm])
+def test_the_title_figure_marks_the_mean_of_every_pipeline(mog, lm, both):
+    figure = figures.title_figure(both)
     for run, metric, panel in ((mog, "reward", 0), (lm, "target_rate", 5)):
         for name, ((mean, low, high), values) in estimates(run, metric).items():
             axis = figure.axes[panel]
@@ -77,27 +94,26 @@ def test_the_title_figure_marks_the_mean_of_every_pipeline(mog, lm):
 
 
 def test_the_title_figure_works_with_one_world_and_with_one_seed(mog, one_seed):
-    assert len(figures.title_figure([mog]).axes) == 3
-    assert len(figures.title_figure([one_seed]).axes) == 3
+    assert len(figures.title_figure(mog).axes) == 3
+    assert len(figures.title_figure(one_seed).axes) == 3
     text = texts(figures.title_figure([mog, one_seed], "live"))
     assert "20 seeds" not in text
     assert "3 seeds" in text
     assert "one seed, no interval" in text
 
 
-def test_a_control_waits_until_every_seed_has_it(lm):
+def test_a_control_waits_until_every_seed_has_it():
     control = "kd_then_align_base_reference"
-    first, *others = lm["records"]
-    lacking = {**first, "pipelines": {k: v for k, v in first["pipelines"].items() if k != control}}
-    run = {**lm, "records": [lacking, *others]}
     names = (*ORDERS, control)
-    assert set(estimates(only(lm, names, whole=True), "reward")) == set(names)
-    assert set(estimates(only(run, names), "reward")) == set(names)
-    assert set(estimates(only(run, names, whole=True), "reward")) == set(ORDERS)
+    lacking = {name: LM[name] for name in LM if name != control}
+    run = tabulated(lm_record(0, effects=lacking), lm_record(1))
+    assert set(estimates(run.select(pipeline=list(names)), "reward")) == set(names)
+    assert set(estimates(whole(run, names), "reward")) == set(ORDERS)
+    assert set(estimates(whole(run.select(seed=1), names), "reward")) == set(names)
 
 
 def test_four_metrics_stand_side_by_side_for_every_run(sweep):
-    runs = sweep[:2]
+    runs = list(sweep.each())[:2]
     figure = figures.four_metrics(runs)
     names = ("reward", "target_precision", "overall_precision", "overall_recall")
     places = row_places(list(estimates(runs[0], "reward")))
@@ -108,34 +124,31 @@ def test_four_metrics_stand_side_by_side_for_every_run(sweep):
         assert len(axis.get_yticks()) == len(places)
 
 
-def test_a_metric_that_spans_orders_of_magnitude_says_that_it_is_logarithmic(mog):
-    wide = json.loads(json.dumps(mog))
-    for record in wide["records"]:
-        record["pipelines"]["align_then_kd"]["metrics"]["overall_recall"] = -300.0 - record["seed"]
-    assert [axis.get_xlabel() for axis in figures.four_metrics([wide]).axes][3] == "overall recall (nats, log)"
-    assert "log" not in figures.four_metrics([mog]).axes[3].get_xlabel()
+def test_a_metric_that_spans_orders_of_magnitude_says_that_it_is_logarithmic(mog, wide):
+    assert [axis.get_xlabel() for axis in figures.four_metrics(wide).axes][3] == "overall recall (nats, log)"
+    assert "log" not in figures.four_metrics(mog).axes[3].get_xlabel()
 
 
 def test_no_interval_is_drawn_for_one_seed(one_seed):
-    for figure in (figures.title_figure([one_seed]), figures.precision_recall([one_seed])):
+    for figure in (figures.title_figure(one_seed), figures.precision_recall(one_seed)):
         assert all(len(line.get_xdata()) == 1 for axis in figure.axes for line in axis.lines)
 
 
-def test_every_axis_has_a_name(mog, lm, sweep):
+def test_every_axis_has_a_name(lm, both, sweep):
     drawn = (
-        figures.precision_recall([mog, lm]),
-        figures.target_through_stages([mog, lm]),
-        figures.reward_against_kl([mog, lm]),
+        figures.precision_recall(both),
+        figures.target_through_stages(both),
+        figures.reward_against_kl(both),
     )
     for figure in drawn:
         assert all(axis.get_ylabel() for axis in figure.axes)
-    assert all(axis.get_xlabel() for axis in figures.title_figure([mog, lm]).axes)
-    assert "nats per token" in texts(figures.precision_recall([lm]))
+    assert all(axis.get_xlabel() for axis in figures.title_figure(both).axes)
+    assert "nats per token" in texts(figures.precision_recall(lm))
     assert "sharpening" in texts(figures.reward_by_sharpening(sweep))
 
 
 def test_precision_lies_above_recall_at_the_measured_means(mog):
-    (x, y), *_ = marks(figures.precision_recall([mog]), "align_then_kd")
+    (x, y), *_ = marks(figures.precision_recall(mog), "align_then_kd")
     assert x == pytest.approx(estimates(mog, "overall_recall")["align_then_kd"][0].estimate)
     assert y == pytest.approx(estimates(mog, "overall_precision")["align_then_kd"][0].estimate)
 
@@ -148,29 +161,37 @@ def test_precision_lies_above_recall_at_the_measured_means(mog):
     ],
 )
 def test_each_order_passes_through_its_own_stages(lm, order, route):
-    heights = [y for _, y in marks(figures.target_through_stages([lm]), order)]
+    heights = [y for _, y in marks(figures.target_through_stages(lm), order)]
     assert heights == pytest.approx([estimates(lm, "target_rate")[name][0].estimate for name in route])
 
 
 def test_the_kl_figure_ends_where_training_ended(lm):
-    (x, y), *_ = marks(figures.reward_against_kl([lm]), "kd_then_align")
-    ends = [record["stages"]["kd_aligned-kd_then_align"]["info"]["curve"][-1] for record in lm["records"]]
-    assert x == pytest.approx(np.mean([end["kl"] for end in ends]))
-    assert y == pytest.approx(np.mean([end["reward"] for end in ends]))
+    (x, y), *_ = marks(figures.reward_against_kl(lm), "kd_then_align")
+    rows = lm.curves[(lm.curves["pipeline"] == "kd_then_align") & (lm.curves["step"] == lm.curves["step"].max())]
+    ends = rows.groupby("curve")["value"].mean()
+    assert (x, y) == pytest.approx((ends["kl"], ends["reward"]))
 
 
 def test_distillation_has_no_curve_of_its_own(lm):
-    assert marks(figures.reward_against_kl([lm]), "align_then_kd") == []
+    assert marks(figures.reward_against_kl(lm), "align_then_kd") == []
 
 
-def test_a_run_without_curves_or_views_says_so(lm):
-    bare = json.loads(json.dumps(lm))
-    for record in bare["records"]:
-        for stage in record["stages"].values():
-            stage["info"].pop("curve", None)
+def test_a_run_without_curves_or_densities_says_so(lm):
     assert figures.has_curves(lm)
-    assert not figures.has_curves(bare)
+    assert not figures.has_curves(dataclasses.replace(lm, curves=lm.curves.iloc[:0]))
     assert not figures.has_views(lm)
+
+
+def test_a_claim_is_drawn_with_the_bounds_that_decide_it(lm):
+    row = decide(lm).iloc[0]
+    (axis,) = figures.claim_by_seed(lm, CLAIMS[0]).axes
+    values = lm.table("reward")
+    drawn = [(line.get_xdata(), line.get_marker()) for line in axis.lines]
+    assert any(list(x) == pytest.approx([row["low"], row["high"]]) for x, _ in drawn if len(x) == 2)
+    assert any(list(x) == pytest.approx([row["estimate"]]) for x, marker in drawn if marker == "D")
+    seeds = (values["align_then_kd"] - values["kd_then_align"]).tolist()
+    assert any(list(x) == pytest.approx(seeds) for x, marker in drawn if marker == "o")
+    assert row["verdict"] in texts(figures.claim_by_seed(lm, CLAIMS[0]))
 
 
 def test_sharpening_has_a_panel_for_each_algorithm_and_kl_weight(sweep):
@@ -196,19 +217,20 @@ def test_the_drawn_density_of_the_truth_sums_to_one(drawn_densities):
 
 def test_the_first_seed_is_shown_and_none_is_picked(mog, drawn_densities):
     shown = drawn_densities.axes[1].images[0].get_array()
-    for records, same in ((mog["records"][:1], True), (mog["records"][1:], False)):
-        image = figures.densities({**mog, "records": records}).axes[1].images[0].get_array()
+    for run, same in ((mog.select(seed=0), True), (mog.select(seed=[1, 2]), False)):
+        image = figures.densities(run).axes[1].images[0].get_array()
         assert np.array_equal(shown, image) is same
 
 
 def test_the_last_line_says_how_deep_the_evidence_is(mog, one_seed):
     assert depth_line([mog], "record").startswith("Recorded run. Gaussian world: laptop preset, 3 seeds.")
     assert depth_line([one_seed], "live").startswith("Live run. Language world: laptop preset, one seed, no interval.")
-    assert "laptop preset, 2 to 3 seeds." in depth_line([mog, {**mog, "records": mog["records"][1:]}], "record")
+    assert "laptop preset, 2 to 3 seeds." in depth_line([mog, mog.select(seed=[1, 2])], "record")
 
 
-def test_the_tiny_preset_cannot_pass_for_evidence(mog):
-    assert "plumbing only" in depth_line([{**mog, "preset": "tiny"}], "record")
+def test_the_tiny_preset_cannot_pass_for_evidence():
+    tiny = tabulated({**mog_record(0), "preset": "tiny"})
+    assert "plumbing only" in depth_line([tiny], "record")
 
 
 def test_an_unknown_depth_lists_the_known_ones(mog):
@@ -216,11 +238,11 @@ def test_an_unknown_depth_lists_the_known_ones(mog):
         depth_line([mog], "deep")
 
 
-def test_an_undefined_metric_is_left_out_and_not_drawn_as_zero(mog):
-    undefined = json.loads(json.dumps(mog))
-    undefined["records"][0]["pipelines"]["base"]["metrics"]["target_precision"] = None
+def test_an_undefined_metric_is_left_out_and_not_drawn_as_zero():
+    path = ("pipelines", "base", "metrics", "target_precision")
+    undefined = tabulated(replaced(mog_record(0), None, *path), mog_record(1))
     assert "base" not in estimates(undefined, "target_precision")
-    figures.title_figure([undefined])
+    figures.title_figure(undefined)
 
 
 def test_yardsticks_orders_and_controls_stand_apart():
@@ -230,7 +252,7 @@ def test_yardsticks_orders_and_controls_stand_apart():
 
 def test_the_callers_settings_change_nothing_and_are_left_alone(mog):
     with matplotlib.rc_context({"figure.facecolor": "black", "axes.facecolor": "black"}):
-        figure = figures.precision_recall([mog])
+        figure = figures.precision_recall(mog)
         assert matplotlib.rcParams["axes.facecolor"] == "black"
     assert to_hex(figure.get_facecolor()) == "#ffffff"
     assert to_hex(figure.axes[0].get_facecolor()) == "#ffffff"
@@ -238,13 +260,13 @@ def test_the_callers_settings_change_nothing_and_are_left_alone(mog):
 
 def test_no_figure_stays_open_behind_the_callers_back(mog):
     before = matplotlib.pyplot.get_fignums()
-    figures.precision_recall([mog])
+    figures.precision_recall(mog)
     assert matplotlib.pyplot.get_fignums() == before
 
 
 def test_a_saved_png_says_what_it_is(mog, tmp_path):
     path = figures.save_figure(
-        figures.precision_recall([mog]), tmp_path / "deep" / "a.png", "what it shows", "commit 0123"
+        figures.precision_recall(mog), tmp_path / "deep" / "a.png", "what it shows", "commit 0123"
     )
     with Image.open(path) as image:
         assert image.text["Description"] == "what it shows"
@@ -253,14 +275,66 @@ def test_a_saved_png_says_what_it_is(mog, tmp_path):
         assert image.getpixel((0, 0))[:3] == (255, 255, 255)
 
 
-def test_recalls_that_differ_by_orders_of_magnitude_get_a_logarithmic_axis(mog):
-    wide = json.loads(json.dumps(mog))
-    for record in wide["records"]:
-        record["pipelines"]["align_then_kd"]["metrics"]["overall_recall"] = -300.0 - record["seed"]
-    axis = figures.precision_recall([wide]).axes[0]
+def test_recalls_that_differ_by_orders_of_magnitude_get_a_logarithmic_axis(mog, wide):
+    axis = figures.precision_recall(wide).axes[0]
     assert axis.get_xscale() == "symlog"
     assert "logarithmic" in axis.get_xlabel()
     left, right = axis.get_xlim()
     values = [value for _, values in estimates(wide, "overall_recall").values() for value in values]
     assert left < min(values) < max(values) < right
-    assert figures.precision_recall([mog]).axes[0].get_xscale() == "linear"
+    assert figures.precision_recall(mog).axes[0].get_xscale() == "linear"
+
+
+# Pictures of sweeps -----------------------------------------------------------------------------------
+
+
+def test_an_arm_is_drawn_at_its_values_with_the_means_of_the_tables(sweep):
+    settings = {s: MogSettings(sharpening=s, beta=0.5) for s in SHARPENINGS}
+    arm = sweeps.by_value(sweep, settings)
+    assert {algorithm: list(held) for algorithm, held in arm.items()} == {"rlhf": [1.0, 2.0], "dpo": [1.0, 2.0]}
+    figure = sweeps.arm_figure(arm, "sharpening s")
+    for axis, held in zip(figure.axes, arm.values(), strict=True):
+        lines = [line.get_ydata() for line in axis.lines if len(line.get_xdata()) == len(SHARPENINGS)]
+        for order in ORDERS:
+            means = [run.table("reward")[order].mean() for run in held.values()]
+            assert any(list(y) == pytest.approx(means) for y in lines)
+        assert axis.get_xlabel() == "sharpening s"
+    assert len(sweeps.arm_metrics(arm, "sharpening s").axes) == 8
+
+
+def test_leads_are_the_paired_differences_with_their_intervals(lm):
+    figure = sweeps.leads_figure([("one", lm, lm), ("two", lm.select(seed=[0, 1]), lm)], marked=(0,))
+    values = lm.table("reward")
+    for place, seeds in enumerate(([0, 1, 2], [0, 1])):
+        gap = (values["align_then_kd"] - values["kd_then_align"]).loc[seeds]
+        bars = [
+            line for line in figure.axes[0].lines if list(line.get_ydata()) == [place, place] and line.get_lw() == 3
+        ]
+        assert list(bars[0].get_xdata()) == pytest.approx(list(t_interval(gap.tolist())[1:]))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["one", "two"]
+
+
+def test_a_sweep_shows_both_orders_at_every_value_and_no_bar_of_few_seeds(lm):
+    figure = sweeps.sweep_figure([("0.1", lm), ("0.3", lm)], "KL weight β")
+    (_, y), *_ = marks(figure, "align_then_kd")
+    assert y == pytest.approx(lm.table("reward")["align_then_kd"].mean())
+    assert "Fewer than 4 seeds have no bar." in " ".join(texts(figure).split())
+
+
+def test_an_alignment_is_drawn_where_every_seed_had_pairs(lm):
+    figure = sweeps.alignment_figure([(lm, ("kd_then_align",), ""), (lm, ("base_aligned",), "twice the rate")])
+    assert len(marks(figure, "kd_then_align")) == 1
+    assert "dashed: twice the rate" in " ".join(texts(figure).split())
+    lacking = dataclasses.replace(lm, curves=lm.curves[lm.curves["seed"] > 0])
+    held = [(lm, ("base_aligned",), ""), (lacking, ("kd_then_align",), "")]
+    assert "had pairs in 2 of 3 seeds" in " ".join(texts(sweeps.alignment_figure(held)).split())
+
+
+def test_the_map_colours_the_difference_of_the_mean_rewards():
+    shares = [with_target_weight(MogSettings(beta=b), m) for b in (0.5, 1.0) for m in (0.02, 0.09)]
+    records = [mog_record(seed, **plain_settings(settings)) for settings in shares for seed in range(3)]
+    grid = Grid.of(tabulated(*records), "rlhf", 2.0)
+    axis = sweeps.map_figure([grid]).axes[0]
+    data = lead(grid)
+    assert (axis.collections[0].get_array().mask == ~data.decided).all()
+    assert "of 4" in axis.get_title(loc="left")

@@ -12,7 +12,7 @@ import torch
 
 import alignkd_lab
 from alignkd_lab import provenance
-from alignkd_lab.records import validate_record
+from alignkd_lab.recording import validate
 
 
 def test_provenance_is_json_with_the_versions_in_use():
@@ -29,7 +29,7 @@ def test_a_record_with_it_is_valid():
     from synthetic_records import mog_record
 
     record = {**mog_record(0), "provenance": provenance.provenance("cpu")}
-    assert validate_record(record) is record
+    assert validate(record, "made") is record
 
 
 def ask(folder):

@@ -211,10 +211,17 @@ def test_records_that_differ_in_their_seed_alone_are_one_run_and_no_others(value
         apart.table()
 
 
+@pytest.fixture
+def noise_came_later(monkeypatch):
+    monkeypatch.setattr(recording, "ADDED", {world: {"dpo_label_noise": 0.0} for world in ("mog", "lm")})
+    records._settings.cache_clear()
+    yield
+    records._settings.cache_clear()
+
+
 @pytest.mark.parametrize("make", [mog_record, lm_record])
-def test_the_way_a_number_is_written_and_a_setting_at_its_default_make_no_new_run(make):
+def test_the_way_a_number_is_written_and_a_setting_that_came_later_make_no_new_run(make, noise_came_later):
     older, newer = make(0, beta=2), make(1, beta=2.0, dpo_label_noise=0)
-    assert "dpo_label_noise" not in older["settings"]
     held = tables(older, newer, make(2, beta=2, dpo_label_noise=0.1))
     assert [run.seeds for run in held.each()] == [[0, 1], [2]]
     assert records.varying_settings(held) == ["dpo_label_noise"]
@@ -222,15 +229,13 @@ def test_the_way_a_number_is_written_and_a_setting_at_its_default_make_no_new_ru
     assert records.varying_settings(next(held.each())) == []
 
 
-def test_a_seed_from_before_a_setting_came_is_found_and_added_to(tmp_path, monkeypatch):
-    young = recording._defaults("mog")
-    with monkeypatch.context() as patch:
-        patch.setattr(recording, "_defaults", lambda world: {k: v for k, v in young.items() if k != "restarts"})
-        path = write(tmp_path, only(mog_record(0), "base"))
+def test_a_seed_from_before_a_setting_came_is_found_and_added_to(tmp_path, request):
+    path = write(tmp_path, only(mog_record(0), "base"))
+    request.getfixturevalue("noise_came_later")
     assert run_key(read_json(path)) not in path.name
-    assert find(tmp_path, mog_record(0), (0, 1)) == {0: path}
-    assert find(tmp_path, mog_record(0, restarts=3), (0,)) == {}
-    assert write(tmp_path, mog_record(0, restarts=young["restarts"])) == path
+    assert find(tmp_path, mog_record(0, dpo_label_noise=0), (0, 1)) == {0: path}
+    assert find(tmp_path, mog_record(0, dpo_label_noise=0.1), (0,)) == {}
+    assert write(tmp_path, mog_record(0, dpo_label_noise=0.0)) == path
     assert len(list(path.parent.glob("*.json"))) == 1
     assert read_json(path)["pipelines"].keys() == mog_record(0)["pipelines"].keys()
 
@@ -254,7 +259,7 @@ def test_a_device_is_named_with_its_dtype_where_that_is_not_the_usual_one():
 def held():
     """Two Gaussian runs of three seeds, and a language run of two under a study's arms."""
     gaussians = [mog_record(seed, sharpening=s) for s in (10.0, 2.0) for seed in range(3)]
-    language = [lm_record(seed) for seed in range(2)]
+    language = [lm_record(seed, align_learning_rates=[3e-4, 6e-4]) for seed in range(2)]
     for record in language:
         for name, entry in record["pipelines"].items():
             entry["arm"] = ("controls" if name in CONTROLS else "main", "as registered")
@@ -283,7 +288,7 @@ def test_tables_hold_every_metric_count_stage_curve_response_and_component(held)
     assert parts[["weight", "x", "y", "sd_x", "sd_y"]].to_numpy() == pytest.approx(
         np.column_stack([view["weights"], view["means"], view["sds"]])
     )
-    assert set(run.runs["run"]) == {f"a-study/{run_key(lm_record(0))}"}
+    assert set(run.runs["run"]) == {f"a-study/{run_key(lm_record(0, align_learning_rates=[3e-4, 6e-4]))}"}
 
 
 def test_curves_of_steps_losses_and_trials_are_told_by_their_names():

@@ -16,6 +16,7 @@ from alignkd_lab import rerun as again
 from alignkd_lab.cli import main, parse_setting
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
+from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import ORDERS
 from alignkd_lab.recording import read_json
@@ -198,7 +199,8 @@ def test_several_runs_that_fit_are_told_apart_by_what_the_error_offers(recorded,
     ):
         again.choose(recorded)
     assert again.choose(recorded, "rlhf", {"sharpening": 1}).settings["sharpening"] == 1.0
-    for record in (mog_record(0), replaced(mog_record(0), "cuda", "device")):
+    whole = {**mog_record(0), "settings": recording.plain_settings(MogSettings())}
+    for record in (whole, replaced(whole, "cuda", "device")):
         recording.write(tmp_path, record)
     with pytest.raises(BadInput, match=r"choose one by\n  --set device=cpu\n  --set device=cuda$"):
         again.choose(tmp_path)

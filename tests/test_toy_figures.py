@@ -6,7 +6,6 @@ import pytest
 from matplotlib.colors import to_hex
 
 from alignkd_lab.course.toy.figures import advantage_limits
-from alignkd_lab.errors import BadInput
 from alignkd_lab.plots.style import PIPELINE_STYLE
 from alignkd_lab.stats import t_interval
 
@@ -72,11 +71,3 @@ def test_the_last_line_says_how_many_seeds_there_are():
     alone = advantage_limits(frame(seeds=(0,)))
     assert "One seed" in alone.get_supxlabel()
     assert len(alone.axes) == 6
-
-
-@pytest.mark.parametrize(
-    ("data", "word"), [(frame().iloc[:0], "no runs"), (frame(tuple("abcdefghij")), "9 regularisers")]
-)
-def test_a_frame_that_cannot_be_drawn_is_refused(data, word):
-    with pytest.raises(BadInput, match=word):
-        advantage_limits(data)

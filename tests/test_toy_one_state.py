@@ -175,7 +175,6 @@ def test_one_scale_for_the_advantage_leaves_the_corner_and_a_clip_shares_it_amon
     ("call", "word"),
     [
         (lambda: one_state.advantage(REFERENCE, (0.5, 0.5, 0.0, 0.0)), "dpo"),
-        (lambda: one_state.advantage(REFERENCE, (0.5, 0.5)), "tokens"),
         (lambda: one_state.optimum(1.5, Regulariser("kl", 1.0)), "one at a time"),
     ],
 )

@@ -86,11 +86,11 @@ class Evaluation:
 
     def against_base(
         self, policy: Policy, model, samples: Samples, under_truth: list[torch.Tensor]
-    ) -> dict[str, float | None]:
+    ) -> dict[str, float]:
         """`kl_to_base`, nats a response, from the policy's own `samples`; `reward_accuracy` on held-out pairs.
 
         The accuracy is that of DPO's implicit reward, the log-ratio of policy and base: the share of pairs whose chosen
-        response has the larger one, a tie counting one half; None where the base wrote no pair. `under_truth` are the
+        response has the larger one, a tie counting one half; NaN where the base wrote no pair. `under_truth` are the
         samples' log-probabilities under the truth, which may be the base.
         """
         if policy.digest == self._base.digest:
@@ -106,7 +106,7 @@ class Evaluation:
         ranked = [(won > lost) + 0.5 * (won == lost) for won, lost in zip(ratios[::2], ratios[1::2], strict=True)]
         return {
             "kl_to_base": kl / len(samples.tokens),
-            "reward_accuracy": sum(ranked) / len(ranked) if ranked else None,
+            "reward_accuracy": sum(ranked) / len(ranked) if ranked else math.nan,
         }
 
     @cached_property

@@ -38,7 +38,7 @@ from alignkd_lab.plots.drawing import (
     themed,
     write,
 )
-from alignkd_lab.plots.style import CLAIM_WORDS, metric_label, number, pipeline_style
+from alignkd_lab.plots.style import CLAIM_WORDS, metric_label, number, percent, pipeline_style
 from alignkd_lab.plots.verdicts import statistic
 from alignkd_lab.records import Records
 from alignkd_lab.stats import LEVEL
@@ -167,6 +167,30 @@ def densities(run: Records, depth: str = "record") -> Figure:
     bar = figure.colorbar(image, ax=grid, shrink=0.5, aspect=28, pad=0.02)
     bar.set_label("density (square-root scale)")
     bar.outline.set_visible(False)
+    return figure
+
+
+@themed
+def bumps(run: Records, depth: str = "record") -> Figure:
+    """The Gaussian density before, between and after the two stages of either order, a row an order."""
+    from alignkd_lab.plots import plane  # brings torch
+
+    settings, views = MogSettings(**run.settings), plane.views(run.mixtures)
+    fields = {name: plane.field(views[name], settings, 160) for route in _ROUTES.values() for name in route}
+    note = depth_line([run], depth, "Shown is the first seed; dashed: the rare bump that is rewarded")
+    figure, grid = panels(2, 3, (9, 6.4), "Distil first, or align first?", note)
+    norm, target = plane.one_scale(fields.values()), settings.targets[0]
+    for row, (order, route) in zip(grid, _ROUTES.items(), strict=True):
+        colour, verbs = pipeline_style(order).colour, ["base", *_VERBS[order]]
+        for step, (axis, name) in enumerate(zip(row, route, strict=True)):
+            plane.paint(axis, fields[name], plane.window(settings), norm)
+            plane.circle(axis, settings.truth_means[target], 3 * settings.truth_sd)
+            rate = run.table("target_rate").at[run.seeds[0], name]
+            heading = verbs[step] if not step else f"{step}. {verbs[step]}"
+            axis.set_title(f"{heading}: target in {percent(rate)}", fontsize=10, color=colour if step else INK)
+            axis.grid(visible=False)
+            axis.set(xticks=[], yticks=[])
+        row[0].set_ylabel(f"{_VERBS[order][0]}, then {_VERBS[order][1]}", color=colour, fontweight="bold")
     return figure
 
 

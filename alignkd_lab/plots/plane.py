@@ -61,8 +61,8 @@ def views(mixtures: pd.DataFrame) -> dict[str, dict[str, Any]]:
     held = {
         name: {
             "weights": rows["weight"].tolist(),
-            "means": rows[["x", "y"]].to_numpy(copy=True),
-            "sds": rows[["sd_x", "sd_y"]].to_numpy(copy=True),
+            "means": rows[["x", "y"]].to_numpy().tolist(),
+            "sds": rows[["sd_x", "sd_y"]].to_numpy().tolist(),
         }
         for name, rows in first.groupby("pipeline")
     }
@@ -86,11 +86,6 @@ def truth(settings: MogSettings) -> dict:
     """The truth as a view."""
     sds = [[settings.truth_sd] * 2] * len(settings.truth_means)
     return {"weights": settings.truth_weights, "means": settings.truth_means, "sds": sds}
-
-
-def target_weight(settings: MogSettings) -> float:
-    """m0, the target's share of the truth."""
-    return sum(settings.truth_weights[target] for target in settings.targets)
 
 
 # Drawing it

@@ -281,3 +281,36 @@ def _by_value(
         axis.set_xscale("log")
     axis.set_xticks(values, [f"{100 * value:g} %" if percent else f"{value:g}" for value in values])
     axis.minorticks_off()
+
+
+@themed
+def leads_by_share(panels_of: Mapping[str, Sequence[tuple[str, float, Interval]]], depth_note: str) -> Figure:
+    """A-K minus K-A in reward by the share of the target's rate that distilling leaves, a panel a world.
+
+    Args:
+        panels_of: by heading, `(group, share kept, lead)` of each setting; a group has its own marker.
+    """
+    title = "A-K minus K-A in reward, by how much of the target distilling leaves"
+    figure, (grid,) = panels(1, len(panels_of), (10.5, 4.8), title, depth_note, share=False)
+    for axis, (heading, points) in zip(grid, panels_of.items(), strict=True):
+        groups = list(dict.fromkeys(group for group, *_ in points))
+        for group, marker in zip(groups, "o^sDvPX", strict=False):
+            for _, kept, span in (point for point in points if point[0] == group):
+                order = A_K if span.low > 0 else K_A if span.high < 0 else None
+                colour = pipeline_style(order).colour if order else QUIET
+                axis.plot([kept, kept], [span.low, span.high], color=colour, linewidth=1.4, alpha=0.7)
+                axis.plot(kept, span.estimate, marker, color=colour, markersize=6.5, markeredgecolor="white")
+            axis.plot([], [], marker, color=QUIET, label=group)
+        axis.axhline(0, color=INK, linewidth=1)
+        shares = [kept for _, kept, _ in points]
+        if min(shares) < 0.05:  # some settings leave next to nothing
+            axis.set_xscale("symlog", linthresh=0.01)
+            axis.set_xlim(-0.003, 1.5 * max(shares))
+        ticks = [0, 0.01, 0.1, 1] if min(shares) < 0.05 else [0, 0.5, 1, 1.5, 2]
+        axis.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+        axis.minorticks_off()
+        axis.set_title(heading, pad=8)
+        axis.set_xlabel("target's rate after distilling, of the base's")
+        axis.legend(loc="lower left" if min(shares) < 0.05 else "upper right")
+    grid[0].set_ylabel("reward: A-K minus K-A")
+    return figure

@@ -18,7 +18,9 @@ from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS, YARDSTICKS
 from alignkd_lab.plots import figures, sweeps
 from alignkd_lab.plots.drawing import whole
 from alignkd_lab.plots.style import number
+from alignkd_lab.plots.tables import difference
 from alignkd_lab.records import Records
+from alignkd_lab.stats import Interval
 from alignkd_lab.study import gaussians, plan
 
 # The pipelines that learn from pairs where not all of a cell's do.
@@ -98,6 +100,27 @@ def alignments(
             yield run, _FROM_PAIRS[cell.arm] or cell.pipelines, kind if cell.changes else ""
 
 
+def leads_and_shares(gaussian: Records, language: Records) -> dict[str, list[tuple[str, float, Interval]]]:
+    """What `sweeps.leads_by_share` draws: every setting of both studies whose checks passed."""
+    points: dict[str, list] = {"Gaussians, 100 seeds a setting": [], "SmolLM2, 3 to 10 seeds a setting": []}
+    for run in gaussian.each():
+        if failed_check(run) is None:
+            rates = run.table("target_rate").mean()
+            kept = rates["kd_only"] / rates["base"]
+            points["Gaussians, 100 seeds a setting"].append((run.the_run()["algorithm"].upper(), kept, difference(run)))
+    for _, a_k, k_a in lead_rows(language):
+        kept = _sampled_rate(k_a, K_A) / _sampled_rate(k_a if "base_aligned" in k_a.pipelines else a_k, "base_aligned")
+        lead = difference(a_k, k_a)
+        points["SmolLM2, 3 to 10 seeds a setting"].append((a_k.the_run()["target"], kept, lead))
+    return points
+
+
+def _sampled_rate(run: Records, pipeline: str) -> float:
+    """The target's rate in the samples that a pipeline's pairs were made of."""
+    pairs = run.stages[(run.stages["pipeline"] == pipeline) & run.stages["target_responses"].notna()]
+    return (pairs["target_responses"] / pairs["responses"]).mean()
+
+
 def readme() -> Iterator[tuple[str, Figure]]:
     """(name, picture) of the README's."""
     gaussian, language = load("gaussians-study"), load("smollm2-study")
@@ -106,6 +129,9 @@ def readme() -> Iterator[tuple[str, Figure]]:
     cells = (*plan.ARMS["main"].cells, *plan.ARMS["targets"].cells)
     by_target = [plan.seeds_of(language, cell, "laptop") for cell in cells]
     headline = [whole(run, shown) for run in (pilot, *by_target)]
+    yield "bumps", figures.bumps(pilot)
+    note = "Recorded runs; bars: paired 95 % t-intervals over seeds. Blue: K-A leads, orange: A-K leads, grey: neither."
+    yield "leads-by-share", sweeps.leads_by_share(leads_and_shares(gaussian, language), note)
     yield "title", figures.title_figure(headline)
     arm = gaussians.ARMS["sharpening"]
     yield (

@@ -139,13 +139,14 @@ def draw(data: Beyond) -> Figure:
     policies = {"the student, its pairs": data.student}
     policies |= {f"after {_LOOKS[name][0]}": policy for name, policy in data.aligned.items()}
     wall = plane.wall(figure, 0.12, foot, 3 * side + 2 * gap, side)
+    origin, scale = np.array(_EXTENT)[[0, 2]], side / (_EXTENT[1] - _EXTENT[0])
     for column, (name, policy) in enumerate(policies.items()):
         corner, field = (column * (side + gap), 0.0), plane.density(policy, _EXTENT)
         plane.hang(wall, field, corner, side, plane.one_scale([field]))
         plane.say(wall, name, (corner[0], side), 6, fontsize=10, fontweight="bold", color=INK)
-        _target(wall, data, corner, side)
-    shown = (data.points[::20] - np.array(_EXTENT)[[0, 2]]) * side / (_EXTENT[1] - _EXTENT[0])
-    wall.plot(*shown.T, ".", color=INK, markersize=2.2, markeredgewidth=0, alpha=0.6)
+        centre = (data.problem.centres[0].numpy() - origin) * scale + corner
+        plane.circle(wall, centre, 3 * data.settings.truth_sd * scale)
+    wall.plot(*((data.points[::20] - origin) * scale).T, ".", color=INK, markersize=2.2, markeredgewidth=0, alpha=0.6)
     _rewards(plane.axes(figure, 7.55, foot, 2.3, side), data)
     return figure
 
@@ -169,14 +170,6 @@ def _reach(settings: MogSettings) -> tuple[float, float]:
     """How far to the right, and how far down, the target's circle reaches; its corner is the lower right one."""
     (x, y), radius = settings.truth_means[settings.targets[0]], 3 * settings.truth_sd
     return x + radius, y - radius
-
-
-def _target(wall: Axes, data: Beyond, corner: tuple[float, float], side: float) -> None:
-    scale = side / (_EXTENT[1] - _EXTENT[0])
-    centre = data.problem.centres[0].numpy() - np.array(_EXTENT)[[0, 2]]
-    turn = np.linspace(0, 2 * np.pi, 60)
-    circle = centre[:, None] + 3 * data.settings.truth_sd * np.stack([np.cos(turn), np.sin(turn)])
-    wall.plot(*(circle * scale + np.array(corner)[:, None]), color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
 
 
 def _rewards(axis: Axes, data: Beyond) -> None:

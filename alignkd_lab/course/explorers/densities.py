@@ -15,10 +15,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from scipy.stats import norm
 
 from alignkd_lab import theory
 from alignkd_lab.course.explorers.threshold import CONTROLS, POINT, START
-from alignkd_lab.course.widgets.view import Explorer
+from alignkd_lab.course.widgets.view import show_of
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import BAND, INK, QUIET, panels, themed, write
@@ -114,12 +115,7 @@ def draw(data: Densities, note: str = SOURCE) -> Figure:
     return figure
 
 
-def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float) -> Explorer:
-    """The explorer with the controls named in `shown` (all where none is), the state begun at `state`.
-
-    `stills` are changes of the state that a page without a kernel shows below the first picture.
-    """
-    return Explorer(CONTROLS, shown, state, compute, draw, caption, SOURCE, "densities.show", stills)
+show = show_of(CONTROLS, compute, draw, caption, SOURCE, "densities.show")
 
 
 @functools.cache
@@ -142,13 +138,9 @@ def _place(
     return means[mode] + sd * normals[: len(targets), : means.shape[1]]
 
 
-def _bump(x: np.ndarray, mean: float, sd: float) -> np.ndarray:
-    return np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
-
-
 def _on_line(x: np.ndarray, share: float) -> np.ndarray:
     weights = [*((1 - share) * weight for weight in LINE_WEIGHTS), share]
-    return sum(weight * _bump(x, mean, LINE_SD) for weight, mean in zip(weights, LINE_MEANS, strict=True))
+    return sum(weight * norm.pdf(x, mean, LINE_SD) for weight, mean in zip(weights, LINE_MEANS, strict=True))
 
 
 def _in_plane(share: float) -> np.ndarray:

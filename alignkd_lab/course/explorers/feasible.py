@@ -6,7 +6,7 @@ Neither the reward's size nor the KL weight is among the controls, because neith
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from alignkd_lab.claims import LEAST_PAIRS
 from alignkd_lab.course.explorers.threshold import POINT
 from alignkd_lab.course.widgets.controls import Number, start
-from alignkd_lab.course.widgets.view import Explorer
+from alignkd_lab.course.widgets.view import show_of
 from alignkd_lab.lm.feasibility import SURE, Verdict, chance_of_pairs, expected_pairs, responses_for
 from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
 from alignkd_lab.plots.style import percent
@@ -126,9 +126,7 @@ def rates(found: Mapping[str, Verdict], drawn: int, prompts: int, responses: int
     return figure
 
 
-def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float) -> Explorer:
-    """The explorer with the controls named in `shown` (all where none is), the state begun at `state`."""
-    return Explorer(CONTROLS, shown, state, compute, draw, caption, SOURCE, "feasible.show", stills)
+show = show_of(CONTROLS, compute, draw, caption, SOURCE, "feasible.show")
 
 
 def _map(axis: Axes, data: Feasible) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,38 +46,25 @@ TITLE = "Every way to the same small model; ringed: beaten by no other on both a
 STILLS = (START, {"across": "minutes", "up": "target_rate"}, {"across": "overall_recall", "up": "reward"})
 
 
-class AxisOf(NamedTuple):
-    """What an axis shows: its words, and whether more of it is better."""
-
-    words: str
-    more_is_better: bool
-
-
-_COSTS = {
-    "tokens_trained": AxisOf("tokens trained on", False),
-    "tokens_sampled": AxisOf("tokens sampled", False),
-    "minutes": AxisOf("minutes (median)", False),
-    "memory_gib": AxisOf("peak memory (GiB)", False),
-    "kl_to_base": AxisOf(metric_label("kl_to_base", "lm"), False),
-}
-_EARNED = {
-    name: AxisOf(metric_label(name, "lm"), True)
-    for name in (
-        "reward",
-        "target_rate",
-        "target_precision",
-        "overall_precision",
-        "overall_recall",
-        "reward_accuracy",
-        "distinct_2",
-    )
-}
-ACROSS = _COSTS | {name: _EARNED[name] for name in ("overall_recall", "overall_precision", "distinct_2")}
-UP = _EARNED
-GAIN_WORDS = {
+_LABELS = {
+    "tokens_trained": "tokens trained on",
+    "tokens_sampled": "tokens sampled",
+    "minutes": "minutes (median)",
+    "memory_gib": "peak memory (GiB)",
     "gain_per_10000_tokens": "reward above KD only, for 10,000 trained tokens",
     "gain_per_hour": "reward above KD only, for an hour",
 }
+LESS_IS_BETTER = ("tokens_trained", "tokens_sampled", "minutes", "memory_gib", "kl_to_base")
+UP = (
+    "reward",
+    "target_rate",
+    "target_precision",
+    "overall_precision",
+    "overall_recall",
+    "reward_accuracy",
+    "distinct_2",
+)
+ACROSS = (*LESS_IS_BETTER, "overall_recall", "overall_precision", "distinct_2")
 
 
 @dataclass(frozen=True)
@@ -113,7 +99,7 @@ def compute(state: Mapping[str, str], run: Records | None = None) -> Methods:
     across, up = state["across"], state["up"]
     x, y = (_typical(estimates(run, axis), axis) for axis in (across, up))
     points = {name: (x[name], y[name]) for name in run.pipelines if name in x and name in y}
-    signs = [1 if axes[axis].more_is_better else -1 for axes, axis in ((ACROSS, across), (UP, up))]
+    signs = [-1 if axis in LESS_IS_BETTER else 1 for axis in (across, up)]
     goods = {
         name: tuple(sign * estimate.estimate for sign, (estimate, _) in zip(signs, points[name], strict=True))
         for name in points
@@ -147,7 +133,7 @@ def controls(run: Records | None = None) -> dict[str, Choice]:
     """A list for each axis of what `run` measured (`recorded()` where None)."""
     run = run or recorded()
     return {
-        name: Choice(START[name], name, {axis: of.words for axis, of in axes.items() if not _by_seed(run, axis).empty})
+        name: Choice(START[name], name, {axis: label(axis) for axis in axes if not _by_seed(run, axis).empty})
         for name, axes in (("across", ACROSS), ("up", UP))
     }
 
@@ -169,7 +155,7 @@ def caption(data: Methods) -> str:
 
 
 def _words(axis: str) -> str:
-    return METRIC_STYLE[axis].label if axis in METRIC_STYLE else ACROSS[axis].words
+    return METRIC_STYLE[axis].label if axis in METRIC_STYLE else label(axis)
 
 
 def _place(data: Methods, name: str) -> str:
@@ -260,9 +246,7 @@ def mean_of(run: Records, name: str, metric: str) -> float:
 
 def label(metric: str) -> str:
     """A metric, a cost or a gain in words."""
-    if metric in GAIN_WORDS:
-        return GAIN_WORDS[metric]
-    return ACROSS[metric].words if metric in ACROSS else UP[metric].words
+    return _LABELS.get(metric) or metric_label(metric, "lm")
 
 
 def _by_seed(run: Records, metric: str) -> pd.DataFrame:
@@ -282,10 +266,10 @@ def _panel(axis: Axes, data: Methods) -> None:
             ring = {"markersize": 17, "markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.1}
             axis.plot(across[0].estimate, up[0].estimate, "o", zorder=3, **ring)
     axis.margins(0.14)
-    right = ACROSS[data.across].more_is_better
+    right = data.across not in LESS_IS_BETTER
     place, words = (0.99, "better ↗") if right else (0.01, "↖ better")
     look = {"ha": "right" if right else "left", "va": "top", "fontsize": 9, "color": QUIET}
     axis.text(place, 0.985, words, transform=axis.transAxes, **look)
-    axis.set_xlabel(ACROSS[data.across].words)
-    axis.set_ylabel(UP[data.up].words)
+    axis.set_xlabel(label(data.across))
+    axis.set_ylabel(label(data.up))
     axis.xaxis.set_major_formatter(lambda value, _: f"{round(value, 6):,g}".replace("-", MINUS))

@@ -6,7 +6,7 @@ free policy; that a run gets there takes draws of the target, which the right pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from alignkd_lab import theory
 from alignkd_lab.course.widgets.controls import Number, start
-from alignkd_lab.course.widgets.view import Explorer
+from alignkd_lab.course.widgets.view import show_of
 from alignkd_lab.plots.drawing import BAND, INK, QUIET, panels, themed, write
 from alignkd_lab.plots.style import number, percent
 
@@ -105,12 +105,7 @@ def draw(data: Threshold, note: str = SOURCE) -> Figure:
     return figure
 
 
-def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float) -> Explorer:
-    """The explorer with the controls named in `shown` (all where none is), the state begun at `state`.
-
-    `stills` are changes of the state that a page without a kernel shows below the first picture.
-    """
-    return Explorer(CONTROLS, shown, state, compute, draw, caption, SOURCE, "threshold.show", stills)
+show = show_of(CONTROLS, compute, draw, caption, SOURCE, "threshold.show")
 
 
 def _optimum_panel(axis: Axes, data: Threshold) -> None:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import norm
 
+from alignkd_lab.course.explorers.two_temperatures import sharpened
 from alignkd_lab.course.widgets.view import Picture, kept
 from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
 from alignkd_lab.plots.style import number
@@ -46,19 +48,9 @@ def fits() -> dict[str, Bump]:
     }
 
 
-def sharpened(weights: np.ndarray, sharpening: float) -> np.ndarray:
-    """Weights to the power s over their sum."""
-    return weights**sharpening / (weights**sharpening).sum()
-
-
 def mixture(weights: np.ndarray) -> np.ndarray:
     """The density of the two modes with these weights, `[point]` on `LINE`."""
-    return sum(weight * bump(mean, SD) for weight, mean in zip(weights, MEANS, strict=True))
-
-
-def bump(mean: float | np.ndarray, sd: float | np.ndarray) -> np.ndarray:
-    """A Gaussian's density on `LINE`."""
-    return np.exp(-0.5 * ((LINE - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
+    return sum(weight * norm.pdf(LINE, mean, SD) for weight, mean in zip(weights, MEANS, strict=True))
 
 
 def by_moments(density: np.ndarray) -> tuple[float, float]:
@@ -74,7 +66,7 @@ def by_search(density: np.ndarray) -> tuple[float, float]:
 
     def reverse_kl(choice: tuple[float, float]) -> float:
         # The entropy of a Gaussian grows with log sd.
-        return -np.log(choice[1]) - _integral(bump(*choice) * log_density)
+        return -np.log(choice[1]) - _integral(norm.pdf(LINE, *choice) * log_density)
 
     return min(choices, key=reverse_kl)
 
@@ -101,7 +93,7 @@ def _draw(found: dict[str, Bump]) -> Figure:
         student = found[name]
         axis.set_title(words, fontsize=9.5)
         axis.fill_between(LINE, truth, color="#C9CED4", linewidth=0)
-        axis.plot(LINE, bump(student.mean, student.sd), color=_STUDENT, linewidth=2.6)
+        axis.plot(LINE, norm.pdf(LINE, student.mean, student.sd), color=_STUDENT, linewidth=2.6)
         if name == "sharpened":
             axis.plot(LINE, teacher, color=INK, linewidth=1.3, linestyle=(0, (4, 3)))
         scores = f"precision {number(student.precision)}\nrecall {number(student.recall)}"
@@ -112,7 +104,7 @@ def _draw(found: dict[str, Bump]) -> Figure:
 
 
 def _scored(mean: float, sd: float) -> Bump:
-    truth, log_student = mixture(np.array(WEIGHTS)), -0.5 * ((LINE - mean) / sd) ** 2 - np.log(sd * np.sqrt(2 * np.pi))
+    truth, log_student = mixture(np.array(WEIGHTS)), norm.logpdf(LINE, mean, sd)
     return Bump(mean, sd, _integral(np.exp(log_student) * np.log(truth)), _integral(truth * log_student))
 
 

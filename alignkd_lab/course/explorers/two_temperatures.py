@@ -7,7 +7,7 @@ sequence is listed. Sequences are sharpened as a mixture's weights are (KD-MWE);
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from alignkd_lab.course.explorers.threshold import POINT
 from alignkd_lab.course.widgets.controls import Number, start
-from alignkd_lab.course.widgets.view import Explorer
+from alignkd_lab.course.widgets.view import show_of
 from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
 from alignkd_lab.plots.style import number, percent
 
@@ -139,12 +139,7 @@ def draw(data: Tree, note: str = SOURCE) -> Figure:
     return figure
 
 
-def show(*shown: str, stills: Sequence[Mapping[str, float]] = (), **state: float) -> Explorer:
-    """The explorer with the controls named in `shown` (all where none is), the state begun at `state`.
-
-    `stills` are changes of the state that a page without a kernel shows below the first picture.
-    """
-    return Explorer(CONTROLS, shown, state, compute, draw, caption, SOURCE, "two_temperatures.show", stills)
+show = show_of(CONTROLS, compute, draw, caption, SOURCE, "two_temperatures.show")
 
 
 def _bars(axis: Axes, data: Tree) -> None:

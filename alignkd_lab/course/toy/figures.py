@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alignkd_lab.errors import BadInput
 from alignkd_lab.plots.drawing import INK, QUIET, panels, themed
 from alignkd_lab.plots.style import metric_label
 from alignkd_lab.stats import LEVEL, t_interval
@@ -34,12 +31,7 @@ def advantage_limits(frame: pd.DataFrame, yardsticks: pd.DataFrame | None = None
     Args:
         frame: from `toy.sweep.sweep`, of one regulariser or of several put together; its first regulariser is the one
         shown above. yardsticks: from `toy.sweep.yardsticks`: the DPO teacher is drawn as a dashed line.
-
-    Raises:
-        BadInput: an empty frame.
     """
-    if frame.empty:
-        raise BadInput("the frame holds no runs: take one from toy.sweep.sweep")
     regularisers, seeds = list(dict.fromkeys(frame.regulariser)), frame.seed.nunique()
     bands = (
         f"Bands and bars: {100 * LEVEL:g} % t-intervals over {seeds} seeds, each a world of its own"
@@ -49,25 +41,24 @@ def advantage_limits(frame: pd.DataFrame, yardsticks: pd.DataFrame | None = None
     teacher = "" if yardsticks is None else " Dashed: the DPO teacher."
     note = f"Toy language, everything computed exactly, trained live. {bands}.{teacher}"
     figure, grid = panels(2, len(_METRICS), (11, 7.2), "ADPA pushed too far, and what holds it back", note)
+    gammas, look = sorted(frame.gamma.unique()), {"markeredgecolor": "white", "markersize": 7.5, "linewidth": 1.5}
+    colours = zip(gammas, sns.color_palette("flare", len(gammas)), strict=True)
+    shades = {gamma: {"color": shade, "linewidth": 1.9} for gamma, shade in colours}
+    marked = zip(regularisers, _REGULARISER_COLOURS, _REGULARISER_MARKERS, strict=False)
+    looks = {name: {"color": colour, "marker": marker, **look} for name, colour, marker in marked}
     first, last = frame[frame.regulariser == regularisers[0]], frame[frame.step == frame.step.max()]
     for metric, title, above, below in zip(_METRICS, _TITLES, *grid, strict=True):
         above.set_title(title, pad=8)
-        _lines(above, first, metric, "step", "gamma", dict(zip(_gammas(frame), _gamma_looks(frame), strict=True)))
-        _lines(
-            below,
-            last,
-            metric,
-            "gamma",
-            "regulariser",
-            dict(zip(regularisers, _regulariser_looks(regularisers), strict=True)),
-        )
+        _lines(above, first, metric, "step", "gamma", shades)
+        _lines(below, last, metric, "gamma", "regulariser", looks)
         above.set_xlabel("ADPA steps")
         below.set_xlabel("γ, weight of the advantage")
-        below.set_xticks(_gammas(frame), [f"{gamma:g}" for gamma in _gammas(frame)])
+        below.set_xticks(gammas, [f"{gamma:g}" for gamma in gammas])
         for axis in (above, below):
             axis.set_ylabel(_LABELS.get(metric) or metric_label(metric, "lm"))
             if yardsticks is not None:
-                _teacher(axis, yardsticks, metric)
+                level = yardsticks[yardsticks.model == "dpo"][metric].mean()
+                axis.axhline(level, color=QUIET, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
     _legend(grid[0, -1], "No regulariser" if regularisers[0] == "none" else f"Regulariser: {regularisers[0]}")
     _legend(grid[1, -1], f"After {frame.step.max()} steps")
     return figure
@@ -84,35 +75,15 @@ def _lines(axis: Axes, frame: pd.DataFrame, metric: str, across: str, by: str, l
         else:
             x = x + _DODGE * (number - (len(looks) - 1) / 2)
             axis.vlines(x, found.low, found.high, color=look["color"], linewidth=2, alpha=0.4, zorder=2)
-        axis.plot(x, found.estimate, label=f"γ = {value:g}" if by == "gamma" else _name(value), zorder=3, **look)
+        axis.plot(
+            x,
+            found.estimate,
+            label=f"γ = {value:g}" if by == "gamma" else value.replace("none", "no regulariser"),
+            zorder=3,
+            **look,
+        )
     if metric == "reward":
         axis.set_ylim(bottom=0)
-
-
-def _name(regulariser: str) -> str:
-    return "no regulariser" if regulariser == "none" else regulariser
-
-
-def _gammas(frame: pd.DataFrame) -> list[float]:
-    return sorted(frame.gamma.unique())
-
-
-def _gamma_looks(frame: pd.DataFrame) -> list[dict]:
-    shades = sns.color_palette("flare", len(_gammas(frame)))
-    return [{"color": shade, "linewidth": 1.9} for shade in shades]
-
-
-def _regulariser_looks(regularisers: Sequence[str]) -> list[dict]:
-    pairs = zip(_REGULARISER_COLOURS, _REGULARISER_MARKERS, strict=True)
-    looks = [{"color": colour, "marker": marker, "markeredgecolor": "white"} for colour, marker in pairs]
-    if len(regularisers) > len(looks):
-        raise BadInput(f"one figure tells at most {len(looks)} regularisers apart, not {len(regularisers)}")
-    return [look | {"markersize": 7.5, "linewidth": 1.5} for look in looks[: len(regularisers)]]
-
-
-def _teacher(axis: Axes, yardsticks: pd.DataFrame, metric: str) -> None:
-    level = yardsticks[yardsticks.model == "dpo"][metric].mean()
-    axis.axhline(level, color=QUIET, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
 
 
 def _legend(axis: Axes, title: str) -> None:

@@ -96,15 +96,14 @@ def sweep(
         Columns regulariser, gamma, seed, step, and the metrics of `measure`.
 
     Raises:
-        BadInput: unknown regulariser, a negative gamma, no gamma or no seed.
+        BadInput: unknown regulariser, a negative gamma.
     """
     name, chosen = _regulariser(regulariser)
-    if not len(gammas) or not len(seeds):
-        raise BadInput("gammas and seeds must hold at least one value each")
     if min(gammas) < 0:
         raise BadInput(f"gammas must not be below 0, not {min(gammas)!r}; swap the teachers to push the other way")
     world = world or build(settings, tuple(seeds))
-    marks = _default_marks(world.settings.steps) if marks is None else marks
+    shares = (0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1)
+    marks = [round(world.settings.steps * share) for share in shares] if marks is None else marks
     frames = []
     for gamma in gammas:
         for step, parameters in train(world, gamma, chosen, marks):
@@ -218,7 +217,3 @@ def _regulariser(regulariser: str | Regulariser) -> tuple[str, Regulariser]:
     if regulariser not in REGULARISERS:
         raise UnknownName("regulariser", regulariser, REGULARISERS)
     return regulariser, REGULARISERS[regulariser]
-
-
-def _default_marks(steps: int) -> tuple[int, ...]:
-    return tuple(sorted({0, *(round(steps * share) for share in (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1))}))

@@ -1,0 +1,443 @@
+"""The registered studies: their cells are the plan's, and one command runs what is left of them in order."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from synthetic_records import lm_record, without
+from tiny_lm import small
+
+from alignkd_lab import claims
+from alignkd_lab.errors import BadInput
+from alignkd_lab.experiment import check_pipelines, run_cell
+from alignkd_lab.lm import rewards
+from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.lm.world import LmWorld
+from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.mog.world import MogWorld
+from alignkd_lab.paths import data_folder
+from alignkd_lab.pipelines import A_K, CONTROLS, K_A, METHODS, ORDERS, YARDSTICKS
+from alignkd_lab.presets import PRESETS, default_pipelines, possible_pipelines
+from alignkd_lab.recording import plain_settings, read_json, write
+from alignkd_lab.records import load, pack, tabulate
+from alignkd_lab.study import gaussians, plan
+from alignkd_lab.study import run as study
+from alignkd_lab.study.plan import ARMS, Arm, Cell, seeds_of, settings_of
+from alignkd_lab.study.run import main, run_study, table
+
+CELLS = [cell for arm in ARMS.values() for cell in arm.cells]
+MAIN = ARMS["main"].cells[0]
+SHIPPED = data_folder() / "records"
+
+
+def moved(cell, preset="laptop"):
+    """What a cell changes of the main settings."""
+    before, after = (dataclasses.asdict(settings_of(which, preset)) for which in (MAIN, cell))
+    return {name: value for name, value in after.items() if value != before[name]}
+
+
+def of_arm(name, preset="laptop"):
+    return [moved(cell, preset) for cell in ARMS[name].cells]
+
+
+# What is registered -----------------------------------------------------------------------------------
+
+
+def test_the_main_settings_are_the_plans_command():
+    text = (data_folder() / "records" / "PLAN.md").read_text()
+    told = " ".join(f"{name}={value}" for name, value in plan.MAIN["laptop"].items())
+    assert f"preset `laptop` with `{told}`" in text
+    expected = dataclasses.replace(LmSettings(), **plan.MAIN["laptop"])
+    assert settings_of(MAIN) == expected
+    assert settings_of(MAIN, "gpu") == dataclasses.replace(PRESETS["gpu"].lm, **plan.MAIN["gpu"])
+    assert plan.MAIN["gpu"] == {"target": "exclamation", "align_learning_rates": (1e-4, 3e-4, 6e-4)}
+
+
+def test_the_arms_are_the_plans_in_its_order():
+    assert list(ARMS) == [
+        "main", "controls", "methods", "targets", "rlhf", "kd_temperature", "beta", "preference_responses",
+        "student_layers", "dpo_label_noise", "equal_compute", "plain_kd", "learning_rate", "learning_rate_both",
+        "plain_kd_rate", "gamma",
+    ]  # fmt: skip
+    assert [cell.arm for cell in CELLS] == [name for name, arm in ARMS.items() for _ in arm.cells]
+    pipelines = {
+        "controls": CONTROLS,
+        "methods": METHODS,
+        "equal_compute": (K_A,),
+        "gamma": ("adpa",),
+    }
+    less = [cell for cell in CELLS if cell.yardsticks != YARDSTICKS]
+    assert less == [*ARMS["equal_compute"].cells, ARMS["plain_kd_rate"].cells[1]]  # K-A alone: no base is aligned
+    rates = {
+        "learning_rate": [(K_A, "kd_then_align_base_preferences"), (K_A,)],
+        "plain_kd_rate": [(A_K,), (K_A,)],
+    }
+    assert {name: [cell.pipelines for cell in ARMS[name].cells] for name in rates} == rates
+    others = [cell for cell in CELLS if cell.arm not in rates]
+    assert all(cell.pipelines == pipelines.get(cell.arm, ORDERS) for cell in others)
+    sweeps = [*list(ARMS)[5:10], "gamma"]
+    later = dict.fromkeys(("plain_kd", "plain_kd_rate"), tuple(range(3, 10)))
+    seeds = {cell: later.get(cell.arm, tuple(range(3 if cell.arm in sweeps else 10))) for cell in CELLS}
+    assert all(cell.seeds == expected for cell, expected in seeds.items())
+    assert {cell.arm for cell in CELLS if cell.algorithm == "rlhf"} == {"rlhf"}
+
+
+@pytest.mark.parametrize("preset", plan.MAIN)
+def test_every_arm_moves_what_the_plan_says_and_nothing_else(preset):
+    for name in ("main", "controls", "methods", "rlhf"):
+        assert of_arm(name, preset) == [{}]
+    assert of_arm("targets", preset) == [{"target": "colour"}, {"target": "simile"}]
+    assert of_arm("kd_temperature", preset) == [{"kd_temperature": value} for value in (0.5, 0.85, 1.0, 1.25)]
+    assert of_arm("plain_kd", preset) == [{"kd_temperature": 1.0}]
+    assert of_arm("beta", preset) == [{"beta": 0.03}, {"beta": 0.3}]
+    assert of_arm("student_layers", preset) == [{"student": "healed-16"}, {"student": "healed-24"}]
+    assert of_arm("dpo_label_noise", preset) == [{"dpo_label_noise": 0.1}, {"dpo_label_noise": 0.3}]
+    assert of_arm("learning_rate_both", preset) == [{"align_learning_rates": (6e-4,)}]
+    assert of_arm("learning_rate", preset) == [
+        {"align_learning_rates": (6e-4,)},
+        {"align_learning_rates": (6e-4,), "target": "simile"},
+    ]
+    assert of_arm("plain_kd_rate", preset) == [
+        {"kd_temperature": 1.0, "align_learning_rates": (6e-4,)},
+        {"kd_temperature": 1.0, "align_learning_rates": (3e-4,)},
+    ]
+    assert of_arm("gamma", preset) == [{"gamma": 0.15}, {"gamma": 0.5}]
+    samples = settings_of(MAIN, preset).preference_responses
+    assert of_arm("preference_responses", preset) == [
+        {"preference_responses": samples // 2},
+        {"preference_responses": 2 * samples},
+    ]
+
+
+def test_a_cell_that_lacks_an_order_names_the_one_that_holds_it():
+    lone = [cell for cell in CELLS if len({*ORDERS} & {*cell.pipelines}) == 1]
+    held = {cell: plan.partner(cell) for cell in lone}
+    assert {cell.arm: other.arm for cell, other in held.items() if cell.changes.get("target") is None} == {
+        "equal_compute": "main", "learning_rate": "main", "plain_kd_rate": "plain_kd",
+    }  # fmt: skip
+    for cell, other in held.items():
+        assert {*ORDERS} <= {*other.pipelines}
+        assert {*cell.seeds} <= {*other.seeds}
+        assert settings_of(cell).target == settings_of(other).target
+
+
+def test_k_a_gets_the_compute_of_a_k_by_more_samples_and_steps():
+    assert of_arm("equal_compute") == [{"preference_responses": 33, "align_steps": 33}]
+    base, student = 134_515_008, 99_114_048
+    more, usual = settings_of(ARMS["equal_compute"].cells[0]), settings_of(MAIN)
+    for sampled, trained in ((1, 3), (2, 6), (30, 1)):  # whatever a token costs
+
+        def spent(parameters, settings, sampled=sampled, trained=trained):
+            drawn = settings.preference_prompts * settings.preference_responses
+            return parameters * (sampled * drawn + trained * 2 * settings.align_batch * settings.align_steps)
+
+        assert spent(student, more) == pytest.approx(spent(base, usual), rel=0.02)
+
+
+@pytest.mark.parametrize("preset", plan.MAIN)
+def test_every_cell_can_be_run_and_is_a_run_of_its_own(preset, tmp_path):
+    for cell in CELLS:
+        check_pipelines("lm", cell.pipelines, cell.algorithm)
+        assert set(cell.pipelines) <= set(possible_pipelines("lm", cell.algorithm))
+        assert settings_of(cell, preset).trial_seed not in cell.seeds
+        rewards.target(settings_of(cell, preset).target)
+    apart = [(cell.pipelines, cell.algorithm, settings_of(cell, preset), seed) for cell in CELLS for seed in cell.seeds]
+    assert len(apart) == len(set(apart))  # no seed of one setting counts in two cells
+    assert len(CELLS) == len(set(CELLS))
+
+
+def test_a_preset_without_main_settings_is_refused():
+    with pytest.raises(BadInput, match=r"'paper'.*laptop, gpu"):
+        settings_of(MAIN, "paper")
+
+
+# Running ----------------------------------------------------------------------------------------------
+
+QUICK = {
+    "main": Arm("main", "?", (Cell("main", "as registered", seeds=(0, 1)),)),
+    "beta": Arm("β", "?", (Cell("beta", "doubled", (K_A,), (0,), "dpo", {"beta": 0.2}, ("base", "kd_only")),)),
+}
+
+
+ASKED = ("--preset", "tiny", "--device", "cpu")
+
+
+def shrink(patch):
+    """Two cells of tiny models, three seeds together."""
+    patch.setattr(plan, "ARMS", QUICK)
+    patch.setattr(plan, "MAIN", {"tiny": {"align_steps": 3}})
+    patch.setitem(PRESETS, "tiny", dataclasses.replace(PRESETS["tiny"], lm=small()))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    shrink(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """What one command with `--seeds 0` leaves: the folder, and its exit code."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        return folder, main([str(folder), *ASKED, "--seeds", "0"])
+
+
+def started(monkeypatch):
+    """The (arm, seed) that are run from now on, in their order; nothing is run."""
+    seen = []
+
+    def spy(**options):
+        seen.append(("beta" if options["overrides"]["beta"] == 0.2 else "main", *options["seeds"]))
+
+    monkeypatch.setattr(study, "run_experiment", spy)
+    return seen
+
+
+def test_a_cells_record_holds_its_pipelines_beside_the_yardsticks_under_its_arm(made, quick):
+    folder, code = made
+    assert code == 0
+    held = load(folder)
+    for arm in QUICK.values():
+        (cell,) = arm.cells
+        run = seeds_of(held, cell, "tiny", "cpu")
+        assert run.seeds == [0]
+        assert set(run.pipelines) == {*cell.yardsticks, *cell.pipelines}
+        assert {*zip(run.metrics["arm"], run.metrics["arm_value"], strict=True)} == {(cell.arm, cell.value)}
+
+
+def test_the_table_says_what_is_done_and_what_is_left(made, quick, monkeypatch, capsys):
+    seen = started(monkeypatch)
+    assert main([str(made[0]), *ASKED, "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "arm                   value          seeds",
+        "main                  as registered  1 of 2",
+        "beta                  doubled        1 of 1",
+        "preset tiny on cpu: 2 of 3 seeds done, 1 left",
+    ]
+    assert seen == []
+
+
+def test_it_runs_what_is_left_and_no_finished_seed_again(made, quick, monkeypatch):
+    seen = started(monkeypatch)
+    run_study(made[0], "tiny", tuple(QUICK))
+    assert seen == [("main", 1)]
+
+
+def test_arms_run_in_the_plans_order_whatever_order_was_asked_for(tmp_path, quick, monkeypatch):
+    seen = started(monkeypatch)
+    main([str(tmp_path), *ASKED, "--arms", "beta,main"])
+    assert seen == [("main", 0), ("main", 1), ("beta", 0)]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_records_that_were_brought_along_count_packed_or_not(made, tmp_path, quick, monkeypatch, packed):
+    if packed:
+        pack(load(made[0]), tmp_path / "deep" / "earlier.zip")
+    else:
+        shutil.copytree(made[0] / "runs", tmp_path / "earlier" / "runs")
+    assert table(tmp_path, "tiny", tuple(QUICK)) == table(made[0], "tiny", tuple(QUICK))
+    seen = started(monkeypatch)
+    run_study(tmp_path, "tiny", tuple(QUICK))
+    assert seen == [("main", 1)]
+
+
+def test_a_study_that_was_cut_off_takes_up_its_stages(made, tmp_path, quick, monkeypatch, capsys):
+    shutil.copytree(made[0] / "stages", tmp_path / "stages")
+    evaluated = list((tmp_path / "stages").glob("evaluation-*"))
+    shutil.rmtree(evaluated[0])
+
+    def cut(*given):
+        raise KeyboardInterrupt
+
+    real = LmWorld.evaluate
+    monkeypatch.setattr(LmWorld, "run", lambda *given: pytest.fail("a stage was run again"))
+    monkeypatch.setattr(LmWorld, "evaluate", cut)
+    assert main([str(tmp_path), *ASKED, "--seeds", "0"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr(LmWorld, "evaluate", real)
+    assert main([str(tmp_path), *ASKED, "--seeds", "0"]) == 0
+    assert "2 of 3 seeds done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(None, 3), (31, 3), (29, 2), (15, 1), (9, 1)])
+def test_no_seed_is_begun_that_would_not_end_in_time(minutes, expected, tmp_path, quick, monkeypatch, capsys):
+    now, seen = [0.0], []
+
+    def ten_minutes(**options):
+        seen.append(options["seeds"])
+        now[0] += 600
+
+    monkeypatch.setattr(study, "run_experiment", ten_minutes)
+    run_study(tmp_path, "tiny", tuple(QUICK), minutes=minutes, clock=lambda: now[0])
+    assert len(seen) == expected
+    assert ("Stopped before" in capsys.readouterr().err) == (expected < 3)
+
+
+def test_seeds_run_in_the_default_dtype_and_on_one_thread(tmp_path, quick, monkeypatch):
+    used, before = [], torch.get_num_threads()
+    spy = lambda **options: used.append((options["overrides"]["dtype"], torch.get_num_threads()))  # noqa: E731
+    monkeypatch.setattr(study, "run_experiment", spy)
+    torch.set_num_threads(2)
+    run_study(tmp_path, "tiny", ("main",))
+    torch.set_num_threads(before)
+    assert set(used) == {("default", 1)}
+
+
+def test_what_an_earlier_loan_took_tells_whether_the_first_seed_ends_in_time(made, tmp_path, quick, monkeypatch):
+    record = next(record for record in map(read_json, made[0].glob("runs/*.json")) if len(record["pipelines"]) == 5)
+    for stage in record["stages"].values():
+        stage["seconds"] = 120.0
+    write(tmp_path, record)
+    seen = started(monkeypatch)
+    run_study(tmp_path, "tiny", ("main",), minutes=7, clock=lambda: 0.0)  # four stages of two minutes
+    assert seen == []
+    run_study(tmp_path, "tiny", ("main",), minutes=9, clock=lambda: 0.0)
+    assert seen == [("main", 1)]
+
+
+def test_an_empty_folder_holds_nothing_and_that_is_no_error(tmp_path):
+    assert f"0 of {sum(len(cell.seeds) for cell in CELLS)} seeds done" in table(tmp_path / "none")
+    assert seeds_of(None, MAIN, "laptop") is None
+
+
+@pytest.mark.parametrize(("option", "named"), [(["--arms", "betta"], "betta"), (["--preset", "paper"], "paper")])
+def test_what_the_plan_does_not_have_is_refused_by_name(option, named, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), *option])
+    assert named in capsys.readouterr().err
+
+
+def test_a_run_is_cut_to_the_registered_seeds_that_are_whole_and_never_taken_from_other_settings(tmp_path, quick):
+    (cell,) = QUICK["main"].cells
+    settings = plain_settings(settings_of(cell, "tiny"))
+    base = {**lm_record(0), "preset": "tiny", "target": settings["target"], "settings": settings}
+    held = tabulate([base, without({**base, "seed": 1}, "pipelines", A_K), {**base, "seed": 7}])
+    assert seeds_of(held, cell, "tiny").seeds == [0]
+    assert seeds_of(held, cell, "tiny", "cuda") is None
+    for change in ({"algorithm": "rlhf"}, {"preset": "gpu"}, {"settings": {**settings, "beta": 0.2}}):
+        assert seeds_of(tabulate([{**base, **change}]), cell, "tiny") is None
+    young = tabulate([{**base, "settings": {k: v for k, v in settings.items() if k != "dtype"}}])
+    assert seeds_of(young, cell, "tiny").seeds == [0]
+
+
+def test_the_shipped_study_holds_the_plans_cells_under_their_names():
+    held = load(SHIPPED / "smollm2-study.zip")
+    cut = {("rlhf", "as registered"): 2}  # seeds
+    unrun = {("preference_responses", "halved"), ("student_layers", "16"), ("student_layers", "24")}
+    for cell in CELLS:
+        found, place = seeds_of(held, cell, "laptop"), (cell.arm, cell.value)
+        assert (found is None) is (place in unrun), place
+        if found is None:
+            continue
+        assert len(found.seeds) == cut.get(place, len(cell.seeds))
+        under = {*zip(found.metrics["arm"], found.metrics["arm_value"], strict=True)}
+        assert place in under, (place, under)
+    gpu = seeds_of(held, MAIN, "gpu", "cuda")
+    assert len(gpu.seeds) == 5
+    assert held.select(preset="laptop", arm=("main", "controls", "methods"), algorithm="dpo").runs["run"].nunique() == 1
+
+
+# Gaussians --------------------------------------------------------------------------------------------
+
+QUICK_MOG = MogSettings(rlhf_steps=8, dpo_steps=8, dpo_pairs=200, em_iterations=20, restarts=2, evaluation_draws=200)
+SMALL = {
+    "beta": gaussians.Arm("KL weight β", {beta: dataclasses.replace(QUICK_MOG, beta=beta) for beta in (0.5, 1.0)}),
+    "noise": gaussians.Arm("flipped", {0.4: dataclasses.replace(QUICK_MOG, dpo_label_noise=0.4)}, ("dpo",)),
+}
+PART = gaussians.Part("small.zip", tuple(gaussians.arm_cells(SMALL)), (1000, 1001), gaussians.METRICS, None, (1001,))
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory):
+    """A part of five small cells with two seeds, and the folder in which its stages lie."""
+    folder = tmp_path_factory.mktemp("gaussians")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(gaussians.PARTS, "small", PART)
+        return folder, gaussians.run_part("small", folder)
+
+
+def test_a_part_packs_its_cells_as_the_runs_of_their_settings(part):
+    held = load(part[1])
+    assert (len(held.runs), held.seeds, set(held.metrics["study"])) == (5, [1000, 1001], {"small"})
+    assert set(held.metrics["metric"]) == set(gaussians.METRICS)
+    run = held.select(arm="beta", arm_value="1", algorithm="rlhf")
+    cell = run_cell(dataclasses.replace(QUICK_MOG, beta=1.0), "rlhf", (1000, 1001))
+    assert (run.settings, run.pipelines) == (cell.settings, cell.pipelines)
+    for metric in gaussians.METRICS:
+        assert run.table(metric).to_numpy() == pytest.approx(cell.table(metric).to_numpy(), rel=1e-3)
+    assert set(held.mixtures["seed"]) == {1001}
+    assert held.curves.empty
+    assert set(held.stages["pipeline"]) == {"base_aligned", "align_then_kd", K_A, *CONTROLS}
+    pairs = claims.pairs(held.select(arm="noise"), "base_aligned")
+    assert pairs.index.tolist() == [1000, 1001]
+    assert claims.decide(held.select(arm="noise"))["metric"].tolist()[0] == "reward"
+
+
+def test_a_part_that_was_cut_off_runs_no_stage_twice_and_one_that_there_is_not_is_refused(part, tmp_path, monkeypatch):
+    before = load(part[1])
+    monkeypatch.setitem(gaussians.PARTS, "small", PART)
+    monkeypatch.setattr(MogWorld, "run", lambda *arguments: pytest.fail("a stage was run again"))
+    assert load(gaussians.run_part("small", part[0])).metrics.equals(before.metrics)
+    with pytest.raises(BadInput, match="arms, map, boundary"):
+        gaussians.main([str(tmp_path), "maps"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", gaussians.PARTS)
+def test_the_shipped_gaussians_are_the_plans_cells_with_its_seeds(name):
+    part = gaussians.PARTS[name]
+    held = load(SHIPPED / part.file)
+    runs = held.metrics.drop_duplicates("run").set_index("run")
+    found = {(row.arm, row.arm_value, row.algorithm, row.target, json.dumps(held.settings_of(run), sort_keys=True))
+             for run, row in runs.iterrows()}  # fmt: skip
+    planned = {(arm, value, algorithm, settings.target_name, json.dumps(plain_settings(settings), sort_keys=True))
+               for arm, value, algorithm, settings in part.cells}  # fmt: skip
+    assert found == planned
+    assert len(planned) == len(part.cells)
+    counts = held.metrics.groupby("run").agg(seeds=("seed", "nunique"), metrics=("metric", "nunique"))
+    assert counts.drop_duplicates().to_numpy().tolist() == [[len(part.seeds), len(part.metrics)]]
+    assert held.seeds == list(part.seeds)
+    assert set(held.metrics["metric"]) == set(part.metrics)
+    assert set(held.mixtures["seed"]) == set(part.shown_seeds)
+    names = set(part.pipelines or default_pipelines("mog", "dpo"))
+    assert set(held.metrics["pipeline"]) == (set(ORDERS) if name == "boundary" else names)
+    assert held.metrics["value"].map(lambda value: float(f"{value:.4g}") == value).all()
+
+
+def test_every_arm_moves_one_thing_and_passes_through_the_main_setting():
+    modes = {"truth_weights", "truth_means", "targets", "base_components"}
+    moves = {"target_weight": {"truth_weights"}, "targets": {"truth_weights", "targets"}}
+    moves |= {"second_target": modes, "common_modes": modes}
+    for name, arm in gaussians.ARMS.items():
+        assert MogSettings() in arm.cells.values()
+        for settings in arm.cells.values():
+            moved = {field for field, value in vars(settings).items() if value != getattr(MogSettings(), field)}
+            assert moved <= moves.get(name, {name})
+    cells = list(gaussians.arm_cells())
+    assert len(cells) == 56  # the main setting twice, once an algorithm
+    assert [cell[:3] for cell in cells if cell[0] == "main"] == [("main", "as registered", a) for a in ("rlhf", "dpo")]
+
+
+def test_one_number_of_modes_is_moved_at_a_time_and_the_target_keeps_its_share():
+    def modes(settings):
+        return len(settings.targets), len(settings.truth_weights) - len(settings.targets)
+
+    cells = {name: list(gaussians.ARMS[name].cells.values()) for name in ("targets", "second_target", "common_modes")}
+    assert {name: list(map(modes, held)) for name, held in cells.items()} == {
+        "targets": [(1, 3), (2, 2)],  # both at once, as it was registered
+        "second_target": [(1, 3), (2, 3)],
+        "common_modes": [(1, 2), (1, 3), (1, 4)],
+    }
+    for settings in (cell for held in cells.values() for cell in held):
+        assert settings.target_weight == pytest.approx(0.04)
+        assert settings.base_components >= len(settings.truth_weights)  # the base can hold every mode
+        assert len(set(settings.truth_means)) == len(settings.truth_means)
+
+
+def test_the_seeds_are_a_hundred_that_no_earlier_record_used():
+    used = {*load(SHIPPED / "gaussians-pilot.zip").seeds, *load(SHIPPED / "gaussians-boundary.zip").seeds}
+    assert len(set(gaussians.SEEDS)) == 100
+    assert not used & set(gaussians.SEEDS)
