@@ -3,7 +3,6 @@
 import pytest
 from scipy import stats
 
-from alignkd_lab.course.exercises import ch08 as tasks
 from alignkd_lab.course.exercises.ask import check, task
 from alignkd_lab.course.exercises.prediction import outcome
 from alignkd_lab.course.exercises.tasks import OtherOptions

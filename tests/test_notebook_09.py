@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from alignkd_lab import records
 from alignkd_lab.course.exercises.ask import check
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.exercises.ch09 import preference_rows
@@ -16,7 +17,6 @@ from alignkd_lab.lm.rewards import SECOND_RULES, TARGETS
 from alignkd_lab.lm.weights import load
 from alignkd_lab.presets import planned_work, preset
 from alignkd_lab.progress import VARIABLE, read_events
-from alignkd_lab.records import load
 
 
 def test_the_forecast_of_the_base_s_pairs_is_that_of_the_record():
@@ -76,7 +76,7 @@ def ran(tmp_path_factory):
             out=folder,
             overrides={**changes, "align_learning_rates": [1e-3]},
         )
-    return load(folder), told_in(folder / "told")
+    return records.load(folder), read_events(folder / "told")
 
 
 def test_a_registered_rule_runs_from_a_script(ran):
