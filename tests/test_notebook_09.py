@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from alignkd_lab import records
 from alignkd_lab.course.exercises.ask import check
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.exercises.ch09 import preference_rows
@@ -16,19 +17,15 @@ from alignkd_lab.lm.rewards import SECOND_RULES, TARGETS
 from alignkd_lab.lm.weights import load
 from alignkd_lab.presets import planned_work, preset
 from alignkd_lab.progress import VARIABLE, read_events
-from alignkd_lab.records import load_records
 
 
 def test_the_forecast_of_the_base_s_pairs_is_that_of_the_record():
     study = recorded_smollm2()
-    size = study["settings"]["preference_prompts"], study["settings"]["preference_responses"]
-    forecast = found = 0.0
-    for record in study["records"]:
-        info = record["stages"][record["pipelines"]["base_aligned"]["stages"][-1]]["info"]
-        if "informative_pairs" in info:
-            forecast += float(expected_pairs(info["target_responses"] / info["responses"], *size))
-            found += info["informative_pairs"]
-    assert found == pytest.approx(forecast, rel=0.2)
+    held = study.stages[(study.stages["pipeline"] == "base_aligned") & (study.stages["kind"] == "align")]
+    size = study.settings["preference_prompts"], study.settings["preference_responses"]
+    forecast = sum(float(expected_pairs(rate, *size)) for rate in held["target_responses"] / held["responses"])
+    assert len(held) == len(study.seeds)
+    assert held["informative_pairs"].sum() == pytest.approx(forecast, rel=0.2)
 
 
 def test_each_row_of_the_messy_file_has_the_fault_that_the_hints_speak_of(tmp_path):
@@ -79,26 +76,24 @@ def ran(tmp_path_factory):
             out=folder,
             overrides={**changes, "align_learning_rates": [1e-3]},
         )
-    (record,) = load_records(folder)
-    return record, read_events(folder / "told")
+    return records.load(folder), read_events(folder / "told")
 
 
 def test_a_registered_rule_runs_from_a_script(ran):
-    record, _ = ran
-    assert record["target"] == "even"
-    assert 0.1 < record["pipelines"]["base"]["metrics"]["target_rate"] < 0.9
+    run, _ = ran
+    assert run.the_run()["target"] == "even"
+    assert 0.1 < run.table("target_rate")["base"].item() < 0.9
 
 
 def test_the_run_tells_its_seed_its_units_its_steps_and_its_curve(ran):
-    record, told = ran
+    run, told = ran
     (seed,) = [event for event in told if event["what"] == "seed"]
     units = [event for event in told if event["what"] == "unit"]
-    assert (seed["seed"], seed["seeds"], seed["units"]) == (record["seed"], 1, len(units))
+    assert ([seed["seed"]], seed["seeds"], seed["units"]) == (run.seeds, 1, len(units))
     assert {event["stage"] for event in told if event["what"] == "step"} == {"base_aligned", "kd"}
     (curve,) = curves(told)
-    (aligned,) = record["pipelines"]["base_aligned"]["stages"]
-    kept = record["stages"][aligned]["info"]["curve"]
-    assert [point["reward"] for point in curve.points] == pytest.approx([point["reward"] for point in kept])
+    kept = run.curves[(run.curves["pipeline"] == "base_aligned") & (run.curves["curve"] == "reward")]
+    assert [point["reward"] for point in curve.points] == pytest.approx(kept.sort_values("step")["value"].tolist())
 
 
 def test_cost_grows_with_the_sizes_that_are_given():

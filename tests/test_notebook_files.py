@@ -6,12 +6,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from alignkd_lab.claims import decide
 from alignkd_lab.course.notebooks import METADATA, WIDGET_VIEW, fingerprint
-from alignkd_lab.paths import data_folder
+from alignkd_lab.course.recorded import recorded_gaussians, recorded_smollm2
 from alignkd_lab.pipelines import A_K, K_A
-from alignkd_lab.records import load_records
-from alignkd_lab.report.page import main_cell
-from alignkd_lab.runs import group_runs, seed_values, summarise_run
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -83,9 +81,9 @@ def test_a_notebook_is_at_most_a_megabyte(path):
     assert path.stat().st_size <= 1_000_000
 
 
-def test_a_notebook_has_at_most_fifteen_hundred_words(notebook):
+def test_a_notebook_has_at_most_fifteen_hundred_words_and_the_evidence_eighteen_hundred(notebook, path):
     words = [word for cell in notebook.cells if cell.cell_type == "markdown" for word in cell.source.split()]
-    assert len(words) <= 1500
+    assert len(words) <= (1800 if path.stem.startswith("10") else 1500)
 
 
 def test_the_text_is_plain_markdown(notebook):
@@ -94,47 +92,34 @@ def test_the_text_is_plain_markdown(notebook):
     assert not re.search(r"!\[[^\]]*\]\((?!https://)", text), "an image that lies beside the notebook"
 
 
-# What 00_start_here says of the records in words
+# What 00_start_here and 10_the_evidence say of the records in words
 
 
-@pytest.fixture(scope="module")
-def gaussian():
-    return [run for run in group_runs(load_records(data_folder() / "records")) if run["world"] == "mog"]
+def test_the_first_picture_shows_what_the_text_below_it_says():
+    verdicts = decide(recorded_gaussians()).set_index(["metric", "statistic"])["verdict"]
+    assert verdicts["reward", "mean_difference"] == verdicts["overall_recall", "mean_difference"] == "holds"
+    assert verdicts["overall_precision", "mean_difference"] == verdicts["reward", "variance_ratio"] == "fails"
 
 
-def cell(runs, **wanted):
-    settings = {name: value for name, value in wanted.items() if name != "algorithm"}
-    (found,) = [
-        run for run in runs if run["algorithm"] == wanted["algorithm"] and settings.items() <= run["settings"].items()
-    ]
-    return found
+def test_at_the_boundary_rlhf_after_distillation_finds_the_target_in_most_seeds():
+    assert (recorded_gaussians("rlhf", sharpening=1.0).table()[K_A] > 2).mean() > 0.5
+    for weaker in (recorded_gaussians("dpo", sharpening=1.0), recorded_gaussians("rlhf", 1.0, 1.0)):
+        assert weaker.table()[K_A].max() < 2
 
 
-def rewards(run, pipeline):
-    return list(seed_values(run)[pipeline]["reward"].values())
-
-
-def test_the_first_picture_shows_what_the_text_below_it_says(gaussian):
-    verdicts = {(c["metric"], c["statistic"]): c["verdict"] for c in summarise_run(main_cell(gaussian))["claims"]}
-    assert verdicts["reward", "mean_difference"] == "holds"
-    assert verdicts["overall_recall", "mean_difference"] == "holds"
-    assert verdicts["overall_precision", "mean_difference"] == "fails"
-    assert verdicts["reward", "variance_ratio"] == "fails"
-
-
-def test_at_the_boundary_rlhf_after_distillation_finds_the_target_in_most_seeds(gaussian):
-    boundary = cell(gaussian, algorithm="rlhf", beta=0.5, sharpening=1.0)
-    ends = rewards(boundary, K_A)
-    assert sum(end > 2 for end in ends) > len(ends) / 2
-    for weaker in ({"algorithm": "dpo", "beta": 0.5}, {"algorithm": "rlhf", "beta": 1.0}):
-        assert max(rewards(cell(gaussian, sharpening=1.0, **weaker), K_A)) < 2
-
-
-def test_a_high_temperature_repairs_k_a_under_rlhf_and_far_less_under_dpo(gaussian):
-    shares = {}
-    for algorithm in ("rlhf", "dpo"):
-        run = cell(gaussian, algorithm=algorithm, beta=0.5, sharpening=2.0)
-        repaired, a_k = (sum(rewards(run, name)) for name in ("kd_then_align_high_temperature", A_K))
-        shares[algorithm] = repaired / a_k
+def test_a_high_temperature_repairs_k_a_under_rlhf_and_far_less_under_dpo():
+    means = {algorithm: recorded_gaussians(algorithm).table().mean() for algorithm in ("rlhf", "dpo")}
+    shares = {name: found["kd_then_align_high_temperature"] / found[A_K] for name, found in means.items()}
     assert shares["rlhf"] > 0.9
     assert shares["dpo"] < 0.5
+
+
+def test_each_seed_of_the_main_experiment_has_a_k_ahead_and_with_colours_k_a():
+    for target, sign in (("exclamation", 1), ("colour", -1)):
+        rewards = recorded_smollm2(target).table()
+        assert (sign * (rewards[A_K] - rewards[K_A]) > 0).sum() == 10
+    main = recorded_smollm2()
+    rate, reward = (main.table(metric).mean() for metric in ("target_rate", "reward"))
+    assert 3.5 < rate[A_K] / rate[K_A] < 4  # "nearly four times as often"
+    paid = reward / rate
+    assert paid[A_K] == pytest.approx(paid[K_A], rel=0.05)  # "about the same with either"

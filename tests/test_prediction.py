@@ -14,7 +14,6 @@ from alignkd_lab.course.widgets.view import Picture
 from alignkd_lab.errors import BadInput, UnknownName
 
 ALL = [id for id, asked in TASKS.items() if asked.prediction]
-CHOICES = [id for id in ALL if TASKS[id].options]
 
 
 @pytest.fixture(autouse=True)
@@ -73,14 +72,25 @@ def test_an_answer_is_told_what_comes_out():
     assert TASKS["handed_target"].because[:20] in right.words.value
 
 
-@pytest.mark.parametrize("id", ["first_draw", "rare_weight"])
-def test_a_blank_answer_shows_nothing_and_keeps_nothing(id, displayed):
-    made = asked(id)
-    made.tell.click()
-    assert "No answer yet" in made.words.value
-    assert not made.shown
-    assert made.picture.children == ()
-    assert kept_answers() == {}
+def test_an_answer_that_the_record_does_not_tell_from_the_best_is_right_too():
+    for answer in (TASKS["best_per_second"].outcome(), *TASKS["best_per_second"].level()):
+        made = predict("best_per_second")
+        made.choose(answer)
+        assert "It comes out so: A-K: align, then distil; not told apart from it: Student aligned" in made.words.value
+        made.ask_again()
+    made.choose("dckd")
+    assert "It comes out otherwise: A-K" in made.words.value
+
+
+def test_a_blank_answer_or_what_is_no_number_shows_nothing_and_keeps_nothing(displayed):
+    for id, text in (("first_draw", None), *(("rare_weight", text) for text in ("", "two", "1/0", "1/2/3", "%"))):
+        made = asked(id)
+        made.answer.value = text
+        made.tell.click()
+        assert ("That is no number" if text else "No answer yet") in made.words.value
+        assert not made.shown
+        assert made.picture.children == ()
+        assert kept_answers() == {}
 
 
 def test_show_me_skips_the_answer_and_shows_the_picture(displayed):
@@ -117,15 +127,6 @@ def test_a_number_is_read_as_people_write_it():
     assert "So it is." in made.words.value
 
 
-@pytest.mark.parametrize("text", ["two", "1/0", "1/2/3", "%"])
-def test_what_is_no_number_is_said_so(text, displayed):
-    made = asked("rare_weight")
-    made.answer.value = text
-    made.tell.click()
-    assert "That is no number" in made.words.value
-    assert not made.shown
-
-
 def test_an_answer_of_an_earlier_day_is_restored_with_its_picture(displayed):
     predict("first_draw").choose("same", "fairly sure")
     made = asked()
@@ -137,12 +138,11 @@ def test_an_answer_of_an_earlier_day_is_restored_with_its_picture(displayed):
     assert asked().answer.value is None
 
 
-@pytest.mark.parametrize(("id", "old"), [("first_draw", "perhaps"), ("rare_weight", "a tenth"), ("first_draw", [1])])
-def test_an_answer_that_no_longer_fits_the_question_counts_as_none(id, old, displayed):
-    store.keep_answer(id, old, "certain")
-    made = asked(id)
-    assert not made.shown
-    assert "not answered yet" in answers(TASKS[id].notebook).widget.value
+def test_an_answer_that_no_longer_fits_the_question_counts_as_none(displayed):
+    for id, old in (("first_draw", "perhaps"), ("rare_weight", "a tenth"), ("first_draw", [1])):
+        store.keep_answer(id, old, "certain")
+        assert not asked(id).shown
+        assert "not answered yet" in answers(TASKS[id].notebook).widget.value
 
 
 def test_asking_again_forgets_the_answer_and_hides_the_picture(displayed):
@@ -210,7 +210,7 @@ def test_a_saved_page_holds_questions_and_outcomes_and_no_learner_s_answer(displ
     assert "no, the wait stays the same" in data["text/html"]
 
 
-@pytest.mark.parametrize("id", CHOICES)
-def test_words_are_safe_in_html(id):
-    assert "<script" not in prediction._question(TASKS[id], options=True)
-    assert prediction._question(TASKS[id]).count("<p ") == 1
+def test_words_are_safe_in_html():
+    for task in (TASKS[id] for id in ALL):
+        assert "<script" not in prediction._question(task, options=True)
+        assert prediction._question(task).count("<p ") == 1

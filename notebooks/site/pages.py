@@ -11,13 +11,14 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from docutils import nodes
 from latex2mathml.converter import convert
 from PIL import Image
 
 from alignkd_lab.course.lessons import Lesson, colab_address, lead, lessons, stills, title_still
 from alignkd_lab.paths import data_folder
-from alignkd_lab.records import unpacked
+from alignkd_lab.records import load
 
 CARD = (1200, 630)  # pixels, what link previews ask for
 WEIGHTS = "SmolLM2-135M-Instruct"
@@ -37,7 +38,8 @@ def read_course(app) -> None:
     """Read the notebooks once, and write the picture that a link to each shows."""
     folder = Path(app.srcdir)
     app.lessons = {found.name: found for found in lessons(folder)}
-    app.evidence = {path.name: evidence(path) for path in sorted((data_folder() / "records").rglob("*.json*"))}
+    files = sorted(path for path in (data_folder() / "records").iterdir() if path.suffix in (".json", ".zip"))
+    app.evidence = {path.name: evidence(path) for path in files}
     if app.builder.format != "html":
         return
     previews = Path(app.outdir) / "previews"
@@ -150,13 +152,15 @@ def _block_formula(translator, node) -> None:
 
 def evidence(path: Path) -> dict:
     """What a file of records says of its making: versions, days and weights, each as the set of its values."""
-    text = unpacked(path).decode()
-    lines = [text] if path.suffix == ".json" else text.splitlines()
-    made = [json.loads(line).get("provenance", {}) for line in lines if line.strip()]
-    found = {name: {entry[name] for entry in made if entry.get(name)} for name in VERSIONS}
-    found["created"] = {entry["created"][:10] for entry in made if "created" in entry}
-    found["weights"] = {entry["weights"]["base"] for entry in made if "base" in entry.get("weights", {})}
-    return found
+    if path.suffix == ".zip":
+        made = load(path).provenance
+    else:
+        made = pd.DataFrame([json.loads(path.read_text(encoding="utf-8"))["provenance"]])
+    made = made.reindex(columns=[*VERSIONS, "created", "weights"])
+    found = {name: set(made[name].dropna()) for name in VERSIONS}
+    weights = [json.loads(text) for text in made["weights"].dropna().unique()]
+    found["weights"] = {entry["base"] for entry in weights if "base" in entry}
+    return found | {"created": {day[:10] for day in made["created"].dropna()}}
 
 
 def united(pieces: list[dict], name: str) -> list[str]:

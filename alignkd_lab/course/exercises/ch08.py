@@ -133,8 +133,8 @@ TASKS: dict[str, Task] = {
         best_per_second,
         "Seven ways to one small model, under one budget of trained responses. Which of them gains most reward for a "
         f"second of the machine's time, sampling and teachers included? {_GAIN}",
-        "Read from the record, by the median time: single seeds are slower where a machine had other work. A way that is "
-        "ahead in half of the seeds alone is not ahead: both count as right.",
+        "Read from the record, by the median time: single seeds are slower where a machine had other work. A way "
+        "that the seeds do not tell from the best counts as right, too.",
     ),
     "other_vocabulary": Task(
         question="Your teacher's tokenizer differs from your student's. Which of these losses can still learn from it? "
