@@ -201,8 +201,8 @@ def calibrate(device: str) -> Rates:
     """Measures the rates on `device` ("cpu" or "cuda") with random weights of SmolLM2's shape, in seconds."""
     import torch
 
+    from alignkd_lab.dtypes import resolve_dtype
     from alignkd_lab.lm.batch import autocast
-    from alignkd_lab.lm.settings import resolve_dtype
     from alignkd_lab.lm.trainer import with_lora
 
     model, dtype = _random_model(device), resolve_dtype("default", device)

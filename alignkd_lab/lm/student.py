@@ -21,9 +21,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import training_losses, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states
@@ -31,8 +33,8 @@ from alignkd_lab.lm.chunked import token_log_probs
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import pooled_mean, score
-from alignkd_lab.lm.settings import HEALED, resolve_dtype
-from alignkd_lab.lm.trainer import adapter_tensors, load_adapter, merge_adapter, save_adapter, train, with_lora
+from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, train, with_lora
 from alignkd_lab.paths import cache_folder, data_folder
 from alignkd_lab.provenance import best_device
 
@@ -153,7 +155,7 @@ def healed_student(base: str = weights.BUILT_IN, name: str = "healed"):
             f"student: {path.name} in {folder} is missing or damaged; restore it, or run `alignkd heal`"
         )
     cut = layer_cut(weights.load(base)[0], recipe["kept_layers"])
-    merge_adapter(cut, load_adapter(path))
+    merge_adapter(cut, load_file(path))
     return cut.eval()
 
 
@@ -287,7 +289,7 @@ def write_student(folder: Path, adapter: dict[str, Tensor], recipe: dict) -> Non
     """Adapter first, then the recipe with its checksum, each moved into place whole."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        save_adapter(Path(scratch) / "adapter", adapter)
+        save_file(adapter, Path(scratch) / "adapter")
         recipe = {**recipe, "adapter_sha256": _sha256(Path(scratch) / "adapter")}
         (Path(scratch) / "recipe").write_text(json.dumps(recipe, indent=1) + "\n")
         os.replace(Path(scratch) / "adapter", folder / "adapter.safetensors")
