@@ -25,17 +25,13 @@ def distil(context: Context, teacher: Policy, init: Policy, settings: DistilSett
         f"teacher at {temperature}", temperature, keep_hidden=full,
     )  # fmt: skip
     # The same temperature serves the samples (sequence level) and the teacher's distribution on them (token level).
-    by_prompt = [
-        range(i * settings.distil_responses, (i + 1) * settings.distil_responses)
-        for i in range(len(samples.prompt_ids))
-    ]
     examples = [
         Example(
             prompt,
             [samples.tokens[i] for i in rows],
             signals={"teacher": [{"hidden": samples.hidden[i]} for i in rows]} if full else {},
         )
-        for prompt, rows in zip(samples.prompt_ids, by_prompt, strict=True)
+        for prompt, rows in zip(samples.prompt_ids, samples.by_prompt(), strict=True)
     ]
     loss = training_losses.nll
     if full:
