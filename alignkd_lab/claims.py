@@ -7,7 +7,6 @@ target, if DPO had no pairs to learn from, or if the student was broken from the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -82,22 +81,19 @@ def checks(run: Records) -> list[Check]:
     What was not recorded cannot pass. Where no pipeline aligns the base (K-A alone) nothing is asked about the base's
     alignment: that of the run with A-K in it counts.
     """
-    return list(_checks(run))
-
-
-def _checks(run: Records) -> Iterator[Check]:
-    about = run.the_run()
+    about, found = run.the_run(), []
     if any(stage.name == "base_aligned" for name in run.pipelines for stage in PIPELINES.get(name, ())):
-        yield _target_learned(run)
+        found.append(_target_learned(run))
         if about["algorithm"] == "dpo":
-            yield _enough_pairs(run)
+            found.append(_enough_pairs(run))
     if about["world"] == "lm":
-        yield _student_healed(run)
+        found.append(_student_healed(run))
+    return found
 
 
 def failed_check(run: Records) -> str | None:
     """The name of the first check that failed, or None."""
-    return next((check.name for check in _checks(run) if not check.passed), None)
+    return next((check.name for check in checks(run) if not check.passed), None)
 
 
 def target_rate(run: Records, pipeline: str) -> Interval | None:

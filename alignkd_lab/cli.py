@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alignkd_lab import __version__
@@ -134,81 +134,54 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"alignkd-lab {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_doctor(commands)
-    _add_run(commands)
-    _add_report(commands)
-    _add_heal(commands)
-    _add_bench(commands)
+
+    def add(act: Callable[[argparse.Namespace], int], words: str) -> Callable:
+        command = commands.add_parser(act.__name__, help=words)
+        command.set_defaults(act=act)
+        return command.add_argument
+
+    device = {"choices": ("cpu", "cuda"), "help": "default: cuda where there is one"}
+    option = add(doctor, "what this machine has, lacks, and what a run would cost here")
+    option("--json", action="store_true", help="print the findings as JSON")
+    option("--quick", action="store_true", help="skip the calibration of a few seconds")
+
+    option = add(run, "run pipelines in one world; the same command resumes a stopped run")
+    option("--world", choices=WORLDS, help="Gaussian mixtures or SmolLM2")
+    option("--preset", choices=PRESETS, help="how large a run (default: laptop)")
+    words = "names, or orders, controls, methods for all of them (default: orders,controls)"
+    option("--pipelines", metavar="A,B", type=parse_pipelines, help=words)
+    option("--seeds", metavar="SEEDS", type=parse_seeds, help="e.g. 0, 0-4 or 0,2,5-7 (default: the preset's)")
+    option("--algorithm", choices=ALGORITHMS, help="how to align (default: the preset's)")
+    option("--target", metavar="NAME", help="the rare, desirable behaviour (default: the preset's)")
+    words = "change settings of the preset; beside --from: choose among the file's runs"
+    option("--set", metavar="KEY=VALUE", type=parse_setting, nargs="+", action="extend", default=[], help=words)
+    words = "run what this record (*.json, *.zip) holds again"
+    option("--from", dest="from_record", metavar="FILE", type=Path, help=words)
+    option("--check", action="store_true", help="beside --from: compare every figure with the record")
+    option("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
+    option("--device", **device)
+
+    option = add(report, "one HTML page on the runs in a folder")
+    option("folder", metavar="DIR", type=Path)
+    option("--json", action="store_true", help="print the numbers and verdicts as JSON instead")
+    option("--out", metavar="FILE", type=Path, help="the page (default: DIR/report.html)")
+
+    option = add(heal, "make the healed student again (10 minutes on two cores)")
+    option("--layers", type=int, metavar="N", help="layers to keep, for --set student=healed-N")
+    option("--out", metavar="DIR", type=Path, help="default: a folder in the user's cache")
+    option("--base", metavar="SOURCE", default="smollm2-135m-instruct", help="default: %(default)s")
+    option("--device", **device)
+
+    option = add(bench, "what a training step costs, against full logits and TRL")
+    option("--lengths", metavar="N,N", type=parse_lengths, help="tokens of each response (default: 32,128,512)")
+    option("--repeats", metavar="N", type=int, help="timed rounds; the median counts (default: 5)")
+    option("--device", **device)
+    option("--train", choices=("lora", "full"), default="lora", help="what is trained (default: lora)")
+    option("--checkpointing", choices=("on", "off"), default="on", help="of the blocks (default: on)")
+    option("--student", metavar="SOURCE", help="default: smollm2-135m-instruct")
+    option("--out", metavar="FILE", type=Path, help="default: data/records/bench-<device>.json")
+    option("--quick", action="store_true", help="a tiny model for seconds: does it all work here?")
     return parser
-
-
-def _add_doctor(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("doctor", help="what this machine has, lacks, and what a run would cost here")
-    command.add_argument("--json", action="store_true", help="print the findings as JSON")
-    command.add_argument("--quick", action="store_true", help="skip the calibration of a few seconds")
-    command.set_defaults(act=doctor)
-
-
-def _add_run(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("run", help="run pipelines in one world; the same command resumes a stopped run")
-    command.add_argument("--world", choices=WORLDS, help="Gaussian mixtures or SmolLM2")
-    command.add_argument("--preset", choices=PRESETS, help="how large a run (default: laptop)")
-    command.add_argument(
-        "--pipelines",
-        metavar="A,B",
-        type=parse_pipelines,
-        help="names, or orders, controls, methods for all of them (default: orders,controls)",
-    )
-    command.add_argument(
-        "--seeds", metavar="SEEDS", type=parse_seeds, help="e.g. 0, 0-4 or 0,2,5-7 (default: the preset's)"
-    )
-    command.add_argument("--algorithm", choices=ALGORITHMS, help="how to align (default: the preset's)")
-    command.add_argument("--target", metavar="NAME", help="the rare, desirable behaviour (default: the preset's)")
-    _add_set(command, "change settings of the preset; beside --from: choose among the file's runs")
-    command.add_argument(
-        "--from", dest="from_record", metavar="FILE", type=Path, help="run what this record (*.json, *.zip) holds again"
-    )
-    command.add_argument("--check", action="store_true", help="beside --from: compare every figure with the record")
-    command.add_argument("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
-    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    command.set_defaults(act=run)
-
-
-def _add_set(command: argparse.ArgumentParser, words: str) -> None:
-    take = {"type": parse_setting, "nargs": "+", "action": "extend", "default": []}
-    command.add_argument("--set", metavar="KEY=VALUE", help=words, **take)
-
-
-def _add_report(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("report", help="one HTML page on the runs in a folder")
-    command.add_argument("folder", metavar="DIR", type=Path)
-    command.add_argument("--json", action="store_true", help="print the numbers and verdicts as JSON instead")
-    command.add_argument("--out", metavar="FILE", type=Path, help="the page (default: DIR/report.html)")
-    command.set_defaults(act=report)
-
-
-def _add_heal(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("heal", help="make the healed student again (10 minutes on two cores)")
-    command.add_argument("--layers", type=int, metavar="N", help="layers to keep, for --set student=healed-N")
-    command.add_argument("--out", metavar="DIR", type=Path, help="default: a folder in the user's cache")
-    command.add_argument("--base", metavar="SOURCE", default="smollm2-135m-instruct", help="default: %(default)s")
-    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    command.set_defaults(act=heal)
-
-
-def _add_bench(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("bench", help="what a training step costs, against full logits and TRL")
-    command.add_argument(
-        "--lengths", metavar="N,N", type=parse_lengths, help="tokens of each response (default: 32,128,512)"
-    )
-    command.add_argument("--repeats", metavar="N", type=int, help="timed rounds; the median counts (default: 5)")
-    command.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    command.add_argument("--train", choices=("lora", "full"), default="lora", help="what is trained (default: lora)")
-    command.add_argument("--checkpointing", choices=("on", "off"), default="on", help="of the blocks (default: on)")
-    command.add_argument("--student", metavar="SOURCE", help="default: smollm2-135m-instruct")
-    command.add_argument("--out", metavar="FILE", type=Path, help="default: data/records/bench-<device>.json")
-    command.add_argument("--quick", action="store_true", help="a tiny model for seconds: does it all work here?")
-    command.set_defaults(act=bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -61,19 +61,11 @@ class Finding:
 def examine(calibrate: bool = True) -> dict:
     """All findings as JSON: `ready`, `findings`, and with `calibrate` the `rates` and `costs` in seconds."""
     device = find_device()
-    findings = [
-        check_python(),
-        *check_libraries(),
-        check_device(device),
-        check_memory(),
-        *check_weights(),
-    ]
-    report: dict = {"ready": all(finding.ok for finding in findings)}
-    report["findings"] = [dataclasses.asdict(finding) for finding in findings]
+    findings = [check_python(), *check_libraries(), check_device(device), check_memory(), *check_weights()]
+    ready = all(finding.ok for finding in findings)
+    report = {"ready": ready, "findings": [dataclasses.asdict(finding) for finding in findings]}
     # Without torch or transformers in order there is nothing to calibrate with.
-    if calibrate and report["ready"]:
-        report |= _costs(device)
-    return report
+    return report | _costs(device) if calibrate and ready else report
 
 
 def find_device() -> str | None:
@@ -88,27 +80,20 @@ def find_device() -> str | None:
 def check_python(version: str | None = None) -> Finding:
     """Python against the version that the package asks for."""
     version = version or platform.python_version()
-    wanted = _metadata("Requires-Python") or ">=3.11"
-    ok = version in SpecifierSet(wanted)
-    return Finding(
-        "Python",
-        f"{version} (needs {wanted})",
-        ok,
-        "" if ok else f"install Python {wanted}, then run make again",
-    )
+    wanted = (_ask(importlib.metadata.metadata, DISTRIBUTION) or {}).get("Requires-Python", ">=3.11")
+    remedy = "" if version in SpecifierSet(wanted) else f"install Python {wanted}, then run make again"
+    return Finding("Python", f"{version} (needs {wanted})", not remedy, remedy)
 
 
 def check_libraries(requirements: list[str] | None = None) -> list[Finding]:
     """One line for all libraries within range, and one more for each that is missing or out of range."""
-    if requirements is None:
-        requirements = _requirements()
-        if requirements is None:
-            return [Finding("libraries", f"{DISTRIBUTION} itself is not installed", False, REINSTALL)]
+    if requirements is None and (requirements := _ask(importlib.metadata.requires, DISTRIBUTION)) is None:
+        return [Finding("libraries", f"{DISTRIBUTION} itself is not installed", False, REINSTALL)]
     fine, wrong = [], []
     for requirement in map(Requirement, requirements):
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
-        found = _version(requirement.name)
+        found = _ask(importlib.metadata.version, requirement.name)
         if found and requirement.specifier.contains(found, prereleases=True):
             fine.append(f"{requirement.name} {found}")
         else:
@@ -130,9 +115,8 @@ def check_device(device: str | None) -> Finding:
         memory = torch.cuda.get_device_properties(0).total_memory / 1e9
         return Finding("device", f"{device_name('cuda')}, {memory:.0f} GB, torch {torch.__version__}")
     value = f"{device_name('cpu')}, threads: {torch.get_num_threads()}, torch {torch.__version__}"
-    if shutil.which("nvidia-smi"):
-        return Finding("device", value, remedy="an NVIDIA GPU seems to be here, but this torch cannot use it")
-    return Finding("device", value)
+    unused = "an NVIDIA GPU seems to be here, but this torch cannot use it" if shutil.which("nvidia-smi") else ""
+    return Finding("device", value, remedy=unused)
 
 
 def check_memory(total: int | None = None, free: int | None = None) -> Finding:
@@ -141,14 +125,10 @@ def check_memory(total: int | None = None, free: int | None = None) -> Finding:
     total_gb = (memory.total if total is None else total) / 1e9
     free_gb = (memory.available if free is None else free) / 1e9
     value = f"{total_gb:.1f} GB, {free_gb:.1f} GB of it free (a laptop run needs {MEMORY_NEEDED_GB} GB)"
+    remedy = "" if free_gb >= MEMORY_NEEDED_GB else "close other programs"
     if total_gb < MEMORY_NEEDED_GB:
-        return Finding("memory", value, False, "use a machine with more memory, or `alignkd run --preset tiny`")
-    return Finding(
-        "memory",
-        value,
-        free_gb >= MEMORY_NEEDED_GB,
-        "" if free_gb >= MEMORY_NEEDED_GB else "close other programs",
-    )
+        remedy = "use a machine with more memory, or `alignkd run --preset tiny`"
+    return Finding("memory", value, not remedy, remedy)
 
 
 def check_weights(status: Mapping | None = None, free: int | None = None) -> list[Finding]:
@@ -200,55 +180,42 @@ def estimate(work: Iterable[Mapping[str, int]], rates: Rates) -> float:
 def calibrate(device: str) -> Rates:
     """Measures the rates on `device` ("cpu" or "cuda") with random weights of SmolLM2's shape, in seconds."""
     import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
 
+    from alignkd_lab.dtypes import resolve_dtype
     from alignkd_lab.lm.batch import autocast
-    from alignkd_lab.lm.settings import resolve_dtype
+    from alignkd_lab.lm.sampling import sample
     from alignkd_lab.lm.trainer import with_lora
 
-    model, dtype = _random_model(device), resolve_dtype("default", device)
+    with torch.device(device):
+        model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=LAYERS[device], **SHAPE)).eval()
+    dtype = resolve_dtype("default", device)
     parameters = sum(weight.numel() for weight in model.parameters())
     ids = torch.randint(3, SHAPE["vocab_size"], (ROWS[device], LENGTH), device=device)
-    prompts, repeats, tokens = 12, 8, 2
+    prompts, repeats, tokens = [list(range(3, 23))] * 12, 8, 2
+
+    def train_step() -> None:
+        student.zero_grad(set_to_none=True)
+        logits = student(input_ids=ids).logits.float()
+        torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+
     with autocast(device, getattr(torch, dtype)), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of peft about transformers, none of the reader's
-        sampled = _seconds(lambda: _sample(model, prompts, repeats, tokens), device)
+        sampled = _seconds(lambda: sample(model, prompts, repeats, tokens, eos=-1, seed=0), device)
         with torch.inference_mode():
             scored = _seconds(lambda: model(input_ids=ids).logits.float().logsumexp(-1), device)
         student = with_lora(model, LORA_RANK)
-        trained = _seconds(lambda: _train_step(student, ids), device)
+        trained = _seconds(train_step, device)
     return Rates(
-        sampled=parameters * prompts * repeats * tokens / sampled,
+        sampled=parameters * len(prompts) * repeats * tokens / sampled,
         trained=parameters * ids.numel() / trained,
         scored=parameters * ids.numel() / scored,
         dtype=dtype,
     )
 
 
-def _random_model(device: str):
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    with torch.device(device):
-        return LlamaForCausalLM(LlamaConfig(num_hidden_layers=LAYERS[device], **SHAPE)).eval()
-
-
-def _sample(model, prompts: int, repeats: int, tokens: int) -> None:
-    from alignkd_lab.lm.sampling import sample
-
-    sample(model, [list(range(3, 23))] * prompts, repeats, tokens, eos=-1, seed=0)
-
-
-def _train_step(model, ids) -> None:
-    import torch
-
-    model.zero_grad(set_to_none=True)
-    logits = model(input_ids=ids).logits.float()
-    torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
-
-
 def _seconds(work: Callable[[], object], device: str, budget: float = 0.5) -> float:
     """Fastest of as many repeats as fit into `budget` seconds (at least one), after one to warm up."""
-
     import torch
 
     def once() -> float:
@@ -281,13 +248,15 @@ def _costs(device: str) -> dict:
 
 def render(report: Mapping) -> str:
     """The report for a person: aligned lines, remedies under what is missing, costs at the end."""
-    topics = [finding["topic"] for finding in report["findings"]]
-    width = max(map(len, [*topics, *PRESETS])) + 2
+    width = max(map(len, [*(finding["topic"] for finding in report["findings"]), *PRESETS])) + 2
+    wrap = textwrap.TextWrapper(
+        110, subsequent_indent=" " * (9 + width), break_long_words=False, break_on_hyphens=False
+    )
     lines = []
     for finding in report["findings"]:
-        lines += _wrap("ok" if finding["ok"] else "MISSING", finding["topic"], finding["value"], width)
+        lines += wrap.wrap(f"{'ok' if finding['ok'] else 'MISSING':<9}{finding['topic']:<{width}}{finding['value']}")
         if finding["remedy"]:
-            lines += _wrap("", "", f"→ {finding['remedy']}", width)
+            lines += wrap.wrap(f"{wrap.subsequent_indent}→ {finding['remedy']}")
     if "costs" in report:
         took, dtype = report["calibration_seconds"], report["rates"]["dtype"]
         lines += ["", f"Language world, both orders, from {took:.0f} s of calibration ({dtype}):"]
@@ -304,34 +273,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _wrap(mark: str, topic: str, value: str, width: int) -> list[str]:
-    indent = " " * (9 + width)
-    return textwrap.wrap(
-        value,
-        110,
-        initial_indent=f"{mark:<9}{topic:<{width}}",
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _metadata(field: str) -> str | None:
+def _ask(read: Callable, package: str):
+    """What `read` knows of a package, None where it is not installed."""
     try:
-        return importlib.metadata.metadata(DISTRIBUTION)[field]
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _requirements() -> list[str] | None:
-    try:
-        return importlib.metadata.requires(DISTRIBUTION) or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
+        return read(package)
     except importlib.metadata.PackageNotFoundError:
         return None

@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 
+from alignkd_lab.dtypes import device_label, resolve_dtype
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.settings import HEALED, resolve_dtype
+from alignkd_lab.lm.settings import HEALED
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines, unknown
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import best_device, provenance
-from alignkd_lab.recording import SCHEMA, device_label, find, plain_settings, read_json, write
+from alignkd_lab.recording import SCHEMA, find, plain_settings, read_json, write
 from alignkd_lab.records import Records, tabulate
 from alignkd_lab.store import Store
 

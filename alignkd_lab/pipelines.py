@@ -13,16 +13,16 @@ stage share its result.
 from __future__ import annotations
 
 import json
-import operator
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.memory import PeakMemory
+from alignkd_lab.results import Result
 from alignkd_lab.store import Store, key_of
 
 
@@ -142,37 +142,6 @@ def reading_order(names: Iterable[str]) -> list[str]:
     names = set(names)
     known = [name for name in (*YARDSTICKS, *ORDERS, *CONTROLS, *METHODS) if name in names]
     return known + sorted(names - set(known))
-
-
-class Cost(NamedTuple):
-    """What work took, for one seed: tokens (of Gaussians: draws) that were sampled, trained on and scored by a model.
-
-    `seconds_before` is the time in which an earlier stage drew samples that this one reads, too.
-    """
-
-    sampled: int = 0
-    trained: int = 0
-    scored: int = 0
-    seconds_before: float = 0.0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(*map(operator.add, self, other))
-
-    @property
-    def tokens(self) -> dict[str, int]:
-        return {"sampled": self.sampled, "trained": self.trained, "scored": self.scored}
-
-
-NOTHING = Cost()
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a stage leaves: the policy, `info` (JSON: counts, losses, curves), and what it took."""
-
-    policy: Any
-    info: dict = field(default_factory=dict)
-    cost: Cost = NOTHING
 
 
 class World(Protocol):

@@ -111,15 +111,17 @@ def override(settings: Any, changes: dict[str, Any]) -> Any:
     for name, value in changes.items():
         if name not in known:
             raise unknown("setting", name, known)
-        number = isinstance(known[name], int | float) and not isinstance(known[name], bool)
-        if number and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise BadInput(f"setting: {name} must be a number, not {value!r}")
-        if isinstance(known[name], int) and isinstance(value, float):
-            raise BadInput(f"setting: {name} must be a whole number, not {value!r}")
-        if isinstance(known[name], tuple) and not isinstance(value, list | tuple):
-            raise BadInput(f"setting: {name} must be a list such as {list(known[name])!r}, not {value!r}")
-        if isinstance(known[name], str) and not isinstance(value, str):
-            raise BadInput(f"setting: {name} must be a word, not {value!r}")
+        held, wanted = known[name], None
+        if isinstance(held, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            wanted = "a number"
+        elif isinstance(held, int) and isinstance(value, float):
+            wanted = "a whole number"
+        elif isinstance(held, tuple) and not isinstance(value, list | tuple):
+            wanted = f"a list such as {list(held)!r}"
+        elif isinstance(held, str) and not isinstance(value, str):
+            wanted = "a word"
+        if wanted:
+            raise BadInput(f"setting: {name} must be {wanted}, not {value!r}")
     tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
     return dataclasses.replace(settings, **tuples)
 

@@ -19,7 +19,6 @@ from alignkd_lab.pipelines import A_K, K_A, ORDERS, YARDSTICKS
 from alignkd_lab.store import key_of
 
 SCHEMA = 2
-USUAL_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
 ALGORITHMS = ("rlhf", "dpo")
 IDENTITY = ("world", "preset", "device", "algorithm", "target", "settings")  # what makes two records one run
 _FIELDS = {
@@ -160,12 +159,6 @@ def _canonical(value: Any) -> Any:
 def plain_settings(settings: Any) -> dict:
     """The settings of a world the way a record gives them back: tuples are lists there."""
     return json.loads(json.dumps(dataclasses.asdict(settings)))
-
-
-def device_label(device: str, dtype: str | None) -> str:
-    """`cpu`, or `cpu, bfloat16` where that is not the type in which this device usually multiplies."""
-    name = (dtype or "").removeprefix("torch.")
-    return f"{device}, {name}" if name and name != USUAL_DTYPE.get(device, name) else device
 
 
 def newest(records: Iterable[dict]) -> list[dict]:

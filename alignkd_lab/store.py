@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,26 @@ def changed(settings: Any) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(settings).items() if value != defaults[name]}
 
 
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def written_aside(folder: Path, mark: str) -> Iterator[Path]:
+    """A scratch folder, moved to `folder` whole at the end, unless another process put its file `mark` there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="writing-") as scratch:
+        made = Path(scratch) / "result"
+        made.mkdir()
+        yield made
+        try:
+            os.replace(made, folder)
+        except OSError:
+            if not (folder / mark).is_file():
+                raise
+
+
 class Store:
     """Results kept in folders named by what they depend on, written aside and moved into place."""
 
@@ -48,15 +69,7 @@ class Store:
         if (folder / "depends.json").is_file():
             return load(folder)
         result = make()
-        self.root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.root, prefix="writing-") as scratch:
-            made = Path(scratch) / "result"
-            made.mkdir()
+        with written_aside(folder, "depends.json") as made:
             save(result, made)
             (made / "depends.json").write_text(json.dumps(depends, indent=1, sort_keys=True, default=str))
-            try:
-                os.replace(made, folder)
-            except OSError:  # another process finished the same result first
-                if not (folder / "depends.json").is_file():
-                    raise
         return result

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from alignkd_lab import theory
-from alignkd_lab.checks import LEAST_PAIRS
+from alignkd_lab.claims import LEAST_PAIRS
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.feasibility import chance_of_pairs, draw, expected_pairs, go_or_no_go, responses_for
 from alignkd_lab.lm.preferences import informative_pairs

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from alignkd_lab.lm import policy as module
+from alignkd_lab.lm import models as module
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.policy import Models, Policy
+from alignkd_lab.lm.models import Models
+from alignkd_lab.lm.policy import Policy
 
 
 def adapter(seed, width=32):

@@ -5,12 +5,14 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_lm import smollm2
 
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import student, weights
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.policy import Models, Policy
+from alignkd_lab.lm.models import Models
+from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.scoring import pooled_mean, score
@@ -27,7 +29,6 @@ from alignkd_lab.lm.student import (
     student_identity,
     write_student,
 )
-from alignkd_lab.lm.trainer import load_adapter, save_adapter
 from alignkd_lab.paths import data_folder
 
 EXAMPLES = [Example([1, 60, 61], [[70, 71, 72], [73, 2]]), Example([1, 80, 81, 82, 83], [[90], [91, 92]])]
@@ -195,7 +196,7 @@ def test_a_damaged_student_is_refused(places, harm):
     path = shipped(places / "data" / "student") / "adapter.safetensors"
     path.unlink()
     if harm == "damaged":
-        save_adapter(path, adapter(seed=1))
+        save_file(adapter(seed=1), path)
     with pytest.raises(CannotContinue, match=r"missing or damaged.*alignkd heal"):
         healed_student("tiny-base")
 
@@ -205,7 +206,7 @@ def test_writing_a_student_leaves_two_files_and_its_checksum(places):
     assert sorted(path.name for path in folder.iterdir()) == ["adapter.safetensors", "recipe.json"]
     recipe = json.loads((folder / "recipe.json").read_text())
     assert recipe["adapter_sha256"] == weights._sha256(folder / "adapter.safetensors")
-    kept = load_adapter(folder / "adapter.safetensors")
+    kept = load_file(folder / "adapter.safetensors")
     assert all(torch.equal(kept[name], value) for name, value in adapter().items())
 
 
@@ -243,7 +244,7 @@ def test_healing_twice_gives_the_same_student(quick):
     first = heal("tiny-base", out=quick / "first")
     torch.manual_seed(2)
     second = heal("tiny-base", out=quick / "second")
-    found, again = (load_adapter(folder / "adapter.safetensors") for folder in (first, second))
+    found, again = (load_file(folder / "adapter.safetensors") for folder in (first, second))
     assert all(torch.equal(again[name], value) for name, value in found.items())
 
 
@@ -320,7 +321,7 @@ def test_the_shipped_student_fits_its_base_and_meets_the_bar():
     found = layer_cut(model, recipe["kept_layers"])
     written = sample(model, encode(tokenizer, prompts("validation", 4)), 2, 20, tokenizer.eos_token_id, seed=1)
     cut = pooled_mean(score(found, written))
-    student.merge_adapter(found, load_adapter(folder / "adapter.safetensors"))
+    student.merge_adapter(found, load_file(folder / "adapter.safetensors"))
     healed = pooled_mean(score(found, written))
     # Eight responses: the bar itself is judged on the recipe's own, larger sample.
     assert pooled_mean(written.log_probs) - healed < 1.5 * HEALING_BAR

@@ -4,15 +4,14 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm import losses, trainer, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
 from alignkd_lab.lm.trainer import (
     adapter_tensors,
-    load_adapter,
     merge_adapter,
-    save_adapter,
     train,
     with_lora,
 )
@@ -76,10 +75,10 @@ def test_the_adapters_start_depends_on_its_seed_alone():
 def test_merging_the_kept_adapter_gives_the_trained_models_outputs(tmp_path):
     wrapped = with_lora(tiny(), 4)
     run(wrapped)
-    save_adapter(tmp_path / "adapter.safetensors", adapter_tensors(wrapped))
+    save_file(adapter_tensors(wrapped), tmp_path / "adapter.safetensors")
     merged = tiny()
     untrained = logits(merged)
-    merge_adapter(merged, load_adapter(tmp_path / "adapter.safetensors"))
+    merge_adapter(merged, load_file(tmp_path / "adapter.safetensors"))
     torch.testing.assert_close(logits(merged), logits(wrapped), rtol=0, atol=1e-5)
     assert float((logits(merged) - untrained).abs().max()) > 0.1
 

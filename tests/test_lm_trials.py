@@ -10,8 +10,8 @@ from alignkd_lab.lm import trials as module
 from alignkd_lab.lm.stages import distil
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import Result
 from alignkd_lab.presets import preset
+from alignkd_lab.results import Result
 from alignkd_lab.store import Store, key_of
 from alignkd_lab.study import plan
 

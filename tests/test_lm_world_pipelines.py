@@ -6,7 +6,8 @@ from tiny_lm import given_rate, random_adapter, small, world_in
 from alignkd_lab.lm import context as context_module
 from alignkd_lab.lm.stages import rloo
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.pipelines import ORDERS, PIPELINES, Result, run_pipelines
+from alignkd_lab.pipelines import ORDERS, PIPELINES, run_pipelines
+from alignkd_lab.results import Result
 from alignkd_lab.store import Store
 
 BASE_ALIGN = PIPELINES["base_aligned"][0]

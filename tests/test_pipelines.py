@@ -19,13 +19,12 @@ from alignkd_lab.pipelines import (
     ROLES,
     YARDSTICKS,
     Align,
-    Cost,
     Distil,
     Gkd,
     PreferenceDistil,
-    Result,
     run_pipelines,
 )
+from alignkd_lab.results import Cost, Result
 from alignkd_lab.store import Store, key_of
 
 

@@ -14,6 +14,7 @@ import pytest
 from synthetic_records import lm_record, mog_record, replaced, without
 
 from alignkd_lab import recording, records
+from alignkd_lab.dtypes import device_label
 from alignkd_lab.errors import AlignkdError, BadInput
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.mog.settings import MogSettings
@@ -248,7 +249,7 @@ def test_a_device_is_named_with_its_dtype_where_that_is_not_the_usual_one():
         ("cuda", "float32"),
         ("cpu", None),
     ]
-    assert [recording.device_label(*each) for each in named] == [
+    assert [device_label(*each) for each in named] == [
         "cpu", "cpu, bfloat16", "cuda", "cuda, float32", "cpu"]  # fmt: skip
 
 

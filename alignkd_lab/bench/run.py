@@ -17,9 +17,9 @@ from alignkd_lab.bench.operations import ProductRate
 from alignkd_lab.bench.render import render
 from alignkd_lab.bench.table import Table
 from alignkd_lab.doctor import LORA_RANK, SHAPE
+from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.settings import resolve_dtype
 from alignkd_lab.paths import checkout_folder, data_folder
 from alignkd_lab.provenance import provenance
 

@@ -6,23 +6,48 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from tqdm.auto import tqdm
 
-from alignkd_lab.lm.policy import Models, Policy
-from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.dtypes import device_label
+from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.trainer import train
 from alignkd_lab.progress import tell
-from alignkd_lab.recording import device_label
 from alignkd_lab.store import Store
 
 SAMPLES_CODE = 1  # raise it where a change of code draws other samples
+
+
+class Models(Protocol):
+    """Policies as models on one device (`lm.models`); `dtype` is that of matrix products."""
+
+    device: str
+    dtype: torch.dtype
+
+    def of(self, policy: Policy) -> torch.nn.Module: ...
+
+    def for_sampling(self, model: torch.nn.Module) -> torch.nn.Module: ...
+
+    def identity(self, policy: Policy) -> str: ...
+
+
+class Earned(NamedTuple):
+    """Of each response: its reward, and whether it meets the rule."""
+
+    rewards: list[float]
+    hits: list[bool]
+    tokens: int  # that the truth read
+
+
+class Reward(Protocol):
+    """What responses earn (`lm.rewards`); `policy` is what wrote them, where that is known."""
+
+    def earn(self, samples: Samples, policy: Policy | None) -> Earned: ...
 
 
 @dataclass(frozen=True)
@@ -30,12 +55,14 @@ class Context:
     """One seed of a run. Nothing in it changes but what its models and its store keep.
 
     Attributes:
+        prompts: token ids of the first so many prompts of a split, None for all.
         origin: what every sample comes from, as JSON: weights, prompts, seed.
         sample_batch: responses decoded together; they are the same whatever it is.
     """
 
     models: Models
     tokenizer: Any
+    prompts: Callable[[str, int | None], list[list[int]]]
     store: Store
     seed: int
     origin: dict = field(default_factory=dict)
@@ -51,7 +78,7 @@ class Context:
         **options,
     ) -> Samples:  # fmt: skip
         """Responses of a model to the first `count` prompts of a split, with a progress bar."""
-        asked = encode(self.tokenizer, prompts(split, count))
+        asked = self.prompts(split, count)
         with tqdm(total=len(asked) * responses, desc=f"sampling, {purpose}", unit="responses", leave=False) as bar:
             return sample(
                 self.models.for_sampling(model),
@@ -70,9 +97,9 @@ class Context:
         self, policy: Policy, split: str, count: int | None, responses: int, max_tokens: int, purpose: str, model=None
     ) -> Samples:
         """Samples at temperature 1, kept in the store: what several stages read is drawn once."""
-        depends = {"policy": policy.digest, "split": split, "count": count, "responses": responses, "purpose": purpose,
-                   "code": SAMPLES_CODE, "start": self.origin, "weights": policy.weights, "max_tokens": max_tokens,
-                   **({} if self.place == "cpu" else {"device": self.place})}  # fmt: skip
+        depends = {"policy": policy.digest, "weights": self.models.identity(policy), "split": split, "count": count,
+                   "responses": responses, "max_tokens": max_tokens, "purpose": purpose, "code": SAMPLES_CODE,
+                   "start": self.origin, **({} if self.place == "cpu" else {"device": self.place})}  # fmt: skip
         started = time.perf_counter()
 
         def save(samples: Samples, folder: Path) -> None:
@@ -111,32 +138,3 @@ class Context:
 
             return train(model, examples, loss, learning_rate=learning_rate, steps=steps, batch=batch,
                          seed=self.seed_for("train", kind), dtype=self.models.dtype, on_step=end_step)  # fmt: skip
-
-
-class Truth:
-    """The truth p* of a run: what it wrote itself, and how likely it finds what others wrote.
-
-    It does not read again what it wrote itself.
-    """
-
-    def __init__(self, context: Context, source: str, max_tokens: int) -> None:
-        self.policy = Policy(source)
-        self._context, self._max_tokens = context, max_tokens
-
-    @cached_property
-    def _model(self) -> torch.nn.Module:
-        return self._context.models.of(self.policy)
-
-    def samples(self, split: str, count: int | None, responses: int) -> Samples:
-        return self._context.keep_samples(
-            self.policy, split, count, responses, self._max_tokens, f"truth {split}", self._model
-        )
-
-    def wrote(self, policy: Policy | None) -> bool:
-        return policy is not None and policy.digest == self.policy.digest
-
-    def read(self, samples: Samples, policy: Policy | None) -> tuple[list[torch.Tensor], int]:
-        """Log-probabilities under the truth of what `policy` wrote, and how many tokens it had to read for them."""
-        if self.wrote(policy):
-            return samples.log_probs, 0
-        return self._context.score(self._model, samples), samples.token_count

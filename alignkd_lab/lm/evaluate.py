@@ -7,7 +7,6 @@ the target, p*(y) [ε + (1 - ε) 1_T(y) / p*(T)] with ε = 0.01, so that a miss 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -17,23 +16,14 @@ from alignkd_lab.lm.context import Context
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.preferences import Pair, informative_pairs
 from alignkd_lab.lm.prompts import prompts
-from alignkd_lab.lm.rewards import Reward, RewardSettings, Yardstick
+from alignkd_lab.lm.rewards import Reward, Yardstick
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean
-from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.lm.settings import EvaluationSettings
 
 MISS = 0.01
 # Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
 CODE = 3
-
-
-@dataclass(frozen=True)
-class EvaluationSettings(RewardSettings):
-    """What an evaluation depends on, under the names of `LmSettings`."""
-
-    test_prompts: int = LmSettings.test_prompts
-    test_responses: int = LmSettings.test_responses
-    heldout_responses: int = LmSettings.heldout_responses
 
 
 class Evaluation:

@@ -23,6 +23,7 @@ import pandas as pd
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.preference_rows import FIELDS, Preference, Unusable, preference, standard
+from alignkd_lab.store import file_sha256
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 _FIRST = 5  # row numbers that a report names for each reason
@@ -174,9 +175,8 @@ def _open(source, split: str | None, revision: str | None) -> tuple[Iterator[tup
         _no_hub_options(str(source), split, revision)
         if not path.is_file():
             raise BadInput(f"preferences: there is no file {source}")
-        with path.open("rb") as file:
-            version = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        return _file_rows(path), {"source": path.name, "split": None, "version": version, "licence": None}
+        provenance = {"source": path.name, "split": None, "version": f"sha256:{file_sha256(path)}", "licence": None}
+        return _file_rows(path), provenance
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)) and not path.exists():
         return _from_hub(str(source), split or "train", revision)
     raise BadInput(

@@ -7,21 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alignkd_lab.lm.context import Context
+from alignkd_lab.lm.context import Context, Earned, Reward
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.rewards import Earned, Reward, RewardSettings
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.settings import LmSettings
-from alignkd_lab.pipelines import Cost
-
-
-@dataclass(frozen=True)
-class PairSettings(RewardSettings):
-    """What preference pairs depend on, under the names of `LmSettings`."""
-
-    preference_prompts: int = LmSettings.preference_prompts
-    preference_responses: int = LmSettings.preference_responses
-    dpo_label_noise: float = LmSettings.dpo_label_noise
+from alignkd_lab.lm.settings import PairSettings
+from alignkd_lab.results import Cost
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,15 @@ import numpy as np
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.prompts import SPLITS, encode, prompts
-from alignkd_lab.lm.settings import LmSettings
 
 if TYPE_CHECKING:  # whoever asks for a rule need not load torch
     from torch import Tensor
 
-    from alignkd_lab.lm.context import Context
+    from alignkd_lab.lm.context import Context, Earned
     from alignkd_lab.lm.policy import Policy
     from alignkd_lab.lm.reward_model import RewardModel
     from alignkd_lab.lm.sampling import Samples
+    from alignkd_lab.lm.settings import RewardSettings
 
 Target = Callable[[str], bool]
 
@@ -109,17 +109,6 @@ def fluency(mean_log_probs: Sequence[float], q05: float, q50: float) -> np.ndarr
 
 
 @dataclass(frozen=True)
-class RewardSettings:
-    """What a reward depends on, under the names of `LmSettings`."""
-
-    truth: str = LmSettings.truth
-    target: str = LmSettings.target
-    reward: str = LmSettings.reward
-    truth_responses: int = LmSettings.truth_responses
-    max_tokens: int = LmSettings.max_tokens
-
-
-@dataclass(frozen=True)
 class Yardstick:
     """What the truth says before any policy is measured: from its own validation samples.
 
@@ -153,14 +142,6 @@ class Scores(NamedTuple):
     tokens: int  # that the truth read
 
 
-class Earned(NamedTuple):
-    """Of each response: its reward, and whether it meets the rule."""
-
-    rewards: list[float]
-    hits: list[bool]
-    tokens: int  # that the truth read
-
-
 class Reward:
     """What responses earn: the target's rule, alone or times their fluency under the truth, or a reward model's score.
 
@@ -173,7 +154,7 @@ class Reward:
     """
 
     def __init__(self, context: Context, settings: RewardSettings) -> None:
-        from alignkd_lab.lm.context import Truth
+        from alignkd_lab.lm.truth import Truth
 
         self.settings, self.truth = settings, Truth(context, settings.truth, settings.max_tokens)
         self.hit, self.second_hit = target(settings.target), SECOND_RULES[settings.target]
@@ -207,6 +188,8 @@ class Reward:
             for index, value in zip(met, scores.rewards, strict=True):
                 rewards[index] = value
             tokens = scores.tokens
+        from alignkd_lab.lm.context import Earned
+
         return Earned(rewards, hits, tokens)
 
     def _without_fluency(self, samples: Samples) -> tuple[list[bool], list[float]]:

@@ -40,6 +40,13 @@ class Samples:
     def token_count(self) -> int:
         return sum(map(len, self.tokens))
 
+    def by_prompt(self) -> list[list[int]]:
+        """Indices of each prompt's responses."""
+        found: list[list[int]] = [[] for _ in self.prompt_ids]
+        for index, prompt in enumerate(self.prompt_of):
+            found[prompt].append(index)
+        return found
+
     def only(self, indices: Sequence[int]) -> Samples:
         """These responses alone, in this order, beside all prompts."""
         parts = {name: getattr(self, name) for name in ("prompt_of", "tokens", "log_probs", "hidden")}

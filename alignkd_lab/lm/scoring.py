@@ -15,9 +15,6 @@ def score(model, samples: Samples, batch: int = 96, dtype: torch.dtype = torch.f
 
     `batch` responses go through the model together, in matrix products of `dtype`.
     """
-    members: dict[int, list[int]] = {}
-    for index, prompt in enumerate(samples.prompt_of):
-        members.setdefault(prompt, []).append(index)
     scored: list[torch.Tensor] = [torch.empty(0)] * len(samples.tokens)
     group: list[tuple[int, list[int]]] = []
 
@@ -34,7 +31,8 @@ def score(model, samples: Samples, batch: int = 96, dtype: torch.dtype = torch.f
             scored[index] = piece.float()
         group.clear()
 
-    for prompt, chosen in sorted(members.items(), key=lambda item: len(samples.prompt_ids[item[0]])):
+    members = [(prompt, chosen) for prompt, chosen in enumerate(samples.by_prompt()) if chosen]
+    for prompt, chosen in sorted(members, key=lambda item: len(samples.prompt_ids[item[0]])):
         group.append((prompt, chosen))
         if sum(len(chosen) for _, chosen in group) >= batch:
             flush()

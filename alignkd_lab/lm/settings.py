@@ -1,21 +1,110 @@
-"""What a run in the language world depends on, apart from its seed."""
+"""What a run in the language world depends on, apart from its seed, and of it what each stage does."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from alignkd_lab.dtypes import DTYPES
 from alignkd_lab.errors import BadInput
-from alignkd_lab.recording import USUAL_DTYPE
 
 # Named here and not in `lm.weights`, so that whoever reads records need not load torch.
 BUILT_IN = "smollm2-135m-instruct"
-DTYPES = ("float32", "bfloat16")
 HEALED = re.compile(r"healed(?:-(\d+))?")  # what settings call a healed student: of any depth, or of so many layers
 
 
 @dataclass(frozen=True)
-class LmSettings:
+class RewardSettings:
+    """What a reward depends on. Of these groups stages, curves and evaluation depend; `LmSettings` explains fields."""
+
+    truth: str = BUILT_IN
+    target: str = "colour"
+    reward: str = "likelihood"
+    truth_responses: int = 6
+    max_tokens: int = 28
+
+
+@dataclass(frozen=True)
+class PairSettings(RewardSettings):
+    preference_prompts: int = 64
+    preference_responses: int = 12
+    dpo_label_noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class CurveSettings(RewardSettings):
+    curve_points: int = 2
+    validation_responses: int = 2
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(RewardSettings):
+    test_prompts: int = 40
+    test_responses: int = 3
+    heldout_responses: int = 8
+
+
+@dataclass(frozen=True)
+class BudgetSettings:
+    """What a student may train on, of whichever method."""
+
+    distil_prompts: int = 96
+    distil_responses: int = 5
+    distil_passes: int = 1
+    distil_batch: int = 4
+    distil_learning_rate: float = 5e-4
+    lora_rank: int = 16
+    max_tokens: int = RewardSettings.max_tokens
+
+
+@dataclass(frozen=True)
+class DistilSettings(BudgetSettings):
+    """`kd_temperature` is one of the run's two: the usual one, or that of the control."""
+
+    kd_loss: str = "full"
+    kd_temperature: float = 0.7
+
+
+@dataclass(frozen=True)
+class GkdSettings(BudgetSettings):
+    gkd_divergence: str = "reverse"
+
+
+@dataclass(frozen=True)
+class DpoSettings(PairSettings, CurveSettings):
+    beta: float = 0.1
+    align_steps: int = 24
+    align_batch: int = 6
+    lora_rank: int = BudgetSettings.lora_rank
+
+
+@dataclass(frozen=True)
+class RlooSettings(CurveSettings):
+    preference_prompts: int = PairSettings.preference_prompts
+    rlhf_beta: float = 0.1
+    rlhf_steps: int = 24
+    rlhf_prompts: int = 2
+    rlhf_generations: int = 6
+    lora_rank: int = BudgetSettings.lora_rank
+
+
+@dataclass(frozen=True)
+class DckdSettings(BudgetSettings, PairSettings):
+    """`share` of a distillation's budget is the stage's."""
+
+    alpha: float = 0.2
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class AdpaSettings(BudgetSettings, PairSettings):
+    gamma: float = 1.5
+    student_responses: int = 4
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, EvaluationSettings):
     """Counts are per seed; learning rates are AdamW's; temperatures are sampling temperatures.
 
     Attributes:
@@ -51,45 +140,16 @@ class LmSettings:
             (`resolve_dtype`).
     """
 
-    truth: str = BUILT_IN
     base: str = BUILT_IN
     student: str = "healed"
-    target: str = "colour"
-    reward: str = "likelihood"
-    max_tokens: int = 28
-    preference_prompts: int = 64
-    preference_responses: int = 12
-    distil_prompts: int = 96
-    distil_responses: int = 5
-    kd_loss: str = "full"
-    kd_temperature: float = 0.7
     kd_temperature_high: float = 1.25
-    distil_passes: int = 1
-    distil_batch: int = 4
-    distil_learning_rate: float = 5e-4
-    student_responses: int = 4
-    alpha: float = 0.2
-    gamma: float = 1.5
-    gkd_divergence: str = "reverse"
-    beta: float = 0.1
-    dpo_label_noise: float = 0.0
-    align_steps: int = 24
-    align_batch: int = 6
+    alpha: float = DckdSettings.alpha
+    gamma: float = AdpaSettings.gamma
+    student_responses: int = AdpaSettings.student_responses
     align_learning_rates: tuple[float, ...] = (3e-4, 6e-4)
     kl_budget: float = 10.0
-    rlhf_beta: float = 0.1
-    rlhf_steps: int = 24
-    rlhf_prompts: int = 2
-    rlhf_generations: int = 6
     rlhf_learning_rates: tuple[float, ...] = (6e-4,)
     trial_seed: int = 1_000_003
-    lora_rank: int = 16
-    curve_points: int = 2
-    validation_responses: int = 2
-    truth_responses: int = 6
-    test_prompts: int = 40
-    test_responses: int = 3
-    heldout_responses: int = 8
     sample_batch: int = 192
     dtype: str = "default"
 
@@ -128,12 +188,3 @@ class LmSettings:
             raise BadInput(f"gkd_divergence: unknown {self.gkd_divergence!r}; use 'forward', 'reverse' or 'jsd'")
         if self.kd_loss not in ("full", "sequence"):
             raise BadInput(f"kd_loss: unknown {self.kd_loss!r}; use 'full' or 'sequence'")
-
-
-def resolve_dtype(dtype: str, device: str) -> str:
-    """`float32` or `bfloat16`: what a run's `dtype` means on a device.
-
-    The default is bfloat16 on a GPU, and float32 on a CPU, where bfloat16 is slower on some machines and on every one
-    other samples: the same seed in another dtype is another draw.
-    """
-    return USUAL_DTYPE[device.partition(":")[0]] if dtype == "default" else dtype

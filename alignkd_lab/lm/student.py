@@ -21,9 +21,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import training_losses, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states
@@ -31,10 +33,11 @@ from alignkd_lab.lm.chunked import token_log_probs
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import pooled_mean, score
-from alignkd_lab.lm.settings import HEALED, resolve_dtype
-from alignkd_lab.lm.trainer import adapter_tensors, load_adapter, merge_adapter, save_adapter, train, with_lora
+from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, train, with_lora
 from alignkd_lab.paths import cache_folder, data_folder
 from alignkd_lab.provenance import best_device
+from alignkd_lab.store import file_sha256
 
 HEALING_BAR = 1.0  # nats per token that the healed student's held-out recall may lie below the base's
 
@@ -148,12 +151,12 @@ def healed_student(base: str = weights.BUILT_IN, name: str = "healed"):
     """
     folder, recipe = _find(base, name)
     path = folder / "adapter.safetensors"
-    if not path.is_file() or _sha256(path) != recipe["adapter_sha256"]:
+    if not path.is_file() or file_sha256(path) != recipe["adapter_sha256"]:
         raise CannotContinue(
             f"student: {path.name} in {folder} is missing or damaged; restore it, or run `alignkd heal`"
         )
     cut = layer_cut(weights.load(base)[0], recipe["kept_layers"])
-    merge_adapter(cut, load_adapter(path))
+    merge_adapter(cut, load_file(path))
     return cut.eval()
 
 
@@ -287,8 +290,8 @@ def write_student(folder: Path, adapter: dict[str, Tensor], recipe: dict) -> Non
     """Adapter first, then the recipe with its checksum, each moved into place whole."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        save_adapter(Path(scratch) / "adapter", adapter)
-        recipe = {**recipe, "adapter_sha256": _sha256(Path(scratch) / "adapter")}
+        save_file(adapter, Path(scratch) / "adapter")
+        recipe = {**recipe, "adapter_sha256": file_sha256(Path(scratch) / "adapter")}
         (Path(scratch) / "recipe").write_text(json.dumps(recipe, indent=1) + "\n")
         os.replace(Path(scratch) / "adapter", folder / "adapter.safetensors")
         os.replace(Path(scratch) / "recipe", folder / "recipe.json")
@@ -302,19 +305,11 @@ def _own_samples(model, tokenizer, recipe: Recipe, split: str, seed: int, all_fr
 
 
 def _examples(samples: Samples) -> list[Example]:
-    read: list[list[int]] = [[] for _ in samples.prompt_ids]  # the responses of each prompt
-    for index, prompt in enumerate(samples.prompt_of):
-        read[prompt].append(index)
     return [
         Example(
             prompt,
             [samples.tokens[i] for i in rows],
             signals={"teacher": [{"hidden": samples.hidden[i]} for i in rows]},
         )
-        for prompt, rows in zip(samples.prompt_ids, read, strict=True)
+        for prompt, rows in zip(samples.prompt_ids, samples.by_prompt(), strict=True)
     ]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -27,7 +25,7 @@ from tqdm.auto import tqdm
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.batch import Example, collate
 from alignkd_lab.lm.teachers import Full, LiveTeacher, check_roles, has_role, log_norm, tensor_bytes
-from alignkd_lab.store import key_of
+from alignkd_lab.store import file_sha256, key_of, written_aside
 
 ABOUT = "cache.json"
 SHARD_BYTES = 1 << 28  # rows held in memory before they are written
@@ -61,7 +59,7 @@ class CachedTeacher:
         path = self.folder / shard["file"]
         if not path.is_file() or path.stat().st_size != shard["bytes"]:
             raise _damage(self.folder, f"{shard['file']} is missing or cut short")
-        if _file_checksum(path) != shard["sha256"]:
+        if file_sha256(path) != shard["sha256"]:
             raise _damage(self.folder, f"{shard['file']} does not have its checksum")
         with safe_open(path, "pt") as file:  # its tensors are maps of the file: read from disk when they are looked at
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the file is no dict
@@ -161,10 +159,7 @@ def cache_teacher(
     if folder.is_dir() and any(folder.iterdir()):
         return _pick_up(folder, teacher, roles, depends)
     _need_room(folder, rows, teacher)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="writing-") as scratch:
-        made = Path(scratch) / "cache"
-        made.mkdir()
+    with written_aside(folder, ABOUT) as made:
         started, writer = time.perf_counter(), _Writer(made)
         count = sum(len(row.responses) for row in rows)
         own_bar = tqdm(total=count, desc="caching the teacher", unit="responses", disable=progress is not None)
@@ -174,11 +169,6 @@ def cache_teacher(
                 (progress or bar.update)(sum(len(row.responses) for row in group))
         about = writer.finish(depends, teacher, time.perf_counter() - started)
         (made / ABOUT).write_text(json.dumps({**about, "checksum": _about_checksum(about)}))
-        try:
-            os.replace(made, folder)
-        except OSError:  # another process was first
-            if not (folder / ABOUT).is_file():
-                raise
     return _pick_up(folder, teacher, roles, depends)
 
 
@@ -261,7 +251,7 @@ class _Writer:
     def _write(self) -> None:
         path = self._folder / f"rows-{len(self._shards):05d}.safetensors"
         save_file({name: torch.cat([rows[name] for rows in self._waiting]) for name in self._waiting[0]}, path)
-        self._shards.append({"file": path.name, "bytes": path.stat().st_size, "sha256": _file_checksum(path)})
+        self._shards.append({"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)})
         self._waiting, self._rows, self._bytes = [], 0, 0
 
     def finish(self, depends: dict, teacher: LiveTeacher, seconds: float) -> dict:
@@ -295,11 +285,6 @@ def _need_room(folder: Path, rows: list[Example], teacher: LiveTeacher) -> None:
 def _digest(prompt: list[int], response: list[int]) -> str:
     tokens = np.array([len(prompt), *prompt, *response], dtype="<i4")
     return hashlib.blake2b(tokens.tobytes(), digest_size=16).hexdigest()
-
-
-def _file_checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _head_checksum(head: Tensor) -> str:

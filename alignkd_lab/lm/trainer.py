@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -203,11 +202,3 @@ def merge_adapter(model, tensors: dict[str, Tensor]) -> None:
             weight = model.get_submodule(name).weight
             delta = tensors[f"{name}.B"].float() @ tensors[f"{name}.A"].float()
             weight += delta.to(weight.device, weight.dtype)
-
-
-def save_adapter(path: Path, tensors: dict[str, Tensor]) -> None:
-    save_file(tensors, path)
-
-
-def load_adapter(path: Path) -> dict[str, Tensor]:
-    return load_file(path)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import Cost, Result
+from alignkd_lab.results import Cost, Result
 from alignkd_lab.store import Store
 
 # Raise it where its code, or a default of its settings, changes what it chooses: results kept before then rest.

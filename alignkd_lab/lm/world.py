@@ -14,17 +14,32 @@ from pathlib import Path
 
 import torch
 
+from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import evaluate, trials, weights
 from alignkd_lab.lm.context import Context
-from alignkd_lab.lm.policy import Models, Policy
-from alignkd_lab.lm.prompts import checksum
-from alignkd_lab.lm.rewards import Reward, RewardSettings, model_of
+from alignkd_lab.lm.models import Models
+from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.prompts import checksum, encode, prompts
+from alignkd_lab.lm.rewards import Reward, model_of
 from alignkd_lab.lm.scoring import pooled_mean
-from alignkd_lab.lm.settings import HEALED, LmSettings, resolve_dtype
+from alignkd_lab.lm.settings import (
+    HEALED,
+    AdpaSettings,
+    BudgetSettings,
+    DckdSettings,
+    DistilSettings,
+    DpoSettings,
+    EvaluationSettings,
+    GkdSettings,
+    LmSettings,
+    RewardSettings,
+    RlooSettings,
+)
 from alignkd_lab.lm.stages import adpa, distil, dpo, gkd, rloo
 from alignkd_lab.lm.student import HEALING_BAR
-from alignkd_lab.pipelines import Align, Cost, Distil, Gkd, PreferenceDistil, Result, Stage
+from alignkd_lab.pipelines import Align, Distil, Gkd, PreferenceDistil, Stage
+from alignkd_lab.results import Cost, Result
 from alignkd_lab.store import Store, changed, part
 
 ALGORITHMS = ("dpo", "rlhf")
@@ -49,10 +64,14 @@ class LmWorld:
         self.settings, self.algorithm, self.seeds, self.device = settings, algorithm, (seed,), device
         self.store, self.dtype = store, resolve_dtype(settings.dtype, device)
         models, tokenizer = Models(device, getattr(torch, self.dtype)), weights.load_tokenizer(settings.base)
-        self.context = Context(models, tokenizer, store, seed, self._origin(seed), settings.sample_batch)
+
+        def asked(split: str, count: int | None) -> list[list[int]]:
+            return encode(tokenizer, prompts(split, count))
+
+        self.context = Context(models, tokenizer, asked, store, seed, self._origin(seed), settings.sample_batch)
         self.reward = Reward(self.context, part(RewardSettings, settings))
         self.evaluation = evaluate.Evaluation(
-            self.context, self.reward, self.start("base"), part(evaluate.EvaluationSettings, settings)
+            self.context, self.reward, self.start("base"), part(EvaluationSettings, settings)
         )
         self._chosen: dict[str, dict] = {}
 
@@ -60,7 +79,7 @@ class LmWorld:
 
     def fingerprint(self) -> dict:
         here = {"device": torch.device(self.device).type, "dtype": self.dtype}
-        return {**self.context.origin, "student": self.start("student").weights, **here}
+        return {**self.context.origin, "student": self.context.models.identity(self.start("student")), **here}
 
     def _origin(self, seed: int) -> dict:
         """What every sample and stage comes from, whatever the student and the machine."""
@@ -80,7 +99,7 @@ class LmWorld:
             case Distil():
                 return {"code": distil.CODE, **changed(self._distil_settings(stage.temperature))}
             case Gkd():
-                return {"code": gkd.CODE, **changed(part(gkd.GkdSettings, self.settings))}
+                return {"code": gkd.CODE, **changed(part(GkdSettings, self.settings))}
             case PreferenceDistil():
                 settings = changed(self._preference_distil_settings(stage))
                 return {"code": adpa.CODE, "method": stage.method, **settings}
@@ -88,25 +107,25 @@ class LmWorld:
         return {**self._align_code(), **settings, "trials": self._trial_depends(stage.init)}
 
     def evaluation_settings(self) -> dict:
-        return {"code": evaluate.CODE, **changed(part(evaluate.EvaluationSettings, self.settings))}
+        return {"code": evaluate.CODE, **changed(part(EvaluationSettings, self.settings))}
 
-    def _distil_settings(self, temperature: str) -> distil.DistilSettings:
+    def _distil_settings(self, temperature: str) -> DistilSettings:
         value = {"kd": self.settings.kd_temperature, "high": self.settings.kd_temperature_high}[temperature]
-        return part(distil.DistilSettings, self.settings, kd_temperature=value)
+        return part(DistilSettings, self.settings, kd_temperature=value)
 
-    def _preference_distil_settings(self, stage: PreferenceDistil) -> adpa.DckdSettings | adpa.AdpaSettings:
-        kind = {"dckd": adpa.DckdSettings, "adpa": adpa.AdpaSettings}[stage.method]
+    def _preference_distil_settings(self, stage: PreferenceDistil) -> DckdSettings | AdpaSettings:
+        kind = {"dckd": DckdSettings, "adpa": AdpaSettings}[stage.method]
         return part(kind, self.settings, share=stage.share)
 
     def _align_code(self) -> dict:
         return {"algorithm": self.algorithm, "code": {"dpo": dpo.CODE, "rlhf": rloo.CODE}[self.algorithm]}
 
-    def _align_settings(self, whole_budget: bool = False) -> dpo.DpoSettings | rloo.RlooSettings:
+    def _align_settings(self, whole_budget: bool = False) -> DpoSettings | RlooSettings:
         """A step of DPO trains on two responses a pair; the whole budget adds the responses of a distillation."""
         if self.algorithm == "rlhf":
-            return part(rloo.RlooSettings, self.settings)
-        settings = part(dpo.DpoSettings, self.settings)
-        budget = part(distil.BudgetSettings, self.settings)
+            return part(RlooSettings, self.settings)
+        settings = part(DpoSettings, self.settings)
+        budget = part(BudgetSettings, self.settings)
         distilled = budget.distil_prompts * budget.distil_responses * budget.distil_passes
         more = whole_budget * round(distilled / (2 * settings.align_batch))
         return replace(settings, align_steps=settings.align_steps + more)
@@ -141,7 +160,7 @@ class LmWorld:
                 settings = self._distil_settings(stage.temperature)
                 return distil.distil(context, policies[stage.teacher], init, settings, stage.name)
             case Gkd():
-                settings = part(gkd.GkdSettings, self.settings)
+                settings = part(GkdSettings, self.settings)
                 return gkd.gkd(context, policies[stage.teacher], init, settings, stage.name)
             case PreferenceDistil():
                 return self._preference_distil(stage, policies)
@@ -170,7 +189,7 @@ class LmWorld:
         sampler: Policy,
         rate: float,
         name: str,
-        settings: dpo.DpoSettings | rloo.RlooSettings | None = None,
+        settings: DpoSettings | RlooSettings | None = None,
         within: tuple[Context, Reward] | None = None,
     ) -> Result:
         """By the run's algorithm; with its settings, its context and its reward unless others are given."""
@@ -212,7 +231,7 @@ class LmWorld:
     def _trial_start(self, role: str) -> dict:
         """Not the machine: a rate chosen on one serves every other, where rounding alone differs."""
         origin = self._origin(self.settings.trial_seed)
-        return origin if role == "base" else {**origin, "student": self.start("student").weights}
+        return origin if role == "base" else {**origin, "student": self.context.models.identity(self.start("student"))}
 
     @cached_property
     def _trial(self) -> tuple[Context, Reward]:

@@ -35,8 +35,73 @@ _COUNTS = (
 )
 
 
+# What each stage depends on: the key of a kept result is a hash of the whole. `MogSettings` explains the fields.
+
+
 @dataclass(frozen=True)
-class MogSettings:
+class FitSettings:
+    restarts: int = 8
+    em_iterations: int = 300
+    em_tolerance: float = 1e-4
+    variance_floor: float = 1e-3
+
+
+@dataclass(frozen=True)
+class StartSettings(FitSettings):
+    """Of `base` and `student`, from which every pipeline starts."""
+
+    truth_weights: tuple[float, ...] = (0.33, 0.33, 0.30, 0.04)
+    truth_means: tuple[tuple[float, float], ...] = ((-1.5, 1.5), (1.5, 1.5), (-1.5, -1.5), (1.5, -1.5))
+    truth_sd: float = 0.3
+    training_draws: int = 400
+    base_components: int = 4
+    student_components: int = 3
+
+
+@dataclass(frozen=True)
+class DistilSettings(FitSettings):
+    """`sharpening` is one of the run's two."""
+
+    sharpening: float = 2.0
+    teacher_samples: int = 1000
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    targets: tuple[int, ...] = (3,)
+    reward_height: float = 4.0
+    reward_width: float = 0.5
+    reward_clip: float = 0.0
+
+
+@dataclass(frozen=True)
+class AlignSettings(RewardSettings):
+    beta: float = 0.5
+
+
+@dataclass(frozen=True)
+class RlhfSettings(AlignSettings):
+    rlhf_steps: int = 200
+    rlhf_batch: int = 256
+    rlhf_learning_rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class DpoSettings(AlignSettings):
+    dpo_pairs: int = 8000
+    dpo_steps: int = 200
+    dpo_batch: int = 256
+    dpo_learning_rate: float = 0.1
+    dpo_label_noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(RewardSettings):
+    evaluation_draws: int = 4000
+
+
+@dataclass(frozen=True)
+class MogSettings(StartSettings, DistilSettings, RlhfSettings, DpoSettings, EvaluationSettings):
     """The world "rare mode": four modes, one of them rare and desired; the student is one component short.
 
     truth_weights, truth_means, truth_sd: the mixture p*; every mode is round with this standard deviation.
@@ -63,33 +128,7 @@ class MogSettings:
         BadInput: a value that cannot be used; the message names the field.
     """
 
-    truth_weights: tuple[float, ...] = (0.33, 0.33, 0.30, 0.04)
-    truth_means: tuple[tuple[float, float], ...] = ((-1.5, 1.5), (1.5, 1.5), (-1.5, -1.5), (1.5, -1.5))
-    truth_sd: float = 0.3
-    targets: tuple[int, ...] = (3,)
-    training_draws: int = 400
-    base_components: int = 4
-    student_components: int = 3
-    reward_height: float = 4.0
-    reward_width: float = 0.5
-    reward_clip: float = 0.0
-    beta: float = 0.5
-    sharpening: float = 2.0
     sharpening_high: float = 0.5
-    teacher_samples: int = 1000
-    restarts: int = 8
-    em_iterations: int = 300
-    em_tolerance: float = 1e-4
-    variance_floor: float = 1e-3
-    rlhf_steps: int = 200
-    rlhf_batch: int = 256
-    rlhf_learning_rate: float = 0.1
-    dpo_pairs: int = 8000
-    dpo_steps: int = 200
-    dpo_batch: int = 256
-    dpo_learning_rate: float = 0.1
-    dpo_label_noise: float = 0.0
-    evaluation_draws: int = 4000
 
     def __post_init__(self) -> None:
         # Settings read back from a record hold lists.
@@ -172,65 +211,3 @@ def with_target_weight(settings: MogSettings, weight: float) -> MogSettings:
     scale = {True: weight / now, False: (1 - weight) / (1 - now)}
     weights = tuple(w * scale[mode in settings.targets] for mode, w in enumerate(settings.truth_weights))
     return replace(settings, truth_weights=weights)
-
-
-# What each stage depends on, under the names of `MogSettings`: the key of a kept result is a hash of the whole.
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    restarts: int = MogSettings.restarts
-    em_iterations: int = MogSettings.em_iterations
-    em_tolerance: float = MogSettings.em_tolerance
-    variance_floor: float = MogSettings.variance_floor
-
-
-@dataclass(frozen=True)
-class StartSettings(FitSettings):
-    """Of `base` and `student`, from which every pipeline starts."""
-
-    truth_weights: tuple[float, ...] = MogSettings.truth_weights
-    truth_means: tuple[tuple[float, float], ...] = MogSettings.truth_means
-    truth_sd: float = MogSettings.truth_sd
-    training_draws: int = MogSettings.training_draws
-    base_components: int = MogSettings.base_components
-    student_components: int = MogSettings.student_components
-
-
-@dataclass(frozen=True)
-class DistilSettings(FitSettings):
-    """`sharpening` is one of the settings' two."""
-
-    sharpening: float = MogSettings.sharpening
-    teacher_samples: int = MogSettings.teacher_samples
-
-
-@dataclass(frozen=True)
-class RewardSettings:
-    targets: tuple[int, ...] = MogSettings.targets
-    reward_height: float = MogSettings.reward_height
-    reward_width: float = MogSettings.reward_width
-    reward_clip: float = MogSettings.reward_clip
-
-
-@dataclass(frozen=True)
-class RlhfSettings(RewardSettings):
-    beta: float = MogSettings.beta
-    rlhf_steps: int = MogSettings.rlhf_steps
-    rlhf_batch: int = MogSettings.rlhf_batch
-    rlhf_learning_rate: float = MogSettings.rlhf_learning_rate
-
-
-@dataclass(frozen=True)
-class DpoSettings(RewardSettings):
-    beta: float = MogSettings.beta
-    dpo_pairs: int = MogSettings.dpo_pairs
-    dpo_steps: int = MogSettings.dpo_steps
-    dpo_batch: int = MogSettings.dpo_batch
-    dpo_learning_rate: float = MogSettings.dpo_learning_rate
-    dpo_label_noise: float = MogSettings.dpo_label_noise
-
-
-@dataclass(frozen=True)
-class EvaluationSettings(RewardSettings):
-    evaluation_draws: int = MogSettings.evaluation_draws

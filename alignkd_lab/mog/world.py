@@ -26,7 +26,8 @@ from alignkd_lab.mog.settings import (
     RlhfSettings,
     StartSettings,
 )
-from alignkd_lab.pipelines import Align, Cost, Distil, Result, Stage
+from alignkd_lab.pipelines import Align, Distil, Stage
+from alignkd_lab.results import Cost, Result
 from alignkd_lab.store import changed, part
 
 ALGORITHMS = ("rlhf", "dpo")

@@ -7,42 +7,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.context import Context
+from alignkd_lab.lm.context import Context, Reward
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.preferences import Pair, PairSettings, draw_preferences
-from alignkd_lab.lm.rewards import Reward
+from alignkd_lab.lm.preferences import Pair, draw_preferences
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.settings import LmSettings
-from alignkd_lab.lm.stages.distil import BudgetSettings
+from alignkd_lab.lm.settings import AdpaSettings, DckdSettings
 from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_teacher
 from alignkd_lab.lm.teachers import LiveTeacher, share_head
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
-from alignkd_lab.pipelines import Cost, Result
+from alignkd_lab.results import Cost, Result
 
 # Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
 CODE = 1
-
-
-@dataclass(frozen=True)
-class DckdSettings(BudgetSettings, PairSettings):
-    """What the stage depends on, under the names of `LmSettings`; `share` of a distillation's budget is the stage's."""
-
-    alpha: float = LmSettings.alpha
-    share: float = 1.0
-
-
-@dataclass(frozen=True)
-class AdpaSettings(BudgetSettings, PairSettings):
-    """As of `DckdSettings`."""
-
-    gamma: float = LmSettings.gamma
-    student_responses: int = LmSettings.student_responses
-    share: float = 1.0
 
 
 def dckd(

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
-from alignkd_lab.lm.context import Context
-from alignkd_lab.lm.rewards import Reward, RewardSettings
-from alignkd_lab.lm.settings import LmSettings
-from alignkd_lab.pipelines import Cost
+from alignkd_lab.lm.context import Context, Reward
+from alignkd_lab.lm.settings import CurveSettings
 from alignkd_lab.progress import tell
-
-
-@dataclass(frozen=True)
-class CurveSettings(RewardSettings):
-    """What a curve depends on, under the names of `LmSettings`."""
-
-    curve_points: int = LmSettings.curve_points
-    validation_responses: int = LmSettings.validation_responses
+from alignkd_lab.results import Cost
 
 
 class Curve:

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.context import Context
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.lm.settings import DistilSettings
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
-from alignkd_lab.pipelines import Cost, Result
+from alignkd_lab.results import Cost, Result
 
 # Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
 CODE = 1
-
-
-@dataclass(frozen=True)
-class BudgetSettings:
-    """What a student may train on, of whichever method, under the names of `LmSettings`."""
-
-    distil_prompts: int = LmSettings.distil_prompts
-    distil_responses: int = LmSettings.distil_responses
-    distil_passes: int = LmSettings.distil_passes
-    distil_batch: int = LmSettings.distil_batch
-    distil_learning_rate: float = LmSettings.distil_learning_rate
-    lora_rank: int = LmSettings.lora_rank
-    max_tokens: int = LmSettings.max_tokens
-
-
-@dataclass(frozen=True)
-class DistilSettings(BudgetSettings):
-    """`kd_temperature` is one of the run's two: the usual one, or that of the control."""
-
-    kd_loss: str = LmSettings.kd_loss
-    kd_temperature: float = LmSettings.kd_temperature
 
 
 def distil(context: Context, teacher: Policy, init: Policy, settings: DistilSettings, name: str) -> Result:
@@ -47,17 +25,13 @@ def distil(context: Context, teacher: Policy, init: Policy, settings: DistilSett
         f"teacher at {temperature}", temperature, keep_hidden=full,
     )  # fmt: skip
     # The same temperature serves the samples (sequence level) and the teacher's distribution on them (token level).
-    by_prompt = [
-        range(i * settings.distil_responses, (i + 1) * settings.distil_responses)
-        for i in range(len(samples.prompt_ids))
-    ]
     examples = [
         Example(
             prompt,
             [samples.tokens[i] for i in rows],
             signals={"teacher": [{"hidden": samples.hidden[i]} for i in rows]} if full else {},
         )
-        for prompt, rows in zip(samples.prompt_ids, by_prompt, strict=True)
+        for prompt, rows in zip(samples.prompt_ids, samples.by_prompt(), strict=True)
     ]
     loss = training_losses.nll
     if full:

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.context import Context
+from alignkd_lab.lm.context import Context, Reward
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.preferences import PairSettings, draw_preferences
-from alignkd_lab.lm.rewards import Reward
-from alignkd_lab.lm.settings import LmSettings
-from alignkd_lab.lm.stages.curve import Curve, CurveSettings
+from alignkd_lab.lm.preferences import draw_preferences
+from alignkd_lab.lm.settings import DpoSettings
+from alignkd_lab.lm.stages.curve import Curve
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
-from alignkd_lab.pipelines import Cost, Result
+from alignkd_lab.results import Cost, Result
 
 # Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
 CODE = 1
-
-
-@dataclass(frozen=True)
-class DpoSettings(PairSettings, CurveSettings):
-    """What the stage depends on, under the names of `LmSettings`, beside its policies and its learning rate."""
-
-    beta: float = LmSettings.beta
-    align_steps: int = LmSettings.align_steps
-    align_batch: int = LmSettings.align_batch
-    lora_rank: int = LmSettings.lora_rank
 
 
 def dpo(

@@ -6,26 +6,18 @@ tokens, though here the student writes them, so what the teacher would never wri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.context import Context
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.settings import LmSettings
-from alignkd_lab.lm.stages.distil import BudgetSettings
+from alignkd_lab.lm.settings import GkdSettings
 from alignkd_lab.lm.stages.trl_run import prompt_rows, run_trl
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
-from alignkd_lab.pipelines import Cost, Result
+from alignkd_lab.results import Cost, Result
 
 # Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
 CODE = 1
 # TRL's mixture: 0 is KL(teacher ‖ student), 1 is KL(student ‖ teacher), between them a generalised Jensen-Shannon.
 DIVERGENCES = {"forward": 0.0, "jsd": 0.5, "reverse": 1.0}
-
-
-@dataclass(frozen=True)
-class GkdSettings(BudgetSettings):
-    gkd_divergence: str = LmSettings.gkd_divergence
 
 
 def gkd(context: Context, teacher: Policy, init: Policy, settings: GkdSettings, name: str) -> Result:

@@ -7,33 +7,17 @@ prompt, so a group whose rewards are all equal teaches nothing about the reward:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from alignkd_lab.lm.context import Context
+from alignkd_lab.lm.context import Context, Earned, Reward
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.prompts import encode, prompts
-from alignkd_lab.lm.rewards import Earned, Reward
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.settings import LmSettings
-from alignkd_lab.lm.stages.curve import Curve, CurveSettings
+from alignkd_lab.lm.settings import RlooSettings
+from alignkd_lab.lm.stages.curve import Curve
 from alignkd_lab.lm.stages.trl_run import prompt_rows, run_trl
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
-from alignkd_lab.pipelines import Cost, Result
+from alignkd_lab.results import Cost, Result
 
 # Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
 CODE = 1
-
-
-@dataclass(frozen=True)
-class RlooSettings(CurveSettings):
-    """What the stage depends on, under the names of `LmSettings`, beside its policies and its learning rate."""
-
-    preference_prompts: int = LmSettings.preference_prompts
-    rlhf_beta: float = LmSettings.rlhf_beta
-    rlhf_steps: int = LmSettings.rlhf_steps
-    rlhf_prompts: int = LmSettings.rlhf_prompts
-    rlhf_generations: int = LmSettings.rlhf_generations
-    lora_rank: int = LmSettings.lora_rank
 
 
 def rloo(
@@ -53,7 +37,7 @@ def rloo(
     """
     reference_model = context.models.of(reference)
     model = with_lora(context.models.of(init), settings.lora_rank, context.seed_for("adapter"))
-    prompt_ids = encode(context.tokenizer, prompts("training", settings.preference_prompts))
+    prompt_ids = context.prompts("training", settings.preference_prompts)
     counts = dict.fromkeys(("responses", "target_responses", "groups", "informative_groups", "target_groups"), 0)
     costs: list[Cost] = []
 

@@ -1,0 +1,41 @@
+"""Policies as models: the starting weights are read or made once, and a policy's adapters merged into a copy."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.lm.student import healed_student, student_identity
+from alignkd_lab.lm.trainer import merge_adapter
+
+
+class Models:
+    """Policies as models on one device; the starting weights are read once. `dtype` is that of matrix products."""
+
+    def __init__(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.device, self.dtype = device, dtype
+        self._starts: dict[str, torch.nn.Module] = {}
+
+    def of(self, policy: Policy) -> torch.nn.Module:
+        """A fresh float32 model with the policy's adapters merged; the caller may train it."""
+        if policy.start not in self._starts:
+            name, _, base = policy.start.partition(":")
+            healed = HEALED.fullmatch(name)
+            self._starts[policy.start] = healed_student(base, name) if healed else weights.load(policy.start)[0]
+        model = copy.deepcopy(self._starts[policy.start]).to(self.device)
+        for adapter in policy.adapters:
+            merge_adapter(model, adapter)
+        return model.eval()
+
+    def for_sampling(self, model: torch.nn.Module) -> torch.nn.Module:
+        """A copy of the model in `dtype`; the model itself where that is float32."""
+        return model if self.dtype == torch.float32 else copy.deepcopy(model).to(self.dtype)
+
+    def identity(self, policy: Policy) -> str:
+        """What a record names the policy's starting weights by."""
+        name, _, base = policy.start.partition(":")
+        return student_identity(base, name) if HEALED.fullmatch(name) else weights.checksum(policy.start)
