@@ -1,3 +1,3 @@
 """Align before you distil? Both orders, on Gaussians and on SmolLM2."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
