@@ -239,11 +239,6 @@ def ranked(run: Records, metric: str) -> dict[str, float]:
     return _by_seed(run, metric).mean(skipna=False).sort_values(ascending=False, kind="stable").to_dict()
 
 
-def mean_of(run: Records, name: str, metric: str) -> float:
-    """A pipeline's mean of a metric over the seeds."""
-    return float(run.table(metric)[name].mean(skipna=False))
-
-
 def label(metric: str) -> str:
     """A metric, a cost or a gain in words."""
     return _LABELS.get(metric) or metric_label(metric, "lm")
