@@ -12,7 +12,6 @@ stage share its result.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.memory import PeakMemory
 from alignkd_lab.results import Result
-from alignkd_lab.store import Store, key_of
+from alignkd_lab.store import Store, key_of, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -196,6 +195,14 @@ def run_pipelines(
         raise unknown("pipeline", strange[0], PIPELINES)
     start = world.fingerprint()
     policies: dict[str, Any] = {}  # by key
+
+    def save(made: tuple[Any, dict], folder: Path) -> None:
+        world.save(made[0], folder)
+        write_json(made[1], folder)
+
+    def load(folder: Path) -> tuple[Any, dict]:
+        return world.load(folder), read_json(folder)
+
     stages: dict[str, dict] = {}
     outcomes: dict[str, Outcome] = {}
 
@@ -217,15 +224,14 @@ def run_pipelines(
                 on_step(f"{name}: {stage.name}")
                 inputs = {value: policies[keys[value]] for value in named.values()}
                 make = partial(_measure, world, stage, inputs)
-                policies[key], entry = store.keep(stage.kind, depends, make, _saver(world), _loader(world))
+                policies[key], entry = store.keep(stage.kind, depends, make, save, load)
                 stages[key] = {"name": stage.name, "kind": stage.kind, **entry}
             keys[stage.name] = key
             used.append(key)
         last = used[-1] if used else keys["base"]
         depends = {"policy": last, "settings": world.evaluation_settings(), "start": start}
         on_step(f"{name}: evaluation")
-        evaluate = partial(world.evaluate, policies[last])
-        evaluation = store.keep("evaluation", depends, evaluate, _write_json, _read_json)
+        evaluation = store.keep_json("evaluation", depends, partial(world.evaluate, policies[last]))
         outcomes[name] = Outcome(policies[last], used, evaluation)
     return outcomes, stages
 
@@ -244,27 +250,6 @@ def _measure(world: World, stage: Stage, inputs: dict[str, Any]) -> tuple[Any, d
     seconds = time.perf_counter() - started + result.cost.seconds_before
     cost = {"seconds": seconds, "tokens": result.cost.tokens, "peak_memory_bytes": memory.bytes}
     return result.policy, {**cost, "info": result.info}
-
-
-def _write_json(value: dict, folder: Path) -> None:
-    (folder / "value.json").write_text(json.dumps(value))
-
-
-def _read_json(folder: Path) -> dict:
-    return json.loads((folder / "value.json").read_text())
-
-
-def _saver(world: World) -> Callable:
-    def save(made: tuple[Any, dict], folder: Path) -> None:
-        policy, entry = made
-        world.save(policy, folder)
-        _write_json(entry, folder)
-
-    return save
-
-
-def _loader(world: World) -> Callable:
-    return lambda folder: (world.load(folder), _read_json(folder))
 
 
 KD_LOSSES = ("sequence", "full")

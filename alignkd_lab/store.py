@@ -57,6 +57,14 @@ def written_aside(folder: Path, mark: str) -> Iterator[Path]:
                 raise
 
 
+def write_json(value: Any, folder: Path) -> None:
+    (folder / "value.json").write_text(json.dumps(value))
+
+
+def read_json(folder: Path) -> Any:
+    return json.loads((folder / "value.json").read_text())
+
+
 class Store:
     """Results kept in folders named by what they depend on, written aside and moved into place."""
 
@@ -73,3 +81,6 @@ class Store:
             save(result, made)
             (made / "depends.json").write_text(json.dumps(depends, indent=1, sort_keys=True, default=str))
         return result
+
+    def keep_json(self, kind: str, depends: dict, make: Callable[[], dict]) -> dict:
+        return self.keep(kind, depends, make, write_json, read_json)

@@ -35,7 +35,8 @@ class Models:
         """A copy of the model in `dtype`; the model itself where that is float32."""
         return model if self.dtype == torch.float32 else copy.deepcopy(model).to(self.dtype)
 
-    def identity(self, policy: Policy) -> str:
+    @staticmethod
+    def identity(policy: Policy) -> str:
         """What a record names the policy's starting weights by."""
         name, _, base = policy.start.partition(":")
         return student_identity(base, name) if HEALED.fullmatch(name) else weights.checksum(policy.start)

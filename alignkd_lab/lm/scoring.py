@@ -32,7 +32,7 @@ def score(model, samples: Samples, batch: int = 96, dtype: torch.dtype = torch.f
         group.clear()
 
     members = [(prompt, chosen) for prompt, chosen in enumerate(samples.by_prompt()) if chosen]
-    for prompt, chosen in sorted(members, key=lambda item: len(samples.prompt_ids[item[0]])):
+    for prompt, chosen in sorted(members, key=lambda item: (len(samples.prompt_ids[item[0]]), item[1])):
         group.append((prompt, chosen))
         if sum(len(chosen) for _, chosen in group) >= batch:
             flush()

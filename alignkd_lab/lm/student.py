@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from alignkd_lab.claims import HEALING_BAR
 from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import training_losses, weights
@@ -38,8 +39,6 @@ from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, train, with_l
 from alignkd_lab.paths import cache_folder, data_folder
 from alignkd_lab.provenance import best_device
 from alignkd_lab.store import file_sha256
-
-HEALING_BAR = 1.0  # nats per token that the healed student's held-out recall may lie below the base's
 
 
 class BelowBar(CannotContinue):

@@ -50,13 +50,7 @@ def choose_rate(
     for held in json.loads((data_folder() / "trials.json").read_text(encoding="utf-8")):
         if held["depends"] == plain:
             return {name: held[name] for name in ("learning_rate", "trials", "tokens")}
-    return store.keep(
-        f"trials-{depends['role']}",
-        depends,
-        lambda: try_rates(settings, start, align),
-        lambda found, folder: (folder / "value.json").write_text(json.dumps(found, indent=1)),
-        lambda folder: json.loads((folder / "value.json").read_text()),
-    )
+    return store.keep_json(f"trials-{depends['role']}", depends, lambda: try_rates(settings, start, align))
 
 
 def try_rates(

@@ -79,7 +79,7 @@ class LmWorld:
 
     def fingerprint(self) -> dict:
         here = {"device": torch.device(self.device).type, "dtype": self.dtype}
-        return {**self.context.origin, "student": self.context.models.identity(self.start("student")), **here}
+        return {**self.context.origin, "student": Models.identity(self.start("student")), **here}
 
     def _origin(self, seed: int) -> dict:
         """What every sample and stage comes from, whatever the student and the machine."""
@@ -231,7 +231,7 @@ class LmWorld:
     def _trial_start(self, role: str) -> dict:
         """Not the machine: a rate chosen on one serves every other, where rounding alone differs."""
         origin = self._origin(self.settings.trial_seed)
-        return origin if role == "base" else {**origin, "student": self.context.models.identity(self.start("student"))}
+        return origin if role == "base" else {**origin, "student": Models.identity(self.start("student"))}
 
     @cached_property
     def _trial(self) -> tuple[Context, Reward]:
