@@ -53,7 +53,7 @@ def choose(path: Path, algorithm: str | None = None, settings: Mapping[str, Any]
         raise BadInput(
             f"{path} holds {len(found)} runs that fit; choose one by --set {' '.join(f'{n}=…' for n in names)}"
         )
-    told = [" ".join(shlex.quote(f"{n}={_word(runs[run].get(n))}") for n in names) for run in found]
+    told = sorted(" ".join(shlex.quote(f"{n}={_word(runs[run].get(n))}") for n in names) for run in found)
     raise BadInput(
         "\n  ".join([f"{path} holds {len(found)} runs that fit; choose one by", *(f"--set {t}" for t in told)])
     )
