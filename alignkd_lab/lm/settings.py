@@ -154,20 +154,15 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
     dtype: str = "default"
 
     def __post_init__(self) -> None:
-        for name in ("preference_prompts", "preference_responses", "distil_prompts", "distil_responses", "max_tokens",
-                     "distil_passes", "distil_batch", "align_steps", "align_batch", "lora_rank", "curve_points",
-                     "validation_responses", "truth_responses", "test_prompts", "test_responses",
-                     "heldout_responses", "student_responses", "sample_batch",
-                     "rlhf_steps", "rlhf_prompts", "rlhf_generations"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name}: {getattr(self, name)} must be at least 1")
+        for name, value in vars(self).items():
+            kind = type(getattr(LmSettings, name))  # that of the default
+            if kind is int and name != "trial_seed" and value < 1:
+                raise BadInput(f"{name}: {value} must be at least 1")
+            if kind is float and name != "dpo_label_noise" and not value > 0:
+                raise BadInput(f"{name}: {value} must be positive")
         for name in ("preference_responses", "heldout_responses", "rlhf_generations"):
             if getattr(self, name) < 2:
                 raise BadInput(f"{name}: responses are compared, so there must be at least 2 to a prompt")
-        for name in ("kd_temperature", "kd_temperature_high", "alpha", "gamma", "beta", "rlhf_beta", "kl_budget",
-                     "distil_learning_rate"):  # fmt: skip
-            if not getattr(self, name) > 0:
-                raise BadInput(f"{name}: {getattr(self, name)} must be positive")
         if not 0 <= self.dpo_label_noise <= 0.5:
             raise BadInput(
                 f"dpo_label_noise: {self.dpo_label_noise} must lie between 0 and 0.5; at 0.5 a label says nothing"
@@ -182,9 +177,12 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
                 raise BadInput(f"{name}: {getattr(self, name)} must be positive numbers")
         if self.reward not in ("likelihood", "rule") and not self.reward.startswith("model:"):
             raise BadInput(f"reward: unknown {self.reward!r}; use 'likelihood', 'rule' or 'model:<hub id or folder>'")
-        if self.dtype not in ("default", *DTYPES):
-            raise BadInput(f"dtype: unknown {self.dtype!r}; use 'default', 'float32' or 'bfloat16'")
-        if self.gkd_divergence not in ("forward", "reverse", "jsd"):
-            raise BadInput(f"gkd_divergence: unknown {self.gkd_divergence!r}; use 'forward', 'reverse' or 'jsd'")
-        if self.kd_loss not in ("full", "sequence"):
-            raise BadInput(f"kd_loss: unknown {self.kd_loss!r}; use 'full' or 'sequence'")
+        words = {
+            "dtype": ("default", *DTYPES),
+            "gkd_divergence": ("forward", "reverse", "jsd"),
+            "kd_loss": ("full", "sequence"),
+        }
+        for name, (*some, last) in words.items():
+            if getattr(self, name) not in (*some, last):
+                known = f"{', '.join(map(repr, some))} or {last!r}"
+                raise BadInput(f"{name}: unknown {getattr(self, name)!r}; use {known}")

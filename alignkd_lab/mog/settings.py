@@ -7,33 +7,7 @@ from dataclasses import dataclass, replace
 
 from alignkd_lab.errors import BadInput
 
-_POSITIVE = (
-    "truth_sd",
-    "reward_height",
-    "reward_width",
-    "beta",
-    "sharpening",
-    "sharpening_high",
-    "variance_floor",
-    "em_tolerance",
-    "rlhf_learning_rate",
-    "dpo_learning_rate",
-)
-_COUNTS = (
-    "training_draws",
-    "base_components",
-    "student_components",
-    "teacher_samples",
-    "restarts",
-    "em_iterations",
-    "rlhf_steps",
-    "rlhf_batch",
-    "dpo_pairs",
-    "dpo_steps",
-    "dpo_batch",
-    "evaluation_draws",
-)
-
+_MAY_BE_0 = ("reward_clip", "dpo_label_noise")
 
 # What each stage depends on: the key of a kept result is a hash of the whole. `MogSettings` explains the fields.
 
@@ -140,13 +114,11 @@ class MogSettings(StartSettings, DistilSettings, RlhfSettings, DpoSettings, Eval
         self._check_targets()
 
     def _check_numbers(self) -> None:
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
+        for name, value in vars(self).items():
+            kind = type(getattr(MogSettings, name))  # that of the default
+            if kind is float and name not in _MAY_BE_0 and not (value > 0 and math.isfinite(value)):
                 raise BadInput(f"{name} must be a finite number above 0, not {value!r}")
-        for name in _COUNTS:
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
+            if kind is int and not (isinstance(value, int) and value >= 1):
                 raise BadInput(f"{name} must be a whole number of at least 1, not {value!r}")
         if self.rlhf_batch < 2:
             raise BadInput(f"rlhf_batch must be at least 2, not {self.rlhf_batch}: one draw has no baseline")
