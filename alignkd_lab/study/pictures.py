@@ -21,7 +21,7 @@ from alignkd_lab.plots.style import number
 from alignkd_lab.plots.tables import difference
 from alignkd_lab.records import Records
 from alignkd_lab.stats import Interval
-from alignkd_lab.study import gaussians, plan
+from alignkd_lab.study import plan
 
 # The pipelines that learn from pairs where not all of a cell's do.
 _FROM_PAIRS = {
@@ -133,15 +133,8 @@ def readme() -> Iterator[tuple[str, Figure]]:
     note = "Recorded runs; bars: paired 95 % t-intervals over seeds. Blue: K-A leads, orange: A-K leads, grey: neither."
     yield "leads-by-share", sweeps.leads_by_share(leads_and_shares(gaussian, language), note)
     yield "title", figures.title_figure(headline)
-    arm = gaussians.ARMS["sharpening"]
-    yield (
-        "reward-by-sharpening",
-        sweeps.arm_figure(sweeps.by_value(gaussian, arm.cells), arm.label, logarithmic=True),
-    )
     grids = load("gaussians-map")
     yield "map", sweeps.map_figure([Grid.of(grids, "rlhf", sharpening) for sharpening in (0.5, 1.0, 2.0)])
-    yield "alignments", sweeps.alignment_figure(list(alignments(language)))
-    yield "leads", sweeps.leads_figure(lead_rows(language))
     temperature = plan.ARMS["kd_temperature"]
     note = f"The main experiment has {temperature.at_main}."
     cells = sweep_cells(language, "kd_temperature")
