@@ -127,7 +127,7 @@ def test_no_lead_is_claimed_where_the_interval_holds_zero():
     data = compute(state(sharpening="1"))
     row, column = np.argwhere(~data.decided)[0]
     there = compute(state(sharpening="1", beta=data.betas[row], target_weight=data.weights[column]))
-    assert "no order is surely ahead" in caption(there)
+    assert "neither order is ahead" in caption(there)
     for sharpening, said in (("0.5", "K-A is ahead"), ("2", "A-K is ahead by")):
         assert said in caption(compute(state(sharpening=sharpening)))
 

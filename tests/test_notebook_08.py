@@ -43,7 +43,7 @@ def test_the_best_of_the_record_is_right_with_those_that_the_seeds_do_not_tell_f
     assert list(asked.level()) == level
     assert level == (["align_student_only"] if id == "best_per_second" else [])
     assert all(check(id, name).right for name in (best, *level))
-    assert ("not told apart" in outcome(asked)) == bool(level)
+    assert ("; level with " in outcome(asked)) == bool(level)
     assert {distractor.answer for distractor in asked.distractors} == set(others) - set(level)
     for distractor in asked.distractors:  # each is shown by its row of the record
         shown = f"{methods.short(distractor.answer)} {number(mean(distractor.answer, metric))}, "

@@ -83,7 +83,7 @@ def test_an_answer_that_the_record_does_not_tell_from_the_best_is_right_too():
     for answer in (TASKS["best_per_second"].outcome(), *TASKS["best_per_second"].level()):
         made = predict("best_per_second")
         made.choose(answer)
-        assert "It comes out so: A-K: align, then distil; not told apart from it: Student aligned" in made.words.value
+        assert "It comes out so: A-K: align, then distil; level with Student aligned" in made.words.value
         made.ask_again()
     made.choose("dckd")
     assert "It comes out otherwise: A-K" in made.words.value

@@ -92,8 +92,8 @@ class Verdict:
 def go_or_no_go(hits: int, drawn: int, prompts: int, responses: int) -> Verdict:
     """What `hits` among `drawn` responses of the base, one a prompt, say of a run with more of them.
 
-    *Go* where even the low end of the rate's interval gives enough pairs nearly surely; *no go* where even the high end
-    hardly does; else the draws are too few to tell.
+    *Go* where even the low end of the rate's interval gives enough pairs with near certainty; *no go* where even the
+    high end hardly does; else the draws are too few to tell.
 
     Raises:
         BadInput: more hits than draws, no draw, or sizes as in `expected_pairs`.

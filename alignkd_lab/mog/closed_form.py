@@ -35,7 +35,7 @@ class Policy:
         return Policy(self.log_mass - log_weights + torch.log_softmax(sharpening * log_weights, 0))
 
     def tilt(self, reward: Tensor, beta: float) -> Policy:
-        """The optimum anchored here: policy * exp(R / beta), normalised (Order)."""
+        """The optimum with this policy as reference: policy * exp(R / beta), normalised (Order)."""
         tilted = self.log_mass + reward / beta
         return Policy(tilted - tilted.logsumexp((0, 1)))
 

@@ -58,11 +58,11 @@ def draw_key(figure: Figure, left: float, bottom: float, maps: Sequence[Lead]) -
     for place, side, text in ((0, "left", "K-A earns more"), (1, "right", "A-K earns more")):
         axis.annotate(text, (place, 1), (0, 3), "axes fraction", "offset points", ha=side, fontsize=8)
     words = plane.wall(figure, left + 2.2, bottom - 0.22, 4.0, 0.5)
-    lines = [("-", "recall threshold: below it, the best policy\nanchored to the truth has found the target")]
+    lines = [("-", "recall threshold: below it, the best policy with\nthe truth as reference has found the target")]
     if any(data.sharpening != 1 for data in maps):
         lines = [
-            ("-", "recall threshold, anchored to the truth"),
-            (_SHARPENED, "the same, anchored to its sharpened copy"),
+            ("-", "recall threshold, the truth as reference"),
+            (_SHARPENED, "the same, its sharpened copy as reference"),
         ]
     for place, (dashes, text) in enumerate(lines):
         words.plot([0, 0.35], [0.36 - 0.22 * place] * 2, color=INK, linewidth=1.8, linestyle=dashes)

@@ -22,7 +22,7 @@ PIPELINE_STYLE: dict[str, PipelineStyle] = {
     "kd_only": PipelineStyle("KD only", "#5E5E5E", "v"),
     "kd_then_align": PipelineStyle("K-A: distil, then align", "#0072B2", "o"),
     "align_then_kd": PipelineStyle("A-K: align, then distil", "#D55E00", "^"),
-    "kd_then_align_base_reference": PipelineStyle("K-A, anchored to the base", "#56B4E9", "P"),
+    "kd_then_align_base_reference": PipelineStyle("K-A, base as reference", "#56B4E9", "P"),
     "kd_then_align_base_preferences": PipelineStyle("K-A, pairs from the base", "#009E73", "X"),
     "kd_then_align_high_temperature": PipelineStyle("K-A, KD at high temperature", "#CC79A7", "h"),
     "dckd": PipelineStyle("DCKD", "#B79F00", "<"),

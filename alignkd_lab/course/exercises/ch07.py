@@ -17,7 +17,7 @@ from alignkd_lab.plots.verdicts import statistic
 
 LEADERS = {
     "a_k": "A-K, as with the rare target",
-    "level": "neither: over the seeds the two are not told apart",
+    "level": "neither: over the seeds, the interval of their difference holds 0",
     "k_a": "K-A: the order turns round",
 }
 

@@ -204,7 +204,8 @@ def outcome(asked: Task) -> str:
     if not asked.options:
         return f"{expected:.3g}"
     level = " or ".join(asked.options[answer] for answer in asked.level())
-    return asked.options[expected] + (f"; not told apart from it: {level}" if level else "")
+    tied = f"; level with {level}: the interval of their difference holds 0" if level else ""
+    return asked.options[expected] + tied
 
 
 def _fitting(id: str, kept: dict[str, dict]) -> dict | None:

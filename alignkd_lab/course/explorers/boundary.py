@@ -147,7 +147,7 @@ def _ahead(difference: Interval) -> str:
         return f"A-K is ahead by {said}"
     if difference.high < 0:
         return f"K-A is ahead, A-K minus K-A being {said}"
-    return f"no order is surely ahead, A-K minus K-A being {said}"
+    return f"the interval holds 0: neither order is ahead, A-K minus K-A being {said}"
 
 
 def _counted(data: Map) -> str:
