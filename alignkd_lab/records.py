@@ -72,7 +72,7 @@ class Records:
             if name in metrics:
                 metrics = metrics[metrics[name].isin(several)]
             else:
-                held = zip(self.runs["run"], map(_settings, self.runs["world"], self.runs["settings"]), strict=True)
+                held = self._settings.items()
                 runs = [run for run, settings in held if name in settings and settings[name] in (*several, several)]
                 metrics = metrics[metrics["run"].isin(runs)]
         if metrics.empty:
@@ -116,8 +116,12 @@ class Records:
 
     def settings_of(self, run: str) -> dict:
         """Of one run by its name; a setting that came after its records has its default."""
-        row = self.runs[self.runs["run"] == run].iloc[0]
-        return _settings(row["world"], row["settings"])
+        return dict(self._settings[run])
+
+    @functools.cached_property
+    def _settings(self) -> dict[str, dict]:
+        held = zip(self.runs["run"], self.runs["world"], self.runs["settings"], strict=True)
+        return {run: _settings(world, settings) for run, world, settings in held}
 
     @property
     def pipelines(self) -> list[str]:

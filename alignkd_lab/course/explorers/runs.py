@@ -38,7 +38,7 @@ from alignkd_lab.progress import VARIABLE, read_events
 STATUSES = ("ready", "running", "stopped", "finished", "failed")
 CHILD = (sys.executable, "-m", "alignkd_lab.course.explorers.runs")
 GRACE = 5.0  # seconds from the request to end, which leaves no half-written stage, to the end by force
-AGAIN = 1.0  # seconds until a request to end is repeated
+AGAIN = 0.5  # seconds until a request to end is repeated
 FOLDER = "panel"  # below `out`: what the panel itself writes
 
 
