@@ -48,7 +48,7 @@ def read_course(app) -> None:
         first = title_still(found.path)
         if first:
             (previews / f"{name}.png").write_bytes(card(first.png))
-    (previews / "index.png").write_bytes(card((data_folder() / "figures" / "title.png").read_bytes()))
+    (previews / "index.png").write_bytes(card((data_folder() / "figures" / "bumps.png").read_bytes()))
 
 
 # Words and pictures -------------------------------------------------------------------------------------
