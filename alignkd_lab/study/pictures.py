@@ -14,9 +14,8 @@ from alignkd_lab.claims import failed_check
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.sweep import Grid
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import A_K, K_A, ORDERS
 from alignkd_lab.plots import figures, sweeps
-from alignkd_lab.plots.drawing import whole
 from alignkd_lab.plots.style import number
 from alignkd_lab.plots.tables import difference
 from alignkd_lab.records import Records
@@ -124,15 +123,11 @@ def _sampled_rate(run: Records, pipeline: str) -> float:
 def readme() -> Iterator[tuple[str, Figure]]:
     """(name, picture) of the README's."""
     gaussian, language = load("gaussians-study"), load("smollm2-study")
-    usual, shown = MogSettings(), (*YARDSTICKS, *ORDERS, *CONTROLS)
+    usual = MogSettings()
     pilot = load("gaussians-pilot").select(algorithm="rlhf", beta=usual.beta, sharpening=usual.sharpening)
-    cells = (*plan.ARMS["main"].cells, *plan.ARMS["targets"].cells)
-    by_target = [plan.seeds_of(language, cell, "laptop") for cell in cells]
-    headline = [whole(run, shown) for run in (pilot, *by_target)]
     yield "bumps", figures.bumps(pilot)
     note = "Recorded runs; bars: paired 95 % t-intervals over seeds. Blue: K-A leads, orange: A-K leads, grey: neither."
     yield "leads-by-share", sweeps.leads_by_share(leads_and_shares(gaussian, language), note)
-    yield "title", figures.title_figure(headline)
     grids = load("gaussians-map")
     yield "map", sweeps.map_figure([Grid.of(grids, "rlhf", sharpening) for sharpening in (0.5, 1.0, 2.0)])
     temperature = plan.ARMS["kd_temperature"]
