@@ -18,7 +18,7 @@ from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.trainer import train
 from alignkd_lab.progress import tell
-from alignkd_lab.store import Store
+from alignkd_lab.store import Store, safe_name
 
 SAMPLES_CODE = 1  # raise it where a change of code draws other samples
 
@@ -137,4 +137,5 @@ class Context:
                 on_step(step)
 
             return train(model, examples, loss, learning_rate=learning_rate, steps=steps, batch=batch,
-                         seed=self.seed_for("train", kind), dtype=self.models.dtype, on_step=end_step)  # fmt: skip
+                         seed=self.seed_for("train", kind), dtype=self.models.dtype, on_step=end_step,
+                         aside=self.store.root / f"stopped-{safe_name(name)}")  # fmt: skip

@@ -5,7 +5,6 @@ A step trains on as many responses as a step of distillation, and there are `sha
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_teacher
 from alignkd_lab.lm.teachers import LiveTeacher, share_head
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
 from alignkd_lab.results import Cost, Result
+from alignkd_lab.store import scratch_folder
 
 # Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
 CODE = 1
@@ -93,9 +93,8 @@ def _train(
     responses = settings.distil_batch * settings.distil_responses
     batch = max(1, round(responses / len(examples[0].responses)))
     steps = max(1, round(settings.share * settings.distil_passes * settings.distil_prompts / settings.distil_batch))
-    context.store.root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=context.store.root, prefix="teachers-") as folder:
-        kept = {role: _cache(context, policy, examples, Path(folder) / role, read) for role, policy in teachers.items()}
+    with scratch_folder(context.store.root, "teachers-") as folder:
+        kept = {role: _cache(context, policy, examples, folder / role, read) for role, policy in teachers.items()}
         if len(kept) == 2:
             share_head(*kept.values())
         for role, cached in kept.items():

@@ -1,0 +1,167 @@
+"""Runs that are killed with SIGKILL and resumed: each must end in the record of an undisturbed run, to the digit.
+
+    OMP_NUM_THREADS=1 python tests/kills.py --kills 50
+
+Half of the kills fall at a random time, half at a random operation on a file below the out folder. Every run is a fork
+of one process that has imported all, so that a kill costs a run of the tiny preset and no import.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+
+from alignkd_lab import cli
+from alignkd_lab.lm import losses, trainer, weights
+from alignkd_lab.lm.batch import Example, hidden_states, plain
+
+# What two runs of one seed may differ in: how long they took, when, and how much memory the process held.
+MEASURED = re.compile(r'"(seconds|created|peak_memory_bytes)": ("[^"]*"|[-+.\de]+)')
+EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir")
+
+
+def gaussians(out: Path) -> int:
+    """Three cells of two algorithms, three seeds in a batch."""
+    return cli.main(["run", "--world", "mog", "--preset", "tiny", "--out", str(out), "--set", "beta=0.5", "sharpening=2.0",
+                     "dpo_pairs=100", "evaluation_draws=100", "restarts=2", "rlhf_steps=10", "dpo_steps=10"])  # fmt: skip
+
+
+def language(out: Path) -> int:
+    """Both orders and ADPA, with the trials of a learning rate."""
+    return cli.main(["run", "--world", "lm", "--preset", "tiny", "--out", str(out), "--device", "cpu",
+                     "--pipelines", "kd_then_align,align_then_kd,adpa", "--set", "align_learning_rates=[0.01,0.02]",
+                     "truth_responses=2", "curve_points=1", "validation_responses=1", "max_tokens=6"])  # fmt: skip
+
+
+def training(out: Path) -> int:
+    """`train` with a checkpoint every other step; its record is what every step told, and the weights."""
+
+    def loss(model, batch, items):
+        head = plain(model).lm_head.weight
+        return losses.nll(hidden_states(model, batch), head, batch["shift_labels"], items=items["tokens"])
+
+    model = trainer.with_lora(weights.load("tiny-student")[0], 4)
+    examples = [Example([1, 40 + at], [[60 + at, 61, 2], [70, 71 + at, 72, 2]]) for at in range(7)]
+    real = trainer.TrainingArguments
+    trainer.TrainingArguments = lambda **given: real(**{**given, "save_steps": 2})
+    try:
+        infos = trainer.train(model, examples, loss, learning_rate=1e-2, steps=30, batch=2, seed=0,
+                              checkpoints=out / "checkpoints")  # fmt: skip
+    finally:
+        trainer.TrainingArguments = real
+    told = [[value, *(part.tolist() for part in info)] for value, info in infos]
+    kept = {name: tensor.tolist() for name, tensor in trainer.adapter_tensors(model).items()}
+    (out / "runs").mkdir(parents=True, exist_ok=True)
+    (out / "runs" / "training.json").write_text(json.dumps([told, kept]))
+    return 0
+
+
+WORLDS: dict[str, Callable[[Path], int]] = {"gaussians": gaussians, "language": language, "training": training}
+
+
+def result(out: Path) -> dict[str, str]:
+    """Every record as text, without what is measured."""
+    return {path.name: MEASURED.sub(r'"\1": 0', path.read_text()) for path in sorted(out.glob("runs/*.json"))}
+
+
+def count_writes(out: Path, at: int) -> list[int]:
+    """Counts operations on files below `out` from now on; kills this process at number `at`."""
+    count = [0]
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event in EVENTS and str(arguments[0]).startswith(str(out)):
+            if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+                return
+            count[0] += 1
+            if count[0] == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    return count
+
+
+def fork(world: str, out: Path, *, after: float | None = None, at: int = 0) -> tuple[bool, int]:
+    """One run in a child: whether it was killed, and how many operations on files a run to the end had."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            quiet = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(quiet, 1), os.dup2(quiet, 2)
+            count = count_writes(out, at)
+            code = WORLDS[world](out)
+            os.write(writing, str(count[0]).encode())
+        finally:
+            os._exit(code)
+    os.close(writing)
+    end = time.monotonic() + (600 if after is None else after)
+    while (found := os.waitpid(pid, os.WNOHANG))[0] == 0:
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            found = os.waitpid(pid, 0)
+            break
+        time.sleep(0.002)
+    with os.fdopen(reading) as told:
+        count = int(told.read() or 0)
+    killed = os.WIFSIGNALED(found[1])
+    if not killed and os.waitstatus_to_exitcode(found[1]):
+        raise AssertionError(f"{world}: a run in {out} ended with {os.waitstatus_to_exitcode(found[1])}")
+    return killed, count
+
+
+def harness(world: str, kills: int, seed: int = 0) -> dict:
+    """A row of the table. Raises AssertionError where a resumed run ended in another record."""
+    draw, started = random.Random(f"{world} {seed}"), time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = Path(scratch) / "whole"
+        WORLDS[world](whole)  # here, so that all is imported before the first fork
+        expected = result(whole)
+        began = time.monotonic()
+        _, writes = fork(world, Path(scratch) / "again")
+        took = time.monotonic() - began
+        assert result(Path(scratch) / "again") == expected, f"{world}: the same seed gave another record"
+        row = {"world": world, "at a time": 0, "at a write": 0, "over before": 0, "lost": 0, "left behind": 0}
+        while row["at a time"] + row["at a write"] < kills:
+            number = row["at a time"] + row["at a write"] + row["over before"]
+            out = Path(scratch) / f"killed-{number}"
+            how = "at a write" if number % 2 else "at a time"
+            point = {"at": draw.randint(1, writes)} if number % 2 else {"after": draw.uniform(0, took)}
+            killed, _ = fork(world, out, **point)
+            row[how if killed else "over before"] += 1
+            fork(world, out)
+            if result(out) != expected:
+                row["lost"] += 1
+                print(f"{world}: killed {how}, {point}, and resumed to another record in {out}", file=sys.stderr)
+            row["left behind"] += len(list(out.glob("**/*-*/alive.lock")))
+    return {**row, "seconds": round(time.monotonic() - started)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=5, help="in each world (default: 5)")
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
+    parser.add_argument("--seed", type=int, default=0, help="of the points")
+    arguments = parser.parse_args()
+    rows = []
+    for world in arguments.worlds:
+        rows.append(harness(world, arguments.kills, arguments.seed))
+        if len(rows) == 1:
+            print("| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(rows[0]))
+        print("| " + " | ".join(map(str, rows[-1].values())) + " |", flush=True)
+    return int(any(row["lost"] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
