@@ -16,7 +16,7 @@ from typing import Any
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import A_K, K_A, ORDERS, YARDSTICKS
-from alignkd_lab.store import key_of
+from alignkd_lab.store import key_of, safe_name
 
 SCHEMA = 2
 ALGORITHMS = ("rlhf", "dpo")
@@ -37,8 +37,8 @@ class RecordError(BadInput):
 
 def file_of(folder: Path, record: dict) -> Path:
     """Where the record of a run and seed is kept: its name tells what it is, and ends in a hash of the settings."""
-    name = "-".join(str(record[part]) for part in ("world", "preset", "algorithm", "target")).replace("/", "_")
-    return folder / "runs" / f"{name}-{run_key(record)}-seed{record['seed']}.json"
+    name = "-".join(str(record[part]) for part in ("world", "preset", "algorithm", "target"))
+    return folder / "runs" / f"{safe_name(name)}-{run_key(record)}-seed{record['seed']}.json"
 
 
 def find(folder: Path, head: dict, seeds: Sequence[int]) -> dict[int, Path]:

@@ -119,6 +119,10 @@ class Context:
         """The device, with the dtype of products where it is not the usual one: another draws other samples."""
         return device_label(torch.device(self.models.device).type, str(self.models.dtype))
 
+    def aside(self, name: str) -> Path:
+        """Where the batch is kept of a step that stopped the stage of this name."""
+        return self.store.root / f"stopped-{safe_name(name)}"
+
     def score(self, model, samples: Samples) -> list[torch.Tensor]:
         """Log-probabilities of the samples' tokens under a model, a tensor a response."""
         return score(model, samples, dtype=self.models.dtype)
@@ -138,4 +142,4 @@ class Context:
 
             return train(model, examples, loss, learning_rate=learning_rate, steps=steps, batch=batch,
                          seed=self.seed_for("train", kind), dtype=self.models.dtype, on_step=end_step,
-                         aside=self.store.root / f"stopped-{safe_name(name)}")  # fmt: skip
+                         aside=self.aside(name))  # fmt: skip

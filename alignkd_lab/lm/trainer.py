@@ -60,19 +60,9 @@ class LossTrainer(Trainer):
         )
         grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         if not (total.isfinite() and torch.nn.utils.get_total_norm(grads).isfinite()):
-            self._stop(examples, float(total))
+            stop_at(self.state.global_step + 1, float(total), list(map(asdict, examples)), self._aside)
         self.infos.append((float(total), _join(infos)))
         return total
-
-    def _stop(self, examples: list[Example], loss: float) -> None:
-        step = self.state.global_step + 1
-        path = (self._aside or Path(tempfile.mkdtemp(prefix="alignkd-"))) / f"not-finite-step-{step}.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"step": step, "loss": loss, "examples": list(map(asdict, examples))}, path)
-        raise CannotContinue(
-            f"training: in step {step} the loss ({loss:g}) or its gradient is not finite; the step's examples are kept "
-            f"in {path} (torch.load with weights_only=True); lower the learning rate, or look for what is odd in them"
-        )
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
@@ -96,6 +86,17 @@ class LossTrainer(Trainer):
 
     def floating_point_ops(self, inputs):
         return 0  # transformers counts by `input_ids`, which do not exist before collation
+
+
+def stop_at(step: int, loss: float, batch, aside: Path | None) -> None:
+    """Keeps the batch of a step whose loss or gradient is not finite, and raises CannotContinue, which names it."""
+    path = (aside or Path(tempfile.mkdtemp(prefix="alignkd-"))) / f"not-finite-step-{step}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"step": step, "loss": loss, "batch": batch}, path)
+    raise CannotContinue(
+        f"training: in step {step} the loss ({loss:g}) or its gradient is not finite; the step's batch is kept in "
+        f"{path} (torch.load with weights_only=True); lower the learning rate, or look for what is odd in it"
+    )
 
 
 def _join(infos: list):

