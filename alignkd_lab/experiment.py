@@ -103,7 +103,7 @@ def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrid
             tell("cell", text=text, number=number, cells=len(cells))
             # All seeds in one batch, as before a run was cut off between two records: its stages are found again.
             made = run_gaussians(settings, which, seeds, names, Store(out / "stages"), device=device, head=head)
-            held |= {seed: write(out, _under(made[seeds.index(seed)], arm)) for seed in missing}
+            held |= {seed: write(out, _under(made[seeds.index(seed)], arm), first_wins=True) for seed in missing}
         files += [held[seed] for seed in seeds]
     _say("")
     return files
@@ -194,7 +194,7 @@ def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, override
                 "seconds": time.perf_counter() - started,
             },
         }
-        files[seed] = write(out, _under(_rounded(record), arm))
+        files[seed] = write(out, _under(_rounded(record), arm), first_wins=True)
     return [files[seed] for seed in seeds]
 
 

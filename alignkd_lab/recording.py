@@ -53,8 +53,10 @@ def find(folder: Path, head: dict, seeds: Sequence[int]) -> dict[int, Path]:
     return found
 
 
-def write(folder: Path, record: dict) -> Path:
+def write(folder: Path, record: dict, first_wins: bool = False) -> Path:
     """Keeps one seed's record in `folder/runs`, moved into place whole; pipelines that were kept before stay beside it.
+
+    With `first_wins` a record that holds all of its pipelines already stays as it is: another run was faster.
 
     Raises:
         RecordError: the record lacks a field, or holds NaN or infinity (None stands for undefined).
@@ -66,7 +68,10 @@ def write(folder: Path, record: dict) -> Path:
     with FileLock(path.parent / ".lock"):  # what another process adds to this seed meanwhile would be lost
         path = find(folder, record, [seed]).get(seed, path)
         if path.is_file():
-            record = merge(read_json(path), record)
+            held = read_json(path)
+            if first_wins and set(record["pipelines"]) <= set(held["pipelines"]):
+                return path
+            record = merge(held, record)
         try:
             text = json.dumps(record, allow_nan=False)
         except ValueError as error:

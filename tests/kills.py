@@ -1,6 +1,6 @@
 """Runs that are killed with SIGKILL and resumed: each must end in the record of an undisturbed run, to the digit.
 
-    OMP_NUM_THREADS=1 python tests/kills.py --kills 50
+    python tests/kills.py --kills 50 --scenes gaussians language
 
 Half of the kills fall at a random time, half at a random operation on a file below the out folder. Every run is a fork
 of one process that has imported all, so that a kill costs a run of the tiny preset and no import.
@@ -9,6 +9,8 @@ of one process that has imported all, so that a kill costs a run of the tiny pre
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import random
@@ -21,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+
+from mishaps import SCENES
 
 from alignkd_lab import cli
 from alignkd_lab.lm import losses, trainer, weights
@@ -92,60 +96,91 @@ def count_writes(out: Path, at: int) -> list[int]:
     return count
 
 
-def fork(world: str, out: Path, *, after: float | None = None, at: int = 0) -> tuple[bool, int]:
-    """One run in a child: whether it was killed, and how many operations on files a run to the end had."""
+def start(work: Callable[[], object]) -> tuple[int, int]:
+    """Work in a child, whose words go nowhere: its process, and where what it returns can be read."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
             quiet = os.open(os.devnull, os.O_WRONLY)
             os.dup2(quiet, 1), os.dup2(quiet, 2)
-            count = count_writes(out, at)
-            code = WORLDS[world](out)
-            os.write(writing, str(count[0]).encode())
+            told = work()
+            os.write(writing, json.dumps(told).encode())
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+        except BaseException as error:
+            os.write(writing, json.dumps(repr(error)).encode())
         finally:
             os._exit(code)
     os.close(writing)
-    end = time.monotonic() + (600 if after is None else after)
+    return pid, reading
+
+
+def end(child: tuple[int, int], after: float = 600, number: int = signal.SIGKILL) -> tuple[int, object]:
+    """Waits for a child, for `after` seconds, then sends it a signal: its exit code, -9 if killed, and what it told."""
+    (pid, reading), until = child, time.monotonic() + after
     while (found := os.waitpid(pid, os.WNOHANG))[0] == 0:
-        if time.monotonic() > end:
-            os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > until:
+            os.kill(pid, number)
             found = os.waitpid(pid, 0)
             break
         time.sleep(0.002)
     with os.fdopen(reading) as told:
-        count = int(told.read() or 0)
-    killed = os.WIFSIGNALED(found[1])
-    if not killed and os.waitstatus_to_exitcode(found[1]):
-        raise AssertionError(f"{world}: a run in {out} ended with {os.waitstatus_to_exitcode(found[1])}")
-    return killed, count
+        text = told.read()
+    return os.waitstatus_to_exitcode(found[1]), json.loads(text) if text else None
 
 
-def harness(world: str, kills: int, seed: int = 0) -> dict:
-    """A row of the table. Raises AssertionError where a resumed run ended in another record."""
+def run(world: str, out: Path, at: int = 0) -> Callable[[], int]:
+    """One run, for a child; it returns how many operations on files it had."""
+
+    def work() -> int:
+        count = count_writes(out, at)
+        if code := WORLDS[world](out):
+            raise SystemExit(code)
+        return count[0]
+
+    return work
+
+
+def resume(world: str, out: Path) -> dict[str, str]:
+    """The result of a run that must come to its end."""
+    code, told = end(start(run(world, out)))
+    assert code == 0, f"{world}: a run in {out} ended with {code}: {told}"
+    return result(out)
+
+
+def harness(world: str, kills: int, seed: int = 0, scenes: bool = False) -> dict:
+    """A row of the table; `failed` names the scenes in which a run did not end in the record of an undisturbed one."""
     draw, started = random.Random(f"{world} {seed}"), time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole"
-        WORLDS[world](whole)  # here, so that all is imported before the first fork
-        expected = result(whole)
-        began = time.monotonic()
-        _, writes = fork(world, Path(scratch) / "again")
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            WORLDS[world](whole)  # here, so that all is imported before the first fork
+        expected, began = result(whole), time.monotonic()
+        again = Path(scratch) / "again"
+        code, writes = end(start(run(world, again)))
         took = time.monotonic() - began
-        assert result(Path(scratch) / "again") == expected, f"{world}: the same seed gave another record"
-        row = {"world": world, "at a time": 0, "at a write": 0, "over before": 0, "lost": 0, "left behind": 0}
+        assert (code, result(again)) == (0, expected), f"{world}: the same seed gave another record"
+        row = {"world": world, "at a time": 0, "at a write": 0, "over before": 0, "lost": 0, "scenes": 0, "failed": ""}
         while row["at a time"] + row["at a write"] < kills:
             number = row["at a time"] + row["at a write"] + row["over before"]
             out = Path(scratch) / f"killed-{number}"
-            how = "at a write" if number % 2 else "at a time"
-            point = {"at": draw.randint(1, writes)} if number % 2 else {"after": draw.uniform(0, took)}
-            killed, _ = fork(world, out, **point)
-            row[how if killed else "over before"] += 1
-            fork(world, out)
-            if result(out) != expected:
+            at, after = (draw.randint(1, writes), 600) if number % 2 else (0, draw.uniform(0, took))
+            killed = end(start(run(world, out, at)), after)[0] == -signal.SIGKILL
+            row[("at a write" if at else "at a time") if killed else "over before"] += 1
+            if resume(world, out) != expected:
                 row["lost"] += 1
-                print(f"{world}: killed {how}, {point}, and resumed to another record in {out}", file=sys.stderr)
-            row["left behind"] += len(list(out.glob("**/*-*/alive.lock")))
+                print(f"{world}: killed {at=} {after=}, and resumed to another record in {out}", file=sys.stderr)
+        for scene in SCENES if scenes else ():
+            out = Path(scratch) / scene.__name__
+            try:
+                row["scenes"] += scene(world, out, expected, draw.uniform(0.1, 0.9) * took) is not False
+            except AssertionError as error:
+                row["failed"] += f"{scene.__name__} "
+                print(f"{world}, {scene.__name__}: {error}", file=sys.stderr)
     return {**row, "seconds": round(time.monotonic() - started)}
 
 
@@ -153,15 +188,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, nargs="+", default=[5], help="in each world, or in all (default: 5)")
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
+    parser.add_argument("--scenes", nargs="*", default=[], help="worlds that meet other mishaps, too")
     parser.add_argument("--seed", type=int, default=0, help="of the points")
     arguments = parser.parse_args()
     rows = []
     for place, world in enumerate(arguments.worlds):
-        rows.append(harness(world, arguments.kills[min(place, len(arguments.kills) - 1)], arguments.seed))
+        rows.append(
+            harness(
+                world, arguments.kills[min(place, len(arguments.kills) - 1)], arguments.seed, world in arguments.scenes
+            )
+        )
         if len(rows) == 1:
             print("| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(rows[0]))
         print("| " + " | ".join(map(str, rows[-1].values())) + " |", flush=True)
-    return int(any(row["lost"] for row in rows))
+    return int(any(row["lost"] or row["failed"] for row in rows))
 
 
 if __name__ == "__main__":

