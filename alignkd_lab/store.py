@@ -152,7 +152,7 @@ class Store:
                 wrong = repr(error)  # of a version that wrote no checksums
             print(f"{folder} is damaged ({wrong}) and is made anew", file=sys.stderr)
         result = make()
-        with written_aside(folder, lambda there: (there / _MARK).is_file() and not damage(there)) as made:
+        with written_aside(folder, lambda there: (there / _SUMS).is_file() and not damage(there)) as made:
             save(result, made)
             (made / _MARK).write_text(json.dumps(depends, indent=1, sort_keys=True, default=str))
             seal(made)

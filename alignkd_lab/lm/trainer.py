@@ -200,7 +200,10 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)  # the caller has its own progress
         newest, trainer.infos = kept.newest() if kept else (None, [])
-        trainer.train(resume_from_checkpoint=newest)
+        if len(trainer.infos) < steps:
+            trainer.train(resume_from_checkpoint=newest)
+        else:  # the trainer would take one step more
+            trainer._load_from_checkpoint(newest)
     return trainer.infos
 
 

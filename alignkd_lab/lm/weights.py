@@ -276,10 +276,11 @@ def _from_hub(name: str, revision: str) -> Path:
             f"weights: {name} has no pinned revision here; write it as '{name}@<40 hex digits of the commit>'"
         )
     wanted = ["*.safetensors", "*.json", "*.txt", "tokenizer*"]
+    folder = None
     with contextlib.suppress(Exception):  # not in the hub's own cache yet
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
-        if is_whole(folder):
-            return folder
+    if folder and is_whole(folder):
+        return folder
     print(f"Downloading {name} at {revision[:8]} from the hub (see its page for size and licence)", file=sys.stderr)
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
