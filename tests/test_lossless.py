@@ -1,18 +1,24 @@
 """Nothing that stopped, was cut off or was damaged is taken for a result; no name leads out of its folder."""
 
+import ast
 import dataclasses
+import io
+import json
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 from synthetic_records import lm_record
 
-from alignkd_lab import cli, experiment, recording
+from alignkd_lab import cli, experiment, recording, records, report
+from alignkd_lab.course.explorers import blind_reading, one_row
 from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.lm import intact, losses, trainer, weights
+from alignkd_lab.lm import intact, losses, teacher_cache, trainer, weights
 from alignkd_lab.lm.batch import Example, hidden_states, plain
 from alignkd_lab.lm.stages import trl_run
+from alignkd_lab.lm.teachers import LiveTeacher
 from alignkd_lab.lm.trainer import adapter_tensors, train, with_lora
 from alignkd_lab.mog import align
 from alignkd_lab.presets import preset
@@ -307,6 +313,66 @@ def test_no_name_of_a_record_or_stage_leads_out_of_its_folder(tmp_path, name):
     assert path.resolve().parent == (tmp_path / "runs").resolve()
     assert recording.read_json(path)["preset"] == name
     assert (tmp_path / f"stopped-{safe_name(name)}").resolve().parent == tmp_path.resolve()
+
+
+MARKUP = "<script>alert('&')</script> $x_{$ $$"
+
+
+def test_markup_in_any_text_of_a_record_is_shown_and_never_run(tmp_path):
+    record = lm_record(0)
+    record["device"] = MARKUP
+    for entry in record["pipelines"].values():
+        for sample in entry["samples"]:
+            sample["prompt"], sample["response"] = MARKUP + sample["prompt"], MARKUP
+    recording.write(tmp_path, record)
+    page = report.write_report(tmp_path).read_text()
+    reading = blind_reading.show(run=records.load(tmp_path))
+    reading.show_authors()
+    for text in (page, reading.text.value, reading.words.value, reading._repr_mimebundle_()["text/html"]):
+        assert "<script" not in text
+    assert page.count("&lt;script&gt;") > 3
+    assert "&lt;script&gt;" in reading.text.value
+
+
+def test_tokens_are_drawn_as_they_are_whatever_they_would_mean_to_the_drawing():
+    class Tokenizer:
+        def decode(self, ids):
+            return MARKUP
+
+    rows = {name: torch.randn(9).log_softmax(-1) for name in ("teacher", "student")}
+    figure = one_row.draw(rows, ["student"], Tokenizer(), "note")
+    assert MARKUP.replace(" ", "␣") in [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    figure.savefig(io.BytesIO())
+
+
+def test_a_teacher_cache_names_no_file_outside_of_it(tmp_path):
+    teacher = LiveTeacher(weights.load("tiny-base")[0])
+    made = teacher_cache.cache_teacher(teacher, EXAMPLES, tmp_path / "cache")
+    about = {**made.about, "shards": [{**made.about["shards"][0], "file": "../rows.safetensors"}]}
+    (made.folder / made.about["shards"][0]["file"]).rename(tmp_path / "rows.safetensors")
+    about["checksum"] = teacher_cache._about_checksum(about)
+    (made.folder / teacher_cache.ABOUT).write_text(json.dumps(about))
+    with pytest.raises(CannotContinue, match="missing or cut short"):
+        teacher_cache.CachedTeacher(made.folder, teacher.head)
+
+
+def test_nothing_on_disk_can_run_code_when_it_is_read():
+    package, calls = Path(cli.__file__).parent, []
+    for path in package.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        imported = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+        assert not {"pickle", "joblib", "dill"} & set(imported), path
+        calls += [(path.name, node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    wanted = {"torch.load": ("weights_only",), ".from_pretrained": ("use_safetensors", "gguf_file")}
+    found = set()
+    for name, call in calls:
+        said, given = ast.unparse(call.func), {word.arg for word in call.keywords}
+        for end, options in wanted.items():
+            if said.endswith(end) and ("Model" in said or end == "torch.load"):
+                found.add(end)
+                assert given & set(options), f"{name}: {ast.unparse(call)}"
+        assert not any(word.arg == "weights_only" and ast.unparse(word.value) != "True" for word in call.keywords), name
+    assert found == set(wanted)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
