@@ -21,7 +21,8 @@ from pathlib import Path
 
 from alignkd_lab import __version__
 from alignkd_lab.arguments import ALGORITHMS, PRESETS, WORLDS, parse_pipelines, parse_seeds, parse_setting
-from alignkd_lab.errors import AlignkdError, BadInput, CannotContinue, UnknownName
+from alignkd_lab.errors import AlignkdError, BadInput, UnknownName
+from alignkd_lab.memory import out_of_memory
 
 # What older versions called things, and what to write today; an old name fails with the new one.
 RENAMED_COMMANDS = {"reproduce": "run --from RECORD --check"}
@@ -234,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"alignkd: {error}", file=sys.stderr)
         return 2
     except AlignkdError as error:
-        print(f"alignkd: {error}", *[kept] * isinstance(error, CannotContinue), sep="\n", file=sys.stderr)
+        print(f"alignkd: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
         print(f"\nStopped. {kept}".rstrip(), file=sys.stderr)
@@ -243,6 +244,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         print(f"alignkd: {error.filename or 'disk'}: {error.strerror}. {kept}".rstrip(), file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"alignkd: memory does not hold the models; choose smaller ones. {kept}".rstrip(), file=sys.stderr)
         return 1
 
 

@@ -148,7 +148,7 @@ def _fill(world: str, out: Path, expected: dict) -> str | None:
     from kills import result
 
     code, words = _said(world, out)
-    if code != 1 or "Traceback" in words or "to resume" not in words:
+    if code != 1 or "Traceback" in words or not ("to resume" in words or "run again" in words):
         return f"with a full disk: {code} {words[-600:]}"
     _mount(out, 100_000, _REMOUNT)
     code, words = _said(world, out)
