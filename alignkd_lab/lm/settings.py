@@ -99,6 +99,7 @@ class DckdSettings(BudgetSettings, PairSettings):
 @dataclass(frozen=True)
 class AdpaSettings(BudgetSettings, PairSettings):
     gamma: float = 1.5
+    adpa_form: str = "formula"
     student_responses: int = 4
     share: float = 1.0
 
@@ -121,6 +122,7 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
         distil_passes, distil_batch: passes over the samples, and prompts a step.
         student_responses: responses of the initial student to each prompt, for ADPA.
         alpha, gamma: weight of DCKD's KL terms, and of ADPA's expected advantage.
+        adpa_form: ADPA by the paper's `formula`, or as in its `released` code (see `lm.losses.adpa`).
         gkd_divergence: `forward`, `reverse` or `jsd`, of on-policy distillation.
         beta: KL weight of DPO.
         dpo_label_noise: chance that the label of a training pair is flipped.
@@ -145,6 +147,7 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
     kd_temperature_high: float = 1.25
     alpha: float = DckdSettings.alpha
     gamma: float = AdpaSettings.gamma
+    adpa_form: str = AdpaSettings.adpa_form
     student_responses: int = AdpaSettings.student_responses
     align_learning_rates: tuple[float, ...] = (3e-4, 6e-4)
     kl_budget: float = 10.0
@@ -179,6 +182,7 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
             raise BadInput(f"reward: unknown {self.reward!r}; use 'likelihood', 'rule' or 'model:<hub id or folder>'")
         words = {
             "dtype": ("default", *DTYPES),
+            "adpa_form": ("formula", "released"),
             "gkd_divergence": ("forward", "reverse", "jsd"),
             "kd_loss": ("full", "sequence"),
         }

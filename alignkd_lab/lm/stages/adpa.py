@@ -64,9 +64,11 @@ def adpa(
         settings.max_tokens, "student responses",
     )  # fmt: skip
 
+    end_token = context.tokenizer.eos_token_id if settings.adpa_form == "released" else None
+
     def loss(model, batch, items, **teachers: CachedTeacher):
         signals = {role: kept.signal(batch, role) for role, kept in teachers.items()}
-        return training_losses.adpa(model, batch, items, **signals, gamma=settings.gamma)
+        return training_losses.adpa(model, batch, items, **signals, gamma=settings.gamma, end_token=end_token)
 
     examples = student_examples(drawn.samples, drawn.pairs, written)
     teachers = {"teacher": teacher, "reference": reference}
