@@ -48,7 +48,7 @@ def test_a_slider_in_powers_of_ten_and_a_menu_begin_at_the_state():
         "mass": Slider(0.01, "mass", 1e-4, 1, 0.1, True),
         "rule": Menu("a", "rule", {"a": "first", "b": "second"}),
     }
-    power, mass, rule = (made.to_dict() for made in parameters(controls, (), {"mass": 1e-3, "rule": "b"}))
+    power, mass, rule = (made.param.to_dict() for made in parameters(controls, (), {"mass": 1e-3, "rule": "b"}))
     assert power["value"] == pytest.approx(-3)
     assert power["bind"]["min"] == pytest.approx(-4)
     assert mass["expr"] == "pow(10, mass_power)"
