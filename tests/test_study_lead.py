@@ -9,6 +9,7 @@ import pytest
 from alignkd_lab import records
 from alignkd_lab.lm.settings import BUILT_IN
 from alignkd_lab.study import lead
+from alignkd_lab.study.families import leads
 from alignkd_lab.study.lead import PER_STRATUM, STRATA, Sizes, blocks, candidates, draw_targets, logit, rule, run
 
 SMALL = Sizes(
@@ -63,7 +64,8 @@ def test_the_logit_of_no_hit_is_finite_and_that_of_half_the_texts_is_nought():
 def test_the_lead_splits_exactly_and_nothing_is_made_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(lead, "blocks", lambda targets: [(0, "target")])
     monkeypatch.setattr(lead, "rule", lambda name: lambda text: sum(map(ord, text)) % 2 == 0)
-    (tmp_path / "targets.json").write_text(json.dumps([]))
+    drawn = {"target": "target", "stratum": 0, "base": 0.01, "healed": 0.004, "uncut": 0.005}
+    (tmp_path / "targets.json").write_text(json.dumps([drawn]))
     run(tmp_path, sizes=SMALL, **TINY)
     held = records.load(tmp_path)
     for variant in lead.VARIANTS:
@@ -72,5 +74,8 @@ def test_the_lead_splits_exactly_and_nothing_is_made_twice(tmp_path, monkeypatch
         distilling = (logits["align_then_kd"] - logits["base_aligned"]) - (logits["kd_only"] - logits["base"])
         assert alignment + distilling == pytest.approx(logits["align_then_kd"] - logits["kd_then_align"])
         assert ("kd_then_align_sharpened" in logits) == (variant != "placebo")
+    table = leads(held).set_index("variant")
+    assert (table["alignment"] + table["distilling"]).to_numpy() == pytest.approx(table["lead"].to_numpy())
+    assert table["kept"].to_dict() == pytest.approx({"healed": 0.4, "uncut": 0.5, "placebo": 0.5})
     monkeypatch.setattr(lead.LeadLab, "measure", None)
     run(tmp_path, sizes=SMALL, **TINY)

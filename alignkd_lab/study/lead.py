@@ -233,6 +233,11 @@ def _lab(folder: Path, seed: int, sizes: Sizes, student: str, where: dict) -> Le
     return LeadLab(folder, seed, sizes, where.get("students", {}).get(student, student), **others)
 
 
+def _with_metrics(make: Callable[[], tuple[dict, dict]], metrics: dict[str, float]) -> tuple[dict, dict]:
+    entry, info = make()
+    return {**entry, "metrics": {**entry["metrics"], **metrics}}, info
+
+
 def _rate(hit: Callable[[str], bool], texts: list[str]) -> float:
     return float(np.mean([hit(text) for text in texts]))
 
@@ -251,6 +256,9 @@ def run(folder: Path, until: Callable[[], bool] = lambda: False, sizes: Sizes | 
     sizes = sizes or Sizes()
     targets = screen(folder, sizes, **where)
     labs: dict[tuple[int, str], LeadLab] = {}
+    screened = {
+        target["target"]: {f"screened_{of}": target[of] for of in ("base", "healed", "uncut")} for target in targets
+    }
     for seed, target in blocks(targets):
         for variant, (student, temperature) in VARIANTS.items():
             if (seed, student) not in labs:
@@ -261,6 +269,8 @@ def run(folder: Path, until: Callable[[], bool] = lambda: False, sizes: Sizes | 
             for pipeline, make in lab.both_orders(target, temperature):
                 if until():
                     return
+                if pipeline == "base":
+                    make = partial(_with_metrics, make, screened[target])
                 say(f"lead: {target}, {variant}, seed {seed}: {pipeline}")
                 Lab.record(folder, about, target, seed, pipeline, variant, make, where.get("dtype"))
 
