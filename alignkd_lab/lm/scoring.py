@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
 from alignkd_lab.lm.sampling import Samples
@@ -23,7 +24,7 @@ def score(model, samples: Samples, batch: int = 96, dtype: torch.dtype = torch.f
         with autocast(model.device, dtype):
             packed = collate(rows)
             labels = packed["shift_labels"].to(model.device)
-            states, head = hidden_states(model, packed), model.lm_head.weight
+            states, head = hidden_states(model, packed), head_of(model)
             log_probs = token_log_probs(states, head, labels, default_chunk(head)).cpu()
         indices = [i for _, chosen in group for i in chosen]
         pieces = log_probs.split([len(samples.tokens[i]) for i in indices])
