@@ -63,8 +63,8 @@ def load(source: str, dtype: torch.dtype = torch.float32, device: str = "cpu"):
         model, tokenizer = tiny(source)
         model = model.to(dtype=dtype)
     else:
-        tokenizer = load_tokenizer(source)
-        model = _read_model(resolve(source), source, dtype)
+        folder = resolve(source)
+        tokenizer, model = _read_tokenizer(folder, source), _read_model(folder, source, dtype)
     ids = max(tokenizer.get_vocab().values()) + 1
     rows = model.get_input_embeddings().num_embeddings
     if ids > rows:
@@ -80,11 +80,13 @@ def load(source: str, dtype: torch.dtype = torch.float32, device: str = "cpu"):
 
 def load_tokenizer(source: str):
     """The tokenizer alone, with a chat template, the ids that end a response and a padding: see `lm.templates.fit`."""
-    if source in TINY:
-        return tiny_tokenizer()
+    return tiny_tokenizer() if source in TINY else _read_tokenizer(resolve(source), source)
+
+
+def _read_tokenizer(folder: Path, source: str):
     from transformers import AutoTokenizer, GenerationConfig
 
-    folder, local = resolve(source), {"local_files_only": True, "trust_remote_code": False}
+    local = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     except (OSError, ValueError, TypeError) as error:
