@@ -92,7 +92,7 @@ def masks(model, mask: Tensor, positions: Tensor):
     config, window = model.config.get_text_config(), window_of(model)
 
     def form(allowed: Tensor) -> Tensor:
-        if config._attn_implementation != "eager":
+        if config._attn_implementation != "eager" or allowed.dtype != torch.bool:
             return allowed
         dtype = model.dtype
         return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)

@@ -90,7 +90,9 @@ def block_influence(model, examples: list[Example]) -> Tensor:
 def _core(model):
     core = backbone(model)
     if not (hasattr(core, "layers") and hasattr(core, "norm")):
-        raise BadInput(f"heal: {type(model).__name__} has no blocks `layers` under a final `norm`; name a student instead")
+        raise BadInput(
+            f"heal: {type(model).__name__} has no blocks `layers` under a final `norm`; name a student instead"
+        )
     return core
 
 

@@ -114,7 +114,9 @@ class CachedTeacher:
             raise BadInput(f"batch: {name!r} was attached for other roles than {self.roles}; attach it again")
         if roles is not None:
             rows = {key: tensor[wanted[read].to(tensor.device)] for key, tensor in rows.items()}
-        return Full(rows["hidden"].to(self.head.device, self.head.dtype), self.head, rows["log_norm"].to(self.head.device))
+        return Full(
+            rows["hidden"].to(self.head.device, self.head.dtype), self.head, rows["log_norm"].to(self.head.device)
+        )
 
 
 def _read_about(folder: Path) -> dict:
