@@ -1,4 +1,4 @@
-"""Whatever the architecture, the fast path computes what `model(ids).logits` says, and each check sees its feature broken."""
+"""Whatever the architecture, the fast path computes what `model(ids).logits` says; the check sees what is broken."""
 
 import copy
 import warnings
@@ -17,6 +17,7 @@ from alignkd_lab.lm.architecture import backbone, head_of
 from alignkd_lab.lm.batch import Example, collate, token_counts
 from alignkd_lab.lm.sampling import Samples, draw, sample
 from alignkd_lab.lm.scoring import score
+from alignkd_lab.lm.student import layer_cut
 from alignkd_lab.lm.teacher_cache import cache_teacher
 from alignkd_lab.lm.teachers import LiveTeacher
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, train, with_lora
@@ -118,7 +119,7 @@ def tutor(seed, dtype):
 @pytest.mark.parametrize("name", MADE)
 def test_a_model_is_admitted_and_scored_as_its_logits_say(name):
     model = admit(fixed(name))
-    assert model.admitted and logits(model, PROMPTS[0]).std() >= 4
+    assert logits(model, PROMPTS[0]).std() >= 4
     samples = Samples(PROMPTS, [0, 0, 1, 1], [tokens for row in ANSWERS for tokens in row])
     for number, found in enumerate(score(model, samples)):
         expected = of_labels(model, PROMPTS[samples.prompt_of[number]], samples.tokens[number])
@@ -134,7 +135,8 @@ def test_a_model_is_sampled_as_its_logits_say(name):
         said = log_probs(model, PROMPTS[drawn.prompt_of[row]], tokens)
         assert draw(said, 1.0, uniform[row, : len(tokens)]).tolist() == tokens
         assert_close(drawn.log_probs[row], said.gather(1, torch.tensor(tokens)[:, None]).squeeze(1).float())
-        assert not {*tokens[:-1]} & {*ends} and (tokens[-1] in ends or len(tokens) == 12)
+        assert not {*tokens[:-1]} & {*ends}
+        assert tokens[-1] in ends or len(tokens) == 12
 
 
 def dpo_by_hand(model):
@@ -227,6 +229,26 @@ def test_what_cannot_be_exact_is_refused_by_name(name):
         admit(make(name, spread=0), name, adapted=True)
 
 
+@pytest.mark.parametrize("name", ["Qwen3", "Gemma3Text", "Cohere2", "Granite"])
+def test_a_cut_of_some_layers_is_the_model_without_the_others(name):
+    model = fixed(name)
+    assert_close(logits(layer_cut(model, [0, 1, 2]), PROMPTS[0]), logits(model, PROMPTS[0]))
+    cut, shallow = layer_cut(model, [0, 2]), make(name, num_hidden_layers=2)
+    if hasattr(model.config, "layer_types"):
+        kinds = [model.config.layer_types[at] for at in (0, 2)]
+        shallow = make(name, {"layer_types": kinds}, num_hidden_layers=2)
+    weights = {
+        key.replace("layers.2.", "layers.1."): w for key, w in model.state_dict().items() if "layers.1." not in key
+    }
+    shallow.load_state_dict(weights)
+    assert_close(logits(admit(cut), PROMPTS[0]), logits(shallow, PROMPTS[0]))
+
+
+def test_a_model_whose_blocks_are_not_found_cannot_be_cut():
+    with pytest.raises(BadInput, match="GPT2LMHeadModel has no blocks"):
+        layer_cut(fixed("GPT2"), [0])
+
+
 # The check bites --------------------------------------------------------------------------------------
 
 
@@ -260,7 +282,7 @@ def unscaled(model, states):
 
 
 BROKEN = {
-    "cap": ("Gemma2", [(module, "parts_of", uncapped) for module in (chunked, teachers, sampling)], "head"),
+    "cap": ("Gemma2", [(module, "parts_of", uncapped) for module in (admission, chunked, sampling)], "head"),
     "scale": ("Granite", [(batch, "to_head", unscaled)], "head"),
     "bias": ("Phi", [(batch, "to_head", lambda model, states: 0.999 * architecture.to_head(model, states))], "head"),
     "window": ("Mistral", [(batch, "masks", plainly)], "window"),

@@ -9,8 +9,8 @@ from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.batch import Example, collate
 from alignkd_lab.lm.teachers import LiveTeacher, advantage, log_norm, share_head
-from alignkd_lab.lm.vocabulary import check_vocabularies
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, with_lora
+from alignkd_lab.lm.vocabulary import check_vocabularies
 
 EXAMPLES = [
     Example([1, 60, 61], [[70, 71, 2], [80, 2]], roles=["chosen", "rejected"]),

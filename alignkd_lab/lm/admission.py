@@ -16,11 +16,10 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.architecture import backbone, head_of, plain, window_of, without_dropout
+from alignkd_lab.lm.architecture import backbone, head_of, logits, parts_of, plain, window_of, without_dropout
 from alignkd_lab.lm.batch import Example, collate, hidden_states
 from alignkd_lab.lm.chunked import token_log_probs
 from alignkd_lab.lm.sampling import sample
-from alignkd_lab.lm.teachers import Full
 
 LENGTH = 32  # tokens of the longest text, where no window is in reach
 # Root mean square difference of the log-probabilities of a position, over the standard deviation of its logits; on the
@@ -40,13 +39,11 @@ def admit(model, name: str = "this model", *, reach: int = 0, adapted: bool = Fa
     without_dropout(model)
     core, limit = plain(model), _limit(model)
     if reach > limit:
-        raise BadInput(
-            f"{name}: texts of up to {reach} tokens are asked for, and it reads at most {limit}; shorten them"
-        )
+        raise BadInput(f"{name}: texts of up to {reach} tokens are asked for, and it reads at most {limit}")
     if adapted and (left_out := next(unadapted(model), None)):
         raise BadInput(
-            f"{name}: LoRA does not reach {left_out} ({core.config.model_type}), a matrix outside every linear layer, as "
-            "of an expert or a state space; choose a dense model"
+            f"{name}: LoRA does not reach {left_out} ({core.config.model_type}), a matrix outside every linear layer, "
+            "as of an expert or a state space; choose a dense model"
         )
     window = window_of(model)
     length = min(reach, 2 * window) if window and reach > window else LENGTH
@@ -99,8 +96,7 @@ def _compare(model, name: str, length: int) -> None:
         drawn = sample(model.eval(), [example.prompt for example in examples], 2, 4, ends, seed=0, keep_hidden=True)
         texts = [(drawn.prompt_ids[at], tokens) for at, tokens in zip(drawn.prompt_of, drawn.tokens, strict=True)]
         expected, labels = _plain(model, texts)
-        head = head_of(model)
-        found = Full(torch.cat(drawn.hidden).to(head.device, head.dtype), head).over_vocabulary(slice(None))
+        found = _whole(torch.cat(drawn.hidden).to(model.device), head_of(model))
         scored = torch.cat(drawn.log_probs).to(labels)
         if not _close(model, found, scored, expected, labels):
             raise _refusal(
@@ -117,13 +113,12 @@ def _compare(model, name: str, length: int) -> None:
 
 
 def _plain(model, texts: list[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
-    """By `model(ids).logits`, a text at a time: log-probabilities of every token, [N, V], and of the responses', [N]."""
+    """By `model(ids).logits`, a text at a time: log-probabilities of every token, [N, V], and of the labels, [N]."""
     found = []
     for prompt, tokens in texts:
         ids = torch.tensor([[*prompt, *tokens]], device=model.device)
-        logits = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        found.append(logits[len(prompt) - 1 : -1].to(wide).log_softmax(-1))
+        rows = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, len(prompt) - 1 : -1]
+        found.append(rows.to(torch.promote_types(rows.dtype, torch.float32)).log_softmax(-1))
     whole = torch.cat(found)
     labels = torch.tensor([token for _, tokens in texts for token in tokens], device=whole.device)
     return whole, whole.gather(1, labels[:, None]).squeeze(1)
@@ -134,7 +129,11 @@ def _fast(model, examples: list[Example]) -> tuple[Tensor, Tensor]:
     batch = collate(examples)
     states, head = hidden_states(model, batch), head_of(model)
     labels = batch["shift_labels"].to(head.device)
-    return Full(states, head).over_vocabulary(slice(None)), token_log_probs(states, head, labels, chunk=5)
+    return _whole(states, head), token_log_probs(states, head, labels, chunk=5)
+
+
+def _whole(states: Tensor, head) -> Tensor:
+    return logits(states, *parts_of(head)).log_softmax(-1)
 
 
 def _close(model, found: Tensor, scored: Tensor, expected: Tensor, labels: Tensor) -> bool:

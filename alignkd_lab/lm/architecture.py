@@ -7,6 +7,7 @@ is what the model itself computes is not taken on trust: `lm.admission` compares
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from alignkd_lab.errors import BadInput
@@ -51,6 +52,22 @@ def parts_of(head) -> tuple[Tensor, float | None]:
 
 def capped(logits: Tensor, cap: float | None) -> Tensor:
     return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
+
+
+def logits(hidden: Tensor, head: Tensor, cap: float | None = None) -> Tensor:
+    """hidden headᵀ, [n, V], multiplied in the head's dtype, given in float32 (float64 stays), and capped."""
+    hidden = hidden.to(head.dtype)
+    if head.is_cuda and head.dtype.itemsize == 2:  # the sums are float32 there anyway, and need not be rounded
+        return capped(torch.mm(hidden, head.T, out_dtype=torch.float32), cap)
+    return capped(F.linear(hidden, head).to(torch.promote_types(head.dtype, torch.float32)), cap)
+
+
+def cast_head(head: Tensor) -> Tensor:
+    """The head in the dtype that autocast multiplies in, where that is on."""
+    kind = head.device.type
+    if torch.is_autocast_enabled(kind) and head.dtype != torch.float64:
+        return head.to(torch.get_autocast_dtype(kind))
+    return head
 
 
 def head_of(model) -> Tensor | CappedHead:

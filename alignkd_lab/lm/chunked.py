@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alignkd_lab.lm.architecture import parts_of
-from alignkd_lab.lm.teachers import cast_head, logits
+from alignkd_lab.lm.architecture import cast_head, logits, parts_of
 
 # rows(part, log_probs, probs) -> (values [n], slope [n, V], *diagnostics [n]); both [n, V] are its to write over.
 Rows = Callable[[slice, Tensor, Tensor], tuple[Tensor, ...]]
@@ -27,9 +26,9 @@ def sum_rows(
 ) -> tuple[Tensor, ...]:
     """Σ_t of a loss of softmax(logits_t / temperature), then that loss and the diagnostics of every row, each [N].
 
-    hidden [N, d], head [V, d] (here and below a `CappedHead`, too). `rows` gets the log-probabilities and the probabilities of a slice of the rows, and
-    returns the loss of each, its slope by logits / temperature, and the diagnostics. The sum's gradient reaches
-    `hidden` and `head`.
+    hidden [N, d], head [V, d], which may have a cap. `rows` gets the log-probabilities and the probabilities of a slice
+    of the rows, and returns the loss of each, its slope by logits / temperature, and the diagnostics. The sum's
+    gradient reaches `hidden` and `head`.
     """
     weight, cap = parts_of(head)
     return _SumRows.apply(hidden, weight, cap, rows, chunk, temperature, torch.is_grad_enabled())

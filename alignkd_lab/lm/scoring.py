@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
@@ -14,8 +15,11 @@ from alignkd_lab.lm.sampling import Samples
 def score(model, samples: Samples, batch: int = 96, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     """log π(token) at temperature 1 of every token of the samples under `model`: a tensor a response.
 
-    `batch` responses go through the model together, in matrix products of `dtype`.
+    `batch` responses go through the model together, in matrix products of `dtype`. Raises BadInput where the model is
+    refused (`lm.admission`).
     """
+    admit(model, reach=max((len(samples.prompt_ids[at]) + len(tokens) for at, tokens in
+                            zip(samples.prompt_of, samples.tokens, strict=True)), default=0))  # fmt: skip
     scored: list[torch.Tensor] = [torch.empty(0)] * len(samples.tokens)
     group: list[tuple[int, list[int]]] = []
 

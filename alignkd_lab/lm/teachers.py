@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.lm.architecture import CappedHead, capped, head_of, parts_of, plain
+from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.architecture import CappedHead, cast_head, head_of, logits, parts_of, plain
 from alignkd_lab.lm.batch import ROLES, autocast, hidden_states
 from alignkd_lab.lm.vocabulary import same_vocabulary
 
@@ -72,22 +72,6 @@ def released_advantage(teacher: Full, reference: Full, part: slice) -> Tensor:
     return found.zero_().scatter_(1, ids, (top - known).clamp_(1e-8, 1 - 1e-8))
 
 
-def logits(hidden: Tensor, head: Tensor, cap: float | None = None) -> Tensor:
-    """hidden headᵀ, [n, V], multiplied in the head's dtype, given in float32 (float64 stays), and capped."""
-    hidden = hidden.to(head.dtype)
-    if head.is_cuda and head.dtype.itemsize == 2:  # the sums are float32 there anyway, and need not be rounded
-        return capped(torch.mm(hidden, head.T, out_dtype=torch.float32), cap)
-    return capped(F.linear(hidden, head).to(torch.promote_types(head.dtype, torch.float32)), cap)
-
-
-def cast_head(head: Tensor) -> Tensor:
-    """The head in the dtype that autocast multiplies in, where that is on."""
-    kind = head.device.type
-    if torch.is_autocast_enabled(kind) and head.dtype != torch.float64:
-        return head.to(torch.get_autocast_dtype(kind))
-    return head
-
-
 def cast_heads(*signals: Full) -> list[Full]:
     """The signals, each head cast once; a head that they share stays shared."""
     heads = {id(signal.head): cast_head(signal.head) for signal in signals}
@@ -103,7 +87,7 @@ class LiveTeacher:
     with the head where the loss needs none of it.
 
     Raises:
-        BadInput: there is no adapter to leave out, or there is one on the head.
+        BadInput: there is no adapter to leave out, there is one on the head, or the model is refused (`lm.admission`).
     """
 
     def __init__(
@@ -119,7 +103,7 @@ class LiveTeacher:
             raise BadInput("teacher: without_adapter needs a PEFT model; this one has no adapter, so leave it False")
         self.model, self.without_adapter = model, without_adapter
         self.dtype, self._digest, self._norms = dtype, digest, norms
-        weight = head_of(model)
+        weight = head_of(admit(model, "teacher"))
         # A frozen head stays the very tensor, so that two teachers on one LoRA model are seen to share it.
         self.head = weight.detach() if weight.requires_grad else weight
 

@@ -1,4 +1,4 @@
-"""Random two-layer Llamas of three widths over bytes, for tests and plumbing: `tiny-truth`, `tiny-base`, `tiny-student`."""
+"""Random two-layer Llamas of three widths over bytes, for tests: `tiny-truth`, `tiny-base`, `tiny-student`."""
 
 from __future__ import annotations
 

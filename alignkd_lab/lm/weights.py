@@ -306,7 +306,7 @@ def _from_hub(name: str, revision: str) -> Path:
 
     if not re.fullmatch("[0-9a-f]{40}", revision):  # a branch or tag may move
         raise BadInput(
-            f"weights: there is no folder {name}; if it is a model of the hub, which has no pinned revision here, write "
+            f"weights: there is no folder {name}; if it is a model of the hub, it has no pinned revision here: write "
             f"it as '{name}@<40 hex digits of the commit>'"
         )
     wanted = ["*.safetensors", "*.json", "*.txt", "tokenizer*"]
