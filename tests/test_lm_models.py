@@ -277,6 +277,10 @@ def plainly(model, mask, positions):
     return mask
 
 
+def unbiased(model):
+    return torch.cat([architecture.head_of(model)[:, :-1], torch.zeros(40, 1)], 1)
+
+
 def unscaled(model, states):
     return states
 
@@ -284,7 +288,7 @@ def unscaled(model, states):
 BROKEN = {
     "cap": ("Gemma2", [(module, "parts_of", uncapped) for module in (admission, chunked, sampling)], "head"),
     "scale": ("Granite", [(batch, "to_head", unscaled)], "head"),
-    "bias": ("Phi", [(batch, "to_head", lambda model, states: 0.999 * architecture.to_head(model, states))], "head"),
+    "bias": ("Phi", [(admission, "head_of", unbiased)], "head"),
     "window": ("Mistral", [(batch, "masks", plainly)], "window"),
     "windows of some layers": ("Gemma3Text", [(batch, "masks", plainly)], "window"),
     "norm": ("Llama", [(batch, "backbone", without_norm)], "head"),

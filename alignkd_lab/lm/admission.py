@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.architecture import backbone, head_of, logits, parts_of, plain, window_of, without_dropout
+from alignkd_lab.lm.architecture import backbone, head_of, logits, parts_of, plain, without_dropout
 from alignkd_lab.lm.batch import Example, collate, hidden_states
 from alignkd_lab.lm.chunked import token_log_probs
 from alignkd_lab.lm.sampling import sample
@@ -45,9 +45,8 @@ def admit(model, name: str = "this model", *, reach: int = 0, adapted: bool = Fa
             f"{name}: LoRA does not reach {left_out} ({core.config.model_type}), a matrix outside every linear layer, "
             "as of an expert or a state space; choose a dense model"
         )
-    window = window_of(model)
-    length = min(reach, 2 * window) if window and reach > window else LENGTH
-    length = min(max(length, LENGTH), limit)
+    reached = [window for window in _windows(core.config.get_text_config()) if window < reach]
+    length = min(max(LENGTH, min(reach, 2 * max(reached, default=0))), limit)
     if length > getattr(core, "admitted", 0):
         _compare(model, f"{name} ({core.config.model_type})", length)
         core.admitted = length
@@ -60,6 +59,12 @@ def unadapted(model) -> Iterator[str]:
         if not isinstance(module, torch.nn.Linear | Conv1D | torch.nn.Embedding):
             own = module.named_parameters(recurse=False)
             yield from (f"{name}.{key}".lstrip(".") for key, weight in own if weight.ndim > 1)
+
+
+def _windows(config) -> list[int]:
+    """Every length at which attention may change, whatever an architecture calls it."""
+    named = [value for name, value in vars(config).items() if "window" in name or "chunk" in name]
+    return [value for value in named if type(value) is int and value > 1]
 
 
 def _limit(model) -> int:

@@ -106,7 +106,9 @@ def masks(model, mask: Tensor, positions: Tensor):
     mask bool [rows, 1, time, time], positions [rows, time]. A model whose layers differ gets a mask for each kind.
     """
     model = plain(model)
-    config, window = model.config.get_text_config(), window_of(model)
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
+    window = getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
 
     def form(allowed: Tensor) -> Tensor:
         if config._attn_implementation != "eager" or allowed.dtype != torch.bool:
@@ -117,16 +119,8 @@ def masks(model, mask: Tensor, positions: Tensor):
     if window is None:
         return form(mask)
     near = mask & (positions[:, None, :, None] - positions[:, None, None, :] < window)
-    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
     by_kind = {kind: form(near if kind == "sliding_attention" else mask) for kind in kinds}
     return by_kind if len(by_kind) > 1 else next(iter(by_kind.values()))
-
-
-def window_of(model) -> int | None:
-    """How many tokens back some layer's attention reaches; None where all see the whole past."""
-    config = plain(model).config.get_text_config()
-    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
-    return getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
 
 
 def without_dropout(model):

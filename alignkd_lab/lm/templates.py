@@ -77,6 +77,7 @@ def fit(tokenizer, course: bool = False, ends: tuple[int, ...] = ()):
     if course or (isinstance(template, str) and SMOLLM2 in template):
         tokenizer.chat_template, tokenizer.eos_token = COURSE, "<|im_end|>"
         tokenizer.pad_token = "<|endoftext|>"  # no text uses it; SmolLM2's own is its end token, which must be learned
+        return tokenizer
     if tokenizer.eos_token_id is None:
         raise BadInput("tokenizer: it names no end token, so no response could end; set eos_token and save it again")
     if not tokenizer.chat_template:
