@@ -400,7 +400,7 @@ def test_a_cached_teacher_says_what_a_live_one_does(name, tmp_path):
         assert_close(teachers.advantage(said, said, slice(None)), torch.zeros(len(expected), 40), atol=1e-4, rtol=0)
 
 
-def test_student_and_teacher_of_two_tokenizers_of_one_size_cannot_read_one_batch():
+def test_student_and_teacher_of_two_tokenizers_of_one_size_cannot_read_one_batch(tmp_path):
     student, _ = weights.load("tiny-student")
     teacher, tokenizer = weights.load("tiny-base")
     inputs = collate([Example([3, 4], [[5, 2]])])
@@ -415,5 +415,11 @@ def test_student_and_teacher_of_two_tokenizers_of_one_size_cannot_read_one_batch
     teacher.vocabulary = type(teacher.vocabulary)(
         transformers.PreTrainedTokenizerFast(tokenizer_object=type(tokenizer.backend_tokenizer).from_str(backend))
     )
-    with pytest.raises(BadInput, match="vocabulary: 2 of 259 ids differ"):
-        LiveTeacher(teacher).signal(inputs)
+    examples = [Example([3, 4], [[5, 2]])]
+    cached = cache_teacher(LiveTeacher(teacher), examples, tmp_path / "kept")
+    cached.attach(examples, "teacher")
+    for asked in (LiveTeacher(teacher), cached):
+        inputs = collate(examples)
+        asked.signal(inputs)
+        with pytest.raises(BadInput, match="vocabulary: 2 of 259 ids differ"):
+            batch.hidden_states(student, inputs)
