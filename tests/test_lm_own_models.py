@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from alignkd_lab import experiment, records
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm import weights
+from alignkd_lab.lm import student, weights
 from alignkd_lab.lm.preference_data import load_preferences, to_examples
 from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.sampling import sample
@@ -210,10 +210,10 @@ def test_a_folder_that_is_not_there_is_called_so():
 
 
 def test_two_tokenizers_of_one_size_are_refused_before_a_model_is_read(tmp_path, monkeypatch):
-    base, student = save(tmp_path / "base"), save(tmp_path / "student", swap=True)
+    base, other = save(tmp_path / "base"), save(tmp_path / "student", swap=True)
     monkeypatch.setattr(weights, "load", lambda *given: pytest.fail("a model was read"))
     with pytest.raises(BadInput, match="vocabulary: 2 of 260 ids differ"):
-        LmWorld(small(base=base, truth=base, student=student), "dpo", 0, Store(tmp_path / "store"))
+        LmWorld(small(base=base, truth=base, student=other), "dpo", 0, Store(tmp_path / "store"))
 
 
 def test_a_student_that_cannot_be_adapted_is_refused_before_any_work(tmp_path, monkeypatch):
@@ -227,6 +227,12 @@ def test_a_student_that_cannot_be_adapted_is_refused_before_any_work(tmp_path, m
     monkeypatch.setattr("alignkd_lab.lm.context.sample", lambda *given, **more: pytest.fail("something was sampled"))
     with pytest.raises(BadInput, match="LoRA does not reach"):
         run(tmp_path, base=base, student=str(tmp_path / "moe"))
+
+
+def test_a_base_that_cannot_be_cut_is_refused_before_it_is_sampled(tmp_path, monkeypatch):
+    monkeypatch.setattr(student, "sample", lambda *given, **more: pytest.fail("something was sampled"))
+    with pytest.raises(BadInput, match="GPT2LMHeadModel has no blocks"):
+        student.heal(save(tmp_path / "base"), 1, tmp_path / "out")
 
 
 def test_the_truth_follows_the_base_unless_it_is_named():

@@ -29,6 +29,7 @@ from alignkd_lab.claims import HEALING_BAR
 from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import training_losses, weights
+from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.architecture import backbone, head_of
 from alignkd_lab.lm.batch import Example, collate, hidden_states
 from alignkd_lab.lm.chunked import token_log_probs
@@ -247,7 +248,7 @@ def heal(
     layers, as `healed-16`. `device` None is a GPU where there is one.
 
     Raises:
-        BadInput: a number of layers that the base does not have.
+        BadInput: a number of layers that the base does not have, or a base that is refused (`lm.admission`).
         BelowBar: the healed student misses the bar; the message holds the figures.
     """
     device = device or best_device()
@@ -255,6 +256,7 @@ def heal(
     recipe = Recipe(base=base) if layers is None else Recipe(base=base, layers=layers)
     started = time.perf_counter()
     base, tokenizer = weights.load(recipe.base, device=device)
+    _core(admit(base, recipe.base, adapted=True))
     _check_count(recipe.layers, base.config.num_hidden_layers)
     data = _own_samples(base, tokenizer, recipe, "healing", recipe.sample_seed, all_frames=True)
     heldout = _own_samples(base, tokenizer, recipe, "validation", recipe.heldout_seed, all_frames=False)
