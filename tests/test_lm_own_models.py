@@ -80,7 +80,7 @@ def test_a_tokenizer_without_a_template_reads_plain_text():
     found = fit(tokenizer_of(None))
     ids = encode(found, ["Why?"])[0]
     assert found.decode(ids) == "Why?\n"
-    assert frame_of(found) == ("", "</s>")
+    assert frame_of(found) == ("", found.eos_token_id)
 
 
 def test_what_begins_every_text_begins_a_plain_one_once():
@@ -111,8 +111,11 @@ def test_without_an_end_token_a_tokenizer_is_refused():
 
 
 @pytest.mark.parametrize("template", [CHATML, OWN, INST, STRICT, None])
-def test_prompt_and_response_are_the_conversation_as_the_template_renders_it(template, tmp_path):
-    found, row = fit(tokenizer_of(template)), {"prompt": "Why?", "chosen": "a", "rejected": "b"}
+@pytest.mark.parametrize("fitted", [True, False])
+def test_prompt_and_response_are_the_conversation_as_the_template_renders_it(template, fitted, tmp_path):
+    found, row = tokenizer_of(template), {"prompt": "Why?", "chosen": "a", "rejected": "b"}
+    if fitted or not template:
+        fit(found)
     (tmp_path / "pairs.jsonl").write_text(json.dumps(row))
     encoded = to_examples(
         load_preferences(tmp_path / "pairs.jsonl"), found, max_prompt_tokens=99, max_response_tokens=9

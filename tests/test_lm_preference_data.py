@@ -352,6 +352,7 @@ def test_a_response_that_has_no_tokens_is_skipped(tokenizer, monkeypatch):
     class Deaf:
         chat_template, eos_token_id = tokenizer.chat_template, tokenizer.eos_token_id
         apply_chat_template = tokenizer.apply_chat_template
+        added_tokens_decoder = tokenizer.added_tokens_decoder
 
         def __call__(self, text, **options):
             return tokenizer("" if text.startswith("Wrong") else text, **options)

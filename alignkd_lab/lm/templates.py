@@ -27,18 +27,22 @@ ASKED, ANSWERED = "What floats?", "A small boat."
 
 
 class Frame(NamedTuple):
-    """What a template writes between the generation prompt and an answer, and after the answer."""
+    """What a template writes between the generation prompt and an answer, and the id that ends the answer's turn."""
 
     opening: str
-    closing: str
+    end: int  # the first added token after the answer, or the end token where there is none
 
 
 def frame_of(tokenizer) -> Frame:
     """Of a question and an answer, rendered.
 
     Raises:
-        BadInput: the template fails on them, drops one, or has no generation prompt with which the conversation begins.
+        BadInput: no end token; the template fails on them, drops one, or has no generation prompt with which the
+            conversation begins.
     """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise BadInput("tokenizer: it names no end token, so no response could end; set eos_token and save it again")
     turns = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": ANSWERED}]
 
     def render(count: int, prompt: bool) -> str:
@@ -61,7 +65,8 @@ def frame_of(tokenizer) -> Frame:
             f"tokenizer: its chat template has no generation prompt, and begins an answer with {opening!r}; write that "
             "into the template, after {% if add_generation_prompt %}"
         )
-    return Frame(opening, closing)
+    after = tokenizer(closing, add_special_tokens=False).input_ids
+    return Frame(opening, next((token for token in after if token in tokenizer.added_tokens_decoder), end))
 
 
 def fit(tokenizer, course: bool = False, ends: tuple[int, ...] = ()):
@@ -71,24 +76,20 @@ def fit(tokenizer, course: bool = False, ends: tuple[int, ...] = ()):
     It pads with another token where it has one.
 
     Raises:
-        BadInput: see `frame_of`; or it knows no end token.
+        BadInput: see `frame_of`.
     """
     template = tokenizer.chat_template or ""
     if course or (isinstance(template, str) and SMOLLM2 in template):
         tokenizer.chat_template, tokenizer.eos_token = COURSE, "<|im_end|>"
         tokenizer.pad_token = "<|endoftext|>"  # no text uses it; SmolLM2's own is its end token, which must be learned
         return tokenizer
-    if tokenizer.eos_token_id is None:
-        raise BadInput("tokenizer: it names no end token, so no response could end; set eos_token and save it again")
     if not tokenizer.chat_template:
         begins = tokenizer.bos_token_id is not None and tokenizer.bos_token_id in tokenizer("").input_ids
         tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + RAW
-    ends = {*ends, *end_ids(tokenizer)}
-    closing = tokenizer(frame_of(tokenizer).closing, add_special_tokens=False).input_ids
-    turn_ends = [token for token in closing if token in tokenizer.added_tokens_decoder]
-    if turn_ends and turn_ends[0] != tokenizer.eos_token_id:
-        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(turn_ends[0])
-    tokenizer.end_ids = sorted({*ends, tokenizer.eos_token_id})
+    end = frame_of(tokenizer).end
+    tokenizer.end_ids = sorted({*ends, *end_ids(tokenizer), end})
+    if end != tokenizer.eos_token_id:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.eos_token
     return tokenizer
