@@ -331,6 +331,11 @@ def test_eager_and_sdpa_score_alike():
     assert_close(score(admit(model), samples), by_sdpa)
 
 
+def test_products_in_sixteen_bits_are_no_difference():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert admit(make("Llama").float()).admitted
+
+
 def test_a_window_is_checked_once_a_text_can_reach_beyond_it(monkeypatch):
     model = admit(make("Mistral", {"sliding_window": 40}, max_position_embeddings=256))
     assert model.admitted == admission.LENGTH

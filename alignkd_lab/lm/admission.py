@@ -48,7 +48,8 @@ def admit(model, name: str = "this model", *, reach: int = 0, adapted: bool = Fa
     reached = [window for window in _windows(core.config.get_text_config()) if window < reach]
     length = min(max(LENGTH, min(reach, 2 * max(reached, default=0))), limit)
     if length > getattr(core, "admitted", 0):
-        _compare(model, f"{name} ({core.config.model_type})", length)
+        with torch.autocast(core.device.type, enabled=False):  # rounding is no fault of the model's
+            _compare(model, f"{name} ({core.config.model_type})", length)
         core.admitted = length
     return model
 
