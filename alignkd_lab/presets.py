@@ -116,7 +116,7 @@ def preset(name: str) -> Preset:
 
 
 def override(settings: Any, changes: dict[str, Any]) -> Any:
-    """`settings` with some fields changed, lists read as tuples.
+    """`settings` with some fields changed, lists read as tuples; a new base is the truth, too, unless one is named.
 
     Raises:
         BadInput: a name that the settings do not have, or a value of another kind than the field's.
@@ -137,6 +137,8 @@ def override(settings: Any, changes: dict[str, Any]) -> Any:
         if wanted:
             raise BadInput(f"setting: {name} must be {wanted}, not {value!r}")
     tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    if "base" in changes and "truth" in known:
+        tuples.setdefault("truth", changes["base"])
     return dataclasses.replace(settings, **tuples)
 
 

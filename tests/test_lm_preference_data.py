@@ -352,6 +352,7 @@ def test_a_response_that_has_no_tokens_is_skipped(tokenizer, monkeypatch):
     class Deaf:
         chat_template, eos_token_id = tokenizer.chat_template, tokenizer.eos_token_id
         apply_chat_template = tokenizer.apply_chat_template
+        added_tokens_decoder = tokenizer.added_tokens_decoder
 
         def __call__(self, text, **options):
             return tokenizer("" if text.startswith("Wrong") else text, **options)
@@ -362,7 +363,8 @@ def test_a_response_that_has_no_tokens_is_skipped(tokenizer, monkeypatch):
 
 def test_a_prompt_that_the_chat_template_refuses_is_skipped(tokenizer):
     strict = load_tokenizer("tiny-base")
-    strict.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}hello"
+    strict.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    strict.chat_template += "{% for message in messages %}{{ message.content }} {% endfor %}"
     prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
     _, skipped, _ = encoded([{**GOOD[0], "prompt": prompt}], strict)
     assert skipped == [(1, "the chat template refuses the prompt")]

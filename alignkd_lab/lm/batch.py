@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from alignkd_lab.lm.architecture import backbone, masks, plain, to_head
+from alignkd_lab.lm.vocabulary import same_vocabulary
+
 ROLES = ("chosen", "rejected", "sampled")
 # What a token costs a block of SmolLM2-135M, in pairs of positions that attend: 2 weights / 4 width.
 TOKEN_COST = 3000
@@ -136,11 +139,6 @@ def is_chosen(batch: dict) -> Tensor:
     return batch["role"] == ROLES.index("chosen")
 
 
-def plain(model):
-    """The transformers model inside a PEFT wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def autocast(device: torch.device | str, dtype: torch.dtype):
     """The context in which forward passes multiply in `dtype`, over float32 weights."""
     kind = torch.device(device).type
@@ -148,16 +146,14 @@ def autocast(device: torch.device | str, dtype: torch.dtype):
 
 
 def hidden_states(model, batch: dict) -> Tensor:
-    """Final hidden states that predict the response tokens, [N, width]; the head has not run yet."""
+    """Final hidden states that predict the response tokens, [N, width]; the head (`head_of`) has not run yet."""
+    same_vocabulary(model, batch)
     device = plain(model).device
-    states = (
-        plain(model)
-        .model(
-            input_ids=batch["input_ids"].to(device),
-            attention_mask=batch["attention_mask"].to(device),
-            position_ids=batch["position_ids"].to(device),
-            use_cache=False,
-        )
-        .last_hidden_state
-    )
-    return states.flatten(0, 1)[batch["predict_at"].to(device)]
+    mask, positions = batch["attention_mask"].to(device), batch["position_ids"].to(device)
+    states = backbone(model)(
+        input_ids=batch["input_ids"].to(device),
+        attention_mask=masks(model, mask, positions),
+        position_ids=positions,
+        use_cache=False,
+    ).last_hidden_state
+    return to_head(model, states.flatten(0, 1)[batch["predict_at"].to(device)])

@@ -126,11 +126,12 @@ def draw(model, tokenizer, prompts: list[str], max_tokens: int = 28, seed: int =
     """
     from alignkd_lab.lm.prompts import encode
     from alignkd_lab.lm.sampling import sample
+    from alignkd_lab.lm.templates import end_ids
 
     if not prompts:
         raise BadInput("prompts: none were given; name some on which the model will be used")
     began = time.perf_counter()
-    samples = sample(model, encode(tokenizer, prompts), 1, max_tokens, tokenizer.eos_token_id, seed)
+    samples = sample(model, encode(tokenizer, prompts), 1, max_tokens, end_ids(tokenizer), seed)
     texts = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in samples.tokens]
     return Draws(list(prompts), texts, samples.token_count, time.perf_counter() - began)
 

@@ -317,8 +317,9 @@ def _check_teacher(name: str, teacher: Full, tokens: int, head: Tensor) -> None:
         raise BadInput(f"{name}: {teacher.rows} rows for the {tokens} tokens that it is asked about; give one for each")
     if len(teacher.head) != len(head):
         raise BadInput(
-            f"{name}: its vocabulary has {len(teacher.head)} tokens and the student's {len(head)}; "
-            "choose a teacher with the student's tokenizer"
+            f"{name}: its vocabulary has {len(teacher.head)} tokens and the student's {len(head)}; choose a teacher "
+            "with the student's tokenizer, or, where they share one and a head is padded, cut the padding with "
+            "model.resize_token_embeddings(len(tokenizer)), as lm.weights.load does"
         )
 
 

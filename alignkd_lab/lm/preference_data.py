@@ -23,6 +23,7 @@ import pandas as pd
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.preference_rows import FIELDS, Preference, Unusable, preference, standard
+from alignkd_lab.lm.templates import Frame, frame_of
 from alignkd_lab.store import file_sha256
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
@@ -282,18 +283,19 @@ def to_examples(preferences: Preferences, tokenizer, *, max_prompt_tokens: int, 
     Too long a prompt is skipped. Too long a response (its end token counts) is cut, and a cut one has no end token.
 
     Raises:
-        BadInput: a limit below 1, or a tokenizer without a chat template or an end token.
+        BadInput: a limit below 1, a tokenizer without a chat template or an end token, or a template that is refused
+            (`lm.templates.frame_of`).
     """
     for name, limit in (("max_prompt_tokens", max_prompt_tokens), ("max_response_tokens", max_response_tokens)):
         if limit < 1:
             raise BadInput(f"{name}: {limit} must be at least 1")
     if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
         raise BadInput("tokenizer: it needs a chat template and an end token; use that of a model made for chat")
-    encoded = Encoded([], [], [])
+    encoded, frame = Encoded([], [], []), frame_of(tokenizer)
     for pair in preferences.rows:
         try:
             prompt = _prompt_tokens(pair, tokenizer, max_prompt_tokens)
-            responses = [_response_tokens(pair, role, tokenizer) for role in ("chosen", "rejected")]
+            responses = [_response_tokens(pair, role, tokenizer, frame) for role in ("chosen", "rejected")]
             kept = [tokens[:max_response_tokens] for tokens in responses]
             if kept[0] == kept[1]:
                 raise Unusable("chosen equals rejected as far as they are read")
@@ -320,10 +322,10 @@ def _prompt_tokens(pair: Preference, tokenizer, most: int) -> list[int]:
     return tokens
 
 
-def _response_tokens(pair: Preference, role: str, tokenizer) -> list[int]:
-    tokens = tokenizer(getattr(pair, role), add_special_tokens=False).input_ids
+def _response_tokens(pair: Preference, role: str, tokenizer, frame: Frame) -> list[int]:
+    tokens = tokenizer(frame.opening + getattr(pair, role), add_special_tokens=False).input_ids
     if not tokens:
         raise Unusable(f"{role} has no tokens")
-    if tokenizer.eos_token_id in tokens:
+    if frame.end in tokens:
         raise Unusable(f"{role} holds the end token itself")
-    return [*tokens, tokenizer.eos_token_id]
+    return [*tokens, frame.end]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
 from alignkd_lab.lm.sampling import Samples
@@ -13,8 +15,11 @@ from alignkd_lab.lm.sampling import Samples
 def score(model, samples: Samples, batch: int = 96, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     """log π(token) at temperature 1 of every token of the samples under `model`: a tensor a response.
 
-    `batch` responses go through the model together, in matrix products of `dtype`.
+    `batch` responses go through the model together, in matrix products of `dtype`. Raises BadInput where the model is
+    refused (`lm.admission`).
     """
+    admit(model, reach=max((len(samples.prompt_ids[at]) + len(tokens) for at, tokens in
+                            zip(samples.prompt_of, samples.tokens, strict=True)), default=0))  # fmt: skip
     scored: list[torch.Tensor] = [torch.empty(0)] * len(samples.tokens)
     group: list[tuple[int, list[int]]] = []
 
@@ -23,7 +28,7 @@ def score(model, samples: Samples, batch: int = 96, dtype: torch.dtype = torch.f
         with autocast(model.device, dtype):
             packed = collate(rows)
             labels = packed["shift_labels"].to(model.device)
-            states, head = hidden_states(model, packed), model.lm_head.weight
+            states, head = hidden_states(model, packed), head_of(model)
             log_probs = token_log_probs(states, head, labels, default_chunk(head)).cpu()
         indices = [i for _, chosen in group for i in chosen]
         pieces = log_probs.split([len(samples.tokens[i]) for i in indices])

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.pytorch_utils import Conv1D
 
-from alignkd_lab.errors import CannotContinue
+from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example, autocast, collate, plain, token_counts
-
-LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class LossTrainer(Trainer):
@@ -107,10 +107,14 @@ class Watch(TrainerCallback):
 
 
 def with_lora(model, rank: int, seed: int = 0):
-    """The model with a fresh LoRA on every linear layer of its blocks: B = 0, so it starts unchanged; A from `seed`."""
+    """The model with a fresh LoRA on every linear layer of its blocks: B = 0, so it starts unchanged; A from `seed`.
+
+    Raises BadInput where a block holds a matrix that LoRA does not reach, as a mixture of experts does.
+    """
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=LORA_TARGETS, bias="none")
+    admit(model, adapted=True)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", bias="none")
     # peft draws A from the global generator, whose state depends on all that ran before in this process.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -141,8 +145,10 @@ def train(
     With `checkpoints` a run that was cut off goes on from the last saved step.
 
     Raises:
+        BadInput: the model is refused (`lm.admission`), or an example has an id that it does not know.
         CannotContinue: one example alone does not fit in memory.
     """
+    _check(model, examples)
     recomputing: dict = {}
     if gradient_checkpointing:
         recomputing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
@@ -184,6 +190,17 @@ def train(
     return trainer.infos
 
 
+def _check(model, examples: list[Example]) -> None:
+    admit(model, reach=max(len(row.prompt) + max(map(len, row.responses)) for row in examples))
+    known = plain(model).get_input_embeddings().num_embeddings
+    for number, row in enumerate(examples):
+        if (largest := max(max(row.prompt), *map(max, row.responses))) >= known:
+            raise BadInput(
+                f"examples: example {number} holds the id {largest}, and the model knows {known}; encode it with the "
+                "model's own tokenizer"
+            )
+
+
 def adapter_tensors(model, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """The LoRA of a model as `{"model.layers.0.self_attn.q_proj.A": [r, in], "....B": [out, r]}`, B scaled."""
     made = {}
@@ -199,6 +216,8 @@ def merge_adapter(model, tensors: dict[str, Tensor]) -> None:
     """W += B A for every layer that the adapter names; plain torch, so no peft is needed to use a trained policy."""
     with torch.no_grad():
         for name in {key.rsplit(".", 1)[0] for key in tensors}:
-            weight = model.get_submodule(name).weight
-            delta = tensors[f"{name}.B"].float() @ tensors[f"{name}.A"].float()
+            layer = model.get_submodule(name)
+            weight, delta = layer.weight, tensors[f"{name}.B"].float() @ tensors[f"{name}.A"].float()
+            if isinstance(layer, Conv1D):  # [in, out], as in GPT-2
+                delta = delta.T
             weight += delta.to(weight.device, weight.dtype)

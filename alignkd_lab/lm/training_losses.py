@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.batch import hidden_states, is_chosen, plain
+from alignkd_lab.lm.architecture import head_of
+from alignkd_lab.lm.batch import hidden_states, is_chosen
 from alignkd_lab.lm.chunked import default_chunk
 from alignkd_lab.lm.teachers import Full
 
@@ -23,7 +24,7 @@ def nll(model, batch: dict, items: dict):
 def kd(model, batch: dict, items: dict, *, teacher_head: Tensor, temperature: float = 1.0):
     """Forward KL from the teacher at `temperature`, whose hidden states the batch carries as its signals "teacher"."""
     hidden, head, _ = _states(model, batch)
-    teacher = Full(batch["signals"]["teacher"]["hidden"].to(teacher_head), teacher_head)
+    teacher = Full(batch["signals"]["teacher"]["hidden"].to(teacher_head.device, teacher_head.dtype), teacher_head)
     return losses.kd(
         hidden, head, teacher, teacher_temperature=temperature, items=items["tokens"], chunk=default_chunk(head)
     )
@@ -65,5 +66,5 @@ def adpa(
 
 def _states(model, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden states [N, d] and labels [N] of the response tokens, and the head [V, d] between them."""
-    head = plain(model).lm_head.weight
+    head = head_of(model)
     return hidden_states(model, batch), head, batch["shift_labels"].to(head.device)
