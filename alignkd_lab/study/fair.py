@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alignkd_lab.lm import training_losses
+from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.evaluate import distinct_n
 from alignkd_lab.lm.policy import Policy
@@ -190,7 +191,7 @@ class FairLab(Lab):
     def _kd(self, rate: float, temperature: float, points: int) -> tuple[Policy, dict]:
         """KL to the aligned teacher at a temperature, on what it writes at that temperature, two responses a prompt."""
         sizes, teacher = self.sizes, self.context.models.of(self.teacher)
-        head = teacher.lm_head.weight.detach()
+        head = head_of(teacher).detach()
 
         def prepare() -> list[Example]:
             turns = -(-2 * sizes.steps * sizes.batch // (2 * sizes.prompts)) * 2
