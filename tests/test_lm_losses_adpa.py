@@ -203,7 +203,7 @@ def test_bad_options_are_refused_by_name(made):
     refused = {
         "end_token": {"as_released": True},
         "regulariser 'hand'": {"regulariser": "hand"},
-        "clip: 0": {"clip": 0},
+        "clip must be": {"clip": 0},
     }
     for message, options in refused.items():
         with pytest.raises(BadInput, match=message):

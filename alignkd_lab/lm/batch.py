@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from alignkd_lab.errors import BadInput
+
 ROLES = ("chosen", "rejected", "sampled")
 # What a token costs a block of SmolLM2-135M, in pairs of positions that attend: 2 weights / 4 width.
 TOKEN_COST = 3000
@@ -30,6 +32,9 @@ class Example:
         signals: what teachers say of each token, by the teacher's name: for each response a dict of tensors with a row
             a token (see `lm.teachers`), empty where that teacher has not read the response.
         reference_log_probs: log-probability of each response under the reference, a number a response.
+
+    Raises:
+        BadInput: an empty prompt or response, or roles that are not one of `ROLES` for each response.
     """
 
     prompt: list[int]
@@ -40,6 +45,15 @@ class Example:
 
     def __post_init__(self) -> None:
         self.roles = self.roles or ["sampled"] * len(self.responses)
+        if not len(self.prompt):
+            raise BadInput(
+                "prompt: holds no token, so nothing predicts a response's first; start it with a begin token"
+            )
+        if not all(map(len, self.responses)):
+            empty = [len(tokens) for tokens in self.responses].index(0)
+            raise BadInput(f"responses: response {empty + 1} is empty; leave it out, or give it its end token")
+        if len(self.roles) != len(self.responses) or not set(self.roles) <= set(ROLES):
+            raise BadInput(f"roles: {self.roles} must be one of {', '.join(ROLES)} for each of {len(self.responses)}")
 
 
 def token_counts(examples: list[Example]) -> dict[str, int]:

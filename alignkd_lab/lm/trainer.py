@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from alignkd_lab.errors import CannotContinue
+from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.batch import Example, autocast, collate, plain, token_counts
+from alignkd_lab.ranges import check_number
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -141,8 +142,15 @@ def train(
     With `checkpoints` a run that was cut off goes on from the last saved step.
 
     Raises:
+        BadInput: no example, or a number out of its range.
         CannotContinue: one example alone does not fit in memory.
     """
+    check_number("learning_rate", learning_rate, above=0)
+    check_number("warmup", warmup, least=0, most=1)
+    for name, value in (("steps", steps), ("batch", batch), ("micro_batch", micro_batch or batch)):
+        check_number(name, value, least=1, whole=True)
+    if not examples:
+        raise BadInput("examples: there are none to train on")
     recomputing: dict = {}
     if gradient_checkpointing:
         recomputing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
