@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from alignkd_lab.dtypes import device_label, resolve_dtype
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.settings import HEALED
 from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.paths import make_folder
 from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines, unknown
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
@@ -73,16 +73,6 @@ def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str 
         raise BadInput(f"pipeline: {methods[0]!r} is compared under DPO; run it with algorithm 'dpo'")
 
 
-def _make_folder(out: Path) -> None:
-    """Raises BadInput where nothing can be kept."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"out: {out} cannot be made a folder ({error}); name another") from error
-    if not os.access(out, os.W_OK | os.X_OK):
-        raise BadInput(f"out: {out} cannot be written to; name another folder, or change its rights")
-
-
 def _names(world: str, algorithm: str, asked: Sequence[str] | None, yardsticks: Sequence[str]) -> tuple[str, ...]:
     possible = possible_pipelines(world, algorithm)
     chosen = [name for name in asked or default_pipelines(world, algorithm) if name in possible]
@@ -98,7 +88,7 @@ def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrid
     if target not in (None, found):
         raise BadInput(f"target: these settings have {found!r}, not {target!r}; choose modes with --set targets=[3]")
     device = best_device(device)
-    _make_folder(out)
+    make_folder(out)
     import torch
 
     torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
@@ -184,7 +174,7 @@ def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, override
     if settings.trial_seed in seeds:
         raise BadInput(f"seed: {settings.trial_seed} is the seed of the learning-rate trials; choose another")
     device = best_device(device)
-    _make_folder(out)
+    make_folder(out)
     from alignkd_lab.lm.student import ensure_healed_student
     from alignkd_lab.lm.world import LmWorld
 

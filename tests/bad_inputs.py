@@ -172,7 +172,7 @@ QUICK += " truth_responses=1 heldout_responses=2"
 # What needs a model, a run or what draws to be noticed.
 HEAVY = [
     ("a GPU where there is none", f"{LM} --device cuda", 2, "device: 'cuda' was asked for, and torch finds no GPU"),
-    ("a folder that is a file", f"{MOG} --out FILES/whole.json", 2, "out: "),
+    ("a folder that is a file", f"{MOG} --out FILES/whole.json", 2, "whole.json cannot be made a folder"),
     ("a rule that raises", f"{QUICK} --target raising", 2, "the rule of 'raising' raises ZeroDivisionError"),
     ("a rule that gives None", f"{QUICK} --target silent", 2, "the rule of 'silent' gives None for response 1, "),
     ("a rule that gives NaN", f"{QUICK} --target undefined", 2, "gives nan for response 1"),
@@ -181,18 +181,21 @@ HEAVY = [
     ("a folder without a model", f"{LM} --set truth=FILES/empty", 2, "FILES/empty"),
     ("a reward model that is none", f"{LM} --set reward=model:FILES/empty", 2, "FILES/empty"),
     ("a hub id without its commit", f"{LM} --set base=some/model", 2, "some/model"),
-    ("a page that cannot be written", "report FILES/fine --out FILES/whole.json/page.html", 2, "page.html"),
+    ("a page below a file", "report FILES/fine --out FILES/whole.json/page.html", 2, "cannot be made a folder"),
+    ("a page that is a folder", "report FILES/fine --out FILES/empty", 2, "empty is a folder; name the page's file"),
     ("a torn record of a finished run", f"{MOG} --out TORN --pipelines base --seeds 0", 2, "not a record"),
 ]
 
-# What is no error: a rule without a second one, and a target that nothing ever shows; metrics that do not exist are null.
+# What is no error: a rule without a second one, and a target that nothing ever shows; what does not exist is null.
 FINE = [
-    ("a rule of one's own", f"{QUICK} --target lengthy", 0, "second_rule_rate"),
-    ("a target that is never shown", f"{QUICK} --target never", 0, "reward_accuracy"),
+    ("a rule of one's own", f"{QUICK} --target lengthy", 0, ""),
+    ("a target that is never shown", f"{QUICK} --target never", 0, ""),
+    ("a page on both", "report OUT", 0, ""),
 ]
 
 SHELL = ("lm beta=-1", "mog sharpening=0", "lm nosuch=1", "an unknown target", "an unknown pipeline", "no world",
-         "a report of nothing", "a garbled record", "a record of an older schema", "seeds that run backwards")  # fmt: skip
+         "a report of nothing", "a garbled record", "a record of an older schema",
+         "seeds that run backwards")  # fmt: skip
 
 
 def prepare(folder: Path) -> None:

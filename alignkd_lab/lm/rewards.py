@@ -169,8 +169,8 @@ class Reward:
     """What responses earn: the target's rule, alone or times their fluency under the truth, or a reward model's score.
 
     Attributes:
-        hit, second_hit: the target's rule on a text, and another sign of the same behaviour, which nothing rewards (None
-            where there is no such rule).
+        hit, second_hit: the target's rule on a text, and another sign of the same behaviour, which nothing rewards
+            (None where there is no such rule).
         model: source of the reward model, "" where the reward is a rule.
 
     Raises:
