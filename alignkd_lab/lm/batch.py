@@ -21,12 +21,12 @@ ROLES = ("chosen", "rejected", "sampled")
 TOKEN_COST = 3000
 
 
-@dataclass
+@dataclass(slots=True)
 class Example:
     """A prompt, its responses (with their end tokens), and what a loss wants to know of each.
 
     Attributes:
-        prompt: token ids.
+        prompt: token ids, a list or an `array`.
         responses: token ids of each response, none empty.
         roles: what each response is, one of `ROLES`; all are "sampled" unless given.
         signals: what teachers say of each token, by the teacher's name: for each response a dict of tensors with a row
