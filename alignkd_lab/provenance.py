@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import alignkd_lab
-from alignkd_lab.errors import BadInput
 
 
 def library_versions() -> dict[str, str | None]:
@@ -36,6 +35,8 @@ def best_device(asked: str | None = None) -> str:
 
     there = torch.cuda.is_available()
     if asked and not there:
+        from alignkd_lab.errors import BadInput
+
         raise BadInput(f"device: {asked!r} was asked for, and torch finds no GPU here; leave it out, or use 'cpu'")
     return asked or ("cuda" if there else "cpu")
 

@@ -85,7 +85,7 @@ def rerun(
     Raises:
         BadInput: the run lacks a seed or pipeline that was asked for.
     """
-    about, device = run.the_run(), best_device(device)
+    about, device = run.the_run(), device or best_device()
     seeds = tuple(seeds or run.seeds[:1])
     if missing := [seed for seed in seeds if seed not in run.seeds]:
         raise BadInput(f"seed: the run has no seed {missing[0]}; use some of {', '.join(map(str, run.seeds))}")

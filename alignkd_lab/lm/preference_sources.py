@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
+
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.store import file_sha256
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
-_ROWS = 1000  # of a Parquet file that are read together
+_ROWS = 1000  # of a table that are objects at one time
 
 
 class Known(NamedTuple):
@@ -138,13 +140,13 @@ def _file_rows(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:
-    import pyarrow.parquet
-
     try:
-        batches = pyarrow.parquet.ParquetFile(path).iter_batches(_ROWS)
-        yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+        # pyarrow's own types, since numpy's would turn lists into arrays and a missing text into a number.
+        frame = pd.read_parquet(path, dtype_backend="pyarrow")
     except ValueError as error:
         raise BadInput(f"preferences: {path.name} cannot be read as Parquet ({error})") from error
+    parts = (frame.iloc[start : start + _ROWS] for start in range(0, len(frame), _ROWS))
+    yield from enumerate((row for part in parts for row in part.to_dict("records")), 1)
 
 
 def _parse(text: str, path: Path, line: int | None = None) -> object:
