@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import sys
@@ -165,7 +166,7 @@ def run_cell(*arguments, **options) -> Records:
 
 
 def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device, arm) -> list[Path]:
-    from alignkd_lab.lm.request import check_request
+    from alignkd_lab.lm.request import TINY, check_request
 
     chosen = preset(name)
     settings = override(chosen.lm, {**overrides, **({"target": target} if target else {})})
@@ -178,6 +179,12 @@ def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, override
     from alignkd_lab.lm.student import ensure_healed_student
     from alignkd_lab.lm.world import LmWorld
 
+    # The trainer collects garbage after every stage; the libraries' half a million objects need not be searched then.
+    gc.freeze()
+    if {settings.truth, settings.base, settings.student} <= set(TINY):
+        import torch
+
+        torch.set_num_threads(1)  # as for Gaussians: beside other work a second thread costs minutes of waiting
     if HEALED.fullmatch(settings.student):
         ensure_healed_student(settings.base, settings.student, device)
     algorithm = algorithm or "dpo"

@@ -10,7 +10,7 @@ from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.rewards import model_of, target
 from alignkd_lab.lm.settings import BUILT_IN, HEALED, LmSettings
 
-_TINY = ("tiny-truth", "tiny-base", "tiny-student")
+TINY = ("tiny-truth", "tiny-base", "tiny-student")
 _PROMPTS = {
     "training": ("preference_prompts", "distil_prompts"),
     "test": ("test_prompts",),
@@ -38,7 +38,7 @@ def check_request(settings: LmSettings) -> None:
 def check_source(name: str, source: str) -> None:
     """Raises BadInput where the source of weights that `name` gives is none of the kinds of `lm.weights`."""
     of_the_hub = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@.*)?", source)
-    if not (source in (BUILT_IN, *_TINY) or of_the_hub or Path(source).is_dir()):
+    if not (source in (BUILT_IN, *TINY) or of_the_hub or Path(source).is_dir()):
         raise BadInput(
             f"{name}: there is no folder {source!r}, and it is neither {BUILT_IN!r} nor an id of the hub such as "
             "'HuggingFaceTB/SmolLM2-360M-Instruct'; give one of these"
