@@ -79,7 +79,21 @@ PRESETS: dict[str, Preset] = {
         sharpenings=(1.0, 2.0),
         betas=(0.5,),
     ),
-    "laptop": Preset(mog=MogSettings(), lm=LmSettings(), mog_seeds=tuple(range(20)), lm_seeds=(0,)),
+    # The study's main experiment: at the defaults' 64 prompts of 12 responses K-A finds 15 pairs of exclamations, and a
+    # verdict needs 30 (`claims`); at this size all ten recorded seeds pass every check.
+    "laptop": Preset(
+        mog=MogSettings(),
+        lm=LmSettings(
+            target="exclamation",
+            preference_prompts=96,
+            preference_responses=24,
+            test_prompts=92,
+            test_responses=2,
+            heldout_responses=4,
+        ),
+        mog_seeds=tuple(range(20)),
+        lm_seeds=(0,),
+    ),
     "gpu": Preset(mog=MogSettings(), lm=_GPU, mog_seeds=tuple(range(100)), lm_seeds=(0, 1, 2)),
     "paper": Preset(
         mog=MogSettings(),

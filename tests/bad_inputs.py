@@ -61,6 +61,7 @@ LIGHT = [
         kd_loss=token | kd_loss must be one of full, sequence, not 'token'
         kd_loss=3 | kd_loss must be a word
         gkd_divergence=backward | gkd_divergence must be one of forward, reverse, jsd
+        adpa_form=paper | adpa_form must be one of formula, released, not 'paper'
         dtype=float16 | dtype must be one of default, float32, bfloat16
         alpha=-1 | alpha must be
         gamma=-1 | gamma must be

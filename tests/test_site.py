@@ -51,7 +51,7 @@ def public(monkeypatch):
     import pages
 
     config = SimpleNamespace(**{name: settings[name] for name in ("project", "html_baseurl", "html_theme_options")})
-    app = SimpleNamespace(config=config, lessons={NAMES[0]: LESSONS[0]}, evidence={})
+    app = SimpleNamespace(config=config, lessons={NAMES[0]: LESSONS[0]}, evidence={}, charted=set())
     context = {"pathto": lambda path, kind: path, "sourcename": LESSONS[0].path.name}
     pages.add_context(app, NAMES[0], "page.html", context, None)
     templates = Environment(loader=FileSystemLoader(ROOT / "notebooks" / "site" / "templates"), autoescape=True)

@@ -57,13 +57,17 @@ class Example:
 
 
 def token_counts(examples: list[Example]) -> dict[str, int]:
-    """Response tokens of each role, `pairs` of a chosen and a rejected response, and `tokens` in all."""
+    """Response tokens of each role, `pairs` of a chosen and a rejected response, and `tokens` in all.
+
+    `chosen_responses` and `sampled_responses` count responses.
+    """
     counts = dict.fromkeys(ROLES, 0)
     for example in examples:
         for role, tokens in zip(example.roles, example.responses, strict=True):
             counts[role] += len(tokens)
-    pairs = sum(example.roles.count("rejected") for example in examples)
-    return {**counts, "pairs": pairs, "tokens": sum(counts.values())}
+    chosen, pairs, sampled = (sum(example.roles.count(role) for example in examples) for role in ROLES)
+    responses = {"chosen_responses": chosen, "sampled_responses": sampled}
+    return {**counts, **responses, "pairs": pairs, "tokens": sum(counts.values())}
 
 
 def collate(examples: list[Example]) -> dict:

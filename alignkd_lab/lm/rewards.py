@@ -48,6 +48,12 @@ def sentiment(text: str) -> float:
     return _vader().polarity_scores(text)["compound"]
 
 
+def lexicon_share(texts: Sequence[str]) -> float:
+    """The share of words that stand in VADER's lexicon; NaN where there is no word."""
+    found = [word.strip(".,;:!?\"'()").lower() in _vader().lexicon for text in texts for word in text.split()]
+    return sum(found) / len(found) if found else float("nan")
+
+
 TARGETS: dict[str, Target] = {
     "simile": _matches(r"\blike (a|an|the)\b|\bas (?!(well|long|soon|far|much|many)\b)\w+ as\b"),
     "digit": _matches(r"\d"),

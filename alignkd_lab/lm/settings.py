@@ -100,6 +100,7 @@ class DckdSettings(BudgetSettings, PairSettings):
 @dataclass(frozen=True)
 class AdpaSettings(BudgetSettings, PairSettings):
     gamma: float = 1.5
+    adpa_form: str = "formula"
     student_responses: int = 4
     share: float = 1.0
 
@@ -122,6 +123,7 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
         distil_passes, distil_batch: passes over the samples, and prompts a step.
         student_responses: responses of the initial student to each prompt, for ADPA.
         alpha, gamma: weight of DCKD's KL terms, and of ADPA's expected advantage.
+        adpa_form: ADPA by the paper's `formula`, or as in its `released` code (see `lm.losses.adpa`).
         gkd_divergence: `forward`, `reverse` or `jsd`, of on-policy distillation.
         beta: KL weight of DPO.
         dpo_label_noise: chance that the label of a training pair is flipped.
@@ -146,6 +148,7 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
     kd_temperature_high: float = 1.25
     alpha: float = DckdSettings.alpha
     gamma: float = AdpaSettings.gamma
+    adpa_form: str = AdpaSettings.adpa_form
     student_responses: int = AdpaSettings.student_responses
     align_learning_rates: tuple[float, ...] = (3e-4, 6e-4)
     kl_budget: float = 10.0
@@ -170,5 +173,6 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
         if self.reward not in ("likelihood", "rule") and not re.fullmatch("model:.+", self.reward):
             raise BadInput(f"reward: unknown {self.reward!r}; use 'likelihood', 'rule' or 'model:<hub id or folder>'")
         check_choice("dtype", self.dtype, ("default", *DTYPES))
+        check_choice("adpa_form", self.adpa_form, ("formula", "released"))
         check_choice("gkd_divergence", self.gkd_divergence, ("forward", "reverse", "jsd"))
         check_choice("kd_loss", self.kd_loss, ("full", "sequence"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.batch import ROLES, autocast, hidden_states, plain
 
 RELEASED_SUPPORT = 50  # tokens that ADPA's published code keeps of each teacher
+RELEASED_FLOOR = math.log(1e-7)  # of the probabilities that it keeps
 HEAD_ROWS = 1024  # rows that go through a head at a time
 
 
@@ -57,7 +59,8 @@ def advantage(teacher: Full, reference: Full, part: slice) -> Tensor:
 def released_advantage(teacher: Full, reference: Full, part: slice) -> Tensor:
     """A as ADPA's published code has it, [n, V]: on the DPO teacher's top 50, clamped to [1e-8, 1 - 1e-8], else 0.
 
-    A token that is not among the reference teacher's top 50 gets the DPO teacher's own 50th probability there.
+    A token that is not among the reference teacher's top 50 gets the DPO teacher's own 50th probability there, and no
+    probability is taken as less than 1e-7.
     """
     support = min(RELEASED_SUPPORT, len(teacher.head))
     found = teacher.over_vocabulary(part)
@@ -66,7 +69,8 @@ def released_advantage(teacher: Full, reference: Full, part: slice) -> Tensor:
     least = known.topk(support).values[:, -1:]
     known = known.gather(1, ids)
     known = torch.where(known < least, top[:, -1:], known)
-    return found.zero_().scatter_(1, ids, (top - known).clamp_(1e-8, 1 - 1e-8))
+    a = top.clamp(min=RELEASED_FLOOR) - known.clamp(min=RELEASED_FLOOR)
+    return found.zero_().scatter_(1, ids, a.clamp_(1e-8, 1 - 1e-8))
 
 
 def logits(hidden: Tensor, head: Tensor) -> Tensor:

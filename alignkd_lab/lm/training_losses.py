@@ -45,12 +45,21 @@ def dckd(model, batch: dict, items: dict, *, teacher: Full, alpha: float):
     )  # fmt: skip
 
 
-def adpa(model, batch: dict, items: dict, *, teacher: Full, reference: Full, gamma: float):
-    """`teacher` and `reference` say what they say of the tokens that are not chosen ones."""
+def adpa(
+    model, batch: dict, items: dict, *, teacher: Full, reference: Full, gamma: float, end_token: int | None = None
+):  # fmt: skip
+    """`teacher` and `reference` say what they say of the tokens that are not chosen ones.
+
+    With an `end_token` it is the published code's, which counts responses and not tokens.
+    """
     hidden, head, labels = _states(model, batch)
+    counted, released = ("chosen", "sampled"), {}
+    if end_token is not None:
+        counted = ("chosen_responses", "sampled_responses")
+        released = {"as_released": True, "end_token": end_token, "response": batch["response"].to(head.device)}
     return losses.adpa(
         hidden, head, labels, teacher=teacher, reference=reference, chosen=is_chosen(batch).to(head.device),
-        gamma=gamma, items=(items["chosen"], items["sampled"]), chunk=default_chunk(head),
+        gamma=gamma, items=tuple(items[name] for name in counted), chunk=default_chunk(head), **released,
     )  # fmt: skip
 
 
