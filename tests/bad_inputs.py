@@ -252,11 +252,11 @@ def tear(folder: Path, main) -> None:
 
 
 def run(command: str, folder: Path, main) -> dict:
-    """Of one command: its exit code, the last lines that it said, its seconds, and whether torch is loaded now."""
+    """Of one command: its exit code, the last lines that it said, its seconds of processor, and whether torch is loaded now."""
     command = (
         command.replace("OUT", str(folder / "out")).replace("FILES", str(folder)).replace("TORN", str(folder / "torn"))
     )
-    out, err, began = io.StringIO(), io.StringIO(), time.perf_counter()
+    out, err, began = io.StringIO(), io.StringIO(), time.process_time()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = main(shlex.split(command))
@@ -265,7 +265,7 @@ def run(command: str, folder: Path, main) -> dict:
         except BaseException:
             code = traceback.format_exc(limit=-3)
     said = err.getvalue().strip()
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     return {
         "code": code,
         "said": said.replace(str(folder), "FILES"),

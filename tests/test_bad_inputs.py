@@ -117,7 +117,7 @@ ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("function", "options", "words"), ARGUMENTS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("function", "options", "words"), ARGUMENTS, ids=[words for *_, words in ARGUMENTS])
 def test_an_argument_of_a_loss_or_an_example_that_cannot_be_is_refused_by_name(function, options, words):
     given = {losses.dckd: (HIDDEN, HEAD, LABELS, TEACHER, CHOSEN), losses.kd: (HIDDEN, HEAD, TEACHER)}.get(function, ())
     with pytest.raises(BadInput, match=words):
@@ -172,7 +172,7 @@ FILES = {
     "column.jsonl": (PAIR, {"columns": {"chosen": "good"}}, "has no 'good' to be its chosen; it has prompt, chosen"),
     "limit.jsonl": (PAIR, {"limit": 0}, "limit must be a whole number of at least 1, not 0"),
     "split.jsonl": (PAIR, {"split": "train"}, "split: 'train' is for sets of the hub"),
-    "same.jsonl": (PAIR.replace(b"c", b"b"), {}, "chosen equals rejected: row 1"),
+    "same.jsonl": (PAIR.replace(b'"c"', b'"b"'), {}, "chosen equals rejected: row 1"),
     "user.jsonl": (asked_by("assistant"), {}, "last turn is not by the user: row 1"),
     "tool.jsonl": (asked_by("tool"), {}, "prompt has a turn by 'tool': row 1"),
     "lacking.jsonl": (b'{"prompt": "a", "chosen": "b"}', {}, "missing rejected: row 1"),
