@@ -252,7 +252,7 @@ def tear(folder: Path, main) -> None:
 
 
 def run(command: str, folder: Path, main) -> dict:
-    """Of one command: its exit code, the last lines that it said, its seconds of processor, and whether torch is loaded now."""
+    """Of one command: its exit code, the last lines that it said, its seconds, and whether torch is loaded."""
     command = (
         command.replace("OUT", str(folder / "out")).replace("FILES", str(folder)).replace("TORN", str(folder / "torn"))
     )
