@@ -132,7 +132,7 @@ def test_an_unknown_name_lists_the_accepted_ones_and_exits_2(experiment, capsys,
     ("error", "code"),
     [
         (CannotContinue("no network: fetch the wheel elsewhere"), 1),
-        (BadInput("beta must be above 0, not -1"), 1),
+        (BadInput("beta must be above 0, not -1"), 2),
         (UnknownName("target", "smile", ["simile"]), 2),
     ],
 )

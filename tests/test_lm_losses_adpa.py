@@ -238,15 +238,7 @@ def test_as_released_leaves_out_the_end_token_by_its_id_and_the_formula_does_not
     assert float(formula[ends].abs().sum(-1).min()) > 0
 
 
-def test_bad_options_are_refused_by_name(made):
-    refused = {
-        "end_token": {"as_released": True},
-        "regulariser 'hand'": {"regulariser": "hand"},
-        "clip: 0": {"clip": 0},
-    }
-    for message, options in refused.items():
-        with pytest.raises(BadInput, match=message):
-            adpa(made, **options)
+def test_teachers_of_another_vocabulary_are_refused(made):
     teacher, reference = teachers(made)
     wide = Full(reference.hidden, torch.zeros(VOCABULARY + 2, TEACHER_WIDTH, device=reference.head.device))
     with pytest.raises(BadInput, match="reference: its vocabulary has 63 tokens"):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.architecture import backbone, masks, plain, to_head
 from alignkd_lab.lm.vocabulary import same_vocabulary
 
@@ -22,17 +23,20 @@ ROLES = ("chosen", "rejected", "sampled")
 TOKEN_COST = 3000
 
 
-@dataclass
+@dataclass(slots=True)
 class Example:
     """A prompt, its responses (with their end tokens), and what a loss wants to know of each.
 
     Attributes:
-        prompt: token ids.
+        prompt: token ids, a list or an `array`.
         responses: token ids of each response, none empty.
         roles: what each response is, one of `ROLES`; all are "sampled" unless given.
         signals: what teachers say of each token, by the teacher's name: for each response a dict of tensors with a row
             a token (see `lm.teachers`), empty where that teacher has not read the response.
         reference_log_probs: log-probability of each response under the reference, a number a response.
+
+    Raises:
+        BadInput: an empty prompt or response, or roles that are not one of `ROLES` for each response.
     """
 
     prompt: list[int]
@@ -43,6 +47,15 @@ class Example:
 
     def __post_init__(self) -> None:
         self.roles = self.roles or ["sampled"] * len(self.responses)
+        if not len(self.prompt):
+            raise BadInput(
+                "prompt: holds no token, so nothing predicts a response's first; start it with a begin token"
+            )
+        if not all(map(len, self.responses)):
+            empty = [len(tokens) for tokens in self.responses].index(0)
+            raise BadInput(f"responses: response {empty + 1} is empty; leave it out, or give it its end token")
+        if len(self.roles) != len(self.responses) or not set(self.roles) <= set(ROLES):
+            raise BadInput(f"roles: {self.roles} must be one of {', '.join(ROLES)} for each of {len(self.responses)}")
 
 
 def token_counts(examples: list[Example]) -> dict[str, int]:

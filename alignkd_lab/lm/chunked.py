@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alignkd_lab.lm.architecture import cast_head, logits, parts_of
+from alignkd_lab.ranges import check_number
 
 # rows(part, log_probs, probs) -> (values [n], slope [n, V], *diagnostics [n]); both [n, V] are its to write over.
 Rows = Callable[[slice, Tensor, Tensor], tuple[Tensor, ...]]
@@ -138,6 +139,8 @@ class _TokenLogProbs(torch.autograd.Function):
 
 def _parts(count: int, chunk: int | None) -> Iterator[slice]:
     """Slices of `chunk` rows; no rows are one empty slice, so that results have their shapes."""
+    if chunk is not None:
+        check_number("chunk", chunk, least=1, whole=True)
     size = chunk or max(1, count)
     return (slice(start, min(start + size, count)) for start in range(0, max(1, count), size))
 

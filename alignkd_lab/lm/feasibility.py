@@ -17,6 +17,7 @@ import numpy as np
 
 from alignkd_lab.claims import LEAST_PAIRS
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.rewards import apply_rule
 from alignkd_lab.stats import Interval, wilson_interval
 
 SURE = 0.9  # go above this chance of enough pairs, no go below 1 - SURE
@@ -116,7 +117,7 @@ class Draws:
 
     def hits(self, rules: Mapping) -> dict[str, int]:
         """How many responses each rule (text -> bool) holds for, by the rule's name."""
-        return {name: sum(map(bool, map(rule, self.texts))) for name, rule in rules.items()}
+        return {name: sum(apply_rule(name, rule, self.texts)) for name, rule in rules.items()}
 
 
 def draw(model, tokenizer, prompts: list[str], max_tokens: int = 28, seed: int = 0) -> Draws:

@@ -22,6 +22,7 @@ from torch import Tensor
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.chunked import Rows, nll_rows, sum_rows, token_log_probs
 from alignkd_lab.lm.teachers import Full, advantage, cast_heads, released_advantage
+from alignkd_lab.ranges import check_number
 
 Items = Tensor | int | None
 Pair = tuple[Tensor | int, Tensor | int] | None
@@ -141,9 +142,9 @@ def kd(
     """
     if divergence not in DIVERGENCES:
         raise UnknownName("divergence", divergence, DIVERGENCES)
-    _check_between("mix", mix, 0, 1)
-    _check_between("temperature", temperature, 0)
-    _check_between("teacher_temperature", teacher_temperature, 0)
+    check_number("mix", mix, above=0, below=1)
+    check_number("temperature", temperature, above=0)
+    check_number("teacher_temperature", teacher_temperature, above=0)
     _check_teacher("teacher", teacher, len(hidden), head)
     (teacher,) = cast_heads(teacher)
 
@@ -167,6 +168,8 @@ def dpo(
     alternate chosen, rejected, chosen, ...; reference_log_probs [R] are sums over tokens. `items` defaults to the
     number of pairs. Source: Rafailov et al. 2023, equation 7; label smoothing as in conservative DPO.
     """
+    check_number("beta", beta, above=0)
+    check_number("label_smoothing", label_smoothing, least=0, below=0.5)
     _check_rows(len(hidden), labels=len(labels), response=len(response))
     if len(reference_log_probs) % 2:
         raise BadInput(
@@ -193,6 +196,7 @@ def dckd(
     hidden [N, d], head [V, d], labels [N], `teacher` (DPO) of N rows; `chosen` bool [N] is True on the tokens of y_w
     and False on those of y_l. `items` are the counts of chosen and of rejected tokens. Source: ADPA, DCKD.
     """
+    check_number("alpha", alpha, least=0)
     _check_rows(len(hidden), labels=len(labels), chosen=len(chosen))
     _check_teacher("teacher", teacher, len(hidden), head)
     (teacher,) = cast_heads(teacher)
@@ -233,6 +237,8 @@ def adpa(
     `end_token`, and both means over the tokens of a response first, then over responses: `response` [N] says which one
     a token belongs to (one response unless given), and `items` count responses.
     """
+    check_number("gamma", gamma, least=0)
+    check_number("regulariser_weight", regulariser_weight, least=0)
     sampled = ~chosen
     _check_rows(len(hidden), labels=len(labels), chosen=len(chosen))
     written = hidden[sampled]
@@ -323,15 +329,10 @@ def _check_teacher(name: str, teacher: Full, tokens: int, head: Tensor) -> None:
         )
 
 
-def _check_between(name: str, value: float, low: float, high: float = float("inf")) -> None:
-    if not low < value < high:
-        raise BadInput(f"{name}: {value} must lie above {low}" + (f" and below {high}" if high < float("inf") else ""))
-
-
 def _check_options(clip: float | None, regulariser: str | None, as_released: bool, end_token: int | None) -> None:
     if regulariser not in (None, "entropy", "kl"):
         raise UnknownName("regulariser", regulariser, ("None", "entropy", "kl"))
     if clip is not None:
-        _check_between("clip", clip, 0)
+        check_number("clip", clip, above=0)
     if as_released and end_token is None:
         raise BadInput("end_token: as_released leaves the end token out, so say which id it has")

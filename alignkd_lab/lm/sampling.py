@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
+from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.architecture import backbone, capped, head_of, parts_of, to_head
+from alignkd_lab.ranges import check_number
 
 
 @dataclass
@@ -83,6 +85,11 @@ def sample(
     `progress` is called with the number of responses finished. The same seed gives the same responses
     whatever `batch` is: each response has its own stream of random numbers.
     """
+    check_number("temperature", temperature, above=0)
+    for name, value in (("responses_per_prompt", responses_per_prompt), ("max_tokens", max_tokens), ("batch", batch)):
+        check_number(name, value, least=1, whole=True)
+    if not all(map(len, prompt_ids)):
+        raise BadInput("prompts: one holds no token, so nothing predicts its answer's first; give it a begin token")
     count = len(prompt_ids) * responses_per_prompt
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(count, max_tokens, generator=generator)

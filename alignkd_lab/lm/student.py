@@ -251,7 +251,7 @@ def heal(
         BadInput: a number of layers that the base does not have, or a base that is refused (`lm.admission`).
         BelowBar: the healed student misses the bar; the message holds the figures.
     """
-    device = device or best_device()
+    device = best_device(device)
     dtype = getattr(torch, resolve_dtype("default", device))
     recipe = Recipe(base=base) if layers is None else Recipe(base=base, layers=layers)
     started = time.perf_counter()

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example, autocast, collate, plain, token_counts
+from alignkd_lab.ranges import check_number
 
 
 class LossTrainer(Trainer):
@@ -145,9 +146,16 @@ def train(
     With `checkpoints` a run that was cut off goes on from the last saved step.
 
     Raises:
-        BadInput: the model is refused (`lm.admission`), or an example has an id that it does not know.
+        BadInput: the model is refused (`lm.admission`), an example has an id that it does not know, there is none,
+            or a number is out of its range.
         CannotContinue: one example alone does not fit in memory.
     """
+    check_number("learning_rate", learning_rate, above=0)
+    check_number("warmup", warmup, least=0, most=1)
+    for name, value in (("steps", steps), ("batch", batch), ("micro_batch", micro_batch or batch)):
+        check_number(name, value, least=1, whole=True)
+    if not examples:
+        raise BadInput("examples: there are none to train on")
     _check(model, examples)
     recomputing: dict = {}
     if gradient_checkpointing:
