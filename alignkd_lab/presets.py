@@ -126,9 +126,10 @@ def override(settings: Any, changes: dict[str, Any]) -> Any:
         if name not in known:
             raise unknown("setting", name, known)
     tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
-    if "base" in changes and "truth" in known:
-        tuples.setdefault("truth", changes["base"])
-    return dataclasses.replace(settings, **tuples)
+    made = dataclasses.replace(settings, **tuples)
+    if "base" in changes and "truth" in known and "truth" not in changes:
+        return dataclasses.replace(made, truth=made.base)
+    return made
 
 
 def possible_pipelines(world: str, algorithm: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ _PROMPTS = {
 def check_request(settings: LmSettings) -> None:
     """Raises BadInput for an unknown target, a source of weights that is none, or more prompts than there are."""
     target(settings.target)
-    sources = {name: getattr(settings, name) for name in ("truth", "base", "student")}
+    sources = {name: getattr(settings, name) for name in ("base", "truth", "student")}
     if model := model_of(settings.reward):
         sources["reward"] = model
     for name, source in sources.items():
