@@ -2,18 +2,22 @@
 
 Everything heavy is imported inside the command that needs it, so that `alignkd --help` is instant.
 Exit codes: 0 done, 1 what was asked for could not be done (network, disk, memory) or came out otherwise than recorded,
-2 something given cannot be used (an argument, a setting, a name, a file), 130 stopped by Ctrl-C.
+2 something given cannot be used (an argument, a setting, a name, a file), 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import json
 import os
 import shlex
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from alignkd_lab import __version__
@@ -26,7 +30,7 @@ from alignkd_lab.arguments import (
     parse_seeds,
     parse_setting,
 )  # fmt: skip
-from alignkd_lab.errors import AlignkdError, BadInput
+from alignkd_lab.errors import AlignkdError, BadInput, CannotContinue
 
 # What older versions called things, and what to write today; an old name fails with the new one.
 RENAMED_COMMANDS = {"reproduce": "run --from RECORD --check"}
@@ -198,6 +202,27 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what a scheduler says before it kills."""
+
+
+@contextlib.contextmanager
+def _ends_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, so that scratch folders go."""
+
+    def end(number, frame) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, act, and turn expected errors into one line on stderr."""
     # Nothing that runs here may report on its user.
@@ -209,8 +234,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"alignkd: {argv[0]} is now `alignkd {RENAMED_COMMANDS[argv[0]]}`", file=sys.stderr)
         return 2
     arguments = build_parser().parse_args(argv)
+    kept = f"Finished stages are kept; to resume: {shlex.join(['alignkd', *argv])}" if arguments.act is run else ""
     try:
-        code = arguments.act(arguments)
+        with _ends_on_sigterm():
+            code = arguments.act(arguments)
         sys.stdout.flush()  # here, where a reader that has gone away is no surprise
         return code
     except BrokenPipeError:
@@ -218,12 +245,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except AlignkdError as error:
-        print(f"alignkd: {error}", file=sys.stderr)
+        print(f"alignkd: {error}", *[kept] * isinstance(error, CannotContinue), sep="\n", file=sys.stderr)
         return 2 if isinstance(error, BadInput) else 1
-    except KeyboardInterrupt:
-        kept = f" Finished stages are kept; to resume: {shlex.join(['alignkd', *argv])}"
-        print("\nStopped." + (kept if arguments.act is run else ""), file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        print(f"\nStopped. {kept}".rstrip(), file=sys.stderr)
+        return 143 if isinstance(stopped, Terminated) else 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        print(f"alignkd: {error.filename or 'disk'}: {error.strerror}. {kept}".rstrip(), file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -103,13 +103,14 @@ def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrid
         names = _names("mog", which, pipelines, yardsticks)
         head = _head("mog", name, which, found, settings, device)
         held = _held(out, head, seeds, names)
-        missing = tuple(seed for seed in seeds if seed not in held)
+        missing = [seed for seed in seeds if seed not in held]
         if missing:
             text = f"mog {number}/{len(cells)}: {which}, beta {beta:g}, sharpening {sharpening:g}"
             _say(text)
             tell("cell", text=text, number=number, cells=len(cells))
-            made = run_gaussians(settings, which, missing, names, Store(out / "stages"), device=device, head=head)
-            held |= {record["seed"]: write(out, _under(record, arm)) for record in made}
+            # All seeds in one batch, as before a run was cut off between two records: its stages are found again.
+            made = run_gaussians(settings, which, seeds, names, Store(out / "stages"), device=device, head=head)
+            held |= {seed: write(out, _under(made[seeds.index(seed)], arm), first_wins=True) for seed in missing}
         files += [held[seed] for seed in seeds]
     _say("")
     return files
@@ -215,7 +216,7 @@ def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, override
                 "seconds": time.perf_counter() - started,
             },
         }
-        files[seed] = write(out, _under(_rounded(record), arm))
+        files[seed] = write(out, _under(_rounded(record), arm), first_wins=True)
     return [files[seed] for seed in seeds]
 
 

@@ -1,8 +1,18 @@
-"""How much memory a piece of work took."""
+"""How much memory a piece of work took, and what is done where it does not suffice."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from alignkd_lab.errors import CannotContinue
+
+Made = TypeVar("Made")
+# How the CPU's allocator, C++ and cuBLAS, when it finds no room to start, say it; CUDA's allocator has a class for it.
+_WORDS = ("can't allocate memory", "not enough memory", "std::bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED")
+_WATCHING: list[dict[str, int]] = []
 
 
 class PeakMemory:
@@ -39,3 +49,56 @@ class PeakMemory:
         else:
             self._stop.set()
             self._thread.join()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of the device or of the machine."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+
+
+def halve(
+    work: Callable[[int], Made], size: int, what: str, way_out: str, undo: Callable[[], None] = lambda: None
+) -> tuple[Made, int]:
+    """`work(size)` and the size that it took: where memory runs out, half of it, after `undo()`, down to 1.
+
+    `work` does all of its work in parts of at most `size`, so only rounding depends on it. `what` names the size: each
+    one that was halved stands in `shortages()`.
+
+    Raises:
+        CannotContinue: parts of 1 do not fit; `way_out` says what to change.
+    """
+    while True:
+        try:
+            return work(size), size
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            failure = str(error).splitlines()[:1] or ["MemoryError"]
+        # Outside the except block, or the traceback would keep the work's tensors alive.
+        undo()
+        _empty_cache()
+        if size <= 1:
+            raise CannotContinue(f"memory: {way_out} ({failure[0]})")
+        size = -(-size // 2)
+        for found in _WATCHING:
+            found[what] = min(size, found.get(what, size))
+
+
+def _empty_cache() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def shortages() -> Iterator[dict[str, int]]:
+    """The sizes that were halved while it is open, such as `{"micro_batch": 2}`; empty where memory sufficed."""
+    found: dict[str, int] = {}
+    _WATCHING.append(found)
+    try:
+        yield found
+    finally:
+        _WATCHING.pop()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.memory import PeakMemory
+from alignkd_lab.memory import PeakMemory, shortages
 from alignkd_lab.results import Result
 from alignkd_lab.store import Store, key_of, read_json, write_json
 
@@ -231,7 +231,7 @@ def run_pipelines(
         last = used[-1] if used else keys["base"]
         depends = {"policy": last, "settings": world.evaluation_settings(), "start": start}
         on_step(f"{name}: evaluation")
-        evaluation = store.keep_json("evaluation", depends, partial(world.evaluate, policies[last]))
+        evaluation = store.keep_json("evaluation", depends, partial(_evaluate, world, policies[last]))
         outcomes[name] = Outcome(policies[last], used, evaluation)
     return outcomes, stages
 
@@ -245,11 +245,18 @@ def _measure(world: World, stage: Stage, inputs: dict[str, Any]) -> tuple[Any, d
     """The stage's policy, and its entry in a record: cost and info."""
     getattr(world, "prepare", lambda stage: None)(stage)
     started = time.perf_counter()
-    with PeakMemory(str(getattr(world, "device", "cpu"))) as memory:
+    with PeakMemory(str(getattr(world, "device", "cpu"))) as memory, shortages() as halved:
         result = world.run(stage, inputs)
     seconds = time.perf_counter() - started + result.cost.seconds_before
     cost = {"seconds": seconds, "tokens": result.cost.tokens, "peak_memory_bytes": memory.bytes}
-    return result.policy, {**cost, "info": result.info}
+    return result.policy, {**cost, "info": {**result.info, **halved}}
+
+
+def _evaluate(world: World, policy: Any) -> dict:
+    """The evaluation; where memory ran short, `halved` says which batches it was made with."""
+    with shortages() as halved:
+        found = world.evaluate(policy)
+    return {**found, "halved": halved} if halved else found
 
 
 KD_LOSSES = ("sequence", "full")

@@ -16,7 +16,7 @@ from typing import Any
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import A_K, K_A, ORDERS, YARDSTICKS
-from alignkd_lab.store import key_of
+from alignkd_lab.store import key_of, safe_name
 
 SCHEMA = 2
 ALGORITHMS = ("rlhf", "dpo")
@@ -37,8 +37,8 @@ class RecordError(BadInput):
 
 def file_of(folder: Path, record: dict) -> Path:
     """Where the record of a run and seed is kept: its name tells what it is, and ends in a hash of the settings."""
-    name = "-".join(str(record[part]) for part in ("world", "preset", "algorithm", "target")).replace("/", "_")
-    return folder / "runs" / f"{name}-{run_key(record)}-seed{record['seed']}.json"
+    name = "-".join(str(record[part]) for part in ("world", "preset", "algorithm", "target"))
+    return folder / "runs" / f"{safe_name(name)}-{run_key(record)}-seed{record['seed']}.json"
 
 
 def find(folder: Path, head: dict, seeds: Sequence[int]) -> dict[int, Path]:
@@ -53,8 +53,10 @@ def find(folder: Path, head: dict, seeds: Sequence[int]) -> dict[int, Path]:
     return found
 
 
-def write(folder: Path, record: dict) -> Path:
+def write(folder: Path, record: dict, first_wins: bool = False) -> Path:
     """Keeps one seed's record in `folder/runs`, moved into place whole; pipelines that were kept before stay beside it.
+
+    With `first_wins` a record that holds all of its pipelines already stays as it is: another run was faster.
 
     Raises:
         RecordError: the record lacks a field, or holds NaN or infinity (None stands for undefined).
@@ -66,7 +68,10 @@ def write(folder: Path, record: dict) -> Path:
     with FileLock(path.parent / ".lock"):  # what another process adds to this seed meanwhile would be lost
         path = find(folder, record, [seed]).get(seed, path)
         if path.is_file():
-            record = merge(read_json(path), record)
+            held = read_json(path)
+            if first_wins and set(record["pipelines"]) <= set(held["pipelines"]):
+                return path
+            record = merge(held, record)
         try:
             text = json.dumps(record, allow_nan=False)
         except ValueError as error:

@@ -7,11 +7,20 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
+import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safetensors import SafetensorError
+
+from alignkd_lab.errors import CannotContinue
+
+_MARK, _SUMS, _ALIVE = "depends.json", "checksums.json", "alive.lock"
 Settings = TypeVar("Settings")
 
 
@@ -43,18 +52,72 @@ def file_sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def written_aside(folder: Path, mark: str) -> Iterator[Path]:
-    """A scratch folder, moved to `folder` whole at the end, unless another process put its file `mark` there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="writing-") as scratch:
-        made = Path(scratch) / "result"
-        made.mkdir()
-        yield made
-        try:
-            os.replace(made, folder)
-        except OSError:
-            if not (folder / mark).is_file():
-                raise
+def scratch_folder(parent: Path, prefix: str = "writing-") -> Iterator[Path]:
+    """A folder below `parent` that goes at the end; so do those that killed processes left there."""
+    from filelock import FileLock, Timeout
+
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"{prefix}*/{_ALIVE}"):
+        # A living process holds its lock. One that is about to take it made its folder a moment ago.
+        with contextlib.suppress(OSError, Timeout):
+            if time.time() - left.stat().st_mtime > 3600:
+                with FileLock(left, timeout=0):
+                    shutil.rmtree(left.parent, ignore_errors=True)
+    folder = tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True)
+    with folder as scratch, FileLock(Path(scratch) / _ALIVE):
+        yield Path(scratch)
+
+
+@contextlib.contextmanager
+def written_aside(folder: Path, sound: Callable[[Path], bool]) -> Iterator[Path]:
+    """A scratch folder, moved to `folder` whole at the end, unless another process put a `sound` one there.
+
+    Raises:
+        CannotContinue: the disk is full, read-only or broken; nothing is left in `folder` then.
+    """
+    try:
+        with scratch_folder(folder.parent) as scratch:
+            made = scratch / "result"
+            made.mkdir()
+            yield made
+            try:
+                os.replace(made, folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+                if not sound(folder):
+                    os.replace(folder, scratch / "damaged")
+                    os.replace(made, folder)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise CannotContinue(
+            f"{folder} cannot be written ({error}); free some space there, or name another folder"
+        ) from error
+
+
+def seal(folder: Path) -> None:
+    """Notes the checksum of every file in the folder, as the last thing that is written there."""
+    sums = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+    (folder / _SUMS).write_text(json.dumps(sums, indent=1))
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a sealed folder, in words; None where nothing is, or where it was never sealed."""
+    path = folder / _SUMS
+    if not path.is_file():
+        return None
+    try:
+        sums = dict(json.loads(path.read_text()))
+        wrong = [name for name, found in sums.items() if file_sha256(folder / name) != found]
+    except (OSError, ValueError, TypeError) as error:
+        return str(error)
+    return f"{wrong[0]} does not have its checksum" if wrong else None
+
+
+def safe_name(text: object) -> str:
+    """The text as one part of a file's name, whatever it holds."""
+    return re.sub(r"[^\w.,=+@()\[\] -]", "_", str(text))[:120]
 
 
 def write_json(value: Any, folder: Path) -> None:
@@ -66,20 +129,33 @@ def read_json(folder: Path) -> Any:
 
 
 class Store:
-    """Results kept in folders named by what they depend on, written aside and moved into place."""
+    """Results kept in folders named by what they depend on, written aside and moved into place, with checksums."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
 
     def keep(self, kind: str, depends: dict, make: Callable, save: Callable, load: Callable):
-        """The kept result of `depends`, or `make()` saved with `save(result, folder)`."""
+        """The kept result of `depends`, or `make()` saved with `save(result, folder)`; a damaged one is made anew.
+
+        Raises:
+            CannotContinue: the result cannot be written.
+        """
         folder = self.root / f"{kind}-{key_of(depends)}"
-        if (folder / "depends.json").is_file():
-            return load(folder)
+        if (folder / _MARK).is_file():
+            wrong = damage(folder)
+            try:
+                if not wrong:
+                    return load(folder)
+            except Exception as error:
+                if (folder / _SUMS).is_file():
+                    raise
+                wrong = repr(error)  # of a version that wrote no checksums
+            print(f"{folder} is damaged ({wrong}) and is made anew", file=sys.stderr)
         result = make()
-        with written_aside(folder, "depends.json") as made:
+        with written_aside(folder, lambda there: (there / _SUMS).is_file() and not damage(there)) as made:
             save(result, made)
-            (made / "depends.json").write_text(json.dumps(depends, indent=1, sort_keys=True, default=str))
+            (made / _MARK).write_text(json.dumps(depends, indent=1, sort_keys=True, default=str))
+            seal(made)
         return result
 
     def keep_json(self, kind: str, depends: dict, make: Callable[[], dict]) -> dict:

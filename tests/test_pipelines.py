@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from alignkd_lab import store as store_module
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.memory import PeakMemory
 from alignkd_lab.pipelines import (
     CONTROLS,
@@ -356,7 +356,7 @@ def test_a_failure_while_saving_leaves_nothing_half_written(store):
         (folder / "half").write_text(value)
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CannotContinue, match="disk full"):
         store.keep("thing", {"a": 1}, lambda: "made", fail, lambda folder: "loaded")
     assert list(store.root.iterdir()) == []
     assert keep(store, {"a": 1}, lambda: "again") == "again"
@@ -377,7 +377,7 @@ def test_a_disk_error_is_not_taken_for_another_process(store, monkeypatch):
         raise OSError("read-only")
 
     monkeypatch.setattr(store_module.os, "replace", replace)
-    with pytest.raises(OSError, match="read-only"):
+    with pytest.raises(CannotContinue, match="read-only"):
         keep(store, {"a": 1}, lambda: "made")
 
 

@@ -19,7 +19,7 @@ from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.lm.trainer import train
 from alignkd_lab.progress import tell
-from alignkd_lab.store import Store
+from alignkd_lab.store import Store, safe_name
 
 SAMPLES_CODE = 1  # raise it where a change of code draws other samples
 
@@ -120,6 +120,10 @@ class Context:
         """The device, with the dtype of products where it is not the usual one: another draws other samples."""
         return device_label(torch.device(self.models.device).type, str(self.models.dtype))
 
+    def aside(self, name: str) -> Path:
+        """Where the batch is kept of a step that stopped the stage of this name."""
+        return self.store.root / f"stopped-{safe_name(name)}"
+
     def score(self, model, samples: Samples) -> list[torch.Tensor]:
         """Log-probabilities of the samples' tokens under a model, a tensor a response."""
         return score(model, samples, dtype=self.models.dtype)
@@ -138,4 +142,5 @@ class Context:
                 on_step(step)
 
             return train(model, examples, loss, learning_rate=learning_rate, steps=steps, batch=batch,
-                         seed=self.seed_for("train", kind), dtype=self.models.dtype, on_step=end_step)  # fmt: skip
+                         seed=self.seed_for("train", kind), dtype=self.models.dtype, on_step=end_step,
+                         aside=self.aside(name))  # fmt: skip

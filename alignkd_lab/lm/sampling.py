@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from transformers import DynamicCache
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.architecture import backbone, capped, head_of, parts_of, to_head
+from alignkd_lab.memory import halve
 from alignkd_lab.ranges import check_number
 
 
@@ -83,7 +85,10 @@ def sample(
 
     `eos` ends a response; where several ids do, any of them (`lm.templates.end_ids`).
     `progress` is called with the number of responses finished. The same seed gives the same responses
-    whatever `batch` is: each response has its own stream of random numbers.
+    whatever `batch` is, and where memory does not hold it and it halves: each has its own stream of random numbers.
+
+    Raises:
+        CannotContinue: not even one response fits in memory.
     """
     check_number("temperature", temperature, above=0)
     for name, value in (("responses_per_prompt", responses_per_prompt), ("max_tokens", max_tokens), ("batch", batch)):
@@ -93,6 +98,7 @@ def sample(
     count = len(prompt_ids) * responses_per_prompt
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(count, max_tokens, generator=generator)
+    way_out = "one response alone does not fit in sampling; lower max_tokens, or use a smaller model"
     result = Samples(
         prompt_ids,
         [index // responses_per_prompt for index in range(count)],
@@ -103,21 +109,29 @@ def sample(
     # Neighbours in length share a batch, so that little padding is read.
     order = sorted(range(len(prompt_ids)), key=lambda index: len(prompt_ids[index]))
     per_batch = max(1, batch // responses_per_prompt)
+    size = min(per_batch, len(order)) * responses_per_prompt
     for start in range(0, len(order), per_batch):
         chosen = order[start : start + per_batch]
-        _sample_batch(model, chosen, responses_per_prompt, max_tokens, eos, uniform, temperature, result)
+
+        def work(size: int, chosen: list[int] = chosen) -> None:
+            prompts, turns = max(1, size // responses_per_prompt), min(size, responses_per_prompt)
+            for at, turn in product(range(0, len(chosen), prompts), range(0, responses_per_prompt, turns)):
+                several = range(turn, min(turn + turns, responses_per_prompt))
+                _sample_batch(model, chosen[at : at + prompts], several, max_tokens, eos, uniform, temperature, result)
+
+        _, size = halve(work, size, "sample_batch", way_out)
         if progress:
             progress(len(chosen) * responses_per_prompt)
     return result
 
 
-def _sample_batch(model, chosen, repeats, max_tokens, eos, uniform, temperature, result) -> None:
-    device = model.device
+def _sample_batch(model, chosen, turns, max_tokens, eos, uniform, temperature, result) -> None:
+    device, repeats = model.device, len(result.tokens) // len(result.prompt_ids)
     ends = torch.tensor([eos] if isinstance(eos, int) else list(eos), device=device)
     weight, cap = parts_of(head_of(model))
-    prefix = prefill(model, [result.prompt_ids[index] for index in chosen], repeats)
+    prefix = prefill(model, [result.prompt_ids[index] for index in chosen], len(turns))
     hidden, cache, mask, position = prefix.hidden, prefix.cache, prefix.mask, prefix.lengths
-    rows = torch.tensor([index * repeats + turn for index in chosen for turn in range(repeats)])
+    rows = torch.tensor([index * repeats + turn for index in chosen for turn in turns])
     written: dict[int, list] = {int(row): [] for row in rows}
     for step in range(max_tokens):
         logits = capped(F.linear(hidden, weight).float(), cap)

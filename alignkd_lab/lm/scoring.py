@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby
+
 import torch
 
 from alignkd_lab.lm.admission import admit
@@ -9,41 +12,62 @@ from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
 from alignkd_lab.lm.sampling import Samples
+from alignkd_lab.memory import halve
 
 
 @torch.inference_mode()
 def score(model, samples: Samples, batch: int = 96, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     """log π(token) at temperature 1 of every token of the samples under `model`: a tensor a response.
 
-    `batch` responses go through the model together, in matrix products of `dtype`. Raises BadInput where the model is
-    refused (`lm.admission`).
+    `batch` responses go through the model together, in matrix products of `dtype`; where memory runs out, half of them.
+
+    Raises:
+        BadInput: the model is refused (`lm.admission`).
+        CannotContinue: not even one response fits in memory.
     """
     admit(model, reach=max((len(samples.prompt_ids[at]) + len(tokens) for at, tokens in
                             zip(samples.prompt_of, samples.tokens, strict=True)), default=0))  # fmt: skip
     scored: list[torch.Tensor] = [torch.empty(0)] * len(samples.tokens)
-    group: list[tuple[int, list[int]]] = []
+    way_out = "one response alone does not fit in scoring; lower max_tokens, or use a smaller model"
+    limit = len(scored)
+    for group in _groups(samples, batch):
 
-    def flush() -> None:
-        rows = [Example(samples.prompt_ids[prompt], [samples.tokens[i] for i in chosen]) for prompt, chosen in group]
-        with autocast(model.device, dtype):
-            packed = collate(rows)
-            labels = packed["shift_labels"].to(model.device)
-            states, head = hidden_states(model, packed), head_of(model)
-            log_probs = token_log_probs(states, head, labels, default_chunk(head)).cpu()
-        indices = [i for _, chosen in group for i in chosen]
-        pieces = log_probs.split([len(samples.tokens[i]) for i in indices])
-        for index, piece in zip(indices, pieces, strict=True):
-            scored[index] = piece.float()
-        group.clear()
+        def work(size: int, group: list[tuple[int, int]] = group) -> None:
+            for start in range(0, len(group), size):
+                _score(model, samples, group[start : start + size], dtype, scored)
 
-    members = [(prompt, chosen) for prompt, chosen in enumerate(samples.by_prompt()) if chosen]
-    for prompt, chosen in sorted(members, key=lambda item: (len(samples.prompt_ids[item[0]]), item[1])):
-        group.append((prompt, chosen))
-        if sum(len(chosen) for _, chosen in group) >= batch:
-            flush()
-    if group:
-        flush()
+        _, size = halve(work, min(limit, len(group)), "score_batch", way_out)
+        limit = size if size < len(group) else limit
     return scored
+
+
+def _groups(samples: Samples, batch: int) -> Iterator[list[tuple[int, int]]]:
+    """Prompt and index of responses that are read together: at least `batch` of them, a prompt's responses whole."""
+    members = [(prompt, chosen) for prompt, chosen in enumerate(samples.by_prompt()) if chosen]
+    group: list[tuple[int, int]] = []
+    for prompt, chosen in sorted(members, key=lambda item: (len(samples.prompt_ids[item[0]]), item[1])):
+        group += [(prompt, index) for index in chosen]
+        if len(group) >= batch:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _score(model, samples: Samples, group: list[tuple[int, int]], dtype: torch.dtype, scored: list) -> None:
+    """Fills in `scored` for these responses; those of a prompt share its row."""
+    rows = [
+        Example(samples.prompt_ids[prompt], [samples.tokens[index] for _, index in several])
+        for prompt, several in groupby(group, key=lambda pair: pair[0])
+    ]
+    with autocast(model.device, dtype):
+        packed = collate(rows)
+        labels = packed["shift_labels"].to(model.device)
+        states, head = hidden_states(model, packed), head_of(model)
+        log_probs = token_log_probs(states, head, labels, default_chunk(head)).cpu()
+    pieces = log_probs.split([len(samples.tokens[index]) for _, index in group])
+    for (_, index), piece in zip(group, pieces, strict=True):
+        scored[index] = piece.float()
 
 
 def pooled_mean(log_probs: list[torch.Tensor]) -> float:

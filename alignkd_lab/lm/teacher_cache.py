@@ -27,6 +27,7 @@ from alignkd_lab.lm.architecture import plain
 from alignkd_lab.lm.batch import Example, collate
 from alignkd_lab.lm.teachers import Full, LiveTeacher, check_roles, has_role, log_norm, tensor_bytes
 from alignkd_lab.lm.vocabulary import same_vocabulary
+from alignkd_lab.memory import halve
 from alignkd_lab.store import file_sha256, key_of, written_aside
 
 ABOUT = "cache.json"
@@ -58,7 +59,7 @@ class CachedTeacher:
         self._shards = [self._open(shard) for shard in self.about["shards"]]
 
     def _open(self, shard: dict) -> dict[str, Tensor]:
-        path = self.folder / shard["file"]
+        path = self.folder / Path(shard["file"]).name  # a cache that somebody else made names no file outside
         if not path.is_file() or path.stat().st_size != shard["bytes"]:
             raise _damage(self.folder, f"{shard['file']} is missing or cut short")
         if file_sha256(path) != shard["sha256"]:
@@ -164,7 +165,7 @@ def cache_teacher(
     if folder.is_dir() and any(folder.iterdir()):
         return _pick_up(folder, teacher, roles, depends)
     _need_room(folder, rows, teacher)
-    with written_aside(folder, ABOUT) as made:
+    with written_aside(folder, lambda there: (there / ABOUT).is_file()) as made:
         started, writer = time.perf_counter(), _Writer(made)
         count = sum(len(row.responses) for row in rows)
         own_bar = tqdm(total=count, desc="caching the teacher", unit="responses", disable=progress is not None)
@@ -223,7 +224,16 @@ def _batches(rows: list[Example], batch_tokens: int) -> Iterator[list[Example]]:
         yield [first, *islice(waiting, max(1, batch_tokens // _size(first)) - 1)]
 
 
-def _read(teacher: LiveTeacher, group: list[Example], writer: _Writer) -> None:
+def _read(teacher: LiveTeacher, rows: list[Example], writer: _Writer) -> None:
+    def work(size: int) -> None:
+        for start in range(0, len(rows), size):
+            _read_part(teacher, rows[start : start + size], writer)
+
+    way_out = "one example alone does not fit in the teacher; shorten the responses (max_tokens)"
+    halve(work, len(rows), "teacher_batch", way_out)
+
+
+def _read_part(teacher: LiveTeacher, group: list[Example], writer: _Writer) -> None:
     batch = collate(group)
     places = [(row.prompt, tokens) for row in group for tokens in row.responses]
     with teacher.reading():

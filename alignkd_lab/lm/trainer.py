@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,7 +20,10 @@ from transformers.pytorch_utils import Conv1D
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example, autocast, collate, plain, token_counts
+from alignkd_lab.lm.checkpoints import Checkpoints, describe
+from alignkd_lab.memory import halve
 from alignkd_lab.ranges import check_number
+from alignkd_lab.store import scratch_folder
 
 
 class LossTrainer(Trainer):
@@ -32,40 +36,43 @@ class LossTrainer(Trainer):
     """
 
     def __init__(
-        self, loss: Callable, micro_batch: int | None = None, dtype: torch.dtype = torch.float32, **kwargs
+        self,
+        loss: Callable,
+        micro_batch: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        kept: Checkpoints | None = None,
+        aside: Path | None = None,
+        **kwargs,
     ) -> None:
         super().__init__(data_collator=lambda examples: {"examples": examples}, **kwargs)
-        self._loss, self._dtype = loss, dtype
+        self._loss, self._dtype, self._kept, self._aside = loss, dtype, kept, aside
         self.micro_batch = micro_batch or self.args.per_device_train_batch_size
         self.infos: list = []
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         model.train()
-        while True:
-            try:
-                total, infos = self._step(model, inputs["examples"])
-                break
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-                failure = str(error)
-            # Outside the except block, or the traceback would keep the step's tensors alive.
-            model.zero_grad()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            if self.micro_batch == 1:
-                raise CannotContinue(
-                    "memory: one example alone does not fit in training; shorten the responses (max_tokens), "
-                    f"lower lora_rank, or use gradient checkpointing ({failure.splitlines()[0]})"
-                )
-            self.micro_batch = -(-self.micro_batch // 2)
+        examples = inputs["examples"]
+        way_out = (
+            "one example alone does not fit in training; shorten the responses (max_tokens), lower lora_rank, or use "
+            "gradient checkpointing"
+        )
+        (total, infos), self.micro_batch = halve(
+            lambda size: self._step(model, examples, size), self.micro_batch, "micro_batch", way_out, model.zero_grad
+        )
+        grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        if not (total.isfinite() and torch.nn.utils.get_total_norm(grads).isfinite()):
+            stop_at(self.state.global_step + 1, float(total), list(map(asdict, examples)), self._aside)
         self.infos.append((float(total), _join(infos)))
         return total
 
-    def _step(self, model, examples: list[Example]) -> tuple[Tensor, list]:
+    def _save_checkpoint(self, model, trial):
+        super()._save_checkpoint(model, trial)
+        self._kept.take(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", self.infos)
+
+    def _step(self, model, examples: list[Example], size: int) -> tuple[Tensor, list]:
         items, total, infos = token_counts(examples), 0.0, []
-        for start in range(0, len(examples), self.micro_batch):
-            inputs = collate(examples[start : start + self.micro_batch])
+        for start in range(0, len(examples), size):
+            inputs = collate(examples[start : start + size])
             with self.compute_loss_context_manager():
                 loss, info = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=items)
             self.accelerator.backward(loss)
@@ -82,10 +89,15 @@ class LossTrainer(Trainer):
         return 0  # transformers counts by `input_ids`, which do not exist before collation
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has a class for it; the CPU's allocator and cuBLAS, when it finds no room to start, say so in words."""
-    words = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in words)
+def stop_at(step: int, loss: float, batch, aside: Path | None) -> None:
+    """Keeps the batch of a step whose loss or gradient is not finite, and raises CannotContinue, which names it."""
+    path = (aside or Path(tempfile.mkdtemp(prefix="alignkd-"))) / f"not-finite-step-{step}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"step": step, "loss": loss, "batch": batch}, path)
+    raise CannotContinue(
+        f"training: in step {step} the loss ({loss:g}) or its gradient is not finite; the step's batch is kept in "
+        f"{path} (torch.load with weights_only=True); lower the learning rate, or look for what is odd in it"
+    )
 
 
 def _join(infos: list):
@@ -138,16 +150,19 @@ def train(
     gradient_checkpointing: bool = False,
     on_step: Callable[[int], None] | None = None,
     checkpoints: Path | None = None,
+    aside: Path | None = None,
 ) -> list:
     """Trains `model` in place for `steps` steps of `batch` examples; returns `(loss, info)` of every step.
 
     `dtype` is that of matrix products; weights and optimizer stay in float32. `micro_batch` examples run at a time (all
     of the batch unless given); with `gradient_checkpointing` the backward pass computes a block's activations again.
-    With `checkpoints` a run that was cut off goes on from the last saved step.
+    With `checkpoints` a run that was cut off goes on from the last saved step. `aside` is the folder for the batch of a
+    step whose loss or gradient is not finite, a temporary one unless given.
 
     Raises:
         BadInput: the model is refused (`lm.admission`), an example has an id that it does not know, there is none,
-            or a number is out of its range.
+            a number is out of its range, or the checkpoints are those of another training.
+        CannotContinue: a loss or gradient that is not finite.
         CannotContinue: one example alone does not fit in memory.
     """
     check_number("learning_rate", learning_rate, above=0)
@@ -160,9 +175,12 @@ def train(
     recomputing: dict = {}
     if gradient_checkpointing:
         recomputing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    with tempfile.TemporaryDirectory() as scratch:
+    given = {"learning_rate": learning_rate, "steps": steps, "batch": batch, "seed": seed, "schedule": schedule,
+             "warmup": warmup, "dtype": str(dtype)}  # fmt: skip
+    kept = Checkpoints(checkpoints, {**given, **describe(model, examples)}) if checkpoints else None
+    with scratch_folder(kept.folder) if kept else tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
-            output_dir=str(checkpoints or scratch),
+            output_dir=str(scratch),
             per_device_train_batch_size=batch,
             max_steps=steps,
             learning_rate=learning_rate,
@@ -172,9 +190,8 @@ def train(
             max_grad_norm=1.0,
             seed=seed,
             data_seed=seed,
-            save_strategy="steps" if checkpoints else "no",
+            save_strategy="steps" if kept else "no",
             save_steps=25,
-            save_total_limit=1,
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
@@ -187,14 +204,19 @@ def train(
             loss,
             micro_batch,
             dtype,
+            kept,
+            aside,
             model=model,
             args=arguments,
             train_dataset=examples,
             callbacks=[Watch(on_step)] if on_step else None,
         )
         trainer.remove_callback(PrinterCallback)  # the caller has its own progress
-        resume = bool(checkpoints and any(Path(checkpoints).glob("checkpoint-*")))
-        trainer.train(resume_from_checkpoint=resume)
+        newest, trainer.infos = kept.newest() if kept else (None, [])
+        if len(trainer.infos) < steps:
+            trainer.train(resume_from_checkpoint=newest)
+        else:  # the trainer would take one step more
+            trainer._load_from_checkpoint(newest)
     return trainer.infos
 
 

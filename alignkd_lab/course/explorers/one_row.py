@@ -36,7 +36,8 @@ def draw(rows: Mapping[str, Tensor], students: Sequence[str], tokenizer, note: s
         for column, share in enumerate(row):
             if share >= 0.0005:
                 axis.text(column, line, f"{100 * share:.2g} %", ha="center", va="center", fontsize=9, color=INK)
-    axis.set_xticks(range(len(tokens)), [tokenizer.decode([token]).replace(" ", "␣") for token in tokens])
+    words = [tokenizer.decode([token]).replace(" ", "␣") for token in tokens]
+    axis.set_xticks(range(len(tokens)), words, parse_math=False)
     axis.xaxis.tick_top()
     axis.set_yticks(range(len(rows)), list(rows))
     for label in axis.get_yticklabels():

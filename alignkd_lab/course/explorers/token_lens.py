@@ -232,7 +232,7 @@ def stills(views: Sequence[View], note: str = SOURCE) -> Figure:
         left = 0.75 + 3.16 * place
         axis = plane.axes(figure, left, 2.15, 2.5, 1.8)
         _draw_cloud(axis, view, 6)
-        axis.set_title(f"{_CIRCLED[place]} before “{visible(view.here)}”", pad=5)
+        axis.set_title(f"{_CIRCLED[place]} before “{visible(view.here)}”", pad=5, parse_math=False)
         if place:
             axis.set_ylabel("")
         _short(wall, view, (left - 0.3, 1.5))

@@ -5,7 +5,6 @@ A step trains on as many responses as a step of distillation, and there are `sha
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_teacher
 from alignkd_lab.lm.teachers import LiveTeacher, share_head
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
 from alignkd_lab.results import Cost, Result
+from alignkd_lab.store import scratch_folder
 
 # Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
 CODE = 1
@@ -113,9 +113,8 @@ def train_with_teachers(
     loss: Callable, **training: Any,
 ) -> list:  # fmt: skip
     """`Context.train` on a loss that also takes each teacher, by its role, cached on the responses of roles `read`."""
-    context.store.root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=context.store.root, prefix="teachers-") as folder:
-        kept = {role: _cache(context, policy, examples, Path(folder) / role, read) for role, policy in teachers.items()}
+    with scratch_folder(context.store.root, "teachers-") as folder:
+        kept = {role: _cache(context, policy, examples, folder / role, read) for role, policy in teachers.items()}
         if len(kept) == 2:
             share_head(*kept.values())
         for role, cached in kept.items():

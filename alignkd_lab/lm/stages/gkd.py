@@ -60,6 +60,7 @@ def gkd(context: Context, teacher: Policy, init: Policy, settings: GkdSettings, 
         batch=batch,
         dtype=context.models.dtype,
         seed=context.seed_for("train", "on policy"),
+        aside=context.aside(name),
     )
     tokens = sum(round(log["completions/mean_length"] * batch) for log in logs)
     info = {

@@ -80,6 +80,7 @@ def rloo(
         batch=settings.rlhf_prompts * settings.rlhf_generations,
         dtype=context.models.dtype,
         seed=context.seed_for("train", "rlhf"),
+        aside=context.aside(name),
         on_step=curve.on_step,
     )
     info = {

@@ -11,14 +11,17 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PrinterCallback, Trainer
 
+from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm.batch import plain
 from alignkd_lab.lm.prompts import prompts
-from alignkd_lab.lm.trainer import Watch
+from alignkd_lab.lm.trainer import Watch, stop_at
+from alignkd_lab.memory import out_of_memory
 from alignkd_lab.progress import tell
 
 
@@ -45,12 +48,17 @@ def run_trl(
     batch: int,
     seed: int,
     dtype: torch.dtype,
+    aside: Path | None = None,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> list[dict[str, float]]:
     """Trains `model` in place for `steps` steps of `batch` responses that it writes itself, at temperature 1.
 
     `build(arguments)` makes the trainer from the arguments of its configuration that both TRL arms share. Returns the
     metrics that TRL logged, a dict a step.
+
+    Raises:
+        CannotContinue: a loss or gradient that is not finite, its batch kept in `aside`; or memory ran out, and TRL's
+            draws depend on their batch, which so cannot be split.
     """
     device = plain(model).device.type
     # A model's own defaults (top-p, penalties, a second end token) would sample from another distribution than we do.
@@ -98,6 +106,24 @@ def run_trl(
         )
         trainer.remove_callback(PrinterCallback)  # the bar above is the progress
         trainer.add_callback(watch)
+        inner = trainer.training_step
+
+        def training_step(model, inputs, *rest, **options):
+            try:
+                loss = inner(model, inputs, *rest, **options)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise CannotContinue(
+                    f"memory: a step of {name} with {batch} responses does not fit; lower max_tokens, or the stage's "
+                    f"prompts and responses a step ({str(error).splitlines()[0]})"
+                ) from error
+            grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            if not (loss.isfinite().all() and torch.nn.utils.get_total_norm(grads).isfinite()):
+                stop_at(trainer.state.global_step + 1, float(loss), inputs, aside)
+            return loss
+
+        trainer.training_step = training_step
         trainer.train()
     return watch.logs
 

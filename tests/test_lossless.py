@@ -1,0 +1,393 @@
+"""Nothing that stopped, was cut off or was damaged is taken for a result; no name leads out of its folder."""
+
+import ast
+import dataclasses
+import io
+import json
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from synthetic_records import lm_record
+
+from alignkd_lab import cli, experiment, recording, records, report
+from alignkd_lab.course.explorers import blind_reading, one_row
+from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm import intact, losses, teacher_cache, trainer, weights
+from alignkd_lab.lm.batch import Example, hidden_states, plain
+from alignkd_lab.lm.stages import trl_run
+from alignkd_lab.lm.teachers import LiveTeacher
+from alignkd_lab.lm.trainer import adapter_tensors, train, with_lora
+from alignkd_lab.mog import align
+from alignkd_lab.presets import preset
+from alignkd_lab.store import Store, safe_name, scratch_folder
+
+EXAMPLES = [Example([1, 40 + at, 41], [[60 + at, 61, 2], [70, 71 + at, 72, 2]]) for at in range(6)]
+
+
+def loss(model, batch, items):
+    head = plain(model).lm_head.weight
+    return losses.nll(hidden_states(model, batch), head, batch["shift_labels"], items=items["tokens"])
+
+
+def learn(steps=40, examples=EXAMPLES, loss=loss, model=None, **options):
+    model = model or with_lora(weights.load("tiny-student")[0], 2)
+    options = {"learning_rate": 1e-2, "batch": 2, "seed": 0, **options}
+    return train(model, examples, loss, steps=steps, **options)
+
+
+# Checkpoints ------------------------------------------------------------------------------------------------
+
+
+def cut_off_at(step, folder, **options):
+    def stop(done):
+        if done == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(checkpoints=folder, on_step=stop, **options)
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """A checkpoint every other step."""
+    real = trainer.TrainingArguments
+    monkeypatch.setattr(trainer, "TrainingArguments", lambda **given: real(**{**given, "save_steps": 2}))
+
+
+def test_a_training_that_was_cut_off_tells_of_all_its_steps(tmp_path):
+    whole = learn()
+    cut_off_at(30, tmp_path)
+    infos = learn(checkpoints=tmp_path)
+    assert [value for value, _ in infos] == [value for value, _ in whole]
+    assert all(torch.equal(own.log_probs, other.log_probs) for (_, own), (_, other) in zip(infos, whole, strict=True))
+
+
+def test_a_finished_training_is_picked_up_as_it_ended(tmp_path, often):
+    first, second = (with_lora(weights.load("tiny-student")[0], 2, seed) for seed in (0, 1))
+    told = learn(4, model=first, checkpoints=tmp_path)
+    assert [value for value, _ in learn(4, model=second, checkpoints=tmp_path)] == [value for value, _ in told]
+    held, found = adapter_tensors(first), adapter_tensors(second)
+    assert all(torch.equal(found[name], tensor) for name, tensor in held.items())
+
+
+@pytest.mark.parametrize("name", ["told.pt", "optimizer.pt", "adapter_model.safetensors", "training.json"])
+def test_a_damaged_checkpoint_is_told_and_not_used(tmp_path, name, often, capsys):
+    cut_off_at(3, tmp_path, steps=4)
+    path = tmp_path / "checkpoint-2" / name
+    path.write_bytes(path.read_bytes()[:-7])
+    steps = []
+    learn(4, checkpoints=tmp_path, on_step=steps.append)
+    assert steps == [1, 2, 3, 4]
+    assert f"{name} does not have its checksum" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"steps": 50}, "steps"), ({"learning_rate": 2e-2}, "learning_rate"), ({"examples": EXAMPLES[:4]}, "examples")],
+)
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, change, named, often):
+    cut_off_at(3, tmp_path, steps=4)
+    with pytest.raises(BadInput, match=rf"another training \({named} differ\)"):
+        learn(checkpoints=tmp_path, **{"steps": 4, **change})
+
+
+# Not a number -----------------------------------------------------------------------------------------------
+
+
+class Poison(torch.autograd.Function):
+    """One in the forward pass, not a number in the backward pass."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return upstream * float("nan")
+
+
+@pytest.mark.parametrize("spoil", [lambda value: value * float("inf"), Poison.apply], ids=["loss", "gradient"])
+def test_training_stops_at_the_step_that_is_not_finite_and_keeps_its_batch(tmp_path, spoil):
+    read = []
+
+    def spoilt(model, batch, items):
+        read.append(batch["shift_labels"].tolist())
+        value, info = loss(model, batch, items)
+        return (spoil(value) if len(read) == 3 else value), info
+
+    with pytest.raises(CannotContinue, match=r"step 3 .*not-finite-step-3\.pt") as stopped:
+        learn(loss=spoilt, aside=tmp_path / "stopped")
+    assert "learning rate" in str(stopped.value)
+    assert len(read) == 3
+    kept = torch.load(tmp_path / "stopped" / "not-finite-step-3.pt", weights_only=True)
+    responses = [token for example in kept["batch"] for tokens in example["responses"] for token in tokens]
+    assert (kept["step"], responses) == (3, read[2])
+
+
+@pytest.mark.parametrize("reason", ["not a number", "memory"])
+def test_a_step_of_trl_that_fails_is_told_in_a_sentence(tmp_path, reason):
+    class Tokenizer:
+        eos_token_id = pad_token_id = 0
+
+    model = weights.load("tiny-student")[0]
+
+    class Fake:
+        """What `run_trl` asks of a trainer."""
+
+        state = dataclasses.make_dataclass("State", ["global_step"])(4)
+
+        def remove_callback(self, callback):
+            """Nothing."""
+
+        add_callback = remove_callback
+
+        def training_step(self, model, inputs):
+            if reason == "memory":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return torch.tensor(float("nan"))
+
+        def train(self):
+            self.training_step(model, [{"prompt": "a", "index": 7}])
+
+    options = {"max_tokens": 4, "learning_rate": 1e-3, "steps": 9, "batch": 2, "seed": 0, "dtype": torch.float32}
+    with pytest.raises(CannotContinue, match="step 5" if reason == "not a number" else "max_tokens"):
+        trl_run.run_trl(lambda arguments: Fake(), model, Tokenizer(), "gkd", aside=tmp_path, **options)
+    if reason == "not a number":
+        kept = torch.load(tmp_path / "not-finite-step-5.pt", weights_only=True)
+        assert kept["batch"] == [{"prompt": "a", "index": 7}]
+
+
+def test_alignment_of_gaussians_stops_at_the_step_that_is_not_a_number(monkeypatch):
+    step, count = align.Adam.step, []
+
+    def spoilt(self, gradients, learning_rate):
+        count.append(1)
+        return step(self, [g * float("nan") if len(count) == 3 else g for g in gradients], learning_rate)
+
+    monkeypatch.setattr(align.Adam, "step", spoilt)
+    with pytest.raises(CannotContinue, match="step 3 of 20"):
+        experiment.run_gaussians(preset("tiny").mog, "dpo", (0,), ("base_aligned",))
+
+
+# What is kept -----------------------------------------------------------------------------------------------
+
+
+def test_a_kept_result_from_before_checksums_is_read_and_a_torn_one_made_anew(tmp_path):
+    store, made = Store(tmp_path), []
+
+    def keep():
+        return store.keep_json("thing", {"a": 1}, lambda: made.append(1) or {"value": 3})
+
+    keep()
+    (folder,) = tmp_path.iterdir()
+    (folder / "checksums.json").unlink()
+    assert keep() == {"value": 3}
+    assert len(made) == 1
+    (folder / "value.json").write_text('{"val')
+    assert keep() == keep() == {"value": 3}
+    assert len(made) == 2
+
+
+def test_an_error_of_what_reads_a_sound_result_is_no_damage(tmp_path):
+    def load(folder):
+        raise KeyError("a fault in the code")
+
+    for _ in range(2):
+        arguments = "thing", {"a": 1}, lambda: 1, lambda value, folder: (folder / "x").write_text("x"), load
+        if (tmp_path / "stages").exists():
+            with pytest.raises(KeyError, match="a fault in the code"):
+                Store(tmp_path / "stages").keep(*arguments)
+        else:
+            Store(tmp_path / "stages").keep(*arguments)
+
+
+def test_scratch_folders_of_the_dead_go_and_those_of_the_living_stay(tmp_path, monkeypatch):
+    def age(folder):
+        monkeypatch.setattr("alignkd_lab.store.time.time", lambda: (folder / "alive.lock").stat().st_mtime + 7200)
+
+    with scratch_folder(tmp_path) as living:
+        dead, young = tmp_path / "writing-dead", tmp_path / "writing-none"
+        dead.mkdir(), young.mkdir()
+        (dead / "alive.lock").touch()
+        with scratch_folder(tmp_path):
+            assert dead.exists()  # it may have been made a moment ago
+        age(dead)
+        with scratch_folder(tmp_path):
+            assert not dead.exists()
+            assert living.exists()
+            assert young.exists()
+
+
+def test_a_record_that_another_run_has_finished_stays(tmp_path):
+    first, second = lm_record(0), lm_record(0)
+    second["provenance"]["created"] = "2030-01-01T00:00:00+00:00"
+    path = recording.write(tmp_path, first)
+    held = path.read_text()
+    assert recording.write(tmp_path, second, first_wins=True) == path
+    assert path.read_text() == held
+    del first["pipelines"]["align_then_kd"]
+    path.unlink()
+    recording.write(tmp_path, first)
+    assert "align_then_kd" in recording.read_json(recording.write(tmp_path, second, first_wins=True))["pipelines"]
+
+
+# Weights ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub whose cache is a folder, and which ends the connection while `away` is true."""
+    import hashlib
+
+    import huggingface_hub
+
+    folder, blobs, told = tmp_path / "snapshot", tmp_path / "blobs", {"away": False, "asked": 0}
+    folder.mkdir(), blobs.mkdir()
+
+    def fetch(name, content):
+        blob = blobs / hashlib.sha256(content).hexdigest()
+        blob.write_bytes(content)
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(blob)
+
+    def snapshot(name, revision, local_files_only=False, **options):
+        if local_files_only:
+            return str(folder)  # as the hub's library does, whatever of it is there
+        told["asked"] += 1
+        fetch("config.json", b"{}")
+        if told["away"]:
+            raise ConnectionError("reset by peer")
+        for file in ("tokenizer.json", "model.safetensors"):
+            fetch(file, file.encode())
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    return folder, told
+
+
+def test_a_download_that_was_cut_off_goes_on_the_next_time_and_whole_weights_ask_nobody(hub):
+    (folder, told), source = hub, f"owner/name@{'a' * 40}"
+    told["away"] = True
+    for _ in range(2):
+        with pytest.raises(CannotContinue, match="did not give owner/name"):
+            weights.resolve(source)
+    told["away"] = False
+    assert weights.resolve(source) == folder
+    assert weights.resolve(source) == folder
+    assert told["asked"] == 3
+
+
+def test_damaged_weights_of_the_hub_are_never_read(hub):
+    (folder, _), source = hub, f"owner/name@{'a' * 40}"
+    weights.resolve(source)
+    blob = (folder / "model.safetensors").resolve()
+    blob.write_bytes(b"other")
+    with pytest.raises(CannotContinue, match=blob.name):
+        weights.resolve(source)
+
+
+def test_a_sealed_folder_is_unsound_as_soon_as_a_file_of_it_changes(tmp_path):
+    from alignkd_lab.store import seal
+
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    seal(tmp_path)
+    assert intact.is_sound(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"weighty")
+    assert not intact.is_sound(tmp_path)
+    assert not intact.is_sound(tmp_path / "nothing")
+
+
+# Names and signals ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "..", "a\\b", "nul\0", "x" * 999, "kd at 0.7"])
+def test_no_name_of_a_record_or_stage_leads_out_of_its_folder(tmp_path, name):
+    record = lm_record(0)
+    for field in ("preset", "target"):
+        record[field] = name
+    path = recording.write(tmp_path, record)
+    assert path.parent == tmp_path / "runs"
+    assert path.resolve().parent == (tmp_path / "runs").resolve()
+    assert recording.read_json(path)["preset"] == name
+    assert (tmp_path / f"stopped-{safe_name(name)}").resolve().parent == tmp_path.resolve()
+
+
+MARKUP = "<script>alert('&')</script> $x_{$ $$"
+
+
+def test_markup_in_any_text_of_a_record_is_shown_and_never_run(tmp_path):
+    record = lm_record(0)
+    record["device"] = MARKUP
+    for entry in record["pipelines"].values():
+        for sample in entry["samples"]:
+            sample["prompt"], sample["response"] = MARKUP + sample["prompt"], MARKUP
+    recording.write(tmp_path, record)
+    page = report.write_report(tmp_path).read_text()
+    reading = blind_reading.show(run=records.load(tmp_path))
+    reading.show_authors()
+    for text in (page, reading.text.value, reading.words.value, reading._repr_mimebundle_()["text/html"]):
+        assert "<script" not in text
+    assert page.count("&lt;script&gt;") > 3
+    assert "&lt;script&gt;" in reading.text.value
+
+
+def test_tokens_are_drawn_as_they_are_whatever_they_would_mean_to_the_drawing():
+    class Tokenizer:
+        def decode(self, ids):
+            return MARKUP
+
+    rows = {name: torch.randn(9).log_softmax(-1) for name in ("teacher", "student")}
+    figure = one_row.draw(rows, ["student"], Tokenizer(), "note")
+    assert MARKUP.replace(" ", "␣") in [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    figure.savefig(io.BytesIO())
+
+
+def test_a_teacher_cache_names_no_file_outside_of_it(tmp_path):
+    teacher = LiveTeacher(weights.load("tiny-base")[0])
+    made = teacher_cache.cache_teacher(teacher, EXAMPLES, tmp_path / "cache")
+    about = {**made.about, "shards": [{**made.about["shards"][0], "file": "../rows.safetensors"}]}
+    (made.folder / made.about["shards"][0]["file"]).rename(tmp_path / "rows.safetensors")
+    about["checksum"] = teacher_cache._about_checksum(about)
+    (made.folder / teacher_cache.ABOUT).write_text(json.dumps(about))
+    with pytest.raises(CannotContinue, match="missing or cut short"):
+        teacher_cache.CachedTeacher(made.folder, teacher.head)
+
+
+def test_nothing_on_disk_can_run_code_when_it_is_read():
+    package, calls = Path(cli.__file__).parent, []
+    for path in package.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        imported = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+        assert not {"pickle", "joblib", "dill"} & set(imported), path
+        calls += [(path.name, node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    wanted = {"torch.load": ("weights_only",), ".from_pretrained": ("use_safetensors", "gguf_file")}
+    found = set()
+    for name, call in calls:
+        said, given = ast.unparse(call.func), {word.arg for word in call.keywords}
+        for end, options in wanted.items():
+            if said.endswith(end) and ("Model" in said or end == "torch.load"):
+                found.add(end)
+                assert given & set(options), f"{name}: {ast.unparse(call)}"
+        assert not any(word.arg == "weights_only" and ast.unparse(word.value) != "True" for word in call.keywords), name
+    assert found == set(wanted)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_a_command_with_their_codes_and_say_how_to_go_on(number, code, monkeypatch, capsys):
+    monkeypatch.setattr(experiment, "run_experiment", lambda **given: signal.raise_signal(number))
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.main(["run", "--world", "mog"]) == code
+    assert "to resume: alignkd run --world mog" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_command_runs_in_another_thread_too(monkeypatch):
+    monkeypatch.setattr(experiment, "run_experiment", lambda **given: [])
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(cli.main(["run", "--world", "mog"])))
+    thread.start()
+    thread.join()
+    assert codes == [0]

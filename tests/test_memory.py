@@ -1,0 +1,204 @@
+"""Where memory runs out: parts halve, results stay, and the record says so."""
+
+import multiprocessing
+import resource
+
+import psutil
+import pytest
+import torch
+
+from alignkd_lab.errors import CannotContinue
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.batch import Example
+from alignkd_lab.lm.sampling import sample
+from alignkd_lab.lm.scoring import score
+from alignkd_lab.lm.teacher_cache import cache_teacher
+from alignkd_lab.lm.teachers import LiveTeacher
+from alignkd_lab.lm.trainer import adapter_tensors, train, with_lora
+from alignkd_lab.memory import halve, out_of_memory, shortages
+from alignkd_lab.pipelines import run_pipelines
+from alignkd_lab.results import Result
+from alignkd_lab.store import Store
+
+OF_A_CPU = "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+PROMPTS = [[1, 40 + at, *range(50, 50 + at)] for at in range(5)]
+
+
+def tiny():
+    return weights.load("tiny-base")[0]
+
+
+def hold(model, limit):
+    """The model on a machine that holds `limit` rows at a time, and the rows of every pass."""
+    rows, forward = [], model.model.forward
+
+    def limited(*arguments, **options):
+        rows.append(len(options["input_ids"]))
+        if rows[-1] > limit:
+            raise RuntimeError(OF_A_CPU)
+        return forward(*arguments, **options)
+
+    model.model.forward = limited
+    return model, rows
+
+
+def written(model, batch=20):
+    return sample(model, PROMPTS, 4, 6, 2, seed=3, batch=batch)
+
+
+@pytest.mark.parametrize("limit", [9, 4, 3, 1])
+def test_sampling_in_smaller_batches_draws_the_same_responses(limit):
+    expected = written(tiny())
+    with shortages() as found:
+        model, rows = hold(tiny(), limit)
+        drawn = written(model)
+    assert drawn.tokens == expected.tokens
+    for own, other in zip(drawn.log_probs, expected.log_probs, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-5)
+    assert max(rows) > limit
+    assert found["sample_batch"] < 20
+
+
+def test_scoring_in_smaller_batches_gives_the_same_log_probabilities():
+    samples = written(tiny())
+    expected = score(tiny(), samples)
+    for limit in (2, 1):  # rows: a prompt with its responses takes one, unless they are parted
+        with shortages() as found:
+            scored = score(hold(tiny(), limit)[0], samples)
+        assert found["score_batch"] < 20
+        for own, other in zip(scored, expected, strict=True):
+            torch.testing.assert_close(own, other, rtol=0, atol=1e-5)
+
+
+def test_a_smaller_batch_is_kept_for_what_follows():
+    model, rows = hold(tiny(), 4)
+    written(model, batch=8)
+    assert sum(count > 4 for count in rows) == 1
+
+
+def test_a_teacher_is_cached_in_smaller_batches(tmp_path):
+    examples = [Example(prompt, [[60 + at, 61, 2]]) for at, prompt in enumerate(PROMPTS)]
+    whole = cache_teacher(LiveTeacher(tiny()), examples, tmp_path / "whole")
+    with shortages() as found:
+        parted = cache_teacher(LiveTeacher(hold(tiny(), 2)[0]), examples, tmp_path / "parted")
+    assert found == {"teacher_batch": 2}
+    for row in examples:
+        own, other = (cache.rows(row.prompt, row.responses[0])["hidden"] for cache in (parted, whole))
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("work", [written, lambda model: score(model, written(tiny()))])
+def test_where_not_even_one_response_fits_the_way_out_is_named(work):
+    with pytest.raises(CannotContinue, match="max_tokens"):
+        work(hold(tiny(), 0)[0])
+
+
+def test_a_stage_and_an_evaluation_that_ran_short_say_so_in_the_record(tmp_path):
+    class World:
+        seeds, algorithm = (0,), "dpo"
+
+        def __getattr__(self, name):  # fingerprint, settings, start
+            return lambda *arguments: {}
+
+        device = "cpu"
+
+        def prepare(self, stage):
+            """Nothing."""
+
+        def run(self, stage, policies):
+            short("micro_batch")
+            return Result({}, {"losses": []})
+
+        def evaluate(self, policy):
+            short("score_batch")
+            return {"metrics": {}}
+
+        def save(self, policy, folder):
+            """Nothing."""
+
+    def short(what):
+        def work(size):
+            if size > 2:
+                raise MemoryError
+            return size
+
+        assert halve(work, 8, what, "no way out") == (2, 2)
+
+    outcomes, stages = run_pipelines(World(), ["kd_only"], Store(tmp_path))
+    (stage,) = stages.values()
+    assert stage["info"] == {"losses": [], "micro_batch": 2}
+    assert outcomes["kd_only"].evaluation == {"metrics": {}, "halved": {"score_batch": 2}}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError(OF_A_CPU), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+)
+def test_a_lack_of_memory_is_told_from_other_errors(error, expected):
+    assert out_of_memory(error) is expected
+
+
+# A real lack of memory ----------------------------------------------------------------------------------------
+
+
+def hungry_step(device="cpu"):
+    """A step of eight examples whose loss takes 100 MB for each, and what was halved."""
+
+    def loss(model, batch, items):
+        rows = batch["input_ids"].to(device)
+        taken = torch.ones(len(rows), 25_000_000, device=device)
+        value = model(input_ids=rows).logits.float().logsumexp(-1).sum() / items["tokens"]
+        return value + 0 * taken.sum(), ()
+
+    model = with_lora(weights.load("tiny-student", device=device)[0], 4)
+    examples = [Example([1, 40 + at], [[60 + at, 61]]) for at in range(8)]
+    with shortages() as found:
+        train(model, examples, loss, learning_rate=1e-2, steps=1, batch=8, seed=0)
+    return adapter_tensors(model), found
+
+
+def within(bytes_more, answers):
+    """In a child: the step, with so much more address space than the process has."""
+    torch.set_num_threads(1)
+    limit = psutil.Process().memory_info().vms + bytes_more
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    adapter, found = hungry_step()
+    answers.put((found, {name: tensor.tolist() for name, tensor in adapter.items()}))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a process that holds a GPU cannot fork")
+def test_a_process_of_little_memory_halves_its_micro_batch_and_learns_the_same():
+    expected, found = hungry_step()
+    assert not found
+    processes = multiprocessing.get_context("fork")
+    answers = processes.Queue()
+    child = processes.Process(target=within, args=(550_000_000, answers))
+    child.start()
+    found, adapter = answers.get(timeout=60)
+    child.join()
+    assert 1 <= found["micro_batch"] <= 4
+    for name, tensor in expected.items():
+        torch.testing.assert_close(torch.tensor(adapter[name]), tensor, rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_of_little_memory_halves_its_micro_batch_and_learns_the_same():
+    expected, found = hungry_step("cuda")
+    assert not found
+    torch.cuda.empty_cache()
+    share = (torch.cuda.memory_allocated() + 550_000_000) / torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(share)
+    try:
+        adapter, found = hungry_step("cuda")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert 1 <= found["micro_batch"] <= 4
+    for name, tensor in expected.items():
+        torch.testing.assert_close(adapter[name], tensor, rtol=0, atol=1e-5)
