@@ -18,7 +18,7 @@ from alignkd_lab.mog.noise import SeedNoise
 from alignkd_lab.mog.problem import Problem, evaluate
 from alignkd_lab.mog.settings import MogSettings, with_target_weight
 from alignkd_lab.mog.world import MogWorld
-from alignkd_lab.pipelines import A_K, K_A, PIPELINES, Distil
+from alignkd_lab.pipelines import A_K, K_A, PIPELINES
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -233,47 +233,45 @@ def test_a_step_of_em_is_nanos_and_its_likelihood_is_that_before_it(run_js):
     assert close([likelihood], [policy.log_prob(data).mean()])
 
 
-@pytest.mark.parametrize("algorithm", ["rlhf", "dpo"])
-@pytest.mark.parametrize("order", [K_A, A_K])
-def test_on_mogs_noise_a_whole_order_ends_in_mogs_policies(run_js, order, algorithm):
+def by_place(policy: list) -> list:
+    """The components from left to right: starts that end in the same fit differ in their order and in rounding."""
+    weights, means, sds = policy[0], np.reshape(policy[1], (-1, 2)), np.reshape(policy[2], (-1, 2))
+    order = np.lexsort(np.round(means, 3).T)
+    return [np.array(weights)[order], means[order], sds[order]]
+
+
+def test_on_mogs_noise_every_stage_ends_in_mogs_policy(run_js):
     settings, noise = MogSettings(), SeedNoise((5,))
-    world = MogWorld(settings, algorithm, (5,))
-    policies = {name: world.start(name) for name in ("base", "student")}
-    expected = [sent(policies["base"])]
-    for stage in PIPELINES[order]:
-        policies[stage.name] = world.run(stage, policies).policy
-        expected.append(sent(policies[stage.name]))
+    worlds = {algorithm: MogWorld(settings, algorithm, (5,)) for algorithm in ("rlhf", "dpo")}
+    start = {name: worlds["rlhf"].start(name) for name in ("base", "student")}
+    kd, aligned = PIPELINES[K_A][0], PIPELINES[A_K][0]
+    expected = [start["base"], worlds["rlhf"].run(kd, start).policy]
+    expected += [world.run(aligned, start).policy for world in worlds.values()]
     handed = {}
     for purpose, (uniforms, normals) in _PURPOSES.items():
         shape = {"rlhf": (200, 256), "base starts": (8, 4), "student starts": (8, 3)}.get(purpose, (uniforms,))
         handed[f"{purpose}/uniform"] = noise.uniform(purpose, *shape)[0].ravel().tolist()
         if normals:
             handed[f"{purpose}/normal"] = noise.normal(purpose, *shape, 2)[0].ravel().tolist()
-    kinds = ["distil" if isinstance(stage, Distil) else "align" for stage in PIPELINES[order]]
     found = run_js(
-        """const [world, noise, kinds] = given_, problem = new lab.Problem(world), draws = given(noise);
-        let { policy } = lab.finish(lab.fitBase(problem, draws));
-        const all = [parts(policy)];
-        for (const kind of kinds) {
-          if (kind === "distil") ({ policy } = lab.finish(lab.distil(policy, 3, world.sharpening, draws)));
-          else for (const step of lab.align(policy, problem, draws, world.algorithm, world.beta)) policy = step?.policy ?? policy;
-          all.push(parts(policy));
-        }
-        return all;""",
-        [world_of(settings, algorithm), handed, kinds],
+        """const [world, noise, base] = given_, problem = new lab.Problem(world), draws = given(noise), from = mixture(base);
+        const last = (algorithm) => [...lab.align(from, problem, draws, algorithm, world.beta)].at(-1).policy;
+        return [lab.finish(lab.fitBase(problem, draws)).policy, lab.finish(lab.distil(from, 3, world.sharpening, draws)).policy,
+          last("rlhf"), last("dpo")].map(parts);""",
+        [world_of(settings), handed, sent(start["base"])],
     )
     for ours, mogs in zip(found, expected, strict=True):
-        assert close(ours, mogs, 1e-6)
+        assert close(by_place(ours), by_place(sent(mogs)), 1e-6)
 
 
 @pytest.fixture(scope="module")
 def page_rewards(run_js):
-    """`{scene: {order: rewards of four seeds}}`, each run in the page with numbers of its own."""
+    """`{scene: {order: rewards of three seeds}}`, each run in the page with numbers of its own."""
     worlds = {name: world_of(settings, algorithm) for name, (settings, algorithm, *_) in WORLDS.items()}
     return run_js(
         """const rewards = {};
         for (const [name, world] of Object.entries(given_)) {
-          const runs = [1, 2, 3, 4].map((seed) => lab.finish(lab.runBoth({ ...world, seed }, lab.seededNoise(seed))));
+          const runs = [1, 2, 3].map((seed) => lab.finish(lab.runBoth({ ...world, seed }, lab.seededNoise(seed))));
           rewards[name] = Object.fromEntries(["ka", "ak"].map((order) => [order, runs.map((run) => run[order].metrics.reward)]));
         }
         return rewards;""",
@@ -291,7 +289,7 @@ def test_the_rewards_of_both_orders_lie_within_the_spread_of_mogs_seeds(page_rew
             policies[stage.name] = world.run(stage, policies).policy
         mogs = np.array(world.evaluate(policies[stage.name])["metrics"]["reward"])
         ours = np.array(page_rewards[scene][name])
-        assert abs(ours.mean() - mogs.mean()) < 3.5 * mogs.std(ddof=1) * (1 / 4 + 1 / 20) ** 0.5 + 0.01
+        assert abs(ours.mean() - mogs.mean()) < 3.5 * mogs.std(ddof=1) * (1 / 3 + 1 / 20) ** 0.5 + 0.01
         assert (abs(ours - mogs.mean()) < 4 * mogs.std(ddof=1) + 0.02).all()
 
 

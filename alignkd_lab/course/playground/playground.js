@@ -90,44 +90,41 @@ class Mixture {
   }
 }
 
+const sum = (values) => values.reduce((total, value) => total + value, 0), mean = (values) => sum(values) / values.length;
+const sigmoid = (x) => 1 / (1 + Math.exp(-x)), range = (n, value) => Float64Array.from({ length: n }, (_, i) => value(i));
 function logSoftmax(values) {
-  const best = Math.max(...values), log = best + Math.log(values.reduce((sum, v) => sum + Math.exp(v - best), 0));
+  const best = Math.max(...values), log = best + Math.log(sum(values.map((v) => Math.exp(v - best))));
   return values.map((v) => v - log);
 }
-const mean = (values) => values.reduce((sum, v) => sum + v, 0) / values.length;
-const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 
-/** Numbers that belong to a seed and a purpose, so that both orders meet the same ones; generators, as all that takes
-    long. */
+/** Numbers that belong to a seed and a purpose, so that both orders meet the same ones; made by generators. */
 function seededNoise(seed) {
-  const stream = (purpose) => {
-    let h = 2166136261 ^ (seed * 0x9e3779b1);
-    for (const letter of purpose) h = Math.imul(h ^ letter.charCodeAt(0), 16777619);
-    let [a, b, c, d] = [h, h ^ 0x9e3779b9, Math.imul(h, 0x85ebca6b), 1];
-    const next = () => { // sfc32
-      const t = (a + b + d) | 0;
-      d = (d + 1) | 0; a = b ^ (b >>> 9); b = (c + (c << 3)) | 0; c = ((c << 21) | (c >>> 11)) + t | 0;
-      return (t >>> 0) / 4294967296;
-    };
-    for (let i = 0; i < 20; i++) next();
-    return next;
-  };
   const cache = new Map();
   function* made(kind, purpose, n) {
     const key = `${purpose}/${kind}`;
-    if (cache.get(key)?.length !== n) {
-      const next = stream(key), values = new Float64Array(n);
-      for (let i = 0; i < n; i += 2) {
-        if (i % 8192 === 8190) yield;
-        const a = next(), b = next(), r = Math.sqrt(-2 * Math.log(1 - a)), angle = 2 * Math.PI * b;
-        const pair = kind === "uniform" ? [a, b] : [r * Math.cos(angle), r * Math.sin(angle)];
-        for (let j = i; j < Math.min(i + 2, n); j++) values[j] = pair[j - i];
-      }
-      cache.set(key, values);
+    if (cache.get(key)?.length === n) return cache.get(key);
+    let h = 2166136261 ^ Math.imul(seed, 0x9e3779b1);
+    for (const letter of key) h = Math.imul(h ^ letter.charCodeAt(0), 16777619);
+    let [a, b, c, d] = [h, h ^ 0x9e3779b9, Math.imul(h, 0x85ebca6b), 1];
+    const next = () => { // sfc32
+      const t = (a + b + d) | 0;
+      d = (d + 1) | 0; a = b ^ (b >>> 9); b = (c + (c << 3)) | 0; c = (((c << 21) | (c >>> 11)) + t) | 0;
+      return (t >>> 0) / 4294967296;
+    };
+    for (let i = 0; i < 20; i++) next();
+    const values = new Float64Array(n + (n % 2));
+    for (let i = 0; i < n; i += 2) {
+      if (i % 8192 === 8190) yield;
+      const [one, two] = [next(), next()], r = Math.sqrt(-2 * Math.log(1 - one)), angle = 2 * Math.PI * two;
+      values.set(kind === "uniform" ? [one, two] : [r * Math.cos(angle), r * Math.sin(angle)], i);
     }
+    cache.set(key, values.subarray(0, n));
     return cache.get(key);
   }
   return { uniform: (purpose, n) => made("uniform", purpose, n), normal: (purpose, n) => made("normal", purpose, n) };
+}
+function* drawing(mixture, noise, purpose, n) {
+  return mixture.draw(yield* noise.uniform(purpose, n), yield* noise.normal(purpose, 2 * n));
 }
 
 // What is given: the truth, and a reward on one of its modes ----------------------------------------------------------
@@ -176,21 +173,18 @@ class Problem {
   /** The recall threshold: the target's least weight in the truth with which it wins at the optimum (Order):
       m0 E_T[e^{R/beta}] > (1 - m0) E_notT[e^{R/beta}]. A mode's density is a product, along x and along y. */
   threshold(beta) {
-    const { reward, steps } = this.grid(), side = 2 * steps + 1;
+    const { reward, steps } = this.grid(), side = 2 * steps + 1, { means } = this.truth;
     const tilt = reward.map((r) => Math.exp(r / beta) * (r >= this.height / 2 ? 1 : -1));
     const gains = this.weights.map((_, mode) => {
       const [gx, gy] = [0, 1].map((axis) => {
-        const row = Float64Array.from({ length: side }, (_, i) =>
-          Math.exp(-0.5 * (((i - steps) * CELL - this.truth.means[2 * mode + axis]) / SD) ** 2));
-        const sum = row.reduce((a, b) => a + b, 0);
-        return row.map((v) => v / sum);
+        const row = range(side, (i) => Math.exp(-0.5 * (((i - steps) * CELL - means[2 * mode + axis]) / SD) ** 2));
+        const total = sum(row);
+        return row.map((v) => v / total);
       });
-      let gain = 0;
-      for (let i = 0; i < side; i++) for (let j = 0; j < side; j++) gain += gx[i] * gy[j] * tilt[i * side + j];
-      return gain;
+      return tilt.reduce((gain, v, i) => gain + v * gx[Math.floor(i / side)] * gy[i % side], 0);
     });
     const rest = this.weights.map((w, mode) => (mode === this.target ? 0 : w));
-    const outside = rest.reduce((sum, w, mode) => sum + w * gains[mode], 0) / rest.reduce((a, b) => a + b, 0);
+    const outside = sum(rest.map((w, mode) => w * gains[mode])) / sum(rest);
     return -outside / (gains[this.target] - outside);
   }
 }
@@ -215,7 +209,7 @@ function maximise(points, shares, k) {
       second[2 * c] += share * x * x; second[2 * c + 1] += share * y * y;
     }
   }
-  const held = mass.map((m) => Math.max(m, 1e-10)), total = held.reduce((a, b) => a + b, 0);
+  const held = mass.map((m) => Math.max(m, 1e-10)), total = sum(held);
   const means = first.map((v, a) => v / held[a >> 1]);
   const variances = second.map((v, a) => Math.max(v / held[a >> 1] - means[a] ** 2, SIZES.floor));
   return new Mixture(held.map((m) => Math.log(m / total)), means, variances.map((v) => 0.5 * Math.log(v)));
@@ -283,19 +277,13 @@ function* fit(points, uniforms, k) {
   return best.path;
 }
 
-function* distil(teacher, k, sharpening, noise) {
-  const n = SIZES.teacher, sharp = teacher.sharpen(sharpening);
-  const draws = sharp.draw(yield* noise.uniform("teacher", n), yield* noise.normal("teacher", 2 * n));
-  const path = yield* fit(draws, yield* noise.uniform("student starts", SIZES.restarts * k), k);
-  return { draws, path, policy: path[path.length - 1] };
+/** Draws of a sharpened teacher, and the path of a student of k components that is fitted to them (forward KL). */
+function* distil(teacher, k, sharpening, noise, n = SIZES.teacher, from = "teacher", starts = "student starts") {
+  const draws = yield* drawing(teacher.sharpen(sharpening), noise, from, n);
+  const path = yield* fit(draws, yield* noise.uniform(starts, SIZES.restarts * k), k);
+  return { draws, path, policy: path.at(-1) };
 }
-
-function* fitBase(problem, noise) {
-  const n = SIZES.training, k = SIZES.base;
-  const draws = problem.truth.draw(yield* noise.uniform("training draws", n), yield* noise.normal("training draws", 2 * n));
-  const path = yield* fit(draws, yield* noise.uniform("base starts", SIZES.restarts * k), k);
-  return { draws, path, policy: path[path.length - 1] };
-}
+const fitBase = ({ truth }, noise) => distil(truth, SIZES.base, 1, noise, SIZES.training, "training draws", "base starts");
 
 // Aligning: RLHF and DPO ----------------------------------------------------------------------------------------------
 
@@ -322,7 +310,7 @@ function dpoGradient(policy, chosen, rejected, referenceMargin, beta) {
 
 /** Pairs of draws, labelled by Bradley-Terry; `informative` of them have exactly one point in the circle. */
 function* samplePairs(sampler, problem, noise) {
-  const n = SIZES.pairs, draws = sampler.draw(yield* noise.uniform("pairs", 2 * n), yield* noise.normal("pairs", 4 * n));
+  const n = SIZES.pairs, draws = yield* drawing(sampler, noise, "pairs", 2 * n);
   const rewards = problem.reward(draws), coins = yield* noise.uniform("labels", n), half = problem.height / 2;
   const chosen = draws.slice(0, 2 * n), rejected = draws.slice(2 * n);
   let informative = 0;
@@ -374,9 +362,9 @@ function* align(reference, problem, noise, algorithm, beta) {
     const margin = good.map((value, i) => value - bad[i]);
     hits = informative;
     direction = (step) => {
-      const here = Array.from({ length: batch }, (_, i) => (i + step * batch) % count);
-      const pick = (points) => Float64Array.from(here.flatMap((i) => [points[2 * i], points[2 * i + 1]]));
-      return dpoGradient(policy, pick(chosen), pick(rejected), Float64Array.from(here, (i) => margin[i]), beta);
+      const here = range(batch, (i) => (i + step * batch) % count);
+      const pick = (points) => range(2 * batch, (a) => points[2 * here[a >> 1] + a % 2]);
+      return dpoGradient(policy, pick(chosen), pick(rejected), here.map((i) => margin[i]), beta);
     };
   }
   for (let step = 0; step < steps; step++) {
@@ -393,121 +381,107 @@ const ORDERS = {
 };
 const START = { weights: [0.33, 0.33, 0.3, 0.04], means: [[-1.5, 1.5], [1.5, 1.5], [-1.5, -1.5], [1.5, -1.5]], target: 3,
   sharpening: 2, beta: 0.5, height: 4, components: 3, algorithm: "rlhf", seed: 1 };
+
 /** The components in the order of the truth's modes that they lie nearest to: points then keep their places. */
-function arranged(policy, problem) {
-  const home = (c) => {
-    const away = problem.weights.map((_, m) => [0, 1].reduce((sum, a) => sum +
-      (policy.means[2 * c + a] - problem.truth.means[2 * m + a]) ** 2, 0));
-    return away.indexOf(Math.min(...away));
-  };
-  return Array.from({ length: policy.k }, (_, c) => c).sort((a, b) => home(a) - home(b) || a - b);
+function arranged({ k, means }, { truth }) {
+  const away = (c, m) => Math.hypot(means[2 * c] - truth.means[2 * m], means[2 * c + 1] - truth.means[2 * m + 1]);
+  const home = [...range(k, (c) => [0, 1, 2, 3].reduce((best, m) => (away(c, m) < away(c, best) ? m : best), 0))];
+  return [...range(k, (c) => c)].sort((a, b) => home[a] - home[b] || a - b);
 }
 const blend = (one, other, t) => new Mixture(...["logWeights", "means", "logSds"].map((name) =>
   one[name].map((value, i) => value + t * (other[name][i] - value))));
 
 /** Runs an order from the base. Each frame has the policy, rings to draw, a note, and metrics on the same noise. */
 function* runOrder(name, base, problem, settings, noise) {
-  const { beta, sharpening, components: k, algorithm } = settings, { curve: n, evaluation } = SIZES, stages = [];
+  const { beta, sharpening, components: k, algorithm } = settings, run = { name }, { curve: n, evaluation } = SIZES;
   const uniforms = yield* noise.uniform("curve", n), normals = yield* noise.normal("curve", 2 * n);
-  const truths = problem.truth.draw(yield* noise.uniform("curve of truth", n), yield* noise.normal("curve of truth", 2 * n));
-  let policy = base, order = arranged(base, problem), frames;
-  const add = (shown, note, rings = shown) =>
-    frames.push({ policy: shown, order, note, rings, ...evaluate(shown, problem, shown.draw(uniforms, normals), truths) });
+  const truths = yield* drawing(problem.truth, noise, "curve of truth", n);
+  const frame = (policy, note) => ({ policy, rings: policy, note, order,
+    ...evaluate(policy, problem, policy.draw(uniforms, normals), truths) });
+  let policy = base, order = arranged(base, problem);
+  run.stages = [];
   for (const kind of ORDERS[name].stages) {
-    const stage = { kind, from: policy, frames: frames = [], ...problem.onPaper(policy, beta) };
-    stages.push(stage);
+    const frames = [], stage = run[kind] = { frames, ...problem.onPaper(policy, beta) };
     if (kind === "distil") {
       for (let i = 0; i <= 12; i++) {
-        add(policy.sharpen(1 + (sharpening - 1) * i / 12), `weights to the power ${sharpening}`);
+        frames.push(frame(policy.sharpen(1 + (sharpening - 1) * i / 12), `weights to the power ${sharpening}`));
         yield;
       }
-      stage.sharp = frames[12].policy;
-      stage.sharpShare = problem.onPaper(stage.sharp, beta).share;
-      const { draws, path, policy: student } = yield* distil(policy, k, sharpening, noise);
-      const blank = new Mixture(path[0].logWeights, new Float64Array(2 * k), new Float64Array(2 * k)), last = frames[12];
-      stage.hits = problem.hits(problem.reward(draws));
-      const asked = `${k} ${k > 1 ? "rings fit" : "ring fits"} 1,000 draws`;
+      const last = frames[12], { draws, path, policy: student } = yield* distil(policy, k, sharpening, noise);
+      const blank = new Mixture(path[0].logWeights, new Float64Array(2 * k), new Float64Array(2 * k));
+      Object.assign(stage, { hits: problem.hits(problem.reward(draws)), sharp: problem.onPaper(last.policy, beta).share });
       for (let i = 0; i <= 24; i++) {
         const rings = i < 12 ? blend(blank, path[0], i / 12) : path[Math.round((i - 12) / 12 * (path.length - 1))];
-        frames.push({ ...last, note: asked, rings });
+        frames.push({ ...last, note: `${k} ${k > 1 ? "rings fit" : "ring fits"} 1,000 draws`, rings });
       }
       policy = student;
       order = arranged(policy, problem);
-      for (let i = 0; i < 8; i++) add(policy, "the student speaks");
+      frames.push(...Array(8).fill(frame(policy, "the student speaks")));
     } else {
-      add(policy, "");
+      frames.push(frame(policy, ""));
       let step = 0;
       for (const found of align(policy, problem, noise, algorithm, beta)) {
         yield;
         if (!found) continue;
-        Object.assign(stage, { hits: found.hits, of: found.of });
-        policy = found.policy;
-        const what = algorithm === "rlhf" ? "draws" : "pairs";
-        if (++step % 4 === 0) add(policy, `step ${step} of ${SIZES.steps}, ${count(found.hits)} of ${count(found.of)} ${what} hit`);
+        ({ policy, hits: stage.hits } = found);
+        const hits = `${count(found.hits)} of ${count(found.of)} ${algorithm === "rlhf" ? "draws" : "pairs"} hit`;
+        if (++step % 4 === 0) frames.push(frame(policy, `step ${step} of ${SIZES.steps}, ${hits}`));
       }
     }
-    stage.policy = policy;
-    stage.shareAfter = problem.onPaper(policy, beta).share;
-    stage.holds = nearTarget(policy, problem);
+    Object.assign(stage, { after: problem.onPaper(policy, beta).share, holds: nearTarget(policy, problem) });
+    run.stages.push(stage);
   }
+  const own = yield* drawing(policy, noise, "evaluation", evaluation);
   yield;
-  const own = policy.draw(yield* noise.uniform("evaluation", evaluation), yield* noise.normal("evaluation", 2 * evaluation));
-  yield;
-  const fresh = problem.truth.draw(yield* noise.uniform("evaluation of recall", evaluation),
-    yield* noise.normal("evaluation of recall", 2 * evaluation));
-  return { name, stages, policy, metrics: evaluate(policy, problem, own, fresh) };
+  const fresh = yield* drawing(problem.truth, noise, "evaluation of recall", evaluation);
+  return { ...run, metrics: evaluate(policy, problem, own, fresh) };
 }
 /** Whether a component of the policy has its mean in the circle. */
-function nearTarget(policy, problem) {
-  return policy.logWeights.some((_, c) => Math.hypot(policy.means[2 * c] - problem.x, policy.means[2 * c + 1] - problem.y) < RADIUS);
-}
+const nearTarget = ({ k, means }, { x, y }) =>
+  range(k, (c) => Math.hypot(means[2 * c] - x, means[2 * c + 1] - y)).some((away) => away < RADIUS);
 
-/** The base and both orders, one after the other. */
+/** The base, which is yielded as a frame, and both orders, one after the other. */
 function* runBoth(settings, noise) {
-  const problem = new Problem(settings), base = yield* fitBase(problem, noise), runs = {};
-  yield { share: problem.onPaper(base.policy, 1).share, policy: base.policy, order: arranged(base.policy, problem), rings: base.policy, note: "" };
-  for (const name of ["ka", "ak"]) runs[name] = yield* runOrder(name, base.policy, problem, settings, noise);
-  return { settings, problem, base: base.policy, baseHits: problem.hits(problem.reward(base.draws)), 
-    threshold: problem.threshold(settings.beta) * IN_CIRCLE, ...runs };
+  const problem = new Problem(settings), { draws, policy } = yield* fitBase(problem, noise), { share } = problem.onPaper(policy, 1);
+  yield { share, policy, order: arranged(policy, problem), rings: policy, note: "" };
+  const done = { settings, baseHits: problem.hits(problem.reward(draws)), baseHolds: nearTarget(policy, problem) };
+  for (const name of ["ka", "ak"]) done[name] = yield* runOrder(name, policy, problem, settings, noise);
+  return { ...done, threshold: problem.threshold(settings.beta) * IN_CIRCLE };
 }
 const finish = (work) => { let step; do step = work.next(); while (!step.done); return step.value; };
 
 // What happened, and why ----------------------------------------------------------------------------------------------
 
-const count = (n) => Math.round(n).toLocaleString("en-US");
-function percent(share) {
-  if (share >= 0.9995) return "always";
-  if (share >= 0.0005) return `${+(100 * share).toPrecision(2)} %`;
-  return share > 1e-9 ? `1 in ${count(+(1 / share).toPrecision(1))}` : "never";
-}
+const count = (n) => Math.round(n).toLocaleString("en-US"), times = (share) => count(+(1 / share).toPrecision(2));
 const figure = (value) => value.toFixed(Math.abs(value) < 10 ? 2 : 0).replace("-", "−");
+function percent(share) {
+  if (share < 0.0005) return share > 1e-9 ? `1 in ${times(share)}` : "0 %";
+  return share < 0.9995 ? `${+(100 * share).toPrecision(2)} %` : "100 %";
+}
 
-/** The cause of an order's outcome: a word that tests read, its name, and a sentence for the reader. */
-function explain(run, done) {
-  const { settings, problem } = done, dpo = settings.algorithm === "dpo", distilled = run.stages.find((s) => s.kind === "distil");
-  const aligned = run.stages.find((s) => s.kind === "align"), first = run.name === "ka", s = settings.sharpening;
-  const price = `Below a share of ${percent(done.threshold)}, the reward of ${settings.height} does not pay for leaving the reference at β = ${settings.beta}`;
-  const drew = dpo ? `${count(aligned.hits)} of 8,000 pairs told the circle from the rest`
-    : `of the 51,200 points drawn while aligning, ${count(aligned.hits)} fell into the circle`;
-  const found = run.metrics.share >= 0.5, where = first ? "the student" : "the base";
-  if (found && first) return ["found", "kept, and found", `Distilling left the target a share of ${percent(aligned.share)}, enough to be drawn and above the threshold of ${percent(done.threshold)}. Alignment multiplied what was still there${s < 1 ? ", and nothing came after it to water it down" : ""}.`];
-  if (found) return ["found", "found, then copied", `The base shows the target in ${percent(aligned.share)}, above the threshold of ${percent(done.threshold)}: alignment made it common, ${percent(aligned.shareAfter)}. ` +
-    (s < 1 ? "But the flat teacher says everything else more often as well: distilling watered it down." : "What is common survives distilling.")];
-  if (!first && aligned.shareAfter >= 0.5) return ["diluted", "watered down", `Alignment made the target common, ${percent(aligned.shareAfter)}, and distilling took it back to ${percent(run.metrics.share)}.`];
-  if (!nearTarget(done.base, problem)) return ["base", "the base never learned it", `Only ${done.baseHits} of the base’s 400 training points lay in the circle. Neither order can bring out what was never there.`];
-  if (dpo && aligned.hits > 50 && run.metrics.precision < -5) return ["overshoot", "overshot", `The pairs did hold the target (${drew}). But pairs only say “more this way”: DPO pushed the density into the circle, through it, and out on the other side, and it never draws a point to notice.`];
-  if (first && !distilled.holds && distilled.hits > 0 && aligned.hits < 50) return ["lost", "lost component", `${distilled.hits} of the teacher’s 1,000 draws lay in the circle, too few to win one of the student’s ${settings.components} rings: the bump is lost. Then ${drew}: ${aligned.hits ? "next to " : ""}nothing to reward.`];
-  if (first && !distilled.hits) return ["unseen", "no draws", `Sharpened, the teacher shows the target once in ${count(+(1 / distilled.sharpShare).toPrecision(2))} draws, and none of its 1,000 draws did. A student cannot copy what it is never shown. Then ${drew}: no draws, no reward.`];
-  if (aligned.hits < 5) return ["undrawn", "no draws", `On paper the reward would pay, but ${drew}. What is never drawn is never rewarded.`];
-  if (aligned.best < 0.5) return ["threshold", "below the threshold", `Not lost: ${where} shows the target in ${percent(aligned.share)}, and ${drew}. ${price}. Even the best policy would show it in only ${percent(aligned.best)}.`];
-  return ["halfway", "half-way", `${where[0].toUpperCase() + where.slice(1)} shows the target in ${percent(aligned.share)}, and ${drew}. Too few to be sure of: another seed may end elsewhere.`];
+/** The cause of an order's outcome, whose sentence the template holds, and the figures to put into it. */
+function explain({ name, distil, align, metrics }, { settings, threshold, baseHits, baseHolds }) {
+  const first = name === "ka", dpo = settings.algorithm === "dpo", flat = settings.sharpening < 1 ? "-flat" : "";
+  const figures = { share: percent(align.share), after: percent(align.after), final: percent(metrics.share), best: percent(align.best),
+    threshold: percent(threshold), once: times(distil.sharp), teacher: distil.hits, base: baseHits, hits: count(align.hits),
+    who: first ? "the student" : "the base", drew: dpo ? `${count(align.hits)} of 8,000 pairs told the circle from the rest`
+      : `of the 51,200 points drawn while aligning, ${count(align.hits)} fell into the circle`, ...settings };
+  const cause = metrics.share >= 0.5 ? (first ? "kept" : "copied") + flat
+    : !first && align.after >= 0.5 ? "diluted"
+    : !baseHolds ? "base"
+    : dpo && align.hits > 50 && metrics.precision < -5 ? "overshot"
+    : first && !distil.hits ? "unseen"
+    : first && !distil.holds && align.hits < 50 ? "lost"
+    : align.hits < 5 ? "undrawn"
+    : align.best < 0.5 ? "threshold" : "halfway";
+  return { cause, figures };
 }
 
 /** Who earns more, in words. */
 function verdict({ ka, ak, settings }) {
-  const [k, a] = [ka, ak].map((run) => run.metrics.reward), told = `(A-K ${figure(a)}, K-A ${figure(k)} of ${settings.height})`;
-  if (Math.abs(a - k) < 0.05 * settings.height) return `Both orders earn about the same ${told}: here the claim fails.`;
-  return a > k ? `Aligning first earns more ${told}.` : `Distilling first earns more ${told}: here the claim fails.`;
+  const [k, a] = [ka, ak].map((run) => run.metrics.reward), rewards = `(A-K ${figure(a)}, K-A ${figure(k)} of ${settings.height})`;
+  if (Math.abs(a - k) < 0.05 * settings.height) return `Both orders earn about the same ${rewards}: here the claim fails.`;
+  return a > k ? `Aligning first earns more ${rewards}.` : `Distilling first earns more ${rewards}: here the claim fails.`;
 }
 
 // View ----------------------------------------------------------------------------------------------------------------
@@ -524,7 +498,8 @@ function encode(state) {
 function mount(root) {
   const $ = (query) => root.querySelector(query), $$ = (query) => [...root.querySelectorAll(query)];
   const reduced = matchMedia("(prefers-reduced-motion: reduce)"), names = Object.keys(ORDERS), noise = new Map();
-  const uniforms = Float64Array.from({ length: DOTS }, (_, i) => (i + 0.5) / DOTS);
+  const scenes = $$(".pg-scenes button");
+  const uniforms = range(DOTS, (i) => (i + 0.5) / DOTS);
   const normals = finish(seededNoise(7).normal("dots", 2 * DOTS));
   const heads = { ka: 0, ak: 0 }, goals = { ka: 0, ak: 0 }, dots = { ka: null, ak: null };
   let state, done, work, before, chosen, asleep = true, timer, early, told;
@@ -533,7 +508,7 @@ function mount(root) {
   // State
   /** From a link's end or a scene's name; what is missing or senseless stays as it is by default. */
   function open(text) {
-    const scene = $$(".pg-scenes button").find((button) => button.value === text);
+    const scene = scenes.find((button) => button.value === text);
     const query = new URLSearchParams(scene ? scene.dataset.state : text.split("?")[1] || "");
     const numbers = (key) => (query.get(key) || "").split("_").map(parseFloat).filter(Number.isFinite);
     state = { ...START, stage: Math.min(2, Math.max(0, numbers("stage")[0] | 0)), scene: scene ? text : query.get("scene") || "" };
@@ -550,36 +525,38 @@ function mount(root) {
     chosen = state.target;
     done = early = null;
     for (const order of names) { heads[order] = goals[order] = state.stage; dots[order] = null; }
-    refresh();
+    rerun();
   }
-  /** Everything anew that follows from the settings; where the eye is in time stays. */
-  function refresh() {
-    if (!noise.has(state.seed)) noise.clear();
-    if (!noise.size) noise.set(state.seed, seededNoise(state.seed));
+  /** Everything that follows from the settings, anew; where the eye is in time stays. */
+  function rerun() {
+    if (!noise.has(state.seed)) { noise.clear(); noise.set(state.seed, seededNoise(state.seed)); }
     work = runBoth({ ...state }, noise.get(state.seed));
+    refresh();
+    keep();
+  }
+  function refresh() {
     for (const input of $$("[data-key]")) {
       const key = input.dataset.key, value = key === "share" ? state.weights[chosen] : state[key];
       input.value = SLIDERS[key] ? SLIDERS[key](value) : value;
-      const text = { share: percent(value), beta: +(+value).toPrecision(2), algorithm: "" }[key] ?? value;
       const output = input.parentNode.querySelector("output");
-      if (output) output.textContent = text;
-      input.setAttribute("aria-valuetext", text);
+      if (!output) continue;
+      output.textContent = key === "share" ? percent(value) : +value.toPrecision(2);
+      input.setAttribute("aria-valuetext", output.textContent);
     }
     $("[data-of]").textContent = chosen === state.target ? "the rewarded bump" : `bump ${chosen + 1}`;
     $("[data-do=reward]").hidden = chosen === state.target;
-    for (const button of $$(".pg-scenes button")) button.setAttribute("aria-pressed", button.value === state.scene);
-    const scene = $$(".pg-scenes button").find((button) => button.value === state.scene);
+    for (const button of scenes) button.setAttribute("aria-pressed", button.value === state.scene);
+    const scene = scenes.find((button) => button.value === state.scene);
     $(".pg-ask").textContent = scene?.dataset.ask || "A world of your own. What will each order make of it?";
-    $$(".pg-bump").forEach((bump, i) => {
-      const [x, y] = state.means[i], pays = i === state.target;
+    bumps.forEach((bump, i) => {
+      const [x, y] = state.means[i].map((v) => v.toFixed(1)), share = percent(state.weights[i]), pays = i === state.target;
       bump.classList.toggle("pays", pays);
       bump.classList.toggle("chosen", i === chosen);
-      bump.firstChild.textContent = percent(state.weights[i]) + (pays ? ` · pays ${state.height}` : "");
-      bump.setAttribute("aria-label", `Bump ${i + 1}${pays ? ", rewarded" : ""}: share ${percent(state.weights[i])}, ` +
-        `at ${x.toFixed(1)}, ${y.toFixed(1)}. Arrow keys move it, plus and minus change its share, R puts the reward here.`);
+      bump.firstChild.textContent = share + (pays ? ` · pays ${state.height}` : "");
+      bump.setAttribute("aria-label", `Bump ${i + 1}${pays ? ", rewarded" : ""}: share ${share}, at ${x}, ${y}. ` +
+        "Arrow keys move it, plus and minus change its share, R puts the reward here.");
     });
     told = null;
-    keep();
     wake();
   }
   function keep() {
@@ -594,7 +571,7 @@ function mount(root) {
       ? value.map((v) => Math.min(2.3, Math.max(-2.3, +v.toFixed(3)))) : m);
     else state[key] = key === "algorithm" ? value : +(+value).toPrecision(3);
     state.scene = "";
-    refresh();
+    rerun();
   }
   function play(goal, orders = names) {
     for (const name of orders) {
@@ -763,7 +740,7 @@ function mount(root) {
         dots[name] = goal.map((v, i) => (dots[name] ? dots[name][i] + pace * (v - dots[name][i]) : v));
         asleep &&= dots[name].every((v, i) => Math.abs(v - goal[i]) < 0.004);
       }
-      const element = $(`[data-order=${name}] canvas`), share = frame ? `${+(100 * frame.share).toFixed(frame.share < 0.1 ? 1 : 0)} %` : "";
+      const element = $(`[data-order=${name}] canvas`), share = frame ? percent(frame.share) : "";
       canvas(element, (pen, w, h) => plane(pen, w, h, paint[name], { points: dots[name], rings: frame?.rings, glow: 0.6 }));
       $(`[data-order=${name}] output`).textContent = share;
       const { stages, past } = ORDERS[name], head = heads[name], doing = { distil: "distilling", align: "aligning" }[stages[Math.floor(head)]];
@@ -783,10 +760,12 @@ function mount(root) {
     told = now;
     $(".pg-verdict").classList.toggle("over", Boolean(over));
     $(".pg-verdict h3").textContent = over ? verdict(done) : heads.ka >= 1 && heads.ak >= 1 ? "Half-way. Would you still guess the same?" : "Which order will earn more? Guess, then press “Run both”.";
-    for (const name of names) {
-      const [, cause, why] = over ? explain(done[name], done) : ["", "", ""];
-      $(`.pg-verdict .${name} b`).textContent = cause;
-      $(`.pg-verdict .${name} span`).textContent = why + (over && done[name].metrics.recall < -8 ? ` The price: it has forgotten the rest, recall ${figure(done[name].metrics.recall)}.` : "");
+    for (const name of over ? names : []) {
+      const { cause, figures } = explain(done[name], done), { title, innerHTML } = $(`template[data-cause=${cause}]`);
+      $(`.pg-verdict .${name} b`).textContent = title;
+      const price = done[name].metrics.recall < -8 ? ` The price: it has forgotten the rest, recall ${figure(done[name].metrics.recall)}.` : "";
+      const why = innerHTML.replace(/\{(\w+)\}/g, (_, key) => figures[key]);
+      $(`.pg-verdict .${name} span`).textContent = why[0].toUpperCase() + why.slice(1) + price;
     }
   }
 
@@ -802,6 +781,7 @@ function mount(root) {
     }
     $("[data-do=time]").value = Math.max(heads.ka, heads.ak);
     tell();
+    root.classList.toggle("busy", Boolean(work));
     draw(elapsed);
     while (work && performance.now() - began < BUDGET_MS) {
       const step = work.next();
@@ -818,7 +798,7 @@ function mount(root) {
     const bump = document.createElement("button");
     bump.className = "pg-bump";
     bump.append(document.createElement("span"));
-    const choose = () => { if (chosen !== i) { chosen = i; refresh(); } };
+    const choose = () => { chosen = i; refresh(); };
     bump.addEventListener("focus", choose);
     bump.addEventListener("pointerdown", (event) => { bump.setPointerCapture(event.pointerId); choose(); });
     bump.addEventListener("pointermove", (event) => {
@@ -842,7 +822,7 @@ function mount(root) {
   for (const input of $$("[data-key]")) {
     input.addEventListener("input", () => change(input.dataset.key, SLIDERS[input.dataset.key] ? 10 ** input.value : input.value));
   }
-  for (const button of $$(".pg-scenes button")) button.addEventListener("click", () => open(button.value));
+  for (const button of scenes) button.addEventListener("click", () => open(button.value));
   const actions = {
     run: () => play(2), ka: () => play(2, ["ka"]), ak: () => play(2, ["ak"]),
     step: () => play(Math.min(2, Math.floor(Math.min(heads.ka, heads.ak)) % 2 + 1)),
