@@ -17,31 +17,28 @@ const SIZES = { training: 400, base: 4, teacher: 1000, restarts: 8, lloyd: 10, i
 
 /** Gaussians with diagonal covariances: logWeights [k], normalised; means and logSds [2 k]. */
 class Mixture {
-  constructor(logWeights, means, logSds) {
-    this.logWeights = Float64Array.from(logWeights);
-    this.means = Float64Array.from(means);
-    this.logSds = Float64Array.from(logSds);
+  constructor(...parts) {
+    [this.logWeights, this.means, this.logSds] = parts.map((part) => Float64Array.from(part));
     this.k = this.logWeights.length;
   }
   get weights() { return this.logWeights.map(Math.exp); }
 
   /** Log-densities [n] of points [2 n], and each component's share of each point, [n k]. */
   score(points) {
-    const { k, means, logWeights, logSds } = this, n = points.length / 2;
-    const precision = logSds.map((s) => Math.exp(-2 * s));
+    const { k, means, logWeights, logSds } = this, n = points.length / 2, precision = logSds.map((s) => Math.exp(-2 * s));
     const constant = logWeights.map((w, c) => w - logSds[2 * c] - logSds[2 * c + 1] - LOG_2PI);
     const logProb = new Float64Array(n), shares = new Float64Array(n * k);
     for (let i = 0; i < n; i++) {
-      let best = -Infinity, sum = 0;
+      let best = -Infinity, total = 0;
       for (let c = 0; c < k; c++) {
         const dx = points[2 * i] - means[2 * c], dy = points[2 * i + 1] - means[2 * c + 1];
         const joint = constant[c] - 0.5 * (dx * dx * precision[2 * c] + dy * dy * precision[2 * c + 1]);
         shares[i * k + c] = joint;
         if (joint > best) best = joint;
       }
-      for (let c = 0; c < k; c++) sum += shares[i * k + c] = Math.exp(shares[i * k + c] - best);
-      for (let c = 0; c < k; c++) shares[i * k + c] /= sum;
-      logProb[i] = best + Math.log(sum);
+      for (let c = 0; c < k; c++) total += shares[i * k + c] = Math.exp(shares[i * k + c] - best);
+      for (let c = 0; c < k; c++) shares[i * k + c] /= total;
+      logProb[i] = best + Math.log(total);
     }
     return { logProb, shares };
   }
@@ -49,15 +46,10 @@ class Mixture {
 
   /** Draws from given noise: uniforms [n] pick the components, normals [2 n] place the points in them. */
   draw(uniforms, normals) {
-    const edges = this.weights, points = new Float64Array(normals.length), sds = this.logSds.map(Math.exp);
-    for (let c = 1; c < this.k; c++) edges[c] += edges[c - 1];
-    for (let i = 0; i < uniforms.length; i++) {
-      let c = 0;
-      while (c < this.k - 1 && edges[c] <= uniforms[i]) c++;
-      points[2 * i] = this.means[2 * c] + sds[2 * c] * normals[2 * i];
-      points[2 * i + 1] = this.means[2 * c + 1] + sds[2 * c + 1] * normals[2 * i + 1];
-    }
-    return points;
+    const edges = this.weights, sds = this.logSds.map(Math.exp), { k, means } = this;
+    for (let c = 1; c < k; c++) edges[c] += edges[c - 1];
+    const chosen = uniforms.map((u) => { let c = 0; while (c < k - 1 && edges[c] <= u) c++; return c; });
+    return normals.map((z, a) => means[2 * chosen[a >> 1] + a % 2] + sds[2 * chosen[a >> 1] + a % 2] * z);
   }
 
   /** Weights to the power s, normalised; with s > 1 what is rare gets rarer (KD-MWE). */
@@ -65,28 +57,21 @@ class Mixture {
 
   /** Gradient of sum_n c_n log p(x_n) in (logits, means, logSds), from the shares that `score` returned. */
   gradient(points, shares, coefficients) {
-    const { k, means, logSds } = this, weights = this.weights;
-    const toLogits = new Float64Array(k), toMeans = new Float64Array(2 * k), toSds = new Float64Array(2 * k);
-    let total = 0;
+    const { k, means, logSds } = this, mass = new Float64Array(k), first = new Float64Array(2 * k), second = first.slice();
     for (let i = 0; i < coefficients.length; i++) {
-      total += coefficients[i];
       for (let c = 0; c < k; c++) {
         const share = shares[i * k + c] * coefficients[i];
-        toLogits[c] += share;
+        mass[c] += share;
         for (let a = 2 * c; a < 2 * c + 2; a++) {
           const d = points[2 * i + a - 2 * c] - means[a];
-          toMeans[a] += share * d;
-          toSds[a] += share * d * d;
+          first[a] += share * d;
+          second[a] += share * d * d;
         }
       }
     }
-    for (let a = 0; a < 2 * k; a++) {
-      const precision = Math.exp(-2 * logSds[a]);
-      toMeans[a] *= precision;
-      toSds[a] = toSds[a] * precision - toLogits[a >> 1];
-    }
-    for (let c = 0; c < k; c++) toLogits[c] -= weights[c] * total;
-    return [toLogits, toMeans, toSds];
+    const precision = logSds.map((s) => Math.exp(-2 * s)), total = sum(coefficients);
+    return [this.weights.map((w, c) => mass[c] - w * total), first.map((v, a) => v * precision[a]),
+      second.map((v, a) => v * precision[a] - mass[a >> 1])];
   }
 }
 
@@ -123,7 +108,7 @@ function seededNoise(seed) {
   }
   return { uniform: (purpose, n) => made("uniform", purpose, n), normal: (purpose, n) => made("normal", purpose, n) };
 }
-function* drawing(mixture, noise, purpose, n) {
+function* drawing(mixture, noise, purpose, n) { // n draws
   return mixture.draw(yield* noise.uniform(purpose, n), yield* noise.normal(purpose, 2 * n));
 }
 
@@ -138,22 +123,17 @@ class Problem {
   }
   /** height exp(-d^2 / (2 WIDTH^2)) with d the distance to the target: points [2 n] -> [n]. */
   reward(points) {
-    const rewards = new Float64Array(points.length / 2);
-    for (let i = 0; i < rewards.length; i++) {
-      const dx = points[2 * i] - this.x, dy = points[2 * i + 1] - this.y;
-      rewards[i] = this.height * Math.exp(-(dx * dx + dy * dy) / (2 * WIDTH * WIDTH));
-    }
-    return rewards;
+    return range(points.length / 2, (i) => this.height *
+      Math.exp(-((points[2 * i] - this.x) ** 2 + (points[2 * i + 1] - this.y) ** 2) / (2 * WIDTH * WIDTH)));
   }
-  hits(rewards) { return rewards.reduce((sum, r) => sum + (r >= this.height / 2), 0); }
+  hits(rewards) { return rewards.filter((r) => r >= this.height / 2).length; }
 
   /** Cells that cover the truth evenly: points [2 n], and their reward. */
   grid() {
     if (!this.cells) {
-      const steps = Math.ceil((Math.max(...this.truth.means.map(Math.abs)) + 8 * SD) / CELL), points = [];
-      for (let i = -steps; i <= steps; i++) for (let j = -steps; j <= steps; j++) points.push(i * CELL, j * CELL);
-      this.cells = { points: Float64Array.from(points), steps };
-      this.cells.reward = this.reward(this.cells.points);
+      const steps = Math.ceil((Math.max(...this.truth.means.map(Math.abs)) + 8 * SD) / CELL), side = 2 * steps + 1;
+      const points = range(2 * side * side, (a) => ((a % 2 ? (a >> 1) % side : Math.floor((a >> 1) / side)) - steps) * CELL);
+      this.cells = { points, steps, reward: this.reward(points) };
     }
     return this.cells;
   }
@@ -200,7 +180,7 @@ function evaluate(policy, problem, own, truths) {
 
 /** The M step: shares [n k] of points [2 n] -> mixture. */
 function maximise(points, shares, k) {
-  const mass = new Float64Array(k), first = new Float64Array(2 * k), second = new Float64Array(2 * k);
+  const mass = new Float64Array(k), first = new Float64Array(2 * k), second = first.slice();
   for (let i = 0; i < points.length / 2; i++) {
     for (let c = 0; c < k; c++) {
       const share = shares[i * k + c], x = points[2 * i], y = points[2 * i + 1];
@@ -209,45 +189,41 @@ function maximise(points, shares, k) {
       second[2 * c] += share * x * x; second[2 * c + 1] += share * y * y;
     }
   }
-  const held = mass.map((m) => Math.max(m, 1e-10)), total = sum(held);
-  const means = first.map((v, a) => v / held[a >> 1]);
+  const held = mass.map((m) => Math.max(m, 1e-10)), total = sum(held), means = first.map((v, a) => v / held[a >> 1]);
   const variances = second.map((v, a) => Math.max(v / held[a >> 1] - means[a] ** 2, SIZES.floor));
   return new Mixture(held.map((m) => Math.log(m / total)), means, variances.map((v) => 0.5 * Math.log(v)));
 }
 
 function nearest(points, centres, k) {
-  const shares = new Float64Array(points.length / 2 * k), distance = new Float64Array(k);
+  const shares = new Float64Array(points.length / 2 * k);
   for (let i = 0; i < points.length / 2; i++) {
-    for (let c = 0; c < k; c++) {
-      const [x, y] = [centres[2 * c], centres[2 * c + 1]];
-      distance[c] = x * x + y * y - 2 * (x * points[2 * i] + y * points[2 * i + 1]);
+    let least = Infinity;
+    for (const last of [false, true]) for (let c = 0; c < k; c++) {
+      const x = centres[2 * c], y = centres[2 * c + 1], away = x * x + y * y - 2 * (x * points[2 * i] + y * points[2 * i + 1]);
+      if (last) shares[i * k + c] = +(away === least);
+      else if (away < least) least = away;
     }
-    const least = Math.min(...distance);
-    for (let c = 0; c < k; c++) shares[i * k + c] = distance[c] === least ? 1 : 0;
   }
   return shares;
 }
 
 /** Hard shares [n k]: k-means++ (Arthur and Vassilvitskii 2007) from uniforms [k], then a few Lloyd steps. */
-function kmeans(points, uniforms) {
+function* kmeans(points, uniforms) {
   const k = uniforms.length, n = points.length / 2, centres = new Float64Array(2 * k), edges = new Float64Array(n);
   let distance = new Float64Array(n).fill(1);
   for (let c = 0; c < k; c++) {
-    for (let i = 0, sum = 0; i < n; i++) edges[i] = sum += distance[i];
+    for (let i = 0, total = 0; i < n; i++) edges[i] = total += distance[i];
     const goal = uniforms[c] * edges[n - 1], found = edges.findIndex((edge) => edge > goal);
     const [x, y] = points.subarray(2 * (found < 0 ? n - 1 : found));
     centres.set([x, y], 2 * c);
-    distance = distance.map((d, i) => {
-      const now = (points[2 * i] - x) ** 2 + (points[2 * i + 1] - y) ** 2;
-      return c ? Math.min(d, now) : now;
-    });
+    const now = range(n, (i) => (points[2 * i] - x) ** 2 + (points[2 * i + 1] - y) ** 2);
+    distance = c ? now.map((d, i) => Math.min(d, distance[i])) : now;
   }
   for (let step = 0; step < SIZES.lloyd; step++) {
-    const shares = nearest(points, centres, k);
-    for (let c = 0; c < k; c++) {
-      let mass = 0, x = 0, y = 0;
-      for (let i = 0; i < n; i++) if (shares[i * k + c]) { mass++; x += points[2 * i]; y += points[2 * i + 1]; }
-      if (mass) centres.set([x / mass, y / mass], 2 * c);
+    yield;
+    const shares = nearest(points, centres, k), { means } = maximise(points, shares, k);
+    for (let c = 0; c < k; c++) { // a centre without points stays
+      if (shares.some((share, i) => share && i % k === c)) centres.set(means.subarray(2 * c, 2 * c + 2), 2 * c);
     }
   }
   return nearest(points, centres, k);
@@ -263,18 +239,17 @@ function emStep(mixture, points) {
 function* fit(points, uniforms, k) {
   let best = { likelihood: -Infinity };
   for (let start = 0; start < uniforms.length / k; start++) {
-    let likelihood = -Infinity;
-    const path = [maximise(points, kmeans(points, uniforms.subarray(start * k, (start + 1) * k)), k)];
-    for (let i = 0, going = true; i < SIZES.iterations && going; i++) {
+    const path = [maximise(points, yield* kmeans(points, uniforms.subarray(start * k, (start + 1) * k)), k)];
+    for (let i = 0, before = -Infinity, going = true; i < SIZES.iterations && going; i++) {
       yield;
-      const step = emStep(path[path.length - 1], points);
-      going = step.likelihood - likelihood > SIZES.tolerance;
-      likelihood = step.likelihood;
-      path.push(step.mixture);
+      const { likelihood, mixture } = emStep(path.at(-1), points);
+      going = likelihood - before > SIZES.tolerance;
+      path.push(mixture);
+      path.likelihood = before = likelihood;
     }
-    if (likelihood > best.likelihood) best = { likelihood, path };
+    if (path.likelihood > best.likelihood) best = path;
   }
-  return best.path;
+  return best;
 }
 
 /** Draws of a sharpened teacher, and the path of a student of k components that is fitted to them (forward KL). */
@@ -297,46 +272,35 @@ function rlhfGradient(policy, reference, points, problem, beta) {
 
 /** Minus the gradient of the mean of -log sigmoid(beta [Delta_policy - Delta_reference]) over pairs. */
 function dpoGradient(policy, chosen, rejected, referenceMargin, beta) {
-  const n = referenceMargin.length, points = new Float64Array(4 * n), coefficients = new Float64Array(2 * n);
-  points.set(chosen); points.set(rejected, 2 * n);
-  const { logProb, shares } = policy.score(points);
-  for (let i = 0; i < n; i++) {
-    const margin = logProb[i] - logProb[n + i];
-    coefficients[i] = beta * sigmoid(-beta * (margin - referenceMargin[i])) / n;
-    coefficients[n + i] = -coefficients[i];
-  }
-  return policy.gradient(points, shares, coefficients);
+  const n = referenceMargin.length, points = Float64Array.of(...chosen, ...rejected), { logProb, shares } = policy.score(points);
+  const weights = range(n, (i) => beta * sigmoid(-beta * (logProb[i] - logProb[n + i] - referenceMargin[i])) / n);
+  return policy.gradient(points, shares, Float64Array.of(...weights, ...weights.map((w) => -w)));
 }
 
 /** Pairs of draws, labelled by Bradley-Terry; `informative` of them have exactly one point in the circle. */
 function* samplePairs(sampler, problem, noise) {
   const n = SIZES.pairs, draws = yield* drawing(sampler, noise, "pairs", 2 * n);
   const rewards = problem.reward(draws), coins = yield* noise.uniform("labels", n), half = problem.height / 2;
-  const chosen = draws.slice(0, 2 * n), rejected = draws.slice(2 * n);
-  let informative = 0;
-  for (let i = 0; i < n; i++) {
-    informative += rewards[i] >= half !== rewards[n + i] >= half;
-    if (coins[i] < sigmoid(rewards[i] - rewards[n + i])) continue;
-    for (let a = 2 * i; a < 2 * i + 2; a++) [chosen[a], rejected[a]] = [rejected[a], chosen[a]];
-  }
+  const keep = range(n, (i) => coins[i] < sigmoid(rewards[i] - rewards[n + i])), informative = sum(range(n, (i) =>
+    rewards[i] >= half !== rewards[n + i] >= half));
+  const chosen = range(2 * n, (a) => draws[keep[a >> 1] ? a : 2 * n + a]);
+  const rejected = range(2 * n, (a) => draws[keep[a >> 1] ? 2 * n + a : a]);
   return { chosen, rejected, informative };
 }
 
 /** Adam (Kingma and Ba 2015) uphill, with its usual constants. */
 class Adam {
-  constructor(policy) {
-    this.parameters = [policy.logWeights, policy.means, policy.logSds];
+  constructor({ logWeights, means, logSds }) {
+    this.parameters = [logWeights, means, logSds];
     [this.first, this.second] = [0, 1].map(() => this.parameters.map((p) => new Float64Array(p.length)));
     this.steps = 0;
   }
   step(gradients, rate) {
     const root = Math.sqrt(1 - 0.999 ** ++this.steps), scale = rate * root / (1 - 0.9 ** this.steps);
-    this.parameters = this.parameters.map((parameter, p) => parameter.map((value, i) => {
-      const g = gradients[p][i];
-      const m = this.first[p][i] = 0.9 * this.first[p][i] + 0.1 * g;
-      const v = this.second[p][i] = 0.999 * this.second[p][i] + 0.001 * g * g;
-      return value + scale * m / (Math.sqrt(v) + 1e-8 * root);
-    }));
+    this.first = this.first.map((first, p) => first.map((m, i) => 0.9 * m + 0.1 * gradients[p][i]));
+    this.second = this.second.map((second, p) => second.map((v, i) => 0.999 * v + 0.001 * gradients[p][i] ** 2));
+    this.parameters = this.parameters.map((parameter, p) => parameter.map((value, i) =>
+      value + scale * this.first[p][i] / (Math.sqrt(this.second[p][i]) + 1e-8 * root)));
     const [logits, means, logSds] = this.parameters;
     return new Mixture(logSoftmax(logits), means, logSds);
   }
@@ -344,32 +308,26 @@ class Adam {
 
 /** From the reference uphill: yields every policy on the way, with how many of how many draws (or pairs) hit. */
 function* align(reference, problem, noise, algorithm, beta) {
-  const { steps, batch, rate, pairs: count } = SIZES, ascent = new Adam(reference);
-  let policy = reference, hits = 0, direction;
-  if (algorithm === "rlhf") {
-    const uniforms = yield* noise.uniform("rlhf", steps * batch), normals = yield* noise.normal("rlhf", 2 * steps * batch);
-    direction = (step) => {
+  const { steps, batch, rate, pairs: count } = SIZES, ascent = new Adam(reference), onPolicy = algorithm === "rlhf";
+  const uniforms = onPolicy && (yield* noise.uniform("rlhf", steps * batch));
+  const normals = onPolicy && (yield* noise.normal("rlhf", 2 * steps * batch));
+  const pairs = onPolicy || (yield* samplePairs(reference, problem, noise));
+  yield;
+  const [good, bad] = onPolicy ? [] : [pairs.chosen, pairs.rejected].map((points) => reference.logProb(points));
+  let policy = reference, hits = onPolicy ? 0 : pairs.informative, gradient;
+  for (let step = 0; step < steps; step++) {
+    if (onPolicy) {
       const [from, to] = [step * batch, (step + 1) * batch];
       const points = policy.draw(uniforms.subarray(from, to), normals.subarray(2 * from, 2 * to));
       const found = rlhfGradient(policy, reference, points, problem, beta);
+      ({ gradient } = found);
       hits += found.hits;
-      return found.gradient;
-    };
-  } else {
-    const { chosen, rejected, informative } = yield* samplePairs(reference, problem, noise);
-    yield;
-    const [good, bad] = [chosen, rejected].map((points) => reference.logProb(points));
-    const margin = good.map((value, i) => value - bad[i]);
-    hits = informative;
-    direction = (step) => {
-      const here = range(batch, (i) => (i + step * batch) % count);
-      const pick = (points) => range(2 * batch, (a) => points[2 * here[a >> 1] + a % 2]);
-      return dpoGradient(policy, pick(chosen), pick(rejected), here.map((i) => margin[i]), beta);
-    };
-  }
-  for (let step = 0; step < steps; step++) {
-    policy = ascent.step(direction(step), rate * (1 - step / steps));
-    yield { policy, hits, of: algorithm === "rlhf" ? (step + 1) * batch : count };
+    } else {
+      const here = range(batch, (i) => (i + step * batch) % count), pick = (points) => range(2 * batch, (a) => points[2 * here[a >> 1] + a % 2]);
+      gradient = dpoGradient(policy, pick(pairs.chosen), pick(pairs.rejected), here.map((i) => good[i] - bad[i]), beta);
+    }
+    policy = ascent.step(gradient, rate * (1 - step / steps));
+    yield { policy, hits, of: onPolicy ? (step + 1) * batch : count };
   }
 }
 
@@ -498,33 +456,34 @@ function encode(state) {
 function mount(root) {
   const $ = (query) => root.querySelector(query), $$ = (query) => [...root.querySelectorAll(query)];
   const reduced = matchMedia("(prefers-reduced-motion: reduce)"), names = Object.keys(ORDERS), noise = new Map();
-  const scenes = $$(".pg-scenes button");
-  const uniforms = range(DOTS, (i) => (i + 0.5) / DOTS);
-  const normals = finish(seededNoise(7).normal("dots", 2 * DOTS));
+  const scenes = $$(".pg-scenes button"), bumps = $$(".pg-bump");
+  const uniforms = range(DOTS, (i) => (i + 0.5) / DOTS), normals = finish(seededNoise(7).normal("dots", 2 * DOTS));
   const heads = { ka: 0, ak: 0 }, goals = { ka: 0, ak: 0 }, dots = { ka: null, ak: null };
   let state, done, work, before, chosen, asleep = true, timer, early, told;
   root.times = [];
 
   // State
+  const inside = (v) => Math.min(2.3, Math.max(-2.3, +v.toFixed(3))), read = ({ dataset: { key }, value }) =>
+    (key === "algorithm" ? value : +(SLIDERS[key] ? 10 ** value : +value).toPrecision(3));
   /** From a link's end or a scene's name; what is missing or senseless stays as it is by default. */
   function open(text) {
     const scene = scenes.find((button) => button.value === text);
     const query = new URLSearchParams(scene ? scene.dataset.state : text.split("?")[1] || "");
     const numbers = (key) => (query.get(key) || "").split("_").map(parseFloat).filter(Number.isFinite);
-    state = { ...START, stage: Math.min(2, Math.max(0, numbers("stage")[0] | 0)), scene: scene ? text : query.get("scene") || "" };
+    const [weights, means, [target], [stage]] = ["weights", "means", "target", "stage"].map(numbers);
+    state = { ...START, stage: Math.min(2, Math.max(0, stage | 0)), scene: scene ? text : query.get("scene") || "" };
     for (const input of $$("[data-key]")) { // a control refuses what it cannot hold
       const key = input.dataset.key, value = query.get(key);
       if (key === "share" || !value) continue;
       input.value = SLIDERS[key] ? SLIDERS[key](value) : value;
-      if (input.value) state[key] = key === "algorithm" ? input.value : SLIDERS[key] ? 10 ** input.value : +input.value;
+      if (input.value) state[key] = read(input);
     }
-    const [weights, means, sum] = [numbers("weights"), numbers("means"), numbers("weights").reduce((a, b) => a + b, 0)];
-    if (weights.length === 4 && weights.every((w) => w > 0)) state.weights = weights.map((w) => w / sum);
-    if (means.length === 8 && means.every((m) => Math.abs(m) <= 2.3)) state.means = [0, 2, 4, 6].map((i) => means.slice(i, i + 2));
-    if ([0, 1, 2, 3].includes(numbers("target")[0])) [state.target] = numbers("target");
+    if (weights.length === 4 && weights.every((w) => w > 0)) state.weights = weights.map((w) => w / sum(weights));
+    if (means.length === 8) state.means = [0, 2, 4, 6].map((i) => means.slice(i, i + 2).map(inside));
+    if (START.means[target]) state.target = target;
     chosen = state.target;
     done = early = null;
-    for (const order of names) { heads[order] = goals[order] = state.stage; dots[order] = null; }
+    for (const name of names) { heads[name] = goals[name] = state.stage; dots[name] = null; }
     rerun();
   }
   /** Everything that follows from the settings, anew; where the eye is in time stays. */
@@ -567,167 +526,116 @@ function mount(root) {
     if (key === "share") {
       const now = state.weights[chosen], share = Math.min(0.9, Math.max(0.002, value));
       state.weights = state.weights.map((w, i) => (i === chosen ? share : w * (1 - share) / (1 - now)));
-    } else if (key === "mean") state.means = state.means.map((m, i) => i === chosen
-      ? value.map((v) => Math.min(2.3, Math.max(-2.3, +v.toFixed(3)))) : m);
-    else state[key] = key === "algorithm" ? value : +(+value).toPrecision(3);
+    } else if (key === "mean") state.means = state.means.map((m, i) => (i === chosen ? value.map(inside) : m));
+    else state[key] = value;
     state.scene = "";
     rerun();
   }
-  function play(goal, orders = names) {
+  /** Where the eyes of these orders go: there at once, or by playing, from the base where they have arrived. */
+  function go(goal, orders = names, atOnce = false) {
     for (const name of orders) {
-      if (heads[name] >= goal) heads[name] = 0;
+      if (atOnce) heads[name] = goal;
+      else if (heads[name] >= goal) heads[name] = 0;
       goals[name] = goal;
     }
-    moved();
-  }
-  function moved() {
-    const stage = Math.min(goals.ka, goals.ak);
-    state.stage = Math.floor(stage);
+    state.stage = Math.floor(Math.min(goals.ka, goals.ak));
     keep();
     wake();
   }
 
   // Drawing
-  const colours = () => {
-    const style = getComputedStyle(root);
-    return Object.fromEntries(["ink", "quiet", "line", "ground", "bump", "ka", "ak"].map((name) => [name, style.getPropertyValue(`--pg-${name}`)]));
-  };
+  function colours() {
+    const style = getComputedStyle(root), all = ["ink", "quiet", "bump", "ka", "ak"];
+    return Object.fromEntries(all.map((name) => [name, style.getPropertyValue(`--pg-${name}`).trim()]));
+  }
   function canvas(element, paint) {
     const ratio = Math.min(2, devicePixelRatio || 1), { clientWidth: w, clientHeight: h } = element;
-    if (!w) return;
-    if (element.width !== Math.round(w * ratio) || element.height !== Math.round(h * ratio)) {
-      element.width = Math.round(w * ratio);
-      element.height = Math.round(h * ratio);
-    }
-    const pen = element.getContext("2d");
+    const [width, height] = [w, h].map((side) => Math.round(side * ratio)), pen = element.getContext("2d");
+    if (element.width !== width || element.height !== height) Object.assign(element, { width, height });
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, w, h);
-    pen.font = "12px system-ui, sans-serif";
-    paint(pen, w, h);
+    if (w) paint(pen, w, h);
   }
   function plane(pen, w, h, colour, { points, rings, glow }) {
     const scale = Math.min(w, h) / 2 / REACH, px = (x) => w / 2 + x * scale, py = (y) => h / 2 - y * scale, paint = colours();
     state.means.forEach(([x, y], i) => {
       const light = pen.createRadialGradient(px(x), py(y), 0, px(x), py(y), 3 * SD * scale);
-      light.addColorStop(0, paint.bump); light.addColorStop(1, `${paint.bump.trim()}00`);
+      light.addColorStop(0, paint.bump); light.addColorStop(1, `${paint.bump}00`);
       pen.globalAlpha = glow * Math.min(1, 0.12 + Math.sqrt(state.weights[i]));
       pen.fillStyle = light;
       pen.fillRect(0, 0, w, h);
     });
-    pen.globalAlpha = 1;
-    const [x, y] = state.means[state.target], radius = RADIUS * scale;
-    let inside = 0;
+    const [x, y] = state.means[state.target], inside = (i) => Math.hypot(points[2 * i] - x, points[2 * i + 1] - y) <= RADIUS;
     for (const on of [false, true]) {
       pen.fillStyle = on ? colour : paint.quiet;
       pen.globalAlpha = on ? 0.95 : 0.5;
       pen.beginPath();
       for (let i = 0; points && i < DOTS; i++) {
-        if ((Math.hypot(points[2 * i] - x, points[2 * i + 1] - y) <= RADIUS) !== on) continue;
-        const size = on ? 2.3 : 1.5; // a point that left the picture waits at its edge
-        const dx = Math.min(w - 4, Math.max(4, px(points[2 * i]))), dy = Math.min(h - 4, Math.max(4, py(points[2 * i + 1])));
+        if (inside(i) !== on) continue;
+        const size = on ? 2.3 : 1.5, within = (v, most) => Math.min(most - 4, Math.max(4, v)); // who left waits at the edge
+        const dx = within(px(points[2 * i]), w), dy = within(py(points[2 * i + 1]), h);
         pen.moveTo(dx + size, dy);
         pen.arc(dx, dy, size, 0, 7);
-        inside += on;
       }
       pen.fill();
     }
+    const ring = (cx, cy, rx, ry, width, alpha) => {
+      pen.lineWidth = width; pen.globalAlpha = alpha;
+      pen.beginPath(); pen.ellipse(px(cx), py(cy), rx * scale, ry * scale, 0, 0, 7); pen.stroke();
+    };
     pen.strokeStyle = colour;
     for (let c = 0; rings && c < rings.k; c++) {
-      const weight = Math.exp(rings.logWeights[c]);
-      for (const sds of [1, 2]) {
-        pen.globalAlpha = (sds === 1 ? 0.9 : 0.4) * Math.min(1, 0.15 + 3 * weight);
-        pen.lineWidth = sds === 1 ? 2 : 1.2;
-        pen.beginPath();
-        pen.ellipse(px(rings.means[2 * c]), py(rings.means[2 * c + 1]), sds * scale * Math.exp(rings.logSds[2 * c]),
-          sds * scale * Math.exp(rings.logSds[2 * c + 1]), 0, 0, 7);
-        pen.stroke();
-      }
+      const weight = Math.min(1, 0.15 + 3 * Math.exp(rings.logWeights[c])), [sx, sy] = rings.logSds.slice(2 * c).map(Math.exp);
+      for (const sds of [1, 2]) ring(rings.means[2 * c], rings.means[2 * c + 1], sds * sx, sds * sy, 2.6 - 0.7 * sds, weight * (1.4 - 0.5 * sds));
     }
-    pen.globalAlpha = 1;
     pen.strokeStyle = paint.ink;
-    pen.lineWidth = 1.6;
     pen.setLineDash([5, 4]);
-    pen.beginPath();
-    pen.arc(px(x), py(y), radius, 0, 7);
-    pen.stroke();
+    ring(x, y, RADIUS, RADIUS, 1.6, 1);
     pen.setLineDash([]);
-    return inside;
   }
-  const at = (run, head) => { // the frame at a time between 0 and 2
-    const stage = run.stages[Math.min(1, Math.floor(head))], share = head - Math.min(1, Math.floor(head));
-    return stage.frames[Math.round(share * (stage.frames.length - 1))];
-  };
-  function curve(element, key, low, high, ticks, scale, write) {
-    canvas(element, (pen, w, h) => {
-      const paint = colours(), left = 42, right = w - 48, top = 8, bottom = h - 18;
-      const px = (t) => left + t / 2 * (right - left);
-      const py = (v) => bottom - (Math.min(high, Math.max(low, scale(v))) - low) / (high - low) * (bottom - top);
-      pen.font = "11px system-ui, sans-serif";
-      pen.strokeStyle = paint.line; pen.fillStyle = paint.quiet; pen.lineWidth = 1;
-      pen.textBaseline = "middle"; pen.textAlign = "right";
-      pen.beginPath();
-      for (const tick of ticks) { pen.fillText(write(tick), left - 5, py(tick)); pen.moveTo(left, py(tick)); pen.lineTo(right, py(tick)); }
-      pen.moveTo(px(1), top); pen.lineTo(px(1), bottom);
-      pen.stroke();
-      pen.textAlign = "center"; pen.textBaseline = "alphabetic";
-      ["base", "1st step", "2nd step"].forEach((name, t) => pen.fillText(name, px(t) + (t ? -4 : 8), h - 4));
-      const ends = [];
-      for (const name of done ? names : []) {
-        pen.strokeStyle = pen.fillStyle = paint[name]; pen.lineWidth = 2.2; pen.lineJoin = "round";
-        pen.beginPath();
-        for (let i = 0, steps = Math.round(heads[name] * 80); i <= steps; i++) pen.lineTo(px(i / 80), py(at(done[name], i / 80)[key]));
-        pen.stroke();
-        const now = at(done[name], heads[name])[key];
-        ends.push({ name, x: px(heads[name]), y: py(now), text: write(now) });
-        pen.beginPath(); pen.arc(px(heads[name]), py(now), 3.5, 0, 7); pen.fill();
-      }
-      if (ends.length && Math.abs(ends[0].y - ends[1].y) < 13 && Math.abs(ends[0].x - ends[1].x) < 46) {
-        const low = ends[0].y > ends[1].y ? 0 : 1, y = (ends[0].y + ends[1].y) / 2;
-        ends[low].y = y + 7; ends[1 - low].y = y - 7;
-      }
-      pen.textAlign = "left"; pen.textBaseline = "middle"; pen.font = "600 12px system-ui, sans-serif";
-      for (const { name, x, y, text } of ends) { pen.fillStyle = paint[name]; pen.fillText(text, x + 7, Math.min(bottom - 4, Math.max(top + 4, y))); }
-      element.setAttribute("aria-label", `${key}: ${ends.map(({ name, text }) => `${ORDERS[name].short} ${text}`).join(", ")}`);
+  function at({ stages }, head) { // the frame at a time between 0 and 2
+    const { frames } = stages[head < 1 ? 0 : 1];
+    return frames[Math.round((head - (head < 1 ? 0 : 1)) * (frames.length - 1))];
+  }
+  /** The template has a curve's axes: time t and height v from 0 to 1 lie at: */
+  const place = (t, v) => [42 + 90 * t, 80 - 72 * Math.min(1, Math.max(0, v))];
+  function curve(key, height, write) {
+    const figure = $(`[data-curve=${key}]`), ends = names.map((name) => {
+      const [path, dot, text] = ["path", "circle", "text"].map((part) => figure.querySelector(`${part}.${name}`)), head = heads[name];
+      const value = (t) => at(done[name], t)[key], [x, y] = place(head, height(value(head)));
+      const line = [...range(Math.round(head * 60), (i) => i / 60), head].map((t) => place(t, height(value(t))).map((v) => v.toFixed(1)));
+      path.setAttribute("d", `M${line.join("L")}`);
+      dot.setAttribute("cx", x); dot.setAttribute("cy", y);
+      text.textContent = write(value(head));
+      return { text, x: x + 7, y: y + 4 };
     });
+    const [one, other] = ends, gap = 12 - Math.abs(one.y - other.y);
+    if (gap > 0 && Math.abs(one.x - other.x) < 46) {
+      const lower = one.y > other.y ? 1 : -1;
+      one.y += lower * gap / 2; other.y -= lower * gap / 2;
+    }
+    for (const { text, x, y } of ends) { text.setAttribute("x", x); text.setAttribute("y", Math.min(84, y)); }
+    figure.setAttribute("aria-label", `${key}: ${names.map((name, i) => `${ORDERS[name].short} ${ends[i].text.textContent}`).join(", ")}`);
   }
   /** Where the model that is aligned shows the target, on a scale of what that is good for. */
-  function ruler(element) {
-    canvas(element, (pen, w, h) => {
-      const paint = colours(), px = (share) => 8 + (w - 16) * Math.min(1, Math.max(0, 1 + Math.log10(share) / 6)), line = h - 34;
-      const seen = 1 / (state.algorithm === "rlhf" ? 51200 : 16000), pays = done?.threshold ?? seen;
-      const zones = [[1e-6, seen, "never drawn"], [seen, Math.max(seen, pays), "drawn, but does not pay"], [Math.max(seen, pays), 1, "pays"]];
-      pen.textBaseline = "alphabetic"; pen.textAlign = "left";
-      zones.forEach(([from, to, name], i) => {
-        pen.fillStyle = paint.bump; pen.globalAlpha = [0.1, 0.32, 0.85][i];
-        pen.fillRect(px(from), line, px(to) - px(from) - 2, 14);
-        pen.globalAlpha = 1; pen.fillStyle = paint.ink;
-        if (px(to) - px(from) > pen.measureText(name).width + 6) pen.fillText(name, px(from) + 4, line + 11);
-      });
-      pen.fillStyle = paint.quiet;
-      for (const [share, name] of [[1e-6, "1 in a million"], [1e-4, "1 in 10,000"], [0.01, "1 %"], [1, "all"]]) {
-        pen.textAlign = share === 1 ? "right" : share === 1e-6 ? "left" : "center";
-        pen.fillText(name, px(share) + (share === 1 ? 8 : share === 1e-6 ? -8 : 0), h - 4);
-      }
-      const marks = done ? [["ak", done.ak.stages[0].share, "A-K aligns the base"]] : [];
-      if (done && heads.ka >= 1) marks.push(["ka", done.ka.stages[1].share, "K-A aligns the student"]);
-      marks.forEach(([name, share, text], i) => {
-        const x = px(share), right = x < w / 2, y = line - 8 - 16 * i;
-        pen.fillStyle = pen.strokeStyle = paint[name]; pen.lineWidth = 2;
-        pen.beginPath(); pen.moveTo(x, y); pen.lineTo(x, line + 14); pen.stroke();
-        pen.beginPath(); pen.arc(x, y, 4, 0, 7); pen.fill();
-        pen.textAlign = right ? "left" : "right";
-        pen.font = "600 12px system-ui, sans-serif";
-        pen.fillText(`${text}: ${percent(share)}`, x + (right ? 8 : -8), y + 4);
-      });
-      element.setAttribute("aria-label", `The reward pays from a share of ${percent(pays)}. ${marks.map(([, share, text]) => `${text}: ${percent(share)}`).join(". ")}`);
-    });
+  function ruler() {
+    const along = (share) => 100 * Math.min(1, Math.max(0, 1 + Math.log10(share) / 6)), pays = done.threshold;
+    const seen = Math.min(pays, 1 / (state.algorithm === "rlhf" ? 51200 : 16000)), ends = [seen, pays, 1].map(along);
+    $$(".pg-zones span").forEach((zone, i) => { zone.style.width = `${ends[i] - (ends[i - 1] ?? 0)}%`; });
+    for (const name of names) {
+      const mark = $(`.pg-marks .${name}`), x = along(done[name].align.share);
+      mark.style.left = `${x}%`;
+      mark.classList.toggle("left", x > 50);
+      mark.hidden = name === "ka" && heads.ka < 1;
+      mark.firstChild.textContent = `${name === "ka" ? "K-A aligns the student" : "A-K aligns the base"}: ${percent(done[name].align.share)}`;
+    }
   }
   function draw(elapsed) {
     const paint = colours(), truth = new Problem(state).truth;
     canvas($(".pg-world canvas"), (pen, w, h) => {
+      const scale = Math.min(w, h) / 2 / REACH;
       state.means.forEach(([x, y], i) => {
-        bumps[i].style.left = `${w / 2 + x * Math.min(w, h) / 2 / REACH}px`;
-        bumps[i].style.top = `${h / 2 - y * Math.min(w, h) / 2 / REACH}px`;
+        Object.assign(bumps[i].style, { left: `${w / 2 + x * scale}px`, top: `${h / 2 - y * scale}px` });
       });
       plane(pen, w, h, paint.ink, { points: truth.draw(uniforms, normals), glow: 1 });
     });
@@ -748,24 +656,26 @@ function mount(root) {
       $(`[data-order=${name}] .pg-note`).textContent = note;
       element.setAttribute("aria-label", `${ORDERS[name].name}: ${note}; target share ${share}`);
     }
-    curve($("[data-curve=share]"), "share", 0, 1, [0, 0.5, 1], (v) => v, (v) => `${Math.round(100 * v)} %`);
-    curve($("[data-curve=reward]"), "reward", 0, state.height, [0, state.height / 2, state.height], (v) => v, (v) => `${+v.toFixed(2)}`);
-    curve($("[data-curve=recall]"), "recall", -2.6, 0, [-1, -10, -100], (v) => -Math.log10(Math.max(1, -v)), (v) => `−${+(-v).toPrecision(2)}`);
-    ruler($(".pg-ruler canvas"));
+    if (!done) return;
+    curve("share", (v) => v, (v) => `${Math.round(100 * v)} %`);
+    curve("reward", (v) => v / done.settings.height, (v) => figure(v));
+    curve("recall", (v) => 1 - Math.log10(Math.max(1, -v)) / 2.6, (v) => `−${+(-v).toPrecision(2)}`);
+    $$("[data-curve=reward] text.tick").forEach((tick, i) => { tick.textContent = done.settings.height * [1, 0.5, 0][i]; });
+    ruler();
   }
   /** Below the planes: what came out and why, as far as the eye has come. */
   function tell() {
-    const over = done && names.every((name) => heads[name] === 2), now = over ? JSON.stringify(done.settings) : `${heads.ka >= 1 && heads.ak >= 1}`;
-    if (told === now) return;
-    told = now;
-    $(".pg-verdict").classList.toggle("over", Boolean(over));
-    $(".pg-verdict h3").textContent = over ? verdict(done) : heads.ka >= 1 && heads.ak >= 1 ? "Half-way. Would you still guess the same?" : "Which order will earn more? Guess, then press “Run both”.";
+    const seen = done ? Math.floor(Math.min(heads.ka, heads.ak)) : 0, over = seen === 2;
+    if (told === seen) return;
+    told = seen;
+    $(".pg-verdict").classList.toggle("over", over);
+    $(".pg-verdict h3").textContent = over ? verdict(done) : $(`[data-told="${seen}"]`).innerHTML;
     for (const name of over ? names : []) {
-      const { cause, figures } = explain(done[name], done), { title, innerHTML } = $(`template[data-cause=${cause}]`);
-      $(`.pg-verdict .${name} b`).textContent = title;
-      const price = done[name].metrics.recall < -8 ? ` The price: it has forgotten the rest, recall ${figure(done[name].metrics.recall)}.` : "";
+      const { cause, figures } = explain(done[name], done), { title, innerHTML } = $(`template[data-cause=${cause}]`), { recall } = done[name].metrics;
       const why = innerHTML.replace(/\{(\w+)\}/g, (_, key) => figures[key]);
-      $(`.pg-verdict .${name} span`).textContent = why[0].toUpperCase() + why.slice(1) + price;
+      $(`.pg-verdict .${name} b`).textContent = title;
+      $(`.pg-verdict .${name} span`).textContent = why[0].toUpperCase() + why.slice(1) +
+        (recall < -8 ? ` The price: it has forgotten the rest, recall ${figure(recall)}.` : "");
     }
   }
 
@@ -785,58 +695,48 @@ function mount(root) {
     draw(elapsed);
     while (work && performance.now() - began < BUDGET_MS) {
       const step = work.next();
-      if (step.done) [done, work] = [step.value, null];
+      if (step.done) { [done, work, told] = [step.value, null, null]; asleep = false; }
       else if (step.value) early = step.value;
-      if (!work) { told = null; asleep = false; }
     }
     root.times.push(performance.now() - began);
     if (!asleep) requestAnimationFrame(frame);
   }
 
   // Events
-  const bumps = START.means.map((_, i) => {
-    const bump = document.createElement("button");
-    bump.className = "pg-bump";
-    bump.append(document.createElement("span"));
+  bumps.forEach((bump, i) => {
     const choose = () => { chosen = i; refresh(); };
     bump.addEventListener("focus", choose);
     bump.addEventListener("pointerdown", (event) => { bump.setPointerCapture(event.pointerId); choose(); });
     bump.addEventListener("pointermove", (event) => {
-      if (!bump.hasPointerCapture(event.pointerId)) return;
-      const box = $(".pg-world canvas").getBoundingClientRect();
-      const scale = Math.min(box.width, box.height) / 2 / REACH;
-      change("mean", [(event.clientX - box.left - box.width / 2) / scale, (box.top + box.height / 2 - event.clientY) / scale]);
+      const box = $(".pg-field canvas").getBoundingClientRect(), scale = Math.min(box.width, box.height) / 2 / REACH;
+      if (bump.hasPointerCapture(event.pointerId)) change("mean", [(event.clientX - box.left - box.width / 2) / scale,
+        (box.top + box.height / 2 - event.clientY) / scale]);
     });
     bump.addEventListener("keydown", (event) => {
-      const [x, y] = state.means[i], steps = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] };
-      if (steps[event.key]) change("mean", [x + steps[event.key][0], y + steps[event.key][1]]);
-      else if ("+=".includes(event.key)) change("share", state.weights[i] * 1.25);
-      else if (event.key === "-") change("share", state.weights[i] / 1.25);
-      else if (event.key === "r" || event.key === "R") change("target", i);
+      const { key } = event;
+      const move = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] }[key];
+      if (move) change("mean", state.means[i].map((v, axis) => v + move[axis]));
+      else if ("+=-".includes(key)) change("share", state.weights[i] * (key === "-" ? 0.8 : 1.25));
+      else if ("rR".includes(key)) change("target", i);
       else return;
       event.preventDefault();
     });
-    return bump;
   });
-  $(".pg-field").append(...bumps);
-  for (const input of $$("[data-key]")) {
-    input.addEventListener("input", () => change(input.dataset.key, SLIDERS[input.dataset.key] ? 10 ** input.value : input.value));
-  }
+  for (const input of $$("[data-key]")) input.addEventListener("input", () => {
+    if (input.value && input.checkValidity()) change(input.dataset.key, read(input));
+  });
   for (const button of scenes) button.addEventListener("click", () => open(button.value));
   const actions = {
-    run: () => play(2), ka: () => play(2, ["ka"]), ak: () => play(2, ["ak"]),
-    step: () => play(Math.min(2, Math.floor(Math.min(heads.ka, heads.ak)) % 2 + 1)),
-    once: () => { for (const name of names) heads[name] = goals[name] = 2; moved(); },
-    back: () => { for (const name of names) heads[name] = goals[name] = 0; moved(); },
-    reward: () => change("target", chosen),
-    seed: () => change("seed", state.seed % 999 + 1),
-    link: async () => {
-      const framed = location.protocol === "about:", link = framed ? `playground("${encode(state)}")` : location.href.split("#")[0] + encode(state);
-      try { await navigator.clipboard.writeText(link); $("[data-do=link]").textContent = "copied"; } catch { prompt("A link to all that you see", link); }
+    run: () => go(2), ka: () => go(2, ["ka"]), ak: () => go(2, ["ak"]), once: () => go(2, names, true), back: () => go(0, names, true),
+    step: () => go(Math.floor(Math.min(heads.ka, heads.ak)) % 2 + 1),
+    reward: () => change("target", chosen), seed: () => change("seed", state.seed % 999 + 1),
+    link: async ({ target: button }) => {
+      const link = location.protocol === "about:" ? `playground("${encode(state)}")` : location.href.split("#")[0] + encode(state);
+      try { await navigator.clipboard.writeText(link); button.textContent = "copied"; } catch { prompt("A link to all that you see", link); }
     },
   };
   for (const [name, act] of Object.entries(actions)) $(`[data-do=${name}]`).addEventListener("click", act);
-  $("[data-do=time]").addEventListener("input", (event) => { for (const name of names) heads[name] = goals[name] = +event.target.value; moved(); });
+  $("[data-do=time]").addEventListener("input", ({ target }) => go(+target.value, names, true));
   addEventListener("hashchange", () => { if (location.hash.startsWith("#playground?")) open(location.hash); });
   new ResizeObserver(wake).observe(root);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", wake);
