@@ -14,7 +14,6 @@ const SIZES = { training: 400, base: 4, teacher: 1000, restarts: 8, lloyd: 10, i
   floor: 1e-3, steps: 200, batch: 256, rate: 0.1, pairs: 8000, evaluation: 4000, curve: 1000 };
 
 // Mixtures ------------------------------------------------------------------------------------------------------------
-
 /** Gaussians with diagonal covariances: logWeights [k], normalised; means and logSds [2 k]. */
 class Mixture {
   constructor(...parts) {
@@ -22,7 +21,6 @@ class Mixture {
     this.k = this.logWeights.length;
   }
   get weights() { return this.logWeights.map(Math.exp); }
-
   /** Log-densities [n] of points [2 n], and each component's share of each point, [n k]. */
   score(points) {
     const { k, means, logWeights, logSds } = this, n = points.length / 2, precision = logSds.map((s) => Math.exp(-2 * s));
@@ -43,7 +41,6 @@ class Mixture {
     return { logProb, shares };
   }
   logProb(points) { return this.score(points).logProb; }
-
   /** Draws from given noise: uniforms [n] pick the components, normals [2 n] place the points in them. */
   draw(uniforms, normals) {
     const edges = this.weights, sds = this.logSds.map(Math.exp), { k, means } = this;
@@ -51,10 +48,8 @@ class Mixture {
     const chosen = uniforms.map((u) => { let c = 0; while (c < k - 1 && edges[c] <= u) c++; return c; });
     return normals.map((z, a) => means[2 * chosen[a >> 1] + a % 2] + sds[2 * chosen[a >> 1] + a % 2] * z);
   }
-
   /** Weights to the power s, normalised; with s > 1 what is rare gets rarer (KD-MWE). */
   sharpen(s) { return new Mixture(logSoftmax(this.logWeights.map((w) => s * w)), this.means, this.logSds); }
-
   /** Gradient of sum_n c_n log p(x_n) in (logits, means, logSds), from the shares that `score` returned. */
   gradient(points, shares, coefficients) {
     const { k, means, logSds } = this, mass = new Float64Array(k), first = new Float64Array(2 * k), second = first.slice();
@@ -81,7 +76,6 @@ function logSoftmax(values) {
   const best = Math.max(...values), log = best + Math.log(sum(values.map((v) => Math.exp(v - best))));
   return values.map((v) => v - log);
 }
-
 /** Numbers that belong to a seed and a purpose, so that both orders meet the same ones; made by generators. */
 function seededNoise(seed) {
   const cache = new Map();
@@ -113,7 +107,6 @@ function* drawing(mixture, noise, purpose, n) { // n draws
 }
 
 // What is given: the truth, and a reward on one of its modes ----------------------------------------------------------
-
 class Problem {
   /** means [[x, y] ...], weights [...] of the truth's modes; target: the index of the one that pays; height: of it. */
   constructor({ means, weights, target, height }) {
@@ -127,7 +120,6 @@ class Problem {
       Math.exp(-((points[2 * i] - this.x) ** 2 + (points[2 * i + 1] - this.y) ** 2) / (2 * WIDTH * WIDTH)));
   }
   hits(rewards) { return rewards.filter((r) => r >= this.height / 2).length; }
-
   /** Cells that cover the truth evenly: points [2 n], and their reward. */
   grid() {
     if (!this.cells) {
@@ -137,19 +129,12 @@ class Problem {
     }
     return this.cells;
   }
-
   /** A policy's mass on the target, and that of its tilted optimum, policy exp(R / beta), normalised (Order). */
   onPaper(policy, beta) {
-    const { points, reward } = this.grid(), { logProb } = policy.score(points);
-    let all = 0, inside = 0, tiltAll = 0, tiltInside = 0;
-    for (let i = 0; i < reward.length; i++) {
-      const p = Math.exp(logProb[i]), tilted = p * Math.exp(reward[i] / beta), on = reward[i] >= this.height / 2;
-      all += p; tiltAll += tilted;
-      if (on) { inside += p; tiltInside += tilted; }
-    }
-    return { share: inside / all, best: tiltInside / tiltAll };
+    const { points, reward } = this.grid(), mass = policy.logProb(points).map(Math.exp);
+    const share = (values) => sum(values.filter((_, i) => reward[i] >= this.height / 2)) / sum(values);
+    return { share: share(mass), best: share(mass.map((p, i) => p * Math.exp(reward[i] / beta))) };
   }
-
   /** The recall threshold: the target's least weight in the truth with which it wins at the optimum (Order):
       m0 E_T[e^{R/beta}] > (1 - m0) E_notT[e^{R/beta}]. A mode's density is a product, along x and along y. */
   threshold(beta) {
@@ -168,7 +153,6 @@ class Problem {
     return -outside / (gains[this.target] - outside);
   }
 }
-
 /** `mog.evaluate`: own are draws of the policy, true are draws of the truth. */
 function evaluate(policy, problem, own, truths) {
   const rewards = problem.reward(own);
@@ -177,7 +161,6 @@ function evaluate(policy, problem, own, truths) {
 }
 
 // Distilling: k-means++, Lloyd, EM from several starts -----------------------------------------------------------------
-
 /** The M step: shares [n k] of points [2 n] -> mixture. */
 function maximise(points, shares, k) {
   const mass = new Float64Array(k), first = new Float64Array(2 * k), second = first.slice();
@@ -195,18 +178,17 @@ function maximise(points, shares, k) {
 }
 
 function nearest(points, centres, k) {
-  const shares = new Float64Array(points.length / 2 * k);
+  const shares = new Float64Array(points.length / 2 * k), away = new Float64Array(k);
   for (let i = 0; i < points.length / 2; i++) {
     let least = Infinity;
-    for (const last of [false, true]) for (let c = 0; c < k; c++) {
-      const x = centres[2 * c], y = centres[2 * c + 1], away = x * x + y * y - 2 * (x * points[2 * i] + y * points[2 * i + 1]);
-      if (last) shares[i * k + c] = +(away === least);
-      else if (away < least) least = away;
+    for (let c = 0; c < k; c++) {
+      const x = centres[2 * c], y = centres[2 * c + 1];
+      least = Math.min(least, away[c] = x * x + y * y - 2 * (x * points[2 * i] + y * points[2 * i + 1]));
     }
+    for (let c = 0; c < k; c++) shares[i * k + c] = +(away[c] === least);
   }
   return shares;
 }
-
 /** Hard shares [n k]: k-means++ (Arthur and Vassilvitskii 2007) from uniforms [k], then a few Lloyd steps. */
 function* kmeans(points, uniforms) {
   const k = uniforms.length, n = points.length / 2, centres = new Float64Array(2 * k), edges = new Float64Array(n);
@@ -221,20 +203,16 @@ function* kmeans(points, uniforms) {
   }
   for (let step = 0; step < SIZES.lloyd; step++) {
     yield;
-    const shares = nearest(points, centres, k), { means } = maximise(points, shares, k);
-    for (let c = 0; c < k; c++) { // a centre without points stays
-      if (shares.some((share, i) => share && i % k === c)) centres.set(means.subarray(2 * c, 2 * c + 2), 2 * c);
-    }
+    const { means, logWeights } = maximise(points, nearest(points, centres, k), k);
+    means.forEach((v, a) => { if (logWeights[a >> 1] > -15) centres[a] = v; }); // a centre without points stays
   }
   return nearest(points, centres, k);
 }
-
 /** One step of EM: the mean log-likelihood per point before it, and the mixture after it. */
 function emStep(mixture, points) {
   const { logProb, shares } = mixture.score(points);
   return { likelihood: mean(logProb), mixture: maximise(points, shares, mixture.k) };
 }
-
 /** The likeliest mixture over the starts, uniforms [start k]: all mixtures on its way, the last one the result. */
 function* fit(points, uniforms, k) {
   let best = { likelihood: -Infinity };
@@ -251,7 +229,6 @@ function* fit(points, uniforms, k) {
   }
   return best;
 }
-
 /** Draws of a sharpened teacher, and the path of a student of k components that is fitted to them (forward KL). */
 function* distil(teacher, k, sharpening, noise, n = SIZES.teacher, from = "teacher", starts = "student starts") {
   const draws = yield* drawing(teacher.sharpen(sharpening), noise, from, n);
@@ -261,33 +238,27 @@ function* distil(teacher, k, sharpening, noise, n = SIZES.teacher, from = "teach
 const fitBase = ({ truth }, noise) => distil(truth, SIZES.base, 1, noise, SIZES.training, "training draws", "base starts");
 
 // Aligning: RLHF and DPO ----------------------------------------------------------------------------------------------
-
 /** The policy gradient of R - beta log(policy / reference) on draws of the policy; the batch mean is the baseline. */
 function rlhfGradient(policy, reference, points, problem, beta) {
   const { logProb, shares } = policy.score(points), held = reference.logProb(points), rewards = problem.reward(points);
-  const shaped = rewards.map((r, i) => r - beta * (logProb[i] - held[i])), baseline = mean(shaped);
-  const gradient = policy.gradient(points, shares, shaped.map((r) => (r - baseline) / (shaped.length - 1)));
-  return { gradient, hits: problem.hits(rewards) };
+  const shaped = rewards.map((r, i) => r - beta * (logProb[i] - held[i])), baseline = mean(shaped), n = shaped.length;
+  return { gradient: policy.gradient(points, shares, shaped.map((r) => (r - baseline) / (n - 1))), hits: problem.hits(rewards) };
 }
-
 /** Minus the gradient of the mean of -log sigmoid(beta [Delta_policy - Delta_reference]) over pairs. */
 function dpoGradient(policy, chosen, rejected, referenceMargin, beta) {
   const n = referenceMargin.length, points = Float64Array.of(...chosen, ...rejected), { logProb, shares } = policy.score(points);
   const weights = range(n, (i) => beta * sigmoid(-beta * (logProb[i] - logProb[n + i] - referenceMargin[i])) / n);
   return policy.gradient(points, shares, Float64Array.of(...weights, ...weights.map((w) => -w)));
 }
-
 /** Pairs of draws, labelled by Bradley-Terry; `informative` of them have exactly one point in the circle. */
 function* samplePairs(sampler, problem, noise) {
-  const n = SIZES.pairs, draws = yield* drawing(sampler, noise, "pairs", 2 * n);
-  const rewards = problem.reward(draws), coins = yield* noise.uniform("labels", n), half = problem.height / 2;
-  const keep = range(n, (i) => coins[i] < sigmoid(rewards[i] - rewards[n + i])), informative = sum(range(n, (i) =>
-    rewards[i] >= half !== rewards[n + i] >= half));
-  const chosen = range(2 * n, (a) => draws[keep[a >> 1] ? a : 2 * n + a]);
-  const rejected = range(2 * n, (a) => draws[keep[a >> 1] ? 2 * n + a : a]);
-  return { chosen, rejected, informative };
+  const n = SIZES.pairs, draws = yield* drawing(sampler, noise, "pairs", 2 * n), half = problem.height / 2;
+  const rewards = problem.reward(draws), coins = yield* noise.uniform("labels", n);
+  const keep = coins.map((coin, i) => coin < sigmoid(rewards[i] - rewards[n + i]));
+  return { chosen: range(2 * n, (a) => draws[keep[a >> 1] ? a : 2 * n + a]),
+    rejected: range(2 * n, (a) => draws[keep[a >> 1] ? 2 * n + a : a]),
+    informative: sum(coins.map((_, i) => rewards[i] >= half !== rewards[n + i] >= half)) };
 }
-
 /** Adam (Kingma and Ba 2015) uphill, with its usual constants. */
 class Adam {
   constructor({ logWeights, means, logSds }) {
@@ -305,7 +276,6 @@ class Adam {
     return new Mixture(logSoftmax(logits), means, logSds);
   }
 }
-
 /** From the reference uphill: yields every policy on the way, with how many of how many draws (or pairs) hit. */
 function* align(reference, problem, noise, algorithm, beta) {
   const { steps, batch, rate, pairs: count } = SIZES, ascent = new Adam(reference), onPolicy = algorithm === "rlhf";
@@ -332,14 +302,12 @@ function* align(reference, problem, noise, algorithm, beta) {
 }
 
 // Both orders, as frames to be shown ----------------------------------------------------------------------------------
-
 const ORDERS = {
   ka: { name: "distil, then align", short: "K-A", stages: ["distil", "align"], past: ["distilled", "distilled, then aligned"] },
   ak: { name: "align, then distil", short: "A-K", stages: ["align", "distil"], past: ["aligned", "aligned, then distilled"] },
 };
 const START = { weights: [0.33, 0.33, 0.3, 0.04], means: [[-1.5, 1.5], [1.5, 1.5], [-1.5, -1.5], [1.5, -1.5]], target: 3,
   sharpening: 2, beta: 0.5, height: 4, components: 3, algorithm: "rlhf", seed: 1 };
-
 /** The components in the order of the truth's modes that they lie nearest to: points then keep their places. */
 function arranged({ k, means }, { truth }) {
   const away = (c, m) => Math.hypot(means[2 * c] - truth.means[2 * m], means[2 * c + 1] - truth.means[2 * m + 1]);
@@ -348,16 +316,13 @@ function arranged({ k, means }, { truth }) {
 }
 const blend = (one, other, t) => new Mixture(...["logWeights", "means", "logSds"].map((name) =>
   one[name].map((value, i) => value + t * (other[name][i] - value))));
-
 /** Runs an order from the base. Each frame has the policy, rings to draw, a note, and metrics on the same noise. */
 function* runOrder(name, base, problem, settings, noise) {
-  const { beta, sharpening, components: k, algorithm } = settings, run = { name }, { curve: n, evaluation } = SIZES;
+  const { beta, sharpening, components: k, algorithm } = settings, { curve: n, evaluation } = SIZES, run = { name, stages: [] };
   const uniforms = yield* noise.uniform("curve", n), normals = yield* noise.normal("curve", 2 * n);
-  const truths = yield* drawing(problem.truth, noise, "curve of truth", n);
-  const frame = (policy, note) => ({ policy, rings: policy, note, order,
-    ...evaluate(policy, problem, policy.draw(uniforms, normals), truths) });
+  const truths = yield* drawing(problem.truth, noise, "curve of truth", n), own = (policy) => policy.draw(uniforms, normals);
+  const frame = (policy, note) => ({ policy, rings: policy, note, order, ...evaluate(policy, problem, own(policy), truths) });
   let policy = base, order = arranged(base, problem);
-  run.stages = [];
   for (const kind of ORDERS[name].stages) {
     const frames = [], stage = run[kind] = { frames, ...problem.onPaper(policy, beta) };
     if (kind === "distil") {
@@ -372,8 +337,7 @@ function* runOrder(name, base, problem, settings, noise) {
         const rings = i < 12 ? blend(blank, path[0], i / 12) : path[Math.round((i - 12) / 12 * (path.length - 1))];
         frames.push({ ...last, note: `${k} ${k > 1 ? "rings fit" : "ring fits"} 1,000 draws`, rings });
       }
-      policy = student;
-      order = arranged(policy, problem);
+      [policy, order] = [student, arranged(student, problem)];
       frames.push(...Array(8).fill(frame(policy, "the student speaks")));
     } else {
       frames.push(frame(policy, ""));
@@ -386,18 +350,16 @@ function* runOrder(name, base, problem, settings, noise) {
         if (++step % 4 === 0) frames.push(frame(policy, `step ${step} of ${SIZES.steps}, ${hits}`));
       }
     }
-    Object.assign(stage, { after: problem.onPaper(policy, beta).share, holds: nearTarget(policy, problem) });
-    run.stages.push(stage);
+    run.stages.push(Object.assign(stage, { after: problem.onPaper(policy, beta).share, holds: nearTarget(policy, problem) }));
   }
-  const own = yield* drawing(policy, noise, "evaluation", evaluation);
+  const draws = yield* drawing(policy, noise, "evaluation", evaluation);
   yield;
   const fresh = yield* drawing(problem.truth, noise, "evaluation of recall", evaluation);
-  return { ...run, metrics: evaluate(policy, problem, own, fresh) };
+  return { ...run, metrics: evaluate(policy, problem, draws, fresh) };
 }
 /** Whether a component of the policy has its mean in the circle. */
 const nearTarget = ({ k, means }, { x, y }) =>
   range(k, (c) => Math.hypot(means[2 * c] - x, means[2 * c + 1] - y)).some((away) => away < RADIUS);
-
 /** The base, which is yielded as a frame, and both orders, one after the other. */
 function* runBoth(settings, noise) {
   const problem = new Problem(settings), { draws, policy } = yield* fitBase(problem, noise), { share } = problem.onPaper(policy, 1);
@@ -409,14 +371,12 @@ function* runBoth(settings, noise) {
 const finish = (work) => { let step; do step = work.next(); while (!step.done); return step.value; };
 
 // What happened, and why ----------------------------------------------------------------------------------------------
-
 const count = (n) => Math.round(n).toLocaleString("en-US"), times = (share) => count(+(1 / share).toPrecision(2));
 const figure = (value) => value.toFixed(Math.abs(value) < 10 ? 2 : 0).replace("-", "−");
 function percent(share) {
   if (share < 0.0005) return share > 1e-9 ? `1 in ${times(share)}` : "0 %";
   return share < 0.9995 ? `${+(100 * share).toPrecision(2)} %` : "100 %";
 }
-
 /** The cause of an order's outcome, whose sentence the template holds, and the figures to put into it. */
 function explain({ name, distil, align, metrics }, { settings, threshold, baseHits, baseHolds }) {
   const first = name === "ka", dpo = settings.algorithm === "dpo", flat = settings.sharpening < 1 ? "-flat" : "";
@@ -434,7 +394,6 @@ function explain({ name, distil, align, metrics }, { settings, threshold, baseHi
     : align.best < 0.5 ? "threshold" : "halfway";
   return { cause, figures };
 }
-
 /** Who earns more, in words. */
 function verdict({ ka, ak, settings }) {
   const [k, a] = [ka, ak].map((run) => run.metrics.reward), rewards = `(A-K ${figure(a)}, K-A ${figure(k)} of ${settings.height})`;
@@ -443,15 +402,11 @@ function verdict({ ka, ak, settings }) {
 }
 
 // View ----------------------------------------------------------------------------------------------------------------
-
 const DOTS = 420, STAGE_MS = 2600, BUDGET_MS = 6.5, REACH = 2.95;
 const SLIDERS = { share: Math.log10, beta: Math.log10 }; // sliders that run over a logarithm
-
 /** The whole state as a link's end. */
-function encode(state) {
-  return "#playground?" + Object.entries(state).map(([key, value]) =>
-    `${key}=${Array.isArray(value) ? value.flat().map((v) => +v.toFixed(4)).join("_") : value}`).join("&");
-}
+const encode = (state) => "#playground?" + Object.entries(state).map(([key, value]) =>
+  `${key}=${Array.isArray(value) ? value.flat().map((v) => +v.toFixed(4)).join("_") : value}`).join("&");
 
 function mount(root) {
   const $ = (query) => root.querySelector(query), $$ = (query) => [...root.querySelectorAll(query)];
@@ -460,8 +415,7 @@ function mount(root) {
   const uniforms = range(DOTS, (i) => (i + 0.5) / DOTS), normals = finish(seededNoise(7).normal("dots", 2 * DOTS));
   const heads = { ka: 0, ak: 0 }, goals = { ka: 0, ak: 0 }, dots = { ka: null, ak: null };
   let state, done, work, before, chosen, asleep = true, timer, early, told;
-  root.times = [];
-
+  Object.assign(root, { times: [], open, result: () => (work ? null : done) }).dataset.live = "";
   // State
   const inside = (v) => Math.min(2.3, Math.max(-2.3, +v.toFixed(3))), read = ({ dataset: { key }, value }) =>
     (key === "algorithm" ? value : +(SLIDERS[key] ? 10 ** value : +value).toPrecision(3));
@@ -498,15 +452,16 @@ function mount(root) {
       const key = input.dataset.key, value = key === "share" ? state.weights[chosen] : state[key];
       input.value = SLIDERS[key] ? SLIDERS[key](value) : value;
       const output = input.parentNode.querySelector("output");
-      if (!output) continue;
-      output.textContent = key === "share" ? percent(value) : +value.toPrecision(2);
-      input.setAttribute("aria-valuetext", output.textContent);
+      if (output) output.textContent = key === "share" ? percent(value) : +value.toPrecision(2);
+      if (output) input.setAttribute("aria-valuetext", output.textContent);
     }
     $("[data-of]").textContent = chosen === state.target ? "the rewarded bump" : `bump ${chosen + 1}`;
     $("[data-do=reward]").hidden = chosen === state.target;
-    for (const button of scenes) button.setAttribute("aria-pressed", button.value === state.scene);
-    const scene = scenes.find((button) => button.value === state.scene);
-    $(".pg-ask").textContent = scene?.dataset.ask || "A world of your own. What will each order make of it?";
+    $(".pg-ask").textContent = "A world of your own. What will each order make of it?";
+    for (const scene of scenes) {
+      scene.setAttribute("aria-pressed", scene.value === state.scene);
+      if (scene.value === state.scene) $(".pg-ask").textContent = scene.dataset.ask;
+    }
     bumps.forEach((bump, i) => {
       const [x, y] = state.means[i].map((v) => v.toFixed(1)), share = percent(state.weights[i]), pays = i === state.target;
       bump.classList.toggle("pays", pays);
@@ -533,21 +488,14 @@ function mount(root) {
   }
   /** Where the eyes of these orders go: there at once, or by playing, from the base where they have arrived. */
   function go(goal, orders = names, atOnce = false) {
-    for (const name of orders) {
-      if (atOnce) heads[name] = goal;
-      else if (heads[name] >= goal) heads[name] = 0;
-      goals[name] = goal;
-    }
+    for (const name of orders) [heads[name], goals[name]] = [atOnce ? goal : heads[name] < goal ? heads[name] : 0, goal];
     state.stage = Math.floor(Math.min(goals.ka, goals.ak));
     keep();
     wake();
   }
-
   // Drawing
-  function colours() {
-    const style = getComputedStyle(root), all = ["ink", "quiet", "bump", "ka", "ak"];
-    return Object.fromEntries(all.map((name) => [name, style.getPropertyValue(`--pg-${name}`).trim()]));
-  }
+  const colours = () => Object.fromEntries(["ink", "quiet", "bump", "ka", "ak"].map((name) =>
+    [name, getComputedStyle(root).getPropertyValue(`--pg-${name}`).trim()]));
   function canvas(element, paint) {
     const ratio = Math.min(2, devicePixelRatio || 1), { clientWidth: w, clientHeight: h } = element;
     const [width, height] = [w, h].map((side) => Math.round(side * ratio)), pen = element.getContext("2d");
@@ -566,13 +514,13 @@ function mount(root) {
       pen.fillRect(0, 0, w, h);
     });
     const [x, y] = state.means[state.target], inside = (i) => Math.hypot(points[2 * i] - x, points[2 * i + 1] - y) <= RADIUS;
-    for (const on of [false, true]) {
+    const within = (v, most) => Math.min(most - 4, Math.max(4, v)); // a point that left the picture waits at its edge
+    for (const [on, size, alpha] of [[false, 1.5, 0.5], [true, 2.3, 0.95]]) {
       pen.fillStyle = on ? colour : paint.quiet;
-      pen.globalAlpha = on ? 0.95 : 0.5;
+      pen.globalAlpha = alpha;
       pen.beginPath();
       for (let i = 0; points && i < DOTS; i++) {
         if (inside(i) !== on) continue;
-        const size = on ? 2.3 : 1.5, within = (v, most) => Math.min(most - 4, Math.max(4, v)); // who left waits at the edge
         const dx = within(px(points[2 * i]), w), dy = within(py(points[2 * i + 1]), h);
         pen.moveTo(dx + size, dy);
         pen.arc(dx, dy, size, 0, 7);
@@ -609,11 +557,9 @@ function mount(root) {
       text.textContent = write(value(head));
       return { text, x: x + 7, y: y + 4 };
     });
-    const [one, other] = ends, gap = 12 - Math.abs(one.y - other.y);
-    if (gap > 0 && Math.abs(one.x - other.x) < 46) {
-      const lower = one.y > other.y ? 1 : -1;
-      one.y += lower * gap / 2; other.y -= lower * gap / 2;
-    }
+    const [one, other] = ends, gap = Math.abs(one.x - other.x) < 46 ? Math.max(0, 12 - Math.abs(one.y - other.y)) : 0;
+    const shift = (one.y > other.y ? 1 : -1) * gap / 2;
+    one.y += shift; other.y -= shift;
     for (const { text, x, y } of ends) { text.setAttribute("x", x); text.setAttribute("y", Math.min(84, y)); }
     figure.setAttribute("aria-label", `${key}: ${names.map((name, i) => `${ORDERS[name].short} ${ends[i].text.textContent}`).join(", ")}`);
   }
@@ -678,7 +624,6 @@ function mount(root) {
         (recall < -8 ? ` The price: it has forgotten the rest, recall ${figure(recall)}.` : "");
     }
   }
-
   // Frames
   function wake() { if (asleep) { asleep = false; before = 0; requestAnimationFrame(frame); } }
   function frame(now) {
@@ -701,7 +646,6 @@ function mount(root) {
     root.times.push(performance.now() - began);
     if (!asleep) requestAnimationFrame(frame);
   }
-
   // Events
   bumps.forEach((bump, i) => {
     const choose = () => { chosen = i; refresh(); };
@@ -739,15 +683,10 @@ function mount(root) {
   $("[data-do=time]").addEventListener("input", ({ target }) => go(+target.value, names, true));
   addEventListener("hashchange", () => { if (location.hash.startsWith("#playground?")) open(location.hash); });
   new ResizeObserver(wake).observe(root);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", wake);
   open(location.hash.startsWith("#playground?") ? location.hash : root.dataset.open || "rare");
-  Object.assign(root, { open, play: actions, result: () => (work ? null : done) });
 }
 
 globalThis.alignkdPlayground = { Mixture, Problem, SIZES, START, seededNoise, finish, evaluate, maximise, emStep, fitBase, distil,
   rlhfGradient, dpoGradient, Adam, align, runBoth, explain, mount };
-for (const root of globalThis.document?.querySelectorAll(".pg:not([data-live])") ?? []) {
-  root.dataset.live = "";
-  mount(root);
-}
+for (const root of globalThis.document?.querySelectorAll(".pg:not([data-live])") ?? []) mount(root);
 })();
