@@ -55,7 +55,7 @@ class Playground:
             "text/plain": repr(self),
         }
         alt = "Four bumps, both orders side by side, three curves, and why one of them lost the bump that pays"
-        return data, {"image/png": {"alt": alt}}
+        return data, {"image/png": {"alt": alt}, "alignkd_lab": {"scene": self.scene}}
 
 
 def playground(scene: str = "rare") -> Playground:

@@ -355,7 +355,7 @@ function* runOrder(name, base, problem, settings, noise) {
   const draws = yield* drawing(policy, noise, "evaluation", evaluation);
   yield;
   const fresh = yield* drawing(problem.truth, noise, "evaluation of recall", evaluation);
-  return { ...run, metrics: evaluate(policy, problem, draws, fresh) };
+  return { ...run, metrics: Object.assign(run.stages[1].frames.at(-1), evaluate(policy, problem, draws, fresh)) };
 }
 /** Whether a component of the policy has its mean in the circle. */
 const nearTarget = ({ k, means }, { x, y }) =>
@@ -606,7 +606,7 @@ function mount(root) {
     curve("share", (v) => v, (v) => `${Math.round(100 * v)} %`);
     curve("reward", (v) => v / done.settings.height, (v) => figure(v));
     curve("recall", (v) => 1 - Math.log10(Math.max(1, -v)) / 2.6, (v) => `−${+(-v).toPrecision(2)}`);
-    $$("[data-curve=reward] text.tick").forEach((tick, i) => { tick.textContent = done.settings.height * [1, 0.5, 0][i]; });
+    $$("[data-curve=reward] [text-anchor=end]").forEach((tick, i) => { tick.textContent = done.settings.height * [1, 0.5, 0][i]; });
     ruler();
   }
   /** Below the planes: what came out and why, as far as the eye has come. */
