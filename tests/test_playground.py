@@ -23,6 +23,8 @@ from alignkd_lab.pipelines import A_K, K_A, PIPELINES
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 EXACT = 1e-9
+WAIT = 120_000  # milliseconds; a run takes half a second where nothing else does
+ROOT = "document.querySelector('.pg')"
 PROMISED = 10  # milliseconds of script a frame, at the 95th percentile on two cores that do nothing else
 # By scene: the settings, the algorithm, the cause for K-A, and whether the claim "A-K earns more" holds.
 WORLDS = {
@@ -34,14 +36,14 @@ WORLDS = {
         "threshold",
         True,
     ),
-    "pairs": (MogSettings(sharpening=0.5), "dpo", "overshoot", True),
+    "pairs": (MogSettings(sharpening=0.5), "dpo", "overshot", True),
     "nothing": (
         MogSettings(student_components=4, sharpening=1.0, truth_weights=(0.309, 0.309, 0.282, 0.1)),
         "rlhf",
-        "found",
+        "kept",
         False,
     ),
-    "flat": (MogSettings(student_components=4, sharpening=0.5), "rlhf", "found", False),
+    "flat": (MogSettings(student_components=4, sharpening=0.5), "rlhf", "kept-flat", False),
     "dpo": (MogSettings(), "dpo", None, True),
     "dear": (with_target_weight(MogSettings(student_components=4, sharpening=1.0, beta=2.0), 0.1), "rlhf", None, False),
 }
@@ -89,7 +91,7 @@ def open_page(browser, tmp_path_factory):
         page.errors = []
         page.on("pageerror", lambda error: page.errors.append(str(error)))
         page.goto(path.as_uri() + link)
-        page.wait_for_function("root().result()".replace("root()", "document.querySelector('.pg')"))
+        page.wait_for_function("root().result()".replace("root()", "document.querySelector('.pg')"), timeout=WAIT)
         return page
 
     return open_page
@@ -123,7 +125,9 @@ def sent(policy: GaussianMixture) -> list:
 
 
 def as_nano(policy: GaussianMixture) -> nano.Mixture:
-    return nano.Mixture(*(part[0].clone().requires_grad_() for part in (policy.log_weights, policy.means, policy.log_sds)))
+    return nano.Mixture(
+        *(part[0].clone().requires_grad_() for part in (policy.log_weights, policy.means, policy.log_sds))
+    )
 
 
 def world_of(settings: MogSettings, algorithm: str = "rlhf") -> dict:
@@ -254,10 +258,10 @@ def test_on_mogs_noise_every_stage_ends_in_mogs_policy(run_js):
         if normals:
             handed[f"{purpose}/normal"] = noise.normal(purpose, *shape, 2)[0].ravel().tolist()
     found = run_js(
-        """const [world, noise, base] = given_, problem = new lab.Problem(world), draws = given(noise), from = mixture(base);
-        const last = (algorithm) => [...lab.align(from, problem, draws, algorithm, world.beta)].at(-1).policy;
-        return [lab.finish(lab.fitBase(problem, draws)).policy, lab.finish(lab.distil(from, 3, world.sharpening, draws)).policy,
-          last("rlhf"), last("dpo")].map(parts);""",
+        """const [world, noise, base] = given_, problem = new lab.Problem(world), draws = given(noise);
+        const from = mixture(base), last = (name) => [...lab.align(from, problem, draws, name, world.beta)].at(-1);
+        const fits = [lab.fitBase(problem, draws), lab.distil(from, 3, world.sharpening, draws)].map(lab.finish);
+        return [...fits, last("rlhf"), last("dpo")].map(({ policy }) => parts(policy));""",
         [world_of(settings), handed, sent(start["base"])],
     )
     for ours, mogs in zip(found, expected, strict=True):
@@ -266,13 +270,14 @@ def test_on_mogs_noise_every_stage_ends_in_mogs_policy(run_js):
 
 @pytest.fixture(scope="module")
 def page_rewards(run_js):
-    """`{scene: {order: rewards of three seeds}}`, each run in the page with numbers of its own."""
+    """`{scene: {order: rewards of two seeds}}`, each run in the page with numbers of its own."""
     worlds = {name: world_of(settings, algorithm) for name, (settings, algorithm, *_) in WORLDS.items()}
     return run_js(
         """const rewards = {};
         for (const [name, world] of Object.entries(given_)) {
-          const runs = [1, 2, 3].map((seed) => lab.finish(lab.runBoth({ ...world, seed }, lab.seededNoise(seed))));
-          rewards[name] = Object.fromEntries(["ka", "ak"].map((order) => [order, runs.map((run) => run[order].metrics.reward)]));
+          const runs = [1, 2].map((seed) => lab.finish(lab.runBoth({ ...world, seed }, lab.seededNoise(seed))));
+          const of = (order) => runs.map((run) => run[order].metrics.reward);
+          rewards[name] = { ka: of("ka"), ak: of("ak") };
         }
         return rewards;""",
         worlds,
@@ -282,14 +287,14 @@ def page_rewards(run_js):
 @pytest.mark.parametrize("scene", WORLDS)
 def test_the_rewards_of_both_orders_lie_within_the_spread_of_mogs_seeds(page_rewards, scene):
     settings, algorithm, *_ = WORLDS[scene]
-    world = MogWorld(settings, algorithm, range(20))
+    world = MogWorld(settings, algorithm, range(100, 140))
     for name, order in (("ka", K_A), ("ak", A_K)):
         policies = {start: world.start(start) for start in ("base", "student")}
         for stage in PIPELINES[order]:
             policies[stage.name] = world.run(stage, policies).policy
         mogs = np.array(world.evaluate(policies[stage.name])["metrics"]["reward"])
         ours = np.array(page_rewards[scene][name])
-        assert abs(ours.mean() - mogs.mean()) < 3.5 * mogs.std(ddof=1) * (1 / 3 + 1 / 20) ** 0.5 + 0.01
+        assert abs(ours.mean() - mogs.mean()) < 3.5 * mogs.std(ddof=1) * (1 / 2 + 1 / 40) ** 0.5 + 0.01
         assert (abs(ours - mogs.mean()) < 4 * mogs.std(ddof=1) + 0.02).all()
 
 
@@ -315,8 +320,6 @@ def test_the_sizes_and_rates_are_mogs_defaults(run_js):
 
 # The page -----------------------------------------------------------------------------------------------
 
-ROOT = "document.querySelector('.pg')"
-
 
 def settled(page) -> None:
     page.wait_for_function(f"{ROOT}.result()")
@@ -332,7 +335,7 @@ def test_each_scene_names_its_cause_and_two_of_them_defeat_the_claim(open_page, 
     page.wait_for_selector(".pg-verdict.over")
     *_, cause, holds = WORLDS[scene]
     done = f"{ROOT}.result()"
-    assert page.evaluate(f"alignkdPlayground.explain({done}.ka, {done})[0]") == cause
+    assert page.evaluate(f"alignkdPlayground.explain({done}.ka, {done}).cause") == cause
     assert ("the claim fails" in page.locator(".pg-verdict h3").inner_text()) == (not holds)
     assert all(len(text) > 40 for text in page.locator(".pg-verdict p").all_inner_texts())
     assert not page.errors
@@ -402,11 +405,13 @@ def test_a_frame_takes_at_most_ten_milliseconds_of_script(open_page, capsys):
     for scene in ("rare", "pairs"):
         page.locator(f".pg-scenes button[value={scene}]").click()
         page.locator("[data-do=run]").click()
-        page.wait_for_selector(".pg-verdict.over", timeout=30_000)
+        page.wait_for_selector(".pg-verdict.over")
     times = page.evaluate(f"{ROOT}.times")
     late = np.percentile(times, 95)
     with capsys.disabled():
-        print(f"\nplayground, script a frame: median {np.median(times):.1f} ms, 95 % {late:.1f} ms, {len(times)} frames")
+        print(
+            f"\nplayground, script a frame: median {np.median(times):.1f} ms, 95 % {late:.1f} ms, {len(times)} frames"
+        )
     assert len(times) > 100
     assert late <= PROMISED * 3  # a machine with other work may be that much slower
     page.context.close()
@@ -436,18 +441,20 @@ def test_every_control_has_a_name_and_pictures_say_what_they_show(open_page):
         !(control.getAttribute("aria-label") || control.textContent.trim() || control.closest("label"))).length"""
     )
     assert unnamed == 0
-    labels = page.locator(".pg canvas[role=img]").evaluate_all("all => all.map(one => one.getAttribute('aria-label'))")
-    assert len(labels) == 6
-    assert all(labels)
+    labels = [picture.get_attribute("aria-label") for picture in page.locator(".pg [role=img]").all()]
+    assert len(labels) == 5
+    assert all(any(figure.isdigit() for figure in label) for label in labels)
     page.context.close()
 
 
 def test_a_cell_holds_the_whole_page_and_a_picture_for_where_no_script_runs(browser):
     data, metadata = playground("flat")._repr_mimebundle_()
+    assert metadata["alignkd_lab"] == {"scene": "flat"}  # by which the site brings a saved cell to life
     assert "text/html" not in data  # JupyterLab would prefer it, and empty it where a notebook is not trusted
     assert metadata["image/png"]["alt"]
     assert len(json.dumps(data)) < 600_000
     page = browser.new_context(offline=True).new_page()
+    page.set_default_timeout(WAIT)
     page.set_content("<div id=cell></div>")
     page.evaluate("code => new Function('element', code)(document.getElementById('cell'))", data[MIME])
     frame = page.frame_locator("iframe")

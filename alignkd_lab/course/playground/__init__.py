@@ -1,7 +1,7 @@
 """The playground: both orders on four bumps that one can drag, in a browser, without a kernel or a network.
 
-`playground()` shows it in a notebook's cell, `write` makes a page of it. The world itself, the pictures and the controls
-are `playground.js`; `tests/test_playground.py` holds its numbers equal to those of `alignkd_lab.mog`.
+`playground()` shows it in a notebook's cell, `write` makes a page of it. The world itself, the pictures and the
+controls are `playground.js`; `tests/test_playground.py` holds its numbers equal to those of `alignkd_lab.mog`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ MIME = "application/javascript"  # JupyterLab runs it where a notebook is truste
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Align before you distil? A playground</title>
-<style>body {{ margin: 0 auto; padding: {padding}; max-width: 1180px; font-family: system-ui, sans-serif; color-scheme: light dark; }}
+<style>
+body {{ margin: 0 auto; padding: {padding}; max-width: 1180px; font-family: system-ui, sans-serif; }}
+:root {{ color-scheme: light dark; }}
 h1 {{ font-size: 24px; margin: 0 0 6px; }}
 {css}</style></head>
 <body>{title}{section}<script>{js}</script></body></html>
@@ -59,7 +61,7 @@ class Playground:
 
 
 def playground(scene: str = "rare") -> Playground:
-    """The playground, opened at a scene (`SCENES`) or at a link's end (`#playground?...`, from its button *copy link*).
+    """The playground, opened at a scene (`SCENES`) or at a link's end (`#playground?...`, from its *copy link*).
 
     Raises:
         UnknownName: neither.
@@ -71,11 +73,13 @@ def playground(scene: str = "rare") -> Playground:
 
 def section(scene: str = "rare") -> str:
     """The playground's HTML without its style and script, and without a blank line."""
-    return (FOLDER / "playground.html").read_text("utf-8").replace('data-open="rare"', f'data-open="{html.escape(scene)}"')
+    return (
+        (FOLDER / "playground.html").read_text("utf-8").replace('data-open="rare"', f'data-open="{html.escape(scene)}"')
+    )
 
 
 def write(path: str | Path, scene: str = "rare") -> None:
-    """The playground as one page that needs nothing else, also from a disk. Raises BadInput where it cannot be written."""
+    """The playground as one page that needs nothing else. Raises BadInput where it cannot be written."""
     try:
         Path(path).write_text(_page(scene, "14px 20px", "<h1>Align before you distil?</h1>"), encoding="utf-8")
     except OSError as error:
@@ -84,4 +88,6 @@ def write(path: str | Path, scene: str = "rare") -> None:
 
 def _page(scene: str, padding: str = "0", title: str = "") -> str:
     css, js = ((FOLDER / f"playground.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    return _PAGE.format(padding=padding, css=css, title=title, section=section(scene), js=js.replace("</script", "<\\/script"))
+    return _PAGE.format(
+        padding=padding, css=css, title=title, section=section(scene), js=js.replace("</script", "<\\/script")
+    )
