@@ -16,7 +16,8 @@ from playwright.sync_api import sync_playwright
 from alignkd_lab.course.playground import write
 
 MOMENTS = [*[0.0] * 4, *np.linspace(0.02, 1, 26), *[1.0] * 6, *np.linspace(1.02, 2, 26), *[2.0] * 16]
-BARE = """.pg :is(.pg-side, .pg-lead, .pg-scenes, .pg-ask, .pg-transport, .pg-ruler, .pg-legend) { display: none }
+BARE = """h1 { display: none } .pg .pg-verdict { order: 9 }
+.pg :is(.pg-side, .pg-lead, .pg-scenes, .pg-ask, .pg-transport, .pg-ruler, .pg-legend) { display: none }
 .pg .pg-grid { display: block }"""
 
 
@@ -35,7 +36,7 @@ def record(moving: Path, still: Path) -> None:
         page.wait_for_selector(".pg-verdict.over", timeout=120_000)
         page.wait_for_timeout(1500)
         shot(page, full_page=True).quantize(128, dither=Image.Dither.NONE).save(still, optimize=True)
-        page.set_viewport_size({"width": 780, "height": 545})
+        page.set_viewport_size({"width": 800, "height": 610})
         page.add_style_tag(content=BARE)
         time = page.locator("[data-do=time]")
         frames = []

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -462,6 +463,17 @@ def test_a_cell_holds_the_whole_page_and_a_picture_for_where_no_script_runs(brow
     frame.locator("[data-do=once]").click()
     frame.locator(".pg-verdict.over").wait_for()
     page.context.close()
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent.parent / "notebooks").glob("0[03]*.ipynb")), ids=lambda p: p.stem
+)
+def test_notebooks_were_saved_with_the_playground_as_it_is(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    saved = [output for cell in cells for output in cell.get("outputs", []) if MIME in output.get("data", {})]
+    (output,) = saved
+    data, _ = playground(output["metadata"]["alignkd_lab"]["scene"])._repr_mimebundle_()
+    assert "".join(output["data"][MIME]) == data[MIME]
 
 
 def test_an_unknown_scene_is_refused_with_the_known_ones():

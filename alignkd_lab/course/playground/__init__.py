@@ -51,13 +51,13 @@ class Playground:
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         page = json.dumps(_page(self.scene)).replace("</", "<\\/")
         still = (FOLDER / "still.png").read_bytes()
+        words = f"Both orders on four bumps, live where scripts run, opened at {self.scene!r}: planes, curves and why"
         data = {
             MIME: _IN_CELL.replace("PAGE", page),
             "image/png": base64.b64encode(still).decode(),
-            "text/plain": repr(self),
+            "text/plain": words,
         }
-        alt = "Four bumps, both orders side by side, three curves, and why one of them lost the bump that pays"
-        return data, {"image/png": {"alt": alt}, "alignkd_lab": {"scene": self.scene}}
+        return data, {"image/png": {"alt": words}, "alignkd_lab": {"scene": self.scene}}
 
 
 def playground(scene: str = "rare") -> Playground:

@@ -321,8 +321,8 @@ const blend = (one, other, t) => new Mixture(...["logWeights", "means", "logSds"
 /** Runs an order from the base. Each frame has the policy, rings to draw, a note, and metrics on the same noise. */
 function* runOrder(name, base, problem, settings, noise) {
   const { beta, sharpening, components: k, algorithm } = settings, { curve: n, evaluation } = SIZES, run = { name, stages: [] };
-  const uniforms = yield* noise.uniform("curve", n), normals = yield* noise.normal("curve", 2 * n);
-  const truths = yield* drawing(problem.truth, noise, "curve of truth", n), own = (policy) => policy.draw(uniforms, normals);
+  const uniforms = range(n, (i) => (i + 0.5) / n), normals = yield* noise.normal("curve", 2 * n); // every component's share is exact
+  const truths = problem.truth.draw(uniforms, normals), own = (policy) => policy.draw(uniforms, normals);
   const frame = (policy, note) => ({ policy, rings: policy, note, order, ...evaluate(policy, problem, own(policy), truths) });
   let policy = base, order = arranged(base, problem);
   for (const kind of ORDERS[name].stages) {
