@@ -245,7 +245,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except AlignkdError as error:
-        print(f"alignkd: {error}", *[kept] * bool(kept and isinstance(error, CannotContinue)), sep="\n", file=sys.stderr)
+        print(
+            f"alignkd: {error}", *[kept] * bool(kept and isinstance(error, CannotContinue)), sep="\n", file=sys.stderr
+        )
         return 2 if isinstance(error, BadInput) else 1
     except KeyboardInterrupt as stopped:
         print(f"\nStopped. {kept}".rstrip(), file=sys.stderr)

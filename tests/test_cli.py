@@ -136,7 +136,9 @@ def test_an_unknown_name_lists_the_accepted_ones_and_exits_2(experiment, capsys,
         (UnknownName("target", "smile", ["simile"]), 2),
     ],
 )
-def test_an_expected_error_is_a_line_on_stderr_and_how_to_resume_another_where_work_was_cut_off(experiment, capsys, error, code):
+def test_an_expected_error_is_a_line_on_stderr_and_how_to_resume_another_where_work_was_cut_off(
+    experiment, capsys, error, code
+):
     experiment.error = error
     assert cli.main(["run", "--world", "lm"]) == code
     said = capsys.readouterr()
