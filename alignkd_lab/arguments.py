@@ -9,6 +9,7 @@ from typing import Any
 WORLDS = ("mog", "lm")
 PRESETS = ("tiny", "laptop", "gpu", "paper")
 ALGORITHMS = ("rlhf", "dpo")
+MOST_SEEDS = 100_000
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -21,8 +22,17 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         start, stop = int(first), int(last or first)
         if stop < start:
             raise argparse.ArgumentTypeError(f"the range {part!r} runs backwards; write {stop}-{start}")
+        if stop - start >= MOST_SEEDS or stop >= 2**32:
+            raise argparse.ArgumentTypeError(f"{part!r} is too much: at most {MOST_SEEDS:,} seeds, each below 2**32")
         seeds.update(range(start, stop + 1))
     return tuple(sorted(seeds))
+
+
+def parse_count(text: str) -> int:
+    """`"3"` -> 3. Raises ArgumentTypeError for anything but a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count; write a whole number of at least 1")
+    return int(text)
 
 
 def parse_pipelines(text: str) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """The command line: `alignkd doctor`, `run`, `report`, `heal` and `bench`.
 
 Everything heavy is imported inside the command that needs it, so that `alignkd --help` is instant.
-Exit codes: 0 done, 1 an expected error, 2 a wrong argument or unknown name, 130 stopped by Ctrl-C, 143 by SIGTERM.
+Exit codes: 0 done, 1 what was asked for could not be done (network, disk, memory) or came out otherwise than recorded,
+2 something given cannot be used (an argument, a setting, a name, a file), 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,8 +21,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from alignkd_lab import __version__
-from alignkd_lab.arguments import ALGORITHMS, PRESETS, WORLDS, parse_pipelines, parse_seeds, parse_setting
-from alignkd_lab.errors import AlignkdError, BadInput, UnknownName
+from alignkd_lab.arguments import (
+    ALGORITHMS,
+    PRESETS,
+    WORLDS,
+    parse_count,
+    parse_pipelines,
+    parse_seeds,
+    parse_setting,
+)  # fmt: skip
+from alignkd_lab.errors import AlignkdError, BadInput, CannotContinue
 from alignkd_lab.memory import out_of_memory
 
 # What older versions called things, and what to write today; an old name fails with the new one.
@@ -86,6 +95,8 @@ def _run_again(arguments: argparse.Namespace) -> int:
 def report(arguments: argparse.Namespace) -> int:
     """Write the page, or print the same numbers as JSON; of studies that ship, a line each."""
     from alignkd_lab.records import load
+
+    held = load(arguments.folder)  # first: what cannot be read is refused before all that draws is loaded
     from alignkd_lab.report import report_json, studies, write_report
 
     if arguments.json:
@@ -93,7 +104,7 @@ def report(arguments: argparse.Namespace) -> int:
         return 0
     page = write_report(arguments.folder, arguments.out)
     if page is None:
-        print("\n".join(studies(load(arguments.folder))))
+        print("\n".join(studies(held)))
     else:
         print(f"Report: {page.resolve()}")
     return 0
@@ -101,6 +112,9 @@ def report(arguments: argparse.Namespace) -> int:
 
 def heal(arguments: argparse.Namespace) -> int:
     """Make the healed student again, from the layer cut."""
+    from alignkd_lab.lm.request import check_source
+
+    check_source("base", arguments.base)
     from alignkd_lab.lm.student import heal as heal_student
 
     heal_student(base=arguments.base, layers=arguments.layers, out=arguments.out, device=arguments.device)
@@ -172,14 +186,14 @@ def build_parser() -> argparse.ArgumentParser:
     option("--out", metavar="FILE", type=Path, help="the page (default: DIR/report.html)")
 
     option = add(heal, "make the healed student again (10 minutes on two cores)")
-    option("--layers", type=int, metavar="N", help="layers to keep, for --set student=healed-N")
+    option("--layers", type=parse_count, metavar="N", help="layers to keep, for --set student=healed-N")
     option("--out", metavar="DIR", type=Path, help="default: a folder in the user's cache")
     option("--base", metavar="SOURCE", default="smollm2-135m-instruct", help="default: %(default)s")
     option("--device", **device)
 
     option = add(bench, "what a training step costs, against full logits and TRL")
     option("--lengths", metavar="N,N", type=parse_lengths, help="tokens of each response (default: 32,128,512)")
-    option("--repeats", metavar="N", type=int, help="timed rounds; the median counts (default: 5)")
+    option("--repeats", metavar="N", type=parse_count, help="timed rounds; the median counts (default: 5)")
     option("--device", **device)
     option("--train", choices=("lora", "full"), default="lora", help="what is trained (default: lora)")
     option("--checkpointing", choices=("on", "off"), default="on", help="of the blocks (default: on)")
@@ -231,12 +245,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # `alignkd report DIR --json | head`: enough was read. What is still unwritten goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except UnknownName as error:
-        print(f"alignkd: {error}", file=sys.stderr)
-        return 2
     except AlignkdError as error:
-        print(f"alignkd: {error}", file=sys.stderr)
-        return 1
+        print(
+            f"alignkd: {error}", *[kept] * bool(kept and isinstance(error, CannotContinue)), sep="\n", file=sys.stderr
+        )
+        return 2 if isinstance(error, BadInput) else 1
     except KeyboardInterrupt as stopped:
         print(f"\nStopped. {kept}".rstrip(), file=sys.stderr)
         return 143 if isinstance(stopped, Terminated) else 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import json
 import math
@@ -11,21 +12,22 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from alignkd_lab.dtypes import device_label, resolve_dtype
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.settings import HEALED
 from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.paths import make_folder
 from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines, unknown
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import best_device, provenance
-from alignkd_lab.recording import SCHEMA, find, plain_settings, read_json, run_key, write
-from alignkd_lab.records import Records, tabulate
+from alignkd_lab.recording import ALGORITHMS, SCHEMA, find, plain_settings, read_json, run_key, write
 from alignkd_lab.store import Store
+
+if TYPE_CHECKING:  # what can be refused is refused before torch and pandas are loaded, which takes seconds
+    from alignkd_lab.records import Records
 
 
 def run_experiment(
@@ -52,10 +54,13 @@ def run_experiment(
     Raises:
         BadInput: an unknown name, or a setting that cannot be used.
     """
-    device = device or best_device()
     run = {"mog": _run_mog, "lm": _run_lm}.get(world)
     if run is None:
-        raise BadInput(f"world: unknown {world!r}; use 'mog' or 'lm'")
+        raise UnknownName("world", world, ("mog", "lm"))
+    if algorithm not in (None, *ALGORITHMS):
+        raise UnknownName("algorithm", algorithm, ALGORITHMS)
+    if device not in (None, "cpu") and not device.startswith("cuda"):
+        raise UnknownName("device", device, ("cpu", "cuda"))
     check_pipelines(world, pipelines, algorithm)
     return run(preset, pipelines, yardsticks, seeds, Path(out), algorithm, target, overrides or {}, device, arm)
 
@@ -81,12 +86,14 @@ def _names(world: str, algorithm: str, asked: Sequence[str] | None, yardsticks: 
 
 
 def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device, arm) -> list[Path]:
-    from alignkd_lab.mog.world import ALGORITHMS
-
     chosen = preset(name)
     found = override(chosen.mog, overrides).target_name
     if target not in (None, found):
         raise BadInput(f"target: these settings have {found!r}, not {target!r}; choose modes with --set targets=[3]")
+    device = best_device(device)
+    make_folder(out)
+    import torch
+
     torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
     seeds = tuple(seeds if seeds is not None else chosen.mog_seeds)
     sharpenings = (overrides["sharpening"],) if "sharpening" in overrides else chosen.sharpenings
@@ -171,6 +178,8 @@ def run_gaussians(
 
 def run_cell(*arguments, **options) -> Records:
     """`run_gaussians` as tables, for a notebook that draws what it runs."""
+    from alignkd_lab.records import tabulate
+
     return tabulate(run_gaussians(*arguments, **options))
 
 
@@ -178,15 +187,28 @@ def run_cell(*arguments, **options) -> Records:
 
 
 def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device, arm) -> list[Path]:
-    from alignkd_lab.lm.student import ensure_healed_student
-    from alignkd_lab.lm.world import LmWorld
+    from alignkd_lab.lm.request import TINY, check_request
 
     chosen = preset(name)
     settings = override(chosen.lm, {**overrides, **({"target": target} if target else {})})
+    seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
+    check_request(settings)
+    if settings.trial_seed in seeds:
+        raise BadInput(f"seed: {settings.trial_seed} is the seed of the learning-rate trials; choose another")
+    device = best_device(device)
+    make_folder(out)
+    from alignkd_lab.lm.student import ensure_healed_student
+    from alignkd_lab.lm.world import LmWorld
+
+    # The trainer collects garbage after every stage; the libraries' half a million objects need not be searched then.
+    gc.freeze()
+    if {settings.truth, settings.base, settings.student} <= set(TINY):
+        import torch
+
+        torch.set_num_threads(1)  # as for Gaussians: beside other work a second thread costs minutes of waiting
     if HEALED.fullmatch(settings.student):
         ensure_healed_student(settings.base, settings.student, device)
     algorithm = algorithm or "dpo"
-    seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
     names = _names("lm", algorithm, pipelines, yardsticks)
     head = _head("lm", name, algorithm, settings.target, settings, device)
     files = _held(out, head, seeds, names)

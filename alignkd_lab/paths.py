@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from alignkd_lab.errors import BadInput
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -39,3 +41,13 @@ def learner_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("alignkd", appauthor=False))
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder that something is to be written to. Raises BadInput where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"out: {folder} cannot be made a folder ({error}); name another") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BadInput(f"out: {folder} cannot be written to; name another folder, or change its rights")

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.settings import BUILT_IN, HEALED, LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS, unknown
@@ -79,7 +79,21 @@ PRESETS: dict[str, Preset] = {
         sharpenings=(1.0, 2.0),
         betas=(0.5,),
     ),
-    "laptop": Preset(mog=MogSettings(), lm=LmSettings(), mog_seeds=tuple(range(20)), lm_seeds=(0,)),
+    # The study's main experiment: at the defaults' 64 prompts of 12 responses K-A finds 15 pairs of exclamations, and a
+    # verdict needs 30 (`claims`); at this size all ten recorded seeds pass every check.
+    "laptop": Preset(
+        mog=MogSettings(),
+        lm=LmSettings(
+            target="exclamation",
+            preference_prompts=96,
+            preference_responses=24,
+            test_prompts=92,
+            test_responses=2,
+            heldout_responses=4,
+        ),
+        mog_seeds=tuple(range(20)),
+        lm_seeds=(0,),
+    ),
     "gpu": Preset(mog=MogSettings(), lm=_GPU, mog_seeds=tuple(range(100)), lm_seeds=(0, 1, 2)),
     "paper": Preset(
         mog=MogSettings(),
@@ -97,33 +111,25 @@ def preset(name: str) -> Preset:
         BadInput: unknown name.
     """
     if name not in PRESETS:
-        raise BadInput(f"preset: unknown {name!r}; use one of {', '.join(PRESETS)}")
+        raise UnknownName("preset", name, PRESETS)
     return PRESETS[name]
 
 
 def override(settings: Any, changes: dict[str, Any]) -> Any:
-    """`settings` with some fields changed, lists read as tuples.
+    """`settings` with some fields changed, lists read as tuples; a new base is the truth, too, unless one is named.
 
     Raises:
-        BadInput: a name that the settings do not have, or a value of another kind than the field's.
+        BadInput: a name that the settings do not have, or a value that they refuse.
     """
-    known = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    for name, value in changes.items():
+    known = [field.name for field in dataclasses.fields(settings)]
+    for name in changes:
         if name not in known:
             raise unknown("setting", name, known)
-        held, wanted = known[name], None
-        if isinstance(held, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):
-            wanted = "a number"
-        elif isinstance(held, int) and isinstance(value, float):
-            wanted = "a whole number"
-        elif isinstance(held, tuple) and not isinstance(value, list | tuple):
-            wanted = f"a list such as {list(held)!r}"
-        elif isinstance(held, str) and not isinstance(value, str):
-            wanted = "a word"
-        if wanted:
-            raise BadInput(f"setting: {name} must be {wanted}, not {value!r}")
     tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
-    return dataclasses.replace(settings, **tuples)
+    made = dataclasses.replace(settings, **tuples)
+    if "base" in changes and "truth" in known and "truth" not in changes:
+        return dataclasses.replace(made, truth=made.base)
+    return made
 
 
 def possible_pipelines(world: str, algorithm: str) -> tuple[str, ...]:

@@ -9,8 +9,6 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 import alignkd_lab
 
 
@@ -25,9 +23,22 @@ def library_versions() -> dict[str, str | None]:
     return versions
 
 
-def best_device() -> str:
-    """`cuda` where there is a GPU that torch can use, else `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def best_device(asked: str | None = None) -> str:
+    """The device that was asked for; without, `cuda` where there is a GPU that torch can use, else `cpu`.
+
+    Raises:
+        BadInput: a GPU was asked for, and there is none.
+    """
+    if asked == "cpu":
+        return asked
+    import torch
+
+    there = torch.cuda.is_available()
+    if asked and not there:
+        from alignkd_lab.errors import BadInput
+
+        raise BadInput(f"device: {asked!r} was asked for, and torch finds no GPU here; leave it out, or use 'cpu'")
+    return asked or ("cuda" if there else "cpu")
 
 
 def provenance(device: str = "cpu") -> dict:
@@ -35,6 +46,8 @@ def provenance(device: str = "cpu") -> dict:
 
     `commit` and `dirty` are None where the package does not run from a git checkout of its own.
     """
+    import torch
+
     commit, dirty = _commit()
     return {
         "commit": commit,
@@ -53,6 +66,8 @@ def provenance(device: str = "cpu") -> dict:
 def device_name(device: str) -> str:
     """The name of the GPU or of the processor, as its maker writes it."""
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from alignkd_lab import __version__, records
 from alignkd_lab.claims import checks, decide, why_no_verdict
 from alignkd_lab.costs import TOKENS, typical_costs
-from alignkd_lab.paths import data_folder
+from alignkd_lab.errors import BadInput
+from alignkd_lab.paths import data_folder, make_folder
 from alignkd_lab.pipelines import A_K, K_A, METHODS, ORDERS
 from alignkd_lab.plots import figures, style, sweeps
 from alignkd_lab.plots.drawing import run_title
@@ -114,11 +115,13 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Path | No
     if not worlds:
         return None
     out = Path(out) if out is not None else (folder if folder.is_dir() else folder.parent) / "report.html"
+    make_folder(out.parent)
+    if out.is_dir():
+        raise BadInput(f"out: {out} is a folder; name the page's file")
     full = [(min(runs, key=_place), runs) for runs in worlds.values()]
     sections = [(run_title(run), _winner(run_json(run)), list(_blocks(run, runs, folder))) for run, runs in full]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("alignkd_lab").joinpath("report.html").read_text(encoding="utf-8"))
-    out.parent.mkdir(parents=True, exist_ok=True)
     metrics = [style.METRIC_STYLE[metric] for metric in NUMBERS]
     page = template.render(sections=sections, orders=ORDER_WORDS, metrics=metrics, version=__version__)
     out.write_text(page, encoding="utf-8")

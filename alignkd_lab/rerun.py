@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
@@ -116,6 +115,8 @@ def rerun(
 @contextlib.contextmanager
 def _threads(recorded: pd.Series | None) -> Iterator[None]:
     """On as many threads as the record was made: on another number the same seed is another sample."""
+    import torch
+
     before = torch.get_num_threads()
     counts = [] if recorded is None else recorded.dropna().tolist()
     torch.set_num_threads(int(counts[0]) if counts else before)

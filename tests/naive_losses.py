@@ -152,7 +152,7 @@ def naive_advantage(p, r, label, clip, normalise, as_released, end_token):
         a = torch.zeros_like(p)
         for token in [] if label == end_token else top:
             under_reference = r[token] if token in known else p[top[-1]]
-            a[token] = (p[token].log() - under_reference.log()).clamp(1e-8, 1 - 1e-8)
+            a[token] = (p[token].clamp(min=1e-7).log() - under_reference.clamp(min=1e-7).log()).clamp(1e-8, 1 - 1e-8)
     if normalise:
         mean = (r * a).sum()
         a = a / (r * (a - mean) ** 2).sum().sqrt()

@@ -276,17 +276,7 @@ def test_a_run_with_other_settings_stands_beside_the_first_and_other_modes_are_n
         ({"world": "lm", "preset": "huge"}, "huge"),
         ({"world": "lm", "pipelines": ["align_only"]}, "align_only"),
         ({"world": "lm", "algorithm": "ppo"}, "ppo"),
-        ({"world": "mog", "pipelines": ["adpa"]}, "'adpa' teaches by next-token distributions"),
-        ({"world": "lm", "algorithm": "rlhf", "pipelines": ["dckd"]}, "'dckd' is compared under DPO"),
         ({"world": "mog", "algorithm": "ppo"}, "ppo"),
-        ({"world": "lm", "target": "smile"}, "smile"),
-        ({"world": "mog", "target": "smile"}, "smile"),
-        ({"world": "lm", "pipelines": ["on_policy_distillation"]}, "gkd, which it is called now"),
-        ({"world": "lm", "overrides": {"on_policy_divergence": "jsd"}}, "gkd_divergence, which it is called now"),
-        ({"world": "lm", "overrides": {"betta": 1}}, "betta"),
-        ({"world": "mog", "overrides": {"beta": "much"}}, "beta"),
-        ({"world": "mog", "overrides": {"sharpening": -1}}, "sharpening"),
-        ({"world": "lm", "seeds": (1_000_003,)}, "1000003"),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_name_and_leaves_no_record(options, named, tmp_path, quick):

@@ -22,7 +22,6 @@ from alignkd_lab.course.explorers import (
     methods,
     orders,
     sharpening,
-    threshold,
     two_temperatures,
 )
 from alignkd_lab.course.notebooks import WIDGET_VIEW
@@ -41,7 +40,6 @@ EXPLORERS = {
     "orders": (orders, orders.CONTROLS, {}),
     "orders with a control": (orders, orders.CONTROLS, {"control": "kd_then_align_high_temperature"}),
     "sharpening": (sharpening, sharpening.CONTROLS, {}),
-    "threshold": (threshold, threshold.CONTROLS, {}),
     "two_temperatures": (two_temperatures, two_temperatures.CONTROLS, {}),
 }
 # Not moved by these: the loss or the algorithm does not know them.

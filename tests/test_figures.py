@@ -6,6 +6,7 @@ import matplotlib.pyplot
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 from PIL import Image
 from synthetic_records import LM, lm_record, mog_record, replaced, tabulated
 
@@ -243,6 +244,23 @@ def test_an_undefined_metric_is_left_out_and_not_drawn_as_zero():
     undefined = tabulated(replaced(mog_record(0), None, *path), mog_record(1))
     assert "base" not in estimates(undefined, "target_precision")
     figures.title_figure(undefined)
+
+
+@pytest.mark.parametrize(("make", "without"), [(lm_record, (0, 1)), (mog_record, (0,))])
+def test_every_picture_is_drawn_where_no_metric_exists_and_where_none_exists_in_one_seed(make, without):
+    made = [make(0), make(1)]
+    for seed in without:
+        for entry in made[seed]["pipelines"].values():
+            entry["metrics"] = dict.fromkeys(entry["metrics"])
+    run = tabulated(*made)
+    arm = {name: {1.0: run, 2.0: run} for name in run.pipelines}
+    drawn = [figures.title_figure(run), figures.four_metrics(run), figures.precision_recall(run),
+             figures.target_through_stages(run), *(figures.claim_by_seed(run, claim) for claim in CLAIMS[:2]),
+             sweeps.sweep_figure([("a", run), ("b", run)], "x"), sweeps.arm_figure(arm, "x"),
+             sweeps.arm_metrics(arm, "x"), sweeps.leads_figure([("a", run, run)])]  # fmt: skip
+    for figure in drawn:
+        figure.draw_without_rendering()
+        assert "nan" not in " ".join(text.get_text() for text in figure.findobj(Text)).split()
 
 
 def test_yardsticks_orders_and_controls_stand_apart():

@@ -154,7 +154,8 @@ def test_tokens_are_counted_by_role():
         Example([1, 2], [[8], [9, 9, 9]], ["chosen", "sampled"]),
         Example([1], [[4, 4]]),
     ]
-    assert token_counts(rows) == {"chosen": 3, "rejected": 1, "sampled": 5, "pairs": 1, "tokens": 9}
+    responses = {"chosen_responses": 2, "sampled_responses": 2, "pairs": 1}
+    assert token_counts(rows) == {"chosen": 3, "rejected": 1, "sampled": 5, "tokens": 9, **responses}
 
 
 def test_what_a_loss_wants_to_know_keeps_the_order_of_the_responses():

@@ -1,5 +1,7 @@
 """ADPA: the identities of PAPERS' method, its options, and what the published code does instead."""
 
+import math
+
 import pytest
 import torch
 from naive_losses import (
@@ -163,21 +165,58 @@ def released_by_hand(dpo, ref, student, label, end):
     """One position, token by token, from two dictionaries of the teachers' top tokens."""
     if label == end:
         return 0.0
-    last = min(dpo.values())
-    return sum(student[token] * min(max(value - ref.get(token, last), 1e-8), 1 - 1e-8) for token, value in dpo.items())
+    last, total = min(dpo.values()), 0.0
+    for token, value in dpo.items():
+        gap = max(value, math.log(1e-7)) - max(ref.get(token, last), math.log(1e-7))
+        total += student[token] * min(max(gap, 1e-8), 1 - 1e-8)
+    return total
 
 
-def test_as_released_is_the_published_codes_sum_over_the_dpo_teachers_top_fifty(made):
-    loss, info = adpa(made, as_released=True, end_token=END)
+def released_sums(made):
+    """The sum of every position, by hand, and how many tokens were not in the reference's top 50."""
     q, p, r = distributions(made)
     sums, missing = [], 0
     for student, dpo, ref, label in zip(q, p, r, made["labels"].tolist(), strict=True):
         tops = [dict(sorted(enumerate(each.log().tolist()), key=lambda pair: -pair[1])[:50]) for each in (dpo, ref)]
         missing += len(tops[0].keys() - tops[1].keys())
         sums.append(released_by_hand(*tops, student.tolist(), label, END))
+    return sums, missing
+
+
+def test_as_released_is_the_published_codes_sum_over_the_dpo_teachers_top_fifty(made):
+    loss, info = adpa(made, as_released=True, end_token=END)
+    sums, missing = released_sums(made)
     assert missing > 0  # or the fallback was not tried
     assert info.used_advantage.tolist() == pytest.approx(sums, abs=1e-9)
     assert float(loss) == pytest.approx(-1.5 * sum(sums) / len(sums), abs=1e-9)
+
+
+def test_as_released_no_probability_counts_as_less_than_one_in_ten_million(made):
+    steep = {**made, "teacher_head": 9 * made["teacher_head"], "reference_head": 9 * made["reference_head"]}
+    _, info = adpa(steep, as_released=True, end_token=END)
+    assert float(distributions(steep)[1].min()) < 1e-9  # or the floor was not tried
+    assert info.used_advantage.tolist() == pytest.approx(released_sums(steep)[0], abs=1e-9)
+
+
+def test_as_released_means_are_taken_over_the_tokens_of_a_response_and_then_over_responses(device):
+    made = made_on(device)
+    chosen, sampled = [], []
+    for number in range(6):
+        own = part_of(made, made["response"] == number)
+        if own["chosen"].any():
+            q = torch.softmax(own["hidden"] @ own["head"].T, -1)
+            chosen.append(float(-q.gather(1, own["labels"][:, None]).log().mean()))
+        else:
+            sums, _ = released_sums(own)
+            sampled.append(sum(sums) / len(sums))
+    expected = sum(chosen) / len(chosen) - 1.5 * sum(sampled) / len(sampled)
+    options = {"as_released": True, "end_token": END, "response": made["response"]}
+    loss, info = adpa(made, **options)
+    assert float(loss) == pytest.approx(expected, abs=1e-9)
+    assert info.log_probs.tolist() == adpa(made)[1].log_probs.tolist()
+    halves = [part_of(made, made["response"] < 2), part_of(made, made["response"] >= 2)]
+    parts = [adpa(half, **{**options, "response": half["response"]}, items=(3, 3))[0] for half in halves]
+    assert float(sum(parts)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_as_released_negative_advantages_vanish_and_large_ones_are_cut_to_one(made):
@@ -199,15 +238,7 @@ def test_as_released_leaves_out_the_end_token_by_its_id_and_the_formula_does_not
     assert float(formula[ends].abs().sum(-1).min()) > 0
 
 
-def test_bad_options_are_refused_by_name(made):
-    refused = {
-        "end_token": {"as_released": True},
-        "regulariser 'hand'": {"regulariser": "hand"},
-        "clip: 0": {"clip": 0},
-    }
-    for message, options in refused.items():
-        with pytest.raises(BadInput, match=message):
-            adpa(made, **options)
+def test_teachers_of_another_vocabulary_are_refused(made):
     teacher, reference = teachers(made)
     wide = Full(reference.hidden, torch.zeros(VOCABULARY + 2, TEACHER_WIDTH, device=reference.head.device))
     with pytest.raises(BadInput, match="reference: its vocabulary has 63 tokens"):

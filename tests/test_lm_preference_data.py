@@ -4,13 +4,15 @@ import gzip
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
 
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.batch import collate, token_counts
-from alignkd_lab.lm.preference_data import KNOWN, SUFFIXES, by_reason, load_preferences, to_examples
+from alignkd_lab.lm.preference_data import by_reason, load_preferences, to_examples
+from alignkd_lab.lm.preference_sources import KNOWN, SUFFIXES
 from alignkd_lab.lm.weights import load_tokenizer
 
 GOOD = [{"prompt": f"Question {n}?", "chosen": f"Right {n}.", "rejected": f"Wrong {n}."} for n in range(4)]
@@ -82,24 +84,6 @@ def test_wrong_json_is_named_by_file_and_line(tmp_path):
         load_preferences(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.json", b'[{"prompt": 1},\n{"prompt" 2}]', "wrong JSON at line 2"),
-        ("a.json", b'{"rows": []}', "holds no list of rows"),
-        ("a.jsonl", b"", "holds no rows"),
-        ("a.jsonl", b'{"prompt": "\xff"}', "cannot be read"),
-        ("a.jsonl.gz", b"plain text", "cannot be read"),
-        ("a.jsonl.gz", gzip.compress(b'{"prompt": "a"}' * 99, mtime=0)[:30], "cannot be read"),
-        ("a.parquet", b"PAR1 or not", "cannot be read as Parquet"),
-    ],
-)
-def test_a_broken_file_is_refused_by_name(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadInput, match=rf"{name}.*{message}"):
-        load_preferences(tmp_path / name)
-
-
 def test_a_file_without_one_usable_row_is_refused_with_every_reason(tmp_path):
     rows = [{"prompt": "a", "better": "b", "rejected": "c"}] * 7 + [TIE]
     with pytest.raises(BadInput) as caught:
@@ -132,12 +116,6 @@ def test_an_unknown_source_is_refused(source, tmp_path, monkeypatch):
 def test_options_of_the_hub_are_refused_for_a_file(tmp_path, option):
     with pytest.raises(BadInput, match="is for sets of the hub"):
         load_preferences(write(tmp_path / "pairs.jsonl", GOOD), **option)
-
-
-@pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_is_refused(tmp_path, limit):
-    with pytest.raises(BadInput, match="limit"):
-        load_preferences(write(tmp_path / "pairs.jsonl", GOOD), limit=limit)
 
 
 # Data sets and the hub --------------------------------------------------------------------------------
@@ -352,26 +330,62 @@ def test_a_response_that_has_no_tokens_is_skipped(tokenizer, monkeypatch):
     class Deaf:
         chat_template, eos_token_id = tokenizer.chat_template, tokenizer.eos_token_id
         apply_chat_template = tokenizer.apply_chat_template
+        added_tokens_decoder = tokenizer.added_tokens_decoder
 
-        def __call__(self, text, **options):
-            return tokenizer("" if text.startswith("Wrong") else text, **options)
+        def __call__(self, texts, **options):
+            several = [texts] if isinstance(texts, str) else texts
+            found = tokenizer(["" if text.startswith("Wrong") else text for text in several], **options)
+            return found if several is texts else SimpleNamespace(input_ids=found.input_ids[0])
 
     _, skipped, _ = encoded(GOOD[:1], Deaf())
     assert skipped == [(1, "rejected has no tokens")]
 
 
+@pytest.mark.parametrize("trims", [False, True])
+def test_the_white_space_of_an_answer_stays_where_the_chat_template_leaves_it(tokenizer, trims):
+    found = load_tokenizer("tiny-base")
+    if trims:
+        found.chat_template = found.chat_template.replace("message['content']", "message['content'] | trim")
+    (example,) = encoded([{**GOOD[0], "chosen": "    return 1\n"}], found).examples
+    assert tokenizer.decode(example.responses[0][:-1]) == ("return 1" if trims else "    return 1\n")
+
+
+def test_pairs_that_repeat_or_contradict_earlier_ones_are_kept_and_counted(tokenizer):
+    swapped = {**GOOD[1], "chosen": GOOD[1]["rejected"], "rejected": GOOD[1]["chosen"]}
+    found = load_preferences(datasets.Dataset.from_list([*GOOD, GOOD[0], swapped, GOOD[0]]))
+    assert (len(found.rows), found.skipped) == (len(GOOD) + 3, [])
+    first = len(GOOD) + 1
+    assert found.noted == [(first, "repeats an earlier pair"), (first + 1, "contradicts an earlier pair"),
+                           (first + 2, "repeats an earlier pair")]  # fmt: skip
+    assert "2  repeats an earlier pair (rows" in found.report()
+    assert found.table()["reason"].tolist() == ["kept", "repeats an earlier pair", "contradicts an earlier pair"]
+
+
+def test_pairs_are_tokenised_together_as_they_would_be_alone(tokenizer, monkeypatch):
+    rows = [{"prompt": "?" * n, "chosen": "é" * (n + 1), "rejected": "x\n" * (n + 2)} for n in range(1, 12)]
+    together = encoded(rows, tokenizer).examples
+    monkeypatch.setattr("alignkd_lab.lm.preference_data._BATCH", 3)
+    assert together == encoded(rows, tokenizer).examples
+    for row, example in zip(rows, together, strict=True):
+        asked = [{"role": "user", "content": row["prompt"]}]
+        alone = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+        assert example.prompt.tolist() == alone
+        answers = [tokenizer(row[role], add_special_tokens=False).input_ids for role in ("chosen", "rejected")]
+        assert [tokens.tolist() for tokens in example.responses] == [
+            [*ids, tokenizer.eos_token_id][:40] for ids in answers
+        ]
+
+
 def test_a_prompt_that_the_chat_template_refuses_is_skipped(tokenizer):
     strict = load_tokenizer("tiny-base")
-    strict.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}hello"
+    strict.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    strict.chat_template += "{% for message in messages %}{{ message.content }} {% endfor %}"
     prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
     _, skipped, _ = encoded([{**GOOD[0], "prompt": prompt}], strict)
     assert skipped == [(1, "the chat template refuses the prompt")]
 
 
-def test_limits_below_one_and_a_tokenizer_without_chat_are_refused(tokenizer):
-    for limits in ((0, 9), (9, 0)):
-        with pytest.raises(BadInput, match="tokens: 0 must be at least 1"):
-            encoded(GOOD, tokenizer, *limits)
+def test_a_tokenizer_without_chat_is_refused():
     bare = load_tokenizer("tiny-base")
     bare.chat_template = None
     with pytest.raises(BadInput, match="needs a chat template"):

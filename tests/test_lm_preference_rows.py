@@ -39,7 +39,7 @@ def outcome(row):
 BLUE = Preference(1, [user(SKY)], "It is blue.", "It is green.")
 FORMATS = {
     "standard": {"prompt": SKY, "chosen": "It is blue.", "rejected": "It is green."},
-    "standard, continued": {"prompt": SKY, "chosen": " It is blue.\n", "rejected": " It is green."},
+    "standard, continued": {"prompt": SKY, "chosen": " It is blue.", "rejected": " It is green."},
     "conversational": {
         "prompt": [user(SKY)],
         "chosen": [assistant("It is blue.")],
@@ -126,6 +126,12 @@ def test_a_shared_text_ends_where_a_word_ends(chosen, rejected, prompt, answers)
     assert outcome({"chosen": chosen, "rejected": rejected}) == Preference(1, [user(prompt)], *answers)
 
 
+@pytest.mark.parametrize("code", ["    return 1\n", "\n\tdo()\n\n", "\n"])
+def test_the_white_space_around_an_answer_is_kept(code):
+    rows = [pair(chosen=f"{code}x{code}"), talk([user(SKY), assistant(f"{code}x{code}")], [user(SKY), assistant("y")])]
+    assert [found.chosen for _, found in pairs(*rows)] == [f"{code}x{code}"] * 2
+
+
 def pair(**changes):
     return {**FORMATS["standard"], **changes}
 
@@ -170,6 +176,13 @@ REASONS = [
     (pair(prompt=["Hello"]), "prompt has a turn without role and text"),
     (pair(prompt=[{"from": "human", "value": SKY}]), "prompt has a turn without role and text"),
     (pair(prompt=[{"role": "tool", "content": "7"}, user(SKY)]), "prompt has a turn by 'tool'"),
+    (
+        pair(prompt=[user(SKY), {**assistant(""), "tool_calls": [{"name": "look"}]}, user("So?")]),
+        "prompt has a turn with tool_calls, which the answer is not read with",
+    ),
+    (pair(tools=[{"name": "look"}]), "has tools, which no prompt would show"),
+    (pair(images=["sky.png"]), "has images, which no prompt would show"),
+    (pair(chosen="x\n", rejected="  x"), "chosen equals rejected"),
     (["prompt", "chosen"], "not an object with fields"),
     ("text", "not an object with fields"),
     (None, "not an object with fields"),

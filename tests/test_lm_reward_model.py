@@ -135,6 +135,13 @@ def test_the_weights_take_the_dtype_asked_for(folder):
     assert all(isinstance(score, float) for score in model(PROMPTS, RESPONSES))
 
 
+def test_a_score_that_is_no_number_is_refused_with_its_response(tmp_path):
+    model = RewardModel(saved(tmp_path))
+    model.model.score.weight.data[0, 0] = torch.nan
+    with pytest.raises(BadInput, match=r"gives nan for response 1, 'A wren.'"):
+        model(PROMPTS, RESPONSES)
+
+
 def test_prompts_and_responses_must_be_as_many(folder):
     with pytest.raises(BadInput, match="5 prompts and 4 responses"):
         RewardModel(folder)(PROMPTS, RESPONSES[:4])

@@ -7,10 +7,10 @@ from tiny_lm import world_in
 
 from alignkd_lab.lm import context as context_module
 from alignkd_lab.lm import trials as module
+from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.stages import distil
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.paths import data_folder
-from alignkd_lab.presets import preset
 from alignkd_lab.results import Result
 from alignkd_lab.store import Store, key_of
 from alignkd_lab.study import plan
@@ -147,9 +147,9 @@ def shipped_rate(settings, algorithm, init, folder):
 
 @pytest.mark.weights
 @pytest.mark.parametrize("init", ["base", "kd"])
-@pytest.mark.parametrize("name", ["laptop preset", *plan.MAIN])
-def test_the_laptop_preset_and_the_studys_main_settings_find_their_trials_shipped(name, init, tmp_path):
-    settings = preset("laptop").lm if name == "laptop preset" else plan.settings_of(plan.ARMS["main"].cells[0], name)
+@pytest.mark.parametrize("name", ["pilot", *plan.MAIN])
+def test_the_pilots_and_the_studys_main_settings_find_their_trials_shipped(name, init, tmp_path):
+    settings = LmSettings() if name == "pilot" else plan.settings_of(plan.ARMS["main"].cells[0], name)
     assert shipped_rate(settings, "dpo", init, tmp_path) in settings.align_learning_rates
 
 
@@ -160,7 +160,7 @@ def test_every_shipped_trial_is_found_by_the_settings_that_it_was_made_with(tmp_
         patch.setattr(module, "choose_rate", lambda settings, depends, *rest: asked.append(depends))
         cells = [cell for cell in plan.cells() if cell.arm != "student_layers"]  # these students do not ship
         every = [(plan.settings_of(cell, name), cell.algorithm) for name in plan.MAIN for cell in cells]
-        for settings, algorithm in [*every, (preset("laptop").lm, "dpo")]:
+        for settings, algorithm in [*every, (LmSettings(), "dpo")]:
             for init in ("base", "kd"):
                 assert shipped_rate(settings, algorithm, init, tmp_path) is None
     keys = {key_of(depends) for depends in asked}

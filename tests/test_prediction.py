@@ -8,8 +8,9 @@ from alignkd_lab.course.exercises.ask import answers, predict
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.exercises.prediction import SURE, read_number
 from alignkd_lab.course.exercises.store import kept_answers
-from alignkd_lab.course.explorers import threshold
+from alignkd_lab.course.explorers import densities, threshold
 from alignkd_lab.course.notebooks import WIDGET_VIEW
+from alignkd_lab.course.widgets.charts import MIME
 from alignkd_lab.course.widgets.view import Picture
 from alignkd_lab.errors import BadInput, UnknownName
 
@@ -157,12 +158,16 @@ def test_a_full_disk_does_not_hide_the_picture(displayed, monkeypatch):
 
 
 def test_an_explorer_or_a_picture_or_nothing_can_be_what_is_kept_back(displayed):
-    explorer = threshold.show("reward")
+    explorer = densities.show("reward")
     made = predict("first_draw").then(lambda: explorer)
     made._ipython_display_()
     made.skip()
     assert made.picture.children == (explorer.widget,)
     assert displayed[1][WIDGET_VIEW]["model_id"] == made.picture.model_id
+    made = predict("first_draw").then(threshold.show)
+    made._ipython_display_()
+    made.skip()
+    assert MIME in made.picture.children[0].outputs[0]["data"]
     made = predict("first_draw").then(lambda: Picture(figure(), "in words"))
     made._ipython_display_()
     assert 'alt="in words"' in made.picture.children[0].value

@@ -136,33 +136,6 @@ def test_an_unknown_setting_is_refused_with_the_names():
         override(LmSettings(), {"betta": 1})
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("beta", "much"),
-        ("beta", True),
-        ("beta", None),
-        ("align_steps", 2.5),
-        ("align_steps", "2"),
-        ("align_learning_rates", 1e-4),
-        ("align_learning_rates", "fast"),
-        ("target", 3),
-        ("base", ["a"]),
-    ],
-)
-def test_a_value_of_another_kind_is_refused_by_name(name, value):
-    with pytest.raises(BadInput, match=name):
-        override(LmSettings(), {name: value})
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("beta", -1), ("align_steps", 0), ("align_learning_rates", []), ("reward", "x")]
-)
-def test_a_value_out_of_range_is_refused_by_name(name, value):
-    with pytest.raises(BadInput, match=name):
-        override(LmSettings(), {name: value})
-
-
 def test_nested_lists_of_the_gaussian_world_are_read_as_tuples():
     means = [[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]
     settings = override(MogSettings(), {"truth_means": means, "truth_weights": [0.5, 0.4, 0.1], "targets": [2]})

@@ -51,7 +51,7 @@ def public(monkeypatch):
     import pages
 
     config = SimpleNamespace(**{name: settings[name] for name in ("project", "html_baseurl", "html_theme_options")})
-    app = SimpleNamespace(config=config, lessons={NAMES[0]: LESSONS[0]}, evidence={})
+    app = SimpleNamespace(config=config, lessons={NAMES[0]: LESSONS[0]}, evidence={}, charted=set())
     context = {"pathto": lambda path, kind: path, "sourcename": LESSONS[0].path.name}
     pages.add_context(app, NAMES[0], "page.html", context, None)
     templates = Environment(loader=FileSystemLoader(ROOT / "notebooks" / "site" / "templates"), autoescape=True)
@@ -64,7 +64,7 @@ def tag(soup, name):
 
 
 def test_the_landing_page_leads_to_the_page_of_every_notebook_with_its_minutes(site, soups):
-    assert {*NAMES, "index", "TEACHING", "search", "genindex"} == set(soups)
+    assert {*NAMES, "index", "playground", "TEACHING", "search", "genindex"} == set(soups)
     index = (site / "searchindex.js").read_text(encoding="utf-8")
     cards = soups["index"].select(".map a")
     assert [card["href"] for card in cards] == [f"{name}.html" for name in NAMES]

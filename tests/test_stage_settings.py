@@ -20,7 +20,7 @@ PINNED = {
     "lm dpo": (dpo.CODE, dpo.DpoSettings(), "43af88fc43b4e821"),
     "lm rloo": (rloo.CODE, rloo.RlooSettings(), "bc40317cd7b64ec1"),
     "lm dckd": (adpa.CODE, adpa.DckdSettings(), "0309b5965cbcc3b5"),
-    "lm adpa": (adpa.CODE, adpa.AdpaSettings(), "ac59a4ac47d1ae5b"),
+    "lm adpa": (adpa.CODE, adpa.AdpaSettings(), "5f03a304c19a0e20"),
     "lm evaluation": (evaluate.CODE, evaluate.EvaluationSettings(), "d1bbfddc0f33d779"),
     "lm trials": (TRIALS_CODE, TrialSettings(learning_rates=()), "3a71cabc25e8b21d"),
     "mog start": (MOG_CODE["start"], mog.StartSettings(), "dd50014d6e8c0e0e"),

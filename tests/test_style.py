@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from alignkd_lab.pipelines import PIPELINES, reading_order
-from alignkd_lab.plots.style import PIPELINE_STYLE, interval, metric_label, number, pipeline_style, shown
+from alignkd_lab.plots.style import PIPELINE_STYLE, interval, metric_label, number, percent, pipeline_style, shown
 
 
 def test_every_pipeline_has_a_style():
@@ -83,3 +83,18 @@ def test_units_follow_the_world():
 def test_rates_are_shown_in_percent_and_nothing_else_is():
     assert shown("target_rate", 0.25) == 25
     assert shown("reward", 0.25) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.0, "0 %"),
+        (0.04, "4 %"),
+        (0.9371, "93.7 %"),
+        (0.99999, "more than 99.9 %"),
+        (1 / 15_400, "1 in 15,000"),
+        (1e-174, "1 in 10^174"),
+    ],
+)
+def test_shares_are_written_for_readers(share, said):
+    assert percent(share) == said

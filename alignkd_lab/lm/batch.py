@@ -14,22 +14,29 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.architecture import backbone, masks, plain, to_head
+from alignkd_lab.lm.vocabulary import same_vocabulary
+
 ROLES = ("chosen", "rejected", "sampled")
 # What a token costs a block of SmolLM2-135M, in pairs of positions that attend: 2 weights / 4 width.
 TOKEN_COST = 3000
 
 
-@dataclass
+@dataclass(slots=True)
 class Example:
     """A prompt, its responses (with their end tokens), and what a loss wants to know of each.
 
     Attributes:
-        prompt: token ids.
+        prompt: token ids, a list or an `array`.
         responses: token ids of each response, none empty.
         roles: what each response is, one of `ROLES`; all are "sampled" unless given.
         signals: what teachers say of each token, by the teacher's name: for each response a dict of tensors with a row
             a token (see `lm.teachers`), empty where that teacher has not read the response.
         reference_log_probs: log-probability of each response under the reference, a number a response.
+
+    Raises:
+        BadInput: an empty prompt or response, or roles that are not one of `ROLES` for each response.
     """
 
     prompt: list[int]
@@ -40,16 +47,29 @@ class Example:
 
     def __post_init__(self) -> None:
         self.roles = self.roles or ["sampled"] * len(self.responses)
+        if not len(self.prompt):
+            raise BadInput(
+                "prompt: holds no token, so nothing predicts a response's first; start it with a begin token"
+            )
+        if not all(map(len, self.responses)):
+            empty = [len(tokens) for tokens in self.responses].index(0)
+            raise BadInput(f"responses: response {empty + 1} is empty; leave it out, or give it its end token")
+        if len(self.roles) != len(self.responses) or not set(self.roles) <= set(ROLES):
+            raise BadInput(f"roles: {self.roles} must be one of {', '.join(ROLES)} for each of {len(self.responses)}")
 
 
 def token_counts(examples: list[Example]) -> dict[str, int]:
-    """Response tokens of each role, `pairs` of a chosen and a rejected response, and `tokens` in all."""
+    """Response tokens of each role, `pairs` of a chosen and a rejected response, and `tokens` in all.
+
+    `chosen_responses` and `sampled_responses` count responses.
+    """
     counts = dict.fromkeys(ROLES, 0)
     for example in examples:
         for role, tokens in zip(example.roles, example.responses, strict=True):
             counts[role] += len(tokens)
-    pairs = sum(example.roles.count("rejected") for example in examples)
-    return {**counts, "pairs": pairs, "tokens": sum(counts.values())}
+    chosen, pairs, sampled = (sum(example.roles.count(role) for example in examples) for role in ROLES)
+    responses = {"chosen_responses": chosen, "sampled_responses": sampled}
+    return {**counts, **responses, "pairs": pairs, "tokens": sum(counts.values())}
 
 
 def collate(examples: list[Example]) -> dict:
@@ -132,11 +152,6 @@ def is_chosen(batch: dict) -> Tensor:
     return batch["role"] == ROLES.index("chosen")
 
 
-def plain(model):
-    """The transformers model inside a PEFT wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def autocast(device: torch.device | str, dtype: torch.dtype):
     """The context in which forward passes multiply in `dtype`, over float32 weights."""
     kind = torch.device(device).type
@@ -144,16 +159,14 @@ def autocast(device: torch.device | str, dtype: torch.dtype):
 
 
 def hidden_states(model, batch: dict) -> Tensor:
-    """Final hidden states that predict the response tokens, [N, width]; the head has not run yet."""
+    """Final hidden states that predict the response tokens, [N, width]; the head (`head_of`) has not run yet."""
+    same_vocabulary(model, batch)
     device = plain(model).device
-    states = (
-        plain(model)
-        .model(
-            input_ids=batch["input_ids"].to(device),
-            attention_mask=batch["attention_mask"].to(device),
-            position_ids=batch["position_ids"].to(device),
-            use_cache=False,
-        )
-        .last_hidden_state
-    )
-    return states.flatten(0, 1)[batch["predict_at"].to(device)]
+    mask, positions = batch["attention_mask"].to(device), batch["position_ids"].to(device)
+    states = backbone(model)(
+        input_ids=batch["input_ids"].to(device),
+        attention_mask=masks(model, mask, positions),
+        position_ids=positions,
+        use_cache=False,
+    ).last_hidden_state
+    return to_head(model, states.flatten(0, 1)[batch["predict_at"].to(device)])

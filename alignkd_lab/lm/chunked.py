@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alignkd_lab.lm.teachers import cast_head, logits
+from alignkd_lab.lm.architecture import cast_head, logits, parts_of
+from alignkd_lab.ranges import check_number
 
 # rows(part, log_probs, probs) -> (values [n], slope [n, V], *diagnostics [n]); both [n, V] are its to write over.
 Rows = Callable[[slice, Tensor, Tensor], tuple[Tensor, ...]]
@@ -26,16 +27,18 @@ def sum_rows(
 ) -> tuple[Tensor, ...]:
     """Σ_t of a loss of softmax(logits_t / temperature), then that loss and the diagnostics of every row, each [N].
 
-    hidden [N, d], head [V, d]. `rows` gets the log-probabilities and the probabilities of a slice of the rows, and
-    returns the loss of each, its slope by logits / temperature, and the diagnostics. The sum's gradient reaches
-    `hidden` and `head`.
+    hidden [N, d], head [V, d], which may have a cap. `rows` gets the log-probabilities and the probabilities of a slice
+    of the rows, and returns the loss of each, its slope by logits / temperature, and the diagnostics. The sum's
+    gradient reaches `hidden` and `head`.
     """
-    return _SumRows.apply(hidden, head, rows, chunk, temperature, torch.is_grad_enabled())
+    weight, cap = parts_of(head)
+    return _SumRows.apply(hidden, weight, cap, rows, chunk, temperature, torch.is_grad_enabled())
 
 
 def token_log_probs(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int | None = None) -> Tensor:
     """log pi(label) of each token. hidden [N, d], head [V, d], labels [N] -> float32 [N]."""
-    return _TokenLogProbs.apply(hidden, head, labels, chunk, torch.is_grad_enabled())
+    weight, cap = parts_of(head)
+    return _TokenLogProbs.apply(hidden, weight, cap, labels, chunk, torch.is_grad_enabled())
 
 
 def default_chunk(head: Tensor) -> int:
@@ -60,15 +63,16 @@ def nll_rows(labels: Tensor) -> Rows:
 
 class _SumRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, head, rows, chunk, temperature, attached):
+    def forward(ctx, hidden, head, cap, rows, chunk, temperature, attached):
         weight = cast_head(head)
         grad, grad_head = (_buffer(tensor, attached) for tensor in (hidden, head))
         found = []
         with torch.autocast(head.device.type, enabled=False):
             for part in _parts(len(hidden), chunk):
-                values, slope, *diagnostics = rows(part, *_distribution(hidden[part], weight, temperature))
+                log_probs, probs, damp = _distribution(hidden[part], weight, cap, temperature)
+                values, slope, *diagnostics = rows(part, log_probs, probs)
                 found.append((values, *diagnostics))
-                slope = slope.to(weight.dtype)
+                slope = _damped(slope, damp).to(weight.dtype)
                 if grad is not None:
                     grad[part] = slope @ weight
                 if grad_head is not None:
@@ -85,7 +89,8 @@ class _SumRows(torch.autograd.Function):
     def backward(ctx, upstream, *_):
         upstream = upstream / ctx.temperature
         grads = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return *(None if grad is None else (upstream * grad).to(dtype) for grad, dtype in grads), None, None, None, None
+        of_both = (None if grad is None else (upstream * grad).to(dtype) for grad, dtype in grads)
+        return *of_both, None, None, None, None, None
 
 
 class _TokenLogProbs(torch.autograd.Function):
@@ -96,20 +101,21 @@ class _TokenLogProbs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, head, labels, chunk, attached):
+    def forward(ctx, hidden, head, cap, labels, chunk, attached):
         weight, rows = cast_head(head), nll_rows(labels)
         grad, ctx.slope, found = _buffer(hidden, attached), None, []
         with torch.autocast(head.device.type, enabled=False):
             for part in _parts(len(hidden), chunk):
-                values, slope = rows(part, *_distribution(hidden[part], weight))
+                log_probs, probs, damp = _distribution(hidden[part], weight, cap)
+                values, slope = rows(part, log_probs, probs)
                 found.append(-values)
-                slope = slope.to(weight.dtype)
+                slope = _damped(slope, damp).to(weight.dtype)
                 if grad is not None:
                     grad[part] = slope @ weight
                 ctx.slope = slope if attached and head.requires_grad else None
                 del slope
         ctx.save_for_backward(grad, labels, hidden, *([weight] if head.requires_grad else []))
-        ctx.chunk, ctx.head_dtype = chunk, head.dtype
+        ctx.cap, ctx.chunk, ctx.head_dtype = cap, chunk, head.dtype
         return torch.cat(found)
 
     @staticmethod
@@ -123,24 +129,34 @@ class _TokenLogProbs(torch.autograd.Function):
             for part in reversed(list(_parts(len(hidden), ctx.chunk))):
                 slope, ctx.slope = ctx.slope, None
                 if slope is None:
-                    slope = rows(part, *_distribution(hidden[part], weight))[1].to(weight.dtype)
+                    log_probs, probs, damp = _distribution(hidden[part], weight, ctx.cap)
+                    slope = _damped(rows(part, log_probs, probs)[1], damp).to(weight.dtype)
                 _add_product(grad_head, slope, down[part] * hidden[part])
                 del slope
             grad_head = grad_head.to(ctx.head_dtype)
-        return None if grad is None else (down * grad).to(hidden.dtype), grad_head, None, None, None
+        return None if grad is None else (down * grad).to(hidden.dtype), grad_head, None, None, None, None
 
 
 def _parts(count: int, chunk: int | None) -> Iterator[slice]:
     """Slices of `chunk` rows; no rows are one empty slice, so that results have their shapes."""
+    if chunk is not None:
+        check_number("chunk", chunk, least=1, whole=True)
     size = chunk or max(1, count)
     return (slice(start, min(start + size, count)) for start in range(0, max(1, count), size))
 
 
-def _distribution(hidden: Tensor, weight: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and probabilities of the next token, [n, V] each."""
-    scaled = logits(hidden, weight)
+def _distribution(
+    hidden: Tensor, weight: Tensor, cap: float | None, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Log-probabilities and probabilities of the next token, and the cap's derivative where there is one; [n, V]."""
+    scaled = logits(hidden, weight, cap)
+    damp = None if cap is None else 1 - (scaled / cap).square()  # of cap tanh(z / cap) by z
     log_probs = torch.log_softmax(scaled if temperature == 1 else scaled.div_(temperature), dim=-1)
-    return log_probs, torch.exp(log_probs, out=scaled)
+    return log_probs, torch.exp(log_probs, out=scaled), damp
+
+
+def _damped(slope: Tensor, damp: Tensor | None) -> Tensor:
+    return slope if damp is None else slope.mul_(damp)
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

@@ -16,6 +16,7 @@ from alignkd_lab.dtypes import device_label
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
+from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.lm.trainer import train
 from alignkd_lab.progress import tell
 from alignkd_lab.store import Store, safe_name
@@ -85,7 +86,7 @@ class Context:
                 asked,
                 responses,
                 max_tokens,
-                self.tokenizer.eos_token_id,
+                end_ids(self.tokenizer),
                 self.seed_for("sample", purpose),
                 temperature,
                 batch=self.sample_batch,

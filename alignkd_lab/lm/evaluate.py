@@ -49,7 +49,7 @@ class Evaluation:
             scores.rewards,
             scores.fluency,
             scores.hits,
-            [reward.second_hit(text) for text in texts],
+            reward.second_hits(texts),
             reward.yardstick,
         )
         found |= self.against_base(policy, model, samples, scores.under_truth)
@@ -118,7 +118,7 @@ def metrics(
     rewards: list[float],
     fluency: list[float],
     hits: list[bool],
-    second_hits: list[bool],
+    second_hits: list[bool] | None,
     stick: Yardstick,
 ) -> dict[str, float]:
     """The four metrics and what stands beside them; log-probabilities are in nats per token unless named otherwise.
@@ -127,7 +127,8 @@ def metrics(
         own: log-probabilities of the policy's responses under the policy.
         under_truth: of the same responses under the truth.
         truth_under_policy: of the truth's responses to the same prompts under the policy.
-        hits, second_hits: whether each response follows the target's rule, and the second rule that nothing rewards.
+        hits, second_hits: whether each response follows the target's rule, and the second rule that nothing rewards
+            (None where there is none).
     """
     tokens = sum(map(len, own))
     bonus = [math.log(MISS + (1 - MISS) * hit / stick.target_rate) for hit in hits]
@@ -137,7 +138,7 @@ def metrics(
         "reward_bare": float(np.mean(hits)),
         "fluency": float(np.mean(fluency)),
         "target_rate": float(np.mean(hits)),
-        "second_rule_rate": float(np.mean(second_hits)),
+        "second_rule_rate": math.nan if second_hits is None else float(np.mean(second_hits)),
         "target_precision": precision + sum(bonus) / tokens,
         "target_precision_per_sequence": float(np.mean([float(t.sum()) for t in under_truth]) + np.mean(bonus)),
         "overall_precision": precision,

@@ -17,6 +17,7 @@ import numpy as np
 
 from alignkd_lab.claims import LEAST_PAIRS
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.rewards import apply_rule
 from alignkd_lab.stats import Interval, wilson_interval
 
 SURE = 0.9  # go above this chance of enough pairs, no go below 1 - SURE
@@ -116,7 +117,7 @@ class Draws:
 
     def hits(self, rules: Mapping) -> dict[str, int]:
         """How many responses each rule (text -> bool) holds for, by the rule's name."""
-        return {name: sum(map(bool, map(rule, self.texts))) for name, rule in rules.items()}
+        return {name: sum(apply_rule(name, rule, self.texts)) for name, rule in rules.items()}
 
 
 def draw(model, tokenizer, prompts: list[str], max_tokens: int = 28, seed: int = 0) -> Draws:
@@ -126,11 +127,12 @@ def draw(model, tokenizer, prompts: list[str], max_tokens: int = 28, seed: int =
     """
     from alignkd_lab.lm.prompts import encode
     from alignkd_lab.lm.sampling import sample
+    from alignkd_lab.lm.templates import end_ids
 
     if not prompts:
         raise BadInput("prompts: none were given; name some on which the model will be used")
     began = time.perf_counter()
-    samples = sample(model, encode(tokenizer, prompts), 1, max_tokens, tokenizer.eos_token_id, seed)
+    samples = sample(model, encode(tokenizer, prompts), 1, max_tokens, end_ids(tokenizer), seed)
     texts = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in samples.tokens]
     return Draws(list(prompts), texts, samples.token_count, time.perf_counter() - began)
 

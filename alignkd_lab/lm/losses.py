@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.lm.chunked import nll_rows, sum_rows, token_log_probs
+from alignkd_lab.lm.chunked import Rows, nll_rows, sum_rows, token_log_probs
 from alignkd_lab.lm.teachers import Full, advantage, cast_heads, released_advantage
+from alignkd_lab.ranges import check_number
 
 Items = Tensor | int | None
 Pair = tuple[Tensor | int, Tensor | int] | None
@@ -141,9 +142,9 @@ def kd(
     """
     if divergence not in DIVERGENCES:
         raise UnknownName("divergence", divergence, DIVERGENCES)
-    _check_between("mix", mix, 0, 1)
-    _check_between("temperature", temperature, 0)
-    _check_between("teacher_temperature", teacher_temperature, 0)
+    check_number("mix", mix, above=0, below=1)
+    check_number("temperature", temperature, above=0)
+    check_number("teacher_temperature", teacher_temperature, above=0)
     _check_teacher("teacher", teacher, len(hidden), head)
     (teacher,) = cast_heads(teacher)
 
@@ -167,6 +168,8 @@ def dpo(
     alternate chosen, rejected, chosen, ...; reference_log_probs [R] are sums over tokens. `items` defaults to the
     number of pairs. Source: Rafailov et al. 2023, equation 7; label smoothing as in conservative DPO.
     """
+    check_number("beta", beta, above=0)
+    check_number("label_smoothing", label_smoothing, least=0, below=0.5)
     _check_rows(len(hidden), labels=len(labels), response=len(response))
     if len(reference_log_probs) % 2:
         raise BadInput(
@@ -193,6 +196,7 @@ def dckd(
     hidden [N, d], head [V, d], labels [N], `teacher` (DPO) of N rows; `chosen` bool [N] is True on the tokens of y_w
     and False on those of y_l. `items` are the counts of chosen and of rejected tokens. Source: ADPA, DCKD.
     """
+    check_number("alpha", alpha, least=0)
     _check_rows(len(hidden), labels=len(labels), chosen=len(chosen))
     _check_teacher("teacher", teacher, len(hidden), head)
     (teacher,) = cast_heads(teacher)
@@ -219,7 +223,8 @@ def adpa(
     hidden: Tensor, head: Tensor, labels: Tensor, teacher: Full, reference: Full, chosen: Tensor, *,
     gamma: float = 1.5, clip: float | None = None, normalise: bool = False,
     regulariser: str | None = None, regulariser_weight: float = 0.0,
-    as_released: bool = False, end_token: int | None = None, items: Pair = None, chunk: int | None = None,
+    as_released: bool = False, end_token: int | None = None, response: Tensor | None = None,
+    items: Pair = None, chunk: int | None = None,
 ):  # fmt: skip
     """NLL(y_w) - γ mean_t <q_t, A_t>, A = log p_dpo - log p_ref over the whole vocabulary. Source: ADPA.
 
@@ -228,9 +233,12 @@ def adpa(
     for each of the latter, in order. `items` are the counts of the two. The slope is -γ q (A - <q, A>).
     Not in the paper: `normalise` divides A by its standard deviation under the reference teacher at that position, then
     `clip` bounds it to [-clip, clip]; `regulariser` adds `regulariser_weight` <q, log q> ("entropy") or
-    KL(q || p_ref) ("kl"). `as_released` takes the published code's A (`released_advantage`), and 0 where the label is
-    `end_token`.
+    KL(q || p_ref) ("kl"). `as_released` takes the published code's A (`released_advantage`), 0 where the label is
+    `end_token`, and both means over the tokens of a response first, then over responses: `response` [N] says which one
+    a token belongs to (one response unless given), and `items` count responses.
     """
+    check_number("gamma", gamma, least=0)
+    check_number("regulariser_weight", regulariser_weight, least=0)
     sampled = ~chosen
     _check_rows(len(hidden), labels=len(labels), chosen=len(chosen))
     written = hidden[sampled]
@@ -259,10 +267,31 @@ def adpa(
             values, g = values + regulariser_weight * dot(q, held), g.add_(held, alpha=regulariser_weight)
         return values, tilt(q, g, values), used, *found
 
-    winners, others = _counts(items, chosen)
-    likelihood, by_chosen = sum_rows(hidden[chosen], head, nll_rows(labels[chosen]), chunk)
-    total, _, *by_sampled = sum_rows(written, head, rows, chunk)
-    return likelihood / winners + total / others, AdpaInfo(-by_chosen, *by_sampled)
+    by_label, winners, others = nll_rows(labels[chosen]), *_counts(items, chosen)
+    if as_released:
+        weights = _one_a_response(chosen.long() if response is None else response, head)
+        by_label, rows = _weighted(by_label, weights[chosen]), _weighted(rows, weights[sampled])
+        winners, others = items or (weights[part].sum().round().clamp(min=1) for part in (chosen, sampled))
+    likelihood, *_, by_chosen = sum_rows(hidden[chosen], head, by_label, chunk)
+    total, *by_sampled = sum_rows(written, head, rows, chunk)
+    return likelihood / winners + total / others, AdpaInfo(-by_chosen, *by_sampled[-5:])
+
+
+def _one_a_response(response: Tensor, head: Tensor) -> Tensor:
+    """Weights of tokens that sum to 1 in each response, [N]."""
+    _, place, counts = torch.unique(response, return_inverse=True, return_counts=True)
+    return 1 / counts.to(torch.promote_types(head.dtype, torch.float32))[place]
+
+
+def _weighted(rows: Rows, weights: Tensor) -> Rows:
+    """The loss of each row times its weight, and as a further diagnostic without it."""
+
+    def scaled(part: slice, log_q: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        values, slope, *rest = rows(part, log_q, q)
+        weight = weights[part]
+        return weight * values, slope.mul_(weight[:, None]), values, *rest
+
+    return scaled
 
 
 def _deviation(a: Tensor, log_r: Tensor) -> Tensor:
@@ -294,20 +323,16 @@ def _check_teacher(name: str, teacher: Full, tokens: int, head: Tensor) -> None:
         raise BadInput(f"{name}: {teacher.rows} rows for the {tokens} tokens that it is asked about; give one for each")
     if len(teacher.head) != len(head):
         raise BadInput(
-            f"{name}: its vocabulary has {len(teacher.head)} tokens and the student's {len(head)}; "
-            "choose a teacher with the student's tokenizer"
+            f"{name}: its vocabulary has {len(teacher.head)} tokens and the student's {len(head)}; choose a teacher "
+            "with the student's tokenizer, or, where they share one and a head is padded, cut the padding with "
+            "model.resize_token_embeddings(len(tokenizer)), as lm.weights.load does"
         )
-
-
-def _check_between(name: str, value: float, low: float, high: float = float("inf")) -> None:
-    if not low < value < high:
-        raise BadInput(f"{name}: {value} must lie above {low}" + (f" and below {high}" if high < float("inf") else ""))
 
 
 def _check_options(clip: float | None, regulariser: str | None, as_released: bool, end_token: int | None) -> None:
     if regulariser not in (None, "entropy", "kl"):
         raise UnknownName("regulariser", regulariser, ("None", "entropy", "kl"))
     if clip is not None:
-        _check_between("clip", clip, 0)
+        check_number("clip", clip, above=0)
     if as_released and end_token is None:
         raise BadInput("end_token: as_released leaves the end token out, so say which id it has")

@@ -7,6 +7,7 @@ import copy
 import torch
 
 from alignkd_lab.lm import weights
+from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.settings import HEALED
 from alignkd_lab.lm.student import healed_student, student_identity
@@ -20,13 +21,19 @@ class Models:
         self.device, self.dtype = device, dtype
         self._starts: dict[str, torch.nn.Module] = {}
 
+    def admit(self, start: str, *, reach: int, adapted: bool) -> None:
+        """Reads the weights of a start and refuses what the fast path is not exact on (`lm.admission.admit`)."""
+        admit(self._start(start), start, reach=reach, adapted=adapted)
+
+    def _start(self, start: str) -> torch.nn.Module:
+        if start not in self._starts:
+            name, _, base = start.partition(":")
+            self._starts[start] = healed_student(base, name) if HEALED.fullmatch(name) else weights.load(start)[0]
+        return self._starts[start]
+
     def of(self, policy: Policy) -> torch.nn.Module:
         """A fresh float32 model with the policy's adapters merged; the caller may train it."""
-        if policy.start not in self._starts:
-            name, _, base = policy.start.partition(":")
-            healed = HEALED.fullmatch(name)
-            self._starts[policy.start] = healed_student(base, name) if healed else weights.load(policy.start)[0]
-        model = copy.deepcopy(self._starts[policy.start]).to(self.device)
+        model = copy.deepcopy(self._start(policy.start)).to(self.device)
         for adapter in policy.adapters:
             merge_adapter(model, adapter)
         return model.eval()

@@ -2,19 +2,22 @@
 
 The formats are told apart by what a row holds: `prompt`, `chosen` and `rejected` as strings (standard) or as lists of
 messages (conversational), or no prompt of its own, which is then what `chosen` and `rejected` share (implicit). Rated
-responses in HelpSteer2's shape become pairs by helpfulness. Left out compared with TRL: tools and images.
+responses in HelpSteer2's shape become pairs by helpfulness. Left out compared with TRL: tools and
+images; a row that has them is skipped, with the reason.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from alignkd_lab.errors import BadInput
 
 FIELDS = ("prompt", "chosen", "rejected")
+UNREAD = ("tools", "images", "image")  # a row that has one was answered with more than its text
 _RATED = {"prompt", "response", "helpfulness"}
 # HelpSteer2 writes the earlier turns of a conversation into its prompt, each after such a line.
 _TURN = re.compile(r"\s*<extra_id_1>(User|Assistant)[^\S\n]*\n")
@@ -22,7 +25,7 @@ _TURN = re.compile(r"\s*<extra_id_1>(User|Assistant)[^\S\n]*\n")
 Message = dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Preference:
     """One pair.
 
@@ -36,6 +39,11 @@ class Preference:
     prompt: list[Message]
     chosen: str
     rejected: str
+
+    def digests(self) -> tuple[int, int]:
+        """A hash of what the pair says, and that of the opposite."""
+        asked = tuple((turn["role"], turn["content"]) for turn in self.prompt)
+        return hash((asked, self.chosen, self.rejected)), hash((asked, self.rejected, self.chosen))
 
 
 class Unusable(ValueError):
@@ -68,7 +76,8 @@ def standard(rows: Iterator[tuple[int, object]], columns: dict[str, str], name: 
     names = {field: columns.get(field, field) for field in FIELDS}
     for number, row in rows:
         named = isinstance(row, Mapping)
-        yield number, {field: row.get(column) for field, column in names.items()} if named else row
+        more = {field: row[field] for field in UNREAD if named and row.get(field)}
+        yield number, {**{field: row.get(column) for field, column in names.items()}, **more} if named else row
 
 
 def preference(number: int, row: object) -> Preference:
@@ -81,6 +90,9 @@ def preference(number: int, row: object) -> Preference:
         raise row
     if not isinstance(row, Mapping):
         raise Unusable("not an object with fields")
+    for field in UNREAD:
+        if row.get(field):
+            raise Unusable(f"has {field}, which no prompt would show")
     prompt, chosen, rejected = (row[field] for field in FIELDS)
     for field in ("chosen", "rejected"):
         if row[field] is None:
@@ -90,7 +102,7 @@ def preference(number: int, row: object) -> Preference:
     if isinstance(chosen, str) and isinstance(rejected, str):
         if prompt is None:
             prompt, chosen, rejected = _shared_words(chosen, rejected)
-        turns, chosen, rejected = _turns(prompt, "prompt"), chosen.strip(), rejected.strip()
+        turns, chosen, rejected = _turns(prompt, "prompt"), _unjoined(chosen), _unjoined(rejected)
     else:
         turns, chosen, rejected = _conversations(prompt, _turns(chosen, "chosen"), _turns(rejected, "rejected"))
     if not turns or not turns[-1]["content"].strip():
@@ -100,13 +112,18 @@ def preference(number: int, row: object) -> Preference:
     for field, text in (("chosen", chosen), ("rejected", rejected)):
         if not text.strip():
             raise Unusable(f"empty {field}")
-    if chosen == rejected:
+    if chosen.strip() == rejected.strip():
         raise Unusable("chosen equals rejected")
     return Preference(number, turns, chosen, rejected)
 
 
 def _message(role: str, content: str) -> Message:
-    return {"role": role, "content": content}
+    return {"role": sys.intern(role), "content": content}
+
+
+def _unjoined(answer: str) -> str:
+    """Without the one space by which a continuation joins its prompt; an indented line of code keeps its spaces."""
+    return answer[1:] if answer[:1] == " " and not answer[1:2].isspace() else answer
 
 
 def _turns(value: object, field: str) -> list[Message]:
@@ -120,6 +137,8 @@ def _turns(value: object, field: str) -> list[Message]:
             raise Unusable(f"{field} has a turn without role and text")
         if turn["role"] not in ("system", "user", "assistant"):
             raise Unusable(f"{field} has a turn by {turn['role']!r}")
+        if more := [key for key, value in turn.items() if key not in ("role", "content") and value]:
+            raise Unusable(f"{field} has a turn with {more[0]}, which the answer is not read with")
     return [_message(turn["role"], turn["content"]) for turn in value]
 
 
@@ -143,7 +162,7 @@ def _conversations(prompt: object, chosen: list[Message], rejected: list[Message
 
 
 def _shared_words(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """Two texts as what they share, up to the end of a word, and what is left of each."""
+    """Two texts as what they share, up to the end of a word, and what is left of each after the space between."""
     if chosen == rejected:
         raise Unusable("chosen equals rejected")
     least = min(len(chosen), len(rejected))
@@ -152,7 +171,7 @@ def _shared_words(chosen: str, rejected: str) -> tuple[str, str, str]:
         end -= 1
     if not chosen[:end].strip():
         raise Unusable("no shared prompt")
-    return chosen[:end].rstrip(), chosen[end:], rejected[end:]
+    return chosen[:end].rstrip(), chosen[end:].lstrip(), rejected[end:].lstrip()
 
 
 def _by_helpfulness(rows: Iterator[tuple[int, object]]) -> Iterator[tuple[int, object]]:

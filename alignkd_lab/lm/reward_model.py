@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from torch import Tensor
@@ -77,6 +78,12 @@ class RewardModel:
             logits = self.model(**self._pad_rows([rows[index] for index in members])).logits
             for index, score in zip(members, logits[:, 0].float().tolist(), strict=True):
                 scores[index] = score
+        for number, score in enumerate(scores, 1):
+            if not math.isfinite(score):
+                raise BadInput(
+                    f"reward model: {self.source} gives {score} for response {number}, {responses[number - 1][:60]!r}; "
+                    "check its weights, or choose another"
+                )
         return scores
 
     def _encode(self, prompt: str, response: str) -> dict[str, list[int]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.prompts import SPLITS, encode, prompts
 
 if TYPE_CHECKING:  # whoever asks for a rule need not load torch
@@ -46,6 +46,12 @@ def _vader():
 def sentiment(text: str) -> float:
     """VADER's compound score of a text, -1 to 1 (Hutto and Gilbert 2014)."""
     return _vader().polarity_scores(text)["compound"]
+
+
+def lexicon_share(texts: Sequence[str]) -> float:
+    """The share of words that stand in VADER's lexicon; NaN where there is no word."""
+    found = [word.strip(".,;:!?\"'()").lower() in _vader().lexicon for text in texts for word in text.split()]
+    return sum(found) / len(found) if found else float("nan")
 
 
 TARGETS: dict[str, Target] = {
@@ -89,11 +95,34 @@ def target(name: str) -> Target:
     """The rule of that name.
 
     Raises:
-        BadInput: unknown name.
+        UnknownName: there is none.
     """
     if name not in TARGETS:
-        raise BadInput(f"target: unknown {name!r}; use one of {', '.join(TARGETS)}")
+        raise UnknownName("target", name, TARGETS)
     return TARGETS[name]
+
+
+def apply_rule(name: str, rule: Target, texts: Sequence[str]) -> list[bool]:
+    """A rule, called `name`, on every text.
+
+    Raises:
+        BadInput: the rule raises, or gives something else than True or False; with the response.
+    """
+    found: list[bool] = []
+    for number, text in enumerate(texts, 1):
+        try:
+            found.append(rule(text))
+        except Exception as error:
+            raise BadInput(
+                f"target: the rule of {name!r} raises {type(error).__name__} ({error}) on response {number}, "
+                f"{text[:60]!r}; a rule takes any text, an empty one, too"
+            ) from error
+        if not isinstance(found[-1], bool | np.bool_):
+            raise BadInput(
+                f"target: the rule of {name!r} gives {found[-1]!r} for response {number}, {text[:60]!r}; it must give "
+                "True or False, so put bool(...) around it"
+            )
+    return found
 
 
 def fluency(mean_log_probs: Sequence[float], q05: float, q50: float) -> np.ndarray:
@@ -146,25 +175,35 @@ class Reward:
     """What responses earn: the target's rule, alone or times their fluency under the truth, or a reward model's score.
 
     Attributes:
-        hit, second_hit: the target's rule on a text, and another sign of the same behaviour, which nothing rewards.
+        hit, second_hit: the target's rule on a text, and another sign of the same behaviour, which nothing rewards
+            (None where there is no such rule).
         model: source of the reward model, "" where the reward is a rule.
 
     Raises:
-        BadInput: unknown target.
+        BadInput: unknown target, or a reward model that is none; it is read here, before anything is sampled.
     """
 
     def __init__(self, context: Context, settings: RewardSettings) -> None:
         from alignkd_lab.lm.truth import Truth
 
         self.settings, self.truth = settings, Truth(context, settings.truth, settings.max_tokens)
-        self.hit, self.second_hit = target(settings.target), SECOND_RULES[settings.target]
+        self.hit, self.second_hit = target(settings.target), SECOND_RULES.get(settings.target)
         self.model = model_of(settings.reward)
         self._context, self._times_fluency = context, settings.reward == "likelihood"
+        self._reward_model = _read_model(self.model, context.models.device) if self.model else None
 
     @cached_property
     def yardstick(self) -> Yardstick:
         samples = self.truth.samples("validation", None, self.settings.truth_responses)
-        return yardstick(samples.log_probs, [self.hit(text) for text in self._context.texts(samples)])
+        return yardstick(samples.log_probs, self.hits(self._context.texts(samples)))
+
+    def hits(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts meet the target's rule."""
+        return apply_rule(self.settings.target, self.hit, texts)
+
+    def second_hits(self, texts: Sequence[str]) -> list[bool] | None:
+        """Which texts show the same behaviour by another sign, which nothing rewards; None without such a rule."""
+        return apply_rule(self.settings.target, self.second_hit, texts) if self.second_hit else None
 
     def score(self, samples: Samples, policy: Policy | None) -> Scores:
         """All that the reward is made of; `policy` is what wrote the samples, where that is known."""
@@ -195,23 +234,24 @@ class Reward:
     def _without_fluency(self, samples: Samples) -> tuple[list[bool], list[float]]:
         """Which responses meet the rule, and the reward of each but for its fluency."""
         texts = self._context.texts(samples)
-        hits = [self.hit(text) for text in texts]
-        if self.model:
+        hits = self.hits(texts)
+        if self._reward_model:
             asked = [self._prompt_texts[tuple(samples.prompt_ids[at])] for at in samples.prompt_of]
             return hits, self._reward_model(asked, texts)
         return hits, [float(hit) for hit in hits]
-
-    @cached_property
-    def _reward_model(self) -> RewardModel:
-        from alignkd_lab.lm.reward_model import RewardModel
-
-        return RewardModel(self.model, device=self._context.models.device)
 
     @cached_property
     def _prompt_texts(self) -> dict[tuple[int, ...], str]:
         """The text of every prompt by its tokens: a reward model has another tokenizer."""
         texts = [text for split in SPLITS for text in prompts(split, all_frames=True)]
         return {tuple(ids): text for ids, text in zip(encode(self._context.tokenizer, texts), texts, strict=True)}
+
+
+@cache
+def _read_model(source: str, device: str) -> RewardModel:
+    from alignkd_lab.lm.reward_model import RewardModel
+
+    return RewardModel(source, device=device)
 
 
 def model_of(reward: str) -> str:

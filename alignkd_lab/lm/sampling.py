@@ -13,10 +13,14 @@ from dataclasses import dataclass, field
 from itertools import product
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.architecture import backbone, capped, head_of, parts_of, to_head
 from alignkd_lab.memory import halve
+from alignkd_lab.ranges import check_number
 
 
 @dataclass
@@ -70,7 +74,7 @@ def sample(
     prompt_ids: list[list[int]],
     responses_per_prompt: int,
     max_tokens: int,
-    eos: int,
+    eos: int | Sequence[int],
     seed: int,
     temperature: float = 1.0,
     keep_hidden: bool = False,
@@ -79,12 +83,18 @@ def sample(
 ) -> Samples:
     """Responses of at most `max_tokens` tokens, drawn from the whole distribution at `temperature`.
 
+    `eos` ends a response; where several ids do, any of them (`lm.templates.end_ids`).
     `progress` is called with the number of responses finished. The same seed gives the same responses
     whatever `batch` is, and where memory does not hold it and it halves: each has its own stream of random numbers.
 
     Raises:
         CannotContinue: not even one response fits in memory.
     """
+    check_number("temperature", temperature, above=0)
+    for name, value in (("responses_per_prompt", responses_per_prompt), ("max_tokens", max_tokens), ("batch", batch)):
+        check_number(name, value, least=1, whole=True)
+    if not all(map(len, prompt_ids)):
+        raise BadInput("prompts: one holds no token, so nothing predicts its answer's first; give it a begin token")
     count = len(prompt_ids) * responses_per_prompt
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(count, max_tokens, generator=generator)
@@ -117,31 +127,34 @@ def sample(
 
 def _sample_batch(model, chosen, turns, max_tokens, eos, uniform, temperature, result) -> None:
     device, repeats = model.device, len(result.tokens) // len(result.prompt_ids)
+    ends = torch.tensor([eos] if isinstance(eos, int) else list(eos), device=device)
+    weight, cap = parts_of(head_of(model))
     prefix = prefill(model, [result.prompt_ids[index] for index in chosen], len(turns))
     hidden, cache, mask, position = prefix.hidden, prefix.cache, prefix.mask, prefix.lengths
     rows = torch.tensor([index * repeats + turn for index in chosen for turn in turns])
     written: dict[int, list] = {int(row): [] for row in rows}
     for step in range(max_tokens):
-        logits = model.lm_head(hidden).float()
+        logits = capped(F.linear(hidden, weight).float(), cap)
         tokens = draw(logits, temperature, uniform[rows, step].to(device))
         log_probs = logits.gather(1, tokens[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
         kept = hidden.float().cpu() if result.hidden is not None else [None] * len(rows)
         for row, token, log_prob, state in zip(rows.tolist(), tokens.tolist(), log_probs.tolist(), kept, strict=True):
             written[row].append((token, log_prob, state))
-        going = (tokens != eos).nonzero().squeeze(1)
+        going = (~torch.isin(tokens, ends)).nonzero().squeeze(1)
         if step + 1 == max_tokens or not len(going):
             break
         if len(going) < len(rows):
             rows, tokens, mask, position = rows[going.cpu()], tokens[going], mask[going], position[going]
             cache.batch_select_indices(going)
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        hidden = model.model(
+        states = backbone(model)(
             input_ids=tokens[:, None],
             attention_mask=mask,
             position_ids=(position + step)[:, None],
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state[:, -1]
+        ).last_hidden_state
+        hidden = to_head(model, states[:, -1])
     for row, steps in written.items():
         tokens, log_probs, states = zip(*steps, strict=True)
         result.tokens[row] = list(tokens)
@@ -154,7 +167,7 @@ def _sample_batch(model, chosen, turns, max_tokens, eos, uniform, temperature, r
 class Prefix:
     """What a model remembers of prompts, repeated for every response: rows = prompts × repeats."""
 
-    hidden: Tensor  # last hidden state, [rows, width]
+    hidden: Tensor  # last hidden state as the head takes it, [rows, width]
     cache: DynamicCache
     mask: Tensor  # 1 where the cache holds a token of the prompt, [rows, longest prompt]
     lengths: Tensor  # tokens in the prompt, [rows]
@@ -166,13 +179,14 @@ def prefill(model, prompt_ids: list[list[int]], repeats: int) -> Prefix:
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in prompt_ids], device=model.device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompt_ids], device=model.device)
     cache = DynamicCache(config=model.config)
-    hidden = model.model(
+    states = backbone(model)(
         input_ids=ids,
         attention_mask=mask,
         position_ids=(mask.cumsum(1) - 1).clamp_(min=0),
         past_key_values=cache,
         use_cache=True,
-    ).last_hidden_state[:, -1]
+    ).last_hidden_state
+    hidden = to_head(model, states[:, -1])
     cache.batch_repeat_interleave(repeats)
     return Prefix(
         hidden.repeat_interleave(repeats, 0),

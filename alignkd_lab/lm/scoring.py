@@ -7,6 +7,8 @@ from itertools import groupby
 
 import torch
 
+from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
 from alignkd_lab.lm.sampling import Samples
@@ -20,8 +22,11 @@ def score(model, samples: Samples, batch: int = 96, dtype: torch.dtype = torch.f
     `batch` responses go through the model together, in matrix products of `dtype`; where memory runs out, half of them.
 
     Raises:
+        BadInput: the model is refused (`lm.admission`).
         CannotContinue: not even one response fits in memory.
     """
+    admit(model, reach=max((len(samples.prompt_ids[at]) + len(tokens) for at, tokens in
+                            zip(samples.prompt_of, samples.tokens, strict=True)), default=0))  # fmt: skip
     scored: list[torch.Tensor] = [torch.empty(0)] * len(samples.tokens)
     way_out = "one response alone does not fit in scoring; lower max_tokens, or use a smaller model"
     limit = len(scored)
@@ -58,7 +63,7 @@ def _score(model, samples: Samples, group: list[tuple[int, int]], dtype: torch.d
     with autocast(model.device, dtype):
         packed = collate(rows)
         labels = packed["shift_labels"].to(model.device)
-        states, head = hidden_states(model, packed), model.lm_head.weight
+        states, head = hidden_states(model, packed), head_of(model)
         log_probs = token_log_probs(states, head, labels, default_chunk(head)).cpu()
     pieces = log_probs.split([len(samples.tokens[index]) for _, index in group])
     for (_, index), piece in zip(group, pieces, strict=True):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from alignkd_lab.dtypes import DTYPES
 from alignkd_lab.errors import BadInput
+from alignkd_lab.ranges import check_choice, check_fields, check_number
 
 # Named here and not in `lm.weights`, so that whoever reads records need not load torch.
 BUILT_IN = "smollm2-135m-instruct"
@@ -99,6 +100,7 @@ class DckdSettings(BudgetSettings, PairSettings):
 @dataclass(frozen=True)
 class AdpaSettings(BudgetSettings, PairSettings):
     gamma: float = 1.5
+    adpa_form: str = "formula"
     student_responses: int = 4
     share: float = 1.0
 
@@ -121,6 +123,7 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
         distil_passes, distil_batch: passes over the samples, and prompts a step.
         student_responses: responses of the initial student to each prompt, for ADPA.
         alpha, gamma: weight of DCKD's KL terms, and of ADPA's expected advantage.
+        adpa_form: ADPA by the paper's `formula`, or as in its `released` code (see `lm.losses.adpa`).
         gkd_divergence: `forward`, `reverse` or `jsd`, of on-policy distillation.
         beta: KL weight of DPO.
         dpo_label_noise: chance that the label of a training pair is flipped.
@@ -145,6 +148,7 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
     kd_temperature_high: float = 1.25
     alpha: float = DckdSettings.alpha
     gamma: float = AdpaSettings.gamma
+    adpa_form: str = AdpaSettings.adpa_form
     student_responses: int = AdpaSettings.student_responses
     align_learning_rates: tuple[float, ...] = (3e-4, 6e-4)
     kl_budget: float = 10.0
@@ -154,35 +158,21 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
     dtype: str = "default"
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            kind = type(getattr(LmSettings, name))  # that of the default
-            if kind is int and name != "trial_seed" and value < 1:
-                raise BadInput(f"{name}: {value} must be at least 1")
-            if kind is float and name != "dpo_label_noise" and not value > 0:
-                raise BadInput(f"{name}: {value} must be positive")
-        for name in ("preference_responses", "heldout_responses", "rlhf_generations"):
-            if getattr(self, name) < 2:
-                raise BadInput(f"{name}: responses are compared, so there must be at least 2 to a prompt")
-        if not 0 <= self.dpo_label_noise <= 0.5:
-            raise BadInput(
-                f"dpo_label_noise: {self.dpo_label_noise} must lie between 0 and 0.5; at 0.5 a label says nothing"
-            )
-        if self.rlhf_prompts > self.preference_prompts:
-            raise BadInput(
-                f"rlhf_prompts: {self.rlhf_prompts} prompts a step, but there are only {self.preference_prompts} "
-                "(preference_prompts)"
-            )
-        for name in ("align_learning_rates", "rlhf_learning_rates"):
-            if not getattr(self, name) or min(getattr(self, name)) <= 0:
-                raise BadInput(f"{name}: {getattr(self, name)} must be positive numbers")
-        if self.reward not in ("likelihood", "rule") and not self.reward.startswith("model:"):
+        compared = {"least": 2, "why": "responses to a prompt are compared"}
+        check_fields(
+            self,
+            preference_responses=compared,
+            heldout_responses=compared,
+            rlhf_generations=compared,
+            dpo_label_noise={"above": None, "least": 0, "most": 0.5, "why": "at 0.5 a label says nothing"},
+            trial_seed={"least": 0},
+        )
+        check_number(
+            "rlhf_prompts", self.rlhf_prompts, most=self.preference_prompts, why="preference_prompts has no more"
+        )
+        if self.reward not in ("likelihood", "rule") and not re.fullmatch("model:.+", self.reward):
             raise BadInput(f"reward: unknown {self.reward!r}; use 'likelihood', 'rule' or 'model:<hub id or folder>'")
-        words = {
-            "dtype": ("default", *DTYPES),
-            "gkd_divergence": ("forward", "reverse", "jsd"),
-            "kd_loss": ("full", "sequence"),
-        }
-        for name, (*some, last) in words.items():
-            if getattr(self, name) not in (*some, last):
-                known = f"{', '.join(map(repr, some))} or {last!r}"
-                raise BadInput(f"{name}: unknown {getattr(self, name)!r}; use {known}")
+        check_choice("dtype", self.dtype, ("default", *DTYPES))
+        check_choice("adpa_form", self.adpa_form, ("formula", "released"))
+        check_choice("gkd_divergence", self.gkd_divergence, ("forward", "reverse", "jsd"))
+        check_choice("kd_loss", self.kd_loss, ("full", "sequence"))

@@ -29,12 +29,15 @@ from alignkd_lab.claims import HEALING_BAR
 from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import training_losses, weights
+from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.architecture import backbone, head_of
 from alignkd_lab.lm.batch import Example, collate, hidden_states
 from alignkd_lab.lm.chunked import token_log_probs
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import pooled_mean, score
 from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, train, with_lora
 from alignkd_lab.paths import cache_folder, data_folder
 from alignkd_lab.provenance import best_device
@@ -66,7 +69,6 @@ class Recipe:
 def block_influence(model, examples: list[Example]) -> Tensor:
     """1 - mean cosine similarity between what enters and what leaves each layer, over all tokens; [layers]."""
     batch = collate(examples)
-    inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask", "position_ids")}
     # A token that may look at itself alone is padding, or the first of its row.
     real = batch["attention_mask"][:, 0].sum(-1) > 1
     real[:, 0] = True
@@ -76,13 +78,23 @@ def block_influence(model, examples: list[Example]) -> Tensor:
     def note(_, arguments) -> None:  # what enters a block, and in the end what enters the final norm
         seen.append(arguments[0].flatten(0, 1)[at].float())
 
-    hooks = [block.register_forward_pre_hook(note) for block in (*model.model.layers, model.model.norm)]
+    core = _core(model)
+    hooks = [block.register_forward_pre_hook(note) for block in (*core.layers, core.norm)]
     try:
-        model.model(**inputs, use_cache=False)
+        hidden_states(model, batch)
     finally:
         for hook in hooks:
             hook.remove()
     return torch.stack([1 - torch.cosine_similarity(a, b, dim=-1).mean() for a, b in pairwise(seen)]).cpu()
+
+
+def _core(model):
+    core = backbone(model)
+    if not (hasattr(core, "layers") and hasattr(core, "norm")):
+        raise BadInput(
+            f"heal: {type(model).__name__} has no blocks `layers` under a final `norm`; name a student instead"
+        )
+    return core
 
 
 def most_influential(influence: Tensor, count: int) -> list[int]:
@@ -111,7 +123,7 @@ def choose_layers(model, examples: list[Example], count: int, influence: Tensor,
         cut = layer_cut(model, sorted(layers))
         with torch.inference_mode():
             labels = batch["shift_labels"].to(model.device)
-            return float(token_log_probs(hidden_states(cut, batch), cut.lm_head.weight, labels).mean())
+            return float(token_log_probs(hidden_states(cut, batch), head_of(cut), labels).mean())
 
     best = recall(kept)
     while True:
@@ -124,18 +136,24 @@ def choose_layers(model, examples: list[Example], count: int, influence: Tensor,
 
 
 def layer_cut(model, layers: list[int]):
-    """A copy of a Llama model with only `layers` of its blocks; embeddings, final norm and head stay."""
+    """A copy of a model with only `layers` of its blocks; embeddings, final norm and head stay.
+
+    Raises BadInput for layers that the model does not have, or a model whose blocks are not found.
+    """
+    core = _core(model)
     total = model.config.num_hidden_layers
     if not layers or sorted(set(layers)) != list(layers) or not 0 <= layers[0] <= layers[-1] < total:
         raise BadInput(f"layers: {layers} must be rising numbers from 0 to {total - 1}")
-    kept = model.model.layers
-    model.model.layers = torch.nn.ModuleList(kept[index] for index in layers)
+    kept = core.layers
+    core.layers = torch.nn.ModuleList(kept[index] for index in layers)
     try:
         cut = copy.deepcopy(model)
     finally:
-        model.model.layers = kept
-    cut.config.num_hidden_layers = len(layers)
-    for index, layer in enumerate(cut.model.layers):
+        core.layers = kept
+    cut.config.num_hidden_layers, cut.admitted = len(layers), 0
+    if kinds := getattr(cut.config, "layer_types", None):
+        cut.config.layer_types = [kinds[index] for index in layers]
+    for index, layer in enumerate(backbone(cut).layers):
         layer.self_attn.layer_idx = index  # the cache is addressed by it
     return cut
 
@@ -230,14 +248,15 @@ def heal(
     layers, as `healed-16`. `device` None is a GPU where there is one.
 
     Raises:
-        BadInput: a number of layers that the base does not have.
+        BadInput: a number of layers that the base does not have, or a base that is refused (`lm.admission`).
         BelowBar: the healed student misses the bar; the message holds the figures.
     """
-    device = device or best_device()
+    device = best_device(device)
     dtype = getattr(torch, resolve_dtype("default", device))
     recipe = Recipe(base=base) if layers is None else Recipe(base=base, layers=layers)
     started = time.perf_counter()
     base, tokenizer = weights.load(recipe.base, device=device)
+    _core(admit(base, recipe.base, adapted=True))
     _check_count(recipe.layers, base.config.num_hidden_layers)
     data = _own_samples(base, tokenizer, recipe, "healing", recipe.sample_seed, all_frames=True)
     heldout = _own_samples(base, tokenizer, recipe, "validation", recipe.heldout_seed, all_frames=False)
@@ -249,7 +268,7 @@ def heal(
     model = layer_cut(base, kept)
     recall = {"base": pooled_mean(heldout.log_probs), "cut": pooled_mean(score(model, heldout, dtype=dtype))}
     model = with_lora(model, recipe.rank)
-    loss = partial(training_losses.kd, teacher_head=base.lm_head.weight.detach())
+    loss = partial(training_losses.kd, teacher_head=head_of(base).detach())
     with tqdm(total=recipe.steps, desc="healing the student", unit="steps") as bar:
         train(model, examples, loss, learning_rate=recipe.learning_rate, steps=recipe.steps, batch=recipe.batch,
               seed=recipe.seed, dtype=dtype, on_step=lambda step: bar.update())  # fmt: skip
@@ -299,7 +318,7 @@ def write_student(folder: Path, adapter: dict[str, Tensor], recipe: dict) -> Non
 def _own_samples(model, tokenizer, recipe: Recipe, split: str, seed: int, all_frames: bool) -> Samples:
     asked = encode(tokenizer, prompts(split, all_frames=all_frames))
     with tqdm(total=len(asked) * recipe.responses, desc=f"sampling the base, {split} prompts", unit="responses") as bar:
-        return sample(model, asked, recipe.responses, recipe.max_tokens, tokenizer.eos_token_id, seed, keep_hidden=True,
+        return sample(model, asked, recipe.responses, recipe.max_tokens, end_ids(tokenizer), seed, keep_hidden=True,
                       progress=bar.update)  # fmt: skip
 
 

@@ -23,8 +23,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm.architecture import plain
 from alignkd_lab.lm.batch import Example, collate
 from alignkd_lab.lm.teachers import Full, LiveTeacher, check_roles, has_role, log_norm, tensor_bytes
+from alignkd_lab.lm.vocabulary import same_vocabulary
 from alignkd_lab.memory import halve
 from alignkd_lab.store import file_sha256, key_of, written_aside
 
@@ -103,6 +105,7 @@ class CachedTeacher:
         Raises:
             BadInput: the batch was collated before `attach`, or the cache has not read these roles.
         """
+        same_vocabulary(self, batch)
         name = name or self.name
         if name not in batch["signals"]:
             raise BadInput(f"batch: carries no signals of {name!r}; call attach(examples, {name!r}) before collate")
@@ -115,7 +118,9 @@ class CachedTeacher:
             raise BadInput(f"batch: {name!r} was attached for other roles than {self.roles}; attach it again")
         if roles is not None:
             rows = {key: tensor[wanted[read].to(tensor.device)] for key, tensor in rows.items()}
-        return Full(rows["hidden"].to(self.head), self.head, rows["log_norm"].to(self.head.device))
+        return Full(
+            rows["hidden"].to(self.head.device, self.head.dtype), self.head, rows["log_norm"].to(self.head.device)
+        )
 
 
 def _read_about(folder: Path) -> dict:
@@ -192,7 +197,9 @@ def _pick_up(folder: Path, teacher: LiveTeacher, roles, depends: dict) -> Cached
             f"teacher cache {folder}: was made for something else ({' and '.join(other)} differ); name another "
             "folder, or delete this one to make it anew"
         )
-    return CachedTeacher(folder, teacher.head, roles=roles)
+    cached = CachedTeacher(folder, teacher.head, roles=roles)
+    cached.vocabulary = getattr(plain(teacher.model), "vocabulary", None)
+    return cached
 
 
 def _rows_of(examples: list[Example], roles: tuple[str, ...] | None) -> list[Example]:

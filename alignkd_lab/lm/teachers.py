@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.lm.batch import ROLES, autocast, hidden_states, plain
+from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.architecture import CappedHead, cast_head, head_of, logits, parts_of, plain
+from alignkd_lab.lm.batch import ROLES, autocast, hidden_states
+from alignkd_lab.lm.vocabulary import same_vocabulary
 
 RELEASED_SUPPORT = 50  # tokens that ADPA's published code keeps of each teacher
+RELEASED_FLOOR = math.log(1e-7)  # of the probabilities that it keeps
 HEAD_ROWS = 1024  # rows that go through a head at a time
 
 
@@ -38,7 +42,7 @@ class Full(NamedTuple):
     def over_vocabulary(self, part: slice, temperature: float = 1.0) -> Tensor:
         """log softmax(logits / temperature) of the rows `part`, [n, V] float32 (float64 stays)."""
         # Normalised afresh: under bfloat16 products a stored norm would not be that of these logits.
-        scaled = logits(self.hidden[part], self.head)
+        scaled = logits(self.hidden[part], *parts_of(self.head))
         return torch.log_softmax(scaled if temperature == 1 else scaled.div_(temperature), dim=-1)
 
 
@@ -47,7 +51,8 @@ def advantage(teacher: Full, reference: Full, part: slice) -> Tensor:
 
     Where both teachers share one head and bring their norms, it is one product, (h_dpo - h_ref) W.
     """
-    if teacher.head is reference.head and teacher.log_norm is not None and reference.log_norm is not None:
+    linear = teacher.head is reference.head and not isinstance(teacher.head, CappedHead)
+    if linear and teacher.log_norm is not None and reference.log_norm is not None:
         wide = torch.promote_types(teacher.head.dtype, torch.float32)
         moved = logits(teacher.hidden[part].to(wide) - reference.hidden[part].to(wide), teacher.head)
         return moved.sub_((teacher.log_norm[part] - reference.log_norm[part])[:, None])
@@ -57,7 +62,8 @@ def advantage(teacher: Full, reference: Full, part: slice) -> Tensor:
 def released_advantage(teacher: Full, reference: Full, part: slice) -> Tensor:
     """A as ADPA's published code has it, [n, V]: on the DPO teacher's top 50, clamped to [1e-8, 1 - 1e-8], else 0.
 
-    A token that is not among the reference teacher's top 50 gets the DPO teacher's own 50th probability there.
+    A token that is not among the reference teacher's top 50 gets the DPO teacher's own 50th probability there, and no
+    probability is taken as less than 1e-7.
     """
     support = min(RELEASED_SUPPORT, len(teacher.head))
     found = teacher.over_vocabulary(part)
@@ -66,23 +72,8 @@ def released_advantage(teacher: Full, reference: Full, part: slice) -> Tensor:
     least = known.topk(support).values[:, -1:]
     known = known.gather(1, ids)
     known = torch.where(known < least, top[:, -1:], known)
-    return found.zero_().scatter_(1, ids, (top - known).clamp_(1e-8, 1 - 1e-8))
-
-
-def logits(hidden: Tensor, head: Tensor) -> Tensor:
-    """hidden headᵀ, [n, V], multiplied in the head's dtype, given in float32 (float64 stays)."""
-    hidden = hidden.to(head.dtype)
-    if head.is_cuda and head.dtype.itemsize == 2:  # the sums are float32 there anyway, and need not be rounded
-        return torch.mm(hidden, head.T, out_dtype=torch.float32)
-    return F.linear(hidden, head).to(torch.promote_types(head.dtype, torch.float32))
-
-
-def cast_head(head: Tensor) -> Tensor:
-    """The head in the dtype that autocast multiplies in, where that is on."""
-    kind = head.device.type
-    if torch.is_autocast_enabled(kind) and head.dtype != torch.float64:
-        return head.to(torch.get_autocast_dtype(kind))
-    return head
+    a = top.clamp(min=RELEASED_FLOOR) - known.clamp(min=RELEASED_FLOOR)
+    return found.zero_().scatter_(1, ids, a.clamp_(1e-8, 1 - 1e-8))
 
 
 def cast_heads(*signals: Full) -> list[Full]:
@@ -100,7 +91,7 @@ class LiveTeacher:
     with the head where the loss needs none of it.
 
     Raises:
-        BadInput: there is no adapter to leave out, or the model's logits are not its hidden states times its head.
+        BadInput: there is no adapter to leave out, there is one on the head, or the model is refused (`lm.admission`).
     """
 
     def __init__(
@@ -116,7 +107,7 @@ class LiveTeacher:
             raise BadInput("teacher: without_adapter needs a PEFT model; this one has no adapter, so leave it False")
         self.model, self.without_adapter = model, without_adapter
         self.dtype, self._digest, self._norms = dtype, digest, norms
-        weight = _head_of(model)
+        weight = head_of(admit(model, "teacher"))
         # A frozen head stays the very tensor, so that two teachers on one LoRA model are seen to share it.
         self.head = weight.detach() if weight.requires_grad else weight
 
@@ -134,6 +125,7 @@ class LiveTeacher:
 
     def signal(self, batch: dict, name: str | None = None, *, roles: tuple[str, ...] | None = None) -> Full:
         """Of the response tokens of a collated batch, or only of responses of these roles; `name` is not needed."""
+        same_vocabulary(self.model, batch)
         with self.reading():
             hidden = self.hidden(batch, roles)
             return Full(hidden, self.head, log_norm(hidden, self.head) if self._norms else None)
@@ -182,22 +174,6 @@ def tensor_bytes(tensor: Tensor):
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
-def _head_of(model) -> Tensor:
-    head, config = plain(model).lm_head, plain(model).config
-    if hasattr(head, "base_layer") or hasattr(head, "modules_to_save"):
-        raise BadInput("teacher: the adapter changes lm_head itself; merge it first with model.merge_and_unload()")
-    fields = ("final_logit_softcapping", "logits_scaling", "logit_scale")
-    extra = [name for name in fields if getattr(config, name, None) not in (None, 1)] + ["a bias"] * (
-        head.bias is not None
-    )
-    if extra:
-        raise BadInput(
-            f"teacher: logits must be hidden states times lm_head.weight, and this model has {' and '.join(extra)} "
-            "on top; choose a model without, such as SmolLM2"
-        )
-    return head.weight
-
-
 def share_head(first, second) -> bool:
     """Lets two teachers, live or cached, hold one tensor where their heads are equal; returns whether they do.
 
@@ -205,34 +181,14 @@ def share_head(first, second) -> bool:
     """
     if first.head is None or second.head is None or first.head.shape != second.head.shape:
         return False
-    equal = first.head.device == second.head.device and torch.equal(first.head, second.head)
+    (own, cap), (other, its_cap) = parts_of(first.head), parts_of(second.head)
+    equal = own.device == other.device and cap == its_cap and torch.equal(own, other)
     if equal:
         second.head = first.head
     return equal
 
 
-def check_vocabularies(student_tokenizer, **teacher_tokenizers) -> None:
-    """Token by token means nothing where one id is two tokens.
-
-    Raises:
-        BadInput: a teacher's tokens differ from the student's; with their number, the first ids, and what works.
-    """
-    own = {index: token for token, index in student_tokenizer.get_vocab().items()}
-    for name, tokenizer in teacher_tokenizers.items():
-        other = {index: token for token, index in tokenizer.get_vocab().items()}
-        differ = [index for index in sorted(own.keys() | other.keys()) if own.get(index) != other.get(index)]
-        if differ:
-            shown = "; ".join(f"id {index} is {own.get(index, 'missing')!r} for the student and "
-                              f"{other.get(index, 'missing')!r} for the teacher" for index in differ[:3])  # fmt: skip
-            raise BadInput(
-                f"vocabulary: {len(differ)} of {len(own.keys() | other.keys())} ids differ between the student "
-                f"({len(own)} tokens) and the teacher {name} ({len(other)}): {shown}. A loss over the vocabulary needs "
-                "one tokenizer for all; take a teacher with the student's, or learn from its texts alone "
-                "(kd_loss 'sequence')"
-            )
-
-
 def log_norm(hidden: Tensor, head: Tensor) -> Tensor:
     """Log-sum-exp of the logits at temperature 1. hidden [N, d], head [V, d] -> float32 [N]."""
-    parts = [logits(part, head).logsumexp(-1) for part in hidden.split(HEAD_ROWS)]
+    parts = [logits(part, *parts_of(head)).logsumexp(-1) for part in hidden.split(HEAD_ROWS)]
     return torch.cat(parts) if len(hidden) else hidden.new_zeros(0, dtype=torch.float32)

@@ -15,14 +15,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.pytorch_utils import Conv1D
 
-from alignkd_lab.errors import CannotContinue
+from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example, autocast, collate, plain, token_counts
 from alignkd_lab.lm.checkpoints import Checkpoints, describe
 from alignkd_lab.memory import halve
+from alignkd_lab.ranges import check_number
 from alignkd_lab.store import scratch_folder
-
-LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class LossTrainer(Trainer):
@@ -119,10 +120,14 @@ class Watch(TrainerCallback):
 
 
 def with_lora(model, rank: int, seed: int = 0):
-    """The model with a fresh LoRA on every linear layer of its blocks: B = 0, so it starts unchanged; A from `seed`."""
+    """The model with a fresh LoRA on every linear layer of its blocks: B = 0, so it starts unchanged; A from `seed`.
+
+    Raises BadInput where a block holds a matrix that LoRA does not reach, as a mixture of experts does.
+    """
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=LORA_TARGETS, bias="none")
+    admit(model, adapted=True)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", bias="none")
     # peft draws A from the global generator, whose state depends on all that ran before in this process.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -155,10 +160,18 @@ def train(
     step whose loss or gradient is not finite, a temporary one unless given.
 
     Raises:
-        BadInput: the checkpoints are those of another training.
+        BadInput: the model is refused (`lm.admission`), an example has an id that it does not know, there is none,
+            a number is out of its range, or the checkpoints are those of another training.
         CannotContinue: a loss or gradient that is not finite.
         CannotContinue: one example alone does not fit in memory.
     """
+    check_number("learning_rate", learning_rate, above=0)
+    check_number("warmup", warmup, least=0, most=1)
+    for name, value in (("steps", steps), ("batch", batch), ("micro_batch", micro_batch or batch)):
+        check_number(name, value, least=1, whole=True)
+    if not examples:
+        raise BadInput("examples: there are none to train on")
+    _check(model, examples)
     recomputing: dict = {}
     if gradient_checkpointing:
         recomputing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
@@ -207,6 +220,17 @@ def train(
     return trainer.infos
 
 
+def _check(model, examples: list[Example]) -> None:
+    admit(model, reach=max(len(row.prompt) + max(map(len, row.responses)) for row in examples))
+    known = plain(model).get_input_embeddings().num_embeddings
+    for number, row in enumerate(examples):
+        if (largest := max(max(row.prompt), *map(max, row.responses))) >= known:
+            raise BadInput(
+                f"examples: example {number} holds the id {largest}, and the model knows {known}; encode it with the "
+                "model's own tokenizer"
+            )
+
+
 def adapter_tensors(model, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """The LoRA of a model as `{"model.layers.0.self_attn.q_proj.A": [r, in], "....B": [out, r]}`, B scaled."""
     made = {}
@@ -222,6 +246,8 @@ def merge_adapter(model, tensors: dict[str, Tensor]) -> None:
     """W += B A for every layer that the adapter names; plain torch, so no peft is needed to use a trained policy."""
     with torch.no_grad():
         for name in {key.rsplit(".", 1)[0] for key in tensors}:
-            weight = model.get_submodule(name).weight
-            delta = tensors[f"{name}.B"].float() @ tensors[f"{name}.A"].float()
+            layer = model.get_submodule(name)
+            weight, delta = layer.weight, tensors[f"{name}.B"].float() @ tensors[f"{name}.A"].float()
+            if isinstance(layer, Conv1D):  # [in, out], as in GPT-2
+                delta = delta.T
             weight += delta.to(weight.device, weight.dtype)

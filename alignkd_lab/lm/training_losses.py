@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.batch import hidden_states, is_chosen, plain
+from alignkd_lab.lm.architecture import head_of
+from alignkd_lab.lm.batch import hidden_states, is_chosen
 from alignkd_lab.lm.chunked import default_chunk
 from alignkd_lab.lm.teachers import Full
 
@@ -23,7 +24,7 @@ def nll(model, batch: dict, items: dict):
 def kd(model, batch: dict, items: dict, *, teacher_head: Tensor, temperature: float = 1.0):
     """Forward KL from the teacher at `temperature`, whose hidden states the batch carries as its signals "teacher"."""
     hidden, head, _ = _states(model, batch)
-    teacher = Full(batch["signals"]["teacher"]["hidden"].to(teacher_head), teacher_head)
+    teacher = Full(batch["signals"]["teacher"]["hidden"].to(teacher_head.device, teacher_head.dtype), teacher_head)
     return losses.kd(
         hidden, head, teacher, teacher_temperature=temperature, items=items["tokens"], chunk=default_chunk(head)
     )
@@ -45,16 +46,25 @@ def dckd(model, batch: dict, items: dict, *, teacher: Full, alpha: float):
     )  # fmt: skip
 
 
-def adpa(model, batch: dict, items: dict, *, teacher: Full, reference: Full, gamma: float):
-    """`teacher` and `reference` say what they say of the tokens that are not chosen ones."""
+def adpa(
+    model, batch: dict, items: dict, *, teacher: Full, reference: Full, gamma: float, end_token: int | None = None
+):  # fmt: skip
+    """`teacher` and `reference` say what they say of the tokens that are not chosen ones.
+
+    With an `end_token` it is the published code's, which counts responses and not tokens.
+    """
     hidden, head, labels = _states(model, batch)
+    counted, released = ("chosen", "sampled"), {}
+    if end_token is not None:
+        counted = ("chosen_responses", "sampled_responses")
+        released = {"as_released": True, "end_token": end_token, "response": batch["response"].to(head.device)}
     return losses.adpa(
         hidden, head, labels, teacher=teacher, reference=reference, chosen=is_chosen(batch).to(head.device),
-        gamma=gamma, items=(items["chosen"], items["sampled"]), chunk=default_chunk(head),
+        gamma=gamma, items=tuple(items[name] for name in counted), chunk=default_chunk(head), **released,
     )  # fmt: skip
 
 
 def _states(model, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden states [N, d] and labels [N] of the response tokens, and the head [V, d] between them."""
-    head = plain(model).lm_head.weight
+    head = head_of(model)
     return hidden_states(model, batch), head, batch["shift_labels"].to(head.device)

@@ -25,8 +25,12 @@ from pathlib import Path
 import torch
 
 from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.intact import is_sound, is_whole
 from alignkd_lab.lm.settings import BUILT_IN
+from alignkd_lab.lm.templates import fit
+from alignkd_lab.lm.tiny import TINY, tiny, tiny_tokenizer
+from alignkd_lab.lm.vocabulary import Vocabulary
 from alignkd_lab.paths import cache_folder
 from alignkd_lab.store import scratch_folder, seal
 
@@ -44,45 +48,81 @@ REVISIONS = {
     "HuggingFaceTB/SmolLM2-1.7B-Instruct": "31b70e2e869a7173562077fd711b654946d38674",
 }
 
-# ChatML as SmolLM2 knows it, without the long system message that its own template adds to every prompt.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-_TINY = {"tiny-truth": (48, 3), "tiny-base": (32, 1), "tiny-student": (16, 2)}  # width, seed
-
 
 def load(source: str, dtype: torch.dtype = torch.float32, device: str = "cpu"):
     """(model, tokenizer) of a source, the model in eval mode and its weights in `dtype`.
 
+    Any causal model whose log-probabilities the fast path computes exactly (`lm.admission`). Dropout is off. Rows of
+    the head beyond the tokenizer's ids, which no text uses, are cut. A tokenizer without a chat template reads plain
+    text (`lm.templates`).
+
     Raises:
-        BadInput: the source is none of the kinds above.
+        BadInput: the source is none of the kinds above, or holds a model or a template that is refused.
         CannotContinue: no network, wrong checksum, or no room on the disk; the message says the way out.
     """
-    if source in _TINY:
-        model, tokenizer = _tiny(source)
-        return model.to(device=device, dtype=dtype).eval(), tokenizer
-    folder = resolve(source)
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    # Packed rows (lm.batch) bring a mask of their own, which sdpa reads as it is meant.
-    with _without_bars():
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+    if source in TINY:
+        model, tokenizer = tiny(source)
+        model = model.to(dtype=dtype)
+    else:
+        folder = resolve(source)
+        tokenizer, model = _read_tokenizer(folder, source), _read_model(folder, source, dtype)
+    ids = max(tokenizer.get_vocab().values()) + 1
+    rows = model.get_input_embeddings().num_embeddings
+    if ids > rows:
+        raise BadInput(
+            f"weights: the tokenizer of {source} has {ids} tokens and the model reads {rows}; enlarge it with "
+            "model.resize_token_embeddings(len(tokenizer)), train it, and save both again"
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return model.to(device).eval(), _mend(tokenizer)
+    if ids < rows:
+        model.resize_token_embeddings(ids)
+    model.vocabulary = Vocabulary(tokenizer)
+    return admit(model.to(device).eval(), source), tokenizer
 
 
 def load_tokenizer(source: str):
-    """The tokenizer alone, with the chat template and the padding that the course uses."""
-    if source in _TINY:
-        return _tiny_tokenizer()
-    from transformers import AutoTokenizer
+    """The tokenizer alone, with a chat template, the ids that end a response and a padding: see `lm.templates.fit`."""
+    return tiny_tokenizer() if source in TINY else _read_tokenizer(resolve(source), source)
 
-    return _mend(AutoTokenizer.from_pretrained(resolve(source), local_files_only=True))
+
+def _read_tokenizer(folder: Path, source: str):
+    from transformers import AutoTokenizer, GenerationConfig
+
+    local = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(f"weights: no tokenizer could be read from {source} ({_first_line(error)})") from error
+    ends = None
+    if (folder / "generation_config.json").is_file():
+        ends = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+    ends = [] if ends is None else [ends] if isinstance(ends, int) else ends
+    return fit(tokenizer, course=source == BUILT_IN, ends=tuple(ends))
+
+
+def _read_model(folder: Path, source: str, dtype: torch.dtype):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    local = {"local_files_only": True, "trust_remote_code": False}  # said aloud, or transformers would stop and ask
+    try:
+        config = AutoConfig.from_pretrained(folder, **local)
+        if config.is_encoder_decoder:
+            raise BadInput(f"weights: {source} is an encoder-decoder ({config.model_type}); choose a causal model")
+        with _without_bars():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **local
+            )
+    except BadInput:
+        raise
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise BadInput(f"weights: transformers reads no causal model from {source} ({_first_line(error)})") from error
+    if found["missing_keys"]:
+        names = ", ".join(sorted(found["missing_keys"])[:3])
+        raise BadInput(f"weights: {source} has no weights for {names}; name a causal model that was saved whole")
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def resolve(source: str) -> Path:
@@ -90,6 +130,11 @@ def resolve(source: str) -> Path:
     if source == BUILT_IN:
         return _built_in()
     if Path(source).is_dir():
+        if (Path(source) / "adapter_config.json").is_file():
+            raise BadInput(
+                f"weights: the folder {source} holds an adapter and no model of its own; merge it into its base "
+                "(model.merge_and_unload()), save that with save_pretrained, and name its folder"
+            )
         if not (Path(source) / "config.json").is_file():
             raise BadInput(
                 f"weights: the folder {source} holds no config.json; save a model there with save_pretrained"
@@ -103,14 +148,14 @@ def resolve(source: str) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise BadInput(
             f"weights: unknown source {source!r}; use {BUILT_IN!r}, an id of the hub such as "
-            "'HuggingFaceTB/SmolLM2-360M-Instruct', an existing folder, or one of " + ", ".join(_TINY)
+            "'HuggingFaceTB/SmolLM2-360M-Instruct', an existing folder, or one of " + ", ".join(TINY)
         )
     return _from_hub(name, revision or REVISIONS.get(name, ""))
 
 
 def checksum(source: str) -> str:
     """What a record names the weights by: a sha256 or a pinned revision."""
-    if source in _TINY:
+    if source in TINY:
         return f"random:{source}"
     if source == BUILT_IN:
         return f"sha256:{GGUF_SHA256}"
@@ -240,7 +285,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         ]
     )
     model.save_pretrained(folder)
-    _mend(tokenizer).save_pretrained(folder)
+    fit(tokenizer, course=True).save_pretrained(folder)
 
 
 @contextlib.contextmanager
@@ -257,23 +302,13 @@ def _without_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _mend(tokenizer):
-    """Pad with token 0, which no text uses: SmolLM2's own pad token is its end token, which must be learned."""
-    if tokenizer.convert_tokens_to_ids("<|im_end|>") is not None and "<|im_end|>" in tokenizer.get_vocab():
-        tokenizer.chat_template = CHAT_TEMPLATE
-        tokenizer.eos_token = "<|im_end|>"
-        tokenizer.pad_token = "<|endoftext|>"
-    elif tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token
-    return tokenizer
-
-
 def _from_hub(name: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
 
     if not re.fullmatch("[0-9a-f]{40}", revision):  # a branch or tag may move
         raise BadInput(
-            f"weights: {name} has no pinned revision here; write it as '{name}@<40 hex digits of the commit>'"
+            f"weights: there is no folder {name}; if it is a model of the hub, it has no pinned revision here: write "
+            f"it as '{name}@<40 hex digits of the commit>'"
         )
     wanted = ["*.safetensors", "*.json", "*.txt", "tokenizer*"]
     folder = None
@@ -306,45 +341,3 @@ def _sha256(*paths: Path) -> str:
         with path.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
-
-
-def _tiny(source: str):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    width, seed = _TINY[source]
-    tokenizer = _tiny_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=512,
-        initializer_range=0.2,  # wide enough that the three models disagree
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-    return model, tokenizer
-
-
-def _tiny_tokenizer():
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate(special + letters)}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(special)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
-    return _mend(tokenizer)

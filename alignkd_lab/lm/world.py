@@ -38,6 +38,7 @@ from alignkd_lab.lm.settings import (
 )
 from alignkd_lab.lm.stages import adpa, distil, dpo, gkd, rloo
 from alignkd_lab.lm.student import HEALING_BAR
+from alignkd_lab.lm.vocabulary import check_vocabularies
 from alignkd_lab.pipelines import Align, Distil, Gkd, PreferenceDistil, Stage
 from alignkd_lab.results import Cost, Result
 from alignkd_lab.store import Store, changed, part
@@ -51,7 +52,7 @@ class LmWorld:
     """Settings, algorithm and one seed. `store` keeps samples and trials beside the stages.
 
     Raises:
-        BadInput: unknown algorithm or target.
+        BadInput: unknown algorithm or target, or a tokenizer that is refused or is not the base's.
     """
 
     def __init__(self, settings: LmSettings, algorithm: str, seed: int, store: Store, device: str = "cpu") -> None:
@@ -64,6 +65,10 @@ class LmWorld:
         self.settings, self.algorithm, self.seeds, self.device = settings, algorithm, (seed,), device
         self.store, self.dtype = store, resolve_dtype(settings.dtype, device)
         models, tokenizer = Models(device, getattr(torch, self.dtype)), weights.load_tokenizer(settings.base)
+        student = settings.base if HEALED.fullmatch(settings.student) else settings.student
+        read = {source: tokenizer if source == settings.base else weights.load_tokenizer(source)
+                for source in {student: 1, settings.truth: 1}}  # fmt: skip
+        check_vocabularies(read[student], base=tokenizer, truth=read[settings.truth])
 
         def asked(split: str, count: int | None) -> list[list[int]]:
             return encode(tokenizer, prompts(split, count))
@@ -146,8 +151,19 @@ class LmWorld:
 
     # Stages -------------------------------------------------------------------------------------------
 
+    @cached_property
+    def admitted(self) -> bool:
+        """That every model of the run computes what the fast path does, as far as its texts reach."""
+        asked = [tokens for split in ("training", "validation", "test") for tokens in self.context.prompts(split, None)]
+        reach = max(map(len, asked)) + self.settings.max_tokens
+        starts = {self.start(role).start: True for role in ("base", "student")}
+        for start, adapted in ({self.settings.truth: False} | starts).items():
+            self.context.models.admit(start, reach=reach, adapted=adapted)
+        return True
+
     def prepare(self, stage: Stage) -> None:
-        """The yardstick and the learning rate: whichever stage asks first, they are no cost of its own."""
+        """Models, yardstick and learning rate: whichever stage asks first, they are no cost of its own."""
+        _ = self.admitted
         if isinstance(stage, Align | PreferenceDistil):
             _ = self.reward.yardstick
         if isinstance(stage, Align):
@@ -250,6 +266,7 @@ class LmWorld:
     # Evaluation ---------------------------------------------------------------------------------------
 
     def evaluate(self, policy: Policy) -> dict:
+        _ = self.admitted
         return self.evaluation.of(policy)
 
     def checks(self) -> dict[str, float]:

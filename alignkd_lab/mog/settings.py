@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from alignkd_lab.errors import BadInput
-
-_MAY_BE_0 = ("reward_clip", "dpo_label_noise")
+from alignkd_lab.ranges import check_fields, check_number
 
 # What each stage depends on: the key of a kept result is a hash of the whole. `MogSettings` explains the fields.
 
@@ -106,54 +106,37 @@ class MogSettings(StartSettings, DistilSettings, RlhfSettings, DpoSettings, Eval
 
     def __post_init__(self) -> None:
         # Settings read back from a record hold lists.
-        object.__setattr__(self, "truth_weights", tuple(self.truth_weights))
-        object.__setattr__(self, "truth_means", tuple(tuple(mean) for mean in self.truth_means))
-        object.__setattr__(self, "targets", tuple(self.targets))
-        self._check_numbers()
-        self._check_truth()
-        self._check_targets()
-
-    def _check_numbers(self) -> None:
-        for name, value in vars(self).items():
-            kind = type(getattr(MogSettings, name))  # that of the default
-            if kind is float and name not in _MAY_BE_0 and not (value > 0 and math.isfinite(value)):
-                raise BadInput(f"{name} must be a finite number above 0, not {value!r}")
-            if kind is int and not (isinstance(value, int) and value >= 1):
-                raise BadInput(f"{name} must be a whole number of at least 1, not {value!r}")
-        if self.rlhf_batch < 2:
-            raise BadInput(f"rlhf_batch must be at least 2, not {self.rlhf_batch}: one draw has no baseline")
-        if not (self.reward_clip >= 0 and math.isfinite(self.reward_clip)):
-            raise BadInput(f"reward_clip must be a finite number above 0, or 0 for none, not {self.reward_clip!r}")
-        if self.sharpening_high > 1:
-            raise BadInput(
-                f"sharpening_high must be at most 1, not {self.sharpening_high!r}; it stands for a temperature above 1"
-            )
-        if not 0 <= self.dpo_label_noise <= 0.5:
-            raise BadInput(
-                f"dpo_label_noise must lie between 0 and 0.5, not {self.dpo_label_noise!r}; at 0.5 a label says nothing"
-            )
-
-    def _check_truth(self) -> None:
+        for name in ("truth_weights", "truth_means", "targets"):
+            object.__setattr__(self, name, _as_tuples(getattr(self, name)))
+        noise = {"above": None, "least": 0, "most": 0.5, "why": "at 0.5 a label says nothing"}
+        check_fields(
+            self,
+            targets={"least": 0, "most": len(self.truth_means) - 1 if isinstance(self.truth_means, tuple) else 0},
+            truth_weights={"most": 1},
+            rlhf_batch={"least": 2, "why": "one draw has no baseline"},
+            reward_clip={"above": None, "least": 0, "why": "0 cuts nothing"},
+            sharpening_high={"most": 1, "why": "it stands for a temperature above 1"},
+            dpo_label_noise=noise,
+            base_components={"most": self.training_draws, "why": "it is fitted to so many points (training_draws)"},
+            student_components={
+                "most": self.teacher_samples,
+                "why": "it is fitted to so many points (teacher_samples)",
+            },
+        )
         if len(self.truth_weights) != len(self.truth_means):
             raise BadInput(
                 f"truth_weights and truth_means must be equally many, "
                 f"not {len(self.truth_weights)} and {len(self.truth_means)}"
             )
-        if any(weight <= 0 for weight in self.truth_weights) or not math.isclose(sum(self.truth_weights), 1.0):
-            raise BadInput(f"truth_weights must be above 0 and sum to 1, not {self.truth_weights}")
-        if any(len(mean) != 2 for mean in self.truth_means):
-            raise BadInput(f"every one of truth_means needs two coordinates, not {self.truth_means}")
-        draws = {"base_components": self.training_draws, "student_components": self.teacher_samples}
-        for name, points in draws.items():
-            if getattr(self, name) > points:
-                raise BadInput(f"{name} must be at most the {points} points that it is fitted to")
-
-    def _check_targets(self) -> None:
-        modes = range(len(self.truth_means))
-        if not self.targets or len(set(self.targets)) < len(self.targets):
-            raise BadInput(f"targets must name at least one mode, each once, not {self.targets}")
-        if any(target not in modes for target in self.targets):
-            raise BadInput(f"targets must lie between 0 and {len(modes) - 1}, not {self.targets}")
+        if not math.isclose(sum(self.truth_weights), 1.0):
+            raise BadInput(f"truth_weights must sum to 1, not {self.truth_weights}")
+        for mean in self.truth_means:
+            if not isinstance(mean, tuple) or len(mean) != 2:
+                raise BadInput(f"truth_means must have two coordinates each, not {mean!r}")
+            for coordinate in mean:
+                check_number("truth_means", coordinate)
+        if len(set(self.targets)) < len(self.targets):
+            raise BadInput(f"targets must name each mode once, not {self.targets}")
 
     @property
     def target_weight(self) -> float:
@@ -183,3 +166,7 @@ def with_target_weight(settings: MogSettings, weight: float) -> MogSettings:
     scale = {True: weight / now, False: (1 - weight) / (1 - now)}
     weights = tuple(w * scale[mode in settings.targets] for mode, w in enumerate(settings.truth_weights))
     return replace(settings, truth_weights=weights)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value

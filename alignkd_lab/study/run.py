@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs what is left and says what is done; 0 done, 1 an expected error, 130 stopped by Ctrl-C."""
     asked = _parser().parse_args(argv)
-    device = asked.device or best_device()
+    device = best_device(asked.device)
     code = 0
     try:
         if not asked.list:

@@ -15,8 +15,12 @@ import pandas as pd
 from docutils import nodes
 from latex2mathml.converter import convert
 from PIL import Image
+from vl_convert import javascript_bundle
 
 from alignkd_lab.course.lessons import Lesson, colab_address, lead, lessons, stills, title_still
+from alignkd_lab.course.playground import MIME as PLAYGROUND
+from alignkd_lab.course.playground import section, write
+from alignkd_lab.course.widgets.charts import MIME, VERSION
 from alignkd_lab.paths import data_folder
 from alignkd_lab.records import load
 
@@ -39,7 +43,7 @@ def read_course(app) -> None:
     folder = Path(app.srcdir)
     app.lessons = {found.name: found for found in lessons(folder)}
     files = sorted(path for path in (data_folder() / "records").iterdir() if path.suffix in (".json", ".zip"))
-    app.evidence = {path.name: evidence(path) for path in files}
+    app.evidence, app.charted = {path.name: evidence(path) for path in files}, set()
     if app.builder.format != "html":
         return
     previews = Path(app.outdir) / "previews"
@@ -48,24 +52,54 @@ def read_course(app) -> None:
         first = title_still(found.path)
         if first:
             (previews / f"{name}.png").write_bytes(card(first.png))
+    write(Path(app.outdir) / "playground.html")
     (previews / "index.png").write_bytes(card((data_folder() / "figures" / "bumps.png").read_bytes()))
+    static = Path(app.outdir) / "_static"
+    static.mkdir(parents=True, exist_ok=True)
+    (static / "vega.js").write_text(javascript_bundle(vl_version=VERSION), encoding="utf-8")
 
 
 # Words and pictures -------------------------------------------------------------------------------------
 
 
 def prepare(app, name: str, source: list[str]) -> None:
-    """Fold a notebook's set-up away, and put the map of the course where the landing page wants it."""
+    """Fold a notebook's set-up away, and put playground and map where cells and the landing page want them."""
     if name in app.lessons:
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
             if cell["cell_type"] == "code" and sets_up("".join(cell["source"])):
                 cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
                 cell["metadata"]["mystnb"] = {"code_prompt_show": "Set-up", "code_prompt_hide": "Set-up"}
+            for output in cell.get("outputs", []):
+                if PLAYGROUND in output.get("data", {}):
+                    scene = output["metadata"]["alignkd_lab"]["scene"]
+                    output["data"] = {"text/html": alive(section(scene))}
+        if live_charts(notebook):
+            app.charted.add(name)
         source[0] = json.dumps(notebook)
     elif "<!-- map -->" in source[0]:
         cards = "\n".join(map_card(found) for found in app.lessons.values())
         source[0] = source[0].replace("<!-- map -->", f'<div class="map">\n{cards}\n</div>')
+        source[0] = source[0].replace("<!-- playground -->", alive(section()))
+
+
+def alive(playground: str) -> str:
+    """The playground's HTML with the script that brings it to life, which stands beside every page."""
+    return f'{playground}<script src="_static/playground.js"></script>'
+
+
+def live_charts(notebook: dict) -> int:
+    """Put each Vega-Lite chart, which MyST-NB leaves out, around its still, for `charts.js` to draw; their number."""
+    found = [
+        output for cell in notebook["cells"] for output in cell.get("outputs", []) if MIME in output.get("data", {})
+    ]
+    for output in found:
+        data, about = output["data"], output["metadata"]["image/png"]
+        spec = json.dumps(data.pop(MIME)).replace("</", "<\\/")
+        png, words = "".join(data.pop("image/png")).strip(), html.escape(about["alt"])
+        still = f'<img src="data:image/png;base64,{png}" alt="{words}">'
+        data["text/html"] = f'<figure class="chart"><script type="application/json">{spec}</script>{still}</figure>'
+    return len(found)
 
 
 def sets_up(code: str) -> bool:
@@ -184,6 +218,8 @@ def made_from(app, records: dict[str, str]) -> dict:
 def add_context(app, name: str, template: str, context: dict, doctree) -> None:
     """Title, description and picture for previews, and what banner and footer are made of."""
     found = app.lessons.get(name)
+    for script in ("vega.js", "charts.js") if name in app.charted else ():
+        app.add_js_file(script, loading_method="defer")
     title = f"{found.number} · {found.title}: {found.question}" if found else app.config.project
     about = lead(found.path) if found else "Should a small model be aligned before or after it is distilled? A course."
     first = title_still(found.path) if found else None

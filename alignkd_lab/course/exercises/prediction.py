@@ -12,12 +12,13 @@ import html
 import weakref
 from collections.abc import Callable
 
-from ipywidgets import HTML, Button, Dropdown, HBox, RadioButtons, Text, VBox
+from ipywidgets import HTML, Button, Dropdown, HBox, Output, RadioButtons, Text, VBox
 from matplotlib.figure import Figure
 
 from alignkd_lab.course.exercises import store
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.exercises.tasks import Task
+from alignkd_lab.course.widgets.charts import Chart
 from alignkd_lab.course.widgets.controls import hinted
 from alignkd_lab.course.widgets.view import Explorer, Picture, paragraph, widget_view
 from alignkd_lab.errors import BadInput, UnknownName
@@ -47,7 +48,7 @@ class Prediction:
         if not asked.prediction:
             raise BadInput(f"{id!r} is an exercise, not a prediction: use check({id!r}, answer)")
         self.id, self.asked, self.shown = id, asked, False
-        self._figure: Callable[[], Explorer | Picture | Figure] | None = None
+        self._figure: Callable[[], Explorer | Picture | Chart | Figure] | None = None
         self.answer = hinted(_field(asked))
         levels = [("not said", None), *((level, level) for level in SURE)]
         self.sure = hinted(Dropdown(options=levels, description="How sure", style=_LABELS, layout={"width": "16em"}))
@@ -63,7 +64,7 @@ class Prediction:
         self.again.on_click(lambda button: self.ask_again())
         self._restore()
 
-    def then(self, figure: Callable[[], Explorer | Picture | Figure]) -> Prediction:
+    def then(self, figure: Callable[[], Explorer | Picture | Chart | Figure]) -> Prediction:
         """Show what `figure()` returns once there is an answer; it is called when the cell is displayed."""
         self._figure = figure
         return self
@@ -145,7 +146,7 @@ class Prediction:
         if figure is None:
             return
         made = Picture(figure, figure.get_suptitle()) if isinstance(figure, Figure) else figure
-        self._kept_back = (made.widget if isinstance(made, Explorer) else HTML(made.tag()),)
+        self._kept_back = (_live(made),)
         if self.shown:
             self.picture.children = self._kept_back
         else:
@@ -254,6 +255,14 @@ def _question(asked: Task, options: bool = False) -> str:
     text = f'<p style="{_LINES}"><strong>Predict.</strong> {html.escape(asked.question)}{note}</p>'
     listed = "".join(f"<li>{html.escape(label)}</li>" for label in asked.options.values()) if options else ""
     return text + (f"<ul>{listed}</ul>" if listed else "")
+
+
+def _live(made: Explorer | Picture | Chart):
+    """A widget that shows it."""
+    if isinstance(made, Chart):
+        bundle, metadata = made._repr_mimebundle_()
+        return Output(outputs=({"output_type": "display_data", "data": bundle, "metadata": metadata},))
+    return made.widget if isinstance(made, Explorer) else HTML(made.tag())
 
 
 def _field(asked: Task) -> RadioButtons | Text:

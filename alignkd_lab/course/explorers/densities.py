@@ -18,13 +18,17 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from alignkd_lab import theory
-from alignkd_lab.course.explorers.threshold import CONTROLS, POINT, START
+from alignkd_lab.course.explorers import threshold
+from alignkd_lab.course.widgets.charts import POINT
+from alignkd_lab.course.widgets.controls import Number, start
 from alignkd_lab.course.widgets.view import show_of
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import BAND, INK, QUIET, panels, themed, write
 from alignkd_lab.plots.style import percent
 
+CONTROLS = {name: Number(*slider) for name, slider in threshold.CONTROLS.items()}
+START = start(CONTROLS)
 SOURCE = "Live: exact densities, draws with a fixed noise; nothing is trained."
 # On a line: two common modes and the target, five standard deviations or more from the boundary of the reward.
 LINE_MEANS, LINE_WEIGHTS, LINE_SD = (-3.0, 0.0, 3.0), (0.6, 0.4), 0.3

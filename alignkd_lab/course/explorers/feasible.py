@@ -15,7 +15,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from alignkd_lab.claims import LEAST_PAIRS
-from alignkd_lab.course.explorers.threshold import POINT
+from alignkd_lab.course.widgets.charts import POINT
 from alignkd_lab.course.widgets.controls import Number, start
 from alignkd_lab.course.widgets.view import show_of
 from alignkd_lab.lm.feasibility import SURE, Verdict, chance_of_pairs, expected_pairs, responses_for

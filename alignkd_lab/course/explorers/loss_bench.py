@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alignkd_lab.course.explorers.threshold import POINT
 from alignkd_lab.course.toy.walk import ADVANTAGES, LAST, LOSER, WINNER, walk
+from alignkd_lab.course.widgets.charts import POINT
 from alignkd_lab.course.widgets.controls import Choice, Number, start
 from alignkd_lab.course.widgets.view import Explorer
 from alignkd_lab.plots import plane

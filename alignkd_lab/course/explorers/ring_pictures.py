@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from alignkd_lab.course.explorers.sharpening import STUDENTS
-from alignkd_lab.course.explorers.threshold import POINT
+from alignkd_lab.course.widgets.charts import POINT
 from alignkd_lab.course.widgets.view import Picture, kept
 from alignkd_lab.mog.ring import PUBLISHED, Ring, Sweep
 from alignkd_lab.plots.drawing import INK, QUIET, log_scale_if_wide, panels, seed_points, themed, write

@@ -6,149 +6,117 @@ free policy; that a run gets there takes draws of the target, which the right pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import altair as alt
 
-from alignkd_lab import theory
-from alignkd_lab.course.widgets.controls import Number, start
-from alignkd_lab.course.widgets.view import show_of
-from alignkd_lab.plots.drawing import BAND, INK, QUIET, panels, themed, write
-from alignkd_lab.plots.style import number, percent
+from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, caption, parameters, share, stack
+from alignkd_lab.plots.drawing import BAND, INK, QUIET
 
-_LEAST_MASS, _MOST_DRAWS = 1e-6, 1e6
 # The rare mode's mass, reward, KL weight and batch of the Gaussian world's default settings.
 CONTROLS = {
-    "reference_mass": Number(0.04, "target's share in the reference, m₀", _LEAST_MASS, 0.5, 0.05, True),
-    "reward": Number(4.0, "reward on the target, R", 0.0, 20.0, 0.1),
-    "beta": Number(0.5, "KL weight, β", 0.05, 5.0, 0.05, True),
-    "draws": Number(256.0, "draws in a batch, n", 1.0, _MOST_DRAWS, 0.05, True),
+    "reference_mass": Slider(0.04, "target's share in the reference, m₀", 1e-6, 0.5, 0.05, True),
+    "reward": Slider(4.0, "reward on the target, R", 0.0, 20.0, 0.1),
+    "beta": Slider(0.5, "KL weight, β", 0.05, 5.0, 0.05, True),
+    "draws": Slider(256.0, "draws in a batch, n", 1.0, 1e6, 0.05, True),
 }
-START = start(CONTROLS)
 SOURCE = "Live: closed forms, exact; nothing is trained."
-POINT = "#7B4FA3"  # no pipeline's colour
+
+# `theory.target_mass`, `least_reference_mass`, `recall_threshold`, `chance_of_target` and `draws_for_chance`.
+_OPTIMUM = "1 / (1 + (1 - {m}) / {m} * exp(-reward / beta))"
+LEAST_MASS = "1 / (1 + exp(reward / beta))"
+LEAST_REWARD = "beta * log((1 - reference_mass) / reference_mass)"
+_CHANCE = "(1 - exp({n} * log(1 - reference_mass)))"
+DRAWS = "log(0.05) / log(1 - reference_mass)"
+OPTIMUM, CHANCE = _OPTIMUM.format(m="reference_mass"), _CHANCE.format(n="draws")
+
+_PERCENT = {"format": ".0%", "values": [0, 0.25, 0.5, 0.75, 1]}
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """What the picture shows: the state, two curves, and the numbers at the state.
+def show(*shown: str, **state: float) -> Chart:
+    """Left: where alignment ends. Right: whether a batch shows it the target at all.
 
-    masses, optima: the reference's mass on the target, and the optimum's, of the left curve; shares, [point].
-    counts, chances: draws, and the chance that they hold the target, of the right curve; [point].
-    optimum: the optimum's mass on the target, m*.
-    least_mass, least_reward: the recall threshold, read as the reference's mass and as the reward.
-    chance: that the state's draws hold the target at least once.
-    draws_for_95: draws that hold it with a chance of 95 %.
+    `shown` names the controls to put on the page (all where none is), `state` where they begin.
     """
+    words = caption(
+        f"'The target has ' + {share('reference_mass')} + ' of the reference and ' + {share(OPTIMUM)} + "
+        f"' of the best policy: ' + ({OPTIMUM} > 0.5 ? 'it wins, as it would from ' + {share(LEAST_MASS)} + ' on.'"
+        f" : 'the reference wins, and only a reward above ' + format({LEAST_REWARD}, '.3~g') + ' would change that.')",
+        f"'A batch of ' + format(draws, ',.0f') + ' draws holds it with a chance of ' + {share(CHANCE)} + "
+        f"({CHANCE} < 0.95 ? ', whatever the reward; 95 % take ' + format({DRAWS}, ',.3~r') + ' draws.' : '.')",
+        f"'{SOURCE}'",
+    )
+    alternative = (
+        "Left: the target's share at the optimum of RLHF against its share in the reference; it rises steeply at the "
+        "recall threshold. Right: the chance that a batch holds the target, against the draws in it. " + SOURCE
+    )
+    panels = alt.hconcat(_optimum(), _draws()).resolve_scale(x="independent")
+    whole = stack("A reward multiplies what the reference already does", panels, words)
+    return Chart(whole, alternative, parameters(CONTROLS, shown, state))
 
-    reference_mass: float
-    reward: float
-    beta: float
-    draws: float
-    masses: np.ndarray
-    optima: np.ndarray
-    counts: np.ndarray
-    chances: np.ndarray
-    optimum: float
-    least_mass: float
-    least_reward: float
-    chance: float
-    draws_for_95: float
+
+def _grid(name: str, low: float, high: float) -> alt.Chart:
+    """A row for each of 200 numbers between two powers of ten."""
+    powers = alt.sequence(low, high, (high - low) / 200, as_="power")
+    return alt.Chart(powers).transform_calculate(**{name: "pow(10, datum.power)"})
 
 
-def compute(state: Mapping[str, float]) -> Threshold:
-    """The optimum's mass against the reference's, and the chance of one sight against the number of draws.
+def _stem(axis: dict, at: str, low: str, high: str) -> alt.LayerChart:
+    """The state: from where it would be, to where it is."""
+    one = alt.Chart(alt.sequence(0, 1)).transform_calculate(at=at, low=low, high=high)
+    line = one.mark_rule(color=POINT, strokeWidth=2.2).encode(alt.X("at:Q", **axis), alt.Y("low:Q"), alt.Y2("high:Q"))
+    point = one.mark_point(color="white", fill=POINT, size=110, opacity=1).encode(alt.X("at:Q"), alt.Y("high:Q"))
+    return line + point
 
-    Raises:
-        BadInput: a mass that is no probability, or a beta that is not above 0.
-    """
-    mass, reward, beta, draws = (state[name] for name in START)
-    masses = np.logspace(np.log10(_LEAST_MASS), np.log10(0.99), 200)
-    counts = np.logspace(0, np.log10(_MOST_DRAWS), 200)
-    return Threshold(
-        **{name: state[name] for name in START},
-        masses=masses,
-        optima=theory.target_mass(masses, reward, beta).numpy(),
-        counts=counts,
-        chances=theory.chance_of_target(mass, counts).numpy(),
-        optimum=theory.target_mass(mass, reward, beta).item(),
-        least_mass=theory.least_reference_mass(reward, beta).item(),
-        least_reward=theory.recall_threshold(mass, beta).item(),
-        chance=theory.chance_of_target(mass, draws).item(),
-        draws_for_95=theory.draws_for_chance(mass, 0.95).item(),
+
+def _panel(title: str, *layers: alt.Chart) -> alt.LayerChart:
+    return alt.layer(*layers).properties(width=360, height=300, title=title)
+
+
+def _axis(title: str, low: float, high: float, **look: Any) -> dict:
+    return {"scale": alt.Scale(type="log", domain=[low, high]), "axis": alt.Axis(title=title, **look)}
+
+
+def _optimum() -> alt.LayerChart:
+    x = _axis("target's share in the reference, m₀", 1e-6, 1, format="~%", values=[1e-6, 1e-4, 1e-2, 1])
+    y = alt.Y(
+        "optimum:Q", scale=alt.Scale(domain=[0, 1.03]), axis=alt.Axis(title="share at the optimum, m*", **_PERCENT)
+    )
+    curve = _grid("mass", -6, 0).transform_calculate(optimum=_OPTIMUM.format(m="min(datum.mass, 0.999)"))
+    band = alt.Chart(alt.sequence(0, 1)).mark_rect(color=BAND).encode(y=alt.datum(0.5), y2=alt.datum(1.03))
+    named = alt.Chart(alt.sequence(0, 1)).mark_text(align="left", color=QUIET, dx=6, dy=8, text="the target wins")
+    threshold = (
+        alt.Chart(alt.sequence(0, 1)).transform_calculate(least=LEAST_MASS).transform_filter("datum.least > 1e-6")
+    )
+    rule = threshold.mark_rule(color=INK, strokeDash=[1, 3]).encode(x="least:Q", y=alt.datum(0), y2=alt.datum(0.5))
+    # On the side that has room, away from the state.
+    left = "(datum.least > 0.01 || (datum.least > 2e-4 && reference_mass > datum.least))"
+    label = threshold.mark_text(
+        text="recall threshold", dx=alt.ExprRef(f"{left} ? -7 : 7"), align=alt.ExprRef(f"{left} ? 'right' : 'left'"),
+        dy=-7,
+    )  # fmt: skip
+    return _panel(
+        "Where alignment ends",
+        band,
+        named.encode(x=alt.datum(1e-6), y=alt.datum(1.0)),
+        curve.mark_line(color=QUIET, strokeWidth=1.2, strokeDash=[5, 4]).encode(alt.X("mass:Q", **x), alt.Y("mass:Q")),
+        curve.mark_line(color=INK).encode(alt.X("mass:Q", **x), y),
+        rule,
+        label.encode(x="least:Q", y=alt.datum(0.02)),
+        _stem(x, "reference_mass", "reference_mass", OPTIMUM),
     )
 
 
-def caption(data: Threshold) -> str:
-    """What the picture shows at this state, in words."""
-    setting = f"reward {data.reward:g}, KL weight {data.beta:g}"
-    shares = f"{percent(data.reference_mass)} in the reference and {percent(data.optimum)} in the best policy"
-    if data.optimum > 0.5:
-        outcome = f"the target wins, as it would from a share of {percent(data.least_mass)} on"
-    else:
-        outcome = f"the reference wins, and only a reward above {number(data.least_reward)} would change that"
-    sight = f"The chance that a batch of {data.draws:,.0f} draws holds the target is {percent(data.chance)}"
-    if data.chance < 0.95:
-        sight += f", whatever the reward; for 95 % it takes {float(f'{data.draws_for_95:.3g}'):,.0f} draws"
-    return f"The target's share is {shares} ({setting}): {outcome}. {sight}."
-
-
-@themed
-def draw(data: Threshold, note: str = SOURCE) -> Figure:
-    """Left: where alignment ends. Right: whether a batch shows it the target at all."""
-    figure, grid = panels(1, 2, (10, 4.2), "A reward multiplies what the reference already does", note)
-    _optimum_panel(grid[0, 0], data)
-    _draws_panel(grid[0, 1], data)
-    return figure
-
-
-show = show_of(CONTROLS, compute, draw, caption, SOURCE, "threshold.show")
-
-
-def _optimum_panel(axis: Axes, data: Threshold) -> None:
-    ticks = {mass: percent(mass) for mass in (1e-6, 1e-4, 1e-2)} | {1.0: "100 %"}
-    _frame(axis, "Where alignment ends", ticks)
-    axis.axhspan(0.5, 1.05, color=BAND, zorder=0)
-    write(axis, "the target wins", (data.masses[0], 1), (6, -3), QUIET)
-    axis.plot(data.masses, data.masses, color=QUIET, linewidth=1.2, linestyle=(0, (4, 3)))
-    axis.plot(data.masses, data.optima, color=INK, linewidth=2)
-    room = data.least_mass < 0.005
-    if room:
-        write(axis, "without\nreward", (0.7, 0.7), (-6, 0), QUIET, ha="right")
-    if data.least_mass > data.masses[0]:
-        axis.plot([data.least_mass] * 2, [0, 0.5], color=INK, linewidth=1, linestyle=(0, (1, 2)))
-        # Below the curve on its right; where there is no room, or the state stands there, above it on its left.
-        crossed = 1 < data.reference_mass / data.least_mass < 50 and data.least_mass > 2e-5
-        shift, side, height = (7, "left", "top") if room and not crossed else (-7, "right", "bottom")
-        write(axis, "recall threshold", (data.least_mass, 0.5), (shift, 0), INK, ha=side, va=height)
-    _stem(axis, data.reference_mass, data.reference_mass, data.optimum)
-    axis.set_xlabel("target's share in the reference, m₀")
-    axis.set_ylabel("target's share at the optimum, m*")
-
-
-def _draws_panel(axis: Axes, data: Threshold) -> None:
-    _frame(axis, "Whether a batch shows it at all", {10.0**power: f"{10**power:,}" for power in (0, 2, 4, 6)})
-    axis.axhline(0.95, color=QUIET, linewidth=1, linestyle=(0, (1, 2)))
-    write(axis, "95 %", (data.counts[0], 0.95), (6, 3), QUIET)
-    axis.plot(data.counts, data.chances, color=INK, linewidth=2)
-    _stem(axis, data.draws, 0, data.chance)
-    axis.set_xlabel("draws in a batch, n")
-    axis.set_ylabel("chance of at least one target")
-
-
-def _frame(axis: Axes, title: str, ticks: Mapping[float, str]) -> None:
-    """Axes with title and ticks placed by hand: looking for their places takes half of the drawing's time."""
-    axis.set_title(title, y=1.03)
-    axis.set(xscale="log", xlim=(min(ticks), max(ticks)), ylim=(-0.03, 1.05))
-    axis.set_xticks(list(ticks), list(ticks.values()))
-    axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    axis.minorticks_off()
-
-
-def _stem(axis: Axes, x: float, low: float, high: float) -> None:
-    """The state: from where it would be, to where it is."""
-    axis.plot([x, x], [low, high], color=POINT, linewidth=2.2)
-    axis.plot(x, high, "o", color=POINT, markersize=10, markeredgecolor="white", zorder=5, clip_on=False)
+def _draws() -> alt.LayerChart:
+    x = _axis("draws in a batch, n", 1, 1e6, format="~s", values=[1, 100, 1e4, 1e6])
+    y = alt.Y("chance:Q", scale=alt.Scale(domain=[0, 1.03]), axis=alt.Axis(title="chance of at least one", **_PERCENT))
+    curve = _grid("count", 0, 6).transform_calculate(chance=_CHANCE.format(n="datum.count"))
+    level = alt.Chart(alt.sequence(0, 1)).mark_rule(color=QUIET, strokeDash=[1, 3]).encode(y=alt.datum(0.95))
+    named = alt.Chart(alt.sequence(0, 1)).mark_text(align="left", color=QUIET, dx=6, dy=8, text="95 %")
+    return _panel(
+        "Whether a batch shows it at all",
+        level,
+        named.encode(x=alt.datum(1), y=alt.datum(0.95)),
+        curve.mark_line(color=INK).encode(alt.X("count:Q", **x), y),
+        _stem(x, "draws", "0", CHANCE),
+    )

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alignkd_lab.course.explorers.threshold import POINT
+from alignkd_lab.course.widgets.charts import POINT
 from alignkd_lab.course.widgets.controls import Number, start
 from alignkd_lab.course.widgets.view import show_of
 from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write

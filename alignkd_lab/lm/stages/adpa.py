@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.batch import Example
@@ -64,9 +65,11 @@ def adpa(
         settings.max_tokens, "student responses",
     )  # fmt: skip
 
+    end_token = context.tokenizer.eos_token_id if settings.adpa_form == "released" else None
+
     def loss(model, batch, items, **teachers: CachedTeacher):
         signals = {role: kept.signal(batch, role) for role, kept in teachers.items()}
-        return training_losses.adpa(model, batch, items, **signals, gamma=settings.gamma)
+        return training_losses.adpa(model, batch, items, **signals, gamma=settings.gamma, end_token=end_token)
 
     examples = student_examples(drawn.samples, drawn.pairs, written)
     teachers = {"teacher": teacher, "reference": reference}
@@ -93,28 +96,32 @@ def _train(
     responses = settings.distil_batch * settings.distil_responses
     batch = max(1, round(responses / len(examples[0].responses)))
     steps = max(1, round(settings.share * settings.distil_passes * settings.distil_prompts / settings.distil_batch))
-    with scratch_folder(context.store.root, "teachers-") as folder:
-        kept = {role: _cache(context, policy, examples, folder / role, read) for role, policy in teachers.items()}
-        if len(kept) == 2:
-            share_head(*kept.values())
-        for role, cached in kept.items():
-            cached.attach(examples, role)
-        infos = context.train(
-            model,
-            examples,
-            lambda model, batch, items: loss(model, batch, items, **kept),
-            learning_rate=settings.distil_learning_rate,
-            steps=steps,
-            batch=batch,
-            kind="preference_distil",
-            name=name,
-        )
+    infos = train_with_teachers(
+        context, teachers, read, model, examples, loss, learning_rate=settings.distil_learning_rate, steps=steps,
+        batch=batch, kind="preference_distil", name=name,
+    )  # fmt: skip
     tokens = sum(len(response) for example in examples for response in example.responses)
     cost = Cost(
         trained=round(steps * min(batch, len(examples)) * tokens / len(examples)),
         scored=len(teachers) * _tokens_of(examples, read),
     )
     return init.with_adapter(adapter_tensors(model)), infos, cost
+
+
+def train_with_teachers(
+    context: Context, teachers: dict[str, Policy], read: tuple[str, ...], model, examples: list[Example],
+    loss: Callable, **training: Any,
+) -> list:  # fmt: skip
+    """`Context.train` on a loss that also takes each teacher, by its role, cached on the responses of roles `read`."""
+    with scratch_folder(context.store.root, "teachers-") as folder:
+        kept = {role: _cache(context, policy, examples, folder / role, read) for role, policy in teachers.items()}
+        if len(kept) == 2:
+            share_head(*kept.values())
+        for role, cached in kept.items():
+            cached.attach(examples, role)
+        return context.train(
+            model, examples, lambda model, batch, items: loss(model, batch, items, **kept), **training
+        )  # fmt: skip
 
 
 def _cache(context: Context, policy: Policy, examples: list[Example], folder: Path, roles: tuple) -> CachedTeacher:

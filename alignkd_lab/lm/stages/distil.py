@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from alignkd_lab.lm import training_losses
+from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.context import Context
 from alignkd_lab.lm.policy import Policy
@@ -35,7 +36,7 @@ def distil(context: Context, teacher: Policy, init: Policy, settings: DistilSett
     ]
     loss = training_losses.nll
     if full:
-        head = teacher_model.lm_head.weight.detach()
+        head = head_of(teacher_model).detach()
         loss = partial(training_losses.kd, teacher_head=head, temperature=temperature)
     model = with_lora(context.models.of(init), settings.lora_rank, context.seed_for("adapter"))
     infos = context.train(

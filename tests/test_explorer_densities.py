@@ -1,83 +1,16 @@
-"""The threshold, as curves and as densities: what is computed is the theory's, and no reward changes a draw."""
+"""Densities that a reward tilts: on line and plane the target has the optimum's share; no reward changes a draw."""
 
 import numpy as np
 import pytest
-import torch
 
 from alignkd_lab import theory
-from alignkd_lab.course.explorers import densities, threshold
-from alignkd_lab.course.explorers.threshold import START, compute
+from alignkd_lab.course.explorers import densities
+from alignkd_lab.course.explorers.densities import START
 from alignkd_lab.errors import BadInput
-from alignkd_lab.plots.style import percent
 
 
 def state(**changes):
     return {**START, **changes}
-
-
-# The curves
-
-
-@pytest.mark.parametrize(("reward", "beta"), [(0.0, 0.1), (0.0, 1.0), (3.0, 0.1), (3.0, 1.0)])
-def test_the_optimum_is_that_of_a_target_and_a_rest(reward, beta):
-    data = compute(state(reference_mass=0.02, reward=reward, beta=beta))
-    log_optimum = theory.tilted_optimum(torch.log(torch.tensor([0.02, 0.98])), [reward, 0.0], beta)
-    assert data.optimum == pytest.approx(log_optimum[0].exp().item(), rel=1e-5)
-    assert np.interp(0.02, data.masses, data.optima) == pytest.approx(data.optimum, rel=1e-2)
-
-
-def test_the_target_wins_exactly_from_the_threshold_on():
-    data = compute(state(reward=3.0, beta=0.6))
-    for mass, wins in ((data.least_mass * 0.99, False), (data.least_mass * 1.01, True)):
-        assert (compute(state(reference_mass=mass, reward=3.0, beta=0.6)).optimum > 0.5) is wins
-    for reward, wins in ((data.least_reward * 0.99, False), (data.least_reward * 1.01, True)):
-        assert (compute(state(reward=reward, beta=0.6)).optimum > 0.5) is wins
-
-
-def test_the_chance_of_a_sight_is_the_share_of_batches_that_hold_one():
-    batches = np.random.default_rng(0).random((4000, 50)) < 0.03
-    data = compute(state(reference_mass=0.03, draws=50.0))
-    assert data.chance == pytest.approx(batches.any(1).mean(), abs=0.025)
-    assert np.interp(50.0, data.counts, data.chances) == pytest.approx(data.chance, abs=1e-3)
-    assert compute(state(reference_mass=0.03, draws=data.draws_for_95)).chance == pytest.approx(0.95)
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({}, "the target wins"),
-        ({"reference_mass": 1e-5}, "the reference wins, and only a reward above 5.76 would change that"),
-        ({"reference_mass": 1e-3}, "whatever the reward; for 95 % it takes 2,990 draws"),
-    ],
-)
-def test_the_caption_says_what_is_seen(changes, said):
-    assert said in threshold.caption(compute(state(**changes)))
-
-
-@pytest.mark.parametrize(
-    ("share", "said"),
-    [
-        (0.0, "0 %"),
-        (0.04, "4 %"),
-        (0.9371, "93.7 %"),
-        (0.99999, "more than 99.9 %"),
-        (1 / 15_400, "1 in 15,000"),
-        (1e-174, "1 in 10^174"),
-    ],
-)
-def test_shares_are_written_for_readers(share, said):
-    assert percent(share) == said
-
-
-def test_the_threshold_s_label_makes_way_for_the_state():
-    sides = []
-    for mass in (0.04, 0.001):
-        texts = threshold.draw(compute(state(reference_mass=mass))).axes[0].texts
-        sides.append(next(text.get_ha() for text in texts if text.get_text() == "recall threshold"))
-    assert sides == ["left", "right"]
-
-
-# The densities
 
 
 def test_on_the_line_the_optimum_is_the_reference_tilted_by_a_step():
@@ -147,9 +80,8 @@ def test_a_target_that_a_million_draws_miss_is_said_so():
 
 
 def test_compute_refuses_what_is_no_probability():
-    for compute_it in (compute, densities.compute):
-        with pytest.raises(BadInput, match="probability"):
-            compute_it(state(reference_mass=1.5))
+    with pytest.raises(BadInput, match="probability"):
+        densities.compute(state(reference_mass=1.5))
 
 
 def test_a_page_without_a_kernel_shows_every_still_with_its_evidence():

@@ -1,0 +1,160 @@
+"""Charts whose own sliders move them: Vega-Lite, drawn by the browser with no kernel and no script of ours.
+
+One display bundle carries the specification, which JupyterLab and the site draw, a PNG for whatever draws none, and
+words. JupyterLab prefers HTML, so there is none. Only what Vega-Lite 5.6 knows is used: JupyterLab has that version.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import math
+import struct
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import altair as alt
+
+from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.plots.drawing import GRID, INK, QUIET
+
+MIME = "application/vnd.vegalite.v5+json"
+SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
+VERSION = "5.8"  # vl-convert's oldest, the nearest to JupyterLab's
+POINT = "#7B4FA3"  # the state: no pipeline's colour
+SCALE = 1.5  # of the PNG, for a dense screen
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_AXIS = {
+    "labelColor": INK,
+    "titleColor": INK,
+    "domainColor": "#B8BEC5",
+    "gridColor": GRID,
+    "ticks": False,
+    "labelPadding": 6,
+    "titlePadding": 8,
+    "titleFontWeight": "normal",
+    "labelFontSize": 11.5,
+    "titleFontSize": 12,
+}
+CONFIG = {
+    "font": _FONT,
+    "background": "white",
+    "view": {"stroke": None},
+    "axis": _AXIS,
+    "title": {"color": INK, "fontSize": 13, "anchor": "start", "offset": 10},
+    "legend": {"labelColor": INK, "titleColor": QUIET, "labelFontSize": 11.5, "titleFontWeight": "normal"},
+    "text": {"color": INK, "fontSize": 12, "font": _FONT},
+    "concat": {"spacing": 44},
+}
+
+
+class Slider(NamedTuple):
+    """A number that a reader moves. With `powers` the slider moves its power of ten, and so do `low` and `high`.
+
+    label: what the number is, with its symbol and unit.
+    """
+
+    value: float
+    label: str
+    low: float
+    high: float
+    step: float
+    powers: bool = False
+
+
+class Menu(NamedTuple):
+    """A choice that a reader makes: the options' labels by their values."""
+
+    value: Any
+    label: str
+    options: Mapping[Any, str]
+
+
+def parameters(controls: Mapping[str, Slider | Menu], shown: tuple[str, ...], state: Mapping[str, Any]) -> list:
+    """Vega parameters by the controls' names, in whose terms a chart's expressions are written.
+
+    Args:
+        shown: the controls to put on the page, all where none is named; the others keep their values.
+        state: where the controls begin, if not at the table's start.
+
+    Raises:
+        UnknownName: `shown` or `state` names no control, or no option of a menu.
+        BadInput: a number that its slider cannot reach.
+    """
+    for name in (*shown, *state):
+        if name not in controls:
+            raise UnknownName("control", name, controls)
+    made = []
+    for name, control in controls.items():
+        value = state.get(name, control.value)
+        if isinstance(control, Menu) and value not in control.options:
+            raise UnknownName(name, str(value), control.options)
+        if isinstance(control, Slider) and not control.low <= value <= control.high:
+            raise BadInput(f"{name}: {value} must lie between {control.low:g} and {control.high:g}")
+        if name not in (shown or controls):
+            made.append(alt.param(name, value=value))
+        elif isinstance(control, Menu):
+            options, labels = list(control.options), [*control.options.values()]
+            bound = alt.binding_select(options=options, labels=labels, name=f"{control.label} ")
+            made.append(alt.param(name, value=value, bind=bound))
+        else:
+            made += _slider(name, control, value)
+    return made
+
+
+def _slider(name: str, control: Slider, value: float) -> list:
+    """A slider in powers of ten sets a number of its own, of which the control's is the power."""
+    place = (math.log10 if control.powers else float)(value)
+    low, high = (math.log10(end) if control.powers else end for end in (control.low, control.high))
+    words = f"{control.label}, as a power of ten " if control.powers else f"{control.label} "
+    bound = alt.binding_range(min=low, max=high, step=control.step, name=words)
+    if not control.powers:
+        return [alt.param(name, value=place, bind=bound)]
+    return [alt.param(f"{name}_power", value=place, bind=bound), alt.param(name, expr=f"pow(10, {name}_power)")]
+
+
+def caption(*lines: str, width: int = 780) -> alt.Chart:
+    """Words below a chart that change with it: each line is a Vega expression that gives a text."""
+    whole = alt.Chart(alt.sequence(0, 1)).mark_text(
+        align="left", baseline="top", lineHeight=18, text=alt.ExprRef(f"[{', '.join(lines)}]")
+    )
+    return whole.encode(x=alt.value(0), y=alt.value(0)).properties(width=width, height=18 * len(lines))
+
+
+def stack(title: str, *rows: alt.TopLevelMixin) -> alt.VConcatChart:
+    """A chart, or several in rows, under a title and over its words."""
+    return alt.vconcat(*rows, spacing=14, title=alt.Title(title, fontSize=15))
+
+
+def share(value: str) -> str:
+    """A Vega expression for a share in percent, to three digits."""
+    return f"(({value}) > 0.9995 ? 'more than 99.9 %' : format(100 * ({value}), '.3~g') + ' %')"
+
+
+class Chart:
+    """A chart with its sliders, as a page shows it.
+
+    Args:
+        chart: what Altair made; the parameters of its sliders are added here.
+        alt: what is seen, in words, for who cannot see it, and for print.
+        moved: the parameters (`parameters`).
+    """
+
+    def __init__(self, chart: alt.TopLevelMixin, alt: str, moved: list) -> None:
+        self.alt, self.spec = alt, chart.add_params(*moved).properties(description=alt).to_dict()
+        self.spec |= {"$schema": SCHEMA, "config": CONFIG}
+
+    @functools.cached_property
+    def png(self) -> bytes:
+        import vl_convert
+        from matplotlib import get_data_path
+
+        # A font that every machine with matplotlib has, with the subscripts and Greek letters of our labels.
+        vl_convert.register_font_directory(f"{get_data_path()}/fonts/ttf")
+        config = {"font": "DejaVu Sans", "text": {**CONFIG["text"], "font": "DejaVu Sans"}}
+        return vl_convert.vegalite_to_png(self.spec | {"config": CONFIG | config}, vl_version=VERSION, scale=SCALE)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        width, height = (round(pixels / SCALE) for pixels in struct.unpack(">II", self.png[16:24]))
+        bundle = {MIME: self.spec, "image/png": base64.b64encode(self.png).decode("ascii"), "text/plain": self.alt}
+        return bundle, {"image/png": {"width": width, "height": height, "alt": self.alt}}

@@ -1,0 +1,186 @@
+"""Experiment 1 of the plan's second part (`data/records/PLAN.md`): is ADPA better, given a fair chance?
+
+`python -m alignkd_lab.study.fair_run FOLDER` tunes every method alike, then runs the seeds; the same command goes on
+where it was stopped. Each trial and each method of a seed is a record in FOLDER/runs, and is never run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from alignkd_lab.study.fair import FairLab, Setting, Sizes
+from alignkd_lab.study.lab import Lab, parse, say
+
+TUNING = 900_001, 900_002
+SEEDS, MORE_SEEDS = range(5), range(8)  # MORE_SEEDS for what the family compares
+KL_BUDGET = 10.0  # nats a response from the SFT student, within which a trial may win
+_RATES = 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2
+
+
+class Method(NamedTuple):
+    """What is tried first of a method, and the ladders on which a best at an edge moves one step out."""
+
+    rates: tuple[float, ...]
+    weight: str  # the method's own: its name
+    weights: tuple[float, ...]
+    ladder: tuple[float, ...]
+    seeds: range = SEEDS
+    runner_up: bool = False
+
+
+_BETAS, _GAMMAS = (0.01, 0.05, 0.2, 1.0), (0.05, 0.15, 0.5, 1.5, 5.0)
+METHODS = {
+    "sft_chosen": Method((1e-4, 3e-4, 1e-3, 3e-3), "", (0.0,), (0.0,)),
+    "dpo": Method((1e-4, 3e-4), "beta", (0.05, 0.2), _BETAS),
+    "dckd": Method((3e-4, 1e-3), "alpha", (0.2, 1.0), (0.05, 0.2, 1.0, 5.0), MORE_SEEDS, True),
+    "adpa": Method((1e-4, 3e-4), "gamma", (0.5, 1.5), _GAMMAS, runner_up=True),
+    "adpa_released": Method((1e-4, 3e-4), "gamma", (0.5, 1.5), _GAMMAS),
+    "adpa_plus": Method((1e-4, 3e-4), "gamma", (0.5, 1.5), _GAMMAS, MORE_SEEDS),
+    "align_then_kd": Method((3e-4, 1e-3), "temperature", (0.7, 1.0), (0.5, 0.7, 1.0, 1.4), MORE_SEEDS),
+    "kd_then_align": Method((1e-4, 3e-4), "beta", (0.05, 0.2), _BETAS),
+}
+TEACHER_RATES = 1e-4, 3e-4
+
+
+def within_budget(points: dict[Setting, dict]) -> list[Setting]:
+    """Settings by reward, those within the KL budget first; of those outside it the one that went least far leads."""
+
+    def place(setting: Setting) -> tuple:
+        point = points[setting]
+        return (False, -point["reward"]) if point["kl"] <= KL_BUDGET else (True, point["kl"])
+
+    return sorted(points, key=place)
+
+
+def steps_out(method: Method, tried: list[Setting], best: Setting) -> list[Setting]:
+    """One step beyond the best in each direction in which it lies at the edge of what was tried."""
+    found = []
+    for name, ladder in (("rate", _RATES), ("weight", method.ladder)):
+        values, at = sorted({getattr(setting, name) for setting in tried}), ladder.index(getattr(best, name))
+        if len(values) < 2:
+            continue
+        for edge, step in ((values[0], at - 1), (values[-1], at + 1)):
+            if getattr(best, name) == edge and 0 <= step < len(ladder):
+                found.append(best._replace(**{name: ladder[step]}))
+    return found
+
+
+def tune(method: Method, trial: Callable[[Setting, int], dict]) -> tuple[Setting, Setting]:
+    """The setting that is run and its runner-up, by the plan's trials; `trial` gives reward and KL at a seed."""
+    tried = {
+        Setting(*pair): trial(Setting(*pair), TUNING[0]) for pair in itertools.product(method.rates, method.weights)
+    }
+    best = within_budget(tried)[0]
+    tried |= {setting: trial(setting, TUNING[0]) for setting in steps_out(method, list(tried), best)}
+    finalists = within_budget(tried)[:2]
+    both = {setting: (tried[setting], trial(setting, TUNING[1])) for setting in finalists}
+    means = {setting: {name: (a[name] + b[name]) / 2 for name in ("reward", "kl")} for setting, (a, b) in both.items()}
+    chosen, runner_up = within_budget(means)
+    return chosen, runner_up
+
+
+# Running ----------------------------------------------------------------------------------------------
+
+
+class Experiment:
+    """Reads what a folder holds, runs what it lacks, and says in which order: `step()` by `step()`."""
+
+    def __init__(self, folder: Path, sizes: Sizes | None = None, **where: Any) -> None:
+        self.folder, self.sizes, self._where = folder, sizes or Sizes(), where
+        self._lab: FairLab | None = None
+
+    def lab(self, seed: int, rate: float | None = None) -> FairLab:
+        if self._lab is None or (self._lab.seed, self._lab._teacher_rate) != (seed, rate):
+            self._lab = FairLab(self.folder, seed, self.sizes, rate, **self._where)
+        return self._lab
+
+    def entry(self, seed: int, name: str, about: dict, arm: str, make: Callable[[], tuple[dict, dict]]) -> dict:
+        """The record's entry of one method at one setting and seed; made and written where there is none."""
+        settings = {**dataclasses.asdict(self.sizes), "experiment": "fair", "method": name, **about}
+        return Lab.record(self.folder, settings, "sentiment", seed, name, arm, make, self._where.get("dtype"))
+
+    def trial(self, name: str, rate: float, tuned: dict, setting: Setting, seed: int) -> dict:
+        def make() -> tuple[dict, dict]:
+            lab = self.lab(seed, rate)
+            if name == "teacher":
+                _, info = lab.align(lab.base, lab.base, setting.rate, self.sizes.teacher_beta, name)
+            else:
+                _, info = lab.method(name, setting, 1, tuned)
+            last = info["curve"][-1]
+            return {"metrics": {"validation_reward": last["reward"], "validation_kl": last["kl"]}}, info
+
+        say(f"fair: trial of {name}, {setting}, seed {seed}")
+        found = self.entry(seed, name, setting._asdict(), "tuning", make)["metrics"]
+        return {"reward": found["validation_reward"], "kl": found["validation_kl"]}
+
+    def tuned(self) -> dict[str, Any]:
+        """What every method is run with, after its trials."""
+        trials = {
+            Setting(rate, 0.0): self.trial("teacher", rate, {}, Setting(rate, 0.0), TUNING[0]) for rate in TEACHER_RATES
+        }
+        rate, chosen = within_budget(trials)[0].rate, {}
+        chosen["teacher"] = rate
+        for name, method in METHODS.items():
+            first, second = tune(method, partial(self.trial, name, rate, chosen))
+            chosen |= {name: first, f"{name} runner-up": second}
+            if name == "adpa_released":
+                chosen["form"] = max(("adpa", name), key=lambda form: self._mean(form, rate, chosen))
+        return chosen
+
+    def _mean(self, name: str, rate: float, chosen: dict) -> float:
+        return sum(self.trial(name, rate, chosen, chosen[name], seed)["reward"] for seed in TUNING)
+
+    def runs(self, chosen: dict) -> Iterator[tuple[int, str, Setting, str]]:
+        """(seed, method, setting, arm) in the order in which they are run."""
+        for seed in MORE_SEEDS:
+            for name, method in METHODS.items():
+                seeds = MORE_SEEDS if name == chosen["form"] else method.seeds
+                if seed in seeds:
+                    yield seed, name, chosen[name], "fair"
+                if seed in seeds and method.runner_up:
+                    yield seed, name, chosen[f"{name} runner-up"], "runner-up"
+
+    def run(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Tunes, then runs what is left; ends early where `until` says so before a method is begun."""
+        chosen = self.tuned()
+        say(f"fair: tuned {chosen}")
+        for seed, name, setting, arm in self.runs(chosen):
+            if until():
+                return
+
+            def start(which: str, seed: int = seed) -> tuple[dict, dict]:
+                lab = self.lab(seed, chosen["teacher"])
+                policy = {"base": lab.base, "base_aligned": lab.teacher, "sft": lab.sft}[which]
+                return lab.measure(policy), {}
+
+            def make(seed: int = seed, name: str = name, setting: Setting = setting) -> tuple[dict, dict]:
+                lab = self.lab(seed, chosen["teacher"])
+                policy, info = lab.method(name, setting, self.sizes.curve_points, chosen)
+                start_point = {"step": 0, "kl": 0.0, "reward": float(np.mean(lab._of_sft[0]))}
+                return lab.measure(policy, [start_point, *info["curve"]]), info
+
+            for which in ("base", "base_aligned", "sft"):
+                self.entry(seed, which, {"rate": chosen["teacher"]}, "start", partial(start, which))
+            say(f"fair: {name} ({arm}), {setting}, seed {seed}")
+            self.entry(seed, name, setting._asdict(), arm, make)
+
+
+def main(argv: list[str] | None = None) -> int:
+    folder, until = parse(
+        argparse.ArgumentParser(prog="python -m alignkd_lab.study.fair_run", description=__doc__), argv
+    )
+    Experiment(folder).run(until)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

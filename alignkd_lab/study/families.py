@@ -1,0 +1,106 @@
+"""The two families of claims of the plan's second part, as tables. Written before any of its results was known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from scipy import stats as scipy_stats
+
+from alignkd_lab.claims import verdict
+from alignkd_lab.records import Records
+from alignkd_lab.stats import ALPHA, Interval, holm_levels, paired_difference, paired_p_value, t_interval
+
+LEAST_EFFECT = 0.05  # in win rate
+DRAWS = 10_000
+
+
+def fair_family(records: Records, form: str = "adpa") -> pd.DataFrame:
+    """Is ADPA better? Win rates paired by seed, Holm over three; `form` is the one that is better on validation.
+
+    *For*: the corrected interval lies above 0. *Against*: its upper end lies below `LEAST_EFFECT`. `unpaired_low` and
+    `unpaired_high` are Welch's interval at the same level.
+    """
+    held = records.select(arm="fair").metrics
+    rates = held[held["metric"] == "win_rate"].pivot_table(index="seed", columns="pipeline", values="value")
+    pairs = [(form, "dckd"), (form, "align_then_kd"), ("adpa_plus", "dckd")]
+    both = [rates[list(names)].dropna().to_numpy().T for names in pairs]
+    levels = holm_levels([paired_p_value(*values) for values in both])
+    rows = []
+    for (first, second), values, level in zip(pairs, both, levels, strict=True):
+        found = paired_difference(*values, level)
+        apart = scipy_stats.ttest_ind(*values, equal_var=False).confidence_interval(level)
+        decided = "for" if found.low > 0 else "against" if found.high < LEAST_EFFECT else "undecided"
+        ends = {"unpaired_low": apart.low, "unpaired_high": apart.high, "level": level, "seeds": values.shape[1]}
+        rows.append({"claim": f"{first} − {second}", **found._asdict(), **ends, "verdict": decided})
+    return pd.DataFrame(rows).set_index("claim")
+
+
+def leads(records: Records) -> pd.DataFrame:
+    """A row a target, variant and seed: the lead of A-K in logits of the target rate, and the two parts of it.
+
+    `alignment` is D_base − D_student and `distilling` δ_post − δ_pre; they sum to `lead`. `m0` is the base's rate at
+    the screening seeds, `kept` the share of it that the distilled student has there.
+    """
+    held = records.metrics.rename(columns={"arm": "variant"})
+    place = ["target", "variant", "seed"]
+    logits = held[held["metric"] == "target_logit"].pivot_table(index=place, columns="pipeline", values="value")
+    screened = held[held["metric"].isin(["screened_base", "screened_healed", "screened_uncut"])]
+    rates = screened.pivot_table(index=place, columns="metric", values="value")
+    whole = logits.dropna(subset=["base", "base_aligned", "kd_only", "kd_then_align", "align_then_kd"]).join(rates)
+    healed = whole.index.get_level_values("variant") == "healed"
+    after = np.where(healed, whole["screened_healed"], whole["screened_uncut"])
+    return pd.DataFrame(
+        {
+            "m0": whole["screened_base"],
+            "kept": after / whole["screened_base"],
+            "lead": whole["align_then_kd"] - whole["kd_then_align"],
+            "alignment": whole["base_aligned"] - whole["base"] - (whole["kd_then_align"] - whole["kd_only"]),
+            "distilling": whole["align_then_kd"] - whole["base_aligned"] - (whole["kd_only"] - whole["base"]),
+        }
+    ).reset_index()
+
+
+def _coefficients(table: np.ndarray) -> np.ndarray:
+    """Slopes of the lead on log kept and on log m0, and alignment's share of the lead's variance, [3].
+
+    `table` [targets, 4]: log kept, log m0, lead, alignment.
+    """
+    design = np.column_stack([np.ones(len(table)), table[:, :2]])
+    slopes = np.linalg.lstsq(design, table[:, 2], rcond=None)[0][1:]
+    spread = np.cov(table[:, 2], table[:, 3])
+    return np.array([*slopes, spread[0, 1] / spread[0, 0] if spread[0, 0] else math.nan])
+
+
+def lead_family(table: pd.DataFrame, variant: str = "healed", draws: int = DRAWS) -> pd.DataFrame:
+    """When does the order matter, and why? Over targets (means of seeds), bootstrapped, Holm over three.
+
+    Slope on the log share kept and on log m0 (lost recall says below 0), and the rival: alignment's share of the lead's
+    variance (above one half).
+    """
+    own = table[table["variant"] == variant]
+    means = own.groupby("target")[["kept", "m0", "lead", "alignment"]].mean()
+    data = np.column_stack([np.log(means["kept"]), np.log(means["m0"]), means["lead"], means["alignment"]])
+    generator = np.random.default_rng(0)
+    drawn = np.array([_coefficients(data[generator.integers(len(data), size=len(data))]) for _ in range(draws)])
+    claims = {
+        "slope on log share kept": ("down", 0.0),
+        "slope on log m0": ("down", 0.0),
+        "alignment's part": ("up", 0.5),
+    }
+    sides = [np.mean(drawn[:, at] > null) for at, (_, null) in enumerate(claims.values())]
+    levels = holm_levels([max(2 * min(side, 1 - side), 1 / draws) for side in sides])
+    rows = []
+    for at, ((name, (expected, null)), level) in enumerate(zip(claims.items(), levels, strict=True)):
+        low, high = np.quantile(drawn[:, at], [(1 - level) / 2, (1 + level) / 2])
+        found = Interval(_coefficients(data)[at], low, high)
+        decided = {"holds": "for", "fails": "against"}.get(verdict(low, high, expected, null), "undecided")
+        rows.append({"claim": name, **found._asdict(), "level": level, "targets": len(data), "verdict": decided})
+    return pd.DataFrame(rows).set_index("claim")
+
+
+def placebo(table: pd.DataFrame) -> tuple[Interval, bool]:
+    """The placebo's mean lead over targets, and whether it leaves 0, which would make the experiment invalid."""
+    found = t_interval(table[table["variant"] == "placebo"].groupby("target")["lead"].mean(), 1 - ALPHA)
+    return found, not found.low <= 0 <= found.high

@@ -1,0 +1,93 @@
+"""What both experiments of the plan's second part share: one seed's models and samples, kept, and its records."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from alignkd_lab import recording
+from alignkd_lab.dtypes import device_label
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.settings import BUILT_IN, LmSettings
+from alignkd_lab.lm.world import LmWorld
+from alignkd_lab.provenance import provenance
+from alignkd_lab.store import Store, key_of, read_json, write_json
+
+DTYPE = "bfloat16"
+CODE = 1  # raise it where a change of code changes what a stage computes
+
+
+class Lab:
+    """One seed on the built-in base and a student. A split's prompts go on with further frames of its topics."""
+
+    def __init__(
+        self, folder: Path, seed: int, base: str = BUILT_IN, student: str = "healed", dtype: str = DTYPE
+    ) -> None:
+        self.seed, store = seed, Store(folder / "stages")
+        world = LmWorld(LmSettings(base=base, truth=base, student=student, dtype=dtype), "dpo", seed, store)
+        self.base, self.student = world.start("base"), world.start("student")
+        tokenizer = world.context.tokenizer
+
+        def asked(split: str, count: int | None) -> list[list[int]]:
+            return encode(tokenizer, prompts(split, count, all_frames=True))
+
+        self.context = replace(world.context, prompts=asked)
+        self._origin = {**self.context.origin, "place": self.context.place}
+
+    def keep(self, about: dict, reads: list[Policy], make: Callable[[], tuple[Policy, dict]]) -> tuple[Policy, dict]:
+        """A policy and what there is to say of it, made once from `reads` and `about`."""
+
+        def save(made: tuple[Policy, dict], folder: Path) -> None:
+            made[0].save(folder)
+            write_json(made[1], folder)
+
+        inputs = [(policy.digest, self.context.models.identity(policy)) for policy in reads]
+        depends = {**about, "reads": inputs, "start": self._origin, "code": CODE}
+        return self.context.store.keep(
+            "study", depends, make, save, lambda folder: (Policy.read(folder), read_json(folder))
+        )
+
+    @staticmethod
+    def record(
+        folder: Path, settings: dict, target: str, seed: int, pipeline: str, arm: str,
+        make: Callable[[], tuple[dict, dict]], dtype: str | None = None,
+    ) -> dict:  # fmt: skip
+        """The entry of a pipeline in the record of a run and seed; `make` gives it, with a stage's info, if needed."""
+        device, settings = device_label("cpu", dtype or DTYPE), {**settings, "dtype": dtype or DTYPE}
+        head = {"world": "lm", "preset": "laptop", "device": device, "algorithm": "dpo", "target": target}
+        head = {"schema": recording.SCHEMA, **head, "settings": settings, "seed": seed}
+        held = recording.find(folder, head, [seed]).get(seed)
+        if held and pipeline in (record := recording.read_json(held))["pipelines"]:
+            return record["pipelines"][pipeline]
+        began = time.perf_counter()
+        entry, info = make()
+        seconds, key = time.perf_counter() - began, key_of({"pipeline": pipeline, **settings, "seed": seed})
+        stage = {"name": pipeline, "kind": "study", "seconds": info.pop("seconds", seconds), "info": info}
+        entry = {**entry, "stages": [key], "arm": [arm, ""]}
+        made = {**provenance(), "seconds": seconds}
+        recording.write(folder, {**head, "pipelines": {pipeline: entry}, "stages": {key: stage}, "provenance": made})
+        return entry
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> tuple[Path, Callable[[], bool]]:
+    """The folder, and whether the minutes that were given are over."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where records and stages lie")
+    parser.add_argument("--minutes", metavar="N", type=float, help="begin nothing after so many minutes")
+    asked, began = parser.parse_args(argv), time.monotonic()
+    if asked.minutes is not None and asked.minutes <= 0:
+        raise BadInput(f"minutes: {asked.minutes} must be positive")
+    torch.set_num_threads(1)  # the plan's
+    return asked.folder, lambda: asked.minutes is not None and time.monotonic() - began > 60 * asked.minutes

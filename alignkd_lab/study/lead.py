@@ -1,0 +1,284 @@
+"""Experiment 2 of the plan's second part (`data/records/PLAN.md`): when does the order matter, and why?
+
+`python -m alignkd_lab.study.lead FOLDER` draws the targets at screening seeds, then runs both orders for six targets a
+seed and three students; the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignkd_lab.lm.context import Earned
+from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.sampling import Samples
+from alignkd_lab.lm.scoring import pooled_mean
+from alignkd_lab.lm.settings import BUILT_IN, DistilSettings, DpoSettings
+from alignkd_lab.lm.stages import distil, dpo
+from alignkd_lab.study.lab import Lab, parse, say
+
+SCREENING, SEEDS = (800_001, 800_002), range(8)
+STRATA = 0.003, 0.006, 0.012, 0.025, 0.05, 0.12, 0.30  # of base rates, from one to the next
+PER_STRATUM, MOST_IN_A_TOPIC = 4, 0.25
+RATE = 3e-4  # AdamW's, of alignment, for both orders
+VARIANTS = {"healed": ("healed", 0.7), "uncut": (BUILT_IN, 0.7), "placebo": (BUILT_IN, 1.0)}  # student, KD temperature
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The plan's, unless given."""
+
+    preference_prompts: int = 96
+    preference_responses: int = 24
+    max_tokens: int = 28
+    align_steps: int = 24
+    align_batch: int = 6
+    beta: float = 0.1
+    distil_prompts: int = 96
+    distil_responses: int = 5
+    test_prompts: int = 368
+    start_responses: int = 6  # of the base and of the distilled students, to each test prompt
+    screening_prompts: int = 384
+    screening_responses: int = 12
+    lora_rank: int = 16
+
+
+def rule(name: str) -> Callable[[str], bool]:
+    """`sun|moon`: one of the words stands in the text; `light&night`: each of them does."""
+    parts = [re.compile(rf"\b({part})\b", re.IGNORECASE) for part in name.split("&")]
+    return lambda text: all(part.search(text) for part in parts)
+
+
+class Rule:
+    """1 where a text meets the rule, else 0 (`lm.context.Reward`)."""
+
+    def __init__(self, name: str, texts: Callable[[Samples], list[str]]) -> None:
+        self._hit, self._texts = rule(name), texts
+
+    def earn(self, samples: Samples, policy: Policy | None) -> Earned:
+        hits = [self._hit(text) for text in self._texts(samples)]
+        return Earned([float(hit) for hit in hits], hits, 0)
+
+
+class LeadLab(Lab):
+    """One seed and one student."""
+
+    def __init__(self, folder: Path, seed: int, sizes: Sizes, student: str, **where: Any) -> None:
+        super().__init__(folder, seed, student=student, **where)
+        self.sizes = sizes
+
+        def asked(split: str, count: int | None) -> list[list[int]]:
+            return encode(self.context.tokenizer, prompts(split, count))
+
+        self._stages = replace(self.context, prompts=asked)  # a topic in one frame, as in the first study
+
+    def distil(self, teacher: Policy, temperature: float, name: str) -> Policy:
+        sizes = self.sizes
+        settings = DistilSettings(
+            distil_prompts=sizes.distil_prompts, distil_responses=sizes.distil_responses, lora_rank=sizes.lora_rank,
+            max_tokens=sizes.max_tokens, kd_temperature=temperature,
+        )  # fmt: skip
+
+        def make() -> tuple[Policy, dict]:
+            result = distil.distil(self._stages, teacher, self.student, settings, name)
+            return result.policy, result.info
+
+        return self.keep({"method": "kd", **asdict(settings)}, [teacher, self.student], make)[0]
+
+    def align(self, init: Policy, target: str, name: str) -> tuple[Policy, dict]:
+        sizes, reward = self.sizes, Rule(target, self.context.texts)
+        settings = DpoSettings(
+            target=target, reward="rule", preference_prompts=sizes.preference_prompts,
+            preference_responses=sizes.preference_responses, max_tokens=sizes.max_tokens, beta=sizes.beta,
+            align_steps=sizes.align_steps, align_batch=sizes.align_batch, lora_rank=sizes.lora_rank, curve_points=1,
+            validation_responses=1,
+        )  # fmt: skip
+
+        def make() -> tuple[Policy, dict]:
+            result = dpo.dpo(self._stages, reward, init, init, init, settings, RATE, name)
+            return result.policy, result.info
+
+        return self.keep({"method": "dpo", "rate": RATE, **asdict(settings)}, [init], make)
+
+    def tested(self, policy: Policy, responses: int = 1, temperature: float = 1.0) -> Samples:
+        """Responses to test prompts; at temperature 1 they are kept, since every target reads those of a start."""
+        asked = "test", self.sizes.test_prompts, responses, self.sizes.max_tokens
+        if temperature == 1.0:
+            return self.context.keep_samples(policy, *asked, "lead test")
+        return self.context.sample(self.context.models.of(policy), *asked, f"lead test at {temperature}", temperature)
+
+    def measure(self, policy: Policy, target: str, samples: Samples) -> dict:
+        texts, hit = self.context.texts(samples), rule(target)
+        hits = [hit(text) for text in texts]
+        first = samples.only([rows[0] for rows in samples.by_prompt()])
+        under_base = self.context.score(self.context.models.of(self.base), first)
+        kl = [float((own - base).sum()) for own, base in zip(first.log_probs, under_base, strict=True)]
+        metrics = {
+            "target_rate": float(np.mean(hits)),
+            "target_logit": logit(sum(hits), len(hits)),
+            "entropy": -pooled_mean(samples.log_probs),
+            "overall_precision": pooled_mean(under_base),
+            "kl_to_base": float(np.mean(kl)),
+            "distinct_responses": len(set(texts)) / len(texts),
+        }
+        return {"metrics": metrics, "counts": {"responses": len(texts), "target": sum(hits)}}
+
+    def both_orders(self, target: str, temperature: float) -> Iterator[tuple[str, Callable[[], tuple[dict, dict]]]]:
+        """Each policy's name, and what makes its entry of a record with the info of the stage that it ends in."""
+        responses = self.sizes.start_responses
+        aligned = partial(self.align, self.base, target, "base_aligned")
+        kd = partial(self.distil, self.base, temperature, "kd")
+
+        def entry(policy: Policy, info: dict, samples: Samples | None = None) -> tuple[dict, dict]:
+            return self.measure(policy, target, samples or self.tested(policy)), info
+
+        def sharp() -> tuple[dict, dict]:
+            policy, info = self.align(kd(), target, "kd_aligned")
+            return entry(policy, info, self.tested(policy, temperature=temperature))
+
+        yield "base", lambda: entry(self.base, {}, self.tested(self.base, responses))
+        yield "base_aligned", lambda: entry(*aligned())
+        yield "kd_only", lambda: entry(kd(), {}, self.tested(kd(), responses))
+        yield "kd_then_align", lambda: entry(*self.align(kd(), target, "kd_aligned"))
+        yield "align_then_kd", lambda: entry(self.distil(aligned()[0], temperature, "aligned_kd"), {})
+        if temperature != 1.0:
+            yield "kd_then_align_sharpened", sharp
+
+
+def logit(hits: int, count: int) -> float:
+    """Log-odds of a share, half a hit added on either side."""
+    return math.log((hits + 0.5) / (count - hits + 0.5))
+
+
+# Targets ----------------------------------------------------------------------------------------------
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text.lower()))
+
+
+def candidates(texts: list[str], topics: list[int], generator: np.random.Generator) -> list[str]:
+    """Words, sets of two or three and conjunctions of two, no topic with more than a quarter of a word's hits."""
+    where: dict[str, Counter] = {}
+    for text, topic in zip(texts, topics, strict=True):
+        for word in _words(text):
+            where.setdefault(word, Counter())[topic] += 1
+    count = {word: sum(found.values()) for word, found in where.items()}
+    spread = [word for word in sorted(where) if max(where[word].values()) <= MOST_IN_A_TOPIC * count[word]]
+    rare = [word for word in spread if STRATA[0] <= count[word] / len(texts) <= STRATA[-1]]
+    common = [word for word in spread if count[word] / len(texts) > STRATA[3]]
+    some = [generator.choice(rare, generator.integers(2, 4), replace=False).tolist() for _ in range(300)]
+    both = [generator.choice(common, 2, replace=False).tolist() for _ in range(300)]
+    return [*rare, *("|".join(sorted(words)) for words in some), *("&".join(sorted(words)) for words in both)]
+
+
+def draw_targets(rates: dict[str, dict[str, float]], generator: np.random.Generator) -> list[dict]:
+    """Four a stratum of the base's rate, two above and two below its median of the share that distilling keeps."""
+    found = []
+    for stratum, (low, high) in enumerate(itertools.pairwise(STRATA)):
+        inside = [name for name in sorted(rates) if low <= rates[name]["base"] < high]
+        kept = {name: rates[name]["healed"] / rates[name]["base"] for name in inside}
+        middle = float(np.median(list(kept.values())))
+        for side in ([n for n in inside if kept[n] <= middle], [n for n in inside if kept[n] > middle]):
+            chosen = generator.choice(side, PER_STRATUM // 2, replace=False).tolist()
+            found += [{"target": name, "stratum": stratum, **rates[name]} for name in chosen]
+    return found
+
+
+def screen(folder: Path, sizes: Sizes, **where: Any) -> list[dict]:
+    """The targets with the rates of base and distilled students at the screening seeds; drawn once, then read."""
+    kept = folder / "targets.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    texts: dict[str, list[str]] = {}
+    topics: list[int] = []
+    for seed in SCREENING:
+        for name, (student, temperature) in [("base", ("healed", 0.0)), *VARIANTS.items()]:
+            if name == "placebo":
+                continue
+            say(f"lead: screening {name}, seed {seed}")
+            lab = _lab(folder, seed, sizes, student, where)
+            policy = lab.distil(lab.base, temperature, "kd") if temperature else lab.base
+            drawn = lab.context.keep_samples(
+                policy, "training", sizes.screening_prompts, sizes.screening_responses, sizes.max_tokens, "screening"
+            )
+            texts.setdefault(name, []).extend(lab.context.texts(drawn))
+            if name == "base":
+                topics += [at % len(prompts("training")) for at in drawn.prompt_of]
+    generator = np.random.default_rng(1)
+    names = candidates(texts["base"], topics, generator)
+    rates = {name: {of: _rate(rule(name), own) for of, own in texts.items()} for name in dict.fromkeys(names)}
+    targets = draw_targets(rates, generator)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(targets, indent=1))
+    return targets
+
+
+def _lab(folder: Path, seed: int, sizes: Sizes, student: str, where: dict) -> LeadLab:
+    """`where` may name other weights: `base`, `dtype`, and `students` in place of those of `VARIANTS`."""
+    others = {name: value for name, value in where.items() if name != "students"}
+    return LeadLab(folder, seed, sizes, where.get("students", {}).get(student, student), **others)
+
+
+def _with_metrics(make: Callable[[], tuple[dict, dict]], metrics: dict[str, float]) -> tuple[dict, dict]:
+    entry, info = make()
+    return {**entry, "metrics": {**entry["metrics"], **metrics}}, info
+
+
+def _rate(hit: Callable[[str], bool], texts: list[str]) -> float:
+    return float(np.mean([hit(text) for text in texts]))
+
+
+def blocks(targets: list[dict], seeds: Iterable[int] = SEEDS) -> Iterator[tuple[int, str]]:
+    """Six targets a seed, one a stratum, each target at two seeds of eight."""
+    strata = sorted({target["stratum"] for target in targets})
+    for seed in seeds:
+        for stratum in strata:
+            names = [target["target"] for target in targets if target["stratum"] == stratum]
+            yield seed, names[(seed + stratum * (1 + seed // len(names))) % len(names)]
+
+
+def run(folder: Path, until: Callable[[], bool] = lambda: False, sizes: Sizes | None = None, **where: Any) -> None:
+    """Draws the targets, then runs what is left; ends early where `until` says so before a policy is made."""
+    sizes = sizes or Sizes()
+    targets = screen(folder, sizes, **where)
+    labs: dict[tuple[int, str], LeadLab] = {}
+    screened = {
+        target["target"]: {f"screened_{of}": target[of] for of in ("base", "healed", "uncut")} for target in targets
+    }
+    for seed, target in blocks(targets):
+        for variant, (student, temperature) in VARIANTS.items():
+            if (seed, student) not in labs:
+                labs = {place: lab for place, lab in labs.items() if place[0] == seed}  # an earlier seed's models go
+                labs[seed, student] = _lab(folder, seed, sizes, student, where)
+            lab = labs[seed, student]
+            about = {**asdict(sizes), "experiment": "lead", "variant": variant, "kd_temperature": temperature}
+            for pipeline, make in lab.both_orders(target, temperature):
+                if until():
+                    return
+                if pipeline == "base":
+                    make = partial(_with_metrics, make, screened[target])
+                say(f"lead: {target}, {variant}, seed {seed}: {pipeline}")
+                Lab.record(folder, about, target, seed, pipeline, variant, make, where.get("dtype"))
+
+
+def main(argv: list[str] | None = None) -> int:
+    run(*parse(argparse.ArgumentParser(prog="python -m alignkd_lab.study.lead", description=__doc__), argv))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,288 @@
+"""Bad inputs as data: a name, what is done, the exit code, and words that the message must hold.
+
+`python bad_inputs.py FOLDER light|heavy` runs the rows of one kind in one process, through the command line's `main`,
+and prints what came of each as JSON. `LIGHT` rows need no model, so they must not load torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shlex
+import sys
+import time
+import traceback
+import zipfile
+from pathlib import Path
+
+LM = "run --world lm --preset tiny --device cpu --out OUT"
+MOG = "run --world mog --preset tiny --device cpu --out OUT"
+
+
+def settings(base: str, rows: str) -> list[tuple[str, str, int, str]]:
+    """A row a line: a setting as it is written on the command line, and what the message must say of it."""
+    made = []
+    for line in rows.strip().splitlines():
+        setting, words = (part.strip() for part in line.split(" | "))
+        made.append((f"{base.split()[2]} {setting}", f"{base} --set {shlex.quote(setting)}", 2, words))
+    return made
+
+
+LIGHT = [
+    *settings(
+        LM,
+        """
+        beta=-1 | beta must be a finite number above 0, not -1
+        beta=0 | beta must be
+        beta=NaN | beta must be
+        beta=Infinity | beta must be a finite number
+        beta=much | beta must be a finite number above 0, not 'much'
+        beta=true | beta must be
+        beta=null | beta must be
+        beta=[0.1] | beta must be
+        rlhf_beta=0 | rlhf_beta must be
+        align_steps=2.5 | align_steps must be a whole number of at least 1, not 2.5
+        align_steps="2" | align_steps must be
+        align_steps=0 | align_steps must be
+        align_batch=-4 | align_batch must be
+        rlhf_steps=0 | rlhf_steps must be
+        align_learning_rates=[] | align_learning_rates must be a list such as
+        align_learning_rates=1e-4 | align_learning_rates must be a list
+        align_learning_rates=[0.0001,0] | align_learning_rates must be a finite number above 0, not 0
+        align_learning_rates=["fast"] | not 'fast'
+        align_learning_rates=[[0.1]] | align_learning_rates must be
+        rlhf_learning_rates=[NaN] | rlhf_learning_rates must be
+        distil_learning_rate=0 | distil_learning_rate must be
+        distil_passes=-1 | distil_passes must be
+        distil_responses=0 | distil_responses must be
+        kd_temperature=0 | kd_temperature must be
+        kd_temperature_high=-1 | kd_temperature_high must be
+        kd_loss=token | kd_loss must be one of full, sequence, not 'token'
+        kd_loss=3 | kd_loss must be a word
+        gkd_divergence=backward | gkd_divergence must be one of forward, reverse, jsd
+        adpa_form=paper | adpa_form must be one of formula, released, not 'paper'
+        dtype=float16 | dtype must be one of default, float32, bfloat16
+        alpha=-1 | alpha must be
+        gamma=-1 | gamma must be
+        kl_budget=0 | kl_budget must be
+        trial_seed=-1 | trial_seed must be a whole number of at least 0
+        max_tokens=0 | max_tokens must be
+        lora_rank=0 | lora_rank must be
+        curve_points=0 | curve_points must be
+        sample_batch=0 | sample_batch must be
+        truth_responses=0 | truth_responses must be
+        student_responses=0 | student_responses must be
+        preference_responses=1 | preference_responses must be a whole number of at least 2, not 1; responses to a prompt
+        heldout_responses=1 | heldout_responses must be
+        rlhf_generations=1 | rlhf_generations must be
+        rlhf_prompts=9 | rlhf_prompts must be a finite number of at most 8, not 9; preference_prompts
+        dpo_label_noise=0.6 | dpo_label_noise must be a finite number of at least 0 and of at most 0.5
+        dpo_label_noise=-0.1 | dpo_label_noise must be
+        preference_prompts=5000 | preference_prompts: 5000 were asked for, and there are
+        distil_prompts=5000 | distil_prompts: 5000
+        test_prompts=5000 | test_prompts: 5000
+        reward=likelihoods | reward: unknown 'likelihoods'; use 'likelihood', 'rule' or 'model:
+        reward=model: | reward: unknown 'model:'
+        reward=model:nosuch | reward: there is no folder 'nosuch'
+        target=nosuch | target 'nosuch' is unknown. Accepted: simile, digit
+        target=3 | target must be a word
+        base=nosuch | base: there is no folder 'nosuch'
+        truth=./no/such/folder | truth: there is no folder
+        student=healing | student: there is no folder 'healing'
+        base=["a"] | base must be a word
+        base= | base must be a word
+        nosuch=1 | setting 'nosuch' is unknown. Accepted: truth
+        on_policy_divergence=jsd | gkd_divergence, which it is called now
+        """,
+    ),
+    *settings(
+        MOG,
+        """
+        beta=-1 | beta must be a finite number above 0, not -1
+        beta=much | beta must be
+        sharpening=0 | sharpening must be
+        sharpening=NaN | sharpening must be
+        sharpening_high=1.5 | sharpening_high must be a finite number above 0 and of at most 1, not 1.5
+        rlhf_steps=0 | rlhf_steps must be
+        rlhf_batch=1 | rlhf_batch must be a whole number of at least 2, not 1; one draw has no baseline
+        dpo_pairs=10.5 | dpo_pairs must be a whole number
+        dpo_label_noise=0.7 | at 0.5 a label says nothing
+        reward_clip=-1 | reward_clip must be a finite number of at least 0
+        reward_height=Infinity | reward_height must be
+        variance_floor=0 | variance_floor must be
+        truth_weights=[0.5,0.5] | equally many, not 2 and 4
+        truth_weights=[0.5,0.5,0.5,0.5] | truth_weights must sum to 1
+        truth_weights=[1,0,0,0] | truth_weights must be
+        truth_weights=rare | truth_weights must be a list
+        truth_means=[[0,0],[1,1],[2,2],[3,3,3]] | truth_means must have two coordinates each, not (3, 3, 3)
+        truth_means=[1,2,3,4] | truth_means must have two coordinates each, not 1
+        truth_means=[["a",0],[1,1],[2,2],[3,3]] | truth_means must be a finite number, not 'a'
+        targets=[] | targets must be a list
+        targets=[3,3] | targets must name each mode once
+        targets=[4] | targets must be a whole number of at least 0 and of at most 3, not 4
+        targets=[-1] | targets must be
+        targets=3 | targets must be a list
+        base_components=401 | at most 400, not 401; it is fitted to so many points (training_draws)
+        student_components=1001 | (teacher_samples)
+        nosuch=1 | setting 'nosuch' is unknown
+        """,
+    ),
+    ("an unknown target", f"{LM} --target nosuch", 2, "target 'nosuch' is unknown. Accepted: simile"),
+    ("a target of the other world", f"{MOG} --target simile", 2, "target: these settings have 'rare_mode'"),
+    ("the seed of the trials", f"{LM} --seeds 1000003", 2, "1000003 is the seed of the learning-rate trials"),
+    ("no seed", f"{MOG} --seeds none", 2, "'none' is no seed"),
+    ("seeds that run backwards", f"{MOG} --seeds 4-2", 2, "runs backwards; write 2-4"),
+    ("seeds without end", f"{MOG} --seeds 0-99999999999", 2, "at most 100,000 seeds"),
+    ("a setting without a value", f"{MOG} --set beta", 2, "'beta' is no setting; write name=value"),
+    ("no world", "run", 2, "--world mog or --world lm"),
+    ("an unknown world", "run --world moog", 2, "moog"),
+    ("an unknown preset", f"{LM} --preset huge", 2, "huge"),
+    ("an unknown algorithm", f"{LM} --algorithm ppo", 2, "ppo"),
+    ("an unknown device", f"{LM} --device tpu", 2, "tpu"),
+    ("an unknown pipeline", f"{LM} --pipelines nosuch", 2, "pipeline 'nosuch' is unknown. Accepted: orders"),
+    ("a pipeline under its old name", f"{LM} --pipelines on_policy_distillation", 2, "gkd, which it is called now"),
+    ("a method on Gaussians", f"{MOG} --pipelines adpa", 2, "'adpa' teaches by next-token distributions"),
+    ("a method under RLHF", f"{LM} --algorithm rlhf --pipelines dckd", 2, "'dckd' is compared under DPO"),
+    ("an unknown command", "train-it", 2, "train-it"),
+    ("a command under its old name", "reproduce FILES/old.json", 2, "alignkd run --from RECORD --check"),
+    ("a check of nothing", "run --world mog --check", 2, "name it with --from FILE"),
+    ("a record that is not there", "run --from FILES/none.json", 2, "none.json does not exist"),
+    ("a world beside a record", "run --from FILES/whole.json --world lm", 2, "--world comes from the record"),
+    ("a report of nothing", "report FILES/none", 2, "none does not exist: give the folder that"),
+    ("a report of an empty folder", "report FILES/empty", 2, "no records (*.json, *.zip) below"),
+    ("a record of an older schema", "report FILES/older", 2, "schema must be 2, not 1: another version wrote it"),
+    ("a garbled record", "report FILES/garbled", 2, "record.json: not a record"),
+    ("a record without settings", "report FILES/lacking", 2, "settings must be an object, not 'None'"),
+    ("a metric that is a word", "report FILES/worded", 2, "pipelines.base.metrics.reward must be a number or null"),
+    ("a stage that is not there", "report FILES/stageless", 2, "pipelines.base.stages names 'gone'"),
+    ("a time that is none", "report FILES/timeless", 2, "provenance.created must be an ISO time, not 'noon'"),
+    ("a record that is a list", "report FILES/listed", 2, "a record must be an object"),
+    ("an older record again", "run --from FILES/older --check", 2, "schema must be 2"),
+    ("packed records that are none", "report FILES/packed", 2, "study.zip: no packed records"),
+    ("packed records of another version", "report FILES/versioned", 2, "study.zip: schema 1, and this version reads 2"),
+    ("lengths that are none", "bench --lengths=1,a", 2, "such as 32,128"),
+    ("no repeats", "bench --repeats 0", 2, "'0' is no count"),
+    ("no layers", "heal --layers 0", 2, "'0' is no count"),
+    ("a base to heal that is not there", "heal --base nosuch", 2, "base: there is no folder 'nosuch'"),
+]  # fmt: skip
+
+QUICK = f"{LM} --pipelines kd_only --set test_prompts=2 test_responses=2 preference_prompts=2 distil_prompts=2"
+QUICK += " truth_responses=1 heldout_responses=2"
+
+# What needs a model, a run or what draws to be noticed.
+HEAVY = [
+    ("a GPU where there is none", f"{LM} --device cuda", 2, "device: 'cuda' was asked for, and torch finds no GPU"),
+    ("a folder that is a file", f"{MOG} --out FILES/whole.json", 2, "whole.json cannot be made a folder"),
+    ("a rule that raises", f"{QUICK} --target raising", 2, "the rule of 'raising' raises ZeroDivisionError"),
+    ("a rule that gives None", f"{QUICK} --target silent", 2, "the rule of 'silent' gives None for response 1, "),
+    ("a rule that gives NaN", f"{QUICK} --target undefined", 2, "gives nan for response 1"),
+    ("a rule that gives a word", f"{QUICK} --target wordy", 2, "gives 'yes' for response 1"),
+    ("a rule that gives a list", f"{QUICK} --target listing", 2, "gives [True] for response 1"),
+    ("a folder without a model", f"{LM} --set truth=FILES/empty", 2, "FILES/empty"),
+    ("a reward model that is none", f"{LM} --set reward=model:FILES/empty", 2, "FILES/empty"),
+    ("a hub id without its commit", f"{LM} --set base=some/model", 2, "some/model"),
+    ("a page below a file", "report FILES/fine --out FILES/whole.json/page.html", 2, "cannot be made a folder"),
+    ("a page that is a folder", "report FILES/fine --out FILES/empty", 2, "empty is a folder; name the page's file"),
+    ("a torn record of a finished run", f"{MOG} --out TORN --pipelines base --seeds 0", 2, "not a record"),
+]
+
+# What is no error: a rule without a second one, and a target that nothing ever shows; what does not exist is null.
+FINE = [
+    ("a rule of one's own", f"{QUICK} --target lengthy", 0, ""),
+    ("a target that is never shown", f"{QUICK} --target never", 0, ""),
+    ("a page on both", "report OUT", 0, ""),
+]
+
+SHELL = ("lm beta=-1", "mog sharpening=0", "lm nosuch=1", "an unknown target", "an unknown pipeline", "no world",
+         "a report of nothing", "a garbled record", "a record of an older schema",
+         "seeds that run backwards")  # fmt: skip
+
+
+def prepare(folder: Path) -> None:
+    """The files that rows name, below `folder`: records that are damaged in one place each."""
+    stage = {"name": "kd", "kind": "distil", "info": {}}
+    pipeline = {"metrics": {"reward": 0.5}, "stages": ["k"]}
+    whole = {
+        "schema": 2, "world": "lm", "preset": "tiny", "device": "cpu", "algorithm": "dpo", "target": "digit",
+        "settings": {}, "pipelines": {"base": pipeline}, "stages": {"k": stage}, "seed": 0,
+        "provenance": {"created": "2026-01-01T00:00:00+00:00"},
+    }  # fmt: skip
+    damaged = {
+        "fine": whole,
+        "older": {**whole, "schema": 1},
+        "lacking": {**whole, "settings": None},
+        "worded": {**whole, "pipelines": {"base": {**pipeline, "metrics": {"reward": "high"}}}},
+        "stageless": {**whole, "pipelines": {"base": {**pipeline, "stages": ["gone"]}}},
+        "timeless": {**whole, "provenance": {"created": "noon"}},
+        "listed": [whole],
+    }
+    for name, record in damaged.items():
+        runs = folder / name / "runs"
+        runs.mkdir(parents=True)
+        (runs / "record.json").write_text(json.dumps(record))
+    (folder / "whole.json").write_text(json.dumps(whole))
+    for name in ("empty", "packed", "versioned", "garbled/runs"):
+        (folder / name).mkdir(parents=True)
+    (folder / "garbled/runs/record.json").write_text(json.dumps(whole)[:200])
+    (folder / "packed/study.zip").write_text("no zip")
+    with zipfile.ZipFile(folder / "versioned/study.zip", "w") as archive:
+        archive.writestr("schema.json", '{"schema": 1}')
+
+
+def rules_of_ones_own() -> None:
+    from alignkd_lab.lm.rewards import TARGETS
+
+    TARGETS.update(
+        raising=lambda text: 1 / 0,
+        silent=lambda text: None,
+        undefined=lambda text: float("nan"),
+        wordy=lambda text: "yes",
+        listing=lambda text: [True],
+        lengthy=lambda text: len(text) > 3,
+        never=lambda text: False,
+    )
+
+
+def tear(folder: Path, main) -> None:
+    """A finished run whose record lost its end."""
+    assert main(shlex.split(f"{MOG} --pipelines base --seeds 0 --algorithm dpo".replace("OUT", str(folder)))) == 0
+    for path in folder.glob("runs/*.json"):
+        path.write_text(path.read_text()[:-100])
+
+
+def run(command: str, folder: Path, main) -> dict:
+    """Of one command: its exit code, the last lines that it said, its seconds, and whether torch is loaded."""
+    command = (
+        command.replace("OUT", str(folder / "out")).replace("FILES", str(folder)).replace("TORN", str(folder / "torn"))
+    )
+    out, err, began = io.StringIO(), io.StringIO(), time.process_time()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(shlex.split(command))
+        except SystemExit as stopped:
+            code = stopped.code
+        except BaseException:
+            code = traceback.format_exc(limit=-3)
+    said = err.getvalue().strip()
+    seconds = time.process_time() - began
+    return {
+        "code": code,
+        "said": said.replace(str(folder), "FILES"),
+        "seconds": seconds,
+        "torch": "torch" in sys.modules,
+    }
+
+
+if __name__ == "__main__":
+    from alignkd_lab.cli import main
+
+    where, kind = Path(sys.argv[1]), sys.argv[2]
+    prepare(where)
+    rows = LIGHT
+    if kind == "heavy":
+        rows = HEAVY + FINE
+        rules_of_ones_own()
+        with contextlib.redirect_stdout(io.StringIO()):
+            tear(where / "torn", main)
+    print(json.dumps({name: run(command, where, main) for name, command, _, _ in rows}))

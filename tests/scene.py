@@ -1,0 +1,42 @@
+"""What a Vega-Lite chart draws, read from its scene graph: texts, and the places of marks in the data's own units."""
+
+from __future__ import annotations
+
+import math
+
+import vl_convert
+
+from alignkd_lab.course.widgets.charts import VERSION, Chart
+
+
+def _marks(node):
+    if isinstance(node, dict):
+        if "marktype" in node:
+            yield node
+        for name in ("scenegraph", "items"):
+            for child in node[name] if isinstance(node.get(name), list) else [node.get(name)]:
+                yield from _marks(child)
+
+
+class Scene:
+    """A chart as it is first drawn."""
+
+    def __init__(self, chart: Chart) -> None:
+        self.marks = list(_marks(vl_convert.vegalite_to_scenegraph(chart.spec, vl_version=VERSION)))
+
+    @property
+    def words(self) -> str:
+        """Every text on the chart."""
+        texts = [item.get("text", "") for mark in self.marks if mark["marktype"] == "text" for item in mark["items"]]
+        return "\n".join("\n".join(text) if isinstance(text, list) else str(text) for text in texts)
+
+    def places(self, kind: str) -> list[list[dict]]:
+        """The items of every mark of a kind, in the order in which they are drawn."""
+        return [mark["items"] for mark in self.marks if mark["marktype"] == kind and mark.get("name")]
+
+
+def value(pixel: float, size: float, low: float, high: float, logarithmic: bool = False) -> float:
+    """The number at a pixel of an axis of `size` pixels from `low` to `high`."""
+    if logarithmic:
+        return 10 ** value(pixel, size, math.log10(low), math.log10(high))
+    return low + pixel / size * (high - low)

@@ -1,0 +1,106 @@
+"""Charts that their own sliders move: each draws what `theory` says, and its bundle means something everywhere."""
+
+import base64
+import io
+
+import altair as alt
+import pytest
+from PIL import Image
+from scene import Scene, value
+
+from alignkd_lab import theory
+from alignkd_lab.course.explorers import threshold
+from alignkd_lab.course.widgets.charts import MIME, SCHEMA, Menu, Slider, parameters
+from alignkd_lab.errors import BadInput, UnknownName
+
+CHARTS = {"threshold": threshold}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_a_bundle_holds_the_chart_a_picture_and_words_and_no_html(name):
+    data, metadata = CHARTS[name].show()._repr_mimebundle_()
+    assert set(data) == {MIME, "image/png", "text/plain"}
+    assert data[MIME]["$schema"] == SCHEMA
+    assert data[MIME]["description"] == data["text/plain"] == metadata["image/png"]["alt"]
+    image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert metadata["image/png"]["width"] == pytest.approx(image.width / 1.5, abs=1)
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_every_control_has_a_slider_with_its_label_and_can_be_left_out(name):
+    module = CHARTS[name]
+    bound = [p for p in module.show().spec["params"] if "bind" in p]
+    assert len(bound) == len(module.CONTROLS)
+    for control, made in zip(module.CONTROLS.values(), bound, strict=True):
+        assert made["bind"]["name"].startswith(control.label)
+    first = next(iter(module.CONTROLS))
+    assert sum("bind" in p for p in module.show(first).spec["params"]) == 1
+    for refused in (lambda: module.show("mood"), lambda: module.show(mood=1.0)):
+        with pytest.raises(UnknownName, match=first):
+            refused()
+    for name, control in module.CONTROLS.items():
+        with pytest.raises((BadInput, UnknownName), match=name):
+            module.show(**{name: control.high + 1 if isinstance(control, Slider) else "another"})
+
+
+def test_a_slider_in_powers_of_ten_and_a_menu_begin_at_the_state():
+    controls = {
+        "mass": Slider(0.01, "mass", 1e-4, 1, 0.1, True),
+        "rule": Menu("a", "rule", {"a": "first", "b": "second"}),
+    }
+    power, mass, rule = (made.param.to_dict() for made in parameters(controls, (), {"mass": 1e-3, "rule": "b"}))
+    assert power["value"] == pytest.approx(-3)
+    assert power["bind"]["min"] == pytest.approx(-4)
+    assert mass["expr"] == "pow(10, mass_power)"
+    assert rule["value"] == "b"
+    assert rule["bind"]["labels"] == ["first", "second"]
+
+
+# The threshold
+
+
+def at(**state):
+    return {name: control.value for name, control in threshold.CONTROLS.items()} | state
+
+
+STATES = [
+    {},
+    {"reference_mass": 1e-3, "reward": 3.0, "beta": 0.6, "draws": 50.0},
+    {"reference_mass": 1e-5, "draws": 1.0},
+]
+
+
+@pytest.mark.parametrize("changes", STATES)
+def test_the_threshold_is_drawn_where_theory_has_it(changes):
+    state, scene = at(**changes), Scene(threshold.show(**changes))
+    mass, reward, beta, draws = state.values()
+    (left, right), rules = scene.places("symbol"), scene.places("rule")
+    assert value(left[0]["x"], 360, 1e-6, 1, True) == pytest.approx(mass, rel=1e-6)
+    optimum = value(300 - left[0]["y"], 300, 0, 1.1)
+    assert optimum == pytest.approx(theory.target_mass(mass, reward, beta).item(), abs=1e-5)
+    assert value(right[0]["x"], 360, 1, 1e6, True) == pytest.approx(draws)
+    assert value(300 - right[0]["y"], 300, 0, 1.1) == pytest.approx(
+        theory.chance_of_target(mass, draws).item(), abs=1e-5
+    )
+    least = value(rules[0][0]["x"], 360, 1e-6, 1, True)
+    assert least == pytest.approx(theory.least_reference_mass(reward, beta).item(), rel=1e-5)
+    curve = scene.places("line")[1]
+    for point in curve[20:180:40]:
+        share = theory.target_mass(value(point["x"], 360, 1e-6, 1, True), reward, beta).item()
+        assert value(300 - point["y"], 300, 0, 1.1) == pytest.approx(share, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "it wins, as it would from 0.0335 % on"),
+        ({"reference_mass": 1e-5}, "the reference wins, and only a reward above 5.76 would change that"),
+        ({"reference_mass": 1e-3}, "whatever the reward; 95 % take 2,990 draws"),
+    ],
+)
+def test_the_words_below_the_threshold_say_what_is_seen(changes, said):
+    assert said in Scene(threshold.show(**changes)).words
+
+
+def test_charts_are_made_by_a_version_of_altair_that_jupyterlab_can_draw():
+    assert alt.SCHEMA_VERSION.startswith("v5")

@@ -1,0 +1,109 @@
+"""Experiment 1 of the plan's second part: pairs, measures and tuning, and the whole of it on tiny models."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from alignkd_lab import records
+from alignkd_lab.lm.sampling import Samples
+from alignkd_lab.study import dense, fair, fair_run
+from alignkd_lab.study.dense import draw_pairs
+from alignkd_lab.study.fair import Setting, Sizes, frontier, win_rate
+from alignkd_lab.study.fair_run import METHODS, Experiment, Method, steps_out, tune, within_budget
+
+SMALL = Sizes(
+    prompts=6, responses=4, max_tokens=5, pairs=4, heldout_pairs=4, heldout_responses=2, steps=2, batch=2, sft_steps=1,
+    sft_batch=2, validation_responses=1, test_prompts=4, test_responses=2, curve_points=2, lora_rank=2,
+)  # fmt: skip
+TINY = {"base": "tiny-base", "student": "tiny-student", "dtype": "float32"}
+
+
+def samples_of(rows):
+    return Samples([[1]] * len(rows), [at for at, row in enumerate(rows) for _ in row], [[2]] * sum(map(len, rows)))
+
+
+def drawn(rows, count, seed):
+    """Pairs of rewards, from prompts with responses whose text is their reward."""
+    flat = [value for row in rows for value in row]
+    pairs = draw_pairs(samples_of(rows), list(map(str, flat)), flat, count, seed)
+    return [(pair.prompt, flat[pair.chosen], flat[pair.rejected]) for pair in pairs]
+
+
+def test_pairs_are_disjoint_distinct_and_apart_and_true_without_a_seed():
+    rows = [[0.0, 0.0, 0.9, 0.5], [0.3, 0.31], [0.1, 0.8, 0.1]]
+    pairs = drawn(rows, 10, None)
+    assert all(chosen - rejected >= 0.05 for _, chosen, rejected in pairs)
+    assert sum(prompt == 1 for prompt, *_ in pairs) == 0
+    used = [value for prompt, *values in pairs if prompt == 0 for value in values]
+    assert len(used) == len(set(used))
+    assert len(drawn(rows, 1, None)) == 1
+
+
+def test_labels_err_as_often_as_the_logistic_of_the_gap_says():
+    rows = [[0.0, 0.2]] * 4000
+    right = np.mean([chosen > rejected for _, chosen, rejected in drawn(rows, 4000, 3)])
+    assert right == pytest.approx(1 / (1 + math.exp(-1)), abs=0.03)
+    assert drawn(rows, 7, 3) == drawn(rows, 7, 3) != drawn(rows, 7, 4)
+
+
+def test_a_win_rate_is_of_all_pairs_of_responses_within_a_prompt():
+    assert win_rate([1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]) == pytest.approx((0.75 + 0.25) / 2)
+
+
+def test_a_level_of_kl_that_a_curve_does_not_reach_has_no_reward():
+    curve = [{"kl": 0.0, "reward": 0.0}, {"kl": 1.5, "reward": 0.3}, {"kl": 3.0, "reward": 0.4}]
+    found = frontier(curve)
+    assert found["reward_at_0.5_nats"] == pytest.approx(0.1)
+    assert found["reward_at_2_nats"] == pytest.approx(0.3 + 0.1 / 3)
+    assert found["reward_at_4_nats"] is None
+
+
+METHOD = Method((1e-4, 3e-4), "gamma", (0.5, 1.5), (0.15, 0.5, 1.5, 5.0))
+
+
+def test_a_best_at_an_edge_moves_one_step_out_in_each_direction():
+    tried = [Setting(rate, weight) for rate in METHOD.rates for weight in METHOD.weights]
+    assert steps_out(METHOD, tried, Setting(3e-4, 1.5)) == [Setting(1e-3, 1.5), Setting(3e-4, 5.0)]
+    assert steps_out(METHOD, [*tried, Setting(1e-3, 1.5)], Setting(3e-4, 0.5)) == [Setting(3e-4, 0.15)]
+
+
+def test_tuning_takes_the_best_mean_of_two_seeds_within_the_kl_budget():
+    asked = []
+
+    def trial(setting, seed):
+        asked.append((setting, seed))
+        second = seed == fair_run.TUNING[1]
+        reward = {Setting(3e-4, 1.5): 0.1 if second else 0.9, Setting(1e-4, 1.5): 0.8}.get(setting, 0.2)
+        return {"reward": 2.0, "kl": 11.0} if setting.weight == 5.0 else {"reward": reward, "kl": 1.0}
+
+    assert tune(METHOD, trial) == (Setting(1e-4, 1.5), Setting(3e-4, 1.5))
+    assert len(asked) == 4 + 2 + 2
+    assert within_budget({Setting(1, 1): {"reward": 1, "kl": 30}, Setting(2, 1): {"reward": 0, "kl": 20}})[0].rate == 2
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """One seed, texts that earn what their letters say, and the first settings in place of tuned ones."""
+    for module in (fair, dense):
+        monkeypatch.setattr(module, "sentiment", lambda text: (sum(map(ord, text)) % 100) / 100)
+    monkeypatch.setattr(fair_run, "MORE_SEEDS", range(1))
+    firsts = lambda method, trial: [Setting(rate, method.weights[0]) for rate in method.rates[:2]]  # noqa: E731
+    monkeypatch.setattr(fair_run, "tune", firsts)
+
+
+def test_every_method_of_a_seed_becomes_a_record_that_is_not_made_twice(short, tmp_path, monkeypatch):
+    Experiment(tmp_path, SMALL, **TINY).run()
+    held = records.load(tmp_path)
+    run = held.select(seed=0)
+    assert {"base", "base_aligned", "sft", *METHODS} == set(run.metrics["pipeline"])
+    rewards = run.metrics[run.metrics["metric"] == "reward"].groupby(["pipeline", "arm"])["value"].count()
+    assert rewards["dckd", "fair"] == rewards["dckd", "runner-up"] == 1
+    sft = run.select(pipeline="sft").metrics.set_index("metric")["value"]
+    assert sft["accuracy"] == 0.5
+    assert sft["kl_to_sft"] == pytest.approx(0, abs=1e-4)
+    assert len(run.select(pipeline="adpa").responses) == 2 * SMALL.test_prompts * SMALL.test_responses
+    monkeypatch.setattr(torch.Tensor, "backward", None)  # nothing is trained again
+    Experiment(tmp_path, SMALL, **TINY).run()
+    assert len(records.load(tmp_path).metrics) == len(held.metrics)

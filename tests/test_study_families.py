@@ -1,0 +1,67 @@
+"""The families of the plan's second part, on tables whose answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from alignkd_lab.study.families import fair_family, lead_family, placebo
+
+
+class Held:
+    """Stands for records: win rates of one arm."""
+
+    def __init__(self, rates):
+        rows = [
+            {"arm": "fair", "pipeline": name, "seed": seed, "metric": "win_rate", "value": value}
+            for name, values in rates.items()
+            for seed, value in enumerate(values)
+        ]
+        self.metrics = pd.DataFrame(rows)
+
+    def select(self, **where):
+        return self
+
+
+def test_a_method_that_wins_in_every_seed_is_for_one_that_cannot_win_by_much_against_else_undecided():
+    generator = np.random.default_rng(0)
+    level = generator.normal(0.6, 0.05, 8)
+    rates = {
+        "adpa": level,
+        "dckd": level - 0.1 + generator.normal(0, 0.01, 8),
+        "align_then_kd": level + generator.normal(0, 0.01, 8),
+        "adpa_plus": generator.normal(0.6, 0.3, 8),
+    }
+    found = fair_family(Held(rates))
+    assert found["verdict"].tolist() == ["for", "against", "undecided"]
+    assert (found["level"] >= 0.95).all()
+    first = found.iloc[0]
+    assert first["unpaired_high"] - first["unpaired_low"] > first["high"] - first["low"]
+    assert first["seeds"] == 8
+
+
+def made(slope, alignment_part, count=24):
+    """Targets whose lead falls with the share kept by `slope`, and whose alignment carries a part of it."""
+    generator = np.random.default_rng(1)
+    kept, m0 = np.exp(generator.uniform(-2, 0, count)), np.exp(generator.uniform(-6, -1, count))
+    lead = slope * np.log(kept) + generator.normal(0, 0.2, count)
+    alignment = alignment_part * lead + generator.normal(0, 0.05, count)
+    table = pd.DataFrame({"kept": kept, "m0": m0, "lead": lead, "alignment": alignment})
+    return pd.concat([table.assign(target=range(count), variant="healed", seed=seed) for seed in (0, 1)])
+
+
+def test_a_lead_that_falls_with_the_share_kept_and_is_alignments_is_found_so():
+    found = lead_family(made(-1.0, 0.9), draws=2000)
+    assert found["verdict"].tolist() == ["for", "undecided", "for"]
+    assert found["estimate"].iloc[0] == pytest.approx(-1.0, abs=0.15)
+    assert found["estimate"].iloc[2] == pytest.approx(0.9, abs=0.1)
+
+
+def test_the_other_way_round_counts_against():
+    found = lead_family(made(1.0, 0.1), draws=2000)
+    assert found["verdict"].tolist()[::2] == ["against", "against"]
+
+
+def test_a_placebo_off_nought_makes_the_experiment_invalid():
+    table = pd.DataFrame({"target": range(6), "variant": "placebo", "lead": [0.1, -0.1, 0.05, -0.02, 0.0, 0.03]})
+    assert not placebo(table)[1]
+    assert placebo(table.assign(lead=table["lead"] + 1))[1]

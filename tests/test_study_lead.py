@@ -1,0 +1,81 @@
+"""Experiment 2 of the plan's second part: targets, blocks, and both orders for three students on tiny models."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from alignkd_lab import records
+from alignkd_lab.lm.settings import BUILT_IN
+from alignkd_lab.study import lead
+from alignkd_lab.study.families import leads
+from alignkd_lab.study.lead import PER_STRATUM, STRATA, Sizes, blocks, candidates, draw_targets, logit, rule, run
+
+SMALL = Sizes(
+    preference_prompts=4, preference_responses=4, max_tokens=5, align_steps=1, align_batch=2, distil_prompts=4,
+    distil_responses=2, test_prompts=4, start_responses=2, screening_prompts=4, screening_responses=2, lora_rank=2,
+)  # fmt: skip
+TINY = {"base": "tiny-base", "dtype": "float32", "students": {"healed": "tiny-student", BUILT_IN: "tiny-base"}}
+
+
+def test_a_set_asks_for_one_of_its_words_and_a_conjunction_for_each():
+    either, both = rule("sun|moon"), rule("light&night")
+    assert either("The Moon rose.") and not either("moonlight")  # noqa: PT018
+    assert both("Light at night") and not both("night alone")  # noqa: PT018
+
+
+def test_a_word_that_lies_in_one_topic_is_no_candidate():
+    texts, topics = ["the sea calls"] * 3 + ["a quiet hill"] * 97, [0] * 3 + [at % 8 for at in range(97)]
+    found = candidates(texts + ["warm rain and warm wind"] * 6, topics + list(range(6)), np.random.default_rng(0))
+    assert "sea" not in found
+    assert "rain" in found
+
+
+def test_targets_are_four_a_stratum_two_on_either_side_of_the_median_share_kept():
+    generator = np.random.default_rng(2)
+    rates = {}
+    for at in range(400):
+        base = float(np.exp(generator.uniform(np.log(STRATA[0]), np.log(STRATA[-1]))))
+        rates[f"w{at}"] = {"base": base, "healed": base * generator.uniform(0.2, 1.5)}
+    targets = draw_targets(rates, np.random.default_rng(1))
+    assert Counter(target["stratum"] for target in targets) == dict.fromkeys(range(len(STRATA) - 1), PER_STRATUM)
+    for target in targets:
+        assert STRATA[target["stratum"]] <= target["base"] < STRATA[target["stratum"] + 1]
+    kept = [np.log(target["healed"] / target["base"]) for target in targets]
+    assert abs(np.corrcoef(kept, [np.log(target["base"]) for target in targets])[0, 1]) < 0.5
+
+
+def test_every_target_has_two_seeds_and_a_seed_one_of_each_stratum():
+    targets = [{"target": f"{stratum}-{at}", "stratum": stratum} for stratum in range(6) for at in range(4)]
+    found = list(blocks(targets))
+    assert set(Counter(target for _, target in found).values()) == {2}
+    for seed in range(8):
+        assert sorted(target[0] for at, target in found if at == seed) == list("012345")
+    together = Counter(frozenset(t for at, t in found if at == seed) for seed in range(8))
+    assert max(together.values()) == 1
+
+
+def test_the_logit_of_no_hit_is_finite_and_that_of_half_the_texts_is_nought():
+    assert logit(0, 10) == pytest.approx(np.log(0.5 / 10.5))
+    assert logit(5, 10) == 0
+
+
+def test_the_lead_splits_exactly_and_nothing_is_made_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(lead, "blocks", lambda targets: [(0, "target")])
+    monkeypatch.setattr(lead, "rule", lambda name: lambda text: sum(map(ord, text)) % 2 == 0)
+    drawn = {"target": "target", "stratum": 0, "base": 0.01, "healed": 0.004, "uncut": 0.005}
+    (tmp_path / "targets.json").write_text(json.dumps([drawn]))
+    run(tmp_path, sizes=SMALL, **TINY)
+    held = records.load(tmp_path)
+    for variant in lead.VARIANTS:
+        logits = held.select(variant=variant).table("target_logit").iloc[0]
+        alignment = (logits["base_aligned"] - logits["base"]) - (logits["kd_then_align"] - logits["kd_only"])
+        distilling = (logits["align_then_kd"] - logits["base_aligned"]) - (logits["kd_only"] - logits["base"])
+        assert alignment + distilling == pytest.approx(logits["align_then_kd"] - logits["kd_then_align"])
+        assert ("kd_then_align_sharpened" in logits) == (variant != "placebo")
+    table = leads(held).set_index("variant")
+    assert (table["alignment"] + table["distilling"]).to_numpy() == pytest.approx(table["lead"].to_numpy())
+    assert table["kept"].to_dict() == pytest.approx({"healed": 0.4, "uncut": 0.5, "placebo": 0.5})
+    monkeypatch.setattr(lead.LeadLab, "measure", None)
+    run(tmp_path, sizes=SMALL, **TINY)
