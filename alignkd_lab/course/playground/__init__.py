@@ -73,9 +73,8 @@ def playground(scene: str = "rare") -> Playground:
 
 def section(scene: str = "rare") -> str:
     """The playground's HTML without its style and script, and without a blank line."""
-    return (
-        (FOLDER / "playground.html").read_text("utf-8").replace('data-open="rare"', f'data-open="{html.escape(scene)}"')
-    )
+    template = (FOLDER / "playground.html").read_text("utf-8")
+    return template.replace('data-open="rare"', f'data-open="{html.escape(scene)}"')
 
 
 def write(path: str | Path, scene: str = "rare") -> None:

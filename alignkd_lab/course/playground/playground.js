@@ -449,7 +449,6 @@ function mount(root) {
     if (!noise.has(state.seed)) { noise.clear(); noise.set(state.seed, seededNoise(state.seed)); }
     work = runBoth({ ...state }, noise.get(state.seed));
     refresh();
-    keep();
   }
   function refresh() {
     for (const input of $$("[data-key]")) {
@@ -477,7 +476,7 @@ function mount(root) {
     told = null;
     wake();
   }
-  function keep() {
+  function keep() { // once somebody has touched it: the page may have an address of its own
     clearTimeout(timer);
     timer = setTimeout(() => { try { history.replaceState(null, "", encode(state)); } catch { /* a frame without address */ } }, 400);
   }
@@ -489,6 +488,7 @@ function mount(root) {
     else state[key] = value;
     state.scene = "";
     rerun();
+    keep();
   }
   /** Where the eyes of these orders go: there at once, or by playing, from the base where they have arrived. */
   function go(goal, orders = names, atOnce = false) {
@@ -673,7 +673,7 @@ function mount(root) {
   for (const input of $$("[data-key]")) input.addEventListener("input", () => {
     if (input.value && input.checkValidity()) change(input.dataset.key, read(input));
   });
-  for (const button of scenes) button.addEventListener("click", () => open(button.value));
+  for (const button of scenes) button.addEventListener("click", () => { open(button.value); keep(); });
   const actions = {
     run: () => go(2), ka: () => go(2, ["ka"]), ak: () => go(2, ["ak"]), once: () => go(2, names, true), back: () => go(0, names, true),
     step: () => go(Math.floor(Math.min(heads.ka, heads.ak)) % 2 + 1),
