@@ -9,11 +9,14 @@ from PIL import Image
 from scene import Scene, value
 
 from alignkd_lab import theory
-from alignkd_lab.course.explorers import threshold
+from alignkd_lab.course.explorers import densities, threshold
 from alignkd_lab.course.widgets.charts import MIME, SCHEMA, Menu, Slider, parameters
 from alignkd_lab.errors import BadInput, UnknownName
 
-CHARTS = {"threshold": threshold}
+CHARTS = {
+    "densities": densities,
+    "threshold": threshold,
+}
 
 
 @pytest.mark.parametrize("name", CHARTS)
