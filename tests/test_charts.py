@@ -9,12 +9,13 @@ from PIL import Image
 from scene import Scene, value
 
 from alignkd_lab import theory
-from alignkd_lab.course.explorers import densities, threshold
+from alignkd_lab.course.explorers import densities, feasible, threshold
 from alignkd_lab.course.widgets.charts import MIME, SCHEMA, Menu, Slider, parameters
 from alignkd_lab.errors import BadInput, UnknownName
 
 CHARTS = {
     "densities": densities,
+    "feasible": feasible,
     "threshold": threshold,
 }
 

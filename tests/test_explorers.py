@@ -16,7 +16,6 @@ from alignkd_lab.course import explorers
 from alignkd_lab.course.explorers import (
     blind_reading,
     boundary,
-    feasible,
     loss_bench,
     methods,
     orders,
@@ -31,7 +30,6 @@ from alignkd_lab.errors import UnknownName
 # A new explorer is one line here: its module, its table of controls, and where it begins to be moved from.
 EXPLORERS = {
     "boundary": (boundary, boundary.controls(), {}),
-    "feasible": (feasible, feasible.CONTROLS, {}),
     "loss_bench": (loss_bench, loss_bench.CONTROLS, {"steps": 25.0}),
     "loss_bench under ADPA": (loss_bench, loss_bench.CONTROLS, {"steps": 25.0, "loss": "adpa"}),
     "methods": (methods, methods.controls(), {}),
