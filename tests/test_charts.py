@@ -9,7 +9,7 @@ from PIL import Image
 from scene import Scene, value
 
 from alignkd_lab import theory
-from alignkd_lab.course.explorers import densities, feasible, threshold, two_kls
+from alignkd_lab.course.explorers import densities, feasible, threshold, two_kls, two_temperatures
 from alignkd_lab.course.widgets.charts import MIME, SCHEMA, Menu, Slider, parameters
 from alignkd_lab.errors import BadInput, UnknownName
 
@@ -18,6 +18,7 @@ CHARTS = {
     "feasible": feasible,
     "threshold": threshold,
     "two_kls": two_kls,
+    "two_temperatures": two_temperatures,
 }
 
 

@@ -20,7 +20,6 @@ from alignkd_lab.course.explorers import (
     methods,
     orders,
     sharpening,
-    two_temperatures,
 )
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.course.widgets import view
@@ -36,7 +35,6 @@ EXPLORERS = {
     "orders": (orders, orders.CONTROLS, {}),
     "orders with a control": (orders, orders.CONTROLS, {"control": "kd_then_align_high_temperature"}),
     "sharpening": (sharpening, sharpening.CONTROLS, {}),
-    "two_temperatures": (two_temperatures, two_temperatures.CONTROLS, {}),
 }
 # Not moved by these: the loss or the algorithm does not know them.
 UNMOVED = {("loss_bench", "gamma"), ("loss_bench under ADPA", "beta")}
