@@ -16,13 +16,10 @@ from alignkd_lab.course import explorers
 from alignkd_lab.course.explorers import (
     blind_reading,
     boundary,
-    densities,
-    feasible,
     loss_bench,
     methods,
     orders,
     sharpening,
-    two_temperatures,
 )
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.course.widgets import view
@@ -32,15 +29,12 @@ from alignkd_lab.errors import UnknownName
 # A new explorer is one line here: its module, its table of controls, and where it begins to be moved from.
 EXPLORERS = {
     "boundary": (boundary, boundary.controls(), {}),
-    "densities": (densities, densities.CONTROLS, {}),
-    "feasible": (feasible, feasible.CONTROLS, {}),
     "loss_bench": (loss_bench, loss_bench.CONTROLS, {"steps": 25.0}),
     "loss_bench under ADPA": (loss_bench, loss_bench.CONTROLS, {"steps": 25.0, "loss": "adpa"}),
     "methods": (methods, methods.controls(), {}),
     "orders": (orders, orders.CONTROLS, {}),
     "orders with a control": (orders, orders.CONTROLS, {"control": "kd_then_align_high_temperature"}),
     "sharpening": (sharpening, sharpening.CONTROLS, {}),
-    "two_temperatures": (two_temperatures, two_temperatures.CONTROLS, {}),
 }
 # Not moved by these: the loss or the algorithm does not know them.
 UNMOVED = {("loss_bench", "gamma"), ("loss_bench under ADPA", "beta")}

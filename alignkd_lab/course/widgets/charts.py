@@ -113,12 +113,14 @@ def _slider(name: str, control: Slider, value: float) -> list:
     return [alt.param(f"{name}_power", value=place, bind=bound), alt.param(name, expr=f"pow(10, {name}_power)")]
 
 
-def caption(*lines: str, width: int = 780) -> alt.Chart:
-    """Words below a chart that change with it: each line is a Vega expression that gives a text."""
-    whole = alt.Chart(alt.sequence(0, 1)).mark_text(
-        align="left", baseline="top", lineHeight=18, text=alt.ExprRef(f"[{', '.join(lines)}]")
-    )
-    return whole.encode(x=alt.value(0), y=alt.value(0)).properties(width=width, height=18 * len(lines))
+def caption(*lines: str, width: int = 780, of: alt.Chart | None = None) -> alt.Chart:
+    """Words below a chart that change with it: each line is a Vega expression that gives a text.
+
+    With `of`, whose data have come down to one row, the lines can speak of it as `datum`.
+    """
+    one = (of or alt.Chart(alt.sequence(0, 1))).transform_calculate(words=f"[{', '.join(lines)}]")
+    written = one.mark_text(align="left", baseline="top", lineHeight=18).encode(text="words:N")
+    return written.encode(x=alt.value(0), y=alt.value(0)).properties(width=width, height=18 * len(lines))
 
 
 def stack(title: str, *rows: alt.TopLevelMixin) -> alt.VConcatChart:
