@@ -9,11 +9,11 @@ from PIL import Image
 from scene import Scene, value
 
 from alignkd_lab import theory
-from alignkd_lab.course.explorers import threshold
+from alignkd_lab.course.explorers import loss_bench, threshold
 from alignkd_lab.course.widgets.charts import MIME, SCHEMA, Menu, Slider, parameters
 from alignkd_lab.errors import BadInput, UnknownName
 
-CHARTS = {"threshold": threshold}
+CHARTS = {"threshold": threshold, "loss_bench": loss_bench}
 
 
 @pytest.mark.parametrize("name", CHARTS)
