@@ -31,7 +31,7 @@ help:
 	@echo "make notebooks  execute every notebook and save it without widget state"
 	@echo "make site       build the course as pages for a browser in $(OUT)/site, from the notebooks as saved"
 	@echo "make links      build the pages' list of links and ask each address in it (needs a network)"
-	@echo "make figures    draw the README's pictures from the recorded runs"
+	@echo "make figures    draw the README's pictures from the recorded runs, record the playground"
 	@echo "make env        set up only: $(VENV) with the versions of constraints.txt"
 	@echo "make clean      remove $(VENV), $(OUT) and caches of tools (the weights stay in the user's cache)"
 	@echo "Settings: OUT=$(OUT) PRESET=$(PRESET) SEEDS=$(SEEDS) PYTHON=python3.12 PIP_ARGS='...'"
@@ -79,7 +79,7 @@ test: $(STAMP)
 	$(PY) -m pytest -n auto --dist loadscope -m "not browser" tests
 	$(PY) tests/widgets_7.py -n auto --dist loadscope -q
 	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
-	$(PY) -m pytest -rs tests/test_browser.py
+	$(PY) -m pytest -rs tests/test_browser.py tests/test_playground.py
 
 lab: $(STAMP)
 	$(PY) -m jupyterlab notebooks
@@ -97,6 +97,7 @@ links: $(STAMP)
 
 figures: $(STAMP)
 	$(PY) -m alignkd_lab.study.pictures data/figures
+	$(PY) tests/record_playground.py data/figures/playground.gif alignkd_lab/course/playground/still.png
 
 clean:
 	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache

@@ -31,6 +31,7 @@ from alignkd_lab.arguments import (
     parse_setting,
 )  # fmt: skip
 from alignkd_lab.errors import AlignkdError, BadInput, CannotContinue
+from alignkd_lab.memory import out_of_memory
 
 # What older versions called things, and what to write today; an old name fails with the new one.
 RENAMED_COMMANDS = {"reproduce": "run --from RECORD --check"}
@@ -277,7 +278,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except AlignkdError as error:
-        print(f"alignkd: {error}", *[kept] * isinstance(error, CannotContinue), sep="\n", file=sys.stderr)
+        print(
+            f"alignkd: {error}", *[kept] * bool(kept and isinstance(error, CannotContinue)), sep="\n", file=sys.stderr
+        )
         return 2 if isinstance(error, BadInput) else 1
     except KeyboardInterrupt as stopped:
         print(f"\nStopped. {kept}".rstrip(), file=sys.stderr)
@@ -286,6 +289,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         print(f"alignkd: {error.filename or 'disk'}: {error.strerror}. {kept}".rstrip(), file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"alignkd: memory does not hold the models; choose smaller ones. {kept}".rstrip(), file=sys.stderr)
         return 1
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
+import json
 import math
 import sys
 import tempfile
@@ -21,7 +23,7 @@ from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, plann
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import best_device, provenance
-from alignkd_lab.recording import ALGORITHMS, SCHEMA, find, plain_settings, read_json, write
+from alignkd_lab.recording import ALGORITHMS, SCHEMA, find, plain_settings, read_json, run_key, write
 from alignkd_lab.store import Store
 
 if TYPE_CHECKING:  # what can be refused is refused before torch and pandas are loaded, which takes seconds
@@ -108,12 +110,30 @@ def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrid
             text = f"mog {number}/{len(cells)}: {which}, beta {beta:g}, sharpening {sharpening:g}"
             _say(text)
             tell("cell", text=text, number=number, cells=len(cells))
-            # All seeds in one batch, as before a run was cut off between two records: its stages are found again.
-            made = run_gaussians(settings, which, seeds, names, Store(out / "stages"), device=device, head=head)
-            held |= {seed: write(out, _under(made[seeds.index(seed)], arm), first_wins=True) for seed in missing}
+            note = out / "stages" / f"batch-{run_key(head)}.json"
+            batch = _batch(note, missing)
+            made = run_gaussians(settings, which, batch, names, Store(out / "stages"), device=device, head=head)
+            for record in made:
+                if record["seed"] in missing:
+                    held[record["seed"]] = write(out, _under(record, arm), first_wins=True)
+            note.unlink(missing_ok=True)
         files += [held[seed] for seed in seeds]
     _say("")
     return files
+
+
+def _batch(note: Path, missing: list[int]) -> tuple[int, ...]:
+    """The seeds to run together: those that are missing, or all of a batch that was cut off between two of its records.
+
+    Only so are its stages found again, and its numbers the same to the last digit. `note` keeps it until it is done.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        noted = json.loads(note.read_text())
+        if set(missing) <= set(noted):
+            return tuple(noted)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(missing))
+    return tuple(missing)
 
 
 def run_gaussians(

@@ -92,7 +92,7 @@ def written_aside(folder: Path, sound: Callable[[Path], bool]) -> Iterator[Path]
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
             raise
         raise CannotContinue(
-            f"{folder} cannot be written ({error}); free some space there, or name another folder"
+            f"{folder} cannot be written ({error}); free some space and run again, or name another folder"
         ) from error
 
 

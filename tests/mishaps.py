@@ -102,7 +102,7 @@ def full_disk(world: str, out: Path, expected: dict, after: float) -> bool | Non
 
 
 def read_only(world: str, out: Path, expected: dict, after: float) -> bool | None:
-    """A finished run is found on a disk that cannot be written; one that lacks a record ends in one line."""
+    """On a disk that cannot be written a finished run keeps its record, and one that lacks it ends in one line."""
     return _on_a_disk(_freeze, world, out, expected)
 
 
@@ -148,7 +148,7 @@ def _fill(world: str, out: Path, expected: dict) -> str | None:
     from kills import result
 
     code, words = _said(world, out)
-    if code != 1 or "Traceback" in words or "to resume" not in words:
+    if code != 1 or "Traceback" in words or not ("to resume" in words or "run again" in words):
         return f"with a full disk: {code} {words[-600:]}"
     _mount(out, 100_000, _REMOUNT)
     code, words = _said(world, out)
@@ -161,14 +161,16 @@ def _freeze(world: str, out: Path, expected: dict) -> str | None:
     _mount(out, 100_000, _REMOUNT)
     _said(world, out)
     _mount(out, 100_000, _REMOUNT | _READ_ONLY)
-    code, words = _said(world, out)
-    if code or result(out) != expected:
-        return f"finished: {code} {words[-600:]}"
-    _mount(out, 100_000, _REMOUNT)
-    shutil.rmtree(out / "runs")
-    _mount(out, 100_000, _REMOUNT | _READ_ONLY)
-    code, words = _said(world, out)
-    return None if code in (1, 2) and "Read-only" in words else f"without records: {code} {words[-600:]}"
+    for finished in (True, False):
+        if not finished:
+            _mount(out, 100_000, _REMOUNT)
+            shutil.rmtree(out / "runs")
+            _mount(out, 100_000, _REMOUNT | _READ_ONLY)
+        code, words = _said(world, out)
+        told = code in (1, 2) and ("Read-only" in words or "cannot be written" in words) and "Traceback" not in words
+        if not (told or (finished and code == 0)) or (finished and result(out) != expected):
+            return f"{finished=}: {code} {words[-600:]}"
+    return None
 
 
 def _said(world: str, out: Path) -> tuple[int, str]:

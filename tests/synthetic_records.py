@@ -8,9 +8,8 @@ import functools
 import numpy as np
 
 from alignkd_lab import recording, records
-from alignkd_lab.lm.settings import LmSettings
-from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import A_K, CONTROLS, K_A, PIPELINES, Align
+from alignkd_lab.presets import PRESETS
 
 METRICS = ("reward", "target_rate", "target_precision", "overall_precision", "overall_recall")
 PROMPTS = [f"Write one sentence about {topic}." for topic in ("rain", "a bridge", "bread", "old maps", "tea")]
@@ -76,7 +75,7 @@ def record(world: str, seed: int, pipelines: dict, algorithm: str, target: str, 
         entry["stages"] = list(steps)
     head = {"schema": recording.SCHEMA, "world": world, "preset": "laptop", "algorithm": algorithm, "target": target}
     made = {"created": f"2026-01-02T03:04:{seed % 60:02d}+00:00", "device_name": "a processor", "commit": "0123456789"}
-    usual = recording.plain_settings(MogSettings() if world == "mog" else LmSettings())
+    usual = recording.plain_settings(getattr(PRESETS["laptop"], world))
     made = {"device": "cpu", "settings": {**usual, **settings}, "seed": seed, "provenance": {**made, "seconds": 61.5}}
     return recording.validate({**head, **made, "pipelines": pipelines, "stages": stages}, "synthetic")
 

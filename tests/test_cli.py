@@ -136,11 +136,15 @@ def test_an_unknown_name_lists_the_accepted_ones_and_exits_2(experiment, capsys,
         (UnknownName("target", "smile", ["simile"]), 2),
     ],
 )
-def test_an_expected_error_is_one_line_on_stderr(experiment, capsys, error, code):
+def test_an_expected_error_is_a_line_on_stderr_and_how_to_resume_another_where_work_was_cut_off(
+    experiment, capsys, error, code
+):
     experiment.error = error
     assert cli.main(["run", "--world", "lm"]) == code
     said = capsys.readouterr()
-    assert said.err == f"alignkd: {error}\n"
+    first, *others = said.err.splitlines()
+    assert first == f"alignkd: {error}"
+    assert others == ["Finished stages are kept; to resume: alignkd run --world lm"] * (code == 1)
     assert said.out == ""
 
 

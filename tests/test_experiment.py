@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 import time
 
 import pytest
@@ -204,23 +202,6 @@ def test_a_run_killed_between_seeds_keeps_the_finished_ones(tmp_path, quick, rat
     assert found[0]["base"]["samples"] != found[1]["base"]["samples"]  # another seed, other responses
 
 
-def test_a_run_killed_within_a_seed_ends_with_the_same_record_as_one_that_was_not(tmp_path, quick, rated, monkeypatch):
-    expected = measured(run_lm(tmp_path / "whole"))
-    real = lm_world.LmWorld.align
-
-    def killed(self, *given):
-        if "kd_aligned" in given[4:]:
-            raise KeyboardInterrupt
-        return real(self, *given)
-
-    monkeypatch.setattr(lm_world.LmWorld, "align", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run_lm(tmp_path / "cut")
-    monkeypatch.setattr(lm_world.LmWorld, "align", real)
-    torch.manual_seed(99)
-    assert measured(run_lm(tmp_path / "cut")) == expected
-
-
 def test_the_same_seed_gives_the_same_record_whatever_ran_before_and_in_whatever_order(tmp_path, quick, rated):
     torch.manual_seed(1)
     first = measured(run_lm(tmp_path / "first"))
@@ -245,18 +226,6 @@ def test_the_same_settings_of_another_preset_are_another_run(tmp_path, quick, mo
         files = run_experiment(world="mog", preset="laptop", out=tmp_path, algorithm="dpo", seeds=seeds)
     assert list(measured(files)) == [0, 1]
     assert not set(before) & set(files)
-
-
-def test_two_processes_in_one_folder_leave_what_one_would(tmp_path):
-    out, command = tmp_path / "both", [sys.executable, "-m", "alignkd_lab.cli", "run", "--preset", "tiny"]
-    command += ["--world", "mog", "--algorithm", "rlhf", "--set", "sharpening=2.0", "beta=0.5", "--out", str(out)]
-    running = [subprocess.Popen([*command, "--seeds", seeds]) for seeds in ("0-1", "1-2")]
-    assert [process.wait(120) for process in running] == [0, 0]
-    alone = run_mog(tmp_path / "alone", algorithm="rlhf", overrides={"sharpening": 2.0, "beta": 0.5})
-    assert sorted(path.name for path in out.glob("runs/*.json")) == sorted(path.name for path in alone)
-    both, one = records.load(out), records.load(tmp_path / "alone")
-    assert both.table().to_numpy() == pytest.approx(one.table().to_numpy(), rel=1e-5)
-    assert len(both.stages) == len(one.stages)
 
 
 # The Gaussian world -------------------------------------------------------------------------------------

@@ -137,27 +137,6 @@ def test_the_same_seed_meets_the_examples_in_the_same_order():
     assert len(set(order(1)[:3])) == 3  # one pass of six examples, two a step
 
 
-def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(tmp_path, monkeypatch):
-    real = trainer.TrainingArguments
-    monkeypatch.setattr(trainer, "TrainingArguments", lambda **given: real(**{**given, "save_steps": 2}))
-    whole = with_lora(tiny(), 4)
-    run(whole, checkpoints=tmp_path / "whole")
-
-    def cut_off(step):
-        if step == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(with_lora(tiny(), 4), checkpoints=tmp_path / "cut", on_step=cut_off)
-    assert any((tmp_path / "cut").glob("checkpoint-4"))
-    resumed, steps = with_lora(tiny(), 4, seed=9), []
-    run(resumed, checkpoints=tmp_path / "cut", on_step=steps.append)
-    assert steps == [5, 6, 7, 8]
-    expected, found = adapter_tensors(whole), adapter_tensors(resumed)
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-6)
-
-
 def test_without_checkpoints_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(with_lora(tiny(), 2), steps=2)

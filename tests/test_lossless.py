@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import errno
 import io
 import json
 import signal
@@ -382,6 +383,35 @@ def test_signals_end_a_command_with_their_codes_and_say_how_to_go_on(number, cod
     assert cli.main(["run", "--world", "mog"]) == code
     assert "to resume: alignkd run --world mog" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/runs/x"),
+            "out/runs/x: No space left on device. Finished",
+        ),
+        (MemoryError(), "choose smaller ones. Finished stages are kept"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "choose smaller ones"),
+    ],
+)
+def test_a_machine_that_has_no_room_is_told_in_a_line_with_the_way_on(error, words, monkeypatch, capsys):
+    def fail(**given):
+        raise error
+
+    monkeypatch.setattr(experiment, "run_experiment", fail)
+    assert cli.main(["run", "--world", "mog"]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_other_errors_of_the_system_are_not_hidden(monkeypatch):
+    def fail(**given):
+        raise OSError(errno.EINVAL, "a fault in the code")
+
+    monkeypatch.setattr(experiment, "run_experiment", fail)
+    with pytest.raises(OSError, match="a fault"):
+        cli.main(["run", "--world", "mog"])
 
 
 def test_a_command_runs_in_another_thread_too(monkeypatch):

@@ -21,7 +21,12 @@ DEPENDENCIES = list(map(Requirement, PROJECT["dependencies"]))
 EXTRAS = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
 REQUIREMENTS = DEPENDENCIES + list(map(Requirement, EXTRAS))
 # Where the name that is imported is not the name that is installed.
-INSTALLED_AS = {"vaderSentiment": "vadersentiment", "huggingface_hub": "huggingface-hub", "PIL": "pillow"}
+INSTALLED_AS = {
+    "vl_convert": "vl-convert-python",
+    "vaderSentiment": "vadersentiment",
+    "huggingface_hub": "huggingface-hub",
+    "PIL": "pillow",
+}
 
 
 def by_name(requirements):

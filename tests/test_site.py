@@ -64,7 +64,7 @@ def tag(soup, name):
 
 
 def test_the_landing_page_leads_to_the_page_of_every_notebook_with_its_minutes(site, soups):
-    assert {*NAMES, "index", "TEACHING", "search", "genindex"} == set(soups)
+    assert {*NAMES, "index", "playground", "TEACHING", "search", "genindex"} == set(soups)
     index = (site / "searchindex.js").read_text(encoding="utf-8")
     cards = soups["index"].select(".map a")
     assert [card["href"] for card in cards] == [f"{name}.html" for name in NAMES]

@@ -12,6 +12,7 @@ sys.path.insert(0, str(HERE))
 
 import alignkd_lab
 from alignkd_lab.course.lessons import pages_address, public_address
+from alignkd_lab.course.playground import FOLDER as PLAYGROUND
 
 repository = public_address(HERE.parent.parent / "pyproject.toml")
 
@@ -34,8 +35,8 @@ html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = project
 html_baseurl = pages_address(repository) if repository else ""
-html_static_path = ["pages.css", "charts.js"]
-html_css_files = ["pages.css"]
+html_static_path = ["pages.css", "charts.js", *(str(PLAYGROUND / f"playground.{kind}") for kind in ("css", "js"))]
+html_css_files = ["pages.css", "playground.css"]
 templates_path = ["templates"]
 html_sourcelink_suffix = ""
 html_show_copyright = False

@@ -18,6 +18,8 @@ from PIL import Image
 from vl_convert import javascript_bundle
 
 from alignkd_lab.course.lessons import Lesson, colab_address, lead, lessons, stills, title_still
+from alignkd_lab.course.playground import MIME as PLAYGROUND
+from alignkd_lab.course.playground import section, write
 from alignkd_lab.course.widgets.charts import MIME, VERSION
 from alignkd_lab.paths import data_folder
 from alignkd_lab.records import load
@@ -50,6 +52,7 @@ def read_course(app) -> None:
         first = title_still(found.path)
         if first:
             (previews / f"{name}.png").write_bytes(card(first.png))
+    write(Path(app.outdir) / "playground.html")
     (previews / "index.png").write_bytes(card((data_folder() / "figures" / "bumps.png").read_bytes()))
     static = Path(app.outdir) / "_static"
     static.mkdir(parents=True, exist_ok=True)
@@ -60,19 +63,29 @@ def read_course(app) -> None:
 
 
 def prepare(app, name: str, source: list[str]) -> None:
-    """Fold a notebook's set-up away, and put the map of the course where the landing page wants it."""
+    """Fold a notebook's set-up away, and put playground and map where cells and the landing page want them."""
     if name in app.lessons:
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
             if cell["cell_type"] == "code" and sets_up("".join(cell["source"])):
                 cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
                 cell["metadata"]["mystnb"] = {"code_prompt_show": "Set-up", "code_prompt_hide": "Set-up"}
+            for output in cell.get("outputs", []):
+                if PLAYGROUND in output.get("data", {}):
+                    scene = output["metadata"]["alignkd_lab"]["scene"]
+                    output["data"] = {"text/html": alive(section(scene))}
         if live_charts(notebook):
             app.charted.add(name)
         source[0] = json.dumps(notebook)
     elif "<!-- map -->" in source[0]:
         cards = "\n".join(map_card(found) for found in app.lessons.values())
         source[0] = source[0].replace("<!-- map -->", f'<div class="map">\n{cards}\n</div>')
+        source[0] = source[0].replace("<!-- playground -->", alive(section()))
+
+
+def alive(playground: str) -> str:
+    """The playground's HTML with the script that brings it to life, which stands beside every page."""
+    return f'{playground}<script src="_static/playground.js"></script>'
 
 
 def live_charts(notebook: dict) -> int:
