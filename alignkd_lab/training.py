@@ -49,7 +49,6 @@ from alignkd_lab.options import (
 from alignkd_lab.provenance import provenance
 from alignkd_lab.store import Store
 
-
 _PLACES = ("out", "data", "cache_teachers")  # of this machine, and in no record
 _SAID = ("per_device_train_batch_size", "max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type",
          "warmup_steps", "optim", "weight_decay", "max_grad_norm", "gradient_checkpointing", "seed")  # fmt: skip
@@ -244,7 +243,7 @@ def _fit(trainer: MeasuredTrainer, folder: Path) -> pd.DataFrame:
     ):
         trainer.evaluate()
     curves = pd.DataFrame(history).groupby("step").first()
-    return curves[[name for name in curves if not name.startswith(("train_", "total_flos"))]]
+    return curves[sorted(name for name in curves if not name.startswith(("train_", "total_flos")))]
 
 
 def _last(curves: pd.DataFrame) -> dict:

@@ -13,7 +13,7 @@ def draw_curves(curves: pd.DataFrame, path: Path) -> None:
     """`curves` has a row a step and a column a curve; `eval_loss` is drawn beside `loss`."""
     held = [name.removeprefix("eval_") for name in curves if name.startswith("eval_")]
     own = [name for name in curves if name != "epoch" and not name.startswith("eval_")]
-    names = list(dict.fromkeys([*own, *held]))
+    names = sorted({*own, *held}, key=lambda name: (name != "loss", name))
     rows = -(-len(names) // 3)
     with sns.axes_style("whitegrid"):
         figure = Figure(figsize=(12, 2.6 * rows), layout="constrained")
