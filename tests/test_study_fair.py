@@ -93,6 +93,7 @@ def short(monkeypatch):
     monkeypatch.setattr(fair_run, "tune", firsts)
 
 
+@pytest.mark.slow
 def test_every_method_of_a_seed_becomes_a_record_that_is_not_made_twice(short, tmp_path, monkeypatch):
     Experiment(tmp_path, SMALL, **TINY).run()
     held = records.load(tmp_path)
