@@ -1,4 +1,4 @@
-"""The command line: `alignkd doctor`, `run`, `report`, `heal` and `bench`.
+"""The command line: `alignkd doctor`, `run`, `train`, `export`, `report`, `heal` and `bench`.
 
 Everything heavy is imported inside the command that needs it, so that `alignkd --help` is instant.
 Exit codes: 0 done, 1 what was asked for could not be done (network, disk, memory) or came out otherwise than recorded,
@@ -92,6 +92,25 @@ def _run_again(arguments: argparse.Namespace) -> int:
     return 0 if is_reproduced(rows) else 1
 
 
+def train(arguments: argparse.Namespace) -> int:
+    """Train a method on one's own models and pairs; its options are read by a parser of its own."""
+    from alignkd_lab.training import read_options, run
+
+    options, given = read_options(arguments.rest)
+    run(options, given)
+    print(f"Model, record and curves: {Path(options.out).resolve()}")
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write a policy that a run kept as a folder of its own."""
+    from alignkd_lab.lm.saved import export as export_stage
+
+    export_stage(arguments.stage, arguments.out)
+    print(f"Model and record: {arguments.out.resolve()}")
+    return 0
+
+
 def report(arguments: argparse.Namespace) -> int:
     """Write the page, or print the same numbers as JSON; of studies that ship, a line each."""
     from alignkd_lab.records import load
@@ -180,6 +199,12 @@ def build_parser() -> argparse.ArgumentParser:
     option("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
     option("--device", **device)
 
+    add(train, "train a method on your own models and preference pairs; see alignkd train --help")
+
+    option = add(export, "write a policy that a run kept as a folder that transformers loads")
+    option("stage", metavar="STAGE", type=Path, help="a folder of the run's store that holds a policy.json")
+    option("out", metavar="OUT", type=Path, help="a new folder")
+
     option = add(report, "one HTML page on the runs in a folder")
     option("folder", metavar="DIR", type=Path)
     option("--json", action="store_true", help="print the numbers and verdicts as JSON instead")
@@ -234,8 +259,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv and argv[0] in RENAMED_COMMANDS:
         print(f"alignkd: {argv[0]} is now `alignkd {RENAMED_COMMANDS[argv[0]]}`", file=sys.stderr)
         return 2
-    arguments = build_parser().parse_args(argv)
-    kept = f"Finished stages are kept; to resume: {shlex.join(['alignkd', *argv])}" if arguments.act is run else ""
+    if argv[:1] == ["train"]:  # whose options are those of transformers, too
+        arguments = argparse.Namespace(act=train, rest=argv[1:])
+    else:
+        arguments = build_parser().parse_args(argv)
+    kept = (
+        f"Finished stages are kept; to resume: {shlex.join(['alignkd', *argv])}"
+        if arguments.act in (run, train)
+        else ""
+    )
     try:
         with _ends_on_sigterm():
             code = arguments.act(arguments)

@@ -102,6 +102,10 @@ def seal(folder: Path) -> None:
     (folder / _SUMS).write_text(json.dumps(sums, indent=1))
 
 
+def is_sealed(folder: Path) -> bool:
+    return (folder / _SUMS).is_file()
+
+
 def damage(folder: Path) -> str | None:
     """What is wrong with a sealed folder, in words; None where nothing is, or where it was never sealed."""
     path = folder / _SUMS

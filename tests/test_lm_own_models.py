@@ -194,7 +194,7 @@ def recurrent(folder):
         (classifier, "has no weights for lm_head"),
         (encoder_decoder, "is an encoder-decoder"),
         (foreign, "trust_remote_code|custom code|no causal model|no tokenizer"),
-        (adapter, "holds an adapter .* merge it into its base"),
+        (adapter, "cannot be read as an adapter's"),
         (recurrent, "does not run on packed rows|mamba"),
     ],
 )

@@ -41,6 +41,9 @@ class CappedHead:
     def detach(self) -> CappedHead:
         return CappedHead(self.weight.detach(), self.cap)
 
+    def clone(self) -> CappedHead:
+        return CappedHead(self.weight.clone(), self.cap)
+
     def to(self, *args) -> CappedHead:
         return CappedHead(self.weight.to(*args), self.cap)
 

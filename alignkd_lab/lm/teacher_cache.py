@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -31,6 +32,7 @@ from alignkd_lab.memory import halve
 from alignkd_lab.store import file_sha256, key_of, written_aside
 
 ABOUT = "cache.json"
+PART = 512  # examples of a part, which is cached whole or not at all
 SHARD_BYTES = 1 << 28  # rows held in memory before they are written
 
 
@@ -178,6 +180,28 @@ def cache_teacher(
     return _pick_up(folder, teacher, roles, depends)
 
 
+def cache_in_parts(
+    teacher: LiveTeacher, examples: list[Example], root: Path, name: str, roles: tuple[str, ...] | None = None
+) -> CachedTeacher:
+    """`cache_teacher` in folders of `PART` examples below `root`, attached to the examples as `name`.
+
+    A caching that was cut off goes on with the part where it stopped. The size is said before the first.
+
+    Raises:
+        BadInput, CannotContinue: as `cache_teacher` does.
+    """
+    rows = _rows_of(examples, roles)
+    print(f"caching {name} in {root}: {_bytes(rows, teacher) / 1e9:.3g} GB", file=sys.stderr)
+    count = sum(len(row.responses) for row in rows)
+    with tqdm(total=count, desc=f"caching {name}", unit="responses", leave=False) as bar:
+        for start in range(0, len(examples), PART):
+            part = examples[start : start + PART]
+            folder = root / f"{name}-{key_of(_depends(teacher, _rows_of(part, roles)))}".replace(" ", "-")
+            cached = cache_teacher(teacher, part, folder, roles=roles, progress=bar.update)
+            cached.attach(part, name)
+    return cached  # of any part: they answer from what is attached
+
+
 def _depends(teacher: LiveTeacher, rows: list[Example]) -> dict:
     """All that the kept numbers depend on. Their order is not part of it: rows are found by their tokens."""
     tokens_read = {_digest(row.prompt, tokens) for row in rows for tokens in row.responses}
@@ -288,8 +312,7 @@ class _Writer:
 
 
 def _need_room(folder: Path, rows: list[Example], teacher: LiveTeacher) -> None:
-    tokens = sum(len(response) for row in rows for response in row.responses)
-    needed = tokens * 4 * (teacher.head.shape[1] + 1)  # float32
+    needed = _bytes(rows, teacher)
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(there).free
     if free < needed:
@@ -297,6 +320,11 @@ def _need_room(folder: Path, rows: list[Example], teacher: LiveTeacher) -> None:
             f"teacher cache {folder}: {needed / 1e9:.3g} GB are needed and {free / 1e9:.3g} GB are free; name a folder "
             "on another disk"
         )
+
+
+def _bytes(rows: list[Example], teacher: LiveTeacher) -> int:
+    """Of a float32 state and a norm for each token."""
+    return sum(len(response) for row in rows for response in row.responses) * 4 * (teacher.head.shape[1] + 1)
 
 
 def _digest(prompt: list[int], response: list[int]) -> str:

@@ -119,15 +119,21 @@ class Watch(TrainerCallback):
         self._on_step(state.global_step)
 
 
-def with_lora(model, rank: int, seed: int = 0):
+def with_lora(model, rank: int, seed: int = 0, targets: str | list[str] = "all-linear", dropout: float = 0.0):
     """The model with a fresh LoRA on every linear layer of its blocks: B = 0, so it starts unchanged; A from `seed`.
 
-    Raises BadInput where a block holds a matrix that LoRA does not reach, as a mixture of experts does.
+    `targets` are the layers, by the ends of their names, where it is not to be all of them.
+
+    Raises BadInput where a block holds a matrix that LoRA does not reach, as a mixture of experts does, or where no
+    layer has a name that `targets` gives.
     """
     from peft import LoraConfig, get_peft_model
 
     admit(model, adapted=True)
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", bias="none")
+    for name in [targets] if isinstance(targets, str) else targets:
+        if name != "all-linear" and not any(layer.split(".")[-1] == name for layer, _ in model.named_modules()):
+            raise BadInput(f"lora_targets: the model has no layer {name!r}; give names such as q_proj, or all-linear")
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules=targets, bias="none")
     # peft draws A from the global generator, whose state depends on all that ran before in this process.
     with torch.random.fork_rng():
         torch.manual_seed(seed)

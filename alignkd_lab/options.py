@@ -1,0 +1,197 @@
+"""The options of `alignkd train`: ours, those of `transformers.TrainingArguments`, and what each method needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from transformers import HfArgumentParser, TrainingArguments
+
+from alignkd_lab.dtypes import USUAL_DTYPE
+from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.lm.request import check_source
+from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.ranges import check_number
+
+
+class Method(NamedTuple):
+    """The responses that it trains on, the options that it needs and may have, and the responses that teachers read."""
+
+    roles: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+
+
+TEACHERS, PAIR = ("teacher", "reference"), ("chosen", "rejected")
+METHODS = {
+    "sft": Method(("chosen",)),
+    "dpo": Method(PAIR, uses=("reference", "beta")),
+    "kd": Method(("chosen",), ("teacher",), ("temperature",), ("chosen",)),
+    "dckd": Method(PAIR, ("teacher",), ("alpha",), PAIR),
+    "adpa": Method(("chosen", "sampled"), TEACHERS, ("gamma", "as_released", "responses"), ("sampled",)),
+    "adpa_plus": Method(("chosen", "sampled"), TEACHERS, ("alpha", "gamma", "as_released", "responses"), ("sampled",)),
+}
+
+
+def _help(words: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": words})
+
+
+@dataclass
+class Options:
+    """Of `alignkd train`, beside those of transformers.TrainingArguments."""
+
+    method: str = field(metadata={"help": ", ".join(METHODS)})
+    student: str = field(metadata={"help": "model to train: id@commit of the hub, folder, adapter, or built-in name"})
+    data: str = field(metadata={"help": "preference pairs: a file, a known set, or an id of the hub"})
+    out: str = field(metadata={"help": "folder for the model, its record and its curves; resumes what it holds"})
+    teacher: str | None = _help("the aligned teacher (adpa: the DPO teacher), a source as for student")
+    reference: str | None = _help("adpa: what the teacher was aligned from; dpo: reference policy (default: student)")
+    heldout: str = _help("pairs kept out of training: a share of the prompts, or a file", "0.05")
+    beta: float = _help("dpo: weight of the KL to the reference", 0.1)
+    alpha: float = _help("dckd: weight of the two KL terms", 0.2)
+    gamma: float = _help("adpa: weight of the advantage", 1.5)
+    temperature: float = _help("kd: of the teacher's distribution", 1.0)
+    as_released: bool = _help("adpa: as its published code has it, not its equation", False)
+    responses: int = _help("adpa: responses that the student writes to each prompt beforehand", 1)
+    full: bool = _help("train all weights, not a LoRA", False)
+    lora_rank: int = _help("of the LoRA", 16)
+    lora_targets: list[str] = field(default_factory=lambda: ["all-linear"], metadata={"help": "layers, e.g. q_proj"})
+    lora_dropout: float = _help("on what enters the LoRA", 0.0)
+    merge: bool = _help("merge the LoRA into its base before saving", False)
+    dtype: Literal["default", "float32", "bfloat16"] = _help("of matrix products; weights stay float32", "default")
+    micro_batch: int | None = _help("examples that run at a time; changes memory, no number")
+    max_length: int = _help("most tokens of prompt and response; longer responses are cut, and counted", 1024)
+    max_prompt_length: int | None = _help("longer prompts are left out, and counted (default: half of max_length)")
+    cache_teachers: str | None = _help("folder that keeps hidden states and responses for later trainings")
+
+
+# Where transformers' own default would log nothing, report to whatever is installed, or drop the examples.
+DEFAULTS = {
+    "num_train_epochs": 1, "logging_steps": 0.02, "eval_strategy": "steps", "eval_steps": 0.1, "eval_on_start": True,
+    "save_steps": 0.1, "save_total_limit": 1, "report_to": "none", "remove_unused_columns": False,
+    "dataloader_pin_memory": False,
+}  # fmt: skip
+_ONE = "one process trains; leave it out"
+REFUSED = {
+    "output_dir": "use --out", "resume_from_checkpoint": "the newest checkpoint in --out is picked up by itself",
+    "bf16": "use --dtype bfloat16", "fp16": "use --dtype bfloat16", "bf16_full_eval": "use --dtype bfloat16",
+    "fp16_full_eval": "use --dtype bfloat16", "label_smoothing_factor": "the losses here know none",
+    "auto_find_batch_size": "where memory runs out the micro-batch halves by itself",
+    "use_liger_kernel": "the losses here are chunked already", "torch_compile": "untried here", "fsdp": _ONE,
+    "deepspeed": _ONE, "parallelism_config": _ONE, "local_rank": _ONE, "remove_unused_columns": "it must stay False",
+    "train_sampling_strategy": "untried here", "include_num_input_tokens_seen": "tokens are counted in the record",
+}  # fmt: skip
+# What may change between a training and its resumption.
+FREE = {"out", "cache_teachers", "micro_batch", "report_to", "run_name", "disable_tqdm", "save_steps", "logging_steps",
+         "save_total_limit", "dataloader_num_workers", "log_level"}  # fmt: skip
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str):
+        raise BadInput(f"train: {message}")
+
+
+class _Given(_Parser):
+    """What is not given is not set."""
+
+    def add_argument(self, *names, **options):
+        return super().add_argument(*names, **{**options, "default": argparse.SUPPRESS})
+
+
+def read_options(argv: Sequence[str]) -> tuple[Options, dict]:
+    """Our options, and those given of `TrainingArguments`; `--config FILE` is YAML that names the same ones.
+
+    Raises:
+        BadInput: one that there is not, one that is missing, or a value that does not fit.
+    """
+    argv = ["--method", *argv] if argv and not argv[0].startswith("-") else list(argv)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config", type=Path)
+    config, rest = first.parse_known_args(argv)
+    parse = _Parser if {"-h", "--help"} & set(argv) else _Given
+    parser = parse((Options, TrainingArguments), prog="alignkd train", allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="options by name, in YAML; those given beside it win")
+    given = vars(parser.parse_args([*_from_file(config.config), *rest]))
+    ours = {entry.name: given.pop(entry.name) for entry in fields(Options) if entry.name in given}
+    options = Options(**ours)
+    _check(options, ours, given)
+    return options, given
+
+
+def _from_file(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    import yaml
+
+    try:
+        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"config: {path} cannot be read as YAML ({error})") from error
+    if not isinstance(held, dict):
+        raise BadInput(f"config: {path} holds no options by name, such as 'learning_rate: 0.0001'")
+    return to_argv(held)
+
+
+def to_argv(options: Mapping[str, Any]) -> list[str]:
+    """Options by name as a command line has them."""
+    made = []
+    for name, value in options.items():
+        flag = f"--{str(name).replace('_', '-')}"
+        if isinstance(value, list | tuple):
+            made += [flag, *map(str, value)]
+        elif value is not None:
+            made.append(f"{flag}={json.dumps(value) if isinstance(value, dict) else value}")
+    return made
+
+
+def _check(options: Options, ours: dict, given: dict) -> None:
+    """All that can be refused before a file is read."""
+    if options.method not in METHODS:
+        raise UnknownName("method", options.method, METHODS)
+    method = METHODS[options.method]
+    for name in method.needs:
+        if getattr(options, name) is None:
+            raise BadInput(f"{name}: {options.method} needs one; name its source with --{name}")
+    of_methods = {name for other in METHODS.values() for name in (*other.needs, *other.uses)}
+    for name in ours:
+        if name in of_methods and name not in (*method.needs, *method.uses):
+            raise BadInput(f"{name}: {options.method} does not use it; leave it out")
+    for name in given:
+        if name in REFUSED:
+            raise BadInput(f"{name}: {REFUSED[name]}")
+    for name in ("student", *TEACHERS):
+        source = getattr(options, name)
+        if source is not None and not HEALED.fullmatch(source.partition(":")[0]):
+            check_source(name, source)
+    for name in ("beta", "alpha", "gamma", "temperature"):
+        check_number(name, getattr(options, name), above=0)
+    check_number("max_length", options.max_length, least=2, whole=True)
+    for name, most in (("responses", None), ("lora_rank", None), ("micro_batch", None),
+                       ("max_prompt_length", options.max_length - 1)):  # fmt: skip
+        if getattr(options, name) is not None:
+            check_number(name, getattr(options, name), least=1, most=most, whole=True)
+    check_number("lora_dropout", options.lora_dropout, least=0, below=1)
+    if options.full and (lora := [name for name in ours if name.startswith("lora_") or name == "merge"]):
+        raise BadInput(f"{lora[0]}: --full trains all weights and no LoRA; leave one of the two out")
+
+
+def training_arguments(given: dict, out: Path, evaluate: bool) -> TrainingArguments:
+    quiet = {} if evaluate else {"eval_strategy": "no", "eval_on_start": False}
+    if given.get("gradient_checkpointing"):
+        given = {"gradient_checkpointing_kwargs": {"use_reentrant": False}, **given}
+    try:
+        made = TrainingArguments(**{**DEFAULTS, **given, **quiet, "output_dir": str(out / "checkpoints")})
+    except (ValueError, TypeError, ImportError) as error:
+        raise BadInput(f"train: {error}") from error
+    if made.world_size > 1:
+        raise BadInput(f"processes: {made.world_size} were started, and one trains; start one")
+    if made.device.type not in USUAL_DTYPE:
+        raise BadInput(f"device: {made.device.type} is untried here; use --use-cpu")
+    made._n_gpu = min(made.n_gpu, 1)  # or transformers would split a batch that it cannot see into
+    return made

@@ -1,0 +1,260 @@
+"""`alignkd train`: any method on one's own models and preference pairs, into a folder that transformers loads.
+
+What `transformers.TrainingArguments` offers is taken by the same names: schedule, optimizer, intervals, reports. The
+effective batch is per_device_train_batch_size x gradient_accumulation_steps, run as micro-batches of one step that are
+divided by the token counts of the whole, so the gradient is the same however it is split.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import TrainingArguments
+
+from alignkd_lab.dtypes import resolve_dtype
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import saved, training_losses, weights
+from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.batch import Example
+from alignkd_lab.lm.measured import REFERENCE, Heldout, MeasuredTrainer, add_reference, newest_checkpoint
+from alignkd_lab.lm.own_pairs import Pairs, read_pairs, reference_log_probs, student_examples
+from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.lm.student import healed_student, student_identity
+from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_in_parts
+from alignkd_lab.lm.teachers import LiveTeacher, share_head
+from alignkd_lab.lm.trainer import with_lora
+from alignkd_lab.lm.vocabulary import check_vocabularies
+from alignkd_lab.options import (
+    DEFAULTS,
+    FREE,
+    METHODS,
+    PAIR,
+    TEACHERS,
+    Method,
+    Options,
+    read_options,
+    to_argv,
+    training_arguments,
+)
+from alignkd_lab.provenance import provenance
+from alignkd_lab.store import Store
+
+_PLACES = ("out", "data", "cache_teachers")  # of this machine, and in no record
+_SAID = ("per_device_train_batch_size", "max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type",
+         "warmup_steps", "optim", "weight_decay", "max_grad_norm", "gradient_checkpointing", "seed")  # fmt: skip
+
+
+def train(method: str | None = None, *, data: Any, callbacks: Sequence = (), **options: Any) -> dict:
+    """Trains a student by `method`, and writes it to the folder `out`; returns the record.
+
+    Args:
+        method: one of `METHODS`.
+        data: a source as `load_preferences` takes, or a `datasets.Dataset`.
+        callbacks: `transformers.TrainerCallback`s.
+        options: fields of `Options` (`student` and `out` are needed) and of `transformers.TrainingArguments`.
+
+    Raises:
+        BadInput: an option, a source or a file that cannot be used, before any weights are read.
+        CannotContinue: network, disk or memory, or a loss that is not finite.
+    """
+    named = isinstance(data, str | Path)
+    argv = to_argv({"method": method, "data": data if named else "in memory", **options})
+    return run(*read_options(argv), data=None if named else data, callbacks=callbacks)
+
+
+def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = ()) -> dict:
+    """`train` on options that were read; `data` is a data set in memory."""
+    if options.method == "adpa_plus":
+        return _run_both(options, given, data, callbacks)
+    out, method = Path(options.out), METHODS[options.method]
+    arguments = training_arguments(given, out, evaluate=bool(options.heldout.strip("0.")))
+    device, seed = arguments.device, arguments.seed
+    dtype = getattr(torch, resolve_dtype(options.dtype, device.type))
+    tokenizer = weights.load_tokenizer(_base(options.student))
+    others = {name: getattr(options, name) for name in TEACHERS if getattr(options, name)}
+    check_vocabularies(tokenizer, **{name: weights.load_tokenizer(_base(other)) for name, other in others.items()})
+    pairs = read_pairs(
+        data or options.data, options.heldout, tokenizer, options.max_length, options.max_prompt_length, seed
+    )
+    sources = {"student": options.student, **others}
+    request = {"options": asdict(options), "training": {**DEFAULTS, **given}, "data": pairs.about,
+               "weights": {name: {"source": other, "checksum": _checksum(other)} for name, other in sources.items()},
+               "dtype": str(dtype)}  # fmt: skip
+    if (done := _same_training(out, request)) is not None:
+        return done
+    store = Store(Path(options.cache_teachers) if options.cache_teachers else out / "kept")
+    model = admit(_load(options.student, device), options.student, reach=pairs.reach, adapted=not options.full)
+    examples = _examples(options, method, pairs, model, tokenizer, store, request, dtype, seed)
+    kept = {}
+    if others and method.read:
+        kept = {name: _ask(_load(source, device), source, dtype, list(chain(*examples)), store, name, method.read)
+                for name, source in others.items()}  # fmt: skip
+        if len(kept) == 2:
+            share_head(*kept.values())
+    policy = (options.reference if options.method == "dpo" else None) or options.student
+    reference = model if policy == options.student else _load(policy, device)
+    if options.method == "dpo":
+        reference_log_probs(reference, examples[0], store, _checksum(policy), dtype)
+    heldout = _heldout(reference, policy, examples[1], pairs.heldout, store, dtype)
+    del reference
+    if not options.full:
+        targets = options.lora_targets[0] if options.lora_targets == ["all-linear"] else options.lora_targets
+        model = with_lora(model, options.lora_rank, seed, targets, options.lora_dropout)
+    end_token = tokenizer.eos_token_id if options.as_released else None
+    trainer = MeasuredTrainer(
+        _loss(options, kept, end_token), heldout, micro_batch=options.micro_batch or _accumulate(arguments),
+        dtype=dtype, model=model, args=arguments, train_dataset=examples[0], eval_dataset=pairs.heldout or None,
+        callbacks=list(callbacks), aside=out,
+    )  # fmt: skip
+    curves = _fit(trainer, out / "checkpoints")
+    curves.to_csv(out / "curves.csv")
+    _draw(curves, out / "curves.png")
+    named = {name: value for name, value in asdict(options).items() if name not in _PLACES}
+    record = {
+        "method": options.method, "options": named, "training": {name: getattr(arguments, name) for name in _SAID},
+        "given": given, "data": pairs.about, "weights": request["weights"], "dtype": str(dtype),
+        "licence": saved.licence(options.student), "result": _last(curves), "provenance": provenance(str(device)),
+    }  # fmt: skip
+    merge = options.merge or not saved.can_be_base(options.student)
+    record = saved.save(model, tokenizer, out, record, base=options.student, merge=merge)
+    if not options.cache_teachers:
+        shutil.rmtree(out / "kept", ignore_errors=True)
+    return record
+
+
+def _run_both(options: Options, given: dict, data: Any, callbacks: Sequence) -> dict:
+    """ADPA+: ADPA on the student that DCKD has made."""
+    first = asdict(options) | {"method": "dckd", "out": str(Path(options.out) / "dckd"), "reference": None}
+    second = asdict(options) | {"method": "adpa", "student": first["out"]}
+    for each in (first, second):
+        record = run(Options(**each), given, data, callbacks)
+    return record
+
+
+def _accumulate(arguments: TrainingArguments) -> int | None:
+    """Makes the accumulated batch one batch; the micro-batch that it is then run in, where there is one."""
+    size, parts = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
+    arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = size * parts, 1
+    return size if parts > 1 else None
+
+
+def _base(source: str) -> str:
+    """Whose tokenizer a source has: its own, or that of a healed student's base."""
+    name, _, base = source.partition(":")
+    return (base or weights.BUILT_IN) if HEALED.fullmatch(name) else source
+
+
+def _load(source: str, device: torch.device):
+    name, _, _ = source.partition(":")
+    if HEALED.fullmatch(name):
+        return healed_student(_base(source), name).to(device)
+    return weights.load(source, device=str(device))[0]
+
+
+def _checksum(source: str) -> str:
+    name, _, _ = source.partition(":")
+    return student_identity(_base(source), name) if HEALED.fullmatch(name) else weights.checksum(source)
+
+
+def _same_training(out: Path, request: dict) -> dict | None:
+    """Writes down what is asked for; the record, where `out` holds it done already.
+
+    Raises:
+        BadInput: `out` holds another training, or something else.
+    """
+    asked = {f"{part}.{name}": value for part in ("options", "training", "data", "weights") for name, value in
+             request[part].items() if name not in FREE} | {"dtype": request["dtype"]}  # fmt: skip
+    asked, path = json.loads(json.dumps(asked, default=str)), out / "request.json"
+    if path.is_file():
+        held = json.loads(path.read_text())
+        if other := [name for name in held | asked if held.get(name) != asked.get(name)]:
+            raise BadInput(f"out: {out} holds another training ({', '.join(other[:5])} differ); name another folder")
+        if (out / saved.RECORD).is_file():
+            print(f"{out} holds this training, done", file=sys.stderr)
+            return json.loads((out / saved.RECORD).read_text())
+    elif out.exists() and (not out.is_dir() or any(path for path in out.iterdir() if path.name != "dckd")):
+        raise BadInput(f"out: {out} holds something that is no training of ours; name another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asked, indent=1))
+    return None
+
+
+def _examples(options, method: Method, pairs: Pairs, model, tokenizer, store, request, dtype, seed) -> list:
+    """What the loss reads: of training, and of the held-out pairs."""
+    if "sampled" in method.roles:
+        depends = {"weights": request["weights"]["student"]["checksum"], "responses": options.responses,
+                   "dtype": str(dtype), "seed": seed, "max_tokens": pairs.max_tokens}  # fmt: skip
+        return student_examples(model, tokenizer, [pairs.training, pairs.heldout], store, depends, dtype)
+    only = [index for index, role in enumerate(PAIR) if role in method.roles]
+    return [
+        [Example(row.prompt, [row.responses[at] for at in only], [row.roles[at] for at in only]) for row in rows]
+        for rows in (pairs.training, pairs.heldout)
+    ]
+
+
+def _ask(model, source, dtype, examples: list[Example], store: Store, name: str, roles=None) -> CachedTeacher:
+    teacher = LiveTeacher(model, dtype=dtype, digest=_checksum(source))
+    return cache_in_parts(teacher, examples, store.root, name, roles)
+
+
+def _heldout(model, source: str, examples: list[Example], pairs: list[Example], store, dtype) -> Heldout | None:
+    if not pairs:
+        return None
+    reference = _ask(model, source, dtype, pairs, store, REFERENCE)
+    reference.head = reference.head.detach().clone()  # where all weights are trained, the model's own moves
+    add_reference(pairs, reference, dtype, 16)
+    if examples[0].roles == list(PAIR):
+        for row, pair in zip(examples, pairs, strict=True):
+            row.reference_log_probs = pair.reference_log_probs
+    return Heldout(examples, pairs, reference)
+
+
+def _loss(options: Options, kept: dict[str, CachedTeacher], end_token: int | None):
+    def asked(loss, model, batch, items, **more):
+        return loss(model, batch, items, **more, **{name: one.signal(batch, name) for name, one in kept.items()})
+
+    return {
+        "sft": lambda: training_losses.nll,
+        "dpo": lambda: partial(training_losses.dpo, beta=options.beta),
+        "kd": lambda: partial(training_losses.kd, teacher_head=kept["teacher"].head, temperature=options.temperature),
+        "dckd": lambda: partial(asked, training_losses.dckd, alpha=options.alpha),
+        "adpa": lambda: partial(asked, training_losses.adpa, gamma=options.gamma, end_token=end_token),
+    }[options.method]()
+
+
+def _fit(trainer: MeasuredTrainer, folder: Path) -> pd.DataFrame:
+    """Trains, from the newest whole checkpoint on, and measures at the end; the curves, a row a step."""
+    newest = newest_checkpoint(folder)
+    trainer.args.eval_on_start = trainer.args.eval_on_start and newest is None
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    history = trainer.state.log_history
+    if trainer.eval_dataset and not any(
+        "eval_loss" in log and log["step"] == trainer.state.global_step for log in history
+    ):
+        trainer.evaluate()
+    curves = pd.DataFrame(history).groupby("step").first()
+    return curves[sorted(name for name in curves if not name.startswith(("train_", "total_flos")))]
+
+
+def _last(curves: pd.DataFrame) -> dict:
+    """The last value of each curve, and the first of what was measured on held-out pairs."""
+    known = {name: curve.dropna() for name, curve in curves.items()}
+    before = {f"{name}_before": curve.iloc[0] for name, curve in known.items() if name.startswith("eval_")}
+    after = {name: curve.iloc[-1] for name, curve in known.items() if len(curve)}
+    return {"steps": int(curves.index[-1]), **{name: float(value) for name, value in (before | after).items()}}
+
+
+def _draw(curves: pd.DataFrame, path: Path) -> None:
+    from alignkd_lab.plots.curves import draw_curves
+
+    draw_curves(curves, path)

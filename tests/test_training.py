@@ -1,0 +1,355 @@
+"""`alignkd train`: its options, what it measures, what it leaves, and that a stopped training goes on."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+import transformers
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+import alignkd_lab
+from alignkd_lab import cli, training
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import own_pairs, teacher_cache, weights
+from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, with_lora
+from alignkd_lab.options import METHODS
+from alignkd_lab.training import train
+
+TEACHERS = {"kd": {"teacher": "tiny-base"}, "dckd": {"teacher": "tiny-base"}}
+TEACHERS["adpa"] = TEACHERS["adpa_plus"] = {"teacher": "tiny-truth", "reference": "tiny-base"}
+QUICK = {"max_steps": 3, "learning_rate": 1e-2, "max_length": 48, "per_device_train_batch_size": 4, "heldout": 0.25,
+         "disable_tqdm": True, "use_cpu": True, "logging_steps": 1}  # fmt: skip
+IDS = torch.tensor([[1, 40, 41, 60, 61, 2, 70]])
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """The picture takes longer than a training here; one test draws it."""
+    drawn = training._draw
+    monkeypatch.setattr(training, "_draw", lambda *_: None)
+    return drawn
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    rows = [
+        {"prompt": f"Say {at % 12}", "chosen": f"yes {at}"[: 4 + at % 3], "rejected": f"no {at}"} for at in range(16)
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def student(tmp_path):
+    return folder_of("tiny-student", tmp_path / "student")
+
+
+def folder_of(source, path):
+    model, tokenizer = weights.load(source)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def run(method, pairs, out, student="tiny-student", **options):
+    return train(method, student=student, data=pairs, out=out, **{**QUICK, **TEACHERS.get(method, {}), **options})
+
+
+@torch.no_grad()
+def logits(model):
+    return model.eval()(IDS).logits
+
+
+class Last(TrainerCallback):
+    """The logits of the trained model, and all that was logged."""
+
+    def __init__(self):
+        self.logs = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.logs.append(dict(logs))
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        self.logits = logits(model)
+
+
+class Stop(TrainerCallback):
+    """Ctrl-C in a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("method", "full"), [*((name, False) for name in METHODS), ("dpo", True), ("adpa", True)])
+def test_transformers_loads_what_was_trained(method, full, pairs, tmp_path):
+    last = Last()
+    record = run(method, pairs, tmp_path / "out", callbacks=[last], full=full)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(logits(loaded), last.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits(weights.load(str(tmp_path / "out"))[0]), last.logits, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(last.logits, logits(weights.load("tiny-student")[0]), atol=1e-3)
+    assert record["result"]["eval_loss"] < record["result"]["eval_loss_before"]
+    assert {"loss", "eval_kl", "eval_reward_accuracy"} <= {name for log in last.logs for name in log}
+    assert json.loads((tmp_path / "out" / "record.json").read_text())["files"] == record["files"]
+    assert len(pd.read_csv(tmp_path / "out" / "curves.csv")) == 4  # before the first step, and after each
+
+
+def test_the_curves_are_drawn(pairs, tmp_path, monkeypatch, undrawn):
+    monkeypatch.setattr(training, "_draw", undrawn)
+    run("sft", pairs, tmp_path / "out")
+    assert (tmp_path / "out" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_adapter_lies_beside_its_base_or_is_merged_into_it(pairs, student, tmp_path):
+    last = Last()
+    record = run("sft", pairs, tmp_path / "adapter", student, callbacks=[last], lora_targets=["q_proj", "up_proj"])
+    run("sft", pairs, tmp_path / "merged", student, merge=True, lora_targets=["q_proj", "up_proj"])
+    assert list(record["files"]) == ["adapter_model.safetensors"]
+    for loaded in (
+        AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter"),
+        weights.load(str(tmp_path / "adapter"))[0],
+        AutoModelForCausalLM.from_pretrained(tmp_path / "merged"),
+    ):
+        torch.testing.assert_close(logits(loaded), last.logits, rtol=1e-4, atol=1e-5)
+    again = run("sft", pairs, tmp_path / "again", tmp_path / "adapter")  # an adapter is a source as any other
+    assert list(again["files"]) == ["model.safetensors"]
+    assert again["weights"]["student"]["checksum"].count("sha256:") == 2
+
+
+def test_an_adapter_of_another_base_is_refused(pairs, student, tmp_path):
+    run("sft", pairs, tmp_path / "adapter", student)
+    path = tmp_path / "adapter" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    for base, words in ((folder_of("tiny-base", tmp_path / "base"), "does not fit"), (None, "names no base")):
+        path.write_text(json.dumps({**config, "base_model_name_or_path": base and str(base)}))
+        with pytest.raises(BadInput, match=words):
+            weights.load(str(tmp_path / "adapter"))
+    path.write_text(json.dumps({**config, "target_modules": ["q_proj"]}))  # peft would drop the rest without a word
+    with pytest.raises(BadInput, match="other layers"):
+        weights.load(str(tmp_path / "adapter"))
+
+
+def test_the_tokenizer_is_the_one_that_was_read(pairs, student, tmp_path):
+    run("sft", pairs, tmp_path / "out", student)
+    before, after = (AutoTokenizer.from_pretrained(path) for path in (student, tmp_path / "out"))
+    turns = [{"role": "user", "content": "What floats?"}, {"role": "assistant", "content": "A boat."}]
+    assert after.apply_chat_template(turns) == before.apply_chat_template(turns)
+    assert (after.eos_token, after.pad_token) == (before.eos_token, before.pad_token)
+
+
+def test_what_is_measured_is_what_plain_logits_give(pairs, tmp_path):
+    record = run("dpo", pairs, tmp_path / "out", reference="tiny-student", beta=0.3)
+    held = own_pairs.read_pairs(pairs, "0.25", weights.load_tokenizer("tiny-student"), 48, None, 42).heldout
+    policy, reference = AutoModelForCausalLM.from_pretrained(tmp_path / "out"), weights.load("tiny-student")[0]
+    margins, kl = [], []
+    for row in held:
+        rewards = []
+        for tokens in row.responses:
+            ids, at = torch.tensor([[*row.prompt, *tokens]]), slice(len(row.prompt) - 1, -1)
+            with torch.no_grad():
+                own, other = (model(ids).logits[0, at].log_softmax(-1) for model in (policy, reference))
+            kl.append((own.exp() * (own - other)).sum(-1))
+            rewards.append((own - other).gather(1, torch.tensor([*tokens])[:, None]).sum())
+        margins.append(rewards[0] - rewards[1])
+    margins, found = torch.stack(margins), record["result"]
+    assert found["eval_kl"] == pytest.approx(float(torch.cat(kl).mean()), rel=1e-3)
+    assert found["eval_reward_margin"] == pytest.approx(float(margins.mean()), rel=1e-3)
+    assert found["eval_reward_accuracy"] == pytest.approx(float((margins > 0).double().mean()))
+    assert found["eval_loss"] == pytest.approx(float(-torch.nn.functional.logsigmoid(0.3 * margins).mean()), rel=1e-3)
+    assert found["eval_reward_accuracy_before"] == 0.5
+    assert found["eval_kl_before"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_stopped_training_goes_on_with_all_its_curves(pairs, tmp_path):
+    options = {"max_steps": 6, "save_steps": 2, "eval_steps": 2, "lora_dropout": 0.1}
+    whole = run("adpa", pairs, tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        run("adpa", pairs, tmp_path / "out", callbacks=[Stop(5)], **options)
+    assert not (tmp_path / "out" / "record.json").exists()
+    resumed = run("adpa", pairs, tmp_path / "out", **options)
+    one, two = (pd.read_csv(tmp_path / name / "curves.csv", index_col="step") for name in ("whole", "out"))
+    pd.testing.assert_frame_equal(one, two)
+    assert resumed["files"] == whole["files"]
+
+
+def test_a_damaged_checkpoint_is_not_used(pairs, tmp_path):
+    options = {"max_steps": 6, "save_steps": 2, "eval_steps": 2, "save_total_limit": 3}
+    whole = run("sft", pairs, tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        run("sft", pairs, tmp_path / "out", callbacks=[Stop(5)], **options)
+    path = tmp_path / "out" / "checkpoints" / "checkpoint-4" / "optimizer.pt"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert run("sft", pairs, tmp_path / "out", **options)["files"] == whole["files"]
+
+
+def test_a_folder_holds_one_training(pairs, tmp_path):
+    record = run("sft", pairs, tmp_path / "out")
+    assert run("sft", pairs, tmp_path / "out", callbacks=[Stop(1)]) == record  # done: no step is taken
+    with pytest.raises(BadInput, match=r"another training \(training.learning_rate differ\)"):
+        run("sft", pairs, tmp_path / "out", learning_rate=1e-3)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    with pytest.raises(BadInput, match="no training of ours"):
+        run("sft", pairs, tmp_path / "mine")
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "adpa"])
+def test_an_accumulated_batch_is_the_batch(method, pairs, tmp_path):
+    found = []
+    for name, size, parts in (("one", 4, 1), ("two", 1, 4)):
+        last = Last()
+        sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts}
+        run(method, pairs, tmp_path / name, callbacks=[last], **sizes, optim="sgd", learning_rate=0.1)
+        found.append(last.logits)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_of_the_lora_is_on_in_training_alone(pairs, tmp_path):
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            seen.extend((part.p, part.training) for part in model.modules() if isinstance(part, torch.nn.Dropout))
+
+    run("sft", pairs, tmp_path / "out", callbacks=[Look()], lora_dropout=0.2)
+    assert set(seen) == {(0.2, True)}
+
+
+def test_caches_are_kept_and_read_again(pairs, tmp_path, monkeypatch):
+    kept = {"cache_teachers": tmp_path / "kept"}
+    record = run("adpa", pairs, tmp_path / "one", **kept)
+    monkeypatch.setattr(teacher_cache, "_read", lambda *_: pytest.fail("a teacher was asked again"))
+    monkeypatch.setattr(own_pairs, "sample", lambda *_, **__: pytest.fail("the student wrote again"))
+    assert run("adpa", pairs, tmp_path / "two", **kept)["files"] == record["files"]
+    assert not (tmp_path / "two" / "kept").exists()
+
+
+def test_a_caching_that_was_cut_off_goes_on(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher_cache, "PART", 4)
+    read, before = [], teacher_cache._read
+
+    def some(teacher, rows, writer):
+        read.append(sum(len(row.responses) for row in rows))
+        if len(read) == 3:
+            raise KeyboardInterrupt
+        before(teacher, rows, writer)
+
+    monkeypatch.setattr(teacher_cache, "_read", some)
+    with pytest.raises(KeyboardInterrupt):
+        run("kd", pairs, tmp_path / "out")
+    run("kd", pairs, tmp_path / "out")
+    # The chosen responses of all pairs, and both of the held-out ones, each read once beside the part that was cut off.
+    data = json.loads((tmp_path / "out" / "record.json").read_text())["data"]
+    assert sum(read) - read[2] == data["training"]["pairs"] + 3 * data["heldout"]["pairs"]
+
+
+def test_training_and_held_out_pairs_share_no_prompt(pairs, tmp_path):
+    tokenizer = weights.load_tokenizer("tiny-student")
+    for heldout in ("0.3", str(pairs)):
+        if heldout == str(pairs):
+            rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+            heldout = tmp_path / "held.jsonl"
+            heldout.write_text("\n".join(json.dumps(row) for row in rows[:3]))
+        found = own_pairs.read_pairs(pairs, str(heldout), tokenizer, 48, None, 0)
+        sides = [{tuple(row.prompt) for row in side} for side in (found.training, found.heldout)]
+        assert all(sides)
+        assert not sides[0] & sides[1]
+
+
+def test_texts_that_are_too_long_are_counted(pairs, tmp_path):
+    record = run("sft", pairs, tmp_path / "out", max_length=40, max_prompt_length=36)
+    assert sum(record["data"]["training"]["cut"].values()) == 2 * record["data"]["training"]["pairs"] > 0
+
+
+def test_a_file_and_the_command_line_say_the_same_as_python(pairs, tmp_path, capsys):
+    record = run("dpo", pairs, tmp_path / "python", beta=0.3)
+    config = tmp_path / "dpo.yaml"
+    lines = {**QUICK, "method": "dpo", "student": "tiny-student", "data": str(pairs), "beta": 9}
+    config.write_text("\n".join(f"{name}: {value}" for name, value in lines.items()).replace("0.01", "1e-2"))
+    asked = ["train", "--config", str(config), "--out", str(tmp_path / "line"), "--beta", "0.3"]
+    assert cli.main(asked) == 0
+    assert json.loads((tmp_path / "line" / "record.json").read_text())["files"] == record["files"]
+    assert "Model, record and curves" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("dpoo", {}, "method 'dpoo' is unknown"),
+        ("kd", {"teacher": None}, "teacher: kd needs one"),
+        ("adpa", {"reference": None}, "reference: adpa needs one"),
+        ("sft", {"teacher": "tiny-base"}, "teacher: sft does not use it"),
+        ("kd", {"gamma": 1.0}, "gamma: kd does not use it"),
+        ("sft", {"student": "models/nothere"}, "there is no folder models/nothere"),
+        ("sft", {"nosuch": 1}, "unrecognized arguments: --nosuch"),
+        ("sft", {"max_steps": "many"}, "max-steps.*many"),
+        ("sft", {"bf16": True}, "bf16: use --dtype bfloat16"),
+        ("sft", {"optim": "nosuch"}, "optim"),
+        ("dpo", {"beta": -1}, "beta must be"),
+        ("sft", {"heldout": 1.5}, "heldout: 1.5 must be"),
+        ("sft", {"heldout": "none.jsonl"}, "there is no file none.jsonl"),
+        ("sft", {"full": True, "lora_rank": 4}, "lora_rank: --full"),
+        ("sft", {"max_prompt_length": 48}, "max_prompt_length must be"),
+    ],
+)
+def test_what_cannot_be_used_is_named_before_weights_are_read(method, options, words, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "load", lambda *_, **__: pytest.fail("weights were read"))
+    with pytest.raises(BadInput, match=words):
+        run(method, pairs, tmp_path / "out", **{"student": "tiny-student", **options})
+    assert not (tmp_path / "out").exists()
+
+
+def test_teachers_with_other_tokens_are_refused_before_weights_are_read(pairs, student, tmp_path, monkeypatch):
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    tokenizer.add_tokens(["<more>"])
+    tokenizer.save_pretrained(student)
+    monkeypatch.setattr(weights, "load", lambda *_, **__: pytest.fail("weights were read"))
+    with pytest.raises(BadInput, match="ids differ between the student"):
+        run("kd", pairs, tmp_path / "out", teacher=student)
+
+
+def test_lora_targets_that_do_not_exist_are_named(pairs, tmp_path):
+    with pytest.raises(BadInput, match="lora_targets: the model has no layer 'nosuch'"):
+        run("sft", pairs, tmp_path / "out", lora_targets=["q_proj", "nosuch"])
+
+
+def test_a_policy_of_a_run_is_exported(tmp_path):
+    model, _ = weights.load("tiny-student")
+    adapted = with_lora(model, 4)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    tensors = adapter_tensors(adapted)
+    (tmp_path / "stage").mkdir()
+    Policy("tiny-student", [tensors, tensors]).save(tmp_path / "stage")
+    assert cli.main(["export", str(tmp_path / "stage"), str(tmp_path / "out")]) == 0
+    expected = weights.load("tiny-student")[0]
+    merge_adapter(expected, tensors)
+    merge_adapter(expected, tensors)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(logits(loaded), logits(expected), rtol=0, atol=0)
+    assert json.loads((tmp_path / "out" / "record.json").read_text())["policy"]["adapters"] == 2
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").eos_token == "<|im_end|>"
+    assert cli.main(["export", str(tmp_path / "stage"), str(tmp_path / "out")]) == 2
+    assert cli.main(["export", str(tmp_path), str(tmp_path / "other")]) == 2
+
+
+def test_the_packages_names_are_imported_when_they_are_asked_for():
+    code = (
+        "import sys, alignkd_lab; assert 'train' in dir(alignkd_lab); assert not {'torch', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert all(getattr(alignkd_lab, name) is not None for name in alignkd_lab.__all__)
+    assert alignkd_lab.train is train
+    with pytest.raises(AttributeError, match="nosuch"):
+        alignkd_lab.nosuch  # noqa: B018
