@@ -163,7 +163,8 @@ def _seen() -> tuple[str, str]:
     )
     adpa = (
         "'The advantage is largest on token ' + (best + 1) + ' (A = ' + format(advantage[best], '.2f') + ' nats), "
-        f"the push on token ' + (pushed + 1) + '; the likeliest is token ' + (top + 1) + ' (' + {share('here[top]')} + ').'",
+        f"the push on token ' + (pushed + 1) + '; the likeliest is token ' + (top + 1) + ' (' + "
+        f"{share('here[top]')} + ').'",
         "here[best] > 0.9 ? 'It has ended on token ' + (best + 1) + (max(teacher[best], reference[best]) < 0.05 ? "
         f"', which both teachers find rare.' : '.') : 'Token ' + (best + 1) + ' has ' + {share('here[best]')} + '.'",
     )
