@@ -24,9 +24,7 @@ CONTROLS = {
     "responses": Slider(24.0, "responses to each prompt, n", 2.0, 96.0, 1.0),
     "prompts": Slider(96.0, "prompts", 8.0, 400.0, 8.0),
 }
-SOURCE = (
-    "Live: closed forms, exact; no model runs. Zones: computed before, for each stop of “prompts”."
-)
+SOURCE = "Live: closed forms, exact; no model runs. Zones: computed before, for each stop of “prompts”."
 _RATES = np.geomspace(1e-3, 0.5, 60)
 RESPONSES = np.array([2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96])
 _COLOURS = ("#F3D9C9", "#FFFFFF", "#D5E6F2")  # no go, unsure, go
