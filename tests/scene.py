@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import vl_convert
 
-from alignkd_lab.course.widgets.charts import VERSION, Chart
+from alignkd_lab.course.widgets.charts import SCHEMA, VERSION, Chart
 
 
 def _marks(node):
@@ -33,6 +34,16 @@ class Scene:
     def places(self, kind: str) -> list[list[dict]]:
         """The items of every mark of a kind, in the order in which they are drawn."""
         return [mark["items"] for mark in self.marks if mark["marktype"] == kind and mark.get("name")]
+
+
+def evaluated(chart: Chart, *expressions: str) -> list[np.ndarray]:
+    """What expressions in a chart's parameters come to where it begins."""
+    texts = {"expr": "[" + ", ".join(f"'' + ({expression})" for expression in expressions) + "]"}
+    spec = {"$schema": SCHEMA, "params": chart.spec["params"], "data": {"sequence": {"start": 0, "stop": 1}}}
+    graph = vl_convert.vegalite_to_scenegraph(spec | {"mark": {"type": "text", "text": texts}}, vl_version=VERSION)
+    (item,) = next(mark for mark in _marks(graph) if mark["marktype"] == "text")["items"]
+    found = item["text"] if isinstance(item["text"], list) else [item["text"]]
+    return [np.array([float(number) for number in text.split(",")]) for text in found]
 
 
 def value(pixel: float, size: float, low: float, high: float, logarithmic: bool = False) -> float:

@@ -9,11 +9,18 @@ from PIL import Image
 from scene import Scene, value
 
 from alignkd_lab import theory
-from alignkd_lab.course.explorers import threshold
+from alignkd_lab.course.explorers import densities, feasible, loss_bench, threshold, two_kls, two_temperatures
 from alignkd_lab.course.widgets.charts import MIME, SCHEMA, Menu, Slider, parameters
 from alignkd_lab.errors import BadInput, UnknownName
 
-CHARTS = {"threshold": threshold}
+CHARTS = {
+    "densities": densities,
+    "feasible": feasible,
+    "loss_bench": loss_bench,
+    "threshold": threshold,
+    "two_kls": two_kls,
+    "two_temperatures": two_temperatures,
+}
 
 
 @pytest.mark.parametrize("name", CHARTS)

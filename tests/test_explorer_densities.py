@@ -1,94 +1,116 @@
 """Densities that a reward tilts: on line and plane the target has the optimum's share; no reward changes a draw."""
 
+import functools
+import re
+
 import numpy as np
 import pytest
+import torch
+from scene import Scene, value
 
 from alignkd_lab import theory
 from alignkd_lab.course.explorers import densities
-from alignkd_lab.course.explorers.densities import START
-from alignkd_lab.errors import BadInput
+from alignkd_lab.course.explorers.densities import CONTROLS, LINE_BOUNDARY, LINE_MEANS, LINE_SD, LINE_WEIGHTS
+from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.plots import plane
+
+STATES = [{}, {"reward": 1.0, "beta": 1.0}, {"reference_mass": 0.3, "reward": 0.4, "draws": 600.0}]
 
 
-def state(**changes):
-    return {**START, **changes}
+@functools.cache
+def scene(**changes):
+    return Scene(densities.show(**changes))
 
 
-def test_on_the_line_the_optimum_is_the_reference_tilted_by_a_step():
-    data = densities.compute(state(reward=2.0))
-    cell = data.x[1] - data.x[0]
-    reward = np.where(data.x > densities.LINE_BOUNDARY, 2.0, 0.0)
-    expected = theory.tilted_optimum(np.log(data.reference * cell), reward, 0.5).exp().numpy() / cell
-    np.testing.assert_allclose(data.best, expected, rtol=1e-3, atol=1e-4)
-    assert data.best[data.x > densities.LINE_BOUNDARY].sum() * cell == pytest.approx(data.optimum, rel=1e-3)
+def optimum(changes):
+    state = {name: control.value for name, control in CONTROLS.items()} | changes
+    return theory.target_mass(state["reference_mass"], state["reward"], state["beta"]).item()
 
 
-def test_in_the_plane_the_target_has_the_same_share():
-    data = densities.compute(state(reward=1.0))
-    axis = np.linspace(-3, 3, len(data.plane))
-    cell = (axis[1] - axis[0]) ** 2
-    quarter = data.plane[np.ix_(axis < 0, axis > 0)].sum() * cell
-    assert data.plane.sum() * cell == pytest.approx(1, abs=1e-3)
-    assert quarter == pytest.approx(data.optimum, rel=1e-2)
+def points(marks, width, x, y):
+    return np.array([(value(m["x"], width, *x), value(300 - m["y"], 300, *y)) for m in marks])
+
+
+def drawn(seen):
+    """The draws on the line and in the plane, misses and hits."""
+    many = [marks for marks in seen.places("symbol") if "stroke" not in marks[0] or marks[0]["stroke"] == "white"]
+    line, plane = many[: len(many) // 2], many[len(many) // 2 :]
+    return [points(marks, 420, (-4.2, 4.2), (-0.42, 1.45)) for marks in line], [
+        points(marks, 300, (-3, 3), (-3, 3)) for marks in plane
+    ]
+
+
+@pytest.mark.parametrize("changes", STATES)
+def test_on_the_line_the_optimum_is_the_reference_tilted_by_a_step(changes):
+    x, best = points(scene(**changes).places("line")[0], 420, (-4.2, 4.2), (-0.42, 1.45)).T
+    mass = changes.get("reference_mass", 0.04)
+    weights = [*((1 - mass) * weight for weight in LINE_WEIGHTS), mass]
+    sds = np.full((3, 1), LINE_SD)
+    reference = plane.mixture_of({"weights": weights, "means": np.array(LINE_MEANS)[:, None], "sds": sds})
+    log_reference = reference.log_prob(torch.tensor(x)[None, :, None])[0] + np.log(x[1] - x[0])
+    reward = np.where(x > LINE_BOUNDARY, changes.get("reward", 4.0), 0.0)
+    expected = theory.tilted_optimum(log_reference, reward, changes.get("beta", 0.5)).exp().numpy() / (x[1] - x[0])
+    np.testing.assert_allclose(best, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("changes", STATES)
+def test_in_the_plane_the_target_has_the_same_share(changes):
+    cells = next(marks for marks in scene(**changes).places("rect") if len(marks) > 1000)
+    red = np.array([int(re.findall(r"\d+", cell["fill"])[0]) for cell in cells])
+    density = 1.8 * ((255 - red) / (255 - 0x4C)) ** 2  # as the square-root scale has it
+    x, y = np.array([(cell["x"], cell["y"] + cell["height"]) for cell in cells]).T
+    on_target = (x >= 150) & (y > 150)
+    area = (6 / np.sqrt(len(cells))) ** 2
+    assert density.sum() * area == pytest.approx(1, abs=0.02)
+    assert density[on_target].sum() * area == pytest.approx(optimum(changes), abs=0.02)
 
 
 def test_the_draws_are_the_reference_s():
-    hits = [densities.compute(state(reference_mass=mass, draws=1e6)).hit_count for mass in (0.3, 0.01)]
-    assert hits == pytest.approx([0.3e6, 0.01e6], rel=0.05)
-    data = densities.compute(state(reference_mass=0.3, draws=600))
-    assert (data.line_draws[data.hits] > densities.LINE_BOUNDARY).all()
-    assert (data.line_draws[~data.hits] < densities.LINE_BOUNDARY).all()
-    assert (data.plane_draws[data.hits] * [1, -1] > 0).all()
-    common = data.line_draws[~data.hits]
-    assert (common < -1.5).mean() == pytest.approx(0.6, abs=0.06)
+    (misses, hits), (plane_misses, plane_hits) = drawn(scene(reference_mass=0.3, draws=600))
+    assert len(misses) + len(hits) == len(plane_misses) + len(plane_hits) == 600
+    assert len(hits) / 600 == pytest.approx(0.3, abs=0.04)
+    assert (hits[:, 0] > LINE_BOUNDARY).all()
+    assert (misses[:, 0] < LINE_BOUNDARY).all()
+    assert (plane_hits * [1, -1] > 0).all()
+    assert (misses[:, 0] < -1.5).mean() == pytest.approx(LINE_WEIGHTS[0], abs=0.06)
+    truth = np.array(MogSettings().truth_weights[:3])
+    corner = (plane_misses * [1, -1] < 0).astype(int) @ [1, 2]  # left up, right up, left down
+    counted = [(corner == name).mean() for name in (3, 2, 1)]
+    assert counted == pytest.approx(truth / truth.sum(), abs=0.06)
 
 
 def test_no_reward_changes_a_draw_or_the_wait():
-    low, high = (densities.compute(state(reward=reward, beta=beta)) for reward, beta in ((0.0, 5.0), (20.0, 0.05)))
-    assert np.array_equal(low.plane_draws, high.plane_draws)
-    assert (low.first, low.hit_count) == (high.first, high.hit_count)
-    assert low.optimum < high.optimum
+    low, high = (scene(reward=reward, beta=beta) for reward, beta in ((0.0, 5.0), (20.0, 0.05)))
+    for one, other in zip(drawn(low)[1], drawn(high)[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert re.search("A first batch.*", low.words)[0] == re.search("A first batch.*", high.words)[0]
+    assert low.words != high.words
 
 
-def test_the_first_sight_is_where_the_batch_begins_to_hold_one():
-    first = densities.compute(state(reference_mass=0.01)).first
-    assert densities.compute(state(reference_mass=0.01, draws=first - 1)).hit_count == 0
-    assert densities.compute(state(reference_mass=0.01, draws=first)).hit_count == 1
+def first_sight(mass):
+    return int(re.search(r"its first one at draw ([\d,]+)", words(reference_mass=mass))[1].replace(",", ""))
 
 
-def test_the_first_sight_is_no_freak_at_the_settings_that_the_page_opens_with():
+def words(**changes):
+    return scene(**changes).words
+
+
+def test_the_first_sight_is_where_the_batch_begins_to_hold_one_and_no_freak():
+    first = first_sight(0.01)
+    assert "has nothing on the target" in words(reference_mass=0.01, draws=first - 1)
+    assert "has 1 on the target" in words(reference_mass=0.01, draws=first)
+    assert 600 < first_sight(1e-4) < first_sight(1e-5)
     for mass in (0.04, 0.01, 0.001):
-        chance = theory.chance_of_target(mass, densities.compute(state(reference_mass=mass)).first).item()
-        assert 0.25 < chance < 0.75
+        assert 0.25 < theory.chance_of_target(mass, first_sight(mass)).item() < 0.75
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"reward": 1.0}, "The target has 4 % of the reference and 23.5 % of the best policy, in both panels"),
         ({}, "A first batch of 256 draws has 9 on the target"),
-        ({"reference_mass": 0.001}, "A first batch of 256 draws has no target"),
-        ({"reference_mass": 1e-6, "draws": 10}, "would meet its first target"),
+        ({"reference_mass": 0.001}, "A first batch of 256 draws has nothing on the target"),
     ],
 )
-def test_the_caption_of_densities_says_what_is_seen(changes, said):
-    assert said in densities.caption(densities.compute(state(**changes)))
-
-
-def test_a_target_that_a_million_draws_miss_is_said_so():
-    data = densities.compute(state(reference_mass=1e-12))
-    assert data.first is None
-    assert "never in a million" in densities.caption(data)
-
-
-def test_compute_refuses_what_is_no_probability():
-    with pytest.raises(BadInput, match="probability"):
-        densities.compute(state(reference_mass=1.5))
-
-
-def test_a_page_without_a_kernel_shows_every_still_with_its_evidence():
-    explorer = densities.show("reward", stills=[{"reward": 1.0}, {"reference_mass": 0.01}])
-    notes = []
-    explorer._draw = lambda data, note: notes.append(note) or densities.draw(data, note)
-    still = explorer.still()
-    assert [note.partition(",")[0] for note in notes] == ["Reward 4", "Reward 1", "Reward 4"]
-    assert all(note.endswith(densities.SOURCE) for note in notes)
-    assert still.alt.count("A first batch of") == 3
+def test_the_words_below_densities_say_what_is_seen(changes, said):
+    assert said in words(**changes)

@@ -1,12 +1,11 @@
-"""Still pictures of notebook 02: their words and marks are the numbers; two KLs against closed forms; its tasks."""
+"""Still pictures of notebook 02: their words and marks are the numbers; its tasks."""
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from alignkd_lab.course.exercises.ask import check, given
 from alignkd_lab.course.exercises.bank import TASKS
-from alignkd_lab.course.explorers import ring_pictures, two_kls
+from alignkd_lab.course.explorers import ring_pictures
 from alignkd_lab.mog.ring import PUBLISHED, run_ring, run_sweep
 
 WEIGHTS = (0.33, 0.33, 0.30, 0.04)
@@ -54,48 +53,6 @@ def test_the_sweep_draws_a_line_with_a_band_for_every_size_in_three_panels():
             assert line.get_ydata()[-1] == pytest.approx(sweep.gain(metric, k, 100.0, scoring).mean().item())
         assert len(axis.collections) == 2
     assert "at s = 100" in ring_pictures.sweep_picture(sweep).alt
-
-
-# Two KLs
-
-
-@pytest.fixture(scope="module")
-def bumps():
-    return two_kls.fits()
-
-
-def test_forward_kl_takes_the_moments_of_the_truth(bumps):
-    (p, q), (a, b), sd = two_kls.WEIGHTS, two_kls.MEANS, two_kls.SD
-    mean = p * a + q * b
-    assert bumps["forward"].mean == pytest.approx(mean)
-    assert bumps["forward"].sd == pytest.approx(np.sqrt(sd**2 + p * (a - mean) ** 2 + q * (b - mean) ** 2))
-
-
-def test_reverse_kl_sits_on_the_larger_mode_and_nothing_near_is_better(bumps):
-    found = bumps["reverse"]
-    assert (found.mean, found.sd) == pytest.approx((two_kls.MEANS[0], two_kls.SD), abs=0.05)
-    log_truth = np.log(two_kls.mixture(np.array(two_kls.WEIGHTS)))
-
-    def reverse_kl(mean, sd):
-        density = norm.pdf(two_kls.LINE, mean, sd)
-        terms = np.where(density > 0, density * (np.log(np.maximum(density, 1e-300)) - log_truth), 0.0)
-        return np.trapezoid(terms, two_kls.LINE)
-
-    best = reverse_kl(found.mean, found.sd)
-    for mean, sd in ((0.05, 0), (-0.05, 0), (0, 0.025), (0, -0.025), (3.0, 0)):
-        assert best < reverse_kl(found.mean + mean, found.sd + sd)
-
-
-def test_forward_kl_to_a_sharpened_teacher_looks_like_reverse_kl(bumps):
-    assert bumps["sharpened"].precision == pytest.approx(bumps["reverse"].precision, abs=0.1)
-    assert bumps["sharpened"].recall < bumps["forward"].recall - 4
-    assert two_kls.show().alt.count("precision") == 3
-
-
-def test_recall_is_the_closed_form_of_a_gaussian_cross_entropy(bumps):
-    found = bumps["forward"]
-    # At the moments the mean squared distance in standard deviations is one.
-    assert found.recall == pytest.approx(-0.5 * np.log(2 * np.pi * np.e * found.sd**2), abs=1e-6)
 
 
 # Tasks

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from scene import Scene, value
 
 from alignkd_lab import theory
 from alignkd_lab.course.explorers import traps as picture
 from alignkd_lab.course.explorers.traps import SETTINGS, run_traps
-from alignkd_lab.course.widgets.view import Picture
 
 MASSES = (1e-1, 1e-2, 1e-3, 1e-5, 1e-6, 1e-9)
 SAMPLED, UNDRAWN, UNPAID = slice(0, 3), slice(3, 5), 5
@@ -18,34 +18,52 @@ def traps():
 
 
 def test_a_handed_policy_ends_at_the_optimum_on_either_side_of_the_threshold(traps):
-    np.testing.assert_allclose(traps.handed.mean(-1), traps.optimum, atol=0.03)
+    np.testing.assert_allclose(traps.handed[-1].mean(-1), traps.optimum, atol=0.03)
     assert traps.optimum[UNPAID] < 0.01
-    assert (traps.handed[UNPAID] < 0.03).all()
+    assert (traps.handed[-1, UNPAID] < 0.03).all()
 
 
 def test_from_the_reference_a_target_is_learnt_where_it_is_drawn_and_not_where_it_would_only_pay(traps):
-    assert (traps.from_reference[SAMPLED] > 0.95).all()
+    assert (traps.from_reference[-1, SAMPLED] > 0.95).all()
     assert (traps.optimum[UNDRAWN] > 0.5).all()
-    assert (traps.from_reference[UNDRAWN] < 0.01).all()
+    assert (traps.from_reference[-1, UNDRAWN] < 0.01).all()
 
 
 def test_the_bump_s_threshold_lies_above_that_of_a_step_of_its_height(traps):
     step = theory.target_mass(traps.masses, SETTINGS.reward_height, SETTINGS.beta)
     assert (traps.optimum < step).all()
-    assert traps.draws == SETTINGS.rlhf_steps * SETTINGS.rlhf_batch
 
 
-def test_the_picture_names_both_traps_where_they_begin(traps):
+def test_runs_begin_at_their_start_and_are_looked_at_where_the_slider_stops(traps):
+    # On target is what earns at least half of the reward, all but the mode's tails.
+    hits = 1 - 0.5 ** (SETTINGS.reward_width / SETTINGS.truth_sd) ** 2
+    np.testing.assert_allclose(traps.handed[0], 0.5 * hits, atol=0.03)
+    np.testing.assert_allclose(traps.from_reference[0], traps.masses[:, None].expand(-1, 2), atol=0.02)
+    slider = picture.CONTROLS["step"]
+    assert traps.steps == tuple(np.arange(slider.low, slider.high + 1, slider.step))
+    assert len(traps.handed) == len(traps.from_reference) == len(traps.steps)
+
+
+@pytest.mark.parametrize("step", [0, 20, 200])
+def test_the_means_are_drawn_where_the_runs_stand_at_a_step(traps, step):
+    scene = Scene(picture.draw(traps, step=step))
+    (markers,) = [marks for marks in scene.places("symbol") if len(marks) == 2 * len(MASSES) and "stroke" in marks[0]]
+    found = sorted((value(m["x"], 760, 1e-9 / 1.6, 0.16, True), value(330 - m["y"], 330, 0, 1.3)) for m in markers)
+    at = traps.steps.index(step)
+    means = [run[at].mean(-1).tolist() for run in (traps.handed, traps.from_reference)]
+    expected = sorted((mass, mean) for mean in means for mass, mean in zip(MASSES, mean, strict=True))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_chart_names_both_traps_where_they_begin(traps):
     assert picture.boundaries(traps) == pytest.approx((1e-3, 1e-6))
-    words = picture.caption(traps)
-    assert "down to a share of 1 in 1,000,000" in words
-    assert "down to 0.1 % only" in words
-    figure = picture.draw(traps)
-    written = " ".join(text.get_text() for text in figure.axes[0].texts)
-    assert "sampling trap" in written
-    assert "learning trap" in written
-    assert "Live run" in figure.get_supxlabel()
-    assert Picture(figure, words).png
+    words = Scene(picture.draw(traps)).words
+    assert "handed the target does so down to once in 1,000,000 draws" in words
+    assert "one from the reference down to once in 1,000 draws" in words
+    assert "sampling trap" in words
+    assert "learning trap" in words
+    assert "Live run" in words
+    assert "Before training" in Scene(picture.draw(traps, step=0)).words
 
 
 def test_runs_are_the_same_every_time():

@@ -1,86 +1,72 @@
 """The two temperatures: both ways agree with sums over the listed sequences, and the belief fails where it should."""
 
-import itertools
+import functools
 
 import numpy as np
 import pytest
+from scene import Scene, value
 
-from alignkd_lab.course.explorers.two_temperatures import START, caption, compute
+from alignkd_lab.course.explorers import two_temperatures
 
-
-def state(**changes):
-    return {**START, **changes}
-
-
-# compute
+STATES = [(0.5, 0.6, 5), (2.0, 0.7, 6), (7.0, 0.4, 3), (1.0, 0.25, 1)]
 
 
-@pytest.mark.parametrize("exponent", [0.4, 1.0, 2.0, 7.0])
-def test_both_ways_are_those_of_a_tree_that_is_listed_by_hand(exponent):
-    first, leaves = 0.62, 5
+@functools.cache
+def scene(exponent, first, leaves):
+    return Scene(two_temperatures.show(exponent=exponent, first=first, leaves=leaves))
+
+
+def listed(exponent, first, leaves):
+    """Every sequence's share by the teacher, by whole sequences and by tokens, from a tree that is listed by hand."""
     tree = {("A", leaf): first / leaves for leaf in range(leaves)} | {("B", 0): 1 - first}
     whole = {sequence: share**exponent for sequence, share in tree.items()}
     steps = {token: share**exponent for token, share in (("A", first), ("B", 1 - first))}
-    data = compute(state(exponent=exponent, first=first, leaves=leaves))
-    for place, sequence in enumerate(tree):
-        assert data.shares["teacher"][place] == pytest.approx(tree[sequence])
-        assert data.shares["sequences"][place] == pytest.approx(whole[sequence] / sum(whole.values()))
-        by_tokens = steps[sequence[0]] / sum(steps.values()) / (leaves if sequence[0] == "A" else 1)
-        assert data.shares["tokens"][place] == pytest.approx(by_tokens)
+    tokens = {s: steps[s[0]] / sum(steps.values()) / (leaves if s[0] == "A" else 1) for s in tree}
+    return [list(tree.values()), [share / sum(whole.values()) for share in whole.values()], list(tokens.values())]
 
 
-@pytest.mark.parametrize(("first", "exponent"), list(itertools.product((0.2, 0.7), (0.5, 3.0))))
-def test_the_gap_is_the_renyi_entropy_of_what_follows(first, exponent):
-    leaves = 6
-    share = compute(state(exponent=exponent, first=first, leaves=leaves)).share_of_a
-    odds = {way: share[way] / (1 - share[way]) for way in ("sequences", "tokens")}
-    entropy = np.log(leaves)  # of equally likely leaves, of every order; B's is 0
-    assert odds["sequences"] == pytest.approx(odds["tokens"] * np.exp((1 - exponent) * entropy))
+@pytest.mark.parametrize("state", STATES)
+def test_every_sequence_has_its_share_of_the_bars(state):
+    bars, _ = scene(*state).places("rect")
+    shares = [[bar["width"] / 320 for bar in bars if bar["y"] == y] for y in sorted({bar["y"] for bar in bars})]
+    np.testing.assert_allclose(shares, listed(*state), atol=1e-6)
 
 
-def test_with_one_leaf_or_no_exponent_temperature_is_sharpening():
-    for changes in ({"leaves": 1.0, "exponent": 5.0}, {"exponent": 1.0}):
-        data = compute(state(**changes))
-        assert data.shares["tokens"] == pytest.approx(data.shares["sequences"])
+@pytest.mark.parametrize("state", STATES)
+def test_the_curves_are_a_s_share_at_every_exponent_and_the_points_that_at_the_state(state):
+    exponent, *tree = state
+    seen = scene(*state)
+    curves, (points,) = seen.places("line"), seen.places("symbol")
+    for way, (curve, point) in enumerate(zip(curves, points, strict=True), start=1):
+        assert value(point["x"], 320, 0.25, 8, True) == pytest.approx(exponent)
+        for mark in (*curve[::12], point):
+            at = value(mark["x"], 320, 0.25, 8, True)
+            share = sum(listed(at, *tree)[way][:-1])
+            assert value(270 - mark["y"], 270, 0, 1.05) == pytest.approx(share, abs=1e-6)
 
 
 @pytest.mark.parametrize(("first", "leaves"), [(0.7, 6), (0.6, 4), (0.3, 12)])
 def test_b_has_one_half_exactly_at_the_crossing(first, leaves):
-    crossing = compute(state(first=first, leaves=leaves)).crossing
-    assert compute(state(first=first, leaves=leaves, exponent=crossing)).share_of_a["sequences"] == pytest.approx(0.5)
+    tick = scene(1.0, first, leaves).places("rect")[-1]
+    crossing = value(tick[0]["x"] + tick[0]["width"] / 2, 320, 0.25, 8, True)
+    assert listed(crossing, first, leaves)[1][-1] == pytest.approx(0.5, abs=1e-4)
 
 
 def test_where_each_leaf_outweighs_b_there_is_no_crossing():
-    data = compute(state(first=0.95, leaves=3))
-    assert data.crossing is None
-    assert data.curves["sequences"].min() > 0.5
-
-
-# caption
+    assert scene(1.0, 0.95, 3).places("rect")[-1] == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("state", "said"),
     [
-        ({}, "At s = 1 neither changes anything."),
-        ({"exponent": 2.0}, "Sequences favour B, tokens A: the temperature never sees that A's share is split over 6"),
-        ({"exponent": 0.5, "first": 0.3}, "Sequences favour A, tokens B"),
-        ({"exponent": 3.0, "leaves": 1.0}, "here temperature is sharpening"),
-        ({"exponent": 2.0, "first": 0.95, "leaves": 3.0}, "The same exponent, "),
-        ({"exponent": 16.0, "first": 0.1}, "Here the two hardly differ."),
+        ((1.0, 0.7, 6), "At s = 1 neither changes anything."),
+        ((2.0, 0.7, 6), "Sequences favour B, tokens A: the temperature never sees that A has 6 leaves"),
+        ((0.5, 0.3, 6), "Sequences favour A, tokens B"),
+        ((3.0, 0.7, 1), "here temperature is sharpening"),
+        ((2.0, 0.95, 3), "The same exponent, "),
+        ((8.0, 0.1, 6), "Here the two hardly differ."),
+        ((2.0, 0.6, 4), "With s = 2 on whole sequences it is 36 %; on every token, τ = 0.5, 69.2 %"),
     ],
 )
-def test_the_caption_says_what_becomes_of_the_belief(changes, said):
-    assert said in caption(compute(state(**changes)))
-
-
-def test_the_caption_holds_the_numbers_of_the_exercise():
-    words = caption(compute(state(exponent=2.0, first=0.6, leaves=4.0)))
-    assert words.startswith("The teacher says A first with 60 %. With s = 2 on whole sequences it is 36 %;")
-    assert "τ = 0.5, 69.2 %" in words
-    share = compute(state(exponent=2.0, first=0.6, leaves=4.0)).share_of_a
-    assert 1 - share["sequences"] == pytest.approx(0.64)
-    assert share["tokens"] == pytest.approx(0.36 / 0.52)
-
-
-# controls and views
+def test_the_words_say_what_becomes_of_the_belief(state, said):
+    assert said in scene(*state).words

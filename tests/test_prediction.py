@@ -8,10 +8,11 @@ from alignkd_lab.course.exercises.ask import answers, predict
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.exercises.prediction import SURE, read_number
 from alignkd_lab.course.exercises.store import kept_answers
-from alignkd_lab.course.explorers import densities, threshold
+from alignkd_lab.course.explorers import threshold
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.course.widgets.charts import MIME
-from alignkd_lab.course.widgets.view import Picture
+from alignkd_lab.course.widgets.controls import Number
+from alignkd_lab.course.widgets.view import Explorer, Picture
 from alignkd_lab.errors import BadInput, UnknownName
 
 ALL = [id for id, asked in TASKS.items() if asked.prediction]
@@ -158,7 +159,8 @@ def test_a_full_disk_does_not_hide_the_picture(displayed, monkeypatch):
 
 
 def test_an_explorer_or_a_picture_or_nothing_can_be_what_is_kept_back(displayed):
-    explorer = densities.show("reward")
+    table = {"n": Number(1.0, "n", 0.0, 3.0, 0.5)}
+    explorer = Explorer(table, (), {}, dict, lambda data, note: figure(), str, "Live.", "made")
     made = predict("first_draw").then(lambda: explorer)
     made._ipython_display_()
     made.skip()

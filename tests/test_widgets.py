@@ -12,7 +12,6 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image, ImageChops
 
-from alignkd_lab.course.explorers import densities
 from alignkd_lab.course.widgets import view
 from alignkd_lab.course.widgets.controls import Choice, ChoiceControl, Number, NumberControl
 from alignkd_lab.course.widgets.view import Explorer, Picture, kept, png
@@ -116,19 +115,17 @@ def test_no_garbage_is_collected_while_somebody_waits_for_a_picture():
 
 
 def test_without_a_kernel_a_page_shows_every_still_with_its_own_caption_or_the_explorer_s_own():
-    stills = [{"reference_mass": 0.001}, {"reference_mass": 1e-5}]
-    one, three = densities.show("reference_mass").still(), densities.show("reference_mass", stills=stills).still()
+    one, three = made().still(), made(stills=[{"n": 2.0}, {"n": 3.0}]).still()
     assert (three.width, three.height) == (one.width, 3 * one.height)
-    states = [{**densities.START, **changes} for changes in ({}, *stills)]
-    places = [three.alt.index(densities.caption(densities.compute(state))) for state in states]
-    assert places == sorted(set(places))
+    places = [three.alt.index(f"{n} of pear") for n in (1, 2, 3)]
+    assert places == sorted(places)
     assert image_of(three.png).height == 3 * image_of(one.png).height
     own = made(still=lambda state: (a_figure((3, 1)), f"three of {state['fruit']}")).still()
     assert (own.alt, own.width) == ("three of pear", 288)
 
 
 def test_a_live_picture_is_coarser_than_one_that_is_kept_and_as_large_on_the_page():
-    explorer = densities.show("reference_mass")
+    explorer = made()
     live = re.search(r'base64,([^"]*)".* width="(\d+)"', explorer.picture.value)
     still = explorer.still()
     assert int(live.group(2)) == still.width

@@ -53,12 +53,18 @@ def rlhf(
     steps: int,
     batch: int,
     learning_rate: float,
+    seen: Callable[[GaussianMixture, int], None] | None = None,
 ) -> tuple[GaussianMixture, dict]:
-    """On-policy policy gradient on r' = R - beta log(pi / reference), from `init`; the policy and its curve."""
+    """On-policy policy gradient on r' = R - beta log(pi / reference), from `init`; the policy and its curve.
+
+    `seen`, if given, is called with the policy before each step, and the step's number.
+    """
     uniforms = noise.uniform("rlhf", steps, batch)
     normals = noise.normal("rlhf", steps, batch, init.means.shape[-1])
 
     def direction(policy: GaussianMixture, step: int) -> Gradient:
+        if seen is not None:
+            seen(policy, step)
         points = policy.from_noise(uniforms[:, step], normals[:, step])
         log_prob, pull = policy.log_prob_and_pull(points)
         shaped = theory.shaped_reward(problem.reward(points), log_prob, reference.log_prob(points), beta)

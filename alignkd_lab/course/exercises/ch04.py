@@ -91,11 +91,11 @@ def dpo_distractor(
 
 
 def unpaired_mass() -> str:
-    from alignkd_lab.course.explorers import loss_bench
+    from alignkd_lab.course.toy.walk import walk
 
-    data = loss_bench.compute({**loss_bench.START, "loss": "dpo", "beta": 0.5, "reference_margin": -20.0})
-    satisfied = (data.weights < 0.05).argmax()  # the first such step
-    return ("loser", "winner", "bystander", "bystander")[data.log_probs[satisfied].argmax()]
+    walked = walk("dpo", margin=-20.0, beta=0.5)
+    satisfied = (walked.weights < 0.05).argmax()  # the first such step
+    return ("loser", "winner", "bystander", "bystander")[walked.log_probs[satisfied].argmax()]
 
 
 TASKS: dict[str, Task] = {

@@ -8,194 +8,175 @@ a slider shows what it changes and nothing else.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+import altair as alt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
-from scipy.stats import norm
 
-from alignkd_lab import theory
 from alignkd_lab.course.explorers import threshold
-from alignkd_lab.course.widgets.charts import POINT
-from alignkd_lab.course.widgets.controls import Number, start
-from alignkd_lab.course.widgets.view import show_of
+from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, caption, parameters, share, stack
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.plots import plane
-from alignkd_lab.plots.drawing import BAND, INK, QUIET, panels, themed, write
-from alignkd_lab.plots.style import percent
+from alignkd_lab.plots.drawing import BAND, INK, QUIET
 
-CONTROLS = {name: Number(*slider) for name, slider in threshold.CONTROLS.items()}
-START = start(CONTROLS)
+_MOST_DRAWS, SHOWN_DRAWS = 1_000_000, 600
+CONTROLS = threshold.CONTROLS | {"draws": Slider(256.0, "draws in a batch, n", 1.0, SHOWN_DRAWS, 1.0)}
 SOURCE = "Live: exact densities, draws with a fixed noise; nothing is trained."
 # On a line: two common modes and the target, five standard deviations or more from the boundary of the reward.
 LINE_MEANS, LINE_WEIGHTS, LINE_SD = (-3.0, 0.0, 3.0), (0.6, 0.4), 0.3
 LINE_BOUNDARY = 1.5
 _PLANE = MogSettings()
-_MOST_DRAWS, _SHOWN_DRAWS = 1_000_000, 600
-_BOX = (-3.0, 3.0, -3.0, 3.0)  # left, right, bottom, top
+_PLANE_WEIGHTS = tuple(weight / sum(_PLANE.truth_weights[:3]) for weight in _PLANE.truth_weights[:3])
+_WIDTH, _SIDE, _CELL = 420, 300, 0.08
 
 
-@dataclass(frozen=True)
-class Densities:
-    """What the picture shows.
+def show(*shown: str, **state: float) -> Chart:
+    """Left: both densities on a line, and the draws below. Right: the optimum's density in the plane, and the draws.
 
-    state: `reference_mass`, `reward`, `beta`, `draws`.
-    optimum: the optimum's share of the target.
-    x, reference, best: the line and both densities on it, `[point]`.
-    plane: the optimum's density in the plane, `[y, x]` on the square from -3 to 3.
-    line_draws `[draw]`, plane_draws `[draw, 2]`, hits `[draw]`: the batch's first draws, as many as are drawn here.
-    hit_count: targets in the whole batch.
-    first: number of the first draw that shows the target, if one went on; None beyond a million.
+    `shown` names the controls to put on the page (all where none is), `state` where they begin.
     """
-
-    state: dict[str, float]
-    optimum: float
-    x: np.ndarray
-    reference: np.ndarray
-    best: np.ndarray
-    plane: np.ndarray
-    line_draws: np.ndarray
-    plane_draws: np.ndarray
-    hits: np.ndarray
-    hit_count: int
-    first: int | None
-
-
-def compute(state: Mapping[str, float]) -> Densities:
-    """Both densities, and the first batch of the reference's draws.
-
-    Raises:
-        BadInput: a mass that is no probability, or a beta that is not above 0.
-    """
-    mass = state["reference_mass"]
-    optimum = theory.target_mass(mass, state["reward"], state["beta"]).item()
-    uniforms, normals = _noise()
-    # Rare ones at the low end: a larger share keeps the targets that a smaller one had.
-    targets = uniforms < mass
-    count = min(round(state["draws"]), _MOST_DRAWS)
-    shown = min(count, _SHOWN_DRAWS)
-    x = np.linspace(-4.2, 4.2, 421)
-    spread = np.where(targets[:shown], 0.0, (uniforms[:shown] - mass) / (1 - mass))
-    return Densities(
-        state={name: state[name] for name in START},
-        optimum=optimum,
-        x=x,
-        reference=_on_line(x, mass),
-        best=_on_line(x, optimum),
-        plane=_in_plane(optimum),
-        line_draws=_place(targets[:shown], spread, LINE_WEIGHTS, np.array(LINE_MEANS)[:, None], LINE_SD, normals)[:, 0],
-        plane_draws=_place(targets[:shown], spread, *_plane_modes(), _PLANE.truth_sd, normals),
-        hits=targets[:shown],
-        hit_count=int(targets[:count].sum()),
-        first=int(targets.argmax()) + 1 if targets.any() else None,
+    in_batch = "datum.index <= draws && datum.uniform < reference_mass"
+    counted = alt.Chart(_draws()).transform_calculate(
+        hit=f"{in_batch} ? 1 : 0", seen="datum.uniform < reference_mass ? datum.index : 1e9"
     )
-
-
-def caption(data: Densities) -> str:
-    """What the picture shows at this state, in words."""
-    state = data.state
-    seen = "never" if data.first is None else f"at draw {data.first:,}"
-    wait = f"Drawing on and on from the reference, this learner would meet its first target {seen}"
-    if data.first is None:
-        wait += " in a million"
-    hits = "no target" if data.hit_count == 0 else f"{data.hit_count:,} on the target"
-    return (
-        f"Reward {state['reward']:g}, KL weight {state['beta']:g}: the target's share is "
-        f"{percent(state['reference_mass'])} in the reference and {percent(data.optimum)} in the best policy, "
-        f"in both panels. "
-        f"A first batch of {state['draws']:,.0f} draws has {hits}. {wait}."
+    words = caption(
+        f"'The target has ' + {share('reference_mass')} + ' of the reference and ' + {share(threshold.OPTIMUM)} + "
+        "' of the best policy, in both panels.'",
+        "'A first batch of ' + format(draws, ',.0f') + ' draws has ' + "
+        "(datum.hits > 0 ? format(datum.hits, ',') : 'nothing') + ' on the target. Drawing on and on, this "
+        "learner would meet its first one ' + "
+        "(datum.first < 1e9 ? 'at draw ' + format(datum.first, ',') : 'not within a million draws') + '.'",
+        f"'{SOURCE}'",
+        of=counted.transform_aggregate(hits="sum(hit)", first="min(seen)"),
     )
-
-
-@themed
-def draw(data: Densities, note: str = SOURCE) -> Figure:
-    """Left: both densities on a line, and the draws below. Right: the optimum's density in the plane, and the draws."""
-    figure, grid = panels(1, 2, (10, 4.6), "The reward tilts the density; the reference makes the draws", note)
-    _line_panel(grid[0, 0], data)
-    _plane_panel(grid[0, 1], data)
-    return figure
-
-
-show = show_of(CONTROLS, compute, draw, caption, SOURCE, "densities.show")
+    alternative = (
+        "Left: the reference's density on a line, the best policy's, which the reward moves to the target, and the "
+        "reference's draws, which it does not move. Right: the best policy's density in the plane, and the draws. "
+    ) + SOURCE
+    whole = stack("The reward tilts the density; the reference makes the draws", _line() | _plane(), words)
+    return Chart(whole, alternative, parameters(CONTROLS, shown, state))
 
 
 @functools.cache
-def _noise() -> tuple[np.ndarray, np.ndarray]:
+def _draws() -> alt.InlineData:
+    """Of a million draws the first, and of the rest those rarer than all before: where a rarer target is first seen.
+
+    Each has its `index`, from 1; `uniform`, which picks the mode; two `normal` numbers, its place there.
+    """
     generator = np.random.default_rng(55)
-    return generator.random(_MOST_DRAWS), generator.standard_normal((_SHOWN_DRAWS, 2))
+    uniforms = generator.random(_MOST_DRAWS)
+    normals = generator.standard_normal((SHOWN_DRAWS, 2)).round(3)
+    rows = [
+        {"index": index + 1, "uniform": round(uniforms[index], 5), "a": a, "b": b}
+        for index, (a, b) in enumerate(normals.tolist())
+    ]
+    rarest = np.minimum.accumulate(uniforms)
+    records = np.flatnonzero(rarest[1:] < rarest[:-1]) + 1
+    later = [{"index": int(index) + 1, "uniform": uniforms[index]} for index in records if index >= SHOWN_DRAWS]
+    return alt.InlineData([*rows, *later])
 
 
-def _plane_modes() -> tuple[tuple[float, ...], np.ndarray]:
-    """The common modes' weights, which sum to one, and all means, the target's last."""
-    common = _PLANE.truth_weights[:3]
-    return tuple(weight / sum(common) for weight in common), np.array(_PLANE.truth_means)
+def _mode(weights: Sequence[float], places: Sequence[float]) -> str:
+    """A draw's mode: targets at the last place, the others where the rest of `uniform` falls among the weights.
+
+    Rare ones at the low end: a larger share keeps the targets that a smaller one had.
+    """
+    chosen = places[-2]
+    for edge, place in reversed([*zip(np.cumsum(weights[:-1]), places[:-2], strict=True)]):
+        chosen = f"(datum.uniform - reference_mass) / (1 - reference_mass) < {edge} ? {place} : {chosen}"
+    return f"(datum.uniform < reference_mass ? {places[-1]} : {chosen})"
 
 
-def _place(
-    targets: np.ndarray, spread: np.ndarray, weights: Sequence[float], means: np.ndarray, sd: float, normals: np.ndarray
-) -> np.ndarray:
-    """Points `[draw, dimension]`: targets at the last mean, the others at the mode that `spread` in [0, 1) picks."""
-    mode = np.where(targets, len(weights), np.searchsorted(np.cumsum(weights)[:-1], spread, side="right"))
-    return means[mode] + sd * normals[: len(targets), : means.shape[1]]
-
-
-def _on_line(x: np.ndarray, share: float) -> np.ndarray:
-    weights = [*((1 - share) * weight for weight in LINE_WEIGHTS), share]
-    return sum(weight * norm.pdf(x, mean, LINE_SD) for weight, mean in zip(weights, LINE_MEANS, strict=True))
-
-
-def _in_plane(share: float) -> np.ndarray:
-    weights, means = _plane_modes()
-    weights = [*((1 - share) * weight for weight in weights), share]
-    view = {"weights": weights, "means": means, "sds": np.full(means.shape, _PLANE.truth_sd)}
-    return plane.density(plane.mixture_of(view), _BOX, 121)
-
-
-def _line_panel(axis: Axes, data: Densities) -> None:
-    top = 1.45
-    axis.set_title("On a line", y=1.02)
-    axis.axvspan(LINE_BOUNDARY, data.x[-1], color=BAND, zorder=0)
-    write(axis, "target", (LINE_BOUNDARY, top), (6, -4), QUIET, va="top")
-    axis.fill_between(data.x, data.reference, color="#C9CED4", linewidth=0, zorder=2)
-    axis.plot(data.x, data.best, color=INK, linewidth=1.8, zorder=3)
-    middle = LINE_MEANS[1]
-    write(axis, "reference", (middle, np.interp(middle, data.x, data.reference)), (0, 5), QUIET, ha="center")
-    _label_best(axis, data)
-    heights = -0.08 - 0.2 * np.modf(np.arange(len(data.hits)) * 0.618)[0]
-    _dots(axis, data.line_draws, heights, data.hits)
-    shown = "draws" if len(data.hits) < _SHOWN_DRAWS else f"draws, the first {len(data.hits)}"
-    write(axis, shown, (data.x[0], -0.31), (3, -3), QUIET, va="top")
-    axis.set(xlim=(data.x[0], data.x[-1]), ylim=(-0.45, top), yticks=[0, 0.5, 1], xticks=LINE_MEANS)
-    axis.set_xlabel("$y$")
-    axis.set_ylabel("density")
-    axis.grid(visible=False)
-
-
-def _label_best(axis: Axes, data: Densities) -> None:
-    """Beside the optimum's highest bump, where there is always room."""
-    peak = data.best.argmax()
-    right = data.x[peak] > LINE_BOUNDARY
-    shift, side = (-22, "right") if right else (22, "left")
-    write(axis, "best policy", (data.x[peak], data.best[peak]), (shift, -4), INK, ha=side, va="top")
-
-
-def _plane_panel(axis: Axes, data: Densities) -> None:
-    axis.set_title("In the plane: best policy and draws", y=1.02)
-    plane.paint(axis, data.plane, _BOX, PowerNorm(0.5, vmin=0, vmax=1.8))
-    centre = _PLANE.truth_means[3]
-    plane.circle(axis, centre, 1.05)
-    write(axis, "target", (centre[0], centre[1] + 1.1), (0, 2), INK, ha="center")
-    _dots(axis, *data.plane_draws.T, data.hits)
-    axis.set(xlim=_BOX[:2], ylim=_BOX[2:], xticks=[-2, 0, 2], yticks=[-2, 0, 2])
-    axis.set_xlabel("$y_1$")
-    axis.set_ylabel("$y_2$")
-    axis.grid(visible=False)
-
-
-def _dots(axis: Axes, x: np.ndarray, y: np.ndarray, hits: np.ndarray) -> None:
+def _dots(x: str, y: str) -> list[alt.Chart]:
     """Misses small and grey, hits large and violet."""
-    axis.plot(x[~hits], y[~hits], ".", color=INK, alpha=0.45, markersize=3, markeredgewidth=0, zorder=4)
-    axis.plot(x[hits], y[hits], "D", color=POINT, markersize=6.5, markeredgecolor="white", zorder=5)
+    batch = alt.Chart(_draws()).transform_filter("datum.index <= draws")
+    batch = batch.transform_calculate(x=x, y=y).encode(alt.X("x:Q"), alt.Y("y:Q"))
+    missed = batch.transform_filter("datum.uniform >= reference_mass")
+    hit = batch.transform_filter("datum.uniform < reference_mass")
+    return [
+        missed.mark_circle(color=INK, size=9, opacity=0.45),
+        hit.mark_point(shape="diamond", filled=True, fill=POINT, stroke="white", strokeWidth=1, size=90, opacity=1),
+    ]
+
+
+def _line() -> alt.LayerChart:
+    def density(mass: str) -> str:
+        bumps = [f"densityNormal(datum.y, {mean}, {LINE_SD})" for mean in LINE_MEANS]
+        common = " + ".join(f"{weight} * {bump}" for weight, bump in zip(LINE_WEIGHTS, bumps[:2], strict=True))
+        return f"(1 - {mass}) * ({common}) + {mass} * {bumps[2]}"
+
+    best = f"({threshold.OPTIMUM})"
+    x = alt.X(
+        "y:Q", scale=alt.Scale(domain=[-4.2, 4.2], nice=False), axis=alt.Axis(title="y", values=LINE_MEANS, grid=False)
+    )
+    height = alt.Scale(domain=[-0.42, 1.45], nice=False)
+    y = alt.Axis(title="density", values=[0, 0.5, 1], grid=False)
+    curve = alt.Chart(alt.sequence(-4.2, 4.2001, 0.02, as_="y"))
+    reference = curve.transform_calculate(density=density("reference_mass"))
+    optimum = curve.transform_calculate(density=density(best))
+    one = alt.Chart(alt.sequence(0, 1))
+    where = one.transform_calculate(
+        # Beside the highest bump, where there is always room.
+        x=f"{best} > 0.375 ? {LINE_MEANS[2] - 0.55} : {LINE_MEANS[0] + 0.55}",
+        y=f"{best} > 0.375 ? {best} * 1.33 : (1 - {best}) * 0.8",
+    )
+    side = alt.ExprRef(f"{best} > 0.375 ? 'right' : 'left'")
+    return alt.layer(
+        one.mark_rect(color=BAND).encode(x=alt.datum(LINE_BOUNDARY), x2=alt.datum(4.2)),
+        one.mark_text(align="left", dx=6, color=QUIET, text="target").encode(
+            x=alt.datum(LINE_BOUNDARY), y=alt.datum(-0.36)
+        ),
+        reference.mark_area(color="#C9CED4").encode(x, alt.Y("density:Q", scale=height, axis=y)),
+        optimum.mark_line(color=INK, strokeWidth=2).encode(x, alt.Y("density:Q")),
+        one.transform_calculate(y=f"{LINE_WEIGHTS[1]} * (1 - reference_mass) * 1.33")
+        .mark_text(color=QUIET, dy=-8, text="reference")
+        .encode(x=alt.datum(0), y="y:Q"),
+        where.mark_text(align=side, text="best policy").encode(x="x:Q", y="y:Q"),
+        *_dots(
+            f"{_mode(LINE_WEIGHTS, LINE_MEANS)} + {LINE_SD} * datum.a",
+            "-0.07 - 0.2 * (datum.index * 0.618 - floor(datum.index * 0.618))",
+        ),
+        one.mark_text(align="left", dx=4, color=QUIET, text="the reference's draws").encode(
+            x=alt.datum(-4.2), y=alt.datum(-0.36)
+        ),
+    ).properties(width=_WIDTH, height=_SIDE, title="On a line")
+
+
+def _plane() -> alt.LayerChart:
+    weights, means, sd = _PLANE_WEIGHTS, _PLANE.truth_means, _PLANE.truth_sd
+    bumps = [f"densityNormal(datum.x, {x}, {sd}) * densityNormal(datum.y, {y}, {sd})" for x, y in means]
+    common = " + ".join(f"{weight} * {bump}" for weight, bump in zip(weights, bumps[:3], strict=True))
+    density = f"(1 - {threshold.OPTIMUM}) * ({common}) + {threshold.OPTIMUM} * {bumps[3]}"
+    cells = round(6 / _CELL)
+
+    def scale(name: str) -> dict:
+        axis = alt.Axis(title=name, values=[-2, 0, 2], grid=False)
+        return {"scale": alt.Scale(domain=[-3, 3], nice=False), "axis": axis}
+
+    field = alt.Chart(alt.sequence(0, cells**2, as_="cell")).transform_calculate(
+        left=f"datum.cell % {cells} * {_CELL} - 3",
+        bottom=f"floor(datum.cell / {cells}) * {_CELL} - 3",
+        x=f"datum.left + {_CELL / 2}",
+        y=f"datum.bottom + {_CELL / 2}",
+        right=f"datum.left + {1.1 * _CELL}",  # over its neighbour's edge, so that no seam shows
+        top=f"datum.bottom + {1.1 * _CELL}",
+        density=density,
+    )
+    # The square root keeps a rare mode visible next to common ones.
+    shade = alt.Scale(type="sqrt", domain=[0, 1.8], clamp=True, range=["#FFFFFF", "#4C6A8A"], interpolate="rgb")
+    centre = alt.Chart(alt.sequence(0, 1)).encode(x=alt.datum(means[3][0]), y=alt.datum(means[3][1]))
+    ring = 1.05 * _SIDE / 6
+    return alt.layer(
+        field.mark_rect(stroke=None).encode(
+            alt.X("left:Q", **scale("y₁")),
+            alt.Y("bottom:Q", **scale("y₂")),
+            x2="right:Q",
+            y2="top:Q",
+            color=alt.Color("density:Q", scale=shade, legend=None),
+        ),
+        centre.mark_point(shape="circle", size=round(3.1416 * ring**2), stroke=INK, strokeWidth=1, strokeDash=[4, 3]),
+        centre.mark_text(text="target", dy=-ring - 8),
+        *_dots(
+            f"{_mode(weights, [x for x, _ in means])} + {sd} * datum.a",
+            f"{_mode(weights, [y for _, y in means])} + {sd} * datum.b",
+        ),
+    ).properties(width=_SIDE, height=_SIDE, title="In the plane: best policy and draws")

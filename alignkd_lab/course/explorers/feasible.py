@@ -6,97 +6,176 @@ Neither the reward's size nor the KL weight is among the controls, because neith
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+import altair as alt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from alignkd_lab.claims import LEAST_PAIRS
-from alignkd_lab.course.widgets.charts import POINT
-from alignkd_lab.course.widgets.controls import Number, start
-from alignkd_lab.course.widgets.view import show_of
-from alignkd_lab.lm.feasibility import SURE, Verdict, chance_of_pairs, expected_pairs, responses_for
+from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, caption, parameters, share, stack
+from alignkd_lab.lm.feasibility import SURE, Verdict, chance_of_pairs
 from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
-from alignkd_lab.plots.style import percent
 
 # The study's target and sizes, as its plan names them (data/records/PLAN.md).
 CONTROLS = {
-    "rate": Number(0.023, "base rate of the target, m₀", 0.001, 0.5, 0.02, True),
-    "responses": Number(24.0, "responses to each prompt, n", 2.0, 96.0, 1.0),
-    "prompts": Number(96.0, "prompts", 8.0, 400.0, 1.0),
+    "rate": Slider(0.023, "base rate of the target, m₀", 0.001, 0.5, 0.02, True),
+    "responses": Slider(24.0, "responses to each prompt, n", 2.0, 96.0, 1.0),
+    "prompts": Slider(96.0, "prompts", 8.0, 400.0, 8.0),
 }
-START = start(CONTROLS)
-SOURCE = "Live: closed forms, exact; no model runs."
-_RATES = np.geomspace(1e-3, 0.5, 90)
-_RESPONSES = np.unique(np.geomspace(2, 96, 48).round().astype(int))
+SOURCE = "Live: closed forms, exact; no model runs. Zones: computed before, for each stop of “prompts”."
+_RATES = np.geomspace(1e-3, 0.5, 60)
+RESPONSES = np.array([2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96])
 _COLOURS = ("#F3D9C9", "#FFFFFF", "#D5E6F2")  # no go, unsure, go
+_MOST = RESPONSES.max()
+# Of the sum that gives the chance: points on a circle, and its radius, which keeps the error below 1e-8.
+_POINTS, _RADIUS = 64, 0.75
 
 
-@dataclass(frozen=True)
-class Feasible:
-    """What the picture shows: the state, and what it predicts.
+def show(*shown: str, **state: float) -> Chart:
+    """Left: where there is enough to learn from. Right: pairs expected by responses at this base rate.
 
-    chances: of enough pairs, by response count and base rate, [_RESPONSES, _RATES].
-    curve: pairs expected at the state's rate, [_RESPONSES].
-    pairs, chance: expected pairs, and the chance of at least `LEAST_PAIRS`, at the state.
-    needed: responses a prompt from which that many are expected; None if thousands do not suffice.
+    `shown` names the controls to put on the page (all where none is), `state` where they begin.
     """
-
-    rate: float
-    prompts: int
-    responses: int
-    chances: np.ndarray
-    curve: np.ndarray
-    pairs: float
-    chance: float
-    needed: int | None
-
-    @property
-    def verdict(self) -> str:
-        """`go`, `no go` or `a gamble`."""
-        return "go" if self.chance >= SURE else "no go" if self.chance <= 1 - SURE else "a gamble"
-
-
-def compute(state: Mapping[str, float]) -> Feasible:
-    """Pairs expected and their chance; `rate` is a share, `prompts` and `responses` are rounded. Raises BadInput."""
-    rate, prompts, responses = state["rate"], round(state["prompts"]), round(state["responses"])
-    return Feasible(
-        rate=rate,
-        prompts=prompts,
-        responses=responses,
-        chances=chance_of_pairs(_RATES, prompts, _RESPONSES[:, None]),
-        curve=expected_pairs(rate, prompts, _RESPONSES),
-        pairs=float(expected_pairs(rate, prompts, responses)),
-        chance=float(chance_of_pairs(rate, prompts, responses)),
-        needed=responses_for(rate, prompts),
+    verdict = f"(datum.chance >= {SURE} ? 'go' : datum.chance <= {1 - SURE:g} ? 'no go' : 'a gamble')"
+    words = caption(
+        "format(prompts, ',') + ' prompts × ' + responses + ' responses are ' + format(prompts * responses, ',') + "
+        "' draws with ' + format(datum.pairs, ',.0f') + ' informative pairs expected, at a base rate of ' + "
+        f"{share('rate')} + '.'",
+        f"'The chance of at least {LEAST_PAIRS} is ' + {share('datum.chance')} + ': ' + {verdict} + '. ' + "
+        f"(datum.needed > {_MOST} ? '{_MOST} responses to each prompt would not give {LEAST_PAIRS} on average'"
+        f" : 'From ' + datum.needed + ' responses a prompt on, {LEAST_PAIRS} are expected') + "
+        "'; no reward changes that.'",
+        f"'{SOURCE}'",
+        of=_chance(),
     )
+    alternative = (
+        f"Left: by base rate and responses to each prompt, where at least {LEAST_PAIRS} informative pairs are nearly "
+        "sure, where nearly ruled out, and a border between. Right: the pairs expected by responses to each prompt. "
+    ) + SOURCE
+    prompts = state.get("prompts", CONTROLS["prompts"].value)
+    whole = stack("Is there enough to learn from?", _map(prompts) | _curve(), words)
+    return Chart(whole, alternative, parameters(CONTROLS, shown, state))
 
 
-def caption(data: Feasible) -> str:
-    """What the picture shows at this state, in words."""
-    drawn = data.prompts * data.responses
-    text = (
-        f"At a base rate of {percent(data.rate)}, {data.prompts} prompts × {data.responses} responses are {drawn:,} "
-        f"draws with {data.pairs:.0f} informative pairs expected; the chance of at least {LEAST_PAIRS} is "
-        f"{percent(data.chance)}: {data.verdict}."
+def _counts() -> alt.Chart:
+    """A row for n responses to a prompt, of which h are hits: its `chance`, the pairs expected at n, and from which n
+    on there are enough."""
+    pairs = alt.Chart(alt.sequence(0, (_MOST + 1) ** 2, as_="i")).transform_calculate(
+        n=f"floor(datum.i / {_MOST + 1})", h=f"datum.i % {_MOST + 1}"
     )
-    if data.needed is None:
-        return f"{text} Thousands of responses to each prompt would not give {LEAST_PAIRS}: choose another target."
-    if data.needed == 2:
-        return f"{text} Two responses to each prompt already give {LEAST_PAIRS} on average."
-    return f"{text} From {data.needed:,} responses a prompt on, {LEAST_PAIRS} are expected; no reward changes that."
+    pairs = pairs.transform_filter("datum.n >= 2 && datum.h <= datum.n").transform_calculate(
+        step="datum.h > 0 ? log((datum.n - datum.h + 1) / datum.h) : 0"
+    )
+    pairs = pairs.transform_window(choices="sum(step)", groupby=["n"], sort=[alt.SortField("h")])
+    pairs = pairs.transform_calculate(
+        made="min(datum.h, datum.n - datum.h)",
+        mass="exp(datum.choices + datum.h * log(rate) + (datum.n - datum.h) * log(1 - rate))",
+        part="prompts * datum.mass * datum.made",
+    )
+    pairs = pairs.transform_joinaggregate(pairs="sum(part)", groupby=["n"])
+    pairs = pairs.transform_calculate(enough=f"datum.pairs >= {LEAST_PAIRS} ? datum.n : {_MOST + 1}")
+    return pairs.transform_joinaggregate(needed="min(enough)")
 
 
-@themed
-def draw(data: Feasible, note: str = SOURCE) -> Figure:
-    """Left: where there is enough to learn from. Right: pairs expected by responses at this base rate."""
-    figure, grid = panels(1, 2, (10, 4.3), "Is there enough to learn from?", note)
-    _map(grid[0, 0], data)
-    _curve(grid[0, 1], data)
-    return figure
+def _chance() -> alt.Chart:
+    """One row: the `pairs` expected, from which n on there are enough (`needed`), and the `chance` of enough.
+
+    The pairs of all prompts have the generating function of one prompt's to the power of their number. Its first
+    coefficients come from its values on a circle, as `lm.feasibility.chance_of_pairs` has them from a recurrence.
+    """
+    places = np.arange(_POINTS // 2 + 1)  # the other half are the conjugates
+    z = _RADIUS * np.exp(2j * np.pi * places / _POINTS)
+    fewer = (z[:, None] ** -np.arange(LEAST_PAIRS)).sum(-1) * np.where(places % (_POINTS // 2) == 0, 1, 2) / _POINTS
+    one = _counts().transform_filter("datum.n == responses").transform_calculate(j=f"sequence({len(places)})")
+    one = one.transform_flatten(["j"]).transform_calculate(
+        size=f"datum.mass * pow({_RADIUS}, datum.made)",
+        turn=f"datum.made * datum.j * {2 * np.pi / _POINTS}",
+        real="datum.size * cos(datum.turn)",
+        imaginary="datum.size * sin(datum.turn)",
+    )
+    one = one.transform_aggregate(
+        a="sum(real)", b="sum(imaginary)", pairs="max(pairs)", needed="max(needed)", groupby=["j"]
+    )
+    one = one.transform_calculate(
+        size="pow(datum.a * datum.a + datum.b * datum.b, prompts / 2)",
+        turn="prompts * atan2(datum.b, datum.a)",
+        fewer=f"datum.size * (cos(datum.turn) * {_listed(fewer.real)}[datum.j] - sin(datum.turn) * "
+        f"{_listed(fewer.imag)}[datum.j])",
+    )
+    one = one.transform_aggregate(fewer="sum(fewer)", pairs="max(pairs)", needed="max(needed)")
+    return one.transform_calculate(chance="clamp(1 - datum.fewer, 0, 1)")
+
+
+def _listed(values: np.ndarray) -> str:
+    return f"[{', '.join(f'{value:.12g}' for value in values)}]"
+
+
+@functools.cache
+def borders(prompts: int) -> tuple[list[float], list[float]]:
+    """By `RESPONSES` the base rates up to which the chance is at most 1 - SURE, and from which on at least SURE."""
+    chances = np.clip(chance_of_pairs(_RATES, prompts, RESPONSES[:, None]), 1e-12, 1 - 1e-12)
+    odds = np.log(chances / (1 - chances))
+    bar = np.log(SURE / (1 - SURE))
+    found = [[np.exp(np.interp(at, row, np.log(_RATES))) for row in odds] for at in (-bar, bar)]
+    return tuple([float(f"{rate:.4g}") for rate in rates] for rates in found)
+
+
+def _map(prompts: float) -> alt.LayerChart:
+    slider = CONTROLS["prompts"]
+    stops = {*np.arange(slider.low, slider.high + 1, slider.step), round(prompts)}
+    rows = [dict(zip(("p", "low", "high"), (int(stop), *borders(int(stop))), strict=True)) for stop in sorted(stops)]
+    x = {
+        "scale": alt.Scale(type="log", domain=[1e-3, 0.5], nice=False),
+        "axis": alt.Axis(title="base rate of the target, m₀", format="~%", values=[1e-3, 1e-2, 0.1, 0.5], grid=False),
+    }
+    y = alt.Y("n:Q", **_by_responses())
+    zone = alt.Chart(alt.InlineData(rows)).transform_filter("datum.p == prompts")
+    zone = zone.transform_calculate(n=f"{RESPONSES.tolist()}").transform_flatten(["n", "low", "high"])
+    zone = zone.transform_calculate(least="0.001", most="0.5")
+    one = alt.Chart(alt.sequence(0, 1))
+    point = one.transform_calculate(rate="rate", n="responses").mark_point(
+        color="white", fill=POINT, size=120, opacity=1
+    )
+    no, _, go = _COLOURS
+    return alt.layer(
+        zone.mark_area(color=no, orient="horizontal").encode(alt.X("least:Q", **x), y, x2="low:Q"),
+        zone.mark_area(color=go, orient="horizontal").encode(alt.X("high:Q", **x), y, x2="most:Q"),
+        one.mark_text(align="left", dx=8, dy=-12, fontWeight="bold", text=f"no go: ≤ {1 - SURE:.0%}").encode(
+            x=alt.datum(1e-3), y=alt.datum(2)
+        ),
+        one.mark_text(align="right", dx=-8, dy=14, fontWeight="bold", text=f"go: ≥ {SURE:.0%}").encode(
+            x=alt.datum(0.5), y=alt.datum(96)
+        ),
+        point.encode(alt.X("rate:Q", **x), y),
+    ).properties(width=360, height=300, title=f"Chance of at least {LEAST_PAIRS} pairs; white: a gamble")
+
+
+def _by_responses() -> dict:
+    axis = alt.Axis(title="responses to each prompt, n", values=[2, 4, 8, 16, 32, 64], format="d", grid=False)
+    return {"scale": alt.Scale(type="log", domain=[2, 96], nice=False), "axis": axis}
+
+
+def _curve() -> alt.LayerChart:
+    y = alt.Y(
+        "pairs:Q",
+        scale=alt.Scale(type="log", domain=[0.01, 20_000], nice=False),
+        axis=alt.Axis(title="informative pairs, logarithmic", values=[0.01, 0.1, 1, 10, 100, 1000, 10_000], format=","),
+    )
+    x = alt.X("n:Q", **_by_responses())
+    curve = _counts().transform_filter("datum.h == 0")
+    here = curve.transform_filter("datum.n == responses")
+    bar = alt.Chart(alt.sequence(0, 1))
+    return alt.layer(
+        bar.mark_rule(color=QUIET, strokeDash=[4, 3]).encode(y=alt.datum(LEAST_PAIRS)),
+        bar.mark_text(align="right", color=QUIET, dx=-4, dy=8, text=f"the bar: {LEAST_PAIRS}").encode(
+            x=alt.datum(96), y=alt.datum(LEAST_PAIRS)
+        ),
+        curve.mark_line(color=INK).encode(x, y),
+        here.mark_rule(color=POINT, strokeWidth=2.2).encode(x, alt.Y("pairs:Q"), y2=alt.datum(0.01)),
+        here.mark_point(color="white", fill=POINT, size=120, opacity=1).encode(x, y),
+    ).properties(width=360, height=300, title="Pairs expected at this base rate")
 
 
 @themed
@@ -124,44 +203,3 @@ def rates(found: Mapping[str, Verdict], drawn: int, prompts: int, responses: int
     axis.set_xlabel("base rate of the target, with its 95 % interval")
     axis.grid(axis="y", visible=False)
     return figure
-
-
-show = show_of(CONTROLS, compute, draw, caption, SOURCE, "feasible.show")
-
-
-def _map(axis: Axes, data: Feasible) -> None:
-    zones = np.digitize(data.chances, [1 - SURE, SURE])
-    axis.pcolormesh(_RATES, _RESPONSES, zones, cmap=ListedColormap(_COLOURS), vmin=0, vmax=2, shading="nearest")
-    axis.set(xscale="log", yscale="log", xlim=(_RATES[0], _RATES[-1]), ylim=(2, 96))
-    axis.set_title(f"Chance of at least {LEAST_PAIRS} pairs, {data.prompts} prompts")
-    axis.set_xticks([0.001, 0.01, 0.1, 0.5], ["0.1 %", "1 %", "10 %", "50 %"])
-    _count_ticks(axis.set_yticks)
-    axis.minorticks_off()
-    axis.grid(visible=False)
-    if (zones == 0).mean() > 0.04:
-        write(axis, f"no go: ≤ {100 * (1 - SURE):.0f} %", (_RATES[0], 2), (8, 8), INK, fontweight="bold")
-    if (zones == 2).mean() > 0.04:
-        write(axis, f"go: ≥ {100 * SURE:.0f} %", (_RATES[-1], 96), (-8, -14), INK, ha="right", fontweight="bold")
-    axis.plot(data.rate, data.responses, "o", color=POINT, markersize=11, markeredgecolor="white", clip_on=False)
-    axis.set_xlabel("base rate of the target, m₀")
-    axis.set_ylabel("responses to each prompt, n")
-
-
-def _curve(axis: Axes, data: Feasible) -> None:
-    axis.set_title(f"Pairs expected at a base rate of {percent(data.rate)}")
-    top = max(2.2 * LEAST_PAIRS, 1.25 * data.pairs)
-    axis.plot(_RESPONSES, data.curve, color=INK, linewidth=2)
-    axis.axhline(LEAST_PAIRS, color=QUIET, linewidth=1.2, linestyle=(0, (4, 3)))
-    write(axis, f"the bar: {LEAST_PAIRS}", (100, LEAST_PAIRS), (-6, 4), QUIET, ha="right")
-    axis.plot([data.responses] * 2, [0, data.pairs], color=POINT, linewidth=2.2)
-    axis.plot(data.responses, data.pairs, "o", color=POINT, markersize=10, markeredgecolor="white", zorder=5)
-    axis.set(xscale="log", xlim=(2, 100), ylim=(0, top))
-    _count_ticks(axis.set_xticks)
-    axis.minorticks_off()
-    axis.set_xlabel("responses to each prompt, n")
-    axis.set_ylabel("informative pairs")
-
-
-def _count_ticks(place) -> None:
-    counts = (2, 4, 8, 16, 32, 64, 96)
-    place(counts, [str(count) for count in counts])

@@ -9,29 +9,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
+import altair as alt
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from alignkd_lab import theory
-from alignkd_lab.course.widgets.view import Picture
+from alignkd_lab.course.widgets.charts import Chart, Slider, caption, parameters, stack
 from alignkd_lab.mog.align import rlhf
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.noise import SeedNoise
 from alignkd_lab.mog.problem import Problem
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.plots.drawing import BAND, INK, QUIET, panels, seed_points, themed, write
-from alignkd_lab.plots.style import percent
+from alignkd_lab.plots.drawing import BAND, INK, QUIET
 
 # A weak penalty keeps the traps apart: it lets the optimum find targets that training never draws.
 SETTINGS = replace(MogSettings(), beta=0.25)
 MASSES = tuple(10.0 ** (-power / 2) for power in range(2, 21))
 _HANDED = 0.5
 _SCORING_DRAWS = 2000
-# Okabe and Ito's green and pink, told apart by marker too; no pipeline's order is drawn here.
-HANDED, FROM_REFERENCE = "#009E73", "#7B4FA3"
+_LOOKS = 20  # along a run, after the start
+CONTROLS = {"step": Slider(SETTINGS.rlhf_steps, "training step", 0, SETTINGS.rlhf_steps, SETTINGS.rlhf_steps / _LOOKS)}
+# Told apart by marker too; no pipeline's order is drawn here.
+STARTS = {
+    "handed": ("RLHF, handed the target (starts with half of its weight there)", "#009E73", "square"),
+    "from_reference": ("RLHF, from the reference", "#7B4FA3", "circle"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,16 @@ class Traps:
 
     masses: `[mass]`, of the target in the reference.
     optimum: `[mass]`, of the best of all policies, from a grid.
-    from_reference, handed: `[mass, seed]`, shares of fresh draws after training.
-    draws: how many each run drew while it trained.
+    steps: of training, at which the runs were looked at, the start and the end among them.
+    from_reference, handed: `[step, mass, seed]`, shares of fresh draws.
     settings: reward, KL weight, steps and batch.
     """
 
     masses: Tensor
     optimum: Tensor
+    steps: tuple[int, ...]
     from_reference: Tensor
     handed: Tensor
-    draws: int
     settings: MogSettings
 
 
@@ -73,15 +75,23 @@ def run_traps(
         "learning_rate": settings.rlhf_learning_rate,
     }
 
+    steps = tuple(round(look * settings.rlhf_steps / _LOOKS) for look in range(_LOOKS + 1))
+    draws = noise.uniform("traps", _SCORING_DRAWS), noise.normal("traps", _SCORING_DRAWS, 2)
+
     def trained(init: GaussianMixture) -> Tensor:
-        policy, _ = rlhf(init, reference, problem, noise, **train)
-        points = policy.from_noise(noise.uniform("traps", _SCORING_DRAWS), noise.normal("traps", _SCORING_DRAWS, 2))
-        return problem.on_target(points).double().mean(-1).view(len(masses), -1)
+        found = []
+
+        def look(policy: GaussianMixture, step: int) -> None:
+            if step in steps:
+                found.append(problem.on_target(policy.from_noise(*draws)).double().mean(-1).view(len(masses), -1))
+
+        policy, _ = rlhf(init, reference, problem, noise, **train, seen=look)
+        look(policy, settings.rlhf_steps)
+        return torch.stack(found)
 
     handed = _with_share(problem, settings, torch.full_like(rows, _HANDED))
-    draws = settings.rlhf_steps * settings.rlhf_batch
     optimum = _optimum(problem, settings, shares)
-    return Traps(shares, optimum, trained(reference), trained(handed), draws, settings)
+    return Traps(shares, optimum, steps, trained(reference), trained(handed), settings)
 
 
 def _with_share(problem: Problem, settings: MogSettings, shares: Tensor) -> GaussianMixture:
@@ -103,68 +113,115 @@ def _optimum(problem: Problem, settings: MogSettings, shares: Tensor) -> Tensor:
     return theory.target_mass_of(optimum, problem.on_target(points))
 
 
-def show() -> Picture:
-    """Run all of it live, and draw it."""
-    traps = run_traps()
-    return Picture(draw(traps), caption(traps))
+def show(*shown: str, **state: float) -> Chart:
+    """Run all of it live, two seconds, and draw it; the slider goes through the training, from its end."""
+    return draw(run_traps(), *shown, **state)
 
 
 def boundaries(traps: Traps) -> tuple[float, float]:
     """The shares in the reference from which on most runs find the target, and the optimum shows it most."""
-    found = (traps.from_reference > 0.5).double().mean(-1) > 0.5
+    found = traps.from_reference[-1].median(-1).values > 0.5
     return traps.masses[found].min().item(), traps.masses[traps.optimum > 0.5].min().item()
 
 
-def caption(traps: Traps) -> str:
-    """What the picture shows, in words."""
-    drawn, paid = boundaries(traps)
-    settings = traps.settings
-    return (
-        f"Reward {settings.reward_height:g}, KL weight {settings.beta:g}, {traps.draws:,} draws a run. "
-        f"The best policy shows the target mostly down to a share of {percent(paid)} in the reference, and a run that "
-        f"was handed the target ends there, too. A run from the reference finds it down to {percent(drawn)} only."
+def draw(traps: Traps, *shown: str, **state: float) -> Chart:
+    """Where RLHF stands on the target, from either start, against the target's share in the reference."""
+    settings, seeds = traps.settings, traps.handed.shape[-1]
+    ends = [traps.masses.min().item() / 1.6, traps.masses.max().item() * 1.6]
+    powers = "['', '', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹', '¹⁰']"
+    axis = alt.Axis(
+        title="target's share in the reference, m₀", values=[10.0**power for power in range(-10, 0)], grid=False,
+        labelExpr=f"'1 in 10' + {powers}[round(-log(datum.value) / LN10)]",
+    )  # fmt: skip
+    x = alt.X("mass:Q", scale=alt.Scale(type="log", domain=ends, nice=False), axis=axis)
+    y = alt.Axis(title="target's share of the policy's draws", format=".0%", values=[0, 0.25, 0.5, 0.75, 1])
+    height = alt.Scale(domain=[0, 1.3], nice=False)
+    labels, colours, shapes = zip(*STARTS.values(), strict=True)
+    named = f"{list(labels)}[indexof({list(STARTS)}, datum.label)]"
+    legend = alt.Legend(orient="top", labelExpr=named, labelLimit=400, columnPadding=24, symbolOpacity=1)
+    colour = alt.Color("start:N", scale=alt.Scale(domain=list(STARTS), range=colours), title=None, legend=legend)
+    shape = alt.Shape("start:N", scale=alt.Scale(domain=list(STARTS), range=shapes), title=None, legend=legend)
+    now = alt.Chart(_rows(traps)).transform_filter("datum.step == step").transform_flatten(["share"])
+    means = now.transform_aggregate(share="mean(share)", groupby=["start", "mass"])
+    optimum = zip(_short(traps.masses), _short(traps.optimum), strict=True)
+    line = alt.Chart(alt.InlineData([{"mass": mass, "share": share} for mass, share in optimum]))
+    chart = alt.layer(
+        *_regions(traps),
+        line.mark_line(color=INK, strokeWidth=1.8).encode(x, alt.Y("share:Q", scale=height, axis=y)),
+        now.mark_circle(size=16, opacity=0.4).encode(x, alt.Y("share:Q"), colour),
+        means.mark_point(filled=True, size=75, opacity=1, stroke="white", strokeWidth=1).encode(
+            x, alt.Y("share:Q"), colour, shape
+        ),
+    ).properties(width=760, height=330)
+    source = (
+        f"Live run: Gaussian world, {seeds} seeds (small points; markers: means), reward "
+        f"{settings.reward_height:g}, β = {settings.beta:g}. Black line: the best policy, from a grid."
+    )
+    alternative = (
+        "The target's share after RLHF against its share in the reference: handed the target, runs end at the best "
+        "policy, high or low; from the reference they find it only where it is drawn, and miss a region between. "
+    ) + source
+    words = caption(*_words(traps), f"'{source}'", of=_least(now))
+    return Chart(
+        stack("Two traps: not drawn, and not worth it", chart, words), alternative, parameters(CONTROLS, shown, state)
     )
 
 
-@themed
-def draw(traps: Traps) -> Figure:
-    """Where RLHF ends on the target, from either start, against the target's share in the reference."""
-    seeds = traps.handed.shape[-1]
-    note = (
-        f"Live run: Gaussian world, exact optimum from a grid, {seeds} seeds a share; small points: seeds, "
-        f"markers: means. Reward {traps.settings.reward_height:g}, KL weight β = {traps.settings.beta:g}, "
-        f"{traps.draws:,} draws a run."
+def _short(values: Tensor) -> list[float]:
+    return [float(f"{value:.4g}") for value in values.tolist()]
+
+
+def _rows(traps: Traps) -> alt.InlineData:
+    """A row for each start, step and share in the reference, with the seeds' shares after it."""
+    return alt.InlineData(
+        [
+            {"start": start, "step": step, "mass": mass, "share": _short(shares)}
+            for start in STARTS
+            for step, looked in zip(traps.steps, getattr(traps, start), strict=True)
+            for mass, shares in zip(_short(traps.masses), looked, strict=True)
+        ]
     )
-    figure, grid = panels(1, 1, (10, 4.8), "Two traps: not drawn, and not worth it", note)
-    axis = grid[0, 0]
-    masses = traps.masses.numpy()
-    drawn, paid = (boundary / 10**0.25 for boundary in boundaries(traps))  # half a step below the last that succeeds
-    axis.axvspan(paid, drawn, color=BAND, zorder=0)
-    _region(axis, masses.min() / 1.6, paid, "learning trap\nthe penalty outweighs\nthe reward")
-    _region(axis, paid, drawn, "sampling trap\nworth it,\nbut never drawn")
-    _region(axis, drawn, masses.max() * 1.6, "no trap\ndrawn and learnt")
-    axis.plot(masses, traps.optimum, color=INK, linewidth=1.6, label="best of all policies")
-    _runs(axis, masses, traps.handed.numpy(), HANDED, "s", "RLHF, handed the target (starts at one half)")
-    _runs(axis, masses, traps.from_reference.numpy(), FROM_REFERENCE, "o", "RLHF, from the reference")
-    axis.set(xscale="log", xlim=(masses.min() / 1.6, masses.max() * 1.6), ylim=(-0.04, 1.3))
-    axis.set_xticks(10.0 ** np.arange(-9, 0, 2), [percent(10.0**power) for power in range(-9, 0, 2)])
-    axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    axis.minorticks_off()
-    axis.set_xlabel("target's share in the reference, m₀")
-    axis.set_ylabel("target's share after training")
-    axis.legend(loc="center left", bbox_to_anchor=(0.0, 0.62))
-    return figure
 
 
-def _region(axis: Axes, low: float, high: float, text: str) -> None:
-    name, _, why = text.partition("\n")
-    middle = (low * high) ** 0.5
-    write(axis, name, (middle, 1.27), (0, 0), INK, ha="center", va="top", fontweight="bold")
-    write(axis, why, (middle, 1.27), (0, -13), QUIET, ha="center", va="top")
+def _regions(traps: Traps) -> list[alt.Chart]:
+    """The traps' names, parted half a step below the last share that succeeds."""
+    drawn, paid = (boundary / 10**0.25 for boundary in boundaries(traps))
+    least, most = traps.masses.min().item(), traps.masses.max().item()
+    regions = [
+        (least, paid, "learning trap", "the penalty outweighs", "the reward"),
+        (paid, drawn, "sampling trap", "worth it,", "but never drawn"),
+        (drawn, most, "no trap", "drawn and learnt"),
+    ]
+    band = alt.Chart(alt.sequence(0, 1)).mark_rect(color=BAND).encode(x=alt.datum(paid), x2=alt.datum(drawn))
+    names = [{"mass": (low * high) ** 0.5, "name": name, "why": why} for low, high, name, *why in regions]
+    text = alt.Chart(alt.InlineData(names)).encode(x="mass:Q", y=alt.datum(1.3))
+    return [
+        band,
+        text.mark_text(dy=12, fontWeight="bold").encode(text="name:N"),
+        text.mark_text(dy=28, baseline="middle", lineHeight=15, color=QUIET).encode(text="why:N"),
+    ]
 
 
-def _runs(axis: Axes, masses: np.ndarray, shares: np.ndarray, colour: str, marker: str, label: str) -> None:
-    for seed in shares.T:
-        seed_points(axis, masses, seed, colour)
-    look = {"markersize": 7, "markeredgecolor": "white", "linewidth": 0, "zorder": 4}
-    axis.plot(masses, shares.mean(-1), marker, color=colour, label=label, **look)
+def _least(now: alt.Chart) -> alt.Chart:
+    """One row: by start the least share of which most runs show the target mostly; 9 where none does."""
+    most = now.transform_aggregate(share="median(share)", groupby=["start", "mass"])
+    least = {start: f"datum.start == '{start}' && datum.share > 0.5 ? datum.mass : 9" for start in STARTS}
+    return most.transform_calculate(**least).transform_aggregate(**{start: f"min({start})" for start in STARTS})
+
+
+def _words(traps: Traps) -> list[str]:
+    """What the chart shows at a step, as Vega expressions."""
+
+    def down_to(least: str) -> str:
+        return f"({least} > 1 ? 'nowhere' : 'down to once in ' + format(1 / {least}, ',.2~r') + ' draws')"
+
+    paid = boundaries(traps)[1]
+    return [
+        f"'Step ' + step + ' of {traps.settings.rlhf_steps}, ' + format(step * {traps.settings.rlhf_batch}, ',') + "
+        f"' draws a run. The best policy shows the target mostly ' + {down_to(str(paid))} + ' of the reference.'",
+        "step == 0 ? 'Before training: handed the target, a run has half of its weight on the target\\'s "
+        "mode; else what the reference has.' : 'A run that was handed the target does so ' + "
+        + down_to("datum.handed")
+        + " + "
+        "', one from the reference ' + " + down_to("datum.from_reference") + " + '.'",
+    ]

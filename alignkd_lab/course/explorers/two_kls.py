@@ -1,4 +1,4 @@
-"""The picture of the two KL divergences: one bump for two, on a line, by closed form or on a grid.
+"""Explorer of the two KL divergences: one bump for two, on a line.
 
 Forward KL(p ‖ q) covers what p shows; reverse KL(q ‖ p) seeks a place where p is high. Distilling by samples is the
 forward one: if the student sits on one mode, its teacher did so before.
@@ -6,107 +6,122 @@ forward one: if the student sits on one mode, its teacher did so before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
 
+import altair as alt
 import numpy as np
-from matplotlib.figure import Figure
+from scipy.optimize import minimize
 from scipy.stats import norm
 
-from alignkd_lab.course.explorers.two_temperatures import sharpened
-from alignkd_lab.course.widgets.view import Picture, kept
-from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
-from alignkd_lab.plots.style import number
+from alignkd_lab.course.widgets.charts import Chart, Slider, caption, parameters, share, stack
+from alignkd_lab.plots.drawing import INK, QUIET
 
-WEIGHTS, MEANS, SD = (0.6, 0.4), (-1.5, 1.5), 0.5
-SHARPENING = 20.0
-LINE = np.linspace(-9, 9, 1801)
-_STUDENT = "#9C2A5B"
-_FITS = {
-    "forward": "Forward KL to the truth: covers",
-    "reverse": "Reverse KL to the truth: seeks",
-    "sharpened": "Forward KL to a sharpened teacher",
+WEIGHTS, SD = (0.6, 0.4), 0.5
+CONTROLS = {
+    "sharpening": Slider(20.0, "sharpening of the teacher, s", 1.0, 20.0, 0.5),
+    "distance": Slider(6.0, "distance of the modes, in standard deviations", 1.0, 8.0, 0.5),
 }
+SOURCE = "Live: exact on a line. The bump of reverse KL: searched before, for each stop of the distance."
+_STUDENT = "#9C2A5B"
+# In Vega's terms: the modes lie at ±half; the teacher's weight of the larger one.
+_HALF = f"(distance * {SD / 2})"
+_TEACHER = f"(1 / (1 + pow({WEIGHTS[1] / WEIGHTS[0]}, sharpening)))"
 
 
-@dataclass(frozen=True)
-class Bump:
-    """A student: one Gaussian on the line, with its precision E_q[log p] and recall E_p[log q] in nats."""
-
-    mean: float
-    sd: float
-    precision: float
-    recall: float
-
-
-def fits() -> dict[str, Bump]:
-    """The best bump by each of three divergences, all scored under the truth."""
-    truth, teacher = mixture(np.array(WEIGHTS)), mixture(sharpened(np.array(WEIGHTS), SHARPENING))
-    return {
-        "forward": _scored(*by_moments(truth)),
-        "reverse": _scored(*by_search(truth)),
-        "sharpened": _scored(*by_moments(teacher)),
-    }
-
-
-def mixture(weights: np.ndarray) -> np.ndarray:
-    """The density of the two modes with these weights, `[point]` on `LINE`."""
-    return sum(weight * norm.pdf(LINE, mean, SD) for weight, mean in zip(weights, MEANS, strict=True))
-
-
-def by_moments(density: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation, which minimise the forward KL over Gaussians."""
-    mean = _integral(density * LINE)
-    return mean, float(np.sqrt(_integral(density * (LINE - mean) ** 2)))
+def show(*shown: str, **state: float) -> Chart:
+    """The three fits beside each other. `shown` names the controls to put on the page, `state` where they begin."""
+    slider = CONTROLS["distance"]
+    stops = {*np.arange(slider.low, slider.high + slider.step, slider.step), state.get("distance", slider.value)}
+    found = [dict(zip(("at", "mean", "sd"), (float(stop), *reverse_fit(stop)), strict=True)) for stop in sorted(stops)]
+    reverse = alt.Chart(alt.InlineData(found)).transform_filter("datum.at == distance")
+    panels = alt.hconcat(
+        _panel("Forward KL to the truth: covers", _by_moments(str(WEIGHTS[0]))),
+        _panel("Reverse KL to the truth: seeks", reverse),
+        _panel("Forward KL to a sharpened teacher", _by_moments(_TEACHER), teacher=True),
+        spacing=30,
+    )
+    words = caption(
+        f"'Sharpened with s = ' + sharpening + ', the teacher has ' + {share(_TEACHER)} + ' of its weight on the "
+        f"larger mode; the truth has {100 * WEIGHTS[0]:g} %.'",
+        f"'Reverse KL: the modes lie ' + (abs(datum.mean + {_HALF}) < 0.1 * {_HALF} ? 'far apart, so its bump sits on "
+        "the larger one.' : 'so near that its bump lies over both.')",
+        "'Grey: the truth; red: the student; dashed: the teacher. Precision, recall: under the truth, in nats.'",
+        f"'{SOURCE}'",
+        of=reverse,
+    )
+    alternative = (
+        "One bump fitted to two modes: forward KL lies over both, reverse KL sits on the larger, and forward KL to a "
+        "sharpened teacher sits there too. "
+    ) + SOURCE
+    whole = stack("One bump for two: which divergence puts it where?", panels, words)
+    return Chart(whole, alternative, parameters(CONTROLS, shown, state))
 
 
-def by_search(density: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation on a grid where the reverse KL is least."""
-    log_density = np.log(density)
-    choices = [(mean, sd) for mean in np.linspace(-3, 3, 121) for sd in np.linspace(0.2, 2.5, 93)]
+@functools.cache
+def reverse_fit(distance: float) -> tuple[float, float]:
+    """Mean and standard deviation of the bump with the least reverse KL to the truth, for this distance of its modes.
 
-    def reverse_kl(choice: tuple[float, float]) -> float:
+    From either mode and from between; of equals the first.
+    """
+    line = np.linspace(-9, 9, 1801)
+    half = distance * SD / 2
+    truth = sum(weight * norm.pdf(line, mean, SD) for weight, mean in zip(WEIGHTS, (-half, half), strict=True))
+    log_truth = np.log(truth)
+
+    def divergence(bump: np.ndarray) -> float:
+        mean, log_sd = bump
         # The entropy of a Gaussian grows with log sd.
-        return -np.log(choice[1]) - _integral(norm.pdf(LINE, *choice) * log_density)
+        return -log_sd - np.trapezoid(norm.pdf(line, mean, np.exp(log_sd)) * log_truth, line)
 
-    return min(choices, key=reverse_kl)
+    starts = [(-half, np.log(SD)), (half, np.log(SD)), (0.0, np.log(SD + half))]
+    within = [(-3.0, 3.0), (np.log(0.2), np.log(2.5))]  # where the line holds all of a bump's mass
+    found = (minimize(divergence, start, method="L-BFGS-B", bounds=within) for start in starts)
+    mean, log_sd = min(found, key=lambda each: each.fun).x
+    return round(float(mean), 4), round(float(np.exp(log_sd)), 4)
 
 
-def show() -> Picture:
-    """The three fits beside each other."""
-    found = fits()
-    said = "; ".join(
-        f"{words}: precision {number(found[name].precision)}, recall {number(found[name].recall)}"
-        for name, words in _FITS.items()
+def _by_moments(weight: str) -> alt.Chart:
+    """One row: mean and standard deviation of the modes with this weight, which minimise the forward KL."""
+    return alt.Chart(alt.sequence(0, 1)).transform_calculate(
+        mean=f"{_HALF} * (1 - 2 * {weight})",
+        sd=f"sqrt({SD**2} + 4 * {weight} * (1 - {weight}) * {_HALF} * {_HALF})",
     )
-    return kept(_draw(found), f"{said}.")
 
 
-@themed
-def _draw(found: dict[str, Bump]) -> Figure:
-    note = (
-        "Live: exact on a line. Grey: the truth; line: the student; dashed: the teacher, its weights sharpened with "
-        f"s = {SHARPENING:g}. Scores: with the truth, in nats."
+def _density(weight: str) -> str:
+    one, other = (f"densityNormal(datum.y, {sign}{_HALF}, {SD})" for sign in "-+")
+    return f"({weight} * {one} + (1 - {weight}) * {other})"
+
+
+def _panel(title: str, student: alt.Chart, teacher: bool = False) -> alt.LayerChart:
+    """A student, one row with `mean` and `sd`, over the truth; its scores beside it."""
+    scale = alt.Scale(domain=[0, 1], nice=False)
+    x = alt.X("y:Q", scale=alt.Scale(domain=[-4.2, 4.2], nice=False), axis=alt.Axis(title="y", values=[-3, 0, 3]))
+    y = alt.Y("density:Q", scale=scale, axis=alt.Axis(title="density", values=[0, 0.5, 1]))
+    line = alt.Chart(alt.sequence(-4.2, 4.2001, 0.03, as_="y"))
+    truth = line.transform_calculate(density=_density(str(WEIGHTS[0])))
+    sharp = line.transform_calculate(density=_density(_TEACHER))
+    bump = student.transform_calculate(y="sequence(-4.2, 4.2001, 0.03)").transform_flatten(["y"])
+    bump = bump.transform_calculate(density="densityNormal(datum.y, datum.mean, datum.sd)")
+    scores = student.transform_calculate(z="sequence(-6, 6.001, 0.05)").transform_flatten(["z"])
+    scores = scores.transform_calculate(
+        y="datum.mean + datum.sd * datum.z", part=f"0.05 * densityNormal(datum.z) * log({_density(str(WEIGHTS[0]))})"
     )
-    figure, grid = panels(1, 3, (10, 3.4), "One bump for two: which divergence puts it where?", note, share=True)
-    truth, teacher = mixture(np.array(WEIGHTS)), mixture(sharpened(np.array(WEIGHTS), SHARPENING))
-    for axis, (name, words) in zip(grid[0], _FITS.items(), strict=True):
-        student = found[name]
-        axis.set_title(words, fontsize=9.5)
-        axis.fill_between(LINE, truth, color="#C9CED4", linewidth=0)
-        axis.plot(LINE, norm.pdf(LINE, student.mean, student.sd), color=_STUDENT, linewidth=2.6)
-        if name == "sharpened":
-            axis.plot(LINE, teacher, color=INK, linewidth=1.3, linestyle=(0, (4, 3)))
-        scores = f"precision {number(student.precision)}\nrecall {number(student.recall)}"
-        write(axis, scores, (4.1, 0.95), (0, 0), QUIET, ha="right", va="top")
-        axis.set(xlim=(-4.2, 4.2), ylim=(0, 1), xlabel="$y$", xticks=[-3, 0, 3], yticks=[0, 0.5, 1])
-    grid[0, 0].set_ylabel("density")
-    return figure
-
-
-def _scored(mean: float, sd: float) -> Bump:
-    truth, log_student = mixture(np.array(WEIGHTS)), norm.logpdf(LINE, mean, sd)
-    return Bump(mean, sd, _integral(np.exp(log_student) * np.log(truth)), _integral(truth * log_student))
-
-
-def _integral(values: np.ndarray) -> float:
-    return float(np.trapezoid(values, LINE))
+    scores = scores.transform_aggregate(precision="sum(part)", mean="max(mean)", sd="max(sd)")
+    squares = " + ".join(
+        f"{weight} * pow({sign}{_HALF} - datum.mean, 2)" for weight, sign in zip(WEIGHTS, "-+", strict=True)
+    )
+    scores = scores.transform_calculate(
+        recall=f"-0.5 * log(2 * PI * datum.sd * datum.sd) - ({SD**2} + {squares}) / (2 * datum.sd * datum.sd)",
+        words="['precision ' + format(datum.precision, '.2f'), 'recall ' + format(datum.recall, '.2f')]",
+    )
+    text = scores.mark_text(align="right", baseline="top", lineHeight=17, dx=-4, dy=4).encode(
+        x=alt.datum(4.2), y=alt.datum(1), text="words:N"
+    )
+    layers = [
+        truth.mark_area(color="#C9CED4").encode(x, y),
+        bump.mark_line(color=_STUDENT, strokeWidth=2.6).encode(x, y),
+        *([sharp.mark_line(color=INK, strokeWidth=1.4, strokeDash=[5, 4]).encode(x, y)] if teacher else []),
+        text,
+    ]
+    return alt.layer(*layers).properties(width=225, height=240, title=alt.Title(title, fontSize=12, color=QUIET))

@@ -8,9 +8,8 @@ reference is the one there.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +23,9 @@ from alignkd_lab.lm.teachers import Full
 
 LOSER, WINNER = 0, 1
 LAST = 50  # steps of a walk
+BETA, GAMMA = 0.5, 1.5
 ADVANTAGES = ("adpa", "adpa_nll")
-_RATES = {"gradient": 1.0, "adam": 0.2}
+RATES = {"gradient": 1.0, "adam": 0.2}
 
 
 def log_reference(margin: float) -> Tensor:
@@ -60,38 +60,43 @@ def loss_at(name: str, reference: Tensor, beta: float, gamma: float) -> Callable
     )
 
 
-@functools.lru_cache(maxsize=64)
-def walk(name: str, margin: float, beta: float, gamma: float, optimiser: str) -> tuple[np.ndarray | None, ...]:
-    """Descend from the reference; kept, so that a slider of steps waits for nothing.
+class Walk(NamedTuple):
+    """`LAST` steps from the reference.
+
+    log_probs: `[step, token]`, of the policy; pushes: `[step, token]`, minus the gradient of the
+        loss by each logit.
+    weights: `[step]`, DPO's weight of the pair; None under another loss.
+    """
+
+    log_probs: np.ndarray
+    pushes: np.ndarray
+    weights: np.ndarray | None
+
+    @property
+    def margins(self) -> np.ndarray:
+        """log pi(winner) - log pi(loser) after every step."""
+        return self.log_probs[:, WINNER] - self.log_probs[:, LOSER]
+
+
+def walk(name: str, margin: float, beta: float = BETA, gamma: float = GAMMA, optimiser: str = "gradient") -> Walk:
+    """Descend from the reference.
 
     Args:
         name: one of the losses of `loss_at`; margin: of the pair in the reference, nats; optimiser: of `OPTIMISERS`.
-
-    Returns:
-        log_probs `[step, token]`; losses `[step]`; pushes `[step, token]`, minus the gradient by each logit; weights
-        `[step]`, DPO's, None under another loss; log_reference `[token]`; log_teacher `[token]`, of the DPO teacher,
-        None where the loss asks none.
     """
     reference = log_reference(margin)
     logits = reference.clone().requires_grad_()
-    descent = OPTIMISERS[optimiser]([logits], lr=_RATES[optimiser])
+    descent = OPTIMISERS[optimiser]([logits], lr=RATES[optimiser])
     loss, found = loss_at(name, reference, beta, gamma), []
     for _ in range(LAST + 1):
         value, info = loss(logits)
         (logits.grad,) = torch.autograd.grad(value, logits)
         weight = info.weight.item() if name == "dpo" else None
-        found.append((logits.detach().log_softmax(-1), value.item(), -logits.grad, weight))
+        found.append((logits.detach().log_softmax(-1), -logits.grad, weight))
         descent.step()
-    log_probs, values, pushes, weights = zip(*found, strict=True)
-    asks_teacher = name in DIVERGENCES or name in ADVANTAGES
-    return (
-        torch.stack(log_probs).numpy(),
-        np.array(values),
-        torch.stack(pushes).numpy(),
-        np.array(weights) if name == "dpo" else None,
-        reference.numpy(),
-        _log_teacher().numpy() if asks_teacher else None,
-    )
+    log_probs, pushes, weights = zip(*found, strict=True)
+    weights = np.array(weights) if name == "dpo" else None
+    return Walk(torch.stack(log_probs).numpy(), torch.stack(pushes).numpy(), weights)
 
 
 def _log_teacher() -> Tensor:

@@ -113,12 +113,14 @@ def _slider(name: str, control: Slider, value: float) -> list:
     return [alt.param(f"{name}_power", value=place, bind=bound), alt.param(name, expr=f"pow(10, {name}_power)")]
 
 
-def caption(*lines: str, width: int = 780) -> alt.Chart:
-    """Words below a chart that change with it: each line is a Vega expression that gives a text."""
-    whole = alt.Chart(alt.sequence(0, 1)).mark_text(
-        align="left", baseline="top", lineHeight=18, text=alt.ExprRef(f"[{', '.join(lines)}]")
-    )
-    return whole.encode(x=alt.value(0), y=alt.value(0)).properties(width=width, height=18 * len(lines))
+def caption(*lines: str, width: int = 780, of: alt.Chart | None = None) -> alt.Chart:
+    """Words below a chart that change with it: each line is a Vega expression that gives a text.
+
+    With `of`, whose data have come down to one row, the lines can speak of it as `datum`.
+    """
+    one = (of or alt.Chart(alt.sequence(0, 1))).transform_calculate(words=f"[{', '.join(lines)}]")
+    written = one.mark_text(align="left", baseline="top", lineHeight=18).encode(text="words:N")
+    return written.encode(x=alt.value(0), y=alt.value(0)).properties(width=width, height=18 * len(lines))
 
 
 def stack(title: str, *rows: alt.TopLevelMixin) -> alt.VConcatChart:
@@ -127,8 +129,10 @@ def stack(title: str, *rows: alt.TopLevelMixin) -> alt.VConcatChart:
 
 
 def share(value: str) -> str:
-    """A Vega expression for a share in percent, to three digits."""
-    return f"(({value}) > 0.9995 ? 'more than 99.9 %' : format(100 * ({value}), '.3~g') + ' %')"
+    """A Vega expression for a share in percent, to three digits, or as one in many."""
+    many = f"({value}) > 1e-12 ? format(1 / ({value}), ',.2~r') : '10^' + format(-log({value}) / LN10, '.0f')"
+    whole = f"({value}) >= 1e-4 || ({value}) <= 0 ? format(100 * ({value}), '.3~g') + ' %' : '1 in ' + ({many})"
+    return f"(({value}) > 0.9995 ? 'more than 99.9 %' : {whole})"
 
 
 class Chart:
@@ -138,10 +142,16 @@ class Chart:
         chart: what Altair made; the parameters of its sliders are added here.
         alt: what is seen, in words, for who cannot see it, and for print.
         moved: the parameters (`parameters`).
+        further: parameters that no reader moves, by name: an expression in those before it, or data.
     """
 
-    def __init__(self, chart: alt.TopLevelMixin, alt: str, moved: list) -> None:
+    def __init__(
+        self, chart: alt.TopLevelMixin, alt: str, moved: list, further: Mapping[str, Any] | None = None
+    ) -> None:
         self.alt, self.spec = alt, chart.add_params(*moved).properties(description=alt).to_dict()
+        # Not by Altair, which takes ten seconds to check a few hundred.
+        for name, held in (further or {}).items():
+            self.spec["params"].append({"name": name, "expr" if isinstance(held, str) else "value": held})
         self.spec |= {"$schema": SCHEMA, "config": CONFIG}
 
     @functools.cached_property
