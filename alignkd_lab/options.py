@@ -183,8 +183,9 @@ def _check(options: Options, ours: dict, given: dict) -> None:
 
 def training_arguments(given: dict, out: Path, evaluate: bool) -> TrainingArguments:
     quiet = {} if evaluate else {"eval_strategy": "no", "eval_on_start": False}
-    if given.get("gradient_checkpointing"):
-        given = {"gradient_checkpointing_kwargs": {"use_reentrant": False}, **given}
+    for name in ("gradient_checkpointing", "activation_checkpointing"):  # its older and its newer name
+        if given.get(name):
+            given = {f"{name}_kwargs": {"use_reentrant": False}, **given}
     try:
         made = TrainingArguments(**{**DEFAULTS, **given, **quiet, "output_dir": str(out / "checkpoints")})
     except (ValueError, TypeError, ImportError) as error:

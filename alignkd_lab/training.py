@@ -19,7 +19,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput
@@ -111,19 +112,20 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
         targets = options.lora_targets[0] if options.lora_targets == ["all-linear"] else options.lora_targets
         model = with_lora(model, options.lora_rank, seed, targets, options.lora_dropout)
     end_token = tokenizer.eos_token_id if options.as_released else None
+    accumulated = _accumulate(arguments)
     trainer = MeasuredTrainer(
-        _loss(options, kept, end_token), heldout, micro_batch=options.micro_batch or _accumulate(arguments),
-        dtype=dtype, model=model, args=arguments, train_dataset=examples[0], eval_dataset=pairs.heldout or None,
+        _loss(options, kept, end_token), heldout, micro_batch=options.micro_batch or accumulated, dtype=dtype,
+        model=model, args=arguments, train_dataset=examples[0], eval_dataset=pairs.heldout or None,
         callbacks=list(callbacks), aside=out,
     )  # fmt: skip
-    curves = _fit(trainer, out / "checkpoints")
+    curves, result = _fit(trainer, out / "checkpoints")
     curves.to_csv(out / "curves.csv")
     _draw(curves, out / "curves.png")
     named = {name: value for name, value in asdict(options).items() if name not in _PLACES}
     record = {
         "method": options.method, "options": named, "training": {name: getattr(arguments, name) for name in _SAID},
         "given": given, "data": pairs.about, "weights": request["weights"], "dtype": str(dtype),
-        "licence": saved.licence(options.student), "result": _last(curves), "provenance": provenance(str(device)),
+        "licence": saved.licence(options.student), "result": result, "provenance": provenance(str(device)),
     }  # fmt: skip
     merge = options.merge or not saved.can_be_base(options.student)
     record = saved.save(model, tokenizer, out, record, base=options.student, merge=merge)
@@ -232,26 +234,29 @@ def _loss(options: Options, kept: dict[str, CachedTeacher], end_token: int | Non
     }[options.method]()
 
 
-def _fit(trainer: MeasuredTrainer, folder: Path) -> pd.DataFrame:
-    """Trains, from the newest whole checkpoint on, and measures at the end; the curves, a row a step."""
+def _fit(trainer: MeasuredTrainer, folder: Path) -> tuple[pd.DataFrame, dict]:
+    """Trains, from the newest whole checkpoint on; the curves, a row a step, and what came of it."""
     newest = newest_checkpoint(folder)
     trainer.args.eval_on_start = trainer.args.eval_on_start and newest is None
-    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    state = TrainerState.load_from_json(str(newest / TRAINER_STATE_NAME)) if newest else None
+    if state and state.global_step >= state.max_steps:  # the trainer would take one step more
+        trainer._load_from_checkpoint(str(newest))
+        trainer.state = state
+    else:
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     history = trainer.state.log_history
-    if trainer.eval_dataset and not any(
-        "eval_loss" in log and log["step"] == trainer.state.global_step for log in history
-    ):
+    measured = [log["step"] for log in history if "eval_loss" in log]
+    if trainer.eval_dataset and measured[-1:] != [trainer.state.global_step]:
         trainer.evaluate()
     curves = pd.DataFrame(history).groupby("step").first()
-    return curves[sorted(name for name in curves if not name.startswith(("train_", "total_flos")))]
-
-
-def _last(curves: pd.DataFrame) -> dict:
-    """The last value of each curve, and the first of what was measured on held-out pairs."""
+    curves = curves[sorted(name for name in curves if not name.startswith(("train_", "total_flos")))]
     known = {name: curve.dropna() for name, curve in curves.items()}
     before = {f"{name}_before": curve.iloc[0] for name, curve in known.items() if name.startswith("eval_")}
     after = {name: curve.iloc[-1] for name, curve in known.items() if len(curve)}
-    return {"steps": int(curves.index[-1]), **{name: float(value) for name, value in (before | after).items()}}
+    if trainer.args.load_best_model_at_end:  # the weights at hand are those of that step, not of the last
+        after |= {"best_step": trainer.state.best_global_step, **trainer.evaluate()}
+    found = {name: float(value) for name, value in (before | after).items()}
+    return curves, {"steps": trainer.state.global_step, **found}
 
 
 def _draw(curves: pd.DataFrame, path: Path) -> None:

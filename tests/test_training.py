@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -203,15 +204,33 @@ def test_a_folder_holds_one_training(pairs, tmp_path):
         run("sft", pairs, tmp_path / "mine")
 
 
+def test_a_training_that_was_cut_off_while_it_saved_takes_no_step_more(pairs, tmp_path, monkeypatch):
+    whole = run("dpo", pairs, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(training.saved, "save", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run("dpo", pairs, tmp_path / "out")
+    again = run("dpo", pairs, tmp_path / "out", callbacks=[Stop(4)])
+    assert (again["files"], again["result"]) == (whole["files"], whole["result"])
+
+
+def test_the_best_weights_are_saved_where_they_are_asked_for(pairs, tmp_path):
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "kl", "greater_is_better": False}
+    record = run("sft", pairs, tmp_path / "out", eval_steps=1, save_steps=1, **best)
+    assert record["result"]["best_step"] == 1  # the KL to where it started grows
+    curves = pd.read_csv(tmp_path / "out" / "curves.csv", index_col="step")
+    assert record["result"]["eval_kl"] == pytest.approx(curves["eval_kl"][1], rel=1e-5)
+
+
 @pytest.mark.parametrize("method", ["sft", "dpo", "adpa"])
 def test_an_accumulated_batch_is_the_batch(method, pairs, tmp_path):
     found = []
-    for name, size, parts in (("one", 4, 1), ("two", 1, 4)):
+    for name, size, parts, micro in (("one", 4, 1, None), ("two", 1, 4, None), ("three", 2, 2, 3)):
         last = Last()
-        sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts}
+        sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts, "micro_batch": micro}
         run(method, pairs, tmp_path / name, callbacks=[last], **sizes, optim="sgd", learning_rate=0.1)
         found.append(last.logits)
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[1:], found[:1] * 2, rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_of_the_lora_is_on_in_training_alone(pairs, tmp_path):
