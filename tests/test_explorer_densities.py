@@ -11,8 +11,10 @@ from scene import Scene, value
 from alignkd_lab import theory
 from alignkd_lab.course.explorers import densities
 from alignkd_lab.course.explorers.densities import CONTROLS, LINE_BOUNDARY, LINE_MEANS, LINE_SD, LINE_WEIGHTS
+from alignkd_lab.course.widgets.charts import POINT
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots import plane
+from alignkd_lab.plots.drawing import INK
 
 STATES = [{}, {"reward": 1.0, "beta": 1.0}, {"reference_mass": 0.3, "reward": 0.4, "draws": 600.0}]
 
@@ -33,10 +35,11 @@ def points(marks, width, x, y):
 
 def drawn(seen):
     """The draws on the line and in the plane, misses and hits."""
-    many = [marks for marks in seen.places("symbol") if "stroke" not in marks[0] or marks[0]["stroke"] == "white"]
-    line, plane = many[: len(many) // 2], many[len(many) // 2 :]
-    return [points(marks, 420, (-4.2, 4.2), (-0.42, 1.45)) for marks in line], [
-        points(marks, 300, (-3, 3), (-3, 3)) for marks in plane
+    many = [marks for marks in seen.places("symbol") if len(marks) > 1]
+    scales = (420, (-4.2, 4.2), (-0.42, 1.45)), (300, (-3, 3), (-3, 3))
+    return [
+        [points([mark for mark in marks if mark["fill"] == fill], *scale) for fill in (INK, POINT)]
+        for marks, scale in zip(many, scales, strict=True)
     ]
 
 
@@ -60,7 +63,7 @@ def test_in_the_plane_the_target_has_the_same_share(changes):
     density = 1.8 * ((255 - red) / (255 - 0x4C)) ** 2  # as the square-root scale has it
     x, y = np.array([(cell["x"], cell["y"] + cell["height"]) for cell in cells]).T
     on_target = (x >= 150) & (y > 150)
-    area = (6 / np.sqrt(len(cells))) ** 2
+    area = densities._CELL**2
     assert density.sum() * area == pytest.approx(1, abs=0.02)
     assert density[on_target].sum() * area == pytest.approx(optimum(changes), abs=0.02)
 

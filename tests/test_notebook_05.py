@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scene import Scene, value
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignkd_lab.course.exercises.ask import task
@@ -9,10 +10,12 @@ from alignkd_lab.course.explorers import layer_cuts, one_row, text_plane
 from alignkd_lab.course.explorers.layer_cuts import CUTS
 from alignkd_lab.course.explorers.text_plane import Place
 from alignkd_lab.course.recorded import measured_influence
+from alignkd_lab.course.widgets.charts import POINT
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.scoring import pooled_mean, score
 from alignkd_lab.lm.student import layer_cut
+from alignkd_lab.plots.style import number
 
 OPTIONS = task("layers_to_drop").options
 FOUND = {"first": -11.0, "middle": -7.0, "last": -21.0, "every second": -13.0}
@@ -40,19 +43,29 @@ def test_recalls_are_those_of_the_cuts():
 
 
 def test_the_words_say_whether_influence_named_the_best_cut():
-    words = layer_cuts.caption(measured_influence(), FOUND, -2.5, OPTIONS)
-    assert "Of the four cuts this is the best. The other three come in another order" in words
-    words = layer_cuts.caption(measured_influence(), {**FOUND, "first": -6.0}, -2.5, OPTIONS)
-    assert "this is not the best, which is without the first 14" in words
+    assert "recalls most; the other three come in another order" in layer_cuts.verdict(measured_influence(), FOUND)
+    assert "is not the one" in layer_cuts.verdict(measured_influence(), {**FOUND, "first": -6.0})
     in_order = {"middle": -5.0, "every second": -6.0, "last": -7.0, "first": -8.0}
-    assert "in the order of their influence, too" in layer_cuts.caption(measured_influence(), in_order, -2.5, OPTIONS)
+    assert "in the order of their influence." in layer_cuts.verdict(measured_influence(), in_order)
 
 
-def test_the_picture_of_cuts_names_every_choice():
-    figure = layer_cuts.draw(measured_influence(), range(0, 30, 2), FOUND, -2.5, OPTIONS)
-    labels = [text.get_text() for text in figure.axes[1].get_yticklabels()]
-    assert labels == [f"without\n{OPTIONS[name]}" for name in ("middle", "first", "every second", "last")]
-    assert len(figure.axes[0].patches) == 30
+@pytest.mark.parametrize("cut", [*CUTS, "shipped"])
+def test_a_cut_s_layers_are_grey_and_its_recall_is_marked(cut):
+    kept, influence = range(0, 30, 2), measured_influence()
+    scene = Scene(layer_cuts.show(influence, kept, FOUND, -2.5, OPTIONS, cut=cut))
+    bars = scene.places("rect")[0]
+    goes = CUTS.get(cut, range(1, 30, 2))
+    assert [bar["fill"] == layer_cuts.DROPPED for bar in bars] == [layer in goes for layer in range(30)]
+    heights = [value(290 - bar["y"], 290, 0.01, 1.2, True) for bar in bars]
+    assert heights == pytest.approx(influence)
+    (points,) = scene.places("symbol")
+    best_first = sorted(FOUND, key=FOUND.get, reverse=True)
+    assert [value(point["x"], 300, 1.06 * -21.0, 0) for point in points] == pytest.approx(
+        [FOUND[n] for n in best_first]
+    )
+    assert [point["fill"] == POINT for point in points] == [name == cut for name in best_first]
+    assert all(f"without\n{OPTIONS[name]}" in scene.words for name in CUTS)
+    assert ("healed" if cut == "shipped" else f"to {number(FOUND[cut])} nats") in scene.words.lower()
 
 
 def test_precision_stands_upright_and_recall_lies():

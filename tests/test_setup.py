@@ -26,6 +26,7 @@ INSTALLED_AS = {
     "vaderSentiment": "vadersentiment",
     "huggingface_hub": "huggingface-hub",
     "PIL": "pillow",
+    "yaml": "pyyaml",
 }
 
 

@@ -14,7 +14,10 @@ from pathlib import Path
 VERSION = "7.7.1"
 FOLDER = Path(sys.prefix) / f"ipywidgets-{VERSION}"
 TESTS = Path(__file__).parent
-WITHOUT_WIDGETS = ("test_explorer_plane.py", "test_explorer_runs.py", "test_explorer_traps.py")
+WITHOUT_WIDGETS = {
+    f"test_explorer_{name}.py"
+    for name in ("densities", "feasible", "plane", "runs", "traps", "two_kls", "two_temperatures")
+}
 OLD_COMM = "ignore:The `ipykernel.comm.Comm` class has been deprecated:DeprecationWarning"
 
 

@@ -26,7 +26,7 @@ LINE_MEANS, LINE_WEIGHTS, LINE_SD = (-3.0, 0.0, 3.0), (0.6, 0.4), 0.3
 LINE_BOUNDARY = 1.5
 _PLANE = MogSettings()
 _PLANE_WEIGHTS = tuple(weight / sum(_PLANE.truth_weights[:3]) for weight in _PLANE.truth_weights[:3])
-_WIDTH, _SIDE, _CELL = 420, 300, 0.08
+_WIDTH, _SIDE, _CELL = 420, 300, 0.1
 
 
 def show(*shown: str, **state: float) -> Chart:
@@ -86,16 +86,22 @@ def _mode(weights: Sequence[float], places: Sequence[float]) -> str:
     return f"(datum.uniform < reference_mass ? {places[-1]} : {chosen})"
 
 
-def _dots(x: str, y: str) -> list[alt.Chart]:
+def _dots(x: str, y: str) -> alt.Chart:
     """Misses small and grey, hits large and violet."""
-    batch = alt.Chart(_draws()).transform_filter("datum.index <= draws")
-    batch = batch.transform_calculate(x=x, y=y).encode(alt.X("x:Q"), alt.Y("y:Q"))
-    missed = batch.transform_filter("datum.uniform >= reference_mass")
-    hit = batch.transform_filter("datum.uniform < reference_mass")
-    return [
-        missed.mark_circle(color=INK, size=9, opacity=0.45),
-        hit.mark_point(shape="diamond", filled=True, fill=POINT, stroke="white", strokeWidth=1, size=90, opacity=1),
-    ]
+
+    def look(hit: object, miss: object) -> dict:
+        return alt.condition("datum.uniform < reference_mass", alt.value(hit), alt.value(miss))
+
+    batch = alt.Chart(_draws()).transform_filter("datum.index <= draws").transform_calculate(x=x, y=y)
+    return batch.mark_point(stroke="white").encode(
+        alt.X("x:Q"),
+        alt.Y("y:Q"),
+        fill=look(POINT, INK),
+        shape=look("diamond", "circle"),
+        size=look(90, 9),
+        opacity=look(1, 0.45),
+        strokeWidth=look(1, 0),
+    )
 
 
 def _line() -> alt.LayerChart:
@@ -131,7 +137,7 @@ def _line() -> alt.LayerChart:
         .mark_text(color=QUIET, dy=-8, text="reference")
         .encode(x=alt.datum(0), y="y:Q"),
         where.mark_text(align=side, text="best policy").encode(x="x:Q", y="y:Q"),
-        *_dots(
+        _dots(
             f"{_mode(LINE_WEIGHTS, LINE_MEANS)} + {LINE_SD} * datum.a",
             "-0.07 - 0.2 * (datum.index * 0.618 - floor(datum.index * 0.618))",
         ),
@@ -159,8 +165,10 @@ def _plane() -> alt.LayerChart:
         y=f"datum.bottom + {_CELL / 2}",
         right=f"datum.left + {1.1 * _CELL}",  # over its neighbour's edge, so that no seam shows
         top=f"datum.bottom + {1.1 * _CELL}",
-        density=density,
     )
+    # Four standard deviations from every mode nothing is seen.
+    away = " && ".join(f"abs(abs(datum.{name}) - {means[1][0]}) < {4 * sd}" for name in "xy")
+    field = field.transform_filter(away).transform_calculate(density=density)
     # The square root keeps a rare mode visible next to common ones.
     shade = alt.Scale(type="sqrt", domain=[0, 1.8], clamp=True, range=["#FFFFFF", "#4C6A8A"], interpolate="rgb")
     centre = alt.Chart(alt.sequence(0, 1)).encode(x=alt.datum(means[3][0]), y=alt.datum(means[3][1]))
@@ -175,7 +183,7 @@ def _plane() -> alt.LayerChart:
         ),
         centre.mark_point(shape="circle", size=round(3.1416 * ring**2), stroke=INK, strokeWidth=1, strokeDash=[4, 3]),
         centre.mark_text(text="target", dy=-ring - 8),
-        *_dots(
+        _dots(
             f"{_mode(weights, [x for x, _ in means])} + {sd} * datum.a",
             f"{_mode(weights, [y for _, y in means])} + {sd} * datum.b",
         ),

@@ -1,4 +1,4 @@
-"""The picture of which layers may go: how much each of them turns the passing state, and what is left without some.
+"""Explorer of which layers may go: how much each of them turns the passing state, and what is left without some.
 
 Influence is measured and recorded with the shipped student; what a cut still recalls is measured live.
 """
@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import altair as alt
 
+from alignkd_lab.course.widgets.charts import POINT, Chart, Menu, caption, parameters, stack
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean, score
 from alignkd_lab.lm.student import layer_cut
-from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
+from alignkd_lab.plots.drawing import INK, QUIET
 from alignkd_lab.plots.style import number
 
 # Which 14 of the 30 layers go.
 CUTS = {"first": range(14), "middle": range(8, 22), "last": range(16, 30), "every second": range(2, 30, 2)}
-KEPT, DROPPED, CHOICE = "#332288", "#C9CDD2", "#882255"  # no pipeline's colours
+KEPT, DROPPED = "#332288", "#C9CDD2"  # no pipeline's colours
 SOURCE = (
-    "Left, record: influence on the healing texts, and the shipped student's layers. Right, live: "
-    "SmolLM2-135M-Instruct, log-likelihood of its own texts under each cut; nothing is healed."
+    "Left, record: influence on the healing texts. Right, live: SmolLM2-135M-Instruct, log-likelihood of its own texts "
+    "under each cut."
 )
 
 
@@ -33,65 +32,107 @@ def recalls(base, samples: Samples) -> dict[str, float]:
     return {name: pooled_mean(score(layer_cut(base, kept), samples)) for name, kept in cuts.items()}
 
 
-def caption(influence: Sequence[float], found: Mapping[str, float], whole: float, options: Mapping[str, str]) -> str:
-    """What the picture shows, in words."""
-    summed = {name: sum(influence[layer] for layer in CUTS[name]) for name in found}
-    least, best = min(summed, key=summed.get), max(found, key=found.get)
-    told = (
-        f"Least influence together: {options[least]} ({number(summed[least])}). Without them the recall of the base's "
-        f"texts falls from {number(whole)} to {number(found[least])} nats per token. Of the four cuts this is "
-        f"{'the best' if best == least else f'not the best, which is without {options[best]}'}."
-    )
-    if sorted(summed, key=summed.get) == sorted(found, key=found.get, reverse=True):
-        return f"{told} The other three come in the order of their influence, too."
-    return f"{told} The other three come in another order: influences of layers do not simply add up."
-
-
-@themed
-def draw(
+def show(
     influence: Sequence[float],
-    kept: Sequence[int],
+    shipped: Sequence[int],
     found: Mapping[str, float],
     whole: float,
     options: Mapping[str, str],
-) -> Figure:
-    """Left: the influence of every layer. Right: what the base's texts are worth under each cut, and under the base."""
-    note = f"{caption(influence, found, whole, options)} {SOURCE}"
-    figure, grid = panels(1, 2, (10, 4.4), "Which layers can go?", note)
-    _influence(grid[0, 0], np.asarray(influence), kept)
-    _recalls(grid[0, 1], influence, found, whole, options)
-    return figure
+    **state: str,
+) -> Chart:
+    """Left: the influence of every layer. Right: what the base's texts are worth under each cut, and under the base.
+
+    Args:
+        influence: of each layer.
+        shipped: the layers that the shipped student keeps, one more cut to look at.
+        found: `recalls`; `whole` is the base's own.
+        options: the cuts in words.
+        state: the `cut` that is marked at first.
+    """
+    options = {name: f"without {options[name]}" for name in found} | {"shipped": "the shipped student's layers"}
+    cuts = {**CUTS, "shipped": [layer for layer in range(len(influence)) if layer not in shipped]}
+    controls = {"cut": Menu("middle", "which layers go", options)}
+    said = {}
+    for name, label in options.items():
+        summed = number(sum(influence[layer] for layer in cuts[name]))
+        said[name] = f"{label[0].upper()}{label[1:]}: influence {summed} together"
+        said[name] += (
+            f"; recall falls from {number(whole)} to {number(found[name])} nats per token."
+            if name in found
+            else f" of the {len(cuts[name])} that go, not 14. Healed, it stands in the next cell."
+        )
+    words = caption(f"{list(said.values())}[indexof({list(said)}, cut)]", repr(verdict(influence, found)), repr(SOURCE))
+    panels = _influence(influence, cuts) | _recalls(influence, found, whole, options)
+    alternative = f"{verdict(influence, found)} {SOURCE}"
+    return Chart(stack("Which layers can go?", panels, words), alternative, parameters(controls, (), state))
 
 
-def _influence(axis: Axes, influence: np.ndarray, kept: Sequence[int]) -> None:
-    colours = [KEPT if layer in kept else DROPPED for layer in range(len(influence))]
-    axis.bar(range(len(influence)), influence, color=colours, width=0.8)
-    axis.set(yscale="log", xlim=(-0.8, len(influence) - 0.2))
-    axis.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5, 1], ["0.02", "0.05", "0.1", "0.2", "0.5", "1"])
-    axis.minorticks_off()
-    axis.grid(axis="x", visible=False)
-    axis.set_title("How much each layer turns the state")
-    axis.set_xlabel("layer, from the input to the output")
-    axis.set_ylabel("block influence (logarithmic)")
-    write(axis, "kept by the shipped student", (0.97, 0.93), (0, 0), KEPT, xycoords="axes fraction", ha="right")
-    write(axis, "dropped", (0.97, 0.86), (0, 0), QUIET, xycoords="axes fraction", ha="right")
+def verdict(influence: Sequence[float], found: Mapping[str, float]) -> str:
+    """Whether influence tells which cut recalls most, in words."""
+    summed = {name: sum(influence[layer] for layer in CUTS[name]) for name in found}
+    by_influence, by_recall = sorted(summed, key=summed.get), sorted(found, key=found.get, reverse=True)
+    if by_influence == by_recall:
+        return "The four cuts recall in the order of their influence."
+    if by_influence[0] == by_recall[0]:
+        return (
+            "The cut of least influence recalls most; the other three come in another order: influences do not add up."
+        )
+    return "The cut of least influence is not the one that recalls most: influences do not add up."
+
+
+def _influence(influence: Sequence[float], cuts: Mapping[str, Sequence[int]]) -> alt.LayerChart:
+    rows = [
+        {"layer": layer, "influence": turned, "goes": [name for name, dropped in cuts.items() if layer in dropped]}
+        for layer, turned in enumerate(influence)
+    ]
+    least = 0.01
+    scale = alt.Scale(type="log", domain=[least, 1.2], nice=False)
+    axis = alt.Axis(title="block influence, logarithmic", values=[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1], format="~g")
+    layers = alt.Axis(title="layer, from the input to the output", values=[0, 5, 10, 15, 20, 25, 29], labelAngle=0)
+    goes = "indexof(datum.goes, cut) >= 0"
+    bars = alt.Chart(alt.InlineData(rows)).mark_bar(width=9)
+    bars = bars.encode(
+        alt.X("layer:Q", scale=alt.Scale(domain=[-0.7, len(influence) - 0.3], nice=False), axis=layers),
+        alt.Y("influence:Q", scale=scale, axis=axis),
+        y2=alt.datum(least),
+        color=alt.condition(goes, alt.value(DROPPED), alt.value(KEPT)),
+    )
+    named = alt.Chart(alt.sequence(0, 1)).encode(x=alt.value(350))
+    kept = named.mark_text(align="right", color=KEPT, fontWeight="bold", text="stays").encode(y=alt.value(8))
+    gone = named.mark_text(align="right", color=QUIET, fontWeight="bold", text="goes").encode(y=alt.value(26))
+    return alt.layer(bars, kept, gone).properties(
+        width=380, height=290, title="How much each layer turns the passing state"
+    )
 
 
 def _recalls(
-    axis: Axes, influence: Sequence[float], found: Mapping[str, float], whole: float, options: Mapping[str, str]
-) -> None:
-    names = sorted(found, key=found.get, reverse=True)
-    for place, name in enumerate(names):
-        summed = sum(influence[layer] for layer in CUTS[name])
-        axis.plot([found[name], whole], [place, place], color=DROPPED, linewidth=3, zorder=2)
-        axis.plot(found[name], place, "o", color=CHOICE, markersize=9, markeredgecolor="white", zorder=3)
-        text = f"{number(found[name])}; influence {number(summed, 2)}"
-        write(axis, text, (found[name], place), (0, 9), INK, ha="left" if place else "right")
-    axis.axvline(whole, color=INK, linewidth=1.3, linestyle=(0, (4, 3)))
-    write(axis, f"the base: {number(whole)}", (whole, len(names) - 0.5), (-5, 4), INK, ha="right")
-    axis.set_yticks(range(len(names)), [f"without\n{options[name]}" for name in names])
-    axis.set_ylim(len(names) - 0.45, -0.6)
-    axis.grid(axis="y", visible=False)
-    axis.margins(x=0.06)
-    axis.set_title("What 16 layers still recall")
-    axis.set_xlabel("log-likelihood of the base's texts (nats per token)")
+    influence: Sequence[float], found: Mapping[str, float], whole: float, options: Mapping[str, str]
+) -> alt.LayerChart:
+    rows = [
+        {
+            "cut": name,
+            "label": options[name],
+            "recall": recall,
+            "said": f"{number(recall)}; influence {number(sum(influence[layer] for layer in CUTS[name]), 2)}",
+        }
+        for name, recall in sorted(found.items(), key=lambda each: each[1], reverse=True)
+    ]
+    lines = "['without', replace(datum.label, 'without ', '')]"
+    y = alt.Y("label:N", sort=None, axis=alt.Axis(title=None, labelExpr=lines, domain=False))
+    title = "log-likelihood of the base's texts (nats per token)"
+    scale = alt.Scale(domain=[1.06 * min(found.values()), 0], nice=False)
+    x = alt.X("recall:Q", scale=scale, axis=alt.Axis(title=title, tickCount=6))
+    cut = alt.Chart(alt.InlineData(rows))
+    chosen = "datum.cut == cut"
+    colour = alt.condition(chosen, alt.value(POINT), alt.value("#9AA3AD"))
+    base = alt.Chart(alt.InlineData([{"recall": whole}])).encode(x)
+    # To the side that has room.
+    right = f"(datum.recall < {0.55 * min(found.values())})"
+    return alt.layer(
+        base.mark_rule(color=INK, strokeDash=[5, 4]),
+        cut.mark_rule(strokeWidth=3, color=DROPPED).encode(x, y, x2=alt.datum(whole)),
+        cut.mark_circle(size=110, opacity=1).encode(x, y, color=colour),
+        cut.transform_filter(right).mark_text(align="left", dx=0, dy=-14).encode(x, y, text="said:N"),
+        cut.transform_filter(f"!{right}").mark_text(align="right", dx=0, dy=-14).encode(x, y, text="said:N"),
+        base.mark_text(align="right", dx=-6, dy=-4, text=f"the base: {number(whole)}").encode(y=alt.value(6)),
+    ).properties(width=300, height=290, title="What 16 layers still recall")

@@ -185,19 +185,6 @@ class Explorer:
         return {**widget_view(self.widget), **bundle}, size
 
 
-def show_of(table, compute, draw, caption, source: str, call: str) -> Callable[..., Explorer]:
-    """The function `show` of an explorer that needs nothing of its own; the arguments are as in `Explorer`."""
-
-    def show(*shown: str, stills: Sequence[Mapping[str, Any]] = (), **state: Any) -> Explorer:
-        """The explorer with the controls named in `shown` (all where none is), the state begun at `state`.
-
-        `stills` are changes of the state that a page without a kernel shows below the first picture.
-        """
-        return Explorer(table, shown, state, compute, draw, caption, source, call, stills)
-
-    return show
-
-
 def widget_view(widget: Widget) -> dict:
     """A widget's part of a display bundle."""
     return {WIDGET_VIEW: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}}
