@@ -202,7 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(train, "train a method on your own models and preference pairs; see alignkd train --help")
 
     option = add(export, "write a policy that a run kept as a folder that transformers loads")
-    option("stage", metavar="STAGE", type=Path, help="a folder of the run's store that holds a policy.json")
+    option("stage", metavar="STAGE", type=Path, help="a folder in the run's OUT/stages that holds a policy.json")
     option("out", metavar="OUT", type=Path, help="a new folder")
 
     option = add(report, "one HTML page on the runs in a folder")

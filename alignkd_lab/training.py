@@ -29,7 +29,7 @@ from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.measured import REFERENCE, Heldout, MeasuredTrainer, add_reference, newest_checkpoint
 from alignkd_lab.lm.own_pairs import Pairs, read_pairs, reference_log_probs, student_examples
-from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.lm.settings import HEALED, base_of_student
 from alignkd_lab.lm.student import healed_student, student_identity
 from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_in_parts
 from alignkd_lab.lm.teachers import LiveTeacher, share_head
@@ -81,9 +81,11 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     arguments = training_arguments(given, out, evaluate=bool(options.heldout.strip("0.")))
     device, seed = arguments.device, arguments.seed
     dtype = getattr(torch, resolve_dtype(options.dtype, device.type))
-    tokenizer = weights.load_tokenizer(_base(options.student))
+    tokenizer = weights.load_tokenizer(base_of_student(options.student))
     others = {name: getattr(options, name) for name in TEACHERS if getattr(options, name)}
-    check_vocabularies(tokenizer, **{name: weights.load_tokenizer(_base(other)) for name, other in others.items()})
+    check_vocabularies(
+        tokenizer, **{name: weights.load_tokenizer(base_of_student(other)) for name, other in others.items()}
+    )
     pairs = read_pairs(
         data or options.data, options.heldout, tokenizer, options.max_length, options.max_prompt_length, seed
     )
@@ -127,7 +129,7 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
         "given": given, "data": pairs.about, "weights": request["weights"], "dtype": str(dtype),
         "licence": saved.licence(options.student), "result": result, "provenance": provenance(str(device)),
     }  # fmt: skip
-    merge = options.merge or not saved.can_be_base(options.student)
+    merge = options.merge or not saved.can_bebase_of_student(options.student)
     record = saved.save(model, tokenizer, out, record, base=options.student, merge=merge)
     if not options.cache_teachers:
         shutil.rmtree(out / "kept", ignore_errors=True)
@@ -150,22 +152,16 @@ def _accumulate(arguments: TrainingArguments) -> int | None:
     return size if parts > 1 else None
 
 
-def _base(source: str) -> str:
-    """Whose tokenizer a source has: its own, or that of a healed student's base."""
-    name, _, base = source.partition(":")
-    return (base or weights.BUILT_IN) if HEALED.fullmatch(name) else source
-
-
 def _load(source: str, device: torch.device):
     name, _, _ = source.partition(":")
     if HEALED.fullmatch(name):
-        return healed_student(_base(source), name).to(device)
+        return healed_student(base_of_student(source), name).to(device)
     return weights.load(source, device=str(device))[0]
 
 
 def _checksum(source: str) -> str:
     name, _, _ = source.partition(":")
-    return student_identity(_base(source), name) if HEALED.fullmatch(name) else weights.checksum(source)
+    return student_identity(base_of_student(source), name) if HEALED.fullmatch(name) else weights.checksum(source)
 
 
 def _same_training(out: Path, request: dict) -> dict | None:

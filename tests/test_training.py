@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 import alignkd_lab
 from alignkd_lab import cli, training
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm import own_pairs, teacher_cache, weights
+from alignkd_lab.lm import own_pairs, saved, teacher_cache, weights
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, with_lora
 from alignkd_lab.options import METHODS
@@ -340,6 +340,15 @@ def test_teachers_with_other_tokens_are_refused_before_weights_are_read(pairs, s
 def test_lora_targets_that_do_not_exist_are_named(pairs, tmp_path):
     with pytest.raises(BadInput, match="lora_targets: the model has no layer 'nosuch'"):
         run("sft", pairs, tmp_path / "out", lora_targets=["q_proj", "nosuch"])
+
+
+def test_a_licence_is_that_of_the_base(pairs, student, tmp_path):
+    assert saved.licence("healed-16") == saved.licence("healed:smollm2-135m-instruct") == "apache-2.0"
+    assert saved.licence(str(student)) == "unknown"
+    (student / "README.md").write_text("---\nlicense: mit\n---\n")
+    run("sft", pairs, tmp_path / "out", student)
+    assert saved.licence(str(tmp_path / "out")) == "mit"
+    assert "license: mit" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_policy_of_a_run_is_exported(tmp_path):

@@ -11,7 +11,7 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import adapters, weights
 from alignkd_lab.lm.models import Models
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.lm.settings import HEALED, base_of_student
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.lm.tiny import TINY
 from alignkd_lab.provenance import provenance
@@ -22,7 +22,7 @@ RECORD = "record.json"
 
 def licence(source: str) -> str:
     """Of a source's weights, as its card names it; "unknown" where it names none."""
-    source = source.partition(":")[2] or source  # of a healed student, its base's
+    source = base_of_student(source)
     if source == weights.BUILT_IN or source in TINY or source.partition("@")[0] in weights.REVISIONS:
         return weights.LICENCE.lower()
     folder = weights.resolve(source)
@@ -95,11 +95,11 @@ def export(stage: Path, out: Path) -> dict:
     """
     stage, out = Path(stage), Path(out)
     if not (stage / "policy.json").is_file():
-        raise BadInput(f"stage: {stage} holds no policy.json; name a folder of the store of `alignkd run`")
+        raise BadInput(f"stage: {stage} holds no policy.json; name a folder in OUT/stages of `alignkd run`")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"out: {out} holds something already; name a new folder")
     policy, depends = Policy.read(stage), stage / "depends.json"
-    base = policy.start.partition(":")[2] or policy.start
+    base = base_of_student(policy.start)
     tokenizer = weights.load_tokenizer(base)
     record = {
         "method": "export",

@@ -14,6 +14,12 @@ BUILT_IN = "smollm2-135m-instruct"
 HEALED = re.compile(r"healed(?:-(\d+))?")  # what settings call a healed student: of any depth, or of so many layers
 
 
+def base_of_student(source: str) -> str:
+    """The source of a healed student's base (the built-in model for `healed-16` alone); of another source, itself."""
+    name, _, base = source.partition(":")
+    return (base or BUILT_IN) if HEALED.fullmatch(name) else source
+
+
 @dataclass(frozen=True)
 class RewardSettings:
     """What a reward depends on. Of these groups stages, curves and evaluation depend; `LmSettings` explains fields."""
