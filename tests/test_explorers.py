@@ -15,12 +15,9 @@ import torch
 from alignkd_lab.course import explorers
 from alignkd_lab.course.explorers import (
     blind_reading,
-    boundary,
     densities,
     feasible,
-    methods,
     orders,
-    sharpening,
     two_temperatures,
 )
 from alignkd_lab.course.notebooks import WIDGET_VIEW
@@ -30,13 +27,10 @@ from alignkd_lab.errors import UnknownName
 
 # A new explorer is one line here: its module, its table of controls, and where it begins to be moved from.
 EXPLORERS = {
-    "boundary": (boundary, boundary.controls(), {}),
     "densities": (densities, densities.CONTROLS, {}),
     "feasible": (feasible, feasible.CONTROLS, {}),
-    "methods": (methods, methods.controls(), {}),
     "orders": (orders, orders.CONTROLS, {}),
     "orders with a control": (orders, orders.CONTROLS, {"control": "kd_then_align_high_temperature"}),
-    "sharpening": (sharpening, sharpening.CONTROLS, {}),
     "two_temperatures": (two_temperatures, two_temperatures.CONTROLS, {}),
 }
 # The token lens is timed by its own test, which has the small models that it reads.
