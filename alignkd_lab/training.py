@@ -129,7 +129,7 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
         "given": given, "data": pairs.about, "weights": request["weights"], "dtype": str(dtype),
         "licence": saved.licence(options.student), "result": result, "provenance": provenance(str(device)),
     }  # fmt: skip
-    merge = options.merge or not saved.can_bebase_of_student(options.student)
+    merge = options.merge or not saved.can_be_base(options.student)
     record = saved.save(model, tokenizer, out, record, base=options.student, merge=merge)
     if not options.cache_teachers:
         shutil.rmtree(out / "kept", ignore_errors=True)
