@@ -92,7 +92,7 @@ def parameters(controls: Mapping[str, Slider | Menu], shown: tuple[str, ...], st
     for name, control in controls.items():
         value = state.get(name, control.value)
         if isinstance(control, Menu) and value not in control.options:
-            raise UnknownName(name, str(value), control.options)
+            raise UnknownName(name, str(value), map(str, control.options))
         if isinstance(control, Slider) and not control.low <= value <= control.high:
             raise BadInput(f"{name}: {value} must lie between {control.low:g} and {control.high:g}")
         if name not in (shown or controls):
