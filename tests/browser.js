@@ -37,7 +37,8 @@
     kernel,
     done: () => cells().every(cell => cell.model.executionCount !== null) && kernel()?.status === 'idle',
     outputs: () => Object.fromEntries(cells().map(cell => [cell.model.id, cell.model.outputs.toJSON()])),
-    pictures: () => images(document).filter(image => image.complete && image.naturalWidth > 0).length,
+    pictures: () => images(document).filter(image => image.complete && image.naturalWidth > 0).length
+      + document.querySelectorAll('.jupyter-widgets canvas, .jupyter-widgets svg.marks').length,
     buttons: name => [...document.querySelectorAll('.jupyter-widgets button')]
       .filter(button => button.textContent.trim() === name).length,
     text: () => cells().map(cell => cell.outputArea.node.textContent).join('\n'),

@@ -142,6 +142,8 @@ class Lab:
 
     def show_me(self) -> list[int]:
         """Press every "Show me"; by press, how many more pictures the page then shows."""
+        from playwright.sync_api import TimeoutError as Late
+
         button = button_of(self.page, "Show me")
         shown = []
         while button.count():
@@ -149,7 +151,8 @@ class Lab:
             button.first.scroll_into_view_if_needed()
             button.first.click()
             self.page.wait_for_function(f"lab.buttons('Show me') < {left}")
-            self.page.wait_for_timeout(300)
+            with contextlib.suppress(Late):  # a chart's first drawing waits for JupyterLab to fetch Vega
+                self.page.wait_for_function(f"lab.pictures() > {before}", timeout=WAIT / 4)
             shown.append(self.count_pictures() - before)
         return shown
 

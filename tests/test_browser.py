@@ -17,7 +17,7 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 # that is asked of a page comes while it is open.
 PAGES = {
     "07_both_orders_on_smollm2.ipynb": 0,
-    "01_recall_and_the_reference.ipynb": 2,
+    "01_recall_and_the_reference.ipynb": 0,
     "03_both_orders_on_gaussians.ipynb": 2,
     "06_advantage_guided_distillation.ipynb": 1,
 }
