@@ -61,6 +61,8 @@ def fitted() -> dict[str, Any]:
     student score, and the standard error of distilled minus direct, in nats a point.
     """
     found: dict[str, Any] = {"direct_students": {}, "distilled_students": {}, "scores": {}}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
     for k in COMPONENTS:
         rings = [run_ring(SEEDS, RingSettings(student_components=k, sharpening=s)) for s in STOPS]
         found["direct_students"][f"{k}"] = _components(rings[0].direct)
@@ -75,6 +77,7 @@ def fitted() -> dict[str, Any]:
                 said = [student.log_prob(draws) for student in students]
                 by[name] = _scored(said, ring.truth.log_prob(draws), (said[1] - said[0]).std(-1))
             found["scores"][f"{k}"].append([{name: rows[seed] for name, rows in by.items()} for seed in SEEDS])
+    torch.set_num_threads(threads)
     truth, draws = _components(ring.truth)[0], ring.training_draws.numpy().round(2).tolist()
     return {"truth": truth, "teachers": _components(ring.teacher), "training_draws": draws, **found}
 
