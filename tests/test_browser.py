@@ -18,8 +18,8 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 PAGES = {
     "07_both_orders_on_smollm2.ipynb": 0,
     "01_recall_and_the_reference.ipynb": 2,
-    "03_both_orders_on_gaussians.ipynb": 3,
-    "06_advantage_guided_distillation.ipynb": 2,
+    "03_both_orders_on_gaussians.ipynb": 2,
+    "06_advantage_guided_distillation.ipynb": 1,
 }
 STUDY = list(PAGES)[:1]
 PROMISED = 300  # milliseconds from event to pixels, at the 95th percentile on two cores that do nothing else

@@ -9,14 +9,27 @@ from PIL import Image
 from scene import Scene, value
 
 from alignkd_lab import theory
-from alignkd_lab.course.explorers import densities, feasible, loss_bench, threshold, two_kls, two_temperatures
+from alignkd_lab.course.explorers import (
+    boundary,
+    densities,
+    feasible,
+    loss_bench,
+    methods,
+    sharpening,
+    threshold,
+    two_kls,
+    two_temperatures,
+)
 from alignkd_lab.course.widgets.charts import MIME, SCHEMA, Menu, Slider, parameters
 from alignkd_lab.errors import BadInput, UnknownName
 
 CHARTS = {
+    "boundary": boundary,
     "densities": densities,
     "feasible": feasible,
     "loss_bench": loss_bench,
+    "methods": methods,
+    "sharpening": sharpening,
     "threshold": threshold,
     "two_kls": two_kls,
     "two_temperatures": two_temperatures,
@@ -36,16 +49,17 @@ def test_a_bundle_holds_the_chart_a_picture_and_words_and_no_html(name):
 @pytest.mark.parametrize("name", CHARTS)
 def test_every_control_has_a_slider_with_its_label_and_can_be_left_out(name):
     module = CHARTS[name]
+    controls = module.controls() if hasattr(module, "controls") else module.CONTROLS
     bound = [p for p in module.show().spec["params"] if "bind" in p]
-    assert len(bound) == len(module.CONTROLS)
-    for control, made in zip(module.CONTROLS.values(), bound, strict=True):
+    assert len(bound) == len(controls)
+    for control, made in zip(controls.values(), bound, strict=True):
         assert made["bind"]["name"].startswith(control.label)
-    first = next(iter(module.CONTROLS))
+    first = next(iter(controls))
     assert sum("bind" in p for p in module.show(first).spec["params"]) == 1
     for refused in (lambda: module.show("mood"), lambda: module.show(mood=1.0)):
         with pytest.raises(UnknownName, match=first):
             refused()
-    for name, control in module.CONTROLS.items():
+    for name, control in controls.items():
         with pytest.raises((BadInput, UnknownName), match=name):
             module.show(**{name: control.high + 1 if isinstance(control, Slider) else "another"})
 

@@ -6,11 +6,12 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from scene import Scene, evaluated
 from synthetic_records import LM, lm_record, tabulated
 
 from alignkd_lab.costs import with_costs
 from alignkd_lab.course.explorers import methods
-from alignkd_lab.course.explorers.methods import ACROSS, START, UP, WAYS, caption, compute, in_words, ranked
+from alignkd_lab.course.explorers.methods import ACROSS, UP, WAYS, in_words, ranked
 from alignkd_lab.pipelines import METHODS
 
 EFFECTS = LM | {name: (0.2 + 0.05 * place, 0.3, -4.0, -3.0, -3.5 - place) for place, name in enumerate(METHODS)}
@@ -26,54 +27,41 @@ def run():
     return made_up()
 
 
-def state(**changes):
-    return {**START, **changes}
-
-
-# compute
-
-
-def test_a_point_is_the_mean_over_the_seeds_on_both_axes(run):
-    points = compute(state(across="overall_recall", up="target_rate"), run).points
-    for name in WAYS:
-        (x, _, _), (y, _, _) = (interval for interval, _ in points[name])
-        assert x == pytest.approx(run.table("overall_recall")[name].mean())
-        assert y == pytest.approx(100 * run.table("target_rate")[name].mean())
-
-
-def test_the_clock_is_read_as_a_median_without_an_interval(run):
-    (minutes, low, high), values = compute(state(across="minutes"), run).points["adpa"][0]
-    assert minutes == np.median(values)
-    assert np.isnan([low, high]).all()
+def test_a_point_is_the_mean_over_the_seeds_and_the_clock_a_median_without_an_interval(run):
+    for point in methods.points(run):
+        assert point["overall_recall"][0] == pytest.approx(run.table("overall_recall")[point["name"]].mean())
+        assert point["target_rate"][0] == pytest.approx(100 * run.table("target_rate")[point["name"]].mean())
+        assert point["minutes"] == [pytest.approx(run.table("minutes")[point["name"]].median()), None, None]
 
 
 @pytest.mark.parametrize("data", [made_up(), RECORD], ids=["made up", "recorded"])
 def test_a_ring_means_that_no_other_way_is_at_least_as_good_on_both_axes(data):
-    for across, up in itertools.product(ACROSS, UP):
-        view = compute({"across": across, "up": up}, data)
-        places = {n: [found.estimate for found, _ in pair] for n, pair in view.points.items() if n in WAYS}
+    chart, points = methods.show(run=data), methods.points(data)
+    offered = [control.options for control in methods.controls(data).values()]
+    for across, up in itertools.product(*offered):
+        for made in chart.spec["params"]:
+            if made["name"] in ("across", "up"):
+                made["value"] = {"across": across, "up": up}[made["name"]]
+        (found,) = evaluated(chart, "[" + ", ".join(f"unbeaten[{k}] ? 1 : 0" for k in range(len(points))) + "]")
         sign = -1 if across in methods.LESS_IS_BETTER else 1
-        for name, (x, y) in places.items():
-            better = [n for n, (x2, y2) in places.items() if sign * x2 >= sign * x and y2 >= y and (x2, y2) != (x, y)]
-            assert (name in view.unbeaten) == (not better)
-        assert view.unbeaten or not places
+        held = {k: (sign * p[across][0], p[up][0]) for k, p in enumerate(points) if across in p and up in p}
+        held = {k: at for k, at in held.items() if points[k]["name"] in WAYS}
+        for k in range(len(points)):
+            better = [at for at in held.values() if k in held and at[0] >= held[k][0] and at[1] >= held[k][1]]
+            assert found[k] == (k in held and set(better) == {held[k]}), (across, up, points[k])
 
 
-# Words
-
-
-def test_the_caption_counts_the_rings_and_says_how_many_seeds(run):
-    for across, up in itertools.product(ACROSS, UP):
-        view = compute({"across": across, "up": up}, run)
-        words = caption(view)
-        if not view.points:
-            assert words.endswith("the record does not hold both.")
-        elif len(view.unbeaten) == 1:
-            assert "is best on both; other axes may tell otherwise" in words
-        else:
-            assert f"there is no best way, {len(view.unbeaten)} of 7 are beaten by no other on both" in words
-    assert caption(compute(START, run)).endswith("Means over 3 seeds.")
-    assert caption(compute(START, made_up(1))).endswith("One seed decides nothing.")
+def test_the_points_stand_in_the_record_s_order_on_both_axes_and_the_words_count_the_rings():
+    scene = Scene(methods.show(across="overall_recall", up="reward"))
+    (drawn,) = [items for items in scene.places("symbol") if len(items) == len(WAYS) + 1]
+    points = methods.points(RECORD)
+    for axis, sign, place in (("overall_recall", 1, "x"), ("reward", -1, "y")):
+        seen = np.array([sign * item[place] for item in drawn])
+        assert (np.argsort(seen) == np.argsort([point[axis][0] for point in points])).all()
+    ringed = len(scene.places("symbol")[-1])
+    assert (f"There is no best way: {ringed} of 7" in scene.words) is (ringed > 1)
+    assert "Means over 10 seeds." in scene.words
+    assert "One seed decides nothing." in Scene(methods.show(run=made_up(1))).words
 
 
 @pytest.mark.parametrize("gain", ["gain_per_10000_tokens", "gain_per_hour"])
@@ -106,14 +94,12 @@ def test_a_lead_is_called_unsure_where_its_paired_interval_holds_zero():
 
 
 def test_every_axis_that_was_measured_can_be_chosen(run):
-    explorer = methods.show(run=run)
     for name, axes in (("across", ACROSS), ("up", UP)):
-        offered = [axis for _, axis in explorer.controls[name].list.options]
+        offered = methods.controls(run)[name].options
         assert set(offered) == {axis for axis in axes if {*run.table(axis)} & {*WAYS}}
 
 
-def test_a_page_shows_three_settings_of_a_record_that_compares_most_ways():
-    assert methods.show().still().alt.count("Across ") == 3
+def test_the_record_compares_all_ways():
     rewards = RECORD.table()
     assert rewards.notna().all(axis=None)
     assert {"kd_only", *WAYS} == {*rewards}

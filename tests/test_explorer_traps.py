@@ -39,8 +39,9 @@ def test_runs_begin_at_their_start_and_are_looked_at_where_the_slider_stops(trap
     hits = 1 - 0.5 ** (SETTINGS.reward_width / SETTINGS.truth_sd) ** 2
     np.testing.assert_allclose(traps.handed[0], 0.5 * hits, atol=0.03)
     np.testing.assert_allclose(traps.from_reference[0], traps.masses[:, None].expand(-1, 2), atol=0.02)
-    slider = picture.CONTROLS["step"]
-    assert traps.steps == tuple(np.arange(slider.low, slider.high + 1, slider.step))
+    slider = next(p["bind"] for p in picture.draw(traps).spec["params"] if "bind" in p)
+    assert traps.steps == tuple(range(slider["min"], slider["max"] + 1, slider["step"]))
+    assert slider["max"] == SETTINGS.rlhf_steps
     assert len(traps.handed) == len(traps.from_reference) == len(traps.steps)
 
 

@@ -15,10 +15,7 @@ import torch
 from alignkd_lab.course import explorers
 from alignkd_lab.course.explorers import (
     blind_reading,
-    boundary,
-    methods,
     orders,
-    sharpening,
 )
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.course.widgets import view
@@ -27,11 +24,8 @@ from alignkd_lab.errors import UnknownName
 
 # A new explorer is one line here: its module, its table of controls, and where it begins to be moved from.
 EXPLORERS = {
-    "boundary": (boundary, boundary.controls(), {}),
-    "methods": (methods, methods.controls(), {}),
     "orders": (orders, orders.CONTROLS, {}),
     "orders with a control": (orders, orders.CONTROLS, {"control": "kd_then_align_high_temperature"}),
-    "sharpening": (sharpening, sharpening.CONTROLS, {}),
 }
 # The token lens is timed by its own test, which has the small models that it reads.
 OTHERS = {"blind_reading", "token_lens"}

@@ -1,91 +1,47 @@
 """Explorer: "it always holds". A map of which order earns more, with the boundary that the closed form draws.
 
-Every cell is a recorded run of twenty seeds. Two sliders choose the one whose densities stand beside the map.
+Every cell is a recorded run of twenty seeds. Two sliders choose the one that stands beside the map.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import itertools
 from typing import Any
 
+import altair as alt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from alignkd_lab.course.explorers.cells import ALGORITHMS
 from alignkd_lab.course.recorded import recorded
-from alignkd_lab.course.widgets.controls import Choice, Number
-from alignkd_lab.course.widgets.view import Explorer
-from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.course.widgets.charts import POINT, Chart, Menu, Slider, caption, parameters, share, stack
+from alignkd_lab.course.widgets.heat import heat, ring
 from alignkd_lab.mog.sweep import Grid, Lead, cell_edges, lead
-from alignkd_lab.pipelines import A_K, K_A, ORDERS
+from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.plots import plane
-from alignkd_lab.plots.drawing import mark, seed_points, themed
-from alignkd_lab.plots.maps import draw_key, draw_lead
-from alignkd_lab.plots.style import interval, number, percent, pipeline_style
-from alignkd_lab.stats import Interval, paired_difference, t_interval
+from alignkd_lab.plots.drawing import INK
+from alignkd_lab.plots.style import pipeline_style
+from alignkd_lab.stats import paired_difference, t_interval
 
-# The cell of the title picture.
-START = {"target_weight": 0.04, "beta": 0.5, "algorithm": "rlhf", "sharpening": "2", "seed": 0.0}
 SHARPENINGS = {
     "0.5": "s = 0.5: a teacher at high temperature",
     "1": "s = 1: the teacher as it is",
     "2": "s = 2: sharpened",
 }
-_STUDY = "gaussians-boundary"
-# The policies beside the map: before the second stage, and after it.
-SHOWN = ("kd_only", K_A, "base_aligned", A_K)
-# Three settings for a page without a kernel: the title's, the boundary's, and one where K-A is ahead.
-STILLS = ({"sharpening": "2"}, {"sharpening": "1"}, {"sharpening": "0.5"})
-TITLE = "Where the order matters, and where it stops"
+# They begin at the title picture's cell.
+CONTROLS = {
+    "target_weight": Slider(0.04, "target's share of the truth, m₀", 0.005, 0.2, 0.05, True),
+    "beta": Slider(0.5, "KL weight, β", 0.12, 4.0, 0.05, True),
+    "algorithm": Menu("rlhf", "alignment by", ALGORITHMS),
+    "sharpening": Menu("2", "teacher", SHARPENINGS),
+}
 SOURCE = (
-    "Recorded run. Gaussian world: 20 seeds a cell; grey where the paired 95 % interval of the difference holds zero. "
-    "▲ A-K, ● K-A find the target: a mean reward of at least half the height. " + plane.MARKS + "."
+    "Recorded run. Gaussian world, 20 seeds a cell; densities: seed 0, darker is denser; dashed circle: the target."
 )
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The cell that the sliders choose.
-
-    rewards: `{order: [seed]}`; intervals: of their means; difference: A-K minus K-A, paired over seeds.
-    recalls: `{order: mean overall recall}`, nats.
-    fields: `{policy: [y, x]}`, the densities of the shown seed on `plane.window`.
-    """
-
-    target_weight: float
-    beta: float
-    rewards: dict[str, np.ndarray]
-    intervals: dict[str, Interval]
-    difference: Interval
-    recalls: dict[str, float]
-    fields: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Map(Lead):
-    """What the picture shows: the map, and `chosen`, the cell that the sliders choose.
-
-    seed: whose densities are shown; settings: all else.
-    """
-
-    seed: int
-    settings: MogSettings
-    chosen: Chosen
-
-
-def compute(state: Mapping[str, Any]) -> Map:
-    """The map of an algorithm and a sharpening, and the cell nearest to `target_weight` and `beta`.
-
-    `state` is of `controls`.
-    """
-    grid, whole = shipped(state["algorithm"], float(state["sharpening"]))
-    column, row = _nearest(grid.weights, state["target_weight"]), _nearest(grid.betas, state["beta"])
-    seed = round(state["seed"])
-    return Map(**vars(whole), seed=seed, settings=grid.settings, chosen=_cell(grid, row, column, seed))
+_STUDY = "gaussians-boundary"
+# Blue for K-A and vermilion for A-K as everywhere; pale enough for the marks that lie on them.
+_COLOURS, _HIGHEST = ("#3D93C4", "#B9D9EA", "#FFFFFF", "#F6CBAE", "#DF7A35"), 4.0
+_ROUTES = {A_K: "A-K", K_A: "K-A"}
 
 
 @functools.cache
@@ -95,143 +51,181 @@ def shipped(algorithm: str, sharpening: float) -> tuple[Grid, Lead]:
     return grid, lead(grid)
 
 
-def controls() -> dict[str, Number | Choice]:
-    """A control for each part of the state, over the sweep's cells; they begin at the title picture's."""
-    grid, _ = shipped(START["algorithm"], float(START["sharpening"]))
-    (weights, betas), last_seed = (grid.weights.tolist(), grid.betas.tolist()), recorded(_STUDY).mixtures["seed"].max()
-    held = {
-        "target_weight": Number(0.0, "target's share of the truth, m₀", weights[0], weights[-1], 0.05, True),
-        "beta": Number(0.0, "KL weight, β", betas[0], betas[-1], 0.05, True),
-        "algorithm": Choice("", "alignment by", ALGORITHMS),
-        "sharpening": Choice("", "teacher", SHARPENINGS),
-        "seed": Number(0.0, "seed of the densities", 0.0, float(last_seed), 1.0),
+@functools.cache
+def _data() -> dict[str, Any]:
+    """What the chart knows, as parameters: every cell of every map, its counts, and the thresholds."""
+    mixtures = recorded(_STUDY).mixtures
+    held = mixtures[(mixtures["seed"] == 0) & mixtures["pipeline"].isin(_ROUTES)]
+    columns = ["weight", "x", "y", "sd_x", "sd_y"]
+    components = {key: rows[columns].to_numpy().round(3).tolist() for key, rows in held.groupby(["run", "pipeline"])}
+    cells, counts, lines = {}, {}, {}
+    for algorithm in ALGORITHMS:
+        for sharpening in SHARPENINGS:
+            grid, whole = shipped(algorithm, float(sharpening))
+            rewards = {order: grid.values(order) for order in _ROUTES}
+            recalls = {order: grid.values(order, "overall_recall").mean(-1).round(2) for order in _ROUTES}
+            rows = [[{} for _ in row] for row in grid.runs]
+            for i, j in itertools.product(*map(range, whole.difference.shape)):
+                gap = paired_difference(rewards[A_K][i, j], rewards[K_A][i, j])
+                rows[i][j]["gap"] = [round(value, 6) for value in gap]  # no lead is rounded to none
+                for order in _ROUTES:
+                    mean, low, high = (round(value, 3) for value in t_interval(rewards[order][i, j]))
+                    rows[i][j][order] = {"mean": mean, "low": low, "high": high, "recall": float(recalls[order][i, j])}
+                    rows[i][j][order]["seeds"] = rewards[order][i, j].round(2).tolist()
+                    rows[i][j][order]["mixture"] = components[grid.runs[i][j], order]
+            cells.setdefault(algorithm, {})[sharpening] = rows
+            a_k, k_a = whole.found[A_K], whole.found[K_A]
+            found = (a_k & ~k_a, k_a & ~a_k, a_k & k_a, ~a_k & ~k_a)
+            counts.setdefault(algorithm, {})[sharpening] = [int(part.sum()) for part in found]
+            lines[sharpening] = whole.boundary_sharpened.tolist()
+    lines |= {"plain": whole.boundary.tolist(), "betas": whole.boundary_betas.tolist()}
+    edges = {"weight_edges": cell_edges(grid.weights).tolist(), "beta_edges": cell_edges(grid.betas).tolist()}
+    axes = {"weights": grid.weights.tolist(), "betas": grid.betas.tolist()}
+    return {"cells": cells, "counts": counts, "lines": lines, **edges, **axes}
+
+
+def show(*shown: str, **state: float | str) -> Chart:
+    """Left: the map. Right: what both orders left in the chosen cell, and what they earned.
+
+    `shown` names the controls to put on the page (all where none is), `state` where they begin.
+    """
+    data = _data()
+    further = data | {
+        "chosen_map": "cells[algorithm][sharpening]",
+        "column": _nearest("target_weight", data["weights"]),
+        "row": _nearest("beta", data["betas"]),
+        "chosen": "chosen_map[row][column]",
+        "count": "counts[algorithm][sharpening]",
     }
-    return {name: entry._replace(start=START[name]) for name, entry in held.items()}
+    right = alt.vconcat(
+        alt.hconcat(_policy(K_A), _policy(A_K), spacing=16).resolve_scale(color="shared"), _earned(), spacing=22
+    )
+    panels = alt.hconcat(_map(data), right, spacing=36).resolve_scale(color="independent", shape="independent")
+    a_k, k_a = (f"chosen.{order}" for order in _ROUTES)
+    gap = f"{_signed('chosen.gap[0]')} + ' [' + {_signed('chosen.gap[1]')} + ', ' + {_signed('chosen.gap[2]')} + ']'"
+    ahead = (
+        f"chosen.gap[1] > 0 ? 'A-K is ahead by ' + {gap} : chosen.gap[2] < 0 ? 'K-A is ahead; A-K minus K-A: ' + {gap}"
+        f" : 'neither is ahead; A-K minus K-A is ' + {gap} + ', which holds 0'"
+    )
+    mean, recall = ([_signed(f"{of}.{name}") for of in (a_k, k_a)] for name in ("mean", "recall"))
+    words = caption(
+        f"'Chosen: m₀ = ' + {share('weights[column]')} + ', β = ' + betas[row] + '. Mean reward: A-K ' + {mean[0]} + "
+        f"', K-A ' + {mean[1]} + '; ' + ({ahead}) + '.'",
+        f"'Overall recall: A-K ' + {recall[0]} + ' nats, K-A ' + {recall[1]} + '. Cells in which A-K alone finds the "
+        "target: ' + count[0] + ', K-A alone: ' + count[1] + ', both: ' + count[2] + ', neither: ' + count[3] + '.'",
+        "'Orange: A-K earns more; blue: K-A; grey: the 95 % interval holds 0. ▲ A-K, ● K-A finds the target. Line: "
+        "recall threshold' + (sharpening == '1' ? '.' : '; dashed: after s.')",
+        f"'{SOURCE}'",
+        width=860,
+    )
+    alternative = (
+        "Left: a map of KL weight against the target's share; orange where A-K earns more, blue where K-A does, with a "
+        "mark where an order finds the target, and the recall threshold as a line. Right: the densities that both "
+        "orders left in the framed cell, and their rewards. " + SOURCE
+    )
+    whole = stack("Where the order matters, and where it stops", panels, words)
+    return Chart(whole, alternative, parameters(CONTROLS, shown, state), further)
 
 
-def caption(data: Map) -> str:
-    """What the picture shows at this state, in words."""
-    cell = data.chosen
-    here = f"{data.algorithm.upper()}, s = {data.sharpening:g}, β = {cell.beta:g}, m₀ = {percent(cell.target_weight)}"
-    earned = ", ".join(f"{label} {interval(*cell.intervals[order])}" for order, label in ((A_K, "A-K"), (K_A, "K-A")))
-    ahead = _ahead(cell.difference)
-    paid = f"overall recall {number(cell.recalls[A_K])} nats for A-K, {number(cell.recalls[K_A])} for K-A"
-    return (
-        f"Chosen: {here}. Mean reward over {data.seeds} seeds: {earned}; {ahead}; {paid}. On the map, {_counted(data)}"
+def _nearest(name: str, values: list[float]) -> str:
+    """The place in `values` that is nearest on a logarithmic scale."""
+    gaps = ", ".join(f"abs(log({name} / {value}))" for value in values)
+    return f"indexof([{gaps}], min({gaps}))"
+
+
+def _signed(value: str) -> str:
+    return f"format({value}, '.3~r')"
+
+
+def _map(data: dict[str, Any]) -> alt.LayerChart:
+    across = len(data["weights"])
+    ends = {name: [data[name][0], data[name][-1]] for name in ("weight_edges", "beta_edges")}
+    x = {
+        "scale": alt.Scale(type="log", domain=ends["weight_edges"], nice=False),
+        "axis": alt.Axis(title="target's share of the truth, m₀", format="~%", values=data["weights"][::2], grid=False),
+    }
+    y = {
+        "scale": alt.Scale(type="log", domain=ends["beta_edges"], nice=False),
+        "axis": alt.Axis(title="KL weight, β", format="~g", values=data["betas"][::2], grid=False),
+    }
+    cells = alt.Chart(alt.sequence(0, across**2, as_="cell"))
+    cells = cells.transform_calculate(j=f"datum.cell % {across}", i=f"floor(datum.cell / {across})")
+    cells = cells.transform_calculate(
+        left="weight_edges[datum.j]", right="weight_edges[datum.j + 1]", low="beta_edges[datum.i]",
+        high="beta_edges[datum.i + 1]", held="chosen_map[datum.i][datum.j]",
+    ).transform_calculate(
+        # The square root makes room for small leads.
+        lead=f"(datum.held.gap[0] < 0 ? -1 : 1) * sqrt(abs(datum.held.gap[0]) / {_HIGHEST})",
+        sure="datum.held.gap[1] > 0 || datum.held.gap[2] < 0", m0="weights[datum.j]", KL_weight="betas[datum.i]",
+        A_K=f"datum.held.{A_K}.mean", K_A=f"datum.held.{K_A}.mean",
+    )  # fmt: skip
+    box = {"x": alt.X("left:Q", **x), "x2": "right:Q", "y": alt.Y("low:Q", **y), "y2": "high:Q"}
+    tips = [
+        alt.Tooltip("m0:Q", title="m₀", format="~%"),
+        alt.Tooltip("KL_weight:Q", title="β"),
+        alt.Tooltip("A_K:Q", title="reward, A-K", format=".2f"),
+        alt.Tooltip("K_A:Q", title="reward, K-A", format=".2f"),
+    ]
+    colour = alt.Color(
+        "lead:Q", legend=None, scale=alt.Scale(domain=[-1, -0.5, 0, 0.5, 1], range=list(_COLOURS), interpolate="rgb")
+    )
+    layers = [
+        cells.transform_filter("!datum.sure").mark_rect(color="#D9D9D9", stroke="white").encode(**box, tooltip=tips),
+        cells.transform_filter("datum.sure").mark_rect(stroke="white").encode(**box, color=colour, tooltip=tips),
+    ]
+    step = np.log(data["weights"][-1] / data["weights"][0]) / (across - 1)
+    for order, shape, shift in ((K_A, "circle", -0.18), (A_K, "triangle-up", 0.18)):
+        found = cells.transform_filter(f"datum.held.{order}.mean >= {_HIGHEST / 2}")
+        found = found.transform_calculate(at=f"weights[datum.j] * {np.exp(shift * step)}", up="betas[datum.i]")
+        layers.append(
+            found.mark_point(shape=shape, filled=True, color=INK, size=26, opacity=0.75).encode(x="at:Q", y="up:Q")
+        )
+    line = alt.Chart(alt.sequence(0, len(data["lines"]["betas"]), as_="k"))
+    for name, dash in (("'plain'", [1, 0]), ("sharpening", [4, 3])):
+        drawn = line.transform_calculate(at=f"lines[{name}][datum.k]", up="lines.betas[datum.k]")
+        layers.append(
+            drawn.mark_line(color=INK, strokeWidth=1.8, strokeDash=dash, clip=True).encode(
+                x="at:Q", y="up:Q", order="k:Q"
+            )
+        )
+    frame = cells.transform_filter("datum.i == row && datum.j == column").mark_rect(
+        fillOpacity=0, stroke=POINT, strokeWidth=3
+    )
+    title = alt.ExprRef("upper(algorithm) + ', sharpening s = ' + sharpening")
+    return alt.layer(*layers, frame.encode(**box)).properties(width=385, height=300, title=alt.Title(title))
+
+
+def _policy(order: str) -> alt.LayerChart:
+    settings = shipped("rlhf", 1.0)[0].settings
+    window, side = plane.window(settings), 176
+    centre, style = settings.truth_means[settings.targets[0]], pipeline_style(order)
+    drawn = heat(f"chosen.{order}.mixture", 3, window, side, 44)
+    sign = {"^": "▲", "o": "●"}[style.marker]
+    title = alt.Title(f"{sign} {style.label}", color=style.colour, fontSize=12)
+    return alt.layer(drawn, ring(centre, 3 * settings.truth_sd, window, side)).properties(
+        width=side, height=side, title=title
     )
 
 
-def _nearest(axis: np.ndarray, value: float) -> int:
-    return int(np.abs(np.log(axis) - np.log(value)).argmin())
-
-
-def _cell(grid: Grid, row: int, column: int, seed: int) -> Chosen:
-    run, mixtures = grid.runs[row][column], recorded(_STUDY).mixtures
-    held = grid.records.select(run=run)
-    rewards = {order: held.table("reward")[order].to_numpy() for order in ORDERS}
-    views = plane.views(mixtures[(mixtures["run"] == run) & (mixtures["seed"] == seed)])
-    return Chosen(
-        target_weight=grid.weights[column],
-        beta=grid.betas[row],
-        rewards=rewards,
-        intervals={order: t_interval(values) for order, values in rewards.items()},
-        difference=paired_difference(rewards[A_K], rewards[K_A]),
-        recalls=held.table("overall_recall").mean().to_dict(),
-        fields={name: plane.field(views[name], grid.settings) for name in SHOWN},
-    )
-
-
-def _ahead(difference: Interval) -> str:
-    said = interval(*difference)
-    if difference.low > 0:
-        return f"A-K is ahead by {said}"
-    if difference.high < 0:
-        return f"K-A is ahead, A-K minus K-A being {said}"
-    return f"the interval holds 0: neither order is ahead, A-K minus K-A being {said}"
-
-
-def _counted(data: Map) -> str:
-    """In how many cells of the map which order finds the target."""
-    a_k, k_a = data.found[A_K], data.found[K_A]
-    counts = {"A-K alone": a_k & ~k_a, "K-A alone": k_a & ~a_k, "both": a_k & k_a, "neither": ~a_k & ~k_a}
-    said = ", ".join(f"{name} in {int(cells.sum())}" for name, cells in counts.items())
-    return f"of {a_k.size} cells the target is found by {said}."
-
-
-# The picture
-
-
-@themed
-def draw(data: Map, note: str = SOURCE) -> Figure:
-    """The map, and beside it what the chosen cell's two orders go through."""
-    figure = plane.canvas((10.0, 6.1), TITLE, note)
-    axis = plane.axes(figure, 0.75, 1.55, 4.75, 3.75)
-    draw_lead(axis, data)
-    axis.set_ylabel("KL weight, β")
-    _choose(axis, data)
-    draw_key(figure, 0.75, 0.72, [data])
-    _run(figure, data)
-    return figure
-
-
-@themed
-def stills(maps: Sequence[Map], note: str = SOURCE) -> Figure:
-    """The maps of several settings side by side, for a page without a kernel."""
-    figure = plane.canvas((10.0, 5.2), TITLE, note)
-    for place, data in enumerate(maps):
-        axis = plane.axes(figure, 0.68 + 3.12 * place, 1.85, 2.9, 2.6)
-        draw_lead(axis, data, 6.0)
-        axis.set_ylabel("KL weight, β" if place == 0 else "")
-        if place:
-            axis.set_yticklabels([])
-    draw_key(figure, 0.68, 1.02, maps)
-    return figure
-
-
-def _choose(axis: Axes, data: Map) -> None:
-    """A frame around the chosen cell."""
-    columns, rows = cell_edges(data.weights), cell_edges(data.betas)
-    column, row = (
-        np.flatnonzero(a == v)[0]
-        for a, v in ((data.weights, data.chosen.target_weight), (data.betas, data.chosen.beta))
-    )
-    low, size = (columns[column], rows[row]), (columns[column + 1] - columns[column], rows[row + 1] - rows[row])
-    for colour, width in (("white", 4.6), ("#7B4FA3", 2.4)):
-        axis.add_patch(Rectangle(low, *size, fill=False, edgecolor=colour, linewidth=width, zorder=6, clip_on=False))
-
-
-def _run(figure: Figure, data: Map) -> None:
-    """The chosen cell: densities of one seed, rewards of all."""
-    side, left, gap = 1.62, 6.05, 0.5
-    cell, norm = data.chosen, plane.one_scale(data.chosen.fields.values())
-    wall = plane.wall(figure, left, 1.62, 2 * side + 0.15, 2 * side + gap)
-    steps = (("kd_only", K_A, K_A, side + gap), ("base_aligned", A_K, A_K, 0.0))
-    for first, last, order, bottom in steps:
-        label, colour = plane.signed(order)
-        plane.say(wall, label, (0, bottom + side), 17, color=colour, fontsize=9.5, fontweight="bold")
-        said = ("distilled", "then aligned") if order == K_A else ("the base, aligned", "then distilled")
-        for column, (name, words) in enumerate(zip((first, last), said, strict=True)):
-            corner = (column * (side + 0.15), bottom)
-            plane.square(wall, cell.fields[name], data.settings, corner, side, norm)
-            plane.say(wall, words, (corner[0], bottom + side), 4, fontsize=8.2)
-    axis = plane.axes(figure, left, 0.72, 2 * side + 0.15, 0.45)
-    for row, order in enumerate(ORDERS):
-        values, colour = cell.rewards[order], pipeline_style(order).colour
-        seed_points(axis, values, np.full(values.size, 1.0 - row), colour)
-        axis.plot(cell.intervals[order][1:], [1.0 - row] * 2, color=colour, linewidth=2.4)
-        mark(axis, cell.intervals[order].estimate, 1.0 - row, order, 7)
-    axis.set(xlim=(-0.1, data.settings.reward_height), ylim=(-0.6, 1.6), yticks=[])
-    axis.annotate(
-        f"reward: {data.seeds} seeds, mean, interval", (0, 1), (0, 4), "axes fraction", "offset points", fontsize=8.2
-    )
-
-
-def show(*shown: str, **state: Any) -> Explorer:
-    """The explorer with the controls named in `shown` (all where none is), the state begun at `state`."""
-
-    def still(state: Mapping[str, Any]) -> tuple[Figure, str]:
-        maps = [compute({**state, **changes}) for changes in STILLS]
-        text = " ".join(f"Sharpening {data.sharpening:g}: {_counted(data)}" for data in maps)
-        return stills(maps, f"{text} {SOURCE}"), text
-
-    return Explorer(controls(), shown, state, compute, draw, caption, SOURCE, "boundary.show", still=still)
+def _earned() -> alt.LayerChart:
+    """Rewards of both orders, seed by seed, with the mean and its interval."""
+    names = list(_ROUTES)
+    rows = alt.Chart(alt.sequence(0, 40, as_="k")).transform_calculate(seed="datum.k % 20", up="floor(datum.k / 20)")
+    rows = rows.transform_calculate(order=f"{names}[datum.up]", at="datum.up + (datum.seed * 7 % 20 - 9.5) / 40")
+    held = {name: f"chosen[datum.order].{name}" for name in ("mean", "low", "high")}
+    rows = rows.transform_calculate(reward="chosen[datum.order].seeds[datum.seed]", **held)
+    means = rows.transform_filter("datum.seed == 0")
+    colours = alt.Scale(domain=names, range=[pipeline_style(name).colour for name in names])
+    colour = alt.Color("order:N", legend=None, scale=colours)
+    shape = alt.Shape("order:N", legend=None, scale=alt.Scale(domain=names, range=["triangle-up", "circle"]))
+    x = {"scale": alt.Scale(domain=[-0.1, _HIGHEST]), "axis": alt.Axis(title=None, values=[0, 1, 2, 3, 4])}
+    label = alt.Axis(title=None, values=[0, 1], labelExpr=f"{list(_ROUTES.values())}[datum.value]", grid=False)
+    y = alt.Y("up:Q", scale=alt.Scale(domain=[-0.6, 1.6]), axis=label)
+    title = alt.Title("Reward: 20 seeds, mean and 95 % interval", fontSize=12)
+    return alt.layer(
+        rows.mark_point(filled=True, size=16, opacity=0.4).encode(alt.X("reward:Q", **x), alt.Y("at:Q"), colour),
+        means.mark_rule(strokeWidth=2.6).encode(alt.X("low:Q", **x), y, colour, x2="high:Q"),
+        means.mark_point(filled=True, size=120, opacity=1, stroke="white").encode(
+            alt.X("mean:Q", **x), y, colour, shape
+        ),
+    ).properties(width=368, height=62, title=title)

@@ -111,7 +111,7 @@ def walked() -> dict[str, str]:
 
 
 def show(*shown: str, **state: float | str) -> Chart:
-    """Left: shares and pushes by token. Right: shares along the walk; below, DPO's weight, or the largest push.
+    """Left: shares and pushes by token. Right: shares along the walk; DPO's weight of the pair, or the largest push.
 
     `shown` names the controls to put on the page (all where none is), `state` where they begin.
     """
@@ -162,9 +162,8 @@ def _seen() -> tuple[str, str]:
         "'A whole distribution speaks of every token, compared or not, and pushes until it is matched.'",
     )
     adpa = (
-        "'The advantage is largest on token ' + (best + 1) + ' (A = ' + format(advantage[best], '.2f') + ' nats), "
-        f"the push on token ' + (pushed + 1) + '; the likeliest is token ' + (top + 1) + ' (' + "
-        f"{share('here[top]')} + ').'",
+        "'The advantage is largest on token ' + (best + 1) + ' (A = ' + format(advantage[best], '.2f') + ' nats), the "
+        f"push on token ' + (pushed + 1) + '; likeliest is token ' + (top + 1) + ' (' + {share('here[top]')} + ').'",
         "here[best] > 0.9 ? 'It has ended on token ' + (best + 1) + (max(teacher[best], reference[best]) < 0.05 ? "
         f"', which both teachers find rare.' : '.') : 'Token ' + (best + 1) + ' has ' + {share('here[best]')} + '.'",
     )

@@ -7,45 +7,35 @@ one is at least as good on both axes and better on one.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+import altair as alt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alignkd_lab.costs import compared, with_costs
 from alignkd_lab.course.recorded import recorded_smollm2
-from alignkd_lab.course.widgets.controls import Choice
-from alignkd_lab.course.widgets.view import Explorer
+from alignkd_lab.course.widgets.charts import STAR, Chart, Menu, caption, parameters, stack
 from alignkd_lab.pipelines import METHODS, ORDERS
 from alignkd_lab.plots.drawing import (
     INK,
     QUIET,
     Estimate,
-    cross,
     depth_line,
     estimates,
-    legend,
     mark,
     panels,
     row_places,
     rows_of_intervals,
     themed,
 )
-from alignkd_lab.plots.style import METRIC_STYLE, MINUS, interval, metric_label, number, pipeline_style
+from alignkd_lab.plots.style import METRIC_STYLE, interval, metric_label, number, pipeline_style
 from alignkd_lab.records import Records
 from alignkd_lab.stats import NAN, Interval, paired_difference
 
 WAYS = (*ORDERS, *METHODS)
 BASELINE = "kd_only"
 START = {"across": "tokens_trained", "up": "reward"}
-TITLE = "Every way to the same small model; ringed: beaten by no other on both axes"
-# Three choices for a page without a kernel: a cost of training, the clock, and what is forgotten.
-STILLS = (START, {"across": "minutes", "up": "target_rate"}, {"across": "overall_recall", "up": "reward"})
-
-
 _LABELS = {
     "tokens_trained": "tokens trained on",
     "tokens_sampled": "tokens sampled",
@@ -67,19 +57,10 @@ UP = (
 ACROSS = (*LESS_IS_BETTER, "overall_recall", "overall_precision", "distinct_2")
 
 
-@dataclass(frozen=True)
-class Methods:
-    """What the picture shows.
-
-    across, up: the axes, of `ACROSS` and `UP`; seeds: behind every point.
-    points: by way, and by the baseline, both estimates; unbeaten: the ways that no other beats on both axes.
-    """
-
-    across: str
-    up: str
-    seeds: int
-    points: Mapping[str, tuple[Estimate, Estimate]]
-    unbeaten: tuple[str, ...]
+# Vega's shapes for matplotlib's markers.
+_PENTAGON = "M0,-1L0.951,-0.309L0.588,0.809L-0.588,0.809L-0.951,-0.309Z"
+_SHAPES = {"v": "triangle-down", "o": "circle", "^": "triangle-up", "<": "triangle-left", ">": "triangle-right"}
+_SHAPES |= {"*": STAR, "p": _PENTAGON, "d": "diamond"}
 
 
 @functools.cache
@@ -88,25 +69,17 @@ def recorded() -> Records:
     return with_costs(compared(recorded_smollm2(), (BASELINE, *WAYS)), BASELINE)
 
 
-def compute(state: Mapping[str, str], run: Records | None = None) -> Methods:
-    """Every way's place on two axes.
-
-    Args:
-        state: `across` (of `ACROSS`) and `up` (of `UP`).
-        run: with costs among its metrics (`costs.with_costs`); `recorded()` where None.
-    """
-    run = run or recorded()
-    across, up = state["across"], state["up"]
-    x, y = (_typical(estimates(run, axis), axis) for axis in (across, up))
-    points = {name: (x[name], y[name]) for name in run.pipelines if name in x and name in y}
-    signs = [-1 if axis in LESS_IS_BETTER else 1 for axis in (across, up)]
-    goods = {
-        name: tuple(sign * estimate.estimate for sign, (estimate, _) in zip(signs, points[name], strict=True))
-        for name in points
-        if name in WAYS
-    }
-    unbeaten = tuple(name for name in goods if not any(_beats(other, goods[name]) for other in goods.values()))
-    return Methods(across, up, len(run.seeds), points, unbeaten)
+def points(run: Records) -> list[dict]:
+    """The ways and then the baseline, each with its estimate, low and high on every axis that `run` measured."""
+    names = [name for name in (*WAYS, BASELINE) if name in run.pipelines]
+    found = [{"name": name, "label": short(name)} for name in names]
+    for axis in dict.fromkeys((*ACROSS, *UP)):
+        held = _typical(estimates(run, axis), axis)
+        for point in found:
+            if point["name"] in held:
+                at = held[point["name"]][0]
+                point[axis] = [value if np.isfinite(value) else None for value in at]
+    return found
 
 
 def source(run: Records) -> str:
@@ -125,42 +98,13 @@ def _typical(found: dict[str, Estimate], axis: str) -> dict[str, Estimate]:
     return {name: (Interval(float(np.median(values)), NAN, NAN), values) for name, (_, values) in found.items()}
 
 
-def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
-
-
-def controls(run: Records | None = None) -> dict[str, Choice]:
+def controls(run: Records | None = None) -> dict[str, Menu]:
     """A list for each axis of what `run` measured (`recorded()` where None)."""
     run = run or recorded()
     return {
-        name: Choice(START[name], name, {axis: label(axis) for axis in axes if not _by_seed(run, axis).empty})
+        name: Menu(START[name], name, {axis: label(axis) for axis in axes if not _by_seed(run, axis).empty})
         for name, axes in (("across", ACROSS), ("up", UP))
     }
-
-
-def caption(data: Methods) -> str:
-    """What the picture shows at this state, in words, and what becomes of the belief."""
-    words = f"Across {_words(data.across)}, up {_words(data.up)}"
-    held = [name for name in data.points if name in WAYS]
-    if not held:
-        return f"{words}: the record does not hold both."
-    if len(data.unbeaten) == 1:
-        belief = f"of {len(held)} ways {_place(data, data.unbeaten[0])} is best on both; other axes may tell otherwise"
-    else:
-        belief = f"there is no best way, {len(data.unbeaten)} of {len(held)} are beaten by no other on both: "
-        belief += "; ".join(_place(data, name) for name in data.unbeaten)
-    return f"{words}: {belief}. " + (
-        f"Means over {data.seeds} seeds." if data.seeds > 1 else "One seed decides nothing."
-    )
-
-
-def _words(axis: str) -> str:
-    return METRIC_STYLE[axis].label if axis in METRIC_STYLE else label(axis)
-
-
-def _place(data: Methods, name: str) -> str:
-    x, y = (found.estimate for found, _ in data.points[name])
-    return f"{short(name)} ({_digits(x)}, {_digits(y)})"
 
 
 def short(name: str) -> str:
@@ -168,39 +112,104 @@ def short(name: str) -> str:
     return pipeline_style(name).label.partition(":")[0]
 
 
-def _digits(value: float) -> str:
-    return f"{round(value):,}" if abs(value) >= 1000 else number(value)
+def show(*shown: str, run: Records | None = None, **state: str) -> Chart:
+    """Every way with its marker on two axes, ringed where no other beats it, and a line along those.
 
-
-@themed
-def draw(data: Methods, note: str) -> Figure:
-    """One panel: every way with its marker, and a line along those that no other beats."""
-    figure, grid = panels(1, 1, (10, 5.6), TITLE, note)
-    _panel(grid[0, 0], data)
-    legend(figure, data.points)
-    return figure
-
-
-@themed
-def stills(views: Sequence[Methods], note: str) -> Figure:
-    """Several choices of axes side by side, for a page without a kernel."""
-    figure, grid = panels(1, len(views), (11, 5.0), TITLE, note)
-    for axis, data in zip(grid[0], views, strict=True):
-        _panel(axis, data)
-    legend(figure, {name for data in views for name in data.points})
-    return figure
-
-
-def show(*shown: str, run: Records | None = None, **state: str) -> Explorer:
-    """The explorer with the controls named in `shown` (all where none is), the axes begun at `state`."""
+    `shown` names the controls to put on the page (all where none is), `state` where they begin; `run` has costs among
+    its metrics (`costs.with_costs`), `recorded()` where None.
+    """
     run = run or recorded()
-    look = functools.partial(compute, run=run)
+    table, found = controls(run), points(run)
+    words = {axis: METRIC_STYLE[axis].label if axis in METRIC_STYLE else label(axis) for axis in (*ACROSS, *UP)}
+    ways = [place for place, point in enumerate(found) if point["name"] in WAYS]
+    further = {
+        "points": found,
+        "labels": {axis: label(axis) for axis in words},
+        "words": words,
+        "signs": {axis: -1 if axis in LESS_IS_BETTER else 1 for axis in words},
+        "held": "["
+        + ", ".join(f"isArray(points[{k}][across]) && isArray(points[{k}][up])" for k in range(len(found)))
+        + "]",
+        "unbeaten": f"[{', '.join(_unbeaten(k, ways) for k in range(len(found)))}]",
+        "ringed": " + ".join(f"(unbeaten[{k}] ? 1 : 0)" for k in ways),
+        "there": " + ".join(f"(held[{k}] ? 1 : 0)" for k in ways),
+        "names": "slice(" + " + ".join(f"(unbeaten[{k}] ? '; {found[k]['label']}' : '')" for k in ways) + ", 2)",
+    }
+    seeds = f"Means over {len(run.seeds)} seeds." if len(run.seeds) > 1 else "One seed decides nothing."
+    belief = (
+        "there == 0 ? 'The record does not hold both.' : ringed == 1 ? 'Of ' + there + ' ways, ' + names + ' is best on"
+        " both; other axes may tell otherwise.' : 'There is no best way: ' + ringed + ' of ' + there + ' are beaten by "
+        "none on both: ' + names + '.'"
+    )
+    lines = ("'Across ' + words[across] + ', up ' + words[up] + '.'", belief, f"'{seeds} {source(run)}'")
+    title = "Every way to the same small model; ringed: beaten by no other on both axes"
+    whole = stack(title, _ways(found), caption(*lines, width=840))
+    whole = whole.resolve_legend(color="independent", shape="independent")
+    alternative = f"A point for each way on two axes that can be chosen, a cost or a metric each. {seeds} {source(run)}"
+    return Chart(whole, alternative, parameters(table, shown, state), further)
 
-    def still(state: Mapping[str, str]) -> tuple[Figure, str]:
-        views = [look(choice) for choice in STILLS]
-        return stills(views, source(run)), " ".join(map(caption, views))
 
-    return Explorer(controls(run), shown, state, look, draw, caption, source(run), "methods.show", still=still)
+def _unbeaten(place: int, ways: list[int]) -> str:
+    """Whether no way is at least as good on both axes as the one at `place`, and elsewhere."""
+    if place not in ways:
+        return "false"
+
+    def better(other: int) -> str:
+        one, two = (f"signs[{a}] * (points[{other}][{a}][0] - points[{place}][{a}][0])" for a in ("across", "up"))
+        return f"(held[{other}] && {one} >= 0 && {two} >= 0 && ({one} > 0 || {two} > 0))"
+
+    return f"(held[{place}] && !({' || '.join(better(other) for other in ways if other != place)}))"
+
+
+def _ways(found: list[dict]) -> alt.LayerChart:
+    rows = alt.Chart(alt.sequence(0, len(found), as_="k")).transform_filter("held[datum.k]")
+    ends = {
+        f"{axis}{end}": f"points[datum.k][{of}][{end}]"
+        for axis, of in (("x", "across"), ("y", "up"))
+        for end in (0, 1, 2)
+    }
+    rows = rows.transform_calculate(label="points[datum.k].label", ringed="unbeaten[datum.k]", **ends)
+    styles = [pipeline_style(point["name"]) for point in found]
+    names = [point["label"] for point in found]
+    legend = alt.Legend(title=None, symbolSize=110, symbolStrokeWidth=0, symbolOpacity=1)
+    colour = alt.Color(
+        "label:N", scale=alt.Scale(domain=names, range=[style.colour for style in styles]), legend=legend
+    )
+    shapes = [_SHAPES[style.marker] for style in styles]
+    shape = alt.Shape("label:N", scale=alt.Scale(domain=names, range=shapes), legend=legend)
+    numbers = alt.Axis(title=None, format="~s", tickCount=7), alt.Axis(title=None, tickCount=7)
+    x, y = (
+        alt.X("x0:Q", scale=alt.Scale(zero=False, padding=24), axis=numbers[0]),
+        alt.Y("y0:Q", scale=alt.Scale(zero=False, padding=24), axis=numbers[1]),
+    )
+    wide, high = 640, 330
+    tips = [
+        "label:N",
+        alt.Tooltip("x0:Q", title="across", format=",.4~r"),
+        alt.Tooltip("y0:Q", title="up", format=",.4~r"),
+    ]
+    one = alt.Chart(alt.sequence(0, 1))
+    across = one.mark_text(
+        align="right", text=alt.ExprRef("labels[across] + (signs[across] > 0 ? ' →' : '; less is better ←')")
+    )
+    return alt.layer(
+        rows.transform_filter("datum.ringed")
+        .mark_line(color=QUIET, strokeDash=[5, 4], strokeWidth=1.1)
+        .encode(x, y, order="x0:Q"),
+        rows.transform_filter("isValid(datum.x1)")
+        .mark_rule(strokeWidth=1.4)
+        .encode(alt.X("x1:Q"), y, colour, x2="x2:Q"),
+        rows.transform_filter("isValid(datum.y1)")
+        .mark_rule(strokeWidth=1.4)
+        .encode(x, alt.Y("y1:Q"), colour, y2="y2:Q"),
+        rows.mark_point(filled=True, size=170, opacity=1, stroke="white", strokeWidth=0.8).encode(
+            x, y, colour, shape, tooltip=tips
+        ),
+        rows.transform_filter("datum.ringed").mark_point(color=INK, size=520, opacity=1, strokeWidth=1.2).encode(x, y),
+        across.encode(x=alt.value(wide), y=alt.value(high + 34)),
+    ).properties(
+        width=wide, height=high, title=alt.Title(alt.ExprRef("'↑ ' + labels[up]"), fontWeight="normal", fontSize=12)
+    )
 
 
 @themed
@@ -248,23 +257,3 @@ def _by_seed(run: Records, metric: str) -> pd.DataFrame:
     """The ways alone, seeds down."""
     table = run.table(metric)
     return table[[name for name in table if name in WAYS]]
-
-
-def _panel(axis: Axes, data: Methods) -> None:
-    front = sorted((data.points[name][0][0].estimate, data.points[name][1][0].estimate) for name in data.unbeaten)
-    if len(front) > 1:
-        axis.plot(*zip(*front, strict=True), color=QUIET, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
-    for name, (across, up) in data.points.items():
-        cross(axis, name, across, up)
-        mark(axis, across[0].estimate, up[0].estimate, name, 10)
-        if name in data.unbeaten:
-            ring = {"markersize": 17, "markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.1}
-            axis.plot(across[0].estimate, up[0].estimate, "o", zorder=3, **ring)
-    axis.margins(0.14)
-    right = data.across not in LESS_IS_BETTER
-    place, words = (0.99, "better ↗") if right else (0.01, "↖ better")
-    look = {"ha": "right" if right else "left", "va": "top", "fontsize": 9, "color": QUIET}
-    axis.text(place, 0.985, words, transform=axis.transAxes, **look)
-    axis.set_xlabel(label(data.across))
-    axis.set_ylabel(label(data.up))
-    axis.xaxis.set_major_formatter(lambda value, _: f"{round(value, 6):,g}".replace("-", MINUS))

@@ -1,318 +1,205 @@
 """Explorer: "the student just got better". A sharper teacher trades the student's recall for precision.
 
-The ring of KD-MWE, fitted live: whose density scores precision, and on which draws recall is measured, may be
-chosen, because the published figures owe much to both choices.
+The ring of KD-MWE: whose density scores precision, and on which draws recall is measured, may be chosen, because the
+published figures owe much to both choices. Fitting has no closed form: every stop of the sliders is fitted beforehand.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+import altair as alt
+import torch
 from torch import Tensor
 
-from alignkd_lab.course.widgets.controls import Choice, Number, start
-from alignkd_lab.course.widgets.view import Explorer
+from alignkd_lab.course.widgets.charts import POINT, STAR, Chart, Menu, Slider, caption, parameters, share, stack
+from alignkd_lab.course.widgets.heat import heat
 from alignkd_lab.mog.mixture import GaussianMixture
-from alignkd_lab.mog.ring import Ring, RingSettings, run_ring
-from alignkd_lab.plots import plane
-from alignkd_lab.plots.drawing import BAND, INK, QUIET, themed, write
-from alignkd_lab.plots.style import MINUS, number, percent
+from alignkd_lab.mog.ring import COMPONENTS, RingSettings, run_ring
+from alignkd_lab.plots.drawing import BAND, INK, QUIET
 
+SEEDS, STOPS = range(20), [10 ** (stop / 4) for stop in range(-2, 9)]
 SCORERS = {"truth": "the truth p*", "teacher": "the sharpened teacher"}
 RECALL_DRAWS = {"fresh": "fresh draws of p*", "training": "the 100 training draws"}
 CONTROLS = {
-    "sharpening": Number(1.0, "sharpening, s", 0.25, 100.0, 0.05, True),
-    "components": Number(1.0, "components of either student", 1, 8, 1),
-    "scored_under": Choice("teacher", "precision is scored under", SCORERS),
-    "draws": Choice("training", "recall is measured on", RECALL_DRAWS),
+    "sharpening": Slider(1.0, "sharpening, s", STOPS[0], 100.0, 0.25, True),
+    "components": Menu(1, "components of either student", {k: f"{k}" for k in COMPONENTS}),
+    "scored_under": Menu("teacher", "precision is scored under", SCORERS),
+    "draws": Menu("training", "recall is measured on", RECALL_DRAWS),
     # Seed 10 comes near the published run under the published scoring.
-    "seed": Number(10.0, "seed", 0, 39, 1),
+    "seed": Slider(10.0, "seed", 0, len(SEEDS) - 1, 1),
 }
-START = start(CONTROLS)
-STILLS = (
-    {"sharpening": 100.0, "scored_under": "teacher", "draws": "training"},
-    {"sharpening": 100.0, "scored_under": "truth", "draws": "fresh"},
-)
-SOURCE = (
-    "Live run: Gaussian ring of KD-MWE, one seed. Teacher (4 components) and direct student are fitted to 100 draws "
-    "(dots), the distilled student to 1,000 samples of the sharpened teacher. Darker is denser (square-root scale)."
-)
+SOURCE = "Live run: fitted when the page ran, at every stop of the sliders. In each square, darker is denser."
 SAME = 0.1  # nats; a doubt about less is not worth a sentence
-SIDE = 1.75  # half of the drawn square's
-MODELS = ("truth", "sharpened", "direct", "distilled")
-# Two students, neither of them a pipeline of the two orders.
+# Two students, neither of them a pipeline of the two orders: colour, matplotlib's marker.
 STUDENTS = {"direct": ("#117A6D", "s"), "distilled": ("#9C2A5B", "o")}
-
-TITLE = "Sharpen the teacher: is the student better?"
-_SQUARE = 2.1  # inches
-# One scale for all states, so that a slider's changes can be compared; what is denser is as dark.
-_NORM = PowerNorm(0.5, vmin=0, vmax=2.0, clip=True)
-_TICKS, _FEW_TICKS = (0.0, -1.0, -2.0, -5.0, -10.0, -20.0, -50.0, -100.0), (0.0, -2.0, -10.0, -50.0)
-_NAMES = {
-    "truth": ("Truth p*, draws", INK),
-    "sharpened": ("Teacher, sharpened", INK),
-    "direct": ("■ Direct student", STUDENTS["direct"][0]),
-    "distilled": ("● Distilled student", STUDENTS["distilled"][0]),
-}
-_MARKS = "★ p* itself; □ the direct student at s = 1; shaded: better in both."
-_LABEL = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
-
-
-class Score(NamedTuple):
-    """Nats a point; higher is better in both."""
-
-    precision: float
-    recall: float
+_SIDE, _WINDOW = 152, (-1.75, 1.75, -1.75, 1.75)
+_TICKS = (0, -1, -2, -5, -10, -20, -50, -100)
+# By the signs of what precision and recall gain; less than twice its standard error counts as no change.
+_VERDICTS = (
+    "Worse in both: recall is lost, and precision, too.",
+    "Precision is lost, and nothing is gained.",
+    "It trades precision for recall.",
+    "Recall is lost, and nothing is gained.",
+    "Distilling changes hardly anything.",
+    "Recall is gained, and precision hardly moves.",
+    "Not simply better: it trades recall for precision.",
+    "More precision, and hardly any recall lost.",
+    "By this score it is better in both.",
+)
 
 
-_LOWEST = Score(precision=-60.0, recall=-200.0)
-_HIGHEST = Score(precision=0.9, recall=-0.5)
+@functools.cache
+def fitted() -> dict[str, Any]:
+    """Models and scores of every stop, as parameters; some seconds.
 
-
-@dataclass(frozen=True)
-class Sharpening:
-    """What the picture shows.
-
-    state: `sharpening` (s), `components` (of either student), `scored_under`, `draws`, `seed`.
-    scores: of the students "direct" and "distilled", and of "perfect": what p* itself would score.
-    noise: standard error of what distilling changed, from the draws that it was scored on.
-    unsharpened: the direct student's score where the teacher is not sharpened.
-    fresh_recall: the direct student's recall on fresh draws.
-    shares, means: of the sharpened teacher's components, `[component]` and `[component, 2]`.
-    training_draws: what teacher and direct student were fitted to, `[draw, 2]`.
-    fields: densities on the square of side `2 * SIDE`, `[y, x]`, by model.
+    A model is `[seed][component]` of `[weight, x, y, sd_x, sd_y]`. `scores[components][stop][seed]` holds under
+    "truth", "teacher" (precision), "fresh" and "training" (recall) what the direct, the distilled and the perfect
+    student score, and the standard error of distilled minus direct, in nats a point.
     """
+    found: dict[str, Any] = {"direct_students": {}, "distilled_students": {}, "scores": {}}
+    for k in COMPONENTS:
+        rings = [run_ring(SEEDS, RingSettings(student_components=k, sharpening=s)) for s in STOPS]
+        found["direct_students"][f"{k}"] = _components(rings[0].direct)
+        found["distilled_students"][f"{k}"] = [_components(ring.distilled) for ring in rings]
+        found["scores"][f"{k}"] = []
+        for ring in rings:
+            students, by = (ring.direct, ring.distilled), {}
+            for name, judge in (("truth", ring.truth), ("teacher", ring.sharpened)):
+                own = [judge.log_prob(ring.own_draws[student]) for student in STUDENTS]
+                by[name] = _scored(own, judge.log_prob(ring.fresh_draws), (own[0].var(-1) + own[1].var(-1)).sqrt())
+            for name, draws in (("fresh", ring.fresh_draws), ("training", ring.training_draws)):
+                said = [student.log_prob(draws) for student in students]
+                by[name] = _scored(said, ring.truth.log_prob(draws), (said[1] - said[0]).std(-1))
+            found["scores"][f"{k}"].append([{name: rows[seed] for name, rows in by.items()} for seed in SEEDS])
+    truth, draws = _components(ring.truth)[0], ring.training_draws.numpy().round(2).tolist()
+    return {"truth": truth, "teachers": _components(ring.teacher), "training_draws": draws, **found}
 
-    state: dict[str, Any]
-    scores: dict[str, Score]
-    noise: Score
-    unsharpened: Score
-    fresh_recall: float
-    shares: np.ndarray
-    means: np.ndarray
-    training_draws: np.ndarray
-    fields: dict[str, np.ndarray]
 
-    @property
-    def gain(self) -> Score:
-        """What distilling changed: distilled minus direct student."""
-        direct, distilled = self.scores["direct"], self.scores["distilled"]
-        return Score(distilled.precision - direct.precision, distilled.recall - direct.recall)
+def _components(mixture: GaussianMixture) -> list:
+    parts = torch.cat([mixture.weights[..., None], mixture.means, mixture.log_sds.exp()], -1)
+    return parts.numpy().round(4).tolist()
 
 
-def compute(state: Mapping[str, Any]) -> Sharpening:
-    """Both students of one seed, scored as the state says."""
-    scorer, draws = state["scored_under"], state["draws"]
-    components, seed = round(state["components"]), round(state["seed"])
-    ring = _ring(seed, components, state["sharpening"])
-    by_scorer = ring.scores["true" if scorer == "truth" else "published"]
-    on_draws = ring.scores["true" if draws == "fresh" else "published"]
-    scores = {name: Score(by_scorer[name]["precision"].item(), on_draws[name]["recall"].item()) for name in STUDENTS}
-    scoring = ring.truth if scorer == "truth" else ring.sharpened
-    truths = ring.fresh_draws if draws == "fresh" else ring.training_draws
-    perfect = Score(scoring.log_prob(ring.fresh_draws).mean().item(), ring.truth.log_prob(truths).mean().item())
-    before = ring.truth if scorer == "truth" else ring.teacher
-    unsharpened = Score(before.log_prob(ring.own_draws["direct"]).mean().item(), scores["direct"].recall)
-    return Sharpening(
-        state={**{name: state[name] for name in START}, "components": components, "seed": seed},
-        scores={**scores, "perfect": perfect},
-        noise=_noise(ring, scoring, truths),
-        unsharpened=unsharpened,
-        fresh_recall=ring.scores["true"]["direct"]["recall"].item(),
-        shares=ring.sharpened.weights[0].numpy(),
-        means=ring.sharpened.means[0].numpy(),
-        training_draws=ring.training_draws[0].numpy(),
-        fields={name: plane.density(getattr(ring, name), (-SIDE, SIDE, -SIDE, SIDE)) for name in MODELS},
+def _scored(students: Sequence[Tensor], perfect: Tensor, spread: Tensor) -> list:
+    rows = [*(values.mean(-1) for values in (*students, perfect)), spread / math.sqrt(perfect.shape[-1])]
+    return torch.stack(rows, -1).numpy().round(3).tolist()
+
+
+def show(*shown: str, **state: float | str) -> Chart:
+    """Left: truth, sharpened teacher and both students. Right: both students' scores.
+
+    `shown` names the controls to put on the page (all where none is), `state` where they begin.
+    """
+    powers = ", ".join(f"pow(teacher[{i}][0], s)" for i in range(4))
+    whole = " + ".join(f"powers[{i}]" for i in range(4))
+    parts = ", ".join(f"[shares[{i}], {', '.join(f'teacher[{i}][{j}]' for j in range(1, 5))}]" for i in range(4))
+    further = fitted() | {
+        "stop": f"clamp(round(4 * log(sharpening) / LN10) + 2, 0, {len(STOPS) - 1})",
+        "s": "pow(10, stop / 4 - 0.5)",
+        "teacher": "teachers[seed]",
+        "powers": f"[{powers}]",
+        "shares": f"[{', '.join(f'powers[{i}] / ({whole})' for i in range(4))}]",
+        "sharpened": f"[{parts}]",
+        "direct": "direct_students[components][seed]",
+        "distilled": "distilled_students[components][stop][seed]",
+        "score": "scores[components][stop][seed]",
+        "precision": "score[scored_under]",
+        "recall": "score[draws]",
+        # Where the teacher is not sharpened.
+        "unsharpened": "scores[components][2][seed][scored_under][0]",
+        "gains": "[precision[1] - precision[0], recall[1] - recall[0]]",
+        "changes": "[abs(gains[0]) < 2 * precision[3] ? 1 : gains[0] > 0 ? 2 : 0, "
+        "abs(gains[1]) < 2 * recall[3] ? 1 : gains[1] > 0 ? 2 : 0]",
+    }
+    squares = alt.vconcat(
+        alt.hconcat(
+            _square("Truth p*, 100 draws", "truth", 8, INK, _dots()),
+            _square("Teacher, sharpened", "sharpened", 4), spacing=14,
+        ),
+        alt.hconcat(
+            _square("■ Direct student", "direct", 8, STUDENTS["direct"][0]),
+            _square("● Distilled student", "distilled", 8, STUDENTS["distilled"][0]), spacing=14,
+        ),
+        spacing=10,
+    )  # fmt: skip
+    panels = alt.hconcat(squares.resolve_scale(color="independent"), _scores(), spacing=40)
+    alternative = (
+        "Left: densities of the truth, the sharpened teacher, and a direct and a distilled student. Right: precision "
+        "against recall of both students, the direct one where the teacher is not sharpened, and the truth itself. "
     )
+    words = stack("Sharpen the teacher: is the student better?", panels, caption(*_seen(), f"'{SOURCE}'"))
+    return Chart(words, alternative + SOURCE, parameters(CONTROLS, shown, state), further)
 
 
-def _noise(ring: Ring, scoring: GaussianMixture, truths: Tensor) -> Score:
-    """Precision: each student has draws of its own. Recall: both are asked about the same ones."""
-    own = [_standard_error(scoring.log_prob(ring.own_draws[name])) for name in STUDENTS]
-    return Score(math.hypot(*own), _standard_error(ring.distilled.log_prob(truths) - ring.direct.log_prob(truths)))
+def _seen() -> tuple[str, str, str]:
+    def nats(value: str) -> str:
+        return f"format({value}, '.1f')"
 
-
-def _standard_error(values: Tensor) -> float:
-    return values.std().item() / math.sqrt(values.numel())
-
-
-@functools.lru_cache(maxsize=64)
-def _ring(seed: int, components: int, sharpening: float) -> Ring:
-    return run_ring((seed,), RingSettings(student_components=components, sharpening=sharpening))
-
-
-def caption(data: Sharpening) -> str:
-    """What the picture shows at this state, in words, and what becomes of the belief."""
-    state, (direct, distilled) = data.state, (data.scores[name] for name in STUDENTS)
-    each = f"{state['components']} component{'s' * (state['components'] > 1)} each"
+    numbers = [nats(f"{metric}[{place}]") for metric in ("precision", "recall") for place in (0, 1)]
+    doubts = {
+        f"precision[1] - precision[2] >= {SAME}": f"' The truth itself would score ' + {nats('precision[2]')} + '.'",
+        f"abs(precision[0] - unsharpened) >= {SAME}": "' The direct student, untouched by s, has moved by ' + "
+        f"{nats('precision[0] - unsharpened')} + ' since s = 1.'",
+        f"recall[0] - score.fresh[0] >= {SAME}": "' On fresh draws its recall is ' + "
+        f"{nats('recall[0] - score.fresh[0]')} + ' lower.'",
+    }
+    largest = share("max(shares[0], shares[1], shares[2], shares[3])")
     return (
-        f"s = {state['sharpening']:.3g}: the sharpened teacher's largest component holds {percent(data.shares.max())}. "
-        f"From the direct to the distilled student ({each}), precision goes from {_nats(direct.precision)} to "
-        f"{_nats(distilled.precision)} nats under {SCORERS[state['scored_under']]}, recall from "
-        f"{_nats(direct.recall)} to {_nats(distilled.recall)} on {RECALL_DRAWS[state['draws']]}. "
-        f"{verdict(data.gain, data.noise)}{_doubts(data)}"
+        f"'s = ' + format(s, '.3~g') + ': the sharpened teacher has ' + {largest} + ' in one component. ' + "
+        f"{list(_VERDICTS)}[3 * changes[0] + changes[1]]",
+        f"'From direct to distilled, precision goes from ' + {numbers[0]} + ' to ' + {numbers[1]} + ' nats, recall from"
+        f" ' + {numbers[2]} + ' to ' + {numbers[3]} + '.'",
+        "trim(" + " + ".join(f"({test} ? {words} : '')" for test, words in doubts.items()) + ")",
     )
 
 
-def verdict(gain: Score, noise: Score) -> str:
-    """A gain in words; less than twice its standard error counts as no change."""
-    changed = zip(gain, noise, strict=True)
-    precision, recall = (0 if abs(change) < 2 * error else 1 if change > 0 else -1 for change, error in changed)
-    return {
-        (1, -1): "Not simply better: it trades recall for precision.",
-        (1, 0): "More precision, and hardly any recall lost.",
-        (1, 1): "By this score it is better in both.",
-        (0, 0): "Distilling changes hardly anything.",
-        (0, -1): "Recall is lost, and nothing is gained.",
-        (-1, -1): "Worse in both: recall is lost, and precision, too.",
-        (-1, 0): "Precision is lost, and nothing is gained.",
-        (-1, 1): "It trades precision for recall.",
-        (0, 1): "Recall is gained, and precision hardly moves.",
-    }[precision, recall]
+def _square(title: str, model: str, count: int, colour: str = INK, *over: alt.Chart) -> alt.LayerChart:
+    drawn = heat(model, count, _WINDOW, _SIDE, 38)
+    title = alt.Title(title, color=colour, fontSize=12, offset=4)
+    return alt.layer(drawn, *over).properties(width=_SIDE, height=_SIDE, title=title)
 
 
-def _doubts(data: Sharpening) -> str:
-    """What speaks against the score itself."""
-    doubts = []
-    perfect, distilled = data.scores["perfect"].precision, data.scores["distilled"].precision
-    if distilled - perfect >= SAME:
-        doubts.append(
-            f"for p* itself, a perfect student, this score is {_nats(perfect)}, less than for the distilled one"
-        )
-    moved = data.scores["direct"].precision - data.unsharpened.precision
-    if abs(moved) >= SAME:
-        doubts.append(
-            f"the direct student's precision has moved by {_nats(moved)} nats since s = 1, though s never touched it"
-        )
-    flattered = data.scores["direct"].recall - data.fresh_recall
-    if flattered >= SAME:
-        doubts.append(f"on draws that it was not fitted to, the direct student's recall is {_nats(flattered)} lower")
-    return f" But: {'; '.join(doubts)}." if doubts else ""
+def _dots() -> alt.Chart:
+    rows = alt.Chart(alt.sequence(0, 100, as_="k"))
+    rows = rows.transform_calculate(x="training_draws[seed][datum.k][0]", y="training_draws[seed][datum.k][1]")
+    return rows.mark_point(filled=True, size=6, color=INK, opacity=0.55).encode(x="x:Q", y="y:Q")
 
 
-def _nats(value: float) -> str:
-    """One decimal, as far as the scoring draws tell."""
-    return f"{round(value, 1) + 0.0:.1f}".replace("-", MINUS)
+def _scores() -> alt.LayerChart:
+    def axis(title: str, low: float, high: float) -> dict:
+        ticks = alt.Axis(title=title, values=[tick for tick in _TICKS if tick > low], labelFlush=False)
+        return {"scale": alt.Scale(type="symlog", constant=2, domain=[low, high], nice=False), "axis": ticks}
 
+    x, y = axis("recall (nats)", -200, -0.5), axis("precision (nats)", -60, 0.9)
+    one = alt.Chart(alt.sequence(0, 1)).transform_calculate(
+        direct_up="precision[0]", direct_at="recall[0]", up="precision[1]", at="recall[1]", old="unsharpened",
+        perfect_up="precision[2]", perfect_at="recall[2]", right="-0.5", top="0.9",
+    )  # fmt: skip
 
-@themed
-def draw(data: Sharpening, note: str = SOURCE) -> Figure:
-    """Left: truth, sharpened teacher and both students. Right: both students' scores."""
-    figure = plane.canvas((10.0, 5.75), TITLE, note)
-    right, up = _SQUARE + 0.25, _SQUARE + 0.36
-    wall = plane.wall(figure, 0.12, 0.5, right + _SQUARE, up + _SQUARE + 0.3)
-    places = {"truth": (0, up), "sharpened": (right, up), "direct": (0, 0), "distilled": (right, 0)}
-    for name, corner in places.items():
-        _density(wall, data, name, corner, _SQUARE)
-    axis = plane.axes(figure, 5.65, 1.0, 4.15, 4.15)
-    _scores(axis, data)
-    _key(axis)
-    axis.set_xlabel(f"recall on {RECALL_DRAWS[data.state['draws']]} (nats)")
-    axis.set_ylabel(f"precision under {SCORERS[data.state['scored_under']]} (nats)")
-    return figure
+    def point(at: str, up: str, shape: str, size: int, colour: str, **look: Any) -> alt.Chart:
+        mark = {"shape": shape, "size": size, "fill": colour, "stroke": "white", "opacity": 1} | look
+        return one.mark_point(**mark).encode(alt.X(f"{at}:Q", **x), alt.Y(f"{up}:Q", **y))
 
-
-@themed
-def strip(settings: Sequence[Sharpening], note: str = SOURCE) -> Figure:
-    """Several settings side by side, for a page without a kernel; truth and direct student are the first one's."""
-    figure = plane.canvas((10.0, 5.05), TITLE, f"{note} {_MARKS}")
-    side, small, step = 1.72, 1.06, 2.62
-    wall = plane.wall(figure, 0.12, 0.5, 9.8, 4.5)
-    _density(wall, settings[0], "truth", (0, side + 0.38), side)
-    _density(wall, settings[0], "direct", (0, 0), side)
-    for place, data in enumerate(settings):
-        left = 2.35 + step * place
-        said = f"s = {data.state['sharpening']:.3g}\n{SCORERS[data.state['scored_under']].replace('the ', 'under ', 1)}"
-        plane.say(wall, said, (left - 0.12, 4.05), 0, color=INK, fontsize=9.5, fontweight="bold", va="center")
-        _density(wall, data, "sharpened", (left - 0.12, 2.62), small)
-        _density(wall, data, "distilled", (left + 1.06, 2.62), small)
-        axis = plane.axes(figure, left + 0.32, 0.98, 2.02, 1.9)
-        _scores(axis, data, 0.75)
-        axis.set_xlabel("recall, " + ("fresh draws" if data.state["draws"] == "fresh" else "training draws"))
-        if place == 0:
-            axis.set_ylabel("precision")
-    return figure
-
-
-def _density(wall: Axes, data: Sharpening, name: str, corner: tuple[float, float], side: float) -> None:
-    words, colour = _NAMES[name]
-    large = side > 1.5
-    plane.hang(wall, data.fields[name], corner, side, _NORM)
-    font = {"color": colour, "fontsize": 10 if large else 8.5, "fontweight": "bold"}
-    said = words if large else words.split(",")[0].removesuffix(" student")
-    plane.say(wall, said, (corner[0], corner[1] + side), 4, **font)
-    if name == "truth":
-        x, y = _on_wall(data.training_draws, corner, side).T
-        wall.plot(x, y, ".", color=INK, alpha=0.55, markersize=2.6, markeredgewidth=0)
-    if name == "sharpened" and large:
-        for share, (x, y) in zip(data.shares, _on_wall(data.means, corner, side), strict=True):
-            if share >= 0.005:
-                said = percent(share).replace("more than ", "> ")
-                wall.text(x, y, said, ha="center", va="center", fontsize=8, bbox=_LABEL)
-
-
-def _on_wall(points: np.ndarray, corner: tuple[float, float], side: float) -> np.ndarray:
-    return (points + SIDE) / (2 * SIDE) * side + corner
-
-
-def _scores(axis: Axes, data: Sharpening, size: float = 1.0) -> None:
-    """Both students and the truth itself; `size` of the marks, as a share of the large picture's."""
-    direct, distilled, perfect = (data.scores[name] for name in ("direct", "distilled", "perfect"))
-    _frame(axis, size)
-    better = (_HIGHEST.recall - direct.recall, _HIGHEST.precision - direct.precision)
-    axis.add_patch(Rectangle((direct.recall, direct.precision), *better, facecolor=BAND, edgecolor="#B8BEC5", lw=0.8))
-    if size == 1:
-        write(axis, "better\nin both", (_HIGHEST.recall, _HIGHEST.precision), (-4, -4), QUIET, ha="right", va="top")
-    old, colour = data.unsharpened, STUDENTS["direct"][0]
-    if old.precision != direct.precision:
-        axis.plot([old.recall, direct.recall], [old.precision, direct.precision], ":", color=colour)
-        axis.plot(*old[::-1], "s", color="white", markeredgecolor=colour, markersize=9 * size)
-    arrow = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.3, "shrinkA": 6, "shrinkB": 6}
-    axis.annotate("", distilled[::-1], direct[::-1], arrowprops=arrow)
-    axis.plot(*perfect[::-1], "*", color=INK, markersize=14 * size, markeredgecolor="white", zorder=4)
-    # Where both stand in one place, the direct student is still seen.
-    for (name, (colour, marker)), width in zip(STUDENTS.items(), (13, 8.5), strict=True):
-        look = {"markersize": width * size, "markeredgecolor": "white", "zorder": 5}
-        axis.plot(*data.scores[name][::-1], marker, color=colour, **look)
-
-
-def _frame(axis: Axes, size: float) -> None:
-    axis.set_autoscale_on(False)
-    axis.set_xscale("symlog", linthresh=2.0)
-    axis.set_yscale("symlog", linthresh=2.0)
-    axis.set(xlim=(_LOWEST.recall, _HIGHEST.recall), ylim=(_LOWEST.precision, _HIGHEST.precision))
-    for low, high, place in ((*axis.get_xlim(), axis.set_xticks), (*axis.get_ylim(), axis.set_yticks)):
-        shown = _TICKS if size == 1 else _FEW_TICKS
-        place(*zip(*((value, number(value, 1)) for value in shown if low < value < high), strict=True))
-    axis.minorticks_off()
-
-
-def _key(axis: Axes) -> None:
-    place = 0.0
-    colours = {"■ direct": "direct", "□ at s = 1": "direct", "● distilled": "distilled", "★ p* itself": None}
-    for words, student in colours.items():
-        colour = STUDENTS[student][0] if student else INK
-        axis.annotate(words, (place, 1.025), xycoords="axes fraction", color=colour, fontsize=9.5, fontweight="bold")
-        place += 0.05 + 0.0205 * len(words)
-
-
-def show(*shown: str, **state: Any) -> Explorer:
-    """The explorer with the controls named in `shown` (all where none is), the state begun at `state`.
-
-    A page without a kernel shows the state beside `STILLS`.
-    """
-
-    def still(state: Mapping[str, Any]) -> tuple[Figure, str]:
-        settings = [compute({**state, **changes}) for changes in ({}, *STILLS)]
-        return strip(settings), " ".join(map(caption, settings))
-
-    return Explorer(CONTROLS, shown, state, compute, draw, caption, SOURCE, "sharpening.show", still=still)
+    direct, distilled = (colour for colour, _ in STUDENTS.values())
+    better = one.mark_rect(color=BAND, stroke="#B8BEC5").encode(
+        alt.X("direct_at:Q", **x), alt.Y("direct_up:Q", **y), x2="right:Q", y2="top:Q"
+    )
+    words = one.mark_text(align="right", baseline="top", dx=-4, dy=4, color=QUIET, text=["better", "in both"])
+    moved = one.mark_rule(color=direct, strokeDash=[1, 3]).encode(x="direct_at:Q", y="old:Q", y2="direct_up:Q")
+    arrow = one.mark_rule(color=POINT, strokeWidth=1.8)
+    return alt.layer(
+        better,
+        words.encode(x="right:Q", y="top:Q"),
+        moved,
+        arrow.encode(x="direct_at:Q", y="direct_up:Q", x2="at:Q", y2="up:Q"),
+        point("direct_at", "old", "square", 110, "white", stroke=direct),
+        point("perfect_at", "perfect_up", STAR, 300, INK, stroke=None),
+        point("direct_at", "direct_up", "square", 150, direct),
+        point("at", "up", "circle", 110, distilled),
+    ).properties(
+        width=390, height=300, title=alt.Title("■ direct  □ it, at s = 1  ● distilled  ★ p* itself", fontSize=12)
+    )

@@ -28,7 +28,6 @@ MASSES = tuple(10.0 ** (-power / 2) for power in range(2, 21))
 _HANDED = 0.5
 _SCORING_DRAWS = 2000
 _LOOKS = 20  # along a run, after the start
-CONTROLS = {"step": Slider(SETTINGS.rlhf_steps, "training step", 0, SETTINGS.rlhf_steps, SETTINGS.rlhf_steps / _LOOKS)}
 # Told apart by marker too; no pipeline's order is drawn here.
 STARTS = {
     "handed": ("RLHF, handed the target (starts with half of its weight there)", "#009E73", "square"),
@@ -127,6 +126,8 @@ def boundaries(traps: Traps) -> tuple[float, float]:
 def draw(traps: Traps, *shown: str, **state: float) -> Chart:
     """Where RLHF stands on the target, from either start, against the target's share in the reference."""
     settings, seeds = traps.settings, traps.handed.shape[-1]
+    controls = {"step": Slider(traps.steps[-1], "training step", 0, traps.steps[-1], traps.steps[1])}
+    look = f"round(step / {traps.steps[1]})"  # the nearest one
     ends = [traps.masses.min().item() / 1.6, traps.masses.max().item() * 1.6]
     powers = "['', '', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹', '¹⁰']"
     axis = alt.Axis(
@@ -141,7 +142,7 @@ def draw(traps: Traps, *shown: str, **state: float) -> Chart:
     legend = alt.Legend(orient="top", labelExpr=named, labelLimit=400, columnPadding=24, symbolOpacity=1)
     colour = alt.Color("start:N", scale=alt.Scale(domain=list(STARTS), range=colours), title=None, legend=legend)
     shape = alt.Shape("start:N", scale=alt.Scale(domain=list(STARTS), range=shapes), title=None, legend=legend)
-    now = alt.Chart(_rows(traps)).transform_filter("datum.step == step").transform_flatten(["share"])
+    now = alt.Chart(_rows(traps)).transform_filter(f"datum.look == {look}").transform_flatten(["share"])
     means = now.transform_aggregate(share="mean(share)", groupby=["start", "mass"])
     optimum = zip(_short(traps.masses), _short(traps.optimum), strict=True)
     line = alt.Chart(alt.InlineData([{"mass": mass, "share": share} for mass, share in optimum]))
@@ -161,10 +162,8 @@ def draw(traps: Traps, *shown: str, **state: float) -> Chart:
         "The target's share after RLHF against its share in the reference: handed the target, runs end at the best "
         "policy, high or low; from the reference they find it only where it is drawn, and miss a region between. "
     ) + source
-    words = caption(*_words(traps), f"'{source}'", of=_least(now))
-    return Chart(
-        stack("Two traps: not drawn, and not worth it", chart, words), alternative, parameters(CONTROLS, shown, state)
-    )
+    whole = stack("Two traps: not drawn, and not worth it", chart, caption(*_words(traps, look), f"'{source}'"))
+    return Chart(whole, alternative, parameters(controls, shown, state))
 
 
 def _short(values: Tensor) -> list[float]:
@@ -172,12 +171,12 @@ def _short(values: Tensor) -> list[float]:
 
 
 def _rows(traps: Traps) -> alt.InlineData:
-    """A row for each start, step and share in the reference, with the seeds' shares after it."""
+    """A row for each start, look and share in the reference, with the seeds' shares after it."""
     return alt.InlineData(
         [
-            {"start": start, "step": step, "mass": mass, "share": _short(shares)}
+            {"start": start, "look": look, "mass": mass, "share": _short(shares)}
             for start in STARTS
-            for step, looked in zip(traps.steps, getattr(traps, start), strict=True)
+            for look, looked in enumerate(getattr(traps, start))
             for mass, shares in zip(_short(traps.masses), looked, strict=True)
         ]
     )
@@ -202,26 +201,20 @@ def _regions(traps: Traps) -> list[alt.Chart]:
     ]
 
 
-def _least(now: alt.Chart) -> alt.Chart:
-    """One row: by start the least share of which most runs show the target mostly; 9 where none does."""
-    most = now.transform_aggregate(share="median(share)", groupby=["start", "mass"])
-    least = {start: f"datum.start == '{start}' && datum.share > 0.5 ? datum.mass : 9" for start in STARTS}
-    return most.transform_calculate(**least).transform_aggregate(**{start: f"min({start})" for start in STARTS})
+def _words(traps: Traps, look: str) -> list[str]:
+    """What is seen at each look."""
 
+    def down_to(shares: Tensor) -> str:
+        shown = traps.masses[shares > 0.5]
+        return f"down to once in {float(f'{1 / shown.min():.2g}'):,.0f} draws" if len(shown) else "nowhere"
 
-def _words(traps: Traps) -> list[str]:
-    """What the chart shows at a step, as Vega expressions."""
-
-    def down_to(least: str) -> str:
-        return f"({least} > 1 ? 'nowhere' : 'down to once in ' + format(1 / {least}, ',.2~r') + ' draws')"
-
-    paid = boundaries(traps)[1]
+    said = ["Before training: handed the target, a run has half of its weight there; else what the reference has."]
+    for handed, found in zip(traps.handed[1:], traps.from_reference[1:], strict=True):
+        handed, found = (down_to(shares.median(-1).values) for shares in (handed, found))
+        said.append(f"A run that was handed the target does so {handed}, one from the reference {found}.")
+    settings = traps.settings
     return [
-        f"'Step ' + step + ' of {traps.settings.rlhf_steps}, ' + format(step * {traps.settings.rlhf_batch}, ',') + "
-        f"' draws a run. The best policy shows the target mostly ' + {down_to(str(paid))} + ' of the reference.'",
-        "step == 0 ? 'Before training: handed the target, a run has half of its weight on the target\\'s "
-        "mode; else what the reference has.' : 'A run that was handed the target does so ' + "
-        + down_to("datum.handed")
-        + " + "
-        "', one from the reference ' + " + down_to("datum.from_reference") + " + '.'",
+        f"'Step ' + step + ' of {settings.rlhf_steps}, ' + format(step * {settings.rlhf_batch}, ',') + ' draws a run. "
+        f"The best policy shows the target mostly {down_to(traps.optimum)} of the reference.'",
+        f"{said}[{look}]",
     ]

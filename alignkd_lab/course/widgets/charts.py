@@ -22,6 +22,10 @@ MIME = "application/vnd.vegalite.v5+json"
 SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 VERSION = "5.8"  # vl-convert's oldest, the nearest to JupyterLab's
 POINT = "#7B4FA3"  # the state: no pipeline's colour
+STAR = (  # a shape
+    "M0,-1L0.225,-0.309L0.951,-0.309L0.363,0.118L0.588,0.809L0,0.382L-0.588,0.809L-0.363,0.118L-0.951,-0.309"
+    "L-0.225,-0.309Z"
+)
 SCALE = 1.5  # of the PNG, for a dense screen
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _AXIS = {
@@ -88,7 +92,7 @@ def parameters(controls: Mapping[str, Slider | Menu], shown: tuple[str, ...], st
     for name, control in controls.items():
         value = state.get(name, control.value)
         if isinstance(control, Menu) and value not in control.options:
-            raise UnknownName(name, str(value), control.options)
+            raise UnknownName(name, str(value), map(str, control.options))
         if isinstance(control, Slider) and not control.low <= value <= control.high:
             raise BadInput(f"{name}: {value} must lie between {control.low:g} and {control.high:g}")
         if name not in (shown or controls):

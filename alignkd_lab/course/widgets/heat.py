@@ -1,0 +1,62 @@
+"""The density of a Gaussian mixture as a chart draws it, from its components alone: a closed form, cell by cell."""
+
+from __future__ import annotations
+
+import math
+
+import altair as alt
+
+from alignkd_lab.plots.drawing import INK
+
+# White to dark, as the figures have it (seaborn's mako).
+COLOURS = ("#FFFFFF", "#AFE3C8", "#4FC5AD", "#3497A8", "#36669C", "#3B3A66", "#251729")
+
+
+def heat(
+    components: str, count: int, window: tuple[float, float, float, float], side: int, cells: int
+) -> alt.LayerChart:
+    """A mixture's density on the plane; darker is denser, on a square-root scale.
+
+    Args:
+        components: an expression for `[[weight, x, y, sd_x, sd_y], ...]`; count: how many, at most.
+        window: left, right, bottom, top, of equal width and height.
+        side: pixels; cells: along either axis, of whole pixels each.
+    """
+    left, right, bottom, top = window
+    step = (right - left) / cells
+    place = {
+        "x": f"{left} + (datum.cell % {cells} + 0.5) * {step}",
+        "y": f"{bottom} + (floor(datum.cell / {cells}) + 0.5) * {step}",
+    }
+    terms = [f"(length({components}) > {k} ? {_normal(f'{components}[{k}]')} : 0)" for k in range(count)]
+    # A little over one edge, so that no seam shows between cells.
+    edges = {f"{axis}{end}": f"datum.{axis} + {(end - 0.5 + 0.06 * end) * step}" for axis in "xy" for end in (0, 1)}
+    axes = {"x": (left, right), "y": (bottom, top)}
+    x, y = ({"scale": alt.Scale(domain=list(ends), nice=False), "axis": None} for ends in axes.values())
+    grid = alt.Chart(alt.sequence(0, cells**2, as_="cell")).transform_calculate(**place)
+    grid = grid.transform_calculate(density=" + ".join(terms), **edges)
+    colour = alt.Color(
+        "density:Q", scale=alt.Scale(type="sqrt", range=list(COLOURS), domainMin=0, interpolate="rgb"), legend=None
+    )
+    squares = grid.mark_rect(stroke=None).encode(
+        x=alt.X("x0:Q", **x), x2="x1:Q", y=alt.Y("y0:Q", **y), y2="y1:Q", color=colour
+    )
+    frame = alt.Chart(alt.sequence(0, 1)).mark_rect(fillOpacity=0, stroke="#B8BEC5")
+    frame = frame.encode(x=alt.value(0), x2=alt.value(side), y=alt.value(0), y2=alt.value(side))
+    return alt.layer(squares, frame)
+
+
+def ring(centre: tuple[float, float], radius: float, window: tuple[float, float, float, float], side: int) -> alt.Chart:
+    """The dashed line around a target."""
+    size = (2 * radius * side / (window[1] - window[0])) ** 2
+    look = {"filled": False, "stroke": INK, "strokeDash": [4, 3], "strokeWidth": 1.2, "opacity": 1, "size": size}
+    return alt.Chart(alt.sequence(0, 1)).mark_point(**look).encode(x=alt.datum(centre[0]), y=alt.datum(centre[1]))
+
+
+def _normal(component: str) -> str:
+    """The density of `[weight, x, y, sd_x, sd_y]` at the datum."""
+    across, up = (
+        f"pow((datum.{axis} - {component}[{1 + k}]) / {component}[{3 + k}], 2)" for k, axis in enumerate("xy")
+    )
+    scale = f"{component}[0] / ({2 * math.pi} * {component}[3] * {component}[4])"
+    return f"{scale} * exp(-({across} + {up}) / 2)"
