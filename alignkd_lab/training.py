@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -76,7 +76,9 @@ def train(method: str | None = None, *, data: Any, callbacks: Sequence = (), **o
 def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = ()) -> dict:
     """`train` on options that were read; `data` is a data set in memory."""
     if options.method == "adpa_plus":
-        return _run_both(options, given, data, callbacks)
+        first = replace(options, method="dckd", out=str(Path(options.out) / "dckd"), reference=None)
+        run(first, given, data, callbacks)
+        options = replace(options, student=first.out)
     out, method = Path(options.out), METHODS[options.method]
     arguments = training_arguments(given, out, evaluate=bool(options.heldout.strip("0.")))
     device, seed = arguments.device, arguments.seed
@@ -133,15 +135,6 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     record = saved.save(model, tokenizer, out, record, base=options.student, merge=merge)
     if not options.cache_teachers:
         shutil.rmtree(out / "kept", ignore_errors=True)
-    return record
-
-
-def _run_both(options: Options, given: dict, data: Any, callbacks: Sequence) -> dict:
-    """ADPA+: ADPA on the student that DCKD has made."""
-    first = asdict(options) | {"method": "dckd", "out": str(Path(options.out) / "dckd"), "reference": None}
-    second = asdict(options) | {"method": "adpa", "student": first["out"]}
-    for each in (first, second):
-        record = run(Options(**each), given, data, callbacks)
     return record
 
 
@@ -221,13 +214,14 @@ def _loss(options: Options, kept: dict[str, CachedTeacher], end_token: int | Non
     def asked(loss, model, batch, items, **more):
         return loss(model, batch, items, **more, **{name: one.signal(batch, name) for name, one in kept.items()})
 
-    return {
+    made = {
         "sft": lambda: training_losses.nll,
         "dpo": lambda: partial(training_losses.dpo, beta=options.beta),
         "kd": lambda: partial(training_losses.kd, teacher_head=kept["teacher"].head, temperature=options.temperature),
         "dckd": lambda: partial(asked, training_losses.dckd, alpha=options.alpha),
         "adpa": lambda: partial(asked, training_losses.adpa, gamma=options.gamma, end_token=end_token),
-    }[options.method]()
+    }
+    return made[options.method.removesuffix("_plus")]()
 
 
 def _fit(trainer: MeasuredTrainer, folder: Path) -> tuple[pd.DataFrame, dict]:

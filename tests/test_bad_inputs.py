@@ -161,7 +161,8 @@ def asked_by(role: str) -> bytes:
 
 
 FILES = {
-    "rows.csv": (PAIR, {}, "unknown source"),
+    "rows.txt": (PAIR, {}, "unknown source"),
+    "quote.csv": (b'prompt,chosen,rejected\na,"b,c\n', {}, "quote.csv cannot be read as .csv"),
     "rows.jsonl": (PAIR + b'{"prompt": ', {}, "rows.jsonl is wrong JSON at line 2"),
     "object.json": (PAIR, {}, "holds no list of rows; one object a line goes in .jsonl"),
     "latin.jsonl": ("é".encode("latin-1"), {}, "latin.jsonl cannot be read as .jsonl in UTF-8"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
+import pandas as pd
 import pytest
 
 from alignkd_lab.errors import BadInput, CannotContinue
@@ -27,6 +28,9 @@ def write(path, rows):
     if name.endswith(".parquet"):
         datasets.Dataset.from_list(rows).to_parquet(path)
         return path
+    if name.endswith(".csv"):
+        pd.DataFrame(rows).to_csv(path, index=False)
+        return path
     text = json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in rows)
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return path
@@ -46,6 +50,13 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path, suffix):
         "version": f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}",
         "licence": None,
     }
+
+
+def test_a_folder_that_datasets_saved_gives_the_same_pairs(tmp_path):
+    datasets.Dataset.from_list(GOOD).save_to_disk(tmp_path / "pairs")
+    found, expected = load_preferences(tmp_path / "pairs"), load_preferences(datasets.Dataset.from_list(GOOD))
+    assert found.rows == expected.rows
+    assert found.provenance == {**expected.provenance, "source": "pairs"}
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

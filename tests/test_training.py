@@ -99,6 +99,7 @@ def test_transformers_loads_what_was_trained(method, full, pairs, tmp_path):
     torch.testing.assert_close(logits(loaded), last.logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(logits(weights.load(str(tmp_path / "out"))[0]), last.logits, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(last.logits, logits(weights.load("tiny-student")[0]), atol=1e-3)
+    assert record["method"] == method
     assert record["result"]["eval_loss"] < record["result"]["eval_loss_before"]
     assert {"loss", "eval_kl", "eval_reward_accuracy"} <= {name for log in last.logs for name in log}
     assert json.loads((tmp_path / "out" / "record.json").read_text())["files"] == record["files"]

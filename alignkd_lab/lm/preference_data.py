@@ -93,7 +93,7 @@ def load_preferences(
     columns: dict[str, str] | None = None,
     limit: int | None = None,
 ) -> Preferences:
-    """Pairs of a known set (`KNOWN`), a hub id, a file (`SUFFIXES`) or a `datasets.Dataset`.
+    """Pairs of a known set (`KNOWN`), a hub id, a file (`SUFFIXES`), a folder of `save_to_disk` or a `Dataset`.
 
     The white space around an answer is kept, but for the one space that joins a plain string to its prompt.
 

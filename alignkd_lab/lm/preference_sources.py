@@ -5,6 +5,7 @@ Left out: sets of the hub with several configurations, and files of other kinds,
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
@@ -20,7 +21,7 @@ import pandas as pd
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.store import file_sha256
 
-SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".csv")
 _ROWS = 1000  # of a table that are objects at one time
 
 
@@ -60,11 +61,13 @@ def open_source(source, split: str | None, revision: str | None) -> tuple[Iterat
             raise BadInput(f"preferences: there is no file {source}")
         provenance = {"source": path.name, "split": None, "version": f"sha256:{file_sha256(path)}", "licence": None}
         return _file_rows(path), provenance
+    if (path / "dataset_info.json").is_file():
+        return _from_folder(path, split, revision)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)) and not path.exists():
         return _from_hub(str(source), split or "train", revision)
     raise BadInput(
         f"preferences: unknown source {str(source)!r}; use one of {', '.join(KNOWN)}, another id of the hub, "
-        f"a file that ends in {', '.join(SUFFIXES)}, or a datasets.Dataset"
+        f"a file that ends in {', '.join(SUFFIXES)}, a folder of save_to_disk, or a datasets.Dataset"
     )
 
 
@@ -89,6 +92,17 @@ def _from_dataset(source, split: str | None, revision: str | None) -> tuple[Iter
         "version": None,  # known once the pairs are read
         "licence": licence,
     }
+
+
+def _from_folder(path: Path, split: str | None, revision: str | None) -> tuple[Iterator, dict]:
+    import datasets
+
+    try:
+        data = datasets.load_from_disk(str(path))
+    except Exception as error:
+        raise BadInput(f"preferences: datasets cannot load {path.name} ({error})") from error
+    rows, provenance = _from_dataset(data, split, revision)
+    return rows, {**provenance, "source": path.name}
 
 
 def _from_hub(name: str, split: str, revision: str | None) -> tuple[Iterator, dict]:
@@ -125,8 +139,10 @@ def _file_rows(path: Path) -> Iterator[tuple[int, object]]:
             yield from _parquet_rows(path)
             return
         opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            if ".jsonl" in path.suffixes:
+        with opener(path, "rt", encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as file:
+            if path.suffix == ".csv":
+                yield from enumerate(csv.DictReader(file, strict=True), 1)
+            elif ".jsonl" in path.suffixes:
                 for number, line in enumerate(file, 1):
                     if line.strip():
                         yield number, _parse(line, path, number)
@@ -135,7 +151,7 @@ def _file_rows(path: Path) -> Iterator[tuple[int, object]]:
                 if not isinstance(rows, list):
                     raise BadInput(f"preferences: {path.name} holds no list of rows; one object a line goes in .jsonl")
                 yield from enumerate(rows, 1)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise BadInput(f"preferences: {path.name} cannot be read as {path.suffix} in UTF-8 ({error})") from error
 
 
