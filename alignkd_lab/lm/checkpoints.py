@@ -67,7 +67,8 @@ def describe(model, examples: list[Example]) -> dict:
     """Checksums of the examples and of the weights that are not trained, of each of them the first 4096 numbers."""
     read, frozen = hashlib.sha256(), hashlib.sha256()
     for row in examples:
-        read.update(json.dumps([row.prompt, row.responses, row.roles, row.reference_log_probs]).encode())
+        ids = [list(tokens) for tokens in (row.prompt, *row.responses)]  # which may be arrays
+        read.update(json.dumps([ids, row.roles, row.reference_log_probs]).encode())
     for name, weight in plain(model).named_parameters():
         known = [] if weight.requires_grad else weight.detach().flatten()[:4096].float().tolist()
         frozen.update(json.dumps([name, list(weight.shape), known]).encode())
