@@ -77,7 +77,7 @@ def test_the_darkest_cell_lies_where_the_mixture_is_densest():
 
 def test_the_lines_are_the_recall_thresholds():
     data, lines = drawn(), boundary.show().spec["params"]
-    held = next(param["value"] for param in lines if param["name"] == "lines")
+    held = json.loads(next(param["expr"] for param in lines if param["name"] == "lines"))
     closed_form = ClosedForm(shipped("rlhf", 2.0)[0].settings)
     assert held["plain"] == pytest.approx(closed_form.least_target_weights(held["betas"]))
     assert held["2"] == pytest.approx(data.boundary_sharpened)

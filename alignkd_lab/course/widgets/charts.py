@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import base64
 import functools
+import io
+import json
 import math
 import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import altair as alt
+from PIL import Image
 
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.plots.drawing import GRID, INK, QUIET
@@ -132,6 +135,20 @@ def stack(title: str, *rows: alt.TopLevelMixin) -> alt.VConcatChart:
     return alt.vconcat(*rows, spacing=14, title=alt.Title(title, fontSize=15))
 
 
+def compact(value: Any) -> str:
+    """Data as a Vega expression: a saved notebook would give each number of an array a line of its own."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def small(png: bytes, large: int = 100_000) -> bytes:
+    """A PNG of more than `large` bytes in 256 colours."""
+    if len(png) <= large:
+        return png
+    image, buffer = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
+    image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
 def share(value: str) -> str:
     """A Vega expression for a share in percent, to three digits, or as one in many."""
     many = f"({value}) > 1e-12 ? format(1 / ({value}), ',.2~r') : '10^' + format(-log({value}) / LN10, '.0f')"
@@ -155,7 +172,7 @@ class Chart:
         self.alt, self.spec = alt, chart.add_params(*moved).properties(description=alt).to_dict()
         # Not by Altair, which takes ten seconds to check a few hundred.
         for name, held in (further or {}).items():
-            self.spec["params"].append({"name": name, "expr" if isinstance(held, str) else "value": held})
+            self.spec["params"].append({"name": name, "expr": held if isinstance(held, str) else compact(held)})
         self.spec |= {"$schema": SCHEMA, "config": CONFIG}
 
     @functools.cached_property
@@ -166,7 +183,9 @@ class Chart:
         # A font that every machine with matplotlib has, with the subscripts and Greek letters of our labels.
         vl_convert.register_font_directory(f"{get_data_path()}/fonts/ttf")
         config = {"font": "DejaVu Sans", "text": {**CONFIG["text"], "font": "DejaVu Sans"}}
-        return vl_convert.vegalite_to_png(self.spec | {"config": CONFIG | config}, vl_version=VERSION, scale=SCALE)
+        return small(
+            vl_convert.vegalite_to_png(self.spec | {"config": CONFIG | config}, vl_version=VERSION, scale=SCALE)
+        )
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         width, height = (round(pixels / SCALE) for pixels in struct.unpack(">II", self.png[16:24]))
