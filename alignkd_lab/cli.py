@@ -94,10 +94,13 @@ def _run_again(arguments: argparse.Namespace) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train a method on one's own models and pairs; its options are read by a parser of its own."""
+    from alignkd_lab.plots.curves import draw_curves
     from alignkd_lab.training import read_options, run
 
     options, given = read_options(arguments.rest)
     run(options, given)
+    for curves in Path(options.out).rglob("curves.csv"):
+        draw_curves(curves)
     print(f"Model, record and curves: {Path(options.out).resolve()}")
     return 0
 

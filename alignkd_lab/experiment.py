@@ -187,7 +187,8 @@ def run_cell(*arguments, **options) -> Records:
 
 
 def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device, arm) -> list[Path]:
-    from alignkd_lab.lm.request import TINY, check_request
+    from alignkd_lab.lm.request import check_request
+    from alignkd_lab.lm.tiny import TINY
 
     chosen = preset(name)
     settings = override(chosen.lm, {**overrides, **({"target": target} if target else {})})

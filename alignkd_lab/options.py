@@ -77,6 +77,12 @@ DEFAULTS = {
     "save_steps": 0.1, "save_total_limit": 1, "report_to": "none", "remove_unused_columns": False,
     "dataloader_pin_memory": False,
 }  # fmt: skip
+_FURTHER = (
+    "Every field of transformers.TrainingArguments is an option, too: --learning-rate, --num-train-epochs, "
+    "--max-steps, "
+    "--per-device-train-batch-size, --gradient-accumulation-steps, --warmup-steps, --lr-scheduler-type, --optim, "
+    "--weight-decay, --gradient-checkpointing, --eval-steps, --save-steps, --report-to, --seed and so on."
+)
 _ONE = "one process trains; leave it out"
 REFUSED = {
     "output_dir": "use --out", "resume_from_checkpoint": "the newest checkpoint in --out is picked up by itself",
@@ -114,8 +120,11 @@ def read_options(argv: Sequence[str]) -> tuple[Options, dict]:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
     config, rest = first.parse_known_args(argv)
-    parse = _Parser if {"-h", "--help"} & set(argv) else _Given
-    parser = parse((Options, TrainingArguments), prog="alignkd train", allow_abbrev=False)
+    helps = bool({"-h", "--help"} & set(argv))
+    parser = (_Parser if helps else _Given)(
+        (Options,) if helps else (Options, TrainingArguments), prog="alignkd train", allow_abbrev=False,
+        usage="alignkd train METHOD --student SOURCE --data FILE --out DIR [option ...]", epilog=_FURTHER,
+    )  # fmt: skip
     parser.add_argument("--config", metavar="FILE", help="options by name, in YAML; those given beside it win")
     given = vars(parser.parse_args([*_from_file(config.config), *rest]))
     ours = {entry.name: given.pop(entry.name) for entry in fields(Options) if entry.name in given}

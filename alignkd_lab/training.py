@@ -58,6 +58,8 @@ _SAID = ("per_device_train_batch_size", "max_steps", "num_train_epochs", "learni
 def train(method: str | None = None, *, data: Any, callbacks: Sequence = (), **options: Any) -> dict:
     """Trains a student by `method`, and writes it to the folder `out`; returns the record.
 
+    The command draws the curves, too, which lie in `curves.csv`: `plots.curves.draw_curves`.
+
     Args:
         method: one of `METHODS`.
         data: a source as `load_preferences` takes, or a `datasets.Dataset`.
@@ -124,7 +126,6 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     )  # fmt: skip
     curves, result = _fit(trainer, out / "checkpoints")
     curves.to_csv(out / "curves.csv")
-    _draw(curves, out / "curves.png")
     named = {name: value for name, value in asdict(options).items() if name not in _PLACES}
     record = {
         "method": options.method, "options": named, "training": {name: getattr(arguments, name) for name in _SAID},
@@ -247,9 +248,3 @@ def _fit(trainer: MeasuredTrainer, folder: Path) -> tuple[pd.DataFrame, dict]:
         after |= {"best_step": trainer.state.best_global_step, **trainer.evaluate()}
     found = {name: float(value) for name, value in (before | after).items()}
     return curves, {"steps": trainer.state.global_step, **found}
-
-
-def _draw(curves: pd.DataFrame, path: Path) -> None:
-    from alignkd_lab.plots.curves import draw_curves
-
-    draw_curves(curves, path)

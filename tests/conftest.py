@@ -19,3 +19,19 @@ def pytest_addoption(parser):
 @pytest.fixture(scope="session")
 def device(request) -> str:
     return request.config.getoption("--device")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; a machine without one skips its tests, except in CI."""
+    from browser import find_chromium, launch
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        executable = find_chromium(playwright)
+        if executable is None:
+            missing = "no Chromium on this machine: install the package chromium, or run `playwright install chromium`"
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+        opened = launch(playwright, executable)
+        yield opened
+        opened.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from browser import Lab, button_of, copy_notebooks, find_chromium, jupyterlab, launch
+from browser import Lab, button_of, copy_notebooks, jupyterlab
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 # With the explorers that each has at least. The one of which tests of its own ask more stands first, where all
@@ -34,20 +34,6 @@ def pictures(tmp_path_factory):
     folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-@pytest.fixture(scope="session")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        executable = find_chromium(playwright)
-        if executable is None:
-            missing = "no Chromium on this machine: install the package chromium, or run `playwright install chromium`"
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
-        opened = launch(playwright, executable)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="session")

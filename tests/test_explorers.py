@@ -96,7 +96,7 @@ def test_what_there_is_not_is_named_with_what_there_is(name):
 
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_the_page_carries_widgets_and_pictures_that_say_their_depth_to_everybody(name, monkeypatch):
-    monkeypatch.setattr(view, "_small", lambda image: b"")  # slow, and nobody looks
+    monkeypatch.setattr(view, "small", lambda image: b"")  # slow, and nobody looks
     made = EXPLORERS[name][0].show()
     bundle, size = made._repr_mimebundle_()
     assert bundle[WIDGET_VIEW]["model_id"] == made.widget.model_id

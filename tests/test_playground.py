@@ -1,13 +1,11 @@
 """The playground in Chromium, held against `mog`, whose world it runs once more in JavaScript."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from browser import find_chromium, launch
 
 from alignkd_lab import nano, theory
 from alignkd_lab.course.playground import MIME, SCENES, playground, write
@@ -65,20 +63,6 @@ const parts = (m) => [[...m.logWeights], [...m.means], [...m.logSds]];
 const given = (noise) => Object.fromEntries(["uniform", "normal"].map((kind) =>
   [kind, function* (purpose, n) { return Float64Array.from(noise[`${purpose}/${kind}`]).slice(0, n); }]));
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        executable = find_chromium(playwright)
-        if executable is None:
-            missing = "no Chromium on this machine: install the package chromium, or run `playwright install chromium`"
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
-        opened = launch(playwright, executable)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 import alignkd_lab
-from alignkd_lab import cli, training
+from alignkd_lab import cli
+from alignkd_lab.plots import curves
 
 PAGE = (Path(alignkd_lab.__file__).parent.parent / "notebooks" / "TRAIN.md").read_text(encoding="utf-8")
 TINY = {"smollm2-135m-instruct": "tiny-base", "healed": "tiny-student"}
@@ -21,7 +22,7 @@ def block(language: str) -> str:
 
 def test_the_script_of_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "_draw", lambda *_: None)
+    monkeypatch.setattr(curves, "draw_curves", lambda *_: None)  # which takes longer than a training here
     Path("pairs.jsonl").write_text(block("json"))
     quick = ["--use-cpu", "--disable-tqdm", "true", "--max-length", "256", "--max-prompt-length", "128"]
     commands = block("sh").splitlines()

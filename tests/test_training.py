@@ -28,14 +28,6 @@ QUICK = {"max_steps": 3, "learning_rate": 1e-2, "max_length": 48, "per_device_tr
 IDS = torch.tensor([[1, 40, 41, 60, 61, 2, 70]])
 
 
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch):
-    """The picture takes longer than a training here; one test draws it."""
-    drawn = training._draw
-    monkeypatch.setattr(training, "_draw", lambda *_: None)
-    return drawn
-
-
 @pytest.fixture
 def pairs(tmp_path):
     rows = [
@@ -104,12 +96,6 @@ def test_transformers_loads_what_was_trained(method, full, pairs, tmp_path):
     assert {"loss", "eval_kl", "eval_reward_accuracy"} <= {name for log in last.logs for name in log}
     assert json.loads((tmp_path / "out" / "record.json").read_text())["files"] == record["files"]
     assert len(pd.read_csv(tmp_path / "out" / "curves.csv")) == 4  # before the first step, and after each
-
-
-def test_the_curves_are_drawn(pairs, tmp_path, monkeypatch, undrawn):
-    monkeypatch.setattr(training, "_draw", undrawn)
-    run("sft", pairs, tmp_path / "out")
-    assert (tmp_path / "out" / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_an_adapter_lies_beside_its_base_or_is_merged_into_it(pairs, student, tmp_path):
@@ -300,6 +286,7 @@ def test_a_file_and_the_command_line_say_the_same_as_python(pairs, tmp_path, cap
     assert cli.main(asked) == 0
     assert json.loads((tmp_path / "line" / "record.json").read_text())["files"] == record["files"]
     assert "Model, record and curves" in capsys.readouterr().out
+    assert (tmp_path / "line" / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image, ImageChops
 
-from alignkd_lab.course.widgets import view
+from alignkd_lab.course.widgets import charts
 from alignkd_lab.course.widgets.controls import Choice, ChoiceControl, Number, NumberControl
 from alignkd_lab.course.widgets.view import Explorer, Picture, kept, png
 from alignkd_lab.errors import BadInput, UnknownName
@@ -162,7 +162,7 @@ def test_a_figure_s_last_line_is_told_too_and_only_once():
 
 @pytest.mark.parametrize(("largest", "mode", "apart"), [(170_000, "RGB", 0), (0, "P", 48)])
 def test_a_kept_picture_is_small_and_a_large_one_has_256_colours(largest, mode, apart, monkeypatch):
-    monkeypatch.setattr(view, "_LARGE", largest)
+    monkeypatch.setattr(charts, "LARGE", largest)
     figure = a_figure((3, 2))
     figure.subplots().imshow([[row * column for column in range(60)] for row in range(40)], interpolation="bilinear")
     picture = kept(figure, "a slope")

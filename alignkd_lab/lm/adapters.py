@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 from alignkd_lab.errors import BadInput
 
@@ -39,15 +39,15 @@ def merge(model, folder: Path):
     Raises:
         BadInput: there are no safetensors, or they are not those of an adapter of this base.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     if not (folder / WEIGHTS).is_file():
         raise BadInput(f"weights: the adapter {folder} holds no {WEIGHTS}; save it with save_pretrained")
     try:
-        with torch.random.fork_rng(), safe_open(folder / WEIGHTS, "pt") as file:
-            adapted = PeftModel.from_pretrained(model, folder)
-            own = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-            differ = own ^ set(file.keys())
+        with torch.random.fork_rng():
+            adapted, held = get_peft_model(model, PeftConfig.from_pretrained(folder)), load_file(folder / WEIGHTS)
+            differ = set(get_peft_model_state_dict(adapted, save_embedding_layers=False)) ^ set(held)
+            set_peft_model_state_dict(adapted, held)
     except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInput(f"weights: the adapter {folder} does not fit its base ({reason[:200]})") from error

@@ -9,8 +9,8 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.rewards import model_of, target
 from alignkd_lab.lm.settings import BUILT_IN, HEALED, LmSettings
+from alignkd_lab.lm.tiny import TINY
 
-TINY = ("tiny-truth", "tiny-base", "tiny-student")
 _PROMPTS = {
     "training": ("preference_prompts", "distil_prompts"),
     "test": ("test_prompts",),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-
 from alignkd_lab.lm.templates import fit
 
 TINY = {"tiny-truth": (48, 3), "tiny-base": (32, 1), "tiny-student": (16, 2)}  # width, seed
 
 
 def tiny(source: str):
+    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     width, seed = TINY[source]

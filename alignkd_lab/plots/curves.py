@@ -9,8 +9,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 
-def draw_curves(curves: pd.DataFrame, path: Path) -> None:
-    """`curves` has a row a step and a column a curve; `eval_loss` is drawn beside `loss`."""
+def draw_curves(path: Path) -> None:
+    """Draws a `curves.csv`, a row a step and a column a curve, as a PNG beside it: `eval_loss` beside `loss`."""
+    curves = pd.read_csv(path, index_col="step")
     held = [name.removeprefix("eval_") for name in curves if name.startswith("eval_")]
     own = [name for name in curves if name != "epoch" and not name.startswith("eval_")]
     names = sorted({*own, *held}, key=lambda name: (name != "loss", name))
@@ -28,4 +29,4 @@ def draw_curves(curves: pd.DataFrame, path: Path) -> None:
             if name is not None:
                 axes.set(title=name.replace("_", " "), xlabel="step")
                 axes.legend()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path.with_suffix(".png"), dpi=120)

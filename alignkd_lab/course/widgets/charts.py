@@ -29,6 +29,7 @@ STAR = (  # a shape
     "M0,-1L0.225,-0.309L0.951,-0.309L0.363,0.118L0.588,0.809L0,0.382L-0.588,0.809L-0.363,0.118L-0.951,-0.309"
     "L-0.225,-0.309Z"
 )
+LARGE = 100_000  # bytes, of which a page of a megabyte holds seven
 SCALE = 1.5  # of the PNG, for a dense screen
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _AXIS = {
@@ -140,12 +141,15 @@ def compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def small(png: bytes, large: int = 100_000) -> bytes:
-    """A PNG of more than `large` bytes in 256 colours."""
-    if len(png) <= large:
-        return png
-    image, buffer = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
-    image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+def small(image: Image.Image) -> bytes:
+    """A PNG for a page that keeps it: written slowly and small, a `LARGE` one in 256 colours."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "png", optimize=True)
+    if buffer.tell() > LARGE:
+        # The most different colours, not the most frequent ones: a density's dark heart is small.
+        few = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        buffer = io.BytesIO()
+        few.save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 
@@ -183,9 +187,8 @@ class Chart:
         # A font that every machine with matplotlib has, with the subscripts and Greek letters of our labels.
         vl_convert.register_font_directory(f"{get_data_path()}/fonts/ttf")
         config = {"font": "DejaVu Sans", "text": {**CONFIG["text"], "font": "DejaVu Sans"}}
-        return small(
-            vl_convert.vegalite_to_png(self.spec | {"config": CONFIG | config}, vl_version=VERSION, scale=SCALE)
-        )
+        png = vl_convert.vegalite_to_png(self.spec | {"config": CONFIG | config}, vl_version=VERSION, scale=SCALE)
+        return small(Image.open(io.BytesIO(png)))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         width, height = (round(pixels / SCALE) for pixels in struct.unpack(">II", self.png[16:24]))

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from alignkd_lab.course.notebooks import WIDGET_VIEW
+from alignkd_lab.course.widgets.charts import small
 from alignkd_lab.course.widgets.controls import Choice, Number, controls
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.plots.drawing import note_of
@@ -28,7 +29,6 @@ from alignkd_lab.plots.drawing import note_of
 PIXELS_PER_INCH = 150  # sharp on a dense screen
 LIVE_PIXELS_PER_INCH = 120  # less to draw and to send while somebody drags
 CSS_PIXELS_PER_INCH = 96
-_LARGE = 100_000  # bytes, of which a page of a megabyte holds seven
 
 
 def png(figure: Figure, pixels_per_inch: int = PIXELS_PER_INCH) -> bytes:
@@ -63,7 +63,7 @@ class Picture:
 
     @classmethod
     def stack(cls, pictures: Sequence[Picture]) -> Picture:
-        """Several pictures, one below the other, in one of 256 colours: a page keeps it, and no slider waits."""
+        """Several pictures, one below the other."""
         images = [Image.open(io.BytesIO(picture.png)).convert("RGB") for picture in pictures]
         whole = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), "white")
         top = 0
@@ -71,7 +71,7 @@ class Picture:
             whole.paste(image, (0, top))
             top += image.height
         stacked = cls.__new__(cls)
-        stacked.png = _small(whole.quantize(256, dither=Image.Dither.NONE))
+        stacked.png = small(whole)
         stacked.alt = " ".join(picture.alt for picture in pictures)
         stacked.width = max(picture.width for picture in pictures)
         stacked.height = sum(picture.height for picture in pictures)
@@ -90,13 +90,9 @@ class Picture:
 
 
 def kept(figure: Figure, alt: str) -> Picture:
-    """A picture for a page that keeps it: written slowly and small, a large one in 256 colours."""
+    """A picture for a page that keeps it."""
     picture = Picture(figure, alt)
-    image = Image.open(io.BytesIO(picture.png)).convert("RGB")
-    picture.png = _small(image)
-    if len(picture.png) > _LARGE:
-        # The most different colours, not the most frequent ones: a density's dark heart is small.
-        picture.png = _small(image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE))
+    picture.png = small(Image.open(io.BytesIO(picture.png)))
     return picture
 
 
@@ -202,9 +198,3 @@ def rebuilding(call: str, margin: str = "0") -> str:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def _small(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "png", optimize=True)
-    return buffer.getvalue()
