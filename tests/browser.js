@@ -55,6 +55,28 @@
       found.forEach((box, place) => box.setAttribute('data-explorer', place));
       return found.length;
     },
+    // Moves each slider of each chart to its farther end and back: by chart, the milliseconds to new pixels, if any.
+    moveCharts: async () => {
+      const frame = () => new Promise(requestAnimationFrame), found = [];
+      for (const root of document.querySelectorAll('.vega-embed')) {
+        const canvas = root.querySelector('canvas'), sliders = [...root.querySelectorAll('input[type=range]')];
+        if (!canvas || !sliders.length) continue;
+        root.scrollIntoView();
+        const waits = [];
+        for (const slider of sliders) {
+          const [low, high, here] = [slider.min, slider.max, slider.value].map(Number);
+          const before = canvas.toDataURL(), began = performance.now();
+          const move = value => { slider.value = value; slider.dispatchEvent(new Event('input', {bubbles: true})); };
+          move(high - here > here - low ? high : low);
+          while (canvas.toDataURL() === before && performance.now() - began < 3000) await frame();
+          if (canvas.toDataURL() !== before) waits.push(performance.now() - began);
+          move(here);
+          await frame();
+        }
+        found.push(waits);
+      }
+      return found;
+    },
     arm: place => { lab.measured = measure(document.querySelector(`[data-explorer="${place}"]`)); },
   };
 }

@@ -21,6 +21,7 @@ PAGES = {
     "03_both_orders_on_gaussians.ipynb": 2,
     "06_advantage_guided_distillation.ipynb": 1,
 }
+CHARTS = {"01": 3, "03": 1, "06": 1}  # that have sliders of their own
 STUDY = list(PAGES)[:1]
 PROMISED = 300  # milliseconds from event to pixels, at the 95th percentile on two cores that do nothing else
 SLOWER = 3.0  # how much slower than that machine a machine may be
@@ -109,6 +110,18 @@ def test_every_slider_field_and_list_moves_its_picture_in_time(lab, starved, res
         response_times.append((lab.name[:2], explorer.words.split("To come back here: ")[-1], measured, max(load[-2:])))
         waits += measured
     assert not waits or np.percentile(waits, 95) < PROMISED * SLOWER * max(load)
+
+
+def test_every_chart_is_moved_by_its_own_sliders_in_time(lab, starved, response_times):
+    load = starved()
+    moved = lab.page.evaluate("lab.moveCharts()")
+    load = max(load, starved())
+    assert len(moved) >= CHARTS.get(lab.name[:2], 0)
+    assert all(moved)
+    for place, waits in enumerate(moved):
+        response_times.append((lab.name[:2], f"chart {place}", waits, load))
+    waits = [wait for chart in moved for wait in chart]
+    assert not waits or np.percentile(waits, 95) < PROMISED * SLOWER * load
 
 
 def test_no_field_shows_a_tooltip_of_null(lab):
