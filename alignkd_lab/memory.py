@@ -58,10 +58,19 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
+def _half(size: int) -> int:
+    return -(-size // 2)
+
+
 def halve(
-    work: Callable[[int], Made], size: int, what: str, way_out: str, undo: Callable[[], None] = lambda: None
+    work: Callable[[int], Made],
+    size: int,
+    what: str,
+    way_out: str,
+    undo: Callable[[], None] = lambda: None,
+    smaller: Callable[[int], int] = _half,
 ) -> tuple[Made, int]:
-    """`work(size)` and the size that it took: where memory runs out, half of it, after `undo()`, down to 1.
+    """`work(size)` and the size that it took: where memory runs out, a `smaller` one, after `undo()`, down to 1.
 
     `work` does all of its work in parts of at most `size`, so only rounding depends on it. `what` names the size: each
     one that was halved stands in `shortages()`.
@@ -81,7 +90,7 @@ def halve(
         _empty_cache()
         if size <= 1:
             raise CannotContinue(f"memory: {way_out} ({failure[0]})")
-        size = -(-size // 2)
+        size = smaller(size)
         for found in _WATCHING:
             found[what] = min(size, found.get(what, size))
 

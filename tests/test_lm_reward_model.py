@@ -12,9 +12,10 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.reward_model import RewardModel
+from alignkd_lab.memory import shortages
 
 PROMPTS = ["Name a bird.", "Name a much longer thing, please, and say why.", "?", "Name a bird.", "Count."]
 RESPONSES = ["A wren.", "No.", "Because it is long, and longer, and longer still.", "A gull!", "1 2 3"]
@@ -192,6 +193,27 @@ def test_an_architecture_that_needs_code_of_its_own_is_refused_without_asking(tm
 def test_a_source_that_is_no_folder_needs_a_hub_id_with_its_revision(source, message):
     with pytest.raises(BadInput, match=message):
         RewardModel(source)
+
+
+@pytest.mark.parametrize("limit", [3, 1, 0])
+def test_where_memory_runs_out_fewer_pairs_are_read_together(folder, one_by_one, limit, device):
+    model = RewardModel(folder, device=device)
+    forward = model.model.forward
+
+    def limited(input_ids, **rest):
+        if len(input_ids) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(input_ids=input_ids, **rest)
+
+    model.model.forward = limited
+    if not limit:
+        with pytest.raises(CannotContinue, match="choose a smaller reward model"):
+            model(PROMPTS, RESPONSES)
+        return
+    with shortages() as found:
+        scores = model(PROMPTS, RESPONSES)
+    assert scores == pytest.approx(one_by_one(folder), abs=1e-4)
+    assert found["reward_batch"] == model.batch <= limit
 
 
 def test_a_batch_below_one_is_refused(folder):

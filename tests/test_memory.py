@@ -6,19 +6,24 @@ import resource
 import psutil
 import pytest
 import torch
+from tiny_lm import world_in
+from transformers import LlamaModel
 
 from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.scoring import score
+from alignkd_lab.lm.settings import GkdSettings, RlooSettings
+from alignkd_lab.lm.stages.gkd import gkd
+from alignkd_lab.lm.stages.rloo import rloo
 from alignkd_lab.lm.teacher_cache import cache_teacher
 from alignkd_lab.lm.teachers import LiveTeacher
 from alignkd_lab.lm.trainer import adapter_tensors, train, with_lora
 from alignkd_lab.memory import halve, out_of_memory, shortages
 from alignkd_lab.pipelines import run_pipelines
 from alignkd_lab.results import Result
-from alignkd_lab.store import Store
+from alignkd_lab.store import Store, part
 
 OF_A_CPU = "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
 PROMPTS = [[1, 40 + at, *range(50, 50 + at)] for at in range(5)]
@@ -85,6 +90,42 @@ def test_a_teacher_is_cached_in_smaller_batches(tmp_path):
     for row in examples:
         own, other = (cache.rows(row.prompt, row.responses[0])["hidden"] for cache in (parted, whole))
         torch.testing.assert_close(own, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["gkd", "rloo"])
+@pytest.mark.parametrize("limit", [8, 2, 0])
+def test_a_stage_through_trl_learns_in_smaller_parts_what_it_would_have_learnt(stage, limit, tmp_path, monkeypatch):
+    sizes = {"distil_prompts": 4, "distil_responses": 3, "distil_batch": 4, "distil_learning_rate": 1e-2}
+    sizes |= {"rlhf_steps": 2, "rlhf_prompts": 3, "rlhf_generations": 4}
+
+    def run(folder):
+        world = world_in(folder, **sizes)
+        base, student = world.start("base"), world.start("student")
+        if stage == "gkd":
+            return gkd(world.context, base, student, part(GkdSettings, world.settings), "short")
+        return rloo(world.context, world.reward, base, base, part(RlooSettings, world.settings), 1e-2, "short")
+
+    expected, forward = run(tmp_path / "whole"), LlamaModel.forward
+
+    def limited(self, input_ids=None, **options):
+        if torch.is_grad_enabled() and len(input_ids) > limit:
+            raise RuntimeError(OF_A_CPU)
+        return forward(self, input_ids=input_ids, **options)
+
+    monkeypatch.setattr(LlamaModel, "forward", limited)
+    if not limit:
+        with pytest.raises(CannotContinue, match="max_tokens"):
+            run(tmp_path / "none")
+        return
+    with shortages() as found:
+        parted = run(tmp_path / "parted")
+    assert found == {"micro_batch": {8: 6, 2: 1}[limit]}
+    assert parted.cost == expected.cost
+    assert parted.info["learning_rate"] == 1e-2
+    for key in {"responses", "informative_groups", "rewards", "kl", "losses"} & set(expected.info):
+        assert parted.info[key] == pytest.approx(expected.info[key], rel=1e-4, abs=1e-6)
+    for name, tensor in expected.policy.adapters[-1].items():
+        torch.testing.assert_close(parted.policy.adapters[-1][name], tensor, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("work", [written, lambda model: score(model, written(tiny()))])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.weights import resolve
+from alignkd_lab.memory import halve
 
 
 class RewardModel:
@@ -20,7 +21,7 @@ class RewardModel:
 
     Args:
         source: a folder, or `owner/name@revision` of the hub (see `lm.weights`).
-        batch: pairs read together.
+        batch: pairs read together; halved, for good, where memory does not hold them.
         dtype: of the weights; bfloat16 halves the memory of a large model.
 
     Raises:
@@ -61,6 +62,7 @@ class RewardModel:
 
         Raises:
             BadInput: unequal numbers, or a pair longer than the model reads.
+            CannotContinue: not even one pair fits in memory.
         """
         if len(prompts) != len(responses):
             raise BadInput(f"reward model: {len(prompts)} prompts and {len(responses)} responses; each needs its own")
@@ -73,11 +75,16 @@ class RewardModel:
                 )
         scores = [0.0] * len(rows)
         by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
-        for start in range(0, len(rows), self.batch):
-            members = by_length[start : start + self.batch]
-            logits = self.model(**self._pad_rows([rows[index] for index in members])).logits
-            for index, score in zip(members, logits[:, 0].float().tolist(), strict=True):
-                scores[index] = score
+
+        def read(batch: int) -> None:
+            for start in range(0, len(rows), batch):
+                members = by_length[start : start + batch]
+                logits = self.model(**self._pad_rows([rows[index] for index in members])).logits
+                for index, score in zip(members, logits[:, 0].float().tolist(), strict=True):
+                    scores[index] = score
+
+        way_out = f"{self.source} has no room for one response; choose a smaller reward model, or another device"
+        _, self.batch = halve(read, self.batch, "reward_batch", way_out)
         for number, score in enumerate(scores, 1):
             if not math.isfinite(score):
                 raise BadInput(

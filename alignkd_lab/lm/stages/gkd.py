@@ -10,7 +10,7 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.context import Context
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.settings import GkdSettings
-from alignkd_lab.lm.stages.trl_run import prompt_rows, run_trl
+from alignkd_lab.lm.stages.trl_run import in_parts, prompt_rows, run_trl
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
 from alignkd_lab.results import Cost, Result
 
@@ -28,6 +28,17 @@ def gkd(context: Context, teacher: Policy, init: Policy, settings: GkdSettings, 
     Raises:
         BadInput: teacher and student have vocabularies of different sizes.
     """
+    batch = min(settings.distil_batch, settings.distil_prompts) * settings.distil_responses
+
+    def stage(micro_batch: int) -> Result:
+        return _in_parts_of(micro_batch, batch, context, teacher, init, settings, name)
+
+    return in_parts(stage, name, batch)
+
+
+def _in_parts_of(
+    micro_batch: int, batch: int, context: Context, teacher: Policy, init: Policy, settings: GkdSettings, name: str
+) -> Result:
     teacher_model, student = context.models.of(teacher).requires_grad_(False), context.models.of(init)
     if teacher_model.config.vocab_size != student.config.vocab_size:
         raise BadInput(
@@ -35,7 +46,6 @@ def gkd(context: Context, teacher: Policy, init: Policy, settings: GkdSettings, 
             f"{student.config.vocab_size}; distributions over tokens can only be compared within one vocabulary"
         )
     model = with_lora(student, settings.lora_rank, context.seed_for("adapter"))
-    batch = min(settings.distil_batch, settings.distil_prompts) * settings.distil_responses
 
     def build(arguments: dict):
         from trl import DistillationConfig, DistillationTrainer
@@ -58,6 +68,7 @@ def gkd(context: Context, teacher: Policy, init: Policy, settings: GkdSettings, 
         learning_rate=settings.distil_learning_rate,
         steps=max(1, settings.distil_passes * settings.distil_prompts // settings.distil_batch),
         batch=batch,
+        micro_batch=micro_batch,
         dtype=context.models.dtype,
         seed=context.seed_for("train", "on policy"),
         aside=context.aside(name),

@@ -12,7 +12,7 @@ from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.settings import RlooSettings
 from alignkd_lab.lm.stages.curve import Curve
-from alignkd_lab.lm.stages.trl_run import prompt_rows, run_trl
+from alignkd_lab.lm.stages.trl_run import in_parts, prompt_rows, run_trl
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
 from alignkd_lab.results import Cost, Result
 
@@ -35,6 +35,23 @@ def rloo(
     rate, counts of responses and groups, the mean reward and the KL from the reference (nats a response) of what was
     drawn at each step, and the same curve as DPO's.
     """
+
+    def stage(micro_batch: int) -> Result:
+        return _in_parts_of(micro_batch, context, reward, init, reference, settings, learning_rate, name)
+
+    return in_parts(stage, name, settings.rlhf_prompts * settings.rlhf_generations)
+
+
+def _in_parts_of(
+    micro_batch: int,
+    context: Context,
+    reward: Reward,
+    init: Policy,
+    reference: Policy,
+    settings: RlooSettings,
+    learning_rate: float,
+    name: str,
+) -> Result:
     reference_model = context.models.of(reference)
     model = with_lora(context.models.of(init), settings.lora_rank, context.seed_for("adapter"))
     prompt_ids = context.prompts("training", settings.preference_prompts)
@@ -78,6 +95,7 @@ def rloo(
         learning_rate=learning_rate,
         steps=settings.rlhf_steps,
         batch=settings.rlhf_prompts * settings.rlhf_generations,
+        micro_batch=micro_batch,
         dtype=context.models.dtype,
         seed=context.seed_for("train", "rlhf"),
         aside=context.aside(name),

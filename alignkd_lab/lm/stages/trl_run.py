@@ -17,12 +17,12 @@ import torch
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PrinterCallback, Trainer
 
-from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm.batch import plain
 from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.trainer import Watch, stop_at
-from alignkd_lab.memory import out_of_memory
+from alignkd_lab.memory import halve
 from alignkd_lab.progress import tell
+from alignkd_lab.results import Result
 
 
 def prompt_rows(count: int, repeats: int = 1):
@@ -46,6 +46,7 @@ def run_trl(
     learning_rate: float,
     steps: int,
     batch: int,
+    micro_batch: int,
     seed: int,
     dtype: torch.dtype,
     aside: Path | None = None,
@@ -54,11 +55,11 @@ def run_trl(
     """Trains `model` in place for `steps` steps of `batch` responses that it writes itself, at temperature 1.
 
     `build(arguments)` makes the trainer from the arguments of its configuration that both TRL arms share. Returns the
-    metrics that TRL logged, a dict a step.
+    metrics that TRL logged, a dict a step. All responses of a step are drawn at once, and learnt in parts of
+    `micro_batch`, a divisor of `batch`, on which only rounding depends.
 
     Raises:
-        CannotContinue: a loss or gradient that is not finite, its batch kept in `aside`; or memory ran out, and TRL's
-            draws depend on their batch, which so cannot be split.
+        CannotContinue: a loss or gradient that is not finite, its batch kept in `aside`.
     """
     device = plain(model).device.type
     # A model's own defaults (top-p, penalties, a second end token) would sample from another distribution than we do.
@@ -80,7 +81,8 @@ def run_trl(
         trainer = build(
             {
                 "output_dir": scratch,
-                "per_device_train_batch_size": batch,
+                "per_device_train_batch_size": micro_batch,
+                "gradient_accumulation_steps": batch // micro_batch,
                 "max_steps": steps,
                 "learning_rate": learning_rate,
                 "lr_scheduler_type": "linear",
@@ -109,15 +111,7 @@ def run_trl(
         inner = trainer.training_step
 
         def training_step(model, inputs, *rest, **options):
-            try:
-                loss = inner(model, inputs, *rest, **options)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                raise CannotContinue(
-                    f"memory: a step of {name} with {batch} responses does not fit; lower max_tokens, or the stage's "
-                    f"prompts and responses a step ({str(error).splitlines()[0]})"
-                ) from error
+            loss = inner(model, inputs, *rest, **options)
             grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             if not (loss.isfinite().all() and torch.nn.utils.get_total_norm(grads).isfinite()):
                 stop_at(trainer.state.global_step + 1, float(loss), inputs, aside)
@@ -126,6 +120,20 @@ def run_trl(
         trainer.training_step = training_step
         trainer.train()
     return watch.logs
+
+
+def in_parts(stage: Callable[[int], Result], name: str, batch: int) -> Result:
+    """`stage(micro_batch)`, of `batch` responses a step: where memory runs out it starts again, with smaller parts.
+
+    Raises:
+        CannotContinue: a step does not fit in parts of one response; TRL draws them all at once.
+    """
+    way_out = f"a step of {name} with {batch} responses does not fit; lower max_tokens, or its prompts and responses"
+
+    def smaller(size: int) -> int:
+        return max(part for part in range(1, size // 2 + 1) if batch % part == 0)
+
+    return halve(stage, batch, "micro_batch", way_out, smaller=smaller)[0]
 
 
 class _LoggedWatch(Watch):
