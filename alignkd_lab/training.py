@@ -169,7 +169,8 @@ def _same_training(out: Path, request: dict) -> dict | None:
     asked, path = json.loads(json.dumps(asked, default=str)), out / "request.json"
     if path.is_file():
         held = json.loads(path.read_text())
-        if other := [name for name in held | asked if held.get(name) != asked.get(name)]:
+        other = [name for name in held | asked if held.get(name) != asked.get(name)]
+        if other and len(list(out.iterdir())) > 1:  # one that was refused before any work keeps no folder
             raise BadInput(f"out: {out} holds another training ({', '.join(other[:5])} differ); name another folder")
         if (out / saved.RECORD).is_file():
             print(f"{out} holds this training, done", file=sys.stderr)

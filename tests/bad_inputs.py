@@ -167,11 +167,18 @@ LIGHT = [
     ("a base to heal that is not there", "heal --base nosuch", 2, "base: there is no folder 'nosuch'"),
 ]  # fmt: skip
 
+ONE_PROMPT = '{"prompt": "Why?", "chosen": "a", "rejected": "b"}\n{"prompt": "Why?", "chosen": "c", "rejected": "b"}\n'
 QUICK = f"{LM} --pipelines kd_only --set test_prompts=2 test_responses=2 preference_prompts=2 distil_prompts=2"
 QUICK += " truth_responses=1 heldout_responses=2"
 
 # What needs a model, a run or what draws to be noticed.
 HEAVY = [
+    (
+        "pairs of one prompt",
+        "train sft --student tiny-student --data FILES/one.jsonl --out OUT/one --use-cpu",
+        2,
+        "no pair of one.jsonl is left to train on (2 held out); pairs of one prompt are held out together",
+    ),
     ("a GPU where there is none", f"{LM} --device cuda", 2, "device: 'cuda' was asked for, and torch finds no GPU"),
     ("a folder that is a file", f"{MOG} --out FILES/whole.json", 2, "whole.json cannot be made a folder"),
     ("a rule that raises", f"{QUICK} --target raising", 2, "the rule of 'raising' raises ZeroDivisionError"),
@@ -185,6 +192,33 @@ HEAVY = [
     ("a page below a file", "report FILES/fine --out FILES/whole.json/page.html", 2, "cannot be made a folder"),
     ("a page that is a folder", "report FILES/fine --out FILES/empty", 2, "empty is a folder; name the page's file"),
     ("a torn record of a finished run", f"{MOG} --out TORN --pipelines base --seeds 0", 2, "not a record"),
+]
+
+# Models, tokenizers and templates of one's own (`own_models.BROKEN` has how each is written), and what is said of them.
+BROKEN_MODELS = {
+    "a classifier": "has no weights for lm_head",
+    "an encoder-decoder": "is an encoder-decoder",
+    "code of its own": "custom code",
+    "an adapter that is none": "cannot be read as an adapter's",
+    "a recurrent model": "mamba",
+    "a mixture of experts": "LoRA does not reach",
+    "pickled weights": "safetensors",
+    "torn weights": "file not fully covered",
+    "fewer rows than tokens": "has 260 tokens and the model reads 200",
+    "no end token": "names no end token",
+    "no generation prompt": "has no generation prompt",
+    "another generation prompt": "does not begin",
+    "a deaf template": "does not render a question and its answer",
+    "a template that raises": "fails on a question and its answer",
+    "a template that is none": "template",
+}
+MODELS = [
+    (f"{name}, {role}", command.replace("OWN", shlex.quote(f"FILES/models/{name}")), 2, words)
+    for name, words in BROKEN_MODELS.items()
+    for role, command in {
+        "as a base": f"{LM} --pipelines kd_only --set base=OWN student=OWN",
+        "trained": "train sft --student OWN --data FILES/pairs.jsonl --out OUT/trained --max-steps 1 --use-cpu",
+    }.items()
 ]
 
 # What is no error: a rule without a second one, and a target that nothing ever shows; what does not exist is null.
@@ -222,6 +256,7 @@ def prepare(folder: Path) -> None:
         runs.mkdir(parents=True)
         (runs / "record.json").write_text(json.dumps(record))
     (folder / "whole.json").write_text(json.dumps(whole))
+    (folder / "one.jsonl").write_text(ONE_PROMPT)
     for name in ("empty", "packed", "versioned", "garbled/runs"):
         (folder / name).mkdir(parents=True)
     (folder / "garbled/runs/record.json").write_text(json.dumps(whole)[:200])
@@ -280,6 +315,14 @@ if __name__ == "__main__":
     where, kind = Path(sys.argv[1]), sys.argv[2]
     prepare(where)
     rows = LIGHT
+    if kind == "models":
+        import own_models
+
+        rows = MODELS
+        pairs = [{"prompt": f"Why {at}?", "chosen": "a", "rejected": "b"} for at in range(9)]
+        (where / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+        for name, write in own_models.BROKEN.items():
+            write(where / "models" / name)
     if kind == "heavy":
         rows = HEAVY + FINE
         rules_of_ones_own()

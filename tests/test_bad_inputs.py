@@ -14,7 +14,8 @@ from unittest import mock
 
 import pytest
 import torch
-from bad_inputs import FINE, HEAVY, LIGHT, SHELL, prepare
+from bad_inputs import BROKEN_MODELS, FINE, HEAVY, LIGHT, MODELS, SHELL, prepare
+from own_models import BROKEN
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import losses, teacher_cache, weights
@@ -43,8 +44,8 @@ def faults(rows, found: dict) -> list[str]:
 
 
 def test_the_table_has_over_a_hundred_rows_each_with_a_name_of_its_own():
-    names = [name for name, *_ in LIGHT + HEAVY + FINE]
-    assert len(names) == len(set(names)) > 110
+    names = [name for name, *_ in LIGHT + HEAVY + MODELS + FINE]
+    assert len(names) == len(set(names)) > 160
 
 
 def test_what_needs_no_model_is_refused_by_name_without_torch_and_at_once(tmp_path):
@@ -63,6 +64,12 @@ def test_what_needs_a_model_or_a_run_is_refused_by_name_and_what_is_undefined_is
     assert set(held) == {"lengthy", "never"}
     assert held["lengthy"]["second_rule_rate"] is None
     assert held["never"]["reward_accuracy"] is None
+
+
+def test_a_broken_model_tokenizer_or_template_is_refused_by_name_before_any_work(tmp_path):
+    assert set(BROKEN) == set(BROKEN_MODELS)
+    assert not faults(MODELS, outcome(tmp_path, "models"))
+    assert [path.name for path in (tmp_path / "out" / "trained").iterdir()] == ["request.json"]
 
 
 @pytest.mark.parametrize("name", SHELL)

@@ -3,10 +3,9 @@
 import json
 
 import pytest
-import torch
 import transformers
+from own_models import CHATML, INST, OWN, STRICT, moe, save, tokenizer_of
 from tiny_lm import small
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from alignkd_lab import experiment, records
 from alignkd_lab.errors import BadInput
@@ -18,48 +17,6 @@ from alignkd_lab.lm.templates import COURSE, SMOLLM2, end_ids, fit, frame_of
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.presets import override, preset
 from alignkd_lab.store import Store
-
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-OWN = "<|im_start|>system\nBe brief.<|im_end|>\n" + CHATML
-INST = (
-    "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
-    "{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
-)
-HEADED = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-CLOSED = CHATML.replace("assistant\n{% endif", "helper\n{% endif")
-DEAF = "<|im_start|>{% if add_generation_prompt %}{% endif %}"
-BROKEN = "{{ raise_exception('no') }}"
-STRICT = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
-
-
-def tokenizer_of(template, eos="</s>", swap=False, **special):
-    tokens = ["<|endoftext|>", "</s>", "<|im_start|>", "<|im_end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    if swap:
-        tokens[70:72] = tokens[71], tokens[70]
-    backend = Tokenizer(models.BPE(vocab={token: at for at, token in enumerate(tokens)}, merges=[]))
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    backend.add_special_tokens(tokens[:4])
-    made = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos, **special)
-    made.chat_template = template
-    return made
-
-
-def save(folder, kind="GPT2", template=CHATML, rows=260, ends=None, **tokens):
-    """A random model and its tokenizer in a folder, and the folder's name."""
-    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 512}
-    if kind == "Gemma2":
-        size |= {"num_key_value_heads": 1, "head_dim": 8}
-    config = getattr(transformers, f"{kind}Config")(vocab_size=rows, intermediate_size=32, eos_token_id=1, **size)
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    model.generation_config.eos_token_id = ends
-    model.save_pretrained(folder)
-    tokenizer_of(template, **tokens).save_pretrained(folder)
-    return str(folder)
-
 
 # Templates --------------------------------------------------------------------------------------------
 
@@ -89,25 +46,6 @@ def test_what_begins_every_text_begins_a_plain_one_once():
         single="<|im_start|> $A", special_tokens=[("<|im_start|>", 2)]
     )
     assert encode(fit(found), ["a"])[0].count(2) == 1
-
-
-@pytest.mark.parametrize(
-    ("template", "words"),
-    [
-        (HEADED, "has no generation prompt, and begins an answer with '<|im_start|>assistant"),
-        (CLOSED, "with which the conversation .* does not begin"),
-        (DEAF, "does not render a question and its answer"),
-        (BROKEN, "fails on a question and its answer .no."),
-    ],
-)
-def test_a_template_that_would_train_another_conversation_than_it_renders_is_refused(template, words):
-    with pytest.raises(BadInput, match=words):
-        fit(tokenizer_of(template))
-
-
-def test_without_an_end_token_a_tokenizer_is_refused():
-    with pytest.raises(BadInput, match="names no end token"):
-        fit(tokenizer_of(CHATML, eos=None))
 
 
 @pytest.mark.parametrize("template", [CHATML, OWN, INST, STRICT, None])
@@ -143,65 +81,8 @@ def test_rows_of_a_head_that_no_token_has_are_cut(tmp_path):
     assert len(padded.get_output_embeddings().bias) == padded.config.vocab_size == 260
 
 
-def test_a_model_with_fewer_rows_than_its_tokenizer_has_tokens_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="has 260 tokens and the model reads 200"):
-        weights.load(save(tmp_path, rows=200))
-
-
 def test_gemma_2_is_read_with_the_attention_that_knows_its_cap(tmp_path):
     assert weights.load(save(tmp_path, "Gemma2"))[0].config._attn_implementation == "eager"
-
-
-def classifier(folder):
-    save(folder)
-    config = transformers.GPT2Config(
-        vocab_size=260, n_embd=16, n_layer=2, n_head=2, tie_word_embeddings=False, num_labels=1
-    )
-    transformers.GPT2ForSequenceClassification(config).save_pretrained(folder)
-
-
-def encoder_decoder(folder):
-    config = transformers.T5Config(vocab_size=260, d_model=16, num_layers=1, num_heads=2, d_ff=16, d_kv=8)
-    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer_of(CHATML).save_pretrained(folder)
-
-
-def foreign(folder):
-    save(folder)
-    config = json.loads((folder / "config.json").read_text()) | {
-        "model_type": "mine",
-        "auto_map": {"AutoConfig": "mine.Mine"},
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "mine.py").write_text("raise SystemExit('code of the repository ran')")
-
-
-def adapter(folder):
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text("{}")
-
-
-def recurrent(folder):
-    transformers.MambaForCausalLM(
-        transformers.MambaConfig(vocab_size=260, hidden_size=16, num_hidden_layers=1)
-    ).save_pretrained(folder)
-    tokenizer_of(CHATML).save_pretrained(folder)
-
-
-@pytest.mark.parametrize(
-    ("write", "words"),
-    [
-        (classifier, "has no weights for lm_head"),
-        (encoder_decoder, "is an encoder-decoder"),
-        (foreign, "trust_remote_code|custom code|no causal model|no tokenizer"),
-        (adapter, "cannot be read as an adapter's"),
-        (recurrent, "does not run on packed rows|mamba"),
-    ],
-)
-def test_what_is_no_causal_model_of_its_own_is_refused_in_a_sentence(write, words, tmp_path):
-    write(tmp_path / "own")
-    with pytest.raises(BadInput, match=words):
-        weights.load(str(tmp_path / "own"))
 
 
 def test_a_folder_that_is_not_there_is_called_so():
@@ -220,13 +101,8 @@ def test_two_tokenizers_of_one_size_are_refused_before_a_model_is_read(tmp_path,
 
 
 def test_a_student_that_cannot_be_adapted_is_refused_before_any_work(tmp_path, monkeypatch):
-    config = transformers.Qwen3MoeConfig(
-        vocab_size=260, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=8,
-        num_experts=2, num_experts_per_tok=1, moe_intermediate_size=16, intermediate_size=16,
-    )  # fmt: skip
     base = save(tmp_path / "base")
-    transformers.Qwen3MoeForCausalLM(config).save_pretrained(tmp_path / "moe")
-    tokenizer_of(CHATML).save_pretrained(tmp_path / "moe")
+    moe(tmp_path / "moe")
     monkeypatch.setattr("alignkd_lab.lm.context.sample", lambda *given, **more: pytest.fail("something was sampled"))
     with pytest.raises(BadInput, match="LoRA does not reach"):
         run(tmp_path, base=base, student=str(tmp_path / "moe"))

@@ -61,7 +61,12 @@ def read_pairs(source: Any, heldout: str, tokenizer, max_length: int, max_prompt
     for name, part in zip(("training", "heldout"), encoded, strict=True):
         about[name] = {"pairs": len(part.examples), "skipped": _count(part.skipped), "cut": _count(part.cut)}
     if not encoded[0].examples:
-        raise BadInput(f"data: no pair of {found.provenance['source']} is left to train on ({about['training']})")
+        left_out = {"held out": len(parts[1].rows), **about["skipped"], **about["training"]["skipped"]}
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+        raise BadInput(
+            f"data: no pair of {found.provenance['source']} is left to train on ({reasons}); pairs of one prompt are "
+            "held out together: give more prompts, or hold out none (heldout 0)"
+        )
     if parts[1].rows and not encoded[1].examples:
         raise BadInput(f"heldout: no held-out pair can be used ({about['heldout']}); hold out more, or 0")
     return Pairs(encoded[0].examples, encoded[1].examples, about, limits["max_response_tokens"])

@@ -106,6 +106,7 @@ def _read_tokenizer(folder: Path, source: str):
 
 
 def _read_model(folder: Path, source: str, dtype: torch.dtype):
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     local = {"local_files_only": True, "trust_remote_code": False}  # said aloud, or transformers would stop and ask
@@ -119,7 +120,7 @@ def _read_model(folder: Path, source: str, dtype: torch.dtype):
             )
     except BadInput:
         raise
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
         raise BadInput(f"weights: transformers reads no causal model from {source} ({_first_line(error)})") from error
     if found["missing_keys"]:
         names = ", ".join(sorted(found["missing_keys"])[:3])

@@ -1,0 +1,126 @@
+"""Models of one's own, made on the spot: random weights, a byte tokenizer and a template, whole or broken."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+OWN = "<|im_start|>system\nBe brief.<|im_end|>\n" + CHATML
+INST = (
+    "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+    "{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
+)
+HEADED = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+CLOSED = CHATML.replace("assistant\n{% endif", "helper\n{% endif")
+DEAF = "<|im_start|>{% if add_generation_prompt %}{% endif %}"
+RAISING = "{{ raise_exception('no') }}"
+STRICT = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+
+
+def tokenizer_of(template, eos="</s>", swap=False, **special):
+    tokens = ["<|endoftext|>", "</s>", "<|im_start|>", "<|im_end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    if swap:
+        tokens[70:72] = tokens[71], tokens[70]
+    backend = Tokenizer(models.BPE(vocab={token: at for at, token in enumerate(tokens)}, merges=[]))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    backend.add_special_tokens(tokens[:4])
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos, **special)
+    made.chat_template = template
+    return made
+
+
+def save(folder, kind="GPT2", template=CHATML, rows=260, ends=None, **tokens):
+    """A random model and its tokenizer in a folder, and the folder's name."""
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 512}
+    if kind == "Gemma2":
+        size |= {"num_key_value_heads": 1, "head_dim": 8}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=rows, intermediate_size=32, eos_token_id=1, **size)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    model.generation_config.eos_token_id = ends
+    model.save_pretrained(folder)
+    tokenizer_of(template, **tokens).save_pretrained(folder)
+    return str(folder)
+
+
+def classifier(folder):
+    save(folder)
+    config = transformers.GPT2Config(
+        vocab_size=260, n_embd=16, n_layer=2, n_head=2, tie_word_embeddings=False, num_labels=1
+    )
+    transformers.GPT2ForSequenceClassification(config).save_pretrained(folder)
+
+
+def encoder_decoder(folder):
+    config = transformers.T5Config(vocab_size=260, d_model=16, num_layers=1, num_heads=2, d_ff=16, d_kv=8)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer_of(CHATML).save_pretrained(folder)
+
+
+def foreign(folder):
+    save(folder)
+    config = json.loads((folder / "config.json").read_text()) | {
+        "model_type": "mine",
+        "auto_map": {"AutoConfig": "mine.Mine"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "mine.py").write_text("raise SystemExit('code of the repository ran')")
+
+
+def adapter(folder):
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+
+
+def recurrent(folder):
+    transformers.MambaForCausalLM(
+        transformers.MambaConfig(vocab_size=260, hidden_size=16, num_hidden_layers=1)
+    ).save_pretrained(folder)
+    tokenizer_of(CHATML).save_pretrained(folder)
+
+
+def moe(folder):
+    config = transformers.Qwen3MoeConfig(
+        vocab_size=260, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=8,
+        num_experts=2, num_experts_per_tok=1, moe_intermediate_size=16, intermediate_size=16,
+    )  # fmt: skip
+    transformers.Qwen3MoeForCausalLM(config).save_pretrained(folder)
+    tokenizer_of(CHATML).save_pretrained(folder)
+
+
+def pickled(folder):
+    save(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+def torn(folder):
+    save(folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+BROKEN = {
+    "a classifier": classifier,
+    "an encoder-decoder": encoder_decoder,
+    "code of its own": foreign,
+    "an adapter that is none": adapter,
+    "a recurrent model": recurrent,
+    "a mixture of experts": moe,
+    "pickled weights": pickled,
+    "torn weights": torn,
+    "fewer rows than tokens": lambda folder: save(folder, rows=200),
+    "no end token": lambda folder: save(folder, template=None, eos=None),
+    "no generation prompt": lambda folder: save(folder, template=HEADED),
+    "another generation prompt": lambda folder: save(folder, template=CLOSED),
+    "a deaf template": lambda folder: save(folder, template=DEAF),
+    "a template that raises": lambda folder: save(folder, template=RAISING),
+    "a template that is none": lambda folder: save(folder, template="{% for"),
+}
