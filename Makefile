@@ -64,7 +64,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "About to download Python packages that pip has not cached: 0.5 GB with a CPU build of torch,"
 	@echo "3 GB with the default build on Linux, which brings NVIDIA's CUDA libraries (2.7 GB of it)."
 	@echo "The README says how to choose the CPU build. The first run or test then fetches SmolLM2's weights, 93 MB."
-	$(PY) -m pip install --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints.txt -e ".[test,site]"
+	$(PY) -m pip install --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints.txt -e ".[course,test,site]"
 	@touch $(STAMP)
 
 # The package itself announces the weights, when it does not find them in the user's cache.

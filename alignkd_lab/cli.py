@@ -35,6 +35,8 @@ from alignkd_lab.memory import out_of_memory
 
 # What older versions called things, and what to write today; an old name fails with the new one.
 RENAMED_COMMANDS = {"reproduce": "run --from RECORD --check"}
+# What the extra `course` brings, by the names that are imported.
+COURSE = ("matplotlib", "seaborn", "altair", "vl_convert", "PIL", "IPython", "ipywidgets")
 
 
 def parse_lengths(text: str) -> tuple[int, ...]:
@@ -94,13 +96,15 @@ def _run_again(arguments: argparse.Namespace) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train a method on one's own models and pairs; its options are read by a parser of its own."""
-    from alignkd_lab.plots.curves import draw_curves
     from alignkd_lab.training import read_options, run
 
     options, given = read_options(arguments.rest)
     run(options, given)
-    for curves in Path(options.out).rglob("curves.csv"):
-        draw_curves(curves)
+    with contextlib.suppress(ModuleNotFoundError):  # a machine without the course has the curves as numbers
+        from alignkd_lab.plots.curves import draw_curves
+
+        for curves in Path(options.out).rglob("curves.csv"):
+            draw_curves(curves)
     print(f"Model, record and curves: {Path(options.out).resolve()}")
     return 0
 
@@ -285,6 +289,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"alignkd: {error}", *[kept] * bool(kept and isinstance(error, CannotContinue)), sep="\n", file=sys.stderr
         )
         return 2 if isinstance(error, BadInput) else 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in COURSE:
+            raise
+        print(f"alignkd: {package} is missing; pip install 'alignkd-lab[course]' brings it", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stopped:
         print(f"\nStopped. {kept}".rstrip(), file=sys.stderr)
         return 143 if isinstance(stopped, Terminated) else 130

@@ -28,7 +28,7 @@ from alignkd_lab.paths import cache_folder
 DISTRIBUTION = "alignkd-lab"
 MEMORY_NEEDED_GB = 6  # peak of the laptop preset, with room for a browser
 PRESETS = ("laptop", "gpu")
-REINSTALL = "run `make env`, or: pip install -c constraints.txt -e ."
+REINSTALL = "run `make env`, or: pip install -c constraints.txt -e '.[course]'"
 # The shape of SmolLM2-135M; on a CPU a few of its 30 layers tell the speed of all.
 SHAPE = {
     "vocab_size": 49152,
@@ -91,7 +91,7 @@ def check_libraries(requirements: list[str] | None = None) -> list[Finding]:
         return [Finding("libraries", f"{DISTRIBUTION} itself is not installed", False, REINSTALL)]
     fine, wrong = [], []
     for requirement in map(Requirement, requirements):
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker and not requirement.marker.evaluate({"extra": "course"}):
             continue
         found = _ask(importlib.metadata.version, requirement.name)
         if found and requirement.specifier.contains(found, prereleases=True):

@@ -1,6 +1,7 @@
 """The files that set the project up agree with each other, and the Makefile does what the README says."""
 
 import ast
+import json
 import os
 import shutil
 import stat
@@ -14,12 +15,13 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from test_imports import ABOVE
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DEPENDENCIES = list(map(Requirement, PROJECT["dependencies"]))
-EXTRAS = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
-REQUIREMENTS = DEPENDENCIES + list(map(Requirement, EXTRAS))
+EXTRAS = {name: list(map(Requirement, lines)) for name, lines in PROJECT["optional-dependencies"].items()}
+REQUIREMENTS = DEPENDENCIES + [line for lines in EXTRAS.values() for line in lines]
 # Where the name that is imported is not the name that is installed.
 INSTALLED_AS = {
     "vl_convert": "vl-convert-python",
@@ -42,13 +44,12 @@ def constraints():
 # Requirements
 
 
-def test_environment_yml_asks_for_the_same_packages_in_the_same_ranges():
+def test_conda_and_make_install_the_same():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in environment if isinstance(entry, dict))
-    requirements = [Requirement(line) for line in pip if not line.startswith("-")]
-    assert by_name(requirements) == by_name(REQUIREMENTS)
+    assert pip == ["-c constraints.txt", '-e ".[course,test,site]"']
     assert f"python{PROJECT['requires-python']}" in environment
-    assert "-c constraints.txt" in pip
+    assert f"-c constraints.txt {pip[1]}" in (ROOT / "Makefile").read_text()
 
 
 def test_constraints_pin_every_requirement_to_one_version_within_its_range():
@@ -64,18 +65,45 @@ def test_constraints_name_neither_this_project_nor_a_local_build():
     assert not [name for name, pin in constraints().items() if "+" in str(pin)]
 
 
-def test_every_package_that_the_code_imports_is_required():
+def test_every_package_that_the_code_imports_is_required_and_the_core_needs_no_course():
     own = {"alignkd_lab", "__future__"} | sys.stdlib_module_names
-    required = by_name(DEPENDENCIES)
+    core, course = by_name(DEPENDENCIES), by_name(DEPENDENCIES + EXTRAS["course"])
     missing = {
         (path.relative_to(ROOT), name)
         for path in (ROOT / "alignkd_lab").rglob("*.py")
         for name in imported(path) - own
-        if canonicalize_name(INSTALLED_AS.get(name, name)) not in required
+        if canonicalize_name(INSTALLED_AS.get(name, name))
+        not in (course if path.relative_to(ROOT / "alignkd_lab").parts[0].removesuffix(".py") in ABOVE else core)
         # The notebook tools that JupyterLab itself is made of.
         and name not in {"IPython", "nbformat", "nbclient"}
     }
     assert not missing
+
+
+WITHOUT = """
+import sys
+from alignkd_lab import cli
+sys.modules.update(dict.fromkeys(cli.COURSE))
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_machine_without_the_course_trains_and_says_what_a_page_needs(tmp_path):
+    pairs = [{"prompt": f"Why {at}?", "chosen": "a", "rejected": "b"} for at in range(9)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+
+    def alignkd(*arguments):
+        command = [sys.executable, "-c", WITHOUT, *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    train = "train dpo --student tiny-student --data pairs.jsonl --out out --max-steps 1 --max-length 64 --use-cpu"
+    done = alignkd(*train.split())
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "curves.csv").is_file()
+    assert not (tmp_path / "out" / "curves.png").exists()
+    done = alignkd("report", str(ROOT / "data" / "records"))
+    assert done.returncode == 1
+    assert done.stderr.endswith("is missing; pip install 'alignkd-lab[course]' brings it\n")
 
 
 def imported(path):
@@ -140,11 +168,6 @@ def test_make_test_checks_style_tests_old_widgets_notebooks_and_last_alone_the_b
     places = [commands.find(part) for part in parts]
     assert min(places) >= 0
     assert places == sorted(places)
-
-
-def test_make_installs_every_extra():
-    extras = ",".join(PROJECT["optional-dependencies"])
-    assert f'-e ".[{extras}]"' in (ROOT / "Makefile").read_text()
 
 
 def test_make_site_builds_the_saved_notebooks():
