@@ -19,7 +19,10 @@ repository = public_address(HERE.parent.parent / "pyproject.toml")
 project = "Align before you distil?"
 author = "the authors of alignkd_lab"
 version = release = alignkd_lab.__version__
-extensions = ["myst_nb", "pages"]
+extensions = ["myst_nb", "pages", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+napoleon_use_rtype = False
 root_doc = "index"
 exclude_patterns = ["site", ".ipynb_checkpoints", "**/.ipynb_checkpoints"]
 language = "en"
@@ -83,3 +86,13 @@ if repository:
     }
 
 linkcheck_timeout = 20
+
+
+def setup(app) -> None:
+    def escape(app, what, name, obj, options, lines: list[str]) -> None:
+        """Docstrings are plain text with `code`: in reST a bar begins a substitution, and code ends before a space."""
+        for at, line in enumerate(lines):
+            parts = enumerate(line.split("`"))
+            lines[at] = "".join(f"``{part}``\\ " if n % 2 else part.replace("|", r"\|") for n, part in parts)
+
+    app.connect("autodoc-process-docstring", escape, priority=900)  # after napoleon
