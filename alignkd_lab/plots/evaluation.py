@@ -12,6 +12,7 @@ from alignkd_lab.plots.style import PIPELINE_STYLE
 
 _COLOURS = [PIPELINE_STYLE[name].colour for name in ("kd_then_align", "align_then_kd")]
 _COINS = ("win_rate", "reward_accuracy")  # where one half is what chance gives
+_SHARES = (*_COINS, "ended", "distinct_1", "distinct_2")
 
 
 def draw_evaluation(record: dict, path: Path) -> None:
@@ -25,7 +26,7 @@ def draw_evaluation(record: dict, path: Path) -> None:
              for metric, value in held["metrics"].items() if value["estimate"] is not None]  # fmt: skip
     rows = -(-len(metrics) // 3)
     with sns.axes_style("whitegrid"):
-        heights = [2.4] * rows + ([0.6 + 0.25 * len(tasks)] if tasks else [])
+        heights = [1.2 + 0.4 * len(names)] * rows + ([0.6 + 0.25 * len(tasks)] if tasks else [])
         figure = Figure(figsize=(11, sum(heights)), layout="constrained")
         grid = figure.add_gridspec(len(heights), 3, height_ratios=heights)
         for at, metric in enumerate(metrics):
@@ -35,7 +36,9 @@ def draw_evaluation(record: dict, path: Path) -> None:
                     _point(axes, value["estimate"], place, value["low"], value["high"], _COLOURS[place])
             if metric in _COINS:
                 axes.axvline(0.5, color="grey", linestyle=":")
-            axes.set(title=titles[metric], ylim=(len(names) - 0.5, -0.5))
+            axes.set(
+                title=titles[metric], ylim=(len(names) - 0.5, -0.5), xlim=(-0.05, 1.05) if metric in _SHARES else None
+            )
             axes.set_yticks(range(len(names)), labels=[labels[name] for name in names] if at % 3 == 0 else [])
         if tasks:
             axes = figure.add_subplot(grid[rows, :])
