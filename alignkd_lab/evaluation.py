@@ -185,11 +185,13 @@ def _measure(asked: Request, rows: list[Prompt], held: Preferences | None) -> tu
         return samples, log_probs
 
     policy = models.read(asked.model, device)
+    if asked.tasks:  # first, since the harness may find that it lacks data
+        benchmarked = models.in_dtype(policy, dtype)
+        tasks = run_tasks(benchmarked, tokenizers["model"], asked.tasks, limit=asked.limit,
+                          chat_template=asked.chat_template)  # fmt: skip
+        del benchmarked
     samples, log_probs = write("model", policy, asked.seed) if rows else (None, [])
     of_pairs = own_metrics.pair_log_probs(policy, encoded.examples, dtype) if encoded else None
-    if asked.tasks:
-        tasks = run_tasks(policy.to(dtype), tokenizers["model"], asked.tasks, limit=asked.limit,
-                          chat_template=asked.chat_template)  # fmt: skip
     del policy
     if asked.reference:
         reference = models.read(asked.reference, device)

@@ -20,6 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DEPENDENCIES = list(map(Requirement, PROJECT["dependencies"]))
 EXTRAS = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
 REQUIREMENTS = DEPENDENCIES + list(map(Requirement, EXTRAS))
+BENCHMARKS = list(map(Requirement, PROJECT["optional-dependencies"]["eval"]))  # which nobody installs unasked
 # Where the name that is imported is not the name that is installed.
 INSTALLED_AS = {
     "vl_convert": "vl-convert-python",
@@ -46,7 +47,7 @@ def test_environment_yml_asks_for_the_same_packages_in_the_same_ranges():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in environment if isinstance(entry, dict))
     requirements = [Requirement(line) for line in pip if not line.startswith("-")]
-    assert by_name(requirements) == by_name(REQUIREMENTS)
+    assert by_name(requirements) == by_name(one for one in REQUIREMENTS if one not in BENCHMARKS)
     assert f"python{PROJECT['requires-python']}" in environment
     assert "-c constraints.txt" in pip
 
@@ -66,7 +67,7 @@ def test_constraints_name_neither_this_project_nor_a_local_build():
 
 def test_every_package_that_the_code_imports_is_required():
     own = {"alignkd_lab", "__future__"} | sys.stdlib_module_names
-    required = by_name(DEPENDENCIES)
+    required = by_name(DEPENDENCIES + BENCHMARKS)
     missing = {
         (path.relative_to(ROOT), name)
         for path in (ROOT / "alignkd_lab").rglob("*.py")

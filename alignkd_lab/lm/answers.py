@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import jinja2
@@ -11,6 +10,7 @@ from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.models import in_dtype
 from alignkd_lab.lm.prompt_file import Prompt
 from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.sampling import Samples, sample
@@ -39,7 +39,7 @@ def answer(
         CannotContinue: not even one response fits in memory.
     """
     admit(model, source, reach=max(map(len, prompt_ids)) + max_tokens)
-    sampler = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+    sampler = in_dtype(model, dtype)
     with tqdm(total=len(prompt_ids) * responses, desc=f"{source} answers", unit="responses", leave=False) as bar:
         return sample(sampler, prompt_ids, responses, max_tokens, end_ids(tokenizer), seed, temperature,
                       progress=bar.update)  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import math
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -43,6 +44,9 @@ def run_tasks(
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
+    if named := [task for task in tasks if isinstance(task, str)]:
+        print(f"lm-evaluation-harness fetches the data of {', '.join(named)} from the hub unless cached; see "
+              "their pages for size and licence", file=sys.stderr)  # fmt: skip
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size="auto" if model.device.type == "cuda" else 8)
     try:
         found = simple_evaluate(lm, tasks=list(tasks), limit=limit, apply_chat_template=chat_template,

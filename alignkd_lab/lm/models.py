@@ -28,6 +28,11 @@ def identity(source: str) -> str:
     return student_identity(base_of_student(source), name) if HEALED.fullmatch(name) else weights.checksum(source)
 
 
+def in_dtype(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """A copy of the model in `dtype`, to sample from; the model itself where that is float32."""
+    return model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+
+
 class Models:
     """Policies as models on one device; the starting weights are read once. `dtype` is that of matrix products."""
 
@@ -52,8 +57,7 @@ class Models:
         return model.eval()
 
     def for_sampling(self, model: torch.nn.Module) -> torch.nn.Module:
-        """A copy of the model in `dtype`; the model itself where that is float32."""
-        return model if self.dtype == torch.float32 else copy.deepcopy(model).to(self.dtype)
+        return in_dtype(model, self.dtype)
 
     @staticmethod
     def identity(policy: Policy) -> str:
