@@ -179,8 +179,8 @@ LIGHT = [
         no prompts | --prompts FILES/prompts-none.jsonl | prompts: prompts-none.jsonl holds no rows
         a wrong field | --prompts FILES/prompts-field.jsonl | row 2 of prompts-field.jsonl must have one of the fields
         wrong JSON | --prompts FILES/prompts-json.jsonl | prompts: prompts-json.jsonl is wrong JSON at line 1
-        an empty prompt | --prompts FILES/prompts-empty.jsonl | last turn must be the user's, and not empty
-        an answered prompt | --prompts FILES/prompts-answered.jsonl | row 1 of prompts-answered.jsonl: the prompt's last
+        an empty prompt | --prompts FILES/prompts-empty.jsonl | row 1 of prompts-empty.jsonl: empty prompt
+        an answered prompt | --prompts FILES/prompts-answered.jsonl | jsonl: the prompt's last turn is not by the user
         a prompt that is a number | --prompts FILES/prompts-number.jsonl | prompt is neither text nor messages
         an instruction with an input | --prompts FILES/prompts-input.jsonl | row 1 of prompts-input.jsonl has an input
         several turns | --prompts FILES/prompts-turns.jsonl | row 1 has several turns, which only `alignkd sample` asks

@@ -102,21 +102,30 @@ def preference(number: int, row: object) -> Preference:
     if isinstance(chosen, str) and isinstance(rejected, str):
         if prompt is None:
             prompt, chosen, rejected = _shared_words(chosen, rejected)
-        turns, chosen, rejected = messages_of(prompt, "prompt"), _unjoined(chosen), _unjoined(rejected)
+        turns, chosen, rejected = _turns(prompt, "prompt"), _unjoined(chosen), _unjoined(rejected)
     else:
-        turns, chosen, rejected = _conversations(
-            prompt, messages_of(chosen, "chosen"), messages_of(rejected, "rejected")
-        )
-    if not turns or not turns[-1]["content"].strip():
-        raise Unusable("empty prompt")
-    if turns[-1]["role"] != "user":
-        raise Unusable("the prompt's last turn is not by the user")
+        turns, chosen, rejected = _conversations(prompt, _turns(chosen, "chosen"), _turns(rejected, "rejected"))
+    _check_prompt(turns)
     for field, text in (("chosen", chosen), ("rejected", rejected)):
         if not text.strip():
             raise Unusable(f"empty {field}")
     if chosen.strip() == rejected.strip():
         raise Unusable("chosen equals rejected")
     return Preference(number, turns, chosen, rejected)
+
+
+def messages(prompt: object) -> list[Message]:
+    """A prompt alone, a text or messages. Raises Unusable where it is none."""
+    turns = _turns(prompt, "prompt")
+    _check_prompt(turns)
+    return turns
+
+
+def _check_prompt(turns: list[Message]) -> None:
+    if not turns or not turns[-1]["content"].strip():
+        raise Unusable("empty prompt")
+    if turns[-1]["role"] != "user":
+        raise Unusable("the prompt's last turn is not by the user")
 
 
 def _message(role: str, content: str) -> Message:
@@ -128,7 +137,7 @@ def _unjoined(answer: str) -> str:
     return answer[1:] if answer[:1] == " " and not answer[1:2].isspace() else answer
 
 
-def messages_of(value: object, field: str) -> list[Message]:
+def _turns(value: object, field: str) -> list[Message]:
     """Messages of a field; a string is one turn, of the user in a prompt and of the assistant in an answer."""
     if isinstance(value, str):
         return [_message("user" if field == "prompt" else "assistant", value)]
@@ -156,7 +165,7 @@ def _conversations(prompt: object, chosen: list[Message], rejected: list[Message
     if prompt is None or (isinstance(prompt, str) and shared):
         before = shared
     else:
-        asked = messages_of(prompt, "prompt")
+        asked = _turns(prompt, "prompt")
         before = shared if shared[: len(asked)] == asked else asked + shared
     if not before:
         raise Unusable("no shared prompt")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.preference_rows import Message, Unusable, messages_of
+from alignkd_lab.lm.preference_rows import Message, Unusable, messages
 from alignkd_lab.lm.preference_sources import SUFFIXES, file_rows
 
 FIELDS = ("prompt", "instruction", "turns")
@@ -67,9 +67,6 @@ def _prompt(number: int, row: object, name: str) -> Prompt:
             raise BadInput(f"{where}: turns must be a list of what the user says, none of it empty")
         value, *later = value
     try:
-        messages = messages_of(value, "prompt")
+        return Prompt(number, messages(value), later, row)
     except Unusable as reason:
         raise BadInput(f"{where}: {reason}") from reason
-    if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
-        raise BadInput(f"{where}: the prompt's last turn must be the user's, and not empty")
-    return Prompt(number, messages, later, row)
