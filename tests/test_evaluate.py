@@ -15,12 +15,13 @@ from test_training import run as train
 import alignkd_lab
 from alignkd_lab import cli
 from alignkd_lab.errors import BadInput
-from alignkd_lab.evaluation import METRICS
+from alignkd_lab.evaluation import METRICS, render
 from alignkd_lab.lm import own_metrics, weights
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.preference_data import load_preferences, to_examples
 from alignkd_lab.lm.reward_model import RewardModel
 from alignkd_lab.lm.sampling import sample
+from alignkd_lab.plots.evaluation import draw_evaluation
 from alignkd_lab.stats import t_interval, wilson_interval
 
 ASKED = [{"prompt": "Say 1"}, {"instruction": "Count to 20"}, {"turns": ["Hm?"]},
@@ -230,6 +231,19 @@ def test_the_command_prints_a_table_and_leaves_a_record_and_a_picture(prompts, p
     assert (tmp_path / "out" / "evaluation.png").read_bytes()[:4] == b"\x89PNG"
     assert cli.main(command) == 2
     assert "holds an evaluation already" in capsys.readouterr().err
+
+
+def test_benchmarks_stand_in_the_table_and_in_a_picture_of_their_own(tmp_path):
+    metrics = {"acc": {"estimate": 0.25, "stderr": 0.125}, "bleu": {"estimate": 3.5, "stderr": None},
+               "none": {"estimate": None, "stderr": None}}  # fmt: skip
+    record = {"metrics": dict.fromkeys(METRICS), "against": None, "win_rate": None,
+              "tasks": {"own": {"metrics": metrics}}, "weights": {"model": {"source": "tiny-base", "checksum": ""}}}  # fmt: skip
+    table = dict(line.split("  ", 1) for line in render(record).splitlines()[2:])
+    assert {name: table[name].strip() for name in ("own, acc", "own, bleu", "own, none", "reward")} == {
+        "own, acc": "0.25 ± 0.125", "own, bleu": "3.5 ± –", "own, none": "– ± –", "reward": "–"
+    }  # fmt: skip
+    draw_evaluation(record, tmp_path / "tasks.png")
+    assert (tmp_path / "tasks.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_text_longer_than_the_model_reads_is_refused_at_the_door(prompts):
