@@ -36,9 +36,8 @@ def draw_evaluation(record: dict, path: Path) -> None:
                     _point(axes, value["estimate"], place, value["low"], value["high"], _COLOURS[place])
             if metric in _COINS:
                 axes.axvline(0.5, color="grey", linestyle=":")
-            axes.set(
-                title=titles[metric], ylim=(len(names) - 0.5, -0.5), xlim=(-0.05, 1.05) if metric in _SHARES else None
-            )
+            axes.set_title(titles[metric], fontsize="medium")
+            axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(-0.05, 1.05) if metric in _SHARES else None)
             axes.set_yticks(range(len(names)), labels=[labels[name] for name in names] if at % 3 == 0 else [])
         if tasks:
             axes = figure.add_subplot(grid[rows, :])
