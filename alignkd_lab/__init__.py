@@ -14,6 +14,7 @@ _PLACES = {
     "Example": "lm.batch",
     "LiveTeacher": "lm.teachers",
     "cache_teacher": "lm.teacher_cache",
+    "evaluate": "evaluation",
     "export": "lm.saved",
     "load": "lm.weights",
     "load_preferences": "lm.preference_data",

@@ -1,15 +1,21 @@
-"""What people write on a command line or in a field, read: seeds, pipelines and settings."""
+"""What people write on a command line or in a field, read: seeds, pipelines, settings, and what is evaluated."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from alignkd_lab.dtypes import DTYPES
 
 WORLDS = ("mog", "lm")
 PRESETS = ("tiny", "laptop", "gpu", "paper")
 ALGORITHMS = ("rlhf", "dpo")
+FORMATS = ("jsonl", "mt-bench", "alpaca-eval")  # of answers (`lm.answer_formats`)
 MOST_SEEDS = 100_000
+_SOURCE = {"metavar": "SOURCE", "help": "id@commit of the hub, folder, adapter or built-in name"}
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -33,6 +39,20 @@ def parse_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no count; write a whole number of at least 1")
     return int(text)
+
+
+def parse_lengths(text: str) -> tuple[int, ...]:
+    """`"32,128"` -> (32, 128). Raises ArgumentTypeError for anything but whole numbers of at least 2."""
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not part.isdecimal() or int(part) < 2:
+            raise argparse.ArgumentTypeError(f"{part!r} is no length; write numbers of at least 2, such as 32,128")
+    return tuple(map(int, parts))
+
+
+def parse_words(text: str) -> tuple[str, ...]:
+    """`"a, b"` -> ("a", "b"), without empty ones."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def parse_pipelines(text: str) -> tuple[str, ...]:
@@ -59,3 +79,38 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key.strip(), json.loads(value)
     except json.JSONDecodeError:
         return key.strip(), value
+
+
+def evaluate_options(option: Callable, device: dict[str, Any]) -> None:
+    """Those of `alignkd evaluate`; `option` adds one."""
+    option("model", **_SOURCE)
+    option("--prompts", metavar="FILE", type=Path, help="prompt, instruction or turns in each row")
+    option("--reward", metavar="RULE", help="a target by its name, or model:SOURCE; needs --prompts")
+    option("--against", metavar="SOURCE", help="another model that answers, too: the win rate; needs --reward")
+    option("--pairs", metavar="FILE", help="held-out preference pairs: reward accuracy; needs --reference")
+    option("--reference", metavar="SOURCE", help="what KL and reward accuracy compare with")
+    option("--tasks", metavar="A,B", type=parse_words, default=(), help="of lm-evaluation-harness (the extra eval)")
+    option("--limit", metavar="N", type=parse_count, help="only the first items of each task, to try it")
+    option("--chat-template", action="store_true", help="render the tasks' prompts as chat")
+    option("--responses", metavar="N", type=parse_count, default=1, help="to each prompt (default: %(default)s)")
+    option("--max-tokens", metavar="N", type=parse_count, default=256, help="of a response (default: %(default)s)")
+    option("--max-length", metavar="N", type=parse_count, default=1024, help="of a pair (default: %(default)s)")
+    option("--out", metavar="DIR", type=Path, default=Path("evaluation"), help="a new folder (default: %(default)s)")
+    _machine(option, device)
+
+
+def sample_options(option: Callable, device: dict[str, Any]) -> None:
+    """Those of `alignkd sample`."""
+    option("model", **_SOURCE)
+    option("--prompts", metavar="FILE", type=Path, required=True, help="prompt, instruction or turns in each row")
+    option("--out", metavar="FILE", type=Path, required=True, help="a new file")
+    option("--format", choices=FORMATS, default="jsonl", help="default: %(default)s")
+    option("--temperature", metavar="T", type=float, default=1.0, help="default: %(default)s")
+    option("--max-tokens", metavar="N", type=parse_count, default=512, help="of an answer (default: %(default)s)")
+    _machine(option, device)
+
+
+def _machine(option: Callable, device: dict[str, Any]) -> None:
+    option("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
+    option("--device", **device)
+    option("--dtype", choices=("default", *DTYPES), default="default", help="of matrix products")

@@ -1,4 +1,4 @@
-"""The command line: `alignkd doctor`, `run`, `train`, `export`, `report`, `heal` and `bench`.
+"""The command line: `alignkd doctor`, `run`, `train`, `evaluate`, `sample`, `export`, `report`, `heal` and `bench`.
 
 Everything heavy is imported inside the command that needs it, so that `alignkd --help` is instant.
 Exit codes: 0 done, 1 what was asked for could not be done (network, disk, memory) or came out otherwise than recorded,
@@ -25,10 +25,13 @@ from alignkd_lab.arguments import (
     ALGORITHMS,
     PRESETS,
     WORLDS,
+    evaluate_options,
     parse_count,
+    parse_lengths,
     parse_pipelines,
     parse_seeds,
     parse_setting,
+    sample_options,
 )  # fmt: skip
 from alignkd_lab.errors import AlignkdError, BadInput, CannotContinue
 from alignkd_lab.memory import out_of_memory
@@ -37,15 +40,6 @@ from alignkd_lab.memory import out_of_memory
 RENAMED_COMMANDS = {"reproduce": "run --from RECORD --check"}
 # What the extra `course` brings, by the names that are imported.
 COURSE = ("matplotlib", "seaborn", "altair", "vl_convert", "PIL", "IPython", "ipywidgets")
-
-
-def parse_lengths(text: str) -> tuple[int, ...]:
-    """`"32,128"` -> (32, 128). Raises ArgumentTypeError for anything but whole numbers of at least 2."""
-    parts = [part.strip() for part in text.split(",")]
-    for part in parts:
-        if not part.isdecimal() or int(part) < 2:
-            raise argparse.ArgumentTypeError(f"{part!r} is no length; write numbers of at least 2, such as 32,128")
-    return tuple(map(int, parts))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -107,6 +101,31 @@ def train(arguments: argparse.Namespace) -> int:
             draw_curves(curves)
     print(f"Model, record and curves: {Path(options.out).resolve()}")
     return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Measure a model, or two on the same prompts: a table here, the record, responses and a picture in the folder."""
+    from alignkd_lab import evaluation
+
+    record = evaluation.evaluate(**_options(arguments))
+    print(evaluation.render(record))
+    from alignkd_lab.plots.evaluation import draw_evaluation
+
+    draw_evaluation(record, arguments.out / "evaluation.png")
+    print(f"\nRecord, picture and responses: {arguments.out.resolve()}")
+    return 0
+
+
+def sample(arguments: argparse.Namespace) -> int:
+    """Write a model's answers to prompts, in the format that a judge reads."""
+    from alignkd_lab.answering import sample_to
+
+    print(f"{sample_to(**_options(arguments))} answers: {arguments.out.resolve()}")
+    return 0
+
+
+def _options(arguments: argparse.Namespace) -> dict:
+    return {name: value for name, value in vars(arguments).items() if name not in ("command", "act")}
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -207,6 +226,10 @@ def build_parser() -> argparse.ArgumentParser:
     option("--device", **device)
 
     add(train, "train a method on your own models and preference pairs; see alignkd train --help")
+
+    words = "reward, win rate, reward accuracy, KL and benchmarks of a model, or of two"
+    evaluate_options(add(evaluate, words), device)
+    sample_options(add(sample, "write a model's answers to prompts, also as MT-Bench or AlpacaEval read them"), device)
 
     option = add(export, "write a policy that a run kept as a folder that transformers loads")
     option("stage", metavar="STAGE", type=Path, help="a folder in the run's OUT/stages that holds a policy.json")

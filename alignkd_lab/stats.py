@@ -151,8 +151,10 @@ def effect_size(first: Sequence[float], second: Sequence[float]) -> float:
     return float(data.mean() / data.std(ddof=1) * (1 - 3 / (4 * degrees - 1)))
 
 
-def wilson_interval(hits: int, total: int, level: float = LEVEL) -> Interval:
+def wilson_interval(hits: float, total: int, level: float = LEVEL) -> Interval:
     """Wilson's score interval of a proportion: sound for rare targets, where the normal one is not.
+
+    `hits` may be a sum of shares (a tie, a mean over several responses): the interval is too wide, never too narrow.
 
     Raises BadInput unless 0 <= hits <= total and total > 0.
     """

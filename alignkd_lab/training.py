@@ -28,9 +28,10 @@ from alignkd_lab.lm import saved, training_losses, weights
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.measured import REFERENCE, Heldout, MeasuredTrainer, add_reference, newest_checkpoint
+from alignkd_lab.lm.models import identity as _checksum
+from alignkd_lab.lm.models import read as _load
 from alignkd_lab.lm.own_pairs import Pairs, read_pairs, reference_log_probs, student_examples
-from alignkd_lab.lm.settings import HEALED, base_of_student
-from alignkd_lab.lm.student import healed_student, student_identity
+from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_in_parts
 from alignkd_lab.lm.teachers import LiveTeacher, share_head
 from alignkd_lab.lm.trainer import with_lora
@@ -144,18 +145,6 @@ def _accumulate(arguments: TrainingArguments) -> int | None:
     size, parts = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = size * parts, 1
     return size if parts > 1 else None
-
-
-def _load(source: str, device: torch.device):
-    name, _, _ = source.partition(":")
-    if HEALED.fullmatch(name):
-        return healed_student(base_of_student(source), name).to(device)
-    return weights.load(source, device=str(device))[0]
-
-
-def _checksum(source: str) -> str:
-    name, _, _ = source.partition(":")
-    return student_identity(base_of_student(source), name) if HEALED.fullmatch(name) else weights.checksum(source)
 
 
 def _same_training(out: Path, request: dict) -> dict | None:

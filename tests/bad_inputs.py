@@ -29,6 +29,15 @@ def settings(base: str, rows: str) -> list[tuple[str, str, int, str]]:
     return made
 
 
+def commands(base: str, rows: str) -> list[tuple[str, str, int, str]]:
+    """A row a line: its name, what is written after `base`, and what the message must say."""
+    made = []
+    for line in rows.strip().splitlines():
+        name, rest, words = (part.strip() for part in line.split("|"))
+        made.append((f"{base.split()[0]} {name}", f"{base} {rest}", 2, words))
+    return made
+
+
 LIGHT = [
     *settings(
         LM,
@@ -161,6 +170,58 @@ LIGHT = [
     ("an older record again", "run --from FILES/older --check", 2, "schema must be 2"),
     ("packed records that are none", "report FILES/packed", 2, "study.zip: no packed records"),
     ("packed records of another version", "report FILES/versioned", 2, "study.zip: schema 1, and this version reads 2"),
+    *commands(
+        "evaluate tiny-base --out OUT",
+        """
+        nothing | | model: nothing to measure; name --prompts, --pairs or --tasks
+        prompts that are not there | --prompts FILES/none.jsonl | prompts: there is no file
+        prompts of another kind | --prompts FILES/empty | prompts: FILES/empty must be a file that ends in .jsonl
+        no prompts | --prompts FILES/prompts-none.jsonl | prompts: prompts-none.jsonl holds no rows
+        a wrong field | --prompts FILES/prompts-field.jsonl | row 2 of prompts-field.jsonl must have one of the fields
+        wrong JSON | --prompts FILES/prompts-json.jsonl | prompts: prompts-json.jsonl is wrong JSON at line 1
+        an empty prompt | --prompts FILES/prompts-empty.jsonl | row 1 of prompts-empty.jsonl: empty prompt
+        an answered prompt | --prompts FILES/prompts-answered.jsonl | jsonl: the prompt's last turn is not by the user
+        a prompt that is a number | --prompts FILES/prompts-number.jsonl | prompt is neither text nor messages
+        an instruction with an input | --prompts FILES/prompts-input.jsonl | row 1 of prompts-input.jsonl has an input
+        several turns | --prompts FILES/prompts-turns.jsonl | row 1 has several turns, which only `alignkd sample` asks
+        turns that are text | --prompts FILES/prompts-turn.jsonl | turns must be a list of what the user says
+        an unknown rule | --prompts FILES/prompts.jsonl --reward smile | target 'smile' is unknown. Accepted: simile
+        an unknown reward model | --prompts FILES/prompts.jsonl --reward model:no | reward: there is no folder 'no'
+        a rule without prompts | --tasks arc_easy --reward digit | reward: it pays answers; name what is asked
+        two models without a rule | --prompts FILES/prompts.jsonl --against tiny-truth | against: a win rate needs
+        against nobody | --prompts FILES/prompts.jsonl --reward digit --against no | against: there is no folder 'no'
+        pairs without a reference | --pairs FILES/pairs.jsonl | name pi_ref with --reference
+        a reference that is none | --pairs FILES/pairs.jsonl --reference no | reference: there is no folder 'no'
+        pairs without chosen | --pairs FILES/lacking.jsonl --reference tiny-base | missing chosen: row 1
+        pairs that are not there | --pairs FILES/none.jsonl --reference tiny-base | there is no file
+        a reference for nothing | --tasks arc_easy --reference tiny-base | reference: nothing to compare
+        a limit for nothing | --prompts FILES/prompts.jsonl --limit 3 | limit: it goes with --tasks
+        chat for nothing | --prompts FILES/prompts.jsonl --chat-template | chat_template: it goes with --tasks
+        no response | --prompts FILES/prompts.jsonl --responses 0 | '0' is no count
+        a seed below 0 | --prompts FILES/prompts.jsonl --seed -1 | seed must be a whole number of at least 0
+        pairs of one token | --pairs FILES/pairs.jsonl --reference tiny-base --max-length 1 | max_length must be
+        twice | --prompts FILES/prompts.jsonl --out FILES/evaluated | holds an evaluation already; name another folder
+        into a file | --prompts FILES/prompts.jsonl --out FILES/whole.json | whole.json cannot be made a folder
+        """,
+    ),
+    *commands(
+        "sample tiny-base --prompts FILES/prompts.jsonl",
+        """
+        into nothing | | the following arguments are required: --out
+        into a file that is there | --out FILES/whole.json | whole.json is there already; name another file
+        in an unknown format | --out OUT --format yaml | invalid choice: 'yaml'
+        without question ids | --out OUT --format mt-bench | row 1 has no question_id
+        at no temperature | --out OUT --temperature 0 | temperature must be a finite number above 0, not 0
+        below a file | --out FILES/whole.json/answers | whole.json cannot be made a folder
+        """,
+    ),
+    *commands(
+        "evaluate",
+        """
+        a model that is none | nosuch --prompts FILES/prompts.jsonl | model: there is no folder 'nosuch'
+        a healed student of none | healed:nosuch --prompts FILES/prompts.jsonl | model: there is no folder 'nosuch'
+        """,
+    ),
     ("lengths that are none", "bench --lengths=1,a", 2, "such as 32,128"),
     ("no repeats", "bench --repeats 0", 2, "'0' is no count"),
     ("no layers", "heal --layers 0", 2, "'0' is no count"),
@@ -256,11 +317,22 @@ def prepare(folder: Path) -> None:
         runs.mkdir(parents=True)
         (runs / "record.json").write_text(json.dumps(record))
     (folder / "whole.json").write_text(json.dumps(whole))
-    (folder / "one.jsonl").write_text(ONE_PROMPT)
-    for name in ("empty", "packed", "versioned", "garbled/runs"):
+    texts = {
+        "one": ONE_PROMPT,
+        "prompts": '{"prompt": "Count."}', "prompts-none": "", "prompts-json": '{"prompt": ',
+        "prompts-field": '{"prompt": "a"}\n{"question": "b", "id": 2}', "prompts-empty": '{"prompt": " "}',
+        "prompts-answered": '{"prompt": [{"role": "assistant", "content": "a"}]}', "prompts-number": '{"prompt": 7}',
+        "prompts-input": '{"instruction": "a", "input": "b"}', "prompts-turns": '{"turns": ["a", "b"]}',
+        "prompts-turn": '{"turns": "a"}', "pairs": '{"prompt": "a", "chosen": "b", "rejected": "c"}',
+        "lacking": '{"prompt": "a", "rejected": "c"}',
+    }  # fmt: skip
+    for name, text in texts.items():
+        (folder / f"{name}.jsonl").write_text(text)
+    for name in ("empty", "packed", "versioned", "garbled/runs", "evaluated"):
         (folder / name).mkdir(parents=True)
     (folder / "garbled/runs/record.json").write_text(json.dumps(whole)[:200])
     (folder / "packed/study.zip").write_text("no zip")
+    (folder / "evaluated/evaluation.json").write_text("{}")
     with zipfile.ZipFile(folder / "versioned/study.zip", "w") as archive:
         archive.writestr("schema.json", '{"schema": 1}')
 

@@ -1,22 +1,25 @@
 """The page on training: what it shows is run, with random models in place of the large ones."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from test_training import folder_of
 from transformers import AutoModelForCausalLM
 
 import alignkd_lab
-from alignkd_lab import cli
+from alignkd_lab import cli, evaluation
 from alignkd_lab.plots import curves
+from alignkd_lab.plots import evaluation as pictures
 
 PAGE = (Path(alignkd_lab.__file__).parent.parent / "notebooks" / "TRAIN.md").read_text(encoding="utf-8")
 TINY = {"smollm2-135m-instruct": "tiny-base", "healed": "tiny-student"}
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+def block(language: str, at: int = 0) -> str:
+    found = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[at]
     return re.sub("|".join(TINY), lambda name: TINY[name[0]], found)
 
 
@@ -45,13 +48,40 @@ def test_the_script_of_the_page_runs(tmp_path, monkeypatch):
     assert said["record"]["result"]["steps"] == 1
 
 
+def test_the_evaluation_of_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("student", "alone"):
+        folder_of("tiny-student", Path(name))
+    for name in ("prompts.jsonl", "held.jsonl"):
+        Path(name).write_text(block("json"))
+    for command in block("bash").splitlines():
+        assert cli.main([*shlex.split(command)[1:], "--device", "cpu", "--max-tokens", "12"]) == 0
+    assert {path.name for path in Path("evaluation").iterdir()} == {
+        "evaluation.json", "evaluation.png", "responses.jsonl"
+    }  # fmt: skip
+    assert {line["generator"] for line in json.loads(Path("answers.json").read_text())} == {"student"}
+
+
+def test_the_benchmarks_of_the_page_are_asked_for_as_it_says(monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluation, "evaluate", lambda **options: asked.append(options) or {})
+    monkeypatch.setattr(evaluation, "render", lambda record: "")
+    monkeypatch.setattr(pictures, "draw_evaluation", lambda *_: None)
+    for command in block("bash", 1).splitlines():
+        assert cli.main(shlex.split(command)[1:]) == 0
+    assert asked[0]["tasks"] == ("arc_challenge", "hellaswag", "gsm8k", "truthfulqa_mc2", "mmlu", "winogrande")
+    assert asked[1]["tasks"] == ("ifeval",)
+    assert asked[1]["chat_template"]
+
+
 @pytest.mark.parametrize("name", re.findall(r"`--([a-z-]+)", PAGE))
 def test_an_option_that_the_page_names_exists(name):
     from dataclasses import fields
 
     from transformers import TrainingArguments
 
+    from alignkd_lab.evaluation import Request
     from alignkd_lab.options import Options
 
-    known = {entry.name for kind in (Options, TrainingArguments) for entry in fields(kind)} | {"config"}
+    known = {entry.name for kind in (Options, Request, TrainingArguments) for entry in fields(kind)} | {"config"}
     assert name.replace("-", "_") in known

@@ -9,9 +9,28 @@ import torch
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.lm.settings import HEALED, base_of_student
 from alignkd_lab.lm.student import healed_student, student_identity
 from alignkd_lab.lm.trainer import merge_adapter
+
+
+def read(source: str, device: str | torch.device = "cpu") -> torch.nn.Module:
+    """The model of a source of `lm.weights`, or a healed student (`healed`, `healed-16`, `healed:BASE`), in float32."""
+    name, _, _ = source.partition(":")
+    if HEALED.fullmatch(name):
+        return healed_student(base_of_student(source), name).to(device)
+    return weights.load(source, device=str(device))[0]
+
+
+def identity(source: str) -> str:
+    """What a record names the weights of such a source by."""
+    name, _, _ = source.partition(":")
+    return student_identity(base_of_student(source), name) if HEALED.fullmatch(name) else weights.checksum(source)
+
+
+def in_dtype(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """A copy of the model in `dtype`, to sample from; the model itself where that is float32."""
+    return model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
 
 
 class Models:
@@ -27,8 +46,7 @@ class Models:
 
     def _start(self, start: str) -> torch.nn.Module:
         if start not in self._starts:
-            name, _, base = start.partition(":")
-            self._starts[start] = healed_student(base, name) if HEALED.fullmatch(name) else weights.load(start)[0]
+            self._starts[start] = read(start)
         return self._starts[start]
 
     def of(self, policy: Policy) -> torch.nn.Module:
@@ -39,11 +57,9 @@ class Models:
         return model.eval()
 
     def for_sampling(self, model: torch.nn.Module) -> torch.nn.Module:
-        """A copy of the model in `dtype`; the model itself where that is float32."""
-        return model if self.dtype == torch.float32 else copy.deepcopy(model).to(self.dtype)
+        return in_dtype(model, self.dtype)
 
     @staticmethod
     def identity(policy: Policy) -> str:
         """What a record names the policy's starting weights by."""
-        name, _, base = policy.start.partition(":")
-        return student_identity(base, name) if HEALED.fullmatch(name) else weights.checksum(policy.start)
+        return identity(policy.start)

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.preference_data import Preferences, by_reason, load_preferences, to_examples
+from alignkd_lab.lm.preference_data import Preferences, count_reasons, load_preferences, to_examples
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.templates import end_ids
@@ -57,9 +57,11 @@ def read_pairs(source: Any, heldout: str, tokenizer, max_length: int, max_prompt
     max_prompt = max_prompt or max(1, max_length // 2)
     limits = {"max_prompt_tokens": max_prompt, "max_response_tokens": max_length - max_prompt}
     encoded = [to_examples(part, tokenizer, **limits) for part in parts]
-    about = {"data": found.provenance, "skipped": _count(found.skipped), "noted": _count(found.noted), **limits}
+    counts = {name: count_reasons(getattr(found, name)) for name in ("skipped", "noted")}
+    about = {"data": found.provenance, **counts, **limits}
     for name, part in zip(("training", "heldout"), encoded, strict=True):
-        about[name] = {"pairs": len(part.examples), "skipped": _count(part.skipped), "cut": _count(part.cut)}
+        counts = {kind: count_reasons(getattr(part, kind)) for kind in ("skipped", "cut")}
+        about[name] = {"pairs": len(part.examples), **counts}
     if not encoded[0].examples:
         left_out = {"held out": len(parts[1].rows), **about["skipped"], **about["training"]["skipped"]}
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
@@ -83,11 +85,6 @@ def _split(found: Preferences, share: float, seed: int) -> tuple[Preferences, Pr
     by_side = ([row for row, digest in zip(found.rows, digests, strict=True) if (digest in held) == side]
                for side in (False, True))  # fmt: skip
     return tuple(replace(found, rows=rows) for rows in by_side)
-
-
-def _count(entries: list[tuple[int, str]]) -> dict[str, int]:
-    table = by_reason(entries)
-    return dict(zip(table["reason"], map(int, table["count"]), strict=True))
 
 
 def _texts(examples: list[Example]) -> str:

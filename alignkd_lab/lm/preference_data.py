@@ -10,17 +10,19 @@ import hashlib
 import json
 from array import array
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.preference_rows import FIELDS, Message, Preference, Unusable, preference, standard
 from alignkd_lab.lm.preference_sources import open_source
 from alignkd_lab.lm.templates import frame_of
 from alignkd_lab.ranges import check_number
+
+if TYPE_CHECKING:  # whoever reads pairs need not load torch
+    from alignkd_lab.lm.batch import Example
 
 _FIRST = 5  # row numbers that a report names for each reason
 _BATCH = 250  # pairs that are tokenised together
@@ -80,6 +82,12 @@ def by_reason(entries: Skipped) -> pd.DataFrame:
             "rows": [", ".join(map(str, rows[:_FIRST])) + ", …" * (len(rows) > _FIRST) for _, rows in ranked],
         }
     )
+
+
+def count_reasons(entries: Skipped) -> dict[str, int]:
+    """How often each reason stands in (row, reason) entries, as a record holds it."""
+    table = by_reason(entries)
+    return dict(zip(table["reason"], map(int, table["count"]), strict=True))
 
 
 # Loading ----------------------------------------------------------------------------------------------
@@ -192,6 +200,8 @@ def to_examples(preferences: Preferences, tokenizer, *, max_prompt_tokens: int, 
 
 def _add(encoded: Encoded, row: int, prompt: list[int], answers: list[list[int]], end: int, most: int, longest: int):
     """One example more. Raises Unusable where there is none."""
+    from alignkd_lab.lm.batch import Example
+
     if len(prompt) > most:
         raise Unusable(f"prompt longer than {most} tokens")
     roles = ["chosen", "rejected"]

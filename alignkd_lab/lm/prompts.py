@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cache
 
 from alignkd_lab.errors import BadInput
@@ -48,11 +49,13 @@ def prompts(split: str, count: int | None = None, all_frames: bool = False) -> l
     return made[:count]
 
 
-def encode(tokenizer, prompts: list[str]) -> list[list[int]]:
-    """Token ids of each prompt as a chat turn, up to where the assistant's answer starts."""
+def encode(tokenizer, prompts: Sequence[str | list[dict[str, str]]]) -> list[list[int]]:
+    """Token ids of each prompt, a text or messages, as the chat template has it, up to where the answer starts."""
     return [
         tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=False
+            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
+            add_generation_prompt=True,
+            return_dict=False,
         )
         for prompt in prompts
     ]

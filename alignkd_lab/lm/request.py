@@ -8,7 +8,7 @@ from pathlib import Path
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.rewards import model_of, target
-from alignkd_lab.lm.settings import BUILT_IN, HEALED, LmSettings
+from alignkd_lab.lm.settings import BUILT_IN, HEALED, LmSettings, base_of_student
 from alignkd_lab.lm.tiny import TINY
 
 _PROMPTS = {
@@ -33,6 +33,11 @@ def check_request(settings: LmSettings) -> None:
                 raise BadInput(
                     f"{name}: {getattr(settings, name)} were asked for, and there are {most} {split} prompts"
                 )
+
+
+def check_policy(name: str, source: str) -> None:
+    """Raises BadInput where the source is neither a healed student (`healed:BASE`) nor of a kind of `lm.weights`."""
+    check_source(name, base_of_student(source))
 
 
 def check_source(name: str, source: str) -> None:

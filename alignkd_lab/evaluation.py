@@ -1,0 +1,264 @@
+"""`alignkd evaluate`: reward, win rate, reward accuracy, KL and benchmarks of a model, or of two on the same prompts.
+
+Nothing here loads torch before all is refused that no model is needed to refuse.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignkd_lab.dtypes import DTYPES
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.harness import check_tasks, harness_version, run_tasks
+from alignkd_lab.lm.preference_data import Preferences, by_reason, count_reasons, load_preferences, to_examples
+from alignkd_lab.lm.prompt_file import Prompt, read_prompts
+from alignkd_lab.lm.request import check_policy, check_source
+from alignkd_lab.lm.rewards import model_of, target
+from alignkd_lab.paths import make_folder
+from alignkd_lab.ranges import check_choice, check_number
+from alignkd_lab.store import file_sha256
+
+RECORD = "evaluation.json"
+# What each metric is called in a table and a picture, in their order.
+METRICS = {
+    "reward": "reward",
+    "reward_accuracy": "reward accuracy on the pairs",
+    "kl_per_response": "KL to the reference, nats a response",
+    "kl_per_token": "KL to the reference, nats a token",
+    "entropy": "entropy, nats a token",
+    "length": "length, tokens",
+    "ended": "share that ended by itself",
+    "distinct_1": "distinct 1-grams",
+    "distinct_2": "distinct 2-grams",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is measured, of which model.
+
+    Attributes:
+        model, against, reference: sources as `alignkd train --student` takes; KL and reward accuracy compare `model`
+            with `reference`.
+        prompts: a file (`lm.prompt_file`), to which each model writes `responses` at temperature 1.
+        reward: a target's rule by its name, or `model:SOURCE`.
+        pairs: held-out preference pairs as `load_preferences` takes them, cut to `max_length` tokens, of which the
+            prompt may have half; what is cut or left out is counted.
+        tasks: of lm-evaluation-harness, by name or as configurations; `limit` and `chat_template` go with them.
+        out: a new folder for `evaluation.json` and, where there are prompts, `responses.jsonl`.
+        dtype: of matrix products.
+    """
+
+    model: str
+    prompts: str | Path | None = None
+    reward: str | None = None
+    against: str | None = None
+    pairs: Any = None
+    reference: str | None = None
+    tasks: Sequence[str | dict] = ()
+    out: str | Path | None = None
+    responses: int = 1
+    max_tokens: int = 256
+    max_length: int = 1024
+    seed: int = 0
+    limit: int | None = None
+    chat_template: bool = False
+    device: str | None = None
+    dtype: str = "default"
+
+    @property
+    def sources(self) -> dict[str, str]:
+        named = {name: getattr(self, name) for name in ("model", "against", "reference")}
+        return {name: source for name, source in named.items() if source is not None}
+
+
+def evaluate(model: str, **options: Any) -> dict:
+    """Measures a model on what the options name, the fields of `Request`; returns the record.
+
+    `metrics` and `against` (the other model's) hold `METRICS`, each an `estimate` with the bounds `low` and `high` of
+    its interval (95 %, over prompts), defined in `lm.own_metrics`; `win_rate` is of the model against the other one,
+    paired by prompt; `tasks` is what `lm.harness.run_tasks` returns. Null is what was not asked for, and a bound that
+    does not exist. The two models draw random numbers of their own.
+
+    Raises:
+        BadInput: an option, a file or a model cannot be used; before weights are read, where that can be told.
+        CannotContinue: network, disk or memory.
+    """
+    asked = Request(model, **options)
+    _check(asked)
+    rows = read_prompts(asked.prompts) if asked.prompts is not None else []
+    for row in rows:
+        if row.later:
+            raise BadInput(f"prompts: row {row.row} has several turns, which only `alignkd sample` asks; leave one")
+        if model_of(asked.reward or "") and len(row.messages) > 1:
+            raise BadInput(f"prompts: row {row.row} has several messages, and a reward model reads one; leave it out")
+    held = load_preferences(asked.pairs) if asked.pairs is not None else None
+    if asked.tasks:
+        check_tasks(asked.tasks)
+    out = Path(asked.out) if asked.out is not None else None
+    if out:
+        make_folder(out)
+    record, answers = _measure(asked, rows, held)
+    if out:
+        if answers:
+            lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in answers)
+            (out / "responses.jsonl").write_text(lines, encoding="utf-8")
+        (out / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
+    return record
+
+
+def _check(asked: Request) -> None:
+    """All that can be refused before a file is read."""
+    prompts, pairs = asked.prompts is not None, asked.pairs is not None
+    needs = {
+        "model": (prompts or pairs or asked.tasks, "nothing to measure; name --prompts, --pairs or --tasks"),
+        "reward": (asked.reward is None or prompts, "it pays answers; name what is asked with --prompts"),
+        "against": (asked.against is None or (prompts and asked.reward), "a win rate needs --prompts and --reward"),
+        "pairs": (not pairs or asked.reference, "reward accuracy is of log pi - log pi_ref; name pi_ref with "
+                  "--reference, such as the model that training started from"),
+        "reference": (asked.reference is None or prompts or pairs, "nothing to compare; name --prompts or --pairs"),
+        "limit": (asked.limit is None or asked.tasks, "it goes with --tasks"),
+        "chat_template": (not asked.chat_template or asked.tasks, "it goes with --tasks"),
+    }  # fmt: skip
+    for name, (holds, words) in needs.items():
+        if not holds:
+            raise BadInput(f"{name}: {words}")
+    for name, source in asked.sources.items():
+        check_policy(name, source)
+    if asked.reward is not None:
+        if source := model_of(asked.reward):
+            check_source("reward", source)
+        else:
+            target(asked.reward)
+    for name, least in (("responses", 1), ("max_tokens", 1), ("max_length", 2), ("seed", 0)):
+        check_number(name, getattr(asked, name), least=least, whole=True)
+    if asked.limit is not None:
+        check_number("limit", asked.limit, least=1, whole=True)
+    check_choice("dtype", asked.dtype, ("default", *DTYPES))
+    if asked.out is not None and (Path(asked.out) / RECORD).exists():
+        raise BadInput(f"out: {asked.out} holds an evaluation already; name another folder")
+
+
+def _measure(asked: Request, rows: list[Prompt], held: Preferences | None) -> tuple[dict, list[dict]]:
+    """The record, and a line for each response; one policy is in memory at a time."""
+    import torch
+
+    from alignkd_lab.dtypes import resolve_dtype
+    from alignkd_lab.lm import models, own_metrics, weights
+    from alignkd_lab.lm.answers import answer, encode_prompts, texts_of
+    from alignkd_lab.lm.scoring import score
+    from alignkd_lab.lm.settings import base_of_student
+    from alignkd_lab.lm.vocabulary import check_vocabularies
+    from alignkd_lab.provenance import best_device, provenance
+
+    device, sources = best_device(asked.device), asked.sources
+    dtype = getattr(torch, resolve_dtype(asked.dtype, device))
+    tokenizers = {name: weights.load_tokenizer(base_of_student(source)) for name, source in sources.items()}
+    if asked.reference:
+        check_vocabularies(tokenizers["model"], reference=tokenizers["reference"])
+    writers = {name: encode_prompts(tokenizers[name], rows) for name in ("model", "against") if name in sources}
+    encoded = _examples(held, tokenizers["model"], asked.max_length) if held else None
+    pays = own_metrics.read_reward(asked.reward, device) if asked.reward else None
+    found = {name: dict.fromkeys(METRICS) for name in writers}
+    lines, rewards, win, tasks = [], {}, None, None
+
+    def tell(name: str, measured: dict) -> None:
+        found[name] |= {metric: own_metrics.as_json(value) for metric, value in measured.items()}
+
+    def write(name: str, policy, seed: int):
+        samples = answer(policy, tokenizers[name], sources[name], writers[name], responses=asked.responses,
+                         max_tokens=asked.max_tokens, seed=seed, dtype=dtype)  # fmt: skip
+        log_probs, texts = score(policy, samples, dtype=dtype), texts_of(tokenizers[name], samples)
+        tell(name, own_metrics.of_samples(samples, log_probs, tokenizers[name]))
+        of = [rows[prompt] for prompt in samples.prompt_of]
+        earned = pays(of, texts) if pays else None
+        if pays:
+            rewards[name] = earned.reshape(len(rows), asked.responses)
+            tell(name, {"reward": own_metrics.over_prompts(rewards[name])})
+        for index, (row, text) in enumerate(zip(of, texts, strict=True)):
+            lines.append({"row": row.row, "prompt": row.said, "model": sources[name], "response": text,
+                          "reward": float(earned[index]) if pays else None})  # fmt: skip
+        return samples, log_probs
+
+    policy = models.read(asked.model, device)
+    if asked.tasks:  # first, since the harness may find that it lacks data
+        benchmarked = models.in_dtype(policy, dtype)
+        tasks = run_tasks(benchmarked, tokenizers["model"], asked.tasks, limit=asked.limit,
+                          chat_template=asked.chat_template)  # fmt: skip
+        del benchmarked
+    samples, log_probs = write("model", policy, asked.seed) if rows else (None, [])
+    of_pairs = own_metrics.pair_log_probs(policy, encoded.examples, dtype) if encoded else None
+    del policy
+    if asked.reference:
+        reference = models.read(asked.reference, device)
+        if rows:
+            tell("model", own_metrics.kl_to_reference(samples, log_probs, score(reference, samples, dtype=dtype)))
+        if encoded:
+            of_reference = own_metrics.pair_log_probs(reference, encoded.examples, dtype)
+            tell("model", {"reward_accuracy": own_metrics.reward_accuracy(encoded.examples, of_pairs, of_reference)})
+        del reference
+    if asked.against:
+        write("against", models.read(asked.against, device), asked.seed + 1)
+        win = own_metrics.as_json(own_metrics.win_rate(rewards["model"], rewards["against"]))
+    options = {name: getattr(asked, name) for name in
+               ("reward", "responses", "max_tokens", "max_length", "seed", "limit", "chat_template")}  # fmt: skip
+    record = {
+        "metrics": found["model"], "against": found.get("against"), "win_rate": win, "tasks": tasks,
+        "weights": {name: {"source": source, "checksum": models.identity(source)} for name, source in sources.items()},
+        "prompts": {"source": Path(asked.prompts).name, "version": f"sha256:{file_sha256(Path(asked.prompts))}",
+                    "count": len(rows)} if rows else None,
+        "pairs": _about(held, encoded) if held else None,
+        "options": {**options, "temperature": 1.0, "dtype": str(dtype)},
+        "provenance": provenance(device) | ({"lm_eval": harness_version()} if tasks else {}),
+    }  # fmt: skip
+    return record, lines
+
+
+def _examples(held: Preferences, tokenizer, max_length: int):
+    most = max_length // 2
+    encoded = to_examples(held, tokenizer, max_prompt_tokens=most, max_response_tokens=max_length - most)
+    if not encoded.examples:
+        reasons = "; ".join(by_reason(encoded.skipped)["reason"])
+        raise BadInput(f"pairs: none can be read within max_length {max_length} ({reasons}); raise it")
+    return encoded
+
+
+def _about(held: Preferences, encoded) -> dict:
+    parts = {"skipped": [*held.skipped, *encoded.skipped], "cut": encoded.cut, "noted": held.noted}
+    counts = {name: count_reasons(part) for name, part in parts.items()}
+    return {**held.provenance, "count": len(encoded.examples), **counts}
+
+
+# Reading it -----------------------------------------------------------------------------------------------
+
+
+def render(record: dict) -> str:
+    """The record as a table: a line a metric, `–` for what was not asked; the estimate and its interval."""
+    columns = [record["metrics"], *([record["against"]] if record["against"] else [])]
+    names = [part["source"] for name, part in record["weights"].items() if name != "reference"]
+    lines = [["", *names]] if len(names) > 1 else []
+    lines += [[words, *(_shown(column[name]) for column in columns)] for name, words in METRICS.items()]
+    if record["win_rate"]:
+        lines.append([f"win rate against {names[1]}", _shown(record["win_rate"])])
+    for task, held in (record["tasks"] or {}).items():
+        for metric, value in held["metrics"].items():
+            lines.append([f"{task}, {metric}", f"{_number(value['estimate'])} ± {_number(value['stderr'])}"])
+    width = max(len(line[0]) for line in lines)
+    about = "\n".join(f"{name}: {record['weights'][name]['source']}" for name in record["weights"])
+    return about + "\n\n" + "\n".join("  ".join([line[0].ljust(width), *(cell.ljust(24) for cell in line[1:])]).rstrip()
+                                      for line in lines)  # fmt: skip
+
+
+def _shown(value: dict | None) -> str:
+    if value is None:
+        return "–"
+    bounds = "" if value["low"] is None else f" [{_number(value['low'])}, {_number(value['high'])}]"
+    return _number(value["estimate"]) + bounds
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

@@ -1,0 +1,78 @@
+"""What a model answers to somebody's prompts, of one turn or of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jinja2
+import torch
+from tqdm.auto import tqdm
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.models import in_dtype
+from alignkd_lab.lm.prompt_file import Prompt
+from alignkd_lab.lm.prompts import encode
+from alignkd_lab.lm.sampling import Samples, sample
+from alignkd_lab.lm.templates import end_ids
+
+
+def encode_prompts(tokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Token ids of each prompt. Raises BadInput for one that the chat template refuses."""
+    found = []
+    for prompt in prompts:
+        try:
+            found += encode(tokenizer, [prompt.messages])
+        except jinja2.TemplateError as error:
+            raise BadInput(f"prompts: the chat template refuses row {prompt.row} ({error}); change it") from error
+    return found
+
+
+def answer(
+    model, tokenizer, source: str, prompt_ids: list[list[int]], *, responses: int, max_tokens: int, seed: int,
+    dtype: torch.dtype, temperature: float = 1.0,
+) -> Samples:  # fmt: skip
+    """Responses of the model of `source`, sampled in matrix products of `dtype` after it was admitted for their length.
+
+    Raises:
+        BadInput: the model is refused (`lm.admission`).
+        CannotContinue: not even one response fits in memory.
+    """
+    admit(model, source, reach=max(map(len, prompt_ids)) + max_tokens)
+    sampler = in_dtype(model, dtype)
+    with tqdm(total=len(prompt_ids) * responses, desc=f"{source} answers", unit="responses", leave=False) as bar:
+        return sample(sampler, prompt_ids, responses, max_tokens, end_ids(tokenizer), seed, temperature,
+                      progress=bar.update)  # fmt: skip
+
+
+def texts_of(tokenizer, samples: Samples) -> list[str]:
+    return [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in samples.tokens]
+
+
+def ended(tokenizer, samples: Samples) -> list[bool]:
+    """Which responses ended by themselves; the others were cut at the most tokens."""
+    ends = set(end_ids(tokenizer))
+    return [tokens[-1] in ends for tokens in samples.tokens]
+
+
+def converse(model, tokenizer, source: str, prompts: list[Prompt], **options) -> list[list[dict]]:
+    """The turns of each prompt: `prompt` (the messages so far), `response`, and whether it `ended` by itself.
+
+    A later turn of the user is asked after the answers so far. `options` are those of `answer`.
+    """
+    turns: list[list[dict]] = [[] for _ in prompts]
+    seed = options.pop("seed")
+    for turn in range(1 + max(len(prompt.later) for prompt in prompts)):
+        asked = [index for index, prompt in enumerate(prompts) if turn <= len(prompt.later)]
+        now = []
+        for index in asked:
+            prompt, messages = prompts[index], list(prompts[index].messages)
+            for done, said in zip(turns[index], prompt.later, strict=False):
+                messages += [{"role": "assistant", "content": done["response"]}, {"role": "user", "content": said}]
+            now.append(Prompt(prompt.row, messages, [], prompt.fields))
+        ids = encode_prompts(tokenizer, now)
+        samples = answer(model, tokenizer, source, ids, responses=1, seed=seed + turn, **options)
+        rows = zip(asked, now, texts_of(tokenizer, samples), ended(tokenizer, samples), strict=True)
+        for index, prompt, text, whole in rows:
+            turns[index].append({"prompt": prompt.said, "response": text, "ended": whole})
+    return turns

@@ -1,0 +1,55 @@
+"""What `alignkd evaluate` measured: a small picture for each metric, of one model or of two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from alignkd_lab.evaluation import METRICS
+from alignkd_lab.plots.style import PIPELINE_STYLE
+
+_COLOURS = [PIPELINE_STYLE[name].colour for name in ("kd_then_align", "align_then_kd")]
+_COINS = ("win_rate", "reward_accuracy")  # where one half is what chance gives
+_SHARES = (*_COINS, "ended", "distinct_1", "distinct_2")
+
+
+def draw_evaluation(record: dict, path: Path) -> None:
+    """Draws a record as a PNG: each estimate with its interval; tasks, all in one panel, with their standard errors."""
+    titles = {"win_rate": "win rate", **METRICS}
+    names = [name for name, part in record["weights"].items() if name != "reference"]
+    labels = {name: record["weights"][name]["source"][-24:] for name in names}
+    found = {"model": {**record["metrics"], "win_rate": record["win_rate"]}, "against": record["against"] or {}}
+    metrics = [metric for metric in titles if found["model"].get(metric)]
+    tasks = [(f"{task}, {metric}", value) for task, held in (record["tasks"] or {}).items()
+             for metric, value in held["metrics"].items() if value["estimate"] is not None]  # fmt: skip
+    rows = -(-len(metrics) // 3)
+    with sns.axes_style("whitegrid"):
+        heights = [1.2 + 0.4 * len(names)] * rows + ([0.6 + 0.25 * len(tasks)] if tasks else [])
+        figure = Figure(figsize=(11, sum(heights)), layout="constrained")
+        grid = figure.add_gridspec(len(heights), 3, height_ratios=heights)
+        for at, metric in enumerate(metrics):
+            axes = figure.add_subplot(grid[divmod(at, 3)])
+            for place, name in enumerate(names):
+                if value := found[name].get(metric):
+                    _point(axes, value["estimate"], place, value["low"], value["high"], _COLOURS[place])
+            if metric in _COINS:
+                axes.axvline(0.5, color="grey", linestyle=":")
+            axes.set_title(titles[metric], fontsize="medium")
+            axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(-0.05, 1.05) if metric in _SHARES else None)
+            axes.set_yticks(range(len(names)), labels=[labels[name] for name in names] if at % 3 == 0 else [])
+        if tasks:
+            axes = figure.add_subplot(grid[rows, :])
+            for place, (_, value) in enumerate(tasks):
+                error = value["stderr"]
+                bounds = (None, None) if error is None else (value["estimate"] - error, value["estimate"] + error)
+                _point(axes, value["estimate"], place, *bounds, _COLOURS[0])
+            axes.set(title="tasks, with one standard error", ylim=(len(tasks) - 0.5, -0.5))
+            axes.set_yticks(range(len(tasks)), labels=[label for label, _ in tasks])
+    figure.savefig(path, dpi=120)
+
+
+def _point(axes, estimate: float, place: int, low: float | None, high: float | None, colour: str) -> None:
+    error = None if low is None else [[max(0.0, estimate - low)], [max(0.0, high - estimate)]]
+    axes.errorbar(estimate, place, xerr=error, fmt="o", color=colour, capsize=3)
