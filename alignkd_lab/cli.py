@@ -109,9 +109,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
     record = evaluation.evaluate(**_options(arguments))
     print(evaluation.render(record))
-    from alignkd_lab.plots.evaluation import draw_evaluation
+    with contextlib.suppress(ModuleNotFoundError):
+        from alignkd_lab.plots.evaluation import draw_evaluation
 
-    draw_evaluation(record, arguments.out / "evaluation.png")
+        draw_evaluation(record, arguments.out / "evaluation.png")
     print(f"\nRecord, picture and responses: {arguments.out.resolve()}")
     return 0
 
