@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from accelerate import DistributedType
 from transformers import HfArgumentParser, TrainingArguments
 
 from alignkd_lab.dtypes import USUAL_DTYPE
@@ -75,7 +77,7 @@ class Options:
 DEFAULTS = {
     "num_train_epochs": 1, "logging_steps": 0.02, "eval_strategy": "steps", "eval_steps": 0.1, "eval_on_start": True,
     "save_steps": 0.1, "save_total_limit": 1, "report_to": "none", "remove_unused_columns": False,
-    "dataloader_pin_memory": False,
+    "dataloader_pin_memory": False, "ddp_timeout": 86400,  # the others wait while one writes the student's responses
 }  # fmt: skip
 _FURTHER = (
     "Every field of transformers.TrainingArguments is an option, too: --learning-rate, --num-train-epochs, "
@@ -83,19 +85,23 @@ _FURTHER = (
     "--per-device-train-batch-size, --gradient-accumulation-steps, --warmup-steps, --lr-scheduler-type, --optim, "
     "--weight-decay, --gradient-checkpointing, --eval-steps, --save-steps, --report-to, --seed and so on."
 )
-_ONE = "one process trains; leave it out"
+_LAUNCHER = "name it to accelerate launch; see TRAIN.md"
 REFUSED = {
     "output_dir": "use --out", "resume_from_checkpoint": "the newest checkpoint in --out is picked up by itself",
     "bf16": "use --dtype bfloat16", "fp16": "use --dtype bfloat16", "bf16_full_eval": "use --dtype bfloat16",
     "fp16_full_eval": "use --dtype bfloat16", "label_smoothing_factor": "the losses here know none",
     "auto_find_batch_size": "where memory runs out the micro-batch halves by itself",
-    "use_liger_kernel": "the losses here are chunked already", "torch_compile": "untried here", "fsdp": _ONE,
-    "deepspeed": _ONE, "parallelism_config": _ONE, "local_rank": _ONE, "remove_unused_columns": "it must stay False",
+    "use_liger_kernel": "the losses here are chunked already", "torch_compile": "untried here",
+    "deepspeed": "untried here", "parallelism_config": "untried here", "fsdp": _LAUNCHER, "local_rank": _LAUNCHER,
+    "remove_unused_columns": "it must stay False",
     "train_sampling_strategy": "untried here", "include_num_input_tokens_seen": "tokens are counted in the record",
 }  # fmt: skip
 # What may change between a training and its resumption.
 FREE = {"out", "cache_teachers", "micro_batch", "report_to", "run_name", "disable_tqdm", "save_steps", "logging_steps",
-         "save_total_limit", "dataloader_num_workers", "log_level"}  # fmt: skip
+         "save_total_limit", "dataloader_num_workers", "log_level", "per_device_train_batch_size",
+         "gradient_accumulation_steps", "ddp_timeout", "ddp_find_unused_parameters"}  # fmt: skip
+# What the launcher's environment may not ask for.
+_UNTRIED = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_PARALLELISM_CONFIG")
 
 
 class _Parser(HfArgumentParser):
@@ -199,9 +205,28 @@ def training_arguments(given: dict, out: Path, evaluate: bool) -> TrainingArgume
         made = TrainingArguments(**{**DEFAULTS, **given, **quiet, "output_dir": str(out / "checkpoints")})
     except (ValueError, TypeError, ImportError) as error:
         raise BadInput(f"train: {error}") from error
-    if made.world_size > 1:
-        raise BadInput(f"processes: {made.world_size} were started, and one trains; start one")
     if made.device.type not in USUAL_DTYPE:
         raise BadInput(f"device: {made.device.type} is untried here; use --use-cpu")
+    _check_launch(made)
     made._n_gpu = min(made.n_gpu, 1)  # or transformers would split a batch that it cannot see into
     return made
+
+
+def _check_launch(made: TrainingArguments) -> None:
+    """Refuses what Accelerate's launcher may ask for, and what it would give instead without a word."""
+    asked = {name: value for name, value in os.environ.items() if value.lower() not in ("", "no", "false")}
+    for name in _UNTRIED:
+        if name in asked:
+            raise BadInput(f"{name.lower()}: untried here; use DDP or FSDP2")
+    if "ACCELERATE_MIXED_PRECISION" in asked:
+        raise BadInput("mixed_precision: set it to no for accelerate, and use --dtype bfloat16")
+    if "ACCELERATE_USE_FSDP" not in asked:
+        return
+    if asked.get("FSDP_VERSION", "1") != "2":
+        raise BadInput("fsdp_version: use 2; FSDP1 is untried here")
+    if made.load_best_model_at_end:
+        raise BadInput("load_best_model_at_end: a sharded model does not read it; leave one of the two out")
+    if made.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+        raise BadInput(
+            f"fsdp: with {made.world_size} process(es) on {made.device.type} accelerate would not shard; leave it out"
+        )

@@ -66,5 +66,5 @@ def adpa(
 
 def _states(model, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden states [N, d] and labels [N] of the response tokens, and the head [V, d] between them."""
-    head = head_of(model)
-    return hidden_states(model, batch), head, batch["shift_labels"].to(head.device)
+    hidden, head = hidden_states(model, batch), head_of(model)  # in this order: FSDP2 gathers the head on the way
+    return hidden, head, batch["shift_labels"].to(head.device)
