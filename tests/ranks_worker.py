@@ -4,6 +4,7 @@ On a CPU Accelerate gives DDP where FSDP2 is asked for. All else of its path wor
 processes pass for those of GPUs; the types of the wrapped modules are told to the test.
 """
 
+import gc
 import json
 import os
 import signal
@@ -63,6 +64,7 @@ def train(options, double=False, shard=False, kill=None):
 
 
 def main(path):
+    gc.freeze()  # or each training looks through all that was imported
     found = []
     for job in json.loads(Path(path).read_text()):
         found.append(train(**job))

@@ -1,14 +1,16 @@
 """`alignkd train` in two processes, started by torchrun on gloo: the weights are those of one process.
 
-`accelerate launch --cpu --num_processes 2` would start one process and say nothing, so each test looks at how many there
-were and at what wrapped the model.
+`accelerate launch --cpu --num_processes 2` would start one process and say nothing, so each test looks at how many
+there were and at what wrapped the model.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from ranks_worker import train
@@ -60,22 +62,24 @@ def jobs(data):
             for wrapper in ("ddp", "fsdp"):
                 own = {**options, "out": str(data.parent / f"{kind}-{method}-{wrapper}")}
                 made[kind, method, wrapper] = {**given, "shard": wrapper == "fsdp", "options": own}
-    for wrapper in ("ddp", "fsdp"):
-        pass
     return made
 
 
 @pytest.fixture(scope="module")
 def two(jobs, data):
-    code, found, stderr = launch(list(jobs.values()), data.parent)
-    assert code == 0, stderr[-3000:]
-    return dict(zip(jobs, found, strict=True))
+    """What came of all the jobs, and what a process said when the other one was killed in one more."""
+    code, found, stderr = launch([*jobs.values(), stopped(data, "ddp", kill=5)], data.parent)
+    assert code == 1, stderr[-3000:]
+    return dict(zip(jobs, found, strict=True)), stderr
+
+
+def stopped(data, name, size=3, **job):
+    options = {**COMMON, **STOPPED, "data": str(data), "out": str(data.parent / name)}
+    return {"options": {**options, "per_device_train_batch_size": size}, **job}
 
 
 def weights_of(folder):
-    found = load_file(Path(folder) / "model.safetensors")
-    assert found
-    return found
+    return load_file(Path(folder) / "model.safetensors")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,11 +90,37 @@ def test_two_processes_make_the_weights_of_one(kind, method, jobs, two, data):
     alone = data.parent / f"{kind}-{method}-one"
     one = train({**options, "per_device_train_batch_size": 6, "out": str(alone)}, **given)
     for wrapper in ("ddp", "fsdp"):
-        found, folder = two[kind, method, wrapper], Path(jobs[kind, method, wrapper]["options"]["out"])
-        assert found["world"] == found["processes"] == 2
-        assert found["wrapper"].startswith("FSDP") if wrapper == "fsdp" else found["wrapper"].startswith("Distributed")
-        assert (found["sharded"] > 2) == (wrapper == "fsdp")  # the blocks, too
+        found, folder = two[0][kind, method, wrapper], Path(jobs[kind, method, wrapper]["options"]["out"])
+        check_wrapper(found, wrapper)
         for part in [".", "dckd"] if method == "adpa_plus" else ["."]:
             expected = weights_of(alone / part)
             torch.testing.assert_close(weights_of(folder / part), expected, rtol=0, atol=tolerance)
         assert found["result"]["loss"] == pytest.approx(one["result"]["loss"], rel=1e-5)
+
+
+def check_wrapper(found, wrapper):
+    assert found["world"] == found["processes"] == 2
+    assert found["wrapper"].startswith({"ddp": "DistributedDataParallel", "fsdp": "FSDP"}[wrapper])
+    assert (found["sharded"] > 2) == (wrapper == "fsdp")  # the blocks, too
+
+
+def test_a_training_that_loses_a_process_goes_on_in_two_or_in_one_whatever_wraps_it(two, data):
+    assert "CannotContinue: processes: another of the 2 is gone" in two[1]
+    assert not (data.parent / "ddp" / "record.json").exists()
+    for name in ("ddp-in-ddp", "ddp-in-fsdp", "ddp-in-one"):
+        shutil.copytree(data.parent / "ddp", data.parent / name)
+    resumed = [stopped(data, "ddp-in-ddp"), stopped(data, "ddp-in-fsdp", shard=True)]
+    code, found, stderr = launch([*resumed, stopped(data, "fsdp", shard=True, kill=5)], data.parent)
+    assert (code, len(found)) == (1, 2), stderr[-3000:]
+    check_wrapper(found[0], "ddp")
+    check_wrapper(found[1], "fsdp")
+    whole = train(**stopped(data, "whole", size=6))
+    for name in ("ddp-in-one", "fsdp"):
+        found.append(train(**stopped(data, name, size=6)))
+    expected = weights_of(data.parent / "whole")
+    curves = pd.read_csv(data.parent / "whole" / "curves.csv")
+    for name, one in zip(("ddp-in-ddp", "ddp-in-fsdp", "ddp-in-one", "fsdp"), found, strict=True):
+        assert (data.parent / name / "checkpoints" / "checkpoint-6").is_dir()
+        torch.testing.assert_close(weights_of(data.parent / name), expected, rtol=0, atol=1e-5)
+        pd.testing.assert_frame_equal(pd.read_csv(data.parent / name / "curves.csv"), curves, rtol=1e-4, atol=1e-6)
+        assert one["result"] == pytest.approx(whole["result"], rel=1e-4, abs=1e-6)
