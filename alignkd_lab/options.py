@@ -70,6 +70,7 @@ class Options:
     micro_batch: int | None = _help("examples that run at a time; changes memory, no number")
     max_length: int = _help("most tokens of prompt and response; longer responses are cut, and counted", 1024)
     max_prompt_length: int | None = _help("longer prompts are left out, and counted (default: half of max_length)")
+    live_teachers: bool = _help("ask teachers anew in each step, sharded where the student is; no cache", False)
     cache_teachers: str | None = _help("folder that keeps hidden states and responses for later trainings")
 
 
@@ -100,8 +101,7 @@ REFUSED = {
 FREE = {"out", "cache_teachers", "micro_batch", "report_to", "run_name", "disable_tqdm", "save_steps", "logging_steps",
          "save_total_limit", "dataloader_num_workers", "log_level", "per_device_train_batch_size",
          "gradient_accumulation_steps", "ddp_timeout", "ddp_find_unused_parameters"}  # fmt: skip
-# What the launcher's environment may not ask for.
-_UNTRIED = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_PARALLELISM_CONFIG")
+ALONE = ("gkd", "rloo")  # methods that one process trains
 
 
 class _Parser(HfArgumentParser):
@@ -213,20 +213,18 @@ def training_arguments(given: dict, out: Path, evaluate: bool) -> TrainingArgume
 
 
 def _check_launch(made: TrainingArguments) -> None:
-    """Refuses what Accelerate's launcher may ask for, and what it would give instead without a word."""
+    """Refuses what Accelerate's launcher asks for through the environment and what cannot be had here."""
     asked = {name: value for name, value in os.environ.items() if value.lower() not in ("", "no", "false")}
-    for name in _UNTRIED:
-        if name in asked:
-            raise BadInput(f"{name.lower()}: untried here; use DDP or FSDP2")
-    if "ACCELERATE_MIXED_PRECISION" in asked:
-        raise BadInput("mixed_precision: set it to no for accelerate, and use --dtype bfloat16")
-    if "ACCELERATE_USE_FSDP" not in asked:
-        return
-    if asked.get("FSDP_VERSION", "1") != "2":
-        raise BadInput("fsdp_version: use 2; FSDP1 is untried here")
-    if made.load_best_model_at_end:
-        raise BadInput("load_best_model_at_end: a sharded model does not read it; leave one of the two out")
-    if made.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
-        raise BadInput(
-            f"fsdp: with {made.world_size} process(es) on {made.device.type} accelerate would not shard; leave it out"
-        )
+    refused = {
+        "ACCELERATE_USE_DEEPSPEED": "use DDP or FSDP2", "ACCELERATE_USE_MEGATRON_LM": "use DDP or FSDP2",
+        "ACCELERATE_USE_PARALLELISM_CONFIG": "use DDP or FSDP2", "ACCELERATE_MIXED_PRECISION": "use --dtype bfloat16",
+    }  # fmt: skip
+    if "ACCELERATE_USE_FSDP" in asked:
+        if asked.get("FSDP_VERSION") != "2":
+            refused["ACCELERATE_USE_FSDP"] = "set fsdp_version to 2"
+        elif made.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+            refused["ACCELERATE_USE_FSDP"] = "without GPUs accelerate would give DDP or nothing; leave it out"
+        elif made.load_best_model_at_end:
+            raise BadInput("load_best_model_at_end: sharded weights do not read it; leave it or FSDP2 out")
+    for name in refused.keys() & asked.keys():
+        raise BadInput(f"{name.lower()}={asked[name]}: {refused[name]}")

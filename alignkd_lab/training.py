@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from accelerate.utils import parse_flag_from_env
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -36,6 +37,7 @@ from alignkd_lab.lm.teachers import LiveTeacher, share_head
 from alignkd_lab.lm.trainer import with_lora
 from alignkd_lab.lm.vocabulary import check_vocabularies
 from alignkd_lab.options import (
+    ALONE,
     DEFAULTS,
     FREE,
     METHODS,
@@ -85,6 +87,8 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     out, method = Path(options.out), METHODS[options.method]
     arguments = training_arguments(given, out, evaluate=bool(options.heldout.strip("0.")))
     device, seed = arguments.device, arguments.seed
+    if ranks.count() > 1 and options.method in ALONE:
+        raise BadInput(f"processes: {ranks.count()} were started, and one trains {options.method}; start one")
     dtype = getattr(torch, resolve_dtype(options.dtype, device.type))
     tokenizer = weights.load_tokenizer(base_of_student(options.student))
     others = {name: getattr(options, name) for name in TEACHERS if getattr(options, name)}
@@ -107,8 +111,9 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     examples = ranks.first(lambda: _examples(options, method, pairs, model, tokenizer, store, request, dtype, seed))
     kept = {}
     if others and method.read:
-        kept = {name: _ask(_load(source, device), source, dtype, list(chain(*examples)), store, name, method.read)
-                for name, source in others.items()}  # fmt: skip
+        ask = partial(_live if options.live_teachers else _ask, dtype=dtype, examples=list(chain(*examples)),
+                      store=store, roles=method.read)  # fmt: skip
+        kept = {name: ask(_load(source, device), source, name=name) for name, source in others.items()}
         if len(kept) == 2:
             share_head(*kept.values())
     policy = (options.reference if options.method == "dpo" else None) or options.student
@@ -215,6 +220,11 @@ def _examples(options, method: Method, pairs: Pairs, model, tokenizer, store, re
     ]
 
 
+def _live(model, source, dtype, **_) -> LiveTeacher:
+    teacher = LiveTeacher(model, dtype=dtype, digest=_checksum(source))
+    return teacher.shard() if parse_flag_from_env("ACCELERATE_USE_FSDP") else teacher
+
+
 def _ask(model, source, dtype, examples: list[Example], store: Store, name: str, roles=None) -> CachedTeacher:
     teacher = LiveTeacher(model, dtype=dtype, digest=_checksum(source))
     return cache_in_parts(teacher, examples, store.root, name, roles)
@@ -232,14 +242,15 @@ def _heldout(model, source: str, examples: list[Example], pairs: list[Example], 
     return Heldout(examples, pairs, reference)
 
 
-def _loss(options: Options, kept: dict[str, CachedTeacher], end_token: int | None):
+def _loss(options: Options, kept: dict[str, CachedTeacher | LiveTeacher], end_token: int | None):
     def asked(loss, model, batch, items, **more):
-        return loss(model, batch, items, **more, **{name: one.signal(batch, name) for name, one in kept.items()})
+        said = {name: one.signal(batch, name, roles=METHODS[options.method].read) for name, one in kept.items()}
+        return loss(model, batch, items, **more, **said)
 
     made = {
         "sft": lambda: training_losses.nll,
         "dpo": lambda: partial(training_losses.dpo, beta=options.beta),
-        "kd": lambda: partial(training_losses.kd, teacher_head=kept["teacher"].head, temperature=options.temperature),
+        "kd": lambda: partial(asked, training_losses.kd, temperature=options.temperature),
         "dckd": lambda: partial(asked, training_losses.dckd, alpha=options.alpha),
         "adpa": lambda: partial(asked, training_losses.adpa, gamma=options.gamma, end_token=end_token),
     }

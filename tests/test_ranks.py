@@ -16,6 +16,8 @@ import torch
 from ranks_worker import train
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow
+
 TEACHERS = {"kd": {"teacher": "tiny-base"}}
 TEACHERS["adpa"] = TEACHERS["adpa_plus"] = {"teacher": "tiny-truth", "reference": "tiny-base"}
 # Thirteen pairs in batches of six: the third is a single pair, and a process has nothing of it to do.
@@ -25,9 +27,9 @@ SGD, ADAMW = {"optim": "sgd", "learning_rate": 0.1}, {"learning_rate": 1e-3}
 METHODS = {
     "sft": {"gradient_checkpointing": True},
     "dpo": {"full": True, "micro_batch": 2},
-    "kd": {"ddp_find_unused_parameters": False},
+    "kd": {"ddp_find_unused_parameters": False, "live_teachers": True},
     "adpa": {},
-    "adpa_plus": {"full": True},  # whose first half is DCKD
+    "adpa_plus": {"full": True, "live_teachers": True},  # whose first half is DCKD
 }
 KINDS = {"float64": ({"double": True}, SGD, 1e-8), "float32": ({}, ADAMW, 1e-5)}
 STOPPED = {"method": "dpo", "max_steps": 6, "save_strategy": "steps", "save_steps": 2, "eval_steps": 2, "heldout": 0.25,
