@@ -215,16 +215,17 @@ def training_arguments(given: dict, out: Path, evaluate: bool) -> TrainingArgume
 def _check_launch(made: TrainingArguments) -> None:
     """Refuses what Accelerate's launcher asks for through the environment and what cannot be had here."""
     asked = {name: value for name, value in os.environ.items() if value.lower() not in ("", "no", "false")}
-    refused = {
-        "ACCELERATE_USE_DEEPSPEED": "use DDP or FSDP2", "ACCELERATE_USE_MEGATRON_LM": "use DDP or FSDP2",
-        "ACCELERATE_USE_PARALLELISM_CONFIG": "use DDP or FSDP2", "ACCELERATE_MIXED_PRECISION": "use --dtype bfloat16",
-    }  # fmt: skip
+    other = (f"ACCELERATE_USE_{name}" for name in ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"))
+    refused = {**dict.fromkeys(other, "use DDP or FSDP2"), "ACCELERATE_MIXED_PRECISION": "use --dtype bfloat16"}
     if "ACCELERATE_USE_FSDP" in asked:
+        refused |= {"FSDP_CPU_RAM_EFFICIENT_LOADING": "each process reads the weights; set it to false",
+                    "FSDP_OFFLOAD_PARAMS": "untried here; set it to false",
+                    "FSDP_ACTIVATION_CHECKPOINTING": "use --gradient-checkpointing"}  # fmt: skip
         if asked.get("FSDP_VERSION") != "2":
             refused["ACCELERATE_USE_FSDP"] = "set fsdp_version to 2"
         elif made.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
             refused["ACCELERATE_USE_FSDP"] = "without GPUs accelerate would give DDP or nothing; leave it out"
-        elif made.load_best_model_at_end:
+        if made.load_best_model_at_end:
             raise BadInput("load_best_model_at_end: sharded weights do not read it; leave it or FSDP2 out")
     for name in refused.keys() & asked.keys():
         raise BadInput(f"{name.lower()}={asked[name]}: {refused[name]}")

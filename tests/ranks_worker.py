@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 
 from alignkd_lab import training
 from alignkd_lab.errors import AlignkdError
-from alignkd_lab.lm import weights
+from alignkd_lab.lm import ranks, weights
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
          "FSDP_RESHARD_AFTER_FORWARD": "true"}  # fmt: skip
@@ -59,7 +59,9 @@ def train(options, double=False, shard=False, kill=None):
         if shard:
             stack.enter_context(patch.dict(os.environ, FSDP2))
             stack.enter_context(patch.object(PartialState, "__init__", pass_for_gpus))
+        sharded = stack.enter_context(patch.object(ranks, "shard", wraps=ranks.shard))
         record = training.train(callbacks=[Tell(told, kill)], **options)
+    told["teachers"] = sharded.call_count
     return {**told, "wrapper": record["wrapper"], "processes": record["processes"], "result": record["result"]}
 
 

@@ -9,12 +9,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
-from ranks_worker import train
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DistributedType
+from accelerate.utils.launch import prepare_multi_gpu_env
+from ranks_worker import FSDP2, train
 from safetensors.torch import load_file
+
+from alignkd_lab import cli, options
+from alignkd_lab.errors import BadInput
+from alignkd_lab.paths import data_folder
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +42,55 @@ METHODS = {
 KINDS = {"float64": ({"double": True}, SGD, 1e-8), "float32": ({}, ADAMW, 1e-5)}
 STOPPED = {"method": "dpo", "max_steps": 6, "save_strategy": "steps", "save_steps": 2, "eval_steps": 2, "heldout": 0.25,
            "full": True, **ADAMW}  # fmt: skip
+
+
+def environment(name):
+    """What `accelerate launch` sets for the processes that it starts by the file."""
+    parser = launch_command_parser()
+    arguments = parser.parse_args(["--config_file", str(data_folder() / "accelerate" / name), "-m", "alignkd_lab"])
+    arguments, *_ = _validate_launch_command(arguments)
+    arguments.main_process_port = 0
+    return prepare_multi_gpu_env(arguments)
+
+
+def check_launch(monkeypatch, given, kind=DistributedType.MULTI_GPU, **arguments):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    state = SimpleNamespace(distributed_type=kind)
+    options._check_launch(SimpleNamespace(distributed_state=state, load_best_model_at_end=False, **arguments))
+
+
+@pytest.mark.parametrize(("name", "shards"), [("ddp.yaml", False), ("fsdp2.yaml", True)])
+def test_the_configurations_that_ship_are_accepted(name, shards, monkeypatch):
+    given = environment(name)
+    check_launch(monkeypatch, given)
+    assert (given.get("ACCELERATE_USE_FSDP"), given.get("FSDP_VERSION")) == (("true", "2") if shards else (None, None))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "accelerate_mixed_precision=bf16: use --dtype bfloat16"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "deepspeed=true: use DDP or FSDP2"),
+        ({**FSDP2, "FSDP_VERSION": "1"}, "fsdp=true: set fsdp_version to 2"),
+        ({**FSDP2, "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, "each process reads the weights"),
+        ({**FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params=true: untried here"),
+    ],
+)
+def test_what_the_launcher_asks_for_and_cannot_be_had_is_refused(given, words, monkeypatch):
+    with pytest.raises(BadInput, match=words):
+        check_launch(monkeypatch, given)
+
+
+def test_fsdp_that_would_silently_be_ddp_is_refused(monkeypatch):
+    with pytest.raises(BadInput, match="without GPUs accelerate would give DDP"):
+        check_launch(monkeypatch, FSDP2, kind=DistributedType.MULTI_CPU)
+
+
+def test_what_runs_in_one_process_refuses_several(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(["run", "--world", "mog", "--preset", "tiny", "--out", str(tmp_path / "out")]) == 2
+    assert "several were started, and run runs in one" in capsys.readouterr().err
 
 
 def launch(jobs, folder):
@@ -60,9 +117,9 @@ def jobs(data):
     made = {}
     for kind, (given, optimizer, _) in KINDS.items():
         for method, more in METHODS.items():
-            options = {"method": method, "data": str(data), **COMMON, **optimizer, **TEACHERS.get(method, {}), **more}
+            asked = {"method": method, "data": str(data), **COMMON, **optimizer, **TEACHERS.get(method, {}), **more}
             for wrapper in ("ddp", "fsdp"):
-                own = {**options, "out": str(data.parent / f"{kind}-{method}-{wrapper}")}
+                own = {**asked, "out": str(data.parent / f"{kind}-{method}-{wrapper}")}
                 made[kind, method, wrapper] = {**given, "shard": wrapper == "fsdp", "options": own}
     return made
 
@@ -76,8 +133,8 @@ def two(jobs, data):
 
 
 def stopped(data, name, size=3, **job):
-    options = {**COMMON, **STOPPED, "data": str(data), "out": str(data.parent / name)}
-    return {"options": {**options, "per_device_train_batch_size": size}, **job}
+    asked = {**COMMON, **STOPPED, "data": str(data), "out": str(data.parent / name)}
+    return {"options": {**asked, "per_device_train_batch_size": size}, **job}
 
 
 def weights_of(folder):
@@ -88,12 +145,13 @@ def weights_of(folder):
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_make_the_weights_of_one(kind, method, jobs, two, data):
     given, _, tolerance = KINDS[kind]
-    options = jobs[kind, method, "ddp"]["options"]
+    asked = jobs[kind, method, "ddp"]["options"]
     alone = data.parent / f"{kind}-{method}-one"
-    one = train({**options, "per_device_train_batch_size": 6, "out": str(alone)}, **given)
+    one = train({**asked, "per_device_train_batch_size": 6, "out": str(alone)}, **given)
     for wrapper in ("ddp", "fsdp"):
         found, folder = two[0][kind, method, wrapper], Path(jobs[kind, method, wrapper]["options"]["out"])
         check_wrapper(found, wrapper)
+        assert found["teachers"] == (wrapper == "fsdp") * {"kd": 1, "adpa_plus": 3}.get(method, 0)
         for part in [".", "dckd"] if method == "adpa_plus" else ["."]:
             expected = weights_of(alone / part)
             torch.testing.assert_close(weights_of(folder / part), expected, rtol=0, atol=tolerance)
