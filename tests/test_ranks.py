@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from alignkd_lab import cli, options
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import weights
 from alignkd_lab.paths import data_folder
 
 pytestmark = pytest.mark.slow
@@ -34,9 +35,9 @@ COMMON = {"student": "tiny-student", "max_steps": 3, "max_length": 48, "heldout"
 SGD, ADAMW = {"optim": "sgd", "learning_rate": 0.1}, {"learning_rate": 1e-3}
 METHODS = {
     "sft": {"gradient_checkpointing": True},
-    "dpo": {"full": True, "micro_batch": 2},
+    "dpo": {"full": True, "micro_batch": 2, "student": "UNTIED"},
     "kd": {"ddp_find_unused_parameters": False, "live_teachers": True},
-    "adpa": {},
+    "adpa": {"student": "UNTIED"},
     "adpa_plus": {"full": True, "live_teachers": True},  # whose first half is DCKD
 }
 KINDS = {"float64": ({"double": True}, SGD, 1e-8), "float32": ({}, ADAMW, 1e-5)}
@@ -114,12 +115,18 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def jobs(data):
+    model, tokenizer = weights.load("tiny-student")
+    model.config.tie_word_embeddings = False  # whose head Accelerate shards apart from its embeddings
+    untied = type(model)(model.config)
+    for part in (untied, tokenizer):
+        part.save_pretrained(data.parent / "untied")
     made = {}
     for kind, (given, optimizer, _) in KINDS.items():
         for method, more in METHODS.items():
             asked = {"method": method, "data": str(data), **COMMON, **optimizer, **TEACHERS.get(method, {}), **more}
             for wrapper in ("ddp", "fsdp"):
                 own = {**asked, "out": str(data.parent / f"{kind}-{method}-{wrapper}")}
+                own["student"] = own["student"].replace("UNTIED", str(data.parent / "untied"))
                 made[kind, method, wrapper] = {**given, "shard": wrapper == "fsdp", "options": own}
     return made
 
@@ -138,7 +145,8 @@ def stopped(data, name, size=3, **job):
 
 
 def weights_of(folder):
-    return load_file(Path(folder) / "model.safetensors")
+    (path,) = Path(folder).glob("*.safetensors")
+    return load_file(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
