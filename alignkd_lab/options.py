@@ -86,7 +86,7 @@ _FURTHER = (
     "--per-device-train-batch-size, --gradient-accumulation-steps, --warmup-steps, --lr-scheduler-type, --optim, "
     "--weight-decay, --gradient-checkpointing, --eval-steps, --save-steps, --report-to, --seed and so on."
 )
-_LAUNCHER = "name it to accelerate launch; see TRAIN.md"
+_LAUNCHER = "accelerate launch takes it; see notebooks/TRAIN.md"
 REFUSED = {
     "output_dir": "use --out", "resume_from_checkpoint": "the newest checkpoint in --out is picked up by itself",
     "bf16": "use --dtype bfloat16", "fp16": "use --dtype bfloat16", "bf16_full_eval": "use --dtype bfloat16",
