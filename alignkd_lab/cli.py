@@ -90,10 +90,13 @@ def _run_again(arguments: argparse.Namespace) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train a method on one's own models and pairs; its options are read by a parser of its own."""
+    from alignkd_lab.lm import ranks
     from alignkd_lab.training import read_options, run
 
     options, given = read_options(arguments.rest)
     run(options, given)
+    if ranks.leave():
+        return 0
     with contextlib.suppress(ModuleNotFoundError):  # a machine without the course has the curves as numbers
         from alignkd_lab.plots.curves import draw_curves
 
@@ -300,6 +303,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else ""
     )
     try:
+        if arguments.act in (run, heal, bench) and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise BadInput(f"processes: several were started, and {arguments.act.__name__} runs in one; start one")
         with _ends_on_sigterm():
             code = arguments.act(arguments)
         sys.stdout.flush()  # here, where a reader that has gone away is no surprise

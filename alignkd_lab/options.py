@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from accelerate import DistributedType
 from transformers import HfArgumentParser, TrainingArguments
 
 from alignkd_lab.dtypes import USUAL_DTYPE
@@ -68,6 +70,7 @@ class Options:
     micro_batch: int | None = _help("examples that run at a time; changes memory, no number")
     max_length: int = _help("most tokens of prompt and response; longer responses are cut, and counted", 1024)
     max_prompt_length: int | None = _help("longer prompts are left out, and counted (default: half of max_length)")
+    live_teachers: bool = _help("ask teachers anew in each step, sharded where the student is; no cache", False)
     cache_teachers: str | None = _help("folder that keeps hidden states and responses for later trainings")
 
 
@@ -75,7 +78,7 @@ class Options:
 DEFAULTS = {
     "num_train_epochs": 1, "logging_steps": 0.02, "eval_strategy": "steps", "eval_steps": 0.1, "eval_on_start": True,
     "save_steps": 0.1, "save_total_limit": 1, "report_to": "none", "remove_unused_columns": False,
-    "dataloader_pin_memory": False,
+    "dataloader_pin_memory": False, "ddp_timeout": 86400,  # the others wait while one writes the student's responses
 }  # fmt: skip
 _FURTHER = (
     "Every field of transformers.TrainingArguments is an option, too: --learning-rate, --num-train-epochs, "
@@ -83,19 +86,22 @@ _FURTHER = (
     "--per-device-train-batch-size, --gradient-accumulation-steps, --warmup-steps, --lr-scheduler-type, --optim, "
     "--weight-decay, --gradient-checkpointing, --eval-steps, --save-steps, --report-to, --seed and so on."
 )
-_ONE = "one process trains; leave it out"
+_LAUNCHER = "accelerate launch takes it; see notebooks/TRAIN.md"
 REFUSED = {
     "output_dir": "use --out", "resume_from_checkpoint": "the newest checkpoint in --out is picked up by itself",
     "bf16": "use --dtype bfloat16", "fp16": "use --dtype bfloat16", "bf16_full_eval": "use --dtype bfloat16",
     "fp16_full_eval": "use --dtype bfloat16", "label_smoothing_factor": "the losses here know none",
     "auto_find_batch_size": "where memory runs out the micro-batch halves by itself",
-    "use_liger_kernel": "the losses here are chunked already", "torch_compile": "untried here", "fsdp": _ONE,
-    "deepspeed": _ONE, "parallelism_config": _ONE, "local_rank": _ONE, "remove_unused_columns": "it must stay False",
+    "use_liger_kernel": "the losses here are chunked already", "torch_compile": "untried here",
+    "deepspeed": "untried here", "parallelism_config": "untried here", "fsdp": _LAUNCHER, "local_rank": _LAUNCHER,
+    "remove_unused_columns": "it must stay False",
     "train_sampling_strategy": "untried here", "include_num_input_tokens_seen": "tokens are counted in the record",
 }  # fmt: skip
 # What may change between a training and its resumption.
 FREE = {"out", "cache_teachers", "micro_batch", "report_to", "run_name", "disable_tqdm", "save_steps", "logging_steps",
-         "save_total_limit", "dataloader_num_workers", "log_level"}  # fmt: skip
+         "save_total_limit", "dataloader_num_workers", "log_level", "per_device_train_batch_size",
+         "gradient_accumulation_steps", "ddp_timeout", "ddp_find_unused_parameters"}  # fmt: skip
+ALONE = ("gkd", "rloo")  # methods that one process trains
 
 
 class _Parser(HfArgumentParser):
@@ -199,9 +205,27 @@ def training_arguments(given: dict, out: Path, evaluate: bool) -> TrainingArgume
         made = TrainingArguments(**{**DEFAULTS, **given, **quiet, "output_dir": str(out / "checkpoints")})
     except (ValueError, TypeError, ImportError) as error:
         raise BadInput(f"train: {error}") from error
-    if made.world_size > 1:
-        raise BadInput(f"processes: {made.world_size} were started, and one trains; start one")
     if made.device.type not in USUAL_DTYPE:
         raise BadInput(f"device: {made.device.type} is untried here; use --use-cpu")
+    _check_launch(made)
     made._n_gpu = min(made.n_gpu, 1)  # or transformers would split a batch that it cannot see into
     return made
+
+
+def _check_launch(made: TrainingArguments) -> None:
+    """Refuses what Accelerate's launcher asks for through the environment and what cannot be had here."""
+    asked = {name: value for name, value in os.environ.items() if value.lower() not in ("", "no", "false")}
+    other = (f"ACCELERATE_USE_{name}" for name in ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"))
+    refused = {**dict.fromkeys(other, "use DDP or FSDP2"), "ACCELERATE_MIXED_PRECISION": "use --dtype bfloat16"}
+    if "ACCELERATE_USE_FSDP" in asked:
+        refused |= {"FSDP_CPU_RAM_EFFICIENT_LOADING": "each process reads the weights; set it to false",
+                    "FSDP_OFFLOAD_PARAMS": "untried here; set it to false",
+                    "FSDP_ACTIVATION_CHECKPOINTING": "use --gradient-checkpointing"}  # fmt: skip
+        if asked.get("FSDP_VERSION") != "2":
+            refused["ACCELERATE_USE_FSDP"] = "set fsdp_version to 2"
+        elif made.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+            refused["ACCELERATE_USE_FSDP"] = "without GPUs accelerate would give DDP or nothing; leave it out"
+        if made.load_best_model_at_end:
+            raise BadInput("load_best_model_at_end: sharded weights do not read it; leave it or FSDP2 out")
+    for name in refused.keys() & asked.keys():
+        raise BadInput(f"{name.lower()}={asked[name]}: {refused[name]}")

@@ -1,8 +1,8 @@
 """`alignkd train`: any method on one's own models and preference pairs, into a folder that transformers loads.
 
 What `transformers.TrainingArguments` offers is taken by the same names: schedule, optimizer, intervals, reports. The
-effective batch is per_device_train_batch_size x gradient_accumulation_steps, run as micro-batches of one step that are
-divided by the token counts of the whole, so the gradient is the same however it is split.
+effective batch is per_device_train_batch_size x gradient_accumulation_steps x processes, run as micro-batches of one
+step that are divided by the token counts of the whole, so the gradient is the same however it is split.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any
 
 import pandas as pd
 import torch
+from accelerate.utils import parse_flag_from_env
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm import saved, training_losses, weights
+from alignkd_lab.lm import ranks, saved, training_losses, weights
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.measured import REFERENCE, Heldout, MeasuredTrainer, add_reference, newest_checkpoint
-from alignkd_lab.lm.models import identity as _checksum
-from alignkd_lab.lm.models import read as _load
+from alignkd_lab.lm.models import identity, read
 from alignkd_lab.lm.own_pairs import Pairs, read_pairs, reference_log_probs, student_examples
 from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_in_parts
@@ -37,6 +37,7 @@ from alignkd_lab.lm.teachers import LiveTeacher, share_head
 from alignkd_lab.lm.trainer import with_lora
 from alignkd_lab.lm.vocabulary import check_vocabularies
 from alignkd_lab.options import (
+    ALONE,
     DEFAULTS,
     FREE,
     METHODS,
@@ -76,6 +77,7 @@ def train(method: str | None = None, *, data: Any, callbacks: Sequence = (), **o
     return run(*read_options(argv), data=None if named else data, callbacks=callbacks)
 
 
+@ranks.watched()
 def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = ()) -> dict:
     """`train` on options that were read; `data` is a data set in memory."""
     if options.method == "adpa_plus":
@@ -85,6 +87,8 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     out, method = Path(options.out), METHODS[options.method]
     arguments = training_arguments(given, out, evaluate=bool(options.heldout.strip("0.")))
     device, seed = arguments.device, arguments.seed
+    if ranks.count() > 1 and options.method in ALONE:
+        raise BadInput(f"processes: {ranks.count()} were started, and one trains {options.method}; start one")
     dtype = getattr(torch, resolve_dtype(options.dtype, device.type))
     tokenizer = weights.load_tokenizer(base_of_student(options.student))
     others = {name: getattr(options, name) for name in TEACHERS if getattr(options, name)}
@@ -95,67 +99,88 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
         data or options.data, options.heldout, tokenizer, options.max_length, options.max_prompt_length, seed
     )
     sources = {"student": options.student, **others}
-    request = {"options": asdict(options), "training": {**DEFAULTS, **given}, "data": pairs.about,
-               "weights": {name: {"source": other, "checksum": _checksum(other)} for name, other in sources.items()},
+    accumulated = _accumulate(arguments)
+    batch = arguments.per_device_train_batch_size
+    request = {"options": asdict(options), "training": {**DEFAULTS, **given, "batch": batch}, "data": pairs.about,
+               "weights": {name: {"source": other, "checksum": identity(other)} for name, other in sources.items()},
                "dtype": str(dtype)}  # fmt: skip
-    if (done := _same_training(out, request)) is not None:
+    if (done := ranks.first(lambda: _same_training(out, request))) is not None:
         return done
     store = Store(Path(options.cache_teachers) if options.cache_teachers else out / "kept")
-    model = admit(_load(options.student, device), options.student, reach=pairs.reach, adapted=not options.full)
-    examples = _examples(options, method, pairs, model, tokenizer, store, request, dtype, seed)
+    model = _student(options, device, pairs.reach)
+    examples = ranks.first(lambda: _examples(options, method, pairs, model, tokenizer, store, request, dtype, seed))
     kept = {}
     if others and method.read:
-        kept = {name: _ask(_load(source, device), source, dtype, list(chain(*examples)), store, name, method.read)
-                for name, source in others.items()}  # fmt: skip
+        ask = partial(_live if options.live_teachers else _ask, dtype=dtype, examples=list(chain(*examples)),
+                      store=store, roles=method.read)  # fmt: skip
+        kept = {name: ask(read(source, device), source, name=name) for name, source in others.items()}
         if len(kept) == 2:
             share_head(*kept.values())
     policy = (options.reference if options.method == "dpo" else None) or options.student
-    reference = model if policy == options.student else _load(policy, device)
+    reference = model if policy == options.student else read(policy, device)
     if options.method == "dpo":
-        reference_log_probs(reference, examples[0], store, _checksum(policy), dtype)
+        ranks.first(partial(reference_log_probs, reference, examples[0], store, identity(policy), dtype))
     heldout = _heldout(reference, policy, examples[1], pairs.heldout, store, dtype)
     del reference
-    if not options.full:
-        targets = options.lora_targets[0] if options.lora_targets == ["all-linear"] else options.lora_targets
-        model = with_lora(model, options.lora_rank, seed, targets, options.lora_dropout)
+    model = _adapt(model, options, seed)
     end_token = tokenizer.eos_token_id if options.as_released else None
-    accumulated = _accumulate(arguments)
     trainer = MeasuredTrainer(
         _loss(options, kept, end_token), heldout, micro_batch=options.micro_batch or accumulated, dtype=dtype,
         model=model, args=arguments, train_dataset=examples[0], eval_dataset=pairs.heldout or None,
         callbacks=list(callbacks), aside=out,
     )  # fmt: skip
     curves, result = _fit(trainer, out / "checkpoints")
+    if ranks.is_sharded(model):
+        held = ranks.whole_weights(model)
+        if ranks.index() == 0:
+            model = _adapt(_student(options, torch.device("cpu"), pairs.reach), options, seed)
+            model.load_state_dict(held, strict=options.full)
+    if ranks.index():
+        return ranks.exchange()[0]
     curves.to_csv(out / "curves.csv")
     named = {name: value for name, value in asdict(options).items() if name not in _PLACES}
     record = {
         "method": options.method, "options": named, "training": {name: getattr(arguments, name) for name in _SAID},
-        "given": given, "data": pairs.about, "weights": request["weights"], "dtype": str(dtype),
+        "given": given, "processes": ranks.count(), "data": pairs.about, "weights": request["weights"],
+        "dtype": str(dtype), "wrapper": type(trainer.model_wrapped).__name__,
         "licence": saved.licence(options.student), "result": result, "provenance": provenance(str(device)),
     }  # fmt: skip
     merge = options.merge or not saved.can_be_base(options.student)
     record = saved.save(model, tokenizer, out, record, base=options.student, merge=merge)
     if not options.cache_teachers:
         shutil.rmtree(out / "kept", ignore_errors=True)
-    return record
+    return ranks.exchange(record)[0]
 
 
 def _accumulate(arguments: TrainingArguments) -> int | None:
     """Makes the accumulated batch one batch; the micro-batch that it is then run in, where there is one."""
-    size, parts = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
+    size, parts = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps * ranks.count()
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = size * parts, 1
     return size if parts > 1 else None
+
+
+def _student(options: Options, device: torch.device, reach: int):
+    return admit(read(options.student, device), options.student, reach=reach, adapted=not options.full)
+
+
+def _adapt(model, options: Options, seed: int):
+    if options.full:
+        return model
+    targets = options.lora_targets[0] if options.lora_targets == ["all-linear"] else options.lora_targets
+    return with_lora(model, options.lora_rank, seed, targets, options.lora_dropout)
 
 
 def _same_training(out: Path, request: dict) -> dict | None:
     """Writes down what is asked for; the record, where `out` holds it done already.
 
     Raises:
-        BadInput: `out` holds another training, or something else.
+        BadInput: `out` holds another training, or something else, or not all machines see it.
     """
     asked = {f"{part}.{name}": value for part in ("options", "training", "data", "weights") for name, value in
              request[part].items() if name not in FREE} | {"dtype": request["dtype"]}  # fmt: skip
     asked, path = json.loads(json.dumps(asked, default=str)), out / "request.json"
+    if ranks.index() and not path.is_file():
+        raise BadInput(f"out: process {ranks.index()} does not see {path}; name a folder that all machines share")
     if path.is_file():
         held = json.loads(path.read_text())
         other = [name for name in held | asked if held.get(name) != asked.get(name)]
@@ -184,8 +209,13 @@ def _examples(options, method: Method, pairs: Pairs, model, tokenizer, store, re
     ]
 
 
+def _live(model, source, dtype, **_) -> LiveTeacher:
+    teacher = LiveTeacher(model, dtype=dtype, digest=identity(source))
+    return teacher.shard() if parse_flag_from_env("ACCELERATE_USE_FSDP") else teacher
+
+
 def _ask(model, source, dtype, examples: list[Example], store: Store, name: str, roles=None) -> CachedTeacher:
-    teacher = LiveTeacher(model, dtype=dtype, digest=_checksum(source))
+    teacher = LiveTeacher(model, dtype=dtype, digest=identity(source))
     return cache_in_parts(teacher, examples, store.root, name, roles)
 
 
@@ -201,14 +231,15 @@ def _heldout(model, source: str, examples: list[Example], pairs: list[Example], 
     return Heldout(examples, pairs, reference)
 
 
-def _loss(options: Options, kept: dict[str, CachedTeacher], end_token: int | None):
+def _loss(options: Options, kept: dict[str, CachedTeacher | LiveTeacher], end_token: int | None):
     def asked(loss, model, batch, items, **more):
-        return loss(model, batch, items, **more, **{name: one.signal(batch, name) for name, one in kept.items()})
+        said = {name: one.signal(batch, name, roles=METHODS[options.method].read) for name, one in kept.items()}
+        return loss(model, batch, items, **more, **said)
 
     made = {
         "sft": lambda: training_losses.nll,
         "dpo": lambda: partial(training_losses.dpo, beta=options.beta),
-        "kd": lambda: partial(training_losses.kd, teacher_head=kept["teacher"].head, temperature=options.temperature),
+        "kd": lambda: partial(asked, training_losses.kd, temperature=options.temperature),
         "dckd": lambda: partial(asked, training_losses.dckd, alpha=options.alpha),
         "adpa": lambda: partial(asked, training_losses.adpa, gamma=options.gamma, end_token=end_token),
     }
@@ -217,7 +248,7 @@ def _loss(options: Options, kept: dict[str, CachedTeacher], end_token: int | Non
 
 def _fit(trainer: MeasuredTrainer, folder: Path) -> tuple[pd.DataFrame, dict]:
     """Trains, from the newest whole checkpoint on; the curves, a row a step, and what came of it."""
-    newest = newest_checkpoint(folder)
+    newest = ranks.exchange(newest_checkpoint(folder))[0]
     trainer.args.eval_on_start = trainer.args.eval_on_start and newest is None
     state = TrainerState.load_from_json(str(newest / TRAINER_STATE_NAME)) if newest else None
     if state and state.global_step >= state.max_steps:  # the trainer would take one step more

@@ -186,7 +186,7 @@ def test_report_ends_with_the_path_of_the_page_or_what_there_is_instead(reportin
 
 def test_a_reader_that_stops_reading_is_no_error(tmp_path):
     write(tmp_path, mog_record(0))
-    command = [sys.executable, "-m", "alignkd_lab.cli", "report", str(tmp_path), "--json"]
+    command = [sys.executable, "-m", "alignkd_lab", "report", str(tmp_path), "--json"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         process.stdout.close()  # what `head` does when it has enough

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from alignkd_lab.errors import BadInput
 
@@ -76,6 +77,8 @@ def cast_head(head: Tensor) -> Tensor:
 def head_of(model) -> Tensor | CappedHead:
     """[V, d], or [V, d + 1] where the head has a bias: logits are `to_head(model, states) @ head.T`, capped if it is.
 
+    Of a sharded model it is to be asked for in its forward pass, where all processes gather it.
+
     Raises:
         BadInput: no head, or an adapter on it.
     """
@@ -84,6 +87,8 @@ def head_of(model) -> Tensor | CappedHead:
         raise BadInput(f"model: {type(plain(model)).__name__} has no head that predicts tokens; name a causal model")
     if hasattr(layer, "base_layer") or hasattr(layer, "modules_to_save"):
         raise BadInput("model: the adapter changes lm_head itself; merge it first with model.merge_and_unload()")
+    if isinstance(layer, FSDPModule):  # apart from its model, whose forward pass would gather the rest alone
+        layer.unshard()
     bias = getattr(layer, "bias", None)
     weight = layer.weight if bias is None else torch.cat([layer.weight, bias[:, None]], dim=1)
     cap = getattr(plain(model).config.get_text_config(), "final_logit_softcapping", None)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,7 +16,7 @@ from tqdm.auto import tqdm
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
-from alignkd_lab.lm import losses
+from alignkd_lab.lm import losses, ranks
 from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
@@ -48,20 +50,23 @@ class Heldout:
         over the whole vocabulary, nats a token of the pairs' responses.
         """
         model.eval()
-        total, margins, kl = 0.0, [], []
+        items, found = token_counts(self.examples), []
+
+        def read(part: slice, model) -> tuple:
+            of_method = float(loss(model, collate(self.examples[part]), items)[0])
+            return of_method, *self._against_reference(model, collate(self.pairs[part]))
+
         with (
             autocast(plain(model).device, dtype),
             tqdm(total=len(self.examples), desc="held-out pairs", leave=False, disable=quiet) as bar,
         ):
-            items = token_counts(self.examples)
-            for start in range(0, len(self.examples), batch):
-                part = slice(start, start + batch)
-                total += float(loss(model, collate(self.examples[part]), items)[0])
-                margin, divergence = self._against_reference(model, collate(self.pairs[part]))
-                margins.append(margin)
-                kl.append(divergence)
-                bar.update(len(self.pairs[part]))
-        margin = torch.cat(margins)
+            parts = [slice(start, start + batch) for start in range(0, len(self.examples), batch)]
+            for part, counts in ranks.share(parts):
+                told = ranks.inside(model, partial(read, part))
+                found += [told] * counts
+                bar.update(len(self.pairs[part]) * ranks.count())
+        losses_of, margins, kl = zip(*chain(*ranks.exchange(found)), strict=True)
+        total, margin = sum(losses_of), torch.cat(margins)
         accuracy = (margin > TIE).double() + 0.5 * (margin.abs() <= TIE)
         return {
             "loss": total,
@@ -130,9 +135,11 @@ class MeasuredTrainer(LossTrainer):
         most, self.args.save_total_limit = self.args.save_total_limit, None
         Trainer._save_checkpoint(self, model, trial)
         self.args.save_total_limit = most
-        seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")  # the older go once this one is whole
-        rotate_checkpoints(self.args.output_dir, save_total_limit=most,
-                           best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True)  # fmt: skip
+        ranks.exchange()  # every rank has written its random state
+        if self.args.should_save:
+            seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")  # the older go once it is whole
+            rotate_checkpoints(self.args.output_dir, save_total_limit=most,
+                               best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True)  # fmt: skip
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm import ranks
 from alignkd_lab.lm.architecture import plain
 from alignkd_lab.lm.batch import Example, collate
 from alignkd_lab.lm.teachers import Full, LiveTeacher, check_roles, has_role, log_norm, tensor_bytes
@@ -185,20 +186,25 @@ def cache_in_parts(
 ) -> CachedTeacher:
     """`cache_teacher` in folders of `PART` examples below `root`, attached to the examples as `name`.
 
-    A caching that was cut off goes on with the part where it stopped. The size is said before the first.
+    A caching that was cut off goes on with the part where it stopped. The size is said before the first. Of several
+    processes each caches its share of the parts, and then reads those of the others.
 
     Raises:
         BadInput, CannotContinue: as `cache_teacher` does.
     """
     rows = _rows_of(examples, roles)
-    print(f"caching {name} in {root}: {_bytes(rows, teacher) / 1e9:.3g} GB", file=sys.stderr)
+    if ranks.index() == 0:
+        print(f"caching {name} in {root}: {_bytes(rows, teacher) / 1e9:.3g} GB", file=sys.stderr)
     count = sum(len(row.responses) for row in rows)
-    with tqdm(total=count, desc=f"caching {name}", unit="responses", leave=False) as bar:
-        for start in range(0, len(examples), PART):
-            part = examples[start : start + PART]
-            folder = root / f"{name}-{key_of(_depends(teacher, _rows_of(part, roles)))}".replace(" ", "-")
-            cached = cache_teacher(teacher, part, folder, roles=roles, progress=bar.update)
-            cached.attach(part, name)
+    parts = [examples[start : start + PART] for start in range(0, len(examples), PART)]
+    mine = range(ranks.index(), len(parts), ranks.count())
+    with tqdm(total=count, desc=f"caching {name}", unit="responses", leave=False, disable=ranks.index() > 0) as bar:
+        for turn in (mine, sorted({*range(len(parts))} - {*mine})):
+            for part in (parts[at] for at in turn):
+                folder = root / f"{name}-{key_of(_depends(teacher, _rows_of(part, roles)))}".replace(" ", "-")
+                cached = cache_teacher(teacher, part, folder, roles=roles, progress=bar.update)
+                cached.attach(part, name)
+            ranks.exchange()
     return cached  # of any part: they answer from what is attached
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.lm import ranks
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.architecture import CappedHead, cast_head, head_of, logits, parts_of, plain
 from alignkd_lab.lm.batch import ROLES, autocast, hidden_states
@@ -118,7 +119,7 @@ class LiveTeacher:
         adapter = self.model.disable_adapter() if self.without_adapter else contextlib.nullcontext()
         self.model.eval()
         try:
-            with torch.no_grad(), autocast(self.head.device, self.dtype), adapter:
+            with torch.no_grad(), autocast(plain(self.model).device, self.dtype), adapter:
                 yield
         finally:
             self.model.train(training)
@@ -126,9 +127,20 @@ class LiveTeacher:
     def signal(self, batch: dict, name: str | None = None, *, roles: tuple[str, ...] | None = None) -> Full:
         """Of the response tokens of a collated batch, or only of responses of these roles; `name` is not needed."""
         same_vocabulary(self.model, batch)
-        with self.reading():
+
+        def ask(model) -> Full:
             hidden = self.hidden(batch, roles)
-            return Full(hidden, self.head, log_norm(hidden, self.head) if self._norms else None)
+            head = head_of(model).detach() if self.head is None else self.head
+            return Full(hidden, head, log_norm(hidden, head) if self._norms else None)
+
+        with self.reading():
+            return ranks.inside(self.model, ask) if self.head is None else ask(self.model)
+
+    def shard(self) -> LiveTeacher:
+        """Spreads the weights over the processes (FSDP2), which from then on ask together; the head is None."""
+        ranks.shard(self.model)
+        self.head = None
+        return self
 
     def hidden(self, batch: dict, roles: tuple[str, ...] | None = None) -> Tensor:
         """Final hidden states that predict those tokens, [N, d]; to be called while `reading`."""

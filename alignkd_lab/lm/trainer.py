@@ -2,22 +2,29 @@
 
 Checkpoints, schedules, clipping and devices come from transformers. What is added: the loss is any
 function of (model, batch, items), matrix products run in the dtype that the caller names, and progress and curves reach
-the caller.
+the caller. Several processes share one training (`lm.ranks`), with the gradient of one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.pytorch_utils import Conv1D
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm import ranks
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example, autocast, collate, plain, token_counts
 from alignkd_lab.lm.checkpoints import Checkpoints, describe
@@ -33,6 +40,9 @@ class LossTrainer(Trainer):
     divided by the counts of the whole, so the gradient is the same however it is split. Where memory runs out the
     micro-batch halves, for good, and the step starts again: the effective batch stays. Forward passes multiply in
     `dtype`.
+
+    Of several processes each reads the whole batch, which is but lists, and so knows its counts and its order; it runs
+    its share of the parts. Checkpoints are those of one process, whatever wraps the model.
     """
 
     def __init__(
@@ -48,6 +58,15 @@ class LossTrainer(Trainer):
         self._loss, self._dtype, self._kept, self._aside = loss, dtype, kept, aside
         self.micro_batch = micro_batch or self.args.per_device_train_batch_size
         self.infos: list = []
+        self.is_fsdp_enabled = False  # its own checkpoints fit the number of processes that wrote them alone
+
+    def get_train_dataloader(self) -> DataLoader:
+        if ranks.count() == 1:
+            return super().get_train_dataloader()
+        loader = DataLoader(self.train_dataset, self._train_batch_size, collate_fn=self.data_collator,
+                            sampler=self._get_train_sampler(), drop_last=self.args.dataloader_drop_last)  # fmt: skip
+        return prepare_data_loader(loader, num_processes=1, process_index=0, use_seedable_sampler=True,
+                                   data_seed=self.args.data_seed)  # fmt: skip
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         model.train()
@@ -56,11 +75,19 @@ class LossTrainer(Trainer):
             "one example alone does not fit in training; shorten the responses (max_tokens), lower lora_rank, or use "
             "gradient checkpointing"
         )
-        (total, infos), self.micro_batch = halve(
-            lambda size: self._step(model, examples, size), self.micro_batch, "micro_batch", way_out, model.zero_grad
-        )
+        if ranks.count() > 1:  # where memory runs out in one, the others wait for it already, so none can start again
+            way_out = f"{self.micro_batch} examples do not fit in training; lower micro_batch, or shorten the responses"
+            (total, infos), _ = halve(lambda _: self._step(model, examples, self.micro_batch), 1, "", way_out)
+            told = ranks.exchange((total.item(), [info._make(map(Tensor.cpu, info)) for info in infos]))
+            total = torch.tensor(sum(loss for loss, _ in told), dtype=torch.float64, device=self.args.device)
+            infos = [info for _, of_rank in told for info in of_rank]
+        else:
+            (total, infos), self.micro_batch = halve(
+                lambda size: self._step(model, examples, size), self.micro_batch, "micro_batch", way_out,
+                model.zero_grad,
+            )  # fmt: skip
         grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        if not (total.isfinite() and torch.nn.utils.get_total_norm(grads).isfinite()):
+        if not (total.isfinite() and ranks.whole(torch.nn.utils.get_total_norm(grads)).isfinite()):
             stop_at(self.state.global_step + 1, float(total), list(map(asdict, examples)), self._aside)
         self.infos.append((float(total), _join(infos)))
         return total
@@ -70,20 +97,45 @@ class LossTrainer(Trainer):
         self._kept.take(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", self.infos)
 
     def _step(self, model, examples: list[Example], size: int) -> tuple[Tensor, list]:
-        items, total, infos = token_counts(examples), 0.0, []
-        for start in range(0, len(examples), size):
-            inputs = collate(examples[start : start + size])
-            with self.compute_loss_context_manager():
-                loss, info = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=items)
-            self.accelerator.backward(loss)
-            total = total + loss.detach()
-            infos.append(info)
+        items, total, infos = token_counts(examples), torch.zeros((), device=self.args.device), []
+        size = min(size, math.ceil(len(examples) / ranks.count()))
+        mine = ranks.share([examples[start : start + size] for start in range(0, len(examples), size)])
+        for number, (part, counts) in enumerate(mine, 1):
+            # DDP need not average before the last part; FSDP2 has no no_sync, and keeps shards.
+            wait = getattr(model, "no_sync", None) if number < len(mine) else None
+            with self.compute_loss_context_manager(), wait() if wait else contextlib.nullcontext():
+                loss, info = self.compute_loss(model, collate(part), return_outputs=True, num_items_in_batch=items)
+                # What wraps the model takes the mean of the ranks' gradients, and the step's is their sum.
+                self.accelerator.backward(loss if ranks.count() == 1 else loss * (ranks.count() if counts else 0))
+            if counts:
+                total = total + loss.detach()
+                infos.append(info)
         return total, infos
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         with autocast(plain(model).device, self._dtype):
-            loss, info = self._loss(model, inputs, num_items_in_batch)
+            loss, info = ranks.inside(model, lambda inner: self._loss(inner, inputs, num_items_in_batch))
         return (loss, info) if return_outputs else loss
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, ranks.whole_weights(self.model) if ranks.is_sharded(self.model) else state_dict)
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if not ranks.is_sharded(self.model):
+            return super()._save_optimizer_and_scheduler(output_dir)
+        whole = ranks.whole_optimizer(self.optimizer)
+        if self.args.should_save:
+            torch.save(whole, os.path.join(output_dir, OPTIMIZER_NAME))
+            torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if not ranks.is_sharded(self.model):
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            held = (torch.load(os.path.join(checkpoint, name), map_location="cpu", weights_only=True)
+                    for name in (OPTIMIZER_NAME, SCHEDULER_NAME))  # fmt: skip
+            ranks.load_optimizer(self.optimizer, next(held))
+            self.lr_scheduler.load_state_dict(next(held))
 
     def floating_point_ops(self, inputs):
         return 0  # transformers counts by `input_ids`, which do not exist before collation
@@ -92,8 +144,9 @@ class LossTrainer(Trainer):
 def stop_at(step: int, loss: float, batch, aside: Path | None) -> None:
     """Keeps the batch of a step whose loss or gradient is not finite, and raises CannotContinue, which names it."""
     path = (aside or Path(tempfile.mkdtemp(prefix="alignkd-"))) / f"not-finite-step-{step}.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"step": step, "loss": loss, "batch": batch}, path)
+    if ranks.index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"step": step, "loss": loss, "batch": batch}, path)
     raise CannotContinue(
         f"training: in step {step} the loss ({loss:g}) or its gradient is not finite; the step's batch is kept in "
         f"{path} (torch.load with weights_only=True); lower the learning rate, or look for what is odd in it"

@@ -21,10 +21,16 @@ def nll(model, batch: dict, items: dict):
     return losses.nll(hidden, head, labels, items=items["tokens"], chunk=default_chunk(head))
 
 
-def kd(model, batch: dict, items: dict, *, teacher_head: Tensor, temperature: float = 1.0):
-    """Forward KL from the teacher at `temperature`, whose hidden states the batch carries as its signals "teacher"."""
+def kd(
+    model, batch: dict, items: dict, *, teacher_head: Tensor | None = None, teacher: Full | None = None,
+    temperature: float = 1.0,
+):  # fmt: skip
+    """Forward KL from the teacher at `temperature`: from what it says of every token, or from its head, where the batch
+    carries its hidden states as the signals "teacher".
+    """
     hidden, head, _ = _states(model, batch)
-    teacher = Full(batch["signals"]["teacher"]["hidden"].to(teacher_head.device, teacher_head.dtype), teacher_head)
+    if teacher is None:
+        teacher = Full(batch["signals"]["teacher"]["hidden"].to(teacher_head.device, teacher_head.dtype), teacher_head)
     return losses.kd(
         hidden, head, teacher, teacher_temperature=temperature, items=items["tokens"], chunk=default_chunk(head)
     )
@@ -66,5 +72,5 @@ def adpa(
 
 def _states(model, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden states [N, d] and labels [N] of the response tokens, and the head [V, d] between them."""
-    head = head_of(model)
-    return hidden_states(model, batch), head, batch["shift_labels"].to(head.device)
+    hidden, head = hidden_states(model, batch), head_of(model)  # in this order: FSDP2 gathers the head on the way
+    return hidden, head, batch["shift_labels"].to(head.device)
