@@ -105,16 +105,27 @@ def preference(number: int, row: object) -> Preference:
         turns, chosen, rejected = _turns(prompt, "prompt"), _unjoined(chosen), _unjoined(rejected)
     else:
         turns, chosen, rejected = _conversations(prompt, _turns(chosen, "chosen"), _turns(rejected, "rejected"))
-    if not turns or not turns[-1]["content"].strip():
-        raise Unusable("empty prompt")
-    if turns[-1]["role"] != "user":
-        raise Unusable("the prompt's last turn is not by the user")
+    _check_prompt(turns)
     for field, text in (("chosen", chosen), ("rejected", rejected)):
         if not text.strip():
             raise Unusable(f"empty {field}")
     if chosen.strip() == rejected.strip():
         raise Unusable("chosen equals rejected")
     return Preference(number, turns, chosen, rejected)
+
+
+def messages(prompt: object) -> list[Message]:
+    """A prompt alone, a text or messages. Raises Unusable where it is none."""
+    turns = _turns(prompt, "prompt")
+    _check_prompt(turns)
+    return turns
+
+
+def _check_prompt(turns: list[Message]) -> None:
+    if not turns or not turns[-1]["content"].strip():
+        raise Unusable("empty prompt")
+    if turns[-1]["role"] != "user":
+        raise Unusable("the prompt's last turn is not by the user")
 
 
 def _message(role: str, content: str) -> Message:

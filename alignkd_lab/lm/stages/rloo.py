@@ -59,7 +59,7 @@ def rloo(
             model,
             earn,
             config,
-            train_dataset=prompt_rows(settings.preference_prompts),
+            train_dataset=prompt_rows(context.prompt_texts("training", settings.preference_prompts)),
             processing_class=context.tokenizer,
         )
         # TRL's own reference is the policy as it was handed over, which is ours only where `reference` is `init`.
