@@ -9,7 +9,7 @@ from pathlib import Path
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import own_prompts
 from alignkd_lab.lm.functions import is_function, load_function, load_reward
-from alignkd_lab.lm.rewards import model_of, target
+from alignkd_lab.lm.rewards import TARGETS, model_of, target
 from alignkd_lab.lm.settings import BUILT_IN, HEALED, SHIPPED, LmSettings
 from alignkd_lab.lm.tiny import TINY
 
@@ -56,6 +56,24 @@ def pin(settings: LmSettings) -> LmSettings:
     if is_function(settings.reward):
         own["reward"] = load_reward(settings.reward)[1]
     return replace(settings, prompts=own_prompts.pin(settings.prompts), **own)
+
+
+def check_reward(name: str) -> str:
+    """The name of a reward, pinned where it is a function: `module:function`, `model:<source>`, or a rule.
+
+    Raises:
+        BadInput: it is none of these.
+    """
+    if is_function(name):
+        return load_reward(name)[1]
+    if model := model_of(name):
+        check_source("reward", model)
+    elif name not in TARGETS:
+        raise BadInput(
+            f"reward: unknown {name!r}; use 'module:function', 'model:<hub id or folder>', or a rule: "
+            f"{', '.join(TARGETS)}"
+        )
+    return name
 
 
 def check_source(name: str, source: str) -> None:
