@@ -221,7 +221,7 @@ def _reference(options: Options, model, dtype) -> LiveTeacher:
     """What an on-policy method measures the KL from: the model as it starts, unless another one is named."""
     if options.reference and options.reference != options.student:
         return LiveTeacher(_load(options.reference, model.device), dtype=dtype, norms=False)
-    start = copy.deepcopy(model).to(dtype) if options.full else model
+    start = copy.deepcopy(model) if options.full else model
     return LiveTeacher(start, dtype=dtype, norms=False, without_adapter=not options.full)
 
 

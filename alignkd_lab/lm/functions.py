@@ -6,6 +6,7 @@ is told from what another version would make. What the module itself imports is 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import math
 import re
@@ -14,12 +15,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Real
 from pathlib import Path
+from types import ModuleType
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.store import file_sha256
 
 _NAME = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:@([0-9a-f]{12}))?")
-_READ: dict[str, str] = {}  # modules, and the hash of the file that each was read from
+_READ: dict[tuple[Path, str], ModuleType] = {}  # by file and hash
 
 
 def is_function(name: str) -> bool:
@@ -35,14 +37,8 @@ def load_function(field: str, name: str) -> tuple[Callable, str]:
     """
     module_name, function_name, pinned = _NAME.fullmatch(name).groups()
     sys.path.insert(0, str(Path.cwd()))
-    importlib.invalidate_caches()
-    known = module_name in sys.modules
     try:
-        module = importlib.import_module(module_name)
-        digest = file_sha256(Path(module.__file__))[:12]
-        if known and _READ.get(module_name) != digest:  # the file may have changed since it was imported
-            module = importlib.reload(module)
-        _READ[module_name] = digest
+        module, digest = _read(module_name, Path.cwd() / f"{module_name.replace('.', '/')}.py")
     except Exception as error:  # a module runs code of its own, which may raise whatever it likes
         raise BadInput(
             f"{field}: {module_name} cannot be imported from here ({type(error).__name__}: {error}); name a function "
@@ -59,6 +55,25 @@ def load_function(field: str, name: str) -> tuple[Callable, str]:
             "version back, or leave the hash out"
         )
     return function, f"{module_name}:{function_name}@{digest}"
+
+
+def _read(name: str, own: Path) -> tuple[ModuleType, str]:
+    """The module and a hash of its source: of the file `own` where there is one, else of what is installed.
+
+    A file of one's own is compiled from what is hashed, since Python would keep the version that it imported first.
+    """
+    if not own.is_file():
+        module = importlib.import_module(name)
+        return module, file_sha256(Path(module.__file__))[:12]
+    source = own.read_bytes()
+    key = own, hashlib.sha256(source).hexdigest()[:12]
+    if key not in _READ:
+        module = ModuleType(name)
+        module.__file__, module.__package__ = str(own), name.rpartition(".")[0]
+        sys.modules[name] = module
+        exec(compile(source, str(own), "exec"), module.__dict__)
+        _READ[key] = module
+    return _READ[key], key[1]
 
 
 def load_reward(name: str) -> tuple[Callable, str]:

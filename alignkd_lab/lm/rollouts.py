@@ -41,7 +41,8 @@ def encode_prompts(rows: list[list[Message]], tokenizer, most: int) -> tuple[lis
         BadInput: a template that is refused (`lm.templates.frame_of`).
     """
     frame_of(tokenizer)
-    rendered = [(turns, text) for turns, text in zip(rows, render(rows, tokenizer), strict=True) if text is not None]
+    texts = render(rows, tokenizer) if rows else []
+    rendered = [(turns, text) for turns, text in zip(rows, texts, strict=True) if text is not None]
     ids = token_ids([text for _, text in rendered], tokenizer) if rendered else []
     made = [Prompt(list(one), said(turns)) for (turns, _), one in zip(rendered, ids, strict=True) if len(one) <= most]
     left_out = {"the chat template refuses the prompt": len(rows) - len(rendered),
