@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 import alignkd_lab
 from alignkd_lab import cli, training
+from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput
+from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm import own_pairs, saved, teacher_cache, weights
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, with_lora
@@ -336,6 +338,26 @@ def test_teachers_with_other_tokens_are_refused_before_weights_are_read(pairs, s
 def test_lora_targets_that_do_not_exist_are_named(pairs, tmp_path):
     with pytest.raises(BadInput, match="lora_targets: the model has no layer 'nosuch'"):
         run("sft", pairs, tmp_path / "out", lora_targets=["q_proj", "nosuch"])
+
+
+def test_a_device_that_nothing_was_tried_on_is_named(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(transformers.TrainingArguments, "device", property(lambda self: torch.device("mps")))
+    with pytest.raises(BadInput, match="device: mps is untried here; use --use-cpu"):
+        run("sft", pairs, tmp_path / "out", use_cpu=False)
+    with pytest.raises(BadInput, match="device: mps is untried here; use one of cpu, cuda"):
+        resolve_dtype("float32", "mps:0")
+    with pytest.raises(BadInput, match="device 'mps' is unknown"):
+        run_experiment(world="lm", device="mps", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_built_in_model_learns_is_saved_whole_and_names_its_origin(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "BUILT_IN", "tiny-student")
+    assert not saved.can_be_base("tiny-student")
+    assert list(run("sft", pairs, tmp_path / "out")["files"]) == ["model.safetensors"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in card
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
 
 
 def test_a_licence_is_that_of_the_base(pairs, student, tmp_path):

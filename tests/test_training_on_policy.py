@@ -132,7 +132,7 @@ def test_rloo_earns_more_and_gkd_comes_nearer():
     assert found["eval_mean_reward"] > found["eval_mean_reward_before"] + 0.3
     assert found["eval_loss"] < found["eval_loss_before"] - 0.3
     found = run("gkd", "gkd", responses=2, **more)["result"]
-    assert found["eval_loss"] < 0.7 * found["eval_loss_before"]
+    assert found["eval_loss"] < 0.8 * found["eval_loss_before"]
 
 
 @pytest.mark.parametrize(("method", "full"), [("gkd", False), ("rloo", False), ("rloo", True)])
