@@ -116,6 +116,7 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     if (done := _same_training(out, request)) is not None:
         return done
     store = Store(Path(options.cache_teachers) if options.cache_teachers else out / "kept")
+    pay = scorer(options.reward, str(device)) if options.reward else None
     model = admit(_load(options.student, device), options.student, reach=reach, adapted=not options.full)
     if method.on_policy:
         examples, kept, heldout = [texts.training, texts.heldout], {}, None
@@ -127,8 +128,7 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     if not options.full:
         targets = options.lora_targets[0] if options.lora_targets == ["all-linear"] else options.lora_targets
         model = with_lora(model, options.lora_rank, seed, targets, options.lora_dropout)
-    write = partial(Rollouts, tokenizer, max_tokens=texts.max_tokens, seed=seed, dtype=dtype,
-                    scorer=scorer(options.reward, str(device)) if options.reward else None)  # fmt: skip
+    write = partial(Rollouts, tokenizer, max_tokens=texts.max_tokens, seed=seed, dtype=dtype, scorer=pay)
     rollouts, measured = None, [heldout] if heldout else []
     if method.on_policy:
         beta = options.beta if options.method == "rloo" else None

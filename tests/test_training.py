@@ -341,7 +341,9 @@ def test_lora_targets_that_do_not_exist_are_named(pairs, tmp_path):
 
 
 def test_a_device_that_nothing_was_tried_on_is_named(pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr(transformers.TrainingArguments, "device", property(lambda self: torch.device("mps")))
+    real = transformers.TrainingArguments.device
+    mps = property(lambda self: torch.device("mps") if real.fget(self) else None)
+    monkeypatch.setattr(transformers.TrainingArguments, "device", mps)
     with pytest.raises(BadInput, match="device: mps is untried here; use --use-cpu"):
         run("sft", pairs, tmp_path / "out", use_cpu=False)
     with pytest.raises(BadInput, match="device: mps is untried here; use one of cpu, cuda"):

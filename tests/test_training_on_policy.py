@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from test_lm_reward_model import saved
 from test_training import QUICK, Last, Stop, logits
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForSequenceClassification
 
 from alignkd_lab import training
 from alignkd_lab.errors import BadInput
@@ -201,6 +202,30 @@ def test_the_mean_reward_is_that_of_what_the_saved_model_writes():
     said = [tokenizer.decode(tokens, skip_special_tokens=True) for row in written for tokens in row.responses]
     digits = [sum(letter.isdigit() for letter in text) for text in said]
     assert record["result"]["eval_mean_reward"] == pytest.approx(sum(digits) / len(digits))
+
+
+def test_a_reward_model_reads_prompts_of_many_turns():
+    source = saved("judge")
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
+    rows = [{"prompt": [*turns, {"role": "user", "content": f"Say {at}"}]} for at in range(8)]
+    Path("turns.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    record = run("rloo", prompts="turns.jsonl", reward=f"model:{source}", max_length=120, max_prompt_length=100)
+    assert record["weights"]["reward"]["checksum"] == weights.checksum(source)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained("out"), weights.load_tokenizer("tiny-student")
+    texts = training.read_asked("turns.jsonl", "0.25", tokenizer, 120, 100, 42)
+    assert [row.said[:2] for row in texts.heldout] == [turns] * 2
+    written = Rollouts(tokenizer, 4, 20, 42, torch.float32).write(model, texts.heldout, "heldout")[0]
+    judge, found = LlamaForSequenceClassification.from_pretrained(source).eval(), []
+    for row, prompt in zip(written, texts.heldout, strict=True):
+        for tokens in row.responses:
+            said = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            whole = tokenizer.apply_chat_template(
+                [*prompt.said, {"role": "assistant", "content": said}], tokenize=False
+            )
+            ids = torch.tensor([tokenizer(whole).input_ids])
+            with torch.no_grad():
+                found.append(judge.score(judge.model(ids).last_hidden_state[0, -1]).item())
+    assert record["result"]["eval_mean_reward"] == pytest.approx(sum(found) / len(found), abs=1e-4)
 
 
 def test_another_version_of_the_reward_is_another_training():
