@@ -16,7 +16,7 @@ TINY = {"smollm2-135m-instruct": "tiny-base", "healed": "tiny-student"}
 
 
 def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    found = "".join(re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL))
     return re.sub("|".join(TINY), lambda name: TINY[name[0]], found)
 
 
@@ -24,6 +24,8 @@ def test_the_script_of_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(curves, "draw_curves", lambda *_: None)  # which takes longer than a training here
     Path("pairs.jsonl").write_text(block("json"))
+    Path("my_rewards.py").write_text(block("py"))
+    Path("prompts.txt").write_text("".join(f"Say {at}\n" for at in range(8)))
     quick = ["--use-cpu", "--disable-tqdm", "true", "--max-length", "256", "--max-prompt-length", "128"]
     commands = block("sh").splitlines()
     for command in commands:

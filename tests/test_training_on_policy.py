@@ -8,16 +8,20 @@ import pytest
 import torch
 from test_lm_reward_model import saved
 from test_training import QUICK, Last, Stop, logits
+from tiny_lm import world_in
 from transformers import AutoModelForCausalLM, LlamaForSequenceClassification
 
 from alignkd_lab import training
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import training_losses, weights
-from alignkd_lab.lm.batch import collate, token_counts
+from alignkd_lab.lm.batch import Example, collate, token_counts
 from alignkd_lab.lm.losses import DIVERGENCES
 from alignkd_lab.lm.rollouts import Rollouts, encode_prompts
+from alignkd_lab.lm.scoring import score
+from alignkd_lab.lm.stages import rloo as stage
 from alignkd_lab.lm.teachers import LiveTeacher
 from alignkd_lab.lm.trainer import with_lora
+from alignkd_lab.store import part
 from alignkd_lab.training import train
 
 REWARDS = """
@@ -62,6 +66,10 @@ def token_log_probs(model, example, tokens):
     return model(ids).logits[0, len(example.prompt) - 1 : -1].double().log_softmax(-1)
 
 
+def grads_of(model):
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
 def test_what_rloo_learns_from_is_the_reward_less_the_kl_beside_the_others(tmp_path):
     asked = []
 
@@ -98,6 +106,43 @@ def test_what_rloo_learns_from_is_the_reward_less_the_kl_beside_the_others(tmp_p
     assert found.item() == pytest.approx(expected.item(), rel=1e-3, abs=1e-3)
     for one, other in zip(fast, by_hand, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_the_gradient_of_rloo_is_that_of_trl_through_the_stage_of_a_run(tmp_path, monkeypatch):
+    world = world_in(tmp_path, rlhf_steps=1, rlhf_prompts=3, rlhf_generations=4, rlhf_beta=0.3, lora_rank=4)
+    init, reference = world.start("student"), world.start("base")
+    models, calls, grads, earn = [], [], [], world.reward.earn
+
+    def keep(*given):
+        models.append(with_lora(*given))
+        return models[-1]
+
+    def earned(samples, policy):
+        calls.append((samples, earn(samples, policy)._replace(rewards=[len(tokens) / 2 for tokens in samples.tokens])))
+        return calls[-1][1]
+
+    monkeypatch.setattr(stage, "with_lora", keep)
+    monkeypatch.setattr(world.reward, "earn", earned)
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: grads.append(grads_of(models[0])))
+    settings = part(stage.RlooSettings, world.settings)
+    stage.rloo(world.context, world.reward, init, reference, settings, 1e-3, "trl")
+    samples, _ = next((drawn, paid) for drawn, paid in calls if len(drawn.tokens) == 12)
+    own, other = (score(world.context.models.of(policy), samples) for policy in (init, reference))
+    total = [len(tokens) / 2 - 0.3 * float((one - two).sum())
+             for tokens, one, two in zip(samples.tokens, own, other, strict=True)]  # fmt: skip
+    examples = []
+    for prompt, members in zip(samples.prompt_ids, samples.by_prompt(), strict=True):
+        if members:
+            rest = [(sum(total[at] for at in members) - total[one]) / (len(members) - 1) for one in members]
+            advantages = [total[one] - mean for one, mean in zip(members, rest, strict=True)]
+            examples.append(Example(prompt, [samples.tokens[at] for at in members], advantages=advantages))
+    model = with_lora(world.context.models.of(init), 4, world.context.seed_for("adapter"))
+    training_losses.rloo(model, collate(examples), token_counts(examples))[0].backward()
+    ours = grads_of(model)
+    assert set(ours) == set(grads[0])
+    one, two = (torch.cat([found[name].flatten() for name in ours]) for found in (ours, grads[0]))
+    assert one.norm() > 1  # so TRL has clipped its own to a norm of 1
+    torch.testing.assert_close(one / one.norm(), two / two.norm(), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("divergence", ["forward", "reverse", "jsd"])
