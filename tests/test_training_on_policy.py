@@ -171,6 +171,28 @@ def test_draws_depend_on_seed_and_step_alone():
     assert [row.responses for row in first] != [row.responses for row in other]
 
 
+def test_in_bfloat16_the_policy_of_this_step_writes_and_not_the_one_before():
+    model, prompts, made = rollouts()
+    made.dtype = torch.bfloat16
+    made.write(model, prompts, 0)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(1))
+    anew = Rollouts(made.tokenizer, 4, 8, seed=0, dtype=torch.bfloat16)
+    (kept, _), (fresh, _) = (writer.write(model, prompts, 1) for writer in (made, anew))
+    assert [row.responses for row in kept] == [row.responses for row in fresh]
+
+
+@pytest.mark.parametrize("method", ["gkd", "rloo"])
+def test_activations_that_are_computed_again_change_nothing(method):
+    found = []
+    for name, again in (("one", False), ("two", True)):
+        last = Last()
+        run(method, name, callbacks=[last], gradient_checkpointing=again, heldout=0)
+        found.append(last.logits)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
 def test_rloo_earns_more_and_gkd_comes_nearer():
     more = {"max_steps": 10, "learning_rate": 3e-2, "per_device_train_batch_size": 8, "max_length": 40}
     more |= {"logging_steps": 10, "eval_steps": 10}
