@@ -70,12 +70,15 @@ class Rollouts:
     beta: float | None = None
     _copy: Any = field(default=None, repr=False)
 
-    def write(self, model, prompts: list[Prompt], *purpose: object) -> tuple[list[Example], dict[str, float]]:
+    def write(
+        self, model, prompts: list[Prompt], *purpose: object, measured: bool = False
+    ) -> tuple[list[Example], dict[str, float]]:
         """Examples of what the policy writes, and what there is to tell of them; the model is in eval mode afterwards.
 
-        Told are `response_length` in tokens, `mean_reward`, `kl` = log pi - log pi_ref in nats a token, and, with
-        `beta`, `objective`: the mean of R - beta (log pi - log pi_ref), the KL in nats a response. A response's
-        advantage is that minus the mean of the others to its prompt (Ahmadian et al. 2024, RLOO).
+        Told is `response_length` in tokens; where it is `measured`, or there is a `beta`, also `mean_reward` and `kl`,
+        log pi - log pi_ref in nats a token; and, with `beta`, `objective`: the mean of R - beta (log pi - log pi_ref),
+        the KL in nats a response. A response's advantage is that minus the mean of the others to its prompt (Ahmadian
+        et al. 2024, RLOO).
         """
         model.eval()
         words = repr((self.seed, *purpose)).encode()
@@ -84,13 +87,14 @@ class Rollouts:
         samples = sample(self._sampler(model), asked, self.responses, self.max_tokens, ends, seed)
         count, told = len(samples.tokens), {"response_length": samples.token_count / len(samples.tokens)}
         gaps, rewards = [0.0] * count, [0.0] * count
-        if self.reference:
+        measured = measured or self.beta is not None
+        if self.reference and measured:
             own = score(model, samples, dtype=self.dtype)
             with self.reference.reading():
                 others = score(self.reference.model, samples, dtype=self.dtype)
             gaps = [float((mine - other).sum()) for mine, other in zip(own, others, strict=True)]
             told["kl"] = sum(gaps) / samples.token_count
-        if self.scorer:
+        if self.scorer and measured:
             texts = [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in samples.tokens]
             rewards = self.scorer([prompts[at].said for at in samples.prompt_of], texts)
             told["mean_reward"] = sum(rewards) / count
@@ -103,6 +107,10 @@ class Rollouts:
                 mean = sum(earned[at] for at in own) / len(own)
                 example.advantages = [(earned[at] - mean) * len(own) / max(1, len(own) - 1) for at in own]
         return made, told
+
+    def drop(self) -> None:
+        """Lets go of the copy of the model that writes, until it is to write again."""
+        self._copy = None
 
     def _sampler(self, model):
         """The model itself in float32; else a copy in the dtype of products, brought up to date."""
@@ -132,7 +140,9 @@ class HeldoutPrompts:
 
         That of RLOO is minus the objective, since the value of a policy gradient's surrogate says nothing.
         """
-        examples, told = self.rollouts.write(model, self.prompts, "heldout")
+        examples, told = self.rollouts.write(model, self.prompts, "heldout", measured=True)
+        if not self.on_policy:
+            self.rollouts.drop()
         objective = told.pop("objective", None)
         if objective is not None:
             return {"loss": -objective, **told}
