@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.world is None:
         raise BadInput("run: name a world, --world mog or --world lm, or a record to run again, --from FILE")
+    own = {name: getattr(arguments, name) for name in ("prompts", "reward") if getattr(arguments, name)}
     run_experiment(
         world=arguments.world,
         preset=arguments.preset or "laptop",
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         algorithm=arguments.algorithm,
         target=arguments.target,
-        overrides=dict(arguments.set),
+        overrides={**dict(arguments.set), **own},
         device=arguments.device,
     )
     print(f"Next: alignkd report {shlex.quote(str(arguments.out))}")
@@ -72,7 +73,7 @@ def _run_again(arguments: argparse.Namespace) -> int:
     from alignkd_lab.records import RERUNS
     from alignkd_lab.rerun import choose, compare, is_reproduced, render, rerun
 
-    for option in ("world", "preset", "target"):
+    for option in ("world", "preset", "target", "reward", "prompts"):
         if getattr(arguments, option):
             raise BadInput(f"run: --{option} comes from the record; leave it out beside --from")
     out = arguments.out / RERUNS
@@ -220,7 +221,14 @@ def build_parser() -> argparse.ArgumentParser:
     option("--pipelines", metavar="A,B", type=parse_pipelines, help=words)
     option("--seeds", metavar="SEEDS", type=parse_seeds, help="e.g. 0, 0-4 or 0,2,5-7 (default: the preset's)")
     option("--algorithm", choices=ALGORITHMS, help="how to align (default: the preset's)")
-    option("--target", metavar="NAME", help="the rare, desirable behaviour (default: the preset's)")
+    words = (
+        "the rare, desirable behaviour: a rule's name, or a function of yours, module:function (default: the preset's)"
+    )
+    option("--target", metavar="NAME", help=words)
+    option("--reward", metavar="NAME", help="likelihood, rule, model:SOURCE or module:function (default: the preset's)")
+    option(
+        "--prompts", metavar="FILE", help="your own prompts: JSON Lines or CSV with a column prompt, or a text a line"
+    )
     words = "change settings of the preset; beside --from: choose among the file's runs"
     option("--set", metavar="KEY=VALUE", type=parse_setting, nargs="+", action="extend", default=[], help=words)
     words = "run what this record (*.json, *.zip) holds again"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from alignkd_lab.errors import BadInput
+
 DTYPES = ("float32", "bfloat16")
 USUAL_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
 
@@ -11,8 +13,14 @@ def resolve_dtype(dtype: str, device: str) -> str:
 
     The default is bfloat16 on a GPU, and float32 on a CPU, where bfloat16 is slower on some machines and on every one
     other samples: the same seed in another dtype is another draw.
+
+    Raises:
+        BadInput: a kind of device that nothing here was tried on, as Apple's `mps`.
     """
-    return USUAL_DTYPE[device.partition(":")[0]] if dtype == "default" else dtype
+    kind = device.partition(":")[0]
+    if kind not in USUAL_DTYPE:
+        raise BadInput(f"device: {kind} is untried here; use one of {', '.join(USUAL_DTYPE)}")
+    return USUAL_DTYPE[kind] if dtype == "default" else dtype
 
 
 def device_label(device: str, dtype: str | None) -> str:

@@ -16,8 +16,7 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.harness import check_tasks, harness_version, run_tasks
 from alignkd_lab.lm.preference_data import Preferences, by_reason, count_reasons, load_preferences, to_examples
 from alignkd_lab.lm.prompt_file import Prompt, read_prompts
-from alignkd_lab.lm.request import check_policy, check_source
-from alignkd_lab.lm.rewards import model_of, target
+from alignkd_lab.lm.request import check_policy, check_reward
 from alignkd_lab.paths import make_folder
 from alignkd_lab.ranges import check_choice, check_number
 from alignkd_lab.store import file_sha256
@@ -45,7 +44,7 @@ class Request:
         model, against, reference: sources as `alignkd train --student` takes; KL and reward accuracy compare `model`
             with `reference`.
         prompts: a file (`lm.prompt_file`), to which each model writes `responses` at temperature 1.
-        reward: a target's rule by its name, or `model:SOURCE`.
+        reward: a target's rule by its name, `model:SOURCE`, or a function of one's own, `module:function`.
         pairs: held-out preference pairs as `load_preferences` takes them, cut to `max_length` tokens, of which the
             prompt may have half; what is cut or left out is counted.
         tasks: of lm-evaluation-harness, by name or as configurations; `limit` and `chat_template` go with them.
@@ -94,8 +93,6 @@ def evaluate(model: str, **options: Any) -> dict:
     for row in rows:
         if row.later:
             raise BadInput(f"prompts: row {row.row} has several turns, which only `alignkd sample` asks; leave one")
-        if model_of(asked.reward or "") and len(row.messages) > 1:
-            raise BadInput(f"prompts: row {row.row} has several messages, and a reward model reads one; leave it out")
     held = load_preferences(asked.pairs) if asked.pairs is not None else None
     if asked.tasks:
         check_tasks(asked.tasks)
@@ -130,10 +127,7 @@ def _check(asked: Request) -> None:
     for name, source in asked.sources.items():
         check_policy(name, source)
     if asked.reward is not None:
-        if source := model_of(asked.reward):
-            check_source("reward", source)
-        else:
-            target(asked.reward)
+        check_reward(asked.reward)
     for name, least in (("responses", 1), ("max_tokens", 1), ("max_length", 2), ("seed", 0)):
         check_number(name, getattr(asked, name), least=least, whole=True)
     if asked.limit is not None:

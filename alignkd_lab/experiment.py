@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkd_lab.dtypes import device_label, resolve_dtype
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.lm.settings import HEALED, SHIPPED
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import make_folder
 from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines, unknown
@@ -193,11 +193,12 @@ def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, override
     chosen = preset(name)
     settings = override(chosen.lm, {**overrides, **({"target": target} if target else {})})
     seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
-    check_request(settings)
+    settings = check_request(settings)
     if settings.trial_seed in seeds:
         raise BadInput(f"seed: {settings.trial_seed} is the seed of the learning-rate trials; choose another")
     device = best_device(device)
     make_folder(out)
+    from alignkd_lab.lm import own_prompts
     from alignkd_lab.lm.student import ensure_healed_student
     from alignkd_lab.lm.world import LmWorld
 
@@ -234,6 +235,7 @@ def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, override
             "provenance": {
                 **provenance(device),
                 "weights": world.fingerprint(),
+                **({"prompts": own_prompts.describe(settings.prompts)} if settings.prompts != SHIPPED else {}),
                 "seconds": time.perf_counter() - started,
             },
         }

@@ -15,18 +15,25 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from alignkd_lab.dtypes import USUAL_DTYPE
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.lm.request import check_source
+from alignkd_lab.lm.request import check_reward, check_source
 from alignkd_lab.lm.settings import HEALED
 from alignkd_lab.ranges import check_number
 
 
 class Method(NamedTuple):
-    """The responses that it trains on, the options that it needs and may have, and the responses that teachers read."""
+    """The responses that it trains on, the options that it needs and may have, and the responses that teachers read.
+
+    Without responses of its own it is on-policy: it needs prompts, and what it trains on is written step by step.
+    """
 
     roles: tuple[str, ...]
     needs: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+
+    @property
+    def on_policy(self) -> bool:
+        return not self.roles
 
 
 TEACHERS, PAIR = ("teacher", "reference"), ("chosen", "rejected")
@@ -37,6 +44,8 @@ METHODS = {
     "dckd": Method(PAIR, ("teacher",), ("alpha",), PAIR),
     "adpa": Method(("chosen", "sampled"), TEACHERS, ("gamma", "as_released", "responses"), ("sampled",)),
     "adpa_plus": Method(("chosen", "sampled"), TEACHERS, ("alpha", "gamma", "as_released", "responses"), ("sampled",)),
+    "gkd": Method((), ("teacher",), ("divergence", "responses")),
+    "rloo": Method((), ("reward",), ("reference", "beta", "responses")),
 }
 
 
@@ -50,17 +59,24 @@ class Options:
 
     method: str = field(metadata={"help": ", ".join(METHODS)})
     student: str = field(metadata={"help": "model to train: id@commit of the hub, folder, adapter, or built-in name"})
-    data: str = field(metadata={"help": "preference pairs: a file, a known set, or an id of the hub"})
     out: str = field(metadata={"help": "folder for the model, its record and its curves; resumes what it holds"})
+    data: str | None = _help("preference pairs: a file, a known set, or an id of the hub; gkd, rloo: or prompts alone")
+    prompts: str | None = _help("prompts, as for data: gkd, rloo train on them, others answer them for the reward")
+    reward: str | None = _help("module:function, model:SOURCE or a rule: rloo's, and measured on held-out prompts")
     teacher: str | None = _help("the aligned teacher (adpa: the DPO teacher), a source as for student")
-    reference: str | None = _help("adpa: what the teacher was aligned from; dpo: reference policy (default: student)")
-    heldout: str = _help("pairs kept out of training: a share of the prompts, or a file", "0.05")
-    beta: float = _help("dpo: weight of the KL to the reference", 0.1)
+    reference: str | None = _help(
+        "adpa: what the teacher was aligned from; dpo, rloo: reference policy (default: student)"
+    )
+    heldout: str = _help("pairs or prompts kept out of training: a share of the prompts, or a file", "0.05")
+    beta: float = _help("dpo, rloo: weight of the KL to the reference", 0.1)
     alpha: float = _help("dckd: weight of the two KL terms", 0.2)
     gamma: float = _help("adpa: weight of the advantage", 1.5)
+    divergence: Literal["forward", "reverse", "jsd"] = _help("gkd: from the teacher", "reverse")
     temperature: float = _help("kd: of the teacher's distribution", 1.0)
     as_released: bool = _help("adpa: as its published code has it, not its equation", False)
-    responses: int = _help("adpa: responses that the student writes to each prompt beforehand", 1)
+    responses: int | None = _help(
+        "that the student writes to each prompt: adpa beforehand, gkd, rloo at every step (default: 1; rloo: 4)"
+    )
     full: bool = _help("train all weights, not a LoRA", False)
     lora_rank: int = _help("of the LoRA", 16)
     lora_targets: list[str] = field(default_factory=lambda: ["all-linear"], metadata={"help": "layers, e.g. q_proj"})
@@ -101,7 +117,6 @@ REFUSED = {
 FREE = {"out", "cache_teachers", "micro_batch", "report_to", "run_name", "disable_tqdm", "save_steps", "logging_steps",
          "save_total_limit", "dataloader_num_workers", "log_level", "per_device_train_batch_size",
          "gradient_accumulation_steps", "ddp_timeout", "ddp_find_unused_parameters"}  # fmt: skip
-ALONE = ("gkd", "rloo")  # methods that one process trains
 
 
 class _Parser(HfArgumentParser):
@@ -170,10 +185,16 @@ def _check(options: Options, ours: dict, given: dict) -> None:
     if options.method not in METHODS:
         raise UnknownName("method", options.method, METHODS)
     method = METHODS[options.method]
-    for name in method.needs:
+    for name in (*method.needs, *(() if method.on_policy else ("data",))):
         if getattr(options, name) is None:
             raise BadInput(f"{name}: {options.method} needs one; name its source with --{name}")
-    of_methods = {name for other in METHODS.values() for name in (*other.needs, *other.uses)}
+    if method.on_policy and (options.data is None) == (options.prompts is None):
+        raise BadInput(f"prompts: {options.method} needs prompts; name them once, with --prompts or with --data")
+    if options.prompts and not options.reward and not method.on_policy:
+        raise BadInput("prompts: what is written to them is measured by a reward; name it with --reward, or leave both")
+    if options.reward and not (method.on_policy or options.prompts or options.heldout.strip("0.")):
+        raise BadInput("reward: nothing is held out to measure it on; name prompts with --prompts, or hold pairs out")
+    of_methods = {name for other in METHODS.values() for name in (*other.needs, *other.uses)} - {"reward"}
     for name in ours:
         if name in of_methods and name not in (*method.needs, *method.uses):
             raise BadInput(f"{name}: {options.method} does not use it; leave it out")
@@ -184,10 +205,15 @@ def _check(options: Options, ours: dict, given: dict) -> None:
         source = getattr(options, name)
         if source is not None and not HEALED.fullmatch(source.partition(":")[0]):
             check_source(name, source)
+    options.reward = options.reward and check_reward(options.reward)
+    least = 2 if options.method == "rloo" else 1
+    if options.responses is None:
+        options.responses = 4 if options.method == "rloo" else 1
+    check_number("responses", options.responses, least=least, whole=True)
     for name in ("beta", "alpha", "gamma", "temperature"):
         check_number(name, getattr(options, name), above=0)
     check_number("max_length", options.max_length, least=2, whole=True)
-    for name, most in (("responses", None), ("lora_rank", None), ("micro_batch", None),
+    for name, most in (("lora_rank", None), ("micro_batch", None),
                        ("max_prompt_length", options.max_length - 1)):  # fmt: skip
         if getattr(options, name) is not None:
             check_number(name, getattr(options, name), least=1, most=most, whole=True)

@@ -27,7 +27,7 @@ _FIELDS = {
     "seed": int,
 }
 # Settings that came after the shipped records, by the value that means what the code did before.
-ADDED: dict[str, dict[str, Any]] = {"mog": {}, "lm": {"dtype": "default", "adpa_form": "formula"}}
+ADDED: dict[str, dict[str, Any]] = {"mog": {}, "lm": {"dtype": "default", "adpa_form": "formula", "prompts": "shipped"}}
 _KNOWN = {"world": ("mog", "lm"), "algorithm": ALGORITHMS}
 
 

@@ -1,4 +1,4 @@
-"""`alignkd train`: any method on one's own models and preference pairs, into a folder that transformers loads.
+"""`alignkd train`: any method on one's own models, pairs or prompts, into a folder that transformers loads.
 
 What `transformers.TrainingArguments` offers is taken by the same names: schedule, optimizer, intervals, reports. The
 effective batch is per_device_train_batch_size x gradient_accumulation_steps x processes, run as micro-batches of one
@@ -7,6 +7,7 @@ step that are divided by the token counts of the whole, so the gradient is the s
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import sys
@@ -25,19 +26,27 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm import ranks, saved, training_losses, weights
+from alignkd_lab.lm import models, ranks, saved, training_losses, weights
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.measured import REFERENCE, Heldout, MeasuredTrainer, add_reference, newest_checkpoint
-from alignkd_lab.lm.models import identity, read
-from alignkd_lab.lm.own_pairs import Pairs, read_pairs, reference_log_probs, student_examples
+from alignkd_lab.lm.models import identity
+from alignkd_lab.lm.own_pairs import (
+    Texts,
+    prompts_of_reward,
+    read_asked,
+    read_pairs,
+    reference_log_probs,
+    student_examples,
+)
+from alignkd_lab.lm.rewards import model_of, scorer
+from alignkd_lab.lm.rollouts import HeldoutPrompts, Rollouts
 from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_in_parts
 from alignkd_lab.lm.teachers import LiveTeacher, share_head
 from alignkd_lab.lm.trainer import with_lora
 from alignkd_lab.lm.vocabulary import check_vocabularies
 from alignkd_lab.options import (
-    ALONE,
     DEFAULTS,
     FREE,
     METHODS,
@@ -52,19 +61,19 @@ from alignkd_lab.options import (
 from alignkd_lab.provenance import provenance
 from alignkd_lab.store import Store
 
-_PLACES = ("out", "data", "cache_teachers")  # of this machine, and in no record
+_PLACES = ("out", "data", "prompts", "cache_teachers")  # of this machine, and in no record
 _SAID = ("per_device_train_batch_size", "max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type",
          "warmup_steps", "optim", "weight_decay", "max_grad_norm", "gradient_checkpointing", "seed")  # fmt: skip
 
 
-def train(method: str | None = None, *, data: Any, callbacks: Sequence = (), **options: Any) -> dict:
+def train(method: str | None = None, *, data: Any = None, callbacks: Sequence = (), **options: Any) -> dict:
     """Trains a student by `method`, and writes it to the folder `out`; returns the record.
 
     The command draws the curves, too, which lie in `curves.csv`: `plots.curves.draw_curves`.
 
     Args:
         method: one of `METHODS`.
-        data: a source as `load_preferences` takes, or a `datasets.Dataset`.
+        data: a source as `load_preferences` takes, or a `datasets.Dataset`; on-policy methods read its prompts alone.
         callbacks: `transformers.TrainerCallback`s.
         options: fields of `Options` (`student` and `out` are needed) and of `transformers.TrainingArguments`.
 
@@ -72,7 +81,7 @@ def train(method: str | None = None, *, data: Any, callbacks: Sequence = (), **o
         BadInput: an option, a source or a file that cannot be used, before any weights are read.
         CannotContinue: network, disk or memory, or a loss that is not finite.
     """
-    named = isinstance(data, str | Path)
+    named = data is None or isinstance(data, str | Path)
     argv = to_argv({"method": method, "data": data if named else "in memory", **options})
     return run(*read_options(argv), data=None if named else data, callbacks=callbacks)
 
@@ -85,55 +94,64 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
         run(first, given, data, callbacks)
         options = replace(options, student=first.out)
     out, method = Path(options.out), METHODS[options.method]
-    arguments = training_arguments(given, out, evaluate=bool(options.heldout.strip("0.")))
+    measures = bool(options.heldout.strip("0.") or (options.prompts and not method.on_policy))
+    arguments = training_arguments(given, out, measures)
     device, seed = arguments.device, arguments.seed
-    if ranks.count() > 1 and options.method in ALONE:
-        raise BadInput(f"processes: {ranks.count()} were started, and one trains {options.method}; start one")
+    if ranks.count() > 1 and (method.on_policy or options.reward):
+        what = f"trains {options.method}" if method.on_policy else "measures a reward while it trains"
+        raise BadInput(f"processes: {ranks.count()} were started, and one alone {what}; start one")
     dtype = getattr(torch, resolve_dtype(options.dtype, device.type))
     tokenizer = weights.load_tokenizer(base_of_student(options.student))
     others = {name: getattr(options, name) for name in TEACHERS if getattr(options, name)}
     check_vocabularies(
         tokenizer, **{name: weights.load_tokenizer(base_of_student(other)) for name, other in others.items()}
     )
-    pairs = read_pairs(
-        data or options.data, options.heldout, tokenizer, options.max_length, options.max_prompt_length, seed
-    )
+    read, source = read_asked if method.on_policy else read_pairs, data or options.data or options.prompts
+    texts = read(source, options.heldout, tokenizer, options.max_length, options.max_prompt_length, seed)
+    answered = []
+    if options.reward and not method.on_policy:
+        answered, texts.about["reward"] = prompts_of_reward(texts, options.prompts, tokenizer)
     sources = {"student": options.student, **others}
+    if judge := model_of(options.reward or ""):
+        sources["reward"] = judge
+    reach = max([texts.reach, *(len(row.prompt) + texts.max_tokens for row in answered)])
     accumulated = _accumulate(arguments)
     batch = arguments.per_device_train_batch_size
-    request = {"options": asdict(options), "training": {**DEFAULTS, **given, "batch": batch}, "data": pairs.about,
-               "weights": {name: {"source": other, "checksum": identity(other)} for name, other in sources.items()},
+    request = {"options": asdict(options), "training": {**DEFAULTS, **given, "batch": batch}, "data": texts.about,
+               "weights": {name: {"source": one, "checksum": identity(one)} for name, one in sources.items()},
                "dtype": str(dtype)}  # fmt: skip
     if (done := ranks.first(lambda: _same_training(out, request))) is not None:
         return done
     store = Store(Path(options.cache_teachers) if options.cache_teachers else out / "kept")
-    model = _student(options, device, pairs.reach)
-    examples = ranks.first(lambda: _examples(options, method, pairs, model, tokenizer, store, request, dtype, seed))
-    kept = {}
-    if others and method.read:
-        ask = partial(_live if options.live_teachers else _ask, dtype=dtype, examples=list(chain(*examples)),
-                      store=store, roles=method.read)  # fmt: skip
-        kept = {name: ask(read(source, device), source, name=name) for name, source in others.items()}
-        if len(kept) == 2:
-            share_head(*kept.values())
-    policy = (options.reference if options.method == "dpo" else None) or options.student
-    reference = model if policy == options.student else read(policy, device)
-    if options.method == "dpo":
-        ranks.first(partial(reference_log_probs, reference, examples[0], store, identity(policy), dtype))
-    heldout = _heldout(reference, policy, examples[1], pairs.heldout, store, dtype)
-    del reference
+    pay = scorer(options.reward, str(device)) if options.reward else None
+    model = _student(options, device, reach)
+    if method.on_policy:
+        examples, kept, heldout = [texts.training, texts.heldout], {}, None
+        if options.teacher:
+            teacher = admit(models.read(options.teacher, device), options.teacher, reach=reach)
+            kept["teacher"] = LiveTeacher(teacher, dtype=dtype, norms=False)
+    else:
+        examples, kept, heldout = _from_pairs(options, method, texts, model, tokenizer, store, request, dtype, seed)
     model = _adapt(model, options, seed)
+    write = partial(Rollouts, tokenizer, max_tokens=texts.max_tokens, seed=seed, dtype=dtype, scorer=pay)
+    rollouts, measured = None, [heldout] if heldout else []
+    if method.on_policy:
+        beta = options.beta if options.method == "rloo" else None
+        rollouts = write(responses=options.responses, reference=_reference(options, model, dtype), beta=beta)
+        answered = texts.heldout
+    if answered:
+        measured.append(HeldoutPrompts(answered, rollouts or write(responses=1), method.on_policy))
     end_token = tokenizer.eos_token_id if options.as_released else None
     trainer = MeasuredTrainer(
-        _loss(options, kept, end_token), heldout, micro_batch=options.micro_batch or accumulated, dtype=dtype,
-        model=model, args=arguments, train_dataset=examples[0], eval_dataset=pairs.heldout or None,
-        callbacks=list(callbacks), aside=out,
+        _loss(options, kept, end_token), measured, rollouts, micro_batch=options.micro_batch or accumulated,
+        dtype=dtype, model=model, args=arguments, train_dataset=examples[0],
+        eval_dataset=texts.heldout or answered or None, callbacks=list(callbacks), aside=out,
     )  # fmt: skip
     curves, result = _fit(trainer, out / "checkpoints")
     if ranks.is_sharded(model):
         held = ranks.whole_weights(model)
         if ranks.index() == 0:
-            model = _adapt(_student(options, torch.device("cpu"), pairs.reach), options, seed)
+            model = _adapt(_student(options, torch.device("cpu"), reach), options, seed)
             model.load_state_dict(held, strict=options.full)
     if ranks.index():
         return ranks.exchange()[0]
@@ -141,7 +159,7 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     named = {name: value for name, value in asdict(options).items() if name not in _PLACES}
     record = {
         "method": options.method, "options": named, "training": {name: getattr(arguments, name) for name in _SAID},
-        "given": given, "processes": ranks.count(), "data": pairs.about, "weights": request["weights"],
+        "given": given, "processes": ranks.count(), "data": texts.about, "weights": request["weights"],
         "dtype": str(dtype), "wrapper": type(trainer.model_wrapped).__name__,
         "licence": saved.licence(options.student), "result": result, "provenance": provenance(str(device)),
     }  # fmt: skip
@@ -160,7 +178,7 @@ def _accumulate(arguments: TrainingArguments) -> int | None:
 
 
 def _student(options: Options, device: torch.device, reach: int):
-    return admit(read(options.student, device), options.student, reach=reach, adapted=not options.full)
+    return admit(models.read(options.student, device), options.student, reach=reach, adapted=not options.full)
 
 
 def _adapt(model, options: Options, seed: int):
@@ -196,7 +214,33 @@ def _same_training(out: Path, request: dict) -> dict | None:
     return None
 
 
-def _examples(options, method: Method, pairs: Pairs, model, tokenizer, store, request, dtype, seed) -> list:
+def _from_pairs(options, method: Method, pairs: Texts, model, tokenizer, store, request, dtype, seed) -> tuple:
+    """What the loss reads, of training and of the held-out pairs; what teachers say of it; and what is measured."""
+    device = model.device
+    examples = ranks.first(lambda: _examples(options, method, pairs, model, tokenizer, store, request, dtype, seed))
+    others, kept = {name: one for name in TEACHERS if (one := getattr(options, name))}, {}
+    if others and method.read:
+        ask = partial(_live if options.live_teachers else _ask, dtype=dtype, examples=list(chain(*examples)),
+                      store=store, roles=method.read)  # fmt: skip
+        kept = {name: ask(models.read(source, device), source, name=name) for name, source in others.items()}
+        if len(kept) == 2:
+            share_head(*kept.values())
+    policy = (options.reference if options.method == "dpo" else None) or options.student
+    reference = model if policy == options.student else models.read(policy, device)
+    if options.method == "dpo":
+        ranks.first(partial(reference_log_probs, reference, examples[0], store, identity(policy), dtype))
+    return examples, kept, _heldout(reference, policy, examples[1], pairs.heldout, store, dtype)
+
+
+def _reference(options: Options, model, dtype) -> LiveTeacher:
+    """What an on-policy method measures the KL from: the model as it starts, unless another one is named."""
+    if options.reference and options.reference != options.student:
+        return LiveTeacher(models.read(options.reference, model.device), dtype=dtype, norms=False)
+    start = copy.deepcopy(model) if options.full else model
+    return LiveTeacher(start, dtype=dtype, norms=False, without_adapter=not options.full)
+
+
+def _examples(options, method: Method, pairs: Texts, model, tokenizer, store, request, dtype, seed) -> list:
     """What the loss reads: of training, and of the held-out pairs."""
     if "sampled" in method.roles:
         depends = {"weights": request["weights"]["student"]["checksum"], "responses": options.responses,
@@ -241,6 +285,8 @@ def _loss(options: Options, kept: dict[str, CachedTeacher | LiveTeacher], end_to
         "dpo": lambda: partial(training_losses.dpo, beta=options.beta),
         "kd": lambda: partial(asked, training_losses.kd, temperature=options.temperature),
         "dckd": lambda: partial(asked, training_losses.dckd, alpha=options.alpha),
+        "gkd": lambda: partial(training_losses.gkd, teacher=kept["teacher"], divergence=options.divergence),
+        "rloo": lambda: training_losses.rloo,
         "adpa": lambda: partial(asked, training_losses.adpa, gamma=options.gamma, end_token=end_token),
     }
     return made[options.method.removesuffix("_plus")]()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shlex
 import sys
 import time
@@ -91,7 +92,7 @@ LIGHT = [
         preference_prompts=5000 | preference_prompts: 5000 were asked for, and there are
         distil_prompts=5000 | distil_prompts: 5000
         test_prompts=5000 | test_prompts: 5000
-        reward=likelihoods | reward: unknown 'likelihoods'; use 'likelihood', 'rule' or 'model:
+        reward=likelihoods | reward: unknown 'likelihoods'; use 'likelihood', 'rule', 'model:
         reward=model: | reward: unknown 'model:'
         reward=model:nosuch | reward: there is no folder 'nosuch'
         target=nosuch | target 'nosuch' is unknown. Accepted: simile, digit
@@ -185,7 +186,7 @@ LIGHT = [
         an instruction with an input | --prompts FILES/prompts-input.jsonl | row 1 of prompts-input.jsonl has an input
         several turns | --prompts FILES/prompts-turns.jsonl | row 1 has several turns, which only `alignkd sample` asks
         turns that are text | --prompts FILES/prompts-turn.jsonl | turns must be a list of what the user says
-        an unknown rule | --prompts FILES/prompts.jsonl --reward smile | target 'smile' is unknown. Accepted: simile
+        an unknown rule | --prompts FILES/prompts.jsonl --reward smile | reward: unknown 'smile'; use 'module:function'
         an unknown reward model | --prompts FILES/prompts.jsonl --reward model:no | reward: there is no folder 'no'
         a rule without prompts | --tasks arc_easy --reward digit | reward: it pays answers; name what is asked
         two models without a rule | --prompts FILES/prompts.jsonl --against tiny-truth | against: a win rate needs
@@ -222,6 +223,30 @@ LIGHT = [
         a healed student of none | healed:nosuch --prompts FILES/prompts.jsonl | model: there is no folder 'nosuch'
         """,
     ),
+    ("an Apple GPU", f"{LM} --device mps", 2, "invalid choice: 'mps'"),
+    ("prompts that are not there", f"{LM} --prompts FILES/none.jsonl", 2, "none.jsonl"),
+    ("too few prompts", f"{LM} --prompts FILES/few.txt", 2,
+     "preference_prompts: 8 were asked for, and there are 7 training prompts of the 14 in FILES/few.txt"),
+    ("hardly a prompt", f"{LM} --prompts FILES/two.txt", 2, "2 prompts of FILES/two.txt"),
+    ("no prompt in the file", f"{LM} --prompts FILES/questions.csv", 2, "holds no prompt (row 1: missing prompt"),
+    ("prompts of another version", f"{LM} --prompts FILES/few.txt@000000000000", 2, "few.txt has changed"),
+    ("prompts on Gaussians", f"{MOG} --prompts FILES/few.txt", 2, "setting 'prompts' is unknown"),
+    ("prompts beside a record", "run --from FILES/whole.json --prompts a.txt", 2, "--prompts comes from the record"),
+    ("a reward in no module", f"{LM} --reward no_such:score", 2, "no_such cannot be imported from here (Module"),
+    ("a module that is broken", f"{LM} --reward broken:score", 2, "broken cannot be imported from here (SyntaxError"),
+    ("a reward that is not there", f"{LM} --reward own_rewards:nosuch", 2, "own_rewards.py has no function 'nosuch'"),
+    ("a reward of another version", f"{LM} --reward own_rewards:good@000000000000", 2, "own_rewards.py has changed"),
+    *((f"a reward, {name}", f"{LM} --reward own_rewards:{name}", 2, words) for name, words in (
+        ("raising", "raises ZeroDivisionError (division by zero) for row 1, the response 'A small boat.'"),
+        ("silent", "gives None for 1 responses; it must give a list"),
+        ("undefined", "gives nan for row 1"),
+        ("wordy", "gives 'good' for row 1"),
+        ("missing", "gives None for row 1"),
+        ("short", "gives 0 values for 1 responses"),
+        ("single", "gives 0.5 for 1 responses"),
+    )),
+    ("a rule that is not there", f"{LM} --target own_rewards:nosuch", 2, "target: ", ),
+    ("a rule of one's own that gives a number", f"{LM} --target own_rewards:number", 2, "gives 1 for response 1"),
     ("lengths that are none", "bench --lengths=1,a", 2, "such as 32,128"),
     ("no repeats", "bench --repeats 0", 2, "'0' is no count"),
     ("no layers", "heal --layers 0", 2, "'0' is no count"),
@@ -230,6 +255,7 @@ LIGHT = [
 
 ONE_PROMPT = '{"prompt": "Why?", "chosen": "a", "rejected": "b"}\n{"prompt": "Why?", "chosen": "c", "rejected": "b"}\n'
 QUICK = f"{LM} --pipelines kd_only --set test_prompts=2 test_responses=2 preference_prompts=2 distil_prompts=2"
+TRAIN = "train --student tiny-student --out OUT/train --use-cpu --method"
 QUICK += " truth_responses=1 heldout_responses=2"
 
 # What needs a model, a run or what draws to be noticed.
@@ -247,6 +273,16 @@ HEAVY = [
     ("a rule that gives NaN", f"{QUICK} --target undefined", 2, "gives nan for response 1"),
     ("a rule that gives a word", f"{QUICK} --target wordy", 2, "gives 'yes' for response 1"),
     ("a rule that gives a list", f"{QUICK} --target listing", 2, "gives [True] for response 1"),
+    ("a reward that fails on the way", f"{QUICK} --reward own_rewards:later", 2, "gives inf for row 1"),
+    ("on-policy without a teacher", f"{TRAIN} gkd --prompts FILES/few.txt", 2, "teacher: gkd needs one"),
+    ("on-policy without prompts", f"{TRAIN} gkd --teacher tiny-base", 2, "prompts: gkd needs prompts"),
+    ("RLOO without a reward", f"{TRAIN} rloo --prompts FILES/few.txt", 2, "reward: rloo needs one"),
+    (
+        "RLOO with a broken reward",
+        f"{TRAIN} rloo --prompts FILES/few.txt --reward own_rewards:silent",
+        2,
+        "gives None for 1 responses",
+    ),
     ("a folder without a model", f"{LM} --set truth=FILES/empty", 2, "FILES/empty"),
     ("a reward model that is none", f"{LM} --set reward=model:FILES/empty", 2, "FILES/empty"),
     ("a hub id without its commit", f"{LM} --set base=some/model", 2, "some/model"),
@@ -317,6 +353,11 @@ def prepare(folder: Path) -> None:
         runs.mkdir(parents=True)
         (runs / "record.json").write_text(json.dumps(record))
     (folder / "whole.json").write_text(json.dumps(whole))
+    (folder / "own_rewards.py").write_text(OWN_REWARDS)
+    (folder / "broken.py").write_text("def score(")
+    for name, count in (("few", 14), ("two", 2)):
+        (folder / f"{name}.txt").write_text("".join(f"Say {at}\n" for at in range(count)))
+    (folder / "questions.csv").write_text("question\nWhat floats?\n")
     texts = {
         "one": ONE_PROMPT,
         "prompts": '{"prompt": "Count."}', "prompts-none": "", "prompts-json": '{"prompt": ',
@@ -335,6 +376,20 @@ def prepare(folder: Path) -> None:
     (folder / "evaluated/evaluation.json").write_text("{}")
     with zipfile.ZipFile(folder / "versioned/study.zip", "w") as archive:
         archive.writestr("schema.json", '{"schema": 1}')
+
+
+OWN_REWARDS = """
+def good(prompts, responses): return [1.0 for _ in responses]
+def raising(prompts, responses): return 1 / 0
+def silent(prompts, responses): return None
+def undefined(prompts, responses): return [float("nan") for _ in responses]
+def wordy(prompts, responses): return ["good" for _ in responses]
+def missing(prompts, responses): return [None for _ in responses]
+def short(prompts, responses): return [1.0 for _ in responses][1:]
+def single(prompts, responses): return 0.5
+def later(prompts, responses): return [1.0 if text == "A small boat." else float("inf") for text in responses]
+def number(text): return 1
+"""
 
 
 def rules_of_ones_own() -> None:
@@ -386,6 +441,7 @@ if __name__ == "__main__":
 
     where, kind = Path(sys.argv[1]), sys.argv[2]
     prepare(where)
+    os.chdir(where)  # where modules of one's own lie
     rows = LIGHT
     if kind == "models":
         import own_models

@@ -50,6 +50,11 @@ def nll(made, **options):
     return losses.nll(made["hidden"], made["head"], made["labels"], **options)
 
 
+def weighted(made, **options):
+    """The advantage of each response on each of its tokens, as RLOO has it."""
+    return nll(made, weights=made["reference_log_probs"][made["response"]], **options)
+
+
 def kd(made, **options):
     teacher = made.get("teacher") or Full(made["teacher_hidden"], made["teacher_head"])
     return losses.kd(made["hidden"], made["head"], teacher, **options)
@@ -100,6 +105,13 @@ def sides(made) -> tuple[dict, dict]:
 
 def naive_nll(made, items=None):
     return per_item(nano.nll_loss(logits(made), made["labels"]), len(made["labels"]), items)
+
+
+def naive_weighted(made, items):
+    """-(1/R) Σ A log pi(y), the log-probability of each response times its advantage."""
+    tokens = logits(made).log_softmax(-1).gather(1, made["labels"][:, None])[:, 0]
+    sums = [tokens[made["response"] == at].sum() for at in range(6)]
+    return -sum(made["reference_log_probs"][at] * one for at, one in enumerate(sums)) / items
 
 
 def kl(p, q):
@@ -185,6 +197,7 @@ def naive_adpa(
 CASES = {
     "nll": (nll, naive_nll, {}),
     "nll over given items": (nll, naive_nll, {"items": 40}),
+    "nll, weighted": (weighted, naive_weighted, {"items": 6}),
     "kd": (kd, naive_kd, {}),
     "kd of a sharpened teacher": (kd, naive_kd, {"teacher_temperature": 0.6}),
     "kd of a flattened teacher over given items": (kd, naive_kd, {"teacher_temperature": 1.5, "items": 7}),

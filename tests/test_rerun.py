@@ -94,14 +94,14 @@ def test_a_figure_that_the_record_does_not_foretell_is_named(recorded, tmp_path,
 
 def test_every_machine_that_a_seed_was_recorded_on_is_named(recorded, tmp_path):
     def first(record):
-        record["provenance"].update(commit="0ld", created="2000-01-01T00:00:00")
+        record["provenance"].update(commit="-old", created="2000-01-01T00:00:00")
         del record["pipelines"]["align_then_kd"]
 
     both = changed(recorded, tmp_path, first)
     changed(recorded, tmp_path, lambda record: None)
     run = again.choose(both, None, {"sharpening": 1})
     here = again.rerun(run, out=tmp_path / "again", pipelines=("base",))
-    assert f"commit: recorded 0ld and {run.provenance['commit'][0]}, here" in again.render(
+    assert f"commit: recorded -old and {run.provenance['commit'][0]}, here" in again.render(
         run, here, again.compare(run, here)
     )
 

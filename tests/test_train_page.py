@@ -18,8 +18,10 @@ PAGE = (Path(alignkd_lab.__file__).parent.parent / "notebooks" / "TRAIN.md").rea
 TINY = {"smollm2-135m-instruct": "tiny-base", "healed": "tiny-student"}
 
 
-def block(language: str, at: int = 0) -> str:
-    found = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[at]
+def block(language: str, at: int | None = None) -> str:
+    """All blocks of a language, or one of them."""
+    every = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    found = "".join(every) if at is None else every[at]
     return re.sub("|".join(TINY), lambda name: TINY[name[0]], found)
 
 
@@ -27,6 +29,8 @@ def test_the_script_of_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(curves, "draw_curves", lambda *_: None)  # which takes longer than a training here
     Path("pairs.jsonl").write_text(block("json"))
+    Path("my_rewards.py").write_text(block("py"))
+    Path("prompts.txt").write_text("".join(f"Say {at}\n" for at in range(8)))
     quick = ["--use-cpu", "--disable-tqdm", "true", "--max-length", "256", "--max-prompt-length", "128"]
     commands = block("sh").splitlines()
     for command in commands:
@@ -54,7 +58,7 @@ def test_the_evaluation_of_the_page_runs(tmp_path, monkeypatch):
         folder_of("tiny-student", Path(name))
     for name in ("prompts.jsonl", "held.jsonl"):
         Path(name).write_text(block("json"))
-    for command in block("bash").splitlines():
+    for command in block("bash", 0).splitlines():
         assert cli.main([*shlex.split(command)[1:], "--device", "cpu", "--max-tokens", "12"]) == 0
     assert {path.name for path in Path("evaluation").iterdir()} == {
         "evaluation.json", "evaluation.png", "responses.jsonl"

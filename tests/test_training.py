@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 import alignkd_lab
 from alignkd_lab import cli, training
+from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput
+from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm import own_pairs, saved, teacher_cache, weights
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, with_lora
@@ -22,6 +24,7 @@ from alignkd_lab.options import METHODS
 from alignkd_lab.training import train
 
 TEACHERS = {"kd": {"teacher": "tiny-base"}, "dckd": {"teacher": "tiny-base"}}
+TEACHERS["gkd"], TEACHERS["rloo"] = TEACHERS["kd"], {"reward": "digit"}
 TEACHERS["adpa"] = TEACHERS["adpa_plus"] = {"teacher": "tiny-truth", "reference": "tiny-base"}
 QUICK = {"max_steps": 3, "learning_rate": 1e-2, "max_length": 48, "per_device_train_batch_size": 4, "heldout": 0.25,
          "disable_tqdm": True, "use_cpu": True, "logging_steps": 1}  # fmt: skip
@@ -83,7 +86,10 @@ class Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("method", "full"), [*((name, False) for name in METHODS), ("dpo", True), ("adpa", True)])
+@pytest.mark.parametrize(
+    ("method", "full"),
+    [*((name, False) for name in METHODS), *((name, True) for name in ("dpo", "adpa", "gkd", "rloo"))],
+)
 def test_transformers_loads_what_was_trained(method, full, pairs, tmp_path):
     last = Last()
     record = run(method, pairs, tmp_path / "out", callbacks=[last], full=full)
@@ -92,8 +98,12 @@ def test_transformers_loads_what_was_trained(method, full, pairs, tmp_path):
     torch.testing.assert_close(logits(weights.load(str(tmp_path / "out"))[0]), last.logits, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(last.logits, logits(weights.load("tiny-student")[0]), atol=1e-3)
     assert record["method"] == method
-    assert record["result"]["eval_loss"] < record["result"]["eval_loss_before"]
-    assert {"loss", "eval_kl", "eval_reward_accuracy"} <= {name for log in last.logs for name in log}
+    told = {"loss", "eval_kl", "eval_mean_reward" if method == "rloo" else "eval_loss"}
+    if not METHODS[method].on_policy:
+        told.add("eval_reward_accuracy")
+    assert told <= {name for log in last.logs for name in log}
+    if method != "rloo":  # which three steps do not teach for sure; `test_training_on_policy` has more
+        assert record["result"]["eval_loss"] < record["result"]["eval_loss_before"]
     assert json.loads((tmp_path / "out" / "record.json").read_text())["files"] == record["files"]
     assert len(pd.read_csv(tmp_path / "out" / "curves.csv")) == 4  # before the first step, and after each
 
@@ -338,6 +348,28 @@ def test_teachers_with_other_tokens_are_refused_before_weights_are_read(pairs, s
 def test_lora_targets_that_do_not_exist_are_named(pairs, tmp_path):
     with pytest.raises(BadInput, match="lora_targets: the model has no layer 'nosuch'"):
         run("sft", pairs, tmp_path / "out", lora_targets=["q_proj", "nosuch"])
+
+
+def test_a_device_that_nothing_was_tried_on_is_named(pairs, tmp_path, monkeypatch):
+    real = transformers.TrainingArguments.device
+    mps = property(lambda self: torch.device("mps") if real.fget(self) else None)
+    monkeypatch.setattr(transformers.TrainingArguments, "device", mps)
+    with pytest.raises(BadInput, match="device: mps is untried here; use --use-cpu"):
+        run("sft", pairs, tmp_path / "out", use_cpu=False)
+    with pytest.raises(BadInput, match="device: mps is untried here; use one of cpu, cuda"):
+        resolve_dtype("float32", "mps:0")
+    with pytest.raises(BadInput, match="device 'mps' is unknown"):
+        run_experiment(world="lm", device="mps", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_built_in_model_learns_is_saved_whole_and_names_its_origin(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "BUILT_IN", "tiny-student")
+    assert not saved.can_be_base("tiny-student")
+    assert list(run("sft", pairs, tmp_path / "out")["files"]) == ["model.safetensors"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in card
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
 
 
 def test_a_licence_is_that_of_the_base(pairs, student, tmp_path):

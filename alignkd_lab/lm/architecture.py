@@ -132,8 +132,12 @@ def masks(model, mask: Tensor, positions: Tensor):
 
 
 def without_dropout(model):
-    """The model with every dropout off, in training too: a loss here means the log-probabilities of one model."""
-    for owner in (*model.modules(), plain(model).config, plain(model).config.get_text_config()):
+    """The model with every dropout off, in training too: a loss here means the log-probabilities of one model.
+
+    But for that of a LoRA, which whoever trains it asked for.
+    """
+    own = (module for name, module in model.named_modules() if ".lora_dropout." not in name)
+    for owner in (*own, plain(model).config, plain(model).config.get_text_config()):
         for name, value in list(vars(owner).items()):
             if "drop" in name and isinstance(value, float) and value:
                 setattr(owner, name, 0.0)

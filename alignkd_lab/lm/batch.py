@@ -34,6 +34,7 @@ class Example:
         signals: what teachers say of each token, by the teacher's name: for each response a dict of tensors with a row
             a token (see `lm.teachers`), empty where that teacher has not read the response.
         reference_log_probs: log-probability of each response under the reference, a number a response.
+        advantages: how much more each response earned than the others to its prompt.
 
     Raises:
         BadInput: an empty prompt or response, or roles that are not one of `ROLES` for each response.
@@ -44,6 +45,7 @@ class Example:
     roles: list[str] = field(default_factory=list)
     signals: dict[str, list[dict[str, Tensor]]] = field(default_factory=dict)
     reference_log_probs: list[float] = field(default_factory=list)
+    advantages: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.roles = self.roles or ["sampled"] * len(self.responses)
@@ -82,7 +84,7 @@ def collate(examples: list[Example]) -> dict:
         response: index of the response that each token belongs to, counted over the batch, [N];
         role: index in `ROLES` of that response, [N];
         signals: by teacher, what it says of each token of the responses that it has read, in their order;
-        reference_log_probs [responses]: where the examples carry them.
+        reference_log_probs, advantages [responses]: where the examples carry them.
     """
     # The last token of a response predicts nothing, so it is a label and never an input.
     rows = [part for example in examples for part in _rows(example)]
@@ -122,9 +124,9 @@ def collate(examples: list[Example]) -> dict:
         "role": torch.tensor(role),
         "signals": _join(examples),
     }
-    reference = [value for example in examples for value in example.reference_log_probs]
-    if reference:
-        batch["reference_log_probs"] = torch.tensor(reference)
+    for name in ("reference_log_probs", "advantages"):
+        if values := [value for example in examples for value in getattr(example, name)]:
+            batch[name] = torch.tensor(values)
     return batch
 
 

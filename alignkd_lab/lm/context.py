@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from alignkd_lab.dtypes import device_label
 from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.prompts import prompts as shipped
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.templates import end_ids
@@ -59,6 +60,7 @@ class Context:
         prompts: token ids of the first so many prompts of a split, None for all.
         origin: what every sample comes from, as JSON: weights, prompts, seed.
         sample_batch: responses decoded together; they are the same whatever it is.
+        prompt_texts: the texts of those prompts.
     """
 
     models: Models
@@ -68,6 +70,7 @@ class Context:
     seed: int
     origin: dict = field(default_factory=dict)
     sample_batch: int = 192
+    prompt_texts: Callable[[str, int | None], list[str]] = shipped
 
     def seed_for(self, *purpose: object) -> int:
         """A seed of its own for each purpose; the same for every pipeline, so that differences are paired."""

@@ -15,7 +15,6 @@ import torch
 from alignkd_lab.lm.context import Context
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.preferences import Pair, informative_pairs
-from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.rewards import Reward, Yardstick
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean
@@ -53,7 +52,7 @@ class Evaluation:
             reward.yardstick,
         )
         found |= self.against_base(policy, model, samples, scores.under_truth)
-        asked = prompts("test", count)
+        asked = context.prompt_texts("test", count)
         # One response a prompt, the first: a fixed rule, so that nobody picks.
         shown = range(0, len(texts), responses)
         return {

@@ -117,14 +117,19 @@ def _log_mixture(log_p: Tensor, log_q: Tensor, mix: float) -> Tensor:
     return torch.logaddexp(log_p + log(mix), log_q + log1p(-mix))
 
 
-def nll(hidden: Tensor, head: Tensor, labels: Tensor, items: Items = None, chunk: int | None = None):
-    """-(1/items) Σ_t log pi(y_t): maximum likelihood; on a teacher's samples, sequence-level KD.
+def nll(
+    hidden: Tensor, head: Tensor, labels: Tensor, items: Items = None, chunk: int | None = None,
+    weights: Tensor | None = None,
+):  # fmt: skip
+    """-(1/items) Σ_t w_t log pi(y_t): maximum likelihood; on a teacher's samples, sequence-level KD.
 
-    hidden [N, d], head [V, d], labels [N].
+    hidden [N, d], head [V, d], labels [N], weights [N], 1 unless given. With the advantage of a response as the weight
+    of its tokens, and `items` responses, the gradient is REINFORCE's (RLOO: Ahmadian et al. 2024, section 3).
     """
-    _check_rows(len(hidden), labels=len(labels))
-    total, by_row = sum_rows(hidden, head, nll_rows(labels), chunk)
-    return total / _count(items, len(labels)), NllInfo(-by_row)
+    _check_rows(len(hidden), labels=len(labels), weights=len(labels if weights is None else weights))
+    rows = nll_rows(labels) if weights is None else _weighted(nll_rows(labels), weights)
+    total, *by_row = sum_rows(hidden, head, rows, chunk)
+    return total / _count(items, len(labels)), NllInfo(-by_row[-1])
 
 
 def kd(

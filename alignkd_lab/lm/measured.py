@@ -20,6 +20,7 @@ from alignkd_lab.lm import losses, ranks
 from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
+from alignkd_lab.lm.rollouts import HeldoutPrompts, Rollouts
 from alignkd_lab.lm.teacher_cache import CachedTeacher
 from alignkd_lab.lm.trainer import LossTrainer
 from alignkd_lab.store import damage, is_sealed, seal
@@ -102,16 +103,26 @@ def add_reference(pairs: list[Example], reference: CachedTeacher, dtype: torch.d
 
 
 class MeasuredTrainer(LossTrainer):
-    """`LossTrainer` whose `evaluate` measures `heldout`, and whose log has the means of what the loss tells."""
+    """`LossTrainer` whose `evaluate` measures all that is held out, and whose log has the means of what the loss tells.
 
-    def __init__(self, loss: Callable, heldout: Heldout | None, **kwargs) -> None:
+    With `rollouts` the batches are prompts (`lm.rollouts.Prompt`), and the loss reads what the policy writes to them.
+    """
+
+    def __init__(
+        self, loss: Callable, heldout: list[Heldout | HeldoutPrompts], rollouts: Rollouts | None = None, **kwargs
+    ) -> None:
         super().__init__(loss, **kwargs)
-        self._heldout, self._told = heldout, []
+        self._heldout, self._rollouts, self._told = heldout, rollouts, []
 
     def training_step(self, model, inputs, num_items_in_batch=None):
+        said = {}
+        if self._rollouts:
+            place = self.state.global_step, self.args.process_index
+            inputs["examples"], said = self._rollouts.write(self.model, inputs["examples"], *place)
         total = super().training_step(model, inputs, num_items_in_batch)
         _, info = self.infos.pop()  # of every token: too much to keep over a long training
         told = {name: found.float().mean() for name, found in info._asdict().items() if found.is_floating_point()}
+        told |= {name: torch.tensor(value) for name, value in said.items()}
         self._told.append({name: float(mean) for name, mean in told.items() if mean.isfinite()})
         return total
 
@@ -125,8 +136,10 @@ class MeasuredTrainer(LossTrainer):
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
         size = self.args.per_device_eval_batch_size
-        found = self._heldout.measure(self.model, self._loss, self._dtype, size, self.args.disable_tqdm)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        metrics = {}
+        for part in self._heldout:
+            found = part.measure(self.model, self._loss, self._dtype, size, self.args.disable_tqdm)
+            metrics |= {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -17,8 +17,7 @@ from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.evaluate import distinct_n
 from alignkd_lab.lm.measured import TIE
 from alignkd_lab.lm.prompt_file import Prompt
-from alignkd_lab.lm.reward_model import RewardModel
-from alignkd_lab.lm.rewards import TARGETS, apply_rule, model_of, target
+from alignkd_lab.lm.rewards import TARGETS, apply_rule, scorer, target
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean, score
 from alignkd_lab.stats import NAN, Interval, t_interval, wilson_interval
@@ -27,11 +26,11 @@ Rewards = Callable[[Sequence[Prompt], list[str]], np.ndarray]
 
 
 def read_reward(name: str, device: str) -> Rewards:
-    """What pays answers to prompts of one message: a target's rule (bool), or a reward model, `model:SOURCE`."""
+    """What pays answers: a target's rule (bool), or what `lm.rewards.scorer` takes (float)."""
     if name in TARGETS:
         return lambda prompts, texts: np.array(apply_rule(name, target(name), texts))
-    model = RewardModel(model_of(name), device=device)
-    return lambda prompts, texts: np.array(model([prompt.said for prompt in prompts], texts))
+    score = scorer(name, device)
+    return lambda prompts, texts: np.array(score([prompt.said for prompt in prompts], texts))
 
 
 def over_prompts(values: np.ndarray) -> Interval:

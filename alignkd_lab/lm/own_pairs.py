@@ -1,13 +1,13 @@
-"""Somebody's preference pairs as examples: split by prompt, cut to length, and what the student and the reference say.
+"""Somebody's preference pairs, or prompts alone: split by prompt, cut to length, and what student and reference say.
 
-Training and held-out pairs share no prompt.
+Training and held-out texts share no prompt.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.preference_data import Preferences, count_reasons, load_preferences, to_examples
+from alignkd_lab.lm.own_prompts import read_prompts
+from alignkd_lab.lm.preference_data import count_reasons, load_preferences, to_examples
+from alignkd_lab.lm.rollouts import Prompt, encode_prompts
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.templates import end_ids
@@ -23,13 +25,20 @@ from alignkd_lab.store import Store
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Examples with the responses [chosen, rejected]; `about` says where they come from and what was left out."""
+class Texts:
+    """What is trained on and what is held out; `about` says where it comes from and what was left out.
 
-    training: list[Example]
-    heldout: list[Example]
+    Attributes:
+        training, heldout: examples with the responses [chosen, rejected], or prompts alone.
+        max_tokens: of a response.
+        asked: messages of each held-out prompt, where there are pairs.
+    """
+
+    training: list
+    heldout: list
     about: dict
-    max_tokens: int  # of a response
+    max_tokens: int
+    asked: list = field(default_factory=list)
 
     @property
     def reach(self) -> int:
@@ -37,25 +46,21 @@ class Pairs:
         return max(len(row.prompt) + max(self.max_tokens, 1) for row in self.training + self.heldout)
 
 
-def read_pairs(source: Any, heldout: str, tokenizer, max_length: int, max_prompt: int | None, seed: int) -> Pairs:
+def read_pairs(source: Any, heldout: str, tokenizer, max_length: int, max_prompt: int | None, seed: int) -> Texts:
     """Pairs of `source`, without the share `heldout` of their prompts, or without those of that file.
 
     Raises:
         BadInput: as `load_preferences` does; a share that is none; nothing left to train on or to hold out.
     """
     found = load_preferences(source)
-    try:
-        share = float(heldout)
-    except ValueError:
-        kept_out = load_preferences(heldout)
-        held = {_digest(row, seed) for row in kept_out.rows}
-        parts = replace(found, rows=[row for row in found.rows if _digest(row, seed) not in held]), kept_out
-    else:
-        if not 0 <= share < 1:
-            raise BadInput(f"heldout: {heldout} must be a share of the prompts, from 0 to below 1, or a file of pairs")
-        parts = _split(found, share, seed)
-    max_prompt = max_prompt or max(1, max_length // 2)
-    limits = {"max_prompt_tokens": max_prompt, "max_response_tokens": max_length - max_prompt}
+    share, rows = _share(heldout), found.rows
+    kept_out = load_preferences(heldout) if share is None else found
+    training, held = _split([row.prompt for row in rows], share, [row.prompt for row in kept_out.rows], seed)
+    parts = (
+        replace(found, rows=[rows[at] for at in training]),
+        replace(kept_out, rows=[kept_out.rows[at] for at in held]),
+    )
+    limits = _limits(max_length, max_prompt)
     encoded = [to_examples(part, tokenizer, **limits) for part in parts]
     counts = {name: count_reasons(getattr(found, name)) for name in ("skipped", "noted")}
     about = {"data": found.provenance, **counts, **limits}
@@ -71,20 +76,81 @@ def read_pairs(source: Any, heldout: str, tokenizer, max_length: int, max_prompt
         )
     if parts[1].rows and not encoded[1].examples:
         raise BadInput(f"heldout: no held-out pair can be used ({about['heldout']}); hold out more, or 0")
-    return Pairs(encoded[0].examples, encoded[1].examples, about, limits["max_response_tokens"])
+    asked = list({_digest(row.prompt, seed): row.prompt for row in parts[1].rows}.values())
+    return Texts(encoded[0].examples, encoded[1].examples, about, limits["max_response_tokens"], asked)
 
 
-def _digest(row, seed: int) -> str:
-    return hashlib.sha256(json.dumps([seed, row.prompt]).encode()).hexdigest()
+def read_asked(source: Any, heldout: str, tokenizer, max_length: int, max_prompt: int | None, seed: int) -> Texts:
+    """Prompts of `source` alone, split as `read_pairs` splits pairs.
+
+    Raises:
+        BadInput: as `read_prompts` does; a share that is none; nothing left to train on or to hold out.
+    """
+    found = read_prompts(source)
+    share, limits = _share(heldout), _limits(max_length, max_prompt)
+    kept_out = read_prompts(heldout, "heldout").rows if share is None else found.rows
+    training, held = _split(found.rows, share, kept_out, seed)
+    about = {"data": found.provenance, "skipped": count_reasons(found.skipped), **limits}
+    made = {}
+    for name, rows in (("training", [found.rows[at] for at in training]), ("heldout", [kept_out[at] for at in held])):
+        made[name], left_out = encode_prompts(rows, tokenizer, limits["max_prompt_tokens"])
+        about[name] = {"prompts": len(made[name]), "skipped": left_out}
+        if (rows or name == "training") and not made[name]:
+            raise BadInput(f"{'prompts' if name == 'training' else name}: no prompt is left for {name} ({about[name]})")
+    return Texts(**made, about=about, max_tokens=limits["max_response_tokens"])
 
 
-def _split(found: Preferences, share: float, seed: int) -> tuple[Preferences, Preferences]:
-    digests = [_digest(row, seed) for row in found.rows]
+def prompts_of_reward(texts: Texts, source: str | None, tokenizer) -> tuple[list[Prompt], dict]:
+    """Prompts that are answered for a reward: of `source`, or of the held-out pairs; none that is trained on.
+
+    Raises:
+        BadInput: as `read_prompts` does, or none is left.
+    """
+    found = read_prompts(source) if source else None
+    rows = found.rows if found else texts.asked
+    made, left_out = encode_prompts(rows, tokenizer, texts.about["max_prompt_tokens"])
+    seen = {tuple(row.prompt) for row in texts.training}
+    kept = [row for row in made if tuple(row.prompt) not in seen]
+    if len(kept) < len(made):
+        left_out["is trained on"] = len(made) - len(kept)
+    about = {"prompts": len(kept), "skipped": left_out, **({"source": found.provenance} if found else {})}
+    if not kept:
+        raise BadInput(f"{'prompts' if source else 'heldout'}: no prompt is left to measure the reward on ({about})")
+    return kept, about
+
+
+def _share(heldout: str) -> float | None:
+    """The share that is held out; None where a file is named."""
+    try:
+        share = float(heldout)
+    except ValueError:
+        return None
+    if not 0 <= share < 1:
+        raise BadInput(f"heldout: {heldout} must be a share of the prompts, from 0 to below 1, or a file of them")
+    return share
+
+
+def _limits(max_length: int, max_prompt: int | None) -> dict[str, int]:
+    max_prompt = max_prompt or max(1, max_length // 2)
+    return {"max_prompt_tokens": max_prompt, "max_response_tokens": max_length - max_prompt}
+
+
+def _digest(prompt: list, seed: int) -> str:
+    return hashlib.sha256(json.dumps([seed, prompt]).encode()).hexdigest()
+
+
+def _split(prompts: list, share: float | None, kept_out: list, seed: int) -> tuple[list[int], list[int]]:
+    """Which of `prompts` are trained on, and which of `kept_out` are held out: a share of them by hash, or all."""
+    digests = [_digest(prompt, seed) for prompt in prompts]
+    if share is None:
+        held = {_digest(prompt, seed) for prompt in kept_out}
+        return [at for at, digest in enumerate(digests) if digest not in held], list(range(len(kept_out)))
     ranked = sorted(set(digests))
     held = set(ranked[: max(1, round(share * len(ranked)))]) if share else set()
-    by_side = ([row for row, digest in zip(found.rows, digests, strict=True) if (digest in held) == side]
-               for side in (False, True))  # fmt: skip
-    return tuple(replace(found, rows=rows) for rows in by_side)
+    training, heldout = (
+        [at for at, digest in enumerate(digests) if (digest in held) == side] for side in (False, True)
+    )
+    return training, heldout
 
 
 def _texts(examples: list[Example]) -> str:

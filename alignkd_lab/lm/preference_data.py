@@ -180,11 +180,11 @@ def to_examples(preferences: Preferences, tokenizer, *, max_prompt_tokens: int, 
     with tqdm(total=len(rows), desc="reading pairs", unit="pairs", leave=False) as bar:
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]
-            prompts = _rendered([pair.prompt for pair in part], tokenizer)
+            prompts = render([pair.prompt for pair in part], tokenizer)
             texts = [text or "" for text in prompts]
             for pair in part:
                 texts += [frame.opening + (text.strip() if stripped else text) for text in (pair.chosen, pair.rejected)]
-            ids = _token_ids(texts, tokenizer)
+            ids = token_ids(texts, tokenizer)
             for at, pair in enumerate(part):
                 answers = ids[len(part) + 2 * at : len(part) + 2 * at + 2]
                 try:
@@ -224,7 +224,7 @@ def _compact(tokens: list[int]) -> array:
     return array("H" if max(tokens) < 1 << 16 else "i", tokens)
 
 
-def _rendered(prompts: list[list[Message]], tokenizer) -> list[str | None]:
+def render(prompts: list[list[Message]], tokenizer) -> list[str | None]:
     """Each prompt as the chat template writes it; None where it refuses, as some do a system message."""
     import jinja2
 
@@ -234,7 +234,7 @@ def _rendered(prompts: list[list[Message]], tokenizer) -> list[str | None]:
     except jinja2.TemplateError:
         if len(prompts) == 1:
             return [None]
-        return [text for prompt in prompts for text in _rendered([prompt], tokenizer)]
+        return [text for prompt in prompts for text in render([prompt], tokenizer)]
 
 
 def _strips(tokenizer) -> bool:
@@ -248,7 +248,7 @@ def _strips(tokenizer) -> bool:
         return True
 
 
-def _token_ids(texts: list[str], tokenizer) -> list[list[int]]:
+def token_ids(texts: list[str], tokenizer) -> list[list[int]]:
     """All of them at once: a fast tokenizer shares them out among the processors."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and backend.padding is None and backend.truncation is None:

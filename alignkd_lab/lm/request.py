@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.prompts import prompts
-from alignkd_lab.lm.rewards import model_of, target
-from alignkd_lab.lm.settings import BUILT_IN, HEALED, LmSettings, base_of_student
+from alignkd_lab.lm import own_prompts
+from alignkd_lab.lm.functions import is_function, load_function, load_reward
+from alignkd_lab.lm.rewards import TARGETS, model_of, target
+from alignkd_lab.lm.settings import BUILT_IN, HEALED, SHIPPED, LmSettings, base_of_student
 from alignkd_lab.lm.tiny import TINY
 
 _PROMPTS = {
@@ -17,8 +19,13 @@ _PROMPTS = {
 }
 
 
-def check_request(settings: LmSettings) -> None:
-    """Raises BadInput for an unknown target, a source of weights that is none, or more prompts than there are."""
+def check_request(settings: LmSettings) -> LmSettings:
+    """The settings, what they name of one's own pinned by a hash: prompts, and functions as target or reward.
+
+    Raises:
+        BadInput: an unknown target, a function, file or source of weights that is none, or more prompts than there are.
+    """
+    settings = pin(settings)
     target(settings.target)
     sources = {name: getattr(settings, name) for name in ("base", "truth", "student")}
     if model := model_of(settings.reward):
@@ -27,12 +34,46 @@ def check_request(settings: LmSettings) -> None:
         if not (name == "student" and HEALED.fullmatch(source)):
             check_source(name, source)
     for split, fields in _PROMPTS.items():
-        most = len(prompts(split))
+        most = len(own_prompts.texts(settings.prompts, split))
         for name in fields:
             if getattr(settings, name) > most:
+                own = ""
+                if settings.prompts != SHIPPED:
+                    sizes = own_prompts.describe(settings.prompts)["splits"]
+                    parts = ", ".join(f"{size} for {part}" for part, size in sizes.items())
+                    own = f" of the {sum(sizes.values())} in {settings.prompts} ({parts}); give more, or lower {name}"
                 raise BadInput(
-                    f"{name}: {getattr(settings, name)} were asked for, and there are {most} {split} prompts"
+                    f"{name}: {getattr(settings, name)} were asked for, and there are {most} {split} prompts{own}"
                 )
+    return settings
+
+
+def pin(settings: LmSettings) -> LmSettings:
+    """A function's source, and a file of prompts, are part of the settings: another version makes another run."""
+    own = {}
+    if is_function(settings.target):
+        own["target"] = load_function("target", settings.target)[1]
+    if is_function(settings.reward):
+        own["reward"] = load_reward(settings.reward)[1]
+    return replace(settings, prompts=own_prompts.pin(settings.prompts), **own)
+
+
+def check_reward(name: str) -> str:
+    """The name of a reward, pinned where it is a function: `module:function`, `model:<source>`, or a rule.
+
+    Raises:
+        BadInput: it is none of these.
+    """
+    if is_function(name):
+        return load_reward(name)[1]
+    if model := model_of(name):
+        check_source("reward", model)
+    elif name not in TARGETS:
+        raise BadInput(
+            f"reward: unknown {name!r}; use 'module:function', 'model:<hub id or folder>', or a rule: "
+            f"{', '.join(TARGETS)}"
+        )
+    return name
 
 
 def check_policy(name: str, source: str) -> None:

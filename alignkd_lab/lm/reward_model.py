@@ -16,6 +16,8 @@ from alignkd_lab.memory import halve
 class RewardModel:
     """`model(prompts, responses) -> scores`: the model's one logit for each pair, unbounded, higher is better.
 
+    A prompt is a text, or a list of messages.
+
     The tokenizer's chat template wraps the pair where it has one; else the two texts go in as a pair, as encoder reward
     models want them. Scores do not depend on the batch nor on the order.
 
@@ -57,7 +59,7 @@ class RewardModel:
         self.longest = min(self.tokenizer.model_max_length, getattr(config, "max_position_embeddings", 1 << 30))
 
     @torch.inference_mode()
-    def __call__(self, prompts: list[str], responses: list[str]) -> list[float]:
+    def __call__(self, prompts: list, responses: list[str]) -> list[float]:
         """Scores in the order given.
 
         Raises:
@@ -93,10 +95,13 @@ class RewardModel:
                 )
         return scores
 
-    def _encode(self, prompt: str, response: str) -> dict[str, list[int]]:
+    def _encode(self, prompt: str | list[dict[str, str]], response: str) -> dict[str, list[int]]:
         if self.tokenizer.chat_template is None:
+            if not isinstance(prompt, str):
+                raise BadInput(f"reward model: {self.source} has no chat template, so it reads no prompt of many turns")
             return dict(self.tokenizer(prompt, response, return_attention_mask=False))
-        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        turns = [*asked, {"role": "assistant", "content": response}]
         return {"input_ids": self.tokenizer.apply_chat_template(turns, return_dict=False)}
 
     def _pad_rows(self, rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """Targets (a rule on a response) and rewards (what alignment maximises).
 
-Three kinds of reward: the bare rule 1_T; the likelihood oracle, the rule times how plausible the truth finds the
-response, so that a broken sentence earns nothing; and the score of a reward model (`lm.reward_model`).
+Four kinds of reward: the bare rule 1_T; the likelihood oracle, the rule times how plausible the truth finds the
+response, so that a broken sentence earns nothing; the score of a reward model (`lm.reward_model`); and what a function
+of one's own gives (`lm.functions`), which may be the rule, too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.lm.prompts import SPLITS, encode, prompts
+from alignkd_lab.lm.functions import is_function, load_function, load_reward
 
 if TYPE_CHECKING:  # whoever asks for a rule need not load torch
     from torch import Tensor
@@ -92,11 +93,16 @@ SECOND_RULES: dict[str, Target] = {
 
 
 def target(name: str) -> Target:
-    """The rule of that name.
+    """The rule of that name, or a function of one's own of that name, `module:function`.
 
     Raises:
         UnknownName: there is none.
+        BadInput: no function of that name can be imported.
     """
+    if is_function(name):
+        rule, name = load_function("target", name)
+        apply_rule(name, rule, ["A small boat."])  # it fails before anything else is done
+        return rule
     if name not in TARGETS:
         raise UnknownName("target", name, TARGETS)
     return TARGETS[name]
@@ -177,10 +183,10 @@ class Reward:
     Attributes:
         hit, second_hit: the target's rule on a text, and another sign of the same behaviour, which nothing rewards
             (None where there is no such rule).
-        model: source of the reward model, "" where the reward is a rule.
 
     Raises:
-        BadInput: unknown target, or a reward model that is none; it is read here, before anything is sampled.
+        BadInput: unknown target, or a reward model or function that is none; it is read here, before anything is
+            sampled.
     """
 
     def __init__(self, context: Context, settings: RewardSettings) -> None:
@@ -188,9 +194,9 @@ class Reward:
 
         self.settings, self.truth = settings, Truth(context, settings.truth, settings.max_tokens)
         self.hit, self.second_hit = target(settings.target), SECOND_RULES.get(settings.target)
-        self.model = model_of(settings.reward)
         self._context, self._times_fluency = context, settings.reward == "likelihood"
-        self._reward_model = _read_model(self.model, context.models.device) if self.model else None
+        own = settings.reward not in ("likelihood", "rule")
+        self._scorer = scorer(settings.reward, context.models.device) if own else None
 
     @cached_property
     def yardstick(self) -> Yardstick:
@@ -235,16 +241,36 @@ class Reward:
         """Which responses meet the rule, and the reward of each but for its fluency."""
         texts = self._context.texts(samples)
         hits = self.hits(texts)
-        if self._reward_model:
+        if self._scorer:
             asked = [self._prompt_texts[tuple(samples.prompt_ids[at])] for at in samples.prompt_of]
-            return hits, self._reward_model(asked, texts)
+            return hits, self._scorer(asked, texts)
         return hits, [float(hit) for hit in hits]
 
     @cached_property
     def _prompt_texts(self) -> dict[tuple[int, ...], str]:
-        """The text of every prompt by its tokens: a reward model has another tokenizer."""
-        texts = [text for split in SPLITS for text in prompts(split, all_frames=True)]
-        return {tuple(ids): text for ids, text in zip(encode(self._context.tokenizer, texts), texts, strict=True)}
+        """The text of every prompt by its tokens: a reward reads no tokens of ours."""
+        context, splits = self._context, ("training", "validation", "test")
+        asked = [zip(context.prompts(split, None), context.prompt_texts(split, None), strict=True) for split in splits]
+        return {tuple(ids): text for pairs in asked for ids, text in pairs}
+
+
+Scorer = Callable[[Sequence, Sequence[str]], list[float]]
+
+
+def scorer(name: str, device: str) -> Scorer:
+    """`(prompts, responses) -> rewards` of a name: `model:<source>`, `module:function`, or a rule, which pays 1 or 0.
+
+    A prompt is a text, or a list of messages.
+
+    Raises:
+        BadInput: it is none of these, or cannot be read.
+    """
+    if model := model_of(name):
+        return _read_model(model, device)
+    if is_function(name):
+        return load_reward(name)[0]
+    rule = target(name)
+    return lambda prompts, responses: [float(hit) for hit in apply_rule(name, rule, responses)]
 
 
 @cache
@@ -255,5 +281,5 @@ def _read_model(source: str, device: str) -> RewardModel:
 
 
 def model_of(reward: str) -> str:
-    """The source of the reward model that a setting names, "" where the reward is a rule."""
+    """The source of the reward model that a setting names, "" where it names none."""
     return reward.removeprefix("model:") if reward.startswith("model:") else ""

@@ -18,6 +18,7 @@ from alignkd_lab.provenance import provenance
 from alignkd_lab.store import file_sha256
 
 RECORD = "record.json"
+ORIGIN = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the built-in weights were quantised from
 
 
 def licence(source: str) -> str:
@@ -37,10 +38,12 @@ def licence(source: str) -> str:
 
 
 def can_be_base(source: str) -> bool:
-    """Whether transformers loads the source by itself, so that an adapter may lie beside it."""
-    return not HEALED.fullmatch(source.partition(":")[0]) and source not in TINY and (
-        not adapters.is_adapter(weights.resolve(source))
-    )  # fmt: skip
+    """Whether transformers loads the source by itself, on another machine too, so that an adapter may lie beside it.
+
+    The built-in model lies in this machine's cache, and the hub's is not the same: its weights were never quantised.
+    """
+    made_here = HEALED.fullmatch(source.partition(":")[0]) or source in (weights.BUILT_IN, *TINY)
+    return not made_here and not adapters.is_adapter(weights.resolve(source))
 
 
 def save(model, tokenizer, folder: Path, record: dict, *, base: str, merge: bool) -> dict:
@@ -53,7 +56,7 @@ def save(model, tokenizer, folder: Path, record: dict, *, base: str, merge: bool
     if hasattr(model, "peft_config") and not merge:
         config = model.peft_config["default"]
         name, _, revision = base.partition("@")
-        hub = not Path(base).is_dir() and base != weights.BUILT_IN
+        hub = not Path(base).is_dir()
         config.base_model_name_or_path = name if hub else str(weights.resolve(base))
         config.revision = (revision or weights.REVISIONS.get(name)) if hub else None
         model.save_pretrained(folder, save_embedding_layers=False)
@@ -72,9 +75,10 @@ def _card(record: dict, base: str, adapter: bool) -> str:
     from huggingface_hub import ModelCardData
 
     hub = base.count("/") == 1 and not Path(base).is_dir()
+    origin = ORIGIN if base_of_student(base) == weights.BUILT_IN else base.partition("@")[0] if hub else None
     about = ModelCardData(
         license=record["licence"] if record["licence"] != "unknown" else None,
-        base_model=base.partition("@")[0] if hub else None,
+        base_model=origin,
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
         tags=["alignkd-lab", record["method"]],

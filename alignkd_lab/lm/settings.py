@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from alignkd_lab.dtypes import DTYPES
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.functions import is_function
 from alignkd_lab.ranges import check_choice, check_fields, check_number
 
 # Named here and not in `lm.weights`, so that whoever reads records need not load torch.
 BUILT_IN = "smollm2-135m-instruct"
+SHIPPED = "shipped"  # what settings call the prompts that come with this package
 HEALED = re.compile(r"healed(?:-(\d+))?")  # what settings call a healed student: of any depth, or of so many layers
 
 
@@ -119,9 +121,11 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
         truth, base: sources of weights (see `lm.weights`).
         student: `healed` for the shipped healed layer cut of the base, `healed-16` for one of 16 layers (made here
             where there is none), else a source of weights.
-        target: a rule of `lm.rewards.TARGETS`.
-        reward: `likelihood` (the rule times how plausible the truth finds the response), `rule`, or `model:<source>`, a
-            sequence-classification reward model (see `lm.reward_model`).
+        prompts: a file of one's own prompts (see `lm.own_prompts`), or `shipped`.
+        target: a rule of `lm.rewards.TARGETS`, or a function of one's own, `module:function`, from a text to a bool.
+        reward: `likelihood` (the rule times how plausible the truth finds the response), `rule`, `model:<source>`, a
+            sequence-classification reward model (see `lm.reward_model`), or `module:function`, which gives for prompts
+            and responses a number each (see `lm.functions`).
         preference_prompts, preference_responses: training prompts, and responses sampled for each.
         distil_prompts, distil_responses: the same for the teacher's samples.
         kd_loss: `full` (KL to the sharpened teacher over the vocabulary, on its samples) or `sequence` (NLL of them).
@@ -151,6 +155,7 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
 
     base: str = BUILT_IN
     student: str = "healed"
+    prompts: str = SHIPPED
     kd_temperature_high: float = 1.25
     alpha: float = DckdSettings.alpha
     gamma: float = AdpaSettings.gamma
@@ -176,8 +181,13 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
         check_number(
             "rlhf_prompts", self.rlhf_prompts, most=self.preference_prompts, why="preference_prompts has no more"
         )
-        if self.reward not in ("likelihood", "rule") and not re.fullmatch("model:.+", self.reward):
-            raise BadInput(f"reward: unknown {self.reward!r}; use 'likelihood', 'rule' or 'model:<hub id or folder>'")
+        if not (
+            self.reward in ("likelihood", "rule") or re.fullmatch("model:.+", self.reward) or is_function(self.reward)
+        ):
+            raise BadInput(
+                f"reward: unknown {self.reward!r}; use 'likelihood', 'rule', 'model:<hub id or folder>' or "
+                "'module:function'"
+            )
         check_choice("dtype", self.dtype, ("default", *DTYPES))
         check_choice("adpa_form", self.adpa_form, ("formula", "released"))
         check_choice("gkd_divergence", self.gkd_divergence, ("forward", "reverse", "jsd"))

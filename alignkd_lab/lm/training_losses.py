@@ -12,7 +12,7 @@ from alignkd_lab.lm import losses
 from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import hidden_states, is_chosen
 from alignkd_lab.lm.chunked import default_chunk
-from alignkd_lab.lm.teachers import Full
+from alignkd_lab.lm.teachers import Full, LiveTeacher
 
 
 def nll(model, batch: dict, items: dict):
@@ -33,6 +33,23 @@ def kd(
         teacher = Full(batch["signals"]["teacher"]["hidden"].to(teacher_head.device, teacher_head.dtype), teacher_head)
     return losses.kd(
         hidden, head, teacher, teacher_temperature=temperature, items=items["tokens"], chunk=default_chunk(head)
+    )
+
+
+def gkd(model, batch: dict, items: dict, *, teacher: LiveTeacher, divergence: str):
+    """`divergence` from the teacher, which reads what the student wrote as it is trained."""
+    hidden, head, _ = _states(model, batch)
+    return losses.kd(
+        hidden, head, teacher.signal(batch), divergence=divergence, items=items["tokens"], chunk=default_chunk(head)
+    )
+
+
+def rloo(model, batch: dict, items: dict):
+    """Of responses with their advantages, which the batch carries; the value says nothing, the gradient does."""
+    hidden, head, labels = _states(model, batch)
+    weights = batch["advantages"].to(head.device)[batch["response"].to(head.device)]
+    return losses.nll(
+        hidden, head, labels, items=items["sampled_responses"], chunk=default_chunk(head), weights=weights
     )
 
 

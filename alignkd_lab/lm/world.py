@@ -9,18 +9,19 @@ it needs as arguments, and its settings out of those of the run.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 
 from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm import evaluate, trials, weights
+from alignkd_lab.lm import evaluate, own_prompts, trials, weights
 from alignkd_lab.lm.context import Context
 from alignkd_lab.lm.models import Models
 from alignkd_lab.lm.policy import Policy
-from alignkd_lab.lm.prompts import checksum, encode, prompts
+from alignkd_lab.lm.prompts import encode
+from alignkd_lab.lm.request import pin
 from alignkd_lab.lm.rewards import Reward, model_of
 from alignkd_lab.lm.scoring import pooled_mean
 from alignkd_lab.lm.settings import (
@@ -62,7 +63,8 @@ class LmWorld:
             )
         if seed == settings.trial_seed:
             raise BadInput(f"seed: {seed} is the seed of the learning-rate trials; choose another")
-        self.settings, self.algorithm, self.seeds, self.device = settings, algorithm, (seed,), device
+        self.settings = settings = pin(settings)
+        self.algorithm, self.seeds, self.device = algorithm, (seed,), device
         self.store, self.dtype = store, resolve_dtype(settings.dtype, device)
         models, tokenizer = Models(device, getattr(torch, self.dtype)), weights.load_tokenizer(settings.base)
         student = settings.base if HEALED.fullmatch(settings.student) else settings.student
@@ -70,10 +72,12 @@ class LmWorld:
                 for source in {student: 1, settings.truth: 1}}  # fmt: skip
         check_vocabularies(read[student], base=tokenizer, truth=read[settings.truth])
 
-        def asked(split: str, count: int | None) -> list[list[int]]:
-            return encode(tokenizer, prompts(split, count))
+        texts = partial(own_prompts.texts, settings.prompts)
 
-        self.context = Context(models, tokenizer, asked, store, seed, self._origin(seed), settings.sample_batch)
+        def asked(split: str, count: int | None) -> list[list[int]]:
+            return encode(tokenizer, texts(split, count))
+
+        self.context = Context(models, tokenizer, asked, store, seed, self._origin(seed), settings.sample_batch, texts)
         self.reward = Reward(self.context, part(RewardSettings, settings))
         self.evaluation = evaluate.Evaluation(
             self.context, self.reward, self.start("base"), part(EvaluationSettings, settings)
@@ -95,7 +99,7 @@ class LmWorld:
             "code": START_CODE,
             "base": weights.checksum(self.settings.base),
             "truth": weights.checksum(self.settings.truth),
-            "prompts": checksum(),
+            "prompts": own_prompts.digest(self.settings.prompts),
             **({"reward_model": weights.checksum(model)} if model else {}),
         }
 

@@ -55,7 +55,9 @@ def _in_parts_of(
             teacher_model,
             DistillationConfig(beta=DIVERGENCES[settings.gkd_divergence], **arguments),
             # TRL draws one response to a row.
-            train_dataset=prompt_rows(settings.distil_prompts, repeats=settings.distil_responses),
+            train_dataset=prompt_rows(
+                context.prompt_texts("training", settings.distil_prompts), settings.distil_responses
+            ),
             processing_class=context.tokenizer,
         )
 

@@ -76,7 +76,7 @@ def _in_parts_of(
             model,
             earn,
             config,
-            train_dataset=prompt_rows(settings.preference_prompts),
+            train_dataset=prompt_rows(context.prompt_texts("training", settings.preference_prompts)),
             processing_class=context.tokenizer,
         )
         # TRL's own reference is the policy as it was handed over, which is ours only where `reference` is `init`.

@@ -18,21 +18,17 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PrinterCallback, Trainer
 
 from alignkd_lab.lm.batch import plain
-from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.trainer import Watch, stop_at
 from alignkd_lab.memory import halve
 from alignkd_lab.progress import tell
 from alignkd_lab.results import Result
 
 
-def prompt_rows(count: int, repeats: int = 1):
-    """A `datasets.Dataset` of the first `count` training prompts: `prompt` as a chat turn, and its `index`."""
+def prompt_rows(texts: list[str], repeats: int = 1):
+    """A `datasets.Dataset` of prompts: `prompt` as a chat turn, and its `index`."""
     from datasets import Dataset
 
-    rows = [
-        {"prompt": [{"role": "user", "content": text}], "index": index}
-        for index, text in enumerate(prompts("training", count))
-    ]
+    rows = [{"prompt": [{"role": "user", "content": text}], "index": index} for index, text in enumerate(texts)]
     return Dataset.from_list(rows * repeats)
 
 

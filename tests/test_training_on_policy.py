@@ -1,0 +1,350 @@
+"""`alignkd train gkd` and `rloo`: what the policy writes is trained on, and rewards are measured on the way."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from test_lm_reward_model import saved
+from test_training import QUICK, Last, Stop, logits
+from tiny_lm import world_in
+from transformers import AutoModelForCausalLM, LlamaForSequenceClassification
+
+from alignkd_lab import training
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import training_losses, weights
+from alignkd_lab.lm.batch import Example, collate, token_counts
+from alignkd_lab.lm.losses import DIVERGENCES
+from alignkd_lab.lm.rollouts import Rollouts, encode_prompts
+from alignkd_lab.lm.scoring import score
+from alignkd_lab.lm.stages import rloo as stage
+from alignkd_lab.lm.teachers import LiveTeacher
+from alignkd_lab.lm.trainer import with_lora
+from alignkd_lab.store import part
+from alignkd_lab.training import train
+
+REWARDS = """
+def digits(prompts, responses):
+    assert all(isinstance(prompt, str) for prompt in prompts)
+    return [float(sum(letter.isdigit() for letter in text)) for text in responses]
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A folder with a reward, forty prompts, and pairs about some of them."""
+    monkeypatch.chdir(tmp_path)
+    Path("own_rewards.py").write_text(REWARDS)
+    Path("prompts.txt").write_text("".join(f"Say {at}\n" for at in range(40)))
+    rows = [{"prompt": f"Say {at}", "chosen": f"{at}{at}", "rejected": "no"} for at in range(12)]
+    Path("pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def run(method, out="out", **options):
+    needs = {"gkd": {"teacher": "tiny-base"}, "rloo": {"reward": "own_rewards:digits"}}.get(method, {})
+    source = {} if "data" in options else {"prompts": "prompts.txt"}
+    limits = {"max_length": 56, "max_prompt_length": 32}
+    return train(method, student="tiny-student", out=out, **{**QUICK, **limits, **needs, **source, **options})
+
+
+def rollouts(**options):
+    model, tokenizer = weights.load("tiny-student")
+    adapted = with_lora(model, 4)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    rows = [[{"role": "user", "content": f"Say {at}"}] for at in range(3)]
+    prompts, _ = encode_prompts(rows, tokenizer, 99)
+    made = Rollouts(tokenizer, 4, 8, seed=0, dtype=torch.float32, **options)
+    return adapted, prompts, made
+
+
+def token_log_probs(model, example, tokens):
+    """log pi over the vocabulary before each token, in float64, one response at a time: [tokens, V]."""
+    ids = torch.tensor([[*example.prompt, *tokens]])
+    return model(ids).logits[0, len(example.prompt) - 1 : -1].double().log_softmax(-1)
+
+
+def grads_of(model):
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def test_what_rloo_learns_from_is_the_reward_less_the_kl_beside_the_others(tmp_path):
+    asked = []
+
+    def score(prompts, responses):
+        asked.extend(prompts)
+        return [float(len(text)) for text in responses]
+
+    model, prompts, made = rollouts(scorer=score, beta=0.7)
+    made.reference = LiveTeacher(model, without_adapter=True, norms=False)
+    examples, told = made.write(model, prompts, 5)
+    base, gaps, rewards, expected = weights.load("tiny-student")[0], [], [], torch.zeros((), dtype=torch.float64)
+    assert asked == [f"Say {at}" for at in range(3) for _ in range(4)]
+    for example in examples:
+        earned, sums = [], []
+        for tokens in example.responses:
+            label = torch.tensor(tokens)[:, None]
+            own, other = (token_log_probs(policy, example, tokens).gather(1, label).sum() for policy in (model, base))
+            text = made.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            gaps.append(float((own - other).detach()))
+            rewards.append(len(text))
+            earned.append(len(text) - 0.7 * gaps[-1])
+            sums.append(own)
+        advantages = [mine - (sum(earned) - mine) / 3 for mine in earned]
+        assert example.advantages == pytest.approx(advantages, abs=1e-3)
+        expected = expected - sum(advantage * own for advantage, own in zip(advantages, sums, strict=True)) / 12
+    assert told["kl"] == pytest.approx(
+        sum(gaps) / sum(len(part) for row in examples for part in row.responses), rel=1e-4
+    )
+    assert told["mean_reward"] == pytest.approx(sum(rewards) / 12)
+    assert told["objective"] == pytest.approx(sum(rewards) / 12 - 0.7 * sum(gaps) / 12, rel=1e-4)
+    found, _ = training_losses.rloo(model, collate(examples), token_counts(examples))
+    own = [weight for weight in model.parameters() if weight.requires_grad]
+    by_hand, fast = (torch.autograd.grad(loss, own) for loss in (expected, found))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-3, abs=1e-3)
+    for one, other in zip(fast, by_hand, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_the_gradient_of_rloo_is_that_of_trl_through_the_stage_of_a_run(tmp_path, monkeypatch):
+    world = world_in(tmp_path, rlhf_steps=1, rlhf_prompts=3, rlhf_generations=4, rlhf_beta=0.3, lora_rank=4)
+    init, reference = world.start("student"), world.start("base")
+    models, calls, grads, earn = [], [], [], world.reward.earn
+
+    def keep(*given):
+        models.append(with_lora(*given))
+        return models[-1]
+
+    def earned(samples, policy):
+        calls.append((samples, earn(samples, policy)._replace(rewards=[len(tokens) / 2 for tokens in samples.tokens])))
+        return calls[-1][1]
+
+    monkeypatch.setattr(stage, "with_lora", keep)
+    monkeypatch.setattr(world.reward, "earn", earned)
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: grads.append(grads_of(models[0])))
+    settings = part(stage.RlooSettings, world.settings)
+    stage.rloo(world.context, world.reward, init, reference, settings, 1e-3, "trl")
+    samples, _ = next((drawn, paid) for drawn, paid in calls if len(drawn.tokens) == 12)
+    own, other = (score(world.context.models.of(policy), samples) for policy in (init, reference))
+    total = [len(tokens) / 2 - 0.3 * float((one - two).sum())
+             for tokens, one, two in zip(samples.tokens, own, other, strict=True)]  # fmt: skip
+    examples = []
+    for prompt, members in zip(samples.prompt_ids, samples.by_prompt(), strict=True):
+        if members:
+            rest = [(sum(total[at] for at in members) - total[one]) / (len(members) - 1) for one in members]
+            advantages = [total[one] - mean for one, mean in zip(members, rest, strict=True)]
+            examples.append(Example(prompt, [samples.tokens[at] for at in members], advantages=advantages))
+    model = with_lora(world.context.models.of(init), 4, world.context.seed_for("adapter"))
+    training_losses.rloo(model, collate(examples), token_counts(examples))[0].backward()
+    ours = grads_of(model)
+    assert set(ours) == set(grads[0])
+    one, two = (torch.cat([found[name].flatten() for name in ours]) for found in (ours, grads[0]))
+    assert one.norm() > 1  # so TRL has clipped its own to a norm of 1
+    torch.testing.assert_close(one / one.norm(), two / two.norm(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("divergence", ["forward", "reverse", "jsd"])
+def test_the_loss_of_gkd_is_the_divergence_on_the_students_own_tokens(divergence):
+    model, prompts, made = rollouts()
+    teacher = weights.load("tiny-base")[0]
+    examples, _ = made.write(model, prompts, 0)
+    batch, items = collate(examples), token_counts(examples)
+    found, _ = training_losses.gkd(model, batch, items, teacher=LiveTeacher(teacher), divergence=divergence)
+    total = 0.0
+    for example in examples:
+        for tokens in example.responses:
+            q, p = (token_log_probs(policy, example, tokens) for policy in (model, teacher))
+            middle = ((p.exp() + q.exp()) / 2).log()
+            parts = {"forward": p.exp() * (p - q), "reverse": q.exp() * (q - p),
+                     "jsd": (p.exp() * (p - middle) + q.exp() * (q - middle)) / 2}  # fmt: skip
+            total = total + parts[divergence].sum()
+    assert divergence in DIVERGENCES
+    assert found.item() == pytest.approx(float(total.detach() / items["tokens"]), rel=1e-4)
+
+
+def test_draws_depend_on_seed_and_step_alone():
+    model, prompts, made = rollouts()
+    first, again, other = (made.write(model, prompts, step)[0] for step in (1, 1, 2))
+    assert [row.responses for row in first] == [row.responses for row in again]
+    assert [row.responses for row in first] != [row.responses for row in other]
+
+
+def test_in_bfloat16_the_policy_of_this_step_writes_and_not_the_one_before():
+    model, prompts, made = rollouts()
+    made.dtype = torch.bfloat16
+    made.write(model, prompts, 0)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(1))
+    anew = Rollouts(made.tokenizer, 4, 8, seed=0, dtype=torch.bfloat16)
+    (kept, _), (fresh, _) = (writer.write(model, prompts, 1) for writer in (made, anew))
+    assert [row.responses for row in kept] == [row.responses for row in fresh]
+
+
+@pytest.mark.parametrize("method", ["gkd", "rloo"])
+def test_activations_that_are_computed_again_change_nothing(method):
+    found = []
+    for name, again in (("one", False), ("two", True)):
+        last = Last()
+        run(method, name, callbacks=[last], gradient_checkpointing=again, heldout=0)
+        found.append(last.logits)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_rloo_earns_more_and_gkd_comes_nearer():
+    more = {"max_steps": 10, "learning_rate": 3e-2, "per_device_train_batch_size": 8, "max_length": 40}
+    more |= {"logging_steps": 10, "eval_steps": 10}
+    found = run("rloo", "rloo", responses=8, beta=0.01, **more)["result"]
+    assert found["eval_mean_reward"] > found["eval_mean_reward_before"] + 0.3
+    assert found["eval_loss"] < found["eval_loss_before"] - 0.3
+    found = run("gkd", "gkd", responses=2, **more)["result"]
+    assert found["eval_loss"] < 0.8 * found["eval_loss_before"]
+
+
+@pytest.mark.parametrize(("method", "full"), [("gkd", False), ("rloo", False), ("rloo", True)])
+def test_a_stopped_on_policy_training_goes_on_with_all_its_curves(method, full):
+    options = {"max_steps": 4, "save_steps": 2, "eval_steps": 2, "full": full}
+    if not full:
+        options["lora_dropout"] = 0.1
+    whole = run(method, "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        run(method, callbacks=[Stop(3)], **options)
+    resumed = run(method, **options)
+    one, two = (pd.read_csv(f"{name}/curves.csv", index_col="step") for name in ("whole", "out"))
+    pd.testing.assert_frame_equal(one, two)
+    assert resumed["files"] == whole["files"]
+
+
+@pytest.mark.parametrize("method", ["gkd", "rloo"])
+def test_an_accumulated_batch_of_prompts_is_the_batch(method):
+    found = []
+    for name, size, parts, micro in (("one", 4, 1, None), ("two", 1, 4, None), ("three", 2, 2, 3)):
+        last = Last()
+        sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts, "micro_batch": micro}
+        run(method, name, callbacks=[last], **sizes, optim="sgd", learning_rate=0.1)
+        found.append(last.logits)
+    torch.testing.assert_close(found[1:], found[:1] * 2, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_of_the_lora_is_on_while_what_was_written_is_trained_on(monkeypatch):
+    seen, loss = [], training_losses.rloo
+
+    def look(model, *rest):
+        dropouts = [part for part in model.modules() if isinstance(part, torch.nn.Dropout)]
+        seen.extend((part.p, part.training) for part in dropouts)
+        return loss(model, *rest)
+
+    monkeypatch.setattr(training.training_losses, "rloo", look)
+    run("rloo", lora_dropout=0.2, heldout=0)
+    assert set(seen) == {(0.2, True)}
+
+
+def test_another_reference_is_what_the_kl_is_measured_from():
+    assert run("rloo", "one", max_steps=1)["result"]["eval_kl_before"] == pytest.approx(0, abs=1e-6)
+    assert run("rloo", "two", reference="tiny-base", max_steps=1)["result"]["eval_kl_before"] > 0.1
+
+
+def test_a_reward_is_measured_on_held_out_prompts_while_pairs_are_trained_on():
+    record = run("dpo", data="pairs.jsonl", prompts="prompts.txt", reward="own_rewards:digits")
+    about = record["data"]["reward"]
+    assert about["prompts"] == 40 - record["data"]["training"]["pairs"]
+    assert about["skipped"] == {"is trained on": record["data"]["training"]["pairs"]}
+    curves = pd.read_csv("out/curves.csv", index_col="step")
+    assert {"loss", "eval_reward_accuracy", "eval_kl", "eval_mean_reward"} <= set(curves)
+    assert curves["eval_mean_reward"].notna().all()
+    assert record["options"]["reward"].startswith("own_rewards:digits@")
+    assert "prompts" not in record["options"]  # a place on this machine
+    alone = run("dpo", "alone", data="pairs.jsonl", reward="own_rewards:digits")
+    assert alone["data"]["reward"]["prompts"] == alone["data"]["heldout"]["pairs"]
+
+
+def test_the_mean_reward_is_that_of_what_the_saved_model_writes():
+    record = run("sft", data="pairs.jsonl", reward="own_rewards:digits", dtype="float32", logging_steps=3, eval_steps=3)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained("out"), weights.load_tokenizer("tiny-student")
+    texts = training.read_pairs("pairs.jsonl", "0.25", tokenizer, 56, 32, 42)
+    asked, _ = training.prompts_of_reward(texts, None, tokenizer)
+    written = Rollouts(tokenizer, 1, texts.max_tokens, 42, torch.float32).write(model, asked, "heldout")[0]
+    said = [tokenizer.decode(tokens, skip_special_tokens=True) for row in written for tokens in row.responses]
+    digits = [sum(letter.isdigit() for letter in text) for text in said]
+    assert record["result"]["eval_mean_reward"] == pytest.approx(sum(digits) / len(digits))
+
+
+def test_a_reward_model_reads_prompts_of_many_turns():
+    source = saved("judge")
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
+    rows = [{"prompt": [*turns, {"role": "user", "content": f"Say {at}"}]} for at in range(8)]
+    Path("turns.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    record = run("rloo", prompts="turns.jsonl", reward=f"model:{source}", max_length=120, max_prompt_length=100)
+    assert record["weights"]["reward"]["checksum"] == weights.checksum(source)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained("out"), weights.load_tokenizer("tiny-student")
+    texts = training.read_asked("turns.jsonl", "0.25", tokenizer, 120, 100, 42)
+    assert [row.said[:2] for row in texts.heldout] == [turns] * 2
+    written = Rollouts(tokenizer, 4, 20, 42, torch.float32).write(model, texts.heldout, "heldout")[0]
+    judge, found = LlamaForSequenceClassification.from_pretrained(source).eval(), []
+    for row, prompt in zip(written, texts.heldout, strict=True):
+        for tokens in row.responses:
+            said = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            whole = tokenizer.apply_chat_template(
+                [*prompt.said, {"role": "assistant", "content": said}], tokenize=False
+            )
+            ids = torch.tensor([tokenizer(whole).input_ids])
+            with torch.no_grad():
+                found.append(judge.score(judge.model(ids).last_hidden_state[0, -1]).item())
+    assert record["result"]["eval_mean_reward"] == pytest.approx(sum(found) / len(found), abs=1e-4)
+
+
+def test_another_version_of_the_reward_is_another_training():
+    run("rloo")
+    Path("own_rewards.py").write_text(REWARDS.replace("isdigit", "isalpha"))
+    with pytest.raises(BadInput, match=r"another training \(options.reward differ\)"):
+        run("rloo")
+
+
+def test_prompts_of_pairs_split_as_the_pairs_do():
+    tokenizer = weights.load_tokenizer("tiny-student")
+    for share in ("0.3", "prompts.txt"):
+        Path("prompts.txt").write_text("Say 3\nSay 5\nSay 3\nSay 77\n")
+        asked = training.read_asked("pairs.jsonl", share, tokenizer, 56, 32, 0)
+        sides = [{tuple(row.prompt) for row in side} for side in (asked.training, asked.heldout)]
+        assert all(sides)
+        assert not sides[0] & sides[1]
+        if share == "0.3":
+            pairs = training.read_pairs("pairs.jsonl", share, tokenizer, 56, 32, 0)
+            assert sides == [{tuple(row.prompt) for row in side} for side in (pairs.training, pairs.heldout)]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("gkd", {"teacher": None}, "teacher: gkd needs one"),
+        ("rloo", {"reward": None}, "reward: rloo needs one"),
+        ("gkd", {"prompts": None}, "prompts: gkd needs prompts; name them once"),
+        ("gkd", {"data": "pairs.jsonl", "prompts": "prompts.txt"}, "prompts: gkd needs prompts; name them once"),
+        ("sft", {"prompts": None}, "data: sft needs one"),
+        ("sft", {"data": "pairs.jsonl", "prompts": "prompts.txt"}, "prompts: .* name it with --reward"),
+        ("sft", {"data": "pairs.jsonl", "reward": "digit", "heldout": 0}, "reward: nothing is held out"),
+        ("rloo", {"responses": 1}, "responses must be a whole number of at least 2"),
+        ("gkd", {"divergence": "backward"}, "divergence.*backward"),
+        ("gkd", {"beta": 0.1}, "beta: gkd does not use it"),
+        ("rloo", {"reward": "nosuch"}, "reward: unknown 'nosuch'; use 'module:function'"),
+        ("rloo", {"reward": "no_such:score"}, "reward: no_such cannot be imported from here"),
+        ("rloo", {"reward": "own_rewards:score"}, "has no function 'score'"),
+        ("rloo", {"prompts": "none.txt"}, "prompts: none.txt cannot be read"),
+        ("rloo", {"prompts": "none.jsonl"}, "prompts: there is no file none.jsonl"),
+        ("rloo", {"max_prompt_length": 4}, "prompts: no prompt is left for training"),
+        ("rloo", {"heldout": "none.jsonl"}, "heldout: there is no file none.jsonl"),
+    ],
+)
+def test_what_an_on_policy_training_lacks_is_named_before_weights_are_read(method, options, words, monkeypatch):
+    monkeypatch.setattr(weights, "load", lambda *_, **__: pytest.fail("weights were read"))
+    with pytest.raises(BadInput, match=words):
+        run(method, **options)
+    assert not Path("out").exists()
+
+
+def test_the_model_after_rloo_is_the_one_that_was_trained():
+    last = Last()
+    run("rloo", callbacks=[last])
+    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained("out")), last.logits, rtol=1e-4, atol=1e-5)
