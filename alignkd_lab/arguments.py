@@ -85,7 +85,7 @@ def evaluate_options(option: Callable, device: dict[str, Any]) -> None:
     """Those of `alignkd evaluate`; `option` adds one."""
     option("model", **_SOURCE)
     option("--prompts", metavar="FILE", type=Path, help="prompt, instruction or turns in each row")
-    option("--reward", metavar="RULE", help="a target by its name, or model:SOURCE; needs --prompts")
+    option("--reward", metavar="RULE", help="a target by its name, model:SOURCE or module:function; needs --prompts")
     option("--against", metavar="SOURCE", help="another model that answers, too: the win rate; needs --reward")
     option("--pairs", metavar="FILE", help="held-out preference pairs: reward accuracy; needs --reference")
     option("--reference", metavar="SOURCE", help="what KL and reward accuracy compare with")

@@ -215,8 +215,19 @@ def test_a_reward_model_pays_as_it_scores(tmp_path):
     first, second = np.array(scores).reshape(2, 3, 2)
     close(found["metrics"]["reward"], t_interval(first.mean(1)))
     close(found["win_rate"], own_metrics.win_rate(first, second))
-    with pytest.raises(BadInput, match="row 4 has several messages"):
-        alignkd_lab.evaluate("tiny-student", prompts=lines(path, ASKED), reward=f"model:{source}")
+
+
+def test_a_reward_reads_a_prompt_of_many_turns_as_its_messages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = (
+        "def turns(prompts, responses):\n    return [1.0 if isinstance(one, str) else len(one) for one in prompts]\n"
+    )
+    (tmp_path / "own.py").write_text(source)
+    path = lines(tmp_path / "texts.jsonl", ASKED)
+    found = alignkd_lab.evaluate("tiny-student", prompts=path, reward="own:turns", **QUICK)["metrics"]["reward"]
+    turns = [len(row["prompt"]) if isinstance(row.get("prompt"), list) else 1 for row in ASKED]
+    assert max(turns) > 1
+    assert found["estimate"] == pytest.approx(sum(turns) / len(turns))
 
 
 def test_the_command_prints_a_table_and_leaves_a_record_and_a_picture(prompts, pairs, tmp_path, capsys):
