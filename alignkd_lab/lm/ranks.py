@@ -87,11 +87,13 @@ def share(parts: list) -> list[tuple[Any, bool]]:
 def inside(model, run: Callable[[Any], Made]) -> Made:
     """`run` of the model within the forward pass of what wraps it."""
     inner = model.module if isinstance(model, DistributedDataParallel) else model
-    inner.forward = lambda: run(inner)
-    try:
-        return model()
-    finally:
-        del inner.forward
+
+    def forward() -> Made:
+        del inner.forward  # so that it is the model's own again where `run` calls the model
+        return run(inner)
+
+    inner.forward = forward
+    return model()
 
 
 def is_sharded(model) -> bool:
