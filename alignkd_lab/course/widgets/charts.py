@@ -11,6 +11,7 @@ import functools
 import io
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -38,6 +39,10 @@ SHAPES = {  # Vega's, for matplotlib's markers
 LARGE = 100_000  # bytes, of which a page of a megabyte holds seven
 SCALE = 1.5  # of the PNG, for a dense screen
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_MISREAD = re.compile(
+    r'(?<!\\)"(if|constructor|hasOwnProperty|isPrototypeOf|propertyIsEnumerable|toLocaleString|toString|valueOf|__\w+__)"'
+    "(?!:)"
+)
 _AXIS = {
     "labelColor": INK,
     "titleColor": INK,
@@ -144,7 +149,9 @@ def stack(title: str, *rows: alt.TopLevelMixin) -> alt.VConcatChart:
 
 def compact(value: Any) -> str:
     """Data as a Vega expression: a saved notebook would give each number of an array a line of its own."""
-    return json.dumps(value, separators=(",", ":"))
+    written = json.dumps(value, separators=(",", ":"))
+    # Vega takes a text that is one of these words for what JavaScript has under that name, so it is put together there.
+    return _MISREAD.sub(lambda found: f'"{found[1][0]}"+"{found[1][1:]}"', written)
 
 
 def small(image: Image.Image) -> bytes:
