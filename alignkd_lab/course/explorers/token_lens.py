@@ -1,4 +1,4 @@
-"""Explorer: "advantage means likely". Three models read a text token by token; slider and mouse walk along it.
+"""Explorer: "advantage means likely". Three models read a text token by token; arrow keys and mouse walk along it.
 
 All is read once (`lens.texts`) and travels with the chart, so that it is alive without a kernel.
 """
@@ -142,7 +142,7 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
     longest = max(len(reading.labels) for reading in lens.readings.values())
     table = CONTROLS | {"position": CONTROLS["position"]._replace(high=longest)}
     position, *menus = parameters(table, (), state)
-    # Bound to a slider, a selection also takes clicks where it is told to.
+    # Bound to a field, a selection also takes clicks where it is told to.
     at = alt.selection_point(
         name="at", fields=["position"], on="rect:click", clear=False, value=[{"position": position.param.value}],
         bind={"position": position.param.bind},
@@ -185,7 +185,11 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
         caption(*seen, key, marks, f"'{SOURCE}'", width=_WIDE),
     ).resolve_scale(color="independent")
     alternative = f"A text with a colour a token, and what three models say before one of them. {SOURCE}"
-    return Chart(drawn, alternative, menus, further)
+    chart = Chart(drawn, alternative, menus, further)
+    # A number, not a slider, whose arrow keys JupyterLab takes to move between cells; Altair knows no such field.
+    field = next(param for param in chart.spec["params"] if param["name"] == at.name)
+    field["bind"]["position"]["input"] = "number"
+    return chart
 
 
 def _lines(words: Sequence[str]) -> list[list[int]]:
