@@ -33,8 +33,7 @@ CONTROLS = {
 }
 NAMES = {"reference": "reference teacher", "dpo": "DPO teacher", "student": "student"}
 SOURCE = (
-    "Live: SmolLM2-135M-Instruct (reference teacher), the same after a few steps of DPO on pairs that prefer colours "
-    "(DPO teacher), the healed student."
+    "Live: SmolLM2-135M-Instruct (reference), the same after some DPO on pairs that prefer colours, the healed student."
 )
 ROWS = 5
 MONO = "DejaVu Sans Mono, Menlo, Consolas, monospace"
@@ -129,7 +128,8 @@ def _told(
         f"{number(best[1])} nats.",
         f"In likelihood it is {places}.",
         belief,
-        f"Mean advantage over what each says next: {means}. KL(DPO teacher ‖ student): {number(divergence)} nats.",
+        f"Mean advantage over what each says next: {means}.",
+        f"KL(DPO teacher ‖ student): {number(divergence)} nats.",
     ]
 
 
@@ -172,7 +172,7 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
     lists = alt.hconcat(*map(_likely, MODELS), spacing=18)
     left = alt.vconcat(lists, _advantaged(), spacing=16)
     below = alt.hconcat(left, _cloud(extent(lens)), spacing=46).resolve_scale(color="independent")
-    seen = [f"seen.words[{line}]" for line in range(4)]
+    seen = [f"seen.words[{line}]" for line in range(5)]
     marks = "'● likeliest for the DPO teacher, ◆ largest advantage, ■ the token that stands there; ␣ a space.'"
     key = (
         "'Colour: ' + (quantity == 'mask' ? 'every token of the response, none of the prompt' : 'green above 0, violet "
