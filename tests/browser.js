@@ -3,41 +3,11 @@
   const notebook = () => jupyterapp.shell.currentWidget.content;
   const kernel = () => jupyterapp.shell.currentWidget.context.sessionContext.session?.kernel;
   const cells = () => notebook().widgets.filter(cell => cell.model.type === 'code' && cell.model.sharedModel.source);
-  const images = root => [...root.querySelectorAll('.jupyter-widgets img')];
-  const words = root => [...root.children].at(-1).innerHTML;
-  // What changed, and the milliseconds from the event to the frame after the one in which a new picture is
-  // painted. The words are written after the picture, so where they are new and it is not it stays.
-  const measure = root => new Promise(resolve => {
-    const before = root.querySelector('img').src, said = words(root);
-    let began = null;
-    const note = event => { began = event.timeStamp; };
-    const events = ['pointermove', 'keydown', 'change'];
-    const end = value => {
-      observer.disconnect();
-      events.forEach(name => window.removeEventListener(name, note, true));
-      clearTimeout(patience);
-      resolve(value);
-    };
-    const look = () => {
-      const image = root.querySelector('img');
-      if (!image || began === null) return;
-      if (image.src === before) { if (words(root) !== said) end({changed: 'words'}); return; }
-      observer.disconnect();
-      const from = began;
-      const painted = () => requestAnimationFrame(() => requestAnimationFrame(() =>
-        end({changed: 'picture', milliseconds: performance.now() - from})));
-      image.decode().then(painted);
-    };
-    const observer = new MutationObserver(look);
-    observer.observe(root, {childList: true, subtree: true, characterData: true, attributeFilter: ['src']});
-    events.forEach(name => window.addEventListener(name, note, true));
-    const patience = setTimeout(() => end({changed: 'nothing'}), 5000);
-  });
   window.lab = {
     kernel,
     done: () => cells().every(cell => cell.model.executionCount !== null) && kernel()?.status === 'idle',
     outputs: () => Object.fromEntries(cells().map(cell => [cell.model.id, cell.model.outputs.toJSON()])),
-    pictures: () => images(document).filter(image => image.complete && image.naturalWidth > 0).length
+    pictures: () => [...document.querySelectorAll('.jupyter-widgets img')].filter(image => image.complete && image.naturalWidth > 0).length
       + document.querySelectorAll('.jupyter-widgets canvas, .jupyter-widgets svg.marks').length,
     buttons: name => [...document.querySelectorAll('.jupyter-widgets button')]
       .filter(button => button.textContent.trim() === name).length,
@@ -48,13 +18,6 @@
     progress: () => Math.max(0, ...[...document.querySelectorAll('.jupyter-widgets .progress-bar')]
       .map(bar => parseFloat(bar.style.width) || 0)),
     shutdown: () => jupyterapp.shell.currentWidget.context.sessionContext.shutdown(),
-    markExplorers: () => {
-      const direct = box => [...box.children].some(child => child.matches('.widget-html') && child.querySelector('img'));
-      const found = [...document.querySelectorAll('.widget-vbox')].filter(box =>
-        direct(box) && box.querySelector('input[type=number], select'));
-      found.forEach((box, place) => box.setAttribute('data-explorer', place));
-      return found.length;
-    },
     // Moves each slider of each chart to its farther end and back: by chart, the milliseconds to new pixels, if any.
     moveCharts: async () => {
       const frame = () => new Promise(requestAnimationFrame), found = [];
@@ -77,6 +40,5 @@
       }
       return found;
     },
-    arm: place => { lab.measured = measure(document.querySelector(`[data-explorer="${place}"]`)); },
   };
 }

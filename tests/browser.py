@@ -136,10 +136,6 @@ class Lab:
         """What every code cell has put out, by the cell's id, as the file would hold it."""
         return self.page.evaluate("lab.outputs()")
 
-    def explorers(self) -> list[Explorer]:
-        """The pictures with controls that stand on the page now."""
-        return [Explorer(self, place) for place in range(self.page.evaluate("lab.markExplorers()"))]
-
     def show_me(self) -> list[int]:
         """Press every "Show me"; by press, how many more pictures the page then shows."""
         from playwright.sync_api import TimeoutError as Late
@@ -185,71 +181,3 @@ class Lab:
 def button_of(root, name: str):
     """A widget's button by its text; its name in the accessibility tree may begin with an icon's glyph."""
     return root.locator(f'.widget-button:text-is("{name}")')
-
-
-class Explorer:
-    """Controls above a picture, on the page of a `Lab`."""
-
-    def __init__(self, lab: Lab, place: int) -> None:
-        self.lab, self.place = lab, place
-        self.root = lab.page.locator(f'[data-explorer="{place}"]')
-
-    @property
-    def picture(self) -> str:
-        """The source of the image, which holds all its bytes."""
-        return self.root.locator("img").first.get_attribute("src")
-
-    @property
-    def words(self) -> str:
-        """Caption and the call that rebuilds it."""
-        return self.root.text_content()
-
-    @property
-    def labels(self) -> list[str]:
-        """Of the number fields; a field without a name is not among them."""
-        labelled = "labels => labels.filter(label => label.control?.type === 'number').map(label => label.textContent)"
-        return self.root.locator("label").evaluate_all(labelled)
-
-    def type(self, label: str, share: float) -> dict:
-        """A number at `share` of the way between the field's ends, and Enter; what came of it."""
-        field = self.root.get_by_label(label, exact=True)
-        field.scroll_into_view_if_needed()
-        low, high = (float(field.get_attribute(end)) for end in ("min", "max"))
-        value = low * (high / low) ** share if low > 0 and high / low > 20 else low + share * (high - low)
-        field.fill(f"{value:.3g}")
-        return self._measure(lambda: field.press("Enter"))
-
-    def drag(self, slider: int, shares: list[float]) -> list[dict]:
-        """Drag a slider's handle to `shares` of its track; what came of each."""
-        track = self.root.locator(".slider-container, .slider").nth(slider)
-        handle = self.root.locator(".noUi-handle, .ui-slider-handle").nth(slider)
-        handle.scroll_into_view_if_needed()
-        box, at = track.bounding_box(), handle.bounding_box()
-        mouse, height = self.lab.page.mouse, at["y"] + at["height"] / 2
-        mouse.move(at["x"] + at["width"] / 2, height)
-        mouse.down()
-        try:
-            return [
-                self._measure(lambda share=share: mouse.move(box["x"] + share * box["width"], height))
-                for share in shares
-            ]
-        finally:
-            mouse.up()
-
-    def choose(self, place: int) -> dict:
-        """The next option of a list; what came of it."""
-        chosen = self.root.locator("select").nth(place)
-        chosen.scroll_into_view_if_needed()
-        options = chosen.locator("option").all_inner_texts()
-        now = chosen.evaluate("list => list.selectedIndex")
-        return self._measure(lambda: chosen.select_option(index=(now + 1) % len(options)))
-
-    def count(self, what: str) -> int:
-        """How many "sliders" or "lists" there are."""
-        return self.root.locator({"sliders": ".noUi-handle, .ui-slider-handle", "lists": "select"}[what]).count()
-
-    def _measure(self, act) -> dict:
-        """`changed` is "picture" (with `milliseconds` from the event to its pixels), "words" or "nothing"."""
-        self.lab.page.evaluate(f"lab.arm({self.place})")
-        act()
-        return self.lab.page.evaluate("lab.measured")

@@ -46,6 +46,14 @@ def evaluated(chart: Chart, *expressions: str) -> list[np.ndarray]:
     return [np.array([float(number) for number in text.split(",")]) for text in found]
 
 
+def moved(chart: Chart, **state: float | str) -> Chart:
+    """The same chart with its sliders elsewhere, in no time."""
+    for param in chart.spec["params"]:
+        if param["name"] in state:
+            param["value"] = state[param["name"]]
+    return chart
+
+
 def value(pixel: float, size: float, low: float, high: float, logarithmic: bool = False) -> float:
     """The number at a pixel of an axis of `size` pixels from `low` to `high`."""
     if logarithmic:

@@ -1,7 +1,9 @@
 """Charts that their own sliders move: each draws what `theory` says, and its bundle means something everywhere."""
 
 import base64
+import importlib
 import io
+import pkgutil
 
 import altair as alt
 import pytest
@@ -9,12 +11,14 @@ from PIL import Image
 from scene import Scene, value
 
 from alignkd_lab import theory
+from alignkd_lab.course import explorers
 from alignkd_lab.course.explorers import (
     boundary,
     densities,
     feasible,
     loss_bench,
     methods,
+    orders,
     sharpening,
     threshold,
     two_kls,
@@ -29,11 +33,18 @@ CHARTS = {
     "feasible": feasible,
     "loss_bench": loss_bench,
     "methods": methods,
+    "orders": orders,
     "sharpening": sharpening,
     "threshold": threshold,
     "two_kls": two_kls,
     "two_temperatures": two_temperatures,
 }
+
+
+def test_every_explorer_that_is_a_chart_is_tested():
+    names = [module.name for module in pkgutil.iter_modules(explorers.__path__)]
+    shows = {name: getattr(importlib.import_module(f"{explorers.__name__}.{name}"), "show", None) for name in names}
+    assert {name for name, show in shows.items() if show and show.__annotations__["return"] == "Chart"} == set(CHARTS)
 
 
 @pytest.mark.parametrize("name", CHARTS)

@@ -6,11 +6,10 @@ import pytest
 from synthetic_records import PROMPTS, lm_record, tabulated
 
 from alignkd_lab.course.explorers import blind_reading
-from alignkd_lab.course.explorers.blind_reading import CONTROLS, Reading, caption, compute
+from alignkd_lab.course.explorers.blind_reading import Reading, caption, compute
 from alignkd_lab.course.explorers.responses import AUTHORS, LETTERS, Response, Responses
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.course.recorded import recorded_smollm2
-from alignkd_lab.course.widgets.controls import start
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.pipelines import A_K, K_A
@@ -97,7 +96,7 @@ def test_a_prompt_that_one_model_answered_is_no_riddle():
         record["pipelines"][name]["samples"] = record["pipelines"][name]["samples"][:2]
     assert len(Responses(tabulated(record))) == 2
     explorer = blind_reading.show(run=tabulated({**record, "pipelines": _two(record)}))
-    assert [value for _, value in explorer.controls["best"].list.options] == ["", "A", "B"]
+    assert [value for _, value in explorer.controls["best"].options] == ["", "A", "B"]
     assert list(explorer.choices.children) == [explorer.controls[name] for name in ("best", "A", "B")]
 
 
@@ -178,12 +177,12 @@ def test_a_turned_page_is_blank_again(explorer):
     explorer.controls["best"].value, explorer.controls["B"].value = "C", A_K
     explorer.tell.click()
     assert explorer.tell.disabled
-    assert all(control.list.disabled for control in explorer.controls.values())
+    assert all(control.disabled for control in explorer.controls.values())
     explorer.previous.click()
     blank = {"best": "", **dict.fromkeys(LETTERS, "")}
     assert explorer.state == {"page": len(explorer.responses) - 1, **blank, "told": False}
     assert not explorer.tell.disabled
-    assert not any(control.list.disabled for control in explorer.controls.values())
+    assert not any(control.disabled for control in explorer.controls.values())
 
 
 def test_pages_read_so_far_add_up(explorer):
@@ -256,4 +255,4 @@ def test_the_recorded_study_is_read_unless_another_run_is_given():
     explorer = blind_reading.show()
     assert explorer.responses.run is recorded_smollm2()
     assert len(explorer.still()[0].responses) == len(AUTHORS)
-    assert compute(start(CONTROLS)) == compute({"page": 0, "told": False}, blind_reading.recorded())
+    assert compute({}) == compute({"page": 0, "told": False}, blind_reading.recorded())

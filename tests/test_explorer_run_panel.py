@@ -7,13 +7,13 @@ import textwrap
 import types
 
 import pytest
+from ipywidgets import BoundedFloatText, Dropdown
 from synthetic_records import mog_record
 
 from alignkd_lab import claims, cli, recording
 from alignkd_lab.course.explorers import run_panel, run_picture, runs
 from alignkd_lab.course.explorers.runs import STATUSES, Request
 from alignkd_lab.course.notebooks import WIDGET_VIEW
-from alignkd_lab.course.widgets.controls import ChoiceControl, NumberControl
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.plots.verdicts import in_short
@@ -128,10 +128,10 @@ def test_every_control_over_its_whole_range_leaves_a_request_or_a_clear_sentence
     seen = 0
     for control in panel.controls.values():
         kept = control.value
-        if isinstance(control, ChoiceControl):
-            values = [value for _, value in control.list.options]
-        elif isinstance(control, NumberControl):
-            values = [control.number.min, kept, control.number.max]
+        if isinstance(control, Dropdown):
+            values = [value for _, value in control.options]
+        elif isinstance(control, BoundedFloatText):
+            values = [control.min, kept, control.max]
         else:
             values = ["", "0", "nonsense"]
         for value in values:
@@ -141,7 +141,7 @@ def test_every_control_over_its_whole_range_leaves_a_request_or_a_clear_sentence
             seen += 1
         control.value = kept
     assert seen > 40
-    assert len(panel.controls["target"].list.options) == len(TARGETS) + 1
+    assert len(panel.controls["target"].options) == len(TARGETS) + 1
 
 
 def test_wrong_input_is_refused_in_the_panel_and_nothing_starts(tmp_path):
@@ -170,7 +170,7 @@ def test_start_and_stop_of_a_real_run_and_its_going_on(tmp_path):
     panel.start_button.click()
     assert status(panel) == "running"
     assert (panel.start_button.disabled, panel.stop_button.disabled) == (True, False)
-    assert panel.controls["world"].list.disabled
+    assert panel.controls["world"].disabled
     panel.stop_button.click()
     assert panel.wait(15) == "stopped"
     assert status(panel) == "stopped"

@@ -1,22 +1,23 @@
-"""The token lens: at every setting it shows what the models' own distributions say; and the tasks of its notebook."""
+"""The token lens: at every token it shows what the models' own distributions say; and the tasks of its notebook."""
 
-import html
-import time
+import itertools
+import json
 
 import numpy as np
 import pytest
 import torch
+from scene import Scene, moved
 
 from alignkd_lab.course.exercises.ask import check, given
 from alignkd_lab.course.explorers import token_lens
-from alignkd_lab.course.explorers.token_lens import QUANTITIES, ROWS, START, TEXTS, caption, compute, visible
+from alignkd_lab.course.explorers.token_lens import NAMES, QUANTITIES, ROWS, values_of, views
 from alignkd_lab.course.lens.readings import MODELS, Reading
-from alignkd_lab.course.lens.texts import Lens, look
-from alignkd_lab.course.notebooks import WIDGET_VIEW
-from alignkd_lab.errors import UnknownName
+from alignkd_lab.course.lens.texts import TEXTS, Lens, look
+from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.teachers import Full
 from alignkd_lab.lm.trainer import with_lora
+from alignkd_lab.plots.style import number
 
 
 @pytest.fixture(scope="module")
@@ -33,44 +34,42 @@ def lens():
 
 
 @pytest.fixture(scope="module")
-def explorer(lens):
+def chart(lens):
     return token_lens.show(lens=lens)
 
 
-def state(**changes):
-    return {**START, **changes}
-
-
-# compute
-
-
-def test_the_texts_are_the_given_pair_and_what_the_student_wrote(lens):
-    words = {name: "".join(compute(state(text=name), lens).words) for name in TEXTS}
-    assert words["chosen"].startswith("Red!")
-    assert words["rejected"].startswith("Old.")
-    assert len(compute(state(text="student"), lens).words) > 1
-    assert "Write." in "".join(compute(state(), lens).prompt)
+def drawn(chart, position=2, **state):
+    """The scene once slider and menus are moved."""
+    at = next(param for param in chart.spec["params"] if param["name"] == "at")
+    at["value"] = [{"position": position}]
+    return Scene(moved(chart, **{"text": "chosen", "quantity": "log_ratio"} | state))
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_every_position_shows_what_the_distributions_say(lens, text):
-    reading = lens.readings[text]
-    for position in range(len(reading.labels)):
-        view = compute(state(text=text, position=position + 1.0), lens)
+    reading, (left, right, low, high) = lens.readings[text], token_lens.extent(lens)
+    for position, view in enumerate(views(lens)[text]):
         rows = {name: reading.log_probs[name][position].double() for name in MODELS}
         a = rows["dpo"] - rows["reference"]
-        assert [c.advantage for c in view.advantaged] == pytest.approx(
-            a.sort(descending=True).values[:ROWS].tolist(), abs=1e-5
+        assert [held[1] for held in view["advantaged"]] == pytest.approx(
+            a.sort(descending=True).values[:ROWS].tolist(), abs=1e-3
         )
-        for name in MODELS:
+        for place, name in enumerate(MODELS):
             best = rows[name].exp().sort(descending=True).values[:ROWS].tolist()
-            assert [c.probs[name] for c in view.likely[name]] == pytest.approx(best, abs=1e-6)
-            assert [c.ranks[name] for c in view.likely[name]] == list(range(1, ROWS + 1))
-            assert view.expected[name] == pytest.approx(float(rows[name].exp() @ a), abs=1e-5)
-        assert view.here.advantage == pytest.approx(float(a[reading.labels[position]]), abs=1e-5)
+            assert [share for _, share in view["likely"][name]] == pytest.approx(best, rel=1e-3)
+            order = rows[name].argsort(descending=True).tolist()
+            assert view["here"][3][place] == 1 + order.index(int(reading.labels[position]))
+        assert [held[3][MODELS.index("dpo")] for held in view["dpo"]] == list(range(1, ROWS + 1))
+        assert view["here"][1] == pytest.approx(float(a[reading.labels[position]]), abs=1e-3)
+        assert 10 ** view["here"][2] == pytest.approx(float(rows["dpo"][reading.labels[position]].exp()), rel=2e-3)
+        cells = {"bins": (42, 56), "range": ((low, high), (left, right))}
+        counts = np.histogram2d(a.float(), (rows["dpo"] / np.log(10)).float(), **cells)[0]
+        assert [level > "0" for level in view["cloud"]] == (counts.ravel() > 0).tolist()
+        said = " ".join(view["words"])
+        means = [float(rows[name].exp() @ a) for name in MODELS]
+        assert all(f"{NAMES[name]} {number(mean)}" in said for name, mean in zip(MODELS, means, strict=True))
         kl = float((rows["dpo"].exp() * (rows["dpo"] - rows["student"])).sum())
-        assert view.kl == pytest.approx(kl, abs=1e-5)
-        assert view.cloud.sum() == view.size == len(a)
+        assert f"{number(kl)} nats." in said
 
 
 def test_the_student_s_mean_advantage_is_the_difference_of_two_divergences(lens):
@@ -84,78 +83,57 @@ def test_the_student_s_mean_advantage_is_the_difference_of_two_divergences(lens)
         )[0].item()
         for name in ("reference", "dpo")
     }
-    assert compute(state(), lens).expected["student"] == pytest.approx(kl["reference"] - kl["dpo"], abs=1e-5)
+    advantage = values_of(lens.readings["chosen"], "advantage")[1]
+    assert float(advantage) == pytest.approx(kl["reference"] - kl["dpo"], abs=1e-5)
 
 
-def test_the_quantities_are_those_of_the_reading(lens):
-    reading = lens.readings["chosen"]
-    shown = {name: compute(state(quantity=name), lens).values for name in QUANTITIES}
-    assert shown["mask"].tolist() == [1.0] * len(reading.labels)
-    assert shown["log_ratio"] == pytest.approx(reading.log_ratio.numpy())
-    assert shown["advantage"] == pytest.approx(reading.adpa.expected_advantage.numpy())
-    assert shown["kl"] == pytest.approx(reading.dckd.kl.numpy())
-    for name, values in shown.items():
-        assert np.abs(values).max() <= compute(state(quantity=name), lens).limit
+def test_what_becomes_of_the_belief_is_told(lens):
+    for view in (view for held in views(lens).values() for view in held):
+        (best, *_, ranks), favourite, said = view["advantaged"][0], view["dpo"][0][0], view["words"][2]
+        assert ("the belief holds" in said) == (best == favourite)
+        assert ("does not mean likely here" in said) == (best != favourite and ranks[1] > 10)
 
 
-def test_positions_beyond_the_text_are_its_ends(lens):
-    assert compute(state(position=-3.0), lens).position == 0
-    assert compute(state(position=999.0), lens).position == len(lens.readings["chosen"].labels) - 1
+def test_slider_and_menus_choose_token_text_and_colour(lens, chart):
+    held = views(lens)
+    longest = max(map(len, held.values()))
+    assert next(p for p in chart.spec["params"] if p["name"] == "at")["bind"]["position"]["max"] == longest
+    for text in TEXTS:
+        for position in (1, len(held[text]), longest):
+            scene = drawn(chart, position, text=text)
+            assert held[text][min(position, len(held[text])) - 1]["words"][0] in scene.words
+            assert TEXTS[text] in str(scene.marks)
+            tokens, frame = scene.places("rect")[:2]
+            assert len(tokens) == len(held[text])
+            assert frame[0]["x"] == tokens[min(position, len(held[text])) - 1]["x"]
+    fills = {name: [item["fill"] for item in drawn(chart, quantity=name).places("rect")[0]] for name in QUANTITIES}
+    for name, drawn_fills in fills.items():
+        values = values_of(lens.readings["chosen"], name).tolist()
+        by_value = [fill for _, fill in sorted(zip(values, drawn_fills, strict=True))]
+        green = [int(fill[4:-1].split(",")[0]) - int(fill[4:-1].split(",")[1]) for fill in by_value]
+        assert all(before >= after - 12 for before, after in itertools.pairwise(green))
 
 
-def test_compute_takes_less_than_a_tenth_of_a_second_at_the_real_vocabulary():
-    lens, seconds = _real_size(), []
-    for position in range(1, 21):
-        began = time.process_time()
-        compute(state(position=float(position)), lens)
-        seconds.append(time.process_time() - began)
-    assert np.percentile(seconds[1:], 95) < 0.1
+def test_what_there_is_not_is_named(lens):
+    for refused in ({"place": 3}, {"text": "another"}):
+        with pytest.raises(UnknownName):
+            token_lens.show(lens=lens, **refused)
+    with pytest.raises(BadInput, match="position"):
+        token_lens.show(lens=lens, position=999)
 
 
-def _real_size():
-    """A lens on random readings of 20 tokens and 49,152 words."""
+@pytest.mark.parametrize("token", ["<script>alert(1)</script>", "if", "constructor", '"', "\\"])
+def test_a_token_stays_the_text_that_it_is(token):
     generator = torch.Generator().manual_seed(0)
-    head = torch.randn(49_152, 8, generator=generator)
-    says = (Full(torch.randn(20, 8, generator=generator), head) for _ in MODELS)
-    reading = Reading([1], torch.arange(20), *says)
-    tokenizer = type("Words", (), {"decode": staticmethod(lambda ids: f" w{ids[0]}")})
-    return Lens(tokenizer, None, None, dict.fromkeys(TEXTS, reading))
-
-
-def test_the_caption_says_what_becomes_of_the_belief(lens):
-    for position in range(1, 6):
-        view = compute(state(position=float(position)), lens)
-        best, favourite = view.advantaged[0], view.likely["dpo"][0]
-        said = caption(view)
-        assert f"“{visible(best)}” has the largest advantage" in said
-        assert ("Here the belief holds" in said) == (best.words == favourite.words)
-        assert ("does not mean likely here" in said) == (best.words != favourite.words and best.ranks["dpo"] > 10)
-
-
-# On the page
-
-
-def test_every_control_can_be_moved_over_its_whole_range(explorer, lens):
-    longest = max(len(reading.labels) for reading in lens.readings.values())
-    assert explorer.controls["position"].slider.max == longest
-    moves = [("text", name) for name in TEXTS] + [("quantity", name) for name in QUANTITIES]
-    seen = []
-    for name, value in (*moves, *(("position", place) for place in (1, 3, longest))):
-        explorer.controls[name].value = value
-        assert html.escape(caption(compute(explorer.state, lens))) in explorer.words.value
-        seen.append(explorer.picture.value)
-    assert len(set(seen)) == len(seen) - 1  # the quantity that it starts with is seen twice
-
-
-def test_a_page_without_a_kernel_shows_three_tokens_and_says_its_depth(explorer, lens):
-    bundle, _ = explorer._repr_mimebundle_()
-    assert WIDGET_VIEW in bundle
-    assert bundle["text/plain"].count("Before token") == 3
-    view = compute(state(), lens)
-    for figure in (token_lens.draw(view), token_lens.stills([view] * 3)):
-        assert any("Live: SmolLM2" in text.get_text().replace("\n", " ") for text in figure.texts)
-    with pytest.raises(UnknownName, match="position"):
-        token_lens.show(lens=lens, place=3)
+    head = torch.randn(20, 8, generator=generator)
+    says = (Full(torch.randn(3, 8, generator=generator), head) for _ in MODELS)
+    tokenizer = type("Words", (), {"decode": staticmethod(lambda ids: token)})
+    lens = Lens(tokenizer, None, None, dict.fromkeys(TEXTS, Reading([1], torch.arange(3), *says)))
+    chart = token_lens.show(lens=lens)
+    texts = [item.get("text") for items in Scene(chart).places("text") for item in items]
+    assert texts.count(token) >= 3
+    assert set(chart._repr_mimebundle_()[0]) == {"application/vnd.vegalite.v5+json", "image/png", "text/plain"}
+    json.dumps(chart.spec)
 
 
 # The exercise

@@ -11,8 +11,7 @@ from alignkd_lab.course.exercises.store import kept_answers
 from alignkd_lab.course.explorers import threshold
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.course.widgets.charts import MIME
-from alignkd_lab.course.widgets.controls import Number
-from alignkd_lab.course.widgets.view import Explorer, Picture
+from alignkd_lab.course.widgets.view import Picture
 from alignkd_lab.errors import BadInput, UnknownName
 
 ALL = [id for id, asked in TASKS.items() if asked.prediction]
@@ -158,14 +157,7 @@ def test_a_full_disk_does_not_hide_the_picture(displayed, monkeypatch):
     assert "could not be kept: No space left on device" in made.words.value
 
 
-def test_an_explorer_or_a_picture_or_nothing_can_be_what_is_kept_back(displayed):
-    table = {"n": Number(1.0, "n", 0.0, 3.0, 0.5)}
-    explorer = Explorer(table, (), {}, dict, lambda data, note: figure(), str, "Live.", "made")
-    made = predict("first_draw").then(lambda: explorer)
-    made._ipython_display_()
-    made.skip()
-    assert made.picture.children == (explorer.widget,)
-    assert displayed[1][WIDGET_VIEW]["model_id"] == made.picture.model_id
+def test_a_chart_or_a_picture_or_nothing_can_be_what_is_kept_back(displayed):
     made = predict("first_draw").then(threshold.show)
     made._ipython_display_()
     made.skip()

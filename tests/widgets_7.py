@@ -1,4 +1,4 @@
-"""Run the explorers' tests under ipywidgets 7.7, which Colab ships: `python tests/widgets_7.py [arguments of pytest]`.
+"""Run the widgets' tests under ipywidgets 7.7, which Colab ships: `python tests/widgets_7.py [pytest's arguments]`.
 
 The older package lies in a folder of its own before the same environment's others, so that nothing else differs.
 It is fetched once, 0.2 MB. Where that is impossible this says so and succeeds, except on a machine that sets CI.
@@ -14,10 +14,7 @@ from pathlib import Path
 VERSION = "7.7.1"
 FOLDER = Path(sys.prefix) / f"ipywidgets-{VERSION}"
 TESTS = Path(__file__).parent
-WITHOUT_WIDGETS = {
-    f"test_explorer_{name}.py"
-    for name in ("densities", "feasible", "plane", "runs", "traps", "two_kls", "two_temperatures")
-}
+FILES = [f"test_{name}.py" for name in ("explorer_blind_reading", "explorer_run_panel", "prediction", "widgets")]
 OLD_COMM = "ignore:The `ipykernel.comm.Comm` class has been deprecated:DeprecationWarning"
 
 
@@ -35,19 +32,13 @@ def fetch() -> bool:
     return True
 
 
-def test_files() -> list[str]:
-    """Of explorers and predictions: all but those that make no widget."""
-    found = {*TESTS.glob("test_explorer*.py"), TESTS / "test_widgets.py", TESTS / "test_prediction.py"}
-    return sorted(str(path) for path in found if path.name not in WITHOUT_WIDGETS)
-
-
 def main(arguments: list[str]) -> int:
     if not fetch():
         print(f"ipywidgets {VERSION} could not be fetched; its tests are left out.", file=sys.stderr)
         return 1 if os.environ.get("CI") else 0
     path = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path, "ALIGNKD_IPYWIDGETS": VERSION}
-    command = [sys.executable, "-m", "pytest", "-W", OLD_COMM, *arguments, *test_files()]
+    command = [sys.executable, "-m", "pytest", "-W", OLD_COMM, *arguments, *(str(TESTS / name) for name in FILES)]
     return subprocess.run(command, env=environment, check=False).returncode
 
 

@@ -24,7 +24,7 @@ def predict(id: str) -> Prediction:
     """A question with fields to answer it, to be shown as a cell's last expression.
 
     `predict(id).then(figure)` keeps a picture back until there is an answer or "Show me" was pressed;
-    `figure` takes nothing and returns an Explorer, a Picture or a matplotlib Figure. Nothing waits: a cell
+    `figure` takes nothing and returns a Chart, a Picture or a matplotlib Figure. Nothing waits: a cell
     runs on without an answer, and on a page without a kernel question and picture stand one above the other.
 
     Raises:

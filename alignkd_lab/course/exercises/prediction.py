@@ -19,8 +19,7 @@ from alignkd_lab.course.exercises import store
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.exercises.tasks import Task
 from alignkd_lab.course.widgets.charts import Chart
-from alignkd_lab.course.widgets.controls import hinted
-from alignkd_lab.course.widgets.view import Explorer, Picture, paragraph, widget_view
+from alignkd_lab.course.widgets.view import Picture, hinted, paragraph, widget_view
 from alignkd_lab.errors import BadInput, UnknownName
 
 SURE = ("a guess", "fairly sure", "certain")
@@ -48,7 +47,7 @@ class Prediction:
         if not asked.prediction:
             raise BadInput(f"{id!r} is an exercise, not a prediction: use check({id!r}, answer)")
         self.id, self.asked, self.shown = id, asked, False
-        self._figure: Callable[[], Explorer | Picture | Chart | Figure] | None = None
+        self._figure: Callable[[], Picture | Chart | Figure] | None = None
         self.answer = hinted(_field(asked))
         levels = [("not said", None), *((level, level) for level in SURE)]
         self.sure = hinted(Dropdown(options=levels, description="How sure", style=_LABELS, layout={"width": "16em"}))
@@ -64,7 +63,7 @@ class Prediction:
         self.again.on_click(lambda button: self.ask_again())
         self._restore()
 
-    def then(self, figure: Callable[[], Explorer | Picture | Chart | Figure]) -> Prediction:
+    def then(self, figure: Callable[[], Picture | Chart | Figure]) -> Prediction:
         """Show what `figure()` returns once there is an answer; it is called when the cell is displayed."""
         self._figure = figure
         return self
@@ -257,12 +256,12 @@ def _question(asked: Task, options: bool = False) -> str:
     return text + (f"<ul>{listed}</ul>" if listed else "")
 
 
-def _live(made: Explorer | Picture | Chart):
+def _live(made: Picture | Chart):
     """A widget that shows it."""
     if isinstance(made, Chart):
         bundle, metadata = made._repr_mimebundle_()
         return Output(outputs=({"output_type": "display_data", "data": bundle, "metadata": metadata},))
-    return made.widget if isinstance(made, Explorer) else HTML(made.tag())
+    return HTML(made.tag())
 
 
 def _field(asked: Task) -> RadioButtons | Text:

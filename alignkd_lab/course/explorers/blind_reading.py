@@ -15,8 +15,7 @@ from ipywidgets import HTML, Button, HBox, VBox
 
 from alignkd_lab.course.explorers.methods import short
 from alignkd_lab.course.explorers.responses import AUTHORS, LETTERS, Response, Responses, recorded
-from alignkd_lab.course.widgets.controls import Choice, controls
-from alignkd_lab.course.widgets.view import paragraph, rebuilding, widget_view
+from alignkd_lab.course.widgets.view import choice, paragraph, widget_view
 from alignkd_lab.plots.drawing import GRID, INK, QUIET
 from alignkd_lab.plots.style import number, pipeline_style
 from alignkd_lab.records import Records
@@ -35,9 +34,6 @@ TARGET_WORDS = {
 }
 _NOT_SAID = {"": "not said"}
 _AUTHORS = _NOT_SAID | {name: pipeline_style(name).label for name in AUTHORS}
-# What a reader may say of a page: who wrote each response, and which one reads best; at first nothing.
-CONTROLS = {"best": Choice("", "Reads best", _NOT_SAID | {letter: letter for letter in LETTERS})}
-CONTROLS |= {letter: Choice("", f"{letter} was written by", _AUTHORS) for letter in LETTERS}
 _MARGIN = ".4em 0"
 # Cell by cell, since a dark page colours the rows of tables.
 _GROUND = f"max-width:64em;padding:.2em .8em;line-height:1.45;color:{INK};background:white"
@@ -80,7 +76,7 @@ def target_words(name: str) -> str:
 
 
 def compute(state: Mapping[str, Any], responses: Responses | None = None) -> Reading:
-    """The reading at a state: `page`, the choices of `CONTROLS`, `told`; what a state lacks was not said.
+    """The reading at a state: `page`, who wrote each `letter`, the `best` one, `told`; what a state lacks was not said.
 
     `responses` None are those of the recorded study.
     """
@@ -118,7 +114,10 @@ class BlindReading:
     def __init__(self, responses: Responses, page: int = 0) -> None:
         self.responses, self.page, self.told = responses, page, False
         self.tally: dict[int, Reading] = {}
-        self.text, self.words, self.controls, self.choices = HTML(), HTML(), controls(CONTROLS), VBox()
+        self.text, self.words, self.choices = HTML(), HTML(), VBox()
+        # What a reader may say of a page: which response reads best, and who wrote each; at first nothing.
+        self.controls = {"best": choice("Reads best", "", _NOT_SAID)}
+        self.controls |= {letter: choice(f"{letter} was written by", "", _AUTHORS) for letter in LETTERS}
         wide = {"layout": {"width": "auto", "min_width": "14em"}}
         self.tell = Button(description="Show who wrote them", button_style="primary", **wide)
         self.previous, self.next = Button(description="Previous prompt"), Button(description="Next prompt")
@@ -139,9 +138,9 @@ class BlindReading:
         """Another prompt, with nothing said of it yet; after the last one comes the first."""
         self.page, self.told = page % len(self.responses), False
         letters = [response.letter for response in compute({"page": page}, self.responses).responses]
-        self.controls["best"].list.options = [("not said", ""), *((letter, letter) for letter in letters)]
+        self.controls["best"].options = [("not said", ""), *((letter, letter) for letter in letters)]
         for control in self.controls.values():
-            control.value, control.list.disabled = "", False
+            control.value, control.disabled = "", False
         self.tell.disabled = False
         self.choices.children = [self.controls[name] for name in ("best", *letters)]
         self.update()
@@ -150,7 +149,7 @@ class BlindReading:
         """Show who wrote what and what the reward paid; the opinions given count in the tally."""
         self.told = True
         for control in self.controls.values():
-            control.list.disabled = True
+            control.disabled = True
         self.tell.disabled = True
         self.update()
 
@@ -163,7 +162,7 @@ class BlindReading:
             more = [_tallied(self.tally.values()), self.responses.in_words] if data.told else []
             said = _paragraphs(caption(data), *more, self.responses.evidence)
             self.text.value = _ground(page_of(data))
-            self.words.value = _ground(said + rebuilding(f"blind_reading.show(page={data.page})", _MARGIN))
+            self.words.value = _ground(said + _paragraphs(f"To come back here: blind_reading.show(page={data.page})"))
         except Exception as error:
             self.words.value = _ground(_paragraphs(f"This page cannot be shown: {error}"))
             raise

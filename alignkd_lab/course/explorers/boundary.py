@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from alignkd_lab.course.explorers.cells import ALGORITHMS
+from alignkd_lab.course.explorers.orders import ALGORITHMS
 from alignkd_lab.course.recorded import recorded
 from alignkd_lab.course.widgets.charts import POINT, Chart, Menu, Slider, caption, parameters, share, stack
 from alignkd_lab.course.widgets.heat import heat, ring

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from alignkd_lab.costs import compared, with_costs
 from alignkd_lab.course.recorded import recorded_smollm2
-from alignkd_lab.course.widgets.charts import STAR, Chart, Menu, caption, parameters, stack
+from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, caption, parameters, stack
 from alignkd_lab.pipelines import METHODS, ORDERS
 from alignkd_lab.plots.drawing import (
     INK,
@@ -55,12 +55,6 @@ UP = (
     "distinct_2",
 )
 ACROSS = (*LESS_IS_BETTER, "overall_recall", "overall_precision", "distinct_2")
-
-
-# Vega's shapes for matplotlib's markers.
-_PENTAGON = "M0,-1L0.951,-0.309L0.588,0.809L-0.588,0.809L-0.951,-0.309Z"
-_SHAPES = {"v": "triangle-down", "o": "circle", "^": "triangle-up", "<": "triangle-left", ">": "triangle-right"}
-_SHAPES |= {"*": STAR, "p": _PENTAGON, "d": "diamond"}
 
 
 @functools.cache
@@ -175,7 +169,7 @@ def _ways(found: list[dict]) -> alt.LayerChart:
     colour = alt.Color(
         "label:N", scale=alt.Scale(domain=names, range=[style.colour for style in styles]), legend=legend
     )
-    shapes = [_SHAPES[style.marker] for style in styles]
+    shapes = [SHAPES[style.marker] for style in styles]
     shape = alt.Shape("label:N", scale=alt.Scale(domain=names, range=shapes), legend=legend)
     numbers = alt.Axis(title=None, format="~s", tickCount=7), alt.Axis(title=None, tickCount=7)
     x, y = (

@@ -8,6 +8,7 @@ What the run leaves are the ordinary records and stages of the command line, in 
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import html
 import threading
@@ -20,9 +21,7 @@ from ipywidgets import HTML, Button, FloatProgress, HBox, Text, VBox
 
 from alignkd_lab.course.explorers import run_picture
 from alignkd_lab.course.explorers.runs import Request, Run, numbers, request_of, under_way
-from alignkd_lab.course.widgets.controls import LABELS, WIDE, ChoiceControl, NumberControl, hinted
-from alignkd_lab.course.widgets.live import kernel_loop
-from alignkd_lab.course.widgets.view import Picture, paragraph, widget_view
+from alignkd_lab.course.widgets.view import LABELS, WIDE, Picture, choice, hinted, number, paragraph, widget_view
 from alignkd_lab.errors import AlignkdError, UnknownName
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.paths import learner_folder
@@ -58,17 +57,15 @@ def controls(request: Request) -> dict[str, Any]:
     default = getattr(preset(request.preset), request.world)
     on_text, on_gaussians = preset("laptop").lm, preset("laptop").mog
     return {
-        "world": ChoiceControl("World", request.world, WORLD_NAMES),
-        "preset": ChoiceControl("Preset", request.preset, PRESET_NAMES),
-        "pipelines": ChoiceControl("Pipelines", "orders", PIPELINE_NAMES),
-        "algorithm": ChoiceControl("Alignment", "", ALGORITHM_NAMES),
-        "target": ChoiceControl(
-            "Target", "", {"": "the preset's", **{name: name.replace("_", " ") for name in TARGETS}}
-        ),
-        "kd_temperature": NumberControl("KD temperature τ", on_text.kd_temperature, 0.1, 2.0, 0.05),
-        "cells": ChoiceControl("Settings", "all", CELL_NAMES),
-        "sharpening": NumberControl("Sharpening s", on_gaussians.sharpening, 0.5, 4.0, 0.1),
-        "beta": NumberControl("KL weight β", default.beta, 0.01, 10.0, 0.05, logarithmic=True),
+        "world": choice("World", request.world, WORLD_NAMES),
+        "preset": choice("Preset", request.preset, PRESET_NAMES),
+        "pipelines": choice("Pipelines", "orders", PIPELINE_NAMES),
+        "algorithm": choice("Alignment", "", ALGORITHM_NAMES),
+        "target": choice("Target", "", {"": "the preset's", **{name: name.replace("_", " ") for name in TARGETS}}),
+        "kd_temperature": number("KD temperature τ", on_text.kd_temperature, 0.1, 2.0, 0.05),
+        "cells": choice("Settings", "all", CELL_NAMES),
+        "sharpening": number("Sharpening s", on_gaussians.sharpening, 0.5, 4.0, 0.1),
+        "beta": number("KL weight β", default.beta, 0.01, 10.0, 0.05),
         "seeds": _text("Seeds", "", "the preset's, or e.g. 0-2"),
         "settings": _text("Other settings", "", "e.g. align_steps=48 preference_prompts=96"),
         "out": _text("Folder", str(request.out), ""),
@@ -113,7 +110,7 @@ class RunPanel:
         self.start_button.on_click(lambda button: self.start())
         self.stop_button.on_click(lambda button: self.stop())
         for name, control in self.controls.items():
-            _observe(control, lambda name=name: self._changed(name))
+            control.observe(lambda change, name=name: self._changed(name), "value")
         self._changed("out")
         if (run := under_way(self.request().out)) is not None:  # of an earlier panel, whose cell was run again
             self.run = run
@@ -283,8 +280,7 @@ class RunPanel:
     def _enable(self, enabled: bool) -> None:
         self.start_button.disabled, self.stop_button.disabled = not enabled, enabled
         for control in self.controls.values():
-            for field in getattr(control, "children", (control,)):
-                field.disabled = not enabled
+            control.disabled = not enabled
 
     def _status(self, status: str, detail: str) -> None:
         self.status.value = f"<strong>{status}</strong>" + (f": {html.escape(detail)}" if detail else "")
@@ -324,11 +320,12 @@ def show(world: str = "lm", preset: str = "tiny", out: Path | str | None = None,
     return panel
 
 
-def _observe(control, act: Callable[[], None]) -> None:
-    if isinstance(control, Text):
-        control.observe(lambda change: act(), "value")
-    else:
-        control.on_change(act)
+def kernel_loop() -> Callable[[Callable[[], None]], Any]:
+    """How a thread hands the drawing back to the kernel's own; outside of a kernel it is done at once."""
+    try:
+        return asyncio.get_running_loop().call_soon_threadsafe
+    except RuntimeError:
+        return lambda act: act()
 
 
 def _below(heading: str, figure, words: str) -> str:

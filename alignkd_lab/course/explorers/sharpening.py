@@ -36,7 +36,7 @@ SOURCE = "Live run: fitted when the page ran, at every stop of the sliders. In e
 SAME = 0.1  # nats; a doubt about less is not worth a sentence
 # Two students, neither of them a pipeline of the two orders: colour, matplotlib's marker.
 STUDENTS = {"direct": ("#117A6D", "s"), "distilled": ("#9C2A5B", "o")}
-_SIDE, _WINDOW = 152, (-1.75, 1.75, -1.75, 1.75)
+_SIDE, _WINDOW = 155, (-1.75, 1.75, -1.75, 1.75)
 _TICKS = (0, -1, -2, -5, -10, -20, -50, -100)
 # By the signs of what precision and recall gain; less than twice its standard error counts as no change.
 _VERDICTS = (
@@ -161,7 +161,7 @@ def _seen() -> tuple[str, str, str]:
 
 
 def _square(title: str, model: str, count: int, colour: str = INK, *over: alt.Chart) -> alt.LayerChart:
-    drawn = heat(model, count, _WINDOW, _SIDE, 38)
+    drawn = heat(model, count, _WINDOW, _SIDE, 31)
     title = alt.Title(title, color=colour, fontSize=12, offset=4)
     return alt.layer(drawn, *over).properties(width=_SIDE, height=_SIDE, title=title)
 

@@ -1,33 +1,23 @@
-"""Explorer: "advantage means likely". Three models read a text token by token; the slider walks along it.
+"""Explorer: "advantage means likely". Three models read a text token by token; arrow keys and mouse walk along it.
 
-All is read once (`lens.texts`); the slider only looks things up. Text takes most of a slider's time to draw, so a row
-of a list is one string of a font whose letters are equally wide.
+All is read once (`lens.texts`) and travels with the chart, so that it is alive without a kernel.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import altair as alt
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, LogNorm
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from alignkd_lab.course.explorers.coloured_text import LETTER, MONO, Colours, draw_text, frame, mono
 from alignkd_lab.course.lens.reading_tables import LIKELY
 from alignkd_lab.course.lens.readings import MODELS, Reading, in_words, with_space
 from alignkd_lab.course.lens.texts import TEXTS, Lens, load
-from alignkd_lab.course.widgets.controls import Choice, Number, start
-from alignkd_lab.course.widgets.view import Explorer
-from alignkd_lab.plots import plane
-from alignkd_lab.plots.drawing import INK, QUIET, themed
+from alignkd_lab.course.widgets.charts import Chart, Menu, Slider, caption, parameters, stack
+from alignkd_lab.plots.drawing import INK, QUIET
 from alignkd_lab.plots.style import number, percent
 
 QUANTITIES = {
@@ -37,128 +27,44 @@ QUANTITIES = {
     "kl": "KL from the DPO teacher to the student",
 }
 CONTROLS = {
-    "position": Number(2.0, "token of the response", 1.0, 40.0, 1.0),
-    "quantity": Choice("log_ratio", "colour shows", QUANTITIES),
-    "text": Choice("chosen", "text", TEXTS),
+    "position": Slider(2, "token of the response", 1, 40, 1),
+    "quantity": Menu("log_ratio", "colour shows", QUANTITIES),
+    "text": Menu("chosen", "text", TEXTS),
 }
-START = start(CONTROLS)
 NAMES = {"reference": "reference teacher", "dpo": "DPO teacher", "student": "student"}
 SOURCE = (
-    "Live: SmolLM2-135M-Instruct (reference teacher), the same after a few steps of DPO on written pairs that prefer "
-    "colours (DPO teacher), and the shipped healed student."
-)
-MARKS = (
-    "● likeliest for the DPO teacher, ◆ largest advantage, ■ the token that stands there, grey: all others; ␣ a space."
+    "Live: SmolLM2-135M-Instruct (reference), the same after some DPO on pairs that prefer colours, the healed student."
 )
 ROWS = 5
-_STILL_POSITIONS = (1.0, 2.0, 5.0)
-_CELLS = (110, 80)
-TITLE = "What alignment changed, token by token"
+MONO = "DejaVu Sans Mono, Menlo, Consolas, monospace"
+_LETTER, _LINE, _LETTERS, _WIDE = 7.4, 25, 112, 830  # pixels; letters to a line
+_LIST, _ROW = 150, 21  # pixels: a list's width, and a row's height
+_ACROSS, _UP, _CELL = 56, 42, 6  # cells of the cloud, and their pixels
 _LIKELY, _ADVANTAGED = "#117733", "#882255"  # Tol's muted palette; no pipeline's colours
-_ROW = 0.235
-_HEAD = {"fontsize": 9.5, "va": "center"}
-_CLOUD = LinearSegmentedColormap.from_list("cloud", ["#E3E7EC", "#7C8894"])
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_CIRCLED = "①②③"
-_DEEP, _PAGE = (10.0, 6.45), (10.0, 5.9)
+_SIGNED = ["#B98CC4", "#E3D3E8", "#FFFFFF", "#CDE7C8", "#7DBF87"]
+_MONO = {"font": MONO, "fontSize": 12, "baseline": "middle"}
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A token that may come next: what it is, its advantage in nats, and by model its probability and its place."""
+def views(lens: Lens) -> dict[str, list[dict[str, Any]]]:
+    """By text, what there is to see before each of its tokens.
 
-    words: str
-    advantage: float
-    probs: Mapping[str, float]
-    ranks: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class View:
-    """What the picture shows: a text with a number a token, and one position of it in depth.
-
-    text, quantity, position: the state; positions count from 0.
-    prompt, words: the tokens in words; values: the quantity at each of `words`; limit: the largest of any text.
-    likely: by model its likeliest candidates; advantaged: those of the largest advantage; here: the token itself.
-    cloud: how many tokens of the vocabulary `[advantage, log10 of the DPO teacher's probability]`; extent: its bounds.
-    expected: by model, the mean advantage over what that model says next; kl: KL(pi_dpo || pi), nats.
-    size: of the vocabulary.
+    `here`, `advantaged` (those of the largest advantage), `dpo` (the DPO teacher's likeliest): candidates, each
+    `[words, advantage in nats, log10 of the DPO teacher's probability, its place in each model's order]`;
+    `likely`: by model `[words, probability]`; `cloud`: of each cell of the plane of likelihood and advantage, row by
+    row, how many tokens of the vocabulary lie there, as the digit `ceil(log3(1 + count))`; `words`: what is seen.
     """
-
-    text: str
-    quantity: str
-    position: int
-    prompt: tuple[str, ...]
-    words: tuple[str, ...]
-    values: np.ndarray
-    limit: float
-    likely: Mapping[str, tuple[Candidate, ...]]
-    advantaged: tuple[Candidate, ...]
-    here: Candidate
-    cloud: np.ndarray
-    extent: tuple[float, float, float, float]
-    expected: Mapping[str, float]
-    kl: float
-    size: int
+    bounds = extent(lens)
+    return {
+        text: [_view(lens.tokenizer, reading, place, bounds) for place in range(len(reading.labels))]
+        for text, reading in lens.readings.items()
+    }
 
 
-def compute(state: Mapping[str, Any], lens: Lens | None = None) -> View:
-    """One position of one text.
-
-    Args:
-        state: `text` (of `TEXTS`), `quantity` (of `QUANTITIES`), `position` (1 for the first token of the response;
-            beyond the last one it is the last).
-        lens: what was read; `load()` where None.
-    """
-    lens = lens or load()
-    reading, quantity = lens.readings[state["text"]], state["quantity"]
-    position = min(max(round(state["position"]), 1), len(reading.labels)) - 1
-    advantages = reading.advantages[position]
-    rows = {name: reading.log_probs[name][position] for name in MODELS}
-    candidate = functools.partial(_candidate, lens.tokenizer, advantages, rows)
-    top = {name: row.topk(ROWS).indices.tolist() for name, row in rows.items()}
-    return View(
-        text=state["text"],
-        quantity=quantity,
-        position=position,
-        prompt=tuple(in_words(lens.tokenizer, token) for token in reading.prompt),
-        words=tuple(in_words(lens.tokenizer, token) for token in reading.labels.tolist()),
-        values=values_of(reading, quantity).numpy(),
-        limit=max(float(values_of(held, quantity).abs().max()) for held in lens.readings.values()),
-        likely={name: tuple(map(candidate, tokens)) for name, tokens in top.items()},
-        advantaged=tuple(map(candidate, advantages.topk(ROWS).indices.tolist())),
-        here=candidate(int(reading.labels[position])),
-        cloud=_cloud(rows["dpo"], advantages, _extent(reading)),
-        extent=_extent(reading),
-        expected={name: float(row.exp() @ advantages) for name, row in rows.items()},
-        kl=float(reading.dckd.kl[position]),
-        size=len(advantages),
-    )
-
-
-def caption(view: View) -> str:
-    """What the picture shows at this state, in words, and what becomes of the belief."""
-    best, favourite = view.advantaged[0], view.likely["dpo"][0]
-    places = [f"{_place(best.ranks[name])} for the {NAMES[name]}" for name in MODELS]
-    told = (
-        f"Before token {view.position + 1} of {len(view.words)}, {_quoted(view.here)}: of {view.size:,} tokens "
-        f"{_quoted(best)} has the largest advantage, {number(best.advantage)} nats. In likelihood it is "
-        f"{places[0]}, {places[1]}, {places[2]}."
-    )
-    if best.words == favourite.words:
-        belief = "Here the belief holds: the DPO teacher's favourite has the largest advantage."
-    elif best.ranks["dpo"] <= LIKELY:
-        belief = f"It is likely here, but the DPO teacher's favourite is {_quoted(favourite)}, "
-    else:
-        belief = f"Advantage does not mean likely here: the DPO teacher's favourite is {_quoted(favourite)}, "
-    if best.words != favourite.words:
-        belief += f"with {percent(favourite.probs['dpo'])} and an advantage of {number(favourite.advantage)}."
-    means = (
-        f"Mean advantage over what the student says next: {number(view.expected['student'])}, over what the reference "
-        f"says {number(view.expected['reference'])} (never above 0), over what the DPO teacher says "
-        f"{number(view.expected['dpo'])} (never below); KL(DPO teacher ‖ student) {number(view.kl)} nats."
-    )
-    return f"{told} {belief} {means}"
+def extent(lens: Lens) -> tuple[float, float, float, float]:
+    """Bounds of the cloud at every position of every text: log10 of the probability, and advantage."""
+    likelihood = min(float(reading.log_probs["dpo"].min()) for reading in lens.readings.values()) / np.log(10)
+    advantages = [reading.advantages for reading in lens.readings.values()]
+    return likelihood, 0.0, min(float(a.min()) for a in advantages), max(float(a.max()) for a in advantages)
 
 
 def values_of(reading: Reading, quantity: str) -> Tensor:
@@ -169,181 +75,255 @@ def values_of(reading: Reading, quantity: str) -> Tensor:
     return found[quantity]
 
 
-def visible(candidate: Candidate) -> str:
-    """The token with its space as a sign."""
-    return with_space(candidate.words)
+def _view(tokenizer, reading: Reading, place: int, bounds: tuple[float, float, float, float]) -> dict[str, Any]:
+    rows, advantages = {name: reading.log_probs[name][place] for name in MODELS}, reading.advantages[place]
+
+    def shown(token: int) -> str:
+        return with_space(in_words(tokenizer, token))
+
+    def candidate(token: int) -> list:
+        ranks = [1 + int((rows[name] > rows[name][token]).sum()) for name in MODELS]
+        likelihood = float(rows["dpo"][token]) / np.log(10)
+        return [shown(token), round(float(advantages[token]), 3), round(likelihood, 3), ranks]
+
+    top = {name: row.topk(ROWS).indices.tolist() for name, row in rows.items()}
+    left, right, low, high = bounds
+    likelihood = (rows["dpo"] / np.log(10)).numpy()
+    cells = {"bins": (_UP, _ACROSS), "range": ((low, high), (left, right))}
+    counts = np.histogram2d(advantages.numpy(), likelihood, **cells)[0]
+    view = {
+        "here": candidate(int(reading.labels[place])),
+        "advantaged": [candidate(token) for token in advantages.topk(ROWS).indices.tolist()],
+        "dpo": [candidate(token) for token in top["dpo"]],
+        "likely": {
+            name: [[shown(token), float(f"{float(rows[name][token].exp()):.4g}")] for token in tokens]
+            for name, tokens in top.items()
+        },
+        "cloud": "".join(str(int(level)) for level in np.ceil(np.log(1 + counts.ravel()) / np.log(3))),
+    }
+    expected = {name: float(row.exp() @ advantages) for name, row in rows.items()}
+    divergence = float(reading.dckd.kl[place])
+    return view | {"words": _told(view, place, len(reading.labels), len(advantages), expected, divergence)}
 
 
-def _quoted(candidate: Candidate) -> str:
-    return f"“{visible(candidate)}”"
-
-
-def _place(rank: int) -> str:
-    return "the likeliest" if rank == 1 else f"number {rank:,}"
-
-
-def _candidate(tokenizer, advantages: Tensor, rows: Mapping[str, Tensor], token: int) -> Candidate:
-    return Candidate(
-        words=in_words(tokenizer, token),
-        advantage=float(advantages[token]),
-        probs={name: float(row[token].exp()) for name, row in rows.items()},
-        ranks={name: 1 + int((row > row[token]).sum()) for name, row in rows.items()},
+def _told(
+    view: Mapping[str, Any], place: int, length: int, size: int, expected: Mapping[str, float], divergence: float
+) -> list[str]:
+    """What becomes of the belief before this token, and the means that ADPA and DCKD see."""
+    (here, *_), best, favourite = view["here"], view["advantaged"][0], view["dpo"][0]
+    places = ", ".join(
+        f"{'the likeliest' if rank == 1 else f'number {rank:,}'} for the {NAMES[name]}"
+        for name, rank in zip(MODELS, best[3], strict=True)
     )
+    if best[0] == favourite[0]:
+        belief = "Here the belief holds: the DPO teacher's favourite has the largest advantage."
+    else:
+        likely = best[3][MODELS.index("dpo")] <= LIKELY
+        belief = "It is likely here, but the" if likely else "Advantage does not mean likely here: the"
+        share = percent(10 ** favourite[2])
+        belief += f" DPO teacher's favourite is “{favourite[0]}”, {share}, with an advantage of {number(favourite[1])}."
+    means = ", ".join(f"{NAMES[name]} {number(value)}" for name, value in expected.items())
+    return [
+        f"Before token {place + 1} of {length}, “{here}”: of {size:,} tokens “{best[0]}” has the largest advantage, "
+        f"{number(best[1])} nats.",
+        f"In likelihood it is {places}.",
+        belief,
+        f"Mean advantage over what each says next: {means}.",
+        f"KL(DPO teacher ‖ student): {number(divergence)} nats.",
+    ]
 
 
-def _extent(reading: Reading) -> tuple[float, float, float, float]:
-    """Bounds of the cloud, the same at every position of a text, so that it is seen to move."""
-    likelihood = reading.log_probs["dpo"] / np.log(10)
-    return float(likelihood.min()), 0.0, float(reading.advantages.min()), float(reading.advantages.max())
+def show(*, lens: Lens | None = None, **state: Any) -> Chart:
+    """The text; below, each model's likeliest tokens, those of the largest advantage, and the whole vocabulary.
 
-
-def _cloud(log_probs: Tensor, advantages: Tensor, extent: tuple[float, float, float, float]) -> np.ndarray:
-    left, right, low, high = extent
-    x, y = (log_probs / np.log(10)).numpy(), advantages.numpy()
-    counts, _, _ = np.histogram2d(y, x, bins=_CELLS[::-1], range=((low, high), (left, right)))
-    return counts
-
-
-# The picture ---------------------------------------------------------------------------------------
-
-
-@themed
-def draw(view: View, note: str = SOURCE) -> Figure:
-    """The text above; below, each model's likeliest tokens, those of largest advantage, and the whole vocabulary."""
-    figure = plane.canvas(_DEEP, TITLE, f"{MARKS} {note}")
-    wall = plane.wall(figure, 0, 0, *_DEEP)
-    _text(wall, view, {view.position: ""})
-    for place, name in enumerate(MODELS):
-        _likely(wall, view, name, (0.35 + 1.78 * place, 4.38))
-    _advantaged(wall, view, (0.35, 2.62))
-    axis = plane.axes(figure, 6.3, 1.2, 3.45, 3.05)
-    _draw_cloud(axis, view, 3)
-    axis.set_title(f"All {view.size:,} tokens", pad=6)
-    return figure
-
-
-@themed
-def stills(views: Sequence[View], note: str = SOURCE) -> Figure:
-    """The text, and the whole vocabulary before three of its tokens, for a page without a kernel."""
-    figure = plane.canvas(_PAGE, TITLE, f"{MARKS} {note}")
-    wall = plane.wall(figure, 0, 0, *_PAGE)
-    _text(wall, views[0], {view.position: _CIRCLED[place] for place, view in enumerate(views)})
-    for place, view in enumerate(views):
-        left = 0.75 + 3.16 * place
-        axis = plane.axes(figure, left, 2.15, 2.5, 1.8)
-        _draw_cloud(axis, view, 6)
-        axis.set_title(f"{_CIRCLED[place]} before “{visible(view.here)}”", pad=5, parse_math=False)
-        if place:
-            axis.set_ylabel("")
-        _short(wall, view, (left - 0.3, 1.5))
-    return figure
-
-
-def _text(wall: Axes, view: View, framed: Mapping[int, str]) -> None:
-    heading = TEXTS[view.text]
-    wall.text(0.35, wall.get_ylim()[1] - 0.62, f"{heading[0].upper()}{heading[1:]}", fontweight="bold", **_HEAD)
-    colours = Colours(QUANTITIES[view.quantity], view.limit, signed=view.quantity not in ("mask", "kl"))
-    if view.quantity == "mask":
-        colours = colours._replace(words=f"{colours.words}, none of the prompt's", scale=False)
-    draw_text(wall, "".join(view.prompt), view.words, view.values, colours, framed)
-
-
-# One position -----------------------------------------------------------------------------------------
-
-
-def _likely(wall: Axes, view: View, name: str, corner: tuple[float, float]) -> None:
-    """A model's likeliest next tokens under the corner, a bar for the probability behind each."""
-    (left, top), wide = corner, 22 * LETTER + 0.06
-    wall.text(left, top, NAMES[name], fontsize=9.5, fontweight="bold", va="center")
-    for row, candidate in enumerate(view.likely[name]):
-        y, prob = top - 0.06 - _ROW * (row + 1), candidate.probs[name]
-        wall.add_patch(Rectangle((left, y - 0.1), wide * prob, 0.2, facecolor="#C9DECF", linewidth=0))
-        mono(wall, (left + 0.03, y), f"{_cut(candidate, 15):<15}{_percent(prob):>7}", INK)
-        if candidate == view.here:
-            frame(wall, (left, y - 0.11), wide, 0.22)
-
-
-def _advantaged(wall: Axes, view: View, corner: tuple[float, float]) -> None:
-    """The tokens of the largest advantage under the corner, and where each stands in the models' orders."""
-    (left, top), wide = corner, 70 * LETTER + 0.06
-    ends = [left + 0.03 + letters * LETTER for letters in (31, 44, 57, 70)]
-    wall.text(left, top - 0.21, "largest advantage", fontsize=9.5, fontweight="bold", va="center")
-    wall.text(ends[-1], top, "place in the order of likelihood, for the", fontsize=8.2, ha="right", va="center")
-    for x, head in zip(ends, ("A (nats)", "reference", "DPO teacher", "student"), strict=True):
-        wall.text(x, top - 0.21, head, fontsize=8.2, ha="right", va="center")
-    for row, candidate in enumerate(view.advantaged):
-        y = top - 0.27 - _ROW * (row + 1)
-        places = "".join(f"{candidate.ranks[name]:>13,}" for name in MODELS)
-        words = f"{_cut(candidate, 22):<22}{number(candidate.advantage):>9}{places}"
-        mono(wall, (left + 0.03, y), words, _ADVANTAGED)
-        if candidate == view.here:
-            frame(wall, (left, y - 0.11), wide, 0.22)
-
-
-def _short(wall: Axes, view: View, corner: tuple[float, float]) -> None:
-    """For a page: the DPO teacher's three likeliest tokens, and the three of largest advantage with their places."""
-    left, top = corner
-    probs = [(_cut(c, 11), _percent(c.probs["dpo"])) for c in view.likely["dpo"][:3]]
-    places = [(_cut(c, 12), f"{c.ranks['dpo']:,}") for c in view.advantaged[:3]]
-    groups = ((0.0, "likeliest", probs, _LIKELY), (1.52, "largest A, and place", places, _ADVANTAGED))
-    for shift, head, rows, colour in groups:
-        wall.text(left + shift, top, head, fontsize=8.2, fontweight="bold", va="center")
-        for row, (words, said) in enumerate(rows):
-            mono(wall, (left + shift, top - 0.02 - 0.22 * (row + 1)), f"{words:<12}{said:>7}", colour)
-
-
-def _draw_cloud(axis: Axes, view: View, powers: int) -> None:
-    """Every token of the vocabulary: how likely the DPO teacher finds it, and its advantage."""
-    left, right, low, high = view.extent
-    counts = np.ma.masked_equal(view.cloud, 0)
-    look = {"cmap": _CLOUD, "norm": LogNorm(1, 300), "zorder": 1.5}
-    axis.imshow(counts, origin="lower", extent=view.extent, aspect="auto", **look)
-    axis.axhline(0, color=QUIET, linewidth=0.8, zorder=1.6)
-    groups = ((view.likely["dpo"], "o", _LIKELY), (view.advantaged, "D", _ADVANTAGED), ((view.here,), "s", INK))
-    named: set[str] = set()
-    for candidates, marker, colour in groups:
-        places = [(np.log10(candidate.probs["dpo"]), candidate.advantage) for candidate in candidates]
-        points = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.8, "linestyle": "none"}
-        axis.plot(*zip(*places, strict=True), marker, color=colour, clip_on=False, zorder=3, **points)
-        if candidates[0].words not in named:
-            named.add(candidates[0].words)
-            # Likely ones stand at the right end, with the others of their kind above or beside them.
-            _name(axis, candidates[0], places[0], colour, places[0][0] > left + 0.6 * (right - left), marker == "o")
-    axis.set(xlim=(left, right), ylim=(low, high + 0.08 * (high - low)))
-    ticks = np.arange(powers * np.ceil(left / powers), 0.5, powers)
-    axis.set_xticks(ticks, [f"10{str(int(power)).translate(_SUPERSCRIPT)}" if power else "1" for power in ticks])
-    axis.set_xlabel("probability, DPO teacher")
-    axis.set_ylabel("advantage A (nats)")
-
-
-def _name(axis: Axes, candidate: Candidate, place: tuple[float, float], colour: str, left: bool, below: bool) -> None:
-    shift, side = (-5 if left else 5, -13 if below else 6), "right" if left else "left"
-    look = {"color": colour, "fontsize": 8.2, "fontfamily": MONO, "parse_math": False}
-    look["path_effects"] = [withStroke(linewidth=2, foreground="white")]
-    axis.annotate(_cut(candidate, 14), place, shift, textcoords="offset points", ha=side, zorder=4, **look)
-
-
-def _cut(candidate: Candidate, letters: int) -> str:
-    words = visible(candidate)
-    return words if len(words) <= letters else f"{words[: letters - 1]}…"
-
-
-def _percent(prob: float) -> str:
-    return f"{100 * prob:.2g} %" if prob >= 0.001 else "<0.1 %"
-
-
-def show(*shown: str, lens: Lens | None = None, **state: Any) -> Explorer:
-    """The explorer with the controls named in `shown` (all where none is), the state begun at `state`.
-
-    `lens` is what was read, `load()` where None.
+    `state` says where the controls begin; `lens` is what was read, `load()` where None.
     """
     lens = lens or load()
     longest = max(len(reading.labels) for reading in lens.readings.values())
-    table = CONTROLS | {"position": CONTROLS["position"]._replace(high=float(longest))}
-    look = functools.partial(compute, lens=lens)
+    table = CONTROLS | {"position": CONTROLS["position"]._replace(high=longest)}
+    position, *menus = parameters(table, (), state)
+    # Bound to a field, a selection also takes clicks where it is told to.
+    at = alt.selection_point(
+        name="at", fields=["position"], on="rect:click", clear=False, value=[{"position": position.param.value}],
+        bind={"position": position.param.bind},
+    )  # fmt: skip
+    words = {name: [in_words(lens.tokenizer, token) for token in reading.labels.tolist()]
+             for name, reading in lens.readings.items()}  # fmt: skip
+    places = {name: _lines(held) for name, held in words.items()}
+    values = {
+        name: {quantity: values_of(reading, quantity).double().numpy().round(4).tolist() for quantity in QUANTITIES}
+        for name, reading in lens.readings.items()
+    }
+    limits = {q: max(max(map(abs, held[q])) for held in values.values()) or 1.0 for q in QUANTITIES}
+    prompt = "".join(in_words(lens.tokenizer, token) for token in next(iter(lens.readings.values())).prompt)
+    prompt = prompt if len(prompt) <= _LETTERS else f"…{prompt[1 - _LETTERS :]}"
+    further = {
+        "views": views(lens),
+        "tokens": words,
+        "places": places,
+        "quantities": values,
+        "limits": limits,
+        "headings": TEXTS,
+        "asked": [prompt],
+        "place": "clamp(round((at.position || [1])[0]), 1, length(tokens[text])) - 1",
+        "seen": "views[text][place]",
+    }
+    lines = 1 + max(line for held in places.values() for line, *_ in held)
+    lists = alt.hconcat(*map(_likely, MODELS), spacing=18)
+    left = alt.vconcat(lists, _advantaged(), spacing=16)
+    below = alt.hconcat(left, _cloud(extent(lens)), spacing=46).resolve_scale(color="independent")
+    seen = [f"seen.words[{line}]" for line in range(5)]
+    marks = "'● likeliest for the DPO teacher, ◆ largest advantage, ■ the token that stands there; ␣ a space.'"
+    key = (
+        "'Colour: ' + (quantity == 'mask' ? 'every token of the response, none of the prompt' : 'green above 0, violet "
+        "below, up to ' + format(limits[quantity], '.2f') + ' nats; square-root colours') + '. Click a token.'"
+    )
+    drawn = stack(
+        "What alignment changed, token by token",
+        _text(longest, lines, at),
+        below,
+        caption(*seen, key, marks, f"'{SOURCE}'", width=_WIDE),
+    ).resolve_scale(color="independent")
+    alternative = f"A text with a colour a token, and what three models say before one of them. {SOURCE}"
+    chart = Chart(drawn, alternative, menus, further)
+    # A number, not a slider, whose arrow keys JupyterLab takes to move between cells; Altair knows no such field.
+    field = next(param for param in chart.spec["params"] if param["name"] == at.name)
+    field["bind"]["position"]["input"] = "number"
+    return chart
 
-    def still(state: Mapping[str, Any]) -> tuple[Figure, str]:
-        views = [look({**state, "position": position}) for position in _STILL_POSITIONS]
-        return stills(views), " ".join(map(caption, views))
 
-    return Explorer(table, shown, state, look, draw, caption, SOURCE, "token_lens.show", still=still)
+def _lines(words: Sequence[str]) -> list[list[int]]:
+    """Of each token its line, its first letter's place in it, and its letters."""
+    placed, line, start = [], 0, 0
+    for said in words:
+        if start + len(said) > _LETTERS:
+            line, start = line + 1, 0
+        placed.append([line, start, len(said)])
+        start += len(said) + 1
+    return placed
+
+
+def _text(longest: int, lines: int, at: alt.Parameter) -> alt.LayerChart:
+    """The prompt in grey and the response in colour; a frame around the chosen token."""
+    one = alt.Chart(alt.sequence(0, 1))
+    asked = one.mark_text(align="left", color=QUIET, text=alt.ExprRef("asked[0]"), **_MONO).encode(
+        x=alt.value(3), y=alt.value(8)
+    )
+    rows = alt.Chart(alt.sequence(0, longest, as_="k")).transform_filter("datum.k < length(tokens[text])")
+    held = "places[text][datum.k]"
+    value = "quantities[text][quantity][datum.k]"
+    rows = rows.transform_calculate(
+        position="datum.k + 1", said="tokens[text][datum.k]", value=value,
+        shade=f"({value} < 0 ? -1 : 1) * sqrt(abs({value}) / limits[quantity])",
+        left=f"{held}[1] * {_LETTER}", right=f"({held}[1] + {held}[2]) * {_LETTER} + 5",
+        low=f"{held}[0] * {_LINE} + 20", high=f"{held}[0] * {_LINE} + 40", middle=f"{held}[0] * {_LINE} + 30",
+    )  # fmt: skip
+    wide, high = _WIDE, _LINE * lines + 20
+    x, y = (alt.Scale(domain=[0, end], range=[0, end], nice=False) for end in (wide, high))
+    box = {
+        "x": alt.X("left:Q", scale=x, axis=None),
+        "x2": "right:Q",
+        "y": alt.Y("low:Q", scale=y, axis=None),
+        "y2": "high:Q",
+    }
+    colour = alt.Color(
+        "shade:Q", legend=None, scale=alt.Scale(domain=[-1, -0.5, 0, 0.5, 1], range=_SIGNED, interpolate="rgb")
+    )
+    tips = ["said:N", alt.Tooltip("value:Q", format=".3f")]
+    start = rows.transform_calculate(begin="datum.left + 2.5")
+    return alt.layer(
+        rows.mark_rect(cursor="pointer").encode(**box, color=colour, tooltip=tips).add_params(at),
+        start.mark_text(align="left", **_MONO).encode(
+            x=alt.X("begin:Q", scale=x, axis=None), y=alt.Y("middle:Q", scale=y, axis=None), text="said:N"
+        ),
+        rows.transform_filter("datum.k == place").mark_rect(fillOpacity=0, stroke=INK, strokeWidth=1.8).encode(**box),
+        asked,
+    ).properties(width=wide, height=high, title=alt.Title(alt.ExprRef("headings[text]"), fontSize=12))
+
+
+def _likely(name: str) -> alt.LayerChart:
+    """A model's likeliest next tokens, a bar for the probability behind each."""
+    held = f"seen.likely.{name}[datum.k]"
+    rows = alt.Chart(alt.sequence(0, ROWS, as_="k")).transform_calculate(
+        said=_cut(f"{held}[0]", 12), same=f"{held}[0] == seen.here[0]", share=f"{held}[1]", whole="1",
+        percent=f"{held}[1] < 0.001 ? '<0.1 %' : format(100 * {held}[1], '.2~r') + ' %'",
+    )  # fmt: skip
+    x = {"scale": alt.Scale(domain=[0, 1], nice=False), "axis": None}
+    y = alt.Y("k:O", axis=None)
+    return alt.layer(
+        rows.mark_bar(color="#C9DECF", size=_ROW - 3).encode(alt.X("share:Q", **x), y),
+        rows.transform_filter("datum.same")
+        .mark_bar(fillOpacity=0, stroke=INK, strokeWidth=1.6, size=_ROW - 3)
+        .encode(alt.X("whole:Q", **x), y),
+        rows.mark_text(align="left", **_MONO).encode(x=alt.value(4), y=y, text="said:N"),
+        rows.mark_text(align="right", **_MONO).encode(x=alt.value(_LIST - 4), y=y, text="percent:N"),
+    ).properties(width=_LIST, height=_ROW * ROWS, title=alt.Title(NAMES[name], fontSize=12))
+
+
+def _advantaged() -> alt.LayerChart:
+    """The tokens of the largest advantage, and where each stands in the models' orders."""
+    heads = ["largest advantage", "A (nats)", *(NAMES[name].removesuffix(" teacher") for name in MODELS)]
+    ends, held = [4, 220, 310, 400, 482], "seen.advantaged[datum.k]"
+    columns = [
+        _cut(f"{held}[0]", 20),
+        f"format({held}[1], '.2f')",
+        *(f"format({held}[3][{k}], ',')" for k in range(len(MODELS))),
+    ]
+    y = alt.Y("k:O", axis=None, scale=alt.Scale(domain=list(range(ROWS))))
+    rows = alt.Chart(alt.sequence(0, ROWS, as_="k"))
+    one = alt.Chart(alt.sequence(0, 1))
+    layers = []
+    for place, (head, column, end) in enumerate(zip(heads, columns, ends, strict=True)):
+        look, said = {"align": "right" if place else "left"}, rows.transform_calculate(said=column)
+        layers.append(said.mark_text(color=_ADVANTAGED, **look, **_MONO).encode(x=alt.value(end), y=y, text="said:N"))
+        top = one.mark_text(text=head, fontWeight="normal" if place else "bold", **look, fontSize=11.5)
+        layers.append(top.encode(x=alt.value(end), y=alt.value(-9)))
+    title = alt.Title("place in the order of likelihood", anchor="end", fontSize=11, fontWeight="normal", color=QUIET)
+    return alt.layer(*layers).properties(width=3 * _LIST + 36, height=_ROW * ROWS, title=title)
+
+
+def _cloud(bounds: tuple[float, float, float, float]) -> alt.LayerChart:
+    """Every token of the vocabulary: how likely the DPO teacher finds it, and its advantage."""
+    left, right, low, high = bounds
+    x = {"scale": alt.Scale(domain=[left, right], nice=False)}
+    y = {"scale": alt.Scale(domain=[low, high], nice=False)}
+    power = alt.Axis(title="probability, DPO teacher", labelExpr="datum.value ? '1e' + datum.value : '1'", grid=False)
+    across, up = (right - left) / _ACROSS, (high - low) / _UP
+    cells = alt.Chart(alt.sequence(0, _ACROSS * _UP, as_="cell")).transform_calculate(
+        level="toNumber(seen.cloud[datum.cell])", x0=f"{left} + (datum.cell % {_ACROSS}) * {across}",
+        y0=f"{low} + floor(datum.cell / {_ACROSS}) * {up}",
+    )  # fmt: skip
+    cells = cells.transform_filter("datum.level > 0")
+    cells = cells.transform_calculate(x1=f"datum.x0 + {across}", y1=f"datum.y0 + {up}")
+    shade = alt.Color("level:Q", legend=None, scale=alt.Scale(domain=[1, 7], range=["#E3E7EC", "#7C8894"], clamp=True))
+    points = []
+    for group, shape, colour in (("dpo", "circle", _LIKELY), ("advantaged", "diamond", _ADVANTAGED)):
+        rows = alt.Chart(alt.sequence(0, ROWS, as_="k"))
+        points += _points(rows, f"seen.{group}[datum.k]", shape, colour, group == "dpo")
+    points += _points(alt.Chart(alt.sequence(0, 1, as_="k")), "seen.here", "square", INK, False)
+    return alt.layer(
+        cells.mark_rect(stroke=None).encode(
+            alt.X("x0:Q", axis=power, **x), alt.Y("y0:Q", axis=alt.Axis(title="advantage A (nats)", grid=False), **y),
+            x2="x1:Q", y2="y1:Q", color=shade,
+        ),
+        alt.Chart(alt.sequence(0, 1)).mark_rule(color=QUIET).encode(y=alt.datum(0)),
+        *points,
+    ).properties(
+        width=_ACROSS * _CELL - 60, height=_UP * _CELL, title=alt.Title("The whole vocabulary", fontSize=12)
+    )  # fmt: skip
+
+
+def _points(rows: alt.Chart, held: str, shape: str, colour: str, below: bool) -> list[alt.Chart]:
+    """The candidates, and the first one's name."""
+    rows = rows.transform_calculate(at=f"{held}[2]", up=f"{held}[1]", said=_cut(f"{held}[0]", 14))
+    place = {"x": "at:Q", "y": "up:Q"}
+    dots = rows.mark_point(shape=shape, filled=True, size=55, color=colour, stroke="white", opacity=1, clip=False)
+    name = rows.transform_filter("datum.k == 0")
+    words = name.mark_text(
+        align="right", dx=-7, dy=9 if below else -7, color=colour, font=MONO, fontSize=11, stroke=None
+    )
+    return [dots.encode(**place), words.encode(**place, text="said:N")]
+
+
+def _cut(words: str, letters: int) -> str:
+    return f"(length({words}) > {letters} ? slice({words}, 0, {letters - 1}) + '…' : {words})"

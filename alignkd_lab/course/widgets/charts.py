@@ -11,6 +11,7 @@ import functools
 import io
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -29,9 +30,19 @@ STAR = (  # a shape
     "M0,-1L0.225,-0.309L0.951,-0.309L0.363,0.118L0.588,0.809L0,0.382L-0.588,0.809L-0.363,0.118L-0.951,-0.309"
     "L-0.225,-0.309Z"
 )
+SHAPES = {  # Vega's, for matplotlib's markers
+    "v": "triangle-down", "o": "circle", "^": "triangle-up", "<": "triangle-left", ">": "triangle-right", "*": STAR,
+    "p": "M0,-1L0.951,-0.309L0.588,0.809L-0.588,0.809L-0.951,-0.309Z", "d": "diamond", "P": "cross",
+    "X": "M0,-0.4L0.5,-0.9L0.9,-0.5L0.4,0L0.9,0.5L0.5,0.9L0,0.4L-0.5,0.9L-0.9,0.5L-0.4,0L-0.9,-0.5L-0.5,-0.9Z",
+    "h": "M0,-1L0.866,-0.5L0.866,0.5L0,1L-0.866,0.5L-0.866,-0.5Z",
+}  # fmt: skip
 LARGE = 100_000  # bytes, of which a page of a megabyte holds seven
 SCALE = 1.5  # of the PNG, for a dense screen
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_MISREAD = re.compile(
+    r'(?<!\\)"(if|constructor|hasOwnProperty|isPrototypeOf|propertyIsEnumerable|toLocaleString|toString|valueOf|__\w+__)"'
+    "(?!:)"
+)
 _AXIS = {
     "labelColor": INK,
     "titleColor": INK,
@@ -138,7 +149,9 @@ def stack(title: str, *rows: alt.TopLevelMixin) -> alt.VConcatChart:
 
 def compact(value: Any) -> str:
     """Data as a Vega expression: a saved notebook would give each number of an array a line of its own."""
-    return json.dumps(value, separators=(",", ":"))
+    written = json.dumps(value, separators=(",", ":"))
+    # Vega takes a text that is one of these words for what JavaScript has under that name, so it is put together there.
+    return _MISREAD.sub(lambda found: f'"{found[1][0]}"+"{found[1][1:]}"', written)
 
 
 def small(image: Image.Image) -> bytes:
@@ -173,8 +186,9 @@ class Chart:
     def __init__(
         self, chart: alt.TopLevelMixin, alt: str, moved: list, further: Mapping[str, Any] | None = None
     ) -> None:
-        self.alt, self.spec = alt, chart.add_params(*moved).properties(description=alt).to_dict()
-        # Not by Altair, which takes ten seconds to check a few hundred.
+        self.alt, self.spec = alt, chart.properties(description=alt).to_dict()
+        # Not by Altair, which copies and checks a few hundred for ten seconds.
+        self.spec["params"] = [made.param.to_dict() for made in moved] + self.spec.get("params", [])
         for name, held in (further or {}).items():
             self.spec["params"].append({"name": name, "expr": held if isinstance(held, str) else compact(held)})
         self.spec |= {"$schema": SCHEMA, "config": CONFIG}
