@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots import plane
@@ -31,26 +30,7 @@ def test_one_scale_serves_all_squares_and_keeps_a_rare_mode_in_sight():
     assert norm(0.05) == pytest.approx(0.25)
 
 
-def test_the_circle_lies_on_the_target():
-    figure = Figure(figsize=(4, 4))
-    wall = plane.wall(figure, 0.5, 0.5, 3.0, 3.0)
-    field = plane.field(plane.truth(SETTINGS), SETTINGS)
-    plane.square(wall, field, SETTINGS, (1.0, 0.5), 2.0, plane.one_scale([field]))
-    circle, frame = wall.patches
-    scale = 2.0 / 5.7
-    assert circle.center == pytest.approx((1.0 + (1.5 + 2.85) * scale, 0.5 + (-1.5 + 2.85) * scale))
-    assert circle.radius == pytest.approx(0.9 * scale)
-    assert (frame.get_width(), frame.get_height()) == (2.0, 2.0)
-    assert wall.images[0].get_extent() == [1.0, 3.0, 0.5, 2.5]
-
-
 def test_every_order_and_control_has_a_sign_of_its_own():
     signs = [plane.signed(name)[0][0] for name in list(PIPELINE_STYLE)[:8]]
     assert len(set(signs)) == 8
     assert plane.signed("align_then_kd") == ("▲ A-K: align, then distil", "#D55E00")
-
-
-def test_labels_are_moved_apart_and_stay_above_the_floor():
-    assert plane.apart([0.5, 0.52, 0.9], 0.1, 0.0) == pytest.approx([0.42, 0.52, 0.9])
-    crowded = plane.apart([0.0, 0.01, 0.02], 0.1, 0.0)
-    assert crowded == pytest.approx([0.0, 0.1, 0.2])

@@ -49,7 +49,6 @@ class Policy:
 class _Plane:
     """What does not depend on the modes' weights: the grid, its reward, and each mode's log-probabilities."""
 
-    points: Tensor
     cell: float
     reward: Tensor
     on_target: Tensor
@@ -63,20 +62,20 @@ class _Plane:
         reward = problem.reward(points)[0]
         log_modes = torch.log_softmax(problem.truth.joint_log_prob(points)[0], -1)
         cell = (points[0, 1, 1] - points[0, 0, 1]).item()
-        return cls(points[0], cell, reward, problem.on_target(points)[0], log_modes)
+        return cls(cell, reward, problem.on_target(points)[0], log_modes)
 
 
 class ClosedForm:
     """The truth of some settings on a grid, and what a pipeline makes of it.
 
-    points: `[cell, 2]`; cell: the width of a cell; reward, on_target: `[cell]`.
+    cell: the width of a cell; reward, on_target: `[cell]`.
     """
 
     def __init__(self, settings: MogSettings) -> None:
         even = tuple(1 / len(settings.truth_weights) for _ in settings.truth_weights)
         plane = _Plane.of(replace(settings, truth_weights=even, beta=1.0, sharpening=1.0))
         self.settings, self._plane = settings, plane
-        self.points, self.cell, self.reward, self.on_target = plane.points, plane.cell, plane.reward, plane.on_target
+        self.cell, self.reward, self.on_target = plane.cell, plane.reward, plane.on_target
         log_weights = torch.tensor(settings.truth_weights, dtype=torch.float64).log()
         self.truth = Policy(plane.log_modes + log_weights[:, None])
         self._true = self.truth.log_probs.exp()

@@ -1,8 +1,4 @@
-"""The plane of the Gaussian world: densities on a grid, and how they are drawn; as squares that hang side by side.
-
-In explorers axes are placed by hand and all squares share one: a layout engine, or an axis for each square, would take
-most of the time that a slider has.
-"""
+"""The plane of the Gaussian world: densities on a grid, and how they are drawn; as squares that hang side by side."""
 
 from __future__ import annotations
 
@@ -121,18 +117,6 @@ def one_scale(fields: Iterable[np.ndarray]) -> PowerNorm:
     return PowerNorm(0.5, vmin=0, vmax=max(field.max() for field in fields))
 
 
-def square(
-    on: Axes, field: np.ndarray, settings: MogSettings, corner: tuple[float, float], side: float, norm: PowerNorm
-) -> None:
-    """A density on the wall, `corner` (lower left) and `side` in inches, with the target circled."""
-    left, right, bottom, _ = window(settings)
-    (x, y), scale = corner, side / (right - left)
-    for target in settings.targets:
-        across, up = settings.truth_means[target]
-        circle(on, (x + (across - left) * scale, y + (up - bottom) * scale), 3 * settings.truth_sd * scale)
-    hang(on, field, corner, side, norm)
-
-
 def hang(on: Axes, field: np.ndarray, corner: tuple[float, float], side: float, norm: PowerNorm) -> None:
     """A density in its frame on the wall, `corner` (lower left) and `side` in inches."""
     x, y = corner
@@ -157,17 +141,6 @@ def circle(on: Axes, centre: Sequence[float], radius: float) -> None:
 def say(on: Axes, text: str, place: Sequence[float], up: float, **font) -> None:
     """Words above a place on the wall, `up` in points of print."""
     on.annotate(text, tuple(place), (0, up), textcoords="offset points", **font)
-
-
-def apart(heights: Sequence[float], gap: float, low: float) -> list[float]:
-    """Heights for labels near these, none nearer than `gap` to the next, and none below `low`."""
-    order, places, last, floor = np.argsort(heights)[::-1], [0.0] * len(heights), np.inf, low
-    for place in order:
-        last = places[place] = min(heights[place], last - gap)
-    for place in order[::-1]:
-        places[place] = max(places[place], floor)
-        floor = places[place] + gap
-    return places
 
 
 def signed(name: str) -> tuple[str, str]:
