@@ -6,6 +6,8 @@ tokens, though here the student writes them, so what the teacher would never wri
 
 from __future__ import annotations
 
+from functools import partial
+
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.context import Context
 from alignkd_lab.lm.policy import Policy
@@ -20,7 +22,9 @@ CODE = 1
 DIVERGENCES = {"forward": 0.0, "jsd": 0.5, "reverse": 1.0}
 
 
-def gkd(context: Context, teacher: Policy, init: Policy, settings: GkdSettings, name: str) -> Result:
+def gkd(
+    context: Context, teacher: Policy, init: Policy, settings: GkdSettings, name: str, micro_batch: int | None = None
+) -> Result:
     """The student learns `teacher` on its own responses to the distillation's prompts, both at temperature 1.
 
     `info` holds the learning rate, the divergence, the responses, and the loss of each step in nats per token.
@@ -29,16 +33,8 @@ def gkd(context: Context, teacher: Policy, init: Policy, settings: GkdSettings, 
         BadInput: teacher and student have vocabularies of different sizes.
     """
     batch = min(settings.distil_batch, settings.distil_prompts) * settings.distil_responses
-
-    def stage(micro_batch: int) -> Result:
-        return _in_parts_of(micro_batch, batch, context, teacher, init, settings, name)
-
-    return in_parts(stage, name, batch)
-
-
-def _in_parts_of(
-    micro_batch: int, batch: int, context: Context, teacher: Policy, init: Policy, settings: GkdSettings, name: str
-) -> Result:
+    if micro_batch is None:
+        return in_parts(partial(gkd, context, teacher, init, settings, name), name, batch)
     teacher_model, student = context.models.of(teacher).requires_grad_(False), context.models.of(init)
     if teacher_model.config.vocab_size != student.config.vocab_size:
         raise BadInput(

@@ -7,6 +7,8 @@ prompt, so a group whose rewards are all equal teaches nothing about the reward:
 
 from __future__ import annotations
 
+from functools import partial
+
 from alignkd_lab.lm.context import Context, Earned, Reward
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.sampling import Samples
@@ -28,6 +30,7 @@ def rloo(
     settings: RlooSettings,
     learning_rate: float,
     name: str,
+    micro_batch: int | None = None,
 ) -> Result:
     """RLOO from `init` with the KL weight `rlhf_beta` to `reference`, for `rlhf_steps` steps.
 
@@ -36,22 +39,9 @@ def rloo(
     drawn at each step, and the same curve as DPO's.
     """
 
-    def stage(micro_batch: int) -> Result:
-        return _in_parts_of(micro_batch, context, reward, init, reference, settings, learning_rate, name)
-
-    return in_parts(stage, name, settings.rlhf_prompts * settings.rlhf_generations)
-
-
-def _in_parts_of(
-    micro_batch: int,
-    context: Context,
-    reward: Reward,
-    init: Policy,
-    reference: Policy,
-    settings: RlooSettings,
-    learning_rate: float,
-    name: str,
-) -> Result:
+    if micro_batch is None:
+        parted = partial(rloo, context, reward, init, reference, settings, learning_rate, name)
+        return in_parts(parted, name, settings.rlhf_prompts * settings.rlhf_generations)
     reference_model = context.models.of(reference)
     model = with_lora(context.models.of(init), settings.lora_rank, context.seed_for("adapter"))
     prompt_ids = context.prompts("training", settings.preference_prompts)
