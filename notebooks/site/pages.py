@@ -95,7 +95,7 @@ def live_charts(notebook: dict) -> int:
     ]
     for output in found:
         data, about = output["data"], output["metadata"]["image/png"]
-        spec = json.dumps(data.pop(MIME)).replace("</", "<\\/")
+        spec = json.dumps(data.pop(MIME)).replace("<", "\\u003c")
         png, words = "".join(data.pop("image/png")).strip(), html.escape(about["alt"])
         still = f'<img src="data:image/png;base64,{png}" alt="{words}">'
         data["text/html"] = f'<figure class="chart"><script type="application/json">{spec}</script>{still}</figure>'
