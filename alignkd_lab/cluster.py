@@ -24,7 +24,7 @@ from alignkd_lab.experiment import parts, run_experiment
 from alignkd_lab.paths import make_folder
 from alignkd_lab.ranges import check_number
 
-# Read when Ray starts: nobody without the token may use a cluster, and nothing reports on its user.
+# Read when Ray is imported: nobody without the token may use a cluster, and nothing reports on its user.
 DEFAULTS = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
 HANDED_ON = ("ALIGNKD_", "HF_HUB_")  # variables by which the command here is set up, and its tasks, too
 
@@ -56,8 +56,9 @@ def run_on_ray(
         raise BadInput(f"num_gpus: {num_gpus:g} and device {request['device']!r} do not go together; leave one out")
     out = Path(request["out"]).resolve()
     make_folder(out)
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    if "ray" not in sys.modules:
+        for name, value in DEFAULTS.items():
+            os.environ.setdefault(name, value)
     try:
         import ray
     except ModuleNotFoundError as error:

@@ -1,10 +1,12 @@
 """Runs as tasks of a Ray cluster. What needs Ray is skipped where it is not installed (the extra `ray`)."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,9 @@ from alignkd_lab.experiment import parts, run_experiment
 from alignkd_lab.progress import VARIABLE, read_events
 from alignkd_lab.recording import read_json
 
-GAUSSIANS = ["--world", "mog", "--preset", "tiny", "--seeds", "0-2"]
-LANGUAGE = ["--world", "lm", "--preset", "tiny", "--seeds", "0-7", "--pipelines", "orders"]
+# Ten cells of a second or two each.
+GAUSSIANS = "--world mog --algorithm dpo --seeds 0-1 --pipelines kd_then_align --set dpo_steps=20 dpo_pairs=500"
+LANGUAGE = "--world lm --preset tiny --seeds 0-1 --pipelines orders"
 
 
 # Parts
@@ -80,7 +83,8 @@ def test_an_option_of_ray_without_ray_is_refused(options, capsys):
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory):
     """A cluster of three nodes with a CPU each, whose runs tell what they begin in `events`."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'alignkd-lab[ray]'")
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install 'alignkd-lab[ray]'")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cluster.DEFAULTS.items():
             patch.setenv(name, value)
@@ -104,9 +108,9 @@ def alignkd(nodes, tmp_path, monkeypatch):
     """Starts `alignkd run` on the cluster."""
     monkeypatch.setenv(VARIABLE, str(tmp_path / "events"))
 
-    def start(*arguments):
+    def start(options):
         command = [sys.executable, "-m", "alignkd_lab.cli", "run", "--engine", "ray", "--address", nodes.address]
-        command += [*arguments, "--device", "cpu", "--out", str(tmp_path / "out")]
+        command += [*options.split(), "--device", "cpu", "--out", str(tmp_path / "out")]
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     return start
@@ -117,35 +121,72 @@ def ended(process):
     return process.returncode, said
 
 
-def records(out):
-    return {path.name: path for path in (out / "runs").glob("*.json")}
-
-
 @pytest.mark.ray
 def test_a_node_killed_in_the_middle_loses_nothing_and_no_record_is_computed_twice(alignkd, nodes, tmp_path):
-    started = time.monotonic()
-    process = alignkd(*LANGUAGE)
+    process, started = alignkd(GAUSSIANS), time.monotonic()
 
     def begun():
-        return [event for event in read_events(tmp_path / "events") if event["what"] == "seed"]
+        return [(event["text"].split(": ")[1], event["at"]) for event in read_events(tmp_path / "events")]
 
-    while not (held := records(tmp_path / "out")) or len(begun()) - len(held) < 3:  # then all three are at work
+    while not (done := cells(tmp_path / "out")) or len(begun()) - len(done) < 3:  # then all three nodes compute
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() - started < 90
         time.sleep(0.02)
-    nodes.remove_node(nodes.workers[0], allow_graceful=False)
+    assert len(done) < 8, "too late to be the middle"
+    nodes.remove_node(nodes.workers.pop(), allow_graceful=False)
     code, said = ended(process)
     assert code == 0, said
-    held = records(tmp_path / "out")
-    assert {read_json(path)["seed"] for path in held.values()} == set(range(8))
-    assert max(Counter(event["seed"] for event in begun()).values()) == 2, "no task was hit"
-    for path in held.values():
-        starts = [event["at"] for event in begun() if event["seed"] == read_json(path)["seed"]]
-        assert max(starts) < path.stat().st_mtime
-    one = run_experiment(world="lm", preset="tiny", seeds=(3,), pipelines=("kd_then_align", "align_then_kd"),
-                         device="cpu", out=tmp_path / "alone")  # fmt: skip
-    assert figures(one[0]) == figures(held[one[0].name])
+    held, starts = cells(tmp_path / "out"), begun()
+    assert len(held) == 10
+    assert {name for name, _ in starts} == set(held)
+    assert max(Counter(name for name, _ in starts).values()) == 2, "no task was hit"
+    assert all(at < held[name] for name, at in starts)
 
-    events = len(read_events(tmp_path / "events"))
-    assert ended(alignkd(*LANGUAGE))[0] == 0
-    assert len(read_events(tmp_path / "events")) == events, "what is recorded was computed again"
+    assert ended(alignkd(GAUSSIANS))[0] == 0
+    assert begun() == starts, "what is recorded was computed again"
+
+
+def cells(out):
+    """Of the Gaussian cells whose two seeds are recorded: as an event names them, and when the second was written."""
+    written = defaultdict(list)
+    for path in (out / "runs").glob("*.json"):
+        record = read_json(path)
+        settings = record["settings"]
+        name = f"{record['algorithm']}, beta {settings['beta']:g}, sharpening {settings['sharpening']:g}"
+        written[name].append(path.stat().st_mtime)
+    return {name: max(times) for name, times in written.items() if len(times) == 2}
+
+
+@pytest.mark.ray
+def test_seeds_of_the_language_world_are_the_same_on_a_cluster(alignkd, tmp_path):
+    code, said = ended(alignkd(LANGUAGE))
+    assert code == 0, said
+    names = ("kd_then_align", "align_then_kd")
+    (alone,) = run_experiment(world="lm", preset="tiny", seeds=(1,), pipelines=names, device="cpu", out=tmp_path)
+    runs = {read_json(path)["seed"]: path for path in (tmp_path / "out" / "runs").glob("*.json")}
+    assert set(runs) == {0, 1}
+    assert figures(runs[1]) == figures(alone)
+
+
+@pytest.mark.ray
+def test_ctrl_c_ends_the_tasks_and_says_how_to_go_on(alignkd, tmp_path):
+    process, started = alignkd(GAUSSIANS), time.monotonic()
+    while not read_events(tmp_path / "events"):
+        assert time.monotonic() - started < 90
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    code, said = ended(process)
+    assert code == 130
+    assert "to resume: alignkd run --engine ray --address" in said
+    begun = read_events(tmp_path / "events")
+    time.sleep(3)
+    assert read_events(tmp_path / "events") == begun
+
+
+@pytest.mark.ray
+def test_without_its_token_a_cluster_lets_nobody_in(alignkd, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", os.urandom(16).hex())
+    code, said = ended(alignkd(GAUSSIANS))
+    assert code == 1
+    assert "no cluster lets us in" in said
+    assert "ray get-auth-token" in said
