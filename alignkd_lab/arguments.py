@@ -114,7 +114,7 @@ def ray_options(option: Callable) -> None:
     """Those by which `alignkd run` goes to a Ray cluster."""
     option("--engine", choices=("local", "ray"), default="local", help="ray: as tasks of a cluster (the extra ray)")
     option("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto (default: one of this machine alone)")
-    option("--num-cpus", metavar="N", type=float, help="that a task reserves, and its threads (default: 1)")
+    option("--num-cpus", metavar="N", type=parse_count, help="that a task reserves, and its threads (default: 1)")
     option("--num-gpus", metavar="N", type=float, help="that a task reserves, e.g. 0.5 (default: 1 if there are any)")
     option("--max-retries", metavar="N", type=int, help="of a task whose node died (default: 3)")
 

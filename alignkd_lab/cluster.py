@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -33,7 +35,7 @@ def run_on_ray(
     request: dict[str, Any],
     *,
     address: str | None = None,
-    num_cpus: float = 1,
+    num_cpus: int = 1,
     num_gpus: float | None = None,
     max_retries: int = 3,
 ) -> list[Path]:
@@ -49,12 +51,14 @@ def run_on_ray(
         CannotContinue: no cluster at the address, another token than its, or tasks that failed.
     """
     tasks = parts(request)
-    check_number("num_cpus", num_cpus, above=0)
-    check_number("num_gpus", num_gpus or 0, least=0, whole=bool(num_gpus and num_gpus > 1))
+    check_number("num_cpus", num_cpus, least=1, whole=True)
+    check_number("num_gpus", num_gpus or 0, least=0)
     check_number("max_retries", max_retries, least=0, whole=True)
-    if num_gpus is not None and request["device"] == ("cuda" if num_gpus == 0 else "cpu"):
-        raise BadInput(f"num_gpus: {num_gpus:g} and device {request['device']!r} do not go together; leave one out")
-    out = Path(request["out"]).resolve()
+    if (num_gpus or 0) > 1 and num_gpus % 1:
+        raise BadInput(f"num_gpus must be a whole number or a part of 1, not {num_gpus:g}")
+    device, out = request.get("device"), Path(request.get("out", "out")).resolve()
+    if num_gpus is not None and device == ("cuda" if num_gpus == 0 else "cpu"):
+        raise BadInput(f"num_gpus: {num_gpus:g} and device {device!r} do not go together; leave one out")
     make_folder(out)
     if "ray" not in sys.modules:
         for name, value in DEFAULTS.items():
@@ -65,8 +69,7 @@ def run_on_ray(
         raise BadInput("engine: Ray is not installed; pip install 'alignkd-lab[ray]' brings it") from error
     _connect(ray, address)
     try:
-        num_gpus, device = _devices(ray, num_gpus, request["device"])
-        _check_room(ray, address, num_cpus, num_gpus)
+        num_gpus, device = _reserve(ray, address, num_cpus, num_gpus, device)
         with tempfile.NamedTemporaryFile("w", dir=out, prefix=".shared-") as shared:
             shared.write(__version__)
             shared.flush()
@@ -83,34 +86,31 @@ def _connect(ray, address: str | None) -> None:
     before = signal.getsignal(signal.SIGTERM)
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "WARNING"}
     try:
+        if address and re.fullmatch(r"[^/]+:\d+", address):  # Ray itself looks for two minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(address or "local", runtime_env={"env_vars": variables}, **quiet)
     except Exception as error:  # of many kinds, a plain Exception among them
+        if not address:
+            raise CannotContinue(f"engine: Ray does not start here: {error}") from error
         way_out = "start one, and put its token (ray get-auth-token there) into ~/.ray/auth_token here"
-        raise (
-            CannotContinue(f"address: no cluster lets us in at {address}: {error}; {way_out}")
-            if address
-            else (CannotContinue(f"engine: Ray does not start here: {error}"))
-        ) from error
+        raise CannotContinue(f"address: no cluster lets us in at {address}: {error}; {way_out}") from error
     finally:
         if here:
             signal.signal(signal.SIGTERM, before)
 
 
-def _devices(ray, num_gpus: float | None, device: str | None) -> tuple[float, str]:
-    """GPUs of a task, and its device: what is reserved is what it uses."""
+def _reserve(ray, address: str | None, num_cpus: int, num_gpus: float | None, device: str | None) -> tuple:
+    """GPUs of a task and its device, which uses what is reserved and nothing else."""
     if num_gpus is None:
-        num_gpus = int(device != "cpu" and (device is not None or ray.cluster_resources().get("GPU", 0) >= 1))
-    return num_gpus, device if device not in (None, "cpu") else "cuda" if num_gpus else "cpu"
-
-
-def _check_room(ray, address: str | None, num_cpus: float, num_gpus: float) -> None:
+        num_gpus = int(device == "cuda" or (device is None and ray.cluster_resources().get("GPU", 0) >= 1))
     has = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(node.get("CPU", 0) >= num_cpus and node.get("GPU", 0) >= num_gpus for node in has):
-        return
-    lacking = f"no node has {num_cpus:g} CPUs and {num_gpus:g} GPUs, which is what a task asks for"
-    if address is None:
-        raise BadInput(f"num_cpus, num_gpus: {lacking}; ask for less")
-    print(f"{lacking}; the tasks wait until one joins the cluster", file=sys.stderr)
+    if not any(node.get("CPU", 0) >= num_cpus and node.get("GPU", 0) >= num_gpus for node in has):
+        lacking = f"no node has the {num_cpus} CPUs and {num_gpus:g} GPUs that a task asks for"
+        if address is None:
+            raise BadInput(f"num_cpus, num_gpus: {lacking}; ask for less")
+        print(f"{lacking}; the tasks wait until one joins the cluster", file=sys.stderr)
+    return num_gpus, "cuda" if num_gpus else "cpu"
 
 
 def _run(request: dict[str, Any], shared: str) -> list[Path]:

@@ -69,7 +69,7 @@ def parts(request: dict[str, Any]) -> list[dict[str, Any]]:
         BadInput: what `run_experiment` refuses without a model.
     """
     _check_names(*(request.get(name) for name in ("world", "pipelines", "algorithm", "device")))
-    chosen, overrides = preset(request["preset"]), request.get("overrides") or {}
+    chosen, overrides = preset(request.get("preset", "laptop")), request.get("overrides") or {}
     algorithm, target, seeds = (request.get(name) for name in ("algorithm", "target", "seeds"))
     if request["world"] == "mog":
         _check_mog(chosen.mog, overrides, target)

@@ -54,10 +54,9 @@ def figures(path):
         "--world lm --target nosuch": "target 'nosuch' is unknown",
         "--world lm --seeds 1000003": "is the seed of the learning-rate trials",
         "--pipelines adpa": "'adpa' teaches by next-token distributions",
-        "--num-cpus 0": "num_cpus must be a finite number above 0, not 0",
-        "--num-cpus nan": "num_cpus must be a finite number",
-        "--num-gpus -1": "num_gpus must be",
-        "--num-gpus 1.5": "num_gpus must be a whole number",
+        "--num-gpus -1": "num_gpus must be a finite number of at least 0, not -1",
+        "--num-gpus nan": "num_gpus must be a finite number",
+        "--num-gpus 1.5": "num_gpus must be a whole number or a part of 1, not 1.5",
         "--max-retries -1": "max_retries must be a whole number of at least 0",
         "--num-gpus 1 --device cpu": "num_gpus: 1 and device 'cpu' do not go together",
         "--num-gpus 0 --device cuda": "num_gpus: 0 and device 'cuda' do not go together",
@@ -144,6 +143,12 @@ def test_a_node_killed_in_the_middle_loses_nothing_and_no_record_is_computed_twi
 
     assert ended(alignkd(GAUSSIANS))[0] == 0
     assert begun() == starts, "what is recorded was computed again"
+
+    next((tmp_path / "out" / "runs").glob("*.json")).write_text("{")
+    code, said = ended(alignkd(GAUSSIANS))
+    assert code == 2
+    assert "1 of 10 tasks failed" in said
+    assert "not a record" in said
 
 
 def cells(out):
