@@ -71,12 +71,11 @@ def parts(request: dict[str, Any]) -> list[dict[str, Any]]:
     _check_names(*(request.get(name) for name in ("world", "pipelines", "algorithm", "device")))
     chosen, overrides = preset(request.get("preset", "laptop")), request.get("overrides") or {}
     algorithm, target, seeds = (request.get(name) for name in ("algorithm", "target", "seeds"))
-    if request["world"] == "mog":
-        _check_mog(chosen.mog, overrides, target)
-        cells = _cells(chosen, algorithm, overrides)
-        return [{**request, "algorithm": which, "overrides": cell} for which, cell in cells]
-    _, seeds = _check_lm(chosen, overrides, target, seeds)
-    return [{**request, "seeds": (seed,)} for seed in seeds]
+    if request["world"] == "lm":
+        return [{**request, "seeds": (seed,)} for seed in _check_lm(chosen, overrides, target, seeds)[1]]
+    _check_mog(chosen.mog, overrides, target)
+    cells = _cells(chosen, algorithm, overrides)
+    return [{**request, "algorithm": which, "overrides": cell} for which, cell in cells]
 
 
 def _check_names(world: str, pipelines: Sequence[str] | None, algorithm: str | None, device: str | None) -> None:

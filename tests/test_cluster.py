@@ -16,8 +16,8 @@ from alignkd_lab.experiment import parts, run_experiment
 from alignkd_lab.progress import VARIABLE, read_events
 from alignkd_lab.recording import read_json
 
-# Ten cells of a second or two each.
-GAUSSIANS = "--world mog --algorithm dpo --seeds 0-1 --pipelines kd_then_align --set dpo_steps=20 dpo_pairs=500"
+GAUSSIANS = "--world mog --algorithm dpo --seeds 0-1 --pipelines kd_then_align"  # ten cells
+GAUSSIANS += " --set dpo_steps=20 dpo_pairs=500 em_iterations=50"
 LANGUAGE = "--world lm --preset tiny --seeds 0-1 --pipelines orders"
 
 
@@ -29,7 +29,6 @@ LANGUAGE = "--world lm --preset tiny --seeds 0-1 --pipelines orders"
     [
         {"world": "mog", "preset": "tiny", "seeds": (0, 1), "pipelines": ("kd_then_align",), "algorithm": "dpo"},
         {"world": "mog", "preset": "tiny", "seeds": (3,), "pipelines": ("kd_then_align",), "overrides": {"beta": 2}},
-        {"world": "lm", "preset": "tiny", "seeds": (0, 1), "pipelines": ("kd_then_align",)},
     ],
 )
 def test_the_parts_of_a_run_leave_the_records_of_the_whole(tmp_path, request_):
@@ -38,6 +37,12 @@ def test_the_parts_of_a_run_leave_the_records_of_the_whole(tmp_path, request_):
     assert sorted(path.name for path in apart) == sorted(path.name for path in whole)
     for path in apart:
         assert figures(path) == figures(tmp_path / "whole" / "runs" / path.name)
+
+
+def test_the_parts_of_a_run_of_the_language_world_are_its_seeds():
+    assert [part.pop("seeds") for part in parts({"world": "lm", "preset": "gpu"})] == [(0,), (1,), (2,)]
+    request = {"world": "lm", "preset": "tiny", "seeds": (4, 5), "pipelines": ("gkd",), "overrides": {"beta": 0.2}}
+    assert parts(request) == [{**request, "seeds": (4,)}, {**request, "seeds": (5,)}]
 
 
 def figures(path):
