@@ -110,7 +110,27 @@ def sample_options(option: Callable, device: dict[str, Any]) -> None:
     _machine(option, device)
 
 
+def ray_options(option: Callable) -> None:
+    """Those by which `alignkd run` goes to a Ray cluster."""
+    option("--engine", choices=("local", "ray"), default="local", help="ray: as tasks of a cluster (the extra ray)")
+    option("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto (default: one of this machine alone)")
+    option("--num-cpus", metavar="N", type=parse_count, help="that a task reserves, and its threads (default: 1)")
+    option("--num-gpus", metavar="N", type=float, help="that a task reserves, e.g. 0.5 (default: 1 if there are any)")
+    option("--max-retries", metavar="N", type=int, help="of a task whose node died (default: 3)")
+
+
 def _machine(option: Callable, device: dict[str, Any]) -> None:
     option("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
     option("--device", **device)
     option("--dtype", choices=("default", *DTYPES), default="default", help="of matrix products")
+
+
+def bench_options(option: Callable, device: dict) -> None:
+    option("--lengths", metavar="N,N", type=parse_lengths, help="tokens of each response (default: 32,128,512)")
+    option("--repeats", metavar="N", type=parse_count, help="timed rounds; the median counts (default: 5)")
+    option("--device", **device)
+    option("--train", choices=("lora", "full"), default="lora", help="what is trained (default: lora)")
+    option("--checkpointing", choices=("on", "off"), default="on", help="of the blocks (default: on)")
+    option("--student", metavar="SOURCE", help="default: smollm2-135m-instruct")
+    option("--out", metavar="FILE", type=Path, help="default: data/records/bench-<device>.json")
+    option("--quick", action="store_true", help="a tiny model for seconds: does it all work here?")

@@ -25,17 +25,19 @@ from alignkd_lab.arguments import (
     ALGORITHMS,
     PRESETS,
     WORLDS,
+    bench_options,
     evaluate_options,
     parse_count,
-    parse_lengths,
     parse_pipelines,
     parse_seeds,
     parse_setting,
+    ray_options,
     sample_options,
 )  # fmt: skip
 from alignkd_lab.errors import AlignkdError, BadInput, CannotContinue
 from alignkd_lab.memory import out_of_memory
 
+RAY = ("address", "num_cpus", "num_gpus", "max_retries")  # options of `run` that go with --engine ray
 # What older versions called things, and what to write today; an old name fails with the new one.
 RENAMED_COMMANDS = {"reproduce": "run --from RECORD --check"}
 # What the extra `course` brings, by the names that are imported.
@@ -44,6 +46,11 @@ COURSE = ("matplotlib", "seaborn", "altair", "vl_convert", "PIL", "IPython", "ip
 
 def run(arguments: argparse.Namespace) -> int:
     """Run pipelines in one world; stages that were finished before are picked up from the out folder."""
+    of_ray = {name: getattr(arguments, name) for name in RAY if getattr(arguments, name) is not None}
+    if of_ray and arguments.engine != "ray":
+        raise BadInput(f"run: --{next(iter(of_ray)).replace('_', '-')} goes with --engine ray")
+    if arguments.engine == "ray" and arguments.from_record:
+        raise BadInput("run: --engine ray runs what --world and its options name; a record runs again without it")
     if arguments.from_record:
         return _run_again(arguments)
     if arguments.check:
@@ -52,18 +59,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.world is None:
         raise BadInput("run: name a world, --world mog or --world lm, or a record to run again, --from FILE")
+    request = {name: getattr(arguments, name) for name in ("world", "pipelines", "seeds", "out", "algorithm", "target")}
     own = {name: getattr(arguments, name) for name in ("prompts", "reward") if getattr(arguments, name)}
-    run_experiment(
-        world=arguments.world,
-        preset=arguments.preset or "laptop",
-        pipelines=arguments.pipelines,
-        seeds=arguments.seeds,
-        out=arguments.out,
-        algorithm=arguments.algorithm,
-        target=arguments.target,
-        overrides={**dict(arguments.set), **own},
-        device=arguments.device,
-    )
+    request |= {"preset": arguments.preset or "laptop", "overrides": {**dict(arguments.set), **own}}
+    request |= {"device": arguments.device}
+    if arguments.engine == "ray":
+        from alignkd_lab.cluster import run_on_ray
+
+        run_on_ray(request, **of_ray)
+    else:
+        run_experiment(**request)
     print(f"Next: alignkd report {shlex.quote(str(arguments.out))}")
     return 0
 
@@ -236,6 +241,7 @@ def build_parser() -> argparse.ArgumentParser:
     option("--check", action="store_true", help="beside --from: compare every figure with the record")
     option("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
     option("--device", **device)
+    ray_options(option)
 
     add(train, "train a method on your own models and preference pairs; see alignkd train --help")
 
@@ -259,14 +265,7 @@ def build_parser() -> argparse.ArgumentParser:
     option("--device", **device)
 
     option = add(bench, "what a training step costs, against full logits and TRL")
-    option("--lengths", metavar="N,N", type=parse_lengths, help="tokens of each response (default: 32,128,512)")
-    option("--repeats", metavar="N", type=parse_count, help="timed rounds; the median counts (default: 5)")
-    option("--device", **device)
-    option("--train", choices=("lora", "full"), default="lora", help="what is trained (default: lora)")
-    option("--checkpointing", choices=("on", "off"), default="on", help="of the blocks (default: on)")
-    option("--student", metavar="SOURCE", help="default: smollm2-135m-instruct")
-    option("--out", metavar="FILE", type=Path, help="default: data/records/bench-<device>.json")
-    option("--quick", action="store_true", help="a tiny model for seconds: does it all work here?")
+    bench_options(option, device)
     return parser
 
 

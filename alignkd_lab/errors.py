@@ -23,6 +23,9 @@ class UnknownName(BadInput):
     def __init__(self, what: str, name: object, accepted: Iterable[str]) -> None:
         super().__init__(f"{what} {name!r} is unknown. Accepted: {', '.join(accepted)}.")
 
+    def __reduce__(self) -> tuple:  # what another process raised
+        return BadInput, self.args
+
 
 class CannotContinue(AlignkdError, RuntimeError):
     """Something outside the input is missing or broken: network, disk, memory, a damaged file."""

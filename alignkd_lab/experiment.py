@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from alignkd_lab.dtypes import device_label, resolve_dtype
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.lm.settings import HEALED, SHIPPED
+from alignkd_lab.lm.settings import HEALED, SHIPPED, LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import make_folder
 from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines, unknown
-from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
+from alignkd_lab.presets import Preset, default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import best_device, provenance
 from alignkd_lab.recording import ALGORITHMS, SCHEMA, find, plain_settings, read_json, run_key, write
@@ -54,15 +54,37 @@ def run_experiment(
     Raises:
         BadInput: an unknown name, or a setting that cannot be used.
     """
-    run = {"mog": _run_mog, "lm": _run_lm}.get(world)
-    if run is None:
+    _check_names(world, pipelines, algorithm, device)
+    run = _run_mog if world == "mog" else _run_lm
+    return run(preset, pipelines, yardsticks, seeds, Path(out), algorithm, target, overrides or {}, device, arm)
+
+
+def parts(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Arguments of `run_experiment` that together are these, and that may run at once and on several machines.
+
+    A part is a cell of the Gaussian world with all of its seeds, which are computed in one batch, or one seed of the
+    language world with all of its pipelines, which share stages.
+
+    Raises:
+        BadInput: what `run_experiment` refuses without a model.
+    """
+    _check_names(*(request.get(name) for name in ("world", "pipelines", "algorithm", "device")))
+    chosen, overrides = preset(request.get("preset", "laptop")), request.get("overrides") or {}
+    algorithm, target, seeds = (request.get(name) for name in ("algorithm", "target", "seeds"))
+    if request["world"] == "lm":
+        return [{**request, "seeds": (seed,)} for seed in _check_lm(chosen, overrides, target, seeds)[1]]
+    _check_mog(chosen.mog, overrides, target)
+    return [{**request, "algorithm": which, "overrides": cell} for which, cell in _cells(chosen, algorithm, overrides)]
+
+
+def _check_names(world: str, pipelines: Sequence[str] | None, algorithm: str | None, device: str | None) -> None:
+    if world not in ("mog", "lm"):
         raise UnknownName("world", world, ("mog", "lm"))
     if algorithm not in (None, *ALGORITHMS):
         raise UnknownName("algorithm", algorithm, ALGORITHMS)
     if device not in (None, "cpu") and not device.startswith("cuda"):
         raise UnknownName("device", device, ("cpu", "cuda"))
     check_pipelines(world, pipelines, algorithm)
-    return run(preset, pipelines, yardsticks, seeds, Path(out), algorithm, target, overrides or {}, device, arm)
 
 
 def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str | None) -> None:
@@ -87,27 +109,23 @@ def _names(world: str, algorithm: str, asked: Sequence[str] | None, yardsticks: 
 
 def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device, arm) -> list[Path]:
     chosen = preset(name)
-    found = override(chosen.mog, overrides).target_name
-    if target not in (None, found):
-        raise BadInput(f"target: these settings have {found!r}, not {target!r}; choose modes with --set targets=[3]")
+    found = _check_mog(chosen.mog, overrides, target)
     device = best_device(device)
     make_folder(out)
     import torch
 
     torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
     seeds = tuple(seeds if seeds is not None else chosen.mog_seeds)
-    sharpenings = (overrides["sharpening"],) if "sharpening" in overrides else chosen.sharpenings
-    betas = (overrides["beta"],) if "beta" in overrides else chosen.betas
-    cells = list(itertools.product((algorithm,) if algorithm else ALGORITHMS, betas, sharpenings))
+    cells = _cells(chosen, algorithm, overrides)
     files: list[Path] = []
-    for number, (which, beta, sharpening) in enumerate(cells, 1):
-        settings = override(chosen.mog, {**overrides, "beta": float(beta), "sharpening": float(sharpening)})
+    for number, (which, cell) in enumerate(cells, 1):
+        settings = override(chosen.mog, cell)
         names = _names("mog", which, pipelines, yardsticks)
         head = _head("mog", name, which, found, settings, device)
         held = _held(out, head, seeds, names)
         missing = [seed for seed in seeds if seed not in held]
         if missing:
-            text = f"mog {number}/{len(cells)}: {which}, beta {beta:g}, sharpening {sharpening:g}"
+            text = f"mog {number}/{len(cells)}: {which}, beta {settings.beta:g}, sharpening {settings.sharpening:g}"
             _say(text)
             tell("cell", text=text, number=number, cells=len(cells))
             note = out / "stages" / f"batch-{run_key(head)}.json"
@@ -120,6 +138,24 @@ def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrid
         files += [held[seed] for seed in seeds]
     _say("")
     return files
+
+
+def _check_mog(settings: MogSettings, overrides: dict[str, Any], target: str | None) -> str:
+    """The target of the settings."""
+    found = override(settings, overrides).target_name
+    if target not in (None, found):
+        raise BadInput(f"target: these settings have {found!r}, not {target!r}; choose modes with --set targets=[3]")
+    return found
+
+
+def _cells(chosen: Preset, algorithm: str | None, overrides: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Algorithm and overrides of each cell: the preset's, but where one of them is named."""
+    sharpenings = (overrides["sharpening"],) if "sharpening" in overrides else chosen.sharpenings
+    betas = (overrides["beta"],) if "beta" in overrides else chosen.betas
+    return [
+        (which, {**overrides, "beta": float(beta), "sharpening": float(sharpening)})
+        for which, beta, sharpening in itertools.product((algorithm,) if algorithm else ALGORITHMS, betas, sharpenings)
+    ]
 
 
 def _batch(note: Path, missing: list[int]) -> tuple[int, ...]:
@@ -187,18 +223,12 @@ def run_cell(*arguments, **options) -> Records:
 
 
 def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device, arm) -> list[Path]:
-    from alignkd_lab.lm.request import check_request
     from alignkd_lab.lm.tiny import TINY
 
-    chosen = preset(name)
-    settings = override(chosen.lm, {**overrides, **({"target": target} if target else {})})
-    seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
-    settings = check_request(settings)
-    if settings.trial_seed in seeds:
-        raise BadInput(f"seed: {settings.trial_seed} is the seed of the learning-rate trials; choose another")
+    settings, seeds = _check_lm(preset(name), overrides, target, seeds)
     device = best_device(device)
     make_folder(out)
-    from alignkd_lab.lm import own_prompts
+    from alignkd_lab.lm.own_prompts import describe
     from alignkd_lab.lm.student import ensure_healed_student
     from alignkd_lab.lm.world import LmWorld
 
@@ -235,12 +265,25 @@ def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, override
             "provenance": {
                 **provenance(device),
                 "weights": world.fingerprint(),
-                **({"prompts": own_prompts.describe(settings.prompts)} if settings.prompts != SHIPPED else {}),
+                **({} if settings.prompts == SHIPPED else {"prompts": describe(settings.prompts)}),
                 "seconds": time.perf_counter() - started,
             },
         }
         files[seed] = write(out, _under(_rounded(record), arm), first_wins=True)
     return [files[seed] for seed in seeds]
+
+
+def _check_lm(
+    chosen: Preset, overrides: dict[str, Any], target: str | None, seeds: Sequence[int] | None
+) -> tuple[LmSettings, tuple[int, ...]]:
+    """Settings and seeds, those of the preset where none are named."""
+    from alignkd_lab.lm.request import check_request
+
+    settings = check_request(override(chosen.lm, {**overrides, **({"target": target} if target else {})}))
+    seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
+    if settings.trial_seed in seeds:
+        raise BadInput(f"seed: {settings.trial_seed} is the seed of the learning-rate trials; choose another")
+    return settings, seeds
 
 
 # Records ----------------------------------------------------------------------------------------------

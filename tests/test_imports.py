@@ -16,7 +16,7 @@ FLOORS = (
     ("errors", "ranges", "paths", "theory", "stats", "nano", "progress", "memory", "dtypes", "results"),
     ("store", "pipelines", "provenance", "recording", "records", "claims", "costs", "arguments"),
     ("mog", "lm"),
-    ("presets", "experiment", "rerun", "doctor", "options", "training", "evaluation", "answering"),
+    ("presets", "experiment", "rerun", "doctor", "options", "training", "evaluation", "answering", "cluster"),
     ("cli",),
     ("__main__",),
 )

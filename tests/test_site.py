@@ -64,7 +64,18 @@ def tag(soup, name):
 
 
 def test_the_landing_page_leads_to_the_page_of_every_notebook_with_its_minutes(site, soups):
-    assert {*NAMES, "index", "playground", "TEACHING", "TRAIN", "search", "genindex"} == set(soups)
+    assert {
+        *NAMES,
+        "index",
+        "playground",
+        "TEACHING",
+        "TRAIN",
+        "SCALE",
+        "REFERENCE",
+        "search",
+        "genindex",
+        "py-modindex",
+    } == set(soups)
     index = (site / "searchindex.js").read_text(encoding="utf-8")
     cards = soups["index"].select(".map a")
     assert [card["href"] for card in cards] == [f"{name}.html" for name in NAMES]
@@ -104,7 +115,7 @@ def test_links_within_the_pages_lead_somewhere(site, soups):
 
 
 def test_a_link_to_a_page_has_a_title_words_and_a_picture_of_its_own_to_show(site, soups):
-    for soup in (soups[name] for name in (*NAMES, "index", "TEACHING", "TRAIN")):
+    for soup in (soups[name] for name in (*NAMES, "index", "TEACHING", "TRAIN", "SCALE", "REFERENCE")):
         assert len(tag(soup, "og:title")) > 10
         assert 40 < len(tag(soup, "og:description")) <= 203
         picture = site / tag(soup, "og:image")

@@ -21,6 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -201,14 +202,19 @@ def ensure_healed_student(base: str, name: str, device: str | None = None) -> No
     """
     if has_healed_student(base, name):
         return
-    print(f"No {name} student of {base} is at hand: making one, kept in the cache for every later run",
-          file=sys.stderr)  # fmt: skip
     layers = _layers(name)
-    try:
-        heal(base, layers, device=device)
-    except BelowBar:
-        if layers is None:
-            raise
+    folder = _cache(base, layers)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # a second process waits here and then finds the work done
+        if has_healed_student(base, name):
+            return
+        print(f"No {name} student of {base} is at hand: making one, kept in the cache for every later run",
+              file=sys.stderr)  # fmt: skip
+        try:
+            heal(base, layers, device=device)
+        except BelowBar:
+            if layers is None:
+                raise
 
 
 def _layers(name: str) -> int | None:

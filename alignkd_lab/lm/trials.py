@@ -50,7 +50,12 @@ def choose_rate(
     for held in json.loads((data_folder() / "trials.json").read_text(encoding="utf-8")):
         if held["depends"] == plain:
             return {name: held[name] for name in ("learning_rate", "trials", "tokens")}
-    return store.keep_json(f"trials-{depends['role']}", depends, lambda: try_rates(settings, start, align))
+    from filelock import FileLock
+
+    store.root.mkdir(parents=True, exist_ok=True)
+    # Seeds that run at once wait for one choice and share it, as seeds that run one after another do.
+    with FileLock(store.root / f"trials-{depends['role']}.lock"):
+        return store.keep_json(f"trials-{depends['role']}", depends, lambda: try_rates(settings, start, align))
 
 
 def try_rates(
