@@ -1,6 +1,8 @@
 """The learning rate of alignment: equal trials for every rate; the best reward within the KL budget wins."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tiny_lm import world_in
@@ -97,6 +99,21 @@ def test_trials_are_kept_for_every_seed_of_a_run(tried, tmp_path):
     found = [world_in(tmp_path, seed, align_learning_rates=RATES).trials("base") for seed in (0, 1)]
     assert found[0] == found[1]
     assert len(tried) == len(RATES)
+
+
+def test_seeds_that_run_at_once_share_one_choice(tmp_path, monkeypatch):
+    tried = []
+
+    def try_rates(*_):
+        tried.append(1)
+        time.sleep(0.5)
+        return {"learning_rate": RATES[len(tried) - 1], "trials": [], "tokens": {}}
+
+    monkeypatch.setattr(module, "try_rates", try_rates)
+    settings, depends = module.TrialSettings(RATES), {"role": "base"}
+    with ThreadPoolExecutor(3) as pool:
+        found = [pool.submit(module.choose_rate, settings, depends, Store(tmp_path), None, None) for _ in range(3)]
+    assert [each.result()["learning_rate"] for each in found] == [RATES[0]] * 3
 
 
 def test_trials_depend_on_what_they_tried(tried, tmp_path):
