@@ -2,6 +2,7 @@
 
 predict("first_draw").then(figure)      a guess first, then the picture
 check("smallest_reward", 2.3)           right, or the hint of that wrong answer
+check("write_dpo_loss", my_dpo_loss)    the same of a function, on inputs that it has not seen
 solution("smallest_reward")             prints the tested solution
 given("dpo_loss")                       the data of an exercise
 answers("01")                           the notebook's predictions beside the outcomes
@@ -17,6 +18,7 @@ from typing import Any
 
 from alignkd_lab.course.exercises.bank import task
 from alignkd_lab.course.exercises.prediction import Outcomes, Prediction
+from alignkd_lab.course.exercises.write import Written
 from alignkd_lab.errors import BadInput
 
 
@@ -68,9 +70,12 @@ class Feedback:
 def check(id: str, answer: Any = None) -> Feedback:
     """What to say to an answer: right, the hint of that wrong answer, or a general hint.
 
-    None, `...`, an empty text and NaN count as no answer yet. Numbers may be off by the task's tolerance.
+    None, `...`, an empty text and NaN count as no answer yet, and so does a function that returns nothing. Numbers may
+    be off by the task's tolerance. An error that a function raises is told, not raised.
     """
     asked = task(id)
+    if isinstance(asked, Written):
+        return Feedback(*asked.judge(answer))
     if _blank(answer):
         return Feedback(None, f"Not answered yet. {asked.question}{asked.exactness()}")
     if asked.right(answer):
@@ -82,8 +87,14 @@ def check(id: str, answer: Any = None) -> Feedback:
 
 
 def solution(id: str) -> None:
-    """Print the solution's source and what it returns; where a prediction was measured, how it is read."""
+    """Print the solution's source and what it returns; where a prediction was measured, how it is read.
+
+    Of a function that the learner writes, the source with its imports alone.
+    """
     asked = task(id)
+    if isinstance(asked, Written):
+        print(asked.source())
+        return
     call = f"{asked.solve.__name__}({f'given({id!r})' if asked.given else ''})"
     print(f"{inspect.getsource(asked.solve)}\n>>> {call}\n{asked.outcome()!r}")
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from alignkd_lab.course.exercises import ch00, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09
 from alignkd_lab.course.exercises.tasks import Task
+from alignkd_lab.course.exercises.write import Written
 from alignkd_lab.errors import UnknownName
 
 NOTEBOOKS = (ch00, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09)
@@ -20,10 +21,17 @@ TASKS: dict[str, Task] = {
     for number, notebook in enumerate(NOTEBOOKS)
     for id, task in notebook.TASKS.items()
 }
+# Those that are answered by a function.
+WRITTEN: dict[str, Written] = {
+    id: replace(task, notebook=f"{number:02d}")
+    for number, notebook in enumerate(NOTEBOOKS)
+    for id, task in getattr(notebook, "WRITTEN", {}).items()
+}
 
 
-def task(id: str) -> Task:
+def task(id: str) -> Task | Written:
     """The prediction or exercise of this name. Raises UnknownName."""
-    if id not in TASKS:
-        raise UnknownName("exercise", id, TASKS)
-    return TASKS[id]
+    named = TASKS | WRITTEN
+    if id not in named:
+        raise UnknownName("exercise", id, named)
+    return named[id]

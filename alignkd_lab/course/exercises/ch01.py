@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from alignkd_lab.course.exercises.tasks import Distractor, Task
+from alignkd_lab.course.exercises.write import Mistake, Written
 
 
 def first_draw() -> str:
@@ -43,6 +46,18 @@ def draws_for_sight() -> int:
     reference_mass, chance = 0.01, 0.95
     # 1 - (1 - m0)^n >= chance, solved for n, and rounded up to a whole draw.
     return math.ceil(math.log(1 - chance) / math.log(1 - reference_mass))
+
+
+def tilt(reference, rewards, beta):
+    tilted = reference * torch.exp(rewards / beta)
+    return tilted / tilted.sum()
+
+
+def tilt_calls() -> list[tuple]:
+    """Two references over five outcomes, their rewards, and beta."""
+    noise = torch.Generator().manual_seed(1)
+    draws = [torch.randn(2, 5, generator=noise, dtype=torch.float64) for _ in range(2)]
+    return [(logits.softmax(-1), rewards, beta) for (logits, rewards), beta in zip(draws, (0.5, 2.0), strict=True)]
 
 
 TASKS: dict[str, Task] = {
@@ -108,5 +123,43 @@ TASKS: dict[str, Task] = {
             Distractor(298, "Nearly: 298 draws stay just below 95 %. Round up."),
         ),
         tolerance=0.001,
+    ),
+}
+
+WRITTEN: dict[str, Written] = {
+    "write_tilt": Written(
+        question="Write tilt(reference, rewards, beta): the best policy for these rewards and this KL weight. "
+        "`reference` holds the probabilities of V outcomes, `rewards` their rewards, both tensors [V]; return [V].",
+        solve=tilt,
+        inputs=tilt_calls,
+        because="The reference times e^{R/β}, over its sum: the reward multiplies what the reference does.",
+        hint="Multiply the reference by e^{R/β}, outcome by outcome, and divide by the sum over outcomes.",
+        mistakes=(
+            Mistake(
+                lambda reference, rewards, beta: reference * torch.exp(rewards / beta),
+                "Those do not sum to 1. The ∝ of the formula says: divide by the sum over all outcomes.",
+            ),
+            Mistake(
+                lambda reference, rewards, beta: tilt(reference, rewards, 1 / beta),
+                "β stands on the wrong side: a dearer KL must make the tilt weaker. Divide the reward by it.",
+            ),
+            Mistake(lambda reference, rewards, beta: tilt(reference, rewards, 1.0), "β is missing: it is R/β."),
+            Mistake(
+                lambda reference, rewards, beta: tilt(reference, -rewards, beta),
+                "The sign is turned: what pays gets rarer.",
+            ),
+            Mistake(
+                lambda reference, rewards, beta: torch.softmax(rewards / beta, -1),
+                "The reference is missing: this policy would say what pays, however unlike the reference.",
+            ),
+            Mistake(
+                lambda reference, rewards, beta: torch.softmax(reference + rewards / beta, -1),
+                "A softmax takes logarithms: it is log π₀ + R/β, not π₀ + R/β.",
+            ),
+            Mistake(
+                lambda reference, rewards, beta: torch.softmax(tilt(reference, rewards, beta), -1),
+                "A softmax too many: what it was given was a distribution already.",
+            ),
+        ),
     ),
 }

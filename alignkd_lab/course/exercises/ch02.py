@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
+
 from alignkd_lab.course.exercises.tasks import Distractor, Task
+from alignkd_lab.course.exercises.write import Mistake, Written
+from alignkd_lab.nano import Mixture, maximise
 
 
 def rare_weight() -> float:
@@ -57,6 +61,26 @@ def eight_components() -> str:
         _, low, high = paired_difference(scores["distilled"][metric], scores["direct"][metric])
         signs.append("rises" if low > 0 else "falls" if high < 0 else "stays")
     return f"precision {signs[0]}, recall {signs[1]}"
+
+
+def shared_points() -> list[tuple]:
+    """Points [B, 2], and the share [B, K] of each that a component owns."""
+    noise = torch.Generator().manual_seed(2)
+
+    def call(count: int, components: int) -> tuple:
+        data = 1 + 2 * torch.randn(count, 2, generator=noise, dtype=torch.float64)
+        return data, (2 * torch.randn(count, components, generator=noise, dtype=torch.float64)).softmax(-1)
+
+    return [call(40, 3), call(30, 4)]
+
+
+def m_step(data, shares, mass=None, logits=torch.log, centred=True, log_sds=lambda variances: 0.5 * variances.log()):
+    """The M step, with room to do one thing wrong: what each sum is divided by, and in which form it is returned."""
+    owned = shares.sum(0)
+    mass = owned if mass is None else mass
+    means = shares.T @ data / mass[:, None]
+    variances = shares.T @ data**2 / mass[:, None] - (means**2 if centred else 0)
+    return Mixture(logits(owned / owned.sum()), means, log_sds(variances))
 
 
 TASKS: dict[str, Task] = {
@@ -142,6 +166,55 @@ TASKS: dict[str, Task] = {
             Distractor(
                 "precision stays, recall stays",
                 "It can be fitted without a teacher, but the distilled one was not: it saw the sharpened teacher only.",
+            ),
+        ),
+    ),
+}
+
+WRITTEN: dict[str, Written] = {
+    "write_m_step": Written(
+        question="Write maximise(data, shares), the M step: the likeliest mixture where component k owns the share "
+        "shares[b, k] of point b. `data` is [B, 2], `shares` [B, K] with rows that sum to 1. Return Mixture(logits, "
+        "means, log_sds): logarithms of the weights [K], means [K, 2], logarithms of the standard deviations [K, 2].",
+        solve=maximise,
+        inputs=shared_points,
+        seen=lambda found: (torch.as_tensor(found[0]).log_softmax(-1), *found[1:]),
+        because="Means and variances, each point counted by its share. (Ours also keeps variances above 0.001, or a "
+        "component could shrink onto one point.)",
+        hint="mass = shares.sum(0), the points that each component owns. The weights are its shares of all points; "
+        "the means are shares.T @ data over the mass; the variances the same of data², minus the squared means.",
+        mistakes=(
+            Mistake(
+                lambda data, shares: m_step(data, shares, logits=lambda weights: weights),
+                "The first part holds weights. A mixture here keeps their logarithms.",
+            ),
+            Mistake(
+                lambda data, shares: m_step(data, shares, logits=torch.zeros_like),
+                "All weights are equal. A component's weight is the share of all points that it owns.",
+            ),
+            Mistake(
+                lambda data, shares: m_step(data, shares, mass=shares.new_full(shares.shape[1:], len(data))),
+                "You divided by all B points. A component's mean is over the points that it owns: shares.sum(0).",
+            ),
+            Mistake(
+                lambda data, shares: m_step(data, torch.ones_like(shares) / shares.shape[1]),
+                "The shares are not used: every component has the mean of all points.",
+            ),
+            Mistake(
+                lambda data, shares: m_step(data, (shares == shares.amax(-1, keepdim=True)).double()),
+                "Each point went to one component alone. That is k-means; here a point is shared.",
+            ),
+            Mistake(
+                lambda data, shares: m_step(data, shares, centred=False),
+                "The squared mean is missing: a variance is the mean of the squares minus the square of the mean.",
+            ),
+            Mistake(
+                lambda data, shares: m_step(data, shares, log_sds=torch.log),
+                "Those are logarithms of variances. Of standard deviations they are half as large.",
+            ),
+            Mistake(
+                lambda data, shares: m_step(data, shares, log_sds=torch.sqrt),
+                "Those are standard deviations. A mixture here keeps their logarithms.",
             ),
         ),
     ),

@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
+from torch import Tensor
+
 from alignkd_lab.course.exercises.tasks import Distractor, Task
+from alignkd_lab.course.exercises.write import Mistake, Written
+from alignkd_lab.nano import rlhf_loss
 
 
 def rescue() -> str:
@@ -81,6 +86,35 @@ def sd_interval() -> tuple[float, float]:
     seeds = len(data["base_aligned"])
     middle, half = (low + high) / 2, (high - low) / 2 * math.sqrt(seeds)
     return middle - half, middle + half
+
+
+def rlhf_calls() -> list[tuple]:
+    """Log-probabilities [B] of samples under policy and reference, their rewards, and beta."""
+    noise = torch.Generator().manual_seed(3)
+    draws = [torch.randn(3, size, generator=noise, dtype=torch.float64) for size in (5, 7)]
+    return [
+        (log_probs.requires_grad_(), reference, rewards, beta)
+        for (log_probs, reference, rewards), beta in zip(draws, (0.5, 2.0), strict=True)
+    ]
+
+
+def rlhf_mistake(
+    sign: int = -1,
+    reference: bool = True,
+    kl: int = -1,
+    baseline: bool = True,
+    detach: bool = True,
+    over: int | None = -1,
+) -> Callable:
+    """The loss with one thing done wrong; the sum is divided by the batch plus `over`, or not at all."""
+
+    def loss(log_probs: Tensor, reference_log_probs: Tensor, rewards: Tensor, beta: float) -> Tensor:
+        shaped = rewards + kl * beta * (log_probs - (reference_log_probs if reference else 0))
+        advantage = shaped - shaped.mean() if baseline else shaped
+        total = sign * ((advantage.detach() if detach else advantage) * log_probs).sum()
+        return total if over is None else total / (len(log_probs) + over)
+
+    return loss
 
 
 TASKS: dict[str, Task] = {
@@ -160,5 +194,40 @@ TASKS: dict[str, Task] = {
             ),
         ),
         tolerance=0.02,
+    ),
+}
+
+WRITTEN: dict[str, Written] = {
+    "write_rlhf_loss": Written(
+        question="Write rlhf_loss(log_probs, reference_log_probs, rewards, beta) from B samples of the policy, all "
+        "[B]. The shaped reward is r′ = R − β (log π_θ − log π_ref), a sample's advantage A is r′ minus the batch's "
+        "mean. Return −Σ A log π_θ / (B − 1), one number whose gradient takes A as given.",
+        solve=rlhf_loss,
+        inputs=rlhf_calls,
+        because="Samples that earn more than the batch's mean, the price of leaving the reference included, are made "
+        "likelier. What was never drawn is in no sum.",
+        hint="shaped = R − β (log π_θ − log π_ref); advantage = (shaped − shaped.mean()).detach(); then minus the sum "
+        "of advantage · log π_θ, over B − 1.",
+        mistakes=(
+            Mistake(
+                rlhf_mistake(sign=1),
+                "The sign is turned. A loss is made small, and J is to be made large: put a minus.",
+            ),
+            Mistake(
+                rlhf_mistake(reference=False), "The reference is missing in r′: the price is for log π_θ − log π_ref."
+            ),
+            Mistake(rlhf_mistake(kl=0), "The KL is missing: r′ is the reward minus β (log π_θ − log π_ref)."),
+            Mistake(rlhf_mistake(kl=1), "The KL has the wrong sign: this pays for leaving the reference."),
+            Mistake(rlhf_mistake(baseline=False), "The baseline is missing: subtract the batch's mean r′."),
+            Mistake(
+                rlhf_mistake(detach=False),
+                "The number is right, the gradient is not: it also runs through A, which holds log π_θ. Use detach().",
+            ),
+            Mistake(rlhf_mistake(over=None), "That is the plain sum: divide by B − 1."),
+            Mistake(
+                rlhf_mistake(over=0),
+                "Nearly. A mean over B is too small on average, since each sample stands in its own baseline: B − 1.",
+            ),
+        ),
     ),
 }

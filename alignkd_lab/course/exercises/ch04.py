@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from alignkd_lab.course.exercises.tasks import Distractor, Task
+from alignkd_lab.course.exercises.write import Mistake, Written
+from alignkd_lab.nano import dpo_loss as nano_dpo_loss
 
 END = 5  # the end token of the pair below
 
@@ -98,6 +100,30 @@ def unpaired_mass() -> str:
     return ("loser", "winner", "bystander", "bystander")[walked.log_probs[satisfied].argmax()]
 
 
+def dpo_calls() -> list[tuple]:
+    """Log-probabilities [pairs] of chosen and rejected responses, of the policy and then of the reference; beta."""
+    noise = torch.Generator().manual_seed(4)
+    draws = [torch.randn(4, pairs, generator=noise, dtype=torch.float64) for pairs in (3, 5)]
+    return [
+        (chosen.requires_grad_(), rejected.requires_grad_(), *reference, beta)
+        for (chosen, rejected, *reference), beta in zip(draws, (0.5, 2.0), strict=True)
+    ]
+
+
+def dpo_mistake(
+    turned: bool = False,
+    reference: int = -1,
+    of: Callable = lambda change, beta: -(beta * change).sigmoid().log().mean(),
+) -> Callable:
+    """DPO's loss with one thing done wrong; `of` makes it of each pair's change and of beta."""
+
+    def loss(chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float):
+        change = chosen - rejected + reference * (reference_chosen - reference_rejected)
+        return of(-change if turned else change, beta)
+
+    return loss
+
+
 TASKS: dict[str, Task] = {
     "first_step_weight": Task(
         prediction=True,
@@ -179,5 +205,50 @@ TASKS: dict[str, Task] = {
             Distractor(dpo_distractor(turned=True), "The pair is turned round: row 0 is the chosen response."),
         ),
         tolerance=0.001,
+    ),
+}
+
+WRITTEN: dict[str, Written] = {
+    "write_dpo_loss": Written(
+        question="Write dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta). The first two are the "
+        "policy's log-probabilities of whole responses, the next two the reference's, all [pairs]. Return the mean "
+        "loss of a pair, one number.",
+        solve=nano_dpo_loss,
+        inputs=dpo_calls,
+        because="−log σ(β (Δ_θ − Δ_ref)), averaged over pairs. Who leads does not matter, only who has come forward.",
+        hint="Δ_θ = chosen − rejected, Δ_ref the same of the reference. Then −log σ(β (Δ_θ − Δ_ref)), by "
+        "torch.nn.functional.logsigmoid, and its mean.",
+        mistakes=(
+            Mistake(dpo_mistake(turned=True), "The pair is turned round: this makes the rejected response likelier."),
+            Mistake(dpo_mistake(reference=0), "The reference is missing: subtract its margin."),
+            Mistake(dpo_mistake(reference=1), "The reference's margin is added. It is Δ_θ minus Δ_ref."),
+            Mistake(
+                dpo_mistake(of=lambda change, beta: (beta * change).sigmoid().log().mean()),
+                "The minus is missing. As a loss to be made small, this pushes the chosen response down.",
+            ),
+            Mistake(
+                dpo_mistake(of=lambda change, beta: -change.sigmoid().log().mean()), "β is missing inside the sigmoid."
+            ),
+            Mistake(
+                dpo_mistake(of=lambda change, beta: -beta * change.sigmoid().log().mean()),
+                "β stands outside. It belongs inside the sigmoid, where it sets how soon a pair is satisfied.",
+            ),
+            Mistake(
+                dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().mean()),
+                "The logarithm is missing: −log σ, not −σ.",
+            ),
+            Mistake(
+                dpo_mistake(of=lambda change, beta: -(beta * change.mean()).sigmoid().log()),
+                "The mean is taken too early: each pair has its own loss, and these are averaged.",
+            ),
+            Mistake(
+                dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().log().sum()),
+                "That is the sum over pairs. Take the mean, or the step grows with the batch.",
+            ),
+            Mistake(
+                dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().log()),
+                "One loss for each pair: take their mean.",
+            ),
+        ),
     ),
 }

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
 from alignkd_lab.course.exercises.tasks import Distractor, Task
+from alignkd_lab.course.exercises.write import Mistake, Written
+from alignkd_lab.nano import kd_loss, kl
 
 
 def layers_to_drop() -> str:
@@ -20,6 +27,36 @@ def sequences_or_tokens() -> tuple[float, float]:
     b_by_sequences = squares[-1] / sum(squares)
     a_by_tokens = a**2 / (a**2 + b**2)
     return b_by_sequences, a_by_tokens
+
+
+def kd_calls() -> list[tuple]:
+    """Logits [N, V] of student and teacher, and both directions."""
+    noise = torch.Generator().manual_seed(5)
+    draws = [torch.randn(2, tokens, 5, generator=noise, dtype=torch.float64) for tokens in (3, 4)]
+    return [
+        (student.requires_grad_(), teacher, way)
+        for (student, teacher), way in zip(draws, ("forward", "reverse"), strict=True)
+    ]
+
+
+def kd_mistake(
+    log: Callable = lambda logits: logits.log_softmax(-1),
+    divergence: Callable = kl,
+    of: Callable = torch.mean,
+    turn=None,
+) -> Callable:
+    """The loss with one thing done wrong; `turn` says which direction is computed when one is asked for."""
+
+    def loss(logits: Tensor, teacher_logits: Tensor, direction: str) -> Tensor:
+        log_p, log_q = log(teacher_logits), log(logits)
+        forward = (turn[direction] if turn else direction) == "forward"
+        return of(divergence(log_p, log_q) if forward else divergence(log_q, log_p))
+
+    return loss
+
+
+def without_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
+    return -(log_p.exp() * log_q).sum(-1)
 
 
 TASKS: dict[str, Task] = {
@@ -60,5 +97,51 @@ TASKS: dict[str, Task] = {
             ),
         ),
         tolerance=0.005,
+    ),
+}
+
+WRITTEN: dict[str, Written] = {
+    "write_kd_loss": Written(
+        question="Write kd_loss(logits, teacher_logits, direction). Both logits are [N, V]: q is the student's softmax "
+        "over V, p the teacher's. Return the mean over the N tokens of KL(p ‖ q) for direction “forward”, of "
+        "KL(q ‖ p) for “reverse”; one number.",
+        solve=kd_loss,
+        inputs=kd_calls,
+        because="A sum over the vocabulary, a mean over tokens; whoever stands first is whose draws count.",
+        hint="Take log_softmax(-1) of both. KL(p ‖ q) = Σ_a p(a) [log p(a) − log q(a)]: sum over the last axis, then "
+        "the mean.",
+        mistakes=(
+            Mistake(
+                kd_mistake(turn={"forward": "reverse", "reverse": "forward"}),
+                "The directions are swapped: forward is KL(p ‖ q), weighed by the teacher's p.",
+            ),
+            Mistake(
+                kd_mistake(turn={"forward": "forward", "reverse": "forward"}),
+                "Both directions give KL(p ‖ q). For “reverse”, p and q change places.",
+            ),
+            Mistake(
+                kd_mistake(turn={"forward": "reverse", "reverse": "reverse"}),
+                "Both directions give KL(q ‖ p). For “forward”, weigh by the teacher's p.",
+            ),
+            Mistake(kd_mistake(of=lambda each: -each.mean()), "The sign is turned: a KL is never below 0."),
+            Mistake(
+                kd_mistake(divergence=lambda log_p, log_q: log_p.exp() * (log_p - log_q)),
+                "The mean went over the vocabulary, too: this is V times too small. Sum over V, mean over N.",
+            ),
+            Mistake(kd_mistake(of=torch.sum), "That is the sum over tokens. Take their mean."),
+            Mistake(kd_mistake(of=lambda each: each), "One KL for each token: take their mean."),
+            Mistake(
+                kd_mistake(log=lambda logits: logits.softmax(-1).log_softmax(-1)),
+                "Softmax twice: log_softmax takes logits, and was given probabilities.",
+            ),
+            Mistake(
+                kd_mistake(log=lambda logits: logits.log_softmax(0)),
+                "The softmax went over the tokens (axis 0). A distribution is over the vocabulary, the last axis.",
+            ),
+            Mistake(
+                kd_mistake(divergence=without_entropy),
+                "That is a cross-entropy: Σ_a p(a) log p(a) is missing, which in “reverse” is the student's own.",
+            ),
+        ),
     ),
 }

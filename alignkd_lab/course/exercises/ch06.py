@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 
 from alignkd_lab.course.exercises.tasks import Distractor, Task
+from alignkd_lab.course.exercises.write import Mistake, Written
+from alignkd_lab.nano import adpa_loss, nll_loss
 
 
 def adpa_corner() -> str:
@@ -47,6 +49,36 @@ def gradient_distractor(centred: bool = True, sign: int = -1, mean: bool = True,
         return tuple((scale * (probs if weighed else 1) * left).tolist())
 
     return gradient
+
+
+def adpa_calls() -> list[tuple]:
+    """Logits [N_w, V] and tokens of chosen responses, logits [N, V] of three models on sampled ones, gamma."""
+    noise = torch.Generator().manual_seed(6)
+
+    def call(chosen: int, sampled: int, gamma: float) -> tuple:
+        logits = [torch.randn(count, 5, generator=noise, dtype=torch.float64) for count in (chosen, *[sampled] * 3)]
+        tokens = torch.randint(5, (chosen,), generator=noise)
+        return logits[0].requires_grad_(), tokens, logits[1].requires_grad_(), logits[2], logits[3], gamma
+
+    return [call(4, 3, 1.5), call(3, 6, 0.5)]
+
+
+def adpa_mistake(
+    likelihood: Callable = nll_loss,
+    sign: int = -1,
+    reference: bool = True,
+    weights: Callable = lambda logits: logits.softmax(-1),
+    mean: Callable = lambda weighed: weighed.sum(-1).mean(),
+    log: Callable = lambda logits: logits.log_softmax(-1),
+) -> Callable:
+    """ADPA's loss with one thing done wrong."""
+
+    def loss(chosen_logits, chosen_tokens, sampled_logits, teacher_logits, reference_logits, gamma):
+        advantage = log(teacher_logits) - (log(reference_logits) if reference else 0)
+        term = mean(weights(sampled_logits) * advantage)
+        return likelihood(chosen_logits, chosen_tokens) + sign * gamma * term
+
+    return loss
 
 
 TASKS: dict[str, Task] = {
@@ -110,5 +142,61 @@ TASKS: dict[str, Task] = {
             ),
         ),
         tolerance=0.005,
+    ),
+}
+
+WRITTEN: dict[str, Written] = {
+    "write_adpa_loss": Written(
+        question="Write adpa_loss(chosen_logits, chosen_tokens, sampled_logits, teacher_logits, reference_logits, "
+        "gamma). Return nll_loss(chosen_logits, chosen_tokens), which is given, minus γ times the mean over N tokens "
+        "of Σ_a π(a) A(a). On what the student wrote, [N, V]: π is the softmax of sampled_logits, A = log π_dpo − log "
+        "π_ref, from the logits of the DPO teacher and of the reference teacher.",
+        solve=adpa_loss,
+        inputs=adpa_calls,
+        because="Exact over the vocabulary: no token is drawn, and each counts by the student's own probability.",
+        hint="A is a difference of two log_softmax(-1). Weigh it by the student's softmax, sum over the last axis, "
+        "take the mean over tokens, and subtract γ times that from the NLL.",
+        mistakes=(
+            Mistake(
+                adpa_mistake(sign=1),
+                "The sign is turned: of the γ term, or of A. Where alignment made a token likelier, A is above 0, and "
+                "the loss has to fall with it.",
+            ),
+            Mistake(adpa_mistake(reference=False), "The reference is missing: A is what alignment has changed."),
+            Mistake(adpa_mistake(likelihood=lambda logits, tokens: 0 * logits.sum()), "The NLL is missing."),
+            Mistake(
+                adpa_mistake(likelihood=lambda logits, tokens: nll_loss(logits[:-1], tokens[1:])),
+                "The labels are shifted once too often: row t of these logits predicts token t already.",
+            ),
+            Mistake(
+                adpa_mistake(mean=torch.mean),
+                "The mean went over the vocabulary, too: the term is V times too small. Sum over V, mean over N.",
+            ),
+            Mistake(
+                adpa_mistake(mean=torch.sum),
+                "The term is the sum over tokens. Take their mean, or γ grows with the text.",
+            ),
+            Mistake(
+                adpa_mistake(weights=lambda logits: 1.0),
+                "The student's probabilities are missing: without them the term does not train it at all.",
+            ),
+            Mistake(adpa_mistake(weights=lambda logits: logits), "π is the softmax of the student's logits."),
+            Mistake(
+                adpa_mistake(weights=lambda logits: logits.log_softmax(-1)),
+                "A is weighed by log π. A mean under the student takes its probabilities.",
+            ),
+            Mistake(
+                adpa_mistake(weights=lambda logits: logits.softmax(-1).softmax(-1)),
+                "Softmax twice: what it was given the second time were probabilities already.",
+            ),
+            Mistake(
+                adpa_mistake(weights=lambda logits: logits.softmax(-1).detach()),
+                "The number is right, the gradient is not: π must not be detached, it is what the term trains.",
+            ),
+            Mistake(
+                adpa_mistake(log=lambda logits: logits),
+                "A holds raw logits. They are log-probabilities only after log_softmax.",
+            ),
+        ),
     ),
 }

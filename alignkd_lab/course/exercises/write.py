@@ -1,0 +1,136 @@
+"""Exercises whose answer is a function: it runs on hidden inputs, beside ours and beside typical wrong versions."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Mistake(NamedTuple):
+    """A typical wrong version of the function, and the hint that it gets."""
+
+    function: Callable
+    hint: str
+
+
+class Outcome(NamedTuple):
+    """What a function returned, and the gradients of its sum by those arguments that ask for one."""
+
+    values: list[Tensor]
+    slopes: list[Tensor]
+    differentiable: bool
+
+
+@dataclass(frozen=True)
+class Written:
+    """An exercise that is answered by a function.
+
+    question: what the function takes and returns, with shapes.
+    solve: ours.
+    inputs: makes the hidden calls anew, a tuple of arguments each; of tensors that require it, gradients count as well.
+    seen: what of a returned value counts, where not all of it does.
+    notebook: the number of its notebook; the bank fills it in.
+    """
+
+    question: str
+    solve: Callable
+    inputs: Callable[[], Sequence[tuple]]
+    because: str
+    mistakes: Sequence[Mistake]
+    hint: str
+    seen: Callable[[Any], Any] = lambda returned: returned
+    notebook: str = ""
+    prediction: ClassVar[bool] = False
+    given: ClassVar[None] = None
+
+    def judge(self, function: Any) -> tuple[bool | None, str]:
+        """Whether a learner's function is right, None while there is none, and what to say to it."""
+        if function is None or function is ...:
+            return None, f"Not answered yet. {self.question}"
+        if not callable(function):
+            return False, "Not yet. Give the function itself, without calling it."
+        try:
+            found = self.outcomes(function)
+        except Exception as error:  # whatever a learner's lines raise is theirs to read
+            return False, f"Not yet. {_raised(error, function)}"
+        if None in found:
+            return None, f"Not answered yet: the function returns nothing. {self.question}"
+        expected = self.outcomes(self.solve)
+        if same(found, expected):
+            return True, f"Right. {self.because}"
+        for mistake in self.mistakes:
+            if same(found, self.outcomes(mistake.function)):
+                return False, f"Not yet. {mistake.hint}"
+        return False, f"Not yet. {_difference(found, expected) or self.hint}"
+
+    def outcomes(self, function: Callable) -> list[Outcome | None]:
+        """What a function makes of each hidden call; None where it returns nothing."""
+        return [_outcome(function, call, self.seen) for call in self.inputs()]
+
+    def source(self) -> str:
+        """The solution with the imports that it needs."""
+        source, module = inspect.getsource(self.solve), inspect.getmodule(self.solve)
+        names = {name for name in self.solve.__code__.co_names if name in vars(module)}
+        names |= {"Tensor"} & set(source.replace(":", " ").replace(",", " ").split())
+        imports = f"from {module.__name__} import {', '.join(sorted(names))}\n\n\n" if names else ""
+        return imports + source
+
+
+def same(found: Sequence[Outcome], expected: Sequence[Outcome], slopes: bool = True) -> bool:
+    """Whether values, and gradients as well, agree up to rounding in single precision."""
+    return all(
+        _close(one.values, other.values) and (not slopes or _close(one.slopes, other.slopes))
+        for one, other in zip(found, expected, strict=True)
+    )
+
+
+def _outcome(function: Callable, arguments: tuple, seen: Callable) -> Outcome | None:
+    returned = function(*arguments)
+    if returned is None or returned is ...:
+        return None
+    returned = seen(returned)
+    parts = returned if isinstance(returned, tuple) else (returned,)
+    values = [torch.as_tensor(part, dtype=torch.float64) for part in parts]
+    trained = [each for each in arguments if isinstance(each, Tensor) and each.requires_grad]
+    total = sum(value.sum() for value in values)
+    differentiable = total.requires_grad
+    options = {"allow_unused": True, "materialize_grads": True}
+    slopes = torch.autograd.grad(total, trained, **options) if differentiable else map(torch.zeros_like, trained)
+    return Outcome([value.detach() for value in values], list(slopes), differentiable)
+
+
+def _close(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    if [each.shape for each in found] != [each.shape for each in expected]:
+        return False
+    pairs = zip(found, expected, strict=True)
+    return all(bool(((one - other).abs() <= 1e-5 * other.abs().max() + 1e-9).all()) for one, other in pairs)
+
+
+def _difference(found: Sequence[Outcome], expected: Sequence[Outcome]) -> str:
+    """In words, where shapes differ, or gradients although values are the same; else nothing."""
+    one, other = ([list(value.shape) for value in outcomes[0].values] for outcomes in (found, expected))
+    if one != other:
+        shapes = (" and ".join(str(shape) if shape else "a single number" for shape in each) for each in (one, other))
+        return "Your function returns {}; wanted: {}.".format(*shapes)
+    if not same(found, expected, slopes=False):
+        return ""
+    if not found[0].differentiable:
+        return "The value is right, but nothing can learn from it: it has no gradient. Return a tensor made by torch."
+    return "The value is right, its gradient is not. What is detached that should not be, or the other way round?"
+
+
+def _raised(error: Exception, function: Callable) -> str:
+    """The error in one line, and the learner's line that raised it."""
+    code = getattr(function, "__code__", None)
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.filename == code.co_filename
+    ]
+    message = next(iter(str(error).splitlines()), "")
+    where = f" in “{frames[-1].line}”" if frames and frames[-1].line else ""
+    return f"Your function raised {type(error).__name__}{where}: {message}"

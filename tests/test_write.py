@@ -1,0 +1,123 @@
+"""Functions that learners write: ours pass, each typical mistake gets its own hint, and errors are told."""
+
+import pytest
+import torch
+
+from alignkd_lab import nano, theory
+from alignkd_lab.course.exercises import ch01
+from alignkd_lab.course.exercises.ask import check, given, predict, solution
+from alignkd_lab.course.exercises.bank import TASKS, WRITTEN
+from alignkd_lab.course.exercises.write import same
+from alignkd_lab.errors import BadInput
+
+EACH_MISTAKE = [(id, place) for id, asked in WRITTEN.items() for place in range(len(asked.mistakes))]
+
+
+def test_every_notebook_from_01_to_06_has_one_and_no_name_is_taken_twice():
+    assert [asked.notebook for asked in WRITTEN.values()] == ["01", "02", "03", "04", "05", "06"]
+    assert not set(WRITTEN) & set(TASKS)
+
+
+@pytest.mark.parametrize("id", WRITTEN)
+def test_the_printed_solution_runs_on_its_own_and_passes(id, capsys):
+    solution(id)
+    exec(capsys.readouterr().out, namespace := {})
+    assert check(id, namespace[WRITTEN[id].solve.__name__]).right is True
+
+
+@pytest.mark.parametrize(("id", "place"), EACH_MISTAKE)
+def test_each_mistake_gets_its_own_hint(id, place):
+    mistake = WRITTEN[id].mistakes[place]
+    feedback = check(id, mistake.function)
+    assert feedback.right is False
+    assert feedback.text == f"Not yet. {mistake.hint}"
+
+
+@pytest.mark.parametrize("id", WRITTEN)
+def test_mistakes_have_hints_of_their_own_and_no_two_are_taken_for_one_another(id):
+    asked = WRITTEN[id]
+    found = [asked.outcomes(function) for function in (asked.solve, *(mistake.function for mistake in asked.mistakes))]
+    assert [same(one, other) for one in found for other in found] == [one is other for one in found for other in found]
+    hints = {asked.hint, *(mistake.hint for mistake in asked.mistakes)}
+    assert len(hints) == len(asked.mistakes) + 1
+
+
+@pytest.mark.parametrize("id", WRITTEN)
+def test_no_answer_is_none_an_ellipsis_or_a_function_that_returns_nothing(id):
+    for blank in (None, ..., lambda *given: None, lambda *given: ...):
+        feedback = check(id, blank)
+        assert feedback.right is None
+        assert WRITTEN[id].question in feedback.text
+
+
+@pytest.mark.parametrize("id", WRITTEN)
+def test_a_function_that_writes_into_its_arguments_spoils_nothing(id):
+    asked = WRITTEN[id]
+    for call in asked.inputs():
+        for each in call:
+            if isinstance(each, torch.Tensor):
+                each.detach().zero_()
+    assert check(id, asked.solve).right is True
+    assert same(asked.outcomes(asked.solve), asked.outcomes(asked.solve))
+
+
+def test_what_the_function_raises_is_told_with_its_line():
+    def broken(chosen, rejected, reference_chosen, reference_rejected, beta):
+        margin = chosen - rejected
+        return margin @ torch.zeros(99, dtype=torch.float64)
+
+    feedback = check("write_dpo_loss", broken)
+    assert feedback.right is False
+    assert "RuntimeError in “return margin @ torch.zeros(99, dtype=torch.float64)”" in feedback.text
+    assert "\n" not in feedback.text
+    assert "TypeError" in check("write_dpo_loss", lambda chosen, rejected: chosen).text
+    assert "without calling" in check("write_dpo_loss", torch.tensor(0.7)).text
+
+
+def test_a_wrong_shape_is_named():
+    text = check("write_dpo_loss", lambda chosen, *rest: chosen[:2]).text
+    assert "[2]" in text
+    assert "a single number" in text
+
+
+def test_a_right_value_without_its_gradient_is_not_right():
+    loss = WRITTEN["write_kd_loss"].solve
+    assert "no gradient" in check("write_kd_loss", lambda *given: loss(*given).item()).text
+    assert "its gradient is not" in check("write_kd_loss", lambda *given: 2 * loss(*given) - loss(*given).detach()).text
+
+
+def test_any_other_wrong_function_gets_the_general_hint():
+    loss = WRITTEN["write_adpa_loss"].solve
+    assert check("write_adpa_loss", lambda *given: 3 * loss(*given)).text.endswith(WRITTEN["write_adpa_loss"].hint)
+
+
+def test_other_ways_to_write_it_are_right():
+    def leave_one_out(log_probs, reference_log_probs, rewards, beta):
+        shaped = (rewards - beta * (log_probs - reference_log_probs)).detach()
+        others = (shaped.sum() - shaped) / (len(shaped) - 1)
+        return -((shaped - others) * log_probs).mean()
+
+    def single_precision(logits, teacher_logits, direction):
+        return nano.kd_loss(logits.float(), teacher_logits.float(), direction)
+
+    def unnormalised(data, shares):
+        found = nano.maximise(data, shares)
+        return found._replace(logits=found.logits + 3)
+
+    assert check("write_rlhf_loss", leave_one_out).right is True
+    assert check("write_kd_loss", single_precision).right is True
+    assert check("write_m_step", unnormalised).right is True
+    assert check("write_tilt", lambda reference, rewards, beta: (reference.log() + rewards / beta).softmax(-1)).right
+
+
+def test_the_tilt_is_theorys():
+    for reference, rewards, beta in ch01.tilt_calls():
+        expected = theory.tilted_optimum(reference.log(), rewards, beta).exp()
+        torch.testing.assert_close(ch01.tilt(reference, rewards, beta), expected)
+
+
+def test_a_function_is_no_prediction_and_has_no_data():
+    with pytest.raises(BadInput):
+        predict("write_dpo_loss")
+    with pytest.raises(BadInput, match="no data"):
+        given("write_dpo_loss")
