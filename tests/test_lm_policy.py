@@ -40,7 +40,7 @@ def test_training_one_policys_model_touches_no_other():
 
 def test_starting_weights_are_read_once(monkeypatch):
     read, real = [], weights.load
-    monkeypatch.setattr(weights, "load", lambda source: read.append(source) or real(source))
+    monkeypatch.setattr(weights, "load", lambda source, **more: read.append(source) or real(source, **more))
     models = Models()
     for policy in (Policy("tiny-base"), Policy("tiny-base", [adapter(1)]), Policy("tiny-truth")):
         models.of(policy)

@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from accelerate.data_loader import prepare_data_loader
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -63,6 +62,8 @@ class LossTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         if ranks.count() == 1:
             return super().get_train_dataloader()
+        from accelerate.data_loader import prepare_data_loader
+
         loader = DataLoader(self.train_dataset, self._train_batch_size, collate_fn=self.data_collator,
                             sampler=self._get_train_sampler(), drop_last=self.args.dataloader_drop_last)  # fmt: skip
         return prepare_data_loader(loader, num_processes=1, process_index=0, use_seedable_sampler=True,
