@@ -131,7 +131,9 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
             teacher = admit(models.read(options.teacher, device), options.teacher, reach=reach)
             kept["teacher"] = LiveTeacher(teacher, dtype=dtype, norms=False)
     else:
-        examples, kept, heldout = _from_pairs(options, method, texts, model, tokenizer, store, request, dtype, seed)
+        examples, kept, heldout = _from_pairs(
+            options, method, texts, model, tokenizer, store, request, dtype, arguments
+        )
     model = _adapt(model, options, seed)
     write = partial(Rollouts, tokenizer, max_tokens=texts.max_tokens, seed=seed, dtype=dtype, scorer=pay)
     rollouts, measured = None, [heldout] if heldout else []
@@ -214,9 +216,9 @@ def _same_training(out: Path, request: dict) -> dict | None:
     return None
 
 
-def _from_pairs(options, method: Method, pairs: Texts, model, tokenizer, store, request, dtype, seed) -> tuple:
+def _from_pairs(options, method: Method, pairs: Texts, model, tokenizer, store, request, dtype, arguments) -> tuple:
     """What the loss reads, of training and of the held-out pairs; what teachers say of it; and what is measured."""
-    device = model.device
+    device, seed, batch = model.device, arguments.seed, arguments.per_device_eval_batch_size
     examples = ranks.first(lambda: _examples(options, method, pairs, model, tokenizer, store, request, dtype, seed))
     others, kept = {name: one for name in TEACHERS if (one := getattr(options, name))}, {}
     if others and method.read:
@@ -229,7 +231,7 @@ def _from_pairs(options, method: Method, pairs: Texts, model, tokenizer, store, 
     reference = model if policy == options.student else models.read(policy, device)
     if options.method == "dpo":
         ranks.first(partial(reference_log_probs, reference, examples[0], store, identity(policy), dtype))
-    return examples, kept, _heldout(reference, policy, examples[1], pairs.heldout, store, dtype)
+    return examples, kept, _heldout(reference, policy, examples[1], pairs.heldout, store, dtype, batch)
 
 
 def _reference(options: Options, model, dtype) -> LiveTeacher:
@@ -258,17 +260,19 @@ def _live(model, source, dtype, **_) -> LiveTeacher:
     return teacher.shard() if parse_flag_from_env("ACCELERATE_USE_FSDP") else teacher
 
 
-def _ask(model, source, dtype, examples: list[Example], store: Store, name: str, roles=None) -> CachedTeacher:
+def _ask(
+    model, source, dtype, examples: list[Example], store: Store, name: str, roles=None, batch=None
+) -> CachedTeacher:
     teacher = LiveTeacher(model, dtype=dtype, digest=identity(source))
-    return cache_in_parts(teacher, examples, store.root, name, roles)
+    return cache_in_parts(teacher, examples, store.root, name, roles, batch)
 
 
-def _heldout(model, source: str, examples: list[Example], pairs: list[Example], store, dtype) -> Heldout | None:
+def _heldout(model, source: str, examples: list[Example], pairs: list[Example], store, dtype, batch) -> Heldout | None:
     if not pairs:
         return None
-    reference = _ask(model, source, dtype, pairs, store, REFERENCE)
+    reference = _ask(model, source, dtype, pairs, store, REFERENCE, batch=batch)
     reference.head = reference.head.detach().clone()  # where all weights are trained, the model's own moves
-    add_reference(pairs, reference, dtype, 16)
+    add_reference(pairs, reference, dtype, batch)
     if examples[0].roles == list(PAIR):
         for row, pair in zip(examples, pairs, strict=True):
             row.reference_log_probs = pair.reference_log_probs

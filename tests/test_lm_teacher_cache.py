@@ -260,7 +260,7 @@ def test_an_interrupted_cache_leaves_nothing_behind(truth, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache_teacher(truth, examples(), tmp_path / "cache", batch_tokens=1, progress=stop)
+        cache_teacher(truth, examples(), tmp_path / "cache", batch=1, progress=stop)
     assert list(tmp_path.iterdir()) == []
     assert cached(truth, tmp_path / "cache").about["cost"]["tokens"] == 20
 
@@ -279,7 +279,7 @@ def test_the_process_that_comes_second_takes_what_the_first_has_made(truth, tmp_
 
 def test_progress_counts_the_responses_and_batches_change_nothing(truth, tmp_path):
     counted = []
-    small = cache_teacher(truth, examples(), tmp_path / "small", batch_tokens=12, progress=counted.append)
+    small = cache_teacher(truth, examples(), tmp_path / "small", batch=2, progress=counted.append)
     assert sum(counted) == 7
     assert len(counted) > 1
     batch = attached(small)

@@ -168,6 +168,27 @@ def test_what_is_measured_is_what_plain_logits_give(pairs, tmp_path):
     assert found["eval_kl_before"] == pytest.approx(0, abs=1e-6)
 
 
+def test_before_the_first_step_the_policy_is_its_reference_in_bfloat16_too(tmp_path):
+    tokenizer = weights.load_tokenizer("tiny-base")
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=576, intermediate_size=1536, num_hidden_layers=3, num_attention_heads=9,
+        num_key_value_heads=3, initializer_range=0.1, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config)  # so wide that products of other shapes round otherwise
+    model.save_pretrained(tmp_path / "wide")
+    tokenizer.save_pretrained(tmp_path / "wide")
+    rows = [
+        {"prompt": f"Say {at}", "chosen": "yes " * (1 + at % 9), "rejected": "no " * (1 + at % 4)} for at in range(40)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = {"heldout": 0.5, "dtype": "bfloat16", "per_device_eval_batch_size": 3, "max_length": 120, "max_steps": 1}
+    found = run("dpo", tmp_path / "pairs.jsonl", tmp_path / "out", str(tmp_path / "wide"), **options)["result"]
+    assert found["eval_reward_accuracy_before"] == 0.5
+    assert found["eval_kl_before"] == pytest.approx(0, abs=1e-6)
+    assert found["eval_kl"] > 1e-4
+
+
 def test_a_stopped_training_goes_on_with_all_its_curves(pairs, tmp_path):
     options = {"max_steps": 6, "save_steps": 2, "eval_steps": 2, "lora_dropout": 0.1}
     whole = run("adpa", pairs, tmp_path / "whole", **options)

@@ -13,7 +13,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,7 @@ from alignkd_lab.memory import halve
 from alignkd_lab.store import file_sha256, key_of, written_aside
 
 ABOUT = "cache.json"
+BATCH_TOKENS = 8192  # of a forward pass
 PART = 512  # examples of a part, which is cached whole or not at all
 SHARD_BYTES = 1 << 28  # rows held in memory before they are written
 
@@ -149,14 +149,15 @@ def cache_teacher(
     folder: Path,
     *,
     roles: tuple[str, ...] | None = None,
-    batch_tokens: int = 8192,
+    batch: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> CachedTeacher:
     """Reads the responses once and writes a folder; one made of the same weights and tokens is picked up.
 
     Args:
         roles: read only responses of these roles; None for all.
-        batch_tokens: tokens of a forward pass.
+        batch: examples of a forward pass, in their order, so that a model which reads as many together rounds alike;
+            unless given as many as make `BATCH_TOKENS`, the longest first.
         progress: called with the number of responses read; unless given, a bar shows the time left.
 
     Raises:
@@ -164,7 +165,7 @@ def cache_teacher(
         CannotContinue: the folder is damaged, or the disk has no room.
     """
     folder, rows = Path(folder), _rows_of(examples, roles)
-    depends = _depends(teacher, rows)
+    depends = _depends(teacher, rows, batch)
     if folder.is_dir() and any(folder.iterdir()):
         return _pick_up(folder, teacher, roles, depends)
     _need_room(folder, rows, teacher)
@@ -173,7 +174,7 @@ def cache_teacher(
         count = sum(len(row.responses) for row in rows)
         own_bar = tqdm(total=count, desc="caching the teacher", unit="responses", disable=progress is not None)
         with own_bar as bar:
-            for group in _batches(rows, batch_tokens):
+            for group in _batches(rows, batch):
                 _read(teacher, group, writer)
                 (progress or bar.update)(sum(len(row.responses) for row in group))
         about = writer.finish(depends, teacher, time.perf_counter() - started)
@@ -182,8 +183,9 @@ def cache_teacher(
 
 
 def cache_in_parts(
-    teacher: LiveTeacher, examples: list[Example], root: Path, name: str, roles: tuple[str, ...] | None = None
-) -> CachedTeacher:
+    teacher: LiveTeacher, examples: list[Example], root: Path, name: str, roles: tuple[str, ...] | None = None,
+    batch: int | None = None,
+) -> CachedTeacher:  # fmt: skip
     """`cache_teacher` in folders of `PART` examples below `root`, attached to the examples as `name`.
 
     A caching that was cut off goes on with the part where it stopped. The size is said before the first. Of several
@@ -196,19 +198,20 @@ def cache_in_parts(
     if ranks.index() == 0:
         print(f"caching {name} in {root}: {_bytes(rows, teacher) / 1e9:.3g} GB", file=sys.stderr)
     count = sum(len(row.responses) for row in rows)
-    parts = [examples[start : start + PART] for start in range(0, len(examples), PART)]
+    size = -(-PART // batch) * batch if batch else PART
+    parts = [examples[start : start + size] for start in range(0, len(examples), size)]
     mine = range(ranks.index(), len(parts), ranks.count())
     with tqdm(total=count, desc=f"caching {name}", unit="responses", leave=False, disable=ranks.index() > 0) as bar:
         for turn in (mine, sorted({*range(len(parts))} - {*mine})):
             for part in (parts[at] for at in turn):
-                folder = root / f"{name}-{key_of(_depends(teacher, _rows_of(part, roles)))}".replace(" ", "-")
-                cached = cache_teacher(teacher, part, folder, roles=roles, progress=bar.update)
+                folder = root / f"{name}-{key_of(_depends(teacher, _rows_of(part, roles), batch))}".replace(" ", "-")
+                cached = cache_teacher(teacher, part, folder, roles=roles, batch=batch, progress=bar.update)
                 cached.attach(part, name)
             ranks.exchange()
     return cached  # of any part: they answer from what is attached
 
 
-def _depends(teacher: LiveTeacher, rows: list[Example]) -> dict:
+def _depends(teacher: LiveTeacher, rows: list[Example], batch: int | None = None) -> dict:
     """All that the kept numbers depend on. Their order is not part of it: rows are found by their tokens."""
     tokens_read = {_digest(row.prompt, tokens) for row in rows for tokens in row.responses}
     return {
@@ -216,6 +219,7 @@ def _depends(teacher: LiveTeacher, rows: list[Example]) -> dict:
         "tokens": hashlib.sha256("".join(sorted(tokens_read)).encode()).hexdigest(),
         "dtype": str(teacher.dtype),
         "format": 2,
+        **({"batch": batch} if batch else {}),
     }
 
 
@@ -237,8 +241,7 @@ def _rows_of(examples: list[Example], roles: tuple[str, ...] | None) -> list[Exa
     rows = []
     for example in examples:
         pairs = zip(example.roles, example.responses, strict=True)
-        responses = [tokens for role, tokens in pairs if roles is None or role in roles]
-        if responses:
+        if responses := [tokens for role, tokens in pairs if roles is None or role in roles]:
             rows.append(Example(example.prompt, responses))
     return rows
 
@@ -247,11 +250,14 @@ def _size(row: Example) -> int:
     return len(row.prompt) + sum(map(len, row.responses))
 
 
-def _batches(rows: list[Example], batch_tokens: int) -> Iterator[list[Example]]:
-    # The longest come first: memory that does not suffice shows at once.
-    waiting = iter(sorted(rows, key=_size, reverse=True))
-    while first := next(waiting, None):
-        yield [first, *islice(waiting, max(1, batch_tokens // _size(first)) - 1)]
+def _batches(rows: list[Example], batch: int | None) -> Iterator[list[Example]]:
+    if not batch:  # the longest come first: memory that does not suffice shows at once
+        rows = sorted(rows, key=_size, reverse=True)
+    start = 0
+    while start < len(rows):
+        size = batch or max(1, BATCH_TOKENS // _size(rows[start]))
+        yield rows[start : start + size]
+        start += size
 
 
 def _read(teacher: LiveTeacher, rows: list[Example], writer: _Writer) -> None:
@@ -318,10 +324,8 @@ class _Writer:
 
 
 def _need_room(folder: Path, rows: list[Example], teacher: LiveTeacher) -> None:
-    needed = _bytes(rows, teacher)
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(there).free
-    if free < needed:
+    if (free := shutil.disk_usage(there).free) < (needed := _bytes(rows, teacher)):
         raise CannotContinue(
             f"teacher cache {folder}: {needed / 1e9:.3g} GB are needed and {free / 1e9:.3g} GB are free; name a folder "
             "on another disk"
