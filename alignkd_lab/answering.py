@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.answer_formats import FORMATS
-from alignkd_lab.lm.prompt_file import read_prompts
+from alignkd_lab.lm.own_prompts import read_prompts
 from alignkd_lab.lm.request import check_policy
 from alignkd_lab.paths import make_folder
 from alignkd_lab.ranges import check_choice, check_number
@@ -35,7 +35,7 @@ def sample_to(
     out, name = Path(out), Path(model).resolve().name if Path(model).is_dir() else model
     if out.exists():
         raise BadInput(f"out: {out} is there already; name another file")
-    rows = read_prompts(prompts)
+    rows = read_prompts(prompts, strict=True).rows
     FORMATS[format].check(rows)
     make_folder(out.parent)
     import torch

@@ -14,12 +14,11 @@ from typing import Any
 from alignkd_lab.dtypes import DTYPES
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.harness import check_tasks, harness_version, run_tasks
+from alignkd_lab.lm.own_prompts import Prompts, read_prompts
 from alignkd_lab.lm.preference_data import Preferences, by_reason, count_reasons, load_preferences, to_examples
-from alignkd_lab.lm.prompt_file import Prompt, read_prompts
 from alignkd_lab.lm.request import check_policy, check_reward
 from alignkd_lab.paths import make_folder
 from alignkd_lab.ranges import check_choice, check_number
-from alignkd_lab.store import file_sha256
 
 RECORD = "evaluation.json"
 # What each metric is called in a table and a picture, in their order.
@@ -43,7 +42,7 @@ class Request:
     Attributes:
         model, against, reference: sources as `alignkd train --student` takes; KL and reward accuracy compare `model`
             with `reference`.
-        prompts: a file (`lm.prompt_file`), to which each model writes `responses` at temperature 1.
+        prompts: a source of `lm.own_prompts`, to which each model writes `responses` at temperature 1.
         reward: a target's rule by its name, `model:SOURCE`, or a function of one's own, `module:function`.
         pairs: held-out preference pairs as `load_preferences` takes them, cut to `max_length` tokens, of which the
             prompt may have half; what is cut or left out is counted.
@@ -89,8 +88,8 @@ def evaluate(model: str, **options: Any) -> dict:
     """
     asked = Request(model, **options)
     _check(asked)
-    rows = read_prompts(asked.prompts) if asked.prompts is not None else []
-    for row in rows:
+    found = read_prompts(asked.prompts, strict=True) if asked.prompts is not None else None
+    for row in found.rows if found else ():
         if row.later:
             raise BadInput(f"prompts: row {row.row} has several turns, which only `alignkd sample` asks; leave one")
     held = load_preferences(asked.pairs) if asked.pairs is not None else None
@@ -99,7 +98,7 @@ def evaluate(model: str, **options: Any) -> dict:
     out = Path(asked.out) if asked.out is not None else None
     if out:
         make_folder(out)
-    record, answers = _measure(asked, rows, held)
+    record, answers = _measure(asked, found, held)
     if out:
         if answers:
             lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in answers)
@@ -137,7 +136,7 @@ def _check(asked: Request) -> None:
         raise BadInput(f"out: {asked.out} holds an evaluation already; name another folder")
 
 
-def _measure(asked: Request, rows: list[Prompt], held: Preferences | None) -> tuple[dict, list[dict]]:
+def _measure(asked: Request, read: Prompts | None, held: Preferences | None) -> tuple[dict, list[dict]]:
     """The record, and a line for each response; one policy is in memory at a time."""
     import torch
 
@@ -149,7 +148,7 @@ def _measure(asked: Request, rows: list[Prompt], held: Preferences | None) -> tu
     from alignkd_lab.lm.vocabulary import check_vocabularies
     from alignkd_lab.provenance import best_device, provenance
 
-    device, sources = best_device(asked.device), asked.sources
+    device, sources, rows = best_device(asked.device), asked.sources, read.rows if read else []
     dtype = getattr(torch, resolve_dtype(asked.dtype, device))
     tokenizers = {name: weights.load_tokenizer(base_of_student(source)) for name, source in sources.items()}
     if asked.reference:
@@ -203,8 +202,7 @@ def _measure(asked: Request, rows: list[Prompt], held: Preferences | None) -> tu
     record = {
         "metrics": found["model"], "against": found.get("against"), "win_rate": win, "tasks": tasks,
         "weights": {name: {"source": source, "checksum": models.identity(source)} for name, source in sources.items()},
-        "prompts": {"source": Path(asked.prompts).name, "version": f"sha256:{file_sha256(Path(asked.prompts))}",
-                    "count": len(rows)} if rows else None,
+        "prompts": {**read.provenance, "count": len(rows)} if read else None,
         "pairs": _about(held, encoded) if held else None,
         "options": {**options, "temperature": 1.0, "dtype": str(dtype)},
         "provenance": provenance(device) | ({"lm_eval": harness_version()} if tasks else {}),

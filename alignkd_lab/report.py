@@ -12,6 +12,7 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -181,10 +182,16 @@ def _what_ran(held: dict) -> list[tuple[str, str]]:
     return [
         ("world and preset", f"{style.WORLD_LABEL[held['world']]}, {held['preset']}, on {held['device']}"),
         ("alignment and target", f"{held['algorithm'].upper()}, {held['target'].replace('_', ' ')}"),
-        ("seeds", ", ".join(map(str, held["seeds"]))),
+        ("seeds", _spans(held["seeds"])),
         ("pipelines", "; ".join(_name(name) for name in held["pipelines"])),
         ("settings beside the preset's", changed or "none"),
     ]
+
+
+def _spans(seeds: list[int]) -> str:
+    """`[0, 1, 2, 5]` as `0–2, 5`."""
+    runs = [list(run) for _, run in groupby(enumerate(seeds), lambda at: at[1] - at[0])]
+    return ", ".join(f"{run[0][1]}–{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs)
 
 
 def _verdicts(held: dict) -> Block:

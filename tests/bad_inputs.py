@@ -176,14 +176,14 @@ LIGHT = [
         """
         nothing | | model: nothing to measure; name --prompts, --pairs or --tasks
         prompts that are not there | --prompts FILES/none.jsonl | prompts: there is no file
-        prompts of another kind | --prompts FILES/empty | prompts: FILES/empty must be a file that ends in .jsonl
-        no prompts | --prompts FILES/prompts-none.jsonl | prompts: prompts-none.jsonl holds no rows
-        a wrong field | --prompts FILES/prompts-field.jsonl | row 2 of prompts-field.jsonl must have one of the fields
+        prompts of another kind | --prompts FILES/empty | prompts: unknown source 'FILES/empty'
+        no prompts | --prompts FILES/prompts-none.jsonl | prompts: prompts-none.jsonl holds no prompt (it is empty)
+        a wrong field | --prompts FILES/prompts-field.jsonl | row 2 of prompts-field.jsonl: missing prompt
         wrong JSON | --prompts FILES/prompts-json.jsonl | prompts: prompts-json.jsonl is wrong JSON at line 1
         an empty prompt | --prompts FILES/prompts-empty.jsonl | row 1 of prompts-empty.jsonl: empty prompt
         an answered prompt | --prompts FILES/prompts-answered.jsonl | jsonl: the prompt's last turn is not by the user
         a prompt that is a number | --prompts FILES/prompts-number.jsonl | prompt is neither text nor messages
-        an instruction with an input | --prompts FILES/prompts-input.jsonl | row 1 of prompts-input.jsonl has an input
+        an instruction with an input | --prompts FILES/prompts-input.jsonl | row 1 of prompts-input.jsonl: has an input
         several turns | --prompts FILES/prompts-turns.jsonl | row 1 has several turns, which only `alignkd sample` asks
         turns that are text | --prompts FILES/prompts-turn.jsonl | turns must be a list of what the user says
         an unknown rule | --prompts FILES/prompts.jsonl --reward smile | reward: unknown 'smile'; use 'module:function'

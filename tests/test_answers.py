@@ -12,7 +12,7 @@ from alignkd_lab.answering import sample_to
 from alignkd_lab.arguments import FORMATS
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import answer_formats, weights
-from alignkd_lab.lm.prompt_file import read_prompts
+from alignkd_lab.lm.own_prompts import read_prompts
 from alignkd_lab.lm.sampling import sample
 
 QUESTIONS = [
@@ -95,7 +95,9 @@ def test_json_lines_hold_the_prompt_as_it_was_asked_last(tmp_path, capsys):
     assert one["response"] == first[0]
     assert two["prompt"] == [user("Write a line."), {"role": "assistant", "content": first[1]}, user("Again, shorter.")]
     assert [two["response"]] == expected([two["prompt"]], 4)
-    assert read_prompts(tmp_path / "out.jsonl")[1].messages == two["prompt"]  # which may be asked again
+    assert (
+        read_prompts(tmp_path / "out.jsonl", strict=True).rows[1].messages == two["prompt"]
+    )  # which may be asked again
     assert cli.main(command) == 2
     assert "out.jsonl is there already" in capsys.readouterr().err
 
@@ -119,7 +121,9 @@ def test_a_list_a_table_and_a_packed_file_hold_the_same_prompts(tmp_path):
     pd.DataFrame(rows).to_parquet(tmp_path / "c.parquet")
     with gzip.open(tmp_path / "d.jsonl.gz", "wt") as file:
         file.write("\n".join(map(json.dumps, rows)))
-    found = [[prompt.messages for prompt in read_prompts(path)] for path in sorted(tmp_path.iterdir())]
+    found = [
+        [prompt.messages for prompt in read_prompts(path, strict=True).rows] for path in sorted(tmp_path.iterdir())
+    ]
     assert found == [[[user("Count.")], [user("Go.")]]] * 4
 
 

@@ -97,10 +97,10 @@ def test_prompts_are_read_from_every_kind_of_file():
     Path("c.jsonl").write_text(json.dumps({"chosen": "Why is it? Since.", "rejected": "Why is it? Cats."}))
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     Path("d.jsonl").write_text(f"{json.dumps({'prompt': turns})}\n{json.dumps({'prompt': turns[:2]})}\n7\n")
-    said = {name: [own_prompts.said(row) for row in read_prompts(name).rows] for name in ("a.csv", "b.json", "c.jsonl")}
+    said = {name: [row.said for row in read_prompts(name).rows] for name in ("a.csv", "b.json", "c.jsonl")}
     assert said == {"a.csv": ["Say, 1", "Say 2"], "b.json": ["Say 1", "Say 2"], "c.jsonl": ["Why is it?"]}
     found = read_prompts("d.jsonl")
-    assert found.rows == [turns]
+    assert [row.messages for row in found.rows] == [turns]
     assert [row for row, _ in found.skipped] == [2, 3]
 
 

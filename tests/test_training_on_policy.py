@@ -16,6 +16,7 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import training_losses, weights
 from alignkd_lab.lm.batch import Example, collate, token_counts
 from alignkd_lab.lm.losses import DIVERGENCES
+from alignkd_lab.lm.own_prompts import Prompt
 from alignkd_lab.lm.rollouts import Rollouts, encode_prompts
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.stages import rloo as stage
@@ -54,7 +55,7 @@ def rollouts(**options):
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(0))
-    rows = [[{"role": "user", "content": f"Say {at}"}] for at in range(3)]
+    rows = [Prompt(at, [{"role": "user", "content": f"Say {at}"}], [], {}) for at in range(3)]
     prompts, _ = encode_prompts(rows, tokenizer, 99)
     made = Rollouts(tokenizer, 4, 8, seed=0, dtype=torch.float32, **options)
     return adapted, prompts, made

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.prompt_file import Prompt
+from alignkd_lab.lm.own_prompts import Prompt
 
 Turns = list[dict]  # of one prompt: `prompt`, `response` and `ended` of each turn (`lm.answers.converse`)
 

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.models import in_dtype
-from alignkd_lab.lm.prompt_file import Prompt
+from alignkd_lab.lm.own_prompts import Prompt
 from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.templates import end_ids

@@ -105,7 +105,7 @@ def add_reference(pairs: list[Example], reference: CachedTeacher, dtype: torch.d
 class MeasuredTrainer(LossTrainer):
     """`LossTrainer` whose `evaluate` measures all that is held out, and whose log has the means of what the loss tells.
 
-    With `rollouts` the batches are prompts (`lm.rollouts.Prompt`), and the loss reads what the policy writes to them.
+    With `rollouts` the batches are prompts (`lm.rollouts.EncodedPrompt`), and the loss reads what the policy writes.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from alignkd_lab.lm.answers import ended, texts_of
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.evaluate import distinct_n
 from alignkd_lab.lm.measured import TIE
-from alignkd_lab.lm.prompt_file import Prompt
+from alignkd_lab.lm.own_prompts import Prompt
 from alignkd_lab.lm.rewards import TARGETS, apply_rule, scorer, target
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean, score

@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.own_prompts import read_prompts
+from alignkd_lab.lm.own_prompts import Prompt, read_prompts
 from alignkd_lab.lm.preference_data import count_reasons, load_preferences, to_examples
-from alignkd_lab.lm.rollouts import Prompt, encode_prompts
+from alignkd_lab.lm.rollouts import EncodedPrompt, encode_prompts
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.templates import end_ids
@@ -31,14 +31,14 @@ class Texts:
     Attributes:
         training, heldout: examples with the responses [chosen, rejected], or prompts alone.
         max_tokens: of a response.
-        asked: messages of each held-out prompt, where there are pairs.
+        asked: each held-out prompt once, where there are pairs.
     """
 
     training: list
     heldout: list
     about: dict
     max_tokens: int
-    asked: list = field(default_factory=list)
+    asked: list[Prompt] = field(default_factory=list)
 
     @property
     def reach(self) -> int:
@@ -55,7 +55,7 @@ def read_pairs(source: Any, heldout: str, tokenizer, max_length: int, max_prompt
     found = load_preferences(source)
     share, rows = _share(heldout), found.rows
     kept_out = load_preferences(heldout) if share is None else found
-    training, held = _split([row.prompt for row in rows], share, [row.prompt for row in kept_out.rows], seed)
+    training, held = _split(*([row.prompt for row in part.rows] for part in (found, kept_out)), share, seed)
     parts = (
         replace(found, rows=[rows[at] for at in training]),
         replace(kept_out, rows=[kept_out.rows[at] for at in held]),
@@ -69,14 +69,14 @@ def read_pairs(source: Any, heldout: str, tokenizer, max_length: int, max_prompt
         about[name] = {"pairs": len(part.examples), **counts}
     if not encoded[0].examples:
         left_out = {"held out": len(parts[1].rows), **about["skipped"], **about["training"]["skipped"]}
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
         raise BadInput(
-            f"data: no pair of {found.provenance['source']} is left to train on ({reasons}); pairs of one prompt are "
-            "held out together: give more prompts, or hold out none (heldout 0)"
+            f"data: no pair of {found.provenance['source']} is left to train on ({_reasons(left_out)}); pairs of one "
+            "prompt are held out together: give more prompts, or hold out none (heldout 0)"
         )
     if parts[1].rows and not encoded[1].examples:
-        raise BadInput(f"heldout: no held-out pair can be used ({about['heldout']}); hold out more, or 0")
-    asked = list({_digest(row.prompt, seed): row.prompt for row in parts[1].rows}.values())
+        reasons = _reasons(about["heldout"]["skipped"])
+        raise BadInput(f"heldout: no held-out pair can be used ({reasons}); hold out more, or 0")
+    asked = list({_digest(row.prompt, seed): Prompt(row.row, row.prompt, [], {}) for row in parts[1].rows}.values())
     return Texts(encoded[0].examples, encoded[1].examples, about, limits["max_response_tokens"], asked)
 
 
@@ -89,18 +89,19 @@ def read_asked(source: Any, heldout: str, tokenizer, max_length: int, max_prompt
     found = read_prompts(source)
     share, limits = _share(heldout), _limits(max_length, max_prompt)
     kept_out = read_prompts(heldout, "heldout").rows if share is None else found.rows
-    training, held = _split(found.rows, share, kept_out, seed)
+    training, held = _split(*([row.messages for row in rows] for rows in (found.rows, kept_out)), share, seed)
     about = {"data": found.provenance, "skipped": count_reasons(found.skipped), **limits}
     made = {}
     for name, rows in (("training", [found.rows[at] for at in training]), ("heldout", [kept_out[at] for at in held])):
         made[name], left_out = encode_prompts(rows, tokenizer, limits["max_prompt_tokens"])
         about[name] = {"prompts": len(made[name]), "skipped": left_out}
         if (rows or name == "training") and not made[name]:
-            raise BadInput(f"{'prompts' if name == 'training' else name}: no prompt is left for {name} ({about[name]})")
+            field, more = ("prompts", {"held out": len(held)}) if name == "training" else (name, {})
+            raise BadInput(f"{field}: no prompt is left for {name} ({_reasons({**more, **left_out})})")
     return Texts(**made, about=about, max_tokens=limits["max_response_tokens"])
 
 
-def prompts_of_reward(texts: Texts, source: str | None, tokenizer) -> tuple[list[Prompt], dict]:
+def prompts_of_reward(texts: Texts, source: str | None, tokenizer) -> tuple[list[EncodedPrompt], dict]:
     """Prompts that are answered for a reward: of `source`, or of the held-out pairs; none that is trained on.
 
     Raises:
@@ -115,8 +116,13 @@ def prompts_of_reward(texts: Texts, source: str | None, tokenizer) -> tuple[list
         left_out["is trained on"] = len(made) - len(kept)
     about = {"prompts": len(kept), "skipped": left_out, **({"source": found.provenance} if found else {})}
     if not kept:
-        raise BadInput(f"{'prompts' if source else 'heldout'}: no prompt is left to measure the reward on ({about})")
+        where = "prompts" if source else "heldout"
+        raise BadInput(f"{where}: no prompt is left to measure the reward on ({_reasons(left_out)})")
     return kept, about
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items() if count) or "there are none"
 
 
 def _share(heldout: str) -> float | None:
@@ -139,7 +145,7 @@ def _digest(prompt: list, seed: int) -> str:
     return hashlib.sha256(json.dumps([seed, prompt]).encode()).hexdigest()
 
 
-def _split(prompts: list, share: float | None, kept_out: list, seed: int) -> tuple[list[int], list[int]]:
+def _split(prompts: list, kept_out: list, share: float | None, seed: int) -> tuple[list[int], list[int]]:
     """Which of `prompts` are trained on, and which of `kept_out` are held out: a share of them by hash, or all."""
     digests = [_digest(prompt, seed) for prompt in prompts]
     if share is None:

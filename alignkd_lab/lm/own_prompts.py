@@ -1,7 +1,7 @@
 """Somebody's own prompts: read from a file, a data set or a set of the hub; for a run, split by a hash of their texts.
 
-A row is a text, or an object whose `prompt` is a text or a list of messages; preference pairs will do. In a `.txt` each
-line is a prompt. A row that cannot be used, or that repeats an earlier one, is skipped, with the reason.
+A row is a text, or an object whose `prompt` is a text or a list of messages; `instruction` (AlpacaEval), `turns`
+(MT-Bench) and preference pairs will do. In a `.txt` each line is a prompt.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.preference_rows import UNREAD, Message, Unusable, messages, preference, standard
+from alignkd_lab.lm.preference_sources import open_source
 from alignkd_lab.lm.prompts import checksum, prompts
 from alignkd_lab.lm.settings import SHIPPED
 from alignkd_lab.store import file_sha256
@@ -23,38 +26,65 @@ SPLIT_SIZES = {"training": 96, "validation": 32, "test": 92}  # of the prompts t
 _PINNED = re.compile(r"(.+)@([0-9a-f]{12})")
 
 
-class Prompts(NamedTuple):
-    """Messages of each prompt, `(row, reason)` of rows left out, and where they come from."""
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt.
 
-    rows: list[list[dict[str, str]]]
+    Attributes:
+        row: its row in the source, counted from 1 (the line, in JSON Lines).
+        messages: with `role` and `content`, the last by the user.
+        later: what the user says after the first answer, the second and so on.
+        fields: the row as it stands in the source.
+    """
+
+    row: int
+    messages: list[Message]
+    later: list[str]
+    fields: Any
+
+    @property
+    def said(self) -> str | list[Message]:
+        """As a reward reads it: the text of a single turn of the user, else the messages."""
+        alone = len(self.messages) == 1 and self.messages[0]["role"] == "user"
+        return self.messages[0]["content"] if alone else self.messages
+
+
+class Prompts(NamedTuple):
+    """`(row, reason)` of rows left out, and where the others come from, beside them."""
+
+    rows: list[Prompt]
     skipped: list[tuple[int, str]]
     provenance: dict
 
 
-def read_prompts(source: Any, field: str = "prompts") -> Prompts:
+def read_prompts(source: Any, field: str = "prompts", *, strict: bool = False) -> Prompts:
     """The prompts of a source, each once; `field` is what errors call it.
+
+    A row that cannot be used, has several turns or repeats an earlier one is skipped, with the reason. Where it is
+    `strict`, every row is read, in its order, and the first that cannot be used is refused.
 
     Raises:
         BadInput: a source that is unknown or cannot be read, or that holds no prompt.
         CannotContinue: the hub did not give the set.
     """
-    from alignkd_lab.lm.preference_rows import Unusable, standard
-    from alignkd_lab.lm.preference_sources import open_source
-
-    found, skipped, seen = [], [], set()
+    found, skipped, seen, raw = [], [], set(), {}
     try:
         rows, provenance = _lines(Path(source)) if str(source).endswith(".txt") else open_source(source, None, None)
-        for number, row in standard(rows, {}, provenance["source"]):
+        for number, row in standard(_as_prompts(rows, raw), {}, provenance["source"]):
+            fields, later = raw.pop(number)
             try:
-                turns = _turns_of(number, row)
+                prompt = Prompt(number, _messages_of(number, row), later, fields)
+                if later and not strict:
+                    raise Unusable("has several turns")
+                if (asked := json.dumps(prompt.messages)) in seen and not strict:
+                    raise Unusable("repeats an earlier prompt")
             except Unusable as reason:
+                if strict:
+                    raise BadInput(f"{field}: row {number} of {provenance['source']}: {reason}") from reason
                 skipped.append((number, str(reason)))
                 continue
-            if (said := json.dumps(turns)) in seen:
-                skipped.append((number, "repeats an earlier prompt"))
-            else:
-                seen.add(said)
-                found.append(turns)
+            seen.add(asked)
+            found.append(prompt)
     except BadInput as error:
         raise BadInput(str(error).replace("preferences:", f"{field}:", 1)) from error
     if not found:
@@ -62,7 +92,8 @@ def read_prompts(source: Any, field: str = "prompts") -> Prompts:
         raise BadInput(
             f"{field}: {provenance['source']} holds no prompt ({first or 'it is empty'}); a row needs a prompt"
         )
-    version = provenance["version"] or f"rows-sha256:{hashlib.sha256(json.dumps(found).encode()).hexdigest()}"
+    said = json.dumps([prompt.messages for prompt in found])
+    version = provenance["version"] or f"rows-sha256:{hashlib.sha256(said.encode()).hexdigest()}"
     return Prompts(found, skipped, {**provenance, "version": version})
 
 
@@ -75,22 +106,35 @@ def _lines(path: Path) -> tuple[Iterator[tuple[int, str]], dict]:
     return ((number, line) for number, line in enumerate(lines, 1) if line.strip()), about
 
 
-def _turns_of(number: int, row: Any) -> list[dict[str, str]]:
-    from alignkd_lab.lm.preference_rows import UNREAD, Unusable, messages, preference
+def _as_prompts(rows: Iterator, raw: dict[int, tuple[Any, list[str]]]) -> Iterator[tuple[int, object]]:
+    """Rows of any kind as objects with a `prompt`; how each stands, and its later turns, by number in `raw`."""
+    for number, row in rows:
+        later: list[str] = []
+        made = {"prompt": row} if isinstance(row, str) else row
+        try:
+            if isinstance(made, Mapping) and made.get("prompt") is None:
+                if made.get("instruction") is not None:
+                    if made.get("input"):
+                        raise Unusable("has an input, which no prompt would show; write it into its instruction")
+                    made = {**made, "prompt": made["instruction"]}
+                elif (turns := made.get("turns")) is not None:
+                    if not (isinstance(turns, list) and turns and all(isinstance(x, str) and x.strip() for x in turns)):
+                        raise Unusable("turns must be a list of what the user says, none of it empty")
+                    made, later = {**made, "prompt": turns[0]}, turns[1:]
+        except Unusable as reason:
+            made = reason
+        raw[number] = row, later
+        yield number, made
 
-    row = {"prompt": row} if isinstance(row, str) else row
-    if not isinstance(row, Mapping) or (row.get("chosen") is not None and row.get("rejected") is not None):
+
+def _messages_of(number: int, row: object) -> list[Message]:
+    if not isinstance(row, Mapping) or (row["chosen"] is not None and row["rejected"] is not None):
         return preference(number, row).prompt
     if row["prompt"] is None:
         raise Unusable("missing prompt")
     if unread := [name for name in UNREAD if row.get(name)]:
         raise Unusable(f"has {unread[0]}, which no prompt would show")
     return messages(row["prompt"])
-
-
-def said(turns: list[dict[str, str]]) -> str | list[dict[str, str]]:
-    """A prompt as a reward reads it: the text of a single turn of the user, else its messages."""
-    return turns[0]["content"] if len(turns) == 1 and turns[0]["role"] == "user" else turns
 
 
 # For a run --------------------------------------------------------------------------------------------
@@ -145,7 +189,7 @@ def _splits(pinned: str) -> tuple[dict[str, list[str]], dict]:
     """
     found = read_prompts(pinned.rpartition("@")[0])
     skipped = [reason for _, reason in found.skipped]
-    plain = [asked for turns in found.rows if isinstance(asked := said(turns), str)]
+    plain = [prompt.said for prompt in found.rows if isinstance(prompt.said, str)]
     skipped += ["more than one turn"] * (len(found.rows) - len(plain))
     ranked = sorted(plain, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
     whole = sum(SPLIT_SIZES.values())

@@ -60,7 +60,7 @@ def open_source(source, split: str | None, revision: str | None) -> tuple[Iterat
         if not path.is_file():
             raise BadInput(f"preferences: there is no file {source}")
         provenance = {"source": path.name, "split": None, "version": f"sha256:{file_sha256(path)}", "licence": None}
-        return file_rows(path), provenance
+        return _file_rows(path), provenance
     if (path / "dataset_info.json").is_file():
         return _from_folder(path, split, revision)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)) and not path.exists():
@@ -133,11 +133,10 @@ def _from_hub(name: str, split: str, revision: str | None) -> tuple[Iterator, di
     return enumerate(data, 1), provenance
 
 
-def file_rows(path: Path, field: str = "preferences") -> Iterator[tuple[int, object]]:
-    """Numbered rows of a file as they come; errors name the `field` that it was given for."""
+def _file_rows(path: Path) -> Iterator[tuple[int, object]]:
     try:
         if path.suffix == ".parquet":
-            yield from _parquet_rows(path, field)
+            yield from _parquet_rows(path)
             return
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as file:
@@ -146,29 +145,29 @@ def file_rows(path: Path, field: str = "preferences") -> Iterator[tuple[int, obj
             elif ".jsonl" in path.suffixes:
                 for number, line in enumerate(file, 1):
                     if line.strip():
-                        yield number, _parse(line, path, field, number)
+                        yield number, _parse(line, path, number)
             else:
-                rows = _parse(file.read(), path, field)
+                rows = _parse(file.read(), path)
                 if not isinstance(rows, list):
-                    raise BadInput(f"{field}: {path.name} holds no list of rows; one object a line goes in .jsonl")
+                    raise BadInput(f"preferences: {path.name} holds no list of rows; one object a line goes in .jsonl")
                 yield from enumerate(rows, 1)
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
-        raise BadInput(f"{field}: {path.name} cannot be read as {path.suffix} in UTF-8 ({error})") from error
+        raise BadInput(f"preferences: {path.name} cannot be read as {path.suffix} in UTF-8 ({error})") from error
 
 
-def _parquet_rows(path: Path, field: str) -> Iterator[tuple[int, object]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:
     try:
         # pyarrow's own types, since numpy's would turn lists into arrays and a missing text into a number.
         frame = pd.read_parquet(path, dtype_backend="pyarrow")
     except ValueError as error:
-        raise BadInput(f"{field}: {path.name} cannot be read as Parquet ({error})") from error
+        raise BadInput(f"preferences: {path.name} cannot be read as Parquet ({error})") from error
     parts = (frame.iloc[start : start + _ROWS] for start in range(0, len(frame), _ROWS))
     yield from enumerate((row for part in parts for row in part.to_dict("records")), 1)
 
 
-def _parse(text: str, path: Path, field: str, line: int | None = None) -> object:
+def _parse(text: str, path: Path, line: int | None = None) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {line or error.lineno}, column {error.colno}"
-        raise BadInput(f"{field}: {path.name} is wrong JSON at {where}: {error.msg}") from error
+        raise BadInput(f"preferences: {path.name} is wrong JSON at {where}: {error.msg}") from error

@@ -2,7 +2,7 @@
 
 Accelerate starts the processes and wraps the model, in DistributedDataParallel or FSDP2. Both see only what runs inside
 the wrapped model's forward pass, so the whole loss runs there: outside it FSDP2's head is a shard, and DDP would not
-average the gradients. A single process goes the same ways.
+average the gradients. A single process runs the same code, unwrapped.
 """
 
 from __future__ import annotations
@@ -85,11 +85,17 @@ def share(parts: list) -> list[tuple[Any, bool]]:
 
 
 def inside(model, run: Callable[[Any], Made]) -> Made:
-    """`run` of the model within the forward pass of what wraps it."""
+    """`run` of the model, within the forward pass of what wraps it, where something does."""
     inner = model.module if isinstance(model, DistributedDataParallel) else model
+    if inner is model and not is_sharded(model):
+        return run(model)
+    held = vars(inner).get("forward")  # what some library put in place of the class's own
 
     def forward() -> Made:
-        del inner.forward  # so that it is the model's own again where `run` calls the model
+        if held is None:  # the model's own again, where `run` calls the model
+            del inner.forward
+        else:
+            inner.forward = held
         return run(inner)
 
     inner.forward = forward

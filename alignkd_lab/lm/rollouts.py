@@ -16,7 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from alignkd_lab.lm.batch import Example, autocast, collate, plain, token_counts
-from alignkd_lab.lm.own_prompts import said
+from alignkd_lab.lm.own_prompts import Prompt
 from alignkd_lab.lm.preference_data import render, token_ids
 from alignkd_lab.lm.preference_rows import Message
 from alignkd_lab.lm.rewards import Scorer
@@ -27,24 +27,24 @@ from alignkd_lab.lm.templates import end_ids, frame_of
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class EncodedPrompt:
     """Its token ids up to where the answer starts, and what a reward reads of it: a text, or messages."""
 
     prompt: list[int]
     said: str | list[Message]
 
 
-def encode_prompts(rows: list[list[Message]], tokenizer, most: int) -> tuple[list[Prompt], dict[str, int]]:
+def encode_prompts(rows: list[Prompt], tokenizer, most: int) -> tuple[list[EncodedPrompt], dict[str, int]]:
     """Prompts of at most `most` tokens, as the chat template has them; and how many were left out, by reason.
 
     Raises:
         BadInput: a template that is refused (`lm.templates.frame_of`).
     """
     frame_of(tokenizer)
-    texts = render(rows, tokenizer) if rows else []
-    rendered = [(turns, text) for turns, text in zip(rows, texts, strict=True) if text is not None]
+    texts = render([row.messages for row in rows], tokenizer) if rows else []
+    rendered = [(row, text) for row, text in zip(rows, texts, strict=True) if text is not None]
     ids = token_ids([text for _, text in rendered], tokenizer) if rendered else []
-    made = [Prompt(list(one), said(turns)) for (turns, _), one in zip(rendered, ids, strict=True) if len(one) <= most]
+    made = [EncodedPrompt(list(one), row.said) for (row, _), one in zip(rendered, ids, strict=True) if len(one) <= most]
     left_out = {"the chat template refuses the prompt": len(rows) - len(rendered),
                 f"prompt longer than {most} tokens": len(rendered) - len(made)}  # fmt: skip
     return made, {reason: count for reason, count in left_out.items() if count}
@@ -71,7 +71,7 @@ class Rollouts:
     _copy: Any = field(default=None, repr=False)
 
     def write(
-        self, model, prompts: list[Prompt], *purpose: object, measured: bool = False
+        self, model, prompts: list[EncodedPrompt], *purpose: object, measured: bool = False
     ) -> tuple[list[Example], dict[str, float]]:
         """Examples of what the policy writes, and what there is to tell of them; the model is in eval mode afterwards.
 
@@ -130,7 +130,7 @@ class Rollouts:
 class HeldoutPrompts:
     """Prompts that training never sees, and how the policy is to write to them; with the same draws each time."""
 
-    prompts: list[Prompt]
+    prompts: list[EncodedPrompt]
     rollouts: Rollouts
     on_policy: bool
 
