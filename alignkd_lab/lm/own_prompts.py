@@ -80,7 +80,8 @@ def read_prompts(source: Any, field: str = "prompts", *, strict: bool = False) -
                     raise Unusable("repeats an earlier prompt")
             except Unusable as reason:
                 if strict:
-                    raise BadInput(f"{field}: row {number} of {provenance['source']}: {reason}") from reason
+                    where = f"row {number} of {provenance['source']}"
+                    raise BadInput(f"{field}: {where}: {reason}; mend the row, or leave it out") from reason
                 skipped.append((number, str(reason)))
                 continue
             seen.add(asked)
@@ -131,7 +132,7 @@ def _messages_of(number: int, row: object) -> list[Message]:
     if not isinstance(row, Mapping) or (row["chosen"] is not None and row["rejected"] is not None):
         return preference(number, row).prompt
     if row["prompt"] is None:
-        raise Unusable("missing prompt")
+        raise Unusable("missing prompt (or instruction, or turns)")
     if unread := [name for name in UNREAD if row.get(name)]:
         raise Unusable(f"has {unread[0]}, which no prompt would show")
     return messages(row["prompt"])
