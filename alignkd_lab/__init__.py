@@ -3,40 +3,30 @@
 The names below are imported when they are first asked for; nothing heavy is loaded before.
 """
 
-from __future__ import annotations
-
-import importlib
+from alignkd_lab import lazy
 
 __version__ = "0.3.0"
 
-_PLACES = {
-    "CachedTeacher": "lm.teacher_cache",
-    "Example": "lm.batch",
-    "LiveTeacher": "lm.teachers",
-    "cache_teacher": "lm.teacher_cache",
-    "evaluate": "evaluation",
-    "export": "lm.saved",
-    "load": "lm.weights",
-    "load_preferences": "lm.preference_data",
-    "sample": "lm.sampling",
-    "score": "lm.scoring",
-    "to_examples": "lm.preference_data",
-    "train": "training",
-}
-_RENAMED = {"losses": ("lm.losses", None), "run": ("experiment", "run_experiment")}
-_MODULES = ("claims", "nano", "pipelines", "records", "theory")
-__all__ = sorted([*_PLACES, *_RENAMED, *_MODULES])
-
-
-def __getattr__(name: str):
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    place, attribute = _RENAMED.get(name) or (_PLACES.get(name), name)
-    if place is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{place}")
-    return module if attribute is None else getattr(module, attribute)
-
-
-def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+__getattr__, __dir__ = lazy.names(
+    __name__,
+    {
+        "claims": "claims",
+        "evaluation": "evaluate",
+        "experiment": "run=run_experiment",
+        "lm.batch": "Example",
+        "lm.losses": "losses",
+        "lm.preference_data": "load_preferences to_examples",
+        "lm.sampling": "sample",
+        "lm.saved": "export",
+        "lm.scoring": "score",
+        "lm.teacher_cache": "CachedTeacher cache_teacher",
+        "lm.teachers": "LiveTeacher",
+        "lm.weights": "load",
+        "nano": "nano",
+        "pipelines": "pipelines",
+        "records": "records",
+        "theory": "theory",
+        "training": "train",
+    },
+)
+__all__ = __dir__()

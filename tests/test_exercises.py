@@ -12,7 +12,7 @@ from alignkd_lab.course.exercises import store
 from alignkd_lab.course.exercises.ask import check, given, solution
 from alignkd_lab.course.exercises.bank import NOTEBOOKS, TASKS
 from alignkd_lab.course.exercises.store import kept_answers
-from alignkd_lab.course.recorded import recorded_gaussians
+from alignkd_lab.course.shipped import recorded_gaussians
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.pipelines import PIPELINES, Align, Distil
 

@@ -9,7 +9,7 @@ from alignkd_lab.course.explorers import blind_reading
 from alignkd_lab.course.explorers.blind_reading import Reading, caption, compute
 from alignkd_lab.course.explorers.responses import AUTHORS, LETTERS, Response, Responses
 from alignkd_lab.course.notebooks import WIDGET_VIEW
-from alignkd_lab.course.recorded import recorded_smollm2
+from alignkd_lab.course.shipped import recorded_smollm2
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.pipelines import A_K, K_A

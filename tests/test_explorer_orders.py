@@ -6,7 +6,7 @@ from scene import Scene, evaluated, moved
 
 from alignkd_lab.course.explorers import orders
 from alignkd_lab.course.explorers.orders import METRICS, SEEDS
-from alignkd_lab.course.recorded import recorded_gaussians
+from alignkd_lab.course.shipped import recorded_gaussians
 from alignkd_lab.pipelines import A_K, CONTROLS, K_A
 from alignkd_lab.plots import plane
 

@@ -9,7 +9,7 @@ from alignkd_lab.course.exercises.ask import task
 from alignkd_lab.course.explorers import layer_cuts, one_row, text_plane
 from alignkd_lab.course.explorers.layer_cuts import CUTS
 from alignkd_lab.course.explorers.text_plane import Place
-from alignkd_lab.course.recorded import measured_influence
+from alignkd_lab.course.shipped import measured_influence
 from alignkd_lab.course.widgets.charts import POINT
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.sampling import sample

@@ -7,11 +7,11 @@ import pytest
 from synthetic_records import lm_record, swap_orders, tabulated
 
 from alignkd_lab.claims import CLAIMS, decide
-from alignkd_lab.course import recorded
+from alignkd_lab.course import shipped
 from alignkd_lab.course.exercises import ch07 as tasks
 from alignkd_lab.course.exercises.ask import check, given
 from alignkd_lab.course.exercises.bank import TASKS
-from alignkd_lab.course.recorded import MAIN_TARGET
+from alignkd_lab.course.shipped import MAIN_TARGET
 from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.plots import figures
 from alignkd_lab.plots.style import interval, number
@@ -40,12 +40,12 @@ def records(monkeypatch):
 
     def use(made, colour=AHEAD):
         held = {MAIN_TARGET: tabulated(*made), "colour": tabulated(*colour)}
-        monkeypatch.setattr(recorded, "recorded_smollm2", lambda target=MAIN_TARGET: held[target])
-        recorded.recorded_claims.cache_clear()
+        monkeypatch.setattr(shipped, "recorded_smollm2", lambda target=MAIN_TARGET: held[target])
+        shipped.recorded_claims.cache_clear()
         return held
 
     yield use
-    recorded.recorded_claims.cache_clear()
+    shipped.recorded_claims.cache_clear()
 
 
 def outcomes():
@@ -54,8 +54,8 @@ def outcomes():
 
 def test_outcomes_are_the_verdicts_of_the_recorded_study_and_turn_with_it(records):
     assert len(SIGNS) == len(CLAIMS) == 5
-    said = decide(recorded.recorded_smollm2())["verdict"]
-    assert outcomes() == [verdict if verdict in recorded.VERDICTS else "undecided" for verdict in said]
+    said = decide(shipped.recorded_smollm2())["verdict"]
+    assert outcomes() == [verdict if verdict in shipped.VERDICTS else "undecided" for verdict in said]
     for made, expected in ((AHEAD, ["holds"] * 4), (BEHIND, ["fails"] * 4), (UNHEALED, ["undecided"] * 4)):
         records(made)
         assert outcomes() == [*expected, "undecided"]
@@ -68,7 +68,7 @@ def test_whatever_comes_out_each_other_verdict_has_a_hint_that_says_why_not(made
     records(made)
     for id, found in zip(SIGNS, outcomes(), strict=True):
         distractors = TASKS[id].distractors
-        assert {distractor.answer for distractor in distractors} == set(recorded.VERDICTS) - {found}
+        assert {distractor.answer for distractor in distractors} == set(shipped.VERDICTS) - {found}
         assert len({distractor.hint for distractor in distractors}) == len(distractors) == 2
         for distractor in distractors:
             assert check(id, distractor.answer).text == f"Not yet. {distractor.hint}"
@@ -76,7 +76,7 @@ def test_whatever_comes_out_each_other_verdict_has_a_hint_that_says_why_not(made
 
 def test_a_hint_names_the_interval_or_the_reason_for_none(records):
     records(AHEAD)
-    row = recorded.recorded_claims().loc[("overall_recall", "mean_difference")]
+    row = shipped.recorded_claims().loc[("overall_recall", "mean_difference")]
     for distractor in TASKS["sign_overall_recall"].distractors:
         numbers = [number(row[name]) for name in ("estimate", "low", "high")]
         assert all(part in distractor.hint for part in (*numbers, "all of it is below 0"))

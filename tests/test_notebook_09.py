@@ -9,7 +9,7 @@ from alignkd_lab.course.exercises.ask import check
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.exercises.ch09 import preference_rows
 from alignkd_lab.course.explorers.run_picture import curves
-from alignkd_lab.course.recorded import recorded_smollm2
+from alignkd_lab.course.shipped import recorded_smollm2
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm.feasibility import expected_pairs
 from alignkd_lab.lm.preference_data import load_preferences, to_examples

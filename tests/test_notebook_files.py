@@ -8,7 +8,7 @@ import pytest
 
 from alignkd_lab.claims import decide
 from alignkd_lab.course.notebooks import METADATA, WIDGET_VIEW, fingerprint
-from alignkd_lab.course.recorded import recorded_gaussians, recorded_smollm2
+from alignkd_lab.course.shipped import recorded_gaussians, recorded_smollm2
 from alignkd_lab.pipelines import A_K, K_A
 
 ROOT = Path(__file__).parent.parent

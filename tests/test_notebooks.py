@@ -27,7 +27,7 @@ def test_the_home_folder_is_not_printed():
 def test_an_executed_notebook_holds_its_results_and_no_widget_state(tmp_path):
     path = tmp_path / "page.ipynb"
     slider = "import ipywidgets\nipywidgets.IntSlider()"
-    reading = "from alignkd_lab.course.recorded import recorded\nrecorded('gaussians-pilot')\n6 * 7"
+    reading = "from alignkd_lab.course.shipped import recorded\nrecorded('gaussians-pilot')\n6 * 7"
     nbformat.write(new_notebook(cells=[new_code_cell(reading), new_code_cell(slider)]), path)
     execute(path)
     saved = nbformat.read(path, as_version=4)

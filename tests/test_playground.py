@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignkd_lab import nano, theory
-from alignkd_lab.course.playground import MIME, SCENES, playground, write
+from alignkd_lab.course.playground import MIME, SCENES, show, write
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.mog import align, em
 from alignkd_lab.mog.closed_form import ClosedForm
@@ -433,7 +433,7 @@ def test_every_control_has_a_name_and_pictures_say_what_they_show(open_page):
 
 
 def test_a_cell_holds_the_whole_page_and_a_picture_for_where_no_script_runs(browser):
-    data, metadata = playground("flat")._repr_mimebundle_()
+    data, metadata = show("flat")._repr_mimebundle_()
     assert metadata["alignkd_lab"] == {"scene": "flat"}  # by which the site brings a saved cell to life
     assert "text/html" not in data  # JupyterLab would prefer it, and empty it where a notebook is not trusted
     assert metadata["image/png"]["alt"]
@@ -456,10 +456,10 @@ def test_notebooks_were_saved_with_the_playground_as_it_is(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     saved = [output for cell in cells for output in cell.get("outputs", []) if MIME in output.get("data", {})]
     (output,) = saved
-    data, _ = playground(output["metadata"]["alignkd_lab"]["scene"])._repr_mimebundle_()
+    data, _ = show(output["metadata"]["alignkd_lab"]["scene"])._repr_mimebundle_()
     assert "".join(output["data"][MIME]) == data[MIME]
 
 
 def test_an_unknown_scene_is_refused_with_the_known_ones():
     with pytest.raises(UnknownName, match="leash"):
-        playground("lesh")
+        show("lesh")

@@ -1,0 +1,7 @@
+"""Pictures and tables of records, by module: `plots.figures`, `plots.tables`."""
+
+from alignkd_lab import lazy
+
+__getattr__, __dir__ = lazy.names(
+    __name__, {name: name for name in ("drawing", "figures", "maps", "style", "sweeps", "tables", "verdicts")}
+)

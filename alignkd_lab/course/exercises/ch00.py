@@ -6,7 +6,7 @@ from alignkd_lab.course.exercises.tasks import Distractor, Task
 
 
 def order_guess() -> str:
-    from alignkd_lab.course.recorded import recorded_gaussians
+    from alignkd_lab.course.shipped import recorded_gaussians
     from alignkd_lab.pipelines import A_K, K_A
     from alignkd_lab.stats import paired_difference
 

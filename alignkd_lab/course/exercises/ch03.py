@@ -14,7 +14,7 @@ from alignkd_lab.nano import rlhf_loss
 
 
 def rescue() -> str:
-    from alignkd_lab.course.recorded import recorded_gaussians
+    from alignkd_lab.course.shipped import recorded_gaussians
     from alignkd_lab.pipelines import CONTROLS
 
     found = {}
@@ -24,7 +24,7 @@ def rescue() -> str:
 
 
 def boundary() -> str:
-    from alignkd_lab.course.recorded import recorded_gaussians
+    from alignkd_lab.course.shipped import recorded_gaussians
     from alignkd_lab.pipelines import K_A
 
     found = {}
@@ -54,7 +54,7 @@ def pipeline_with(**changes: str) -> Callable[[], tuple]:
 
 def rewards_to_compare() -> dict:
     """Rewards of A-K and of its own teacher, one for each seed, of the first picture's setting."""
-    from alignkd_lab.course.recorded import recorded_gaussians
+    from alignkd_lab.course.shipped import recorded_gaussians
 
     rewards = recorded_gaussians().table("reward")
     return {name: rewards[name].to_numpy() for name in ("align_then_kd", "base_aligned")}

@@ -14,7 +14,7 @@ from alignkd_lab.nano import kd_loss, kl
 
 def layers_to_drop() -> str:
     from alignkd_lab.course.explorers.layer_cuts import CUTS  # which 14 of the 30 layers go
-    from alignkd_lab.course.recorded import measured_influence
+    from alignkd_lab.course.shipped import measured_influence
 
     influence = measured_influence()  # of each of the 30 layers: how much it turns the state that passes
     return min(CUTS, key=lambda name: sum(influence[layer] for layer in CUTS[name]))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from alignkd_lab.claims import CLAIMS, Claim
 from alignkd_lab.course.exercises.tasks import Distractor, OtherOptions, Task
-from alignkd_lab.course.recorded import MAIN_TARGET, VERDICTS, recorded_claims, recorded_lead
+from alignkd_lab.course.shipped import MAIN_TARGET, VERDICTS, recorded_claims, recorded_lead
 from alignkd_lab.plots.style import CLAIM_WORDS, METRIC_STYLE, interval, number
 from alignkd_lab.plots.tables import span
 from alignkd_lab.plots.verdicts import statistic
@@ -23,37 +23,37 @@ LEADERS = {
 
 
 def sign_reward() -> str:
-    from alignkd_lab.course.recorded import recorded_verdict
+    from alignkd_lab.course.shipped import recorded_verdict
 
     return recorded_verdict("reward")
 
 
 def sign_target_precision() -> str:
-    from alignkd_lab.course.recorded import recorded_verdict
+    from alignkd_lab.course.shipped import recorded_verdict
 
     return recorded_verdict("target_precision")
 
 
 def sign_overall_precision() -> str:
-    from alignkd_lab.course.recorded import recorded_verdict
+    from alignkd_lab.course.shipped import recorded_verdict
 
     return recorded_verdict("overall_precision")
 
 
 def sign_overall_recall() -> str:
-    from alignkd_lab.course.recorded import recorded_verdict
+    from alignkd_lab.course.shipped import recorded_verdict
 
     return recorded_verdict("overall_recall")
 
 
 def sign_variance() -> str:
-    from alignkd_lab.course.recorded import recorded_verdict
+    from alignkd_lab.course.shipped import recorded_verdict
 
     return recorded_verdict("reward", "variance_ratio")
 
 
 def common_target() -> str:
-    from alignkd_lab.course.recorded import recorded_lead
+    from alignkd_lab.course.shipped import recorded_lead
 
     lead = recorded_lead("colour")
     return "a_k" if lead.low > 0 else "k_a" if lead.high < 0 else "level"

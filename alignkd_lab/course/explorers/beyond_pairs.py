@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 from torch import Tensor
 
-from alignkd_lab.course.recorded import recorded_gaussians
+from alignkd_lab.course.shipped import recorded_gaussians
 from alignkd_lab.course.widgets.view import Picture, kept
 from alignkd_lab.mog.align import sample_pairs
 from alignkd_lab.mog.mixture import GaussianMixture

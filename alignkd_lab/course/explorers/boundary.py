@@ -13,7 +13,7 @@ import altair as alt
 import numpy as np
 
 from alignkd_lab.course.explorers.orders import ALGORITHMS
-from alignkd_lab.course.recorded import recorded
+from alignkd_lab.course.shipped import recorded
 from alignkd_lab.course.widgets.charts import POINT, Chart, Menu, Slider, caption, parameters, share, stack
 from alignkd_lab.course.widgets.heat import heat, ring
 from alignkd_lab.mog.sweep import Grid, Lead, cell_edges, lead

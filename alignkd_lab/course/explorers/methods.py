@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from alignkd_lab.costs import compared, with_costs
-from alignkd_lab.course.recorded import recorded_smollm2
+from alignkd_lab.course.shipped import recorded_smollm2
 from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, caption, parameters, stack
 from alignkd_lab.pipelines import METHODS, ORDERS
 from alignkd_lab.plots.drawing import (

@@ -10,7 +10,7 @@ import functools
 import altair as alt
 import numpy as np
 
-from alignkd_lab.course.recorded import recorded_gaussians
+from alignkd_lab.course.shipped import recorded_gaussians
 from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, Slider, caption, parameters, share, stack
 from alignkd_lab.course.widgets.heat import heat, ring
 from alignkd_lab.mog.settings import MogSettings

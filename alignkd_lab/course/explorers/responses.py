@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alignkd_lab.course.explorers.methods import short
-from alignkd_lab.course.recorded import recorded_smollm2
+from alignkd_lab.course.shipped import recorded_smollm2
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.plots.drawing import depth_line, estimates

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from alignkd_lab import claims, records
 from alignkd_lab.course.explorers.runs import Request
-from alignkd_lab.course.recorded import recorded, recorded_smollm2
+from alignkd_lab.course.shipped import recorded, recorded_smollm2
 from alignkd_lab.doctor import Rates, duration, estimate
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import ORDERS, YARDSTICKS, planned_steps

@@ -1,6 +1,6 @@
 """The playground: both orders on four bumps that one can drag, in a browser, without a kernel or a network.
 
-`playground()` shows it in a notebook's cell, `write` makes a page of it. The world itself, the pictures and the
+`show()` shows it in a notebook's cell, `write` makes a page of it. The world itself, the pictures and the
 controls are `playground.js`; `tests/test_playground.py` holds its numbers equal to those of `alignkd_lab.mog`.
 """
 
@@ -46,7 +46,7 @@ class Playground:
         self.scene = scene
 
     def __repr__(self) -> str:
-        return f"playground({self.scene!r})"
+        return f"course.playground.show({self.scene!r})"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         page = json.dumps(_page(self.scene)).replace("</", "<\\/")
@@ -60,7 +60,7 @@ class Playground:
         return data, {"image/png": {"alt": words}, "alignkd_lab": {"scene": self.scene}}
 
 
-def playground(scene: str = "rare") -> Playground:
+def show(scene: str = "rare") -> Playground:
     """The playground, opened at a scene (`SCENES`) or at a link's end (`#playground?...`, from its *copy link*).
 
     Raises:

@@ -679,7 +679,7 @@ function mount(root) {
     step: () => go(Math.floor(Math.min(heads.ka, heads.ak)) % 2 + 1),
     reward: () => change("target", chosen), seed: () => change("seed", state.seed % 999 + 1),
     link: async ({ target: button }) => {
-      const link = location.protocol === "about:" ? `playground("${encode(state)}")` : location.href.split("#")[0] + encode(state);
+      const link = location.protocol === "about:" ? `course.playground.show("${encode(state)}")` : location.href.split("#")[0] + encode(state);
       try { await navigator.clipboard.writeText(link); button.textContent = "copied"; } catch { prompt("A link to all that you see", link); }
     },
   };
