@@ -11,6 +11,7 @@ __getattr__, __dir__ = lazy.names(
     __name__,
     {
         "claims": "claims",
+        "doctor": "doctor",
         "evaluation": "evaluate",
         "experiment": "run=run_experiment",
         "lm.batch": "Example",

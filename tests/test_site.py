@@ -72,6 +72,7 @@ def test_the_landing_page_leads_to_the_page_of_every_notebook_with_its_minutes(s
         "TRAIN",
         "SCALE",
         "REFERENCE",
+        "GLOSSARY",
         "search",
         "genindex",
         "py-modindex",
