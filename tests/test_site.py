@@ -161,6 +161,16 @@ def test_the_set_up_is_folded_away_and_no_call_that_shows_something(soups):
     assert "import" in soups[NAMES[0]].select_one("details.hide").text
 
 
+def test_what_comes_out_stays_closed_below_the_question_of_a_prediction(soups):
+    questions = [tag for name in NAMES for tag in soups[name].find_all("strong", string="Predict.")]
+    assert len(questions) > 10
+    for question in questions:
+        shown = question.find_parent(class_="output").find_next_siblings(class_="output")
+        assert all(output.find("details") and not output.select_one("details[open]") for output in shown)
+        assert not [tag for output in shown for tag in output.select("img, figure") if not tag.find_parent("details")]
+    assert sum(bool(soups[name].select("details figure.chart")) for name in NAMES) > 2
+
+
 def test_without_an_address_there_is_no_badge_and_no_link_to_a_source(soups):
     own = re.compile(r"colab|github\.com/(?!pradyunsg)")
     assert not [link for name in NAMES for link in soups[name].select(".saved a, .made a") if own.search(link["href"])]

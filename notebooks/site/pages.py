@@ -76,6 +76,8 @@ def prepare(app, name: str, source: list[str]) -> None:
                     output["data"] = {"text/html": alive(section(scene))}
         if live_charts(notebook):
             app.charted.add(name)
+        for cell in notebook["cells"]:
+            fold(cell.get("outputs", []))
         source[0] = json.dumps(notebook)
     elif "<!-- map -->" in source[0]:
         cards = "\n".join(map_card(found) for found in app.lessons.values())
@@ -100,6 +102,19 @@ def live_charts(notebook: dict) -> int:
         still = f'<img src="data:image/png;base64,{png}" alt="{words}">'
         data["text/html"] = f'<figure class="chart"><script type="application/json">{spec}</script>{still}</figure>'
     return len(found)
+
+
+def fold(outputs: list[dict]) -> None:
+    """Keep what comes out closed below the question of a prediction, until the reader opens it."""
+    asked, *shown = outputs or [{}]
+    if "<strong>Predict.</strong>" not in "".join(asked.get("data", {}).get("text/html", "")):
+        return
+    for output in shown:
+        data = output["data"]
+        if png := "".join(data.pop("image/png", "")).strip():
+            words = html.escape(output["metadata"]["image/png"]["alt"])
+            data["text/html"] = f'<img src="data:image/png;base64,{png}" alt="{words}">'
+        data["text/html"] = f"<details><summary>What came out</summary>{data['text/html']}</details>"
 
 
 def sets_up(code: str) -> bool:

@@ -24,6 +24,7 @@ from alignkd_lab.errors import BadInput, UnknownName
 
 SURE = ("a guess", "fairly sure", "certain")
 _WIDE = {"width": "auto", "max_width": "62em"}
+_MARKS = {True: ("✓ Right", "#1a7f37"), False: ("✗ Otherwise", "#b35900")}  # white on these reads on any page
 _LABELS = {"description_width": "6em"}
 # An HTML widget spaces its lines for one line of controls.
 _LINES = "line-height:1.45"
@@ -131,7 +132,12 @@ class Prediction:
         for field in (self.answer, self.sure):
             field.disabled = True
         self.buttons.children = (self.again,)
-        self.words.value = paragraph(_said(self.asked, answer, sure) + trouble)
+        said = paragraph(_said(self.asked, answer, sure) + trouble)
+        if answer is not None:
+            mark, colour = _MARKS[self.asked.right(answer)]
+            pill = f"background:{colour};color:white;border-radius:4px;padding:.1em .6em;font-weight:600"
+            said = f'<span style="{pill}">{mark}</span>{said}{paragraph(score(self.asked.notebook))}'
+        self.words.value = said
         self.picture.children = self._kept_back
         _refresh()
 
@@ -178,11 +184,32 @@ class Outcomes:
         heads = ["Prediction", *(["You said"] if kept is not None else []), "What comes out"]
         rows = [_row(TASKS[id], _fitting(id, kept or {}), kept is not None) for id in self.ids]
         cells = "".join(f'<th scope="col" style="text-align:left">{head}</th>' for head in heads)
-        return f'<table style="max-width:62em;{_LINES}"><tr>{cells}</tr>{"".join(rows)}</table>'
+        told = [score(TASKS[self.ids[0]].notebook), *_calibration(self.ids)] if kept else []
+        table = f'<table style="max-width:62em;{_LINES}"><tr>{cells}</tr>{"".join(rows)}</table>'
+        return table + "".join(paragraph(text) for text in told if text)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         plain = "\n".join(f"{TASKS[id].question} {outcome(TASKS[id])}" for id in self.ids)
         return {**widget_view(self.widget), "text/html": self.table(), "text/plain": plain}
+
+
+def score(notebook: str) -> str:
+    """How many of a notebook's predictions came out as the learner said, of those that were answered."""
+    found = _answered([id for id, asked in TASKS.items() if asked.prediction and asked.notebook == notebook])
+    return f"Right so far: {sum(right for _, right in found)} of {len(found)}." if found else ""
+
+
+def _answered(ids: list[str]) -> list[tuple[str | None, bool]]:
+    """How sure the learner was of each answer that is kept, and whether it came out so."""
+    kept = store.kept_answers()
+    entries = [(TASKS[id], _fitting(id, kept)) for id in ids]
+    return [(e.get("sure"), asked.right(e["answer"])) for asked, e in entries if e and e["answer"] is not None]
+
+
+def _calibration(ids: list[str]) -> list[str]:
+    """A line for each degree of sureness: how often it was right."""
+    found = {level: [right for sure, right in _answered(ids) if sure == level] for level in SURE}
+    return [f"When you said “{level}”: {sum(each)} of {len(each)} right." for level, each in found.items() if each]
 
 
 def read_number(text: str) -> float | None:
