@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from bs4 import BeautifulSoup
 from synthetic_records import PROMPTS, lm_record, tabulated
 
 from alignkd_lab.course.explorers import blind_reading
@@ -232,6 +233,18 @@ def test_without_a_kernel_three_prompts_stand_above_their_answers(explorer):
     assert not [name for name in AUTHORS if pipeline_style(name).label in questions]
     assert all(pipeline_style(name).label in answers for name in AUTHORS)
     assert explorer.responses.evidence in bundle["text/plain"]
+
+
+def test_a_card_shows_its_response_and_names_its_author_only_on_its_back():
+    bundle = blind_reading.Cards(pages=4)._repr_mimebundle_()
+    cards = BeautifulSoup(bundle["text/html"], "html.parser").select("details:not([open])")
+    expected = [r for page in range(4) for r in compute({"page": page}).responses if r.pipeline != "base"]
+    assert len(cards) == len(expected) > 8
+    for card, response in zip(cards, expected, strict=True):
+        front = card.summary.extract().get_text()
+        assert front == (" ".join(response.text.split()) or "(nothing)")
+        assert card.b.get_text() == pipeline_style(response.pipeline).label
+        assert blind_reading.paid(response) in card.get_text()
 
 
 def test_the_page_says_how_deep_its_evidence_is(run, explorer):

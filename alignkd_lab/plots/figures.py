@@ -52,15 +52,15 @@ _VERBS = {K_A: ("distil", "align"), A_K: ("align", "distil")}
 
 
 @themed
-def title_figure(records: Runs, depth: str = "record") -> Figure:
-    """Reward, target precision and target rate by pipeline, one row of panels per run."""
+def title_figure(records: Runs, depth: str = "record", metrics: Sequence[str] = _TITLE_METRICS) -> Figure:
+    """Reward, target precision and target rate, or other `metrics`, by pipeline, one row of panels per run."""
     runs = _runs(records)
     heights = [0.28 * max(row_places(run.pipelines).values()) + 1.15 for run in runs]
     size = (10, sum(heights) + 0.9)
     title = "Align first, or distil first?"
-    figure, grid = panels(len(runs), len(_TITLE_METRICS), size, title, depth_line(runs, depth), heights)
+    figure, grid = panels(len(runs), len(metrics), size, title, depth_line(runs, depth), heights)
     for run, axes in zip(runs, grid, strict=True):
-        for axis, metric in zip(axes, _TITLE_METRICS, strict=True):
+        for axis, metric in zip(axes, metrics, strict=True):
             rows_of_intervals(axis, run, metric, labels=axis is axes[0])
         axes[0].set_title(run_title(run), pad=10)
     return figure

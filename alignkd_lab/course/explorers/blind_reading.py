@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ipywidgets import HTML, Button, HBox, VBox
@@ -40,6 +40,7 @@ _GROUND = f"max-width:64em;padding:.2em .8em;line-height:1.45;color:{INK};backgr
 _CELL = (
     f"text-align:left;vertical-align:top;padding:.35em .7em;border-top:1px solid {GRID};color:{INK};background:white"
 )
+_CARD = f"border:1px solid {GRID};border-radius:8px;padding:.4em .8em;margin:.4em 0;color:{INK};background:white"
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,32 @@ def show(page: int = 0, run: Records | None = None, depth: str = "live") -> Blin
     `depth` says what the other run is: `live`, `record` or `tiny`.
     """
     return BlindReading(recorded() if run is None else Responses(run, depth), page)
+
+
+class Cards:
+    """Responses to `pages` prompts as cards that one turns over with a click, in any browser and without a kernel.
+
+    On a card's back stand its author and what the reward paid. `authors` are the pipelines that take part.
+    """
+
+    def __init__(self, pages: int = STILLS, authors: Sequence[str] = AUTHORS[1:]) -> None:
+        self.readings = [compute({"page": page}) for page in range(pages)]
+        self.authors = authors
+
+    def _of(self, data: Reading) -> list[Response]:
+        return [response for response in data.responses if response.pipeline in self.authors]
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        made = []
+        for data in self.readings:
+            cards = (
+                f'<details style="{_CARD}"><summary style="cursor:pointer">{shown(response.text)}</summary>'
+                f"{_author(response.pipeline)}, reward {paid(response)}</details>"
+                for response in self._of(data)
+            )
+            made.append(f'<p style="margin:.9em 0 .2em"><b>“{html.escape(data.prompt)}”</b></p>{"".join(cards)}')
+        plain = [_plain(replace(data, responses=tuple(self._of(data)))) for data in self.readings]
+        return {"text/html": _ground("".join(made)), "text/plain": "\n".join(plain)}
 
 
 class BlindReading:
