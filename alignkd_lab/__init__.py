@@ -10,13 +10,9 @@ __version__ = "0.3.0"
 __getattr__, __dir__ = lazy.names(
     __name__,
     {
-        "claims": "claims",
-        "doctor": "doctor",
         "evaluation": "evaluate",
-        "costs": "costs",
-        "experiment": "run=run_experiment run_cell",
+        "experiment": "run=run_experiment",
         "lm.batch": "Example",
-        "lm.losses": "losses",
         "lm.preference_data": "load_preferences to_examples",
         "lm.sampling": "sample",
         "lm.saved": "export",
@@ -24,11 +20,8 @@ __getattr__, __dir__ = lazy.names(
         "lm.teacher_cache": "CachedTeacher cache_teacher",
         "lm.teachers": "LiveTeacher",
         "lm.weights": "load",
-        "nano": "nano",
-        "pipelines": "pipelines",
-        "records": "records",
-        "theory": "theory",
         "training": "train",
     },
+    ("claims", "lm.losses", "nano", "pipelines", "records", "theory"),
 )
 __all__ = __dir__()

@@ -4,15 +4,21 @@ from pathlib import Path
 
 from alignkd_lab import lazy
 
-_EXPLORERS = [path.stem for path in (Path(__file__).parent / "explorers").glob("[a-z]*.py")]
+_EXPLORERS = [f"explorers.{path.stem}" for path in (Path(__file__).parent / "explorers").glob("[a-z]*.py")]
 
 __getattr__, __dir__ = lazy.names(
     __name__,
     {
-        "exercises.ask": "answers check given predict solution",
-        "playground": "playground",
-        "shipped": "recorded recorded_claims recorded_gaussians recorded_lead recorded_smollm2 recorded_verdict",
+        "exercises.ask": "answers check given predict solution task",
+        "exercises.ch01": "tilt",
+        "exercises.ch07": "SIGNS",
+        "lens.quick_dpo": "PAIRS",
+        "lens.readings": "token_in_words=in_words",
+        "lens.trl_dpo": "trl_dpo",
+        "shipped": "measured_influence out_folder recipe recorded recorded_claims recorded_gaussians recorded_lead "
+        "recorded_smollm2 recorded_verdict",
+        "toy.walk": "walk",
         "widgets.view": "Picture kept",
-        **{f"explorers.{name}": name for name in _EXPLORERS},
     },
+    ("lens.next_token", "lens.reading_tables", "playground", "toy", *_EXPLORERS),
 )

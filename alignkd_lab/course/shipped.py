@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+from pathlib import Path
 
 import pandas as pd
 
 from alignkd_lab import records
 from alignkd_lab.claims import decide
-from alignkd_lab.paths import data_folder
+from alignkd_lab.paths import checkout_folder, data_folder
 from alignkd_lab.pipelines import A_K, CONTROLS, K_A, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.plots.tables import difference
 from alignkd_lab.records import Records
@@ -62,6 +63,16 @@ def recorded_lead(target: str = MAIN_TARGET) -> Interval:
     return difference(recorded_smollm2(target), pipelines=(A_K, K_A))
 
 
+def out_folder() -> Path:
+    """Where a notebook's runs go: `out` of the checkout, or of the current folder where there is none."""
+    return (checkout_folder() or Path()) / "out"
+
+
+def recipe() -> dict:
+    """How the shipped student was made: layers kept, steps, tokens, cost, and recall on held-out texts."""
+    return json.loads((data_folder() / "student" / "recipe.json").read_text())
+
+
 def measured_influence() -> list[float]:
     """1 minus the mean cosine similarity of what enters and what leaves each of the base's layers."""
-    return json.loads((data_folder() / "student" / "recipe.json").read_text())["block_influence"]
+    return recipe()["block_influence"]

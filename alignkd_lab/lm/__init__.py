@@ -1,0 +1,24 @@
+"""The language world, by module: `lm.weights`, `lm.sampling`, `lm.prompts`."""
+
+from alignkd_lab import lazy
+
+__getattr__, __dir__ = lazy.names(
+    __name__,
+    {},
+    (
+        "batch",
+        "chunked",
+        "feasibility",
+        "losses",
+        "preference_data",
+        "prompts",
+        "rewards",
+        "sampling",
+        "scoring",
+        "settings",
+        "student",
+        "teachers",
+        "vocabulary",
+        "weights",
+    ),
+)

@@ -2,6 +2,4 @@
 
 from alignkd_lab import lazy
 
-__getattr__, __dir__ = lazy.names(
-    __name__, {name: name for name in ("drawing", "figures", "maps", "style", "sweeps", "tables", "verdicts")}
-)
+__getattr__, __dir__ = lazy.names(__name__, {}, ("drawing", "figures", "maps", "style", "sweeps", "tables", "verdicts"))

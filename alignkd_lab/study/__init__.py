@@ -2,4 +2,4 @@
 
 from alignkd_lab import lazy
 
-__getattr__, __dir__ = lazy.names(__name__, {name: name for name in ("gaussians", "pictures", "plan")})
+__getattr__, __dir__ = lazy.names(__name__, {}, ("gaussians", "pictures", "plan"))
