@@ -64,7 +64,7 @@ def git(folder, *arguments):
 def copy_package(folder):
     package = folder / "alignkd_lab"
     package.mkdir()
-    for name in ("__init__.py", "provenance.py"):
+    for name in ("__init__.py", "lazy.py", "provenance.py"):
         shutil.copy(Path(alignkd_lab.__file__).parent / name, package)
     return package
 
