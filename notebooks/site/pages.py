@@ -56,7 +56,9 @@ def read_course(app) -> None:
     (previews / "index.png").write_bytes(card((data_folder() / "figures" / "bumps.png").read_bytes()))
     static = Path(app.outdir) / "_static"
     static.mkdir(parents=True, exist_ok=True)
-    (static / "vega.js").write_text(javascript_bundle(vl_version=VERSION), encoding="utf-8")
+    # In a scope of its own: one of its thousands of names is also one of Sphinx's, and neither would run.
+    bundle = f"(() => {{{javascript_bundle(vl_version=VERSION)}}})();"
+    (static / "vega.js").write_text(bundle, encoding="utf-8")
 
 
 # Words and pictures -------------------------------------------------------------------------------------
@@ -91,7 +93,7 @@ def alive(playground: str) -> str:
 
 
 def live_charts(notebook: dict) -> int:
-    """Put each Vega-Lite chart, which MyST-NB leaves out, around its still, for `charts.js` to draw; their number."""
+    """Put each Vega-Lite chart, which MyST-NB leaves out, around its still, for `pages.js` to draw; their number."""
     found = [
         output for cell in notebook["cells"] for output in cell.get("outputs", []) if MIME in output.get("data", {})
     ]
@@ -233,8 +235,10 @@ def made_from(app, records: dict[str, str]) -> dict:
 def add_context(app, name: str, template: str, context: dict, doctree) -> None:
     """Title, description and picture for previews, and what banner and footer are made of."""
     found = app.lessons.get(name)
-    for script in ("vega.js", "charts.js") if name in app.charted else ():
-        app.add_js_file(script, loading_method="defer")
+    if name in app.charted:
+        app.add_js_file("vega.js", loading_method="defer", priority=400)  # before the script that draws with it
+    if "body" in context:  # what is folded is called by its own words
+        context["body"] = context["body"].replace(' aria-label="Toggle hidden content"', "")
     title = f"{found.number} · {found.title}: {found.question}" if found else app.config.project
     about = lead(found.path) if found else "Should a small model be aligned before or after it is distilled? A course."
     first = title_still(found.path) if found else None
