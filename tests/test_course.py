@@ -21,7 +21,6 @@ from alignkd_lab.errors import BadInput
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 TEACHING = (NOTEBOOKS / "TEACHING.md").read_text(encoding="utf-8")
 LESSONS = lessons(NOTEBOOKS)
 
@@ -81,12 +80,6 @@ def test_a_strip_stands_for_a_notebook_only_where_there_is_nothing_taller(tmp_pa
     assert saved((900, 100), (900, 600), (900, 700)).alt == "1"
     assert saved((900, 100), (900, 120)).alt == "0"
     assert saved() is None
-
-
-# The README
-
-
-# Teaching
 
 
 # The address

@@ -72,7 +72,8 @@ def test_an_answer_is_told_what_comes_out_and_so_is_none(displayed):
     assert "You said: yes, sooner (a guess). It comes out otherwise: no, the wait stays the same." in wrong.words.value
     assert "You said: it gives the target up again. So it is." in right.words.value
     assert TASKS["handed_target"].because[:20] in right.words.value
-    assert ("✗" in wrong.words.value, "✓" in right.words.value) == (True, True)
+    assert "✗" in wrong.words.value
+    assert "✓" in right.words.value
     assert "1 of 2" in right.words.value
     table = prediction.Outcomes("01")
     assert "“a guess”: 0 of 1" in table.widget.value

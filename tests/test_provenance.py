@@ -64,8 +64,8 @@ def git(folder, *arguments):
 def copy_package(folder):
     package = folder / "alignkd_lab"
     package.mkdir()
-    for name in ("__init__.py", "lazy.py", "provenance.py"):
-        shutil.copy(Path(alignkd_lab.__file__).parent / name, package)
+    for path in Path(alignkd_lab.__file__).parent.glob("*.py"):
+        shutil.copy(path, package)
     return package
 
 

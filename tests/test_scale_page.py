@@ -52,5 +52,10 @@ def test_ray_knows_the_commands_of_the_page():
         pytest.skip("Ray is not installed: pip install 'alignkd-lab[ray]'")
     from ray.scripts.scripts import cli
 
-    for _, name, *argv in (line for line in COMMANDS if line[0] == "ray"):
-        cli.commands[name].make_context(name, [word for word in argv if word not in (">", "/dev/null")])
+    asked = [line[1:] for line in COMMANDS if line[0] == "ray"]
+    auth, head, worker = (
+        cli.commands[name].make_context(name, [word for word in argv if word not in (">", "/dev/null")]).params
+        for name, *argv in asked
+    )
+    assert auth["generate"]
+    assert (head["head"], head["port"], worker["address"]) == (True, 6379, "head:6379")

@@ -17,6 +17,7 @@ from latex2mathml.converter import convert
 from PIL import Image
 from vl_convert import javascript_bundle
 
+from alignkd_lab.course.exercises.prediction import ASKS
 from alignkd_lab.course.lessons import Lesson, colab_address, lead, lessons, stills, title_still
 from alignkd_lab.course.playground import MIME as PLAYGROUND
 from alignkd_lab.course.playground import section, write
@@ -98,25 +99,28 @@ def live_charts(notebook: dict) -> int:
         output for cell in notebook["cells"] for output in cell.get("outputs", []) if MIME in output.get("data", {})
     ]
     for output in found:
-        data, about = output["data"], output["metadata"]["image/png"]
+        data = output["data"]
         spec = json.dumps(data.pop(MIME)).replace("<", "\\u003c")
-        png, words = "".join(data.pop("image/png")).strip(), html.escape(about["alt"])
-        still = f'<img src="data:image/png;base64,{png}" alt="{words}">'
-        data["text/html"] = f'<figure class="chart"><script type="application/json">{spec}</script>{still}</figure>'
+        script = f'<script type="application/json">{spec}</script>'
+        data["text/html"] = f'<figure class="chart">{script}{take_still(output)}</figure>'
     return len(found)
+
+
+def take_still(output: dict) -> str:
+    """An output's picture as HTML, with its words; it is no longer among the output's data."""
+    png, words = "".join(output["data"].pop("image/png")).strip(), output["metadata"]["image/png"]["alt"]
+    return f'<img src="data:image/png;base64,{png}" alt="{html.escape(words)}">'
 
 
 def fold(outputs: list[dict]) -> None:
     """Keep what comes out closed below the question of a prediction, until the reader opens it."""
     asked, *shown = outputs or [{}]
-    if "<strong>Predict.</strong>" not in "".join(asked.get("data", {}).get("text/html", "")):
+    if ASKS not in "".join(asked.get("data", {}).get("text/html", "")):
         return
     for output in shown:
         data = output["data"]
-        if png := "".join(data.pop("image/png", "")).strip():
-            words = html.escape(output["metadata"]["image/png"]["alt"])
-            data["text/html"] = f'<img src="data:image/png;base64,{png}" alt="{words}">'
-        data["text/html"] = f"<details><summary>What came out</summary>{data['text/html']}</details>"
+        chart = data.get("text/html") or take_still(output)
+        data["text/html"] = f"<details><summary>What came out</summary>{chart}</details>"
 
 
 def sets_up(code: str) -> bool:

@@ -22,6 +22,7 @@ from alignkd_lab.course.widgets.charts import Chart
 from alignkd_lab.course.widgets.view import Picture, hinted, paragraph, widget_view
 from alignkd_lab.errors import BadInput, UnknownName
 
+ASKS = "<strong>Predict.</strong>"  # in the HTML of every question
 SURE = ("a guess", "fairly sure", "certain")
 _WIDE = {"width": "auto", "max_width": "62em"}
 _MARKS = {True: ("✓ Right", "#1a7f37"), False: ("✗ Otherwise", "#b35900")}  # white on these reads on any page
@@ -136,7 +137,7 @@ class Prediction:
         if answer is not None:
             mark, colour = _MARKS[self.asked.right(answer)]
             pill = f"background:{colour};color:white;border-radius:4px;padding:.1em .6em;font-weight:600"
-            said = f'<span style="{pill}">{mark}</span>{said}{paragraph(score(self.asked.notebook))}'
+            said = f'<span style="{pill}">{mark}</span>{said}{paragraph(_scores(self.asked.notebook)[0])}'
         self.words.value = said
         self.picture.children = self._kept_back
         _refresh()
@@ -167,10 +168,10 @@ class Outcomes:
     """
 
     def __init__(self, notebook: str) -> None:
-        predictions = {id: asked.notebook for id, asked in TASKS.items() if asked.prediction}
-        self.ids = [id for id, number in predictions.items() if number == notebook]
+        self.notebook, self.ids = notebook, _predictions(notebook)
         if not self.ids:
-            raise UnknownName("notebook with predictions", notebook, sorted(set(predictions.values())))
+            known = {asked.notebook for asked in TASKS.values() if asked.prediction}
+            raise UnknownName("notebook with predictions", notebook, sorted(known))
         self.widget = HTML()
         self.update()
         _tables.add(self)
@@ -184,32 +185,29 @@ class Outcomes:
         heads = ["Prediction", *(["You said"] if kept is not None else []), "What comes out"]
         rows = [_row(TASKS[id], _fitting(id, kept or {}), kept is not None) for id in self.ids]
         cells = "".join(f'<th scope="col" style="text-align:left">{head}</th>' for head in heads)
-        told = [score(TASKS[self.ids[0]].notebook), *_calibration(self.ids)] if kept else []
-        table = f'<table style="max-width:62em;{_LINES}"><tr>{cells}</tr>{"".join(rows)}</table>'
-        return table + "".join(paragraph(text) for text in told if text)
+        scores = "".join(map(paragraph, _scores(self.notebook))) if kept else ""
+        return f'<table style="max-width:62em;{_LINES}"><tr>{cells}</tr>{"".join(rows)}</table>{scores}'
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         plain = "\n".join(f"{TASKS[id].question} {outcome(TASKS[id])}" for id in self.ids)
         return {**widget_view(self.widget), "text/html": self.table(), "text/plain": plain}
 
 
-def score(notebook: str) -> str:
-    """How many of a notebook's predictions came out as the learner said, of those that were answered."""
-    found = _answered([id for id, asked in TASKS.items() if asked.prediction and asked.notebook == notebook])
-    return f"Right so far: {sum(right for _, right in found)} of {len(found)}." if found else ""
+def _predictions(notebook: str) -> list[str]:
+    return [id for id, asked in TASKS.items() if asked.prediction and asked.notebook == notebook]
 
 
-def _answered(ids: list[str]) -> list[tuple[str | None, bool]]:
-    """How sure the learner was of each answer that is kept, and whether it came out so."""
+def _scores(notebook: str) -> list[str]:
+    """How many of a notebook's answered predictions came out as the learner said, in all and by how sure that was."""
     kept = store.kept_answers()
-    entries = [(TASKS[id], _fitting(id, kept)) for id in ids]
-    return [(e.get("sure"), asked.right(e["answer"])) for asked, e in entries if e and e["answer"] is not None]
-
-
-def _calibration(ids: list[str]) -> list[str]:
-    """A line for each degree of sureness: how often it was right."""
-    found = {level: [right for sure, right in _answered(ids) if sure == level] for level in SURE}
-    return [f"When you said “{level}”: {sum(each)} of {len(each)} right." for level, each in found.items() if each]
+    answered = [(TASKS[id], entry) for id in _predictions(notebook) if (entry := _fitting(id, kept))]
+    right: dict[str | None, list[bool]] = {"": []}
+    for asked, entry in answered:
+        if entry["answer"] is not None:
+            for level in ("", entry.get("sure")):
+                right.setdefault(level, []).append(asked.right(entry["answer"]))
+    levels = [("Right so far", ""), *((f"When you said “{level}”", level) for level in SURE)]
+    return [f"{words}: {sum(right[level])} of {len(right[level])}." for words, level in levels if right.get(level)]
 
 
 def read_number(text: str) -> float | None:
@@ -278,7 +276,7 @@ def _words(asked: Task, answer: str | float) -> str:
 
 def _question(asked: Task, options: bool = False) -> str:
     note = "" if asked.options else html.escape(asked.exactness())
-    text = f'<p style="{_LINES}"><strong>Predict.</strong> {html.escape(asked.question)}{note}</p>'
+    text = f'<p style="{_LINES}">{ASKS} {html.escape(asked.question)}{note}</p>'
     listed = "".join(f"<li>{html.escape(label)}</li>" for label in asked.options.values()) if options else ""
     return text + (f"<ul>{listed}</ul>" if listed else "")
 

@@ -109,15 +109,13 @@ def show(page: int = 0, run: Records | None = None, depth: str = "live") -> Blin
 class Cards:
     """Responses to `pages` prompts as cards that one turns over with a click, in any browser and without a kernel.
 
-    On a card's back stand its author and what the reward paid. `authors` are the pipelines that take part.
+    On a card's back stand its author, who is any but the base, and what the reward paid.
     """
 
-    def __init__(self, pages: int = STILLS, authors: Sequence[str] = AUTHORS[1:]) -> None:
-        self.readings = [compute({"page": page}) for page in range(pages)]
-        self.authors = authors
-
-    def _of(self, data: Reading) -> list[Response]:
-        return [response for response in data.responses if response.pipeline in self.authors]
+    def __init__(self, pages: int = STILLS) -> None:
+        whole = [compute({"page": page}) for page in range(pages)]
+        aligned = [tuple(r for r in data.responses if r.pipeline != AUTHORS[0]) for data in whole]
+        self.readings = [replace(data, responses=found) for data, found in zip(whole, aligned, strict=True)]
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         made = []
@@ -125,11 +123,10 @@ class Cards:
             cards = (
                 f'<details style="{_CARD}"><summary style="cursor:pointer">{shown(response.text)}</summary>'
                 f"{_author(response.pipeline)}, reward {paid(response)}</details>"
-                for response in self._of(data)
+                for response in data.responses
             )
             made.append(f'<p style="margin:.9em 0 .2em"><b>“{html.escape(data.prompt)}”</b></p>{"".join(cards)}')
-        plain = [_plain(replace(data, responses=tuple(self._of(data)))) for data in self.readings]
-        return {"text/html": _ground("".join(made)), "text/plain": "\n".join(plain)}
+        return {"text/html": _ground("".join(made)), "text/plain": "\n".join(map(_plain, self.readings))}
 
 
 class BlindReading:
