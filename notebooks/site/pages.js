@@ -4,8 +4,9 @@ new ResizeObserver(() => document.querySelectorAll("pre, .cell_output, .table-wr
   else box.removeAttribute("tabindex");
 })).observe(document.body);
 // A page narrower than a picture shrinks it, and Vega wants places as on the picture that it drew.
+const ratio = devicePixelRatio;
 const unshrunk = (event) => {
-  const { left, top, width } = event.target.getBoundingClientRect(), scale = parseFloat(event.target.style.width) / width;
+  const { left, top, width } = event.target.getBoundingClientRect(), scale = event.target.width / ratio / width;
   const place = { clientX: left + (event.clientX - left) * scale, clientY: top + (event.clientY - top) * scale };
   for (const [name, value] of Object.entries(place)) Object.defineProperty(event, name, { value });
 };
