@@ -79,7 +79,7 @@ test: $(STAMP)
 	$(PY) -m pytest -n auto --dist loadscope -m "not browser" tests
 	$(PY) tests/widgets_7.py -n auto --dist loadscope -q
 	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
-	$(PY) -m pytest -rs tests/test_browser.py tests/test_playground.py
+	$(PY) -m pytest -rs tests/test_browser.py tests/test_playground.py tests/test_pages.py
 
 lab: $(STAMP)
 	$(PY) -m jupyterlab notebooks

@@ -17,6 +17,7 @@
       .map(label => label.textContent).filter(text => text),
     progress: () => Math.max(0, ...[...document.querySelectorAll('.jupyter-widgets .progress-bar')]
       .map(bar => parseFloat(bar.style.width) || 0)),
+    scroll: place => (notebook().scrollToItem(place), notebook().widgets.length),
     shutdown: () => jupyterapp.shell.currentWidget.context.sessionContext.shutdown(),
     // Moves each slider of each chart to its farther end and back: by chart, the milliseconds to new pixels, if any.
     moveCharts: async () => {

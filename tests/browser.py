@@ -61,8 +61,8 @@ def copy_notebooks(source: Path, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def jupyterlab(notebooks: Path, work: Path) -> Iterator[str]:
-    """A server on a free port, with its folders under `work`; gives its address.
+def jupyterlab(notebooks: Path, work: Path, *options: str) -> Iterator[str]:
+    """A server on a free port, with its folders under `work` and further options; gives its address.
 
     Raises:
         RuntimeError: it ended or does not answer, with the last lines that it wrote.
@@ -76,6 +76,7 @@ def jupyterlab(notebooks: Path, work: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}"]
     command += [f"--ServerApp.root_dir={notebooks}", "--LabApp.expose_app_in_browser=True"]
+    command += options
     environment = os.environ | {name: str(folder) for name, folder in folders.items()}
     with log.open("w") as told:
         server = subprocess.Popen(command, env=environment, stdout=told, stderr=subprocess.STDOUT, cwd=work)
@@ -116,15 +117,19 @@ class Lab:
         address: of the server.
         name: of the notebook's file.
         pictures: the folder for screenshots.
+        kernel: whether the server has one; without, JupyterLab's question for one is answered with "No Kernel".
     """
 
-    def __init__(self, page, address: str, name: str, pictures: Path) -> None:
+    def __init__(self, page, address: str, name: str, pictures: Path, kernel: bool = True) -> None:
         self.page, self.name, self.pictures = page, name, pictures
         page.set_default_timeout(WAIT)
         page.goto(f"{address}/lab/tree/{name}?token={TOKEN}&reset")
         page.wait_for_function("window.jupyterapp?.shell.currentWidget?.content?.widgets?.length > 1")
         page.evaluate(HELPERS)
-        page.wait_for_function("lab.kernel()?.connectionStatus === 'connected'")
+        if kernel:
+            page.wait_for_function("lab.kernel()?.connectionStatus === 'connected'")
+        else:
+            page.locator(".jp-Dialog", has_text="No Kernel").locator("button.jp-mod-accept").click()
 
     def run_all(self) -> None:
         """By the menu; returns when every code cell has run."""

@@ -1,6 +1,9 @@
 """Options and surroundings that every test shares."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 # Set before torch is imported: with one worker a core, more threads each would only get in one another's way.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -19,6 +22,22 @@ def pytest_addoption(parser):
 @pytest.fixture(scope="session")
 def device(request) -> str:
     return request.config.getoption("--device")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the pages, built from the saved notebooks."""
+    folder = tmp_path_factory.mktemp("pages")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "notebooks/site"]
+    done = subprocess.run(
+        [*command, "-d", str(folder / "trees"), "notebooks", str(folder / "site")],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "site"
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ PAGES = {
     "06_advantage_guided_distillation.ipynb": 1,
 }
 STUDY, LENS = list(PAGES)[:1], list(PAGES)[3:]
+NO_KERNELS = ("--KernelSpecManager.ensure_native_kernel=False", "--KernelSpecManager.allowed_kernelspecs=none")
 PROMISED = 300  # milliseconds from event to pixels, at the 95th percentile on two cores that do nothing else
 SLOWER = 3.0  # how much slower than that machine a machine may be
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -165,6 +167,25 @@ def test_the_run_panel_starts_a_run_and_stops_it(lab, tmp_path):
     assert start.is_enabled()
     assert stop.is_disabled()
     assert not running_under(os.getpid())
+
+
+def test_a_notebook_that_is_opened_again_without_a_kernel_moves_its_charts(browser, pictures, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    name = "01_recall_and_the_reference.ipynb"
+    shutil.copy(NOTEBOOKS / name, tmp_path / "notebooks")
+    with jupyterlab(tmp_path / "notebooks", tmp_path, *NO_KERNELS) as address:
+        page = browser.new_page(viewport={"width": 1024, "height": 700})
+        lab = Lab(page, address, name, pictures, kernel=False)
+        for cell in range(page.evaluate("lab.scroll(0)")):  # JupyterLab draws what has been on the screen
+            page.evaluate(f"lab.scroll({cell})")
+            page.wait_for_timeout(50)
+        assert page.evaluate("!lab.kernel()")
+        page.wait_for_function(f"document.querySelectorAll('.vega-embed').length >= {PAGES[name]}")
+        moved = page.evaluate("lab.moveCharts()")
+        assert len(moved) >= PAGES[name]
+        assert all(moved)
+        lab.screenshot("reopened")
+        page.close()
 
 
 def running_under(process: int) -> list[str]:

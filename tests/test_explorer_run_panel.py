@@ -203,6 +203,16 @@ def test_curves_are_drawn_while_the_run_goes_on_and_a_new_panel_shows_the_same_r
     assert "reward and KL" in second.picture.value
 
 
+@pytest.mark.parametrize(("kls", "lowest"), [((0.0, 3.0, 8.0), 0.0), ((2.0, 8.0), 0.0), ((-0.5, 8.0), -0.5)])
+def test_the_axis_of_the_kl_begins_at_0_or_at_the_least_estimate(kls, lowest):
+    points = tuple({"step": step, "reward": 0.1, "kl": kl} for step, kl in enumerate(kls))
+    curve = run_picture.Curve(0, "align_then_kd", "align", points)
+    drawn = run_picture.progress([run_picture.Unit("align_then_kd", "align", 2.0)], [curve], tiny=True)
+    (axis,) = [axis for axis in drawn.axes if axis.get_ylabel().startswith("KL")]
+    assert axis.get_ylim()[0] == pytest.approx(lowest)
+    assert axis.get_ylim()[1] > 8
+
+
 def test_a_child_s_error_is_shown_as_its_one_sentence(tmp_path, story):
     story("sys.exit('noise\\nalignkd: weights: the disk is <full>')")
     panel = run_panel.show(out=tmp_path)

@@ -2,8 +2,6 @@
 
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote
@@ -20,21 +18,6 @@ ROOT = Path(__file__).parent.parent
 LESSONS = lessons(ROOT / "notebooks")
 NAMES = [found.name for found in LESSONS]
 REPOSITORY = "https://github.com/ada/course"
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pages")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "notebooks/site"]
-    done = subprocess.run(
-        [*command, "-d", str(folder / "trees"), "notebooks", str(folder / "site")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder / "site"
 
 
 @pytest.fixture(scope="module")

@@ -262,6 +262,8 @@ def progress(units: Sequence[Unit], found: Sequence[Curve], tiny: bool) -> Figur
         axis.set(xlabel="step of the alignment", ylabel=label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.margins(0.08)
+        if name == "kl":  # an estimate may lie below 0, an empty margin may not
+            axis.set_ylim(bottom=min(0.0, axis.dataLim.y0))
         if not found:
             axis.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
             write(axis, "no alignment has been measured yet", (0.5, 0.5), (0, 0), QUIET, ha="center")
