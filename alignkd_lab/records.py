@@ -193,9 +193,14 @@ def record_files(folder: Path, suffix: str) -> list[Path]:
     """Files of records below `folder`, or `folder` if it is one."""
     if folder.is_file():
         return [folder] if folder.suffix == suffix else []
-    # Stages and the bench keep JSON files of their own.
-    found = folder.glob("**/runs/*.json" if suffix == ".json" else f"**/*{suffix}")
-    return sorted(path for path in found if RERUNS not in path.relative_to(folder).parts)
+    found: list[Path] = []
+    # Not by `glob`, which fails where a run beside this takes a folder away.
+    for place, below, names in os.walk(folder):
+        below[:] = [name for name in below if name != RERUNS]
+        # Stages and the bench keep JSON files of their own.
+        if suffix == ".zip" or (Path(place).name == "runs" and Path(place) != folder):
+            found += [Path(place, name) for name in names if name.endswith(suffix)]
+    return sorted(found)
 
 
 def has_records(folder: Path) -> bool:

@@ -3,6 +3,8 @@
 import json
 import math
 import multiprocessing
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -328,6 +330,21 @@ def test_a_part_is_chosen_by_columns_and_settings_one_or_several(held):
         held.select(arm="controls", beta=7)
     with pytest.raises(BadInput, match="modle"):
         held.select(modle=None)
+
+
+def test_a_folder_that_a_run_takes_away_meanwhile_is_passed_over(tmp_path, monkeypatch):
+    write(tmp_path, mog_record(0))
+    (tmp_path / "stages" / "writing").mkdir(parents=True)
+    scandir = os.scandir
+
+    def late(path):
+        if str(path).endswith("writing"):
+            shutil.rmtree(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", late)
+    assert records.load(tmp_path).seeds == [0]
+    assert not (tmp_path / "stages" / "writing").exists()
 
 
 def test_runs_come_one_by_one_in_the_order_of_their_settings(held):
