@@ -137,9 +137,8 @@ class Prediction:
         if answer is not None:
             mark, colour = _MARKS[self.asked.right(answer)]
             pill = f"background:{colour};color:white;border-radius:4px;padding:.1em .6em;font-weight:600"
-            said = (
-                f'<span style="{pill}">{mark}</span>{said}{"".join(map(paragraph, _scores(self.asked.notebook)[:1]))}'
-            )
+            scores = map(paragraph, _scores(self.asked.notebook)[:1])  # none where the disk kept no answer
+            said = f'<span style="{pill}">{mark}</span>{said}{"".join(scores)}'
         self.words.value = said
         self.picture.children = self._kept_back
         _refresh()
