@@ -12,7 +12,7 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -213,7 +213,9 @@ def _sweep(runs: Sequence[Records], preset: str) -> Block:
     """A row a cell: what differs, A-K minus K-A in reward, and its verdict."""
     together = records.concat(list(runs))
     heads = [name for name in ("preset", "algorithm", "target", "device") if together.runs[name].nunique() > 1]
-    settings, rows = varying_settings(together), []
+    # Within a preset: what two presets differ in, their names say.
+    alike = [varying_settings(together.select(preset=name)) for name in together.runs["preset"].unique()]
+    settings, rows = [name for name in dict.fromkeys(chain(*alike)) if name not in heads], []
     for run in runs[:CELLS]:
         held, own = run_json(run), run.settings
         differ = [*(held[name] for name in heads), *(_short(own[name]) for name in settings)]

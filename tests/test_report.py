@@ -109,6 +109,16 @@ def test_a_sweep_is_a_table_of_cells_and_a_picture(page):
     assert "Reward of both orders by sharpening." in page
 
 
+def test_cells_of_two_presets_are_told_apart_by_name_and_by_what_differs_within_one(tmp_path):
+    settings = {**lm_record(0)["settings"], "align_steps": 3, "max_tokens": 5}
+    small = [{**lm_record(0), "preset": "tiny", "settings": {**settings, "beta": beta}} for beta in (0.1, 0.2)]
+    page = page_of(tmp_path, [lm_record(0), *small])
+    cells = rows_of(page[page.index("<h3>All cells</h3>") : page.index("<h3>What they write</h3>")])
+    assert cells[0][:2] == ["preset", "beta"]
+    assert len(cells[0]) == 4
+    assert sorted(row[0] for row in cells[1:]) == sorted([lm_record(0)["preset"], "tiny", "tiny"])
+
+
 def test_the_page_asks_nothing_of_the_world_outside(page):
     assert not re.search(r"<script|<link|https?://|<iframe", page)
     assert all(src.startswith("data:image/png;base64,") for src in re.findall(r'src="([^"]+)"', page))
