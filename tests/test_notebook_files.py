@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import notebook_checks
 import pytest
 
 from alignkd_lab.claims import decide
@@ -81,6 +82,17 @@ def test_the_text_is_plain_markdown(notebook):
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert not re.search(r"^:::|^```\{|\{(ref|cite|numref)\}`|\\newcommand", text, re.MULTILINE)
     assert not re.search(r"!\[[^\]]*\]\((?!https://)", text), "an image that lies beside the notebook"
+
+
+@pytest.mark.parametrize("number", ["02"])
+def test_what_a_notebook_says_is_asserted_beside_it_and_each_assertion_finds_its_cell(number):
+    (path,) = (each for each in PATHS if each.name.startswith(number))
+    cells = code_cells(nbformat.read(path, as_version=4))
+    asserted = notebook_checks.sections(path)
+    assert asserted
+    assert asserted.keys() <= {cell.id for cell in cells}
+    assert all("assert " in section.code for section in asserted.values())
+    assert not [cell.id for cell in cells if re.search(r"^ *assert ", cell.source, re.MULTILINE)]
 
 
 # What 00_start_here and 10_the_evidence say of the records in words
