@@ -126,11 +126,13 @@ def _machine(option: Callable, device: dict[str, Any]) -> None:
 
 
 def bench_options(option: Callable, device: dict) -> None:
-    option("--lengths", metavar="N,N", type=parse_lengths, help="tokens of each response (default: 32,128,512)")
+    option("--lengths", metavar="N,N", type=parse_lengths, help="tokens of each response (default: 128,512)")
     option("--repeats", metavar="N", type=parse_count, help="timed rounds; the median counts (default: 5)")
     option("--device", **device)
+    option("--dtype", choices=("default", *DTYPES), default="default", help="of matrix products")
     option("--train", choices=("lora", "full"), default="lora", help="what is trained (default: lora)")
     option("--checkpointing", choices=("on", "off"), default="on", help="of the blocks (default: on)")
     option("--student", metavar="SOURCE", help="default: smollm2-135m-instruct")
+    option("--width", metavar="N", type=parse_count, help="of a random model in its place, such as 2048")
     option("--out", metavar="FILE", type=Path, help="default: data/records/bench-<device>.json")
     option("--quick", action="store_true", help="a tiny model for seconds: does it all work here?")

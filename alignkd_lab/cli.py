@@ -193,10 +193,12 @@ def bench(arguments: argparse.Namespace) -> int:
         lengths=arguments.lengths,
         repeats=arguments.repeats,
         device=arguments.device,
+        dtype=arguments.dtype,
         out=arguments.out,
         train=arguments.train,
         checkpointing=arguments.checkpointing == "on",
         student=arguments.student,
+        width=arguments.width,
         quick=arguments.quick,
     )
     return 0

@@ -216,16 +216,19 @@ def benching(monkeypatch):
 
 def test_bench_hands_everything_over(benching, tmp_path):
     command = "bench --lengths 16,64 --repeats 3 --device cpu --train full --checkpointing off --student tiny-student"
+    command += " --dtype bfloat16 --width 128"
     assert cli.main([*command.split(), "--quick", "--out", str(tmp_path / "bench.json")]) == 0
     assert benching.asked == [
         {
             "lengths": (16, 64),
             "repeats": 3,
             "device": "cpu",
+            "dtype": "bfloat16",
             "out": tmp_path / "bench.json",
             "train": "full",
             "checkpointing": False,
             "student": "tiny-student",
+            "width": 128,
             "quick": True,
         }
     ]
@@ -235,7 +238,7 @@ def test_bench_trains_a_lora_with_checkpointing_unless_told(benching):
     cli.main(["bench"])
     (asked,) = benching.asked
     assert (asked["train"], asked["checkpointing"], asked["quick"]) == ("lora", True, False)
-    assert {asked[name] for name in ("lengths", "repeats", "device", "student", "out")} == {None}
+    assert {asked[name] for name in ("lengths", "repeats", "device", "student", "width", "out")} == {None}
 
 
 @pytest.mark.parametrize("lengths", ["", "a", "1", "32,", "3.5", "-8"])

@@ -27,6 +27,7 @@ INSTALLED_AS = {
     "vl_convert": "vl-convert-python",
     "vaderSentiment": "vadersentiment",
     "huggingface_hub": "huggingface-hub",
+    "liger_kernel": "liger-kernel",
     "PIL": "pillow",
     "yaml": "pyyaml",
 }
@@ -67,7 +68,8 @@ def test_constraints_name_neither_this_project_nor_a_local_build():
 
 def test_every_package_that_the_code_imports_is_required_and_the_core_needs_no_course():
     own = {"alignkd_lab", "__future__"} | sys.stdlib_module_names
-    core, course = by_name(DEPENDENCIES + EXTRAS["eval"] + EXTRAS["ray"]), by_name(DEPENDENCIES + EXTRAS["course"])
+    core = by_name(DEPENDENCIES + EXTRAS["eval"] + EXTRAS["ray"])
+    course = by_name(DEPENDENCIES + EXTRAS["course"] + EXTRAS["bench"])
     missing = {
         (path.relative_to(ROOT), name)
         for path in (ROOT / "alignkd_lab").rglob("*.py")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tempfile
 from collections.abc import Sequence
@@ -10,23 +9,26 @@ from pathlib import Path
 
 import torch
 
-from alignkd_lab.bench import trl_steps
+from alignkd_lab.bench import liger, trl_steps
 from alignkd_lab.bench.bars import check_bars
 from alignkd_lab.bench.batch import PAIRS, PROMPT
-from alignkd_lab.bench.operations import ProductRate
 from alignkd_lab.bench.render import render
+from alignkd_lab.bench.sampling import sampling_rows
 from alignkd_lab.bench.table import Table
-from alignkd_lab.doctor import LORA_RANK, SHAPE
-from alignkd_lab.dtypes import resolve_dtype
-from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
+from alignkd_lab.doctor import LAYERS, LORA_RANK, SHAPE
+from alignkd_lab.dtypes import DTYPES, resolve_dtype
+from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import weights
+from alignkd_lab.lm.models import in_dtype
+from alignkd_lab.lm.tiny import tiny_tokenizer
 from alignkd_lab.paths import checkout_folder, data_folder
-from alignkd_lab.provenance import provenance
+from alignkd_lab.provenance import best_device, provenance
 
-LENGTHS, REPEATS = (32, 128, 512), 5
-QUICK_LENGTHS, QUICK_REPEATS, QUICK_STUDENT = (8, 16), 2, "tiny-student"
+LENGTHS, REPEATS, SAMPLED = (128, 512), 5, 64
+QUICK_LENGTHS, QUICK_REPEATS, QUICK_SAMPLED, QUICK_STUDENT = (8, 16), 2, 4, "tiny-student"
 TRAIN = ("lora", "full")
-VERSION = 1
+HEAD_WIDTH = 64
+VERSION = 2
 
 
 def run_bench(
@@ -34,45 +36,55 @@ def run_bench(
     lengths: Sequence[int] | None = None,
     repeats: int | None = None,
     device: str | None = None,
+    dtype: str = "default",
     out: Path | None = None,
     train: str = "lora",
     checkpointing: bool = True,
     student: str | None = None,
+    width: int | None = None,
     quick: bool = False,
 ) -> dict:
     """Measures, prints the table and the bars, writes both as JSON, and returns them.
 
     Args:
-        lengths: tokens of each of the four responses; 32, 128 and 512 unless given.
+        lengths: tokens of each of the four responses; 128 and 512 unless given.
         repeats: timed rounds, in each of which every step runs once; the median counts.
         device: "cpu" or "cuda"; cuda where there is one unless given.
+        dtype: of matrix products: "float32", "bfloat16", or what is usual on the device.
         out: the file; unless given `bench-<device>.json` among the shipped records of a checkout, else in the current
             folder, and none with `quick`, whose numbers mean nothing.
         train: "lora", as a pipeline trains, or "full" for all weights, the tied head among them.
         checkpointing: whether blocks compute their activations again in the backward pass, on every side alike.
         student: a source of weights; `quick` is a tiny random model and two short lengths, to see that all works.
+        width: of a random model in place of one with weights, a multiple of 64: SmolLM2's proportions, six layers on a
+            CPU and thirty on a GPU.
 
     Raises:
-        BadInput: a length, a count, a device or a way of training that cannot be used.
+        BadInput: a length, a count, a width, a device or a way of training that cannot be used.
         CannotContinue: a step does not fit into memory.
     """
     lengths = sorted(set(lengths or (QUICK_LENGTHS if quick else LENGTHS)))
     if repeats is None:
         repeats = QUICK_REPEATS if quick else REPEATS
-    device = _check(lengths, repeats, device, train)
-    notes: list[str] = []
-    base, tokenizer, name = load_student(student or (QUICK_STUDENT if quick else weights.BUILT_IN), device, notes)
+    _check(lengths, repeats, train, dtype, student, width)
+    device = best_device(device)
+    dtype = resolve_dtype(dtype, device)
+    if width:
+        base, tokenizer, name = random_student(width, device)
+    else:
+        source = student or (QUICK_STUDENT if quick else weights.BUILT_IN)
+        base, tokenizer, name = *weights.load(source, device=device), weights.checksum(source)
     _check_fits(base, lengths)
-    if train == "lora" and importlib.util.find_spec("peft") is None:
-        train = "full"
-        notes.append("peft is not installed: all weights are trained instead of a LoRA")
+    lacking = "Liger's rows are left out: liger-kernel is not installed here (the extra `bench`)"
+    notes = [] if liger.version() else [lacking]
     lora_rank = LORA_RANK if train == "lora" else None
-    dtype = resolve_dtype("default", device)
-    rate = ProductRate(device, getattr(torch, dtype), quick)
+    sampling = sampling_rows(
+        in_dtype(base, getattr(torch, dtype)), PROMPT, QUICK_SAMPLED if quick else SAMPLED, repeats
+    )
     with tempfile.TemporaryDirectory() as scratch:
-        table = Table(base, tokenizer, lora_rank, checkpointing, Path(scratch), notes, longest=lengths[-1],
+        table = Table(base, tokenizer, lora_rank, checkpointing, Path(scratch), longest=lengths[-1],
                       dtype=getattr(torch, dtype))  # fmt: skip
-        rows = table.measure(lengths, repeats, rate)
+        rows = table.measure(lengths, repeats)
         bars = check_bars(rows, device)
         for bar in bars:
             if bar["passed"] is False:
@@ -94,8 +106,9 @@ def run_bench(
         "provenance": provenance(device),
         "notes": notes,
         "trl": {"version": trl_steps.version(), "timed": trl_steps.TIMED},
-        "products_per_second": rate.median,
+        "liger": {"version": liger.version(), "timed": liger.TIMED},
         "rows": rows,
+        "sampling": sampling,
         "bars": bars,
     }
     print(render(record))
@@ -108,34 +121,36 @@ def run_bench(
     return record
 
 
-def _check(lengths: Sequence[int], repeats: int, device: str | None, train: str) -> str:
-    """The device, once all else is seen to be usable."""
+def _check(lengths, repeats: int, train: str, dtype: str, student: str | None, width: int | None) -> None:
     if lengths[0] < 2:
         raise BadInput(f"lengths: a response needs at least 2 tokens, not {lengths[0]}")
     if repeats < 1:
         raise BadInput(f"repeats must be at least 1, not {repeats}")
     if train not in TRAIN:
         raise UnknownName("train", train, TRAIN)
-    found = torch.cuda.is_available()
-    if device == "cuda" and not found:
-        raise BadInput("device: this torch finds no GPU; leave --device out, or say --device cpu")
-    return device or ("cuda" if found else "cpu")
+    if dtype not in ("default", *DTYPES):
+        raise UnknownName("dtype", dtype, ("default", *DTYPES))
+    if width is not None and (width < HEAD_WIDTH or width % HEAD_WIDTH):
+        raise BadInput(f"width must be a multiple of {HEAD_WIDTH}, not {width}")
+    if width is not None and student is not None:
+        raise BadInput(f"width: {student} has its own; give one of width and student")
 
 
-def load_student(source: str, device: str, notes: list[str]):
-    """Model, tokenizer and name; random weights of the same shape where the built-in ones cannot be had."""
-    try:
-        return *weights.load(source, device=device), weights.checksum(source)
-    except (CannotContinue, ImportError) as error:
-        if source != weights.BUILT_IN:
-            raise
-        notes.append(f"random weights of SmolLM2-135M's shape, as time and memory do not depend on values ({error})")
+def random_student(width: int, device: str):
+    """Model, tokenizer and name; its weights are random in SmolLM2's proportions, and no cost depends on them."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    heads, layers = width // HEAD_WIDTH, LAYERS[device]
+    shape = SHAPE | {
+        "hidden_size": width,
+        "intermediate_size": width * SHAPE["intermediate_size"] // SHAPE["hidden_size"],
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads // 3 if heads % 3 == 0 else heads,
+    }
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(0)
-        model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=30, attn_implementation="sdpa", **SHAPE)).eval()
-    return model, None, "random"
+        model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, attn_implementation="sdpa", **shape))
+    return model.eval(), tiny_tokenizer(), f"random, width {width}, {layers} layers"
 
 
 def _check_fits(model, lengths: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import TrainingArguments
 
-from alignkd_lab.bench import full_logits
+from alignkd_lab.bench import full_logits, liger
 from alignkd_lab.bench.batch import ALPHA, BETA, GAMMA, Batch, one_response_a_row
 from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm import training_losses
@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
 
 def our_steps(model, batch: Batch, folder: Path, dtype: torch.dtype = torch.float32) -> list[Step]:
-    """NLL alone, then each method as we compute it and with logits at every position, all on one model."""
+    """NLL alone, then each method as we compute it, with logits at every position, and by Liger, all on one model."""
     step = partial(_step, model=model, folder=folder, dtype=dtype)
     made = [step("nll", "nll", examples=batch.pairs, loss=our_loss("nll", batch.head))]
     for method in METHODS:
@@ -41,6 +41,8 @@ def our_steps(model, batch: Batch, folder: Path, dtype: torch.dtype = torch.floa
         made.append(step(method, "ours", examples=examples, loss=our_loss(method, batch.head)))
         naive = full_logits.loss(method, batch.head)
         made.append(step(method, "full_logits", examples=one_response_a_row(examples), loss=naive))
+        if method in liger.METHODS and liger.version():
+            made.append(step(method, "liger", examples=examples, loss=liger.loss(method, batch.head)))
     return made
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.metadata
-import importlib.util
 import io
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,14 +30,8 @@ TIMED = {
 }
 
 
-def missing() -> str | None:
-    """Which library the rows of TRL lack here, if any."""
-    return next((name for name in ("trl", "datasets") if importlib.util.find_spec(name) is None), None)
-
-
-def version() -> str | None:
-    """TRL's version, None where it is not installed."""
-    return importlib.metadata.version("trl") if importlib.util.find_spec("trl") else None
+def version() -> str:
+    return importlib.metadata.version("trl")
 
 
 class TrlSteps:
