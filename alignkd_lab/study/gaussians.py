@@ -1,11 +1,12 @@
 """The registered study on Gaussians (`data/records/PLAN.md`): one setting moved at a time, with a hundred new seeds.
 
-`python -m alignkd_lab.study.gaussians FOLDER [arms] [map] [boundary]` makes its records in FOLDER, each a packed file;
+`python -m alignkd_lab.study.gaussians FOLDER [arms] [map] [boundary] [split]` makes its records in FOLDER, each a packed file;
 stages are kept there, so that a study that was cut off goes on.
 
     arms      one setting moved at a time, all pipelines: `gaussians-study.zip`
     map       both orders by target's share, KL weight and sharpening: `gaussians-map.zip`
     boundary  an earlier, finer map with twenty seeds, and the densities of three: `gaussians-boundary.zip`
+    split     of the plan's second part: what the lead is made of, and what K-A is short of: `gaussians-split.zip`
 """
 
 from __future__ import annotations
@@ -123,6 +124,7 @@ class Part(NamedTuple):
     metrics: Sequence[str]
     pipelines: Sequence[str] | None = None  # all that mean something, unless given
     shown_seeds: Sequence[int] = ()  # whose densities are kept
+    counts: Sequence[str] = ("informative_pairs",)  # that are kept of a stage
 
 
 def arm_cells(arms: Mapping[str, Arm] = ARMS) -> Iterator[tuple[str, str, str, MogSettings]]:
@@ -143,6 +145,14 @@ def map_cells(
     for algorithm, sharpening, beta, weight in itertools.product(ALGORITHMS, (0.5, 1.0, 2.0), betas, weights):
         moved = dataclasses.replace(_MAIN, sharpening=sharpening, beta=beta)
         yield name, "", algorithm, with_target_weight(moved, weight)
+
+
+def split_cells() -> Iterator[tuple[str, str, str, MogSettings]]:
+    """RLHF where both models are past the recall threshold, the base alone, and neither; with the budget of a run, ten
+    times the draws and ten times the steps; for a student one component short and for one with room for every mode."""
+    budgets = {"as registered": {}, "draws × 10": {"rlhf_batch": 2560}, "steps × 10": {"rlhf_steps": 2000}}
+    for beta, components, (value, more) in itertools.product((0.5, 0.8, 2.0), (3, 4), budgets.items()):
+        yield "split", value, "rlhf", dataclasses.replace(_MAIN, beta=beta, student_components=components, **more)
 
 
 PARTS = {
@@ -167,6 +177,14 @@ PARTS = {
         ("reward", "target_rate", "overall_recall"),
         (*YARDSTICKS, *ORDERS),
         (0, 1, 2),
+    ),
+    "split": Part(
+        "gaussians-split.zip",
+        tuple(split_cells()),
+        tuple(range(2000, 2100)),
+        ("reward", "target_rate"),
+        (*YARDSTICKS, *ORDERS),
+        counts=("optimum", "gap"),
     ),
 }
 
@@ -196,13 +214,13 @@ def run_part(name: str, folder: Path) -> Path:
 
 
 def _shortened(made: Records, part: Part) -> Records:
-    """What is kept of a cell: the metrics with four digits, pairs, and the densities of the seeds that are shown."""
+    """What is kept of a cell: the metrics with four digits, counts of stages, and the densities of the shown seeds."""
     rows = made.metrics[made.metrics["metric"].isin(part.metrics)]
     rows = rows.assign(value=[float(f"{value:.{DIGITS}g}") for value in rows["value"]])
     mixtures = made.mixtures[made.mixtures["seed"].isin(list(part.shown_seeds))]
-    pairs = made.stages.reindex(columns=[*COLUMNS["stages"].split(), "informative_pairs"])
-    pairs = pairs[pairs["informative_pairs"].notna()]
-    return dataclasses.replace(made, metrics=rows, mixtures=mixtures, stages=pairs, curves=made.curves.iloc[:0])
+    stages = made.stages.reindex(columns=[*COLUMNS["stages"].split(), *part.counts])
+    stages = stages.dropna(subset=list(part.counts))
+    return dataclasses.replace(made, metrics=rows, mixtures=mixtures, stages=stages, curves=made.curves.iloc[:0])
 
 
 def main(arguments: Sequence[str]) -> None:
