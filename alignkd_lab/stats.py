@@ -115,30 +115,6 @@ def _sample_variance_ratio(first: Sequence[float], second: Sequence[float]) -> t
     return float(above.var(ddof=1) / below.var(ddof=1)), degrees
 
 
-def rank_correlation(groups: Sequence[tuple[Sequence[float], Sequence[float]]], level: float = LEVEL) -> Interval:
-    """Spearman's rank correlation of `(first, second)` within groups, averaged over them on Fisher's scale.
-
-    Each group is weighted by its size less 3; the interval is that of Bonett and Wright (2000). Groups of fewer than
-    four, and those in which one of the two is all equal, tell nothing and are left out. NaN where none is left, or
-    where a value is not finite; no interval where a group's order is perfect.
-    """
-    data = [(np.asarray(first, dtype=float), np.asarray(second, dtype=float)) for first, second in groups]
-    if not all(np.isfinite(x).all() and np.isfinite(y).all() for x, y in data):
-        return Interval(NAN, NAN, NAN)
-    data = [(x, y) for x, y in data if x.size > 3 and np.ptp(x) and np.ptp(y)]
-    if not data:
-        return Interval(NAN, NAN, NAN)
-    from scipy import stats
-
-    rhos = np.array([stats.spearmanr(x, y).statistic for x, y in data])
-    weights = np.array([x.size - 3.0 for x, _ in data])
-    if np.isclose(np.abs(rhos), 1).any():
-        return Interval(float(np.average(rhos, weights=weights)), NAN, NAN)
-    centre = np.average(np.arctanh(rhos), weights=weights)
-    half = stats.norm.ppf((1 + level) / 2) * math.sqrt((weights * (1 + rhos**2 / 2)).sum()) / weights.sum()
-    return Interval(*(float(np.tanh(centre + side * half)) for side in (0, -1, 1)))
-
-
 def effect_size(first: Sequence[float], second: Sequence[float]) -> float:
     """Hedges' g of paired values: the mean of `first - second` in its standard deviations, corrected for few seeds.
 

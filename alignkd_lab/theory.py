@@ -11,7 +11,6 @@ recall threshold and the sampling and learning traps are Order's argument, in ou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,22 +66,9 @@ def optimal_value(log_reference: Number, reward: Number, beta: Number) -> Tensor
     return _tensor(beta) * log_partition(log_reference, reward, beta)
 
 
-def optimal_value_from_draws(reward: Number, beta: Number) -> Tensor:
-    """J* from rewards `[..., draw]` of the reference's draws; too low where these miss the target."""
-    reward = _tensor(reward)
-    log_mean = (reward / _positive("beta", beta)).logsumexp(-1) - math.log(reward.shape[-1])
-    return _tensor(beta) * log_mean
-
-
 def tilted_optimum(log_reference: Number, reward: Number, beta: Number) -> Tensor:
     """log pi*, pi* ~ reference exp(R / beta), normalised over a finite set `[..., outcome]`."""
     return torch.log_softmax(_tensor(log_reference) + _tensor(reward) / _positive("beta", beta), -1)
-
-
-def kl_divergence(log_p: Number, log_q: Number) -> Tensor:
-    """KL(p || q) in nats on a finite set `[..., outcome]` -> `[...]`."""
-    log_p = _tensor(log_p)
-    return _expectation(log_p, log_p - _tensor(log_q))
 
 
 def _expectation(log_p: Tensor, value: Tensor) -> Tensor:
@@ -105,11 +91,6 @@ def recall_threshold(reference_mass: Number, beta: Number = 1.0) -> Tensor:
     return -_positive("beta", beta) * torch.logit(_probability("reference_mass", reference_mass))
 
 
-def least_reference_mass(reward: Number, beta: Number) -> Tensor:
-    """The recall threshold, read the other way: least m0 from which this reward can make the target win."""
-    return torch.sigmoid(-_tensor(reward) / _positive("beta", beta))
-
-
 def target_mass_of(log_policy: Number, on_target) -> Tensor:
     """Mass of a policy on the target set: log-probabilities and a mask, `[..., outcome]` -> `[...]`."""
     log_policy = _tensor(log_policy)
@@ -122,24 +103,6 @@ def target_wins(log_reference: Number, reward: Number, on_target, beta: Number) 
     on_target = torch.as_tensor(on_target)
     inside = tilt.masked_fill(~on_target, -torch.inf).logsumexp(-1)
     return inside > tilt.masked_fill(on_target, -torch.inf).logsumexp(-1)
-
-
-def least_height(log_reference: Number, shape: Number, on_target, beta: Number, highest: float = 1e4) -> Tensor:
-    """Least height h for which the target wins when R = h * shape; infinite where `highest` is too little.
-
-    Args:
-        log_reference, shape, on_target: `[..., outcome]`; `shape` must be larger everywhere on the target than
-            off it, so that the target's mass rises with h and bisection finds the one crossing.
-    """
-    log_reference, shape = torch.broadcast_tensors(_tensor(log_reference), _tensor(shape))
-    low = torch.zeros_like(log_reference[..., 0])
-    high = torch.full_like(low, highest)
-    reachable = target_wins(log_reference, highest * shape, on_target, beta)
-    for _ in range(80):
-        middle = (low + high) / 2
-        wins = target_wins(log_reference, middle.unsqueeze(-1) * shape, on_target, beta)
-        low, high = torch.where(wins, low, middle), torch.where(wins, middle, high)
-    return torch.where(reachable, high, torch.inf)
 
 
 # The sampling trap ------------------------------------------------------------------------------------
@@ -186,43 +149,3 @@ def dpo_weight(policy_margin: Number, reference_margin: Number, beta: Number) ->
 
 
 # Gaussians --------------------------------------------------------------------------------------------
-
-
-def gaussian_bump_power(means: Number, sds: Number, centre: Number, width: Number, power: Number) -> Tensor:
-    """E[exp(-power |x - centre|^2 / (2 width^2))] for x ~ N(mean, sd^2): `[..., dimension]` -> `[...]`."""
-    variance = _tensor(sds) ** 2
-    bump_variance = _positive("width", width) ** 2 / _tensor(power)
-    spread = bump_variance + variance
-    distance = (_tensor(means) - _tensor(centre)) ** 2
-    return torch.exp(0.5 * (torch.log(bump_variance / spread) - distance / spread).sum(-1))
-
-
-def mixture_bump_partition(
-    weights: Number,
-    means: Number,
-    sds: Number,
-    centre: Number,
-    width: Number,
-    height: Number,
-    beta: Number,
-    terms: int = 200,
-) -> Tensor:
-    """Z = E_mixture[exp(bump / beta)] for one bump: the exponential series, each power a Gaussian integral.
-
-    Args:
-        weights: `[..., component]`; means, sds: `[..., component, dimension]`; centre: `[dimension]`.
-        height, width: the reward is height * exp(-|x - centre|^2 / (2 width^2)).
-        terms: of the series in height / beta; the default serves up to height / beta = 80.
-
-    Raises:
-        BadInput: height / beta above 80, where the series would need more terms.
-    """
-    ratio = _tensor(height) / _positive("beta", beta)
-    if bool((ratio > 80).any()):
-        raise BadInput(f"height / beta must be at most 80 for this series, not {ratio.max().item():g}; use a grid")
-    powers = torch.arange(1, terms, dtype=torch.float64, device=ratio.device)
-    moments = gaussian_bump_power(
-        _tensor(means).unsqueeze(-2), _tensor(sds).unsqueeze(-2), centre, width, powers.unsqueeze(-1)
-    )
-    coefficients = torch.exp(powers * torch.log(ratio.unsqueeze(-1)) - torch.lgamma(powers + 1))
-    return 1 + (_tensor(weights) * (coefficients * moments).sum(-1)).sum(-1)

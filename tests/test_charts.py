@@ -7,6 +7,7 @@ import pkgutil
 
 import altair as alt
 import pytest
+import torch
 from PIL import Image
 from scene import Scene, value
 
@@ -120,7 +121,7 @@ def test_the_threshold_is_drawn_where_theory_has_it(changes):
         theory.chance_of_target(mass, draws).item(), abs=1e-5
     )
     least = value(rules[0][0]["x"], 360, 1e-6, 1, True)
-    assert least == pytest.approx(theory.least_reference_mass(reward, beta).item(), rel=1e-5)
+    assert least == pytest.approx(torch.sigmoid(torch.tensor(-reward / beta)).item(), rel=1e-5)
     curve = scene.places("line")[1]
     for point in curve[20:180:40]:
         share = theory.target_mass(value(point["x"], 360, 1e-6, 1, True), reward, beta).item()

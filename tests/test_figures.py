@@ -58,11 +58,6 @@ def wide():
     return tabulated(*(replaced(mog_record(seed), -300.0 - seed, *path) for seed in range(3)))
 
 
-@pytest.fixture(scope="module")
-def drawn_densities(mog):
-    return figures.densities(mog)
-
-
 def texts(figure):
     found = [figure.get_suptitle(), figure.get_supxlabel()]
     for axis in figure.axes:
@@ -131,27 +126,15 @@ def test_a_metric_that_spans_orders_of_magnitude_says_that_it_is_logarithmic(mog
 
 
 def test_no_interval_is_drawn_for_one_seed(one_seed):
-    for figure in (figures.title_figure(one_seed), figures.precision_recall(one_seed)):
+    for figure in (figures.title_figure(one_seed), figures.four_metrics(one_seed)):
         assert all(len(line.get_xdata()) == 1 for axis in figure.axes for line in axis.lines)
 
 
 def test_every_axis_has_a_name(lm, both, sweep):
-    drawn = (
-        figures.precision_recall(both),
-        figures.target_through_stages(both),
-        figures.reward_against_kl(both),
-    )
-    for figure in drawn:
-        assert all(axis.get_ylabel() for axis in figure.axes)
+    assert all(axis.get_ylabel() for axis in figures.target_through_stages(both).axes)
     assert all(axis.get_xlabel() for axis in figures.title_figure(both).axes)
-    assert "nats per token" in texts(figures.precision_recall(lm))
+    assert "nats per token" in texts(figures.four_metrics(lm))
     assert "sharpening" in texts(figures.reward_by_sharpening(sweep))
-
-
-def test_precision_lies_above_recall_at_the_measured_means(mog):
-    (x, y), *_ = marks(figures.precision_recall(mog), "align_then_kd")
-    assert x == pytest.approx(estimates(mog, "overall_recall")["align_then_kd"][0].estimate)
-    assert y == pytest.approx(estimates(mog, "overall_precision")["align_then_kd"][0].estimate)
 
 
 @pytest.mark.parametrize(
@@ -164,23 +147,6 @@ def test_precision_lies_above_recall_at_the_measured_means(mog):
 def test_each_order_passes_through_its_own_stages(lm, order, route):
     heights = [y for _, y in marks(figures.target_through_stages(lm), order)]
     assert heights == pytest.approx([estimates(lm, "target_rate")[name][0].estimate for name in route])
-
-
-def test_the_kl_figure_ends_where_training_ended(lm):
-    (x, y), *_ = marks(figures.reward_against_kl(lm), "kd_then_align")
-    rows = lm.curves[(lm.curves["pipeline"] == "kd_then_align") & (lm.curves["step"] == lm.curves["step"].max())]
-    ends = rows.groupby("curve")["value"].mean()
-    assert (x, y) == pytest.approx((ends["kl"], ends["reward"]))
-
-
-def test_distillation_has_no_curve_of_its_own(lm):
-    assert marks(figures.reward_against_kl(lm), "align_then_kd") == []
-
-
-def test_a_run_without_curves_or_densities_says_so(lm):
-    assert figures.has_curves(lm)
-    assert not figures.has_curves(dataclasses.replace(lm, curves=lm.curves.iloc[:0]))
-    assert not figures.has_views(lm)
 
 
 def test_a_claim_is_drawn_with_the_bounds_that_decide_it(lm):
@@ -200,27 +166,6 @@ def test_sharpening_has_a_panel_for_each_algorithm_and_kl_weight(sweep):
     titles = [axis.get_title(loc="left") for axis in figure.axes]
     assert titles == [f"{a}, KL weight β = {b}" for b in ("0.5", "1") for a in ("RLHF", "DPO")]
     assert len(marks(figure, "align_then_kd")) == 4 * len(SHARPENINGS)
-
-
-def test_the_densities_begin_with_the_truth_and_circle_the_target(drawn_densities):
-    panels = [axis for axis in drawn_densities.axes if axis.images]
-    assert [axis.get_title(loc="left") for axis in panels][:3] == ["Truth", "Base", "Base, aligned"]
-    assert len(panels) == 9
-    assert all(tuple(axis.patches[0].center) == (1.5, -1.5) for axis in panels)
-
-
-def test_the_drawn_density_of_the_truth_sums_to_one(drawn_densities):
-    image = next(axis.images[0] for axis in drawn_densities.axes if axis.images)
-    field, (left, right, bottom, top) = image.get_array(), image.get_extent()
-    steps = field.shape[0] - 1
-    assert float(field.sum()) * (right - left) * (top - bottom) / steps**2 == pytest.approx(1, abs=0.01)
-
-
-def test_the_first_seed_is_shown_and_none_is_picked(mog, drawn_densities):
-    shown = drawn_densities.axes[1].images[0].get_array()
-    for run, same in ((mog.select(seed=0), True), (mog.select(seed=[1, 2]), False)):
-        image = figures.densities(run).axes[1].images[0].get_array()
-        assert np.array_equal(shown, image) is same
 
 
 def test_the_last_line_says_how_deep_the_evidence_is(mog, one_seed):
@@ -254,10 +199,10 @@ def test_every_picture_is_drawn_where_no_metric_exists_and_where_none_exists_in_
             entry["metrics"] = dict.fromkeys(entry["metrics"])
     run = tabulated(*made)
     arm = {name: {1.0: run, 2.0: run} for name in run.pipelines}
-    drawn = [figures.title_figure(run), figures.four_metrics(run), figures.precision_recall(run),
+    drawn = [figures.title_figure(run), figures.four_metrics(run),
              figures.target_through_stages(run), *(figures.claim_by_seed(run, claim) for claim in CLAIMS[:2]),
              sweeps.sweep_figure([("a", run), ("b", run)], "x"), sweeps.arm_figure(arm, "x"),
-             sweeps.arm_metrics(arm, "x"), sweeps.leads_figure([("a", run, run)])]  # fmt: skip
+             sweeps.leads_figure([("a", run, run)])]  # fmt: skip
     for figure in drawn:
         figure.draw_without_rendering()
         assert "nan" not in " ".join(text.get_text() for text in figure.findobj(Text)).split()
@@ -270,7 +215,7 @@ def test_yardsticks_orders_and_controls_stand_apart():
 
 def test_the_callers_settings_change_nothing_and_are_left_alone(mog):
     with matplotlib.rc_context({"figure.facecolor": "black", "axes.facecolor": "black"}):
-        figure = figures.precision_recall(mog)
+        figure = figures.title_figure(mog)
         assert matplotlib.rcParams["axes.facecolor"] == "black"
     assert to_hex(figure.get_facecolor()) == "#ffffff"
     assert to_hex(figure.axes[0].get_facecolor()) == "#ffffff"
@@ -278,29 +223,17 @@ def test_the_callers_settings_change_nothing_and_are_left_alone(mog):
 
 def test_no_figure_stays_open_behind_the_callers_back(mog):
     before = matplotlib.pyplot.get_fignums()
-    figures.precision_recall(mog)
+    figures.title_figure(mog)
     assert matplotlib.pyplot.get_fignums() == before
 
 
 def test_a_saved_png_says_what_it_is(mog, tmp_path):
-    path = figures.save_figure(
-        figures.precision_recall(mog), tmp_path / "deep" / "a.png", "what it shows", "commit 0123"
-    )
+    path = figures.save_figure(figures.title_figure(mog), tmp_path / "deep" / "a.png", "what it shows", "commit 0123")
     with Image.open(path) as image:
         assert image.text["Description"] == "what it shows"
         assert image.text["Source"] == "commit 0123"
         assert image.text["Software"].startswith("alignkd_lab")
         assert image.getpixel((0, 0))[:3] == (255, 255, 255)
-
-
-def test_recalls_that_differ_by_orders_of_magnitude_get_a_logarithmic_axis(mog, wide):
-    axis = figures.precision_recall(wide).axes[0]
-    assert axis.get_xscale() == "symlog"
-    assert "logarithmic" in axis.get_xlabel()
-    left, right = axis.get_xlim()
-    values = [value for _, values in estimates(wide, "overall_recall").values() for value in values]
-    assert left < min(values) < max(values) < right
-    assert figures.precision_recall(mog).axes[0].get_xscale() == "linear"
 
 
 # Pictures of sweeps -----------------------------------------------------------------------------------
@@ -317,7 +250,6 @@ def test_an_arm_is_drawn_at_its_values_with_the_means_of_the_tables(sweep):
             means = [run.table("reward")[order].mean() for run in held.values()]
             assert any(list(y) == pytest.approx(means) for y in lines)
         assert axis.get_xlabel() == "sharpening s"
-    assert len(sweeps.arm_metrics(arm, "sharpening s").axes) == 8
 
 
 def test_leads_are_the_paired_differences_with_their_intervals(lm):

@@ -1,5 +1,6 @@
 """Closed forms for both orders: the optimum's, the threshold's, and what a run comes near where nothing is left out."""
 
+import bumps
 import numpy as np
 import pytest
 import torch
@@ -29,7 +30,7 @@ def test_the_base_is_the_truth(closed_form):
 
 def test_its_reward_is_the_integral_of_the_bump(closed_form):
     centre = SETTINGS.truth_means[3]
-    inside = theory.gaussian_bump_power(SETTINGS.truth_means, [[0.3, 0.3]] * 4, centre, SETTINGS.reward_width, 1)
+    inside = bumps.gaussian_bump_power(SETTINGS.truth_means, [[0.3, 0.3]] * 4, centre, SETTINGS.reward_width, 1)
     expected = SETTINGS.reward_height * (torch.tensor(SETTINGS.truth_weights) * inside).sum().item()
     assert closed_form.metrics(closed_form.truth)["reward"] == pytest.approx(expected, rel=1e-5)
 

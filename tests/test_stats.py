@@ -129,44 +129,6 @@ def test_a_claim_that_cannot_be_tested_keeps_its_place_in_the_family():
     assert ours.holm_levels([0.001, float("nan")])[0] == pytest.approx(0.975)
 
 
-def test_a_rank_correlation_is_that_of_scipy_and_its_interval_covers():
-    draw = np.random.default_rng(4)
-    x, y = draw.normal(size=30), draw.normal(size=30)
-    assert ours.rank_correlation([(x, y)]).estimate == pytest.approx(stats.spearmanr(x, y).statistic)
-    hits = {1: 0, 3: 0}
-    truth = 6 / np.pi * np.arcsin(0.6 / 2)  # Spearman's of two normals with correlation 0.6
-    for groups in hits:
-        for _ in range(300):
-            drawn = [draw.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=16).T for _ in range(groups)]
-            found = ours.rank_correlation(drawn)
-            hits[groups] += found.low < truth < found.high
-    assert all(0.91 < count / 300 < 0.99 for count in hits.values())
-
-
-def test_levels_that_differ_between_groups_are_no_correlation():
-    draw = np.random.default_rng(6)
-    apart = [(level + draw.normal(size=40), level + draw.normal(size=40)) for level in (0, 10, 20)]
-    found = ours.rank_correlation(apart)
-    assert found.low < 0 < found.high
-    inward = [(x + level, x - level) for level, x in zip((0, 10, 20), draw.normal(size=(3, 10)), strict=True)]
-    assert ours.rank_correlation(inward).estimate == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    "group", [([1, 1, 1, 1], [1, 2, 3, 4]), ([1, math.nan, 3, 4], [1, 2, 3, 4]), ([1, 2, 3], [2, 3, 1])]
-)
-def test_a_rank_correlation_of_nothing_that_varies_is_undefined(group):
-    assert all(map(math.isnan, ours.rank_correlation([group])))
-    assert all(map(math.isnan, ours.rank_correlation([])))
-
-
-def test_a_perfect_rank_correlation_has_no_interval():
-    found = ours.rank_correlation([([1, 2, 3, 4, 5], [1, 8, 27, 64, 125])])
-    assert found.estimate == pytest.approx(1)
-    assert math.isnan(found.low)
-    assert math.isnan(found.high)
-
-
 def test_an_effect_size_estimates_the_true_one_without_bias():
     draw = np.random.default_rng(5)
     found = [ours.effect_size(row, np.zeros(5)) for row in draw.normal(0.8, 1.0, (20_000, 5))]

@@ -190,18 +190,6 @@ def row_places(names: Sequence[str]) -> dict[str, float]:
     return places
 
 
-def cross(axis: Axes, name: str, across: Estimate, up: Estimate) -> None:
-    """A pipeline's two means with both intervals."""
-    (x, x_low, x_high), xs = across
-    (y, y_low, y_high), ys = up
-    colour = pipeline_style(name).colour
-    if xs.size > 1 and xs.size == ys.size:
-        seed_points(axis, xs, ys, colour)
-        axis.plot([x_low, x_high], [y, y], color=colour, linewidth=1.6, zorder=3)
-        axis.plot([x, x], [y_low, y_high], color=colour, linewidth=1.6, zorder=3)
-    mark(axis, x, y, name)
-
-
 def log_scale_if_wide(axis: Axes, values: Sequence[float]) -> str:
     """Logarithmic x for log-likelihoods more than a factor of 20 apart; what the axis says of it."""
     nearest, farthest = max(values, default=0.0), min(values, default=0.0)

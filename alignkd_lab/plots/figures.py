@@ -24,13 +24,11 @@ from alignkd_lab.plots.drawing import (
     DPI,
     INK,
     QUIET,
-    cross,
     depth_line,
     estimates,
     legend,
     line,
     log_scale_if_wide,
-    mark,
     panels,
     row_places,
     rows_of_intervals,
@@ -122,55 +120,6 @@ def claim_by_seed(run: Records, claim: Claim, depth: str = "record") -> Figure:
 
 
 @themed
-def precision_recall(records: Runs, depth: str = "record") -> Figure:
-    """Overall precision against overall recall by pipeline, one panel per run; up and right is better."""
-    title = "What it says, against what it has forgotten"
-    runs = _runs(records)
-    figure, grid = _side_by_side(runs, title, depth_line(runs, depth), height=5.2)
-    for run, axis in zip(runs, grid, strict=True):
-        world = run.the_run()["world"]
-        recall, precision = (estimates(run, f"overall_{metric}") for metric in ("recall", "precision"))
-        for name in run.pipelines:
-            if name in recall and name in precision:
-                cross(axis, name, recall[name], precision[name])
-        scale = log_scale_if_wide(axis, [value for _, values in recall.values() for value in values])
-        axis.set_xlabel(f"{metric_label('overall_recall', world)}{scale} →")
-        axis.set_ylabel(f"{metric_label('overall_precision', world)} →")
-        axis.margins(0.1)
-    legend(figure, [name for run in runs for name in run.pipelines])
-    return figure
-
-
-@themed
-def densities(run: Records, depth: str = "record") -> Figure:
-    """The Gaussian density at every stage, of the run's first seed, with the target modes circled."""
-    from alignkd_lab.plots import plane  # brings torch
-
-    settings, columns = MogSettings(**run.settings), 3
-    views = {"truth": plane.truth(settings), **plane.views(run.mixtures)}
-    fields = {name: plane.field(view, settings, 160) for name, view in views.items()}
-    rows = -(-len(views) // columns)
-    note = depth_line([run], depth, "Shown is the first seed; dashed: the target")
-    figure, grid = panels(rows, columns, (9, 2.7 * rows + 1.0), "Where the density lies at every stage", note)
-    norm = plane.one_scale(fields.values())
-    for axis, (name, field) in zip(grid.flat, fields.items(), strict=False):
-        image = plane.paint(axis, field, plane.window(settings), norm)
-        for target in settings.targets:
-            plane.circle(axis, settings.truth_means[target], 3 * settings.truth_sd)
-        _name_panel(axis, name)
-    for index, axis in enumerate(grid.flat):
-        axis.set_visible(index < len(fields))
-        axis.grid(visible=False)
-        axis.set(xticks=[-2, 0, 2], yticks=[-2, 0, 2])
-        axis.set_xlabel("$x_1$" if index + columns >= len(fields) else "")
-        axis.set_ylabel("$x_2$" if index % columns == 0 else "")
-    bar = figure.colorbar(image, ax=grid, shrink=0.5, aspect=28, pad=0.02)
-    bar.set_label("density (square-root scale)")
-    bar.outline.set_visible(False)
-    return figure
-
-
-@themed
 def bumps(run: Records, depth: str = "record") -> Figure:
     """The Gaussian density before, between and after the two stages of either order, a row an order."""
     from alignkd_lab.plots import plane  # brings torch
@@ -192,11 +141,6 @@ def bumps(run: Records, depth: str = "record") -> Figure:
             axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(f"{_VERBS[order][0]}, then {_VERBS[order][1]}", color=colour, fontweight="bold")
     return figure
-
-
-def has_views(run: Records) -> bool:
-    """Whether there is a density to draw."""
-    return not run.mixtures.empty
 
 
 @themed
@@ -223,34 +167,6 @@ def target_through_stages(records: Runs, depth: str = "record") -> Figure:
         axis.grid(axis="x", visible=False)
     legend(figure, ORDERS)
     return figure
-
-
-@themed
-def reward_against_kl(records: Runs, depth: str = "record") -> Figure:
-    """Reward against the KL from the stage's own reference along every alignment: who pays how much for it."""
-    runs = _runs(records)
-    note = depth_line(runs, depth, "Thick lines: mean over seeds, thin: seeds; the marker is the end of training")
-    figure, grid = _side_by_side(runs, "What alignment pays in KL for its reward", note)
-    drawn = []
-    for run, axis in zip(runs, grid, strict=True):
-        for name, curves in alignment_curves(run).items():
-            colour = pipeline_style(name).colour
-            for curve in curves if len(curves) > 1 else ():
-                axis.plot(*curve, color=colour, alpha=0.22, linewidth=0.8)
-            kl, reward = mean_curve(curves)
-            axis.plot(kl, reward, color=colour, linewidth=2.2)
-            mark(axis, kl[-1], reward[-1], name)
-            drawn.append(name)
-        unit = "nats" if run.the_run()["world"] == "mog" else "nats per response"
-        axis.set_xlabel(f"KL from the stage's reference ({unit})")
-        axis.set_ylabel("reward during training")
-    legend(figure, drawn)
-    return figure
-
-
-def has_curves(run: Records) -> bool:
-    """Whether any alignment of the run left its curve."""
-    return bool(alignment_curves(run))
 
 
 @themed
@@ -321,9 +237,3 @@ def _sharpening_panel(axis: Axes, cells: Mapping[float, Records]) -> None:
         held = [(sharpening + shift, estimates(run, "reward").get(order)) for sharpening, run in cells.items()]
         line(axis, order, [place for place in held if place[1] is not None], width=0.06)
     axis.set_xticks(list(cells), [f"{sharpening:g}" for sharpening in cells])
-
-
-def _name_panel(axis: Axes, name: str) -> None:
-    label = "Truth" if name == "truth" else pipeline_style(name).label
-    colour = pipeline_style(name).colour if name in ORDERS else INK
-    axis.set_title(label, color=colour, fontsize=9.5, fontweight="bold" if name in ORDERS else "normal")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -29,7 +30,7 @@ from alignkd_lab.plots.drawing import (
     themed,
     write,
 )
-from alignkd_lab.plots.figures import FOUR_METRICS, alignment_curves, mean_curve
+from alignkd_lab.plots.figures import alignment_curves, mean_curve
 from alignkd_lab.plots.style import metric_label, number, pipeline_style, shown
 from alignkd_lab.recording import plain_settings
 from alignkd_lab.records import Records
@@ -74,22 +75,6 @@ def arm_figure(
         axis.set(xlabel=label, ylabel=metric_label("reward", "mog") if axis is grid[0, 0] else "")
         axis.set_title(algorithm.upper(), pad=8)
     legend(figure, {name for held in arm.values() for name in _held(held.values(), names)})
-    return figure
-
-
-@themed
-def arm_metrics(
-    arm: Arm, label: str, depth: str = "record", *, logarithmic: bool = False, percent: bool = False
-) -> Figure:
-    """The four metrics of both orders by the value of a setting, a row an algorithm."""
-    title = f"What either order earns, and what it pays, by {label}"
-    figure, grid = panels(len(arm), len(FOUR_METRICS), (12, 2.9 * len(arm) + 1.5), title, _note(arm, depth))
-    for row, (algorithm, held) in zip(grid, arm.items(), strict=True):
-        for axis, metric in zip(row, FOUR_METRICS, strict=True):
-            _by_value(axis, held, metric, ORDERS, logarithmic, percent)
-            axis.set_title(f"{algorithm.upper()}: {metric_label(metric, 'mog')}", pad=8)
-            axis.set_xlabel(label if axis in grid[-1] else "")
-    legend(figure, ORDERS)
     return figure
 
 
@@ -227,6 +212,39 @@ def alignment_figure(held: Sequence[tuple[Records, Sequence[str], str]], depth: 
     axis.set_xlabel("KL from the policy's own reference (nats a response)")
     axis.set_ylabel("reward on validation prompts")
     legend(figure, {name for _, name, *_ in drawn})
+    return figure
+
+
+@themed
+def split_figure(panels_of: Mapping[str, pd.DataFrame], note: str) -> Figure:
+    """What the lead of A-K in logits of the target rate is made of, a panel a heading and a row a cell.
+
+    Args:
+        panels_of: by heading a table with `cell`, in reading order, `lead`, `alignment` and `distilling`, a row a seed
+            (or a target); the last two sum to the lead.
+    """
+    parts = {"alignment": (pipeline_style(A_K).colour, "s"), "distilling": (pipeline_style(K_A).colour, "o"),
+             "lead": (INK, "D")}  # fmt: skip
+    words = {"alignment": "alignment moves the base further", "distilling": "distilling costs the aligned one less",
+             "lead": "the lead, their sum"}  # fmt: skip
+    most = max(table["cell"].nunique() for table in panels_of.values())
+    title = "What the lead of A-K is made of"
+    figure, (grid,) = panels(1, len(panels_of), (5.4 * len(panels_of), 0.62 * most + 2.2), title, note, share=True)
+    for axis, (heading, table) in zip(grid, panels_of.items(), strict=True):
+        cells = list(dict.fromkeys(table["cell"]))
+        for (name, (colour, marker)), shift in zip(parts.items(), (-0.22, 0.0, 0.22), strict=True):
+            for place, cell in enumerate(cells):
+                found = t_interval(table.loc[table["cell"] == cell, name])
+                axis.plot([found.low, found.high], [place + shift] * 2, color=colour, linewidth=2.6)
+                axis.plot(found.estimate, place + shift, marker, color=colour, markersize=7, markeredgecolor="white")
+            axis.plot([], [], marker, color=colour, label=words[name])
+        axis.axvline(0, color=INK, linewidth=1)
+        axis.set_yticks(range(len(cells)), cells)
+        axis.set_ylim(len(cells) - 0.5, -0.5)
+        axis.grid(axis="y", visible=False)
+        axis.set_title(heading, pad=8)
+        axis.set_xlabel("A-K minus K-A, target rate (logits)")
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure
 
 

@@ -14,6 +14,7 @@ from alignkd_lab.stats import ALPHA, Interval, holm_levels, paired_difference, p
 
 LEAST_EFFECT = 0.05  # in win rate
 DRAWS = 10_000
+REACHED = 0.1  # in J* − J, within which an alignment has come to its optimum
 
 
 def fair_family(records: Records, form: str = "adpa") -> pd.DataFrame:
@@ -48,18 +49,38 @@ def leads(records: Records) -> pd.DataFrame:
     logits = held[held["metric"] == "target_logit"].pivot_table(index=place, columns="pipeline", values="value")
     screened = held[held["metric"].isin(["screened_base", "screened_healed", "screened_uncut"])]
     rates = screened.pivot_table(index=place, columns="metric", values="value")
-    whole = logits.dropna(subset=["base", "base_aligned", "kd_only", "kd_then_align", "align_then_kd"]).join(rates)
-    healed = whole.index.get_level_values("variant") == "healed"
-    after = np.where(healed, whole["screened_healed"], whole["screened_uncut"])
-    return pd.DataFrame(
-        {
-            "m0": whole["screened_base"],
-            "kept": after / whole["screened_base"],
-            "lead": whole["align_then_kd"] - whole["kd_then_align"],
-            "alignment": whole["base_aligned"] - whole["base"] - (whole["kd_then_align"] - whole["kd_only"]),
-            "distilling": whole["align_then_kd"] - whole["base_aligned"] - (whole["kd_only"] - whole["base"]),
-        }
-    ).reset_index()
+    parts = split(logits).join(rates)
+    healed = parts.index.get_level_values("variant") == "healed"
+    after = np.where(healed, parts["screened_healed"], parts["screened_uncut"])
+    kept = {"m0": parts["screened_base"], "kept": after / parts["screened_base"]}
+    return parts.assign(**kept)[["m0", "kept", "lead", "alignment", "distilling"]].reset_index()
+
+
+def split(logits: pd.DataFrame) -> pd.DataFrame:
+    """`lead`, `alignment` and `distilling` of each row of logits that holds all five pipelines, in columns."""
+    whole = logits.dropna(subset=["base", "base_aligned", "kd_only", "kd_then_align", "align_then_kd"])
+    alignment = whole["base_aligned"] - whole["base"] - (whole["kd_then_align"] - whole["kd_only"])
+    distilling = whole["align_then_kd"] - whole["base_aligned"] - (whole["kd_only"] - whole["base"])
+    return pd.DataFrame({"lead": alignment + distilling, "alignment": alignment, "distilling": distilling})
+
+
+def gaussian_split(records: Records) -> pd.DataFrame:
+    """A row a run and seed of the Gaussian part `split`: the cell, the parts of the lead, and how K-A came out.
+
+    `outcome` is `found` where K-A shows the target in at least half of its draws. Else it is `lost` where alignment
+    came within `REACHED` of its own optimum, which then lacks the target, and `short` of draws or of steps where not.
+    """
+    rows = []
+    for run in records.each():
+        settings, rates = run.settings, run.table("target_rate")
+        draws = settings["evaluation_draws"]
+        stages = run.stages[run.stages["pipeline"] == "kd_then_align"].set_index("seed")
+        reached = stages["gap"].reindex(rates.index) <= REACHED
+        outcome = np.where(rates["kd_then_align"] >= 0.5, "found", np.where(reached, "lost", "short"))
+        cell = {"beta": settings["beta"], "components": settings["student_components"]}
+        logits = np.log((draws * rates + 0.5) / (draws - draws * rates + 0.5))
+        rows.append(split(logits).assign(**cell, budget=run.metrics["arm_value"].iloc[0], outcome=outcome))
+    return pd.concat(rows).reset_index()
 
 
 def _coefficients(table: np.ndarray) -> np.ndarray:

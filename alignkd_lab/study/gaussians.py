@@ -1,7 +1,7 @@
 """The registered study on Gaussians (`data/records/PLAN.md`): one setting moved at a time, with a hundred new seeds.
 
-`python -m alignkd_lab.study.gaussians FOLDER [arms] [map] [boundary] [split]` makes its records in FOLDER, each a packed file;
-stages are kept there, so that a study that was cut off goes on.
+`python -m alignkd_lab.study.gaussians FOLDER [arms] [map] [boundary] [split]` makes its records in FOLDER, each a
+packed file; stages are kept there, so that a study that was cut off goes on.
 
     arms      one setting moved at a time, all pipelines: `gaussians-study.zip`
     map       both orders by target's share, KL weight and sharpening: `gaussians-map.zip`

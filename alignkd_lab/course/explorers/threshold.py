@@ -22,7 +22,7 @@ CONTROLS = {
 }
 SOURCE = "Live: closed forms, exact; nothing is trained."
 
-# `theory.target_mass`, `least_reference_mass`, `recall_threshold`, `chance_of_target` and `draws_for_chance`.
+# `theory.target_mass`, `recall_threshold`, `chance_of_target` and `draws_for_chance`.
 _OPTIMUM = "1 / (1 + (1 - {m}) / {m} * exp(-reward / beta))"
 LEAST_MASS = "1 / (1 + exp(reward / beta))"
 LEAST_REWARD = "beta * log((1 - reference_mass) / reference_mass)"
