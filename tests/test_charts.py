@@ -23,7 +23,6 @@ from alignkd_lab.course.explorers import (
     sharpening,
     threshold,
     two_kls,
-    two_temperatures,
 )
 from alignkd_lab.course.widgets.charts import MIME, SCHEMA, Menu, Slider, parameters
 from alignkd_lab.errors import BadInput, UnknownName
@@ -38,7 +37,6 @@ CHARTS = {
     "sharpening": sharpening,
     "threshold": threshold,
     "two_kls": two_kls,
-    "two_temperatures": two_temperatures,
 }
 
 OWN = {"layer_cuts", "token_lens", "traps"}  # which are given models or runs, and tested with them

@@ -96,7 +96,6 @@ def test_each_typical_wrong_answer_gets_its_own_hint_and_any_other_the_general_o
         ("draws_for_sight", 299, "Right."),
         ("rare_weight", 0.005, "Right."),
         ("satisfied_margin", -14.1, "Right."),
-        ("sequences_or_tokens", (0.64, 0.69), "Right."),
         ("smallest_reward", 4.60, "Multiply by the KL weight"),
         ("smallest_reward", 1.00, "base 10"),
         ("smallest_reward", -2.30, "sign"),

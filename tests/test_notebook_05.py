@@ -1,4 +1,4 @@
-"""What notebook 05 shows: layer cuts, precision and recall, one row for several contexts; and its hints."""
+"""What notebook 05 shows: layer cuts, one row for several contexts; and its hints."""
 
 import pytest
 import torch
@@ -6,9 +6,8 @@ from scene import Scene, value
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignkd_lab.course.exercises.ask import task
-from alignkd_lab.course.explorers import layer_cuts, one_row, text_plane
+from alignkd_lab.course.explorers import layer_cuts, one_row
 from alignkd_lab.course.explorers.layer_cuts import CUTS
-from alignkd_lab.course.explorers.text_plane import Place
 from alignkd_lab.course.shipped import measured_influence
 from alignkd_lab.course.widgets.charts import POINT
 from alignkd_lab.lm import weights
@@ -66,14 +65,6 @@ def test_a_cut_s_layers_are_grey_and_its_recall_is_marked(cut):
     assert [point["fill"] == POINT for point in points] == [name == cut for name in best_first]
     assert all(f"without\n{OPTIONS[name]}" in scene.words for name in CUTS)
     assert ("healed" if cut == "shipped" else f"to {number(FOUND[cut])} nats") in scene.words.lower()
-
-
-def test_precision_stands_upright_and_recall_lies():
-    places = {"base": Place(-2.0, -2.5), "cut": Place(-7.0, -4.0)}
-    figure = text_plane.draw(places, [("cut", "base", "healing")], "Live: two points.")
-    points = [line.get_xydata()[0].tolist() for line in figure.axes[0].lines]
-    assert points == [[-2.5, -2.0], [-4.0, -7.0]]
-    assert text_plane.in_words(places).endswith("cut: precision −7.00, recall −4.00.")
 
 
 def test_the_table_of_rows_has_the_likeliest_tokens_of_each():

@@ -20,5 +20,5 @@ __getattr__, __dir__ = lazy.names(
         "toy.walk": "walk",
         "widgets.view": "Picture kept",
     },
-    ("lens.next_token", "lens.reading_tables", "playground", "toy", *_EXPLORERS),
+    ("lens.reading_tables", "playground", "toy", *_EXPLORERS),
 )

@@ -20,15 +20,6 @@ def layers_to_drop() -> str:
     return min(CUTS, key=lambda name: sum(influence[layer] for layer in CUTS[name]))
 
 
-def sequences_or_tokens() -> tuple[float, float]:
-    a, b, leaves = 0.6, 0.4, 4
-    sequences = [a / leaves] * leaves + [b]
-    squares = [p**2 for p in sequences]
-    b_by_sequences = squares[-1] / sum(squares)
-    a_by_tokens = a**2 / (a**2 + b**2)
-    return b_by_sequences, a_by_tokens
-
-
 def kd_calls() -> list[tuple]:
     """Logits [N, V] of student and teacher, and both directions."""
     noise = torch.Generator().manual_seed(5)
@@ -77,26 +68,6 @@ TASKS: dict[str, Task] = {
             Distractor("last", "The last layers turn the state towards the next token."),
             Distractor("every second", "That spares the first two, but it takes some of the influential last ones."),
         ),
-    ),
-    "sequences_or_tokens": Task(
-        question="A teacher says A first with 0.6, then one of four leaves, 0.25 each; or B with 0.4, then always the "
-        "same leaf. Give (share of B when whole sequences are sharpened with s = 2, share of A when every token is "
-        "drawn at temperature ½).",
-        solve=sequences_or_tokens,
-        because="The same exponent, two winners: B's one sequence beats each of A's four, while A's first token wins. "
-        "Token temperature is no sequence sharpening.",
-        hint="Sequences: four of 0.15 and one of 0.4, each squared. Tokens: 0.6 and 0.4 squared; leaves come after.",
-        distractors=(
-            Distractor(
-                (0.4**2 / (0.6**2 + 0.4**2), 0.6**2 / (0.6**2 + 0.4**2)),
-                "You took both to be the same. Sequences are sharpened whole: A's mass lies on four of them.",
-            ),
-            Distractor(
-                (sequences_or_tokens()[0], 1 - sequences_or_tokens()[0]),
-                "You took both to be the same. A token is drawn before its leaves are known: square 0.6 and 0.4.",
-            ),
-        ),
-        tolerance=0.005,
     ),
 }
 
