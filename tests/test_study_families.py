@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic_records import mog_record, tabulated
 
-from alignkd_lab.study.families import fair_family, lead_family, placebo
+from alignkd_lab.plots import sweeps
+from alignkd_lab.study.families import fair_family, gaussian_split, lead_family, placebo
 
 
 class Held:
@@ -65,3 +67,22 @@ def test_a_placebo_off_nought_makes_the_experiment_invalid():
     table = pd.DataFrame({"target": range(6), "variant": "placebo", "lead": [0.1, -0.1, 0.05, -0.02, 0.0, 0.03]})
     assert not placebo(table)[1]
     assert placebo(table.assign(lead=table["lead"] + 1))[1]
+
+
+def test_a_gaussian_lead_splits_exactly_and_a_k_a_without_the_target_lost_it_or_was_short():
+    made = []
+    for seed, (rate, gap) in enumerate([(0.9, 0.3), (0.0, 0.01), (0.2, 0.5)]):
+        record = mog_record(seed, evaluation_draws=4000)
+        for name, share in zip(("base", "base_aligned", "kd_only", "kd_then_align", "align_then_kd"),
+                               (0.04, 0.9, 0.01, rate, 1.0), strict=True):  # fmt: skip
+            record["pipelines"][name]["metrics"]["target_rate"] = share
+        record["stages"][record["pipelines"]["kd_then_align"]["stages"][-1]]["info"]["gap"] = gap
+        made.append(record)
+    found = gaussian_split(tabulated(*made))
+    assert found["outcome"].tolist() == ["found", "lost", "short"]
+    np.testing.assert_allclose(found["alignment"] + found["distilling"], found["lead"])
+    odds = [np.log((4000 * rate + 0.5) / (4000 - 4000 * rate + 0.5)) for rate in (1.0, 0.0)]
+    assert found["lead"].iloc[1] == pytest.approx(odds[0] - odds[1])
+    drawn = sweeps.split_figure({"one": found.assign(cell=found["outcome"]), "two": found.assign(cell="all")}, "note")
+    marks = [line.get_xdata() for line in drawn.axes[1].lines if line.get_marker() == "D" and len(line.get_xdata())]
+    np.testing.assert_allclose(marks, [[found["lead"].mean()]])

@@ -74,8 +74,8 @@ def gaussian_split(records: Records) -> pd.DataFrame:
     for run in records.each():
         settings, rates = run.settings, run.table("target_rate")
         draws = settings["evaluation_draws"]
-        stages = run.stages[run.stages["pipeline"] == "kd_then_align"].set_index("seed")
-        reached = stages["gap"].reindex(rates.index) <= REACHED
+        gaps = run.stages[run.stages["pipeline"] == "kd_then_align"].dropna(subset="gap").set_index("seed")["gap"]
+        reached = gaps.reindex(rates.index) <= REACHED
         outcome = np.where(rates["kd_then_align"] >= 0.5, "found", np.where(reached, "lost", "short"))
         cell = {"beta": settings["beta"], "components": settings["student_components"]}
         logits = np.log((draws * rates + 0.5) / (draws - draws * rates + 0.5))
