@@ -84,7 +84,7 @@ def test_the_text_is_plain_markdown(notebook):
     assert not re.search(r"!\[[^\]]*\]\((?!https://)", text), "an image that lies beside the notebook"
 
 
-@pytest.mark.parametrize("number", ["02"])
+@pytest.mark.parametrize("number", ["02", "03", "04"])
 def test_what_a_notebook_says_is_asserted_beside_it_and_each_assertion_finds_its_cell(number):
     (path,) = (each for each in PATHS if each.name.startswith(number))
     cells = code_cells(nbformat.read(path, as_version=4))
