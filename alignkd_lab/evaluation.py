@@ -46,6 +46,7 @@ class Request:
         reward: a target's rule by its name, `model:SOURCE`, or a function of one's own, `module:function`.
         pairs: held-out preference pairs as `load_preferences` takes them, cut to `max_length` tokens, of which the
             prompt may have half; what is cut or left out is counted.
+        judge: what says which of two answers is better, as `lm.judge.compare` takes it; needs `against`.
         tasks: of lm-evaluation-harness, by name or as configurations; `limit` and `chat_template` go with them.
         out: a new folder for `evaluation.json` and, where there are prompts, `responses.jsonl`.
         dtype: of matrix products.
@@ -55,6 +56,7 @@ class Request:
     prompts: str | Path | None = None
     reward: str | None = None
     against: str | None = None
+    judge: str | None = None
     pairs: Any = None
     reference: str | None = None
     tasks: Sequence[str | dict] = ()
@@ -79,8 +81,8 @@ def evaluate(model: str, **options: Any) -> dict:
 
     `metrics` and `against` (the other model's) hold `METRICS`, each an `estimate` with the bounds `low` and `high` of
     its interval (95 %, over prompts), defined in `lm.own_metrics`; `win_rate` is of the model against the other one,
-    paired by prompt; `tasks` is what `lm.harness.run_tasks` returns. Null is what was not asked for, and a bound that
-    does not exist. The two models draw random numbers of their own.
+    paired by prompt; `judge` is what `lm.judge.compare` returns, `tasks` what `lm.harness.run_tasks` does. Null is what
+    was not asked for, and a bound that does not exist. The two models draw random numbers of their own.
 
     Raises:
         BadInput: an option, a file or a model cannot be used; before weights are read, where that can be told.
@@ -99,10 +101,16 @@ def evaluate(model: str, **options: Any) -> dict:
     if out:
         make_folder(out)
     record, answers = _measure(asked, found, held)
+    if out and answers:
+        lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in answers)
+        (out / "responses.jsonl").write_text(lines, encoding="utf-8")
+    if asked.judge:
+        from alignkd_lab.lm.judge import compare
+
+        first, second = (answers[part] for part in (slice(len(answers) // 2), slice(len(answers) // 2, None)))
+        kept = out / "verdicts.jsonl" if out else None
+        record["judge"] = compare(asked.judge, first, second, record["provenance"]["device"], kept)
     if out:
-        if answers:
-            lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in answers)
-            (out / "responses.jsonl").write_text(lines, encoding="utf-8")
         (out / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
     return record
 
@@ -113,7 +121,9 @@ def _check(asked: Request) -> None:
     needs = {
         "model": (prompts or pairs or asked.tasks, "nothing to measure; name --prompts, --pairs or --tasks"),
         "reward": (asked.reward is None or prompts, "it pays answers; name what is asked with --prompts"),
-        "against": (asked.against is None or (prompts and asked.reward), "a win rate needs --prompts and --reward"),
+        "against": (asked.against is None or (prompts and (asked.reward or asked.judge)),
+                    "a win rate needs --prompts and --reward or --judge"),
+        "judge": (asked.judge is None or asked.against, "it compares two models; name the other with --against"),
         "pairs": (not pairs or asked.reference, "reward accuracy is of log pi - log pi_ref; name pi_ref with "
                   "--reference, such as the model that training started from"),
         "reference": (asked.reference is None or prompts or pairs, "nothing to compare; name --prompts or --pairs"),
@@ -127,6 +137,8 @@ def _check(asked: Request) -> None:
         check_policy(name, source)
     if asked.reward is not None:
         check_reward(asked.reward)
+    if asked.judge is not None and not asked.judge.startswith(("http://", "https://")):
+        check_policy("judge", asked.judge)
     for name, least in (("responses", 1), ("max_tokens", 1), ("max_length", 2), ("seed", 0)):
         check_number(name, getattr(asked, name), least=least, whole=True)
     if asked.limit is not None:
@@ -196,11 +208,12 @@ def _measure(asked: Request, read: Prompts | None, held: Preferences | None) -> 
         del reference
     if asked.against:
         write("against", models.read(asked.against, device), asked.seed + 1)
-        win = own_metrics.as_json(own_metrics.win_rate(rewards["model"], rewards["against"]))
+        win = own_metrics.as_json(own_metrics.win_rate(rewards["model"], rewards["against"])) if pays else None
     options = {name: getattr(asked, name) for name in
                ("reward", "responses", "max_tokens", "max_length", "seed", "limit", "chat_template")}  # fmt: skip
     record = {
-        "metrics": found["model"], "against": found.get("against"), "win_rate": win, "tasks": tasks,
+        "metrics": found["model"], "against": found.get("against"), "win_rate": win, "judge": None,
+        "tasks": tasks,
         "weights": {name: {"source": source, "checksum": models.identity(source)} for name, source in sources.items()},
         "prompts": {**read.provenance, "count": len(rows)} if read else None,
         "pairs": _about(held, encoded) if held else None,
@@ -236,6 +249,9 @@ def render(record: dict) -> str:
     lines += [[words, *(_shown(column[name]) for column in columns)] for name, words in METRICS.items()]
     if record["win_rate"]:
         lines.append([f"win rate against {names[1]}", _shown(record["win_rate"])])
+    if judged := record["judge"]:
+        lines.append([f"win rate by {judged['source']}", _shown(judged["win_rate"])])
+        lines += [[f"  {share}", _number(judged[share])] for share in ("ties", "swayed", "unread")]
     for task, held in (record["tasks"] or {}).items():
         for metric, value in held["metrics"].items():
             lines.append([f"{task}, {metric}", f"{_number(value['estimate'])} ± {_number(value['stderr'])}"])

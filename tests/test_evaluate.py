@@ -248,7 +248,7 @@ def test_benchmarks_stand_in_the_table_and_in_a_picture_of_their_own(tmp_path):
     metrics = {"acc": {"estimate": 0.25, "stderr": 0.125}, "bleu": {"estimate": 3.5, "stderr": None},
                "none": {"estimate": None, "stderr": None}}  # fmt: skip
     record = {"metrics": dict.fromkeys(METRICS), "against": None, "win_rate": None,
-              "tasks": {"own": {"metrics": metrics}},
+              "judge": None, "tasks": {"own": {"metrics": metrics}},
               "weights": {"model": {"source": "tiny-base", "checksum": ""}}}  # fmt: skip
     table = dict(line.split("  ", 1) for line in render(record).splitlines()[2:])
     assert {name: table[name].strip() for name in ("own, acc", "own, bleu", "own, none", "reward")} == {

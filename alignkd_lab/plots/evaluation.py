@@ -11,16 +11,17 @@ from alignkd_lab.evaluation import METRICS
 from alignkd_lab.plots.style import PIPELINE_STYLE
 
 _COLOURS = [PIPELINE_STYLE[name].colour for name in ("kd_then_align", "align_then_kd")]
-_COINS = ("win_rate", "reward_accuracy")  # where one half is what chance gives
+_COINS = ("win_rate", "judge", "reward_accuracy")  # where one half is what chance gives
 _SHARES = (*_COINS, "ended", "distinct_1", "distinct_2")
 
 
 def draw_evaluation(record: dict, path: Path) -> None:
     """Draws a record as a PNG: each estimate with its interval; tasks, all in one panel, with their standard errors."""
-    titles = {"win_rate": "win rate", **METRICS}
+    titles = {"win_rate": "win rate", "judge": "win rate by the judge", **METRICS}
     names = [name for name, part in record["weights"].items() if name != "reference"]
     labels = {name: record["weights"][name]["source"][-24:] for name in names}
-    found = {"model": {**record["metrics"], "win_rate": record["win_rate"]}, "against": record["against"] or {}}
+    won = {"win_rate": record["win_rate"], "judge": (record["judge"] or {}).get("win_rate")}
+    found = {"model": {**record["metrics"], **won}, "against": record["against"] or {}}
     metrics = [metric for metric in titles if found["model"].get(metric)]
     tasks = [(f"{task}, {metric}", value) for task, held in (record["tasks"] or {}).items()
              for metric, value in held["metrics"].items() if value["estimate"] is not None]  # fmt: skip

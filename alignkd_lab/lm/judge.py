@@ -1,0 +1,153 @@
+"""A judge that says which of two answers is better: a local model, or a server that speaks OpenAI's chat completions.
+
+Each pair is shown twice, with the answers' places exchanged. An answer wins where both verdicts are for it; all else is
+a tie, so that a judge who prefers a place decides nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from urllib.parse import urldefrag
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from alignkd_lab.errors import CannotContinue
+from alignkd_lab.stats import wilson_interval
+
+A, B, TIE = LETTERS = "A", "B", "C"
+TEMPLATE = """Which answer to this request is better: more helpful, more correct, better written?
+
+[Request]
+{prompt}
+
+[Answer A]
+{first}
+
+[Answer B]
+{second}
+
+Reply with one letter alone: A if answer A is better, B if answer B is better, C if they are equally good."""
+TRIES, SECONDS = 3, 120  # how often a request to a server is sent, and how long each may take
+
+Verdict = str | None  # one of LETTERS; None for a reply that is none
+
+
+def compare(judge: str, first: Sequence[dict], second: Sequence[dict], device: str, kept: Path | None = None) -> dict:
+    """How often the first model's answers win by the judge, paired.
+
+    Args:
+        judge: a source of weights, or `http://HOST:PORT/v1#MODEL`, without `#MODEL` the first model that the server
+            lists; its key is what the environment has as `OPENAI_API_KEY`.
+        first, second: rows with `row`, `prompt` (a text, or messages) and `response`, in the same order of prompts.
+        kept: a file of verdicts, a line a question: what it holds is not asked again.
+
+    Returns:
+        `win_rate` (a tie is one half; Wilson's interval over prompts), the number of `pairs`, and the shares of them
+        that are `ties`, that were `swayed` (both verdicts for the same place), and that have a verdict `unread`.
+
+    Raises:
+        BadInput: a source that cannot be used.
+        CannotContinue: the server gives no answer, or most pairs have a verdict that cannot be read.
+    """
+    orders = [
+        TEMPLATE.format(prompt=_as_text(one["prompt"]), first=left["response"], second=right["response"])
+        for one, other in zip(first, second, strict=True)
+        for left, right in ((one, other), (other, one))
+    ]
+    found = _verdicts(judge, orders, device, kept)
+    pairs = list(zip(found[::2], found[1::2], strict=True))
+    scores = np.array([{(A, B): 1.0, (B, A): 0.0}.get(pair, 0.5) for pair in pairs])
+    unread = float(np.mean([None in pair for pair in pairs]))
+    if unread > 0.5:
+        raise CannotContinue(f"judge: {judge} answers {100 * unread:.0f} % of the pairs with none of A, B and C")
+    rows = np.array([row["row"] for row in first])
+    per_prompt = [scores[rows == row].mean() for row in np.unique(rows)]
+    return {
+        "source": judge,
+        "win_rate": wilson_interval(float(sum(per_prompt)), len(per_prompt))._asdict(),
+        "pairs": len(pairs),
+        "ties": float(np.mean(scores == 0.5)),
+        "swayed": float(np.mean([pair in ((A, A), (B, B)) for pair in pairs])),
+        "unread": unread,
+    }
+
+
+def _as_text(prompt: str | list[dict]) -> str:
+    return prompt if isinstance(prompt, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+
+
+def _verdicts(judge: str, questions: list[str], device: str, kept: Path | None) -> list[Verdict]:
+    keys = [hashlib.sha256(f"{judge}\0{question}".encode()).hexdigest() for question in questions]
+    lines = kept.read_text(encoding="utf-8").splitlines(keepends=True) if kept and kept.is_file() else []
+    whole = [line for line in lines if line.endswith("]\n")]
+    if kept and lines != whole:  # a line was cut off: it is asked again
+        kept.write_text("".join(whole), encoding="utf-8")
+    held = dict(map(json.loads, whole))
+    if set(keys) - held.keys():
+        remote = judge.startswith(("http://", "https://"))
+        ask = partial(_of_server, *_server(judge)) if remote else _local(judge, device)
+        for key, question in zip(keys, tqdm(questions, desc="judge", unit="questions", leave=False), strict=True):
+            if key not in held:
+                held[key] = ask(question)
+                if kept:
+                    with kept.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps([key, held[key]]) + "\n")
+    return [held[key] for key in keys]
+
+
+def _local(source: str, device: str) -> Callable[[str], Verdict]:
+    """The letter to which a model gives most probability as its answer's beginning."""
+    from alignkd_lab.lm import models, weights
+    from alignkd_lab.lm.prompts import encode
+    from alignkd_lab.lm.sampling import Samples
+    from alignkd_lab.lm.scoring import score
+    from alignkd_lab.lm.settings import base_of_student
+
+    model, tokenizer = models.read(source, device), weights.load_tokenizer(base_of_student(source))
+    letters = [tokenizer.encode(letter, add_special_tokens=False) for letter in LETTERS]
+
+    def ask(question: str) -> Verdict:
+        found = score(model, Samples(encode(tokenizer, [question]), [0, 0, 0], letters))
+        return LETTERS[int(np.argmax([float(tokens.sum()) for tokens in found]))]
+
+    return ask
+
+
+def _server(judge: str) -> tuple[str, str]:
+    """Address and model."""
+    address, model = urldefrag(judge)
+    address = address.rstrip("/")
+    return address, model or _send(f"{address}/models")["data"][0]["id"]
+
+
+def _of_server(address: str, model: str, question: str) -> Verdict:
+    asked = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 8}
+    said = _send(f"{address}/chat/completions", asked)["choices"][0]["message"]["content"] or ""
+    letter = said.strip().strip("*[(\"'").upper()[:1]
+    return letter if letter in LETTERS and len(said.split()) == 1 else None
+
+
+def _send(address: str, body: dict | None = None) -> dict:
+    heads = {"Content-Type": "application/json"}
+    if key := os.environ.get("OPENAI_API_KEY"):
+        heads["Authorization"] = f"Bearer {key}"
+    request = urllib.request.Request(address, json.dumps(body).encode() if body else None, heads)
+    for tried in range(1, TRIES + 1):
+        try:
+            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+                return json.load(answer)
+        except (OSError, ValueError) as error:
+            if tried == TRIES:
+                raise CannotContinue(
+                    f"judge: {address} gives no answer ({error}); what was judged is kept, so run this again"
+                ) from error
+            time.sleep(2**tried)
+    raise AssertionError("not reached")
