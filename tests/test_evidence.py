@@ -12,6 +12,7 @@ from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.plots.style import CLAIM_WORDS, PIPELINE_STYLE, interval, number
 from alignkd_lab.plots.tables import difference, mean, means
 from alignkd_lab.study import gaussians, pictures, plan
+from alignkd_lab.study.families import gaussian_split
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = (ROOT / "data" / "records" / "RESULTS.md").read_text(encoding="utf-8")
@@ -113,6 +114,14 @@ def test_the_closed_form_names_the_leader_in_as_many_cells_as_is_said():
     assert "rightly in 15 of 216 cells" in RESULTS
     assert "(197 cells)" in RESULTS
     assert "(132)" in RESULTS
+
+
+def test_what_k_a_is_short_of_on_gaussians_is_that_of_the_records():
+    found = gaussian_split(pictures.load("gaussians-split"))
+    assert set(found[found["components"] == 3]["outcome"]) == {"lost"}
+    rooms = found[(found["components"] == 4) & (found["outcome"] == "found")].groupby(["beta", "budget"]).size()
+    assert rooms.to_dict() == {(0.5, "as registered"): 72, (0.5, "draws × 10"): 83, (0.5, "steps × 10"): 75}
+    assert "K-A finds it in 72, in 83 after ten times the draws" in RESULTS
 
 
 def test_the_pages_are_as_short_as_is_promised():

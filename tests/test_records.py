@@ -427,6 +427,7 @@ FILES = {  # runs, seeds, rows of metrics, responses and densities, metrics
     "gaussians-study": (56, range(1000, 1100), 211_000, 0, 0, _GAUSSIAN),
     "gaussians-map": (216, range(1000, 1100), 216_000, 0, 0, _GAUSSIAN),
     "gaussians-boundary": (726, range(20), 87_120, 0, 37_026, {"reward", "target_rate", "overall_recall"}),
+    "gaussians-split": (18, range(2000, 2100), 18_000, 0, 0, {"reward", "target_rate"}),
     "smollm2-pilot": (2, range(3), 540, 1_360, 0, _LANGUAGE),
     "smollm2-study": (21, range(10), 12_122, 58_696, 0, _LANGUAGE | {"second_rule_rate", "distinct_2"}),
 }
