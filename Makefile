@@ -18,6 +18,9 @@ INTACT := $(shell $(PY) -I -c 'import importlib.util as u, os; \
 	assert os.path.samefile(os.path.dirname(u.find_spec("alignkd_lab").origin), "alignkd_lab"); \
 	print("yes")' 2>/dev/null)
 
+# What is installed is not compiled (see below), so each import would be compiled anew where nothing may be kept.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help env run test lab notebooks site links figures clean
 ifneq ($(INTACT),yes)
