@@ -22,7 +22,7 @@ INTACT := $(shell $(PY) -I -c 'import importlib.util as u, os; \
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test lab notebooks site links figures clean
+.PHONY: help env run test gpu lab notebooks site links figures clean
 ifneq ($(INTACT),yes)
 .PHONY: $(STAMP)
 endif
@@ -30,6 +30,8 @@ endif
 help:
 	@echo "make run        set up, run both orders in both worlds ($(PRESET) preset), write the report"
 	@echo "make test       set up, check the style, run every test and every notebook, open a browser"
+	@echo "make gpu        measure this machine's GPU, twelve minutes: tests, a run, a training by each method, the bench"
+	@echo "                (REHEARSE=1: the same with tiny models on the CPU)"
 	@echo "make lab        set up, open JupyterLab on the notebooks"
 	@echo "make notebooks  execute every notebook and save it without widget state"
 	@echo "make site       build the course as pages for a browser in $(OUT)/site, from the notebooks as saved"
@@ -83,6 +85,11 @@ test: $(STAMP)
 	$(PY) tests/widgets_7.py -n auto --dist loadscope -q
 	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
 	$(PY) -m pytest -rs tests/test_browser.py tests/test_playground.py tests/test_pages.py
+
+# Without a network Liger's rows are left out.
+gpu: $(STAMP)
+	$(if $(REHEARSE),,-$(PY) -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt liger-kernel)
+	$(PY) -m alignkd_lab.bench.gpu $(OUT) $(if $(REHEARSE),--rehearse)
 
 lab: $(STAMP)
 	$(PY) -m jupyterlab notebooks

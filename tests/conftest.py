@@ -19,6 +19,12 @@ def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where tests put their tensors")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "device" in item.fixturenames:
+            item.add_marker("gpu")
+
+
 @pytest.fixture(scope="session")
 def device(request) -> str:
     return request.config.getoption("--device")
