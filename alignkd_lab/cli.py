@@ -312,7 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else ""
     )
     try:
-        if arguments.act in (run, heal, bench) and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if arguments.act is not train and int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise BadInput(f"processes: several were started, and {arguments.act.__name__} runs in one; start one")
         with _ends_on_sigterm():
             code = arguments.act(arguments)

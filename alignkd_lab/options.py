@@ -94,7 +94,7 @@ class Options:
 DEFAULTS = {
     "num_train_epochs": 1, "logging_steps": 0.02, "eval_strategy": "steps", "eval_steps": 0.1, "eval_on_start": True,
     "save_steps": 0.1, "save_total_limit": 1, "report_to": "none", "remove_unused_columns": False,
-    "dataloader_pin_memory": False, "ddp_timeout": 86400,  # the others wait while one writes the student's responses
+    "dataloader_pin_memory": False, "ddp_timeout": 86400,  # the others wait for the one that writes most
 }  # fmt: skip
 _FURTHER = (
     "Every field of transformers.TrainingArguments is an option, too: --learning-rate, --num-train-epochs, "

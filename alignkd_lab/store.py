@@ -162,5 +162,5 @@ class Store:
             seal(made)
         return result
 
-    def keep_json(self, kind: str, depends: dict, make: Callable[[], dict]) -> dict:
+    def keep_json(self, kind: str, depends: dict, make: Callable[[], Any]) -> Any:
         return self.keep(kind, depends, make, write_json, read_json)

@@ -97,9 +97,6 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     measures = bool(options.heldout.strip("0.") or (options.prompts and not method.on_policy))
     arguments = training_arguments(given, out, measures)
     device, seed = arguments.device, arguments.seed
-    if ranks.count() > 1 and (method.on_policy or options.reward):
-        what = f"trains {options.method}" if method.on_policy else "measures a reward while it trains"
-        raise BadInput(f"processes: {ranks.count()} were started, and one alone {what}; start one")
     dtype = getattr(torch, resolve_dtype(options.dtype, device.type))
     tokenizer = weights.load_tokenizer(base_of_student(options.student))
     others = {name: getattr(options, name) for name in TEACHERS if getattr(options, name)}
@@ -129,25 +126,28 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
         examples, kept, heldout = [texts.training, texts.heldout], {}, None
         if options.teacher:
             teacher = admit(models.read(options.teacher, device), options.teacher, reach=reach)
-            kept["teacher"] = LiveTeacher(teacher, dtype=dtype, norms=False)
+            kept["teacher"] = _spread(LiveTeacher(teacher, dtype=dtype, norms=False))
     else:
         examples, kept, heldout = _from_pairs(
             options, method, texts, model, tokenizer, store, request, dtype, arguments
         )
     model = _adapt(model, options, seed)
     write = partial(Rollouts, tokenizer, max_tokens=texts.max_tokens, seed=seed, dtype=dtype, scorer=pay)
-    rollouts, measured = None, [heldout] if heldout else []
     if method.on_policy:
-        beta = options.beta if options.method == "rloo" else None
-        rollouts = write(responses=options.responses, reference=_reference(options, model, dtype), beta=beta)
-        answered = texts.heldout
+        beta, answered = options.beta if options.method == "rloo" else None, texts.heldout
+        rollouts = write(responses=options.responses, reference=_reference(options, model, dtype, reach), beta=beta)
+    else:
+        rollouts = write(responses=1)
+    if _shards() and (method.on_policy or answered):
+        rollouts.keep_whole(model)
+    measured = [heldout] if heldout else []
     if answered:
-        measured.append(HeldoutPrompts(answered, rollouts or write(responses=1), method.on_policy))
+        measured.append(HeldoutPrompts(answered, rollouts, method.on_policy))
     end_token = tokenizer.eos_token_id if options.as_released else None
     trainer = MeasuredTrainer(
-        _loss(options, kept, end_token), measured, rollouts, micro_batch=options.micro_batch or accumulated,
-        dtype=dtype, model=model, args=arguments, train_dataset=examples[0],
-        eval_dataset=texts.heldout or answered or None, callbacks=list(callbacks), aside=out,
+        _loss(options, kept, end_token), measured, rollouts if method.on_policy else None,
+        micro_batch=options.micro_batch or accumulated, dtype=dtype, model=model, args=arguments,
+        train_dataset=examples[0], eval_dataset=texts.heldout or answered or None, callbacks=list(callbacks), aside=out,
     )  # fmt: skip
     curves, result = _fit(trainer, out / "checkpoints")
     if ranks.is_sharded(model):
@@ -219,7 +219,7 @@ def _same_training(out: Path, request: dict) -> dict | None:
 def _from_pairs(options, method: Method, pairs: Texts, model, tokenizer, store, request, dtype, arguments) -> tuple:
     """What the loss reads, of training and of the held-out pairs; what teachers say of it; and what is measured."""
     device, seed, batch = model.device, arguments.seed, arguments.per_device_eval_batch_size
-    examples = ranks.first(lambda: _examples(options, method, pairs, model, tokenizer, store, request, dtype, seed))
+    examples = _examples(options, method, pairs, model, tokenizer, store, request, dtype, seed)
     others, kept = {name: one for name in TEACHERS if (one := getattr(options, name))}, {}
     if others and method.read:
         ask = partial(_live if options.live_teachers else _ask, dtype=dtype, examples=list(chain(*examples)),
@@ -230,16 +230,18 @@ def _from_pairs(options, method: Method, pairs: Texts, model, tokenizer, store, 
     policy = (options.reference if options.method == "dpo" else None) or options.student
     reference = model if policy == options.student else models.read(policy, device)
     if options.method == "dpo":
-        ranks.first(partial(reference_log_probs, reference, examples[0], store, identity(policy), dtype))
+        reference_log_probs(reference, examples[0], store, identity(policy), dtype)
     return examples, kept, _heldout(reference, policy, examples[1], pairs.heldout, store, dtype, batch)
 
 
-def _reference(options: Options, model, dtype) -> LiveTeacher:
+def _reference(options: Options, model, dtype, reach: int) -> LiveTeacher:
     """What an on-policy method measures the KL from: the model as it starts, unless another one is named."""
     if options.reference and options.reference != options.student:
-        return LiveTeacher(models.read(options.reference, model.device), dtype=dtype, norms=False)
-    start = copy.deepcopy(model) if options.full else model
-    return LiveTeacher(start, dtype=dtype, norms=False, without_adapter=not options.full)
+        other = admit(models.read(options.reference, model.device), options.reference, reach=reach)
+        return _spread(LiveTeacher(other, dtype=dtype, norms=False))
+    if options.full:
+        return _spread(LiveTeacher(copy.deepcopy(model), dtype=dtype, norms=False))
+    return LiveTeacher(model, dtype=dtype, norms=False, without_adapter=True)
 
 
 def _examples(options, method: Method, pairs: Texts, model, tokenizer, store, request, dtype, seed) -> list:
@@ -256,8 +258,16 @@ def _examples(options, method: Method, pairs: Texts, model, tokenizer, store, re
 
 
 def _live(model, source, dtype, **_) -> LiveTeacher:
-    teacher = LiveTeacher(model, dtype=dtype, digest=identity(source))
-    return teacher.shard() if parse_flag_from_env("ACCELERATE_USE_FSDP") else teacher
+    return _spread(LiveTeacher(model, dtype=dtype, digest=identity(source)))
+
+
+def _shards() -> bool:
+    """Whether Accelerate is to shard the model that is trained."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP")
+
+
+def _spread(teacher: LiveTeacher) -> LiveTeacher:
+    return teacher.shard() if _shards() else teacher
 
 
 def _ask(

@@ -20,11 +20,17 @@ from transformers import TrainerCallback
 
 from alignkd_lab import training
 from alignkd_lab.errors import AlignkdError
-from alignkd_lab.lm import ranks, weights
+from alignkd_lab.lm import own_pairs, ranks, rollouts, weights
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
          "FSDP_RESHARD_AFTER_FORWARD": "true"}  # fmt: skip
 LOAD, START = weights.load, PartialState.__init__
+
+
+def letters(prompts, responses):
+    """A reward that depends on the prompt, too."""
+    pairs = zip(prompts, responses, strict=True)
+    return [sum(map(str.isalpha, text)) / (1 + sum(map(ord, prompt)) % 7) for prompt, text in pairs]
 
 
 def load_double(*args, **kwargs):
@@ -60,8 +66,11 @@ def train(options, double=False, shard=False, kill=None):
             stack.enter_context(patch.dict(os.environ, FSDP2))
             stack.enter_context(patch.object(PartialState, "__init__", pass_for_gpus))
         sharded = stack.enter_context(patch.object(ranks, "shard", wraps=ranks.shard))
+        stack.enter_context(patch.object(own_pairs, "BATCH", 4))
+        wrote = [stack.enter_context(patch.object(at, "sample", wraps=at.sample)) for at in (own_pairs, rollouts)]
         record = training.train(callbacks=[Tell(told, kill)], **options)
     told["teachers"] = sharded.call_count
+    told["wrote"] = ranks.exchange([sum(len(call.kwargs["only"]) for call in one.call_args_list) for one in wrote])
     return {**told, "wrapper": record["wrapper"], "processes": record["processes"], "result": record["result"]}
 
 

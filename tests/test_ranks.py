@@ -27,18 +27,23 @@ from alignkd_lab.paths import data_folder
 
 pytestmark = pytest.mark.slow
 
-TEACHERS = {"kd": {"teacher": "tiny-base"}}
+TEACHERS = {name: {"teacher": "tiny-base"} for name in ("kd", "gkd")}
 TEACHERS["adpa"] = TEACHERS["adpa_plus"] = {"teacher": "tiny-truth", "reference": "tiny-base"}
-# Thirteen pairs in batches of six: the third is a single pair, and a process has nothing of it to do.
-COMMON = {"student": "tiny-student", "max_steps": 3, "max_length": 48, "heldout": 0, "disable_tqdm": True,
-          "use_cpu": True, "logging_steps": 1, "save_strategy": "no", "per_device_train_batch_size": 3}  # fmt: skip
+# Thirteen pairs in batches of six: the third is a single pair, and a process has nothing of it to do. Of what is held
+# out, five pairs in batches of two, one process reads two and the other one.
+COMMON = {"student": "tiny-student", "max_steps": 3, "max_length": 48, "max_prompt_length": 30, "disable_tqdm": True,
+          "use_cpu": True, "logging_steps": 1, "eval_steps": 3, "save_strategy": "no", "per_device_train_batch_size": 3,
+          "per_device_eval_batch_size": 2}  # fmt: skip
+REWARD = {"reward": "ranks_worker:letters"}
 SGD, ADAMW = {"optim": "sgd", "learning_rate": 0.1}, {"learning_rate": 1e-3}
 METHODS = {
-    "sft": {"gradient_checkpointing": True},
+    "sft": {"gradient_checkpointing": True, **REWARD},
     "dpo": {"full": True, "micro_batch": 2, "student": "UNTIED"},
     "kd": {"ddp_find_unused_parameters": False, "live_teachers": True},
     "adpa": {"student": "UNTIED"},
     "adpa_plus": {"full": True, "live_teachers": True},  # whose first half is DCKD
+    "gkd": {"full": True, "responses": 2},
+    "rloo": {"responses": 3, **REWARD},
 }
 KINDS = {"float64": ({"double": True}, SGD, 1e-8), "float32": ({}, ADAMW, 1e-5)}
 STOPPED = {"method": "dpo", "max_steps": 6, "save_strategy": "steps", "save_steps": 2, "eval_steps": 2, "heldout": 0.25,
@@ -101,15 +106,17 @@ def launch(jobs, folder):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
                "--rdzv-endpoint", "localhost:0", "--monitor-interval", "3"]  # fmt: skip
     done = subprocess.run([*command, str(Path(__file__).with_name("ranks_worker.py")), str(path)], capture_output=True,
-                          text=True, timeout=300, check=False)  # fmt: skip
+                          text=True, timeout=600, check=False)  # fmt: skip
+    assert path.with_suffix(".found").exists(), done.stderr[-3000:]
     return done.returncode, json.loads(path.with_suffix(".found").read_text()), done.stderr
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("ranks") / "pairs.jsonl"
-    rows = [{"prompt": f"Say {at}", "chosen": f"yes {at}"[: 4 + at % 3], "rejected": f"no {at}"} for at in range(13)]
-    path.write_text("\n".join(map(json.dumps, rows)))
+    rows = [{"prompt": f"Say {at}", "chosen": f"yes {at}"[: 4 + at % 3], "rejected": f"no {at}"} for at in range(1, 19)]
+    path.write_text("\n".join(map(json.dumps, rows[:13])))
+    path.with_name("held.jsonl").write_text("\n".join(map(json.dumps, rows[13:])))
     return path
 
 
@@ -125,8 +132,10 @@ def jobs(data):
         for method, more in METHODS.items():
             asked = {"method": method, "data": str(data), **COMMON, **optimizer, **TEACHERS.get(method, {}), **more}
             for wrapper in ("ddp", "fsdp"):
-                own = {**asked, "out": str(data.parent / f"{kind}-{method}-{wrapper}")}
-                own["student"] = own["student"].replace("UNTIED", str(data.parent / "untied"))
+                out = str(data.parent / f"{kind}-{method}-{wrapper}")
+                own = {**asked, "out": out, "cache_teachers": f"{out}-kept"}
+                own |= {"heldout": str(data.parent / "held.jsonl"),
+                        "student": own["student"].replace("UNTIED", str(data.parent / "untied"))}  # fmt: skip
                 made[kind, method, wrapper] = {**given, "shard": wrapper == "fsdp", "options": own}
     return made
 
@@ -155,15 +164,25 @@ def test_two_processes_make_the_weights_of_one(kind, method, jobs, two, data):
     given, _, tolerance = KINDS[kind]
     asked = jobs[kind, method, "ddp"]["options"]
     alone = data.parent / f"{kind}-{method}-one"
-    one = train({**asked, "per_device_train_batch_size": 6, "out": str(alone)}, **given)
+    kept = f"{alone}-kept"
+    one = train({**asked, "per_device_train_batch_size": 6, "out": str(alone), "cache_teachers": kept}, **given)
     for wrapper in ("ddp", "fsdp"):
         found, folder = two[0][kind, method, wrapper], Path(jobs[kind, method, wrapper]["options"]["out"])
         check_wrapper(found, wrapper)
-        assert found["teachers"] == (wrapper == "fsdp") * {"kd": 1, "adpa_plus": 3}.get(method, 0)
+        assert found["teachers"] == (wrapper == "fsdp") * {"kd": 1, "adpa_plus": 3, "gkd": 2}.get(method, 0)
         for part in [".", "dckd"] if method == "adpa_plus" else ["."]:
             expected = weights_of(alone / part)
             torch.testing.assert_close(weights_of(folder / part), expected, rtol=0, atol=tolerance)
-        assert found["result"]["loss"] == pytest.approx(one["result"]["loss"], rel=1e-5)
+        assert found["result"] == pytest.approx(one["result"], abs=100 * tolerance)
+        assert responses_in(f"{folder}-kept") == responses_in(kept)
+        for first, second, whole in zip(*found["wrote"], *one["wrote"], strict=True):
+            assert whole <= first + second <= whole + 4
+            assert first / 2 <= second <= first
+
+
+def responses_in(folder):
+    """What the student wrote beforehand, by what it depends on."""
+    return {path.parent.name: path.read_text() for path in Path(folder).glob("student-responses-*/value.json")}
 
 
 def check_wrapper(found, wrapper):

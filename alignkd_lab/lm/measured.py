@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -66,7 +65,7 @@ class Heldout:
                 told = ranks.inside(model, partial(read, part))
                 found += [told] * counts
                 bar.update(len(self.pairs[part]) * ranks.count())
-        losses_of, margins, kl = zip(*chain(*ranks.exchange(found)), strict=True)
+        losses_of, margins, kl = zip(*ranks.gather(found), strict=True)
         total, margin = sum(losses_of), torch.cat(margins)
         accuracy = (margin > TIE).double() + 0.5 * (margin.abs() <= TIE)
         return {
@@ -117,7 +116,7 @@ class MeasuredTrainer(LossTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         said = {}
         if self._rollouts:
-            place = self.state.global_step, self.args.process_index
+            place = self.state.global_step, 0
             inputs["examples"], said = self._rollouts.write(self.model, inputs["examples"], *place)
         total = super().training_step(model, inputs, num_items_in_batch)
         _, info = self.infos.pop()  # of every token: too much to keep over a long training

@@ -5,15 +5,18 @@ Training and held-out texts share no prompt.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import ranks
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.own_prompts import Prompt, read_prompts
 from alignkd_lab.lm.preference_data import count_reasons, load_preferences, to_examples
@@ -22,6 +25,8 @@ from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.store import Store
+
+BATCH = 192  # responses that are sampled together, and kept together or not at all
 
 
 @dataclass(frozen=True)
@@ -170,44 +175,47 @@ def _texts(examples: list[Example]) -> str:
 def student_examples(
     model, tokenizer, parts: list[list[Example]], store: Store, depends: dict, dtype: torch.dtype
 ) -> list[list[Example]]:
-    """Of each part the chosen response, and `depends["responses"]` that the student writes at temperature 1, kept."""
+    """Of each part the chosen response, and `depends["responses"]` that the student writes at temperature 1, kept.
+
+    It writes `BATCH` responses together, and each batch is kept by itself: a writing that was cut off goes on there. Of
+    several processes each writes its share of the batches, which are those of one.
+    """
     rows = [*parts[0], *parts[1]]
+    prompts, depends = [list(row.prompt) for row in rows], {**depends, "prompts": _texts(rows), "batch": BATCH}
     count, most, seed = (depends[name] for name in ("responses", "max_tokens", "seed"))
+    order, size = sorted(range(len(rows)), key=lambda at: len(prompts[at])), max(1, BATCH // count)
+    sampler = cache(lambda: model if dtype == torch.float32 else copy.deepcopy(model).to(dtype))
+    written: dict[int, list] = {}
 
-    def write() -> Samples:
-        sampler = model if dtype == torch.float32 else _copy(model, dtype)
-        with tqdm(total=len(rows) * count, desc="the student writes", unit="responses", leave=False) as bar:
-            return sample(sampler, [list(row.prompt) for row in rows], count, most, end_ids(tokenizer), seed,
-                          progress=bar.update)  # fmt: skip
+    def write(only: list[int]) -> list[list[int]]:
+        return sample(sampler(), prompts, count, most, end_ids(tokenizer), seed, batch=BATCH, only=only).tokens
 
-    written = store.keep(
-        "student-responses", {**depends, "prompts": _texts(rows)}, write,
-        lambda samples, folder: torch.save(asdict(samples), folder / "samples.pt"),
-        lambda folder: Samples(**torch.load(folder / "samples.pt", weights_only=True)),
-    )  # fmt: skip
+    with tqdm(total=len(rows) * count, desc="the student writes", unit="responses", leave=False,
+              disable=ranks.index() > 0) as bar:  # fmt: skip
+        for at in ranks.turns(-(-len(rows) // size)):
+            only = order[at * size : (at + 1) * size]
+            found = store.keep_json("student-responses", {**depends, "at": at}, partial(write, only))
+            written |= {prompt: found[turn * count : (turn + 1) * count] for turn, prompt in enumerate(only)}
+            bar.update(len(found))
     made = [
-        Example(row.prompt, [row.responses[0], *(written.tokens[at] for at in own)], ["chosen", *["sampled"] * count])
-        for row, own in zip(rows, written.by_prompt(), strict=True)
+        Example(row.prompt, [row.responses[0], *written[at]], ["chosen", *["sampled"] * count])
+        for at, row in enumerate(rows)
     ]
     return [made[: len(parts[0])], made[len(parts[0]) :]]
 
 
-def _copy(model, dtype: torch.dtype):
-    import copy
-
-    return copy.deepcopy(model).to(dtype)
-
-
 def reference_log_probs(model, examples: list[Example], store: Store, weights: str, dtype: torch.dtype) -> None:
-    """Gives each example the log-probabilities of its responses under `model`, kept in the store."""
+    """Gives each example the log-probabilities of its responses under `model`, kept in the store `BATCH` at a time."""
 
-    def read() -> dict:
-        tokens = [list(tokens) for row in examples for tokens in row.responses]
-        of = [index for index, row in enumerate(examples) for _ in row.responses]
-        found = score(model, Samples([list(row.prompt) for row in examples], of, tokens), dtype=dtype)
-        return {"sums": [float(tokens.sum()) for tokens in found]}
+    def read(rows: list[Example]) -> list[float]:
+        tokens = [list(tokens) for row in rows for tokens in row.responses]
+        of = [index for index, row in enumerate(rows) for _ in row.responses]
+        found = score(model, Samples([list(row.prompt) for row in rows], of, tokens), dtype=dtype)
+        return [float(tokens.sum()) for tokens in found]
 
-    depends = {"weights": weights, "dtype": str(dtype), "texts": _texts(examples)}
-    sums = iter(store.keep_json("reference-log-probs", depends, read)["sums"])
-    for row in examples:
-        row.reference_log_probs = [next(sums) for _ in row.responses]
+    for at in ranks.turns(-(-len(examples) // BATCH)):
+        rows = examples[at * BATCH : (at + 1) * BATCH]
+        depends = {"weights": weights, "dtype": str(dtype), "texts": _texts(rows)}
+        sums = iter(store.keep_json("reference-log-probs", depends, partial(read, rows)))
+        for row in rows:
+            row.reference_log_probs = [next(sums) for _ in row.responses]

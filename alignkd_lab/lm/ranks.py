@@ -84,6 +84,21 @@ def share(parts: list) -> list[tuple[Any, bool]]:
     return mine + [(parts[0], False)] * (math.ceil(len(parts) / count()) - len(mine))
 
 
+def gather(made: list) -> list:
+    """What all ranks made of their parts that count (`share`), on each of them, in the order of the whole."""
+    told = exchange(made)
+    return [told[at % count()][at // count()] for at in range(sum(map(len, told)))]
+
+
+def turns(parts: int) -> Iterator[int]:
+    """The numbers of parts that are kept on the disk: this rank's share, and once all have made theirs, the others."""
+    mine = range(index(), parts, count())
+    yield from mine
+    exchange()
+    yield from (at for at in range(parts) if at not in mine)
+    exchange()
+
+
 def inside(model, run: Callable[[Any], Made]) -> Made:
     """`run` of the model, within the forward pass of what wraps it, where something does."""
     inner = model.module if isinstance(model, DistributedDataParallel) else model

@@ -1,7 +1,8 @@
 """What a policy writes while it is trained or measured, and what that earns: on-policy distillation and RLOO.
 
 At each step the policy writes to the step's prompts, at temperature 1 and from its whole distribution, and the loss
-reads what it wrote. The draws depend on the seed and the step alone, so a training that goes on draws the same.
+reads what it wrote. The draws depend on the seed and the step alone, so a training that goes on draws the same, and so
+do several processes, each of which writes, scores and pays its share of the prompts.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
+from alignkd_lab.lm import ranks
 from alignkd_lab.lm.batch import Example, autocast, collate, plain, token_counts
 from alignkd_lab.lm.own_prompts import Prompt
 from alignkd_lab.lm.preference_data import render, token_ids
@@ -83,47 +87,61 @@ class Rollouts:
         model.eval()
         words = repr((self.seed, *purpose)).encode()
         seed = int.from_bytes(hashlib.sha256(words).digest()[:4], "big")
-        asked, ends = [row.prompt for row in prompts], end_ids(self.tokenizer)
-        samples = sample(self._sampler(model), asked, self.responses, self.max_tokens, ends, seed)
-        count, told = len(samples.tokens), {"response_length": samples.token_count / len(samples.tokens)}
-        gaps, rewards = [0.0] * count, [0.0] * count
+        asked, ends, number = [row.prompt for row in prompts], end_ids(self.tokenizer), self.responses
+        mine = ranks.share(list(range(len(prompts))))
+        samples = sample(self._sampler(model), asked, number, self.max_tokens, ends, seed, only=[at for at, _ in mine])
+        gaps, rewards = ([0.0] * len(samples.tokens) for _ in range(2))
         measured = measured or self.beta is not None
         if self.reference and measured:
-            own = score(model, samples, dtype=self.dtype)
+            read = partial(score, samples=samples, dtype=self.dtype)
+            own = ranks.inside(model, read)
             with self.reference.reading():
-                others = score(self.reference.model, samples, dtype=self.dtype)
+                others = ranks.inside(self.reference.model, read)
             gaps = [float((mine - other).sum()) for mine, other in zip(own, others, strict=True)]
-            told["kl"] = sum(gaps) / samples.token_count
         if self.scorer and measured:
             texts = [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in samples.tokens]
             rewards = self.scorer([prompts[at].said for at in samples.prompt_of], texts)
-            told["mean_reward"] = sum(rewards) / count
-        made = [Example(row.prompt, [samples.tokens[at] for at in own])
-                for row, own in zip(prompts, samples.by_prompt(), strict=True)]  # fmt: skip
+        own = list(zip(samples.tokens, gaps, rewards, strict=True))
+        parts = ranks.gather([own[at * number : (at + 1) * number] for at, (_, counts) in enumerate(mine) if counts])
+        tokens, gaps, rewards = zip(*chain(*parts), strict=True)
+        told = {"response_length": sum(map(len, tokens)) / len(tokens)}
+        if self.reference and measured:
+            told["kl"] = sum(gaps) / sum(map(len, tokens))
+        if self.scorer and measured:
+            told["mean_reward"] = sum(rewards) / len(rewards)
+        made = [Example(row.prompt, [tokens for tokens, *_ in part]) for row, part in zip(prompts, parts, strict=True)]
         if self.beta is not None:
-            earned = [reward - self.beta * gap for reward, gap in zip(rewards, gaps, strict=True)]
-            told["objective"] = sum(earned) / count
-            for example, own in zip(made, samples.by_prompt(), strict=True):
-                mean = sum(earned[at] for at in own) / len(own)
-                example.advantages = [(earned[at] - mean) * len(own) / max(1, len(own) - 1) for at in own]
+            for example, part in zip(made, parts, strict=True):
+                earned = [reward - self.beta * gap for _, gap, reward in part]
+                told["objective"] = told.get("objective", 0.0) + sum(earned) / len(tokens)
+                mean = sum(earned) / number
+                example.advantages = [(one - mean) * number / max(1, number - 1) for one in earned]
         return made, told
 
-    def drop(self) -> None:
+    def keep_whole(self, model) -> None:
+        """Copies the model before it is sharded: what writes is whole in every process."""
+        self._copy = self._copied(model).cpu()
+
+    def drop(self, model) -> None:
         """Lets go of the copy of the model that writes, until it is to write again."""
-        self._copy = None
+        self._copy = self._copy.cpu() if ranks.is_sharded(model) else None
 
     def _sampler(self, model):
-        """The model itself in float32; else a copy in the dtype of products, brought up to date."""
-        if self.dtype == torch.float32:
+        """The model itself in float32, where it is whole; else a copy in the dtype of products, brought up to date."""
+        if self.dtype == torch.float32 and not ranks.is_sharded(model):
             return model
         if self._copy is None:
-            self._copy = copy.deepcopy(model).to(self.dtype)
+            self._copy = self._copied(model)
         else:
+            self._copy.to(model.device)
             with torch.no_grad():
                 for own, new in zip(self._copy.parameters(), model.parameters(), strict=True):
                     if new.requires_grad:
-                        own.copy_(new)
+                        own.copy_(ranks.whole(new))
         return self._copy.eval()
+
+    def _copied(self, model):
+        return copy.deepcopy(model).to(model.dtype if self.dtype == torch.float32 else self.dtype)
 
 
 @dataclass(frozen=True)
@@ -142,15 +160,17 @@ class HeldoutPrompts:
         """
         examples, told = self.rollouts.write(model, self.prompts, "heldout", measured=True)
         if not self.on_policy:
-            self.rollouts.drop()
+            self.rollouts.drop(model)
         objective = told.pop("objective", None)
         if objective is not None:
             return {"loss": -objective, **told}
         if not self.on_policy:
             return told
-        total, items = 0.0, token_counts(examples)
+        found, items = [], token_counts(examples)
+        parts = [examples[start : start + batch] for start in range(0, len(examples), batch)]
         with autocast(plain(model).device, dtype), tqdm(total=len(examples), leave=False, disable=quiet) as bar:
-            for start in range(0, len(examples), batch):
-                total += float(loss(model, collate(examples[start : start + batch]), items)[0])
-                bar.update(batch)
-        return {"loss": total, **told}
+            for part, counts in ranks.share(parts):
+                value, _ = ranks.inside(model, partial(loss, batch=collate(part), items=items))
+                found += [float(value)] * counts
+                bar.update(len(part) * ranks.count())
+        return {"loss": sum(ranks.gather(found)), **told}

@@ -80,10 +80,12 @@ def sample(
     keep_hidden: bool = False,
     batch: int = 192,
     progress: Callable[[int], None] | None = None,
+    only: Sequence[int] | None = None,
 ) -> Samples:
     """Responses of at most `max_tokens` tokens, drawn from the whole distribution at `temperature`.
 
-    `eos` ends a response; where several ids do, any of them (`lm.templates.end_ids`).
+    `eos` ends a response; where several ids do, any of them (`lm.templates.end_ids`). `only` these prompts are answered
+    where it is given, by their numbers, with the responses that they have among all.
     `progress` is called with the number of responses finished. The same seed gives the same responses
     whatever `batch` is, and where memory does not hold it and it halves: each has its own stream of random numbers.
 
@@ -107,7 +109,8 @@ def sample(
         [None] * count if keep_hidden else None,
     )
     # Neighbours in length share a batch, so that little padding is read.
-    order = sorted(range(len(prompt_ids)), key=lambda index: len(prompt_ids[index]))
+    asked = range(len(prompt_ids)) if only is None else only
+    order = sorted(asked, key=lambda index: len(prompt_ids[index]))
     per_batch = max(1, batch // responses_per_prompt)
     size = min(per_batch, len(order)) * responses_per_prompt
     for start in range(0, len(order), per_batch):
@@ -122,7 +125,7 @@ def sample(
         _, size = halve(work, size, "sample_batch", way_out)
         if progress:
             progress(len(chosen) * responses_per_prompt)
-    return result
+    return result.only([index * responses_per_prompt + turn for index in asked for turn in range(responses_per_prompt)])
 
 
 def _sample_batch(model, chosen, turns, max_tokens, eos, uniform, temperature, result) -> None:

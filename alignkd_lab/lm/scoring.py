@@ -11,11 +11,12 @@ from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
+from alignkd_lab.lm.ranks import is_sharded
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.memory import halve
 
 
-@torch.inference_mode()
+@torch.no_grad()  # FSDP2 would train on what it gathers in inference mode
 def score(model, samples: Samples, batch: int = 96, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     """log π(token) at temperature 1 of every token of the samples under `model`: a tensor a response.
 
@@ -36,6 +37,9 @@ def score(model, samples: Samples, batch: int = 96, dtype: torch.dtype = torch.f
             for start in range(0, len(group), size):
                 _score(model, samples, group[start : start + size], dtype, scored)
 
+        if is_sharded(model):  # where memory runs out in one process, the others wait for it already
+            halve(lambda _, group=group: work(len(group), group), 1, "score_batch", way_out)
+            continue
         _, size = halve(work, min(limit, len(group)), "score_batch", way_out)
         limit = size if size < len(group) else limit
     return scored

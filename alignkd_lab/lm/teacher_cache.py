@@ -200,14 +200,11 @@ def cache_in_parts(
     count = sum(len(row.responses) for row in rows)
     size = -(-PART // batch) * batch if batch else PART
     parts = [examples[start : start + size] for start in range(0, len(examples), size)]
-    mine = range(ranks.index(), len(parts), ranks.count())
     with tqdm(total=count, desc=f"caching {name}", unit="responses", leave=False, disable=ranks.index() > 0) as bar:
-        for turn in (mine, sorted({*range(len(parts))} - {*mine})):
-            for part in (parts[at] for at in turn):
-                folder = root / f"{name}-{key_of(_depends(teacher, _rows_of(part, roles), batch))}".replace(" ", "-")
-                cached = cache_teacher(teacher, part, folder, roles=roles, batch=batch, progress=bar.update)
-                cached.attach(part, name)
-            ranks.exchange()
+        for part in (parts[at] for at in ranks.turns(len(parts))):
+            folder = root / f"{name}-{key_of(_depends(teacher, _rows_of(part, roles), batch))}".replace(" ", "-")
+            cached = cache_teacher(teacher, part, folder, roles=roles, batch=batch, progress=bar.update)
+            cached.attach(part, name)
     return cached  # of any part: they answer from what is attached
 
 
