@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.answer_formats import FORMATS
+from alignkd_lab.lm.engines import Vllm, check_engine
 from alignkd_lab.lm.own_prompts import read_prompts
 from alignkd_lab.lm.request import check_policy
 from alignkd_lab.paths import make_folder
@@ -14,7 +15,7 @@ from alignkd_lab.ranges import check_choice, check_number
 
 def sample_to(
     model: str, *, prompts: str | Path, out: str | Path, format: str = "jsonl", temperature: float = 1.0,
-    max_tokens: int = 512, seed: int = 0, device: str | None = None, dtype: str = "default",
+    max_tokens: int = 512, seed: int = 0, device: str | None = None, dtype: str = "default", engine: str = "own",
 ) -> int:  # fmt: skip
     """Writes one answer of `model` to each prompt of a file, and returns how many there are.
 
@@ -22,12 +23,14 @@ def sample_to(
         model: a source as `alignkd train --student` takes.
         format: `jsonl` (`prompt`, `response`, `ended`), `mt-bench` (all turns are asked) or `alpaca-eval` (one JSON
             list); the last two name the model as its folder is called.
+        engine: what writes, `own` or `vllm` (`lm.engines`), whose draws are others.
 
     Raises:
         BadInput: an option, the file or the model cannot be used.
         CannotContinue: network, disk or memory.
     """
     check_policy("model", model)
+    check_engine(engine, model)
     check_choice("format", format, tuple(FORMATS))
     check_number("temperature", temperature, above=0)
     check_number("max_tokens", max_tokens, least=1, whole=True)
@@ -47,11 +50,11 @@ def sample_to(
     from alignkd_lab.provenance import best_device
 
     device = best_device(device)
+    dtype = getattr(torch, resolve_dtype(dtype, device))
     tokenizer = weights.load_tokenizer(base_of_student(model))
     encode_prompts(tokenizer, rows)  # what the chat template refuses is refused before weights are read
-    answers = converse(
-        models.read(model, device), tokenizer, model, rows, max_tokens=max_tokens, seed=seed, temperature=temperature,
-        dtype=getattr(torch, resolve_dtype(dtype, device)),
-    )  # fmt: skip
+    policy = Vllm(model, dtype) if engine == "vllm" else models.read(model, device)
+    answers = converse(policy, tokenizer, model, rows, max_tokens=max_tokens, seed=seed, temperature=temperature,
+                       dtype=dtype)  # fmt: skip
     out.write_text(FORMATS[format].write(rows, answers, name), encoding="utf-8")
     return len(rows)

@@ -14,6 +14,7 @@ WORLDS = ("mog", "lm")
 PRESETS = ("tiny", "laptop", "gpu", "paper")
 ALGORITHMS = ("rlhf", "dpo")
 FORMATS = ("jsonl", "mt-bench", "alpaca-eval")  # of answers (`lm.answer_formats`)
+ENGINES = ("own", "vllm")  # that write them (`lm.engines`)
 MOST_SEEDS = 100_000
 _SOURCE = {"metavar": "SOURCE", "help": "id@commit of the hub, folder, adapter or built-in name"}
 
@@ -108,6 +109,7 @@ def sample_options(option: Callable, device: dict[str, Any]) -> None:
     option("--format", choices=FORMATS, default="jsonl", help="default: %(default)s")
     option("--temperature", metavar="T", type=float, default=1.0, help="default: %(default)s")
     option("--max-tokens", metavar="N", type=parse_count, default=512, help="of an answer (default: %(default)s)")
+    option("--engine", choices=ENGINES, default="own", help="vllm: where you have it; untried here (default: own)")
     _machine(option, device)
 
 

@@ -15,6 +15,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from alignkd_lab.dtypes import USUAL_DTYPE
 from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.lm.engines import check_engine
 from alignkd_lab.lm.request import check_reward, check_source
 from alignkd_lab.lm.settings import HEALED
 from alignkd_lab.ranges import check_number
@@ -77,6 +78,7 @@ class Options:
     responses: int | None = _help(
         "that the student writes to each prompt: adpa beforehand, gkd, rloo at every step (default: 1; rloo: 4)"
     )
+    engine: str | None = _help("adpa: vllm, where you have it, writes the student's responses; untried here")
     full: bool = _help("train all weights, not a LoRA", False)
     lora_rank: int = _help("of the LoRA", 16)
     lora_targets: list[str] = field(default_factory=lambda: ["all-linear"], metadata={"help": "layers, e.g. q_proj"})
@@ -206,6 +208,8 @@ def _check(options: Options, ours: dict, given: dict) -> None:
         if source is not None and not HEALED.fullmatch(source.partition(":")[0]):
             check_source(name, source)
     options.reward = options.reward and check_reward(options.reward)
+    if options.engine:
+        _check_engine(options, method)
     least = 2 if options.method == "rloo" else 1
     if options.responses is None:
         options.responses = 4 if options.method == "rloo" else 1
@@ -220,6 +224,14 @@ def _check(options: Options, ours: dict, given: dict) -> None:
     check_number("lora_dropout", options.lora_dropout, least=0, below=1)
     if options.full and (lora := [name for name in ours if name.startswith("lora_") or name == "merge"]):
         raise BadInput(f"{lora[0]}: --full trains all weights and no LoRA; leave one of the two out")
+
+
+def _check_engine(options: Options, method: Method) -> None:
+    if "sampled" not in method.roles:
+        raise BadInput(f"engine: {options.method} samples nothing beforehand; leave it out")
+    check_engine(options.engine, options.student)
+    if options.engine == "vllm" and options.method == "adpa_plus" and not (options.full or options.merge):
+        raise BadInput("engine: vLLM reads whole models, and DCKD leaves an adapter; add --merge or --full")
 
 
 def training_arguments(given: dict, out: Path, evaluate: bool) -> TrainingArguments:

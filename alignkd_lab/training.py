@@ -29,6 +29,7 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import models, ranks, saved, training_losses, weights
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example
+from alignkd_lab.lm.engines import Vllm
 from alignkd_lab.lm.measured import REFERENCE, Heldout, MeasuredTrainer, add_reference, newest_checkpoint
 from alignkd_lab.lm.models import identity
 from alignkd_lab.lm.own_pairs import (
@@ -249,6 +250,8 @@ def _examples(options, method: Method, pairs: Texts, model, tokenizer, store, re
     if "sampled" in method.roles:
         depends = {"weights": request["weights"]["student"]["checksum"], "responses": options.responses,
                    "dtype": str(dtype), "seed": seed, "max_tokens": pairs.max_tokens}  # fmt: skip
+        if options.engine == "vllm":
+            model, depends["engine"] = Vllm(options.student, dtype), "vllm"
         return student_examples(model, tokenizer, [pairs.training, pairs.heldout], store, depends, dtype)
     only = [index for index, role in enumerate(PAIR) if role in method.roles]
     return [

@@ -91,6 +91,12 @@ def test_the_batch_size_does_not_change_the_responses(model, batch):
     torch.testing.assert_close(torch.cat(found.log_probs), torch.cat(together.log_probs), rtol=0, atol=1e-5)
 
 
+def test_some_of_the_prompts_get_the_responses_that_they_get_among_all(model):
+    found, together = samples_of(model, only=[2, 0]), samples_of(model)
+    assert found.prompt_of == [2, 2, 2, 0, 0, 0]
+    assert found.tokens == together.tokens[6:9] + together.tokens[:3]
+
+
 def test_the_order_and_the_length_of_other_prompts_change_nothing(model):
     # Rows are padded on the left, so the short prompts here stand behind nine tokens of nothing.
     found = samples_of(model, temperature=1e-4, responses_per_prompt=1)

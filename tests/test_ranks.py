@@ -173,7 +173,9 @@ def test_two_processes_make_the_weights_of_one(kind, method, jobs, two, data):
         for part in [".", "dckd"] if method == "adpa_plus" else ["."]:
             expected = weights_of(alone / part)
             torch.testing.assert_close(weights_of(folder / part), expected, rtol=0, atol=tolerance)
-        assert found["result"] == pytest.approx(one["result"], abs=100 * tolerance)
+        for name, value in one["result"].items():  # what is measured in float64 differs by its rounding alone
+            near = {"abs": tolerance} if kind == "float64" and name.startswith("eval_") else {"rel": 1e-3, "abs": 1e-4}
+            assert found["result"][name] == pytest.approx(value, **near), name
         assert responses_in(f"{folder}-kept") == responses_in(kept)
         for first, second, whole in zip(*found["wrote"], *one["wrote"], strict=True):
             assert whole <= first + second <= whole + 4

@@ -300,6 +300,27 @@ def test_a_caching_that_was_cut_off_goes_on(pairs, tmp_path, monkeypatch):
     assert sum(read) - read[2] == data["training"]["pairs"] + 3 * data["heldout"]["pairs"]
 
 
+def test_a_writing_that_was_cut_off_goes_on(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(own_pairs, "BATCH", 4)
+    whole, wrote, sample = run("adpa", pairs, tmp_path / "whole"), [], own_pairs.sample
+
+    def some(*args, only, **options):
+        if len(wrote) == 2:
+            raise KeyboardInterrupt
+        wrote.append(only)
+        return sample(*args, only=only, **options)
+
+    monkeypatch.setattr(own_pairs, "sample", some)
+    with pytest.raises(KeyboardInterrupt):
+        run("adpa", pairs, tmp_path / "out")
+    written = wrote[:]
+    wrote.clear()
+    monkeypatch.setattr(own_pairs, "sample", lambda *args, **more: wrote.append(more["only"]) or sample(*args, **more))
+    assert run("adpa", pairs, tmp_path / "out")["files"] == whole["files"]
+    count = sum(whole["data"][part]["pairs"] for part in ("training", "heldout"))
+    assert sorted(at for only in written + wrote for at in only) == list(range(count))
+
+
 def test_training_and_held_out_pairs_share_no_prompt(pairs, tmp_path):
     tokenizer = weights.load_tokenizer("tiny-student")
     for heldout in ("0.3", str(pairs)):

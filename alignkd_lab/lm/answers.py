@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.engines import Vllm
 from alignkd_lab.lm.models import in_dtype
 from alignkd_lab.lm.own_prompts import Prompt
 from alignkd_lab.lm.prompts import encode
@@ -38,7 +39,8 @@ def answer(
         BadInput: the model is refused (`lm.admission`).
         CannotContinue: not even one response fits in memory.
     """
-    admit(model, source, reach=max(map(len, prompt_ids)) + max_tokens)
+    if not isinstance(model, Vllm):
+        admit(model, source, reach=max(map(len, prompt_ids)) + max_tokens)
     sampler = in_dtype(model, dtype)
     with tqdm(total=len(prompt_ids) * responses, desc=f"{source} answers", unit="responses", leave=False) as bar:
         return sample(sampler, prompt_ids, responses, max_tokens, end_ids(tokenizer), seed, temperature,

@@ -8,6 +8,7 @@ import torch
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.engines import Vllm
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.settings import HEALED, base_of_student
 from alignkd_lab.lm.student import healed_student, student_identity
@@ -29,8 +30,8 @@ def identity(source: str) -> str:
 
 
 def in_dtype(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """A copy of the model in `dtype`, to sample from; the model itself where that is float32."""
-    return model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+    """A copy of the model in `dtype`, to sample from; the model itself where that is float32, or an engine's."""
+    return model if dtype == torch.float32 or isinstance(model, Vllm) else copy.deepcopy(model).to(dtype)
 
 
 class Models:

@@ -5,7 +5,6 @@ Training and held-out texts share no prompt.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from tqdm.auto import tqdm
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import ranks
 from alignkd_lab.lm.batch import Example
+from alignkd_lab.lm.models import in_dtype
 from alignkd_lab.lm.own_prompts import Prompt, read_prompts
 from alignkd_lab.lm.preference_data import count_reasons, load_preferences, to_examples
 from alignkd_lab.lm.rollouts import EncodedPrompt, encode_prompts
@@ -184,7 +184,7 @@ def student_examples(
     prompts, depends = [list(row.prompt) for row in rows], {**depends, "prompts": _texts(rows), "batch": BATCH}
     count, most, seed = (depends[name] for name in ("responses", "max_tokens", "seed"))
     order, size = sorted(range(len(rows)), key=lambda at: len(prompts[at])), max(1, BATCH // count)
-    sampler = cache(lambda: model if dtype == torch.float32 else copy.deepcopy(model).to(dtype))
+    sampler = cache(lambda: in_dtype(model, dtype))
     written: dict[int, list] = {}
 
     def write(only: list[int]) -> list[list[int]]:

@@ -19,6 +19,7 @@ from transformers import DynamicCache
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.architecture import backbone, capped, head_of, parts_of, to_head
+from alignkd_lab.lm.engines import Vllm
 from alignkd_lab.memory import halve
 from alignkd_lab.ranges import check_number
 
@@ -84,10 +85,11 @@ def sample(
 ) -> Samples:
     """Responses of at most `max_tokens` tokens, drawn from the whole distribution at `temperature`.
 
-    `eos` ends a response; where several ids do, any of them (`lm.templates.end_ids`). `only` these prompts are answered
-    where it is given, by their numbers, with the responses that they have among all.
+    `eos` ends a response; where several ids do, any of them (`lm.templates.end_ids`).
     `progress` is called with the number of responses finished. The same seed gives the same responses
     whatever `batch` is, and where memory does not hold it and it halves: each has its own stream of random numbers.
+    With `only`, numbers of prompts, these alone are answered, as they are among all. In place of a model there may be
+    an engine that has one (`lm.engines.Vllm`), whose draws are its own.
 
     Raises:
         CannotContinue: not even one response fits in memory.
@@ -97,6 +99,14 @@ def sample(
         check_number(name, value, least=1, whole=True)
     if not all(map(len, prompt_ids)):
         raise BadInput("prompts: one holds no token, so nothing predicts its answer's first; give it a begin token")
+    asked = range(len(prompt_ids)) if only is None else only
+    if isinstance(model, Vllm):
+        ends = [eos] if isinstance(eos, int) else eos
+        tokens = model.write(prompt_ids, asked, responses=responses_per_prompt, max_tokens=max_tokens, ends=ends,
+                             seed=seed, temperature=temperature)  # fmt: skip
+        if progress:
+            progress(len(tokens))
+        return Samples(prompt_ids, [index for index in asked for _ in range(responses_per_prompt)], tokens)
     count = len(prompt_ids) * responses_per_prompt
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(count, max_tokens, generator=generator)
@@ -109,7 +119,6 @@ def sample(
         [None] * count if keep_hidden else None,
     )
     # Neighbours in length share a batch, so that little padding is read.
-    asked = range(len(prompt_ids)) if only is None else only
     order = sorted(asked, key=lambda index: len(prompt_ids[index]))
     per_batch = max(1, batch // responses_per_prompt)
     size = min(per_batch, len(order)) * responses_per_prompt
