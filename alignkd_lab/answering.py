@@ -53,7 +53,7 @@ def sample_to(
     dtype = getattr(torch, resolve_dtype(dtype, device))
     tokenizer = weights.load_tokenizer(base_of_student(model))
     encode_prompts(tokenizer, rows)  # what the chat template refuses is refused before weights are read
-    policy = Vllm(model, dtype) if engine == "vllm" else models.read(model, device)
+    policy = Vllm(weights.resolve(model), dtype) if engine == "vllm" else models.read(model, device)
     answers = converse(policy, tokenizer, model, rows, max_tokens=max_tokens, seed=seed, temperature=temperature,
                        dtype=dtype)  # fmt: skip
     out.write_text(FORMATS[format].write(rows, answers, name), encoding="utf-8")

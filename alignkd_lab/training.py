@@ -251,7 +251,7 @@ def _examples(options, method: Method, pairs: Texts, model, tokenizer, store, re
         depends = {"weights": request["weights"]["student"]["checksum"], "responses": options.responses,
                    "dtype": str(dtype), "seed": seed, "max_tokens": pairs.max_tokens}  # fmt: skip
         if options.engine == "vllm":
-            model, depends["engine"] = Vllm(options.student, dtype), "vllm"
+            model, depends["engine"] = Vllm(weights.resolve(options.student), dtype), "vllm"
         return student_examples(model, tokenizer, [pairs.training, pairs.heldout], store, depends, dtype)
     only = [index for index, role in enumerate(PAIR) if role in method.roles]
     return [

@@ -36,10 +36,10 @@ def check_engine(engine: str, source: str) -> None:
 
 
 class Vllm:
-    """A policy that vLLM samples from; it stands where `lm.sampling.sample` takes a model. It starts when it writes."""
+    """The model of a folder, from which vLLM samples; it stands where `lm.sampling.sample` takes a model."""
 
-    def __init__(self, source: str, dtype: Any) -> None:
-        self._source, self._dtype, self._started = source, str(dtype).removeprefix("torch."), None
+    def __init__(self, folder: str | Path, dtype: Any) -> None:
+        self._folder, self._dtype, self._started = str(folder), str(dtype).removeprefix("torch."), None
 
     def write(
         self, prompt_ids: list[list[int]], only: Sequence[int], responses: int, max_tokens: int, ends: Sequence[int],
@@ -74,8 +74,6 @@ class Vllm:
         import torch
         from vllm import LLM
 
-        from alignkd_lab.lm.weights import resolve
-
         free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (1, 1)  # beside what is there already
         asked = {"dtype": self._dtype, "generation_config": "vllm", "gpu_memory_utilization": 0.9 * free / total}
-        return LLM(model=str(resolve(self._source)), **asked)
+        return LLM(model=self._folder, **asked)
