@@ -93,10 +93,11 @@ def test_fsdp_that_would_silently_be_ddp_is_refused(monkeypatch):
         check_launch(monkeypatch, FSDP2, kind=DistributedType.MULTI_CPU)
 
 
-def test_what_runs_in_one_process_refuses_several(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("command", ["run --world mog", "evaluate tiny-base", "sample tiny-base --prompts x.jsonl"])
+def test_what_runs_in_one_process_refuses_several(command, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert cli.main(["run", "--world", "mog", "--preset", "tiny", "--out", str(tmp_path / "out")]) == 2
-    assert "several were started, and run runs in one" in capsys.readouterr().err
+    assert cli.main([*command.split(), "--out", str(tmp_path / "out")]) == 2
+    assert f"several were started, and {command.split()[0]} runs in one" in capsys.readouterr().err
 
 
 def launch(jobs, folder):

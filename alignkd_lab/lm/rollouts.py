@@ -97,12 +97,12 @@ class Rollouts:
             own = ranks.inside(model, read)
             with self.reference.reading():
                 others = ranks.inside(self.reference.model, read)
-            gaps = [float((mine - other).sum()) for mine, other in zip(own, others, strict=True)]
+            gaps = [float((one - other).sum()) for one, other in zip(own, others, strict=True)]
         if self.scorer and measured:
             texts = [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in samples.tokens]
             rewards = self.scorer([prompts[at].said for at in samples.prompt_of], texts)
-        own = list(zip(samples.tokens, gaps, rewards, strict=True))
-        parts = ranks.gather([own[at * number : (at + 1) * number] for at, (_, counts) in enumerate(mine) if counts])
+        made = list(zip(samples.tokens, gaps, rewards, strict=True))
+        parts = ranks.gather([made[at * number : (at + 1) * number] for at, (_, counts) in enumerate(mine) if counts])
         tokens, gaps, rewards = zip(*chain(*parts), strict=True)
         told = {"response_length": sum(map(len, tokens)) / len(tokens)}
         if self.reference and measured:
