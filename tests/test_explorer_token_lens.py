@@ -38,11 +38,11 @@ def chart(lens):
     return token_lens.show(lens=lens)
 
 
-def drawn(chart, position=2, **state):
-    """The scene once slider and menus are moved."""
+def drawn(chart, position=2, quantity="log_ratio"):
+    """The scene once field and menu are moved."""
     at = next(param for param in chart.spec["params"] if param["name"] == "at")
     at["value"] = [{"position": position}]
-    return Scene(moved(chart, **{"text": "chosen", "quantity": "log_ratio"} | state))
+    return Scene(moved(chart, quantity=quantity))
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -94,18 +94,29 @@ def test_what_becomes_of_the_belief_is_told(lens):
         assert ("does not mean likely here" in said) == (best != favourite and ranks[1] > 10)
 
 
-def test_slider_and_menus_choose_token_text_and_colour(lens, chart):
+def test_the_field_walks_through_the_texts_to_the_last_token_of_the_last_one(lens, chart):
     held = views(lens)
-    longest = max(map(len, held.values()))
-    assert next(p for p in chart.spec["params"] if p["name"] == "at")["bind"]["position"]["max"] == longest
-    for text in TEXTS:
-        for position in (1, len(held[text]), longest):
-            scene = drawn(chart, position, text=text)
-            assert held[text][min(position, len(held[text])) - 1]["words"][0] in scene.words
+    places = [(text, place) for text in TEXTS for place in range(len(held[text]))]
+    field = next(p for p in chart.spec["params"] if p["name"] == "at")["bind"]["position"]
+    assert (field["min"], field["max"]) == (1, len(places))
+    for position, (text, place) in enumerate(places, 1):
+        if place in (0, 1, len(held[text]) - 1):
+            scene = drawn(chart, position)
+            assert held[text][place]["words"][0] in scene.words
             assert TEXTS[text] in str(scene.marks)
             tokens, frame = scene.places("rect")[:2]
             assert len(tokens) == len(held[text])
-            assert frame[0]["x"] == tokens[min(position, len(held[text])) - 1]["x"]
+            assert frame[0]["x"] == tokens[place]["x"]
+
+
+def test_it_opens_where_the_belief_fails(lens):
+    view = [view for text in TEXTS for view in views(lens)[text]]
+    (opened,) = next(p["value"] for p in token_lens.show(lens=lens).spec["params"] if p["name"] == "at")
+    fails = [held["advantaged"][0][3][1] > 10 for held in view]
+    assert fails.index(True) + 1 == opened["position"]
+
+
+def test_the_menu_chooses_the_colour(lens, chart):
     fills = {name: [item["fill"] for item in drawn(chart, quantity=name).places("rect")[0]] for name in QUANTITIES}
     for name, drawn_fills in fills.items():
         values = values_of(lens.readings["chosen"], name).tolist()
@@ -115,7 +126,7 @@ def test_slider_and_menus_choose_token_text_and_colour(lens, chart):
 
 
 def test_what_there_is_not_is_named(lens):
-    for refused in ({"place": 3}, {"text": "another"}):
+    for refused in ({"place": 3}, {"quantity": "another"}):
         with pytest.raises(UnknownName):
             token_lens.show(lens=lens, **refused)
     with pytest.raises(BadInput, match="position"):

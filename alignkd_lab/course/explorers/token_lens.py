@@ -5,6 +5,7 @@ All is read once (`lens.texts`) and travels with the chart, so that it is alive 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,9 +28,8 @@ QUANTITIES = {
     "kl": "KL from the DPO teacher to the student",
 }
 CONTROLS = {
-    "position": Slider(2, "token of the response", 1, 40, 1),
+    "position": Slider(1, "token", 1, 40, 1),  # of all texts, one after the other
     "quantity": Menu("log_ratio", "colour shows", QUANTITIES),
-    "text": Menu("chosen", "text", TEXTS),
 }
 NAMES = {"reference": "reference teacher", "dpo": "DPO teacher", "student": "student"}
 SOURCE = (
@@ -136,11 +136,17 @@ def _told(
 def show(*, lens: Lens | None = None, **state: Any) -> Chart:
     """The text; below, each model's likeliest tokens, those of the largest advantage, and the whole vocabulary.
 
-    `state` says where the controls begin; `lens` is what was read, `load()` where None.
+    `state` says where the controls begin, without it at the first token before which the largest advantage is none of
+    the DPO teacher's likeliest; `lens` is what was read, `load()` where None.
     """
     lens = lens or load()
-    longest = max(len(reading.labels) for reading in lens.readings.values())
-    table = CONTROLS | {"position": CONTROLS["position"]._replace(high=longest)}
+    held = views(lens)
+    flat = [view for text in TEXTS for view in held[text]]
+    fails = [place for place, view in enumerate(flat, 1) if view["advantaged"][0][3][MODELS.index("dpo")] > LIKELY]
+    ends = dict(zip(TEXTS, itertools.accumulate(len(held[text]) for text in TEXTS), strict=True))
+    starts = {text: end - len(held[text]) for text, end in ends.items()}
+    label = f"token ({', '.join(f'{starts[text] + 1} to {ends[text]}: {text}' for text in TEXTS)})"
+    table = CONTROLS | {"position": Slider((fails or [1])[0], label, 1, len(flat), 1)}
     position, *menus = parameters(table, (), state)
     # Bound to a field, a selection also takes clicks where it is told to.
     at = alt.selection_point(
@@ -158,14 +164,17 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
     prompt = "".join(in_words(lens.tokenizer, token) for token in next(iter(lens.readings.values())).prompt)
     prompt = prompt if len(prompt) <= _LETTERS else f"…{prompt[1 - _LETTERS :]}"
     further = {
-        "views": views(lens),
+        "views": held,
+        "starts": starts,
         "tokens": words,
         "places": places,
         "quantities": values,
         "limits": limits,
         "headings": TEXTS,
         "asked": [prompt],
-        "place": "clamp(round((at.position || [1])[0]), 1, length(tokens[text])) - 1",
+        "chosen": f"clamp(round((at.position || [1])[0]), 1, {len(flat)}) - 1",
+        "text": " : ".join(f"chosen < {end} ? '{text}'" for text, end in ends.items()) + " : ''",
+        "place": "chosen - starts[text]",
         "seen": "views[text][place]",
     }
     lines = 1 + max(line for held in places.values() for line, *_ in held)
@@ -180,7 +189,7 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
     )
     drawn = stack(
         "What alignment changed, token by token",
-        _text(longest, lines, at),
+        _text(max(map(len, held.values())), lines, at),
         below,
         caption(*seen, key, marks, f"'{SOURCE}'", width=_WIDE),
     ).resolve_scale(color="independent")
@@ -213,7 +222,7 @@ def _text(longest: int, lines: int, at: alt.Parameter) -> alt.LayerChart:
     held = "places[text][datum.k]"
     value = "quantities[text][quantity][datum.k]"
     rows = rows.transform_calculate(
-        position="datum.k + 1", said="tokens[text][datum.k]", value=value,
+        position="starts[text] + datum.k + 1", said="tokens[text][datum.k]", value=value,
         shade=f"({value} < 0 ? -1 : 1) * sqrt(abs({value}) / limits[quantity])",
         left=f"{held}[1] * {_LETTER}", right=f"({held}[1] + {held}[2]) * {_LETTER} + 5",
         low=f"{held}[0] * {_LINE} + 20", high=f"{held}[0] * {_LINE} + 40", middle=f"{held}[0] * {_LINE} + 30",

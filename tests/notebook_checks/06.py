@@ -1,0 +1,33 @@
+"""What holds in notebook 06."""
+
+# after: brakes-on-paper
+assert table.loc["no regulariser"].tolist() == [0, 0, 0, 1]
+assert (abs(table.loc["KL to the reference, weight γ"] - table.loc["DPO teacher"]) < 1e-6).all()
+assert edge < gamma
+
+# after: belief
+assert belief["not among the ten likeliest"].sum() > len(best) / 2
+assert colours > len(best) / 2
+
+# after: dckd
+before, after = (
+    ak.nano.response_logits(each, [prompt] * 2, [r.labels for r in pair]) for each in (lens.student, student)
+)
+for found in zip(before, after, teachers, strict=True):
+    near = [ak.nano.kd_loss(logits, found[2], "forward").item() for logits in found[:2]]
+    assert near[1] < near[0]
+given = pair[0].labels, before[1], *teachers, 0.2
+assert torch.equal(dckd_loss(before[0], *given), ak.nano.dckd_loss(before[0], *given))
+
+# after: sweep
+assert free.change_high < 0 < free.advantage_change_low  # both intervals exclude 0: less reward, more advantage
+assert far.loc["KL 3", "best_gamma"] == max(gammas)
+assert far.loc["KL 3", "reward_at_best"] > free.reward_at_best
+
+# after: release-live
+assert release.loc["tokens with an advantage below 0", "as released"] == 0
+assert release.loc["tokens with an advantage above 0", "as released"] <= 50
+
+# after: train-with-it
+on_chosen, on_written = ak.nano.response_logits(student, [prompt] * 2, [chosen.labels, written.labels])
+assert ak.nano.adpa_loss(on_chosen, chosen.labels, on_written, *teachers, gamma) < loss
