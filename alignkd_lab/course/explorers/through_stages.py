@@ -1,0 +1,133 @@
+"""Explorer: one prompt through every stage of both orders, as text; below it, all prompts of that seed.
+
+What a run has kept travels with the chart, so that it is alive without a kernel: of its first seed, each model's first
+response to each test prompt. Nobody has picked them.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import altair as alt
+
+from alignkd_lab.course.explorers.token_lens import MONO
+from alignkd_lab.course.shipped import recorded_smollm2
+from alignkd_lab.course.widgets.charts import Chart, Slider, caption, parameters, stack
+from alignkd_lab.lm.rewards import TARGETS
+from alignkd_lab.pipelines import A_K, K_A
+from alignkd_lab.plots.drawing import INK, QUIET, depth_line
+from alignkd_lab.plots.style import pipeline_style
+from alignkd_lab.records import Records
+
+STAGES = {K_A: ("base", "kd_only", K_A), A_K: ("base", "base_aligned", A_K)}  # who answers after 0, 1 and 2 steps
+DONE = {
+    K_A: ("the base", "distilled", "distilled, then aligned"),
+    A_K: ("the base", "aligned", "aligned, then distilled"),
+}
+CONTROLS = {"stage": Slider(1, "steps done", 0, 2, 1)}
+MARKED = "#B3261E"
+_LETTERS, _WIDE, _ACROSS, _CELL = 54, 402, 23, 17.4  # letters to a line, pixels, cells to a row, and their pixels
+
+
+def texts(run: Records) -> dict[str, Any]:
+    """What is seen: `prompts`, and by order, stage and prompt `said` (lines), `marks` (the same, but nothing
+    but the words that are the target by themselves), `hits` (0 or 1) and `paid` (the reward)."""
+    seed, rule = min(run.seeds), TARGETS[run.the_run()["target"]]
+    held = run.responses[run.responses["seed"] == seed].drop_duplicates(["pipeline", "prompt"])
+    answers = held.pivot(index="prompt", columns="pipeline", values=["response", "reward", "target"])
+    answers = answers.loc[held["prompt"].drop_duplicates()]
+
+    def lines(text: str) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), _LETTERS) or ["(nothing)"]
+
+    def marks(line: str) -> str:
+        words = [word if rule(word) else "\u00a0" * len(word) for word in line.split(" ")]
+        return "\u00a0".join(words).rstrip("\u00a0")
+
+    def by_stage(what) -> list:
+        return [[[what(row, name) for _, row in answers.iterrows()] for name in names] for names in STAGES.values()]
+
+    return {
+        "prompts": list(answers.index),
+        "said": by_stage(lambda row, name: lines(row["response", name])),
+        "marks": by_stage(lambda row, name: list(map(marks, lines(row["response", name])))),
+        "hits": by_stage(lambda row, name: int(row["target", name])),
+        "paid": by_stage(lambda row, name: round(float(row["reward", name]), 2)),
+    }
+
+
+def show(run: Records | None = None, depth: str = "record", **state: Any) -> Chart:
+    """What both orders answer to a prompt after so many steps, and which of their responses are on target.
+
+    `state` is the `stage`; a click below chooses the prompt, and so does its number. It begins with the first prompt
+    whose answers part in the end.
+    """
+    run = run or recorded_smollm2()
+    held, note = texts(run), depth_line([run], depth, f"Seed {min(run.seeds)}, each model's first response to a prompt")
+    count = len(held["prompts"])
+    first = next((k for k in range(count) if held["hits"][1][2][k] > held["hits"][0][2][k]), 0)
+    at = alt.selection_point(
+        name="at", fields=["prompt"], on="click", clear=False, value=[{"prompt": 1 + first}],
+        bind={"prompt": alt.binding_range(min=1, max=count, step=1, name="prompt ")},
+    )  # fmt: skip
+    high = max(len(said) for order in held["said"] for stage in order for said in stage)
+    panels = alt.hconcat(*(_order(place, count, high, at) for place in (0, 1)), spacing=26)
+    asked = caption("'Prompt ' + (1 + k) + ': ' + prompts[k]", width=830)
+    marked = "; in red: what makes it so" * (
+        any(line for order in held["marks"] for stage in order for said in stage for line in said)
+    )
+    words = caption(f"'Filled: on target{marked}. Click on a square to read it.'", repr(note), width=830)
+    counts = [[sum(stage) for stage in order] for order in held["hits"]]
+    further = {**held, "counts": counts, "k": f"clamp(round((at.prompt || [1])[0]), 1, {count}) - 1"}
+    alternative = f"One prompt through every stage of both orders, and which responses to {count} are on target. {note}"
+    whole = stack("What they say after each step", asked, panels, words).resolve_scale(color="independent")
+    chart = Chart(whole, alternative, parameters(CONTROLS, (), state), further)
+    field = next(param for param in chart.spec["params"] if param["name"] == at.name)
+    field["bind"]["prompt"]["input"] = "number"  # whose arrow keys JupyterLab leaves to it
+    return chart
+
+
+def _order(place: int, count: int, high: int, at: alt.Parameter) -> alt.VConcatChart:
+    """An order's text, and its squares."""
+    order, here = list(STAGES)[place], f"[{place}][stage][k]"
+    colour, done = pipeline_style(order).colour, list(DONE[order])
+    one = alt.Chart(alt.sequence(0, 1)).encode(x=alt.value(0))
+    look = {"align": "left", "baseline": "top", "font": MONO, "fontSize": 12, "lineHeight": 18}
+    said = one.transform_calculate(words=f"said{here}", marked=f"marks{here}").encode(y=alt.value(24))
+    head = f"'{'KA'[place]}-{'AK'[place]}: ' + {done}[stage]"
+    paid = f"hits{here} ? 'on target, reward ' + format(paid{here}, '.2f') : 'off target, reward 0'"
+    text = alt.layer(
+        one.transform_calculate(words=head).mark_text(
+            align="left", baseline="top", fontSize=13, fontWeight="bold", color=colour
+        ).encode(y=alt.value(0), text="words:N"),
+        one.transform_calculate(words=paid).mark_text(align="right", baseline="top", color=QUIET).encode(
+            x=alt.value(_WIDE), y=alt.value(0), text="words:N"
+        ),
+        said.mark_text(color=INK, **look).encode(text="words:N"),
+        said.mark_text(color=MARKED, fontWeight="bold", **look).encode(text="marked:N"),
+    ).properties(width=_WIDE, height=24 + 18 * high)  # fmt: skip
+    cells = alt.Chart(alt.sequence(0, count, as_="cell")).transform_calculate(
+        prompt="datum.cell + 1", hit=f"hits[{place}][stage][datum.cell]", chosen="datum.cell == k",
+        x=f"(datum.cell % {_ACROSS} + 0.5) * {_CELL}", y=f"(floor(datum.cell / {_ACROSS}) + 0.5) * {_CELL}",
+    )  # fmt: skip
+    rows = -(-count // _ACROSS)
+    x, y = (alt.Scale(domain=[0, end], range=[0, end], nice=False) for end in (_WIDE, rows * _CELL))
+    squares = cells.mark_square(size=190, opacity=1, cursor="pointer").encode(
+        x=alt.X("x:Q", scale=x, axis=None),
+        y=alt.Y("y:Q", scale=y, axis=None),
+        fill=alt.condition("datum.hit", alt.value(colour), alt.value("#ECEEF0")),
+        stroke=alt.condition("datum.chosen", alt.value(INK), alt.value("white")),
+        strokeWidth=alt.condition("datum.chosen", alt.value(2.2), alt.value(0)),
+    )
+    title = alt.Title(
+        alt.ExprRef(f"counts[{place}][stage] + ' of {count} on target'"),
+        fontSize=11.5,
+        fontWeight="normal",
+        color=QUIET,
+        anchor="start",
+        offset=4,
+    )
+    return alt.vconcat(
+        text, squares.add_params(at).properties(width=_WIDE, height=rows * _CELL, title=title), spacing=8
+    )

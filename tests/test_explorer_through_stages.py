@@ -1,0 +1,63 @@
+"""One prompt through every stage of both orders: what is drawn is what the run kept."""
+
+import itertools
+
+import pytest
+from scene import Scene
+from synthetic_records import lm_record, tabulated
+
+from alignkd_lab.course.explorers import through_stages
+from alignkd_lab.course.explorers.through_stages import MARKED, STAGES, texts
+from alignkd_lab.course.shipped import recorded_smollm2
+from alignkd_lab.plots.style import pipeline_style
+
+RUN = recorded_smollm2()
+KEPT = RUN.responses[RUN.responses["seed"] == 0]
+
+
+def answer(pipeline, prompt):
+    return KEPT[(KEPT["pipeline"] == pipeline) & (KEPT["prompt"] == prompt)].iloc[0]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_text_reward_and_squares_are_those_that_each_pipeline_kept(stage):
+    chart = through_stages.show(stage=stage)
+    (chosen,) = next(param["value"] for param in chart.spec["params"] if param["name"] == "at")
+    prompt = texts(RUN)["prompts"][chosen["prompt"] - 1]
+    scene = Scene(chart)
+    words = " ".join(scene.words.replace("\u00a0", " ").split())
+    assert f"Prompt {chosen['prompt']}: {prompt}" in words
+    squares = scene.places("symbol")
+    for (order, stages), drawn in zip(STAGES.items(), squares, strict=True):
+        kept = answer(stages[stage], prompt)
+        assert " ".join(kept["response"].split()) in words
+        assert (f"on target, reward {kept['reward']:.2f}" if kept["target"] else "off target, reward 0") in words
+        hits = KEPT[KEPT["pipeline"] == stages[stage]]["target"]
+        colour = pipeline_style(order).colour.lower()
+        assert [square["fill"].lower() == colour for square in drawn] == hits.tolist()
+        assert f"{hits.sum()} of {len(hits)} on target" in words
+
+
+def test_it_begins_where_the_orders_part_and_marks_what_is_the_target():
+    held = texts(RUN)
+    (chosen,) = next(p["value"] for p in through_stages.show().spec["params"] if p["name"] == "at")
+    hits = [[answer(order, prompt)["target"] for prompt in held["prompts"][: chosen["prompt"]]] for order in STAGES]
+    assert [not k_a and a_k for k_a, a_k in zip(*hits, strict=True)] == [False] * (chosen["prompt"] - 1) + [True]
+    for order in range(2):
+        columns = (itertools.chain.from_iterable(held[name][order]) for name in ("said", "marks", "hits"))
+        for said, marks, hit in zip(*columns, strict=True):
+            red = " ".join(marks).replace("\u00a0", " ").split()
+            assert red == [word for word in " ".join(said).split() if "!" in word]
+            assert bool(red) == bool(hit)
+    reds = [
+        mark
+        for mark in Scene(through_stages.show(stage=2)).marks
+        if mark["items"] and mark["items"][0].get("fill") == MARKED
+    ]
+    assert len(reds) == 2
+
+
+def test_of_a_target_that_is_no_single_word_nothing_is_marked_and_nothing_said_to_be():
+    run = tabulated(lm_record(3))
+    assert "in red" not in Scene(through_stages.show(run, "live")).words
+    assert "Seed 3" in through_stages.show(run, "live").alt
