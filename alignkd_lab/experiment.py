@@ -125,12 +125,13 @@ def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrid
         held = _held(out, head, seeds, names)
         missing = [seed for seed in seeds if seed not in held]
         if missing:
-            text = f"mog {number}/{len(cells)}: {which}, beta {settings.beta:g}, sharpening {settings.sharpening:g}"
-            _say(text)
-            tell("cell", text=text, number=number, cells=len(cells))
+            text = f"{which}, beta {settings.beta:g}, sharpening {settings.sharpening:g}"
+            _say(f"mog {number}/{len(cells)}: {text}")
+            tell("part", name=text, number=number, parts=len(cells), units=planned_steps(names))
             note = out / "stages" / f"batch-{run_key(head)}.json"
             batch = _batch(note, missing)
-            made = run_gaussians(settings, which, batch, names, Store(out / "stages"), device=device, head=head)
+            store = Store(out / "stages")
+            made = run_gaussians(settings, which, batch, names, store, _tell_unit, device=device, head=head)
             for record in made:
                 if record["seed"] in missing:
                     held[record["seed"]] = write(out, _under(record, arm), first_wins=True)
@@ -246,14 +247,13 @@ def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, override
     files = _held(out, head, seeds, names)
     missing = [seed for seed in seeds if seed not in files]
     for number, seed in enumerate(missing, 1):
-        tell("seed", seed=seed, number=number, seeds=len(missing), units=planned_steps(names))
+        tell("part", name=f"seed {seed}", number=number, parts=len(missing), units=planned_steps(names))
         store, started = Store(out / "stages"), time.perf_counter()
         world = LmWorld(settings, algorithm, seed, store, device)
 
         def on_step(text: str, seed: int = seed, started: float = started) -> None:
             _say(f"lm seed {seed}, {(time.perf_counter() - started) / 60:4.1f} min: {text}")
-            pipeline, _, stage = text.partition(": ")
-            tell("unit", pipeline=pipeline, stage=stage)
+            _tell_unit(text)
 
         outcomes, stages = run_pipelines(world, names, store, on_step)
         record = {
@@ -342,6 +342,11 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: part if key == "settings" else _rounded(part) for key, part in value.items()}
     return [_rounded(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _tell_unit(text: str) -> None:
+    pipeline, _, stage = text.partition(": ")
+    tell("unit", pipeline=pipeline, stage=stage)
 
 
 def _say(text: str) -> None:

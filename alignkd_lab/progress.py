@@ -3,11 +3,11 @@
 Where the variable `ALIGNKD_PROGRESS` names a file, a run appends a line of JSON for each event: `what` happened, `at`
 which time (seconds since 1970), and what belongs to it.
 
-- `seed`: a seed begins (`seed`, `number` of `seeds`, and how many `units`, stages and evaluations, it has);
+- `part`: a cell of the Gaussian world or a seed of the language world begins (`name`, `number` of `parts`, and how many
+  `units`, stages and evaluations, it has);
 - `unit`: a stage or an evaluation begins (`pipeline`, `stage`);
 - `step`: a step of training has ended (`stage`, `step` of `steps`);
-- `curve`: reward, target rate and KL of an alignment on validation prompts (`stage`, `step`, ...);
-- `cell`: a cell of the Gaussian world begins (`text`, `number` of `cells`).
+- `curve`: reward, target rate and KL of an alignment on validation prompts (`stage`, `step`, ...).
 
 Without the variable nothing is written.
 """

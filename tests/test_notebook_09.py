@@ -87,13 +87,13 @@ def test_a_registered_rule_runs_from_a_script(ran):
 
 def test_the_run_tells_its_seed_its_units_its_steps_and_its_curve(ran):
     run, told = ran
-    (seed,) = [event for event in told if event["what"] == "seed"]
+    (part,) = [event for event in told if event["what"] == "part"]
     units = [event for event in told if event["what"] == "unit"]
-    assert ([seed["seed"]], seed["seeds"], seed["units"]) == (run.seeds, 1, len(units))
+    assert (part["name"], part["parts"], part["units"]) == (f"seed {run.seeds[0]}", 1, len(units))
     assert {event["stage"] for event in told if event["what"] == "step"} == {"base_aligned", "kd"}
-    (curve,) = curves(told)
+    ((_, curve),) = curves(told)
     kept = run.curves[(run.curves["pipeline"] == "base_aligned") & (run.curves["curve"] == "reward")]
-    assert [point["reward"] for point in curve.points] == pytest.approx(kept.sort_values("step")["value"].tolist())
+    assert curve["reward"].tolist() == pytest.approx(kept.sort_values("step")["value"].tolist())
 
 
 def test_cost_grows_with_the_sizes_that_are_given():

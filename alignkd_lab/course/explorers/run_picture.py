@@ -1,303 +1,160 @@
-"""What is seen of a run: what it will take, where it stands, what came out, and the record of the same settings."""
+"""What is seen of a run: what it will take, where it stands, and what came out."""
 
 from __future__ import annotations
 
 import functools
-import json
-import subprocess
-import sys
-import textwrap
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from matplotlib.axes import Axes
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from alignkd_lab import claims, records
 from alignkd_lab.course.explorers.runs import Request
-from alignkd_lab.course.shipped import recorded, recorded_smollm2
-from alignkd_lab.doctor import Rates, duration, estimate
+from alignkd_lab.course.shipped import recorded_gaussians, recorded_smollm2
+from alignkd_lab.doctor import Rates, calibrate, duration, estimate, find_device
 from alignkd_lab.errors import BadInput
-from alignkd_lab.pipelines import ORDERS, YARDSTICKS, planned_steps
+from alignkd_lab.pipelines import ORDERS, PIPELINES, YARDSTICKS
 from alignkd_lab.plots import figures
-from alignkd_lab.plots.drawing import DEPTH, INK, QUIET, legend, mark, panels, themed, whole, write
-from alignkd_lab.plots.style import SYMBOLS, pipeline_style
+from alignkd_lab.plots.drawing import DEPTH, legend, mark, panels, themed
+from alignkd_lab.plots.style import pipeline_style
 from alignkd_lab.plots.verdicts import in_short
-from alignkd_lab.presets import planned_work, preset
-from alignkd_lab.recording import plain_settings
+from alignkd_lab.presets import default_pipelines, override, planned_work, preset
 from alignkd_lab.records import Records
 
-_AT_HUB = ("base", "truth")  # the gpu preset prefers the original weights to their quantised copy
-LOADING = 10.0  # seconds that a child takes to begin
-_INSTANT = 0.5  # seconds: a unit that took less was kept from an earlier start
+KEPT = 0.5  # seconds: a unit of the language world that took less was kept from an earlier start
+PRIOR = 0.02  # of all work, what the expected pace counts for beside the measured one
 
 
 # What a run will take
 
 
 @functools.cache
-def machine_rates() -> Rates | None:
-    """This machine's rates as `alignkd doctor` measures them, in a process of its own; None if it cannot."""
-    command = [sys.executable, "-m", "alignkd_lab.cli", "doctor", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    try:
-        return Rates(**json.loads(done.stdout)["rates"])
-    except (ValueError, KeyError):
-        return None
+def machine_rates() -> Rates:
+    """This machine's rates as `alignkd doctor` measures them, in some seconds."""
+    return calibrate(find_device())
 
 
 def needs_rates(request: Request) -> bool:
-    """Whether the estimate asks for this machine's rates."""
+    """Whether an estimate asks for this machine's rates."""
     return request.world == "lm" and request.preset != "tiny"
 
 
-def expected_seconds(request: Request, rates: Rates | None) -> float | None:
-    """Seconds for all seeds of the request; None where nothing was measured that would tell."""
-    seeds = len(request.seed_numbers())
-    if request.world == "mog":
-        # A cell costs much the same whatever its setting, so the record's seconds serve for every cell.
-        each = recorded("gaussians-pilot").provenance["seconds"].mean()
-        return LOADING + each * seeds * request.cells() if request.preset != "tiny" else None
-    if rates is None or not needs_rates(request):
+@functools.cache
+def recorded_seconds(world: str) -> pd.Series:
+    """Mean seconds of each stage and of an `evaluation` in recorded runs: what takes long there does elsewhere, too."""
+    run = recorded_gaussians() if world == "mog" else recorded_smollm2("colour")
+    stages = run.stages.drop_duplicates(["seed", "stage"])
+    held, seconds = stages.groupby("stage")["seconds"].mean(), run.provenance["seconds"]
+    whole = seconds.sum() if world == "mog" else seconds.median()  # Gaussians: a batch of all seeds
+    held["evaluation"] = max(0.1, whole - held.sum()) / len(run.pipelines)
+    return held
+
+
+def planned(world: str, pipelines: Sequence[str] | None, algorithm: str) -> float:
+    """Seconds in the record of all stages and evaluations of a cell, or of a seed on text."""
+    names = {*YARDSTICKS, *(pipelines or default_pipelines(world, algorithm or "dpo"))}
+    stages = {stage for name in names for stage in PIPELINES[name]}
+    return weights(world, [*(stage.name for stage in stages), *["evaluation"] * len(names)]).sum()
+
+
+def weights(world: str, units: Sequence[str]) -> pd.Series:
+    """The recorded seconds of these stages and evaluations; of one that the record lacks, the mean."""
+    held = recorded_seconds(world)
+    return held.reindex(units).fillna(held.mean())
+
+
+def expected_seconds(request: Request) -> float | None:
+    """Seconds for all of the request, on text by this machine's rates; None where nothing tells."""
+    if request.preset == "tiny":
         return None
-    names = dict.fromkeys((*YARDSTICKS, *request.pipeline_names()))
-    # What is planned are both orders; other pipelines cost about as much for each stage and evaluation.
-    more = planned_steps(tuple(names)) / planned_steps((*YARDSTICKS, *ORDERS))
-    return LOADING + estimate(planned_work(request.preset, request.base_settings()), rates) * seeds * more
+    each = planned(request.world, request.keywords["pipelines"], request.algorithm)
+    if request.world == "lm":
+        try:  # what is planned are both orders
+            work = planned_work(request.preset, override(preset(request.preset).lm, request.keywords["overrides"]))
+        except BadInput:  # a model of a size that is not known
+            return None
+        each *= estimate(work, machine_rates()) / planned("lm", ORDERS, "dpo")
+    return len(request.parts()) * each
 
 
 def cost_in_words(request: Request) -> str:
-    """The estimate as a sentence; the machine is measured where that takes its rates."""
-    if request.preset == "tiny":
-        return "This takes well under a minute for each seed."
-    try:
-        seconds = expected_seconds(request, machine_rates() if needs_rates(request) else None)
-    except BadInput as error:
-        return f"No estimate: {error}"
+    """The estimate as a sentence."""
+    seconds = expected_seconds(request)
     if seconds is None:
-        return "No estimate: see what `alignkd doctor` says of this machine."
+        tiny = request.preset == "tiny"
+        return "This takes well under a minute for each seed." if tiny else "No estimate: a model's size is not known."
     basis = "from `alignkd doctor`'s calibration" if request.world == "lm" else "as long as the recorded runs took"
-    return f"This will take about {duration(seconds)} here, {basis}; finished stages are not run again."
+    return f"This will take about {duration(seconds)} here, {basis}."
 
 
 # Where it stands, from what it told (`alignkd_lab.progress`)
 
 
-@dataclass(frozen=True)
-class Standing:
-    """`share` of the units done (0 to 1), seconds `left` (None while nothing has been timed), and both in words."""
+def standing(
+    request: Request, events: Sequence[dict], now: float, expected: float | None
+) -> tuple[float, float | None, str]:
+    """Where a run stands: the share of the work that is done, seconds left (None while nothing tells), and in words.
 
-    share: float
-    left: float | None
-    text: str
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One alignment of one seed, measured on validation prompts as it goes: points with `step`, `reward`, `kl`."""
-
-    seed: int
-    pipeline: str
-    stage: str
-    points: tuple[dict, ...]
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A stage or an evaluation of a pipeline, and the seconds that it took, or has taken so far."""
-
-    pipeline: str
-    stage: str
-    seconds: float
-
-
-def standing(events: Sequence[dict], now: float) -> Standing:
-    """Where a run stands after the events of its current start; `now` in seconds since 1970."""
-    units = [event for event in events if event["what"] in ("unit", "cell")]
+    `events` are those since its start, `now` is in seconds since 1970, `expected` the seconds for all of it.
+    """
+    units = [event for event in events if event["what"] == "unit"]
     if not units:
-        return Standing(0.0, None, "loading libraries and weights")
-    done, total = _counted(events, units)
-    left = _left(units, total - done, now)
-    words = _words(events, units[-1])
-    if left is not None:
-        words += f"; about {duration(left)} left"
-    return Standing(min(1.0, (done + _part(events)) / total), left, words)
+        return 0.0, expected, f"loading libraries{_time(expected)}"
+    part = next(event for event in reversed(events) if event["what"] == "part")
+    whole = planned(request.world, request.keywords["pipelines"], request.algorithm) * part["parts"]
+    done = weights(request.world, [unit["stage"] for unit in units]).tolist()
+    took = [after["at"] - before["at"] for before, after in pairwise([*units, {"at": now}])]
+    # Seconds for each of the record's: of what has been run here, and as expected for a little of the work.
+    known = [(PRIOR * expected, PRIOR * whole)] if expected else []
+    least = KEPT if needs_rates(request) else 0.0
+    known += [pair for pair in zip(took[:-1], done[:-1], strict=True) if pair[0] > least]
+    if known and took[-1] * sum(work for _, work in known) > done[-1] * sum(seconds for seconds, _ in known):
+        known.append((took[-1], done[-1]))  # the unit under way is overdue
+    pace = sum(seconds for seconds, _ in known) / sum(work for _, work in known) if known else None
+    left = pace and pace * max(0.0, whole - sum(done)) + max(0.0, pace * done[-1] - took[-1])
+    name = pipeline_style(units[-1]["pipeline"]).label
+    words = f"{part['name']} ({part['number']} of {part['parts']}), {name}: {units[-1]['stage'].replace('_', ' ')}"
+    if events[-1]["what"] == "step":
+        words += f", step {events[-1]['step']} of {events[-1]['steps']}"
+    return sum(took) / (sum(took) + left) if left else 0.0, left, words + _time(left)
 
 
-def timed(events: Sequence[dict], now: float) -> list[Unit]:
-    """The units of the current seed, oldest first; the last one is under way."""
-    units: list[dict] = []
-    for event in events:
-        if event["what"] == "seed":
-            units = []
-        elif event["what"] == "unit":
-            units.append(event)
-    ends = [unit["at"] for unit in units[1:]] + [now]
-    return [Unit(unit["pipeline"], unit["stage"], end - unit["at"]) for unit, end in zip(units, ends, strict=True)]
+def _time(left: float | None) -> str:
+    return f"; about {duration(left)} left" if left else ""
 
 
-def curves(events: Sequence[dict]) -> list[Curve]:
-    """All alignments so far, in the order in which they began; the trials that choose a learning rate are left out."""
-    found: dict[tuple, list[dict]] = {}
-    seed, pipeline = 0, ""
-    for event in events:
-        seed, pipeline = event.get("seed", seed), event.get("pipeline", pipeline)
-        if event["what"] != "curve" or event["stage"].startswith("trial"):
-            continue
-        key = (seed, pipeline, event["stage"])
-        if event["step"] == 0:  # a stage that was cut off began again
-            found.pop(key, None)
-        found.setdefault(key, []).append(event)
-    return [Curve(*key, tuple(points)) for key, points in found.items()]
-
-
-def _counted(events: Sequence[dict], units: Sequence[dict]) -> tuple[int, int]:
-    """Units done, and units in all."""
-    if units[-1]["what"] == "cell":
-        return units[-1]["number"] - 1, units[-1]["cells"]
-    seed = next(event for event in reversed(events) if event["what"] == "seed")
-    here = sum(unit["at"] >= seed["at"] for unit in units)
-    return (seed["number"] - 1) * seed["units"] + here - 1, seed["seeds"] * seed["units"]
-
-
-def _left(units: Sequence[dict], waiting: int, now: float) -> float | None:
-    """As long as the units that were done took on average, for each that waits, the current one included."""
-    begun = [unit["at"] for unit in units]
-    took = [after - before for before, after in pairwise(begun) if after - before > _INSTANT]
-    if not took:
-        return None
-    mean = sum(took) / len(took)
-    return mean * (waiting - 1) + max(0.0, mean - (now - begun[-1]))
-
-
-def _part(events: Sequence[dict]) -> float:
-    """The share of the current unit's training that is done."""
-    last = events[-1]
-    trained = last["what"] == "step" and not last["stage"].startswith("trial")
-    return last["step"] / last["steps"] if trained else 0.0
-
-
-def _words(events: Sequence[dict], unit: dict) -> str:
-    if unit["what"] == "cell":
-        return unit["text"].replace("mog", "cell", 1)
-    seed = next(event for event in reversed(events) if event["what"] == "seed")
-    said = f"seed {seed['seed']}"
-    if seed["seeds"] > 1:
-        said += f" ({seed['number']} of {seed['seeds']})"
-    said += f", {pipeline_style(unit['pipeline']).label}: {unit['stage'].replace('_', ' ')}"
-    last = events[-1]
-    if last["what"] == "step":
-        trial = f"{last['stage']}, " if last["stage"].startswith("trial") else ""
-        said += f", {trial}step {last['step']} of {last['steps']}"
-    return said
-
-
-# What came out
-
-
-def runs_of(request: Request) -> list[Records]:
-    """What the records in the request's folder hold of it so far, without other seeds and pipelines."""
-    files = sorted((request.out / "runs").glob(f"{request.world}-{request.preset}-*.json"))
-    names, seeds = (*YARDSTICKS, *request.pipeline_names()), set(request.seed_numbers())
-    fitting = [run for run in records.load(*files).each() if agrees(request, run)] if files else []
-    return [run.select(seed=seeds, pipeline=names) for run in fitting if seeds & set(run.seeds)]
-
-
-def shipped_runs(request: Request) -> list[Records]:
-    """The recorded runs of the project with the request's settings: none where they differ in anything."""
-    studies = {"mog": ("gaussians-pilot",), "lm": ("smollm2-pilot", "smollm2-study")}[request.world]
-    return [run for study in studies for run in recorded(study).each() if agrees(request, run)]
-
-
-def recorded_runs(world: str) -> list[Records]:
-    """The recorded runs of a world that stand for it: the study on text, every cell of the sweep on Gaussians."""
-    if world == "lm":
-        return [whole(recorded_smollm2(), (*YARDSTICKS, *ORDERS))]
-    return list(recorded("gaussians-pilot").each())
-
-
-def agrees(request: Request, run: Records) -> bool:
-    """Whether a run was made with the request's settings."""
-    about, held = run.the_run(), run.settings
-    if about["preset"] != request.preset or about["algorithm"] not in request.algorithms():
-        return False
-    free = _AT_HUB if request.preset == "gpu" else ()
-    if request.world == "mog":
-        chosen = preset(request.preset)
-        every = {"sharpening": chosen.sharpenings, "beta": chosen.betas}
-        free = tuple(name for name in every if name not in request.settings)
-        if any(held[name] not in every[name] for name in free):
-            return False
-    wanted = plain_settings(request.base_settings())
-    return all(held.get(name) == value for name, value in wanted.items() if name not in free)
-
-
-def outcome(runs: Sequence[Records], depth: str) -> tuple[Figure, str]:
-    """What came out, and the verdicts in words: one run's metrics, or all cells of a sweep."""
-    if len(runs) > 1 and runs[0].the_run()["world"] == "mog":
-        return figures.reward_by_sharpening(runs, depth), _verdicts(runs)
-    return figures.four_metrics(runs, depth), " ".join(map(in_short, runs))
+def curves(events: Sequence[dict]) -> Iterable[tuple[tuple[str, str, str], pd.DataFrame]]:
+    """By part, pipeline and stage the points of each alignment so far, without the trials of a learning rate."""
+    told = pd.DataFrame(events, columns=["what", "name", "pipeline", "stage", "step", "reward", "kl"])
+    told[["name", "pipeline"]] = told[["name", "pipeline"]].ffill()
+    told = told[(told["what"] == "curve") & ~told["stage"].astype(str).str.startswith("trial")]
+    return told.groupby(["name", "pipeline", "stage"], sort=False)
 
 
 @themed
-def progress(units: Sequence[Unit], found: Sequence[Curve], tiny: bool) -> Figure:
-    """What the current seed has spent its time on, and reward and KL along every alignment so far."""
-    note = (
-        f"{DEPTH['tiny' if tiny else 'live']}. Left: stages and evaluations of the current seed, the last one under "
-        "way. Right: measured on validation prompts as each alignment goes, a line for each seed; the marker is the "
-        "last point so far."
-    )
-    figure, grid = panels(1, 3, (11, max(3.4, 0.24 * len(units) + 1.9)), "The run as it goes", note)
-    _bars(grid[0, 0], units)
-    for axis, name, label in zip(
-        grid[0, 1:], ("reward", "kl"), ("reward", "KL from its reference (nats)"), strict=True
-    ):
-        for curve in found:
-            steps, values = ([point[key] for point in curve.points] for key in ("step", name))
-            axis.plot(steps, values, color=pipeline_style(curve.pipeline).colour, linewidth=1.6)
-            mark(axis, steps[-1], values[-1], curve.pipeline, 8)
+def progress(events: Sequence[dict], tiny: bool) -> Figure:
+    """Reward and KL along every alignment so far."""
+    note = f"{DEPTH['tiny' if tiny else 'live']}. On validation prompts, a line for each seed; marked: the last point."
+    figure, grid = panels(1, 2, (9, 3.4), "The alignments as they go", note)
+    for axis, name, label in zip(grid[0], ("reward", "kl"), ("reward", "KL from its reference (nats)"), strict=True):
+        for (_, pipeline, _), points in curves(events):
+            axis.plot(points["step"], points[name], color=pipeline_style(pipeline).colour, linewidth=1.6)
+            mark(axis, points["step"].iloc[-1], points[name].iloc[-1], pipeline, 8)
         axis.set(xlabel="step of the alignment", ylabel=label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.margins(0.08)
         if name == "kl":  # an estimate may lie below 0, an empty margin may not
             axis.set_ylim(bottom=min(0.0, axis.dataLim.y0))
-        if not found:
-            axis.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))
-            write(axis, "no alignment has been measured yet", (0.5, 0.5), (0, 0), QUIET, ha="center")
-    legend(figure, [*(unit.pipeline for unit in units), *(curve.pipeline for curve in found)])
+    legend(figure, [pipeline for (_, pipeline, _), _ in curves(events)])
     return figure
 
 
-def _bars(axis: Axes, units: Sequence[Unit]) -> None:
-    colours = [pipeline_style(unit.pipeline).colour for unit in units]
-    axis.barh(range(len(units)), [unit.seconds for unit in units], color=colours, height=0.7)
-    axis.set_yticks(range(len(units)), [unit.stage.replace("_", " ") for unit in units])
-    axis.set_ylim(max(len(units), 6) - 0.4, -0.6)
-    axis.set_xlabel("seconds")
-    axis.grid(axis="y", visible=False)
+# What came out
 
 
-@themed
-def banner(words: Sequence[str], command: str) -> Figure:
-    """Paragraphs and a command line above a picture, for a page without a kernel."""
-    lines = [line for text in words for line in textwrap.wrap(text, 135)]
-    figure = Figure(figsize=(11, 0.22 * len(lines) + 0.55))
-    figure.text(0.012, 1 - 0.1 / figure.get_figheight(), "\n".join(lines), va="top", color=INK, linespacing=1.45)
-    figure.text(0.012, 0.1 / figure.get_figheight(), command, va="bottom", color=INK, family="monospace", weight="bold")
-    return figure
-
-
-def _verdicts(runs: Sequence[Records]) -> str:
-    """How often A-K's lead in reward is what it was claimed to be."""
-    for run in runs:
-        if not set(ORDERS) <= set(run.pipelines):
-            return in_short(run)
-    verdicts = Counter(
-        claims.decide(run).set_index(["metric", "statistic"]).at[("reward", "mean_difference"), "verdict"]
-        for run in runs
-    )
-    counts = ", ".join(f"{name} {verdicts[name]}" for name in SYMBOLS if verdicts[name])
-    return f"{len(runs)} settings. “A-K earns more reward”: {counts}."
+def outcome(runs: Sequence[Records], depth: str) -> tuple[Figure, str]:
+    """What came out, and in words: one run's metrics, or all cells of a sweep."""
+    if len(runs) > 1 and runs[0].the_run()["world"] == "mog":
+        return figures.reward_by_sharpening(runs, depth), f"{len(runs)} settings."
+    return figures.four_metrics(runs, depth), " ".join(map(in_short, runs))
