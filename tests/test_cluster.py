@@ -93,7 +93,12 @@ def nodes(tmp_path_factory):
         for name, value in cluster.DEFAULTS.items():
             patch.setenv(name, value)
         patch.setenv("RAY_AUTH_TOKEN", os.urandom(16).hex())
-        patch.setenv("PYTHONPATH", str(Path(cluster.__file__).parent.parent))
+        # Ray imports jsonschema. Where JupyterLab is installed, that builds a grammar of web addresses each time, 1.5 s
+        # in each of thirty processes; without this package it leaves the one format unchecked.
+        hidden = tmp_path_factory.mktemp("hidden")
+        (hidden / "rfc3987_syntax.py").write_text("raise ImportError")
+        patch.setenv("PYTHONPATH", f"{hidden}{os.pathsep}{Path(cluster.__file__).parent.parent}")
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         from ray.cluster_utils import Cluster
 
         quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000}  # the dead are noticed sooner
@@ -146,14 +151,12 @@ def test_a_node_killed_in_the_middle_loses_nothing_and_no_record_is_computed_twi
     assert max(Counter(name for name, _ in starts).values()) == 2, "no task was hit"
     assert all(at < held[name] for name, at in starts)
 
-    assert ended(alignkd(GAUSSIANS))[0] == 0
-    assert begun() == starts, "what is recorded was computed again"
-
     next((tmp_path / "out" / "runs").glob("*.json")).write_text("{")
     code, said = ended(alignkd(GAUSSIANS))
     assert code == 2
     assert "1 of 10 tasks failed" in said
     assert "not a record" in said
+    assert begun() == starts, "what is recorded was computed again"
 
 
 def cells(out):
