@@ -137,17 +137,6 @@ def test_clicks_and_arrow_keys_walk_along_the_tokens(lab):
 
 
 @pytest.mark.parametrize("lab", STUDY, indirect=True, ids=["07"])
-def test_a_blind_reading_tells_who_wrote_what_after_a_press(lab):
-    reading = lab.box_with("Show who wrote them")
-    assert "written by" not in reading.locator("table").inner_text()
-    reading.get_by_label("A was written by").select_option(index=1)
-    button_of(reading, "Show who wrote them").click()
-    reading.get_by_text("authors rightly").first.wait_for()
-    assert "written by" in reading.locator("table").inner_text()
-    lab.screenshot("blind-reading", reading)
-
-
-@pytest.mark.parametrize("lab", STUDY, indirect=True, ids=["07"])
 def test_the_run_panel_starts_a_run_and_stops_it(lab):
     panel = lab.box_with("Start")
     start, stop = (button_of(panel, name) for name in ("Start", "Stop"))

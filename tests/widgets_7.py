@@ -14,7 +14,7 @@ from pathlib import Path
 VERSION = "7.7.1"
 FOLDER = Path(sys.prefix) / f"ipywidgets-{VERSION}"
 TESTS = Path(__file__).parent
-FILES = [f"test_{name}.py" for name in ("explorer_blind_reading", "explorer_run_panel", "prediction", "widgets")]
+FILES = [f"test_{name}.py" for name in ("explorer_run_panel", "prediction", "widgets")]
 OLD_COMM = "ignore:The `ipykernel.comm.Comm` class has been deprecated:DeprecationWarning"
 
 
