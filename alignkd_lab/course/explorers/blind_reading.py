@@ -82,8 +82,8 @@ def deal(run: Records, authors: Sequence[str] = AUTHORS) -> list[Page]:
 class Cards:
     """Responses to a run's first `pages` prompts as cards that one turns over with a click, with or without a kernel.
 
-    On a card's back stand its author, one of `authors`, and what the reward paid. `run` None is the recorded study; `depth` says what
-    another one is: `live`, `record` or `tiny`.
+    On a card's back stand its author, one of `authors`, and what the reward paid. `run` None is the recorded study;
+    `depth` says what another one is: `live`, `record` or `tiny`.
     """
 
     def __init__(
