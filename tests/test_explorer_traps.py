@@ -1,5 +1,7 @@
 """The traps: a handed policy ends at the optimum, one from the reference only where it draws the target."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scene import Scene, value
@@ -46,25 +48,37 @@ def test_runs_begin_at_their_start_and_are_looked_at_where_the_slider_stops(trap
 
 
 @pytest.mark.parametrize("step", [0, 20, 200])
-def test_the_means_are_drawn_where_the_runs_stand_at_a_step(traps, step):
+def test_each_seed_is_drawn_where_its_run_stands_at_a_step(traps, step):
     scene = Scene(picture.draw(traps, step=step))
-    (markers,) = [marks for marks in scene.places("symbol") if len(marks) == 2 * len(MASSES) and "stroke" in marks[0]]
+    (markers,) = [marks for marks in scene.places("symbol") if len(marks) == 4 * len(MASSES) and "stroke" in marks[0]]
     found = sorted((value(m["x"], 760, 1e-9 / 1.6, 0.16, True), value(330 - m["y"], 330, 0, 1.3)) for m in markers)
     at = traps.steps.index(step)
-    means = [run[at].mean(-1).tolist() for run in (traps.handed, traps.from_reference)]
-    expected = sorted((mass, mean) for mean in means for mass, mean in zip(MASSES, mean, strict=True))
+    runs = [run[at].tolist() for run in (traps.handed, traps.from_reference)]
+    expected = sorted(
+        (mass * 10**aside, share)
+        for run in runs
+        for mass, shares in zip(MASSES, run, strict=True)
+        for aside, share in zip((-0.055, 0.055), shares, strict=True)
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_chart_names_both_traps_where_they_begin(traps):
     assert picture.boundaries(traps) == pytest.approx((1e-3, 1e-6))
     words = Scene(picture.draw(traps)).words
-    assert "handed the target does so down to once in 1,000,000 draws" in words
-    assert "one from the reference down to once in 1,000 draws" in words
+    assert "handed it down to once in 1,000,000; from" in words
+    assert "from the reference down to once in 1,000." in words
     assert "sampling trap" in words
     assert "learning trap" in words
     assert "Live run" in words
     assert "Before training" in Scene(picture.draw(traps, step=0)).words
+
+
+def test_where_only_some_seeds_found_the_target_their_number_is_said(traps):
+    found = traps.from_reference.clone()
+    found[-1, 2, 0] = 0.0
+    words = Scene(picture.draw(replace(traps, from_reference=found))).words
+    assert "from the reference down to once in 100, 1 of 2 seeds at once in 1,000." in words
 
 
 def test_runs_are_the_same_every_time():

@@ -98,7 +98,7 @@ def test_the_lead_is_the_mean_difference_where_its_interval_leaves_out_zero(pred
     assert found.difference == pytest.approx(np.where(predicted, 3.0, 0.001))
     assert found.decided.tolist() == predicted.tolist()
     assert found.seeds == 3
-    assert found.found[A_K].tolist() == predicted.tolist()  # half of the bump's height of 4
+    assert (found.found[A_K] > 0.5).tolist() == predicted.tolist()  # half of the bump's height of 4
     assert not found.found[K_A].any()
     closed_form = ClosedForm(grid.settings)
     assert found.boundary == pytest.approx(closed_form.least_target_weights(found.boundary_betas))

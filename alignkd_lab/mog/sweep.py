@@ -70,7 +70,7 @@ class Lead:
     seeds: how many stand behind every cell; weights, betas: the axes.
     difference: `[beta, weight]`, mean reward of A-K minus that of K-A.
     decided: `[beta, weight]`, whether the paired 95 % interval over seeds leaves out zero.
-    found: `{order: [beta, weight]}`, whether the mean reward is at least half of the bump's height.
+    found: `{order: [beta, weight]}`, share of the seeds whose reward is at least half of the bump's height.
     boundary_betas, boundary, boundary_sharpened: the recall threshold, the least share at each KL weight; as it is for
         the base, and for a teacher that is sharpened first.
     """
@@ -101,7 +101,7 @@ def lead(grid: Grid) -> Lead:
         betas=grid.betas,
         difference=gap.mean(-1),
         decided=excludes_zero(gap),
-        found={order: values.mean(-1) >= grid.settings.reward_height / 2 for order, values in rewards.items()},
+        found={order: (values >= grid.settings.reward_height / 2).mean(-1) for order, values in rewards.items()},
         boundary_betas=betas,
         boundary=closed_form.least_target_weights(betas),
         boundary_sharpened=closed_form.least_target_weights(betas, grid.sharpening),

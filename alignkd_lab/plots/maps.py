@@ -23,16 +23,13 @@ _HIGHEST = 4.0  # of the colours, in reward
 _SHARPENED = (0, (3, 2))
 
 
-def draw_lead(axis: Axes, data: Lead, size: float = 7.5, found: Mapping[str, np.ndarray] | None = None) -> None:
-    """Who earns more in every cell, the boundary, and a marker of `size` where an order finds the target.
-
-    `found`: `{order: [beta, weight]}`, another rule for finding it than the map's own.
-    """
+def draw_lead(axis: Axes, data: Lead, size: float, found: Mapping[str, np.ndarray]) -> None:
+    """Who earns more in every cell, the boundary, and a marker of `size` where an order has `found` the target."""
     columns, rows = cell_edges(data.weights), cell_edges(data.betas)
     lead = _spread(np.where(data.decided, data.difference, np.nan))
     axis.pcolormesh(columns, rows, lead, cmap=_COLOURS, vmin=-1, vmax=1, edgecolors="white", linewidth=0.6)
     axis.set(xscale="log", yscale="log", xlim=columns[[0, -1]], ylim=rows[[0, -1]])
-    _found(axis, data, size, found or data.found)
+    _found(axis, data, size, found)
     axis.plot(data.boundary, data.boundary_betas, color=INK, linewidth=1.8)
     if data.sharpening != 1:
         axis.plot(data.boundary_sharpened, data.boundary_betas, color=INK, linewidth=1.8, linestyle=_SHARPENED)

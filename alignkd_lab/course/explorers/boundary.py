@@ -21,7 +21,7 @@ from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import INK
 from alignkd_lab.plots.style import pipeline_style
-from alignkd_lab.stats import paired_difference, t_interval
+from alignkd_lab.stats import paired_difference
 
 SHARPENINGS = {
     "0.5": "s = 0.5: a teacher at high temperature",
@@ -64,17 +64,16 @@ def _data() -> dict[str, Any]:
             grid, whole = shipped(algorithm, float(sharpening))
             rewards = {order: grid.values(order) for order in _ROUTES}
             recalls = {order: grid.values(order, "overall_recall").mean(-1).round(2) for order in _ROUTES}
-            rows = [[{} for _ in row] for row in grid.runs]
+            told, rows = {"found": whole.found, "recall": recalls}, [[{} for _ in row] for row in grid.runs]
             for i, j in itertools.product(*map(range, whole.difference.shape)):
                 gap = paired_difference(rewards[A_K][i, j], rewards[K_A][i, j])
                 rows[i][j]["gap"] = [round(value, 6) for value in gap]  # no lead is rounded to none
                 for order in _ROUTES:
-                    mean, low, high = (round(value, 3) for value in t_interval(rewards[order][i, j]))
-                    rows[i][j][order] = {"mean": mean, "low": low, "high": high, "recall": float(recalls[order][i, j])}
+                    rows[i][j][order] = {name: float(of[order][i, j]) for name, of in told.items()}
                     rows[i][j][order]["seeds"] = rewards[order][i, j].round(2).tolist()
                     rows[i][j][order]["mixture"] = components[grid.runs[i][j], order]
             cells.setdefault(algorithm, {})[sharpening] = rows
-            a_k, k_a = whole.found[A_K], whole.found[K_A]
+            a_k, k_a = (whole.found[order] > 0.5 for order in _ROUTES)
             found = (a_k & ~k_a, k_a & ~a_k, a_k & k_a, ~a_k & ~k_a)
             counts.setdefault(algorithm, {})[sharpening] = [int(part.sum()) for part in found]
             lines[sharpening] = whole.boundary_sharpened.tolist()
@@ -107,14 +106,14 @@ def show(*shown: str, **state: float | str) -> Chart:
         f"chosen.gap[1] > 0 ? 'A-K is ahead by ' + {gap} : chosen.gap[2] < 0 ? 'K-A is ahead; A-K minus K-A: ' + {gap}"
         f" : 'neither is ahead; A-K minus K-A is ' + {gap} + ', which holds 0'"
     )
-    mean, recall = ([_signed(f"{of}.{name}") for of in (a_k, k_a)] for name in ("mean", "recall"))
+    recall = [_signed(f"{of}.recall") for of in (a_k, k_a)]
     words = caption(
-        f"'Chosen: m₀ = ' + {share('weights[column]')} + ', β = ' + betas[row] + '. Mean reward: A-K ' + {mean[0]} + "
-        f"', K-A ' + {mean[1]} + '; ' + ({ahead}) + '.'",
-        f"'Overall recall: A-K ' + {recall[0]} + ' nats, K-A ' + {recall[1]} + '. Cells in which A-K alone finds the "
-        "target: ' + count[0] + ', K-A alone: ' + count[1] + ', both: ' + count[2] + ', neither: ' + count[3] + '.'",
-        "'Orange: A-K earns more; blue: K-A; grey: the 95 % interval holds 0. ▲ A-K, ● K-A finds the target. Line: "
-        "recall threshold' + (sharpening == '1' ? '.' : '; dashed: after s.')",
+        f"'Chosen: m₀ = ' + {share('weights[column]')} + ', β = ' + betas[row] + '. In mean reward ' + ({ahead}) + '.'",
+        f"'Overall recall: A-K ' + {recall[0]} + ' nats, K-A ' + {recall[1]} + '. Cells where most seeds find the "
+        "target with A-K alone: ' + count[0] + ', K-A alone: ' + count[1] + ', both: ' + count[2] + ', neither: '"
+        " + count[3]",
+        "'Orange: A-K earns more; blue: K-A; grey: the 95 % interval holds 0. ▲ A-K, ● K-A: the more seeds find "
+        "it, the larger. Line: recall threshold' + (sharpening == '1' ? '.' : '; dashed: after s.')",
         f"'{SOURCE}'",
         width=860,
     )
@@ -157,14 +156,14 @@ def _map(data: dict[str, Any]) -> alt.LayerChart:
         # The square root makes room for small leads.
         lead=f"(datum.held.gap[0] < 0 ? -1 : 1) * sqrt(abs(datum.held.gap[0]) / {_HIGHEST})",
         sure="datum.held.gap[1] > 0 || datum.held.gap[2] < 0", m0="weights[datum.j]", KL_weight="betas[datum.i]",
-        A_K=f"datum.held.{A_K}.mean", K_A=f"datum.held.{K_A}.mean",
+        A_K=f"datum.held.{A_K}.found", K_A=f"datum.held.{K_A}.found",
     )  # fmt: skip
     box = {"x": alt.X("left:Q", **x), "x2": "right:Q", "y": alt.Y("low:Q", **y), "y2": "high:Q"}
     tips = [
         alt.Tooltip("m0:Q", title="m₀", format="~%"),
         alt.Tooltip("KL_weight:Q", title="β"),
-        alt.Tooltip("A_K:Q", title="reward, A-K", format=".2f"),
-        alt.Tooltip("K_A:Q", title="reward, K-A", format=".2f"),
+        alt.Tooltip("A_K:Q", title="seeds that find the target, A-K", format=".0%"),
+        alt.Tooltip("K_A:Q", title="seeds that find the target, K-A", format=".0%"),
     ]
     colour = alt.Color(
         "lead:Q", legend=None, scale=alt.Scale(domain=[-1, -0.5, 0, 0.5, 1], range=list(_COLOURS), interpolate="rgb")
@@ -174,11 +173,12 @@ def _map(data: dict[str, Any]) -> alt.LayerChart:
         cells.transform_filter("datum.sure").mark_rect(stroke="white").encode(**box, color=colour, tooltip=tips),
     ]
     step = np.log(data["weights"][-1] / data["weights"][0]) / (across - 1)
+    size = alt.Size("share:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[0, 40]))
     for order, shape, shift in ((K_A, "circle", -0.18), (A_K, "triangle-up", 0.18)):
-        found = cells.transform_filter(f"datum.held.{order}.mean >= {_HIGHEST / 2}")
+        found = cells.transform_calculate(share=f"datum.held.{order}.found").transform_filter("datum.share > 0")
         found = found.transform_calculate(at=f"weights[datum.j] * {np.exp(shift * step)}", up="betas[datum.i]")
         layers.append(
-            found.mark_point(shape=shape, filled=True, color=INK, size=26, opacity=0.75).encode(x="at:Q", y="up:Q")
+            found.mark_point(shape=shape, filled=True, color=INK, opacity=0.75).encode(x="at:Q", y="up:Q", size=size)
         )
     line = alt.Chart(alt.sequence(0, len(data["lines"]["betas"]), as_="k"))
     for name, dash in (("'plain'", [1, 0]), ("sharpening", [4, 3])):
@@ -208,24 +208,25 @@ def _policy(order: str) -> alt.LayerChart:
 
 
 def _earned() -> alt.LayerChart:
-    """Rewards of both orders, seed by seed, with the mean and its interval."""
+    """Rewards of both orders, seed by seed, and in how many of the seeds the target was found."""
     names = list(_ROUTES)
     rows = alt.Chart(alt.sequence(0, 40, as_="k")).transform_calculate(seed="datum.k % 20", up="floor(datum.k / 20)")
     rows = rows.transform_calculate(order=f"{names}[datum.up]", at="datum.up + (datum.seed * 7 % 20 - 9.5) / 40")
-    held = {name: f"chosen[datum.order].{name}" for name in ("mean", "low", "high")}
-    rows = rows.transform_calculate(reward="chosen[datum.order].seeds[datum.seed]", **held)
-    means = rows.transform_filter("datum.seed == 0")
+    rows = rows.transform_calculate(
+        reward="chosen[datum.order].seeds[datum.seed]", said="round(20 * chosen[datum.order].found) + ' of 20'"
+    )
     colours = alt.Scale(domain=names, range=[pipeline_style(name).colour for name in names])
     colour = alt.Color("order:N", legend=None, scale=colours)
     shape = alt.Shape("order:N", legend=None, scale=alt.Scale(domain=names, range=["triangle-up", "circle"]))
-    x = {"scale": alt.Scale(domain=[-0.1, _HIGHEST]), "axis": alt.Axis(title=None, values=[0, 1, 2, 3, 4])}
+    x = {"scale": alt.Scale(domain=[-0.1, _HIGHEST + 0.8]), "axis": alt.Axis(title=None, values=[0, 1, 2, 3, 4])}
     label = alt.Axis(title=None, values=[0, 1], labelExpr=f"{list(_ROUTES.values())}[datum.value]", grid=False)
-    y = alt.Y("up:Q", scale=alt.Scale(domain=[-0.6, 1.6]), axis=label)
-    title = alt.Title("Reward: 20 seeds, mean and 95 % interval", fontSize=12)
+    y = {"scale": alt.Scale(domain=[-0.6, 1.6]), "axis": label}
+    title = alt.Title("Reward of each of 20 seeds; right: how many find the target", fontSize=12)
     return alt.layer(
-        rows.mark_point(filled=True, size=16, opacity=0.4).encode(alt.X("reward:Q", **x), alt.Y("at:Q"), colour),
-        means.mark_rule(strokeWidth=2.6).encode(alt.X("low:Q", **x), y, colour, x2="high:Q"),
-        means.mark_point(filled=True, size=120, opacity=1, stroke="white").encode(
-            alt.X("mean:Q", **x), y, colour, shape
+        rows.mark_point(filled=True, size=30, opacity=0.6).encode(
+            alt.X("reward:Q", **x), alt.Y("at:Q", scale=y["scale"], axis=y["axis"]), colour, shape
         ),
+        rows.transform_filter("datum.seed == 0")
+        .mark_text(align="right", fontWeight="bold")
+        .encode(x=alt.value(368), y="up:Q", color=colour, text="said:N"),
     ).properties(width=368, height=62, title=title)

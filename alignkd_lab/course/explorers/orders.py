@@ -88,8 +88,9 @@ def show(*shown: str, **state: float | str) -> Chart:
     truth = [[w, *mean, settings.truth_sd, settings.truth_sd]
              for w, mean in zip(settings.truth_weights, settings.truth_means, strict=True)]  # fmt: skip
     names = {name: plane.signed(name)[0] for name in _ROUTES}
+    cells = {kind: {s: cell(kind, s) for s in reached["sharpening"]} for kind in reached["algorithm"]}
     further = {
-        "cells": {kind: {s: cell(kind, s) for s in reached["sharpening"]} for kind in reached["algorithm"]},
+        "cells": cells,
         "truth": {"c": truth},
         "routes": _ROUTES,
         "names": names | {"none": "The truth"},
@@ -101,6 +102,13 @@ def show(*shown: str, **state: float | str) -> Chart:
         "left": f"held[routes['{K_A}'][stage]][seed]",
         "middle": f"held[routes['{A_K}'][stage]][seed]",
         "right": "beside == 'none' ? truth : held[routes[beside][stage]][seed]",
+        "finds": {
+            kind: {
+                s: {name: sum(policy["m"][-1] > 0.5 for policy in policies) for name, policies in held.items()}
+                for s, held in of.items()
+            }
+            for kind, of in cells.items()
+        },
         "ka": _rates(K_A),
         "ak": _rates(A_K),
     }
@@ -133,12 +141,14 @@ def _seen(settings: MogSettings) -> tuple[str, ...]:
         f"'Target rate: K-A ' + {k_a[1]} + ' after distilling, ' + {k_a[2]} + ' after aligning; A-K ' + {a_k[1]} + ' "
         f"after aligning, ' + {a_k[2]} + ' after distilling. ' + ({verdict})",
     )
+    said = [f"' + finds[algorithm][sharpening].{order} + '" for order in (K_A, A_K)]
     missing = "control != beside ? ' No ' + names[control] + ': RLHF learns from its own draws and has no pairs.' : ''"
     return (
         f"stage == 0 ? {told[0]} : stage == 1 ? {told[1]} : {told[2]}",
         f"'Recorded run: seed ' + seed + ' of {SEEDS} (' + upper(algorithm) + ', β = {settings.beta:g}, s = ' + "
         f"sharpening + ', m₀ = 4 %).' + ({missing})",
-        "'Darker is denser; dashed circle: the target. Small points: the other seeds.'",
+        "'Darker is denser; dashed circle: the target. Small points: the other seeds.' + (stage == 2 ? ' Most draws "
+        f"are on target in {said[0]} of {SEEDS} seeds of K-A and {said[1]} of A-K.' : '')",
     )
 
 

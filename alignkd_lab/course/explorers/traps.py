@@ -142,21 +142,21 @@ def draw(traps: Traps, *shown: str, **state: float) -> Chart:
     legend = alt.Legend(orient="top", labelExpr=named, labelLimit=400, columnPadding=24, symbolOpacity=1)
     colour = alt.Color("start:N", scale=alt.Scale(domain=list(STARTS), range=colours), title=None, legend=legend)
     shape = alt.Shape("start:N", scale=alt.Scale(domain=list(STARTS), range=shapes), title=None, legend=legend)
-    now = alt.Chart(_rows(traps)).transform_filter(f"datum.look == {look}").transform_flatten(["share"])
-    means = now.transform_aggregate(share="mean(share)", groupby=["start", "mass"])
+    aside = (f"datum.mass * {10 ** (0.11 * (seed - (seeds - 1) / 2)):.4g}" for seed in range(seeds))
+    now = alt.Chart(_rows(traps)).transform_filter(f"datum.look == {look}")
+    now = now.transform_calculate(at=f"[{', '.join(aside)}]").transform_flatten(["share", "at"])
     optimum = zip(_short(traps.masses), _short(traps.optimum), strict=True)
     line = alt.Chart(alt.InlineData([{"mass": mass, "share": share} for mass, share in optimum]))
     chart = alt.layer(
         *_regions(traps),
         line.mark_line(color=INK, strokeWidth=1.8).encode(x, alt.Y("share:Q", scale=height, axis=y)),
-        now.mark_circle(size=16, opacity=0.4).encode(x, alt.Y("share:Q"), colour),
-        means.mark_point(filled=True, size=75, opacity=1, stroke="white", strokeWidth=1).encode(
-            x, alt.Y("share:Q"), colour, shape
+        now.mark_point(filled=True, size=42, opacity=0.9, stroke="white", strokeWidth=0.7).encode(
+            alt.X("at:Q"), alt.Y("share:Q"), colour, shape
         ),
     ).properties(width=760, height=330)
     source = (
-        f"Live run: Gaussian world, {seeds} seeds (small points; markers: means), reward "
-        f"{settings.reward_height:g}, β = {settings.beta:g}. Black line: the best policy, from a grid."
+        f"Live run: Gaussian world, {seeds} seeds side by side, reward {settings.reward_height:g}, "
+        f"β = {settings.beta:g}. Black line: the best policy, from a grid."
     )
     alternative = (
         "The target's share after RLHF against its share in the reference: handed the target, runs end at the best "
@@ -204,17 +204,24 @@ def _regions(traps: Traps) -> list[alt.Chart]:
 def _words(traps: Traps, look: str) -> list[str]:
     """What is seen at each look."""
 
+    def once_in(mass: Tensor) -> str:
+        return f"once in {float(f'{1 / mass:.2g}'):,.0f}"
+
     def down_to(shares: Tensor) -> str:
-        shown = traps.masses[shares > 0.5]
-        return f"down to once in {float(f'{1 / shown.min():.2g}'):,.0f} draws" if len(shown) else "nowhere"
+        """How far all seeds, `[mass, seed]`, show the target mostly; and how many seeds do where only some do."""
+        shown, seeds = (shares > 0.5).sum(-1), shares.shape[-1]
+        least = [f"down to {once_in(traps.masses[shown == seeds].min())}"] if (shown == seeds).any() else ["nowhere"]
+        mixed = [place for place, count in enumerate(shown) if 0 < count < seeds]
+        return ", ".join(
+            least + [f"{shown[place]} of {seeds} seeds at {once_in(traps.masses[place])}" for place in mixed]
+        )
 
     said = ["Before training: handed the target, a run has half of its weight there; else what the reference has."]
     for handed, found in zip(traps.handed[1:], traps.from_reference[1:], strict=True):
-        handed, found = (down_to(shares.median(-1).values) for shares in (handed, found))
-        said.append(f"A run that was handed the target does so {handed}, one from the reference {found}.")
+        said.append(f"So do all seeds that were handed it {down_to(handed)}; from the reference {down_to(found)}.")
     settings = traps.settings
     return [
         f"'Step ' + step + ' of {settings.rlhf_steps}, ' + format(step * {settings.rlhf_batch}, ',') + ' draws a run. "
-        f"The best policy shows the target mostly {down_to(traps.optimum)} of the reference.'",
+        f"The best policy shows the target mostly {down_to(traps.optimum[:, None])} draws of the reference.'",
         f"{said}[{look}]",
     ]
