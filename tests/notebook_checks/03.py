@@ -18,7 +18,7 @@ for runs in sizes.values():
     assert mean(large, K_A) > mean(small, K_A) + 0.5
     assert mean(large, A_K) > mean(large, K_A) + 0.5
 
-# after: dpo-numbers
+# after: dpo-puzzle
 assert found.min() > 100
 assert mean(rlhf, HIGH) > 0.9 * mean(rlhf, A_K)
 assert mean(dpo, HIGH) < 0.3 * mean(dpo, A_K)
@@ -27,10 +27,14 @@ assert mean(dpo, HIGH, "overall_precision") < 3 * mean(rlhf, HIGH, "overall_prec
 # after: boundary-claims
 for algorithm, s in [(name, s) for name in ("rlhf", "dpo") for s in course.boundary.SHARPENINGS]:
     _, data = course.boundary.shipped(algorithm, float(s))
-    sure = data.decided & (data.found[A_K] | data.found[K_A])
+    sure = data.decided & ((data.found[A_K] > 0.5) | (data.found[K_A] > 0.5))
     a_k, k_a = ((sure & ahead).sum() for ahead in (data.difference > 0, data.difference < 0))
     assert (k_a > a_k) == ((algorithm, s) == ("rlhf", "0.5"))
 
 # after: boundary-share
 assert all(row.false_lead + row.wrong_lead == 0 and row.share < 0.5 for row in rows)
 assert all(row.a_k_target > 0.75 * row.cells and row.a_k_target >= row.k_a_target for row in rows)
+
+# after: do-rescue
+ours = course.rescue()
+assert (ours.loc[[plots.style.pipeline_style(name).label for name in (K_A, A_K)], "score"] < 0).all()

@@ -1,0 +1,75 @@
+"""Rescue K-A: entries are scored on reward and recall, refused where they may not take part, and kept."""
+
+import pytest
+
+from alignkd_lab import course
+from alignkd_lab.course.exercises import rescue as challenge
+from alignkd_lab.errors import BadInput
+from alignkd_lab.mog.world import MogWorld
+from alignkd_lab.pipelines import A_K, K_A, PIPELINES, Align, Distil
+from alignkd_lab.plots.style import pipeline_style
+
+FLAT = (Align("aligned", "base", "base", "base"), Distil("small", "aligned", temperature="high"))
+
+
+@pytest.fixture(autouse=True)
+def _own_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNKD_ANSWERS", str(tmp_path))
+
+
+def test_k_a_earns_nothing_a_k_forgets_and_an_entry_that_does_neither_beats_both():
+    table = course.rescue(FLAT, "ada")
+    k_a, a_k = (table.loc[pipeline_style(name).label] for name in (K_A, A_K))
+    assert table.index[0] == "ada"
+    assert k_a["reward"] < 0.1 < 3 < a_k["reward"]
+    assert a_k["recall"] < -20 < k_a["recall"]
+    assert table.loc["ada", "score"] > 1  # as notebook 03 says
+    assert max(k_a["score"], a_k["score"]) < 0
+    own = table.loc["ada"]
+    assert own["score"] == pytest.approx(own["reward"] + 0.5 * own["recall"], abs=0.01)
+
+
+def test_entries_are_kept_and_the_line_to_share_makes_the_same_entry(capsys):
+    first = course.rescue(FLAT, "ada")
+    line = capsys.readouterr().out.split(maxsplit=1)[1]
+    assert course.rescue().equals(first)
+    again = eval(line.replace("'ada'", "'grace'"), {"course": course, "Align": Align, "Distil": Distil})
+    assert again.loc["grace"].equals(again.loc["ada"])
+    assert "ada" in course.rescue(PIPELINES[K_A], "grace").index
+
+
+@pytest.mark.parametrize("algorithm", ["rlhf", "dpo"])
+def test_the_budget_counts_what_the_stages_train_on(algorithm):
+    world = MogWorld(challenge.SETTINGS, algorithm, (0,))
+    policies, trained = {"base": world.start("base"), "student": world.start("student")}, 0
+    for stage in PIPELINES[K_A]:
+        made = world.run(stage, policies)
+        policies[stage.name], trained = made.policy, trained + made.cost.trained
+    assert challenge.draws(PIPELINES[K_A], algorithm) == trained
+
+
+@pytest.mark.parametrize(
+    ("entry", "algorithm", "said"),
+    [
+        ([Align(f"a{k}", "base", "base", "base") for k in range(3)] + [Distil("s", "a0")], "rlhf", "154,600 draws"),
+        ([Align("a", "base", "base", "base"), Distil("s", "a"), Align("b", "s", "s", "s")], "dpo", "205,800 draws"),
+        ("kd_then_align", "rlhf", "a tuple of Distil and Align"),
+        ([Distil("s", "teacher")], "rlhf", "teacher of 's' 'teacher' is unknown. Accepted: base, student"),
+        ([Distil("s", "base", temperature="warm")], "rlhf", "temperature of the stage 's' 'warm' is unknown"),
+        ([Distil("s", "base"), Distil("s", "base")], "rlhf", "'s' is made twice"),
+        ([Align("a", "base", "base", "base")], "rlhf", "must be a small one"),
+        ([], "rlhf", "must be a small one"),
+        ([Distil("s", "base")], "ppo", "algorithm 'ppo' is unknown"),
+    ],
+)
+def test_an_entry_that_may_not_take_part_is_refused_before_anything_runs(entry, algorithm, said, monkeypatch):
+    ours = course.rescue()
+    monkeypatch.setattr(MogWorld, "start", None)
+    with pytest.raises(BadInput, match=said):
+        course.rescue(entry, "ada", algorithm)
+    assert course.rescue().equals(ours)
+
+
+def test_nobody_enters_under_the_name_of_ours():
+    with pytest.raises(BadInput, match="choose another"):
+        course.rescue(FLAT, pipeline_style(K_A).label)
