@@ -23,6 +23,12 @@ def first_step_weight() -> str:
     return "half and half" if level == behind == 0.5 else "more behind" if behind > level else "less behind"
 
 
+def winner_room() -> float:
+    import math
+
+    return -math.log(0.3)
+
+
 def satisfied_margin() -> float:
     import math
 
@@ -163,6 +169,22 @@ TASKS: dict[str, Task] = {
                 "loser", "It still leads the winner. But it is pushed down, and two others are not pushed at all."
             ),
         ),
+    ),
+    "winner_room": Task(
+        prediction=True,
+        question="Both answers of a pair are the same but for one word: the capital, or another city. Before training, "
+        "SmolLM2 gives the winner about Paris a probability of 0.3, all its tokens together. DPO lets the margin grow "
+        "by 20 nats. How many of them can be the winner's gain, at most?",
+        solve=winner_room,
+        because="A log-probability is at most 0, so nearly all of the margin is the loser's fall. And nothing in the "
+        "loss keeps the winner from falling, too.",
+        hint="A probability is at most 1, so a log-probability is at most 0. Where does the winner's begin?",
+        distractors=(
+            Distractor(20.0, "That is the whole margin, and the winner would have a probability far above 1."),
+            Distractor(10.0, "Half of the margin each? The winner would have a probability far above 1."),
+            Distractor(0.7, "That is in probability. In nats it is a difference of logarithms: log 1 − log 0.3."),
+        ),
+        tolerance=0.05,
     ),
     "satisfied_margin": Task(
         question="DPO's weight of a pair is σ(−β (Δ_θ − Δ_ref)), where Δ is the winner's log-probability minus the "

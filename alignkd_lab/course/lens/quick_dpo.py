@@ -50,6 +50,15 @@ PAIRS = (
     ),
 )
 
+# Near-duplicates: one word differs, and the model gives the winner already, with a chance of 8 to 41 %.
+CAPITALS = tuple(
+    WrittenPair(f"What is the capital of {country}?", *(f"The capital of {country} is {city}." for city in cities))
+    for country, *cities in (
+        ("France", "Paris", "Lyon"), ("Italy", "Rome", "Milan"), ("Japan", "Tokyo", "Kyoto"),
+        ("Spain", "Madrid", "Seville"),
+    )
+)  # fmt: skip
+
 
 def dpo_teacher(
     model,
