@@ -401,7 +401,8 @@ function explain({ name, distil, align, metrics }, { settings, threshold, baseHi
 /** Who earns more, in words. */
 function verdict({ ka, ak, settings }) {
   const [k, a] = [ka, ak].map((run) => run.metrics.reward), rewards = `(A-K ${figure(a)}, K-A ${figure(k)} of ${settings.height})`;
-  if (Math.abs(a - k) < 0.05 * settings.height) return `Both orders earn about the same ${rewards}: the claim fails.`;
+  const close = 0.05 * settings.height, same = Math.max(a, k) < close ? "Neither order earns much" : "Both orders earn about the same";
+  if (Math.abs(a - k) < close) return `${same} ${rewards}: the claim fails.`;
   return a > k ? `Aligning first earns more ${rewards}.` : `Distilling first earns more ${rewards}: the claim fails.`;
 }
 
