@@ -239,7 +239,7 @@ def test_a_saved_png_says_what_it_is(mog, tmp_path):
 # Pictures of sweeps -----------------------------------------------------------------------------------
 
 
-def test_an_arm_is_drawn_at_its_values_with_the_means_of_the_tables(sweep):
+def test_an_arm_is_drawn_at_its_values_with_the_means_of_the_tables_and_every_seed(sweep):
     settings = {s: MogSettings(sharpening=s, beta=0.5) for s in SHARPENINGS}
     arm = sweeps.by_value(sweep, settings)
     assert {algorithm: list(held) for algorithm, held in arm.items()} == {"rlhf": [1.0, 2.0], "dpo": [1.0, 2.0]}
@@ -249,6 +249,9 @@ def test_an_arm_is_drawn_at_its_values_with_the_means_of_the_tables(sweep):
         for order in ORDERS:
             means = [run.table("reward")[order].mean() for run in held.values()]
             assert any(list(y) == pytest.approx(means) for y in lines)
+            for run in held.values():
+                seeds = run.table("reward")[order].to_numpy()
+                assert any(np.array_equal(line.get_ydata(), seeds) for line in axis.lines)
         assert axis.get_xlabel() == "sharpening s"
 
 

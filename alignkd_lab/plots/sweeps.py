@@ -38,7 +38,7 @@ from alignkd_lab.stats import NAN, Interval, t_interval
 
 SWEPT = ("reward", "target_rate", "overall_precision", "overall_recall")  # in the language world
 FEW_SEEDS = 4  # with fewer the seeds are shown in place of their interval
-_INTERVALS = "Bars: 95 % t-intervals over seeds"
+_INTERVALS = "Small points: seeds of both orders; bars: 95 % t-intervals over seeds"
 _MAP_NOTE = (
     "Colour: mean reward of A-K minus that of K-A; grey where the paired 95 % interval over seeds holds zero. "
     "▲ A-K, ● K-A shows the target in more than half of its draws, on average over seeds. "
@@ -293,6 +293,10 @@ def _by_value(
         look = {"color": pipeline_style(name).colour, "alpha": 1.0 if order else 0.55, "zorder": 3 if order else 2}
         axis.plot(x, spans[:, 0], linewidth=1.9 if order else 1.1, **look)
         axis.vlines(x, spans[:, 1], spans[:, 2], linewidth=2.6 if order else 1.6, **look)
+        for place, each in zip(at, found, strict=True):
+            if order and name in each:  # a mean may lie where no seed does
+                aside = place + step * np.linspace(-0.12, 0.12, len(each[name][1]))
+                seed_points(axis, np.exp(aside) if logarithmic else aside, each[name][1], look["color"])
         for place, mean in zip(x, spans[:, 0], strict=True):
             mark(axis, place, mean, name, 7 if order else 4.5)
     if logarithmic:
