@@ -1,9 +1,7 @@
 """The run panel: `alignkd run` with buttons. The run is a child process, so the page stays alive beside it.
 
-    show()      both orders on Gaussians, of seeds that nobody has run yet, in seconds
-    show("lm")  on text: a tiny run, or one on SmolLM2
-
-What the run leaves are the ordinary records and stages of the command line, in the folder that the panel names.
+It begins with both orders on Gaussians, of seeds that nobody has run yet, in seconds; `show("lm")` with text. What a
+run leaves are the ordinary records and stages of the command line, in the folder that the panel names.
 """
 
 from __future__ import annotations
@@ -127,10 +125,10 @@ class RunPanel:
         elif status == "finished":
             self.bar.value = 1.0
             new = len(run.events()) > 1
-            self._say("finished", f"{'' if new else 'every record was there; '}the records are in {self.out}")
+            self.controls["seeds"].value = suggestion(run.request.world, self.out).seeds
             figure, words = run_picture.outcome(list(records.load(*run.files).each()), "live")
             self.picture.value = paragraph(words) + Picture(figure, words).tag()
-            self.controls["seeds"].value = suggestion(run.request.world, self.out).seeds
+            self._say("finished", f"{'' if new else 'every record was there; '}the records are in {self.out}")
         elif status == "stopped":
             self._say("stopped", "Start goes on from the last whole stage; the one under way begins again")
         else:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,8 @@ _UNDER_WAY: dict[Path, Run] = {}
 
 @dataclass(frozen=True)
 class Request:
-    """What `alignkd run` is asked for, as it is written there; an empty text takes the preset's default.
-
-    `settings` are changes of the preset's settings, `name=value` with blanks between them.
-    """
+    """What `alignkd run` is asked for, as it is written there (`settings` is what follows `--set`); an empty text takes
+    the preset's default."""
 
     world: str = "mog"
     preset: str = "laptop"
@@ -81,7 +79,10 @@ def get_ready() -> None:
     """Load what a run needs before it is asked for."""
     if _FORKS:
         _CONTEXT.set_forkserver_preload([__name__, "alignkd_lab.mog.world"])
+        resource_tracker.ensure_running()  # it would unblock the signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # for the server: an interrupt means a cell
         forkserver.ensure_running()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class Run:
@@ -141,7 +142,7 @@ def under_way(out: Path) -> Run | None:
 def _work(keywords: dict[str, Any], told: str, log: str) -> None:
     """The child: its events go to `told`, what it prints to `log`."""
     threading.Thread(target=_leave_with_the_kernel, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt of the kernel means a cell
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ[VARIABLE] = told
     with open(log, "wb") as file:
         os.dup2(file.fileno(), 1)

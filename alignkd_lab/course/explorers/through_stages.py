@@ -27,7 +27,7 @@ DONE = {
 }
 CONTROLS = {"stage": Slider(1, "steps done", 0, 2, 1)}
 MARKED = "#B3261E"
-_LETTERS, _WIDE, _ACROSS, _CELL = 54, 402, 23, 17.4  # letters to a line, pixels, cells to a row, and their pixels
+_LETTERS, _WIDE, _ACROSS, _CELL = 38, 284, 16, 17.4  # letters to a line, pixels, cells to a row, and their pixels
 
 
 def texts(run: Records) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def texts(run: Records) -> dict[str, Any]:
     answers = answers.loc[held["prompt"].drop_duplicates()]
 
     def lines(text: str) -> list[str]:
-        return textwrap.wrap(" ".join(text.split()), _LETTERS) or ["(nothing)"]
+        return textwrap.wrap(" ".join(text.split()), _LETTERS, break_on_hyphens=False) or ["(nothing)"]
 
     def marks(line: str) -> str:
         words = [word if rule(word) else "\u00a0" * len(word) for word in line.split(" ")]
@@ -68,16 +68,18 @@ def show(run: Records | None = None, depth: str = "record", **state: Any) -> Cha
     count = len(held["prompts"])
     first = next((k for k in range(count) if held["hits"][1][2][k] > held["hits"][0][2][k]), 0)
     at = alt.selection_point(
-        name="at", fields=["prompt"], on="click", clear=False, value=[{"prompt": 1 + first}],
+        name="at", fields=["prompt"], on="symbol:click", clear=False, value=[{"prompt": 1 + first}],
         bind={"prompt": alt.binding_range(min=1, max=count, step=1, name="prompt ")},
     )  # fmt: skip
     high = max(len(said) for order in held["said"] for stage in order for said in stage)
-    panels = alt.hconcat(*(_order(place, count, high, at) for place in (0, 1)), spacing=26)
-    asked = caption("'Prompt ' + (1 + k) + ': ' + prompts[k]", width=830)
+    panels = alt.hconcat(*(_order(place, count, high, at) for place in (0, 1)), spacing=22)
+    asked = caption("'Prompt ' + (1 + k) + ': ' + prompts[k]", width=590)
     marked = "; in red: what makes it so" * (
         any(line for order in held["marks"] for stage in order for said in stage for line in said)
     )
-    words = caption(f"'Filled: on target{marked}. Click on a square to read it.'", repr(note), width=830)
+    words = caption(
+        f"'Filled: on target{marked}. Click on a square to read it.'", *map(repr, textwrap.wrap(note, 80)), width=590
+    )
     counts = [[sum(stage) for stage in order] for order in held["hits"]]
     further = {**held, "counts": counts, "k": f"clamp(round((at.prompt || [1])[0]), 1, {count}) - 1"}
     alternative = f"One prompt through every stage of both orders, and which responses to {count} are on target. {note}"
@@ -94,19 +96,19 @@ def _order(place: int, count: int, high: int, at: alt.Parameter) -> alt.VConcatC
     colour, done = pipeline_style(order).colour, list(DONE[order])
     one = alt.Chart(alt.sequence(0, 1)).encode(x=alt.value(0))
     look = {"align": "left", "baseline": "top", "font": MONO, "fontSize": 12, "lineHeight": 18}
-    said = one.transform_calculate(words=f"said{here}", marked=f"marks{here}").encode(y=alt.value(24))
+    said = one.transform_calculate(words=f"said{here}", marked=f"marks{here}").encode(y=alt.value(44))
     head = f"'{'KA'[place]}-{'AK'[place]}: ' + {done}[stage]"
     paid = f"hits{here} ? 'on target, reward ' + format(paid{here}, '.2f') : 'off target, reward 0'"
     text = alt.layer(
         one.transform_calculate(words=head).mark_text(
             align="left", baseline="top", fontSize=13, fontWeight="bold", color=colour
         ).encode(y=alt.value(0), text="words:N"),
-        one.transform_calculate(words=paid).mark_text(align="right", baseline="top", color=QUIET).encode(
-            x=alt.value(_WIDE), y=alt.value(0), text="words:N"
+        one.transform_calculate(words=paid).mark_text(align="left", baseline="top", color=QUIET).encode(
+            y=alt.value(20), text="words:N"
         ),
         said.mark_text(color=INK, **look).encode(text="words:N"),
         said.mark_text(color=MARKED, fontWeight="bold", **look).encode(text="marked:N"),
-    ).properties(width=_WIDE, height=24 + 18 * high)  # fmt: skip
+    ).properties(width=_WIDE, height=44 + 18 * high)  # fmt: skip
     cells = alt.Chart(alt.sequence(0, count, as_="cell")).transform_calculate(
         prompt="datum.cell + 1", hit=f"hits[{place}][stage][datum.cell]", chosen="datum.cell == k",
         x=f"(datum.cell % {_ACROSS} + 0.5) * {_CELL}", y=f"(floor(datum.cell / {_ACROSS}) + 0.5) * {_CELL}",

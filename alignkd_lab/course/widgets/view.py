@@ -25,7 +25,7 @@ from alignkd_lab.plots.drawing import note_of
 PIXELS_PER_INCH = 150  # sharp on a dense screen
 CSS_PIXELS_PER_INCH = 96
 LABELS = {"description_width": "17em"}
-WIDE = {"width": "51em", "max_width": "100%"}
+WIDE = {"width": "51em", "max_width": "calc(100% - 4px)"}  # a widget has a margin of 2
 Field = TypeVar("Field", bound=DescriptionWidget)
 
 
