@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkd_lab.dtypes import DTYPES
+from alignkd_lab.errors import BadInput
 
 WORLDS = ("mog", "lm")
 PRESETS = ("tiny", "laptop", "gpu", "paper")
@@ -113,7 +114,51 @@ def sample_options(option: Callable, device: dict[str, Any]) -> None:
     _machine(option, device)
 
 
-def ray_options(option: Callable) -> None:
+def run_options(option: Callable, device: dict[str, Any]) -> None:
+    """Those of `alignkd run`."""
+    option("--world", choices=WORLDS, help="Gaussian mixtures or SmolLM2")
+    option("--preset", choices=PRESETS, help="how large a run (default: laptop)")
+    words = "names, or orders, controls, methods for all of them (default: orders,controls)"
+    option("--pipelines", metavar="A,B", type=parse_pipelines, help=words)
+    option("--seeds", metavar="SEEDS", type=parse_seeds, help="e.g. 0, 0-4 or 0,2,5-7 (default: the preset's)")
+    option("--algorithm", choices=ALGORITHMS, help="how to align (default: the preset's)")
+    words = (
+        "the rare, desirable behaviour: a rule's name, or a function of yours, module:function (default: the preset's)"
+    )
+    option("--target", metavar="NAME", help=words)
+    option("--reward", metavar="NAME", help="likelihood, rule, model:SOURCE or module:function (default: the preset's)")
+    option(
+        "--prompts", metavar="FILE", help="your own prompts: JSON Lines or CSV with a column prompt, or a text a line"
+    )
+    words = "change settings of the preset; beside --from: choose among the file's runs"
+    option("--set", metavar="KEY=VALUE", type=parse_setting, nargs="+", action="extend", default=[], help=words)
+    words = "run what this record (*.json, *.zip) holds again"
+    option("--from", dest="from_record", metavar="FILE", type=Path, help=words)
+    option("--check", action="store_true", help="beside --from: compare every figure with the record")
+    option("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
+    option("--device", **device)
+    _ray_options(option)
+
+
+def run_request(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `experiment.run_experiment` takes, from the options of `alignkd run`.
+
+    Raises:
+        BadInput: no world, or `--check` without a record.
+    """
+    if arguments.check:
+        raise BadInput("run: --check compares with a record; name it with --from FILE")
+    if arguments.world is None:
+        raise BadInput("run: name a world, --world mog or --world lm, or a record to run again, --from FILE")
+    names = ("world", "pipelines", "seeds", "out", "algorithm", "target", "device")
+    own = {name: getattr(arguments, name) for name in ("prompts", "reward") if getattr(arguments, name)}
+    overrides = {**dict(arguments.set), **own}
+    return {name: getattr(arguments, name) for name in names} | {
+        "preset": arguments.preset or "laptop", "overrides": overrides,
+    }  # fmt: skip
+
+
+def _ray_options(option: Callable) -> None:
     """Those by which `alignkd run` goes to a Ray cluster."""
     option("--engine", choices=("local", "ray"), default="local", help="ray: as tasks of a cluster (the extra ray)")
     option("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto (default: one of this machine alone)")

@@ -1,4 +1,4 @@
-"""The command line: `alignkd doctor`, `run`, `train`, `evaluate`, `sample`, `export`, `report`, `heal` and `bench`.
+"""`alignkd doctor`, `plan`, `run`, `train`, `evaluate`, `sample`, `export`, `report`, `heal` and `bench`: the command line.
 
 Everything heavy is imported inside the command that needs it, so that `alignkd --help` is instant.
 Exit codes: 0 done, 1 what was asked for could not be done (network, disk, memory) or came out otherwise than recorded,
@@ -22,16 +22,11 @@ from pathlib import Path
 
 from alignkd_lab import __version__
 from alignkd_lab.arguments import (
-    ALGORITHMS,
-    PRESETS,
-    WORLDS,
     bench_options,
     evaluate_options,
     parse_count,
-    parse_pipelines,
-    parse_seeds,
-    parse_setting,
-    ray_options,
+    run_options,
+    run_request,
     sample_options,
 )  # fmt: skip
 from alignkd_lab.errors import AlignkdError, BadInput, CannotContinue
@@ -53,16 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadInput("run: --engine ray runs what --world and its options name; a record runs again without it")
     if arguments.from_record:
         return _run_again(arguments)
-    if arguments.check:
-        raise BadInput("run: --check compares with a record; name it with --from FILE")
     from alignkd_lab.experiment import run_experiment
 
-    if arguments.world is None:
-        raise BadInput("run: name a world, --world mog or --world lm, or a record to run again, --from FILE")
-    request = {name: getattr(arguments, name) for name in ("world", "pipelines", "seeds", "out", "algorithm", "target")}
-    own = {name: getattr(arguments, name) for name in ("prompts", "reward") if getattr(arguments, name)}
-    request |= {"preset": arguments.preset or "laptop", "overrides": {**dict(arguments.set), **own}}
-    request |= {"device": arguments.device}
+    request = run_request(arguments)
     if arguments.engine == "ray":
         from alignkd_lab.cluster import run_on_ray
 
@@ -109,6 +97,14 @@ def train(arguments: argparse.Namespace) -> int:
         for curves in Path(options.out).rglob("curves.csv"):
             draw_curves(curves)
     print(f"Model, record and curves: {Path(options.out).resolve()}")
+    return 0
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Say what a run or a training costs; its options are those of either, read by their parsers."""
+    from alignkd_lab.plan import main as say
+
+    print(say(arguments.rest))
     return 0
 
 
@@ -221,31 +217,10 @@ def build_parser() -> argparse.ArgumentParser:
     option("--json", action="store_true", help="print the findings as JSON")
     option("--quick", action="store_true", help="skip the calibration of a few seconds")
 
-    option = add(run, "run pipelines in one world; the same command resumes a stopped run")
-    option("--world", choices=WORLDS, help="Gaussian mixtures or SmolLM2")
-    option("--preset", choices=PRESETS, help="how large a run (default: laptop)")
-    words = "names, or orders, controls, methods for all of them (default: orders,controls)"
-    option("--pipelines", metavar="A,B", type=parse_pipelines, help=words)
-    option("--seeds", metavar="SEEDS", type=parse_seeds, help="e.g. 0, 0-4 or 0,2,5-7 (default: the preset's)")
-    option("--algorithm", choices=ALGORITHMS, help="how to align (default: the preset's)")
-    words = (
-        "the rare, desirable behaviour: a rule's name, or a function of yours, module:function (default: the preset's)"
-    )
-    option("--target", metavar="NAME", help=words)
-    option("--reward", metavar="NAME", help="likelihood, rule, model:SOURCE or module:function (default: the preset's)")
-    option(
-        "--prompts", metavar="FILE", help="your own prompts: JSON Lines or CSV with a column prompt, or a text a line"
-    )
-    words = "change settings of the preset; beside --from: choose among the file's runs"
-    option("--set", metavar="KEY=VALUE", type=parse_setting, nargs="+", action="extend", default=[], help=words)
-    words = "run what this record (*.json, *.zip) holds again"
-    option("--from", dest="from_record", metavar="FILE", type=Path, help=words)
-    option("--check", action="store_true", help="beside --from: compare every figure with the record")
-    option("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
-    option("--device", **device)
-    ray_options(option)
-
+    run_options(add(run, "run pipelines in one world; the same command resumes a stopped run"), device)
     add(train, "train a method on your own models and preference pairs; see alignkd train --help")
+
+    add(plan, "tokens, time, memory and disk of a run or a training, before it starts; see alignkd plan --help")
 
     words = "reward, win rate, reward accuracy, KL and benchmarks of a model, or of two"
     evaluate_options(add(evaluate, words), device)
@@ -302,8 +277,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv and argv[0] in RENAMED_COMMANDS:
         print(f"alignkd: {argv[0]} is now `alignkd {RENAMED_COMMANDS[argv[0]]}`", file=sys.stderr)
         return 2
-    if argv[:1] == ["train"]:  # whose options are those of transformers, too
-        arguments = argparse.Namespace(act=train, rest=argv[1:])
+    if argv[:1] in (["train"], ["plan"]):  # whose options are those of transformers, too
+        arguments = argparse.Namespace(act={"train": train, "plan": plan}[argv[0]], rest=argv[1:])
     else:
         arguments = build_parser().parse_args(argv)
     kept = (

@@ -54,7 +54,7 @@ def run_experiment(
     Raises:
         BadInput: an unknown name, or a setting that cannot be used.
     """
-    _check_names(world, pipelines, algorithm, device)
+    check_names(world, pipelines, algorithm, device)
     run = _run_mog if world == "mog" else _run_lm
     return run(preset, pipelines, yardsticks, seeds, Path(out), algorithm, target, overrides or {}, device, arm)
 
@@ -68,16 +68,18 @@ def parts(request: dict[str, Any]) -> list[dict[str, Any]]:
     Raises:
         BadInput: what `run_experiment` refuses without a model.
     """
-    _check_names(*(request.get(name) for name in ("world", "pipelines", "algorithm", "device")))
+    check_names(*(request.get(name) for name in ("world", "pipelines", "algorithm", "device")))
     chosen, overrides = preset(request.get("preset", "laptop")), request.get("overrides") or {}
     algorithm, target, seeds = (request.get(name) for name in ("algorithm", "target", "seeds"))
     if request["world"] == "lm":
-        return [{**request, "seeds": (seed,)} for seed in _check_lm(chosen, overrides, target, seeds)[1]]
-    _check_mog(chosen.mog, overrides, target)
-    return [{**request, "algorithm": which, "overrides": cell} for which, cell in _cells(chosen, algorithm, overrides)]
+        return [{**request, "seeds": (seed,)} for seed in check_lm(chosen, overrides, target, seeds)[1]]
+    check_mog(chosen.mog, overrides, target)
+    return [
+        {**request, "algorithm": which, "overrides": cell} for which, cell in mog_cells(chosen, algorithm, overrides)
+    ]
 
 
-def _check_names(world: str, pipelines: Sequence[str] | None, algorithm: str | None, device: str | None) -> None:
+def check_names(world: str, pipelines: Sequence[str] | None, algorithm: str | None, device: str | None) -> None:
     if world not in ("mog", "lm"):
         raise UnknownName("world", world, ("mog", "lm"))
     if algorithm not in (None, *ALGORITHMS):
@@ -98,7 +100,9 @@ def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str 
         raise BadInput(f"pipeline: {methods[0]!r} is compared under DPO; run it with algorithm 'dpo'")
 
 
-def _names(world: str, algorithm: str, asked: Sequence[str] | None, yardsticks: Sequence[str]) -> tuple[str, ...]:
+def chosen_pipelines(
+    world: str, algorithm: str, asked: Sequence[str] | None, yardsticks: Sequence[str] = YARDSTICKS
+) -> tuple[str, ...]:
     possible = possible_pipelines(world, algorithm)
     chosen = [name for name in asked or default_pipelines(world, algorithm) if name in possible]
     return tuple(dict.fromkeys((*yardsticks, *chosen)))
@@ -109,18 +113,18 @@ def _names(world: str, algorithm: str, asked: Sequence[str] | None, yardsticks: 
 
 def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device, arm) -> list[Path]:
     chosen = preset(name)
-    found = _check_mog(chosen.mog, overrides, target)
+    found = check_mog(chosen.mog, overrides, target)
     device = best_device(device)
     make_folder(out)
     import torch
 
     torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
     seeds = tuple(seeds if seeds is not None else chosen.mog_seeds)
-    cells = _cells(chosen, algorithm, overrides)
+    cells = mog_cells(chosen, algorithm, overrides)
     files: list[Path] = []
     for number, (which, cell) in enumerate(cells, 1):
         settings = override(chosen.mog, cell)
-        names = _names("mog", which, pipelines, yardsticks)
+        names = chosen_pipelines("mog", which, pipelines, yardsticks)
         head = _head("mog", name, which, found, settings, device)
         held = _held(out, head, seeds, names)
         missing = [seed for seed in seeds if seed not in held]
@@ -141,7 +145,7 @@ def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrid
     return files
 
 
-def _check_mog(settings: MogSettings, overrides: dict[str, Any], target: str | None) -> str:
+def check_mog(settings: MogSettings, overrides: dict[str, Any], target: str | None) -> str:
     """The target of the settings."""
     found = override(settings, overrides).target_name
     if target not in (None, found):
@@ -149,7 +153,7 @@ def _check_mog(settings: MogSettings, overrides: dict[str, Any], target: str | N
     return found
 
 
-def _cells(chosen: Preset, algorithm: str | None, overrides: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def mog_cells(chosen: Preset, algorithm: str | None, overrides: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Algorithm and overrides of each cell: the preset's, but where one of them is named."""
     sharpenings = (overrides["sharpening"],) if "sharpening" in overrides else chosen.sharpenings
     betas = (overrides["beta"],) if "beta" in overrides else chosen.betas
@@ -226,7 +230,7 @@ def run_cell(*arguments, **options) -> Records:
 def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device, arm) -> list[Path]:
     from alignkd_lab.lm.tiny import TINY
 
-    settings, seeds = _check_lm(preset(name), overrides, target, seeds)
+    settings, seeds = check_lm(preset(name), overrides, target, seeds)
     device = best_device(device)
     make_folder(out)
     from alignkd_lab.lm.own_prompts import describe
@@ -242,7 +246,7 @@ def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, override
     if HEALED.fullmatch(settings.student):
         ensure_healed_student(settings.base, settings.student, device)
     algorithm = algorithm or "dpo"
-    names = _names("lm", algorithm, pipelines, yardsticks)
+    names = chosen_pipelines("lm", algorithm, pipelines, yardsticks)
     head = _head("lm", name, algorithm, settings.target, settings, device)
     files = _held(out, head, seeds, names)
     missing = [seed for seed in seeds if seed not in files]
@@ -273,7 +277,7 @@ def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, override
     return [files[seed] for seed in seeds]
 
 
-def _check_lm(
+def check_lm(
     chosen: Preset, overrides: dict[str, Any], target: str | None, seeds: Sequence[int] | None
 ) -> tuple[LmSettings, tuple[int, ...]]:
     """Settings and seeds, those of the preset where none are named."""

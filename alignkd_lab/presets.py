@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.lm.settings import BUILT_IN, HEALED, LmSettings
+from alignkd_lab.errors import UnknownName
+from alignkd_lab.lm.settings import BUILT_IN, LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS, unknown
+from alignkd_lab.work import TARGET_RATE, Work
 
 _HUB = "HuggingFaceTB/SmolLM2-{}-Instruct"
 
@@ -145,53 +147,33 @@ def default_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
     return tuple(name for name in possible_pipelines(world, algorithm) if name not in METHODS)
 
 
-_SIZES = {  # parameters, by what the name of the source holds
-    "1.7B": 1_711_000_000,
-    "360M": 361_800_000,
-    "135M": 134_515_008,
-    "tiny": 20_000,
-    BUILT_IN: 134_515_008,
-}
-_LAYER, _LAYERS, _HEALED_LAYERS = 3_540_096, 30, 20  # of the built-in model; of the healed student that ships
-
-
 def planned_work(
-    name: str, settings: LmSettings | None = None, parameters: dict[str, int] | None = None
-) -> list[dict[str, int]]:
-    """Tokens that one seed of both orders costs in the language world: per model, for `doctor.estimate`.
+    name: str,
+    settings: LmSettings | None = None,
+    parameters: dict[str, int] | None = None,
+    pipelines: Sequence[str] = ORDERS,
+    algorithm: str = "dpo",
+    *,
+    target_rate: float = TARGET_RATE,
+    trials: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """What one seed of these pipelines, and of the yardsticks, costs in the language world: an entry a stage and model.
 
-    `settings` are the preset's unless given; `parameters` by source, for models that the presets do not name.
+    An entry has the `stage`, the `model` (its source) and its `parameters`, the tokens of responses that it has
+    `sampled`, `trained` and `scored`, as records count them, and `kept`, those of an earlier stage that this one counts
+    again; `loss` and `responses` to a prompt say how. Every response is as long as it may be; `target_rate` of them
+    meet the target, on which the number of pairs depends, though all steps are taken.
+
+    `settings` are the preset's unless given; `parameters` by source, for models that the presets do not name; `trials`
+    are the roles (`base`, `student`) whose learning rate must be found first.
 
     Raises:
         BadInput: a source whose size is not known.
     """
-    settings = settings or preset(name).lm
-    base, student, truth = (
-        _size(source, parameters or {}) for source in (settings.base, settings.student, settings.truth)
-    )
-    length = settings.max_tokens
-    preferences = settings.preference_prompts * settings.preference_responses * length
-    teaching = settings.distil_prompts * settings.distil_responses * length
-    pairs = settings.align_steps * settings.align_batch * 2 * length
-    curve = (settings.curve_points + 1) * 32 * settings.validation_responses * length
-    test = settings.test_prompts * settings.test_responses * length
-    reference = 32 * settings.truth_responses * length + test
-    trained = 2 * settings.distil_passes * teaching + pairs
-    work = [
-        (base, {"sampled": preferences + 2 * teaching + curve + 2 * test, "trained": pairs, "scored": curve + test}),
-        (student, {"sampled": preferences + curve + 3 * test, "trained": trained, "scored": curve + 3 * test}),
-        # It reads what meets the rule: all of the curve at most, and few of the preference samples.
-        (truth, {"sampled": reference, "trained": 0, "scored": 2 * curve + 4 * test}),
-    ]
-    return [{"parameters": size, **counts} for size, counts in work]
-
-
-def _size(source: str, parameters: dict[str, int]) -> int:
-    if source in parameters:
-        return parameters[source]
-    if healed := HEALED.fullmatch(source):  # a layer cut of the built-in model
-        return _SIZES[BUILT_IN] - (_LAYERS - int(healed[1] or _HEALED_LAYERS)) * _LAYER
-    for mark, size in _SIZES.items():
-        if mark in source:
-            return size
-    raise BadInput(f"parameters: the size of {source!r} is not known; give it as parameters={{{source!r}: number}}")
+    work = Work(settings or preset(name).lm, parameters or {}, algorithm, target_rate)
+    for role in trials:
+        work.try_rates(role)
+    for pipeline in dict.fromkeys((*YARDSTICKS, *pipelines)):
+        work.run(pipeline)
+    work.check()
+    return work.entries

@@ -95,20 +95,11 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
         run(first, given, data, callbacks)
         options = replace(options, student=first.out)
     out, method = Path(options.out), METHODS[options.method]
-    measures = bool(options.heldout.strip("0.") or (options.prompts and not method.on_policy))
-    arguments = training_arguments(given, out, measures)
+    arguments = training_arguments(given, out, is_measured(options))
     device, seed = arguments.device, arguments.seed
     dtype = getattr(torch, resolve_dtype(options.dtype, device.type))
-    tokenizer = weights.load_tokenizer(base_of_student(options.student))
+    tokenizer, texts, answered = texts_of(options, seed, data)
     others = {name: getattr(options, name) for name in TEACHERS if getattr(options, name)}
-    check_vocabularies(
-        tokenizer, **{name: weights.load_tokenizer(base_of_student(other)) for name, other in others.items()}
-    )
-    read, source = read_asked if method.on_policy else read_pairs, data or options.data or options.prompts
-    texts = read(source, options.heldout, tokenizer, options.max_length, options.max_prompt_length, seed)
-    answered = []
-    if options.reward and not method.on_policy:
-        answered, texts.about["reward"] = prompts_of_reward(texts, options.prompts, tokenizer)
     sources = {"student": options.student, **others}
     if judge := model_of(options.reward or ""):
         sources["reward"] = judge
@@ -171,6 +162,25 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     if not options.cache_teachers:
         shutil.rmtree(out / "kept", ignore_errors=True)
     return ranks.exchange(record)[0]
+
+
+def is_measured(options: Options) -> bool:
+    """Whether anything is held out, or prompts are answered for a reward beside the training."""
+    return bool(options.heldout.strip("0.") or (options.prompts and not METHODS[options.method].on_policy))
+
+
+def texts_of(options: Options, seed: int, data: Any = None) -> tuple[Any, Texts, list]:
+    """The student's tokenizer, the texts, and the prompts that are answered for a reward beside pairs."""
+    method, tokenizer = METHODS[options.method], weights.load_tokenizer(base_of_student(options.student))
+    others = {name: getattr(options, name) for name in TEACHERS if getattr(options, name)}
+    check_vocabularies(
+        tokenizer, **{name: weights.load_tokenizer(base_of_student(other)) for name, other in others.items()}
+    )
+    read, source = read_asked if method.on_policy else read_pairs, data or options.data or options.prompts
+    texts, answered = read(source, options.heldout, tokenizer, options.max_length, options.max_prompt_length, seed), []
+    if options.reward and not method.on_policy:
+        answered, texts.about["reward"] = prompts_of_reward(texts, options.prompts, tokenizer)
+    return tokenizer, texts, answered
 
 
 def _accumulate(arguments: TrainingArguments) -> int | None:

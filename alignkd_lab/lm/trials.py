@@ -46,16 +46,23 @@ def choose_rate(
     """
     if len(settings.learning_rates) == 1:
         return {"learning_rate": settings.learning_rates[0], "trials": []}
-    plain = json.loads(json.dumps(depends))
-    for held in json.loads((data_folder() / "trials.json").read_text(encoding="utf-8")):
-        if held["depends"] == plain:
-            return {name: held[name] for name in ("learning_rate", "trials", "tokens")}
+    if found := shipped(depends):
+        return found
     from filelock import FileLock
 
     store.root.mkdir(parents=True, exist_ok=True)
     # Seeds that run at once wait for one choice and share it, as seeds that run one after another do.
     with FileLock(store.root / f"trials-{depends['role']}.lock"):
         return store.keep_json(f"trials-{depends['role']}", depends, lambda: try_rates(settings, start, align))
+
+
+def shipped(depends: dict) -> dict | None:
+    """The trials that ship of these very settings and weights; None where there are none."""
+    plain = json.loads(json.dumps(depends))
+    for held in json.loads((data_folder() / "trials.json").read_text(encoding="utf-8")):
+        if held["depends"] == plain:
+            return {name: held[name] for name in ("learning_rate", "trials", "tokens")}
+    return None
 
 
 def try_rates(

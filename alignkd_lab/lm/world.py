@@ -49,7 +49,85 @@ ALGORITHMS = ("dpo", "rlhf")
 START_CODE = 1  # raise it where a change of code changes what stages start from
 
 
-class LmWorld:
+class Terms:
+    """Settings and algorithm: what stages and trials depend on, which no model is needed to tell.
+
+    Raises:
+        BadInput: unknown algorithm.
+    """
+
+    def __init__(self, settings: LmSettings, algorithm: str) -> None:
+        if algorithm not in ALGORITHMS:
+            raise BadInput(
+                f"algorithm: {algorithm!r} is not offered in the language world; use one of {', '.join(ALGORITHMS)}"
+            )
+        self.settings, self.algorithm = pin(settings), algorithm
+
+    def start(self, name: str) -> Policy:
+        base, student = self.settings.base, self.settings.student
+        if name == "base":
+            return Policy(base)
+        return Policy(f"{student}:{base}" if HEALED.fullmatch(student) else student)
+
+    def _origin(self, seed: int) -> dict:
+        """What every sample and stage comes from, whatever the student and the machine."""
+        model = model_of(self.settings.reward)
+        return {
+            "world": "lm",
+            "seed": seed,
+            "code": START_CODE,
+            "base": weights.checksum(self.settings.base),
+            "truth": weights.checksum(self.settings.truth),
+            "prompts": own_prompts.digest(self.settings.prompts),
+            **({"reward_model": weights.checksum(model)} if model else {}),
+        }
+
+    def _distil_settings(self, temperature: str) -> DistilSettings:
+        value = {"kd": self.settings.kd_temperature, "high": self.settings.kd_temperature_high}[temperature]
+        return part(DistilSettings, self.settings, kd_temperature=value)
+
+    def _preference_distil_settings(self, stage: PreferenceDistil) -> DckdSettings | AdpaSettings:
+        kind = {"dckd": DckdSettings, "adpa": AdpaSettings}[stage.method]
+        return part(kind, self.settings, share=stage.share)
+
+    def _align_code(self) -> dict:
+        return {"algorithm": self.algorithm, "code": {"dpo": dpo.CODE, "rlhf": rloo.CODE}[self.algorithm]}
+
+    def _align_settings(self, whole_budget: bool = False) -> DpoSettings | RlooSettings:
+        """A step of DPO trains on two responses a pair; the whole budget adds the responses of a distillation."""
+        if self.algorithm == "rlhf":
+            return part(RlooSettings, self.settings)
+        settings = part(DpoSettings, self.settings)
+        budget = part(BudgetSettings, self.settings)
+        distilled = budget.distil_prompts * budget.distil_responses * budget.distil_passes
+        more = whole_budget * round(distilled / (2 * settings.align_batch))
+        return replace(settings, align_steps=settings.align_steps + more)
+
+    def rate_depends(self, role: str) -> dict:
+        """What the learning rate of the role `base` or `student` depends on."""
+        return {"role": role, "start": self._trial_start(role), **self._align_code(),
+                **changed(self._align_settings()), "trials": self._trial_depends(role)}  # fmt: skip
+
+    def _trial_settings(self) -> trials.TrialSettings:
+        settings = self.settings
+        rates = settings.rlhf_learning_rates if self.algorithm == "rlhf" else settings.align_learning_rates
+        return part(trials.TrialSettings, settings, learning_rates=rates)
+
+    def _trial_depends(self, init: str) -> dict:
+        """What the choice of a learning rate depends on, beside what is aligned."""
+        depends = {"code": trials.CODE, **changed(self._trial_settings())}
+        if _role(init) == "student":
+            # Chosen on a student distilled at `kd_temperature`, whatever the one to be aligned was distilled at.
+            depends["distil"] = {"code": distil.CODE, **changed(self._distil_settings("kd"))}
+        return depends
+
+    def _trial_start(self, role: str) -> dict:
+        """Not the machine: a rate chosen on one serves every other, where rounding alone differs."""
+        origin = self._origin(self.settings.trial_seed)
+        return origin if role == "base" else {**origin, "student": Models.identity(self.start("student"))}
+
+
+class LmWorld(Terms):
     """Settings, algorithm and one seed. `store` keeps samples and trials beside the stages.
 
     Raises:
@@ -57,14 +135,10 @@ class LmWorld:
     """
 
     def __init__(self, settings: LmSettings, algorithm: str, seed: int, store: Store, device: str = "cpu") -> None:
-        if algorithm not in ALGORITHMS:
-            raise BadInput(
-                f"algorithm: {algorithm!r} is not offered in the language world; use one of {', '.join(ALGORITHMS)}"
-            )
+        super().__init__(settings, algorithm)
         if seed == settings.trial_seed:
             raise BadInput(f"seed: {seed} is the seed of the learning-rate trials; choose another")
-        self.settings = settings = pin(settings)
-        self.algorithm, self.seeds, self.device = algorithm, (seed,), device
+        settings, self.seeds, self.device = self.settings, (seed,), device
         self.store, self.dtype = store, resolve_dtype(settings.dtype, device)
         models, tokenizer = Models(device, getattr(torch, self.dtype)), weights.load_tokenizer(settings.base)
         student = settings.base if HEALED.fullmatch(settings.student) else settings.student
@@ -90,19 +164,6 @@ class LmWorld:
         here = {"device": torch.device(self.device).type, "dtype": self.dtype}
         return {**self.context.origin, "student": Models.identity(self.start("student")), **here}
 
-    def _origin(self, seed: int) -> dict:
-        """What every sample and stage comes from, whatever the student and the machine."""
-        model = model_of(self.settings.reward)
-        return {
-            "world": "lm",
-            "seed": seed,
-            "code": START_CODE,
-            "base": weights.checksum(self.settings.base),
-            "truth": weights.checksum(self.settings.truth),
-            "prompts": own_prompts.digest(self.settings.prompts),
-            **({"reward_model": weights.checksum(model)} if model else {}),
-        }
-
     def stage_settings(self, stage: Stage) -> dict:
         match stage:
             case Distil():
@@ -118,34 +179,7 @@ class LmWorld:
     def evaluation_settings(self) -> dict:
         return {"code": evaluate.CODE, **changed(part(EvaluationSettings, self.settings))}
 
-    def _distil_settings(self, temperature: str) -> DistilSettings:
-        value = {"kd": self.settings.kd_temperature, "high": self.settings.kd_temperature_high}[temperature]
-        return part(DistilSettings, self.settings, kd_temperature=value)
-
-    def _preference_distil_settings(self, stage: PreferenceDistil) -> DckdSettings | AdpaSettings:
-        kind = {"dckd": DckdSettings, "adpa": AdpaSettings}[stage.method]
-        return part(kind, self.settings, share=stage.share)
-
-    def _align_code(self) -> dict:
-        return {"algorithm": self.algorithm, "code": {"dpo": dpo.CODE, "rlhf": rloo.CODE}[self.algorithm]}
-
-    def _align_settings(self, whole_budget: bool = False) -> DpoSettings | RlooSettings:
-        """A step of DPO trains on two responses a pair; the whole budget adds the responses of a distillation."""
-        if self.algorithm == "rlhf":
-            return part(RlooSettings, self.settings)
-        settings = part(DpoSettings, self.settings)
-        budget = part(BudgetSettings, self.settings)
-        distilled = budget.distil_prompts * budget.distil_responses * budget.distil_passes
-        more = whole_budget * round(distilled / (2 * settings.align_batch))
-        return replace(settings, align_steps=settings.align_steps + more)
-
     # Policies -----------------------------------------------------------------------------------------
-
-    def start(self, name: str) -> Policy:
-        base, student = self.settings.base, self.settings.student
-        if name == "base":
-            return Policy(base)
-        return Policy(f"{student}:{base}" if HEALED.fullmatch(student) else student)
 
     def save(self, policy: Policy, folder: Path) -> None:
         policy.save(folder)
@@ -227,31 +261,12 @@ class LmWorld:
         if role not in self._chosen:
             self._chosen[role] = trials.choose_rate(
                 self._trial_settings(),
-                {"role": role, "start": self._trial_start(role), **self._align_code(),
-                 **changed(self._align_settings()), "trials": self._trial_depends(init)},
+                self.rate_depends(role),
                 self.store,
                 lambda: self._trial_init(role),
                 lambda policy, rate, name: self.align(policy, policy, policy, rate, name, within=self._trial),
             )  # fmt: skip
         return self._chosen[role]
-
-    def _trial_settings(self) -> trials.TrialSettings:
-        settings = self.settings
-        rates = settings.rlhf_learning_rates if self.algorithm == "rlhf" else settings.align_learning_rates
-        return part(trials.TrialSettings, settings, learning_rates=rates)
-
-    def _trial_depends(self, init: str) -> dict:
-        """What the choice of a learning rate depends on, beside what is aligned."""
-        depends = {"code": trials.CODE, **changed(self._trial_settings())}
-        if _role(init) == "student":
-            # Chosen on a student distilled at `kd_temperature`, whatever the one to be aligned was distilled at.
-            depends["distil"] = {"code": distil.CODE, **changed(self._distil_settings("kd"))}
-        return depends
-
-    def _trial_start(self, role: str) -> dict:
-        """Not the machine: a rate chosen on one serves every other, where rounding alone differs."""
-        origin = self._origin(self.settings.trial_seed)
-        return origin if role == "base" else {**origin, "student": Models.identity(self.start("student"))}
 
     @cached_property
     def _trial(self) -> tuple[Context, Reward]:

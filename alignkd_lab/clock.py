@@ -1,0 +1,136 @@
+"""What work takes where it is to run: measured there (`rates`), or estimated for a card that is not here."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from alignkd_lab.dtypes import resolve_dtype
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.settings import base_of_student
+from alignkd_lab.lm.shapes import config_of, is_here, parameters
+from alignkd_lab.paths import data_folder
+from alignkd_lab.provenance import best_device
+from alignkd_lab.rates import KINDS, How, Machine, Shape
+from alignkd_lab.records import load
+
+# Dense TFLOPS in 16 bits, of NVIDIA's data sheets; a card's speed is that of the recorded one times their ratio.
+CARDS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "RTX4090": 165, "T4": 65}
+RECORDED = "H100"
+# Seconds for a gigabyte of weights to be read, checked, copied and written in the course of the work, on two CPUs.
+HANDLING = 5.0
+LOGITS = 4  # copies of a chunk's logits that a loss or a draw holds at once
+
+
+def speed_of(card: str) -> float:
+    """Of a card, in that of the recorded one; a number is the speed itself. Raises BadInput for anything else."""
+    try:
+        speed = CARDS[card] / CARDS[RECORDED] if card in CARDS else float(card)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < 1e6:
+        raise BadInput(f"card: {card!r} is none of {', '.join(CARDS)}, and no speed; write --card A100 or --card 0.5")
+    return speed
+
+
+@cache
+def recorded_rates() -> dict[str, float]:
+    """Parameter-tokens a second of the recorded card: least squares over the stages of both orders, gpu preset."""
+    run = load(data_folder() / "records" / "smollm2-study.zip").select(preset="gpu", device="cuda")
+    base, small = (parameters(config_of(source)) for source in (weights.BUILT_IN, "healed"))
+    work, seconds = [], []
+    for stage in run.stages.drop_duplicates(["run", "seed", "stage"]).itertuples():
+        sampler, learner = {"base_aligned": (base, base), "kd_aligned": (small, small)}.get(stage.stage, (base, small))
+        # Training by LoRA is a forward pass and as much again, scoring a forward pass.
+        work.append((sampler * stage.sampled, learner * (stage.trained + stage.scored / 2)))
+        seconds.append(stage.seconds)
+    sampled, trained = np.linalg.lstsq(np.array(work), np.array(seconds), rcond=None)[0]
+    return {"sampled": 1 / sampled, "trained": 1 / trained, "scored": 2 / trained, "read": 2 / trained}
+
+
+def age() -> float:
+    """Seconds since this process started: what it takes to import all that a run imports, too."""
+    return time.time() - psutil.Process().create_time()
+
+
+class Clock:
+    """The rows of a plan, a stage each, with tokens and seconds.
+
+    Attributes:
+        speed: None where the device is measured, else that of the card, in that of the recorded one.
+        start: seconds that a process takes before it works.
+        kept_bytes: for the backward pass, of a token of a response, by loss.
+        resident: bytes of a process without models.
+
+    Raises:
+        BadInput: a GPU that is neither here nor named.
+    """
+
+    def __init__(self, device: str | None, dtype: str, speed: float | None) -> None:
+        if speed is None and device == "cuda" and not torch.cuda.is_available():
+            raise BadInput(f"device: there is no GPU here to measure; name one with --card ({', '.join(CARDS)})")
+        self.device, self.speed, self.start = "cuda" if speed else best_device(device), speed, age()
+        self.dtype, self._machine = resolve_dtype(dtype, self.device), Machine(self.device, dtype)
+        self.resident = psutil.Process().memory_info().rss if self.device == "cpu" else 0
+        self.kept_bytes: dict[str, float] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def add(
+        self, stage: str, kind: str, config, tokens: float, shape: Shape, how: How | None = None, *, steps: int = 0,
+        weight: float = 1.0,
+    ) -> None:  # fmt: skip
+        """Tokens of responses; each takes `weight` times what it usually takes."""
+        if not tokens:
+            return
+        counted = "scored" if kind == "read" else kind
+        if self.speed:
+            seconds = parameters(config) * tokens / (recorded_rates()[kind] * self.speed)
+        else:
+            cost = self._machine.cost(kind, config, shape, how)
+            seconds = tokens * cost.seconds + steps * cost.step
+            if how:
+                self.kept_bytes[how.loss] = cost.kept_bytes
+        self.spend(stage, weight * seconds)[counted] += round(tokens)
+
+    def spend(self, stage: str, seconds: float) -> dict[str, Any]:
+        row = self.rows.setdefault(stage, {"stage": stage, **dict.fromkeys((*KINDS, "seconds"), 0)})
+        row["seconds"] += seconds
+        return row
+
+    def handle(self, stage: str, numbers: int) -> None:
+        """Weights of so many numbers are read, checked and copied."""
+        self.spend(stage, HANDLING * 4 * numbers / 1e9)
+
+    def sampling_bytes(self, config, rows: int, length: float) -> float:
+        """Keys and values, twice while rows leave, and logits with what a draw makes of them."""
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        numbers = 2 * rows * length * config.num_hidden_layers * 2 * heads * width
+        return (4 if self.dtype == "float32" else 2) * numbers + LOGITS * 4 * rows * config.vocab_size
+
+    @property
+    def logits_bytes(self) -> int:
+        """Of the chunk that a loss computes at a time (`lm.chunked.default_chunk`)."""
+        return LOGITS * (2**28 if self.device == "cuda" else 3 * 2**24)
+
+    def sum_up(self, what: str, seconds: float, memory: float, disk: float, left: float, sources, **more: Any) -> dict:
+        """The plan as JSON."""
+        downloads = {source: _download(source) for source in sorted(set(map(base_of_student, sources)))
+                     if not is_here(source)}  # fmt: skip
+        return {
+            "what": what, "device": self.device, "dtype": self.dtype,
+            "estimate": f"{self.speed:.2g} × the recorded {RECORDED}" if self.speed else None,
+            "stages": list(self.rows.values()), "seconds": seconds, "memory_bytes": round(memory),
+            "disk_bytes": {"at_most": round(disk), "left": round(left)}, "download_bytes": downloads, **more,
+        }  # fmt: skip
+
+
+def _download(source: str) -> int:
+    """Bytes; of the hub's models two for each number, as they are published."""
+    return weights.WHEEL_MEGABYTES * 10**6 if source == weights.BUILT_IN else 2 * parameters(config_of(source))

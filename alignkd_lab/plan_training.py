@@ -1,0 +1,187 @@
+"""What `alignkd train` would cost: the very texts are counted, the models are known by their configurations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from alignkd_lab.clock import Clock
+from alignkd_lab.errors import CannotContinue
+from alignkd_lab.lm.rewards import model_of
+from alignkd_lab.lm.saved import can_be_base
+from alignkd_lab.lm.settings import HEALED, base_of_student
+from alignkd_lab.lm.shapes import adapter_size, config_of, is_here, parameters
+from alignkd_lab.lm.teacher_cache import BATCH_TOKENS
+from alignkd_lab.options import METHODS, PAIR, TEACHERS, Options, training_arguments
+from alignkd_lab.rates import How, Shape
+from alignkd_lab.training import is_measured, texts_of
+
+PICTURE = 0.3  # of the time to start: what the drawing of the curves takes to start
+AGAINST = 1.5  # how much longer a held-out pair takes than to be scored, since the whole vocabulary is compared
+SCORED_AT_ONCE = 96  # responses (`lm.scoring.score`)
+
+
+def plan_train(options: Options, given: dict, speed: float | None = None, written: int | None = None) -> dict[str, Any]:
+    """Of what `options.read_options` gives: stages with tokens and seconds; time, memory and disk in sum.
+
+    Raises:
+        CannotContinue: a tokenizer that is not on this machine.
+    """
+    for name in ("student", *TEACHERS):
+        if (source := getattr(options, name)) and not is_here(source):
+            raise CannotContinue(f"plan: texts are counted by its tokenizer, and the {name} {source} is not here yet")
+    if options.method == "adpa_plus":
+        first = plan_train(replace(options, method="dckd", reference=None), given, speed, written)
+        return _both(first, plan_train(replace(options, method="adpa"), given, speed, written))
+    arguments = training_arguments(given, Path(options.out), is_measured(options))
+    _, texts, answered = texts_of(options, arguments.seed)
+    clock = Clock("cuda" if speed else arguments.device.type, options.dtype, speed)
+    return _Training(options, arguments, texts, answered, clock, written).plan()
+
+
+class _Training:
+    """Texts and models of one training; `each` is the mean of tokens of a response, by role."""
+
+    def __init__(self, options: Options, arguments, texts, answered, clock: Clock, written: int | None) -> None:
+        self.options, self.arguments, self.clock, self.texts = options, arguments, clock, texts
+        self.method, self.student = METHODS[options.method], config_of(options.student)
+        self.others = {name: config_of(source) for name in TEACHERS if (source := getattr(options, name))}
+        self.answered = len(texts.heldout if self.method.on_policy else answered)
+        self.batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+        most = written or texts.max_tokens
+        self.lengths = {"sampled": [min(most, texts.max_tokens)] * len(texts.training)}
+        if not self.method.on_policy:
+            columns = zip(*(map(len, row.responses) for row in texts.training), strict=True)
+            self.lengths |= dict(zip(PAIR, map(list, columns), strict=True))
+            if not written:  # the student writes as long as it is to learn
+                self.lengths["sampled"] = self.lengths["chosen"]
+        self.each = {role: sum(of) / len(of) for role, of in self.lengths.items()}
+        self.of = {role: options.responses if role == "sampled" else 1 for role in self.method.roles or ("sampled",)}
+
+    def tokens(self, of: dict[str, int]) -> float:
+        """Of an example with so many responses of each role."""
+        return sum(count * self.each[role] for role, count in of.items())
+
+    def shape(self, of: dict[str, int], batch: int = 1, *, ordered: bool = False) -> Shape:
+        """Of such an example; what fills the shorter ones up to the longest of a batch is read as if it were prompt."""
+        prompts, count = [len(row.prompt) for row in self.texts.training], sum(of.values())
+        widths = [prompt + sum(number * self.lengths[role][at] for role, number in of.items())
+                  for at, prompt in enumerate(prompts)]  # fmt: skip
+        padding = _padding(sorted(widths) if ordered else widths, batch)
+        return Shape(round(sum(prompts) / len(prompts) + padding), max(2, round(self.tokens(of) / count)), count,
+                     min(192, count * batch))  # fmt: skip
+
+    def plan(self) -> dict[str, Any]:
+        options, clock, arguments, count = self.options, self.clock, self.arguments, len(self.texts.training)
+        epoch = -(-count // self.batch)
+        steps = arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * epoch)
+        whole, rest = divmod(steps, epoch)
+        examples = whole * count + min(rest * self.batch, count)
+        micro = min(options.micro_batch or arguments.per_device_train_batch_size, count)
+        cached = 0 if self.method.on_policy else self.before()
+        if self.method.on_policy:
+            self.write("training", examples)
+        how = How(options.method, 0 if options.full else options.lora_rank, arguments.gradient_checkpointing)
+        tokens = examples * self.tokens(self.of)
+        clock.add("training", "trained", self.student, tokens, self.shape(self.of, micro), how, steps=steps)
+        if options.live_teachers and not self.method.on_policy:
+            for teacher in self.others.values():
+                clock.add("training", "read", teacher, tokens, self.shape(self.of, micro))
+        self.measure(steps)
+        sizes = [parameters(config) for config in (self.student, *self.others.values())]
+        learnt = sizes[0] if options.full else adapter_size(self.student, options.lora_rank, options.lora_targets)
+        healed = HEALED.fullmatch(options.student.partition(":")[0])  # cut out of its base
+        base = parameters(config_of(base_of_student(options.student))) if healed else 0
+        clock.handle("start", sum(sizes) + base + sizes[0])
+        clock.spend("start", (1 + PICTURE) * clock.start)
+        checkpoint = 12 * learnt  # with AdamW's two moments
+        left = checkpoint + 4 * (sizes[0] if options.merge or not can_be_base(options.student) else learnt)
+        sources = [options.student, *(getattr(options, name) for name in self.others), model_of(options.reward or "")]
+        return clock.sum_up(
+            "train", sum(row["seconds"] for row in clock.rows.values()), self.memory(sizes, learnt, 4 * base, micro),
+            left + checkpoint + cached, left, filter(None, sources), steps=steps,
+            response_tokens=round(self.each["sampled"]),
+        )  # fmt: skip
+
+    def before(self) -> int:
+        """What is written, scored and cached before the first step; returns the caches' bytes."""
+        options, clock, both, kept = self.options, self.clock, len(self.texts.training) + len(self.texts.heldout), 0.0
+        pair, held = dict.fromkeys(PAIR, 1), len(self.texts.heldout)
+        if "sampled" in self.of:
+            written = {"sampled": options.responses}
+            clock.add("the student writes", "sampled", self.student, both * self.tokens(written),
+                      self.shape(written, both))  # fmt: skip
+        for name, teacher in self.others.items() if self.method.read and not options.live_teachers else ():
+            read = {role: self.of[role] for role in self.method.read}
+            shape = self.shape(read, max(1, round(BATCH_TOKENS / (self.tokens(read) + 1))), ordered=True)
+            clock.add(f"caching the {name}", "read", teacher, both * self.tokens(read), shape)
+            kept += both * self.tokens(read) * 4 * (teacher.hidden_size + 1)
+        policy = self.others.get("reference", self.student) if options.method == "dpo" else self.student
+        if options.method == "dpo":
+            shape = self.shape(pair, SCORED_AT_ONCE // 2)
+            clock.add("the reference's scores", "scored", policy, (both - held) * self.tokens(pair), shape)
+        if held:
+            shape = self.shape(pair, min(held, self.arguments.per_device_eval_batch_size))
+            clock.add("caching held-out pairs", "read", policy, held * self.tokens(pair), shape)
+        return round(kept + held * self.tokens(pair) * 4 * (policy.hidden_size + 1))
+
+    def write(self, stage: str, prompts: int) -> None:
+        """The student writes to prompts, and teacher, or itself and the reference, read that."""
+        of = {"sampled": self.options.responses}
+        tokens, shape = prompts * self.tokens(of), self.shape(of, self.batch)
+        self.clock.add(stage, "sampled", self.student, tokens, shape)
+        if not self.method.on_policy:
+            return
+        if "teacher" in self.others:
+            self.clock.add(stage, "read", self.others["teacher"], tokens, shape)
+        else:
+            for config in (self.student, self.others.get("reference", self.student)):
+                self.clock.add(stage, "scored", config, tokens, shape)
+
+    def measure(self, steps: int) -> None:
+        """The evaluations along the way: the loss, and pairs against the reference over the whole vocabulary."""
+        arguments, every = self.arguments, steps
+        if arguments.eval_strategy == "steps":
+            every = math.ceil(arguments.eval_steps * (steps if arguments.eval_steps < 1 else 1))
+        elif arguments.eval_strategy == "epoch":
+            every = math.ceil(steps / arguments.num_train_epochs)
+        times = bool(arguments.eval_on_start) + math.ceil(steps / max(1, every))
+        if self.answered:
+            self.write("evaluation", times * self.answered)
+        held = 0 if self.method.on_policy else len(self.texts.heldout)
+        pair, batch = dict.fromkeys(PAIR, 1), min(held, arguments.per_device_eval_batch_size)
+        for of, weight in ((self.of, 1.0), (pair, AGAINST)) if held else ():
+            self.clock.add("evaluation", "scored", self.student, times * held * self.tokens(of), self.shape(of, batch),
+                           weight=weight)  # fmt: skip
+
+    def memory(self, sizes: Sequence[int], learnt: int, base: int, micro: int) -> float:
+        """The student, and the largest of what reading another model, a step, and sampling hold beside it."""
+        clock, student, others = self.clock, self.student, sizes[1:]
+        half = 0 if clock.dtype == "float32" else 2
+        live = 4 * sum(others) if self.method.on_policy or self.options.live_teachers else 0
+        heads = len(others) * student.vocab_size * student.hidden_size * (4 + half)
+        kept = clock.kept_bytes.get(self.options.method, 0.0) * micro * self.tokens(self.of)
+        step = 16 * learnt + kept + heads + live + clock.logits_bytes
+        reading = max(4 * max(others, default=0) + clock.logits_bytes, base)
+        length = len(self.texts.training[0].prompt) + self.each["sampled"]
+        rows = min(192, len(self.texts.training) * self.options.responses)
+        writing = half * sizes[0] + clock.sampling_bytes(student, rows, length) if "sampled" in self.of else 0
+        return clock.resident + 4 * sizes[0] + max(step, reading, writing)
+
+
+def _padding(widths: Sequence[int], batch: int) -> float:
+    """Tokens by which a row is filled up, on average, where so many rows are read at a time."""
+    parts = [widths[start : start + batch] for start in range(0, len(widths), batch)]
+    return sum(len(part) * max(part) for part in parts) / len(widths) - sum(widths) / len(widths)
+
+
+def _both(first: dict, then: dict) -> dict:
+    """Of two trainings one after another, as `adpa_plus` has them."""
+    stages = [{**row, "stage": f"{name}: {row['stage']}"}
+              for name, part in (("dckd", first), ("adpa", then)) for row in part["stages"]]  # fmt: skip
+    disk = {name: first["disk_bytes"]["left"] + size for name, size in then["disk_bytes"].items()}
+    return {**then, "stages": stages, "seconds": first["seconds"] + then["seconds"], "disk_bytes": disk,
+            "memory_bytes": max(first["memory_bytes"], then["memory_bytes"])}  # fmt: skip

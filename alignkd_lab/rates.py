@@ -1,0 +1,243 @@
+"""How fast this machine does what a run or a training does, measured on random weights in a few seconds.
+
+Each kind of work is the package's own code on texts of the run's lengths: sampling, scoring, a step of training by the
+run's loss, a teacher's reading. The models have the run's width and vocabulary and few layers; what one more layer
+takes, with a small vocabulary, tells what all of them do.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+from alignkd_lab.dtypes import resolve_dtype
+from alignkd_lab.lm import training_losses
+from alignkd_lab.lm.architecture import head_of
+from alignkd_lab.lm.batch import Example, collate
+from alignkd_lab.lm.models import in_dtype
+from alignkd_lab.lm.sampling import Samples, sample
+from alignkd_lab.lm.scoring import score
+from alignkd_lab.lm.shapes import build, with_layers
+from alignkd_lab.lm.teachers import Full, LiveTeacher
+from alignkd_lab.lm.trainer import train, with_lora
+
+KINDS = ("sampled", "trained", "scored")
+FEW = 4  # layers that are measured whole
+SMALL = 512  # tokens of a vocabulary that costs next to nothing
+READ = {"cpu": 256, "cuda": 16384}  # tokens of the texts that are read or trained on to measure
+
+
+class Shape(NamedTuple):
+    """Of the texts: tokens of a prompt and of a response, responses to a prompt, and how many are sampled at once."""
+
+    prompt: int
+    response: int
+    responses: int = 1
+    at_once: int = 192
+
+
+class How(NamedTuple):
+    """A step of training: the loss, the rank of the LoRA (0: all weights), and whether blocks are computed again."""
+
+    loss: str
+    rank: int = 16
+    checkpointing: bool = False
+
+
+class Cost(NamedTuple):
+    """Seconds for a token of a response, bytes that it keeps for the backward pass, seconds of a step of AdamW."""
+
+    seconds: float
+    kept_bytes: float = 0.0
+    step: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Parameter-tokens a second in matrix products of `dtype`."""
+
+    sampled: float
+    trained: float
+    scored: float
+    dtype: str
+
+
+class Machine:
+    """What work costs on a device ("cpu" or "cuda") in matrix products of `dtype`; each kind is measured once."""
+
+    def __init__(self, device: str, dtype: str = "default") -> None:
+        self.device, self.dtype = device, resolve_dtype(dtype, device)
+        self._measure = cache(self._measure)
+
+    def cost(self, kind: str, config, shape: Shape, how: How | None = None) -> Cost:
+        """Of a token of a response: `sampled`, `scored`, `read` by a teacher that is cached, or `trained`."""
+        layers = config.num_hidden_layers
+        named = partial(self._measure, kind, _Hashed(config), shape, how)
+        if layers <= FEW:
+            return named(layers, None)
+        first, one, more = named(1, None), named(1, SMALL), named(1 + FEW, SMALL)
+        return Cost(*(max(a, a + (layers - 1) * (c - b) / FEW) for a, b, c in zip(first, one, more, strict=True)))
+
+    def _measure(self, kind: str, config: _Hashed, shape: Shape, how: How | None, layers: int, vocabulary) -> Cost:
+        model = build(with_layers(config.config, layers, vocabulary), self.device)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of peft about transformers, none of the reader's
+                return getattr(self, f"_{kind}")(model, shape, how)
+        finally:
+            del model
+            gc.collect()
+
+    def _sampled(self, model, shape: Shape, _) -> Cost:
+        """A prompt read, and steps with the cache half full."""
+        model = in_dtype(model, self._torch_dtype)
+        prompt = shape.prompt + shape.response // 2
+        prompts = [_words(prompt, model)] * max(1, shape.at_once // shape.responses)
+        count = len(prompts) * shape.responses
+
+        def write(tokens: int) -> None:
+            sample(model, prompts, shape.responses, tokens, eos=-1, seed=0, batch=count)
+
+        first, three = self._seconds(partial(write, 1)), self._seconds(partial(write, 3))
+        step = max(0.0, three - first) / 2
+        return Cost((first * shape.prompt / prompt + step * (shape.response - 1)) / (count * shape.response))
+
+    def _scored(self, model, shape: Shape, _) -> Cost:
+        prompts = self._count(shape)
+        of = [at for at in range(prompts) for _ in range(shape.responses)]
+        samples = Samples([_words(shape.prompt, model)] * prompts, of, [_words(shape.response, model)] * len(of))
+        took = self._seconds(lambda: score(model, samples, dtype=self._torch_dtype))
+        return Cost(took / samples.token_count)
+
+    def _read(self, model, shape: Shape, _) -> Cost:
+        teacher = LiveTeacher(model, dtype=self._torch_dtype)
+        examples = self._examples(model, shape, "")
+        took = self._seconds(lambda: teacher.signal(collate(examples)))
+        return Cost(took / _tokens(examples))
+
+    def _trained(self, model, shape: Shape, how: How) -> Cost:
+        examples = self._examples(model, shape, how.loss)
+        model = with_lora(model, how.rank) if how.rank else model
+        loss, kept, times = _loss(how.loss, head_of(model).detach()), _Kept(model), []
+
+        def watched(*given):
+            if times:
+                return loss(*given)
+            with kept:
+                return loss(*given)
+
+        train(model, examples, watched, learning_rate=1e-5, steps=2, batch=len(examples), seed=0,
+              dtype=self._torch_dtype, gradient_checkpointing=how.checkpointing,
+              on_step=lambda _: times.append(self._now()))  # fmt: skip
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        for weight in weights:
+            weight.grad = torch.zeros_like(weight)
+        optimizer = torch.optim.AdamW(weights)
+        step = self._seconds(optimizer.step, 0.1)
+        took = times[1] - times[0] - step
+        return Cost(max(took, 0.0) / _tokens(examples), kept.bytes / _tokens(examples), step)
+
+    def _count(self, shape: Shape) -> int:
+        """Prompts that make as many tokens as are read to measure."""
+        return max(1, READ[self.device] // (shape.prompt + shape.responses * shape.response))
+
+    def _examples(self, model, shape: Shape, loss: str) -> list[Example]:
+        roles = {"dpo": ["chosen", "rejected"], "dckd": ["chosen", "rejected"],
+                 "adpa": ["chosen", *["sampled"] * (shape.responses - 1)]}.get(loss, [])  # fmt: skip
+        made = []
+        for _ in range(self._count(shape)):
+            responses = [_words(shape.response, model) for _ in range(shape.responses)]
+            row = Example(_words(shape.prompt, model), responses, roles)
+            row.reference_log_probs, row.advantages = [[-50.0] * len(responses), [1.0] * len(responses)]
+            for teacher in ("teacher", "reference") if loss in ("kd", "gkd", "dckd", "adpa") else ():
+                row.signals[teacher] = [
+                    {} if loss == "adpa" and role == "chosen" else
+                    {"hidden": torch.randn(len(tokens), model.config.hidden_size), "log_norm": torch.zeros(len(tokens))}
+                    for role, tokens in zip(row.roles, responses, strict=True)
+                ]  # fmt: skip
+            made.append(row)
+        return made
+
+    @property
+    def _torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
+
+    def _now(self) -> float:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def _seconds(self, work: Callable[[], object], budget: float = 0.3) -> float:
+        """Median of as many repeats as fit into `budget` seconds, without the first where there are more."""
+        times: list[float] = []
+        while not times or sum(times) < budget:
+            began = self._now()
+            work()
+            times.append(self._now() - began)
+        return median(times[1:] or times)
+
+
+class _Hashed:
+    """A configuration as a key."""
+
+    def __init__(self, config) -> None:
+        self.config, self._key = config, with_layers(config, 1).to_json_string(use_diff=False)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashed) and self._key == other._key
+
+
+class _Kept(torch.autograd.graph.saved_tensors_hooks):
+    """Bytes that are kept for the backward pass beside the weights, each storage once."""
+
+    def __init__(self, model) -> None:
+        self.bytes, self._seen = 0, {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+        super().__init__(self._pack, lambda tensor: tensor)
+
+    def _pack(self, tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+        return tensor
+
+
+def _words(count: int, model) -> list[int]:
+    """Token ids that end nothing."""
+    most = model.get_input_embeddings().num_embeddings
+    return [3 + 7 * at % (most - 3) for at in range(count)]
+
+
+def _tokens(examples: list[Example]) -> int:
+    return sum(len(tokens) for row in examples for tokens in row.responses)
+
+
+def _loss(name: str, head) -> Callable:
+    """The loss, with teachers of that head, which say what the batch carries."""
+
+    def said(batch: dict, role: str) -> Full:
+        rows = batch["signals"][role]
+        return Full(rows["hidden"].to(head.device), head, rows["log_norm"].to(head.device))
+
+    def of_teachers(loss, roles, model, batch, items, **options):
+        return loss(model, batch, items, **{role: said(batch, role) for role in roles}, **options)
+
+    return {
+        "sft": training_losses.nll, "nll": training_losses.nll, "rloo": training_losses.rloo,
+        "dpo": partial(training_losses.dpo, beta=0.1),
+        "kd": partial(of_teachers, training_losses.kd, ["teacher"]),
+        "gkd": partial(of_teachers, training_losses.kd, ["teacher"]),
+        "dckd": partial(of_teachers, training_losses.dckd, ["teacher"], alpha=0.2),
+        "adpa": partial(of_teachers, training_losses.adpa, ["teacher", "reference"], gamma=1.5),
+    }[name]  # fmt: skip

@@ -1,0 +1,201 @@
+"""What pipelines cost in the language world, in tokens: counted from their stages and settings alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from typing import Any
+
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.own_prompts import texts
+from alignkd_lab.lm.settings import BUILT_IN, HEALED, LmSettings
+from alignkd_lab.pipelines import PIPELINES, ROLES, Align, Distil, Gkd, PreferenceDistil, Stage
+
+_SIZES = {  # parameters, by what the name of the source holds
+    "1.7B": 1_711_000_000,
+    "360M": 361_800_000,
+    "135M": 134_515_008,
+    "tiny": 20_000,
+    BUILT_IN: 134_515_008,
+}
+_LAYER, _LAYERS, _HEALED_LAYERS = 3_540_096, 30, 20  # of the built-in model; of the healed student that ships
+TARGET_RATE = 0.05  # of responses that meet a target, unless more is known
+COUNTS = ("sampled", "trained", "scored", "kept")
+
+
+class Work:
+    """Walks pipelines as `pipelines.run_pipelines` does. A policy is the chain of stages that made it."""
+
+    def __init__(self, settings: LmSettings, parameters: dict[str, int], algorithm: str, target_rate: float) -> None:
+        self._settings, self._parameters, self._rate = settings, parameters, target_rate
+        self._rlhf, self._validation = algorithm == "rlhf", len(texts(settings.prompts, "validation"))
+        self.entries: list[dict] = []
+        self._done: set = set()
+        self._place = ""
+
+    def _add(self, source: str, **counts: Any) -> None:
+        entry = {"stage": self._place, "model": source, "parameters": _size(source, self._parameters)}
+        self.entries.append({**entry, **dict.fromkeys(COUNTS, 0), **counts})
+
+    def _once(self, *key: Hashable) -> bool:
+        """Whether this is the first that asks; the others find it kept."""
+        new = key not in self._done
+        self._done.add(key)
+        return new
+
+    def _source(self, policy: tuple) -> str:
+        """Of the weights that the policy starts from."""
+        return self._settings.base if policy[0] == "base" else self._settings.student
+
+    def _is_truth(self, policy: tuple | None) -> bool:
+        return policy == ("base",) and self._settings.base == self._settings.truth
+
+    def run(self, pipeline: str) -> None:
+        policies = {"base": ("base",), "student": ("student",)}
+        last = policies["base"]
+        for stage in PIPELINES[pipeline]:
+            read = {role: policies[getattr(stage, role)] for role in ROLES if hasattr(stage, role)}
+            last = policies[stage.name] = (*read["init"], (stage, *read.values()))
+            if self._once(last):
+                self._place = stage.name
+                self._stage(stage, **read)
+        if self._once("evaluated", last):
+            self._place = "evaluation"
+            self._evaluate(last)
+
+    def _stage(self, stage: Stage, init: tuple, **read: tuple) -> None:
+        settings, source, length = self._settings, self._source(init), self._settings.max_tokens
+        prompts, responses = settings.distil_prompts, settings.distil_responses
+        taught = prompts * responses * length
+        match stage:
+            case Distil():
+                loss = "kd" if settings.kd_loss == "full" else "nll"
+                self._add(self._source(read["teacher"]), sampled=taught, responses=responses)
+                self._add(source, trained=settings.distil_passes * taught, loss=loss, responses=responses)
+            case Gkd():
+                batch = min(settings.distil_batch, prompts) * responses
+                written = max(1, settings.distil_passes * prompts // settings.distil_batch) * batch * length
+                self._add(source, sampled=written, trained=written, loss="gkd", responses=1)
+                self._add(self._source(read["teacher"]), scored=written, responses=1)
+            case PreferenceDistil():
+                self._preference_distil(stage, source, read)
+            case Align():
+                distilled = prompts * responses * settings.distil_passes
+                more = stage.whole_budget * round(distilled / (2 * settings.align_batch))
+                self._align(init, read["reference"], read["sampler"], settings.align_steps + more)
+
+    def _preference_distil(self, stage: PreferenceDistil, source: str, read: dict[str, tuple]) -> None:
+        settings, length = self._settings, self._settings.max_tokens
+        pairs = self._draw(read["sampler"])
+        written = settings.student_responses if stage.method == "adpa" else 0
+        if written:
+            self._add(source, sampled=settings.preference_prompts * written * length, responses=written)
+        responses = 1 + written if written else 2
+        batch = max(1, round(settings.distil_batch * settings.distil_responses / responses))
+        steps = max(1, round(stage.share * settings.distil_passes * settings.distil_prompts / settings.distil_batch))
+        for role in ("teacher", "reference")[: 2 if written else 1]:
+            self._add(self._source(read[role]), scored=pairs * (written or 2) * length, responses=responses)
+        trained = steps * min(batch, pairs) * responses * length
+        self._add(source, trained=trained, loss=stage.method, responses=responses)
+
+    def _align(self, init: tuple, reference: tuple, sampler: tuple, steps: int) -> None:
+        settings, length, source = self._settings, self._settings.max_tokens, self._source(init)
+        if self._rlhf:
+            steps = settings.rlhf_steps
+            drawn = steps * settings.rlhf_prompts * settings.rlhf_generations * length
+            self._add(source, sampled=drawn, trained=drawn, scored=drawn, loss="rloo", responses=1)
+            self._add(self._source(reference), scored=drawn, responses=1)
+            self._reward(drawn, None)
+        else:
+            pairs = self._draw(sampler)
+            trained = steps * min(settings.align_batch, pairs) * 2 * length
+            self._add(source, trained=trained, loss="dpo", responses=2)
+            if reference != sampler:
+                self._add(self._source(reference), scored=2 * pairs * length, responses=2)
+        points = len({0, *(round(steps * (at + 1) / settings.curve_points) for at in range(settings.curve_points))})
+        read = points * self._validation * settings.validation_responses * length
+        self._add(source, sampled=read, responses=settings.validation_responses)
+        self._add(self._source(reference), scored=read, responses=settings.validation_responses)
+        self._reward(read, None)
+
+    def _draw(self, sampler: tuple) -> int:
+        """Preference samples, which are drawn once; the number of informative pairs."""
+        settings = self._settings
+        drawn = settings.preference_prompts * settings.preference_responses * settings.max_tokens
+        kind = "sampled" if self._once("preferences", sampler) else "kept"
+        self._add(self._source(sampler), **{kind: drawn}, responses=settings.preference_responses)
+        self._reward(drawn, sampler)
+        pairs = settings.preference_prompts * _informative(settings.preference_responses, self._rate)
+        return max(1, round(pairs))
+
+    def _reward(self, tokens: int, policy: tuple | None) -> None:
+        """What the truth reads for it: of what meets the rule; a reward model reads all."""
+        reward = self._settings.reward
+        if reward == "likelihood" and not self._is_truth(policy):
+            self._add(self._settings.truth, scored=round(self._rate * tokens))
+        elif reward.startswith("model:"):
+            self._add(reward.removeprefix("model:"), scored=tokens)
+
+    def _evaluate(self, policy: tuple) -> None:
+        settings, source, length = self._settings, self._source(policy), self._settings.max_tokens
+        own, truth = settings.test_prompts * settings.test_responses * length, settings.truth
+        if self._once("truth"):
+            self._yardstick()
+            self._add(truth, sampled=own, responses=settings.test_responses)
+        self._add(source, sampled=own, responses=settings.test_responses)
+        if not self._is_truth(policy):
+            self._add(truth, scored=own, responses=settings.test_responses)
+            self._add(source, scored=own, responses=settings.test_responses)
+        if settings.reward.startswith("model:"):
+            self._reward(own, policy)
+        if policy != ("base",):
+            if settings.base != truth:
+                self._add(settings.base, scored=own, responses=settings.test_responses)
+            held = settings.test_prompts * settings.heldout_responses * length
+            if self._once("held-out"):
+                self._add(settings.base, sampled=held, responses=settings.heldout_responses)
+                self._reward(held, ("base",))
+            pairs = settings.test_prompts * _informative(settings.heldout_responses, self._rate)
+            self._add(source, scored=2 * round(pairs) * length)
+
+    def _yardstick(self) -> None:
+        """The truth's samples of validation prompts."""
+        sampled = self._validation * self._settings.truth_responses * self._settings.max_tokens
+        self._add(self._settings.truth, sampled=sampled, responses=self._settings.truth_responses)
+
+    def try_rates(self, role: str) -> None:
+        """The trials by which the learning rate of a role is chosen (`lm.trials`)."""
+        settings, policy = self._settings, (role, "trial")
+        self._place = f"trials of the {role}"
+        if role == "student":
+            self._stage(Distil("trial kd", teacher="base"), init=("student",), teacher=("base",))
+        if self._once("trial yardstick"):
+            self._yardstick()
+        for _ in settings.rlhf_learning_rates if self._rlhf else settings.align_learning_rates:
+            self._align(policy, policy, policy, settings.align_steps)
+
+    def check(self) -> None:
+        """How far the student lies below its base: both read the truth's validation samples."""
+        self._place = "checks"
+        read = self._validation * self._settings.truth_responses * self._settings.max_tokens
+        for policy in (("base",), ("student",)):
+            if not self._is_truth(policy):
+                self._add(self._source(policy), scored=read, responses=self._settings.truth_responses)
+
+
+def _informative(responses: int, rate: float) -> float:
+    """Pairs to be expected of a prompt's responses that meet a rule at this rate: E min(hits, misses)."""
+    chances = (math.comb(responses, hits) * rate**hits * (1 - rate) ** (responses - hits)
+               for hits in range(responses + 1))  # fmt: skip
+    return sum(chance * min(hits, responses - hits) for hits, chance in enumerate(chances))
+
+
+def _size(source: str, parameters: dict[str, int]) -> int:
+    if source in parameters:
+        return parameters[source]
+    if healed := HEALED.fullmatch(source):  # a layer cut of the built-in model
+        return _SIZES[BUILT_IN] - (_LAYERS - int(healed[1] or _HEALED_LAYERS)) * _LAYER
+    for mark, size in _SIZES.items():
+        if mark in source:
+            return size
+    raise BadInput(f"parameters: the size of {source!r} is not known; give it as parameters={{{source!r}: number}}")
