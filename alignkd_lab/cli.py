@@ -1,4 +1,4 @@
-"""`alignkd doctor`, `plan`, `run`, `train`, `evaluate`, `sample`, `export`, `report`, `heal` and `bench`: the command line.
+"""The command line of `alignkd`: doctor, plan, run, train, evaluate, sample, export, report, heal and bench.
 
 Everything heavy is imported inside the command that needs it, so that `alignkd --help` is instant.
 Exit codes: 0 done, 1 what was asked for could not be done (network, disk, memory) or came out otherwise than recorded,

@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import torch
 
+from alignkd_lab.doctor import KINDS
 from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import weights
@@ -17,7 +18,7 @@ from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.shapes import config_of, is_here, parameters
 from alignkd_lab.paths import data_folder
 from alignkd_lab.provenance import best_device
-from alignkd_lab.rates import KINDS, How, Machine, Shape
+from alignkd_lab.rates import How, Machine, Shape
 from alignkd_lab.records import load
 
 # Dense TFLOPS in 16 bits, of NVIDIA's data sheets; a card's speed is that of the recorded one times their ratio.

@@ -1,9 +1,9 @@
 """What this machine has, what it lacks, and what a run would cost here.
 
 Work is counted in parameter-tokens: a token sampled, trained on (forward and backward, LoRA) or scored (forward) by a
-model of P parameters is P of them, and a few seconds of each kind say how fast this machine does it. Left out:
-attention's growth with length, loading, and the arithmetic of rewards. The estimate is for planning an evening, not for
-a table.
+model of P parameters is P of them, and a few seconds of each kind (`rates`) say how fast this machine does it. Left
+out: attention's growth with length, loading, and the arithmetic of rewards. The estimate is for planning an evening;
+`alignkd plan` measures the run that is meant.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import platform
 import shutil
 import textwrap
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -42,9 +41,8 @@ SHAPE = {
     "pad_token_id": 0,
 }
 LAYERS = {"cpu": 6, "cuda": 30}
-ROWS = {"cpu": 4, "cuda": 64}
-LENGTH = 45  # a short prompt and its response
 LORA_RANK = 16
+PROMPT, RESPONSE = 20, 28  # tokens, in the laptop preset
 KINDS = ("sampled", "trained", "scored")
 
 
@@ -178,58 +176,15 @@ def estimate(work: Iterable[Mapping[str, int]], rates: Rates) -> float:
 
 
 def calibrate(device: str) -> Rates:
-    """Measures the rates on `device` ("cpu" or "cuda") with random weights of SmolLM2's shape, in seconds."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    """The rates of the built-in model on `device` ("cpu" or "cuda") in a run of the laptop preset, in seconds."""
+    from alignkd_lab.lm.shapes import parameters, smollm2
+    from alignkd_lab.rates import How, Machine, Shape
 
-    from alignkd_lab.dtypes import resolve_dtype
-    from alignkd_lab.lm.batch import autocast
-    from alignkd_lab.lm.sampling import sample
-    from alignkd_lab.lm.trainer import with_lora
-
-    with torch.device(device):
-        model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=LAYERS[device], **SHAPE)).eval()
-    dtype = resolve_dtype("default", device)
-    parameters = sum(weight.numel() for weight in model.parameters())
-    ids = torch.randint(3, SHAPE["vocab_size"], (ROWS[device], LENGTH), device=device)
-    prompts, repeats, tokens = [list(range(3, 23))] * 12, 8, 2
-
-    def train_step() -> None:
-        student.zero_grad(set_to_none=True)
-        logits = student(input_ids=ids).logits.float()
-        torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
-
-    with autocast(device, getattr(torch, dtype)), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of peft about transformers, none of the reader's
-        sampled = _seconds(lambda: sample(model, prompts, repeats, tokens, eos=-1, seed=0), device)
-        with torch.inference_mode():
-            scored = _seconds(lambda: model(input_ids=ids).logits.float().logsumexp(-1), device)
-        student = with_lora(model, LORA_RANK)
-        trained = _seconds(train_step, device)
-    return Rates(
-        sampled=parameters * len(prompts) * repeats * tokens / sampled,
-        trained=parameters * ids.numel() / trained,
-        scored=parameters * ids.numel() / scored,
-        dtype=dtype,
-    )
-
-
-def _seconds(work: Callable[[], object], device: str, budget: float = 0.5) -> float:
-    """Fastest of as many repeats as fit into `budget` seconds (at least one), after one to warm up."""
-    import torch
-
-    def once() -> float:
-        began = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - began
-
-    once()
-    times = [once()]
-    while sum(times) < budget:
-        times.append(once())
-    return min(times)
+    machine, config = Machine(device), smollm2("135M")
+    sampled = machine.cost("sampled", config, Shape(PROMPT, RESPONSE, 24))
+    trained = machine.cost("trained", config, Shape(PROMPT, RESPONSE, 5), How("kd", LORA_RANK))
+    scored = machine.cost("scored", config, Shape(PROMPT, RESPONSE, 2))
+    return Rates(*(parameters(config) / cost.seconds for cost in (sampled, trained, scored)), machine.dtype)
 
 
 def _costs(device: str) -> dict:

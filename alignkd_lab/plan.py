@@ -14,7 +14,7 @@ from typing import Any
 
 from alignkd_lab.arguments import parse_count, run_options, run_request
 from alignkd_lab.clock import CARDS, Clock, age, speed_of
-from alignkd_lab.doctor import duration
+from alignkd_lab.doctor import KINDS, duration
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.experiment import check_lm, check_mog, check_names, chosen_pipelines, mog_cells
 from alignkd_lab.lm import own_prompts, weights
@@ -29,7 +29,7 @@ from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import PIPELINES, Align
 from alignkd_lab.plan_training import plan_train
 from alignkd_lab.presets import planned_work, preset
-from alignkd_lab.rates import KINDS, How, Shape
+from alignkd_lab.rates import How, Shape
 from alignkd_lab.records import load
 from alignkd_lab.work import TARGET_RATE
 

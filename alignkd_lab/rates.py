@@ -11,7 +11,6 @@ import gc
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from statistics import median
 from typing import NamedTuple
@@ -29,10 +28,10 @@ from alignkd_lab.lm.shapes import build, with_layers
 from alignkd_lab.lm.teachers import Full, LiveTeacher
 from alignkd_lab.lm.trainer import train, with_lora
 
-KINDS = ("sampled", "trained", "scored")
 FEW = 4  # layers that are measured whole
 SMALL = 512  # tokens of a vocabulary that costs next to nothing
-READ = {"cpu": 256, "cuda": 16384}  # tokens of the texts that are read or trained on to measure
+READ = {"cpu": 256, "cuda": 16384}  # tokens of the texts that are trained on to measure
+FORWARD = 3  # times as many where they are only read
 
 
 class Shape(NamedTuple):
@@ -58,16 +57,6 @@ class Cost(NamedTuple):
     seconds: float
     kept_bytes: float = 0.0
     step: float = 0.0
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Parameter-tokens a second in matrix products of `dtype`."""
-
-    sampled: float
-    trained: float
-    scored: float
-    dtype: str
 
 
 class Machine:
@@ -111,7 +100,7 @@ class Machine:
         return Cost((first * shape.prompt / prompt + step * (shape.response - 1)) / (count * shape.response))
 
     def _scored(self, model, shape: Shape, _) -> Cost:
-        prompts = self._count(shape)
+        prompts = self._count(shape, FORWARD)
         of = [at for at in range(prompts) for _ in range(shape.responses)]
         samples = Samples([_words(shape.prompt, model)] * prompts, of, [_words(shape.response, model)] * len(of))
         took = self._seconds(lambda: score(model, samples, dtype=self._torch_dtype))
@@ -119,7 +108,7 @@ class Machine:
 
     def _read(self, model, shape: Shape, _) -> Cost:
         teacher = LiveTeacher(model, dtype=self._torch_dtype)
-        examples = self._examples(model, shape, "")
+        examples = self._examples(model, shape, "", FORWARD)
         took = self._seconds(lambda: teacher.signal(collate(examples)))
         return Cost(took / _tokens(examples))
 
@@ -145,15 +134,15 @@ class Machine:
         took = times[1] - times[0] - step
         return Cost(max(took, 0.0) / _tokens(examples), kept.bytes / _tokens(examples), step)
 
-    def _count(self, shape: Shape) -> int:
+    def _count(self, shape: Shape, times: int = 1) -> int:
         """Prompts that make as many tokens as are read to measure."""
-        return max(1, READ[self.device] // (shape.prompt + shape.responses * shape.response))
+        return max(1, times * READ[self.device] // (shape.prompt + shape.responses * shape.response))
 
-    def _examples(self, model, shape: Shape, loss: str) -> list[Example]:
+    def _examples(self, model, shape: Shape, loss: str, times: int = 1) -> list[Example]:
         roles = {"dpo": ["chosen", "rejected"], "dckd": ["chosen", "rejected"],
                  "adpa": ["chosen", *["sampled"] * (shape.responses - 1)]}.get(loss, [])  # fmt: skip
         made = []
-        for _ in range(self._count(shape)):
+        for _ in range(self._count(shape, times)):
             responses = [_words(shape.response, model) for _ in range(shape.responses)]
             row = Example(_words(shape.prompt, model), responses, roles)
             row.reference_log_probs, row.advantages = [[-50.0] * len(responses), [1.0] * len(responses)]

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from alignkd_lab import doctor
 from alignkd_lab.doctor import Rates, calibrate, estimate
+from alignkd_lab.lm import shapes
+from alignkd_lab.rates import Machine
 
 RATES = Rates(sampled=2.0, trained=1.0, scored=4.0, dtype="float32")
 
@@ -21,9 +22,9 @@ def test_no_work_costs_nothing():
 @pytest.fixture
 def small(monkeypatch):
     """The same calibration on a model small enough for a test."""
-    shape = {"vocab_size": 256, "hidden_size": 24, "intermediate_size": 32}
-    monkeypatch.setattr(doctor, "SHAPE", doctor.SHAPE | shape | {"num_attention_heads": 3, "num_key_value_heads": 1})
-    monkeypatch.setattr(doctor, "LAYERS", {"cpu": 2, "cuda": 2})
+    tiny = {"hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 3, "num_key_value_heads": 1}
+    config = shapes.smollm2("135M", vocab_size=256, num_hidden_layers=2, **tiny)
+    monkeypatch.setattr(shapes, "smollm2", lambda size: config)
 
 
 def test_calibration_measures_every_kind_of_work(small, device):
@@ -34,4 +35,5 @@ def test_calibration_measures_every_kind_of_work(small, device):
 
 def test_work_that_takes_longer_is_measured_as_longer():
     light, heavy = torch.randn(64, 64), torch.randn(1024, 1024)
-    assert doctor._seconds(lambda: light @ light, "cpu", 0.05) < doctor._seconds(lambda: heavy @ heavy, "cpu", 0.05)
+    machine = Machine("cpu")
+    assert machine._seconds(lambda: light @ light, 0.05) < machine._seconds(lambda: heavy @ heavy, 0.05)

@@ -16,7 +16,9 @@ FLOORS = (
     ("errors", "lazy", "ranges", "paths", "theory", "stats", "nano", "progress", "memory", "dtypes", "results"),
     ("store", "pipelines", "provenance", "recording", "records", "claims", "costs", "arguments"),
     ("mog", "lm"),
-    ("presets", "experiment", "rerun", "doctor", "options", "training", "evaluation", "answering", "cluster"),
+    ("work", "rates", "presets", "experiment", "rerun", "doctor", "options", "training", "evaluation", "answering",
+     "cluster"),
+    ("clock", "plan_training", "plan"),
     ("cli",),
     ("__main__",),
 )

@@ -101,5 +101,5 @@ def test_cost_grows_with_the_sizes_that_are_given():
 
     own = replace(preset("laptop").lm, base="me/base", truth="me/base", student="me/small")
     work = planned_work("laptop", own, {"me/base": 300, "me/small": 200})
-    assert [part["parameters"] for part in work] == [300, 200, 300]
+    assert {part["model"]: part["parameters"] for part in work} == {"me/base": 300, "me/small": 200}
     assert [part["sampled"] for part in work] == [part["sampled"] for part in planned_work("laptop")]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -89,7 +91,12 @@ def build(config, device: str = "cpu"):
 
 def parameters(config) -> int:
     """How many numbers the weights are, each counted once."""
-    return sum(weight.numel() for weight in build(config, "meta").parameters())
+    return _parameters(type(config), config.to_json_string(use_diff=False))
+
+
+@cache
+def _parameters(kind: type, config: str) -> int:
+    return sum(weight.numel() for weight in build(kind(**json.loads(config)), "meta").parameters())
 
 
 def folder_of(source: str) -> Path | None:

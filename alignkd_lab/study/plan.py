@@ -14,7 +14,7 @@ from alignkd_lab import presets
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
-from alignkd_lab.presets import override, planned_work
+from alignkd_lab.presets import override, planned_work, preset
 from alignkd_lab.recording import plain_settings
 from alignkd_lab.records import Records
 
@@ -86,8 +86,9 @@ def equal_compute() -> Times:
     as much where k = P_base / P_student: 134.5 M / 99 M parameters, a good third more. What the reward costs to compute
     is left out, and K-A pays more of that: the factor favours K-A, hence not the claim.
     """
-    base, student, _ = planned_work("laptop")
-    return Times(base["parameters"] / student["parameters"])
+    size = {entry["model"]: entry["parameters"] for entry in planned_work("laptop")}
+    settings = preset("laptop").lm
+    return Times(size[settings.base] / size[settings.student])
 
 
 def _sweep(arm: str, values: Mapping[str, Any], setting: str | None = None) -> tuple[Cell, ...]:

@@ -1,0 +1,200 @@
+"""`alignkd plan`: its tokens are those that runs and trainings count, and what they take grows with what is done."""
+
+import json
+
+import pytest
+from test_training import QUICK, TEACHERS, pairs  # noqa: F401, a fixture
+from tiny_lm import given_rate, small, world_in
+
+from alignkd_lab import cli, clock, plan, work
+from alignkd_lab.clock import Clock
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import context, own_pairs, rollouts, trainer
+from alignkd_lab.lm.shapes import adapter_size, build, config_of, parameters, smollm2, with_layers
+from alignkd_lab.lm.trainer import with_lora
+from alignkd_lab.options import METHODS, read_options, to_argv
+from alignkd_lab.pipelines import PIPELINES, YARDSTICKS, run_pipelines
+from alignkd_lab.plan_training import plan_train
+from alignkd_lab.presets import planned_work
+from alignkd_lab.rates import Cost, How, Machine, Shape
+from alignkd_lab.training import train
+
+KINDS = ("sampled", "trained", "scored")
+RUN = {"world": "lm", "preset": "tiny", "device": "cpu"}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A machine that takes a millisecond a token and keeps a kilobyte."""
+    monkeypatch.setattr(Machine, "cost", lambda *_: Cost(1e-3, 1e3, 0.1))
+
+
+@pytest.fixture
+def endless(monkeypatch):
+    """Every response is as long as it may be."""
+    for module in (context, own_pairs, rollouts):
+        monkeypatch.setattr(module, "end_ids", lambda tokenizer: [-1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_tokens_of_a_run_are_those_that_its_stages_count(pipeline, folder, endless, monkeypatch):
+    world = given_rate(world_in(folder, heldout_responses=4))
+    world.reward.hits = lambda texts: [at % 2 == 0 for at in range(len(texts))]
+    monkeypatch.setattr(work, "_informative", lambda responses, rate: responses // 2)
+    _, stages = run_pipelines(world, (*YARDSTICKS, pipeline), world.store)
+    planned = planned_work("tiny", small(heldout_responses=4), pipelines=[pipeline])
+    for stage in stages.values():
+        mine = [entry for entry in planned if entry["stage"] == stage["name"]]
+        found = {kind: sum(entry[kind] for entry in mine) for kind in (*KINDS, "kept")}
+        found["sampled"] += found.pop("kept")
+        # TRL ends a response at the end token, whatever we say.
+        least = 0.8 if stage["kind"] == "gkd" else 1.0
+        assert all(least * found[kind] <= stage["tokens"][kind] <= found[kind] for kind in KINDS), stage
+
+
+def test_a_policy_is_sampled_once_for_all_that_read_it_and_measured_once():
+    alone, both = (planned_work("tiny", small(), pipelines=names) for names in (["dckd"], ["dckd", "adpa"]))
+    kept = [entry for entry in both if entry["kept"]]
+    assert {entry["stage"] for entry in kept} == {"dckd", "adpa"}
+    evaluations = [sum(entry["stage"] == "evaluation" for entry in part) for part in (alone, both)]
+    assert 0 < evaluations[1] - evaluations[0] < 6
+
+
+def test_trials_are_planned_where_none_were_shipped(quick):
+    shipped = plan.plan_run({**RUN, "preset": "laptop", "pipelines": ["kd_then_align"]})
+    own = plan.plan_run({**RUN, "preset": "laptop", "pipelines": ["kd_then_align"], "overrides": {"lora_rank": 8}})
+    assert not any(row["stage"].startswith("trials") for row in shipped["stages"])
+    assert [row["stage"] for row in own["stages"] if row["stage"].startswith("trials")] == [
+        "trials of the base", "trials of the student"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tokens_of_a_training_are_those_that_it_reads_and_writes(method, pairs, tmp_path, quick, endless, monkeypatch):  # noqa: F811
+    counted = {"trained": 0, "sampled": 0}
+
+    def count(module, name, kind, tokens):
+        kept = getattr(module, name)
+
+        def counting(*arguments, **options):
+            found = kept(*arguments, **options)
+            counted[kind] += tokens(found)
+            return found
+
+        monkeypatch.setattr(module, name, counting)
+
+    count(trainer, "token_counts", "trained", lambda found: found["tokens"])
+    for module in (own_pairs, rollouts):
+        count(module, "sample", "sampled", lambda samples: samples.token_count)
+    options = {**QUICK, **TEACHERS.get(method, {}), "max_steps": -1, "student": "tiny-student", "data": pairs}
+    argv = to_argv({"method": method, "out": tmp_path / "planned", **options})
+    made = plan_train(*read_options(argv), written=24)
+    train(method, out=tmp_path / "out", **{name: value for name, value in options.items() if name != "method"})
+    planned = {kind: sum(row[kind] for row in made["stages"]) for kind in counted}
+    assert planned == pytest.approx(counted, abs=2)
+    assert not (tmp_path / "planned").exists()
+
+
+def test_seeds_cost_alike_but_for_what_is_done_once(quick):
+    one, three = (plan.plan_run({**RUN, "seeds": seeds}) for seeds in ((0,), (0, 1, 2)))
+    rows = {row["stage"]: row["seconds"] for row in one["stages"]}
+    each = sum(seconds for stage, seconds in rows.items() if stage != "start" and not stage.startswith("trials"))
+    assert three["seconds"] - one["seconds"] == pytest.approx(2 * each, rel=0.05)
+
+
+def test_more_is_held_by_larger_models_batches_and_full_training(pairs, tmp_path, quick):  # noqa: F811
+    def memory(**options):
+        made = {**QUICK, "student": "tiny-student", "data": pairs, "out": tmp_path / "out", **options}
+        return plan_train(*read_options(to_argv({"method": "sft", **made})))["memory_bytes"]
+
+    laptop, small_one = (plan.plan_run({**RUN, "preset": name})["memory_bytes"] for name in ("laptop", "tiny"))
+    assert laptop > small_one + 4 * 4 * 99e6
+    assert memory(full=True) > memory(lora_rank=1)
+    assert memory(micro_batch=4) > memory(micro_batch=1)
+
+
+def test_a_configuration_alone_tells_the_size_of_models_and_adapters():
+    assert [parameters(config_of(source)) for source in ("smollm2-135m-instruct", "healed")] == [
+        134_515_008,
+        99_114_048,
+    ]
+    assert 1.71e9 < parameters(config_of("HuggingFaceTB/SmolLM2-1.7B-Instruct")) < 1.72e9
+    model = with_lora(build(config_of("tiny-base")), 4)
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    assert adapter_size(config_of("tiny-base"), 4) == trained
+
+
+def test_layers_that_are_not_measured_cost_what_measured_ones_do():
+    config = smollm2("135M", hidden_size=48, num_attention_heads=3, intermediate_size=64, vocab_size=600)
+    shape, how, machine = Shape(10, 8, 2), How("dpo", 4), Machine("cpu")
+    foretold = machine.cost("trained", with_layers(config, 8), shape, how)
+    whole = machine._trained(build(with_layers(config, 8)), shape, how)
+    assert foretold.kept_bytes == pytest.approx(whole.kept_bytes, rel=0.02)
+    assert foretold.seconds > 0
+
+
+def test_a_card_that_is_not_here_is_estimated_and_a_slower_one_takes_longer():
+    seconds = {}
+    for card in ("H100", "L4", "0.5"):
+        made = plan.plan_run({**RUN, "preset": "gpu"}, clock.speed_of(card))
+        seconds[card] = made["seconds"] - sum(row["seconds"] for row in made["stages"] if row["stage"] == "start")
+        assert "recorded H100" in made["estimate"]
+        assert (made["device"], made["dtype"]) == ("cuda", "bfloat16")
+    assert seconds["0.5"] == pytest.approx(2 * seconds["H100"], rel=0.05)
+    assert seconds["L4"] > seconds["0.5"]
+
+
+def test_the_recorded_card_is_estimated_as_it_was_recorded():
+    made = plan.plan_run({**RUN, "preset": "gpu", "pipelines": ["align_then_kd"], "seeds": (0,)}, 1.0, 0.02, 25)
+    seconds = {row["stage"]: row["seconds"] for row in made["stages"]}
+    run = clock.load(clock.data_folder() / "records" / "smollm2-study.zip").select(preset="gpu", device="cuda")
+    for stage in ("base_aligned", "aligned_kd"):
+        recorded = run.stages.loc[run.stages["stage"] == stage, "seconds"].median()
+        assert 0.7 * recorded < seconds[stage] < 1.3 * recorded
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["run", "--world", "lm", "--card", "H1000"], "card: 'H1000'"),
+        (["run", "--world", "lm", "--from", "x.zip"], "--from"),
+        (["run", "--world", "lm", "--target-rate", "0"], "target_rate"),
+        (["run"], "name a world"),
+        (["run", "--world", "lm", "--set", "betta=1"], "'betta'"),
+        (["run", "--world", "lm", "--set", "base=me/base@" + "0" * 40], "never fetched"),
+        (["train", "adpa", "--student", "tiny-student", "--data", "x.jsonl", "--out", "y"], "teacher: adpa needs"),
+        (["train", "sft", "--student", "me/small@" + "0" * 40, "--data", "x.jsonl", "--out", "y"], "is not here yet"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(argv, words, capsys):
+    assert cli.main(["plan", *argv]) in (1, 2)
+    assert words in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_here_is_to_be_named(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(BadInput, match="--card"):
+        Clock("cuda", "default", None)
+
+
+def test_the_table_and_the_json_say_the_same(quick, capsys):
+    argv = ["plan", "run", "--world", "lm", "--preset", "tiny", "--pipelines", "orders", "--device", "cpu"]
+    assert cli.main([*argv, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert cli.main(argv) == 0
+    said = capsys.readouterr().out
+    for row in made["stages"]:
+        (line,) = [line for line in said.splitlines() if line.startswith(f"{row['stage']} ")]
+        assert [f"{row[kind]:,}" for kind in KINDS] == line.removeprefix(row["stage"]).split()[:3]
+    assert "measured here" in said
+
+
+def test_the_gaussian_world_is_estimated_from_its_record():
+    two, ten = (plan.plan_run({"world": "mog", "seeds": tuple(range(count))}) for count in (2, 10))
+    assert ten["stages"][0]["seconds"] == pytest.approx(5 * two["stages"][0]["seconds"])
+    assert ten["estimate"]
