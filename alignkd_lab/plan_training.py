@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkd_lab.clock import Clock
-from alignkd_lab.errors import CannotContinue
+from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.rewards import model_of
 from alignkd_lab.lm.saved import can_be_base
 from alignkd_lab.lm.settings import HEALED, base_of_student
@@ -28,8 +28,11 @@ def plan_train(options: Options, given: dict, speed: float | None = None, writte
     """Of what `options.read_options` gives: stages with tokens and seconds; time, memory and disk in sum.
 
     Raises:
+        BadInput: an engine that is not ours.
         CannotContinue: a tokenizer that is not on this machine.
     """
+    if options.engine == "vllm":
+        raise BadInput("engine: vLLM's speed is not measured here; leave it out of the plan")
     for name in ("student", *TEACHERS):
         if (source := getattr(options, name)) and not is_here(source):
             raise CannotContinue(f"plan: texts are counted by its tokenizer, and the {name} {source} is not here yet")
