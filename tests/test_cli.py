@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from synthetic_records import mog_record
 
-from alignkd_lab import cli
+from alignkd_lab import arguments, cli
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS
 from alignkd_lab.recording import write
@@ -44,18 +44,18 @@ def experiment(monkeypatch):
     ],
 )
 def test_seeds_are_numbers_and_ranges(text, seeds):
-    assert cli.parse_seeds(text) == seeds
+    assert arguments.parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "4-2", "1,,2", "1-2-3", "1.5"])
 def test_other_seeds_are_refused(text):
     with pytest.raises(argparse.ArgumentTypeError):
-        cli.parse_seeds(text)
+        arguments.parse_seeds(text)
 
 
 def test_settings_are_json_where_they_parse_as_such():
     pairs = ["beta=0.5", "steps=3", "reward=rule", "lora=true", "grid=[1, 2]", "note=a=b"]
-    assert dict(map(cli.parse_setting, pairs)) == {
+    assert dict(map(arguments.parse_setting, pairs)) == {
         "beta": 0.5,
         "steps": 3,
         "reward": "rule",
