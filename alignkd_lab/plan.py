@@ -106,13 +106,13 @@ def plan_run(
 
 
 def _add(clock: Clock, entry: dict, config, settings: LmSettings, prompt: int) -> None:
-    stage, length, several = entry["stage"], settings.max_tokens, settings.preference_responses
-    at_once = several * min(settings.preference_prompts, max(1, settings.sample_batch // several))
+    stage, length, responses = entry["stage"], settings.max_tokens, entry.get("responses", 1)
+    at_once = min(entry.get("at_once", entry["sampled"] // length), settings.sample_batch)
     clock.spend(stage, 0.0)["sampled"] += entry["kept"]
-    clock.add(stage, "sampled", config, entry["sampled"], Shape(prompt, length, several, at_once))
+    clock.add(stage, "sampled", config, entry["sampled"], Shape(prompt, length, responses, at_once))
     clock.add(stage, "scored", config, entry["scored"], Shape(prompt, length, settings.test_responses))
     if entry["trained"]:
-        shape, how = Shape(prompt, length, entry["responses"]), How(entry["loss"], settings.lora_rank)
+        shape, how = Shape(prompt, length, responses), How(entry["loss"], settings.lora_rank)
         clock.add(stage, "trained", config, entry["trained"], shape, how)
         clock.handle(stage, entry["parameters"])
 

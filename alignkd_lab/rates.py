@@ -32,6 +32,7 @@ FEW = 4  # layers that are measured whole
 SMALL = 512  # tokens of a vocabulary that costs next to nothing
 READ = {"cpu": 256, "cuda": 16384}  # tokens of the texts that are trained on to measure
 FORWARD = 3  # times as many where they are only read
+ROWS = {"cpu": (12, 96), "cuda": (64, 1536)}  # responses that are sampled together
 
 
 class Shape(NamedTuple):
@@ -52,7 +53,10 @@ class How(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Seconds for a token of a response, bytes that it keeps for the backward pass, seconds of a step of AdamW."""
+    """Seconds for a token of a response, bytes that it keeps for the backward pass, seconds of a step of AdamW.
+
+    While sampling is measured: seconds to read a prompt, and seconds of a step.
+    """
 
     seconds: float
     kept_bytes: float = 0.0
@@ -68,6 +72,17 @@ class Machine:
 
     def cost(self, kind: str, config, shape: Shape, how: How | None = None) -> Cost:
         """Of a token of a response: `sampled`, `scored`, `read` by a teacher that is cached, or `trained`."""
+        return self._writing(config, shape) if kind == "sampled" else self._of_layers(kind, config, shape, how)
+
+    def _writing(self, config, shape: Shape) -> Cost:
+        """Prompts are read once; a step takes so much for itself, and so much for each response."""
+        sizes = ROWS[self.device]
+        few, many = (self._of_layers("sampled", config, shape._replace(responses=4, at_once=size)) for size in sizes)
+        each = max(0.0, many.step - few.step) / (sizes[1] - sizes[0])
+        step = max(few.step, few.step + each * (shape.at_once - sizes[0])) / shape.at_once
+        return Cost((many.seconds / shape.responses + step * (shape.response - 1)) / shape.response)
+
+    def _of_layers(self, kind: str, config, shape: Shape, how: How | None = None) -> Cost:
         layers = config.num_hidden_layers
         named = partial(self._measure, kind, _Hashed(config), shape, how)
         if layers <= FEW:
@@ -86,18 +101,16 @@ class Machine:
             gc.collect()
 
     def _sampled(self, model, shape: Shape, _) -> Cost:
-        """A prompt read, and steps with the cache half full."""
+        """Seconds to read a prompt, and those of a step of all responses with the cache half full."""
         model = in_dtype(model, self._torch_dtype)
         prompt = shape.prompt + shape.response // 2
-        prompts = [_words(prompt, model)] * max(1, shape.at_once // shape.responses)
-        count = len(prompts) * shape.responses
+        prompts = [_words(prompt, model)] * (shape.at_once // shape.responses)
 
         def write(tokens: int) -> None:
-            sample(model, prompts, shape.responses, tokens, eos=-1, seed=0, batch=count)
+            sample(model, prompts, shape.responses, tokens, eos=-1, seed=0, batch=shape.at_once)
 
         first, three = self._seconds(partial(write, 1)), self._seconds(partial(write, 3))
-        step = max(0.0, three - first) / 2
-        return Cost((first * shape.prompt / prompt + step * (shape.response - 1)) / (count * shape.response))
+        return Cost(first / len(prompts) * shape.prompt / prompt, 0.0, max(0.0, three - first) / 2)
 
     def _scored(self, model, shape: Shape, _) -> Cost:
         prompts = self._count(shape, FORWARD)

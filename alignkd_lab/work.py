@@ -75,7 +75,7 @@ class Work:
             case Gkd():
                 batch = min(settings.distil_batch, prompts) * responses
                 written = max(1, settings.distil_passes * prompts // settings.distil_batch) * batch * length
-                self._add(source, sampled=written, trained=written, loss="gkd", responses=1)
+                self._add(source, sampled=written, trained=written, loss="gkd", responses=1, at_once=batch)
                 self._add(self._source(read["teacher"]), scored=written, responses=1)
             case PreferenceDistil():
                 self._preference_distil(stage, source, read)
@@ -103,7 +103,8 @@ class Work:
         if self._rlhf:
             steps = settings.rlhf_steps
             drawn = steps * settings.rlhf_prompts * settings.rlhf_generations * length
-            self._add(source, sampled=drawn, trained=drawn, scored=drawn, loss="rloo", responses=1)
+            rows = settings.rlhf_prompts * settings.rlhf_generations
+            self._add(source, sampled=drawn, trained=drawn, scored=drawn, loss="rloo", responses=1, at_once=rows)
             self._add(self._source(reference), scored=drawn, responses=1)
             self._reward(drawn, None)
         else:
@@ -114,7 +115,8 @@ class Work:
                 self._add(self._source(reference), scored=2 * pairs * length, responses=2)
         points = len({0, *(round(steps * (at + 1) / settings.curve_points) for at in range(settings.curve_points))})
         read = points * self._validation * settings.validation_responses * length
-        self._add(source, sampled=read, responses=settings.validation_responses)
+        for _ in range(points):
+            self._add(source, sampled=read // points, responses=settings.validation_responses)
         self._add(self._source(reference), scored=read, responses=settings.validation_responses)
         self._reward(read, None)
 
