@@ -79,7 +79,8 @@ class Machine:
         sizes = ROWS[self.device]
         few, many = (self._of_layers("sampled", config, shape._replace(responses=4, at_once=size)) for size in sizes)
         each = max(0.0, many.step - few.step) / (sizes[1] - sizes[0])
-        step = max(few.step, few.step + each * (shape.at_once - sizes[0])) / shape.at_once
+        least = few.step * min(1.0, shape.at_once / sizes[0])
+        step = max(least, few.step + each * (shape.at_once - sizes[0])) / shape.at_once
         return Cost((many.seconds / shape.responses + step * (shape.response - 1)) / shape.response)
 
     def _of_layers(self, kind: str, config, shape: Shape, how: How | None = None) -> Cost:
