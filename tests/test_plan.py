@@ -1,6 +1,8 @@
 """`alignkd plan`: its tokens are those that runs and trainings count, and what they take grows with what is done."""
 
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 from test_training import QUICK, TEACHERS, pairs  # noqa: F401, a fixture
@@ -107,7 +109,11 @@ def test_seeds_cost_alike_but_for_what_is_done_once(quick):
     assert three["seconds"] - one["seconds"] == pytest.approx(2 * each, rel=0.05)
 
 
-def test_more_is_held_by_larger_models_batches_and_full_training(pairs, tmp_path, quick):  # noqa: F811
+def test_more_is_held_by_larger_models_batches_and_full_training(pairs, tmp_path, quick, monkeypatch):  # noqa: F811
+    # The process itself grows while tests run.
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0), create_time=time.time)
+    monkeypatch.setattr(clock, "psutil", SimpleNamespace(Process=lambda: process))
+
     def memory(**options):
         made = {**QUICK, "student": "tiny-student", "data": pairs, "out": tmp_path / "out", **options}
         return plan_train(*read_options(to_argv({"method": "sft", **made})))["memory_bytes"]
