@@ -33,8 +33,7 @@ def sampling_rows(model, prompt_tokens: int, tokens: int, repeats: int) -> list[
         config = GenerationConfig(do_sample=True, top_k=0, top_p=1.0, max_new_tokens=tokens, pad_token_id=0,
                                   eos_token_id=no_token, num_return_sequences=RESPONSES,
                                   cache_implementation=cache)  # fmt: skip
-        with torch.inference_mode():
-            made = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        made = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
         return made[:, prompt_tokens:].numel()
 
     ways = {"ours": ours, "generate_dynamic": lambda: generate("dynamic")}
