@@ -19,6 +19,7 @@ from alignkd_lab.bench.steps import METHODS, our_steps
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
 from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.trainer import with_lora
+from alignkd_lab.paths import data_folder
 
 LENGTH, RANK = 6, 4
 LIGER = importlib.util.find_spec("liger_kernel") is not None
@@ -296,3 +297,18 @@ def test_a_line_a_bar_says_verdict_figure_and_limit():
     assert "0.50 ≤ 0.25" in lines[0]
     assert lines[-1].split()[0] == "pass"
     assert "1.00 ≤ 1.3" in lines[-1]
+
+
+def test_the_record_that_ships_has_both_lengths_and_a_profile_of_each_missed_bar():
+    record = json.loads((data_folder() / "records" / "bench-cpu.json").read_text())
+    assert {row["length"] for row in record["rows"]} == {128, 512}
+    assert {(row["method"], row["variant"]) for row in record["rows"]} == {
+        *PLAIN,
+        *TRL,
+        ("dpo", "liger"),
+        ("kd", "liger"),
+    }
+    assert check_bars(record["rows"], "cpu") == [
+        {key: value for key, value in bar.items() if key != "profile"} for bar in record["bars"]
+    ]
+    assert [bar["passed"] is False for bar in record["bars"]] == ["profile" in bar for bar in record["bars"]]
