@@ -74,9 +74,7 @@ def parts(request: dict[str, Any]) -> list[dict[str, Any]]:
     if request["world"] == "lm":
         return [{**request, "seeds": (seed,)} for seed in check_lm(chosen, overrides, target, seeds)[1]]
     check_mog(chosen.mog, overrides, target)
-    return [
-        {**request, "algorithm": which, "overrides": cell} for which, cell in mog_cells(chosen, algorithm, overrides)
-    ]
+    return [{**request, "algorithm": name, "overrides": cell} for name, cell in mog_cells(chosen, algorithm, overrides)]
 
 
 def check_names(world: str, pipelines: Sequence[str] | None, algorithm: str | None, device: str | None) -> None:
@@ -100,9 +98,7 @@ def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str 
         raise BadInput(f"pipeline: {methods[0]!r} is compared under DPO; run it with algorithm 'dpo'")
 
 
-def chosen_pipelines(
-    world: str, algorithm: str, asked: Sequence[str] | None, yardsticks: Sequence[str] = YARDSTICKS
-) -> tuple[str, ...]:
+def names_of(world: str, algorithm: str, asked: Sequence[str] | None, yardsticks: Sequence[str]) -> tuple[str, ...]:
     possible = possible_pipelines(world, algorithm)
     chosen = [name for name in asked or default_pipelines(world, algorithm) if name in possible]
     return tuple(dict.fromkeys((*yardsticks, *chosen)))
@@ -124,7 +120,7 @@ def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrid
     files: list[Path] = []
     for number, (which, cell) in enumerate(cells, 1):
         settings = override(chosen.mog, cell)
-        names = chosen_pipelines("mog", which, pipelines, yardsticks)
+        names = names_of("mog", which, pipelines, yardsticks)
         head = _head("mog", name, which, found, settings, device)
         held = _held(out, head, seeds, names)
         missing = [seed for seed in seeds if seed not in held]
@@ -134,8 +130,7 @@ def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrid
             tell("part", name=text, number=number, parts=len(cells), units=planned_steps(names))
             note = out / "stages" / f"batch-{run_key(head)}.json"
             batch = _batch(note, missing)
-            store = Store(out / "stages")
-            made = run_gaussians(settings, which, batch, names, store, _tell_unit, device=device, head=head)
+            made = run_gaussians(settings, which, batch, names, Store(out / "stages"), _tell_unit, device, head)
             for record in made:
                 if record["seed"] in missing:
                     held[record["seed"]] = write(out, _under(record, arm), first_wins=True)
@@ -246,7 +241,7 @@ def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, override
     if HEALED.fullmatch(settings.student):
         ensure_healed_student(settings.base, settings.student, device)
     algorithm = algorithm or "dpo"
-    names = chosen_pipelines("lm", algorithm, pipelines, yardsticks)
+    names = names_of("lm", algorithm, pipelines, yardsticks)
     head = _head("lm", name, algorithm, settings.target, settings, device)
     files = _held(out, head, seeds, names)
     missing = [seed for seed in seeds if seed not in files]

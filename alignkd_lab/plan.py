@@ -16,7 +16,7 @@ from alignkd_lab.arguments import parse_count, run_options, run_request
 from alignkd_lab.clock import CARDS, Clock, age, speed_of
 from alignkd_lab.doctor import KINDS, duration
 from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.experiment import check_lm, check_mog, check_names, chosen_pipelines, mog_cells
+from alignkd_lab.experiment import check_lm, check_mog, check_names, mog_cells, names_of
 from alignkd_lab.lm import own_prompts, weights
 from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.rewards import model_of
@@ -26,7 +26,7 @@ from alignkd_lab.lm.trials import shipped
 from alignkd_lab.lm.world import Terms
 from alignkd_lab.options import read_options
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import PIPELINES, Align
+from alignkd_lab.pipelines import PIPELINES, YARDSTICKS, Align
 from alignkd_lab.plan_training import plan_train
 from alignkd_lab.presets import planned_work, preset
 from alignkd_lab.rates import How, Shape
@@ -80,7 +80,7 @@ def plan_run(
         return _plan_mog(chosen, overrides, request)
     settings, seeds = check_lm(chosen, overrides, request.get("target"), request.get("seeds"))
     algorithm, student = algorithm or "dpo", settings.student
-    names = chosen_pipelines("lm", algorithm, names)
+    names = names_of("lm", algorithm, names, YARDSTICKS)
     clock = Clock(request.get("device"), settings.dtype, speed)
     sources = {settings.base, settings.truth, *filter(None, [model_of(settings.reward)])}
     configs = {source: config_of(source) for source in sources}
