@@ -20,7 +20,7 @@ from alignkd_lab.lm.settings import HEALED, SHIPPED, LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import make_folder
 from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines, unknown
-from alignkd_lab.presets import Preset, default_pipelines, override, possible_pipelines, preset
+from alignkd_lab.presets import Preset, default_pipelines, names_of, override, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import best_device, provenance
 from alignkd_lab.recording import ALGORITHMS, SCHEMA, find, plain_settings, read_json, run_key, write
@@ -96,12 +96,6 @@ def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str 
         raise BadInput(f"pipeline: {methods[0]!r} teaches by next-token distributions; run it with world 'lm'")
     if methods and algorithm == "rlhf":
         raise BadInput(f"pipeline: {methods[0]!r} is compared under DPO; run it with algorithm 'dpo'")
-
-
-def names_of(world: str, algorithm: str, asked: Sequence[str] | None, yardsticks: Sequence[str]) -> tuple[str, ...]:
-    possible = possible_pipelines(world, algorithm)
-    chosen = [name for name in asked or default_pipelines(world, algorithm) if name in possible]
-    return tuple(dict.fromkeys((*yardsticks, *chosen)))
 
 
 # Gaussians --------------------------------------------------------------------------------------------

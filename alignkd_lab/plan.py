@@ -16,7 +16,7 @@ from alignkd_lab.arguments import parse_count, run_options, run_request
 from alignkd_lab.clock import CARDS, Clock, age, speed_of
 from alignkd_lab.doctor import KINDS, duration
 from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.experiment import check_lm, check_mog, check_names, mog_cells, names_of
+from alignkd_lab.experiment import check_lm, check_mog, check_names, mog_cells
 from alignkd_lab.lm import own_prompts, weights
 from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.rewards import model_of
@@ -28,7 +28,7 @@ from alignkd_lab.options import read_options
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import PIPELINES, YARDSTICKS, Align
 from alignkd_lab.plan_training import plan_train
-from alignkd_lab.presets import planned_work, preset
+from alignkd_lab.presets import names_of, planned_work, preset
 from alignkd_lab.rates import How, Shape
 from alignkd_lab.records import load
 from alignkd_lab.work import TARGET_RATE
@@ -186,7 +186,7 @@ def render(plan: dict[str, Any]) -> str:
         disk, wanted = plan["disk_bytes"], sum(plan["download_bytes"].values())
         assumed = {name: plan[name] for name in ("response_tokens", "target_rate") if name in plan}
         lines += [
-            f"memory    {plan['memory_bytes'] / 1e9:.1f} GB at most",
+            f"memory    about {plan['memory_bytes'] / 1e9:.1f} GB",
             f"disk      {disk['at_most'] / 1e9:.2f} GB while it runs, {disk['left'] / 1e9:.2f} GB at the end",
             ", ".join([f"download  {wanted / 1e6:,.0f} MB", *plan["download_bytes"]]),
             "assumed   " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in assumed.items()),

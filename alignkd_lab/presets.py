@@ -147,6 +147,12 @@ def default_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
     return tuple(name for name in possible_pipelines(world, algorithm) if name not in METHODS)
 
 
+def names_of(world: str, algorithm: str, asked: Sequence[str] | None, yardsticks: Sequence[str]) -> tuple[str, ...]:
+    possible = possible_pipelines(world, algorithm)
+    chosen = [name for name in asked or default_pipelines(world, algorithm) if name in possible]
+    return tuple(dict.fromkeys((*yardsticks, *chosen)))
+
+
 def planned_work(
     name: str,
     settings: LmSettings | None = None,
