@@ -13,7 +13,8 @@ from synthetic_records import lm_record, mog_record, replaced
 
 from alignkd_lab import recording, records
 from alignkd_lab import rerun as again
-from alignkd_lab.cli import main, parse_setting
+from alignkd_lab.arguments import parse_setting
+from alignkd_lab.cli import main
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.mog.settings import MogSettings
