@@ -135,7 +135,8 @@ def test_a_node_killed_in_the_middle_loses_nothing_and_no_record_is_computed_twi
     process, started = alignkd(GAUSSIANS), time.monotonic()
 
     def begun():
-        return [(event["text"].split(": ")[1], event["at"]) for event in read_events(tmp_path / "events")]
+        events = read_events(tmp_path / "events")
+        return [(event["name"], event["at"]) for event in events if event["what"] == "part"]
 
     while not (done := cells(tmp_path / "out")) or len(begun()) - len(done) < 3:  # then all three nodes compute
         assert process.poll() is None, process.stderr.read()
