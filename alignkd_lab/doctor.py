@@ -28,19 +28,6 @@ DISTRIBUTION = "alignkd-lab"
 MEMORY_NEEDED_GB = 6  # peak of the laptop preset, with room for a browser
 PRESETS = ("laptop", "gpu")
 REINSTALL = "run `make env`, or: pip install -c constraints.txt -e '.[course]'"
-# The shape of SmolLM2-135M; on a CPU a few of its 30 layers tell the speed of all.
-SHAPE = {
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "tie_word_embeddings": True,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-LAYERS = {"cpu": 6, "cuda": 30}
 LORA_RANK = 16
 PROMPT, RESPONSE = 20, 28  # tokens, in the laptop preset
 KINDS = ("sampled", "trained", "scored")

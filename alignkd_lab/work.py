@@ -6,19 +6,11 @@ import math
 from collections.abc import Hashable
 from typing import Any
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.own_prompts import texts
-from alignkd_lab.lm.settings import BUILT_IN, HEALED, LmSettings
+from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.pipelines import PIPELINES, ROLES, Align, Distil, Gkd, PreferenceDistil, Stage
 
-_SIZES = {  # parameters, by what the name of the source holds
-    "1.7B": 1_711_000_000,
-    "360M": 361_800_000,
-    "135M": 134_515_008,
-    "tiny": 20_000,
-    BUILT_IN: 134_515_008,
-}
-_LAYER, _LAYERS, _HEALED_LAYERS = 3_540_096, 30, 20  # of the built-in model; of the healed student that ships
 TARGET_RATE = 0.05  # of responses that meet a target, unless more is known
 COUNTS = ("sampled", "trained", "scored", "kept")
 
@@ -195,9 +187,10 @@ def _informative(responses: int, rate: float) -> float:
 def _size(source: str, parameters: dict[str, int]) -> int:
     if source in parameters:
         return parameters[source]
-    if healed := HEALED.fullmatch(source):  # a layer cut of the built-in model
-        return _SIZES[BUILT_IN] - (_LAYERS - int(healed[1] or _HEALED_LAYERS)) * _LAYER
-    for mark, size in _SIZES.items():
-        if mark in source:
-            return size
-    raise BadInput(f"parameters: the size of {source!r} is not known; give it as parameters={{{source!r}: number}}")
+    from alignkd_lab.lm import shapes  # brings torch
+
+    try:
+        return shapes.parameters(shapes.config_of(source))
+    except (BadInput, CannotContinue) as error:
+        words = f"the size of {source!r} is not known; give it as parameters={{{source!r}: number}}"
+        raise BadInput(f"parameters: {words}") from error

@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import io
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from alignkd_lab.bench.sampling import sampling_rows
 from alignkd_lab.bench.steps import METHODS, our_steps
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
 from alignkd_lab.lm import losses, weights
+from alignkd_lab.lm.shapes import smollm2
 from alignkd_lab.lm.trainer import with_lora
 from alignkd_lab.paths import data_folder
 
@@ -147,7 +149,7 @@ def test_every_way_of_sampling_writes_as_many_tokens(device):
 
 def test_a_width_is_that_of_a_random_model_in_the_built_in_ones_proportions(monkeypatch):
     monkeypatch.setitem(run.LAYERS, "cpu", 1)
-    monkeypatch.setitem(run.SHAPE, "vocab_size", 300)
+    monkeypatch.setattr(run, "smollm2", partial(smollm2, vocab_size=300))
     model, tokenizer, name = random_student(192, "cpu")
     assert model.get_output_embeddings().weight.shape == (300, 192)
     config = model.config

@@ -15,11 +15,12 @@ from alignkd_lab.bench.batch import PAIRS, PROMPT
 from alignkd_lab.bench.render import render
 from alignkd_lab.bench.sampling import sampling_rows
 from alignkd_lab.bench.table import Table
-from alignkd_lab.doctor import LAYERS, LORA_RANK, SHAPE
+from alignkd_lab.doctor import LORA_RANK
 from alignkd_lab.dtypes import DTYPES, resolve_dtype
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.models import in_dtype
+from alignkd_lab.lm.shapes import smollm2
 from alignkd_lab.lm.tiny import tiny_tokenizer
 from alignkd_lab.paths import checkout_folder, data_folder
 from alignkd_lab.provenance import best_device, provenance
@@ -27,7 +28,7 @@ from alignkd_lab.provenance import best_device, provenance
 LENGTHS, REPEATS, SAMPLED = (128, 512), 5, 64
 QUICK_LENGTHS, QUICK_REPEATS, QUICK_SAMPLED, QUICK_STUDENT = (8, 16), 2, 4, "tiny-student"
 TRAIN = ("lora", "full")
-HEAD_WIDTH = 64
+HEAD_WIDTH, LAYERS = 64, {"cpu": 6, "cuda": 30}  # of a random student; a few layers tell the speed of all
 VERSION = 2
 
 
@@ -138,18 +139,16 @@ def _check(lengths, repeats: int, train: str, dtype: str, student: str | None, w
 
 def random_student(width: int, device: str):
     """Model, tokenizer and name; its weights are random in SmolLM2's proportions, and no cost depends on them."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     heads, layers = width // HEAD_WIDTH, LAYERS[device]
-    shape = SHAPE | {
-        "hidden_size": width,
-        "intermediate_size": width * SHAPE["intermediate_size"] // SHAPE["hidden_size"],
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads // 3 if heads % 3 == 0 else heads,
-    }
+    config = smollm2(
+        "135M", hidden_size=width, intermediate_size=8 * width // 3, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads // 3 if heads % 3 == 0 else heads,
+    )  # fmt: skip
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(0)
-        model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, attn_implementation="sdpa", **shape))
+        model = LlamaForCausalLM(config)
     return model.eval(), tiny_tokenizer(), f"random, width {width}, {layers} layers"
 
 
