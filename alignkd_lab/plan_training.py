@@ -161,18 +161,22 @@ class _Training:
                            weight=weight)  # fmt: skip
 
     def memory(self, sizes: Sequence[int], learnt: int, base: int, micro: int) -> float:
-        """The student, and the largest of what reading another model, a step, and sampling hold beside it."""
+        """The student, and the larger of what a step and sampling hold beside it.
+
+        On a CPU what another model took to be read stays with the process; on a GPU the step takes it again.
+        """
         clock, student, others = self.clock, self.student, sizes[1:]
         half = 0 if clock.dtype == "float32" else 2
         live = 4 * sum(others) if self.method.on_policy or self.options.live_teachers else 0
         heads = len(others) * student.vocab_size * student.hidden_size * (4 + half)
         kept = clock.kept_bytes.get(self.options.method, 0.0) * micro * self.tokens(self.of)
-        step = 16 * learnt + kept + heads + live + clock.logits_bytes
-        reading = max(4 * max(others, default=0) + clock.logits_bytes, base)
+        step = 16 * learnt + half * sizes[0] + kept + heads + live + clock.logits_bytes  # both types of the weights
+        read = max(4 * max(others, default=0), base)
         length = len(self.texts.training[0].prompt) + self.each["sampled"]
         rows = min(192, len(self.texts.training) * self.options.responses)
         writing = half * sizes[0] + clock.sampling_bytes(student, rows, length) if "sampled" in self.of else 0
-        return clock.resident + 4 * sizes[0] + max(step, reading, writing)
+        most = max(step, writing)
+        return clock.resident + 4 * sizes[0] + (read + most if clock.device == "cpu" else max(read, most))
 
 
 def _padding(widths: Sequence[int], batch: int) -> float:
