@@ -22,6 +22,7 @@ PAGES = {
     "03_both_orders_on_gaussians.ipynb": 3,
     "06_advantage_guided_distillation.ipynb": 1,
 }
+REVEALS = 2  # of notebook 01
 STUDY, LENS = list(PAGES)[:1], list(PAGES)[3:]
 NO_KERNELS = ("--KernelSpecManager.ensure_native_kernel=False", "--KernelSpecManager.allowed_kernelspecs=none")
 PROMISED = 300  # milliseconds from event to pixels, at the 95th percentile on two cores that do nothing else
@@ -156,13 +157,19 @@ def test_the_run_panel_starts_a_run_and_stops_it(lab):
     assert not running_under(os.getpid())
 
 
-def test_a_notebook_that_is_opened_again_without_a_kernel_moves_its_charts(browser, pictures, tmp_path):
+def test_a_notebook_that_is_opened_again_without_a_kernel_keeps_its_reveals_closed_and_moves_its_charts(browser, pictures, tmp_path):
     (tmp_path / "notebooks").mkdir()
     name = "01_recall_and_the_reference.ipynb"
     shutil.copy(NOTEBOOKS / name, tmp_path / "notebooks")
     with jupyterlab(tmp_path / "notebooks", tmp_path, *NO_KERNELS) as address:
         page = browser.new_page(viewport={"width": 1024, "height": 700})
         lab = Lab(page, address, name, pictures, kernel=False)
+        closed = page.locator(".jp-Cell-outputWrapper .jp-Placeholder")
+        asked = page.locator(".jp-OutputArea strong", has_text="Predict.").locator("visible=true")
+        assert closed.count() == REVEALS
+        for place in range(REVEALS):
+            assert asked.count() == place
+            closed.first.click()
         for cell in range(page.evaluate("lab.scroll(0)")):  # JupyterLab draws what has been on the screen
             page.evaluate(f"lab.scroll({cell})")
             page.wait_for_timeout(50)

@@ -19,6 +19,7 @@ from alignkd_lab.paths import data_folder
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 METADATA = "alignkd_lab"
+ASKS = "<strong>Predict.</strong>"  # in the HTML of every prediction's question
 
 
 def fingerprint(notebook, read: Iterable[str] | None = None) -> dict:
@@ -69,6 +70,15 @@ def without_home(notebook):
     return notebook
 
 
+def with_reveals_closed(notebook):
+    """Close the outputs of cells that show what a prediction is about, in place; JupyterLab opens them with a run."""
+    for cell in notebook.cells:
+        asked, *shown = cell.get("outputs") or [{}]
+        if shown and ASKS in asked.get("data", {}).get("text/html", ""):
+            cell.metadata["jupyter"] = {"outputs_hidden": True}
+    return notebook
+
+
 def execute(path: Path) -> None:
     """Run a notebook from its own folder with this Python and save it; if a cell fails, nothing is saved."""
     import nbformat
@@ -89,7 +99,7 @@ def execute(path: Path) -> None:
             resources={"metadata": {"path": str(path.parent)}},
         ).execute()
         notebook.metadata[METADATA] = fingerprint(notebook, read.read_text(encoding="utf-8").splitlines())
-    nbformat.write(without_home(without_widgets(notebook)), path)
+    nbformat.write(with_reveals_closed(without_home(without_widgets(notebook))), path)
 
 
 def _hash(data: bytes) -> str:

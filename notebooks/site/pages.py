@@ -17,8 +17,8 @@ from latex2mathml.converter import convert
 from PIL import Image
 from vl_convert import javascript_bundle
 
-from alignkd_lab.course.exercises.prediction import ASKS
 from alignkd_lab.course.lessons import Lesson, colab_address, lead, lessons, stills, title_still
+from alignkd_lab.course.notebooks import ASKS
 from alignkd_lab.course.playground import MIME as PLAYGROUND
 from alignkd_lab.course.playground import section, write
 from alignkd_lab.course.widgets.charts import MIME, VERSION

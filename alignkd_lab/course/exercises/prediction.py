@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from alignkd_lab.course.exercises import store
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.exercises.tasks import Task
+from alignkd_lab.course.notebooks import ASKS
 from alignkd_lab.course.widgets.charts import Chart
 from alignkd_lab.course.widgets.view import Picture, hinted, paragraph, widget_view
 from alignkd_lab.errors import BadInput, UnknownName
 
-ASKS = "<strong>Predict.</strong>"  # in the HTML of every question
 SURE = ("a guess", "fairly sure", "certain")
 _WIDE = {"width": "auto", "max_width": "62em"}
 _MARKS = {True: ("✓ Right", "#1a7f37"), False: ("✗ Otherwise", "#b35900")}  # white on these reads on any page
