@@ -157,7 +157,7 @@ def test_the_run_panel_starts_a_run_and_stops_it(lab):
     assert not running_under(os.getpid())
 
 
-def test_a_page_opened_again_without_a_kernel_keeps_its_reveals_closed_and_moves_its_charts(browser, pictures, tmp_path):
+def test_a_page_opened_again_without_a_kernel_keeps_reveals_closed_and_moves_its_charts(browser, pictures, tmp_path):
     (tmp_path / "notebooks").mkdir()
     name = "01_recall_and_the_reference.ipynb"
     shutil.copy(NOTEBOOKS / name, tmp_path / "notebooks")
