@@ -13,7 +13,7 @@ stage share its result.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -182,17 +182,22 @@ class Outcome:
 
 
 def run_pipelines(
-    world: World, names: Sequence[str], store: Store, on_step: Callable[[str], None] = lambda text: None
+    world: World,
+    names: Sequence[str],
+    store: Store,
+    on_step: Callable[[str], None] = lambda text: None,
+    known: Mapping[str, tuple[Stage, ...]] = PIPELINES,
 ) -> tuple[dict[str, Outcome], dict[str, dict]]:
     """Runs the named pipelines in a world; returns their outcomes and every stage that they used, by its key.
 
-    Stages that pipelines share are run once. `on_step` is told the name of each stage and evaluation as it starts.
+    Stages that pipelines share are run once. `on_step` is told the name of each stage and evaluation as it starts;
+    `known` are the pipelines by their names.
 
     Raises:
         BadInput: unknown pipeline.
     """
-    if strange := [name for name in names if name not in PIPELINES]:
-        raise unknown("pipeline", strange[0], PIPELINES)
+    if strange := [name for name in names if name not in known]:
+        raise unknown("pipeline", strange[0], known)
     start = world.fingerprint()
     policies: dict[str, Any] = {}  # by key
 
@@ -215,7 +220,7 @@ def run_pipelines(
     for name in names:
         keys = {"base": starting("base"), "student": starting("student")}
         used = []
-        for stage in PIPELINES[name]:
+        for stage in known[name]:
             named = {role: getattr(stage, role) for role in ROLES if hasattr(stage, role)}
             reads = {role: keys[value] for role, value in named.items()}
             depends = {"kind": stage.kind, "reads": reads, "settings": world.stage_settings(stage), "start": start}

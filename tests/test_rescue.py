@@ -8,6 +8,7 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import A_K, K_A, PIPELINES, Align, Distil
 from alignkd_lab.plots.style import pipeline_style
+from alignkd_lab.presets import preset
 
 FLAT = (Align("aligned", "base", "base", "base"), Distil("small", "aligned", temperature="high"))
 
@@ -15,6 +16,7 @@ FLAT = (Align("aligned", "base", "base", "base"), Distil("small", "aligned", tem
 @pytest.fixture(autouse=True)
 def _own_disk(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNKD_ANSWERS", str(tmp_path))
+    monkeypatch.setattr(challenge, "out_folder", lambda: tmp_path)
 
 
 def test_k_a_earns_nothing_a_k_forgets_and_an_entry_that_does_neither_beats_both():
@@ -40,12 +42,28 @@ def test_entries_are_kept_and_the_line_to_share_makes_the_same_entry(capsys):
 
 @pytest.mark.parametrize("algorithm", ["rlhf", "dpo"])
 def test_the_budget_counts_what_the_stages_train_on(algorithm):
-    world = MogWorld(challenge.SETTINGS, algorithm, (0,))
+    world = MogWorld(challenge.BOARDS["mog"].settings, algorithm, (0,))
     policies, trained = {"base": world.start("base"), "student": world.start("student")}, 0
     for stage in PIPELINES[K_A]:
         made = world.run(stage, policies)
         policies[stage.name], trained = made.policy, trained + made.cost.trained
     assert challenge.draws(PIPELINES[K_A], algorithm) == trained
+
+
+def test_an_entry_on_text_stands_beside_our_record_and_not_among_gaussians(monkeypatch, capsys):
+    board = challenge.BOARDS["lm"]
+    ours = course.rescue(world="lm")
+    k_a = ours.loc[pipeline_style(K_A).label]
+    assert k_a["draws"] == 96 * 5 + 24 * 6 * 2
+    assert k_a["reward"] == pytest.approx(course.recorded_smollm2().table("reward").at[0, K_A], abs=0.005)
+    with pytest.raises(BadInput, match=r"1,920 draws, more than the budget of 1,800"):
+        course.rescue([Distil(f"s{k}", "base") for k in range(4)], "ada", world="lm")
+    monkeypatch.setitem(challenge.BOARDS, "lm", board._replace(settings=preset("tiny").lm))
+    table = course.rescue(FLAT, "ada", world="lm")
+    own = table.loc["ada"]
+    assert own["score"] == pytest.approx(own["reward"] + 0.1 * own["recall"], abs=0.01)
+    assert "'dpo', 'lm'" in capsys.readouterr().out
+    assert "ada" not in course.rescue().index
 
 
 @pytest.mark.parametrize(
