@@ -123,7 +123,7 @@ def parameters(controls: Mapping[str, Slider | Menu], shown: tuple[str, ...], st
 
 def _slider(name: str, control: Slider, value: float) -> list:
     """A slider in powers of ten sets a number of its own, of which the control's is the power."""
-    place = (math.log10 if control.powers else float)(value)
+    place = round(math.log10(value), 7) if control.powers else float(value)  # no more digits beside the slider
     low, high = (math.log10(end) if control.powers else end for end in (control.low, control.high))
     words = f"{control.label}, as a power of ten " if control.powers else f"{control.label} "
     bound = alt.binding_range(min=low, max=high, step=control.step, name=words)
