@@ -14,7 +14,18 @@ import numpy as np
 
 from alignkd_lab.course.explorers.orders import ALGORITHMS
 from alignkd_lab.course.shipped import recorded
-from alignkd_lab.course.widgets.charts import POINT, Chart, Menu, Slider, caption, parameters, share, stack
+from alignkd_lab.course.widgets.charts import (
+    POINT,
+    Chart,
+    Menu,
+    Slider,
+    below,
+    beside,
+    caption,
+    parameters,
+    share,
+    stack,
+)
 from alignkd_lab.course.widgets.heat import heat, ring
 from alignkd_lab.mog.sweep import Grid, Lead, cell_edges, lead
 from alignkd_lab.pipelines import A_K, K_A
@@ -96,10 +107,8 @@ def show(*shown: str, **state: float | str) -> Chart:
         "chosen": "chosen_map[row][column]",
         "count": "counts[algorithm][sharpening]",
     }
-    right = alt.vconcat(
-        alt.hconcat(_policy(K_A), _policy(A_K), spacing=16).resolve_scale(color="shared"), _earned(), spacing=22
-    )
-    panels = alt.hconcat(_map(data), right, spacing=36).resolve_scale(color="independent", shape="independent")
+    right = below(beside(_policy(K_A), _policy(A_K), spacing=16, color="shared"), _earned(), spacing=22)
+    panels = beside(_map(data), right, spacing=36, color="independent", shape="independent")
     a_k, k_a = (f"chosen.{order}" for order in _ROUTES)
     gap = f"{_signed('chosen.gap[0]')} + ' [' + {_signed('chosen.gap[1]')} + ', ' + {_signed('chosen.gap[2]')} + ']'"
     ahead = (

@@ -14,7 +14,7 @@ import altair as alt
 import numpy as np
 
 from alignkd_lab.course.explorers import threshold
-from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, caption, parameters, share, stack
+from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, beside, caption, parameters, share, stack
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots.drawing import BAND, INK, QUIET
 
@@ -52,7 +52,7 @@ def show(*shown: str, **state: float) -> Chart:
         "Left: the reference's density on a line, the best policy's, which the reward moves to the target, and the "
         "reference's draws, which it does not move. Right: the best policy's density in the plane, and the draws. "
     ) + SOURCE
-    whole = stack("The reward tilts the density; the reference makes the draws", _line() | _plane(), words)
+    whole = stack("The reward tilts the density; the reference makes the draws", beside(_line(), _plane()), words)
     return Chart(whole, alternative, parameters(CONTROLS, shown, state))
 
 

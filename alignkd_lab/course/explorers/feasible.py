@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from alignkd_lab.claims import LEAST_PAIRS
-from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, caption, parameters, share, stack
+from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, beside, caption, parameters, share, stack
 from alignkd_lab.lm.feasibility import SURE, Verdict, chance_of_pairs
 from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
 
@@ -55,7 +55,7 @@ def show(*shown: str, **state: float) -> Chart:
         "sure, where nearly ruled out, and a border between. Right: the pairs expected by responses to each prompt. "
     ) + SOURCE
     prompts = state.get("prompts", CONTROLS["prompts"].value)
-    whole = stack("Is there enough to learn from?", _map(prompts) | _curve(), words)
+    whole = stack("Is there enough to learn from?", beside(_map(prompts), _curve()), words)
     return Chart(whole, alternative, parameters(CONTROLS, shown, state))
 
 

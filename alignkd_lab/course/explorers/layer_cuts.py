@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
-from alignkd_lab.course.widgets.charts import POINT, Chart, Menu, caption, parameters, stack
+from alignkd_lab.course.widgets.charts import POINT, Chart, Menu, beside, caption, parameters, stack
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean, score
 from alignkd_lab.lm.student import layer_cut
@@ -62,7 +62,7 @@ def show(
             else f" of the {len(cuts[name])} that go, not 14. Healed, it stands in the next cell."
         )
     words = caption(f"{list(said.values())}[indexof({list(said)}, cut)]", repr(verdict(influence, found)), repr(SOURCE))
-    panels = _influence(influence, cuts) | _recalls(influence, found, whole, options)
+    panels = beside(_influence(influence, cuts), _recalls(influence, found, whole, options))
     alternative = f"{verdict(influence, found)} {SOURCE}"
     return Chart(stack("Which layers can go?", panels, words), alternative, parameters(controls, (), state))
 

@@ -10,7 +10,18 @@ import altair as alt
 
 from alignkd_lab.course.toy.one_state import DPO, REFERENCE
 from alignkd_lab.course.toy.walk import BETA, GAMMA, LAST, LOSER, RATES, WINNER
-from alignkd_lab.course.widgets.charts import POINT, Chart, Menu, Slider, caption, parameters, share, stack
+from alignkd_lab.course.widgets.charts import (
+    POINT,
+    Chart,
+    Menu,
+    Slider,
+    below,
+    beside,
+    caption,
+    parameters,
+    share,
+    stack,
+)
 from alignkd_lab.plots.drawing import BAND, INK, QUIET
 
 LOSSES = {
@@ -118,9 +129,9 @@ def show(*shown: str, **state: float | str) -> Chart:
     name = _chosen("loss", {key: f'"{value[0].upper()}{value[1:]}"' for key, value in LOSSES.items()})
     descent = _chosen("optimiser", {key: f"'{value}'" for key, value in CONTROLS["optimiser"].options.items()})
     steps = f"(steps == 0 ? 'before the first step of ' : 'step ' + steps + ' of ') + {descent}"
-    rows = alt.vconcat(
-        alt.hconcat(_shares(), _walk()).resolve_scale(x="independent", y="independent", color="independent"),
-        alt.hconcat(_pushes(), _rule()).resolve_scale(x="independent", y="independent"),
+    rows = below(
+        beside(_shares(), _walk(), x="independent", y="independent", color="independent"),
+        beside(_pushes(), _rule(), x="independent", y="independent"),
         spacing=18,
     )
     whole = stack(alt.ExprRef(f"{name} + ', ' + {steps}"), rows, caption(*_seen(), f"'{SOURCE}'"))

@@ -137,8 +137,8 @@ def show(*shown: str, run: Records | None = None, **state: str) -> Chart:
     )
     lines = ("'Across ' + words[across] + ', up ' + words[up] + '.'", belief, f"'{seeds} {source(run)}'")
     title = "Every way to the same small model; ringed: beaten by no other on both axes"
-    whole = stack(title, _ways(found), caption(*lines, width=840))
-    whole = whole.resolve_legend(color="independent", shape="independent")
+    words = caption(*lines, width=840)
+    whole = stack(title, _ways(found), words, color="independent", shape="independent")
     alternative = f"A point for each way on two axes that can be chosen, a cost or a metric each. {seeds} {source(run)}"
     return Chart(whole, alternative, parameters(table, shown, state), further)
 

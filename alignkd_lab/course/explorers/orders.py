@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 
 from alignkd_lab.course.shipped import recorded_gaussians
-from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, Slider, caption, parameters, share, stack
+from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, Slider, beside, caption, parameters, share, stack
 from alignkd_lab.course.widgets.heat import heat, ring
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
@@ -112,11 +112,12 @@ def show(*shown: str, **state: float | str) -> Chart:
         "ka": _rates(K_A),
         "ak": _rates(A_K),
     }
-    squares = alt.hconcat(*(_square(k, name) for k, name in enumerate(("left", "middle", "right"))), spacing=30)
-    panels = alt.hconcat(*(_metric(k, name) for k, name in enumerate(METRICS)), spacing=34)
+    columns = (_square(k, name) for k, name in enumerate(("left", "middle", "right")))
+    squares = beside(*columns, spacing=30, color="shared")
+    panels = beside(*(_metric(k, name) for k, name in enumerate(METRICS)), spacing=34)
     words = caption(*_seen(settings))
     title = "The same parts, put together in two orders"
-    drawn = stack(title, squares.resolve_scale(color="shared"), panels, words).resolve_scale(color="independent")
+    drawn = stack(title, squares, panels, words, color="independent")
     alternative = (
         "Above: densities that distil-then-align and align-then-distil leave after each stage, beside the truth or a "
         "control. Below: reward, target precision, overall precision and overall recall after each stage. Recorded run."

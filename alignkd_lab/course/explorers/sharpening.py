@@ -15,7 +15,19 @@ import altair as alt
 import torch
 from torch import Tensor
 
-from alignkd_lab.course.widgets.charts import POINT, STAR, Chart, Menu, Slider, caption, parameters, share, stack
+from alignkd_lab.course.widgets.charts import (
+    POINT,
+    STAR,
+    Chart,
+    Menu,
+    Slider,
+    below,
+    beside,
+    caption,
+    parameters,
+    share,
+    stack,
+)
 from alignkd_lab.course.widgets.heat import heat
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.ring import COMPONENTS, RingSettings, run_ring
@@ -118,18 +130,18 @@ def show(*shown: str, **state: float | str) -> Chart:
         "changes": "[abs(gains[0]) < 2 * precision[3] ? 1 : gains[0] > 0 ? 2 : 0, "
         "abs(gains[1]) < 2 * recall[3] ? 1 : gains[1] > 0 ? 2 : 0]",
     }
-    squares = alt.vconcat(
-        alt.hconcat(
+    squares = below(
+        beside(
             _square("Truth p*, 100 draws", "truth", 8, INK, _dots()),
             _square("Teacher, sharpened", "sharpened", 4), spacing=14,
         ),
-        alt.hconcat(
+        beside(
             _square("■ Direct student", "direct", 8, STUDENTS["direct"][0]),
             _square("● Distilled student", "distilled", 8, STUDENTS["distilled"][0]), spacing=14,
         ),
-        spacing=10,
+        spacing=10, color="independent",
     )  # fmt: skip
-    panels = alt.hconcat(squares.resolve_scale(color="independent"), _scores(), spacing=40)
+    panels = beside(squares, _scores(), spacing=40)
     alternative = (
         "Left: densities of the truth, the sharpened teacher, and a direct and a distilled student. Right: precision "
         "against recall of both students, the direct one where the teacher is not sharpened, and the truth itself. "

@@ -10,7 +10,7 @@ from typing import Any
 
 import altair as alt
 
-from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, caption, parameters, share, stack
+from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, beside, caption, parameters, share, stack
 from alignkd_lab.plots.drawing import BAND, INK, QUIET
 
 # The rare mode's mass, reward, KL weight and batch of the Gaussian world's default settings.
@@ -50,7 +50,7 @@ def show(*shown: str, **state: float) -> Chart:
         "Left: the target's share at the optimum of RLHF against its share in the reference; it rises steeply at the "
         "recall threshold. Right: the chance that a batch holds the target, against the draws in it. " + SOURCE
     )
-    panels = alt.hconcat(_optimum(), _draws()).resolve_scale(x="independent")
+    panels = beside(_optimum(), _draws(), x="independent")
     whole = stack("A reward multiplies what the reference already does", panels, words)
     return Chart(whole, alternative, parameters(CONTROLS, shown, state))
 

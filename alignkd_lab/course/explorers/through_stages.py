@@ -13,7 +13,7 @@ import altair as alt
 
 from alignkd_lab.course.explorers.token_lens import MONO
 from alignkd_lab.course.shipped import recorded_smollm2
-from alignkd_lab.course.widgets.charts import Chart, Slider, caption, parameters, stack
+from alignkd_lab.course.widgets.charts import Chart, Slider, below, beside, caption, parameters, stack
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.plots.drawing import INK, QUIET, depth_line
@@ -72,7 +72,7 @@ def show(run: Records | None = None, depth: str = "record", **state: Any) -> Cha
         bind={"prompt": alt.binding_range(min=1, max=count, step=1, name="prompt ")},
     )  # fmt: skip
     high = max(len(said) for order in held["said"] for stage in order for said in stage)
-    panels = alt.hconcat(*(_order(place, count, high, at) for place in (0, 1)), spacing=22)
+    panels = beside(*(_order(place, count, high, at) for place in (0, 1)), spacing=22)
     asked = caption("'Prompt ' + (1 + k) + ': ' + prompts[k]", width=590)
     marked = "; in red: what makes it so" * (
         any(line for order in held["marks"] for stage in order for said in stage for line in said)
@@ -83,14 +83,14 @@ def show(run: Records | None = None, depth: str = "record", **state: Any) -> Cha
     counts = [[sum(stage) for stage in order] for order in held["hits"]]
     further = {**held, "counts": counts, "k": f"clamp(round((at.prompt || [1])[0]), 1, {count}) - 1"}
     alternative = f"One prompt through every stage of both orders, and which responses to {count} are on target. {note}"
-    whole = stack("What they say after each step", asked, panels, words).resolve_scale(color="independent")
+    whole = stack("What they say after each step", asked, panels, words, color="independent")
     chart = Chart(whole, alternative, parameters(CONTROLS, (), state), further)
     field = next(param for param in chart.spec["params"] if param["name"] == at.name)
     field["bind"]["prompt"]["input"] = "number"  # whose arrow keys JupyterLab leaves to it
     return chart
 
 
-def _order(place: int, count: int, high: int, at: alt.Parameter) -> alt.VConcatChart:
+def _order(place: int, count: int, high: int, at: alt.Parameter) -> dict:
     """An order's text, and its squares."""
     order, here = list(STAGES)[place], f"[{place}][stage][k]"
     colour, done = pipeline_style(order).colour, list(DONE[order])
@@ -130,6 +130,5 @@ def _order(place: int, count: int, high: int, at: alt.Parameter) -> alt.VConcatC
         anchor="start",
         offset=4,
     )
-    return alt.vconcat(
-        text, squares.add_params(at).properties(width=_WIDE, height=rows * _CELL, title=title), spacing=8
-    )
+    squares = alt.layer(squares.add_params(at)).properties(width=_WIDE, height=rows * _CELL, title=title)
+    return below(text, squares, spacing=8)

@@ -17,7 +17,7 @@ from torch import Tensor
 from alignkd_lab.course.lens.reading_tables import LIKELY
 from alignkd_lab.course.lens.readings import MODELS, Reading, in_words, with_space
 from alignkd_lab.course.lens.texts import TEXTS, Lens, load
-from alignkd_lab.course.widgets.charts import Chart, Menu, Slider, caption, parameters, stack
+from alignkd_lab.course.widgets.charts import Chart, Menu, Slider, below, beside, caption, parameters, stack
 from alignkd_lab.plots.drawing import INK, QUIET
 from alignkd_lab.plots.style import number, percent
 
@@ -178,23 +178,24 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
         "seen": "views[text][place]",
     }
     lines = 1 + max(line for held in places.values() for line, *_ in held)
-    lists = alt.hconcat(*map(_likely, MODELS), spacing=18)
-    left = alt.vconcat(lists, _advantaged(), spacing=16)
-    below = alt.hconcat(left, _cloud(extent(lens)), spacing=46).resolve_scale(color="independent")
+    lists = beside(*map(_likely, MODELS), spacing=18)
+    left = below(lists, _advantaged(), spacing=16)
+    panels = beside(left, _cloud(extent(lens)), spacing=46, color="independent")
     seen = [f"seen.words[{line}]" for line in range(5)]
     marks = "'● likeliest for the DPO teacher, ◆ largest advantage, ■ the token that stands there; ␣ a space.'"
     key = (
         "'Colour: ' + (quantity == 'mask' ? 'every token of the response, none of the prompt' : 'green above 0, violet "
         "below, up to ' + format(limits[quantity], '.2f') + ' nats; square-root colours') + '. Click a token.'"
     )
-    drawn = stack(
+    whole = stack(
         "What alignment changed, token by token",
         _text(max(map(len, held.values())), lines, at),
-        below,
+        panels,
         caption(*seen, key, marks, f"'{SOURCE}'", width=_WIDE),
-    ).resolve_scale(color="independent")
+        color="independent",
+    )
     alternative = f"A text with a colour a token, and what three models say before one of them. {SOURCE}"
-    chart = Chart(drawn, alternative, menus, further)
+    chart = Chart(whole, alternative, menus, further)
     # A number, not a slider, whose arrow keys JupyterLab takes to move between cells; Altair knows no such field.
     field = next(param for param in chart.spec["params"] if param["name"] == at.name)
     field["bind"]["position"]["input"] = "number"

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import norm
 
-from alignkd_lab.course.widgets.charts import Chart, Slider, caption, parameters, share, stack
+from alignkd_lab.course.widgets.charts import Chart, Slider, beside, caption, parameters, share, stack
 from alignkd_lab.plots.drawing import INK, QUIET
 
 WEIGHTS, SD = (0.6, 0.4), 0.5
@@ -34,7 +34,7 @@ def show(*shown: str, **state: float) -> Chart:
     stops = {*np.arange(slider.low, slider.high + slider.step, slider.step), state.get("distance", slider.value)}
     found = [dict(zip(("at", "mean", "sd"), (float(stop), *reverse_fit(stop)), strict=True)) for stop in sorted(stops)]
     reverse = alt.Chart(alt.InlineData(found)).transform_filter("datum.at == distance")
-    panels = alt.hconcat(
+    panels = beside(
         _panel("Forward KL to the truth: covers", _by_moments(str(WEIGHTS[0]))),
         _panel("Reverse KL to the truth: seeks", reverse),
         _panel("Forward KL to a sharpened teacher", _by_moments(_TEACHER), teacher=True),

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -142,9 +142,32 @@ def caption(*lines: str, width: int = 780, of: alt.Chart | None = None) -> alt.C
     return written.encode(x=alt.value(0), y=alt.value(0)).properties(width=width, height=18 * len(lines))
 
 
-def stack(title: str, *rows: alt.TopLevelMixin) -> alt.VConcatChart:
+def stack(title: str | alt.ExprRef, *rows: alt.TopLevelMixin | dict, **scales: str) -> dict:
     """A chart, or several in rows, under a title and over its words."""
-    return alt.vconcat(*rows, spacing=14, title=alt.Title(title, fontSize=15))
+    return {"title": alt.Title(title, fontSize=15).to_dict()} | below(*rows, spacing=14, **scales)
+
+
+def beside(*parts: alt.TopLevelMixin | dict, spacing: float | None = None, **scales: str) -> dict:
+    """Charts in a row, which share the scale of a channel ("shared") or have one each ("independent")."""
+    return _joined("hconcat", parts, spacing, scales)
+
+
+def below(*parts: alt.TopLevelMixin | dict, spacing: float | None = None, **scales: str) -> dict:
+    """Charts in a column."""
+    return _joined("vconcat", parts, spacing, scales)
+
+
+def _joined(how: str, parts: Sequence[alt.TopLevelMixin | dict], spacing: float | None, scales: dict) -> dict:
+    """Not by Altair, which copies each part anew for every level above it, for seconds in all."""
+    made = [part if isinstance(part, dict) else part.to_dict() for part in parts]
+    datasets, params = {}, {}
+    for part in made:
+        part.pop("$schema", None), part.pop("config", None)
+        datasets |= part.pop("datasets", {})
+        for param in part.pop("params", []):  # one choice by clicks may be made in several charts
+            params.setdefault(param["name"], param | {"views": []})["views"] += param["views"]
+    whole = {how: made, "datasets": datasets, "params": list(params.values()), "resolve": {"scale": scales}}
+    return whole | ({} if spacing is None else {"spacing": spacing})
 
 
 def compact(value: Any) -> str:
@@ -177,16 +200,16 @@ class Chart:
     """A chart with its sliders, as a page shows it.
 
     Args:
-        chart: what Altair made; the parameters of its sliders are added here.
+        chart: what `stack` made; the parameters of its sliders are added here.
         alt: what is seen, in words, for who cannot see it, and for print.
         moved: the parameters (`parameters`).
         further: parameters that no reader moves, by name: an expression in those before it, or data.
     """
 
     def __init__(
-        self, chart: alt.TopLevelMixin, alt: str, moved: list, further: Mapping[str, Any] | None = None
+        self, chart: Mapping[str, Any], alt: str, moved: list, further: Mapping[str, Any] | None = None
     ) -> None:
-        self.alt, self.spec = alt, chart.properties(description=alt).to_dict()
+        self.alt, self.spec = alt, {**chart, "description": alt}
         # Not by Altair, which copies and checks a few hundred for ten seconds.
         self.spec["params"] = [made.param.to_dict() for made in moved] + self.spec.get("params", [])
         for name, held in (further or {}).items():
