@@ -1,5 +1,6 @@
 """Options and surroundings that every test shares."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -23,6 +24,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "device" in item.fixturenames:
             item.add_marker("gpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported():
+    """The trainer collects garbage at each start and end; what is already imported need not be searched every time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

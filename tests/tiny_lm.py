@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from functools import cache
 from pathlib import Path
 
@@ -15,9 +14,6 @@ from alignkd_lab.lm.models import Models
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.store import Store
-
-# The trainer collects garbage after every run; what is already imported need not be searched each time.
-gc.freeze()
 
 SMALL = {
     "truth": "tiny-truth",
