@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from alignkd_lab import __version__, records
 from alignkd_lab.claims import checks, decide, why_no_verdict
-from alignkd_lab.costs import TOKENS, typical_costs
+from alignkd_lab.costs import typical_costs
 from alignkd_lab.errors import BadInput
 from alignkd_lab.paths import data_folder, make_folder
 from alignkd_lab.pipelines import A_K, K_A, METHODS, ORDERS
@@ -153,11 +153,6 @@ def _blocks(run: Records, runs: Sequence[Records], folder: Path) -> Iterator[Blo
     if len(run.responses):
         yield _responses(run)
     yield from _beside(run)
-    costs, unit = [(n, held["costs"][n]) for n in named if n in held["costs"]], "draws" if world == "mog" else "tokens"
-    columns = {"minutes": "minutes", **{f"tokens_{kind}": f"{unit} {kind}" for kind in TOKENS}, "memory_gib": "GiB"}
-    rows = [[_name(n), *(style.number(cost[column]) for column in columns)] for n, cost in costs]
-    note = "For one seed, and the highest peak of memory; a step that pipelines share is charged to each in full."
-    yield Block("What it cost", heads=["pipeline", *columns.values()], rows=rows, note=note)
     note = f"First more seeds, then these numbers for a program. The course explains this world in {_NOTEBOOKS[world]}."
     yield Block("What to do next", commands=_next(held, shlex.quote(str(folder))), note=note)
 
@@ -225,8 +220,8 @@ def _sweep(runs: Sequence[Records], preset: str) -> Block:
     note = "In full above: the cell with most seeds that is nearest to the preset. No correction is made over cells."
     note += f" Here are the first {CELLS} of {len(runs)}; the JSON has all." if len(runs) > CELLS else ""
     several = len({run.settings.get("sharpening") for run in same}) > 1
-    figure = figures.reward_by_sharpening(same, "live") if several else None
-    pictures = [_picture(figure, "Reward of both orders by sharpening.")] if several else []
+    drawn = [figures.reward_by_sharpening(same, "live")] if several else []
+    pictures = [_picture(figure, "Reward of both orders by sharpening.") for figure in drawn]
     heads = [*heads, *settings, "reward, A-K − K-A", "A-K earns more"]
     return Block("All cells", pictures, [head.replace("_", " ") for head in heads], rows, note=note)
 
