@@ -95,6 +95,8 @@ def short(monkeypatch):
 
 @pytest.mark.slow
 def test_every_method_of_a_seed_becomes_a_record_that_is_not_made_twice(short, tmp_path, monkeypatch):
+    Experiment(tmp_path, SMALL, **TINY).run(seeds=(1,))
+    assert set(records.load(tmp_path).metrics["arm"]) == {"tuning"}
     Experiment(tmp_path, SMALL, **TINY).run()
     held = records.load(tmp_path)
     run = held.select(seed=0)

@@ -63,7 +63,7 @@ def test_the_logit_of_no_hit_is_finite_and_that_of_half_the_texts_is_nought():
 
 @pytest.mark.slow
 def test_the_lead_splits_exactly_and_nothing_is_made_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr(lead, "blocks", lambda targets: [(0, "target")])
+    monkeypatch.setattr(lead, "blocks", lambda targets, seeds: [(0, "target")])
     monkeypatch.setattr(lead, "rule", lambda name: lambda text: sum(map(ord, text)) % 2 == 0)
     drawn = {"target": "target", "stratum": 0, "base": 0.01, "healed": 0.004, "uncut": 0.005}
     (tmp_path / "targets.json").write_text(json.dumps([drawn]))

@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,13 +149,15 @@ class Experiment:
                 if seed in seeds and method.runner_up:
                     yield seed, name, chosen[f"{name} runner-up"], "runner-up"
 
-    def run(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Tunes, then runs what is left; ends early where `until` says so before a method is begun."""
+    def run(self, until: Callable[[], bool] = lambda: False, seeds: Sequence[int] = MORE_SEEDS) -> None:
+        """Tunes, then runs what is left of these seeds; ends early where `until` says so before a method is begun."""
         chosen = self.tuned()
         say(f"fair: tuned {chosen}")
         for seed, name, setting, arm in self.runs(chosen):
             if until():
                 return
+            if seed not in seeds:
+                continue
 
             def start(which: str, seed: int = seed) -> tuple[dict, dict]:
                 lab = self.lab(seed, chosen["teacher"])
@@ -175,10 +177,9 @@ class Experiment:
 
 
 def main(argv: list[str] | None = None) -> int:
-    folder, until = parse(
-        argparse.ArgumentParser(prog="python -m alignkd_lab.study.fair_run", description=__doc__), argv
-    )
-    Experiment(folder).run(until)
+    parser = argparse.ArgumentParser(prog="python -m alignkd_lab.study.fair_run", description=__doc__)
+    folder, until, seeds = parse(parser, argv, MORE_SEEDS)
+    Experiment(folder).run(until, seeds)
     return 0
 
 

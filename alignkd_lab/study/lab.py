@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from alignkd_lab import recording
+from alignkd_lab.arguments import parse_seeds
 from alignkd_lab.dtypes import device_label
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.policy import Policy
@@ -81,13 +82,20 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> tuple[Path, Callable[[], bool]]:
-    """The folder, and whether the minutes that were given are over."""
+def parse(
+    parser: argparse.ArgumentParser, argv: list[str] | None, seeds: Sequence[int]
+) -> tuple[Path, Callable[[], bool], Sequence[int]]:
+    """The folder, whether the minutes that were given are over, and the seeds, `seeds` where none are named."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="where records and stages lie")
     parser.add_argument("--minutes", metavar="N", type=float, help="begin nothing after so many minutes")
+    parser.add_argument("--seeds", type=parse_seeds, default=seeds, help="these alone, such as 0,2,4-6")
     asked, began = parser.parse_args(argv), time.monotonic()
     if asked.minutes is not None and asked.minutes <= 0:
         raise BadInput(f"minutes: {asked.minutes} must be positive")
     torch.set_num_threads(1)  # the plan's
-    return asked.folder, lambda: asked.minutes is not None and time.monotonic() - began > 60 * asked.minutes
+
+    def until() -> bool:
+        return asked.minutes is not None and time.monotonic() - began > 60 * asked.minutes
+
+    return asked.folder, until, asked.seeds

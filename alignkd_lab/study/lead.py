@@ -251,7 +251,13 @@ def blocks(targets: list[dict], seeds: Iterable[int] = SEEDS) -> Iterator[tuple[
             yield seed, names[(seed + stratum * (1 + seed // len(names))) % len(names)]
 
 
-def run(folder: Path, until: Callable[[], bool] = lambda: False, sizes: Sizes | None = None, **where: Any) -> None:
+def run(
+    folder: Path,
+    until: Callable[[], bool] = lambda: False,
+    seeds: Iterable[int] = SEEDS,
+    sizes: Sizes | None = None,
+    **where: Any,
+) -> None:
     """Draws the targets, then runs what is left; ends early where `until` says so before a policy is made."""
     sizes = sizes or Sizes()
     targets = screen(folder, sizes, **where)
@@ -259,7 +265,7 @@ def run(folder: Path, until: Callable[[], bool] = lambda: False, sizes: Sizes | 
     screened = {
         target["target"]: {f"screened_{of}": target[of] for of in ("base", "healed", "uncut")} for target in targets
     }
-    for seed, target in blocks(targets):
+    for seed, target in blocks(targets, seeds):
         for variant, (student, temperature) in VARIANTS.items():
             if (seed, student) not in labs:
                 labs = {place: lab for place, lab in labs.items() if place[0] == seed}  # an earlier seed's models go
@@ -276,7 +282,7 @@ def run(folder: Path, until: Callable[[], bool] = lambda: False, sizes: Sizes | 
 
 
 def main(argv: list[str] | None = None) -> int:
-    run(*parse(argparse.ArgumentParser(prog="python -m alignkd_lab.study.lead", description=__doc__), argv))
+    run(*parse(argparse.ArgumentParser(prog="python -m alignkd_lab.study.lead", description=__doc__), argv, SEEDS))
     return 0
 
 
