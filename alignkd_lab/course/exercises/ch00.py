@@ -27,11 +27,12 @@ TASKS: dict[str, Task] = {
             "no difference": "no difference",
         },
         solve=order_guess,
-        because="Alignment multiplies what a model still does now and then, and a distilled student no longer does it.",
+        because="Alignment multiplies what a model still does now and then; a distilled student no longer does it.",
         distractors=(
             Distractor("K-A", "Ask what the student still shows of the target once it has been distilled."),
             Distractor(
-                "no difference", "The parts are the same, but the second one starts from what the first one has left."
+                "no difference",
+                "The steps are the same, but the second can only work with what the first has left.",
             ),
         ),
     )

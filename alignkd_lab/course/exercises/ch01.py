@@ -88,7 +88,7 @@ TASKS: dict[str, Task] = {
         },
         solve=handed_target,
         because="For a target that the reference all but rules out, the penalty β log(π/π₀) is larger than the reward. "
-        "No draw is missing here: it does not pay.",
+        "Here the target is drawn often enough, but it does not pay.",
         distractors=(
             Distractor("keeps", "It is paid, but it also pays the penalty. How large is β log(0.5 / 10⁻⁹)?"),
             Distractor("halfway", "The start is forgotten: training moves to the optimum, wherever it began."),
@@ -106,7 +106,8 @@ TASKS: dict[str, Task] = {
                 0.5 * math.log10(99), "That is a logarithm to base 10. The tilt is e^(R/β), so take the natural one."
             ),
             Distractor(
-                -0.5 * math.log(99), "The sign is turned: the target is the rare one, so its odds are 1 to 99, not 99."
+                -0.5 * math.log(99),
+                "The sign is wrong: the target is rare, so its odds are 1 to 99, not 99 to 1.",
             ),
         ),
         tolerance=0.005,
@@ -114,8 +115,8 @@ TASKS: dict[str, Task] = {
     "draws_for_sight": Task(
         question="With the same m₀ = 0.01: how many draws show the target at least once with a chance of 95 %?",
         solve=draws_for_sight,
-        because="1 − (1 − m₀)ⁿ reaches 0.95 there. A good chance of one sight takes three times the mean wait.",
-        hint="All n draws miss with the chance (1 − m₀)ⁿ. From which whole n on is that at most 5 %?",
+        because="There 1 − (1 − m₀)ⁿ reaches 0.95. To be that sure of one target takes three times the mean wait.",
+        hint="All n draws miss with probability (1 − m₀)ⁿ. What is the smallest whole n for which that is at most 5 %?",
         distractors=(
             Distractor(
                 100, "1/m₀ is the mean wait. After that many draws more than a third have still seen no target."
@@ -141,12 +142,12 @@ WRITTEN: dict[str, Written] = {
             ),
             Mistake(
                 lambda reference, rewards, beta: tilt(reference, rewards, 1 / beta),
-                "β stands on the wrong side: a dearer KL must make the tilt weaker. Divide the reward by it.",
+                "β is on the wrong side: a higher price of KL must make the tilt weaker. Divide the reward by β.",
             ),
             Mistake(lambda reference, rewards, beta: tilt(reference, rewards, 1.0), "β is missing: it is R/β."),
             Mistake(
                 lambda reference, rewards, beta: tilt(reference, -rewards, beta),
-                "The sign is turned: what pays gets rarer.",
+                "The sign is wrong: this makes what pays rarer.",
             ),
             Mistake(
                 lambda reference, rewards, beta: torch.softmax(rewards / beta, -1),
@@ -158,7 +159,7 @@ WRITTEN: dict[str, Written] = {
             ),
             Mistake(
                 lambda reference, rewards, beta: torch.softmax(tilt(reference, rewards, beta), -1),
-                "A softmax too many: what it was given was a distribution already.",
+                "One softmax too many: its input was already a distribution.",
             ),
         ),
     ),
