@@ -116,8 +116,8 @@ TASKS: dict[str, Task] = {
         "precision of (direct, distilled) as it is defined.",
         given=ring_to_rescore,
         solve=rescored_precision,
-        because="The name p was used again: at the end it is the sharpened teacher, who of course likes what it "
-        "taught. Under the truth the distilled student still leads, by far less.",
+        because="The name p was reused: at the end it is the sharpened teacher, which of course likes what it "
+        "taught. Under the truth the distilled student still leads, but by far less.",
         hint="Give two numbers: the mean of truth.log_prob over each student's own draws.",
         distractors=(
             Distractor(
@@ -138,7 +138,7 @@ TASKS: dict[str, Task] = {
             ),
             Distractor(
                 mean_scores(("truth", "distilled_draws"), ("truth", "direct_draws")),
-                "The right numbers, in the other order: first the direct student, then the distilled one.",
+                "These are the right numbers in the wrong order: first the direct student, then the distilled one.",
             ),
         ),
     ),
@@ -182,7 +182,7 @@ WRITTEN: dict[str, Written] = {
         because="Means and variances, each point counted by its share. (Ours also keeps variances above 0.001, or a "
         "component could shrink onto one point.)",
         hint="mass = shares.sum(0), the points that each component owns. The weights are its shares of all points; "
-        "the means are shares.T @ data over the mass; the variances the same of data², minus the squared means.",
+        "the means are shares.T @ data over the mass; the variances are the same for data², minus the squared means.",
         mistakes=(
             Mistake(
                 lambda data, shares: m_step(data, shares, logits=lambda weights: weights),
@@ -210,7 +210,7 @@ WRITTEN: dict[str, Written] = {
             ),
             Mistake(
                 lambda data, shares: m_step(data, shares, log_sds=torch.log),
-                "Those are logarithms of variances. Of standard deviations they are half as large.",
+                "Those are logarithms of variances. Those of standard deviations are half as large.",
             ),
             Mistake(
                 lambda data, shares: m_step(data, shares, log_sds=torch.sqrt),

@@ -155,7 +155,7 @@ TASKS: dict[str, Task] = {
         distractors=(
             Distractor("s=1, beta=1", "The trace is there, but R/β is only half as large: below the recall threshold."),
             Distractor("s=4, beta=0.5", "The reward could win, but sharpening has left nothing to multiply."),
-            Distractor("nowhere", "Look where the student is taught gently and the reward weighs most."),
+            Distractor("nowhere", "Look where the teacher is sharpened least and the reward counts most."),
         ),
     ),
     "base_reference_pipeline": Task(
@@ -190,7 +190,7 @@ TASKS: dict[str, Task] = {
                 "That is the interval of two separate groups. Both ran on the same seeds: subtract first.",
             ),
             Distractor(
-                sd_interval, "That is the scatter of single seeds. The mean is surer by √n: use the standard error."
+                sd_interval, "That is the scatter of single seeds. The mean varies less, by √n: use the standard error."
             ),
         ),
         tolerance=0.02,
@@ -204,14 +204,14 @@ WRITTEN: dict[str, Written] = {
         "mean. Return −Σ A log π_θ / (B − 1), one number whose gradient takes A as given.",
         solve=rlhf_loss,
         inputs=rlhf_calls,
-        because="Samples that earn more than the batch's mean, the price of leaving the reference included, are made "
+        because="Samples that earn more than the batch's mean, after the price of leaving the reference, are made "
         "likelier. What was never drawn is in no sum.",
         hint="shaped = R − β (log π_θ − log π_ref); advantage = (shaped − shaped.mean()).detach(); then minus the sum "
         "of advantage · log π_θ, over B − 1.",
         mistakes=(
             Mistake(
                 rlhf_mistake(sign=1),
-                "The sign is turned. A loss is made small, and J is to be made large: put a minus.",
+                "The sign is wrong. Training makes a loss small, but J is to be made large: put a minus.",
             ),
             Mistake(
                 rlhf_mistake(reference=False), "The reference is missing in r′: the price is for log π_θ − log π_ref."
@@ -221,12 +221,12 @@ WRITTEN: dict[str, Written] = {
             Mistake(rlhf_mistake(baseline=False), "The baseline is missing: subtract the batch's mean r′."),
             Mistake(
                 rlhf_mistake(detach=False),
-                "The number is right, the gradient is not: it also runs through A, which holds log π_θ. Use detach().",
+                "The number is right, but not the gradient: it runs through A, too, which holds log π_θ. Use detach().",
             ),
             Mistake(rlhf_mistake(over=None), "That is the plain sum: divide by B − 1."),
             Mistake(
                 rlhf_mistake(over=0),
-                "Nearly. A mean over B is too small on average, since each sample stands in its own baseline: B − 1.",
+                "Nearly. A mean over B is too small on average, since each sample is part of its own baseline: B − 1.",
             ),
         ),
     ),
