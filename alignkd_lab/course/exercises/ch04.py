@@ -145,7 +145,8 @@ TASKS: dict[str, Task] = {
         because="The weight asks how far the policy has moved from the reference, and at the start it has not moved.",
         distractors=(
             Distractor(
-                "more behind", "Not how far the winner is behind counts, but how far it has come since the start."
+                "more behind",
+                "What counts is not how far behind the winner is, but how far it has come since the start.",
             ),
             Distractor("less behind", "The weight fades with progress against the reference, and there is none yet."),
         ),
@@ -164,7 +165,9 @@ TASKS: dict[str, Task] = {
         because="The loser is pushed down, the winner is too rare to take over, and shares sum to one: what the loser "
         "loses goes to outcomes of which DPO knows nothing.",
         distractors=(
-            Distractor("winner", "It gains a factor of a few hundred on the loser, and e²⁰ is half a billion."),
+            Distractor(
+                "winner", "It gains a factor of a few hundred on the loser, but it started e²⁰, half a billion, behind."
+            ),
             Distractor(
                 "loser", "It still leads the winner. But it is pushed down, and two others are not pushed at all."
             ),
@@ -190,15 +193,15 @@ TASKS: dict[str, Task] = {
         question="DPO's weight of a pair is σ(−β (Δ_θ − Δ_ref)), where Δ is the winner's log-probability minus the "
         "loser's. With β = 0.5 and Δ_ref = −20: at which Δ_θ has the weight fallen to 0.05?",
         solve=satisfied_margin,
-        because="The weight is nearly gone while Δ_θ is far below 0: DPO is satisfied, and the loser still more than a "
-        "million times likelier than the winner.",
+        because="The weight is nearly gone while Δ_θ is far below 0: DPO is satisfied, and the loser is still more than "
+        "a million times likelier than the winner.",
         hint="Solve σ(−β (Δ_θ − Δ_ref)) = 0.05 for Δ_θ. The inverse of σ is log(p / (1 − p)).",
         distractors=(
             Distractor(
                 2 * math.log(19),
                 "That is Δ_θ − Δ_ref, what the policy has gained. Add the reference's own margin of −20.",
             ),
-            Distractor(-20 - 2 * math.log(19), "The sign is turned: there the weight is 0.95. It fades as Δ_θ rises."),
+            Distractor(-20 - 2 * math.log(19), "The sign is wrong: there the weight is 0.95. It fades as Δ_θ rises."),
             Distractor(-20 + math.log(19), "Nearly: you solved for β (Δ_θ − Δ_ref). Divide by β."),
         ),
         tolerance=0.005,
@@ -214,17 +217,17 @@ TASKS: dict[str, Task] = {
         "logits at a position speak of the next token.",
         distractors=(
             Distractor(dpo_distractor(reference=False), "The reference is missing: subtract its margin Δ_ref."),
-            Distractor(dpo_distractor(end=False), "The end token is missing. To stop is part of the response."),
+            Distractor(dpo_distractor(end=False), "The end token is missing. Stopping is part of the response."),
             Distractor(
                 dpo_distractor(mean=True), "Those are means over tokens. DPO sums them: a response's log-probability."
             ),
             Distractor(dpo_distractor(mask=0), "The mask is not shifted with the labels: take is_response[:, 1:]."),
             Distractor(
                 dpo_distractor(labels=0, mask=0),
-                "Nothing is shifted: the logits at a position were asked for the token that already stands there. "
+                "Nothing is shifted: the logits at a position were compared with the token that already stands there. "
                 "Pair logits[:, :-1] with tokens[:, 1:], and shift the mask as well.",
             ),
-            Distractor(dpo_distractor(turned=True), "The pair is turned round: row 0 is the chosen response."),
+            Distractor(dpo_distractor(turned=True), "The pair is the wrong way round: row 0 is the chosen response."),
         ),
         tolerance=0.001,
     ),
@@ -237,23 +240,25 @@ WRITTEN: dict[str, Written] = {
         "loss of a pair, one number.",
         solve=nano_dpo_loss,
         inputs=dpo_calls,
-        because="−log σ(β (Δ_θ − Δ_ref)), averaged over pairs. Who leads does not matter, only who has come forward.",
-        hint="Δ_θ = chosen − rejected, Δ_ref the same of the reference. Then −log σ(β (Δ_θ − Δ_ref)), by "
-        "torch.nn.functional.logsigmoid, and its mean.",
+        because="−log σ(β (Δ_θ − Δ_ref)), averaged over pairs. It matters how far the margin has moved, not who leads.",
+        hint="Δ_θ = chosen − rejected; Δ_ref is the same for the reference. Then take the mean of "
+        "−log σ(β (Δ_θ − Δ_ref)), with torch.nn.functional.logsigmoid.",
         mistakes=(
-            Mistake(dpo_mistake(turned=True), "The pair is turned round: this makes the rejected response likelier."),
+            Mistake(
+                dpo_mistake(turned=True), "The pair is the wrong way round: this makes the rejected response likelier."
+            ),
             Mistake(dpo_mistake(reference=0), "The reference is missing: subtract its margin."),
             Mistake(dpo_mistake(reference=1), "The reference's margin is added. It is Δ_θ minus Δ_ref."),
             Mistake(
                 dpo_mistake(of=lambda change, beta: (beta * change).sigmoid().log().mean()),
-                "The minus is missing. As a loss to be made small, this pushes the chosen response down.",
+                "The minus is missing. Training makes the loss small, so this pushes the chosen response down.",
             ),
             Mistake(
                 dpo_mistake(of=lambda change, beta: -change.sigmoid().log().mean()), "β is missing inside the sigmoid."
             ),
             Mistake(
                 dpo_mistake(of=lambda change, beta: -beta * change.sigmoid().log().mean()),
-                "β stands outside. It belongs inside the sigmoid, where it sets how soon a pair is satisfied.",
+                "β is outside. It belongs inside the sigmoid, where it sets how soon a pair is satisfied.",
             ),
             Mistake(
                 dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().mean()),
@@ -261,7 +266,7 @@ WRITTEN: dict[str, Written] = {
             ),
             Mistake(
                 dpo_mistake(of=lambda change, beta: -(beta * change.mean()).sigmoid().log()),
-                "The mean is taken too early: each pair has its own loss, and these are averaged.",
+                "The mean is taken too early: each pair has its own loss, and the losses are averaged.",
             ),
             Mistake(
                 dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().log().sum()),

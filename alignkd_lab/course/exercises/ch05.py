@@ -78,7 +78,7 @@ WRITTEN: dict[str, Written] = {
         "KL(q ‖ p) for “reverse”; one number.",
         solve=kd_loss,
         inputs=kd_calls,
-        because="A sum over the vocabulary, a mean over tokens; whoever stands first is whose draws count.",
+        because="A sum over the vocabulary, a mean over tokens. The distribution that stands first does the weighting.",
         hint="Take log_softmax(-1) of both. KL(p ‖ q) = Σ_a p(a) [log p(a) − log q(a)]: sum over the last axis, then "
         "the mean.",
         mistakes=(
@@ -88,26 +88,26 @@ WRITTEN: dict[str, Written] = {
             ),
             Mistake(
                 kd_mistake(turn={"forward": "forward", "reverse": "forward"}),
-                "Both directions give KL(p ‖ q). For “reverse”, p and q change places.",
+                "Both directions give KL(p ‖ q). For “reverse”, swap p and q.",
             ),
             Mistake(
                 kd_mistake(turn={"forward": "reverse", "reverse": "reverse"}),
                 "Both directions give KL(q ‖ p). For “forward”, weigh by the teacher's p.",
             ),
-            Mistake(kd_mistake(of=lambda each: -each.mean()), "The sign is turned: a KL is never below 0."),
+            Mistake(kd_mistake(of=lambda each: -each.mean()), "The sign is wrong: a KL is never below 0."),
             Mistake(
                 kd_mistake(divergence=lambda log_p, log_q: log_p.exp() * (log_p - log_q)),
-                "The mean went over the vocabulary, too: this is V times too small. Sum over V, mean over N.",
+                "The mean is over the vocabulary, too, so the result is V times too small. Sum over V, mean over N.",
             ),
             Mistake(kd_mistake(of=torch.sum), "That is the sum over tokens. Take their mean."),
             Mistake(kd_mistake(of=lambda each: each), "One KL for each token: take their mean."),
             Mistake(
                 kd_mistake(log=lambda logits: logits.softmax(-1).log_softmax(-1)),
-                "Softmax twice: log_softmax takes logits, and was given probabilities.",
+                "This applies softmax twice: log_softmax takes logits, but was given probabilities.",
             ),
             Mistake(
                 kd_mistake(log=lambda logits: logits.log_softmax(0)),
-                "The softmax went over the tokens (axis 0). A distribution is over the vocabulary, the last axis.",
+                "The softmax is over the tokens (axis 0). A distribution is over the vocabulary, the last axis.",
             ),
             Mistake(
                 kd_mistake(divergence=without_entropy),
