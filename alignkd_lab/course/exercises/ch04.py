@@ -193,7 +193,7 @@ TASKS: dict[str, Task] = {
         question="DPO's weight of a pair is σ(−β (Δ_θ − Δ_ref)), where Δ is the winner's log-probability minus the "
         "loser's. With β = 0.5 and Δ_ref = −20: at which Δ_θ has the weight fallen to 0.05?",
         solve=satisfied_margin,
-        because="The weight is nearly gone while Δ_θ is far below 0: DPO is satisfied, and the loser is still more than "
+        because="The weight is nearly gone while Δ_θ is far below 0: DPO is satisfied, yet the loser is more than "
         "a million times likelier than the winner.",
         hint="Solve σ(−β (Δ_θ − Δ_ref)) = 0.05 for Δ_θ. The inverse of σ is log(p / (1 − p)).",
         distractors=(
