@@ -181,27 +181,6 @@ def test_a_pipeline_that_was_not_asked_for_before_is_added_from_the_stages_that_
     assert (arms[ORDERS[0]], arms[CONTROLS[0]]) == ("", "controls")
 
 
-def test_a_run_killed_between_seeds_keeps_the_finished_ones(tmp_path, quick, rated, monkeypatch):
-    real = experiment.run_pipelines
-
-    def killed_at_seed_one(world, *rest):
-        if world.seeds == (1,):
-            raise KeyboardInterrupt
-        return real(world, *rest)
-
-    monkeypatch.setattr(experiment, "run_pipelines", killed_at_seed_one)
-    with pytest.raises(KeyboardInterrupt):
-        run_lm(tmp_path, seeds=(0, 1))
-    (path,) = tmp_path.glob("runs/*.json")
-    before = path.read_bytes()
-    assert read_json(path)["seed"] == 0
-    monkeypatch.setattr(experiment, "run_pipelines", real)
-    found = measured(run_lm(tmp_path, seeds=(0, 1)))
-    assert path.read_bytes() == before
-    assert list(found) == [0, 1]
-    assert found[0]["base"]["samples"] != found[1]["base"]["samples"]  # another seed, other responses
-
-
 def test_the_same_seed_gives_the_same_record_whatever_ran_before_and_in_whatever_order(tmp_path, quick, rated):
     torch.manual_seed(1)
     first = measured(run_lm(tmp_path / "first"))

@@ -12,7 +12,7 @@ import pytest
 
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.batch import collate, token_counts
-from alignkd_lab.lm.preference_data import by_reason, load_preferences, to_examples
+from alignkd_lab.lm.preference_data import load_preferences, to_examples
 from alignkd_lab.lm.preference_sources import KNOWN, SUFFIXES
 from alignkd_lab.lm.weights import load_tokenizer
 
@@ -86,13 +86,6 @@ def test_a_limit_keeps_the_first_usable_pairs_and_reads_no_further(tmp_path):
     assert found.skipped == [(1, "chosen equals rejected")]
     with pytest.raises(BadInput, match="line 4"):
         load_preferences(path, limit=3)
-
-
-def test_wrong_json_is_named_by_file_and_line(tmp_path):
-    path = tmp_path / "pairs.jsonl"
-    path.write_text(f"{json.dumps(GOOD[0])}\n{{'prompt': 1}}\n", encoding="utf-8")
-    with pytest.raises(BadInput, match=r"pairs\.jsonl is wrong JSON at line 2, column 2"):
-        load_preferences(path)
 
 
 def test_a_file_without_one_usable_row_is_refused_with_every_reason(tmp_path):
@@ -263,17 +256,6 @@ def test_the_report_names_every_reason_with_its_count_and_first_rows(tmp_path):
         ["chosen equals rejected", 7, "2, 3, 4, 5, 6, …"],
         ["empty chosen", 1, "9"],
     ]
-
-
-def test_kept_and_skipped_rows_are_all_rows(tmp_path):
-    rows = [*GOOD, TIE, {}, 7, {"chosen": "a"}, *GOOD]
-    found = load_preferences(write(tmp_path / "pairs.jsonl", rows))
-    numbers = [pair.row for pair in found.rows] + [row for row, _ in found.skipped]
-    assert sorted(numbers) == list(range(1, len(rows) + 1))
-
-
-def test_a_report_of_nothing_is_empty():
-    assert by_reason([]).empty
 
 
 # Examples ---------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Pairs: the best with the worst of the same prompt, each response once, and none where nothing can be learnt."""
 
 import random
-from collections import Counter
 
 import pytest
 
@@ -16,40 +15,16 @@ def many():
     return prompt_of, [draw.choice([0.0, 0.0, 0.3, 0.7, 1.0]) for _ in prompt_of]
 
 
-def test_pairs_share_a_prompt_and_the_chosen_response_earns_more(many):
-    prompt_of, rewards = many
-    pairs = informative_pairs(prompt_of, rewards, seed=1)
-    assert pairs
-    for pair in pairs:
-        assert prompt_of[pair.chosen] == prompt_of[pair.rejected] == pair.prompt
-        assert rewards[pair.chosen] > rewards[pair.rejected]
-
-
-def test_each_response_serves_at_most_once(many):
-    used = Counter(index for pair in informative_pairs(*many, seed=1) for index in (pair.chosen, pair.rejected))
-    assert max(used.values()) == 1
-
-
 @pytest.mark.parametrize(("hits", "expected"), [(0, 0), (1, 1), (3, 3), (4, 4), (5, 3), (7, 1), (8, 0)])
 def test_a_rule_gives_as_many_pairs_as_the_rarer_outcome_has_responses(hits, expected):
     rewards = [1.0] * hits + [0.0] * (8 - hits)
     assert len(informative_pairs([0] * 8, rewards, seed=0)) == expected
 
 
-def test_the_best_meets_the_worst():
-    (first, second) = informative_pairs([0] * 5, [0.2, 0.9, 0.0, 0.6, 0.4], seed=0)
-    assert (first.chosen, first.rejected) == (1, 2)
-    assert (second.chosen, second.rejected) == (3, 0)
-
-
 def test_rewards_that_differ_by_less_than_the_gap_teach_nothing():
     assert informative_pairs([0, 0], [0.5, 0.5 + 1e-8], seed=0) == []
     assert len(informative_pairs([0, 0], [0.5, 0.6], seed=0)) == 1
     assert informative_pairs([0, 0], [0.5, 0.6], seed=0, gap=0.2) == []
-
-
-def test_prompts_are_never_mixed():
-    assert informative_pairs([0, 1], [0.0, 1.0], seed=0) == []
 
 
 def test_ties_are_broken_by_the_seed_and_by_nothing_else():

@@ -16,7 +16,7 @@ from synthetic_records import lm_record
 from alignkd_lab import cli, experiment, recording, records, report
 from alignkd_lab.course.explorers import blind_reading, one_row
 from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.lm import intact, losses, teacher_cache, trainer, weights
+from alignkd_lab.lm import losses, teacher_cache, trainer, weights
 from alignkd_lab.lm.batch import Example, hidden_states, plain
 from alignkd_lab.lm.stages import trl_run
 from alignkd_lab.lm.teachers import LiveTeacher
@@ -285,17 +285,6 @@ def test_damaged_weights_of_the_hub_are_never_read(hub):
     blob.write_bytes(b"other")
     with pytest.raises(CannotContinue, match=blob.name):
         weights.resolve(source)
-
-
-def test_a_sealed_folder_is_unsound_as_soon_as_a_file_of_it_changes(tmp_path):
-    from alignkd_lab.store import seal
-
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
-    seal(tmp_path)
-    assert intact.is_sound(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"weighty")
-    assert not intact.is_sound(tmp_path)
-    assert not intact.is_sound(tmp_path / "nothing")
 
 
 # Names and signals ------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from alignkd_lab import nano, theory
 from alignkd_lab.course.playground import MIME, SCENES, show, write
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.mog import align, em
+from alignkd_lab.mog import align
 from alignkd_lab.mog.closed_form import ClosedForm
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.noise import SeedNoise
@@ -281,26 +281,6 @@ def test_the_rewards_of_both_orders_lie_within_the_spread_of_mogs_seeds(page_rew
         ours = np.array(page_rewards[scene][name])
         assert abs(ours.mean() - mogs.mean()) < 3.5 * mogs.std(ddof=1) * (1 / 2 + 1 / 40) ** 0.5 + 0.01
         assert (abs(ours - mogs.mean()) < 4 * mogs.std(ddof=1) + 0.02).all()
-
-
-def test_the_sizes_and_rates_are_mogs_defaults(run_js):
-    sizes, settings, fit = run_js("return lab.SIZES;"), MogSettings(), em.EmSettings()
-    names = {
-        "training": settings.training_draws,
-        "base": settings.base_components,
-        "teacher": settings.teacher_samples,
-        "restarts": settings.restarts,
-        "lloyd": fit.kmeans_steps,
-        "iterations": settings.em_iterations,
-        "tolerance": settings.em_tolerance,
-        "floor": settings.variance_floor,
-        "pairs": settings.dpo_pairs,
-        "evaluation": settings.evaluation_draws,
-    }
-    assert {name: sizes[name] for name in names} == names
-    for algorithm in ("rlhf", "dpo"):
-        asked = [getattr(settings, f"{algorithm}_{name}") for name in ("steps", "batch", "learning_rate")]
-        assert [sizes["steps"], sizes["batch"], sizes["rate"]] == asked
 
 
 # The page -----------------------------------------------------------------------------------------------

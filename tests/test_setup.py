@@ -162,7 +162,7 @@ def test_make_test_checks_style_tests_old_widgets_notebooks_and_last_alone_the_b
     parts = (
         "ruff check",
         "ruff format --check",
-        'pytest -n auto --dist loadscope -m "not browser" tests',
+        'pytest -n auto --dist loadscope --no-loadscope-reorder -m "not browser" tests',
         "tests/widgets_7.py",
         "--nbval-lax --nbval-current-env notebooks",
         "pytest -rs tests/test_browser.py",

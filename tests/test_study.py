@@ -19,7 +19,7 @@ from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import A_K, CONTROLS, K_A, METHODS, ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS
 from alignkd_lab.presets import PRESETS, default_pipelines, possible_pipelines
 from alignkd_lab.recording import plain_settings, read_json, write
 from alignkd_lab.records import load, pack, tabulate
@@ -53,62 +53,6 @@ def test_the_main_settings_are_the_plans_command():
     assert settings_of(MAIN) == PRESETS["laptop"].lm == dataclasses.replace(LmSettings(), **registered)
     assert settings_of(MAIN, "gpu") == dataclasses.replace(PRESETS["gpu"].lm, **plan.MAIN["gpu"])
     assert plan.MAIN["gpu"] == {"target": "exclamation", "align_learning_rates": (1e-4, 3e-4, 6e-4)}
-
-
-def test_the_arms_are_the_plans_in_its_order():
-    assert list(ARMS) == [
-        "main", "controls", "methods", "targets", "rlhf", "kd_temperature", "beta", "preference_responses",
-        "student_layers", "dpo_label_noise", "equal_compute", "plain_kd", "learning_rate", "learning_rate_both",
-        "plain_kd_rate", "gamma",
-    ]  # fmt: skip
-    assert [cell.arm for cell in CELLS] == [name for name, arm in ARMS.items() for _ in arm.cells]
-    pipelines = {
-        "controls": CONTROLS,
-        "methods": METHODS,
-        "equal_compute": (K_A,),
-        "gamma": ("adpa",),
-    }
-    less = [cell for cell in CELLS if cell.yardsticks != YARDSTICKS]
-    assert less == [*ARMS["equal_compute"].cells, ARMS["plain_kd_rate"].cells[1]]  # K-A alone: no base is aligned
-    rates = {
-        "learning_rate": [(K_A, "kd_then_align_base_preferences"), (K_A,)],
-        "plain_kd_rate": [(A_K,), (K_A,)],
-    }
-    assert {name: [cell.pipelines for cell in ARMS[name].cells] for name in rates} == rates
-    others = [cell for cell in CELLS if cell.arm not in rates]
-    assert all(cell.pipelines == pipelines.get(cell.arm, ORDERS) for cell in others)
-    sweeps = [*list(ARMS)[5:10], "gamma"]
-    later = dict.fromkeys(("plain_kd", "plain_kd_rate"), tuple(range(3, 10)))
-    seeds = {cell: later.get(cell.arm, tuple(range(3 if cell.arm in sweeps else 10))) for cell in CELLS}
-    assert all(cell.seeds == expected for cell, expected in seeds.items())
-    assert {cell.arm for cell in CELLS if cell.algorithm == "rlhf"} == {"rlhf"}
-
-
-@pytest.mark.parametrize("preset", plan.MAIN)
-def test_every_arm_moves_what_the_plan_says_and_nothing_else(preset):
-    for name in ("main", "controls", "methods", "rlhf"):
-        assert of_arm(name, preset) == [{}]
-    assert of_arm("targets", preset) == [{"target": "colour"}, {"target": "simile"}]
-    assert of_arm("kd_temperature", preset) == [{"kd_temperature": value} for value in (0.5, 0.85, 1.0, 1.25)]
-    assert of_arm("plain_kd", preset) == [{"kd_temperature": 1.0}]
-    assert of_arm("beta", preset) == [{"beta": 0.03}, {"beta": 0.3}]
-    assert of_arm("student_layers", preset) == [{"student": "healed-16"}, {"student": "healed-24"}]
-    assert of_arm("dpo_label_noise", preset) == [{"dpo_label_noise": 0.1}, {"dpo_label_noise": 0.3}]
-    assert of_arm("learning_rate_both", preset) == [{"align_learning_rates": (6e-4,)}]
-    assert of_arm("learning_rate", preset) == [
-        {"align_learning_rates": (6e-4,)},
-        {"align_learning_rates": (6e-4,), "target": "simile"},
-    ]
-    assert of_arm("plain_kd_rate", preset) == [
-        {"kd_temperature": 1.0, "align_learning_rates": (6e-4,)},
-        {"kd_temperature": 1.0, "align_learning_rates": (3e-4,)},
-    ]
-    assert of_arm("gamma", preset) == [{"gamma": 0.15}, {"gamma": 0.5}]
-    samples = settings_of(MAIN, preset).preference_responses
-    assert of_arm("preference_responses", preset) == [
-        {"preference_responses": samples // 2},
-        {"preference_responses": 2 * samples},
-    ]
 
 
 def test_a_cell_that_lacks_an_order_names_the_one_that_holds_it():
@@ -405,36 +349,6 @@ def test_the_shipped_gaussians_are_the_plans_cells_with_its_seeds(name):
     names = set(part.pipelines or default_pipelines("mog", "dpo"))
     assert set(held.metrics["pipeline"]) == (set(ORDERS) if name == "boundary" else names)
     assert held.metrics["value"].map(lambda value: float(f"{value:.4g}") == value).all()
-
-
-def test_every_arm_moves_one_thing_and_passes_through_the_main_setting():
-    modes = {"truth_weights", "truth_means", "targets", "base_components"}
-    moves = {"target_weight": {"truth_weights"}, "targets": {"truth_weights", "targets"}}
-    moves |= {"second_target": modes, "common_modes": modes}
-    for name, arm in gaussians.ARMS.items():
-        assert MogSettings() in arm.cells.values()
-        for settings in arm.cells.values():
-            moved = {field for field, value in vars(settings).items() if value != getattr(MogSettings(), field)}
-            assert moved <= moves.get(name, {name})
-    cells = list(gaussians.arm_cells())
-    assert len(cells) == 56  # the main setting twice, once an algorithm
-    assert [cell[:3] for cell in cells if cell[0] == "main"] == [("main", "as registered", a) for a in ("rlhf", "dpo")]
-
-
-def test_one_number_of_modes_is_moved_at_a_time_and_the_target_keeps_its_share():
-    def modes(settings):
-        return len(settings.targets), len(settings.truth_weights) - len(settings.targets)
-
-    cells = {name: list(gaussians.ARMS[name].cells.values()) for name in ("targets", "second_target", "common_modes")}
-    assert {name: list(map(modes, held)) for name, held in cells.items()} == {
-        "targets": [(1, 3), (2, 2)],  # both at once, as it was registered
-        "second_target": [(1, 3), (2, 3)],
-        "common_modes": [(1, 2), (1, 3), (1, 4)],
-    }
-    for settings in (cell for held in cells.values() for cell in held):
-        assert settings.target_weight == pytest.approx(0.04)
-        assert settings.base_components >= len(settings.truth_weights)  # the base can hold every mode
-        assert len(set(settings.truth_means)) == len(settings.truth_means)
 
 
 def test_the_seeds_are_a_hundred_that_no_earlier_record_used():

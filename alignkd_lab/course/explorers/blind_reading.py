@@ -65,17 +65,19 @@ def deal(run: Records, authors: Sequence[str] = AUTHORS) -> list[Page]:
         BadInput: there is none.
     """
     first = run.responses.drop_duplicates(["seed", "prompt", "pipeline"])
-    grouped = [(*key, rows.set_index("pipeline")) for key, rows in first.groupby(["seed", "prompt"])]
-    held = [(seed, prompt, rows, [name for name in AUTHORS if name in rows.index]) for seed, prompt, rows in grouped]
-    held = [place for place in held if len(place[-1]) > 1]  # what only one of them answered is no riddle
-    if not held:
+    answers: dict[tuple, dict[str, Response]] = {}
+    for row in first.itertuples():
+        answer = Response(row.response, row.pipeline, row.reward, row.target)
+        answers.setdefault((row.seed, row.prompt), {})[row.pipeline] = answer
+    held = [(*key, found) for key, found in sorted(answers.items()) if len(found.keys() & {*AUTHORS}) > 1]
+    if not held:  # what only one of them answered is no riddle
         raise BadInput("this run kept no responses of two pipelines to one prompt: choose a run of the lm world")
     pages = []
     for page, at in enumerate(np.random.default_rng(0).permutation(len(held))):
-        seed, prompt, rows, names = held[at]
-        mixed = [name for name in np.random.default_rng([1, page]).permutation(names) if name in authors]
-        given = rows.loc[mixed, ["response", "reward", "target"]].itertuples()
-        pages.append(Page(seed, prompt, tuple(Response(text, name, paid, hit) for name, text, paid, hit in given)))
+        seed, prompt, found = held[at]
+        names = [name for name in AUTHORS if name in found]
+        mixed = np.random.default_rng([1, page]).permutation(names)
+        pages.append(Page(seed, prompt, tuple(found[name] for name in mixed if name in authors)))
     return pages
 
 
