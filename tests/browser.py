@@ -132,9 +132,12 @@ class Lab:
             page.locator(".jp-Dialog", has_text="No Kernel").locator("button.jp-mod-accept").click()
 
     def run_all(self) -> None:
-        """By the menu; returns when every code cell has run."""
+        """By the menu."""
         self.page.locator('.lm-MenuBar-itemLabel:text-is("Run")').click()
         self.page.locator('.lm-Menu-itemLabel:text-is("Run All Cells")').click()
+
+    def await_cells(self) -> None:
+        """Returns when every code cell has run."""
         self.page.wait_for_function("lab.done()", timeout=4 * WAIT)
 
     def outputs(self) -> dict[str, list[dict]]:
