@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from alignkd_lab import nano, theory
+from alignkd_lab import theory
 from alignkd_lab.course.playground import MIME, SCENES, show, write
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.mog import align
 from alignkd_lab.mog.closed_form import ClosedForm
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.noise import SeedNoise
@@ -109,12 +108,6 @@ def sent(policy: GaussianMixture) -> list:
     return [part[0].tolist() for part in (policy.log_weights, policy.means, policy.log_sds)]
 
 
-def as_nano(policy: GaussianMixture) -> nano.Mixture:
-    return nano.Mixture(
-        *(part[0].clone().requires_grad_() for part in (policy.log_weights, policy.means, policy.log_sds))
-    )
-
-
 def world_of(settings: MogSettings, algorithm: str = "rlhf") -> dict:
     """The settings as the page takes them."""
     return {
@@ -135,22 +128,6 @@ def close(found, expected, tolerance: float = EXACT) -> bool:
 
 
 # The same world -----------------------------------------------------------------------------------------
-
-
-def test_densities_draws_sharpening_and_gradients_are_those_of_mog(run_js):
-    policy, at = mixture(0), points(1)
-    uniforms, normals = torch.rand(1, 40, dtype=torch.float64), points(2)
-    coefficients = points(3)[..., 0]
-    log_prob, pull = policy.log_prob_and_pull(at)
-    sharpened = policy.sharpen(2.5)
-    expected = [log_prob, policy.from_noise(uniforms, normals), sharpened.log_weights, *pull(coefficients)]
-    found = run_js(
-        """const [policy, at, u, z, c] = given_, m = mixture(policy), { logProb, shares } = m.score(flat(at));
-        return [[...logProb], [...m.draw(Float64Array.from(u), flat(z))], [...m.sharpen(2.5).logWeights],
-          ...m.gradient(flat(at), shares, c).map((part) => [...part])];""",
-        [sent(policy), at[0].tolist(), uniforms[0].tolist(), normals[0].tolist(), coefficients[0].tolist()],
-    )
-    assert close(found, expected)
 
 
 @pytest.mark.parametrize("beta", [0.3, 1.0, 2.5])
@@ -176,50 +153,6 @@ def test_reward_metrics_tilt_and_threshold_are_those_of_mog_and_theory(run_js, b
         [world_of(settings), sent(policy), own[0].tolist(), true[0].tolist()],
     )
     assert close(found, expected)
-
-
-def test_a_step_of_rlhf_is_the_gradient_of_the_plain_loss_and_mogs_step(run_js):
-    policy, reference, settings = mixture(7), mixture(8), MogSettings()
-    noise, problem = SeedNoise((3,)), Problem.of(settings)
-    draws = policy.from_noise(noise.uniform("rlhf", 1, 256)[:, 0], noise.normal("rlhf", 1, 256, 2)[:, 0])
-    trained = as_nano(policy)
-    log_probs = trained.log_prob(draws[0])
-    nano.rlhf_loss(log_probs, reference.log_prob(draws)[0], problem.reward(draws)[0], 0.5).backward()
-    after, _ = align.rlhf(policy, reference, problem, noise, beta=0.5, steps=1, batch=256, learning_rate=0.1)
-    gradient, step = run_js(
-        """const [policy, reference, draws, world] = given_, problem = new lab.Problem(world), from = mixture(policy);
-        const { gradient } = lab.rlhfGradient(from, mixture(reference), flat(draws), problem, world.beta);
-        return [gradient.map((part) => [...part]), parts(new lab.Adam(from).step(gradient, 0.1))];""",
-        [sent(policy), sent(reference), draws[0].tolist(), world_of(settings)],
-    )
-    assert close(gradient, [-part.grad for part in trained])
-    assert close(step, sent(after))
-
-
-def test_a_step_of_dpo_is_the_gradient_of_the_plain_loss(run_js):
-    policy, reference, chosen, rejected = mixture(9), mixture(10), points(11), points(12)
-    trained = as_nano(policy)
-    held = [reference.log_prob(side)[0] for side in (chosen, rejected)]
-    nano.dpo_loss(trained.log_prob(chosen[0]), trained.log_prob(rejected[0]), *held, 0.7).backward()
-    gradient = run_js(
-        """const [policy, chosen, rejected, margin] = given_;
-        return lab.dpoGradient(mixture(policy), flat(chosen), flat(rejected), margin, 0.7).map((part) => [...part]);""",
-        [sent(policy), chosen[0].tolist(), rejected[0].tolist(), (held[0] - held[1]).tolist()],
-    )
-    assert close(gradient, [-part.grad for part in trained])
-
-
-def test_a_step_of_em_is_nanos_and_its_likelihood_is_that_before_it(run_js):
-    policy, data = mixture(13), points(14, 200)
-    plain = nano.Mixture(policy.log_weights[0], policy.means[0], policy.log_sds[0])
-    expected = nano.maximise(data[0], plain.log_joint(data[0]).softmax(-1))
-    likelihood, *found = run_js(
-        """const step = lab.emStep(mixture(given_[0]), flat(given_[1]));
-        return [[step.likelihood], ...parts(step.mixture)];""",
-        [sent(policy), data[0].tolist()],
-    )
-    assert close(found, expected)
-    assert close([likelihood], [policy.log_prob(data).mean()])
 
 
 def by_place(policy: list) -> list:
