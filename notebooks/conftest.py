@@ -1,5 +1,6 @@
 """While nbval runs a notebook, what must hold after a cell is asserted behind it: tests/notebook_checks/NN.py."""
 
+import os
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -8,6 +9,9 @@ from nbformat.v4 import new_code_cell
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from notebook_checks import sections
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # with a kernel for each core, more threads would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):

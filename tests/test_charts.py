@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from scene import Scene, value
+from test_explorer_sharpening import few_seeds  # noqa: F401, a fixture
 
 from alignkd_lab import theory
 from alignkd_lab.course import explorers
