@@ -131,14 +131,14 @@ TASKS: dict[str, Task] = {
             ),
             Distractor(
                 gradient_distractor(sign=1),
-                "The sign is turned. This is a loss, to be made small: where the advantage is "
+                "The sign is wrong. This is a loss, to be made small: where the advantage is "
                 "above its mean, the gradient is below 0 and descent pushes the logit up.",
             ),
             Distractor(gradient_distractor(mean=False), "The term is a mean over N tokens: divide by N."),
             Distractor(
                 gradient_distractor(weighed=False),
-                "π_i is missing: a token that the student hardly gives is hardly "
-                "pushed. That the row does not sum to zero tells, too.",
+                "π_i is missing: a token that the student hardly ever says is hardly "
+                "pushed. Another sign of the mistake: the row does not sum to zero.",
             ),
         ),
         tolerance=0.005,
@@ -153,14 +153,14 @@ WRITTEN: dict[str, Written] = {
         "π_ref, from the logits of the DPO teacher and of the reference teacher.",
         solve=adpa_loss,
         inputs=adpa_calls,
-        because="Exact over the vocabulary: no token is drawn, and each counts by the student's own probability.",
-        hint="A is a difference of two log_softmax(-1). Weigh it by the student's softmax, sum over the last axis, "
+        because="The term is exact over the vocabulary: no token is drawn; each is weighted by the student's π.",
+        hint="A is a difference of two log_softmax(-1). Weight it by the student's softmax, sum over the last axis, "
         "take the mean over tokens, and subtract γ times that from the NLL.",
         mistakes=(
             Mistake(
                 adpa_mistake(sign=1),
-                "The sign is turned: of the γ term, or of A. Where alignment made a token likelier, A is above 0, and "
-                "the loss has to fall with it.",
+                "The sign is wrong, of the γ term or of A. Where alignment made a token likelier, A is above 0, and "
+                "saying that token must lower the loss.",
             ),
             Mistake(adpa_mistake(reference=False), "The reference is missing: A is what alignment has changed."),
             Mistake(adpa_mistake(likelihood=lambda logits, tokens: 0 * logits.sum()), "The NLL is missing."),
@@ -170,7 +170,7 @@ WRITTEN: dict[str, Written] = {
             ),
             Mistake(
                 adpa_mistake(mean=torch.mean),
-                "The mean went over the vocabulary, too: the term is V times too small. Sum over V, mean over N.",
+                "The mean is over the vocabulary, too, so the term is V times too small. Sum over V, mean over N.",
             ),
             Mistake(
                 adpa_mistake(mean=torch.sum),
@@ -183,15 +183,15 @@ WRITTEN: dict[str, Written] = {
             Mistake(adpa_mistake(weights=lambda logits: logits), "π is the softmax of the student's logits."),
             Mistake(
                 adpa_mistake(weights=lambda logits: logits.log_softmax(-1)),
-                "A is weighed by log π. A mean under the student takes its probabilities.",
+                "A is weighted by log π. A mean under the student takes its probabilities.",
             ),
             Mistake(
                 adpa_mistake(weights=lambda logits: logits.softmax(-1).softmax(-1)),
-                "Softmax twice: what it was given the second time were probabilities already.",
+                "This applies softmax twice: the second time, its input was already probabilities.",
             ),
             Mistake(
                 adpa_mistake(weights=lambda logits: logits.softmax(-1).detach()),
-                "The number is right, the gradient is not: π must not be detached, it is what the term trains.",
+                "The number is right, but not the gradient: π must not be detached: it is what the term trains.",
             ),
             Mistake(
                 adpa_mistake(log=lambda logits: logits),

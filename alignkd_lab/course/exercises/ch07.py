@@ -121,15 +121,15 @@ def _sign(claim: Claim, solve: Callable[[], str], because: str) -> Task:
 _SOLVED = {
     ("reward", "mean_difference"): (
         sign_reward,
-        "Each seed gives one difference; the verdict is that of their interval, which stands in the table below.",
+        "Each seed gives one difference; the verdict follows from their interval, which is in the table below.",
     ),
     ("target_precision", "mean_difference"): (
         sign_target_precision,
-        "More hits raise it, implausible text lowers it; which of them weighs more, only a measurement tells.",
+        "More hits raise it and implausible text lowers it; only a measurement tells which of the two weighs more.",
     ),
     ("overall_precision", "mean_difference"): (
         sign_overall_precision,
-        "Here the target does not count, only how plausible the truth finds what the model writes.",
+        "Here the target does not count, only how plausible the truth finds the model's text.",
     ),
     ("overall_recall", "mean_difference"): (
         sign_overall_recall,
@@ -152,7 +152,7 @@ TASKS: dict[str, Task] = {
         "as an exclamation mark. Who earns more?",
         options=LEADERS,
         solve=common_target,
-        because="The interval of the paired differences says so, in the picture below: what distilling leaves of a "
+        because="The interval of the paired differences says so, in the picture below: how much distilling leaves of a "
         "target differs from one target to the next.",
         distractors=OtherOptions(LEADERS, common_target, _not_the_leader),
     ),
@@ -181,16 +181,16 @@ TASKS: dict[str, Task] = {
         "(Straight lines between checkpoints; negative if it earns less.)",
         given=checkpoints,
         solve=reward_at_equal_kl,
-        because="At equal KL `bold` earns less. It led at every equal number of steps only because it had gone twice "
-        "as far from the base by then.",
+        because="At equal KL `bold` earns less. At equal numbers of steps it led only because it had gone twice "
+        "as far from the base.",
         hint="Read each curve of reward against KL at 6 nats, between its checkpoints; then `bold` minus `careful`.",
         distractors=(
             Distractor(
                 lambda: checkpoints()["bold"]["reward"][3] - checkpoints()["careful"]["reward"][3],
-                "That compares at equal steps, where `bold` has moved twice as far. Who goes further earns more, "
-                "whatever it goes by: compare where both have paid the same KL.",
+                "That compares at equal steps, where `bold` has moved twice as far. Who goes further tends to earn "
+                "more: compare where both have paid the same KL.",
             ),
-            Distractor(lambda: -reward_at_equal_kl(checkpoints()), "That is `careful` minus `bold`: turn the sign."),
+            Distractor(lambda: -reward_at_equal_kl(checkpoints()), "That is `careful` minus `bold`: change the sign."),
             Distractor(
                 lambda: checkpoints()["bold"]["reward"][2] - checkpoints()["careful"]["reward"][3],
                 "`bold` has no checkpoint at 6 nats: take the straight line between those at 4 and at 8.",
