@@ -75,12 +75,12 @@ def _refusal(loss: str, _: str) -> str:
 def _asks(way: str, _: str) -> str:
     asked = needs(way)
     if not any(asked):
-        return "That works, and asks the teacher for nothing: so it learns nothing from it either."
+        return "That works, but it asks the teacher for nothing, so it learns nothing from it either."
     wants = []
     if asked.training:
-        wants.append("weights that it can align, and an API lends none")
+        wants.append("weights that it can align, and an API gives none")
     if asked.probabilities:
-        wants.append("the probability of every next token, and texts do not tell it")
+        wants.append("the probability of every next token, which texts do not show")
     return f"{WAYS[way].partition(':')[0]} asks the teacher for {'; and for '.join(wants)}."
 
 
@@ -126,7 +126,7 @@ TASKS: dict[str, Task] = {
         best_per_token,
         "Seven ways to one small model, under one budget of trained responses. Which of them gains most reward for "
         f"a token that anything was trained on? {_GAIN}",
-        "Read from the record, by the mean over its seeds; the line below the picture says in how many of them it led.",
+        "Read from the record, by the mean over its seeds; the line below the picture says in how many seeds it led.",
     ),
     "best_per_second": _measured(
         "gain_per_hour",
@@ -134,15 +134,15 @@ TASKS: dict[str, Task] = {
         "Seven ways to one small model, under one budget of trained responses. Which of them gains most reward for a "
         f"second of the machine's time, sampling and teachers included? {_GAIN}",
         "Read from the record, by the median time: single seeds are slower where a machine had other work. A way "
-        "that the seeds do not tell from the best counts as right, too.",
+        "that the seeds cannot distinguish from the best counts as right, too.",
     ),
     "other_vocabulary": Task(
         question="Your teacher's tokenizer differs from your student's. Which of these losses can still learn from it? "
         "Answer by name. " + "; ".join(f"{name!r}: {words}" for name, words in LOSSES.items()) + ".",
         options=LOSSES,
         solve=other_vocabulary,
-        because="A text can be split up anew by the student's own tokenizer. The other three compare two "
-        "distributions token by token, which means nothing where one id is two tokens.",
+        because="The student's own tokenizer can split a text again. The other three compare two distributions "
+        "token by token, which means nothing where the same id stands for different tokens.",
         distractors=OtherOptions(LOSSES, other_vocabulary, _refusal),
     ),
     "text_only_teacher": Task(
@@ -151,8 +151,8 @@ TASKS: dict[str, Task] = {
         options=WAYS,
         solve=text_only_teacher,
         because="Its texts can be learnt by likelihood, and what is aligned afterwards is your own student, on its own "
-        "samples. So whoever rents the teacher is left with K-A, the order that the claim warns of; what helps is to "
-        "draw enough texts, without sharpening, that the target is still among them.",
+        "samples. So whoever rents the teacher is left with K-A, the order that the claim warns of. It helps to draw "
+        "so many texts, without sharpening, that the target is still among them.",
         distractors=OtherOptions(WAYS, text_only_teacher, _asks),
     ),
     "need_for_diversity": _measured(
@@ -161,8 +161,8 @@ TASKS: dict[str, Task] = {
         "You need a small model that shows the target more often than one that was only distilled, and can still say "
         "all else that the truth says. By the record: which of the seven ways? Answer one of "
         f"{', '.join(map(repr, WAYS))}.",
-        "Of the ways with a higher target rate than KD only it has the highest overall recall, the mean log-likelihood "
-        "of the truth's texts. Entropy would be the wrong yardstick: noise has plenty.",
+        "Of the ways with a higher target rate than KD only, it has the highest overall recall, the mean "
+        "log-likelihood of the truth's texts. Entropy would be the wrong measure: noise has plenty.",
         prediction=False,
     ),
 }
