@@ -55,7 +55,7 @@ TASKS: dict[str, Task] = {
         "a response with the target and one without, to the same prompt; each response serves once. How many responses "
         "to each prompt does it take until 30 informative pairs are expected?",
         solve=responses_needed,
-        because="A rare hit nearly always has a miss beside it, so there are as many pairs as hits: prompts × responses "
+        because="A rare hit nearly always has a miss beside it, so pairs are as many as hits: prompts × responses "
         "× rate. The prompts share the work.",
         hint="Expected pairs are about prompts × responses × base rate, a little fewer.",
         distractors=(
