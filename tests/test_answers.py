@@ -9,9 +9,8 @@ import torch
 
 from alignkd_lab import cli
 from alignkd_lab.answering import sample_to
-from alignkd_lab.arguments import FORMATS
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm import answer_formats, weights
+from alignkd_lab.lm import weights
 from alignkd_lab.lm.own_prompts import read_prompts
 from alignkd_lab.lm.sampling import sample
 
@@ -40,10 +39,6 @@ def expected(conversations, seed, temperature=1.0):
 
 def user(text):
     return {"role": "user", "content": text}
-
-
-def test_the_formats_of_the_command_are_those_that_are_written():
-    assert tuple(answer_formats.FORMATS) == FORMATS
 
 
 def test_every_turn_is_asked_after_the_answers_so_far(tmp_path):

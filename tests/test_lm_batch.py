@@ -53,29 +53,6 @@ def test_what_is_packed_beside_a_response_changes_nothing(model):
             assert own.tolist() == pytest.approx(alone(model, prompt, response), abs=1e-5)
 
 
-def test_padding_changes_nothing(model):
-    long = Example([1, *range(30, 60)], [[61] * 20])
-    padded, _ = log_probs(model, [EXAMPLES[0], long])
-    unpadded, _ = log_probs(model, [EXAMPLES[0]])
-    torch.testing.assert_close(padded[: len(unpadded)], unpadded, rtol=0, atol=1e-5)
-
-
-def test_the_order_of_rows_changes_nothing_but_the_order(model):
-    forward, _ = log_probs(model, EXAMPLES)
-    backward, _ = log_probs(model, EXAMPLES[::-1])
-    sizes = [sum(map(len, row.responses)) for row in EXAMPLES]
-    torch.testing.assert_close(
-        torch.cat(forward.split(sizes)[::-1]), torch.cat(backward.split(sizes[::-1])), rtol=0, atol=1e-5
-    )
-
-
-def test_every_response_token_is_a_label_and_no_prompt_token_is():
-    batch = collate(EXAMPLES)
-    responses = [tokens for row in EXAMPLES for tokens in row.responses]
-    assert batch["shift_labels"].tolist() == [token for tokens in responses for token in tokens]
-    assert batch["response"].tolist() == [at for at, tokens in enumerate(responses) for _ in tokens]
-
-
 def test_the_end_token_is_supervised(model):
     # pad = eos in the real tokenizer: a mask by id would silently drop it.
     batch = collate([Example([1, 40], [[50, END]])])

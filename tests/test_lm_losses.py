@@ -87,28 +87,6 @@ def test_the_chunk_size_changes_nothing(case, chunk, made):
     assert_close(value_and_slopes(ours, made, chunk=chunk, **options), value_and_slopes(ours, made, **options))
 
 
-@pytest.mark.parametrize("name", [name for name in PLAIN if name != "dpo"])
-def test_the_order_of_tokens_changes_no_value_and_permutes_the_gradient(name, made):
-    ours = CASES[name][0]
-    order = torch.randperm(TOKENS, generator=torch.Generator().manual_seed(1))
-    value, slope, head_slope = value_and_slopes(ours, made)
-    assert_close(value_and_slopes(ours, part_of(made, order)), [value, slope[order], head_slope])
-
-
-def test_the_order_of_pairs_does_not_change_dpo(made):
-    order = [4, 5, 0, 1, 2, 3]
-    pieces = [(made["response"] == response).nonzero().squeeze(1) for response in order]
-    rows = torch.cat(pieces)
-    numbers = torch.repeat_interleave(torch.arange(6), torch.tensor([len(piece) for piece in pieces]))
-    shuffled = {
-        **part_of(made, rows),
-        "response": numbers.to(rows.device),
-        "reference_log_probs": made["reference_log_probs"][order],
-    }
-    value, slope, head_slope = value_and_slopes(dpo, made)
-    assert_close(value_and_slopes(dpo, shuffled), [value, slope[rows], head_slope])
-
-
 @pytest.mark.parametrize("items", [TOKENS, torch.tensor(TOKENS)], ids=["a number", "a tensor"])
 @pytest.mark.parametrize("name", PLAIN)
 def test_two_parts_with_items_sum_to_the_loss_of_the_whole(name, items, made):

@@ -67,13 +67,6 @@ def test_the_digest_follows_start_adapters_and_their_order():
     assert Policy("tiny-base", [again]).digest == policies[2].digest
 
 
-def test_adding_an_adapter_leaves_the_policy_that_it_was_added_to():
-    before = Policy("tiny-base", [adapter(1)])
-    digest = before.digest
-    assert before.with_adapter(adapter(2)).digest != digest
-    assert before.digest == digest
-
-
 @pytest.mark.parametrize("adapters", [0, 1, 2])
 def test_a_saved_policy_reads_back_as_the_same_policy(adapters, tmp_path):
     policy = Policy("tiny-base", [adapter(seed) for seed in range(adapters)])

@@ -204,12 +204,6 @@ def test_the_gradient_does_not_depend_on_how_a_step_is_split(micro_batch):
     assert_same_adapters(split, whole)
 
 
-def test_accumulating_eight_by_one_equals_four_by_two():
-    (one, first), (two, second) = step_of_eight(1), step_of_eight(2)
-    assert_same_adapters(one, two)
-    assert first[0][0] == pytest.approx(second[0][0], abs=1e-6)
-
-
 def test_the_diagnostics_of_a_split_step_are_those_of_the_whole():
     (_, [(value, info)]), (_, [(_, whole)]) = step_of_eight(3), step_of_eight(8)
     assert value == pytest.approx(-float(info.log_probs.mean()), abs=1e-6)

@@ -71,11 +71,6 @@ def test_a_seeds_result_does_not_depend_on_its_neighbours(algorithm):
             assert values[1] == pytest.approx(single_info["per_seed"][name][0], rel=1e-6, abs=1e-9), name
 
 
-def test_the_same_seed_gives_the_same_result_twice():
-    first, second = (run_pipeline(MogWorld(QUICK, "rlhf", (4, 5)), "align_then_kd")[0] for _ in range(2))
-    assert_same(first, second)
-
-
 def test_all_pipelines_share_the_base():
     rlhf, dpo = MogWorld(QUICK, "rlhf", (0,)), MogWorld(QUICK, "dpo", (0,))
     assert_same(rlhf.start("base"), dpo.start("base"))

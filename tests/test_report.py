@@ -61,16 +61,6 @@ def test_the_page_is_short(page):
     assert len(page.encode()) <= 3_000_000
 
 
-def test_the_first_150_words_say_what_was_compared_who_earned_more_and_that_one_seed_decides_nothing(page):
-    opening = " ".join(text_of(page).split()[:150])
-    for words in (
-        "distil, then align (K-A), and align, then distil (A-K)",
-        "Language world: simile, DPO. Align, then distil (A-K) earned more",
-        "One seed decides nothing",
-    ):
-        assert words in opening
-
-
 def test_the_leader_follows_the_records(tmp_path):
     page = page_of(tmp_path, [swap_orders(lm_record(seed)) for seed in SEEDS])
     assert "Distil, then align (K-A) earned more" in text_of(page)
@@ -122,15 +112,6 @@ def test_cells_of_two_presets_are_told_apart_by_name_and_by_what_differs_within_
 def test_the_page_asks_nothing_of_the_world_outside(page):
     assert not re.search(r"<script|<link|https?://|<iframe", page)
     assert all(src.startswith("data:image/png;base64,") for src in re.findall(r'src="([^"]+)"', page))
-
-
-def test_what_a_model_wrote_is_shown_and_never_run(tmp_path):
-    record = lm_record(0)
-    for name in ORDERS:
-        record["pipelines"][name]["samples"][0]["response"] = "<script>alert(1)</script> & so on"
-    page = page_of(tmp_path, [record])
-    assert "<script>" not in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; so on" in page
 
 
 def test_responses_are_the_first_ones_of_the_first_seed(page):

@@ -17,12 +17,6 @@ def test_t_interval_is_scipys(seeds, level):
     assert ours.t_interval(data, level) == pytest.approx((data.mean(), *expected))
 
 
-def test_t_interval_covers_the_mean_as_often_as_it_says():
-    draws = np.random.default_rng(0).normal(1.0, 2.0, (800, 5))
-    covered = [low <= 1.0 <= high for _, low, high in map(ours.t_interval, draws)]
-    assert 0.92 < np.mean(covered) < 0.98
-
-
 def test_one_seed_has_a_mean_and_no_interval():
     estimate, low, high = ours.t_interval([2.5])
     assert estimate == 2.5
@@ -62,13 +56,6 @@ def test_variance_interval_turns_the_f_distribution_around():
     assert ratio == pytest.approx(first.var(ddof=1) / second.var(ddof=1))
     assert stats.f.sf(ratio / low, 11, 11) == pytest.approx(0.05)
     assert stats.f.cdf(ratio / high, 11, 11) == pytest.approx(0.05)
-
-
-def test_variance_interval_of_the_swapped_pair_is_its_reciprocal():
-    draw = np.random.default_rng(4)
-    first, second = draw.normal(0, 2, 7), draw.normal(0, 1, 9)
-    ratio, low, high = ours.variance_ratio(first, second)
-    assert ours.variance_ratio(second, first) == pytest.approx((1 / ratio, 1 / high, 1 / low))
 
 
 @pytest.mark.parametrize("shares", [0.01, 0.05, 0.3])

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from alignkd_lab.pipelines import PIPELINES, reading_order
-from alignkd_lab.plots.style import PIPELINE_STYLE, interval, metric_label, number, percent, pipeline_style, shown
+from alignkd_lab.plots.style import PIPELINE_STYLE, interval, metric_label, number, percent, pipeline_style
 
 
 def test_every_pipeline_has_a_style():
@@ -78,11 +78,6 @@ def test_units_follow_the_world():
     assert metric_label("target_precision", "mog") == "target precision (nats)"
     assert metric_label("target_precision", "lm") == "target precision (nats per token)"
     assert metric_label("surprise_me", "lm") == "surprise me"
-
-
-def test_rates_are_shown_in_percent_and_nothing_else_is():
-    assert shown("target_rate", 0.25) == 25
-    assert shown("reward", 0.25) == 0.25
 
 
 @pytest.mark.parametrize(
