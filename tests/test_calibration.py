@@ -15,10 +15,6 @@ def test_the_estimate_adds_each_kind_of_work_at_its_own_rate():
     assert estimate(work, RATES) == 10 * (6 / 2 + 2 / 1 + 8 / 4) + 3 * 5
 
 
-def test_no_work_costs_nothing():
-    assert estimate([], RATES) == 0
-
-
 @pytest.fixture
 def small(monkeypatch):
     """The same calibration on a model small enough for a test."""

@@ -109,26 +109,6 @@ def test_what_is_not_said_is_left_to_the_preset(experiment):
 
 
 @pytest.mark.parametrize(
-    ("option", "accepted"),
-    [
-        ("--world moog", "lm"),
-        ("--preset huge", "laptop"),
-        ("--pipelines kd_align", "kd_then_align"),
-        ("--pipelines on_policy_distillation", "gkd, which it is called now"),
-        ("--algorithm ppo", "dpo"),
-    ],
-)
-def test_an_unknown_name_lists_the_accepted_ones_and_exits_2(experiment, capsys, option, accepted):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["run", "--world", "mog", *option.split()])
-    assert stopped.value.code == 2
-    message = capsys.readouterr().err.splitlines()[-1]
-    assert option.split()[1] in message
-    assert accepted in message
-    assert not experiment.calls
-
-
-@pytest.mark.parametrize(
     ("error", "code"),
     [
         (CannotContinue("no network: fetch the wheel elsewhere"), 1),

@@ -255,10 +255,3 @@ def test_a_second_check_never_compares_a_rerun_with_itself(recorded, tmp_path, c
     (path,) = (out / "again").glob("runs/*.json")
     assert check(path, out) == 2
     assert "holds the record itself" in capsys.readouterr().err
-
-
-def test_the_old_command_and_a_check_of_nothing_name_the_new_one(capsys):
-    assert main(["reproduce", "data/records/x.jsonl", "--set", "beta=1"]) == 2
-    assert "reproduce is now `alignkd run --from RECORD --check`" in capsys.readouterr().err
-    assert main(["run", "--world", "mog", "--check"]) == 2
-    assert "--from FILE" in capsys.readouterr().err
