@@ -1,7 +1,6 @@
 """From a world, a preset and some pipelines to records: end to end in both worlds, resumable, repeatable."""
 
 import dataclasses
-import json
 import time
 
 import pytest
@@ -198,26 +197,7 @@ def test_a_torn_record_stops_the_next_run_with_its_name_and_removing_it_is_the_w
     assert measured(run_mog(tmp_path, seeds=(0,))) == whole
 
 
-def test_the_same_settings_of_another_preset_are_another_run(tmp_path, quick, monkeypatch):
-    before = run_mog(tmp_path, seeds=(0, 1))
-    monkeypatch.setitem(PRESETS, "laptop", quick)
-    for seeds in ((0,), (0, 1)):
-        files = run_experiment(world="mog", preset="laptop", out=tmp_path, algorithm="dpo", seeds=seeds)
-    assert list(measured(files)) == [0, 1]
-    assert not set(before) & set(files)
-
-
 # The Gaussian world -------------------------------------------------------------------------------------
-
-
-def test_a_gaussian_seed_does_not_depend_on_the_seeds_beside_it(tmp_path, quick):
-    together, alone = (
-        measured(run_mog(tmp_path / "a", seeds=(0, 1, 2))),
-        measured(run_mog(tmp_path / "b", seeds=(1,))),
-    )
-    for name, entry in alone[1].items():
-        assert entry["metrics"] == pytest.approx(together[1][name]["metrics"], rel=1e-9)
-        assert torch.tensor(entry["view"]["means"]).allclose(torch.tensor(together[1][name]["view"]["means"]))
 
 
 def test_only_missing_gaussian_seeds_are_run(tmp_path, quick, monkeypatch):
@@ -271,17 +251,6 @@ def test_the_network_decides_nothing(tmp_path, monkeypatch):
     with pytest.raises(AttributeError):
         run_experiment(world="lm", preset="gpu", out=tmp_path)
     assert settings[0].base == settings[0].truth == "smollm2-135m-instruct"
-
-
-def test_a_record_from_before_a_setting_came_is_a_finished_seed(tmp_path, quick, rated, monkeypatch):
-    (path,) = run_lm(tmp_path)
-    record = json.loads(path.read_text())
-    del record["settings"]["dtype"]
-    path.unlink()
-    older = path.with_name(path.name.replace(path.name.split("-")[4], "0123456789"))  # fewer settings, another hash
-    older.write_text(json.dumps(record))
-    monkeypatch.setattr(lm_world, "LmWorld", lambda *a, **k: pytest.fail("ran again"))
-    assert run_lm(tmp_path) == [older]
 
 
 def test_a_run_keeps_its_stages_below_the_out_folder(tmp_path, quick, monkeypatch):
