@@ -95,8 +95,8 @@ TASKS: dict[str, Task] = {
         ),
     ),
     "smallest_reward": Task(
-        question="The target's share in the reference is m₀ = 0.01, and the KL weight is β = 0.5. From which reward R "
-        "on does the target win, m* > ½?",
+        question="The target's share in the reference is m₀ = 0.01, and the KL weight is β = 0.5. Above which reward R "
+        "does the target win, m* > ½?",
         solve=smallest_reward,
         because="R = β log((1 − m₀) / m₀): here the tilt e^(R/β) has just made up for the odds of 99 to 1.",
         hint="Set m* = ½ in the tilted optimum: m₀ e^(R/β) = 1 − m₀. Solve it for R.",

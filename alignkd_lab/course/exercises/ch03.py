@@ -123,7 +123,7 @@ TASKS: dict[str, Task] = {
         question="Each control changes one thing in K-A. Which one gives it back most of the reward "
         "(β = 0.5, sharpening 2)?",
         options={
-            "kd_then_align_base_reference": "reference the alignment to the base, from before distillation",
+            "kd_then_align_base_reference": "use the base, from before distillation, as the reference",
             "kd_then_align_base_preferences": "draw the preference pairs from the base (DPO only)",
             "kd_then_align_high_temperature": "distil at a high temperature",
         },
@@ -142,7 +142,7 @@ TASKS: dict[str, Task] = {
     ),
     "boundary": Task(
         prediction=True,
-        question="RLHF, sharpening s, KL weight β. In which of these settings does K-A find the target after all?",
+        question="Under RLHF, with sharpening s and KL weight β: in which setting does K-A find the target after all?",
         options={
             "s=1, beta=0.5": "s = 1, β = 0.5: no sharpening, a weak penalty",
             "s=1, beta=1": "s = 1, β = 1: no sharpening, a strong penalty",
@@ -201,7 +201,7 @@ WRITTEN: dict[str, Written] = {
     "write_rlhf_loss": Written(
         question="Write rlhf_loss(log_probs, reference_log_probs, rewards, beta) from B samples of the policy, all "
         "[B]. The shaped reward is r′ = R − β (log π_θ − log π_ref), a sample's advantage A is r′ minus the batch's "
-        "mean. Return −Σ A log π_θ / (B − 1), one number whose gradient takes A as given.",
+        "mean. Return −Σ A log π_θ / (B − 1), one number whose gradient treats A as a constant.",
         solve=rlhf_loss,
         inputs=rlhf_calls,
         because="Samples that earn more than the batch's mean, after the price of leaving the reference, are made "

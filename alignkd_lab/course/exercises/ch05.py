@@ -54,7 +54,7 @@ TASKS: dict[str, Task] = {
     "layers_to_drop": Task(
         prediction=True,
         question="14 of SmolLM2's 30 layers have to go. Every layer adds something to a state that passes through all "
-        "of them. Which 14 together turn it least?",
+        "of them. Which 14 together change its direction least?",
         options={
             "first": "the first 14",
             "middle": "14 in the middle",

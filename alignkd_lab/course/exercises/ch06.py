@@ -116,8 +116,8 @@ TASKS: dict[str, Task] = {
     ),
     "adpa_logit_gradient": Task(
         question="ADPA's term is −(γ/N) Σ_t Σ_a π(a|s_t) A(s_t, a), with π the softmax of the student's logits. What "
-        "is its gradient by the five logits of the first position? Give five numbers. The data hold π (`student`), A "
-        "(`advantages`), γ (`gamma`) and N (`tokens`).",
+        "is its gradient with respect to the five logits of the first position? Give five numbers. The data hold π "
+        "(`student`), A (`advantages`), γ (`gamma`) and N (`tokens`).",
         given=two_positions,
         solve=adpa_logit_gradient,
         because="−(γ/N) π_i (A_i − E_π[A]): only what is better than the student's own mean is pushed up, and a rare "

@@ -124,15 +124,15 @@ TASKS: dict[str, Task] = {
     "best_per_token": _measured(
         "gain_per_10000_tokens",
         best_per_token,
-        "Seven ways to one small model, under one budget of trained responses. Which of them gains most reward for "
-        f"a token that anything was trained on? {_GAIN}",
+        "Seven ways to one small model, under one budget of trained responses. Which of them gains most reward per "
+        f"trained token, teachers' training included? {_GAIN}",
         "Read from the record, by the mean over its seeds; the line below the picture says in how many seeds it led.",
     ),
     "best_per_second": _measured(
         "gain_per_hour",
         best_per_second,
-        "Seven ways to one small model, under one budget of trained responses. Which of them gains most reward for a "
-        f"second of the machine's time, sampling and teachers included? {_GAIN}",
+        "Seven ways to one small model, under one budget of trained responses. Which of them gains most reward per "
+        f"second of machine time, sampling and teachers included? {_GAIN}",
         "Read from the record, by the median time: single seeds are slower where a machine had other work. A way "
         "that the seeds cannot distinguish from the best counts as right, too.",
     ),
@@ -159,7 +159,7 @@ TASKS: dict[str, Task] = {
         "overall_recall",
         need_for_diversity,
         "You need a small model that shows the target more often than one that was only distilled, and can still say "
-        "all else that the truth says. By the record: which of the seven ways? Answer one of "
+        "everything else that the truth says. By the record: which of the seven ways? Answer one of "
         f"{', '.join(map(repr, WAYS))}.",
         "Of the ways with a higher target rate than KD only, it has the highest overall recall, the mean "
         "log-likelihood of the truth's texts. Entropy would be the wrong measure: noise has plenty.",

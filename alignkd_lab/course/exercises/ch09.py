@@ -66,8 +66,8 @@ TASKS: dict[str, Task] = {
         tolerance=0.1,
     ),
     "upper_rate": Task(
-        question="You drew 100 responses from your base, and none shows the target. Which base rate is still possible? "
-        "Give the upper end of Wilson's 95 % interval, as a share.",
+        question="You drew 100 responses from your base, and none shows the target. How high can the base rate still "
+        "be? Give the upper end of Wilson's 95 % interval, as a share.",
         solve=upper_rate,
         because="No hit in 100 draws leaves room for several per cent. With 96 prompts × 24 responses that would be "
         "plenty of pairs, so this is no reason to give up: draw more.",
