@@ -27,8 +27,6 @@ os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLI
 from mishaps import SCENES
 
 from alignkd_lab import cli
-from alignkd_lab.lm import losses, trainer, weights
-from alignkd_lab.lm.batch import Example, hidden_states, plain
 
 # What two runs of one seed may differ in: how long they took, when, and how much memory the process held.
 MEASURED = re.compile(r'"(seconds|created|peak_memory_bytes)": ("[^"]*"|[-+.\de]+)')
@@ -50,25 +48,17 @@ def language(out: Path) -> int:
 
 
 def training(out: Path) -> int:
-    """`train` with a checkpoint every other step; its record is what every step told, and the weights."""
-
-    def loss(model, batch, items):
-        head = plain(model).lm_head.weight
-        return losses.nll(hidden_states(model, batch), head, batch["shift_labels"], items=items["tokens"])
-
-    model = trainer.with_lora(weights.load("tiny-student")[0], 4)
-    examples = [Example([1, 40 + at], [[60 + at, 61, 2], [70, 71 + at, 72, 2]]) for at in range(7)]
-    real = trainer.TrainingArguments
-    trainer.TrainingArguments = lambda **given: real(**{**given, "save_steps": 2})
-    try:
-        infos = trainer.train(model, examples, loss, learning_rate=1e-2, steps=30, batch=2, seed=0,
-                              checkpoints=out / "checkpoints")  # fmt: skip
-    finally:
-        trainer.TrainingArguments = real
-    told = [[value, *(part.tolist() for part in info)] for value, info in infos]
-    kept = {name: tensor.tolist() for name, tensor in trainer.adapter_tensors(model).items()}
-    (out / "runs").mkdir(parents=True, exist_ok=True)
-    (out / "runs" / "training.json").write_text(json.dumps([told, kept]))
+    """`alignkd train` with a checkpoint every other step; its record is what every step told, and the weights."""
+    rows = [{"prompt": f"Name {at}.", "chosen": f"It is {at}!", "rejected": f"No {at}."} for at in range(9)]
+    pairs = out.with_name("pairs.jsonl")
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = "--max-steps 12 --save-steps 2 --eval-steps 6 --logging-steps 1 --max-length 128 --heldout 0.2 --use-cpu"
+    command = f"train dpo --student tiny-student --data {pairs} --out {out / 'model'} {options}"
+    if code := cli.main(command.split()):
+        return code
+    kept = json.loads((out / "model" / "record.json").read_text())["files"]
+    (out / "runs").mkdir(exist_ok=True)
+    (out / "runs" / "training.json").write_text(json.dumps([(out / "model" / "curves.csv").read_text(), kept]))
     return 0
 
 

@@ -137,7 +137,7 @@ def test_the_same_seed_meets_the_examples_in_the_same_order():
     assert len(set(order(1)[:3])) == 3  # one pass of six examples, two a step
 
 
-def test_without_checkpoints_nothing_is_written(tmp_path, monkeypatch):
+def test_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(with_lora(tiny(), 2), steps=2)
     assert not list(tmp_path.iterdir())

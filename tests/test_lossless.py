@@ -15,12 +15,12 @@ from synthetic_records import lm_record
 
 from alignkd_lab import cli, experiment, recording, records, report
 from alignkd_lab.course.explorers import blind_reading, one_row
-from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.lm import losses, teacher_cache, trainer, weights
+from alignkd_lab.errors import CannotContinue
+from alignkd_lab.lm import intact, losses, teacher_cache, weights
 from alignkd_lab.lm.batch import Example, hidden_states, plain
 from alignkd_lab.lm.stages import trl_run
 from alignkd_lab.lm.teachers import LiveTeacher
-from alignkd_lab.lm.trainer import adapter_tensors, train, with_lora
+from alignkd_lab.lm.trainer import train, with_lora
 from alignkd_lab.mog import align
 from alignkd_lab.presets import preset
 from alignkd_lab.store import Store, safe_name, scratch_folder
@@ -37,62 +37,6 @@ def learn(steps=40, examples=EXAMPLES, loss=loss, model=None, **options):
     model = model or with_lora(weights.load("tiny-student")[0], 2)
     options = {"learning_rate": 1e-2, "batch": 2, "seed": 0, **options}
     return train(model, examples, loss, steps=steps, **options)
-
-
-# Checkpoints ------------------------------------------------------------------------------------------------
-
-
-def cut_off_at(step, folder, **options):
-    def stop(done):
-        if done == step:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        learn(checkpoints=folder, on_step=stop, **options)
-
-
-@pytest.fixture
-def often(monkeypatch):
-    """A checkpoint every other step."""
-    real = trainer.TrainingArguments
-    monkeypatch.setattr(trainer, "TrainingArguments", lambda **given: real(**{**given, "save_steps": 2}))
-
-
-def test_a_training_that_was_cut_off_tells_of_all_its_steps(tmp_path):
-    whole = learn()
-    cut_off_at(30, tmp_path)
-    infos = learn(checkpoints=tmp_path)
-    assert [value for value, _ in infos] == [value for value, _ in whole]
-    assert all(torch.equal(own.log_probs, other.log_probs) for (_, own), (_, other) in zip(infos, whole, strict=True))
-
-
-def test_a_finished_training_is_picked_up_as_it_ended(tmp_path, often):
-    first, second = (with_lora(weights.load("tiny-student")[0], 2, seed) for seed in (0, 1))
-    told = learn(4, model=first, checkpoints=tmp_path)
-    assert [value for value, _ in learn(4, model=second, checkpoints=tmp_path)] == [value for value, _ in told]
-    held, found = adapter_tensors(first), adapter_tensors(second)
-    assert all(torch.equal(found[name], tensor) for name, tensor in held.items())
-
-
-@pytest.mark.parametrize("name", ["told.pt", "optimizer.pt", "adapter_model.safetensors", "training.json"])
-def test_a_damaged_checkpoint_is_told_and_not_used(tmp_path, name, often, capsys):
-    cut_off_at(3, tmp_path, steps=4)
-    path = tmp_path / "checkpoint-2" / name
-    path.write_bytes(path.read_bytes()[:-7])
-    steps = []
-    learn(4, checkpoints=tmp_path, on_step=steps.append)
-    assert steps == [1, 2, 3, 4]
-    assert f"{name} does not have its checksum" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [({"steps": 50}, "steps"), ({"learning_rate": 2e-2}, "learning_rate"), ({"examples": EXAMPLES[:4]}, "examples")],
-)
-def test_a_checkpoint_of_another_training_is_refused(tmp_path, change, named, often):
-    cut_off_at(3, tmp_path, steps=4)
-    with pytest.raises(BadInput, match=rf"another training \({named} differ\)"):
-        learn(checkpoints=tmp_path, **{"steps": 4, **change})
 
 
 # Not a number -----------------------------------------------------------------------------------------------

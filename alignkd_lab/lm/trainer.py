@@ -26,10 +26,8 @@ from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import ranks
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example, autocast, collate, plain, token_counts
-from alignkd_lab.lm.checkpoints import Checkpoints, describe
 from alignkd_lab.memory import halve
 from alignkd_lab.ranges import check_number
-from alignkd_lab.store import scratch_folder
 
 
 class LossTrainer(Trainer):
@@ -49,12 +47,11 @@ class LossTrainer(Trainer):
         loss: Callable,
         micro_batch: int | None = None,
         dtype: torch.dtype = torch.float32,
-        kept: Checkpoints | None = None,
         aside: Path | None = None,
         **kwargs,
     ) -> None:
         super().__init__(data_collator=lambda examples: {"examples": examples}, **kwargs)
-        self._loss, self._dtype, self._kept, self._aside = loss, dtype, kept, aside
+        self._loss, self._dtype, self._aside = loss, dtype, aside
         self.micro_batch = micro_batch or self.args.per_device_train_batch_size
         self.infos: list = []
         self.is_fsdp_enabled = False  # its own checkpoints fit the number of processes that wrote them alone
@@ -92,10 +89,6 @@ class LossTrainer(Trainer):
             stop_at(self.state.global_step + 1, float(total), list(map(asdict, examples)), self._aside)
         self.infos.append((float(total), _join(infos)))
         return total
-
-    def _save_checkpoint(self, model, trial):
-        super()._save_checkpoint(model, trial)
-        self._kept.take(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", self.infos)
 
     def _step(self, model, examples: list[Example], size: int) -> tuple[Tensor, list]:
         items, total, infos = token_counts(examples), torch.zeros((), device=self.args.device), []
@@ -209,19 +202,17 @@ def train(
     micro_batch: int | None = None,
     gradient_checkpointing: bool = False,
     on_step: Callable[[int], None] | None = None,
-    checkpoints: Path | None = None,
     aside: Path | None = None,
 ) -> list:
     """Trains `model` in place for `steps` steps of `batch` examples; returns `(loss, info)` of every step.
 
     `dtype` is that of matrix products; weights and optimizer stay in float32. `micro_batch` examples run at a time (all
     of the batch unless given); with `gradient_checkpointing` the backward pass computes a block's activations again.
-    With `checkpoints` a run that was cut off goes on from the last saved step. `aside` is the folder for the batch of a
-    step whose loss or gradient is not finite, a temporary one unless given.
+    `aside` is the folder for the batch of a step whose loss or gradient is not finite, a temporary one unless given.
 
     Raises:
-        BadInput: the model is refused (`lm.admission`), an example has an id that it does not know, there is none,
-            a number is out of its range, or the checkpoints are those of another training.
+        BadInput: the model is refused (`lm.admission`), an example has an id that it does not know, there is none, or
+            a number is out of its range.
         CannotContinue: a loss or gradient that is not finite.
         CannotContinue: one example alone does not fit in memory.
     """
@@ -235,12 +226,9 @@ def train(
     recomputing: dict = {}
     if gradient_checkpointing:
         recomputing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    given = {"learning_rate": learning_rate, "steps": steps, "batch": batch, "seed": seed, "schedule": schedule,
-             "warmup": warmup, "dtype": str(dtype)}  # fmt: skip
-    kept = Checkpoints(checkpoints, {**given, **describe(model, examples)}) if checkpoints else None
-    with scratch_folder(kept.folder) if kept else tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
-            output_dir=str(scratch),
+            output_dir=scratch,
             per_device_train_batch_size=batch,
             max_steps=steps,
             learning_rate=learning_rate,
@@ -250,8 +238,7 @@ def train(
             max_grad_norm=1.0,
             seed=seed,
             data_seed=seed,
-            save_strategy="steps" if kept else "no",
-            save_steps=25,
+            save_strategy="no",
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
@@ -264,7 +251,6 @@ def train(
             loss,
             micro_batch,
             dtype,
-            kept,
             aside,
             model=model,
             args=arguments,
@@ -272,11 +258,7 @@ def train(
             callbacks=[Watch(on_step)] if on_step else None,
         )
         trainer.remove_callback(PrinterCallback)  # the caller has its own progress
-        newest, trainer.infos = kept.newest() if kept else (None, [])
-        if len(trainer.infos) < steps:
-            trainer.train(resume_from_checkpoint=newest)
-        else:  # the trainer would take one step more
-            trainer._load_from_checkpoint(newest)
+        trainer.train()
     return trainer.infos
 
 
