@@ -4,7 +4,6 @@ import ast
 import dataclasses
 import errno
 import io
-import json
 import signal
 import threading
 from pathlib import Path
@@ -16,10 +15,9 @@ from synthetic_records import lm_record
 from alignkd_lab import cli, experiment, recording, records, report
 from alignkd_lab.course.explorers import blind_reading, one_row
 from alignkd_lab.errors import CannotContinue
-from alignkd_lab.lm import intact, losses, teacher_cache, weights
+from alignkd_lab.lm import intact, losses, weights
 from alignkd_lab.lm.batch import Example, hidden_states, plain
 from alignkd_lab.lm.stages import trl_run
-from alignkd_lab.lm.teachers import LiveTeacher
 from alignkd_lab.lm.trainer import train, with_lora
 from alignkd_lab.mog import align
 from alignkd_lab.presets import preset
@@ -272,17 +270,6 @@ def test_tokens_are_drawn_as_they_are_whatever_they_would_mean_to_the_drawing():
     figure = one_row.draw(rows, ["student"], Tokenizer(), "note")
     assert MARKUP.replace(" ", "␣") in [label.get_text() for label in figure.axes[0].get_xticklabels()]
     figure.savefig(io.BytesIO())
-
-
-def test_a_teacher_cache_names_no_file_outside_of_it(tmp_path):
-    teacher = LiveTeacher(weights.load("tiny-base")[0])
-    made = teacher_cache.cache_teacher(teacher, EXAMPLES, tmp_path / "cache")
-    about = {**made.about, "shards": [{**made.about["shards"][0], "file": "../rows.safetensors"}]}
-    (made.folder / made.about["shards"][0]["file"]).rename(tmp_path / "rows.safetensors")
-    about["checksum"] = teacher_cache._about_checksum(about)
-    (made.folder / teacher_cache.ABOUT).write_text(json.dumps(about))
-    with pytest.raises(CannotContinue, match="missing or cut short"):
-        teacher_cache.CachedTeacher(made.folder, teacher.head)
 
 
 def test_nothing_on_disk_can_run_code_when_it_is_read():

@@ -285,11 +285,11 @@ def test_a_caching_that_was_cut_off_goes_on(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_cache, "PART", 4)
     read, before = [], teacher_cache._read
 
-    def some(teacher, rows, writer):
+    def some(teacher, rows, *more):
         read.append(sum(len(row.responses) for row in rows))
         if len(read) == 3:
             raise KeyboardInterrupt
-        before(teacher, rows, writer)
+        before(teacher, rows, *more)
 
     monkeypatch.setattr(teacher_cache, "_read", some)
     with pytest.raises(KeyboardInterrupt):

@@ -1,8 +1,8 @@
 """Cached teachers: what a teacher says of every response token, asked once and kept on disk.
 
-A cache is a folder of safetensors, memory-mapped and so perhaps larger than memory, with a checksum for each and a
-key made of all that they depend on. Of a token it keeps the final hidden state in float32, which gives the whole
-distribution back through the teacher's head, and its log_norm.
+A cache is a sealed folder (`store.seal`). Of each token it keeps the final hidden state in float32, which gives the
+whole distribution back through the teacher's head, and its log_norm: a row of one file, which is memory-mapped and so
+may be larger than memory.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -29,19 +29,20 @@ from alignkd_lab.lm.batch import Example, collate
 from alignkd_lab.lm.teachers import Full, LiveTeacher, check_roles, has_role, log_norm, tensor_bytes
 from alignkd_lab.lm.vocabulary import same_vocabulary
 from alignkd_lab.memory import halve
-from alignkd_lab.store import file_sha256, key_of, written_aside
+from alignkd_lab.store import damage, is_sealed, key_of, seal, written_aside
 
-ABOUT = "cache.json"
+ABOUT, ROWS = "cache.json", "rows.f32"
 BATCH_TOKENS = 8192  # of a forward pass
 PART = 512  # examples of a part, which is cached whole or not at all
-SHARD_BYTES = 1 << 28  # rows held in memory before they are written
+
+Places = dict[str, list[int]]  # first row and number of rows of a response, by a digest of its text
 
 
 class CachedTeacher:
     """What a teacher has said of the tokens that it read once, in a folder made by `cache_teacher`.
 
     Attributes:
-        key: of all that it depends on; `about` holds those choices with shape, counts and cost.
+        key: of all that it depends on; `about` holds those choices with counts and cost.
         head: the teacher's, [V, d].
         roles: the roles of the responses that were read, None for all.
 
@@ -53,30 +54,25 @@ class CachedTeacher:
     def __init__(self, folder: Path, head: Tensor, *, roles: tuple[str, ...] | None = None) -> None:
         self.folder, self.head, self.roles, self.name = Path(folder), head, roles, None
         self.about = _read_about(self.folder)
-        self.key, self._place = self.about["key"], self.about["responses"]
+        if wrong := damage(self.folder) if is_sealed(self.folder) else "it has no checksums":
+            raise _damage(self.folder, wrong)
+        self.key, self._places = self.about["key"], self.about["responses"]
         if _head_checksum(head) != self.about["head"]:
             raise BadInput(
                 f"teacher cache {self.folder}: hidden states need the head of the teacher that made them, and another "
                 "one was given; pass that teacher's lm_head.weight"
             )
-        self._shards = [self._open(shard) for shard in self.about["shards"]]
-
-    def _open(self, shard: dict) -> dict[str, Tensor]:
-        path = self.folder / Path(shard["file"]).name  # a cache that somebody else made names no file outside
-        if not path.is_file() or path.stat().st_size != shard["bytes"]:
-            raise _damage(self.folder, f"{shard['file']} is missing or cut short")
-        if file_sha256(path) != shard["sha256"]:
-            raise _damage(self.folder, f"{shard['file']} does not have its checksum")
-        with safe_open(path, "pt") as file:  # its tensors are maps of the file: read from disk when they are looked at
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the file is no dict
+        tokens, width = self.about["cost"]["tokens"], head.shape[1] + 1
+        mapped = torch.from_file(str(self.folder / ROWS), size=tokens * width) if tokens else torch.empty(0)
+        self._rows = mapped.view(tokens, width)  # read from disk when they are looked at
 
     def rows(self, prompt: list[int], response: list[int]) -> dict[str, Tensor] | None:
         """Memory-mapped views of what is kept of a response, a row a token; None if it was not read."""
-        place = self._place.get(_digest(prompt, response))
+        place = self._places.get(_digest(prompt, response))
         if place is None:
             return None
-        shard, start, length = place
-        return {name: tensor[start : start + length] for name, tensor in self._shards[shard].items()}
+        rows = self._rows[place[0] : sum(place)]
+        return {"hidden": rows[:, :-1], "log_norm": rows[:, -1]}
 
     def attach(self, examples: list[Example], name: str) -> None:
         """Gives each example its `signals[name]`; responses of roles that were not read get an empty dict.
@@ -130,13 +126,9 @@ def _read_about(folder: Path) -> dict:
     if not (folder / ABOUT).is_file():
         raise BadInput(f"teacher cache {folder}: holds no {ABOUT}, so it is no such cache; name another folder")
     try:
-        about = json.loads((folder / ABOUT).read_text())
-        stated = about.pop("checksum")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return dict(json.loads((folder / ABOUT).read_text()))
+    except (ValueError, TypeError) as error:
         raise _damage(folder, f"{ABOUT} cannot be read ({error!r})") from error
-    if stated != _about_checksum(about):
-        raise _damage(folder, f"{ABOUT} does not have the checksum that it states")
-    return about
 
 
 def _damage(folder: Path, reason: str) -> CannotContinue:
@@ -166,20 +158,58 @@ def cache_teacher(
     """
     folder, rows = Path(folder), _rows_of(examples, roles)
     depends = _depends(teacher, rows, batch)
-    if folder.is_dir() and any(folder.iterdir()):
-        return _pick_up(folder, teacher, roles, depends)
-    _need_room(folder, rows, teacher)
-    with written_aside(folder, lambda there: (there / ABOUT).is_file()) as made:
-        started, writer = time.perf_counter(), _Writer(made)
+    if not (folder.is_dir() and any(folder.iterdir())):
+        _need_room(folder, rows, teacher)
         count = sum(len(row.responses) for row in rows)
-        own_bar = tqdm(total=count, desc="caching the teacher", unit="responses", disable=progress is not None)
-        with own_bar as bar:
-            for group in _batches(rows, batch):
-                _read(teacher, group, writer)
-                (progress or bar.update)(sum(len(row.responses) for row in group))
-        about = writer.finish(depends, teacher, time.perf_counter() - started)
-        (made / ABOUT).write_text(json.dumps({**about, "checksum": _about_checksum(about)}))
-    return _pick_up(folder, teacher, roles, depends)
+        with (
+            written_aside(folder, is_sealed) as made,
+            tqdm(total=count, desc="caching the teacher", unit="responses", disable=progress is not None) as bar,
+        ):
+            _write(teacher, rows, batch, depends, made, progress or bar.update)
+    about = _read_about(folder)
+    if about["key"] != key_of(depends):
+        other = [name for name, value in depends.items() if about["depends"].get(name) != value]
+        raise BadInput(
+            f"teacher cache {folder}: was made for something else ({' and '.join(other)} differ); name another "
+            "folder, or delete this one to make it anew"
+        )
+    cached = CachedTeacher(folder, teacher.head, roles=roles)
+    cached.vocabulary = getattr(plain(teacher.model), "vocabulary", None)
+    return cached
+
+
+def _write(
+    teacher: LiveTeacher, rows: list[Example], batch: int | None, depends: dict, folder: Path,
+    progress: Callable[[int], None],
+) -> None:  # fmt: skip
+    started, places = time.perf_counter(), {}
+    way_out = "one example alone does not fit in the teacher; shorten the responses (max_tokens)"
+    with (folder / ROWS).open("wb") as file:
+        for group in _batches(rows, batch):
+            halve(partial(_read, teacher, group, file, places), len(group), "teacher_batch", way_out)
+            progress(sum(len(row.responses) for row in group))
+    cost = {"seconds": round(time.perf_counter() - started, 3), "device": str(teacher.head.device),
+            "tokens": sum(length for _, length in places.values())}  # fmt: skip
+    about = {"key": key_of(depends), "depends": depends, "head": _head_checksum(teacher.head), "cost": cost,
+             "responses": places}  # fmt: skip
+    (folder / ABOUT).write_text(json.dumps(about))
+    seal(folder)
+
+
+def _read(teacher: LiveTeacher, group: list[Example], file: BinaryIO, places: Places, size: int) -> None:
+    """Appends the rows of these responses, `size` examples at a time; the same words twice are kept once."""
+    for start in range(0, len(group), size):
+        part = group[start : start + size]
+        with teacher.reading():
+            hidden = teacher.hidden(collate(part)).float()
+            # The norm is that of what is kept, so that the distribution read back sums to one.
+            norm = log_norm(hidden.to(teacher.head.dtype), teacher.head)
+            kept = torch.cat([hidden, norm[:, None].float()], dim=1).cpu()
+        texts = [(row.prompt, tokens) for row in part for tokens in row.responses]
+        for text, found in zip(texts, kept.split([len(tokens) for _, tokens in texts]), strict=True):
+            if (digest := _digest(*text)) not in places:
+                places[digest] = [file.tell() // (4 * kept.shape[1]), len(found)]
+                file.write(found.numpy().tobytes())
 
 
 def cache_in_parts(
@@ -215,22 +245,9 @@ def _depends(teacher: LiveTeacher, rows: list[Example], batch: int | None = None
         "teacher": teacher.checksum(),
         "tokens": hashlib.sha256("".join(sorted(tokens_read)).encode()).hexdigest(),
         "dtype": str(teacher.dtype),
-        "format": 2,
+        "format": 3,
         **({"batch": batch} if batch else {}),
     }
-
-
-def _pick_up(folder: Path, teacher: LiveTeacher, roles, depends: dict) -> CachedTeacher:
-    about = _read_about(folder)
-    if about["key"] != key_of(depends):
-        other = [name for name, value in depends.items() if about["depends"].get(name) != value]
-        raise BadInput(
-            f"teacher cache {folder}: was made for something else ({' and '.join(other)} differ); name another "
-            "folder, or delete this one to make it anew"
-        )
-    cached = CachedTeacher(folder, teacher.head, roles=roles)
-    cached.vocabulary = getattr(plain(teacher.model), "vocabulary", None)
-    return cached
 
 
 def _rows_of(examples: list[Example], roles: tuple[str, ...] | None) -> list[Example]:
@@ -257,69 +274,6 @@ def _batches(rows: list[Example], batch: int | None) -> Iterator[list[Example]]:
         start += size
 
 
-def _read(teacher: LiveTeacher, rows: list[Example], writer: _Writer) -> None:
-    def work(size: int) -> None:
-        for start in range(0, len(rows), size):
-            _read_part(teacher, rows[start : start + size], writer)
-
-    way_out = "one example alone does not fit in the teacher; shorten the responses (max_tokens)"
-    halve(work, len(rows), "teacher_batch", way_out)
-
-
-def _read_part(teacher: LiveTeacher, group: list[Example], writer: _Writer) -> None:
-    batch = collate(group)
-    places = [(row.prompt, tokens) for row in group for tokens in row.responses]
-    with teacher.reading():
-        hidden = teacher.hidden(batch).float()
-        # The norm is that of what is kept, so that the distribution read back sums to one.
-        kept = {"hidden": hidden, "log_norm": log_norm(hidden.to(teacher.head.dtype), teacher.head)}
-    lengths = [len(tokens) for _, tokens in places]
-    pieces = zip(*(tensor.cpu().split(lengths) for tensor in kept.values()), strict=True)
-    for place, tensors in zip(places, pieces, strict=True):
-        writer.add(_digest(*place), dict(zip(kept, tensors, strict=True)))
-
-
-class _Writer:
-    """Rows into shards, so that memory holds one shard and never the whole cache."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._waiting, self._shards, self._responses = folder, [], [], {}
-        self._rows = self._bytes = self._tokens = 0
-
-    def add(self, digest: str, rows: dict[str, Tensor]) -> None:
-        if digest in self._responses:  # the same words twice are kept once
-            return
-        length = len(rows["hidden"])
-        self._responses[digest] = [len(self._shards), self._rows, length]
-        self._waiting.append(rows)
-        self._rows += length
-        self._tokens += length
-        self._bytes += sum(tensor.nbytes for tensor in rows.values())
-        if self._bytes >= SHARD_BYTES:
-            self._write()
-
-    def _write(self) -> None:
-        path = self._folder / f"rows-{len(self._shards):05d}.safetensors"
-        save_file({name: torch.cat([rows[name] for rows in self._waiting]) for name in self._waiting[0]}, path)
-        self._shards.append({"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)})
-        self._waiting, self._rows, self._bytes = [], 0, 0
-
-    def finish(self, depends: dict, teacher: LiveTeacher, seconds: float) -> dict:
-        if self._waiting:
-            self._write()
-        size = sum(shard["bytes"] for shard in self._shards)
-        cost = {"seconds": round(seconds, 3), "tokens": self._tokens, "bytes": size, "device": str(teacher.head.device)}
-        return {
-            "key": key_of(depends),
-            "depends": depends,
-            "shape": [self._tokens, teacher.head.shape[1]],
-            "head": _head_checksum(teacher.head),
-            "cost": cost,
-            "shards": self._shards,
-            "responses": self._responses,
-        }
-
-
 def _need_room(folder: Path, rows: list[Example], teacher: LiveTeacher) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     if (free := shutil.disk_usage(there).free) < (needed := _bytes(rows, teacher)):
@@ -341,7 +295,3 @@ def _digest(prompt: list[int], response: list[int]) -> str:
 
 def _head_checksum(head: Tensor) -> str:
     return hashlib.sha256(tensor_bytes(head)).hexdigest()
-
-
-def _about_checksum(about: dict) -> str:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
