@@ -168,7 +168,7 @@ def heal(arguments: argparse.Namespace) -> int:
     check_source("base", arguments.base)
     from alignkd_lab.lm.student import heal as heal_student
 
-    heal_student(base=arguments.base, layers=arguments.layers, out=arguments.out, device=arguments.device)
+    heal_student(**_options(arguments))
     return 0
 
 
@@ -185,18 +185,7 @@ def bench(arguments: argparse.Namespace) -> int:
     """Time and memory of every training step, against full logits, TRL and the NLL alone."""
     from alignkd_lab.bench.run import run_bench
 
-    run_bench(
-        lengths=arguments.lengths,
-        repeats=arguments.repeats,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        out=arguments.out,
-        train=arguments.train,
-        checkpointing=arguments.checkpointing == "on",
-        student=arguments.student,
-        width=arguments.width,
-        quick=arguments.quick,
-    )
+    run_bench(**{**_options(arguments), "checkpointing": arguments.checkpointing == "on"})
     return 0
 
 

@@ -25,7 +25,7 @@ from alignkd_lab.lm.models import in_dtype
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.shapes import build, with_layers
-from alignkd_lab.lm.teachers import Full, LiveTeacher
+from alignkd_lab.lm.teachers import LiveTeacher
 from alignkd_lab.lm.trainer import train, with_lora
 
 FEW = 4  # layers that are measured whole
@@ -33,6 +33,8 @@ SMALL = 512  # tokens of a vocabulary that costs next to nothing
 READ = {"cpu": 256, "cuda": 16384}  # tokens of the texts that are trained on to measure
 FORWARD = 3  # times as many where they are only read
 ROWS = {"cpu": (12, 96), "cuda": (64, 1536)}  # responses that are sampled together
+TEACHERS = {"kd": ["teacher"], "gkd": ["teacher"], "dckd": ["teacher"], "adpa": ["teacher", "reference"]}
+OPTIONS = {"dpo": {"beta": 0.1}, "dckd": {"alpha": 0.2}, "adpa": {"gamma": 1.5}}
 
 
 class Shape(NamedTuple):
@@ -129,7 +131,9 @@ class Machine:
     def _trained(self, model, shape: Shape, how: How) -> Cost:
         examples = self._examples(model, shape, how.loss)
         model = with_lora(model, how.rank) if how.rank else model
-        loss, kept, times = _loss(how.loss, head_of(model).detach()), _Kept(model), []
+        carried = training_losses.carried(head_of(model).detach())
+        loss = training_losses.asking(how.loss, carried, **OPTIONS.get(how.loss, {}))
+        kept, times = _Kept(model), []
 
         def watched(*given):
             if times:
@@ -160,7 +164,7 @@ class Machine:
             responses = [_words(shape.response, model) for _ in range(shape.responses)]
             row = Example(_words(shape.prompt, model), responses, roles)
             row.reference_log_probs, row.advantages = [[-50.0] * len(responses), [1.0] * len(responses)]
-            for teacher in ("teacher", "reference") if loss in ("kd", "gkd", "dckd", "adpa") else ():
+            for teacher in TEACHERS.get(loss, ()):
                 row.signals[teacher] = [
                     {} if loss == "adpa" and role == "chosen" else
                     {"hidden": torch.randn(len(tokens), model.config.hidden_size), "log_norm": torch.zeros(len(tokens))}
@@ -224,23 +228,3 @@ def _words(count: int, model) -> list[int]:
 
 def _tokens(examples: list[Example]) -> int:
     return sum(len(tokens) for row in examples for tokens in row.responses)
-
-
-def _loss(name: str, head) -> Callable:
-    """The loss, with teachers of that head, which say what the batch carries."""
-
-    def said(batch: dict, role: str) -> Full:
-        rows = batch["signals"][role]
-        return Full(rows["hidden"].to(head.device), head, rows["log_norm"].to(head.device))
-
-    def of_teachers(loss, roles, model, batch, items, **options):
-        return loss(model, batch, items, **{role: said(batch, role) for role in roles}, **options)
-
-    return {
-        "sft": training_losses.nll, "nll": training_losses.nll, "rloo": training_losses.rloo,
-        "dpo": partial(training_losses.dpo, beta=0.1),
-        "kd": partial(of_teachers, training_losses.kd, ["teacher"]),
-        "gkd": partial(of_teachers, training_losses.kd, ["teacher"]),
-        "dckd": partial(of_teachers, training_losses.dckd, ["teacher"], alpha=0.2),
-        "adpa": partial(of_teachers, training_losses.adpa, ["teacher", "reference"], gamma=1.5),
-    }[name]  # fmt: skip

@@ -44,7 +44,7 @@ from alignkd_lab.lm.rewards import model_of, scorer
 from alignkd_lab.lm.rollouts import HeldoutPrompts, Rollouts
 from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_in_parts
-from alignkd_lab.lm.teachers import LiveTeacher, share_head
+from alignkd_lab.lm.teachers import Full, LiveTeacher, share_head
 from alignkd_lab.lm.trainer import with_lora
 from alignkd_lab.lm.vocabulary import check_vocabularies
 from alignkd_lab.options import (
@@ -303,20 +303,18 @@ def _heldout(model, source: str, examples: list[Example], pairs: list[Example], 
 
 
 def _loss(options: Options, kept: dict[str, CachedTeacher | LiveTeacher], end_token: int | None):
-    def asked(loss, model, batch, items, **more):
-        said = {name: one.signal(batch, name, roles=METHODS[options.method].read) for name, one in kept.items()}
-        return loss(model, batch, items, **more, **said)
+    def ask(batch: dict) -> dict[str, Full]:
+        return {name: one.signal(batch, name, roles=METHODS[options.method].read or None) for name, one in kept.items()}
 
-    made = {
-        "sft": lambda: training_losses.nll,
-        "dpo": lambda: partial(training_losses.dpo, beta=options.beta),
-        "kd": lambda: partial(asked, training_losses.kd, temperature=options.temperature),
-        "dckd": lambda: partial(asked, training_losses.dckd, alpha=options.alpha),
-        "gkd": lambda: partial(training_losses.gkd, teacher=kept["teacher"], divergence=options.divergence),
-        "rloo": lambda: training_losses.rloo,
-        "adpa": lambda: partial(asked, training_losses.adpa, gamma=options.gamma, end_token=end_token),
+    more = {
+        "dpo": {"beta": options.beta},
+        "kd": {"temperature": options.temperature},
+        "dckd": {"alpha": options.alpha},
+        "gkd": {"divergence": options.divergence},
+        "adpa": {"gamma": options.gamma, "end_token": end_token},
     }
-    return made[options.method.removesuffix("_plus")]()
+    method = options.method.removesuffix("_plus")
+    return training_losses.asking(method, ask, **more.get(method, {}))
 
 
 def _fit(trainer: MeasuredTrainer, folder: Path) -> tuple[pd.DataFrame, dict]:

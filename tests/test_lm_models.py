@@ -177,7 +177,8 @@ def step(loss, examples, model):
 def kd(model, inputs, items):
     with torch.no_grad():
         inputs["signals"] = {"teacher": {"hidden": batch.hidden_states(tutor(1, model.dtype), inputs)}}
-    return training_losses.kd(model, inputs, items, teacher_head=head_of(tutor(1, model.dtype)).detach())
+    carried = training_losses.carried(head_of(tutor(1, model.dtype)).detach())
+    return training_losses.asking("kd", carried)(model, inputs, items)
 
 
 def adpa(model, inputs, items):

@@ -1,4 +1,4 @@
-"""Time, memory and profile of one call.
+"""Time and memory of one call.
 
 Memory is what torch's allocator had handed out at the highest point, above what it held before: on a GPU by its own
 statistics, on a CPU by the profiler's list of every allocation. Resident memory would depend on when the C library
@@ -49,32 +49,17 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
         return torch.cuda.max_memory_allocated() - before
     with _no_collection(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         call()
-    events = [event for event in _trace(recorded) if event.get("name") == "[memory]"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        recorded.export_chrome_trace(str(path))
+        trace = json.loads(path.read_text(encoding="utf-8", errors="replace"))["traceEvents"]
+    events = [event for event in trace if event.get("name") == "[memory]"]
     found = [event["args"] for event in sorted(events, key=lambda event: event["ts"])]
     found = [event for event in found if event["Device Type"] == 0]  # 0 is the CPU
     if not found:
         return 0
     before = found[0]["Total Allocated"] - found[0]["Bytes"]
     return max(event["Total Allocated"] for event in found) - before
-
-
-def top_operators(call: Callable[[], object], device: str, count: int = 8) -> list[dict]:
-    """The operators that took most of one call, by their own time: operator, seconds, share, calls."""
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
-    with profile(activities=activities) as recorded:
-        call()
-    own = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
-    averages = sorted(recorded.key_averages(), key=lambda entry: getattr(entry, own), reverse=True)
-    total = sum(getattr(entry, own) for entry in averages) or 1
-    return [
-        {
-            "operator": entry.key,
-            "seconds": getattr(entry, own) / 1e6,
-            "share": getattr(entry, own) / total,
-            "calls": entry.count,
-        }
-        for entry in averages[:count]
-    ]
 
 
 @contextlib.contextmanager
@@ -85,10 +70,3 @@ def _no_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _trace(recorded) -> list[dict]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
-        recorded.export_chrome_trace(str(path))
-        return json.loads(path.read_text(encoding="utf-8", errors="replace"))["traceEvents"]

@@ -14,7 +14,7 @@ from alignkd_lab.bench.bars import check_bars
 from alignkd_lab.bench.batch import PAIRS, PROMPT
 from alignkd_lab.bench.render import render
 from alignkd_lab.bench.sampling import sampling_rows
-from alignkd_lab.bench.table import Table
+from alignkd_lab.bench.table import measure
 from alignkd_lab.doctor import LORA_RANK
 from alignkd_lab.dtypes import DTYPES, resolve_dtype
 from alignkd_lab.errors import BadInput, UnknownName
@@ -83,13 +83,8 @@ def run_bench(
         in_dtype(base, getattr(torch, dtype)), PROMPT, QUICK_SAMPLED if quick else SAMPLED, repeats
     )
     with tempfile.TemporaryDirectory() as scratch:
-        table = Table(base, tokenizer, lora_rank, checkpointing, Path(scratch), longest=lengths[-1],
-                      dtype=getattr(torch, dtype))  # fmt: skip
-        rows = table.measure(lengths, repeats)
-        bars = check_bars(rows, device)
-        for bar in bars:
-            if bar["passed"] is False:
-                bar["profile"] = table.profile(bar)
+        rows = measure(base, tokenizer, lengths, repeats, lora_rank=lora_rank, checkpointing=checkpointing,
+                       scratch=Path(scratch), dtype=getattr(torch, dtype))  # fmt: skip
     record = {
         "version": VERSION,
         "settings": {
@@ -110,7 +105,7 @@ def run_bench(
         "liger": {"version": liger.version(), "timed": liger.TIMED},
         "rows": rows,
         "sampling": sampling,
-        "bars": bars,
+        "bars": check_bars(rows, device),
     }
     print(render(record))
     if out is None and not quick:

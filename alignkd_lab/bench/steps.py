@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from transformers import TrainingArguments
 
 from alignkd_lab.bench import full_logits, liger
@@ -17,10 +16,9 @@ from alignkd_lab.bench.batch import ALPHA, BETA, GAMMA, Batch, one_response_a_ro
 from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.batch import Example, plain
-from alignkd_lab.lm.teachers import Full
 from alignkd_lab.lm.trainer import LossTrainer
 
-METHODS = ("dpo", "dckd", "adpa", "kd")
+METHODS = {"dpo": {"beta": BETA}, "dckd": {"alpha": ALPHA}, "adpa": {"gamma": GAMMA}, "kd": {}}
 
 
 class Step(NamedTuple):
@@ -35,10 +33,11 @@ class Step(NamedTuple):
 def our_steps(model, batch: Batch, folder: Path, dtype: torch.dtype = torch.float32) -> list[Step]:
     """NLL alone, then each method as we compute it, with logits at every position, and by Liger, all on one model."""
     step = partial(_step, model=model, folder=folder, dtype=dtype)
-    made = [step("nll", "nll", examples=batch.pairs, loss=our_loss("nll", batch.head))]
-    for method in METHODS:
+    made = [step("nll", "nll", examples=batch.pairs, loss=training_losses.nll)]
+    for method, options in METHODS.items():
         examples = batch.examples(method)
-        made.append(step(method, "ours", examples=examples, loss=our_loss(method, batch.head)))
+        ask = (lambda batch: {}) if method == "dpo" else training_losses.carried(batch.head)
+        made.append(step(method, "ours", examples=examples, loss=training_losses.asking(method, ask, **options)))
         naive = full_logits.loss(method, batch.head)
         made.append(step(method, "full_logits", examples=one_response_a_row(examples), loss=naive))
         if method in liger.METHODS and liger.version():
@@ -53,56 +52,27 @@ def checkpoint_blocks(model) -> None:
         plain(model).gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def our_loss(method: str, teacher_head: Tensor) -> Callable:
-    """The loss of `method` as `LossTrainer` wants it: (model, collated batch, counts) -> (loss, info)."""
-
-    if method == "nll":
-        return training_losses.nll
-    if method == "dpo":
-        return partial(training_losses.dpo, beta=BETA)
-    if method == "kd":
-        return partial(training_losses.kd, teacher_head=teacher_head)
-
-    def loss(model, batch: dict, items: dict[str, int]):
-        signals = {
-            name: Full(kept["hidden"].to(teacher_head.device), teacher_head, kept["log_norm"].to(teacher_head.device))
-            for name, kept in batch["signals"].items()
-        }
-        if method == "dckd":
-            return training_losses.dckd(model, batch, items, **signals, alpha=ALPHA)
-        return training_losses.adpa(model, batch, items, **signals, gamma=GAMMA)
-
-    return loss
-
-
 def _step(
     method: str, variant: str, *, model, examples: list[Example], loss: Callable, folder: Path, dtype: torch.dtype
 ) -> Step:
-    trainer = LossTrainer(loss, dtype=dtype, model=model, args=_arguments(model, len(examples), folder))
-
-    def run() -> float:
-        value = trainer.training_step(model, {"examples": examples})
-        trainer.infos.clear()
-        _check_whole(trainer, examples, method, variant)
-        return value.item()
-
-    return Step(method, variant, model, run)
-
-
-def _arguments(model, size: int, folder: Path) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=size,
+        per_device_train_batch_size=len(examples),
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=plain(model).device.type == "cpu",
     )
+    trainer = LossTrainer(loss, dtype=dtype, model=model, args=arguments)
 
+    def run() -> float:
+        value = trainer.training_step(model, {"examples": examples})
+        trainer.infos.clear()
+        # The trainer would go on with half the batch, and the row would compare unlike with unlike.
+        if trainer.micro_batch < len(examples):
+            raise CannotContinue(
+                f"memory: the {variant} step of {method} does not fit at this length; bench shorter ones with --lengths"
+            )
+        return value.item()
 
-def _check_whole(trainer: LossTrainer, examples: list[Example], method: str, variant: str) -> None:
-    # The trainer would go on with half the batch, and the row would compare unlike with unlike.
-    if trainer.micro_batch < len(examples):
-        raise CannotContinue(
-            f"memory: the {variant} step of {method} does not fit at this length; bench shorter ones with --lengths"
-        )
+    return Step(method, variant, model, run)

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -274,7 +273,7 @@ def heal(
     model = layer_cut(base, kept)
     recall = {"base": pooled_mean(heldout.log_probs), "cut": pooled_mean(score(model, heldout, dtype=dtype))}
     model = with_lora(model, recipe.rank)
-    loss = partial(training_losses.kd, teacher_head=head_of(base).detach())
+    loss = training_losses.asking("kd", training_losses.carried(head_of(base).detach()))
     with tqdm(total=recipe.steps, desc="healing the student", unit="steps") as bar:
         train(model, examples, loss, learning_rate=recipe.learning_rate, steps=recipe.steps, batch=recipe.batch,
               seed=recipe.seed, dtype=dtype, on_step=lambda step: bar.update())  # fmt: skip

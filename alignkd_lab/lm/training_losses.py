@@ -1,10 +1,13 @@
 """The losses as `lm.trainer` calls them: (model, collated batch, counts of the step) -> (loss, info).
 
 Each takes the hidden states, the head and the labels from model and batch, and hands them to its namesake in
-`lm.losses`. Options go in by `functools.partial`, or from a function of the three.
+`lm.losses`. Options go in by `functools.partial`, what teachers say by `asking`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -12,7 +15,7 @@ from alignkd_lab.lm import losses
 from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import hidden_states, is_chosen
 from alignkd_lab.lm.chunked import default_chunk
-from alignkd_lab.lm.teachers import Full, LiveTeacher
+from alignkd_lab.lm.teachers import Full
 
 
 def nll(model, batch: dict, items: dict):
@@ -21,27 +24,13 @@ def nll(model, batch: dict, items: dict):
     return losses.nll(hidden, head, labels, items=items["tokens"], chunk=default_chunk(head))
 
 
-def kd(
-    model, batch: dict, items: dict, *, teacher_head: Tensor | None = None, teacher: Full | None = None,
-    temperature: float = 1.0,
-):  # fmt: skip
-    """Forward KL from the teacher at `temperature`: from what it says of every token, or from its head, where the batch
-    carries its hidden states as the signals "teacher".
-    """
-    hidden, head, _ = _states(model, batch)
-    if teacher is None:
-        teacher = Full(batch["signals"]["teacher"]["hidden"].to(teacher_head.device, teacher_head.dtype), teacher_head)
-    return losses.kd(
-        hidden, head, teacher, teacher_temperature=temperature, items=items["tokens"], chunk=default_chunk(head)
-    )
-
-
-def gkd(model, batch: dict, items: dict, *, teacher: LiveTeacher, divergence: str):
-    """`divergence` from the teacher, which reads what the student wrote as it is trained."""
+def kd(model, batch: dict, items: dict, *, teacher: Full, temperature: float = 1.0, divergence: str = "forward"):
+    """`divergence` from the teacher at `temperature`, which says what it says of every token."""
     hidden, head, _ = _states(model, batch)
     return losses.kd(
-        hidden, head, teacher.signal(batch), divergence=divergence, items=items["tokens"], chunk=default_chunk(head)
-    )
+        hidden, head, teacher, teacher_temperature=temperature, divergence=divergence, items=items["tokens"],
+        chunk=default_chunk(head),
+    )  # fmt: skip
 
 
 def rloo(model, batch: dict, items: dict):
@@ -85,6 +74,31 @@ def adpa(
         hidden, head, labels, teacher=teacher, reference=reference, chosen=is_chosen(batch).to(head.device),
         gamma=gamma, items=tuple(items[name] for name in counted), chunk=default_chunk(head), **released,
     )  # fmt: skip
+
+
+LOSSES = {"sft": nll, "nll": nll, "dpo": dpo, "kd": kd, "gkd": kd, "dckd": dckd, "adpa": adpa, "rloo": rloo}
+
+
+def asking(method: str, ask: Callable[[dict], dict[str, Full]], **options: Any) -> Callable:
+    """The loss of a method with its options and, by its role, what `ask(batch)` says for each teacher."""
+
+    def loss(model, batch: dict, items: dict):
+        return LOSSES[method](model, batch, items, **ask(batch), **options)
+
+    return loss
+
+
+def carried(head) -> Callable[[dict], dict[str, Full]]:
+    """For `asking`: teachers of that head, whose hidden states the batch carries."""
+
+    def ask(batch: dict) -> dict[str, Full]:
+        return {
+            name: Full(rows["hidden"].to(head.device, head.dtype), head,
+                       rows["log_norm"].to(head.device) if "log_norm" in rows else None)
+            for name, rows in batch["signals"].items()
+        }  # fmt: skip
+
+    return ask
 
 
 def _states(model, batch: dict) -> tuple[Tensor, Tensor, Tensor]:

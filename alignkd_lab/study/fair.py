@@ -157,10 +157,7 @@ class FairLab(Lab):
         return self._kd(rate, weight, points)
 
     def _dckd(self, steps: int, setting: Setting, points: int, halves: bool = False) -> tuple[Policy, dict]:
-        def loss(model, batch, items, *, teacher):
-            signal = teacher.signal(batch, "teacher")
-            return training_losses.dckd(model, batch, items, teacher=signal, alpha=setting.weight)
-
+        loss = partial(training_losses.dckd, alpha=setting.weight)
         return self._fit(
             "dckd", {"method": "dckd", **setting._asdict(), "steps": steps}, self.sft, [self.teacher],
             pair_examples(*self.pool(self.base)), loss, steps=steps, points=points,
@@ -179,10 +176,7 @@ class FairLab(Lab):
             responses = [drawn.tokens[pair.chosen], written.tokens[own]]
             examples.append(Example(drawn.prompt_ids[pair.prompt], responses, ["chosen", "sampled"]))
 
-        def loss(model, batch, items, **teachers):
-            signals = {role: kept.signal(batch, role) for role, kept in teachers.items()}
-            return training_losses.adpa(model, batch, items, **signals, gamma=setting.weight, end_token=end)
-
+        loss = partial(training_losses.adpa, gamma=setting.weight, end_token=end)
         return self._fit(
             form, {"method": form, **setting._asdict(), "steps": steps}, init, [self.teacher], examples, loss,
             steps=steps, points=points, teachers={"teacher": self.teacher, "reference": self.base}, read=("sampled",),
@@ -210,7 +204,7 @@ class FairLab(Lab):
             ]
 
         about = {"method": "align_then_kd", "rate": rate, "temperature": temperature}
-        loss = partial(training_losses.kd, teacher_head=head, temperature=temperature)
+        loss = training_losses.asking("kd", training_losses.carried(head), temperature=temperature)
         return self._fit(
             "align_then_kd", about, self.sft, [self.teacher], [], loss, points=points, prepare=prepare
         )  # fmt: skip

@@ -6,6 +6,7 @@ A step trains on as many responses as a step of distillation, and there are `sha
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,7 @@ def dckd(
     if not drawn.pairs:
         return Result(init, info, drawn.cost)
 
-    def loss(model, batch, items, *, teacher: CachedTeacher):
-        signal = teacher.signal(batch, "teacher")
-        return training_losses.dckd(model, batch, items, teacher=signal, alpha=settings.alpha)
-
+    loss = partial(training_losses.dckd, alpha=settings.alpha)
     examples = pair_examples(drawn.samples, drawn.pairs)
     read = ("chosen", "rejected")
     policy, infos, cost = _train(context, {"teacher": teacher}, read, init, examples, loss, settings, name)
@@ -66,11 +64,7 @@ def adpa(
     )  # fmt: skip
 
     end_token = context.tokenizer.eos_token_id if settings.adpa_form == "released" else None
-
-    def loss(model, batch, items, **teachers: CachedTeacher):
-        signals = {role: kept.signal(batch, role) for role, kept in teachers.items()}
-        return training_losses.adpa(model, batch, items, **signals, gamma=settings.gamma, end_token=end_token)
-
+    loss = partial(training_losses.adpa, gamma=settings.gamma, end_token=end_token)
     examples = student_examples(drawn.samples, drawn.pairs, written)
     teachers = {"teacher": teacher, "reference": reference}
     policy, infos, cost = _train(context, teachers, ("sampled",), init, examples, loss, settings, name)
@@ -91,7 +85,7 @@ def _train(
     settings: DckdSettings | AdpaSettings,
     name: str,
 ) -> tuple[Policy, list, Cost]:
-    """Trains on a loss that asks `teachers`, which have read the responses of the roles `read` once, for all steps."""
+    """Trains on a loss of what `teachers` say, which have read the responses of the roles `read` once."""
     model = with_lora(context.models.of(init), settings.lora_rank, context.seed_for("adapter"))
     responses = settings.distil_batch * settings.distil_responses
     batch = max(1, round(responses / len(examples[0].responses)))
@@ -112,16 +106,18 @@ def train_with_teachers(
     context: Context, teachers: dict[str, Policy], read: tuple[str, ...], model, examples: list[Example],
     loss: Callable, **training: Any,
 ) -> list:  # fmt: skip
-    """`Context.train` on a loss that also takes each teacher, by its role, cached on the responses of roles `read`."""
+    """`Context.train` on a loss that also takes, by its role, what a teacher says of responses of roles `read`."""
     with scratch_folder(context.store.root, "teachers-") as folder:
         kept = {role: _cache(context, policy, examples, folder / role, read) for role, policy in teachers.items()}
         if len(kept) == 2:
             share_head(*kept.values())
         for role, cached in kept.items():
             cached.attach(examples, role)
-        return context.train(
-            model, examples, lambda model, batch, items: loss(model, batch, items, **kept), **training
-        )  # fmt: skip
+
+        def asked(model, batch: dict, items: dict):
+            return loss(model, batch, items, **{role: cached.signal(batch, role) for role, cached in kept.items()})
+
+        return context.train(model, examples, asked, **training)
 
 
 def _cache(context: Context, policy: Policy, examples: list[Example], folder: Path, roles: tuple) -> CachedTeacher:

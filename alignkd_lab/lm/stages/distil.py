@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example
@@ -36,8 +34,8 @@ def distil(context: Context, teacher: Policy, init: Policy, settings: DistilSett
     ]
     loss = training_losses.nll
     if full:
-        head = head_of(teacher_model).detach()
-        loss = partial(training_losses.kd, teacher_head=head, temperature=temperature)
+        carried = training_losses.carried(head_of(teacher_model).detach())
+        loss = training_losses.asking("kd", carried, temperature=temperature)
     model = with_lora(context.models.of(init), settings.lora_rank, context.seed_for("adapter"))
     infos = context.train(
         model,
