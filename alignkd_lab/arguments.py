@@ -14,7 +14,7 @@ from alignkd_lab.errors import BadInput
 WORLDS = ("mog", "lm")
 PRESETS = ("tiny", "laptop", "gpu", "paper")
 ALGORITHMS = ("rlhf", "dpo")
-FORMATS = ("jsonl", "mt-bench", "alpaca-eval")  # of answers (`lm.answer_formats`)
+FORMATS = ("jsonl", "mt-bench", "alpaca-eval")  # of answers (`answering`)
 ENGINES = ("own", "vllm")  # that write them (`lm.engines`)
 MOST_SEEDS = 100_000
 _SOURCE = {"metavar": "SOURCE", "help": "id@commit of the hub, folder, adapter or built-in name"}

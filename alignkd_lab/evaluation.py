@@ -15,7 +15,7 @@ from alignkd_lab.dtypes import DTYPES
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.harness import check_tasks, harness_version, run_tasks
 from alignkd_lab.lm.own_prompts import Prompts, read_prompts
-from alignkd_lab.lm.preference_data import Preferences, by_reason, count_reasons, load_preferences, to_examples
+from alignkd_lab.lm.preference_data import Preferences, count_reasons, load_preferences, to_examples
 from alignkd_lab.lm.request import check_policy, check_reward
 from alignkd_lab.paths import make_folder
 from alignkd_lab.ranges import check_choice, check_number
@@ -227,7 +227,7 @@ def _examples(held: Preferences, tokenizer, max_length: int):
     most = max_length // 2
     encoded = to_examples(held, tokenizer, max_prompt_tokens=most, max_response_tokens=max_length - most)
     if not encoded.examples:
-        reasons = "; ".join(by_reason(encoded.skipped)["reason"])
+        reasons = "; ".join(count_reasons(encoded.skipped))
         raise BadInput(f"pairs: none can be read within max_length {max_length} ({reasons}); raise it")
     return encoded
 

@@ -251,11 +251,6 @@ def test_the_report_names_every_reason_with_its_count_and_first_rows(tmp_path):
         "      7  chosen equals rejected (rows 2, 3, 4, 5, 6, …)",
         "      1  empty chosen (row 9)",
     ]
-    assert found.table().values.tolist() == [
-        ["kept", 2, "1, 10"],
-        ["chosen equals rejected", 7, "2, 3, 4, 5, 6, …"],
-        ["empty chosen", 1, "9"],
-    ]
 
 
 # Examples ---------------------------------------------------------------------------------------------
@@ -351,7 +346,6 @@ def test_pairs_that_repeat_or_contradict_earlier_ones_are_kept_and_counted(token
     assert found.noted == [(first, "repeats an earlier pair"), (first + 1, "contradicts an earlier pair"),
                            (first + 2, "repeats an earlier pair")]  # fmt: skip
     assert "2  repeats an earlier pair (rows" in found.report()
-    assert found.table()["reason"].tolist() == ["kept", "repeats an earlier pair", "contradicts an earlier pair"]
 
 
 def test_pairs_are_tokenised_together_as_they_would_be_alone(tokenizer, monkeypatch):

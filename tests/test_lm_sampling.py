@@ -149,9 +149,9 @@ def test_progress_counts_every_response(model):
 
 
 def test_the_prefix_repeats_what_the_model_read(model):
-    prefix = prefill(model, PROMPTS[:2], 2)
-    assert prefix.lengths.tolist() == [4, 4, 2, 2]
-    assert prefix.mask.sum(1).tolist() == [4, 4, 2, 2]
+    hidden, _, mask, lengths = prefill(model, PROMPTS[:2], 2)
+    assert lengths.tolist() == [4, 4, 2, 2]
+    assert mask.sum(1).tolist() == [4, 4, 2, 2]
     with torch.inference_mode():
         alone = model.model(torch.tensor([PROMPTS[1]])).last_hidden_state[0, -1]
-    torch.testing.assert_close(prefix.hidden[3], alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(hidden[3], alone, rtol=0, atol=1e-5)

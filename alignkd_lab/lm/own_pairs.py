@@ -158,10 +158,7 @@ def _split(prompts: list, kept_out: list, share: float | None, seed: int) -> tup
         return [at for at, digest in enumerate(digests) if digest not in held], list(range(len(kept_out)))
     ranked = sorted(set(digests))
     held = set(ranked[: max(1, round(share * len(ranked)))]) if share else set()
-    training, heldout = (
-        [at for at, digest in enumerate(digests) if (digest in held) == side] for side in (False, True)
-    )
-    return training, heldout
+    return tuple([at for at, digest in enumerate(digests) if (digest in held) == side] for side in (False, True))
 
 
 def _texts(examples: list[Example]) -> str:

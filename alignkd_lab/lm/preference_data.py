@@ -12,7 +12,6 @@ from array import array
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
 from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput
@@ -47,17 +46,12 @@ class Preferences:
     provenance: dict[str, str | None]
     noted: Skipped = field(default_factory=list)
 
-    def table(self) -> pd.DataFrame:
-        """How many rows were kept, what is odd of these, and how many were skipped for each reason; with first rows."""
-        entries = [(pair.row, "kept") for pair in self.rows], self.noted, self.skipped
-        return pd.concat([by_reason(part) for part in entries if part], ignore_index=True)
-
     def report(self) -> str:
-        """The same in a few lines to read."""
+        """How many rows were kept, what is odd of these, and how many were skipped for each reason; with first rows."""
         about = ", ".join(value for value in self.provenance.values() if value)
         lines = [f"{about}: {len(self.rows)} pairs kept, {len(self.skipped)} rows skipped"]
-        for line in self.table().iloc[1:].itertuples():
-            lines.append(f"{line.count:7d}  {line.reason} (row{'s' * (line.count > 1)} {line.rows})")
+        for reason, count, rows in by_reason(self.noted) + by_reason(self.skipped):
+            lines.append(f"{count:7d}  {reason} (row{'s' * (count > 1)} {rows})")
         return "\n".join(lines)
 
 
@@ -69,25 +63,19 @@ class Encoded(NamedTuple):
     cut: Skipped
 
 
-def by_reason(entries: Skipped) -> pd.DataFrame:
-    """`reason`, `count` and the first few `rows` of (row, reason) entries, the most frequent reason first."""
+def by_reason(entries: Skipped) -> list[tuple[str, int, str]]:
+    """Each reason, how often it stands in (row, reason) entries, and its first few rows; the most frequent first."""
     found: dict[str, list[int]] = {}
     for row, reason in entries:
         found.setdefault(reason, []).append(row)
     ranked = sorted(found.items(), key=lambda item: -len(item[1]))
-    return pd.DataFrame(
-        {
-            "reason": [reason for reason, _ in ranked],
-            "count": [len(rows) for _, rows in ranked],
-            "rows": [", ".join(map(str, rows[:_FIRST])) + ", …" * (len(rows) > _FIRST) for _, rows in ranked],
-        }
-    )
+    return [(reason, len(rows), ", ".join(map(str, rows[:_FIRST])) + ", …" * (len(rows) > _FIRST))
+            for reason, rows in ranked]  # fmt: skip
 
 
 def count_reasons(entries: Skipped) -> dict[str, int]:
     """How often each reason stands in (row, reason) entries, as a record holds it."""
-    table = by_reason(entries)
-    return dict(zip(table["reason"], map(int, table["count"]), strict=True))
+    return {reason: count for reason, count, _ in by_reason(entries)}
 
 
 # Loading ----------------------------------------------------------------------------------------------
@@ -150,7 +138,7 @@ def load_preferences(
 def _nothing_usable(name: str, skipped: Skipped) -> str:
     if not skipped:
         return f"preferences: {name} holds no rows"
-    reasons = "; ".join(f"{line.reason}: row {line.rows}" for line in by_reason(skipped).itertuples())
+    reasons = "; ".join(f"{reason}: row {rows}" for reason, _, rows in by_reason(skipped))
     return (
         f"preferences: no row of {name} can be used ({reasons}). A row needs chosen and rejected, and mostly a prompt; "
         "where they have other names, say so with columns={'chosen': 'its name'}"

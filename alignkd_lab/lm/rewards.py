@@ -177,6 +177,37 @@ class Scores(NamedTuple):
     tokens: int  # that the truth read
 
 
+class Truth:
+    """The truth p* of a run: what it wrote itself, and how likely it finds what others wrote.
+
+    It does not read again what it wrote itself.
+    """
+
+    def __init__(self, context: Context, source: str, max_tokens: int) -> None:
+        from alignkd_lab.lm.policy import Policy
+
+        self.policy = Policy(source)
+        self._context, self._max_tokens = context, max_tokens
+
+    @cached_property
+    def _model(self):
+        return self._context.models.of(self.policy)
+
+    def samples(self, split: str, count: int | None, responses: int) -> Samples:
+        return self._context.keep_samples(
+            self.policy, split, count, responses, self._max_tokens, f"truth {split}", self._model
+        )
+
+    def wrote(self, policy: Policy | None) -> bool:
+        return policy is not None and policy.digest == self.policy.digest
+
+    def read(self, samples: Samples, policy: Policy | None) -> tuple[list[Tensor], int]:
+        """Log-probabilities under the truth of what `policy` wrote, and how many tokens it had to read for them."""
+        if self.wrote(policy):
+            return samples.log_probs, 0
+        return self._context.score(self._model, samples), samples.token_count
+
+
 class Reward:
     """What responses earn: the target's rule, alone or times their fluency under the truth, or a reward model's score.
 
@@ -190,8 +221,6 @@ class Reward:
     """
 
     def __init__(self, context: Context, settings: RewardSettings) -> None:
-        from alignkd_lab.lm.truth import Truth
-
         self.settings, self.truth = settings, Truth(context, settings.truth, settings.max_tokens)
         self.hit, self.second_hit = target(settings.target), SECOND_RULES.get(settings.target)
         self._context, self._times_fluency = context, settings.reward == "likelihood"

@@ -19,6 +19,7 @@ from transformers import DynamicCache
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.architecture import backbone, capped, head_of, parts_of, to_head
+from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.engines import Vllm
 from alignkd_lab.memory import halve
 from alignkd_lab.ranges import check_number
@@ -54,6 +55,14 @@ class Samples:
         for index, prompt in enumerate(self.prompt_of):
             found[prompt].append(index)
         return found
+
+    def examples(self) -> list[Example]:
+        """One for each prompt; the hidden states, where they were kept, are what the teacher "teacher" says."""
+        signals = [[{"hidden": self.hidden[i]} for i in rows] if self.hidden else [] for rows in self.by_prompt()]
+        return [
+            Example(prompt, [self.tokens[i] for i in rows], signals={"teacher": said} if said else {})
+            for prompt, rows, said in zip(self.prompt_ids, self.by_prompt(), signals, strict=True)
+        ]
 
     def only(self, indices: Sequence[int]) -> Samples:
         """These responses alone, in this order, beside all prompts."""
@@ -141,8 +150,7 @@ def _sample_batch(model, chosen, turns, max_tokens, eos, uniform, temperature, r
     device, repeats = model.device, len(result.tokens) // len(result.prompt_ids)
     ends = torch.tensor([eos] if isinstance(eos, int) else list(eos), device=device)
     weight, cap = parts_of(head_of(model))
-    prefix = prefill(model, [result.prompt_ids[index] for index in chosen], len(turns))
-    hidden, cache, mask, position = prefix.hidden, prefix.cache, prefix.mask, prefix.lengths
+    hidden, cache, mask, position = prefill(model, [result.prompt_ids[index] for index in chosen], len(turns))
     rows = torch.tensor([index * repeats + turn for index in chosen for turn in turns])
     written: dict[int, list] = {int(row): [] for row in rows}
     for step in range(max_tokens):
@@ -175,18 +183,12 @@ def _sample_batch(model, chosen, turns, max_tokens, eos, uniform, temperature, r
             result.hidden[row] = torch.stack(states)
 
 
-@dataclass
-class Prefix:
-    """What a model remembers of prompts, repeated for every response: rows = prompts × repeats."""
+def prefill(model, prompt_ids: list[list[int]], repeats: int) -> tuple[Tensor, DynamicCache, Tensor, Tensor]:
+    """Reads each prompt once (padded on the left) and repeats what it remembers: rows = prompts × `repeats`.
 
-    hidden: Tensor  # last hidden state as the head takes it, [rows, width]
-    cache: DynamicCache
-    mask: Tensor  # 1 where the cache holds a token of the prompt, [rows, longest prompt]
-    lengths: Tensor  # tokens in the prompt, [rows]
-
-
-def prefill(model, prompt_ids: list[list[int]], repeats: int) -> Prefix:
-    """Reads each prompt once (padded on the left) and repeats the cache for `repeats` responses."""
+    The last hidden state as the head takes it [rows, width], the cache, 1 where that holds a token of the prompt
+    [rows, longest prompt], and the tokens in the prompt [rows].
+    """
     longest = max(map(len, prompt_ids))
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in prompt_ids], device=model.device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompt_ids], device=model.device)
@@ -200,9 +202,5 @@ def prefill(model, prompt_ids: list[list[int]], repeats: int) -> Prefix:
     ).last_hidden_state
     hidden = to_head(model, states[:, -1])
     cache.batch_repeat_interleave(repeats)
-    return Prefix(
-        hidden.repeat_interleave(repeats, 0),
-        cache,
-        mask.repeat_interleave(repeats, 0),
-        mask.sum(1).repeat_interleave(repeats, 0),
-    )
+    rows, mask = (tensor.repeat_interleave(repeats, 0) for tensor in (hidden, mask))
+    return rows, cache, mask, mask.sum(1)

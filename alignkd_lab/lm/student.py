@@ -182,15 +182,6 @@ def student_identity(base: str = weights.BUILT_IN, name: str = "healed") -> str:
     return f"sha256:{_find(base, name)[1]['adapter_sha256']}"
 
 
-def has_healed_student(base: str = weights.BUILT_IN, name: str = "healed") -> bool:
-    """Whether a healed student of these very weights (and of that depth) ships, or was made here before."""
-    try:
-        _find(base, name)
-    except CannotContinue:
-        return False
-    return True
-
-
 def ensure_healed_student(base: str, name: str, device: str | None = None) -> None:
     """Makes the healed student that settings name, unless it is at hand; it is kept in the cache for every later run.
 
@@ -199,21 +190,20 @@ def ensure_healed_student(base: str, name: str, device: str | None = None) -> No
     Raises:
         CannotContinue: one of the usual depth misses the bar.
     """
-    if has_healed_student(base, name):
-        return
     layers = _layers(name)
     folder = _cache(base, layers)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):  # a second process waits here and then finds the work done
-        if has_healed_student(base, name):
-            return
-        print(f"No {name} student of {base} is at hand: making one, kept in the cache for every later run",
-              file=sys.stderr)  # fmt: skip
         try:
-            heal(base, layers, device=device)
-        except BelowBar:
-            if layers is None:
-                raise
+            _find(base, name)
+        except CannotContinue:
+            print(f"No {name} student of {base} is at hand: making one, kept in the cache for every later run",
+                  file=sys.stderr)  # fmt: skip
+            try:
+                heal(base, layers, device=device)
+            except BelowBar:
+                if layers is None:
+                    raise
 
 
 def _layers(name: str) -> int | None:
@@ -265,7 +255,7 @@ def heal(
     _check_count(recipe.layers, base.config.num_hidden_layers)
     data = _own_samples(base, tokenizer, recipe, "healing", recipe.sample_seed, all_frames=True)
     heldout = _own_samples(base, tokenizer, recipe, "validation", recipe.heldout_seed, all_frames=False)
-    examples = _examples(data)
+    examples = data.examples()
     influence = block_influence(base, [Example(row.prompt, row.responses) for row in examples[::20]])
     kept = choose_layers(
         base, [Example(row.prompt, row.responses) for row in examples[::160]], recipe.layers, influence
@@ -325,14 +315,3 @@ def _own_samples(model, tokenizer, recipe: Recipe, split: str, seed: int, all_fr
     with tqdm(total=len(asked) * recipe.responses, desc=f"sampling the base, {split} prompts", unit="responses") as bar:
         return sample(model, asked, recipe.responses, recipe.max_tokens, end_ids(tokenizer), seed, keep_hidden=True,
                       progress=bar.update)  # fmt: skip
-
-
-def _examples(samples: Samples) -> list[Example]:
-    return [
-        Example(
-            prompt,
-            [samples.tokens[i] for i in rows],
-            signals={"teacher": [{"hidden": samples.hidden[i]} for i in rows]},
-        )
-        for prompt, rows in zip(samples.prompt_ids, samples.by_prompt(), strict=True)
-    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.architecture import head_of
-from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.context import Context
 from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.settings import DistilSettings
@@ -24,14 +23,7 @@ def distil(context: Context, teacher: Policy, init: Policy, settings: DistilSett
         f"teacher at {temperature}", temperature, keep_hidden=full,
     )  # fmt: skip
     # The same temperature serves the samples (sequence level) and the teacher's distribution on them (token level).
-    examples = [
-        Example(
-            prompt,
-            [samples.tokens[i] for i in rows],
-            signals={"teacher": [{"hidden": samples.hidden[i]} for i in rows]} if full else {},
-        )
-        for prompt, rows in zip(samples.prompt_ids, samples.by_prompt(), strict=True)
-    ]
+    examples = samples.examples()
     loss = training_losses.nll
     if full:
         carried = training_losses.carried(head_of(teacher_model).detach())
