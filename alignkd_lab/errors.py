@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
+def first_line(error: BaseException) -> str:
+    """Of what a library says in many; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 class AlignkdError(Exception):
     """Base of every expected error; the command line prints its message without a traceback."""
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from alignkd_lab.errors import CannotContinue
+from alignkd_lab.errors import CannotContinue, first_line
 
 Made = TypeVar("Made")
 # How the CPU's allocator, C++ and cuBLAS, when it finds no room to start, say it; CUDA's allocator has a class for it.
@@ -58,17 +58,13 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
-def _half(size: int) -> int:
-    return -(-size // 2)
-
-
 def halve(
     work: Callable[[int], Made],
     size: int,
     what: str,
     way_out: str,
     undo: Callable[[], None] = lambda: None,
-    smaller: Callable[[int], int] = _half,
+    smaller: Callable[[int], int] = lambda size: -(-size // 2),
 ) -> tuple[Made, int]:
     """`work(size)` and the size that it took: where memory runs out, a `smaller` one, after `undo()`, down to 1.
 
@@ -84,22 +80,18 @@ def halve(
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            failure = str(error).splitlines()[:1] or ["MemoryError"]
+            failure = first_line(error)
         # Outside the except block, or the traceback would keep the work's tensors alive.
         undo()
-        _empty_cache()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         if size <= 1:
-            raise CannotContinue(f"memory: {way_out} ({failure[0]})")
+            raise CannotContinue(f"memory: {way_out} ({failure})")
         size = smaller(size)
         for found in _WATCHING:
             found[what] = min(size, found.get(what, size))
-
-
-def _empty_cache() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, first_line
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -49,8 +49,7 @@ def merge(model, folder: Path):
             differ = set(get_peft_model_state_dict(adapted, save_embedding_layers=False)) ^ set(held)
             set_peft_model_state_dict(adapted, held)
     except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"weights: the adapter {folder} does not fit its base ({reason[:200]})") from error
+        raise BadInput(f"weights: the adapter {folder} does not fit its base ({first_line(error)})") from error
     if differ:  # peft would leave out what it does not find
         raise BadInput(
             f"weights: the adapter {folder} and its base have other layers ({', '.join(sorted(differ)[:3])}); "

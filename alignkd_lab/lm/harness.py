@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.errors import BadInput, CannotContinue, first_line
 
 
 def check_tasks(tasks: Sequence[str | dict]) -> None:
@@ -52,8 +52,8 @@ def run_tasks(
         found = simple_evaluate(lm, tasks=list(tasks), limit=limit, apply_chat_template=chat_template,
                                 log_samples=False)  # fmt: skip
     except (ConnectionError, huggingface_hub.errors.HfHubHTTPError, FileNotFoundError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CannotContinue(f"tasks: the hub did not give a task's data ({first}); check the network") from error
+        words = f"tasks: the hub did not give a task's data ({first_line(error)}); check the network"
+        raise CannotContinue(words) from error
     return {
         name: {
             "metrics": _metrics(held),

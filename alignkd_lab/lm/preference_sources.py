@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.errors import BadInput, CannotContinue, first_line
 from alignkd_lab.store import file_sha256
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".csv")
@@ -123,10 +123,10 @@ def _from_hub(name: str, split: str, revision: str | None) -> tuple[Iterator, di
     try:
         data = datasets.load_dataset(name, split=split, revision=revision)
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
         raise CannotContinue(
             f"preferences: the hub did not give the split {split!r} of {name} at {revision[:8]} "
-            f"({type(error).__name__}: {first}). Check name, split and network, or fetch a file elsewhere and load that"
+            f"({type(error).__name__}: {first_line(error)}). Check name, split and network, or fetch a file elsewhere "
+            "and load that"
         ) from error
     licence = known.licence if known else data.info.license or None
     provenance = {"source": name, "split": split, "version": f"revision:{revision}", "licence": licence}

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from alignkd_lab.errors import CannotContinue
+from alignkd_lab.errors import CannotContinue, first_line
 from alignkd_lab.lm.architecture import plain
 
 Made = TypeVar("Made")
@@ -69,7 +69,7 @@ def watched() -> Iterator[None]:
         if count() == 1 or not (isinstance(error, dist.DistError) or re.search("gloo|nccl", str(error), re.I)):
             raise
         raise CannotContinue(
-            f"processes: another of the {count()} is gone ({str(error).splitlines()[0]}); start as many as before, or "
+            f"processes: another of the {count()} is gone ({first_line(error)}); start as many as before, or "
             "fewer with the same batch in all, and the training goes on from its newest checkpoint"
         ) from error
 

@@ -21,20 +21,14 @@ class RewardModel:
     The tokenizer's chat template wraps the pair where it has one; else the two texts go in as a pair, as encoder reward
     models want them. Scores do not depend on the batch nor on the order.
 
-    Args:
-        source: a folder, or `owner/name@revision` of the hub (see `lm.weights`).
-        batch: pairs read together; halved, for good, where memory does not hold them.
-        dtype: of the weights; bfloat16 halves the memory of a large model.
+    `source` is a folder, or `owner/name@revision` of the hub (see `lm.weights`); `batch` pairs are read together, and
+    half of them, for good, where memory does not hold them.
 
     Raises:
         BadInput: no sequence classifier with a single output, or one whose head is not among its weights.
     """
 
-    def __init__(
-        self, source: str, *, device: str = "cpu", batch: int = 16, dtype: torch.dtype = torch.float32
-    ) -> None:
-        if batch < 1:
-            raise BadInput(f"batch: {batch} must be at least 1")
+    def __init__(self, source: str, *, device: str = "cpu") -> None:
         folder = resolve(source)
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -44,14 +38,20 @@ class RewardModel:
             config = AutoConfig.from_pretrained(folder, **local)
         except ValueError as error:
             raise BadInput(f"reward model: transformers does not know the architecture of {source}") from error
-        _check(config, source)
+        built = ", ".join(config.architectures or ["of no stated architecture"])
+        if "ForSequenceClassification" not in built:  # transformers would put a random head on it and go on
+            raise BadInput(f"reward model: {source} is {built}, not a model for sequence classification")
+        if config.num_labels != 1:
+            raise BadInput(
+                f"reward model: {source} has {config.num_labels} outputs; a reward model has 1 (num_labels=1)"
+            )
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **local
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **local
         )
         if loading["missing_keys"]:
             names = ", ".join(sorted(loading["missing_keys"]))
             raise BadInput(f"reward model: {source} has no weights for {names}; save the trained reward model again")
-        self.source, self.batch = source, batch
+        self.source, self.batch = source, 16
         self.model = model.to(device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder, **local)
         self._text_config = model.config.get_text_config()
@@ -119,12 +119,3 @@ class RewardModel:
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])
         padded["attention_mask"] = (torch.arange(longest) < lengths[:, None]).long()
         return {key: torch.as_tensor(value).to(self.model.device) for key, value in padded.items()}
-
-
-def _check(config, source: str) -> None:
-    built = ", ".join(config.architectures or ["of no stated architecture"])
-    if "ForSequenceClassification" not in built:
-        # transformers would put a random head on it and go on.
-        raise BadInput(f"reward model: {source} is {built}, not a model for sequence classification")
-    if config.num_labels != 1:
-        raise BadInput(f"reward model: {source} has {config.num_labels} outputs; a reward model has 1 (num_labels=1)")

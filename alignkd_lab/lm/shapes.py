@@ -12,7 +12,7 @@ import torch
 from torch.nn import Linear
 from transformers.pytorch_utils import Conv1D
 
-from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.errors import BadInput, CannotContinue, first_line
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.adapters import base_of, is_adapter
 from alignkd_lab.lm.architecture import backbone
@@ -53,7 +53,7 @@ def config_of(source: str):
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise BadInput(f"plan: no configuration can be read from {source} ({str(error).splitlines()[0]})") from error
+        raise BadInput(f"plan: no configuration can be read from {source} ({first_line(error)})") from error
 
 
 def smollm2(size: str, **changes: int):

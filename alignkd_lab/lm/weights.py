@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.errors import BadInput, CannotContinue, first_line
 from alignkd_lab.lm.adapters import base_of, is_adapter, merge
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.intact import is_sound, is_whole
@@ -97,7 +97,7 @@ def _read_tokenizer(folder: Path, source: str):
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     except (OSError, ValueError, TypeError) as error:
-        raise BadInput(f"weights: no tokenizer could be read from {source} ({_first_line(error)})") from error
+        raise BadInput(f"weights: no tokenizer could be read from {source} ({first_line(error)})") from error
     ends = None
     if (folder / "generation_config.json").is_file():
         ends = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
@@ -121,15 +121,11 @@ def _read_model(folder: Path, source: str, dtype: torch.dtype):
     except BadInput:
         raise
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
-        raise BadInput(f"weights: transformers reads no causal model from {source} ({_first_line(error)})") from error
+        raise BadInput(f"weights: transformers reads no causal model from {source} ({first_line(error)})") from error
     if found["missing_keys"]:
         names = ", ".join(sorted(found["missing_keys"])[:3])
         raise BadInput(f"weights: {source} has no weights for {names}; name a causal model that was saved whole")
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def resolve(source: str) -> Path:
