@@ -1,25 +1,25 @@
-"""What work takes where it is to run: measured there (`rates`), or estimated for a card that is not here."""
+"""What work takes where it is to run: measured there (`rates`), or estimated by rates in parameter-tokens."""
 
 from __future__ import annotations
 
 import time
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import torch
 
-from alignkd_lab.doctor import KINDS
 from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.settings import base_of_student
-from alignkd_lab.lm.shapes import config_of, is_here, parameters
+from alignkd_lab.lm.shapes import config_of, is_here, parameters, smollm2
 from alignkd_lab.paths import data_folder
 from alignkd_lab.provenance import best_device
 from alignkd_lab.rates import How, Machine, Shape
 from alignkd_lab.records import load
+from alignkd_lab.results import KINDS
 
 # Dense TFLOPS in 16 bits, of NVIDIA's data sheets; a card's speed is that of the recorded one times their ratio.
 CARDS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "RTX4090": 165, "T4": 65}
@@ -29,20 +29,43 @@ HANDLING = 5.0
 LOGITS = 4  # copies of a chunk's logits that a loss or a draw holds at once
 
 
-def speed_of(card: str) -> float:
-    """Of a card, in that of the recorded one; a number is the speed itself. Raises BadInput for anything else."""
+class Rates(NamedTuple):
+    """Parameter-tokens a second: a token sampled, trained on by LoRA or scored by a model of P parameters is P of them.
+
+    Left out are attention's growth with length, and what small models take for themselves.
+    """
+
+    sampled: float
+    trained: float
+    scored: float
+    device: str
+    source: str  # where they come from, in words
+
+
+@cache
+def calibrate(device: str) -> Rates:
+    """Of this machine, by the built-in model in a run of the laptop preset; in seconds. `device` is "cpu" or "cuda"."""
+    machine, config, texts = Machine(device), smollm2("135M"), (20, 28)  # tokens of a prompt and of a response
+    sampled = machine.cost("sampled", config, Shape(*texts, 24))
+    trained = machine.cost("trained", config, Shape(*texts, 5), How("kd"))
+    scored = machine.cost("scored", config, Shape(*texts, 2))
+    found = (parameters(config) / cost.seconds for cost in (sampled, trained, scored))
+    return Rates(*found, device, "parameters × tokens at rates measured here")
+
+
+@cache
+def rates_of(card: str) -> Rates:
+    """Of a card by its name, or of one so many times as fast as the recorded one.
+
+    Those of the recorded one are least squares over the stages of both orders, gpu preset. Raises BadInput for anything
+    else.
+    """
     try:
         speed = CARDS[card] / CARDS[RECORDED] if card in CARDS else float(card)
     except ValueError:
         speed = 0.0
     if not 0 < speed < 1e6:
         raise BadInput(f"card: {card!r} is none of {', '.join(CARDS)}, and no speed; write --card A100 or --card 0.5")
-    return speed
-
-
-@cache
-def recorded_rates() -> dict[str, float]:
-    """Parameter-tokens a second of the recorded card: least squares over the stages of both orders, gpu preset."""
     run = load(data_folder() / "records" / "smollm2-study.zip").select(preset="gpu", device="cuda")
     base, small = (parameters(config_of(source)) for source in (weights.BUILT_IN, "healed"))
     work, seconds = [], []
@@ -52,7 +75,9 @@ def recorded_rates() -> dict[str, float]:
         work.append((sampler * stage.sampled, learner * (stage.trained + stage.scored / 2)))
         seconds.append(stage.seconds)
     sampled, trained = np.linalg.lstsq(np.array(work), np.array(seconds), rcond=None)[0]
-    return {"sampled": 1 / sampled, "trained": 1 / trained, "scored": 2 / trained, "read": 2 / trained}
+    return Rates(
+        speed / sampled, speed / trained, 2 * speed / trained, "cuda", f"{speed:.2g} × the recorded {RECORDED}"
+    )
 
 
 def age() -> float:
@@ -64,7 +89,7 @@ class Clock:
     """The rows of a plan, a stage each, with tokens and seconds.
 
     Attributes:
-        speed: None where the device is measured, else that of the card, in that of the recorded one.
+        rates: by which seconds are estimated; None where each kind of work is measured.
         start: seconds that a process takes before it works.
         kept_bytes: for the backward pass, of a token of a response, by loss.
         resident: bytes of a process without models.
@@ -73,10 +98,10 @@ class Clock:
         BadInput: a GPU that is neither here nor named.
     """
 
-    def __init__(self, device: str | None, dtype: str, speed: float | None) -> None:
-        if speed is None and device == "cuda" and not torch.cuda.is_available():
+    def __init__(self, device: str | None, dtype: str, rates: Rates | None) -> None:
+        if rates is None and device == "cuda" and not torch.cuda.is_available():
             raise BadInput(f"device: there is no GPU here to measure; name one with --card ({', '.join(CARDS)})")
-        self.device, self.speed, self.start = "cuda" if speed else best_device(device), speed, age()
+        self.device, self.rates, self.start = rates.device if rates else best_device(device), rates, age()
         self.dtype, self._machine = resolve_dtype(dtype, self.device), Machine(self.device, dtype)
         self.resident = psutil.Process().memory_info().rss if self.device == "cpu" else 0
         self.kept_bytes: dict[str, float] = {}
@@ -90,8 +115,8 @@ class Clock:
         if not tokens:
             return
         counted = "scored" if kind == "read" else kind
-        if self.speed:
-            seconds = parameters(config) * tokens / (recorded_rates()[kind] * self.speed)
+        if self.rates:
+            seconds = parameters(config) * tokens / getattr(self.rates, counted)
         else:
             cost = self._machine.cost(kind, config, shape, how)
             seconds = tokens * cost.seconds + steps * cost.step
@@ -126,7 +151,7 @@ class Clock:
                      if not is_here(source)}  # fmt: skip
         return {
             "what": what, "device": self.device, "dtype": self.dtype,
-            "estimate": f"{self.speed:.2g} × the recorded {RECORDED}" if self.speed else None,
+            "estimate": self.rates.source if self.rates else None,
             "stages": list(self.rows.values()), "seconds": seconds, "memory_bytes": round(memory),
             "disk_bytes": {"at_most": round(disk), "left": round(left)}, "download_bytes": downloads, **more,
         }  # fmt: skip

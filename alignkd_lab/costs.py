@@ -10,10 +10,10 @@ import pandas as pd
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import reading_order
 from alignkd_lab.records import Records
+from alignkd_lab.results import KINDS
 
-TOKENS = ("sampled", "trained", "scored")  # tokens of responses; draws in the Gaussian world
 # Names that `with_costs` adds to the metrics.
-COSTS = (*(f"tokens_{kind}" for kind in TOKENS), "minutes", "memory_gib")
+COSTS = (*(f"tokens_{kind}" for kind in KINDS), "minutes", "memory_gib")
 GAINS = {"gain_per_10000_tokens": ("tokens_trained", 10_000), "gain_per_hour": ("minutes", 60)}
 
 
@@ -22,9 +22,9 @@ def costs(run: Records) -> pd.DataFrame:
     stages = run.stages
     batch = stages["seeds_in_batch"].fillna(1) if "seeds_in_batch" in stages else 1
     table = stages.assign(minutes=stages["seconds"] / batch / 60, memory_gib=stages["peak_memory_bytes"] / 2**30)
-    how = {**dict.fromkeys(TOKENS, "sum"), "minutes": "sum", "memory_gib": "max"}
+    how = {**dict.fromkeys(KINDS, "sum"), "minutes": "sum", "memory_gib": "max"}
     found = table.groupby(["pipeline", "seed"]).agg(how)
-    return found.rename(columns={kind: f"tokens_{kind}" for kind in TOKENS})
+    return found.rename(columns={kind: f"tokens_{kind}" for kind in KINDS})
 
 
 def typical_costs(run: Records) -> pd.DataFrame:
@@ -32,7 +32,7 @@ def typical_costs(run: Records) -> pd.DataFrame:
 
     Other work on the machine makes single seeds slower, so a mean over seeds would be its measure.
     """
-    how = {**{f"tokens_{kind}": "mean" for kind in TOKENS}, "minutes": "median", "memory_gib": "max"}
+    how = {**{f"tokens_{kind}": "mean" for kind in KINDS}, "minutes": "median", "memory_gib": "max"}
     found = costs(run).groupby("pipeline").agg(how)
     return found.loc[reading_order(found.index)]
 

@@ -1,9 +1,7 @@
 """What this machine has, what it lacks, and what a run would cost here.
 
-Work is counted in parameter-tokens: a token sampled, trained on (forward and backward, LoRA) or scored (forward) by a
-model of P parameters is P of them, and a few seconds of each kind (`rates`) say how fast this machine does it. Left
-out: attention's growth with length, loading, and the arithmetic of rewards. The estimate is for planning an evening;
-`alignkd plan` measures the run that is meant.
+A few seconds of each kind of work (`clock.calibrate`) say how fast it is, for planning an evening; `alignkd plan`
+measures the run that is meant.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import platform
 import shutil
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import psutil
@@ -23,14 +21,14 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from alignkd_lab.paths import cache_folder
+from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.progress import duration
+from alignkd_lab.provenance import best_device, device_name
 
 DISTRIBUTION = "alignkd-lab"
 MEMORY_NEEDED_GB = 6  # peak of the laptop preset, with room for a browser
 PRESETS = ("laptop", "gpu")
 REINSTALL = "run `make env`, or: pip install -c constraints.txt -e '.[course]'"
-LORA_RANK = 16
-PROMPT, RESPONSE = 20, 28  # tokens, in the laptop preset
-KINDS = ("sampled", "trained", "scored")
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,9 @@ def examine(calibrate: bool = True) -> dict:
 def find_device() -> str | None:
     """ "cuda" where there is a GPU that torch can use, else "cpu"; None where torch does not import."""
     try:
-        from alignkd_lab.provenance import best_device
+        return best_device()
     except (ImportError, OSError):
         return None
-    return best_device()
 
 
 def check_python(version: str | None = None) -> Finding:
@@ -93,8 +90,6 @@ def check_device(device: str | None) -> Finding:
     if device is None:
         return Finding("device", "torch does not import", False, REINSTALL)
     import torch
-
-    from alignkd_lab.provenance import device_name
 
     if device == "cuda":
         memory = torch.cuda.get_device_properties(0).total_memory / 1e9
@@ -144,48 +139,16 @@ def _check_disk(needed_megabytes: int, free: int | None = None) -> Finding:
     return Finding("disk", value, ok, "" if ok else "free some space, or set ALIGNKD_CACHE to a folder on another disk")
 
 
-@dataclass(frozen=True)
-class Rates:
-    """Parameter-tokens a second in matrix products of `dtype`, the default of this device."""
-
-    sampled: float
-    trained: float
-    scored: float
-    dtype: str
-
-
-def estimate(work: Iterable[Mapping[str, int]], rates: Rates) -> float:
-    """Seconds for `work`: the sum over its entries of parameters × (sampled/r_s + trained/r_t + scored/r_f).
-
-    Each entry names the `parameters` of one model and the tokens that it has `sampled`, `trained`, `scored`.
-    """
-    return sum(entry["parameters"] * sum(entry.get(kind, 0) / getattr(rates, kind) for kind in KINDS) for entry in work)
-
-
-def calibrate(device: str) -> Rates:
-    """The rates of the built-in model on `device` ("cpu" or "cuda") in a run of the laptop preset, in seconds."""
-    from alignkd_lab.lm.shapes import parameters, smollm2
-    from alignkd_lab.rates import How, Machine, Shape
-
-    machine, config = Machine(device), smollm2("135M")
-    sampled = machine.cost("sampled", config, Shape(PROMPT, RESPONSE, 24))
-    trained = machine.cost("trained", config, Shape(PROMPT, RESPONSE, 5), How("kd", LORA_RANK))
-    scored = machine.cost("scored", config, Shape(PROMPT, RESPONSE, 2))
-    return Rates(*(parameters(config) / cost.seconds for cost in (sampled, trained, scored)), machine.dtype)
-
-
 def _costs(device: str) -> dict:
     """The machine's rates, and the seconds that a language-world run of each preset would take on it."""
-    from alignkd_lab.presets import planned_work
+    from alignkd_lab.clock import calibrate
+    from alignkd_lab.plan import plan_run
 
     began = time.perf_counter()
     rates = calibrate(device)
-    costs = {preset: estimate(planned_work(preset), rates) for preset in PRESETS}
-    return {
-        "rates": dataclasses.asdict(rates),
-        "costs": costs,
-        "calibration_seconds": round(time.perf_counter() - began, 1),
-    }
+    costs = {preset: plan_run({"world": "lm", "preset": preset, "pipelines": ORDERS, "seeds": (0,)}, rates)["seconds"]
+             for preset in PRESETS}  # fmt: skip
+    return {"rates": rates._asdict(), "costs": costs, "calibration_seconds": round(time.perf_counter() - began, 1)}
 
 
 def render(report: Mapping) -> str:
@@ -200,19 +163,10 @@ def render(report: Mapping) -> str:
         if finding["remedy"]:
             lines += wrap.wrap(f"{wrap.subsequent_indent}→ {finding['remedy']}")
     if "costs" in report:
-        took, dtype = report["calibration_seconds"], report["rates"]["dtype"]
-        lines += ["", f"Language world, both orders, from {took:.0f} s of calibration ({dtype}):"]
+        lines += ["", f"Language world, both orders, from {report['calibration_seconds']:.0f} s of calibration:"]
         lines += [f"         {preset:<{width}}{duration(cost)}" for preset, cost in report["costs"].items()]
     lines += ["", "Ready." if report["ready"] else "Not ready: see the lines marked MISSING."]
     return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """Two significant units at most: "40 s", "12 min", "3 h 10 min"."""
-    if round(seconds) < 60:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _ask(read: Callable, package: str):

@@ -13,8 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from alignkd_lab.arguments import parse_count, run_options, run_request
-from alignkd_lab.clock import CARDS, Clock, age, speed_of
-from alignkd_lab.doctor import KINDS, duration
+from alignkd_lab.clock import CARDS, Clock, Rates, age, rates_of
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.experiment import check_lm, check_mog, check_names, mog_cells
 from alignkd_lab.lm import own_prompts, weights
@@ -29,8 +28,10 @@ from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import PIPELINES, YARDSTICKS, Align
 from alignkd_lab.plan_training import plan_train
 from alignkd_lab.presets import names_of, planned_work, preset
+from alignkd_lab.progress import duration
 from alignkd_lab.rates import How, Shape
 from alignkd_lab.records import load
+from alignkd_lab.results import KINDS
 from alignkd_lab.work import TARGET_RATE
 
 
@@ -53,25 +54,26 @@ def main(argv: Sequence[str]) -> str:
     given, rest = own.parse_known_args(argv)
     if not 0 < given.target_rate < 1:
         raise BadInput(f"target_rate: {given.target_rate} must lie between 0 and 1")
-    speed = speed_of(given.card) if given.card else None
+    rates = rates_of(given.card) if given.card else None
     if given.what == "train":
-        made = plan_train(*read_options(rest), speed, given.response_tokens)
+        made = plan_train(*read_options(rest), rates, given.response_tokens)
     else:
         parser = argparse.ArgumentParser(prog="alignkd plan run", allow_abbrev=False)
         run_options(parser.add_argument, {"choices": ("cpu", "cuda")})
         arguments = parser.parse_args(rest)
         if arguments.from_record or arguments.engine != "local":
             raise BadInput("plan: a run on this machine is planned; leave --from and --engine out")
-        made = plan_run(run_request(arguments), speed, given.target_rate, given.response_tokens)
+        made = plan_run(run_request(arguments), rates, given.target_rate, given.response_tokens)
     return json.dumps(made, indent=1) if given.json else render(made)
 
 
 def plan_run(
-    request: dict[str, Any], speed: float | None = None, target_rate: float = TARGET_RATE, written: int | None = None
+    request: dict[str, Any], rates: Rates | None = None, target_rate: float = TARGET_RATE, written: int | None = None
 ) -> dict[str, Any]:
     """Of arguments of `experiment.run_experiment`: stages with tokens and seconds; time, memory and disk in sum.
 
-    Nothing that is kept in `out` already is subtracted.
+    Seconds are measured for the run's own sizes, or estimated by `rates`. Nothing that is kept in `out` already is
+    subtracted.
     """
     world, names, algorithm = (request.get(name) for name in ("world", "pipelines", "algorithm"))
     check_names(world, names, algorithm, None)
@@ -81,14 +83,14 @@ def plan_run(
     settings, seeds = check_lm(chosen, overrides, request.get("target"), request.get("seeds"))
     algorithm, student = algorithm or "dpo", settings.student
     names = names_of("lm", algorithm, names, YARDSTICKS)
-    clock = Clock(request.get("device"), settings.dtype, speed)
+    clock = Clock(request.get("device"), settings.dtype, rates)
     sources = {settings.base, settings.truth, *filter(None, [model_of(settings.reward)])}
     configs = {source: config_of(source) for source in sources}
     configs[student] = config_of(f"{student}:{settings.base}" if HEALED.fullmatch(student) else student)
     sizes = {source: parameters(config) for source, config in configs.items()}
     counted = replace(settings, max_tokens=min(written or settings.max_tokens, settings.max_tokens))
     roles = _trials(settings, algorithm, names)
-    work = planned_work("", counted, sizes, names, algorithm, target_rate=target_rate, trials=roles)
+    work = planned_work("", counted, names, algorithm, target_rate=target_rate, trials=roles)
     prompt = _prompt_tokens(settings)
     for entry in work:
         _add(clock, entry, configs[entry["model"]], counted, prompt)

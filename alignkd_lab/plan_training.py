@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alignkd_lab.clock import Clock
+from alignkd_lab.clock import Clock, Rates
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.rewards import model_of
 from alignkd_lab.lm.saved import can_be_base
@@ -24,7 +24,7 @@ AGAINST = 1.5  # how much longer a held-out pair takes than to be scored, since 
 SCORED_AT_ONCE = 96  # responses (`lm.scoring.score`)
 
 
-def plan_train(options: Options, given: dict, speed: float | None = None, written: int | None = None) -> dict[str, Any]:
+def plan_train(options: Options, given: dict, rates: Rates | None = None, written: int | None = None) -> dict[str, Any]:
     """Of what `options.read_options` gives: stages with tokens and seconds; time, memory and disk in sum.
 
     Raises:
@@ -37,11 +37,11 @@ def plan_train(options: Options, given: dict, speed: float | None = None, writte
         if (source := getattr(options, name)) and not is_here(source):
             raise CannotContinue(f"plan: texts are counted by its tokenizer, and the {name} {source} is not here yet")
     if options.method == "adpa_plus":
-        first = plan_train(replace(options, method="dckd", reference=None), given, speed, written)
-        return _both(first, plan_train(replace(options, method="adpa"), given, speed, written))
+        first = plan_train(replace(options, method="dckd", reference=None), given, rates, written)
+        return _both(first, plan_train(replace(options, method="adpa"), given, rates, written))
     arguments = training_arguments(given, Path(options.out), is_measured(options))
     _, texts, answered = texts_of(options, arguments.seed)
-    clock = Clock("cuda" if speed else arguments.device.type, options.dtype, speed)
+    clock = Clock(arguments.device.type, options.dtype, rates)
     return _Training(options, arguments, texts, answered, clock, written).plan()
 
 

@@ -156,7 +156,6 @@ def names_of(world: str, algorithm: str, asked: Sequence[str] | None, yardsticks
 def planned_work(
     name: str,
     settings: LmSettings | None = None,
-    parameters: dict[str, int] | None = None,
     pipelines: Sequence[str] = ORDERS,
     algorithm: str = "dpo",
     *,
@@ -170,13 +169,13 @@ def planned_work(
     again; `loss` and `responses` to a prompt say how. Every response is as long as it may be; `target_rate` of them
     meet the target, on which the number of pairs depends, though all steps are taken.
 
-    `settings` are the preset's unless given; `parameters` by source, for models that the presets do not name; `trials`
-    are the roles (`base`, `student`) whose learning rate must be found first.
+    `settings` are the preset's unless given; `trials` are the roles (`base`, `student`) whose learning rate must be
+    found first.
 
     Raises:
-        BadInput: a source whose size is not known.
+        CannotContinue: a model of the hub that was never fetched, so that its size is not known.
     """
-    work = Work(settings or preset(name).lm, parameters or {}, algorithm, target_rate)
+    work = Work(settings or preset(name).lm, algorithm, target_rate)
     for role in trials:
         work.try_rates(role)
     for pipeline in dict.fromkeys((*YARDSTICKS, *pipelines)):

@@ -38,3 +38,11 @@ def read_events(path: Path) -> list[dict]:
         return []
     whole, _, _ = text.rpartition("\n")
     return [json.loads(line) for line in whole.splitlines()]
+
+
+def duration(seconds: float) -> str:
+    """Two significant units at most: "40 s", "12 min", "3 h 10 min"."""
+    if round(seconds) < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -11,7 +11,7 @@ import gc
 import time
 import warnings
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from statistics import median
 from typing import NamedTuple
 
@@ -70,7 +70,7 @@ class Machine:
 
     def __init__(self, device: str, dtype: str = "default") -> None:
         self.device, self.dtype = device, resolve_dtype(dtype, device)
-        self._measure = cache(self._measure)
+        self._known: dict[tuple, Cost] = {}
 
     def cost(self, kind: str, config, shape: Shape, how: How | None = None) -> Cost:
         """Of a token of a response: `sampled`, `scored`, `read` by a teacher that is cached, or `trained`."""
@@ -87,21 +87,22 @@ class Machine:
 
     def _of_layers(self, kind: str, config, shape: Shape, how: How | None = None) -> Cost:
         layers = config.num_hidden_layers
-        named = partial(self._measure, kind, _Hashed(config), shape, how)
+        named = partial(self._measure, kind, config, shape, how)
         if layers <= FEW:
             return named(layers, None)
         first, one, more = named(1, None), named(1, SMALL), named(1 + FEW, SMALL)
         return Cost(*(max(a, a + (layers - 1) * (c - b) / FEW) for a, b, c in zip(first, one, more, strict=True)))
 
-    def _measure(self, kind: str, config: _Hashed, shape: Shape, how: How | None, layers: int, vocabulary) -> Cost:
-        model = build(with_layers(config.config, layers, vocabulary), self.device)
-        try:
+    def _measure(self, kind: str, config, shape: Shape, how: How | None, layers: int, vocabulary: int | None) -> Cost:
+        key = kind, with_layers(config, 1).to_json_string(use_diff=False), shape, how, layers, vocabulary
+        if key not in self._known:
+            model = build(with_layers(config, layers, vocabulary), self.device)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # of peft about transformers, none of the reader's
-                return getattr(self, f"_{kind}")(model, shape, how)
-        finally:
+                self._known[key] = getattr(self, f"_{kind}")(model, shape, how)
             del model
             gc.collect()
+        return self._known[key]
 
     def _sampled(self, model, shape: Shape, _) -> Cost:
         """Seconds to read a prompt, and those of a step of all responses with the cache half full."""
@@ -190,19 +191,6 @@ class Machine:
             work()
             times.append(self._now() - began)
         return median(times[1:] or times)
-
-
-class _Hashed:
-    """A configuration as a key."""
-
-    def __init__(self, config) -> None:
-        self.config, self._key = config, with_layers(config, 1).to_json_string(use_diff=False)
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hashed) and self._key == other._key
 
 
 class _Kept(torch.autograd.graph.saved_tensors_hooks):

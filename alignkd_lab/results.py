@@ -6,6 +6,8 @@ import operator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+KINDS = ("sampled", "trained", "scored")  # of tokens that a model works on; draws in the Gaussian world
+
 
 class Cost(NamedTuple):
     """What work took, for one seed: tokens (of Gaussians: draws) that were sampled, trained on and scored by a model.
@@ -23,7 +25,7 @@ class Cost(NamedTuple):
 
     @property
     def tokens(self) -> dict[str, int]:
-        return {"sampled": self.sampled, "trained": self.trained, "scored": self.scored}
+        return {kind: getattr(self, kind) for kind in KINDS}
 
 
 NOTHING = Cost()

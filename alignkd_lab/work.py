@@ -6,27 +6,32 @@ import math
 from collections.abc import Hashable
 from typing import Any
 
-from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.own_prompts import texts
-from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.lm.settings import HEALED, LmSettings
 from alignkd_lab.pipelines import PIPELINES, ROLES, Align, Distil, Gkd, PreferenceDistil, Stage
+from alignkd_lab.results import KINDS
 
 TARGET_RATE = 0.05  # of responses that meet a target, unless more is known
-COUNTS = ("sampled", "trained", "scored", "kept")
+COUNTS = (*KINDS, "kept")
 
 
 class Work:
     """Walks pipelines as `pipelines.run_pipelines` does. A policy is the chain of stages that made it."""
 
-    def __init__(self, settings: LmSettings, parameters: dict[str, int], algorithm: str, target_rate: float) -> None:
-        self._settings, self._parameters, self._rate = settings, parameters, target_rate
+    def __init__(self, settings: LmSettings, algorithm: str, target_rate: float) -> None:
+        self._settings, self._sizes, self._rate = settings, {}, target_rate
         self._rlhf, self._validation = algorithm == "rlhf", len(texts(settings.prompts, "validation"))
         self.entries: list[dict] = []
         self._done: set = set()
         self._place = ""
 
     def _add(self, source: str, **counts: Any) -> None:
-        entry = {"stage": self._place, "model": source, "parameters": _size(source, self._parameters)}
+        from alignkd_lab.lm import shapes  # brings torch
+
+        if source not in self._sizes:
+            of_base = f"{source}:{self._settings.base}" if HEALED.fullmatch(source) else source
+            self._sizes[source] = shapes.parameters(shapes.config_of(of_base))
+        entry = {"stage": self._place, "model": source, "parameters": self._sizes[source]}
         self.entries.append({**entry, **dict.fromkeys(COUNTS, 0), **counts})
 
     def _once(self, *key: Hashable) -> bool:
@@ -182,15 +187,3 @@ def _informative(responses: int, rate: float) -> float:
     chances = (math.comb(responses, hits) * rate**hits * (1 - rate) ** (responses - hits)
                for hits in range(responses + 1))  # fmt: skip
     return sum(chance * min(hits, responses - hits) for hits, chance in enumerate(chances))
-
-
-def _size(source: str, parameters: dict[str, int]) -> int:
-    if source in parameters:
-        return parameters[source]
-    from alignkd_lab.lm import shapes  # brings torch
-
-    try:
-        return shapes.parameters(shapes.config_of(source))
-    except (BadInput, CannotContinue) as error:
-        words = f"the size of {source!r} is not known; give it as parameters={{{source!r}: number}}"
-        raise BadInput(f"parameters: {words}") from error

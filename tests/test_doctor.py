@@ -7,10 +7,10 @@ import types
 import pytest
 
 from alignkd_lab import cli, doctor
-from alignkd_lab.doctor import Rates, estimate
+from alignkd_lab.clock import Rates
 
 GB = 10**9
-RATES = Rates(sampled=2e9, trained=1e9, scored=4e9, dtype="float32")
+RATES = Rates(2e9, 1e9, 4e9, "cpu", "made up")
 READY = {
     "source": "smollm2",
     "cached": True,
@@ -115,10 +115,10 @@ def healthy(monkeypatch):
     monkeypatch.setattr(doctor, "check_libraries", lambda: [doctor.Finding("libraries", "all")])
     monkeypatch.setattr(doctor, "check_weights", lambda: [doctor.Finding("weights", "cached")])
     monkeypatch.setattr(doctor, "check_memory", lambda: doctor.Finding("memory", "enough"))
-    monkeypatch.setattr("alignkd_lab.doctor.calibrate", lambda device: RATES)
-    presets = types.ModuleType("alignkd_lab.presets")
-    presets.planned_work = lambda preset: [{"parameters": 10**8, "trained": {"laptop": 6000, "gpu": 120000}[preset]}]
-    monkeypatch.setitem(sys.modules, "alignkd_lab.presets", presets)
+    monkeypatch.setattr("alignkd_lab.clock.calibrate", lambda device: RATES)
+    plan = types.ModuleType("alignkd_lab.plan")
+    plan.plan_run = lambda request, rates: {"seconds": {"laptop": 600, "gpu": 12000}[request["preset"]]}
+    monkeypatch.setitem(sys.modules, "alignkd_lab.plan", plan)
 
 
 def test_a_healthy_machine_exits_0_and_hears_what_runs_cost(healthy, capsys):
@@ -147,11 +147,10 @@ def test_json_carries_the_same_findings(healthy, capsys):
     assert {"topic": "weights", "value": "cached", "ok": True, "remedy": ""} in report["findings"]
 
 
-def test_a_gpu_run_is_planned_as_more_work_than_a_laptop_run():
-    from alignkd_lab.presets import planned_work
-
-    laptop, gpu = (estimate(planned_work(preset), RATES) for preset in doctor.PRESETS)
-    assert 0 < laptop < gpu
+def test_a_gpu_run_is_planned_as_more_work_than_a_laptop_run(monkeypatch):
+    monkeypatch.setattr("alignkd_lab.clock.calibrate", lambda device: RATES)
+    costs = doctor._costs("cpu")["costs"]
+    assert 0 < costs["laptop"] < costs["gpu"]
 
 
 @pytest.mark.parametrize(

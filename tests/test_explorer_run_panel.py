@@ -43,7 +43,7 @@ def test_it_would_run_both_orders_on_gaussians_with_seeds_that_nobody_has_run(tm
 
 @pytest.mark.parametrize("world", ["lm", "mog"])
 def test_every_control_over_its_whole_range_leaves_a_command_line_or_a_clear_sentence(world, monkeypatch):
-    monkeypatch.setattr(run_picture, "machine_rates", lambda: run_picture.Rates(1e9, 1e9, 1e9, "float32"))
+    monkeypatch.setattr(run_picture, "machine_rates", lambda: run_picture.Rates(1e9, 1e9, 1e9, "cpu", "made up"))
     panel = run_panel.show(world)
     for name, control in panel.controls.items():
         kept = control.value

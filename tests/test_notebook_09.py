@@ -5,6 +5,7 @@ import json
 import pytest
 
 from alignkd_lab import records
+from alignkd_lab.clock import Rates
 from alignkd_lab.course.exercises.ask import check
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.exercises.ch09 import preference_rows
@@ -15,7 +16,8 @@ from alignkd_lab.lm.feasibility import expected_pairs
 from alignkd_lab.lm.preference_data import load_preferences, to_examples
 from alignkd_lab.lm.rewards import SECOND_RULES, TARGETS
 from alignkd_lab.lm.weights import load
-from alignkd_lab.presets import planned_work, preset
+from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.plan import plan_run
 from alignkd_lab.progress import VARIABLE, read_events
 
 
@@ -96,10 +98,8 @@ def test_the_run_tells_its_seed_its_units_its_steps_and_its_curve(ran):
     assert curve["reward"].tolist() == pytest.approx(kept.sort_values("step")["value"].tolist())
 
 
-def test_cost_grows_with_the_sizes_that_are_given():
-    from dataclasses import replace
-
-    own = replace(preset("laptop").lm, base="me/base", truth="me/base", student="me/small")
-    work = planned_work("laptop", own, {"me/base": 300, "me/small": 200})
-    assert {part["model"]: part["parameters"] for part in work} == {"me/base": 300, "me/small": 200}
-    assert [part["sampled"] for part in work] == [part["sampled"] for part in planned_work("laptop")]
+def test_a_larger_base_costs_more():
+    rates, base = Rates(1e9, 1e9, 1e9, "cpu", "made up"), "HuggingFaceTB/SmolLM2-360M-Instruct"
+    seconds = [plan_run({"world": "lm", "pipelines": ORDERS, "overrides": of}, rates)["seconds"]
+               for of in ({}, {"base": base})]  # fmt: skip
+    assert seconds[1] > 2 * seconds[0]

@@ -147,7 +147,7 @@ def test_layers_that_are_not_measured_cost_what_measured_ones_do():
 def test_a_card_that_is_not_here_is_estimated_and_a_slower_one_takes_longer():
     seconds = {}
     for card in ("H100", "L4", "0.5"):
-        made = plan.plan_run({**RUN, "preset": "gpu"}, clock.speed_of(card))
+        made = plan.plan_run({**RUN, "preset": "gpu"}, clock.rates_of(card))
         seconds[card] = made["seconds"] - sum(row["seconds"] for row in made["stages"] if row["stage"] == "start")
         assert "recorded H100" in made["estimate"]
         assert (made["device"], made["dtype"]) == ("cuda", "bfloat16")
@@ -156,7 +156,8 @@ def test_a_card_that_is_not_here_is_estimated_and_a_slower_one_takes_longer():
 
 
 def test_the_recorded_card_is_estimated_as_it_was_recorded():
-    made = plan.plan_run({**RUN, "preset": "gpu", "pipelines": ["align_then_kd"], "seeds": (0,)}, 1.0, 0.02, 25)
+    request = {**RUN, "preset": "gpu", "pipelines": ["align_then_kd"], "seeds": (0,)}
+    made = plan.plan_run(request, clock.rates_of("H100"), 0.02, 25)
     seconds = {row["stage"]: row["seconds"] for row in made["stages"]}
     run = clock.load(clock.data_folder() / "records" / "smollm2-study.zip").select(preset="gpu", device="cuda")
     for stage in ("base_aligned", "aligned_kd"):

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from tiny_lm import smollm2
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.lm import weights
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, PIPELINES, YARDSTICKS
@@ -56,7 +57,7 @@ def test_a_healed_student_is_as_large_as_the_layers_that_it_keeps(student, dropp
 
 
 def test_a_folder_is_no_healed_student_whatever_its_name_holds():
-    with pytest.raises(BadInput, match="the size of 'healed-mine' is not known"):
+    with pytest.raises(CannotContinue, match="healed-mine was never fetched"):
         planned_work("laptop", dataclasses.replace(preset("laptop").lm, student="healed-mine"))
 
 

@@ -15,7 +15,6 @@ from alignkd_lab.bench.batch import PAIRS, PROMPT
 from alignkd_lab.bench.render import render
 from alignkd_lab.bench.sampling import sampling_rows
 from alignkd_lab.bench.table import measure
-from alignkd_lab.doctor import LORA_RANK
 from alignkd_lab.dtypes import DTYPES, resolve_dtype
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import weights
@@ -25,7 +24,7 @@ from alignkd_lab.lm.tiny import tiny_tokenizer
 from alignkd_lab.paths import checkout_folder, data_folder
 from alignkd_lab.provenance import best_device, provenance
 
-LENGTHS, REPEATS, SAMPLED = (128, 512), 5, 64
+LENGTHS, REPEATS, SAMPLED, LORA_RANK = (128, 512), 5, 64, 16
 QUICK_LENGTHS, QUICK_REPEATS, QUICK_SAMPLED, QUICK_STUDENT = (8, 16), 2, 4, "tiny-student"
 TRAIN = ("lora", "full")
 HEAD_WIDTH, LAYERS = 64, {"cpu": 6, "cuda": 30}  # of a random student; a few layers tell the speed of all

@@ -10,16 +10,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from alignkd_lab.clock import Rates, calibrate
 from alignkd_lab.course.explorers.runs import Request
 from alignkd_lab.course.shipped import recorded_gaussians, recorded_smollm2
-from alignkd_lab.doctor import Rates, calibrate, duration, estimate, find_device
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import AlignkdError
 from alignkd_lab.pipelines import ORDERS, PIPELINES, YARDSTICKS
+from alignkd_lab.plan import plan_run
 from alignkd_lab.plots import figures
 from alignkd_lab.plots.drawing import DEPTH, legend, mark, panels, themed
 from alignkd_lab.plots.style import pipeline_style
 from alignkd_lab.plots.verdicts import in_short
-from alignkd_lab.presets import default_pipelines, override, planned_work, preset
+from alignkd_lab.presets import default_pipelines
+from alignkd_lab.progress import duration
+from alignkd_lab.provenance import best_device
 from alignkd_lab.records import Records
 
 KEPT = 0.5  # seconds: a unit of the language world that took less was kept from an earlier start
@@ -32,7 +35,7 @@ PRIOR = 0.02  # of all work, what the expected pace counts for beside the measur
 @functools.cache
 def machine_rates() -> Rates:
     """This machine's rates as `alignkd doctor` measures them, in some seconds."""
-    return calibrate(find_device())
+    return calibrate(best_device())
 
 
 def needs_rates(request: Request) -> bool:
@@ -70,11 +73,11 @@ def expected_seconds(request: Request) -> float | None:
         return None
     each = planned(request.world, request.keywords["pipelines"], request.algorithm)
     if request.world == "lm":
-        try:  # what is planned are both orders
-            work = planned_work(request.preset, override(preset(request.preset).lm, request.keywords["overrides"]))
-        except BadInput:  # a model of a size that is not known
+        both = {**request.keywords, "pipelines": ORDERS, "algorithm": "dpo", "seeds": (0,)}
+        try:
+            each *= plan_run(both, machine_rates())["seconds"] / planned("lm", ORDERS, "dpo")
+        except AlignkdError:  # a model of a size that is not known
             return None
-        each *= estimate(work, machine_rates()) / planned("lm", ORDERS, "dpo")
     return len(request.parts()) * each
 
 
