@@ -80,7 +80,7 @@ def evaluate(model: str, **options: Any) -> dict:
     """Measures a model on what the options name, the fields of `Request`; returns the record.
 
     `metrics` and `against` (the other model's) hold `METRICS`, each an `estimate` with the bounds `low` and `high` of
-    its interval (95 %, over prompts), defined in `lm.own_metrics`; `win_rate` is of the model against the other one,
+    its interval (95 %, over prompts), defined in `lm.evaluate`; `win_rate` is of the model against the other one,
     paired by prompt; `judge` is what `lm.judge.compare` returns, `tasks` what `lm.harness.run_tasks` does. Null is what
     was not asked for, and a bound that does not exist. The two models draw random numbers of their own.
 
@@ -153,7 +153,8 @@ def _measure(asked: Request, read: Prompts | None, held: Preferences | None) -> 
     import torch
 
     from alignkd_lab.dtypes import resolve_dtype
-    from alignkd_lab.lm import models, own_metrics, weights
+    from alignkd_lab.lm import evaluate as metrics
+    from alignkd_lab.lm import models, weights
     from alignkd_lab.lm.answers import answer, encode_prompts, texts_of
     from alignkd_lab.lm.scoring import score
     from alignkd_lab.lm.settings import base_of_student
@@ -167,23 +168,23 @@ def _measure(asked: Request, read: Prompts | None, held: Preferences | None) -> 
         check_vocabularies(tokenizers["model"], reference=tokenizers["reference"])
     writers = {name: encode_prompts(tokenizers[name], rows) for name in ("model", "against") if name in sources}
     encoded = _examples(held, tokenizers["model"], asked.max_length) if held else None
-    pays = own_metrics.read_reward(asked.reward, device) if asked.reward else None
+    pays = metrics.read_reward(asked.reward, device) if asked.reward else None
     found = {name: dict.fromkeys(METRICS) for name in writers}
     lines, rewards, win, tasks = [], {}, None, None
 
     def tell(name: str, measured: dict) -> None:
-        found[name] |= {metric: own_metrics.as_json(value) for metric, value in measured.items()}
+        found[name] |= {metric: metrics.as_json(value) for metric, value in measured.items()}
 
     def write(name: str, policy, seed: int):
         samples = answer(policy, tokenizers[name], sources[name], writers[name], responses=asked.responses,
                          max_tokens=asked.max_tokens, seed=seed, dtype=dtype)  # fmt: skip
         log_probs, texts = score(policy, samples, dtype=dtype), texts_of(tokenizers[name], samples)
-        tell(name, own_metrics.of_samples(samples, log_probs, tokenizers[name]))
+        tell(name, metrics.of_samples(samples, log_probs, tokenizers[name]))
         of = [rows[prompt] for prompt in samples.prompt_of]
         earned = pays(of, texts) if pays else None
         if pays:
             rewards[name] = earned.reshape(len(rows), asked.responses)
-            tell(name, {"reward": own_metrics.over_prompts(rewards[name])})
+            tell(name, {"reward": metrics.over_prompts(rewards[name])})
         for index, (row, text) in enumerate(zip(of, texts, strict=True)):
             lines.append({"row": row.row, "prompt": row.said, "model": sources[name], "response": text,
                           "reward": float(earned[index]) if pays else None})  # fmt: skip
@@ -196,19 +197,19 @@ def _measure(asked: Request, read: Prompts | None, held: Preferences | None) -> 
                           chat_template=asked.chat_template)  # fmt: skip
         del benchmarked
     samples, log_probs = write("model", policy, asked.seed) if rows else (None, [])
-    of_pairs = own_metrics.pair_log_probs(policy, encoded.examples, dtype) if encoded else None
+    of_pairs = metrics.pair_log_probs(policy, encoded.examples, dtype) if encoded else None
     del policy
     if asked.reference:
         reference = models.read(asked.reference, device)
         if rows:
-            tell("model", own_metrics.kl_to_reference(samples, log_probs, score(reference, samples, dtype=dtype)))
+            tell("model", metrics.kl_to_reference(samples, log_probs, score(reference, samples, dtype=dtype)))
         if encoded:
-            of_reference = own_metrics.pair_log_probs(reference, encoded.examples, dtype)
-            tell("model", {"reward_accuracy": own_metrics.reward_accuracy(encoded.examples, of_pairs, of_reference)})
+            of_reference = metrics.pair_log_probs(reference, encoded.examples, dtype)
+            tell("model", {"reward_accuracy": metrics.reward_accuracy(encoded.examples, of_pairs, of_reference)})
         del reference
     if asked.against:
         write("against", models.read(asked.against, device), asked.seed + 1)
-        win = own_metrics.as_json(own_metrics.win_rate(rewards["model"], rewards["against"])) if pays else None
+        win = metrics.as_json(metrics.win_rate(rewards["model"], rewards["against"])) if pays else None
     options = {name: getattr(asked, name) for name in
                ("reward", "responses", "max_tokens", "max_length", "seed", "limit", "chat_template")}  # fmt: skip
     record = {

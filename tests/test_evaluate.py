@@ -16,7 +16,8 @@ import alignkd_lab
 from alignkd_lab import cli
 from alignkd_lab.errors import BadInput
 from alignkd_lab.evaluation import METRICS, render
-from alignkd_lab.lm import own_metrics, weights
+from alignkd_lab.lm import evaluate as metrics
+from alignkd_lab.lm import weights
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.preference_data import load_preferences, to_examples
 from alignkd_lab.lm.reward_model import RewardModel
@@ -141,7 +142,7 @@ def test_reward_accuracy_is_the_share_of_pairs_that_plain_logits_rank_right(pair
 def test_pairs_within_rounding_are_ties():
     pairs = [Example([at], [[3], [4]]) for at in range(1, 5)]
     policy, reference = np.zeros((4, 2)), np.array([[0, 1.0], [0, 1e-5], [1.0, 0], [0, 1.0]])
-    assert own_metrics.reward_accuracy(pairs, policy, reference).estimate == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+    assert metrics.reward_accuracy(pairs, policy, reference).estimate == pytest.approx((1 + 0.5 + 0 + 1) / 4)
 
 
 def test_the_measure_is_that_of_training(pairs, tmp_path):
@@ -165,12 +166,12 @@ def test_a_win_rate_compares_all_responses_to_a_prompt_and_halves_ties():
     scores = [
         np.mean([(a > b) + 0.5 * (a == b) for a, b in product(*rows)]) for rows in zip(first, second, strict=True)
     ]
-    assert own_metrics.win_rate(first, second) == pytest.approx(wilson_interval(sum(scores), 2))
-    assert own_metrics.win_rate(second, first).estimate == pytest.approx(1 - np.mean(scores))
-    tied = own_metrics.win_rate(np.zeros((30, 2)), np.zeros((30, 1)))
+    assert metrics.win_rate(first, second) == pytest.approx(wilson_interval(sum(scores), 2))
+    assert metrics.win_rate(second, first).estimate == pytest.approx(1 - np.mean(scores))
+    tied = metrics.win_rate(np.zeros((30, 2)), np.zeros((30, 1)))
     assert tied.estimate == 0.5
     assert tied.low == pytest.approx(1 - tied.high)
-    assert own_metrics.win_rate(np.ones((5, 1)), np.zeros((5, 1))).low < 0.6  # five wins prove little
+    assert metrics.win_rate(np.ones((5, 1)), np.zeros((5, 1))).low < 0.6  # five wins prove little
 
 
 def test_a_model_wins_half_the_time_against_itself(tmp_path):
@@ -202,7 +203,7 @@ def test_what_was_not_asked_is_null(prompts, tmp_path):
     one = lines(tmp_path / "one.jsonl", ASKED[:1])
     found = alignkd_lab.evaluate("tiny-student", prompts=one, reference="tiny-base", **QUICK)["metrics"]
     assert found["kl_per_response"]["low"] is None  # of one prompt
-    assert own_metrics.as_json(own_metrics.Interval(math.nan, math.nan, math.nan)) is None
+    assert metrics.as_json(metrics.Interval(math.nan, math.nan, math.nan)) is None
 
 
 def test_a_reward_model_pays_as_it_scores(tmp_path):
@@ -214,7 +215,7 @@ def test_a_reward_model_pays_as_it_scores(tmp_path):
     assert [line["reward"] for line in written] == pytest.approx(scores, abs=1e-5)
     first, second = np.array(scores).reshape(2, 3, 2)
     close(found["metrics"]["reward"], t_interval(first.mean(1)))
-    close(found["win_rate"], own_metrics.win_rate(first, second))
+    close(found["win_rate"], metrics.win_rate(first, second))
 
 
 def test_a_reward_reads_a_prompt_of_many_turns_as_its_messages(tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ import torch
 from tiny_lm import world_in
 
 from alignkd_lab.lm.batch import Example, collate, hidden_states
+from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.losses import token_log_probs
-from alignkd_lab.lm.policy import Policy
 
 
 @pytest.fixture

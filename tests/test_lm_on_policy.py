@@ -6,7 +6,7 @@ from tiny_lm import world_in
 from transformers import LlamaForCausalLM
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.stages.gkd import GkdSettings, gkd

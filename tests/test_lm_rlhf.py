@@ -12,7 +12,7 @@ from huggingface_hub.utils import _telemetry
 from tiny_lm import world_in
 
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.stages import rloo as module
 from alignkd_lab.store import part
 

@@ -11,7 +11,7 @@ from alignkd_lab.lm import context as context_module
 from alignkd_lab.lm import scoring
 from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.batch import collate, hidden_states, plain, token_counts
-from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.stages import adpa
 from alignkd_lab.lm.world import LmWorld

@@ -5,8 +5,7 @@ import torch
 
 from alignkd_lab import theory
 from alignkd_lab.mog import align
-from alignkd_lab.mog.mixture import GaussianMixture
-from alignkd_lab.mog.noise import SeedNoise
+from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 from alignkd_lab.mog.problem import Problem
 from alignkd_lab.mog.settings import MogSettings
 

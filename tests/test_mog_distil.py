@@ -1,8 +1,7 @@
 import torch
 
 from alignkd_lab.mog.em import EmSettings, distil
-from alignkd_lab.mog.mixture import GaussianMixture
-from alignkd_lab.mog.noise import SeedNoise
+from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 from alignkd_lab.mog.problem import Problem
 from alignkd_lab.mog.settings import MogSettings
 

@@ -1,6 +1,6 @@
 import torch
 
-from alignkd_lab.mog.noise import SeedNoise
+from alignkd_lab.mog.mixture import SeedNoise
 
 
 def test_a_seeds_noise_does_not_depend_on_its_neighbours():

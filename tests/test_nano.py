@@ -13,8 +13,7 @@ from alignkd_lab.lm.batch import ROLES, Example, collate, hidden_states
 from alignkd_lab.lm.chunked import token_log_probs
 from alignkd_lab.lm.teachers import Full
 from alignkd_lab.mog import align, em
-from alignkd_lab.mog.mixture import GaussianMixture
-from alignkd_lab.mog.noise import SeedNoise
+from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 from alignkd_lab.mog.problem import Problem
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld

@@ -11,8 +11,7 @@ from alignkd_lab import theory
 from alignkd_lab.course.playground import MIME, SCENES, show, write
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.mog.closed_form import ClosedForm
-from alignkd_lab.mog.mixture import GaussianMixture
-from alignkd_lab.mog.noise import SeedNoise
+from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 from alignkd_lab.mog.problem import Problem, evaluate
 from alignkd_lab.mog.settings import MogSettings, with_target_weight
 from alignkd_lab.mog.world import MogWorld

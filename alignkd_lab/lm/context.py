@@ -1,8 +1,12 @@
-"""What the stages of one seed share: models, tokenizer, store and random seeds. Nothing here knows a pipeline."""
+"""What stages work on, a policy, and what those of one seed share: models, tokenizer, store and random seeds.
+
+Nothing here knows a pipeline.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,10 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from alignkd_lab.dtypes import device_label
-from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.prompts import prompts as shipped
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
@@ -23,6 +28,40 @@ from alignkd_lab.progress import tell
 from alignkd_lab.store import Store, safe_name
 
 SAMPLES_CODE = 1  # raise it where a change of code draws other samples
+
+
+@dataclass
+class Policy:
+    """Adapters on a start; each is `W += B A` on the layers that it names.
+
+    `start` is a source of weights, or `<name>:<source>` for its healed student of that name (`lm.student`).
+    """
+
+    start: str
+    adapters: list[dict[str, Tensor]] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        """A hash of what the policy is, whatever made it."""
+        made = hashlib.sha256(self.start.encode())
+        for adapter in self.adapters:
+            for name in sorted(adapter):
+                made.update(name.encode() + adapter[name].numpy().tobytes())
+        return made.hexdigest()[:16]
+
+    def with_adapter(self, adapter: dict[str, Tensor]) -> Policy:
+        return Policy(self.start, [*self.adapters, adapter])
+
+    def save(self, folder: Path) -> None:
+        for index, adapter in enumerate(self.adapters):
+            save_file(adapter, folder / f"adapter-{index}.safetensors")
+        (folder / "policy.json").write_text(json.dumps({"start": self.start, "adapters": len(self.adapters)}))
+
+    @staticmethod
+    def read(folder: Path) -> Policy:
+        written = json.loads((folder / "policy.json").read_text())
+        adapters = [load_file(folder / f"adapter-{index}.safetensors") for index in range(written["adapters"])]
+        return Policy(written["start"], adapters)
 
 
 class Models(Protocol):

@@ -8,8 +8,8 @@ import torch
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.engines import Vllm
-from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.settings import HEALED, base_of_student
 from alignkd_lab.lm.student import healed_student, student_identity
 from alignkd_lab.lm.trainer import merge_adapter

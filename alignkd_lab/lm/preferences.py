@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alignkd_lab.lm.context import Context, Earned, Reward
-from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.context import Context, Earned, Policy, Reward
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.settings import PairSettings
 from alignkd_lab.results import Cost

@@ -21,8 +21,7 @@ from alignkd_lab.lm.functions import is_function, load_function, load_reward
 if TYPE_CHECKING:  # whoever asks for a rule need not load torch
     from torch import Tensor
 
-    from alignkd_lab.lm.context import Context, Earned
-    from alignkd_lab.lm.policy import Policy
+    from alignkd_lab.lm.context import Context, Earned, Policy
     from alignkd_lab.lm.reward_model import RewardModel
     from alignkd_lab.lm.sampling import Samples
     from alignkd_lab.lm.settings import RewardSettings
@@ -184,7 +183,7 @@ class Truth:
     """
 
     def __init__(self, context: Context, source: str, max_tokens: int) -> None:
-        from alignkd_lab.lm.policy import Policy
+        from alignkd_lab.lm.context import Policy
 
         self.policy = Policy(source)
         self._context, self._max_tokens = context, max_tokens

@@ -8,9 +8,9 @@ from pathlib import Path
 from transformers import GenerationConfig
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm import adapters, weights
+from alignkd_lab.lm import folders, weights
+from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.models import Models
-from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.settings import HEALED, base_of_student
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.lm.tiny import TINY
@@ -34,7 +34,7 @@ def licence(source: str) -> str:
         found = ModelCard.load(card, ignore_metadata_errors=True).data.license
         if found:
             return str(found)
-    return licence(adapters.base_of(folder)) if adapters.is_adapter(folder) else "unknown"
+    return licence(folders.base_of(folder)) if folders.is_adapter(folder) else "unknown"
 
 
 def can_be_base(source: str) -> bool:
@@ -43,7 +43,7 @@ def can_be_base(source: str) -> bool:
     The built-in model lies in this machine's cache, and the hub's is not the same: its weights were never quantised.
     """
     made_here = HEALED.fullmatch(source.partition(":")[0]) or source in (weights.BUILT_IN, *TINY)
-    return not made_here and not adapters.is_adapter(weights.resolve(source))
+    return not made_here and not folders.is_adapter(weights.resolve(source))
 
 
 def save(model, tokenizer, folder: Path, record: dict, *, base: str, merge: bool) -> dict:
@@ -66,7 +66,7 @@ def save(model, tokenizer, folder: Path, record: dict, *, base: str, merge: bool
     ends.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     record = {**record, "files": {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}}
-    (folder / "README.md").write_text(_card(record, base, (folder / adapters.CONFIG).is_file()), encoding="utf-8")
+    (folder / "README.md").write_text(_card(record, base, (folder / folders.CONFIG).is_file()), encoding="utf-8")
     (folder / RECORD).write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
     return record
 

@@ -14,8 +14,8 @@ from transformers.pytorch_utils import Conv1D
 
 from alignkd_lab.errors import BadInput, CannotContinue, first_line
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.adapters import base_of, is_adapter
 from alignkd_lab.lm.architecture import backbone
+from alignkd_lab.lm.folders import base_of, is_adapter
 from alignkd_lab.lm.settings import BUILT_IN, HEALED, base_of_student
 from alignkd_lab.lm.tiny import TINY, tiny
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.paths import data_folder
 from alignkd_lab.results import Cost, Result

@@ -25,9 +25,8 @@ from pathlib import Path
 import torch
 
 from alignkd_lab.errors import BadInput, CannotContinue, first_line
-from alignkd_lab.lm.adapters import base_of, is_adapter, merge
 from alignkd_lab.lm.admission import admit
-from alignkd_lab.lm.intact import is_sound, is_whole
+from alignkd_lab.lm.folders import base_of, is_adapter, is_sound, is_whole, merge
 from alignkd_lab.lm.settings import BUILT_IN
 from alignkd_lab.lm.templates import fit
 from alignkd_lab.lm.tiny import TINY, tiny, tiny_tokenizer

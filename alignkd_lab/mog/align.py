@@ -19,8 +19,7 @@ from torch import Tensor
 
 from alignkd_lab import theory
 from alignkd_lab.errors import CannotContinue
-from alignkd_lab.mog.mixture import GaussianMixture, Gradient
-from alignkd_lab.mog.noise import SeedNoise
+from alignkd_lab.mog.mixture import GaussianMixture, Gradient, SeedNoise
 from alignkd_lab.mog.problem import Problem
 
 _CURVE_POINTS = 20

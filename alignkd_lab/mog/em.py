@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.mog.mixture import GaussianMixture, moments
-from alignkd_lab.mog.noise import SeedNoise
+from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise, moments
 
 # A component that has lost all its points keeps a share this small, so that its mean stays defined.
 _LEAST_MASS = 1e-10

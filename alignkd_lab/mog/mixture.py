@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians with diagonal covariances, many at once.
+"""Mixtures of Gaussians with diagonal covariances, many at once, and the noise that they are drawn from.
 
 Every policy of the Gaussian world is one of these, with one mixture per seed along the batch axes, so
 that all seeds train, sample and are scored in the same tensor operation. Left out, compared with
@@ -8,6 +8,7 @@ log-density has a short closed form, `log_prob_and_pull`).
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,3 +135,37 @@ class GaussianMixture:
 def moments(x: Tensor) -> Tensor:
     """(x, x²), `[..., dimension]` -> `[..., 2 dimension]`: all that a diagonal Gaussian sees of a point."""
     return torch.cat([x, x**2], -1)
+
+
+@dataclass(frozen=True)
+class SeedNoise:
+    """Noise for a batch of seeds, on `device`, in float64: numbers that belong to a seed and a purpose.
+
+    A seed's numbers must not depend on which other seeds share its batch, and two pipelines must meet the same numbers,
+    so that their differences are paired. Hence one generator per seed and purpose. They run on the CPU on every device:
+    a GPU run then sees the same draws.
+    """
+
+    seeds: tuple[int, ...]
+    device: torch.device | str = "cpu"
+
+    def uniform(self, purpose: str, *shape: int) -> Tensor:
+        """Uniform on [0, 1): `[seed, *shape]`."""
+        return self._stack(torch.rand, purpose, shape)
+
+    def normal(self, purpose: str, *shape: int) -> Tensor:
+        """Standard normal: `[seed, *shape]`."""
+        return self._stack(torch.randn, purpose, shape)
+
+    def _stack(self, draw, purpose: str, shape: tuple[int, ...]) -> Tensor:
+        kind = draw.__name__
+        rows = [
+            draw(shape, generator=_generator(seed, f"{purpose}/{kind}"), dtype=torch.float64) for seed in self.seeds
+        ]
+        return torch.stack(rows).to(self.device)
+
+
+def _generator(seed: int, purpose: str) -> torch.Generator:
+    """Python's own `hash` of a string changes from process to process; this one does not."""
+    digest = hashlib.sha256(f"{purpose}/{seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.mog.em import EmSettings, distil, fit
-from alignkd_lab.mog.mixture import GaussianMixture
-from alignkd_lab.mog.noise import SeedNoise
+from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 
 # KD-MWE's own figures, nats a point: {student: {metric: value}}, from one run.
 PUBLISHED = {

@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.mog import align
 from alignkd_lab.mog.em import EmSettings, distil, fit
-from alignkd_lab.mog.mixture import GaussianMixture
-from alignkd_lab.mog.noise import SeedNoise
+from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 from alignkd_lab.mog.problem import Problem, evaluate
 from alignkd_lab.mog.settings import (
     DistilSettings,

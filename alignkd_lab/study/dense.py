@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from alignkd_lab.lm.context import Earned
-from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.context import Earned, Policy
 from alignkd_lab.lm.preferences import Pair
 from alignkd_lab.lm.rewards import sentiment
 from alignkd_lab.lm.sampling import Samples

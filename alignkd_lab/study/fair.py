@@ -19,8 +19,8 @@ import numpy as np
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example
+from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.evaluate import distinct_n
-from alignkd_lab.lm.policy import Policy
 from alignkd_lab.lm.preferences import Pair
 from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.rewards import lexicon_share, sentiment

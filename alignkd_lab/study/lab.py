@@ -15,7 +15,7 @@ from alignkd_lab import recording
 from alignkd_lab.arguments import parse_seeds
 from alignkd_lab.dtypes import device_label
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.settings import BUILT_IN, LmSettings
 from alignkd_lab.lm.world import LmWorld

@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from alignkd_lab.lm.context import Earned
-from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.context import Earned, Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean

@@ -16,8 +16,7 @@ from torch import Tensor
 from alignkd_lab import theory
 from alignkd_lab.course.widgets.charts import Chart, Slider, caption, parameters, stack
 from alignkd_lab.mog.align import rlhf
-from alignkd_lab.mog.mixture import GaussianMixture
-from alignkd_lab.mog.noise import SeedNoise
+from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 from alignkd_lab.mog.problem import Problem
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots.drawing import BAND, INK, QUIET

@@ -25,7 +25,7 @@ from alignkd_lab import theory
 from alignkd_lab.course.toy import language
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.rewards import fluency
-from alignkd_lab.mog.noise import SeedNoise
+from alignkd_lab.mog.mixture import SeedNoise
 
 REWARDS = ("likelihood", "rule")
 _MOST_RESPONSES = 300_000

@@ -12,8 +12,7 @@ from typing import Any
 
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.context import Context, Reward
-from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.context import Context, Policy, Reward
 from alignkd_lab.lm.preferences import Pair, draw_preferences
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.settings import AdpaSettings, DckdSettings

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.architecture import head_of
-from alignkd_lab.lm.context import Context
-from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.context import Context, Policy
 from alignkd_lab.lm.settings import DistilSettings
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
 from alignkd_lab.results import Cost, Result

@@ -6,8 +6,7 @@ from functools import partial
 
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.context import Context, Reward
-from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.context import Context, Policy, Reward
 from alignkd_lab.lm.preferences import draw_preferences
 from alignkd_lab.lm.settings import DpoSettings
 from alignkd_lab.lm.stages.curve import Curve

@@ -9,8 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.context import Context
-from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.context import Context, Policy
 from alignkd_lab.lm.settings import GkdSettings
 from alignkd_lab.lm.stages.trl_run import in_parts, prompt_rows, run_trl
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora

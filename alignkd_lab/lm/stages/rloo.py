@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from alignkd_lab.lm.context import Context, Earned, Reward
-from alignkd_lab.lm.policy import Policy
+from alignkd_lab.lm.context import Context, Earned, Policy, Reward
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.settings import RlooSettings
 from alignkd_lab.lm.stages.curve import Curve
