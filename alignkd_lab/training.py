@@ -231,13 +231,15 @@ def _from_pairs(options, method: Method, pairs: Texts, model, tokenizer, store, 
     """What the loss reads, of training and of the held-out pairs; what teachers say of it; and what is measured."""
     device, seed, batch = model.device, arguments.seed, arguments.per_device_eval_batch_size
     examples = _examples(options, method, pairs, model, tokenizer, store, request, dtype, seed)
-    others, kept = {name: one for name in TEACHERS if (one := getattr(options, name))}, {}
-    if others and method.read:
-        ask = partial(_live if options.live_teachers else _ask, dtype=dtype, examples=list(chain(*examples)),
-                      store=store, roles=method.read)  # fmt: skip
-        kept = {name: ask(models.read(source, device), source, name=name) for name, source in others.items()}
-        if len(kept) == 2:
-            share_head(*kept.values())
+    kept: dict[str, CachedTeacher | LiveTeacher] = {}
+    for name in TEACHERS if method.read else ():
+        if source := getattr(options, name):
+            teacher = LiveTeacher(models.read(source, device), dtype=dtype, digest=identity(source))
+            kept[name] = _spread(teacher) if options.live_teachers else cache_in_parts(
+                teacher, list(chain(*examples)), store.root, name, method.read
+            )  # fmt: skip
+    if len(kept) == 2:
+        share_head(*kept.values())
     policy = (options.reference if options.method == "dpo" else None) or options.student
     reference = model if policy == options.student else models.read(policy, device)
     if options.method == "dpo":
@@ -270,10 +272,6 @@ def _examples(options, method: Method, pairs: Texts, model, tokenizer, store, re
     ]
 
 
-def _live(model, source, dtype, **_) -> LiveTeacher:
-    return _spread(LiveTeacher(model, dtype=dtype, digest=identity(source)))
-
-
 def _shards() -> bool:
     """Whether Accelerate is to shard the model that is trained."""
     return parse_flag_from_env("ACCELERATE_USE_FSDP")
@@ -283,17 +281,11 @@ def _spread(teacher: LiveTeacher) -> LiveTeacher:
     return teacher.shard() if _shards() else teacher
 
 
-def _ask(
-    model, source, dtype, examples: list[Example], store: Store, name: str, roles=None, batch=None
-) -> CachedTeacher:
-    teacher = LiveTeacher(model, dtype=dtype, digest=identity(source))
-    return cache_in_parts(teacher, examples, store.root, name, roles, batch)
-
-
 def _heldout(model, source: str, examples: list[Example], pairs: list[Example], store, dtype, batch) -> Heldout | None:
     if not pairs:
         return None
-    reference = _ask(model, source, dtype, pairs, store, REFERENCE, batch=batch)
+    teacher = LiveTeacher(model, dtype=dtype, digest=identity(source))
+    reference = cache_in_parts(teacher, pairs, store.root, REFERENCE, batch=batch)
     reference.head = reference.head.detach().clone()  # where all weights are trained, the model's own moves
     add_reference(pairs, reference, dtype, batch)
     if examples[0].roles == list(PAIR):

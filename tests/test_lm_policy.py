@@ -5,8 +5,7 @@ import torch
 
 from alignkd_lab.lm import models as module
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.context import Policy
-from alignkd_lab.lm.models import Models
+from alignkd_lab.lm.context import Models, Policy
 
 
 def adapter(seed, width=32):

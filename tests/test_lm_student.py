@@ -11,8 +11,7 @@ from tiny_lm import smollm2
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import student, weights
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.context import Policy
-from alignkd_lab.lm.models import Models
+from alignkd_lab.lm.context import Models, Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.scoring import pooled_mean, score

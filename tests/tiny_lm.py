@@ -9,8 +9,8 @@ import torch
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states
+from alignkd_lab.lm.context import Models
 from alignkd_lab.lm.losses import token_log_probs
-from alignkd_lab.lm.models import Models
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.store import Store

@@ -5,6 +5,7 @@ Nothing here knows a pipeline.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
@@ -19,11 +20,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from alignkd_lab.dtypes import device_label
+from alignkd_lab.lm import models
+from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.prompts import prompts as shipped
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.templates import end_ids
-from alignkd_lab.lm.trainer import train
+from alignkd_lab.lm.trainer import merge_adapter, train
 from alignkd_lab.progress import tell
 from alignkd_lab.store import Store, safe_name
 
@@ -64,17 +67,36 @@ class Policy:
         return Policy(written["start"], adapters)
 
 
-class Models(Protocol):
-    """Policies as models on one device (`lm.models`); `dtype` is that of matrix products."""
+class Models:
+    """Policies as models on one device; the starting weights are read once. `dtype` is that of matrix products."""
 
-    device: str
-    dtype: torch.dtype
+    def __init__(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.device, self.dtype = device, dtype
+        self._starts: dict[str, torch.nn.Module] = {}
 
-    def of(self, policy: Policy) -> torch.nn.Module: ...
+    def admit(self, start: str, *, reach: int, adapted: bool) -> None:
+        """Reads the weights of a start and refuses what the fast path is not exact on (`lm.admission.admit`)."""
+        admit(self._start(start), start, reach=reach, adapted=adapted)
 
-    def for_sampling(self, model: torch.nn.Module) -> torch.nn.Module: ...
+    def _start(self, start: str) -> torch.nn.Module:
+        if start not in self._starts:
+            self._starts[start] = models.read(start)
+        return self._starts[start]
 
-    def identity(self, policy: Policy) -> str: ...
+    def of(self, policy: Policy) -> torch.nn.Module:
+        """A fresh float32 model with the policy's adapters merged; the caller may train it."""
+        model = copy.deepcopy(self._start(policy.start)).to(self.device)
+        for adapter in policy.adapters:
+            merge_adapter(model, adapter)
+        return model.eval()
+
+    def for_sampling(self, model: torch.nn.Module) -> torch.nn.Module:
+        return models.in_dtype(model, self.dtype)
+
+    @staticmethod
+    def identity(policy: Policy) -> str:
+        """What a record names the policy's starting weights by."""
+        return models.identity(policy.start)
 
 
 class Earned(NamedTuple):

@@ -17,8 +17,7 @@ import torch
 from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import evaluate, own_prompts, trials, weights
-from alignkd_lab.lm.context import Context, Policy
-from alignkd_lab.lm.models import Models
+from alignkd_lab.lm.context import Context, Models, Policy
 from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.request import pin
 from alignkd_lab.lm.rewards import Reward, model_of
