@@ -155,7 +155,7 @@ def _measure(asked: Request, read: Prompts | None, held: Preferences | None) -> 
     from alignkd_lab.dtypes import resolve_dtype
     from alignkd_lab.lm import evaluate as metrics
     from alignkd_lab.lm import models, weights
-    from alignkd_lab.lm.answers import answer, encode_prompts, texts_of
+    from alignkd_lab.lm.answers import answer, encode_prompts
     from alignkd_lab.lm.scoring import score
     from alignkd_lab.lm.settings import base_of_student
     from alignkd_lab.lm.vocabulary import check_vocabularies
@@ -178,7 +178,7 @@ def _measure(asked: Request, read: Prompts | None, held: Preferences | None) -> 
     def write(name: str, policy, seed: int):
         samples = answer(policy, tokenizers[name], sources[name], writers[name], responses=asked.responses,
                          max_tokens=asked.max_tokens, seed=seed, dtype=dtype)  # fmt: skip
-        log_probs, texts = score(policy, samples, dtype=dtype), texts_of(tokenizers[name], samples)
+        log_probs, texts = score(policy, samples, dtype=dtype), samples.texts(tokenizers[name])
         tell(name, metrics.of_samples(samples, log_probs, tokenizers[name]))
         of = [rows[prompt] for prompt in samples.prompt_of]
         earned = pays(of, texts) if pays else None

@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from alignkd_lab.arguments import ALGORITHMS
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import A_K, K_A, ORDERS, YARDSTICKS
 from alignkd_lab.store import key_of, safe_name
 
 SCHEMA = 2
-ALGORITHMS = ("rlhf", "dpo")
 IDENTITY = ("world", "preset", "device", "algorithm", "target", "settings")  # what makes two records one run
 _FIELDS = {
     **dict.fromkeys(("world", "preset", "device", "algorithm", "target"), str),

@@ -47,10 +47,6 @@ def answer(
                       progress=bar.update)  # fmt: skip
 
 
-def texts_of(tokenizer, samples: Samples) -> list[str]:
-    return [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in samples.tokens]
-
-
 def ended(tokenizer, samples: Samples) -> list[bool]:
     """Which responses ended by themselves; the others were cut at the most tokens."""
     ends = set(end_ids(tokenizer))
@@ -74,7 +70,7 @@ def converse(model, tokenizer, source: str, prompts: list[Prompt], **options) ->
             now.append(Prompt(prompt.row, messages, [], prompt.fields))
         ids = encode_prompts(tokenizer, now)
         samples = answer(model, tokenizer, source, ids, responses=1, seed=seed + turn, **options)
-        rows = zip(asked, now, texts_of(tokenizer, samples), ended(tokenizer, samples), strict=True)
+        rows = zip(asked, now, samples.texts(tokenizer), ended(tokenizer, samples), strict=True)
         for index, prompt, text, whole in rows:
             turns[index].append({"prompt": prompt.said, "response": text, "ended": whole})
     return turns

@@ -23,7 +23,7 @@ from alignkd_lab.dtypes import device_label
 from alignkd_lab.lm import models
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.prompts import prompts as shipped
-from alignkd_lab.lm.sampling import Samples, sample
+from alignkd_lab.lm.sampling import Samples, sample, seed_for
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.lm.trainer import merge_adapter, train
@@ -135,8 +135,7 @@ class Context:
 
     def seed_for(self, *purpose: object) -> int:
         """A seed of its own for each purpose; the same for every pipeline, so that differences are paired."""
-        words = repr((self.seed, *purpose)).encode()
-        return int.from_bytes(hashlib.sha256(words).digest()[:4], "big")
+        return seed_for(self.seed, *purpose)
 
     def sample(
         self, model, split: str, count: int | None, responses: int, max_tokens: int, purpose: str, temperature=1.0,
@@ -193,7 +192,7 @@ class Context:
         return score(model, samples, dtype=self.models.dtype)
 
     def texts(self, samples: Samples) -> list[str]:
-        return [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in samples.tokens]
+        return samples.texts(self.tokenizer)
 
     def train(self, model, examples, loss, *, learning_rate: float, steps: int, batch: int, kind: str, name: str,
               on_step: Callable[[int], None] = lambda step: None) -> list:  # fmt: skip

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from alignkd_lab.lm.answers import ended, texts_of
+from alignkd_lab.lm.answers import ended
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.context import Context, Policy
 from alignkd_lab.lm.measured import TIE
@@ -201,7 +201,7 @@ def of_samples(samples: Samples, log_probs: list[torch.Tensor], tokenizer) -> di
     `log_probs` are those of the samples under the model that wrote them. The estimates that are ratios of sums over all
     responses have no interval.
     """
-    shape, texts = (len(samples.prompt_ids), -1), texts_of(tokenizer, samples)
+    shape, texts = (len(samples.prompt_ids), -1), samples.texts(tokenizer)
     return {
         "entropy": Interval(-pooled_mean(log_probs), NAN, NAN),
         "length": over_prompts(np.array([float(len(tokens)) for tokens in samples.tokens]).reshape(shape)),

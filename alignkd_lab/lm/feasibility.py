@@ -133,8 +133,7 @@ def draw(model, tokenizer, prompts: list[str], max_tokens: int = 28, seed: int =
         raise BadInput("prompts: none were given; name some on which the model will be used")
     began = time.perf_counter()
     samples = sample(model, encode(tokenizer, prompts), 1, max_tokens, end_ids(tokenizer), seed)
-    texts = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in samples.tokens]
-    return Draws(list(prompts), texts, samples.token_count, time.perf_counter() - began)
+    return Draws(list(prompts), samples.texts(tokenizer), samples.token_count, time.perf_counter() - began)
 
 
 def _check(rate, prompts: int, responses) -> tuple[np.ndarray, np.ndarray]:

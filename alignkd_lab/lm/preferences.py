@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.context import Context, Earned, Policy, Reward
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.settings import PairSettings
@@ -42,6 +43,18 @@ def informative_pairs(prompt_of: list[int], rewards: list[float], seed: int, gap
                 break
             pairs.append(Pair(prompt, best, worst))
     return pairs
+
+
+def pair_examples(samples: Samples, pairs: list[Pair]) -> list[Example]:
+    """The responses [chosen, rejected] of each pair."""
+    return [
+        Example(
+            samples.prompt_ids[pair.prompt],
+            [samples.tokens[pair.chosen], samples.tokens[pair.rejected]],
+            ["chosen", "rejected"],
+        )
+        for pair in pairs
+    ]
 
 
 def flip_labels(pairs: list[Pair], chance: float, seed: int) -> list[Pair]:

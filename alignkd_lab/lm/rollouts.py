@@ -8,7 +8,6 @@ do several processes, each of which writes, scores and pays its share of the pro
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +23,7 @@ from alignkd_lab.lm.own_prompts import Prompt
 from alignkd_lab.lm.preference_data import render, token_ids
 from alignkd_lab.lm.preference_rows import Message
 from alignkd_lab.lm.rewards import Scorer
-from alignkd_lab.lm.sampling import sample
+from alignkd_lab.lm.sampling import sample, seed_for
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.teachers import LiveTeacher
 from alignkd_lab.lm.templates import end_ids, frame_of
@@ -85,8 +84,7 @@ class Rollouts:
         et al. 2024, RLOO).
         """
         model.eval()
-        words = repr((self.seed, *purpose)).encode()
-        seed = int.from_bytes(hashlib.sha256(words).digest()[:4], "big")
+        seed = seed_for(self.seed, *purpose)
         asked, ends, number = [row.prompt for row in prompts], end_ids(self.tokenizer), self.responses
         mine = ranks.share(list(range(len(prompts))))
         samples = sample(self._sampler(model), asked, number, self.max_tokens, ends, seed, only=[at for at, _ in mine])
@@ -99,8 +97,7 @@ class Rollouts:
                 others = ranks.inside(self.reference.model, read)
             gaps = [float((one - other).sum()) for one, other in zip(own, others, strict=True)]
         if self.scorer and measured:
-            texts = [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in samples.tokens]
-            rewards = self.scorer([prompts[at].said for at in samples.prompt_of], texts)
+            rewards = self.scorer([prompts[at].said for at in samples.prompt_of], samples.texts(self.tokenizer))
         made = list(zip(samples.tokens, gaps, rewards, strict=True))
         parts = ranks.gather([made[at * number : (at + 1) * number] for at, (_, counts) in enumerate(mine) if counts])
         tokens, gaps, rewards = zip(*chain(*parts), strict=True)

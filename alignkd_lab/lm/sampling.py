@@ -8,6 +8,7 @@ teacher never runs twice on the tokens that it wrote.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -49,6 +50,10 @@ class Samples:
     def token_count(self) -> int:
         return sum(map(len, self.tokens))
 
+    def texts(self, tokenizer) -> list[str]:
+        """What each response says, without tokens that are no text."""
+        return [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in self.tokens]
+
     def by_prompt(self) -> list[list[int]]:
         """Indices of each prompt's responses."""
         found: list[list[int]] = [[] for _ in self.prompt_ids]
@@ -69,6 +74,11 @@ class Samples:
         parts = {name: getattr(self, name) for name in ("prompt_of", "tokens", "log_probs", "hidden")}
         picked = {name: [part[index] for index in indices] if part else part for name, part in parts.items()}
         return Samples(self.prompt_ids, **picked)
+
+
+def seed_for(*purpose: object) -> int:
+    """A seed of its own for each purpose, whatever it is made of."""
+    return int.from_bytes(hashlib.sha256(repr(purpose).encode()).digest()[:4], "big")
 
 
 def draw(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 
+from alignkd_lab.arguments import ALGORITHMS
 from alignkd_lab.dtypes import resolve_dtype
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import evaluate, own_prompts, trials, weights
 from alignkd_lab.lm.context import Context, Models, Policy
 from alignkd_lab.lm.prompts import encode
@@ -42,8 +43,6 @@ from alignkd_lab.pipelines import Align, Distil, Gkd, PreferenceDistil, Stage
 from alignkd_lab.results import Cost, Result
 from alignkd_lab.store import Store, changed, part
 
-ALGORITHMS = ("dpo", "rlhf")
-
 START_CODE = 1  # raise it where a change of code changes what stages start from
 
 
@@ -56,9 +55,7 @@ class Terms:
 
     def __init__(self, settings: LmSettings, algorithm: str) -> None:
         if algorithm not in ALGORITHMS:
-            raise BadInput(
-                f"algorithm: {algorithm!r} is not offered in the language world; use one of {', '.join(ALGORITHMS)}"
-            )
+            raise UnknownName("algorithm", algorithm, ALGORITHMS)
         self.settings, self.algorithm = pin(settings), algorithm
 
     def start(self, name: str) -> Policy:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from alignkd_lab.arguments import ALGORITHMS
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.mog import align
 from alignkd_lab.mog.em import EmSettings, distil, fit
@@ -28,8 +29,6 @@ from alignkd_lab.mog.settings import (
 from alignkd_lab.pipelines import Align, Distil, Stage
 from alignkd_lab.results import Cost, Result
 from alignkd_lab.store import changed, part
-
-ALGORITHMS = ("rlhf", "dpo")
 
 # Raise one where its code, or a default of its settings, changes what it computes: results kept before then rest.
 CODE = {"start": 1, "distil": 1, "rlhf": 1, "dpo": 1, "evaluate": 1}

@@ -21,13 +21,13 @@ from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.evaluate import distinct_n
-from alignkd_lab.lm.preferences import Pair
+from alignkd_lab.lm.preferences import Pair, pair_examples
 from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.rewards import lexicon_share, sentiment
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean
 from alignkd_lab.lm.settings import CurveSettings
-from alignkd_lab.lm.stages.adpa import pair_examples, train_with_teachers
+from alignkd_lab.lm.stages.adpa import train_with_teachers
 from alignkd_lab.lm.stages.curve import Curve
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
 from alignkd_lab.study.dense import GAP, Sentiment, draw_pairs

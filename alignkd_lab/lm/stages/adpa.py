@@ -13,7 +13,7 @@ from typing import Any
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.context import Context, Policy, Reward
-from alignkd_lab.lm.preferences import Pair, draw_preferences
+from alignkd_lab.lm.preferences import Pair, draw_preferences, pair_examples
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.settings import AdpaSettings, DckdSettings
 from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_teacher
@@ -132,18 +132,6 @@ def _tokens_of(examples: list[Example], roles: tuple[str, ...]) -> int:
         for tokens, role in zip(example.responses, example.roles, strict=True)
         if role in roles
     )
-
-
-def pair_examples(samples: Samples, pairs: list[Pair]) -> list[Example]:
-    """Chosen and rejected responses, for DCKD."""
-    return [
-        Example(
-            samples.prompt_ids[pair.prompt],
-            [samples.tokens[pair.chosen], samples.tokens[pair.rejected]],
-            ["chosen", "rejected"],
-        )
-        for pair in pairs
-    ]
 
 
 def student_examples(samples: Samples, pairs: list[Pair], written: Samples) -> list[Example]:

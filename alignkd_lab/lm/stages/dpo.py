@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from alignkd_lab.lm import training_losses
-from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.context import Context, Policy, Reward
-from alignkd_lab.lm.preferences import draw_preferences
+from alignkd_lab.lm.preferences import draw_preferences, pair_examples
 from alignkd_lab.lm.settings import DpoSettings
 from alignkd_lab.lm.stages.curve import Curve
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
@@ -46,15 +45,9 @@ def dpo(
         read = samples.only(in_pairs)
         under_reference = [float(tokens.sum()) for tokens in context.score(reference_model, read)]
         cost += Cost(scored=read.token_count)
-    examples = [
-        Example(
-            samples.prompt_ids[pair.prompt],
-            [samples.tokens[pair.chosen], samples.tokens[pair.rejected]],
-            ["chosen", "rejected"],
-            reference_log_probs=under_reference[2 * index : 2 * index + 2],
-        )
-        for index, pair in enumerate(pairs)
-    ]
+    examples = pair_examples(samples, pairs)
+    for index, example in enumerate(examples):
+        example.reference_log_probs = under_reference[2 * index : 2 * index + 2]
     model = with_lora(context.models.of(init), settings.lora_rank, context.seed_for("adapter"))
     curve = Curve(context, reward, model, reference_model, settings, settings.align_steps, name)
     curve.on_step(0)
