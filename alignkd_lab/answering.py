@@ -51,11 +51,10 @@ def sample_to(
     make_folder(out.parent)
     import torch
 
-    from alignkd_lab.dtypes import resolve_dtype
     from alignkd_lab.lm import models, weights
     from alignkd_lab.lm.answers import converse, encode_prompts
     from alignkd_lab.lm.settings import base_of_student
-    from alignkd_lab.provenance import best_device
+    from alignkd_lab.provenance import best_device, resolve_dtype
 
     device = best_device(device)
     dtype = getattr(torch, resolve_dtype(dtype, device))

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alignkd_lab.dtypes import DTYPES
 from alignkd_lab.errors import BadInput
+from alignkd_lab.provenance import DTYPES
 
 WORLDS = ("mog", "lm")
 PRESETS = ("tiny", "laptop", "gpu", "paper")

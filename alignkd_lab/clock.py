@@ -10,13 +10,12 @@ import numpy as np
 import psutil
 import torch
 
-from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.shapes import config_of, is_here, parameters, smollm2
 from alignkd_lab.paths import data_folder
-from alignkd_lab.provenance import best_device
+from alignkd_lab.provenance import best_device, resolve_dtype
 from alignkd_lab.rates import How, Machine, Shape
 from alignkd_lab.records import load
 from alignkd_lab.results import KINDS

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignkd_lab.dtypes import DTYPES
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.harness import check_tasks, harness_version, run_tasks
 from alignkd_lab.lm.own_prompts import Prompts, read_prompts
 from alignkd_lab.lm.preference_data import Preferences, count_reasons, load_preferences, to_examples
 from alignkd_lab.lm.request import check_policy, check_reward
 from alignkd_lab.paths import make_folder
+from alignkd_lab.provenance import DTYPES
 from alignkd_lab.ranges import check_choice, check_number
 
 RECORD = "evaluation.json"
@@ -152,14 +152,13 @@ def _measure(asked: Request, read: Prompts | None, held: Preferences | None) -> 
     """The record, and a line for each response; one policy is in memory at a time."""
     import torch
 
-    from alignkd_lab.dtypes import resolve_dtype
     from alignkd_lab.lm import evaluate as metrics
     from alignkd_lab.lm import models, weights
     from alignkd_lab.lm.answers import answer, encode_prompts
     from alignkd_lab.lm.scoring import score
     from alignkd_lab.lm.settings import base_of_student
     from alignkd_lab.lm.vocabulary import check_vocabularies
-    from alignkd_lab.provenance import best_device, provenance
+    from alignkd_lab.provenance import best_device, provenance, resolve_dtype
 
     device, sources, rows = best_device(asked.device), asked.sources, read.rows if read else []
     dtype = getattr(torch, resolve_dtype(asked.dtype, device))

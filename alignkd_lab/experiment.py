@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignkd_lab.dtypes import device_label, resolve_dtype
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.settings import HEALED, SHIPPED, LmSettings
 from alignkd_lab.mog.settings import MogSettings
@@ -22,7 +21,7 @@ from alignkd_lab.paths import make_folder
 from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines, unknown
 from alignkd_lab.presets import Preset, default_pipelines, names_of, override, preset
 from alignkd_lab.progress import tell
-from alignkd_lab.provenance import best_device, provenance
+from alignkd_lab.provenance import best_device, device_label, provenance, resolve_dtype
 from alignkd_lab.recording import ALGORITHMS, SCHEMA, find, plain_settings, read_json, run_key, write
 from alignkd_lab.store import Store
 

@@ -13,11 +13,11 @@ from typing import Any, Literal, NamedTuple
 from accelerate import DistributedType
 from transformers import HfArgumentParser, TrainingArguments
 
-from alignkd_lab.dtypes import USUAL_DTYPE
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.engines import check_engine
 from alignkd_lab.lm.request import check_reward, check_source
 from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.provenance import USUAL_DTYPE
 from alignkd_lab.ranges import check_number
 
 

@@ -25,22 +25,20 @@ def data_folder() -> Path:
 
 def cache_folder() -> Path:
     """The user's cache, not yet created; `ALIGNKD_CACHE` names another place."""
-    chosen = os.environ.get("ALIGNKD_CACHE")
-    if chosen:
-        return Path(chosen).expanduser().resolve()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("alignkd", appauthor=False))
+    return _of_user("ALIGNKD_CACHE", "user_cache_dir")
 
 
 def learner_folder() -> Path:
     """What a learner writes, apart from the project and the cache; `ALIGNKD_ANSWERS` names another place."""
-    chosen = os.environ.get("ALIGNKD_ANSWERS")
-    if chosen:
+    return _of_user("ALIGNKD_ANSWERS", "user_data_dir")
+
+
+def _of_user(variable: str, kind: str) -> Path:
+    if chosen := os.environ.get(variable):
         return Path(chosen).expanduser().resolve()
     import platformdirs
 
-    return Path(platformdirs.user_data_dir("alignkd", appauthor=False))
+    return Path(getattr(platformdirs, kind)("alignkd", appauthor=False))
 
 
 def make_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where a record comes from: code, libraries, device and time."""
+"""Where a record comes from: code, libraries, device, the type of its matrix products, and time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import alignkd_lab
+from alignkd_lab.errors import BadInput
+
+DTYPES = ("float32", "bfloat16")
+USUAL_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
 
 
 def library_versions() -> dict[str, str | None]:
@@ -35,10 +39,29 @@ def best_device(asked: str | None = None) -> str:
 
     there = torch.cuda.is_available()
     if asked and not there:
-        from alignkd_lab.errors import BadInput
-
         raise BadInput(f"device: {asked!r} was asked for, and torch finds no GPU here; leave it out, or use 'cpu'")
     return asked or ("cuda" if there else "cpu")
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """`float32` or `bfloat16`: what a run's `dtype` means on a device.
+
+    The default is bfloat16 on a GPU, and float32 on a CPU, where bfloat16 is slower on some machines and on every one
+    other samples: the same seed in another dtype is another draw.
+
+    Raises:
+        BadInput: a kind of device that nothing here was tried on, as Apple's `mps`.
+    """
+    kind = device.partition(":")[0]
+    if kind not in USUAL_DTYPE:
+        raise BadInput(f"device: {kind} is untried here; use one of {', '.join(USUAL_DTYPE)}")
+    return USUAL_DTYPE[kind] if dtype == "default" else dtype
+
+
+def device_label(device: str, dtype: str | None) -> str:
+    """`cpu`, or `cpu, bfloat16` where that is not the type in which this device usually multiplies."""
+    name = (dtype or "").removeprefix("torch.")
+    return f"{device}, {name}" if name and name != USUAL_DTYPE.get(device, name) else device
 
 
 def provenance(device: str = "cpu") -> dict:

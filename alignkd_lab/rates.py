@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import torch
 
-from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example, collate
@@ -27,6 +26,7 @@ from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.shapes import build, with_layers
 from alignkd_lab.lm.teachers import LiveTeacher
 from alignkd_lab.lm.trainer import train, with_lora
+from alignkd_lab.provenance import resolve_dtype
 
 FEW = 4  # layers that are measured whole
 SMALL = 512  # tokens of a vocabulary that costs next to nothing

@@ -24,7 +24,6 @@ from accelerate.utils import parse_flag_from_env
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import models, ranks, saved, training_losses, weights
 from alignkd_lab.lm.admission import admit
@@ -59,7 +58,7 @@ from alignkd_lab.options import (
     to_argv,
     training_arguments,
 )
-from alignkd_lab.provenance import provenance
+from alignkd_lab.provenance import provenance, resolve_dtype
 from alignkd_lab.store import Store
 
 _PLACES = ("out", "data", "prompts", "cache_teachers")  # of this machine, and in no record

@@ -13,7 +13,7 @@ PICTURES = ("matplotlib", "seaborn", "ipywidgets", "IPython")
 
 # From the ground; a module may import its own floor and those before it. What stands in no floor is a room above.
 FLOORS = (
-    ("errors", "lazy", "ranges", "paths", "theory", "stats", "nano", "progress", "memory", "dtypes", "results"),
+    ("errors", "lazy", "ranges", "paths", "theory", "stats", "nano", "progress", "memory", "results"),
     ("store", "pipelines", "provenance", "recording", "records", "claims", "costs", "arguments"),
     ("mog", "lm"),
     (

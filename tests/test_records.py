@@ -16,13 +16,13 @@ import pytest
 from synthetic_records import lm_record, mog_record, replaced, without
 
 from alignkd_lab import recording, records
-from alignkd_lab.dtypes import device_label
 from alignkd_lab.errors import AlignkdError, BadInput
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.presets import override
+from alignkd_lab.provenance import device_label
 from alignkd_lab.recording import RecordError, file_of, find, merge, read_json, run_key, write
 
 SHIPPED = data_folder() / "records"

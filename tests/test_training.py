@@ -14,13 +14,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 import alignkd_lab
 from alignkd_lab import cli, training
-from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm import own_pairs, saved, teacher_cache, weights
 from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, with_lora
 from alignkd_lab.options import METHODS
+from alignkd_lab.provenance import resolve_dtype
 from alignkd_lab.training import train
 
 TEACHERS = {"kd": {"teacher": "tiny-base"}, "dckd": {"teacher": "tiny-base"}}

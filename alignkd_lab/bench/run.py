@@ -19,7 +19,6 @@ from alignkd_lab.bench.batch import PAIRS, PROMPT, Batch, make_batch
 from alignkd_lab.bench.meters import Seconds, peak_memory, seconds
 from alignkd_lab.bench.sampling import sampling_rows
 from alignkd_lab.bench.steps import Step, checkpoint_blocks, our_steps
-from alignkd_lab.dtypes import DTYPES, resolve_dtype
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.batch import token_counts
@@ -28,7 +27,7 @@ from alignkd_lab.lm.shapes import smollm2
 from alignkd_lab.lm.tiny import tiny_tokenizer
 from alignkd_lab.lm.trainer import with_lora
 from alignkd_lab.paths import checkout_folder, data_folder
-from alignkd_lab.provenance import best_device, provenance
+from alignkd_lab.provenance import DTYPES, best_device, provenance, resolve_dtype
 
 LENGTHS, REPEATS, SAMPLED, LORA_RANK = (128, 512), 5, 64, 16
 QUICK_LENGTHS, QUICK_REPEATS, QUICK_SAMPLED, QUICK_STUDENT = (8, 16), 2, 4, "tiny-student"

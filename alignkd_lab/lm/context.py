@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from alignkd_lab.dtypes import device_label
 from alignkd_lab.lm import models
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.prompts import prompts as shipped
@@ -28,6 +27,7 @@ from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.lm.trainer import merge_adapter, train
 from alignkd_lab.progress import tell
+from alignkd_lab.provenance import device_label
 from alignkd_lab.store import Store, safe_name
 
 SAMPLES_CODE = 1  # raise it where a change of code draws other samples

@@ -26,7 +26,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from alignkd_lab.claims import HEALING_BAR
-from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import training_losses, weights
 from alignkd_lab.lm.admission import admit
@@ -40,7 +39,7 @@ from alignkd_lab.lm.settings import HEALED
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, train, with_lora
 from alignkd_lab.paths import cache_folder, data_folder
-from alignkd_lab.provenance import best_device
+from alignkd_lab.provenance import best_device, resolve_dtype
 from alignkd_lab.store import file_sha256
 
 

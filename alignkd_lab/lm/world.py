@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from alignkd_lab.arguments import ALGORITHMS
-from alignkd_lab.dtypes import resolve_dtype
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import evaluate, own_prompts, trials, weights
 from alignkd_lab.lm.context import Context, Models, Policy
@@ -40,6 +39,7 @@ from alignkd_lab.lm.stages import adpa, distil, dpo, gkd, rloo
 from alignkd_lab.lm.student import HEALING_BAR
 from alignkd_lab.lm.vocabulary import check_vocabularies
 from alignkd_lab.pipelines import Align, Distil, Gkd, PreferenceDistil, Stage
+from alignkd_lab.provenance import resolve_dtype
 from alignkd_lab.results import Cost, Result
 from alignkd_lab.store import Store, changed, part
 

@@ -13,13 +13,12 @@ import torch
 
 from alignkd_lab import recording
 from alignkd_lab.arguments import parse_seeds
-from alignkd_lab.dtypes import device_label
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.settings import BUILT_IN, LmSettings
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.provenance import provenance
+from alignkd_lab.provenance import device_label, provenance
 from alignkd_lab.store import Store, key_of, read_json, write_json
 
 DTYPE = "bfloat16"
