@@ -135,7 +135,7 @@ def test_minutes_on_text_are_those_of_the_calibration_times_seeds_and_pipelines(
     work = planned_work("laptop")
     seconds = sum(part["parameters"] * part[kind] / 1e9 for part in work for kind in KINDS)
     assert one == pytest.approx(seconds, rel=0.1)  # beside the work a process starts
-    assert three == pytest.approx(3 * one)
+    assert three == pytest.approx(3 * one, rel=0.01)
     assert 1.5 * one < expected_seconds(Request("lm", "laptop", "orders,controls", seeds="0")) < 3 * one
     assert expected_seconds(Request("lm", "tiny")) is None
     assert run_picture.cost_in_words(Request("lm", "laptop", settings="base=tiny-base")).startswith("This will take")

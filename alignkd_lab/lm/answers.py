@@ -47,12 +47,6 @@ def answer(
                       progress=bar.update)  # fmt: skip
 
 
-def ended(tokenizer, samples: Samples) -> list[bool]:
-    """Which responses ended by themselves; the others were cut at the most tokens."""
-    ends = set(end_ids(tokenizer))
-    return [tokens[-1] in ends for tokens in samples.tokens]
-
-
 def converse(model, tokenizer, source: str, prompts: list[Prompt], **options) -> list[list[dict]]:
     """The turns of each prompt: `prompt` (the messages so far), `response`, and whether it `ended` by itself.
 
@@ -70,7 +64,7 @@ def converse(model, tokenizer, source: str, prompts: list[Prompt], **options) ->
             now.append(Prompt(prompt.row, messages, [], prompt.fields))
         ids = encode_prompts(tokenizer, now)
         samples = answer(model, tokenizer, source, ids, responses=1, seed=seed + turn, **options)
-        rows = zip(asked, now, samples.texts(tokenizer), ended(tokenizer, samples), strict=True)
+        rows = zip(asked, now, samples.texts(tokenizer), samples.ended(end_ids(tokenizer)), strict=True)
         for index, prompt, text, whole in rows:
             turns[index].append({"prompt": prompt.said, "response": text, "ended": whole})
     return turns

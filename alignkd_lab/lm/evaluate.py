@@ -13,16 +13,15 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from alignkd_lab.lm.answers import ended
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.context import Context, Policy
-from alignkd_lab.lm.measured import TIE
 from alignkd_lab.lm.own_prompts import Prompt
 from alignkd_lab.lm.preferences import Pair, informative_pairs
 from alignkd_lab.lm.rewards import TARGETS, Reward, Yardstick, apply_rule, scorer, target
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.scoring import pooled_mean, score
+from alignkd_lab.lm.scoring import TIE, pooled_mean, score
 from alignkd_lab.lm.settings import EvaluationSettings
+from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.stats import NAN, Interval, t_interval, wilson_interval
 
 MISS = 0.01
@@ -205,7 +204,7 @@ def of_samples(samples: Samples, log_probs: list[torch.Tensor], tokenizer) -> di
     return {
         "entropy": Interval(-pooled_mean(log_probs), NAN, NAN),
         "length": over_prompts(np.array([float(len(tokens)) for tokens in samples.tokens]).reshape(shape)),
-        "ended": over_prompts(np.array(ended(tokenizer, samples)).reshape(shape)),
+        "ended": over_prompts(np.array(samples.ended(end_ids(tokenizer))).reshape(shape)),
         "distinct_1": Interval(distinct_n(texts, 1), NAN, NAN),
         "distinct_2": Interval(distinct_n(texts, 2), NAN, NAN),
     }

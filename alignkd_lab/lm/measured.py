@@ -20,12 +20,12 @@ from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
 from alignkd_lab.lm.rollouts import HeldoutPrompts, Rollouts
+from alignkd_lab.lm.scoring import TIE
 from alignkd_lab.lm.teacher_cache import CachedTeacher
 from alignkd_lab.lm.trainer import LossTrainer
 from alignkd_lab.store import damage, is_sealed, seal
 
 REFERENCE = "policy reference"
-TIE = 1e-3  # nats: what rounding makes of equal policies
 
 
 @dataclass(frozen=True)

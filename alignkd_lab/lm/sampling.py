@@ -54,6 +54,10 @@ class Samples:
         """What each response says, without tokens that are no text."""
         return [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in self.tokens]
 
+    def ended(self, ends: Sequence[int]) -> list[bool]:
+        """Which responses ended by themselves, in one of these tokens; the others were cut at the most tokens."""
+        return [tokens[-1] in ends for tokens in self.tokens]
+
     def by_prompt(self) -> list[list[int]]:
         """Indices of each prompt's responses."""
         found: list[list[int]] = [[] for _ in self.prompt_ids]

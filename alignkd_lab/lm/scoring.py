@@ -15,6 +15,8 @@ from alignkd_lab.lm.ranks import is_sharded
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.memory import halve
 
+TIE = 1e-3  # nats: what rounding makes of equal policies
+
 
 @torch.no_grad()  # FSDP2 would train on what it gathers in inference mode
 def score(model, samples: Samples, batch: int = 96, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
