@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states, plain
-from alignkd_lab.lm.chunked import default_chunk, token_log_probs
+from alignkd_lab.lm.batch import Example, plain
 from alignkd_lab.lm.teachers import log_norm
 
 PAIRS = 2
@@ -29,52 +28,27 @@ class Batch(NamedTuple):
 
 
 @torch.no_grad()
-def make_batch(model, length: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Batch:
-    """Random tokens of the model's vocabulary; time and memory do not depend on which. Read in products of `dtype`.
-
-    The model itself serves as the reference teacher, and with noise on its hidden states as the aligned one, so that no
-    other weights are needed. Reference log-probabilities are moved at random too, or every DPO margin would be zero.
-    """
-    draw = torch.Generator().manual_seed(seed)
-    vocabulary = plain(model).config.vocab_size
+def make_batch(model, length: int, seed: int = 0) -> Batch:
+    """Random tokens, hidden states of teachers and reference log-probabilities: no cost depends on which."""
+    draw, config = torch.Generator().manual_seed(seed), plain(model).config
+    head = plain(model).lm_head.weight.detach().clone()
 
     def tokens(count: int) -> list[int]:
-        return torch.randint(vocabulary, (count,), generator=draw).tolist()
+        return torch.randint(config.vocab_size, (count,), generator=draw).tolist()
 
-    texts = [(tokens(PROMPT), [tokens(length), tokens(length)]) for _ in range(PAIRS)]
-    plain_batch = collate([Example(prompt, responses) for prompt, responses in texts])
-    head = plain(model).lm_head.weight.detach().clone()
-    was_training = model.training
-    model.eval()
-    with autocast(head.device, dtype):
-        hidden = hidden_states(model, plain_batch).float()
-        labels = plain_batch["shift_labels"].to(head.device)
-        log_probs = token_log_probs(hidden, head, labels, default_chunk(head))
-        noise = torch.randn(hidden.shape, generator=draw).to(hidden)
-        read = {"reference": hidden, "teacher": hidden + 0.3 * hidden.std() * noise}
-        rows = {
-            name: {"hidden": states.cpu(), "log_norm": log_norm(states, head).cpu()} for name, states in read.items()
-        }
-    model.train(was_training)
-    sums = log_probs.view(-1, length).sum(1).cpu() + 5 * torch.randn(2 * PAIRS, generator=draw)
-    parts = _parts(rows, length)
+    def read() -> dict[str, Tensor]:
+        hidden = torch.randn(length, config.hidden_size, generator=draw)
+        return {"hidden": hidden, "log_norm": log_norm(hidden.to(head), head).cpu()}
+
     pairs, written = [], []
-    for index, (prompt, responses) in enumerate(texts):
-        first, second = next(parts), next(parts)
-        pairs.append(
-            Example(prompt, responses, ["chosen", "rejected"], {"teacher": [first["teacher"], second["teacher"]]},
-                    sums[2 * index : 2 * index + 2].tolist())
-        )  # fmt: skip
+    for _ in range(PAIRS):
+        prompt, responses = tokens(PROMPT), [tokens(length), tokens(length)]
+        reference = (5 * torch.randn(2, generator=draw) - length * math.log(config.vocab_size)).tolist()
+        pairs.append(Example(prompt, responses, ["chosen", "rejected"], {"teacher": [read(), read()]}, reference))
         # ADPA's teachers read only what the student wrote.
-        written.append(Example(prompt, responses, ["chosen", "sampled"], {name: [{}, second[name]] for name in second}))
+        signals = {name: [{}, read()] for name in ("teacher", "reference")}
+        written.append(Example(prompt, responses, ["chosen", "sampled"], signals))
     return Batch(pairs, written, head)
-
-
-def _parts(rows: dict[str, dict[str, Tensor]], length: int) -> Iterator[dict[str, dict[str, Tensor]]]:
-    """What each teacher says of one response after another."""
-    for start in range(0, 2 * PAIRS * length, length):
-        part = slice(start, start + length)
-        yield {name: {key: tensor[part] for key, tensor in kept.items()} for name, kept in rows.items()}
 
 
 def one_response_a_row(examples: list[Example]) -> list[Example]:

@@ -175,7 +175,7 @@ def measure(
     )  # fmt: skip
     rows = []
     for length in lengths:
-        batch = make_batch(model, length, dtype)
+        batch = make_batch(model, length)
         steps = our_steps(model, batch, scratch, dtype) + trl.steps(batch)
         # Each also runs once to warm up and once for its memory.
         total = len(steps) * (repeats + 2)

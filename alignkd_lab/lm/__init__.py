@@ -2,23 +2,8 @@
 
 from alignkd_lab import lazy
 
-__getattr__, __dir__ = lazy.names(
-    __name__,
-    {},
-    (
-        "batch",
-        "chunked",
-        "feasibility",
-        "losses",
-        "preference_data",
-        "prompts",
-        "rewards",
-        "sampling",
-        "scoring",
-        "settings",
-        "student",
-        "teachers",
-        "vocabulary",
-        "weights",
-    ),
+MODULES = (
+    "batch chunked feasibility losses preference_data prompts rewards sampling scoring settings student teachers "
+    "vocabulary weights"
 )
+__getattr__, __dir__ = lazy.names(__name__, {}, MODULES.split())
