@@ -137,7 +137,12 @@ def run_options(option: Callable, device: dict[str, Any]) -> None:
     option("--check", action="store_true", help="beside --from: compare every figure with the record")
     option("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
     option("--device", **device)
-    _ray_options(option)
+    # By these it goes to a Ray cluster.
+    option("--engine", choices=("local", "ray"), default="local", help="ray: as tasks of a cluster (the extra ray)")
+    option("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto (default: one of this machine alone)")
+    option("--num-cpus", metavar="N", type=parse_count, help="that a task reserves, and its threads (default: 1)")
+    option("--num-gpus", metavar="N", type=float, help="that a task reserves, e.g. 0.5 (default: 1 if there are any)")
+    option("--max-retries", metavar="N", type=int, help="of a task whose node died (default: 3)")
 
 
 def run_request(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -156,15 +161,6 @@ def run_request(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names} | {
         "preset": arguments.preset or "laptop", "overrides": overrides,
     }  # fmt: skip
-
-
-def _ray_options(option: Callable) -> None:
-    """Those by which `alignkd run` goes to a Ray cluster."""
-    option("--engine", choices=("local", "ray"), default="local", help="ray: as tasks of a cluster (the extra ray)")
-    option("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto (default: one of this machine alone)")
-    option("--num-cpus", metavar="N", type=parse_count, help="that a task reserves, and its threads (default: 1)")
-    option("--num-gpus", metavar="N", type=float, help="that a task reserves, e.g. 0.5 (default: 1 if there are any)")
-    option("--max-retries", metavar="N", type=int, help="of a task whose node died (default: 3)")
 
 
 def _machine(option: Callable, device: dict[str, Any]) -> None:

@@ -180,7 +180,9 @@ def decide(run: Records) -> pd.DataFrame:
     """
     world, values = run.the_run()["world"], [_paired(run, claim.metric) for claim in CLAIMS]
     decided = [index for index, claim in enumerate(CLAIMS) if world in claim.decided_in]
-    levels = dict(zip(decided, holm_levels([_p_value(CLAIMS[i], *values[i]) for i in decided]), strict=True))
+    tests = [variance_p_value if CLAIMS[i].statistic == "variance_ratio" else paired_p_value for i in decided]
+    p_values = [test(*values[i]) for test, i in zip(tests, decided, strict=True)]
+    levels = dict(zip(decided, holm_levels(p_values), strict=True))
     invalid, rows = failed_check(run) is not None, []
     for index, (claim, (a_k, k_a)) in enumerate(zip(CLAIMS, values, strict=True)):
         ratio, level = claim.statistic == "variance_ratio", levels.get(index, LEVEL)
@@ -215,7 +217,3 @@ def _paired(run: Records, metric: str) -> tuple[list[float], list[float]]:
     table = rows.pivot(index="seed", columns="pipeline", values="value").reindex(columns=list(ORDERS))
     table = table[rows.groupby("seed").size() == len(ORDERS)]
     return table[A_K].tolist(), table[K_A].tolist()
-
-
-def _p_value(claim: Claim, a_k: list[float], k_a: list[float]) -> float:
-    return (variance_p_value if claim.statistic == "variance_ratio" else paired_p_value)(a_k, k_a)

@@ -52,14 +52,14 @@ def choose(path: Path, algorithm: str | None = None, settings: Mapping[str, Any]
         raise BadInput(
             f"{path} holds {len(found)} runs that fit; choose one by --set {' '.join(f'{n}=…' for n in names)}"
         )
-    told = sorted(" ".join(shlex.quote(f"{n}={_word(runs[run].get(n))}") for n in names) for run in found)
+
+    def word(value: Any) -> str:
+        return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+    told = sorted(" ".join(shlex.quote(f"{n}={word(runs[run].get(n))}") for n in names) for run in found)
     raise BadInput(
         "\n  ".join([f"{path} holds {len(found)} runs that fit; choose one by", *(f"--set {t}" for t in told)])
     )
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _named(held: Records, run: str) -> dict:
@@ -137,17 +137,13 @@ def compare(run: Records, again: Records) -> pd.DataFrame:
     rows = run.metrics[[*keys, "value"]].merge(again.metrics[[*keys, "value"]], on=keys, suffixes=("_then", "_here"))
     rows = rows.rename(columns={"value_then": "recorded", "value_here": "here"})
     every = run.metrics.groupby(["pipeline", "metric"])["value"].apply(list)
-    digits = max(map(_digits, run.metrics["value"].dropna()), default=7)
+    # Values were kept with four significant digits in the Gaussian studies, else with seven.
+    digits = 4 if all(float(f"{value:.4g}") == value for value in run.metrics["value"].dropna()) else 7
     spans = [prediction_interval(every[pipeline, metric], 1 - ALPHA) for pipeline, metric in rows[keys[:2]].values]
     wide = [prediction_interval(every[p, metric], 1 - ALPHA / len(rows)) for p, metric in rows[keys[:2]].values]
     pairs = zip(rows["recorded"], rows["here"], spans, wide, strict=True)
     verdicts = [_verdict(recorded, here, near, far, digits) for recorded, here, near, far in pairs]
     return rows.assign(low=[span.low for span in spans], high=[span.high for span in spans], verdict=verdicts)
-
-
-def _digits(value: float) -> int:
-    """Significant digits that a recorded value was kept with: four in the Gaussian studies, else seven."""
-    return 4 if float(f"{value:.4g}") == value else 7
 
 
 def _verdict(recorded: float, here: float, near: Interval, far: Interval, digits: int) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 import torch
 from accelerate.utils import parse_flag_from_env
-from transformers import TrainerState, TrainingArguments
+from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from alignkd_lab.errors import BadInput
@@ -103,8 +103,9 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     if judge := model_of(options.reward or ""):
         sources["reward"] = judge
     reach = max([texts.reach, *(len(row.prompt) + texts.max_tokens for row in answered)])
-    accumulated = _accumulate(arguments)
-    batch = arguments.per_device_train_batch_size
+    size, parts = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps * ranks.count()
+    batch = size * parts  # what is accumulated is one batch, which runs in micro-batches of this size
+    arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = batch, 1
     request = {"options": asdict(options), "training": {**DEFAULTS, **given, "batch": batch}, "data": texts.about,
                "weights": {name: {"source": one, "checksum": identity(one)} for name, one in sources.items()},
                "dtype": str(dtype)}  # fmt: skip
@@ -137,7 +138,7 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     end_token = tokenizer.eos_token_id if options.as_released else None
     trainer = MeasuredTrainer(
         _loss(options, kept, end_token), measured, rollouts if method.on_policy else None,
-        micro_batch=options.micro_batch or accumulated, dtype=dtype, model=model, args=arguments,
+        micro_batch=options.micro_batch or (size if parts > 1 else None), dtype=dtype, model=model, args=arguments,
         train_dataset=examples[0], eval_dataset=texts.heldout or answered or None, callbacks=list(callbacks), aside=out,
     )  # fmt: skip
     curves, result = _fit(trainer, out / "checkpoints")
@@ -180,13 +181,6 @@ def texts_of(options: Options, seed: int, data: Any = None) -> tuple[Any, Texts,
     if options.reward and not method.on_policy:
         answered, texts.about["reward"] = prompts_of_reward(texts, options.prompts, tokenizer)
     return tokenizer, texts, answered
-
-
-def _accumulate(arguments: TrainingArguments) -> int | None:
-    """Makes the accumulated batch one batch; the micro-batch that it is then run in, where there is one."""
-    size, parts = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps * ranks.count()
-    arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = size * parts, 1
-    return size if parts > 1 else None
 
 
 def _student(options: Options, device: torch.device, reach: int):

@@ -79,7 +79,8 @@ def run_bench(
     else:
         source = student or (QUICK_STUDENT if quick else weights.BUILT_IN)
         base, tokenizer, name = *weights.load(source, device=device), weights.checksum(source)
-    _check_fits(base, lengths)
+    if lengths[-1] > (room := base.config.max_position_embeddings - PROMPT):
+        raise BadInput(f"lengths: this model has room for responses of {room} tokens, not of {lengths[-1]}")
     lacking = "Liger's rows are left out: liger-kernel is not installed here (the extra `bench`)"
     notes = [] if liger.version() else [lacking]
     lora_rank = LORA_RANK if train == "lora" else None
@@ -149,12 +150,6 @@ def random_student(width: int, device: str):
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
     return model.eval(), tiny_tokenizer(), f"random, width {width}, {layers} layers"
-
-
-def _check_fits(model, lengths: Sequence[int]) -> None:
-    room = model.config.max_position_embeddings - PROMPT
-    if lengths[-1] > room:
-        raise BadInput(f"lengths: this model has room for responses of {room} tokens, not of {lengths[-1]}")
 
 
 def measure(

@@ -93,11 +93,6 @@ def _stamp(path: Path) -> tuple[int, int]:
     return path.stat().st_size, path.stat().st_mtime_ns
 
 
-@functools.cache
-def _sha256(path: Path, *stamp: int) -> str:
-    return file_sha256(path)
-
-
-@functools.cache
-def _damage(folder: Path, stamps: tuple) -> str | None:
-    return damage(folder)
+# Looked at again where a stamp has changed.
+_sha256 = functools.cache(lambda path, *stamp: file_sha256(path))
+_damage = functools.cache(lambda folder, stamps: damage(folder))

@@ -212,7 +212,11 @@ class LmWorld(Terms):
                 settings = part(GkdSettings, self.settings)
                 return gkd.gkd(context, policies[stage.teacher], init, settings, stage.name)
             case PreferenceDistil():
-                return self._preference_distil(stage, policies)
+                settings, common = self._preference_distil_settings(stage), (self.context, self.reward)
+                teacher, sampler = policies[stage.teacher], policies[stage.sampler]
+                if stage.method == "dckd":
+                    return adpa.dckd(*common, teacher, init, sampler, settings, stage.name)
+                return adpa.adpa(*common, teacher, policies[stage.reference], init, sampler, settings, stage.name)
         chosen = self.trials(stage.init)
         result = self.align(
             init,
@@ -223,13 +227,6 @@ class LmWorld(Terms):
             self._align_settings(stage.whole_budget),
         )
         return replace(result, info={**result.info, "trials": chosen["trials"]})
-
-    def _preference_distil(self, stage: PreferenceDistil, policies: dict[str, Policy]) -> Result:
-        settings, common = self._preference_distil_settings(stage), (self.context, self.reward)
-        teacher, init, sampler = (policies[role] for role in (stage.teacher, stage.init, stage.sampler))
-        if stage.method == "dckd":
-            return adpa.dckd(*common, teacher, init, sampler, settings, stage.name)
-        return adpa.adpa(*common, teacher, policies[stage.reference], init, sampler, settings, stage.name)
 
     def align(
         self,

@@ -83,21 +83,21 @@ class MogWorld:
         return {"code": CODE["evaluate"]} | changed(part(EvaluationSettings, self.settings))
 
     def _distil_settings(self, stage: Distil) -> DistilSettings:
-        return part(DistilSettings, self.settings, sharpening=self._sharpening(stage))
-
-    def _sharpening(self, stage: Distil) -> float:
         known = {"kd": self.settings.sharpening, "high": self.settings.sharpening_high}
         if stage.temperature not in known:
             raise UnknownName(f"temperature of the stage {stage.name!r}", stage.temperature, known)
-        return known[stage.temperature]
+        return part(DistilSettings, self.settings, sharpening=known[stage.temperature])
 
     # Policies -----------------------------------------------------------------------------------------
 
     def start(self, name: str) -> GaussianMixture:
         if name == "base":
-            return self._fit_base()
+            starts = self.noise.uniform("base starts", self.settings.restarts, self.settings.base_components)
+            return fit(self.training_draws(), starts, self._em)
         if name == "student":
-            return self._unfitted_student()
+            shape = len(self.seeds), self.settings.student_components, 2
+            zeros = torch.zeros(shape, dtype=torch.float64, device=self.device)
+            return GaussianMixture(torch.log_softmax(zeros[..., 0], -1), zeros, zeros.clone())
         raise UnknownName("starting policy", name, ("base", "student"))
 
     def training_draws(self) -> torch.Tensor:
@@ -107,15 +107,6 @@ class MogWorld:
     def _truth_draws(self, purpose: str, count: int) -> torch.Tensor:
         truth = self.problem.truth.expand(len(self.seeds))
         return truth.from_noise(self.noise.uniform(purpose, count), self.noise.normal(purpose, count, 2))
-
-    def _fit_base(self) -> GaussianMixture:
-        starts = self.noise.uniform("base starts", self.settings.restarts, self.settings.base_components)
-        return fit(self.training_draws(), starts, self._em)
-
-    def _unfitted_student(self) -> GaussianMixture:
-        shape = (len(self.seeds), self.settings.student_components)
-        zeros = torch.zeros(*shape, 2, dtype=torch.float64, device=self.device)
-        return GaussianMixture(torch.log_softmax(zeros[..., 0], -1), zeros, zeros.clone())
 
     # Stages -------------------------------------------------------------------------------------------
 
@@ -192,7 +183,9 @@ class MogWorld:
         count = self.settings.evaluation_draws
         own = policy.from_noise(self.noise.uniform("evaluation", count), self.noise.normal("evaluation", count, 2))
         metrics = evaluate(policy, self.problem, own, self._truth_draws("evaluation of recall", count))
-        return {"metrics": {name: value.tolist() for name, value in metrics.items()}, "view": _view(policy)}
+        columns = (policy.weights.tolist(), policy.means.tolist(), policy.sds.tolist())
+        view = [{"weights": w, "means": m, "sds": s} for w, m, s in zip(*columns, strict=True)]
+        return {"metrics": {name: value.tolist() for name, value in metrics.items()}, "view": view}
 
     def save(self, policy: GaussianMixture, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -201,8 +194,3 @@ class MogWorld:
 
     def load(self, folder: Path) -> GaussianMixture:
         return GaussianMixture(**load_file(folder / _FILE)).to(self.device)
-
-
-def _view(policy: GaussianMixture) -> list[dict]:
-    columns = (policy.weights.tolist(), policy.means.tolist(), policy.sds.tolist())
-    return [{"weights": w, "means": m, "sds": s} for w, m, s in zip(*columns, strict=True)]

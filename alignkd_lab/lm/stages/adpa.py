@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from alignkd_lab.lm import training_losses
@@ -107,21 +106,18 @@ def train_with_teachers(
 ) -> list:  # fmt: skip
     """`Context.train` on a loss that also takes, by its role, what a teacher says of responses of roles `read`."""
     with scratch_folder(context.store.root, "teachers-") as folder:
-        kept = {role: _cache(context, policy, examples, folder / role, read) for role, policy in teachers.items()}
+        kept: dict[str, CachedTeacher] = {}
+        for role, policy in teachers.items():
+            teacher = LiveTeacher(context.models.of(policy), dtype=context.models.dtype, digest=policy.digest)
+            kept[role] = cache_teacher(teacher, examples, folder / role, roles=read, progress=lambda count: None)
+            kept[role].attach(examples, role)
         if len(kept) == 2:
             share_head(*kept.values())
-        for role, cached in kept.items():
-            cached.attach(examples, role)
 
         def asked(model, batch: dict, items: dict):
             return loss(model, batch, items, **{role: cached.signal(batch, role) for role, cached in kept.items()})
 
         return context.train(model, examples, asked, **training)
-
-
-def _cache(context: Context, policy: Policy, examples: list[Example], folder: Path, roles: tuple) -> CachedTeacher:
-    teacher = LiveTeacher(context.models.of(policy), dtype=context.models.dtype, digest=policy.digest)
-    return cache_teacher(teacher, examples, folder, roles=roles, progress=lambda count: None)
 
 
 def _tokens_of(examples: list[Example], roles: tuple[str, ...]) -> int:
