@@ -52,11 +52,19 @@ class TrlSteps:
         }
         # The one row that each trainer is built on has progress bars of its own.
         with quiet(), contextlib.redirect_stderr(io.StringIO()):
-            self._dpo = _dpo_trainer(copy.deepcopy(student), tokenizer, lora_config, PROMPT + longest,
-                                     output_dir=str(folder / "dpo"), **common)  # fmt: skip
-            self._kept = _kept_teacher(student)
-            self._kd = _distillation_trainer(copy.deepcopy(student), self._kept, tokenizer, lora_config, longest,
-                                             output_dir=str(folder / "kd"), **common)  # fmt: skip
+            from datasets import Dataset
+            from trl import DistillationConfig, DistillationTrainer, DPOConfig, DPOTrainer
+
+            # A trainer must have data; the batches are handed over directly.
+            rows = Dataset.from_dict({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]})
+            more = {"processing_class": tokenizer, "peft_config": lora_config}
+            config = DPOConfig(str(folder / "dpo"), beta=BETA, precompute_ref_log_probs=True,
+                               max_length=PROMPT + longest, **common)  # fmt: skip
+            self._dpo = DPOTrainer(copy.deepcopy(student), args=config, train_dataset=rows, **more)
+            self._kept, rows = _kept_teacher(student), Dataset.from_dict({"prompt": ["a"] * PAIRS})
+            config = DistillationConfig(str(folder / "kd"), beta=0.0, temperature=1.0, max_completion_length=longest,
+                                        **common)  # fmt: skip
+            self._kd = DistillationTrainer(copy.deepcopy(student), self._kept, config, rows, **more)
             self._models = []
             for trainer in (self._dpo, self._kd):
                 # What `train` does before its first step.
@@ -84,27 +92,6 @@ class TrlSteps:
             return loss.item()
 
         return [Step("dpo", "trl", dpo_model, dpo), Step("kd", "trl", kd_model, kd)]
-
-
-def _dpo_trainer(model, tokenizer, lora_config, longest: int, **common):
-    from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
-
-    # One row, since a trainer must have data; the batches are handed over directly.
-    rows = Dataset.from_dict({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]})
-    config = DPOConfig(beta=BETA, precompute_ref_log_probs=True, max_length=longest, **common)
-    return DPOTrainer(model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=lora_config)
-
-
-def _distillation_trainer(model, teacher, tokenizer, lora_config, longest: int, **common):
-    from datasets import Dataset
-    from trl import DistillationConfig, DistillationTrainer
-
-    config = DistillationConfig(beta=0.0, temperature=1.0, max_completion_length=longest, **common)
-    return DistillationTrainer(
-        model, teacher, config, Dataset.from_dict({"prompt": ["a"] * PAIRS}), processing_class=tokenizer,
-        peft_config=lora_config,
-    )  # fmt: skip
 
 
 class _Kept(nn.Module):
