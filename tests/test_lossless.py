@@ -15,7 +15,7 @@ from synthetic_records import lm_record
 from alignkd_lab import cli, experiment, recording, records, report
 from alignkd_lab.course.explorers import blind_reading, one_row
 from alignkd_lab.errors import CannotContinue
-from alignkd_lab.lm import folders, losses, weights
+from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.batch import Example, hidden_states, plain
 from alignkd_lab.lm.stages import trl_run
 from alignkd_lab.lm.trainer import train, with_lora

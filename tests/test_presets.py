@@ -6,7 +6,6 @@ import pytest
 from tiny_lm import smollm2
 
 from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.lm import weights
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, PIPELINES, YARDSTICKS
