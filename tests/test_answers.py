@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from alignkd_lab import answering, cli
+from alignkd_lab import cli
 from alignkd_lab.answering import sample_to
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import weights
