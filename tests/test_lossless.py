@@ -7,6 +7,7 @@ import io
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from alignkd_lab.course.explorers import blind_reading, one_row
 from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.batch import Example, hidden_states, plain
+from alignkd_lab.lm.context import Models
 from alignkd_lab.lm.stages import trl_run
 from alignkd_lab.lm.trainer import train, with_lora
 from alignkd_lab.mog import align
@@ -92,10 +94,11 @@ def test_a_step_of_trl_that_is_not_a_number_stops_with_its_batch_kept(tmp_path):
         def train(self):
             self.training_step(model, [{"prompt": "a", "index": 7}])
 
-    options = {"max_tokens": 4, "learning_rate": 1e-3, "steps": 9, "batch": 2, "micro_batch": 2, "seed": 0}
-    options["dtype"] = torch.float32
+    context = SimpleNamespace(tokenizer=Tokenizer(), models=Models(), aside=lambda name: tmp_path)
+    context.seed_for = lambda *purpose: 0
+    options = {"max_tokens": 4, "learning_rate": 1e-3, "steps": 9, "batch": 2, "micro_batch": 2}
     with pytest.raises(CannotContinue, match="step 5"):
-        trl_run.run_trl(lambda arguments: Fake(), model, Tokenizer(), "gkd", aside=tmp_path, **options)
+        trl_run.run_trl(context, lambda arguments: Fake(), model, "gkd", "on policy", **options)
     kept = torch.load(tmp_path / "not-finite-step-5.pt", weights_only=True)
     assert kept["batch"] == [{"prompt": "a", "index": 7}]
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from alignkd_lab.lm import training_losses
-from alignkd_lab.lm.batch import Example
+from alignkd_lab.lm.batch import Example, token_counts
 from alignkd_lab.lm.context import Context, Policy, Reward
 from alignkd_lab.lm.preferences import Pair, draw_preferences, pair_examples
 from alignkd_lab.lm.sampling import Samples
@@ -92,10 +92,10 @@ def _train(
         context, teachers, read, model, examples, loss, learning_rate=settings.distil_learning_rate, steps=steps,
         batch=batch, kind="preference_distil", name=name,
     )  # fmt: skip
-    tokens = sum(len(response) for example in examples for response in example.responses)
+    tokens = token_counts(examples)
     cost = Cost(
-        trained=round(steps * min(batch, len(examples)) * tokens / len(examples)),
-        scored=len(teachers) * _tokens_of(examples, read),
+        trained=round(steps * min(batch, len(examples)) * tokens["tokens"] / len(examples)),
+        scored=len(teachers) * sum(tokens[role] for role in read),
     )
     return init.with_adapter(adapter_tensors(model)), infos, cost
 
@@ -118,16 +118,6 @@ def train_with_teachers(
             return loss(model, batch, items, **{role: cached.signal(batch, role) for role, cached in kept.items()})
 
         return context.train(model, examples, asked, **training)
-
-
-def _tokens_of(examples: list[Example], roles: tuple[str, ...]) -> int:
-    """In all responses of these roles."""
-    return sum(
-        len(tokens)
-        for example in examples
-        for tokens, role in zip(example.responses, example.roles, strict=True)
-        if role in roles
-    )
 
 
 def student_examples(samples: Samples, pairs: list[Pair], written: Samples) -> list[Example]:

@@ -57,18 +57,16 @@ def gkd(
         )
 
     logs = run_trl(
+        context,
         build,
         model,
-        context.tokenizer,
         name,
+        "on policy",
         max_tokens=settings.max_tokens,
         learning_rate=settings.distil_learning_rate,
         steps=max(1, settings.distil_passes * settings.distil_prompts // settings.distil_batch),
         batch=batch,
         micro_batch=micro_batch,
-        dtype=context.models.dtype,
-        seed=context.seed_for("train", "on policy"),
-        aside=context.aside(name),
     )
     tokens = sum(round(log["completions/mean_length"] * batch) for log in logs)
     info = {

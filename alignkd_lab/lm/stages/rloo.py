@@ -76,18 +76,16 @@ def rloo(
     curve = Curve(context, reward, model, reference_model, settings, settings.rlhf_steps, name)
     curve.on_step(0)
     logs = run_trl(
+        context,
         build,
         model,
-        context.tokenizer,
         name,
+        "rlhf",
         max_tokens=settings.max_tokens,
         learning_rate=learning_rate,
         steps=settings.rlhf_steps,
         batch=settings.rlhf_prompts * settings.rlhf_generations,
         micro_batch=micro_batch,
-        dtype=context.models.dtype,
-        seed=context.seed_for("train", "rlhf"),
-        aside=context.aside(name),
         on_step=curve.on_step,
     )
     info = {

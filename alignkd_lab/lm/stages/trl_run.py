@@ -11,16 +11,14 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 from transformers import GenerationConfig, PrinterCallback, Trainer
 
 from alignkd_lab.lm.batch import plain
+from alignkd_lab.lm.context import Context, telling
 from alignkd_lab.lm.trainer import Watch, stop_at
 from alignkd_lab.memory import halve
-from alignkd_lab.progress import tell
 from alignkd_lab.results import Result
 
 
@@ -33,19 +31,17 @@ def prompt_rows(texts: list[str], repeats: int = 1):
 
 
 def run_trl(
+    context: Context,
     build: Callable[[dict], Trainer],
     model,
-    tokenizer,
     name: str,
+    kind: str,
     *,
     max_tokens: int,
     learning_rate: float,
     steps: int,
     batch: int,
     micro_batch: int,
-    seed: int,
-    dtype: torch.dtype,
-    aside: Path | None = None,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> list[dict[str, float]]:
     """Trains `model` in place for `steps` steps of `batch` responses that it writes itself, at temperature 1.
@@ -55,24 +51,18 @@ def run_trl(
     `micro_batch`, a divisor of `batch`, on which only rounding depends.
 
     Raises:
-        CannotContinue: a loss or gradient that is not finite, its batch kept in `aside`.
+        CannotContinue: a loss or gradient that is not finite, its batch kept in `Context.aside`.
     """
-    device = plain(model).device.type
+    device, tokenizer = plain(model).device.type, context.tokenizer
     # A model's own defaults (top-p, penalties, a second end token) would sample from another distribution than we do.
     plain(model).generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     with (
         tempfile.TemporaryDirectory() as scratch,
-        tqdm(total=steps, desc=f"training, {name}", unit="steps", leave=False) as bar,
+        telling(name, steps, on_step) as end_step,
         quiet(),
     ):
-
-        def end_step(step: int) -> None:
-            bar.update()
-            tell("step", stage=name, step=step, steps=steps)
-            on_step(step)
-
         watch = _LoggedWatch(end_step)
         trainer = build(
             {
@@ -85,13 +75,13 @@ def run_trl(
                 "warmup_steps": round(0.1 * steps),
                 "weight_decay": 0.0,
                 "max_grad_norm": 1.0,
-                "seed": seed,
+                "seed": context.seed_for("train", kind),
                 "max_completion_length": max_tokens,
                 "temperature": 1.0,
                 "top_p": 1.0,
                 "top_k": 0,
                 "gradient_checkpointing": False,
-                "bf16": dtype == torch.bfloat16,
+                "bf16": context.models.dtype == torch.bfloat16,
                 "use_cpu": device == "cpu",
                 "save_strategy": "no",
                 "logging_strategy": "steps",
@@ -110,7 +100,7 @@ def run_trl(
             loss = inner(model, inputs, *rest, **options)
             grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             if not (loss.isfinite().all() and torch.nn.utils.get_total_norm(grads).isfinite()):
-                stop_at(trainer.state.global_step + 1, float(loss), inputs, aside)
+                stop_at(trainer.state.global_step + 1, float(loss), inputs, context.aside(name))
             return loss
 
         trainer.training_step = training_step
