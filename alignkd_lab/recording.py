@@ -63,7 +63,7 @@ def write(folder: Path, record: dict, first_wins: bool = False) -> Path:
     """
     from filelock import FileLock
 
-    path, seed = file_of(folder, validate(record, "new record")), record["seed"]
+    path, seed = file_of(folder, validate(record)), record["seed"]
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / ".lock"):  # what another process adds to this seed meanwhile would be lost
         path = find(folder, record, [seed]).get(seed, path)
@@ -88,20 +88,13 @@ def write(folder: Path, record: dict, first_wins: bool = False) -> Path:
 def read_json(path: Path) -> dict:
     """One seed's record. Raises RecordError, which names the file."""
     try:
-        return _checked(json.loads(path.read_text(encoding="utf-8")))
+        return validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, OSError) as error:
         raise RecordError(f"{path}: not a record ({error}); remove it and run its seed again") from error
 
 
-def validate(record: Any, where: str) -> dict:
-    """The record itself. Raises RecordError naming `where`, the first field that is wrong, and what it must be."""
-    try:
-        return _checked(record)
-    except RecordError as error:
-        raise RecordError(f"{where}: {error}") from error
-
-
-def _checked(record: Any) -> dict:
+def validate(record: Any) -> dict:
+    """The record itself. Raises RecordError with the first field that is wrong, and what it must be."""
     _need("a record", record, dict)
     if record.get("schema") != SCHEMA:
         raise RecordError(f"schema must be {SCHEMA}, not {record.get('schema')!r}: another version wrote it")

@@ -77,7 +77,7 @@ def record(world: str, seed: int, pipelines: dict, algorithm: str, target: str, 
     made = {"created": f"2026-01-02T03:04:{seed % 60:02d}+00:00", "device_name": "a processor", "commit": "0123456789"}
     usual = recording.plain_settings(getattr(PRESETS["laptop"], world))
     made = {"device": "cpu", "settings": {**usual, **settings}, "seed": seed, "provenance": {**made, "seconds": 61.5}}
-    return recording.validate({**head, **made, "pipelines": pipelines, "stages": stages}, "synthetic")
+    return recording.validate({**head, **made, "pipelines": pipelines, "stages": stages})
 
 
 def _stage(stage, reward: float, seed: int, algorithm: str) -> dict:

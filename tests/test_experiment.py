@@ -73,7 +73,7 @@ def test_tiny_runs_end_to_end_in_both_worlds_in_seconds_and_its_records_name_wha
     assert [path.name.rpartition("-seed")[0][:-11] for path in files["lm"]] == ["lm-tiny-dpo-digit"]
     assert {path.name.split("-")[3] for path in files["mog"]} == {"rare_mode"}
     for record in map(read_json, [*files["mog"], *files["lm"]]):
-        validate(record, "made")
+        validate(record)
         assert record["device"] == "cpu"
         assert {*YARDSTICKS, *ORDERS} <= set(record["pipelines"])
         assert record["provenance"]["seconds"] > 0

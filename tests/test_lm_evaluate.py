@@ -7,7 +7,7 @@ import torch
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.evaluate import MISS, distinct_n, metrics
-from alignkd_lab.lm.rewards import Yardstick, yardstick
+from alignkd_lab.lm.rewards import Scores, Yardstick, yardstick
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean, score
 
@@ -22,11 +22,12 @@ def scored():
     draw = torch.Generator().manual_seed(0)
     own, truth, recall = ([-4 * torch.rand(n, generator=draw) for n in LENGTHS] for _ in range(3))
     texts, rewards, fluency = ["a", "b 1", "a", "c 2"], [0.0, 0.5, 0.0, 1.0], [1.0, 0.5, 0.2, 1.0]
-    return own, truth, recall, texts, rewards, fluency, HITS, SECOND_HITS, STICK
+    return own, recall, texts, Scores(rewards, HITS, fluency, truth, 0), SECOND_HITS, STICK
 
 
 def test_every_metric_equals_a_plain_loop(scored):
-    own, truth, recall, *_ = scored
+    own, recall, _, scores, *_ = scored
+    truth = scores.under_truth
     totals = {"own": 0.0, "truth": 0.0, "recall": 0.0, "target": 0.0, "target per response": 0.0}
     for index, length in enumerate(LENGTHS):
         bonus = math.log(0.01 + 0.99 * (1 if HITS[index] else 0) / 0.03)
@@ -56,14 +57,13 @@ def test_every_metric_equals_a_plain_loop(scored):
 
 
 def test_a_miss_costs_a_fixed_amount_and_a_hit_gains_the_rarity_of_the_target(scored):
-    own, truth, recall, texts, rewards, fluency, _, second, stick = scored
+    own, recall, texts, scores, second, stick = scored
 
     def per_sequence(hits):
-        return metrics(own, truth, recall, texts, rewards, fluency, hits, second, stick)[
-            "target_precision_per_sequence"
-        ]
+        found = metrics(own, recall, texts, scores._replace(hits=hits), second, stick)
+        return found["target_precision_per_sequence"]
 
-    plain = sum(float(tokens.sum()) for tokens in truth) / 4
+    plain = sum(float(tokens.sum()) for tokens in scores.under_truth) / 4
     assert per_sequence([False] * 4) - plain == pytest.approx(math.log(MISS), abs=1e-5)
     assert per_sequence([True] * 4) - plain == pytest.approx(math.log(0.01 + 0.99 / 0.03), abs=1e-5)
 

@@ -17,7 +17,7 @@ from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.context import Context, Policy
 from alignkd_lab.lm.own_prompts import Prompt
 from alignkd_lab.lm.preferences import Pair, informative_pairs
-from alignkd_lab.lm.rewards import TARGETS, Reward, Yardstick, apply_rule, scorer, target
+from alignkd_lab.lm.rewards import TARGETS, Reward, Scores, Yardstick, apply_rule, scorer, target
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import TIE, pooled_mean, score
 from alignkd_lab.lm.settings import EvaluationSettings
@@ -44,17 +44,8 @@ class Evaluation:
         scores = reward.score(samples, policy)
         of_truth = reward.truth.samples("test", count, responses)
         texts = context.texts(samples)
-        found = metrics(
-            samples.log_probs,
-            scores.under_truth,
-            of_truth.log_probs if reward.truth.wrote(policy) else context.score(model, of_truth),
-            texts,
-            scores.rewards,
-            scores.fluency,
-            scores.hits,
-            reward.second_hits(texts),
-            reward.yardstick,
-        )
+        recalled = of_truth.log_probs if reward.truth.wrote(policy) else context.score(model, of_truth)
+        found = metrics(samples.log_probs, recalled, texts, scores, reward.second_hits(texts), reward.yardstick)
         found |= self.against_base(policy, model, samples, scores.under_truth)
         asked = context.prompt_texts("test", count)
         # One response a prompt, the first: a fixed rule, so that nobody picks.
@@ -114,36 +105,28 @@ class Evaluation:
 
 
 def metrics(
-    own: list[torch.Tensor],
-    under_truth: list[torch.Tensor],
-    truth_under_policy: list[torch.Tensor],
-    texts: list[str],
-    rewards: list[float],
-    fluency: list[float],
-    hits: list[bool],
-    second_hits: list[bool] | None,
-    stick: Yardstick,
-) -> dict[str, float]:
+    own: list[torch.Tensor], truth_under_policy: list[torch.Tensor], texts: list[str], scores: Scores,
+    second_hits: list[bool] | None, stick: Yardstick,
+) -> dict[str, float]:  # fmt: skip
     """The four metrics and what stands beside them; log-probabilities are in nats per token unless named otherwise.
 
     Args:
-        own: log-probabilities of the policy's responses under the policy.
-        under_truth: of the same responses under the truth.
+        own: log-probabilities of the policy's responses, `texts`, under the policy.
         truth_under_policy: of the truth's responses to the same prompts under the policy.
-        hits, second_hits: whether each response follows the target's rule, and the second rule that nothing rewards
-            (None where there is none).
+        scores: of the policy's responses.
+        second_hits: whether each follows the second rule, which nothing rewards; None where there is none.
     """
     tokens = sum(map(len, own))
-    bonus = [math.log(MISS + (1 - MISS) * hit / stick.target_rate) for hit in hits]
-    precision, entropy = pooled_mean(under_truth), -pooled_mean(own)
+    bonus = [math.log(MISS + (1 - MISS) * hit / stick.target_rate) for hit in scores.hits]
+    precision, entropy = pooled_mean(scores.under_truth), -pooled_mean(own)
     return {
-        "reward": float(np.mean(rewards)),
-        "reward_bare": float(np.mean(hits)),
-        "fluency": float(np.mean(fluency)),
-        "target_rate": float(np.mean(hits)),
+        "reward": float(np.mean(scores.rewards)),
+        "reward_bare": float(np.mean(scores.hits)),
+        "fluency": float(np.mean(scores.fluency)),
+        "target_rate": float(np.mean(scores.hits)),
         "second_rule_rate": math.nan if second_hits is None else float(np.mean(second_hits)),
         "target_precision": precision + sum(bonus) / tokens,
-        "target_precision_per_sequence": float(np.mean([float(t.sum()) for t in under_truth]) + np.mean(bonus)),
+        "target_precision_per_sequence": float(np.mean([float(t.sum()) for t in scores.under_truth]) + np.mean(bonus)),
         "overall_precision": precision,
         "overall_recall": pooled_mean(truth_under_policy),
         "entropy": entropy,
