@@ -145,10 +145,10 @@ def _costs(device: str) -> dict:
     from alignkd_lab.plan import plan_run
 
     began = time.perf_counter()
-    rates = calibrate(device)
+    rates, took = calibrate(device), round(time.perf_counter() - began, 1)
     costs = {preset: plan_run({"world": "lm", "preset": preset, "pipelines": ORDERS, "seeds": (0,)}, rates)["seconds"]
              for preset in PRESETS}  # fmt: skip
-    return {"rates": rates._asdict(), "costs": costs, "calibration_seconds": round(time.perf_counter() - began, 1)}
+    return {"rates": rates._asdict(), "costs": costs, "calibration_seconds": took}
 
 
 def render(report: Mapping) -> str:
