@@ -219,25 +219,6 @@ def test_as_released_means_are_taken_over_the_tokens_of_a_response_and_then_over
     assert float(sum(parts)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_as_released_negative_advantages_vanish_and_large_ones_are_cut_to_one(made):
-    slope = slope_by_logits(made, as_released=True, end_token=END)
-    q, _, _ = distributions(made)
-    a = -slope * len(q) / 1.5 / q  # A - E[A]
-    a = a - a.min(-1, keepdim=True).values
-    assert float(a.max()) == pytest.approx(1, abs=1e-6)
-    _, info = adpa(made)
-    assert float(info.largest_advantage.max()) > 1
-
-
-def test_as_released_leaves_out_the_end_token_by_its_id_and_the_formula_does_not(made):
-    ends = made["labels"] == END
-    assert int(ends.sum()) == 2
-    released, formula = slope_by_logits(made, as_released=True, end_token=END), slope_by_logits(made)
-    assert float(released[ends].abs().max()) == 0
-    assert float(released[~ends].abs().sum(-1).min()) > 0
-    assert float(formula[ends].abs().sum(-1).min()) > 0
-
-
 def test_teachers_of_another_vocabulary_are_refused(made):
     teacher, reference = teachers(made)
     wide = Full(reference.hidden, torch.zeros(VOCABULARY + 2, TEACHER_WIDTH, device=reference.head.device))
