@@ -13,8 +13,8 @@ from alignkd_lab.course.toy.walk import LAST, WINNER, walk
 
 STATES = [
     {},
-    {"reference_margin": -20.0, "beta": 0.8, "gamma": 2.5, "steps": 42.0},
-    {"reference_margin": 3.0, "beta": 5.0, "gamma": 6.0, "optimiser": "adam", "steps": 7.0},
+    {"reference_margin": -20.0, "beta": 10**-0.1, "gamma": 2.5, "steps": 42.0},
+    {"reference_margin": 3.0, "beta": 10**0.6, "gamma": 6.0, "optimiser": "adam", "steps": 7.0},
 ]
 
 
