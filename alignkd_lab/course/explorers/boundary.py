@@ -99,6 +99,7 @@ def show(*shown: str, **state: float | str) -> Chart:
 
     `shown` names the controls to put on the page (all where none is), `state` where they begin.
     """
+    moved = parameters(CONTROLS, shown, state)
     data = _data()
     further = data | {
         "chosen_map": "cells[algorithm][sharpening]",
@@ -132,7 +133,7 @@ def show(*shown: str, **state: float | str) -> Chart:
         "orders left in the framed cell, and their rewards. " + SOURCE
     )
     whole = stack("Where the order matters, and where it stops", panels, words)
-    return Chart(whole, alternative, parameters(CONTROLS, shown, state), further)
+    return Chart(whole, alternative, moved, further)
 
 
 def _nearest(name: str, values: list[float]) -> str:

@@ -34,6 +34,7 @@ def show(*shown: str, **state: float) -> Chart:
 
     `shown` names the controls to put on the page (all where none is), `state` where they begin.
     """
+    moved = parameters(CONTROLS, shown, state)
     in_batch = "datum.index <= draws && datum.uniform < reference_mass"
     counted = alt.Chart(_draws()).transform_calculate(
         hit=f"{in_batch} ? 1 : 0", seen="datum.uniform < reference_mass ? datum.index : 1e9"
@@ -53,7 +54,7 @@ def show(*shown: str, **state: float) -> Chart:
         "reference's draws, which it does not move. Right: the best policy's density in the plane, and the draws. "
     ) + SOURCE
     whole = stack("The reward tilts the density; the reference makes the draws", beside(_line(), _plane()), words)
-    return Chart(whole, alternative, parameters(CONTROLS, shown, state))
+    return Chart(whole, alternative, moved)
 
 
 @functools.cache

@@ -38,6 +38,7 @@ def show(*shown: str, **state: float) -> Chart:
 
     `shown` names the controls to put on the page (all where none is), `state` where they begin.
     """
+    moved = parameters(CONTROLS, shown, state)
     verdict = f"(datum.chance >= {SURE} ? 'go' : datum.chance <= {1 - SURE:g} ? 'no go' : 'a gamble')"
     words = caption(
         "format(prompts, ',') + ' prompts × ' + responses + ' responses are ' + format(prompts * responses, ',') + "
@@ -56,7 +57,7 @@ def show(*shown: str, **state: float) -> Chart:
     ) + SOURCE
     prompts = state.get("prompts", CONTROLS["prompts"].value)
     whole = stack("Is there enough to learn from?", beside(_map(prompts), _curve()), words)
-    return Chart(whole, alternative, parameters(CONTROLS, shown, state))
+    return Chart(whole, alternative, moved)
 
 
 def _counts() -> alt.Chart:

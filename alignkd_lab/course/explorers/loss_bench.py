@@ -126,6 +126,7 @@ def show(*shown: str, **state: float | str) -> Chart:
 
     `shown` names the controls to put on the page (all where none is), `state` where they begin.
     """
+    moved = parameters(CONTROLS, shown, state)
     name = _chosen("loss", {key: f'"{value[0].upper()}{value[1:]}"' for key, value in LOSSES.items()})
     descent = _chosen("optimiser", {key: f"'{value}'" for key, value in CONTROLS["optimiser"].options.items()})
     steps = f"(steps == 0 ? 'before the first step of ' : 'step ' + steps + ' of ') + {descent}"
@@ -140,7 +141,7 @@ def show(*shown: str, **state: float | str) -> Chart:
         "training on a logarithmic axis; below it DPO's weight of the pair against the winner's lead, which falls with "
         "the distance from the reference and not with the lead, or the largest push. " + SOURCE
     )
-    return Chart(whole, alternative, parameters(CONTROLS, shown, state), walked())
+    return Chart(whole, alternative, moved, walked())
 
 
 def _seen() -> tuple[str, str]:

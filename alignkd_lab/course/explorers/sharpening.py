@@ -109,6 +109,7 @@ def show(*shown: str, **state: float | str) -> Chart:
 
     `shown` names the controls to put on the page (all where none is), `state` where they begin.
     """
+    moved = parameters(CONTROLS, shown, state)
     powers = ", ".join(f"pow(teacher[{i}][0], s)" for i in range(4))
     whole = " + ".join(f"powers[{i}]" for i in range(4))
     parts = ", ".join(f"[shares[{i}], {', '.join(f'teacher[{i}][{j}]' for j in range(1, 5))}]" for i in range(4))
@@ -147,7 +148,7 @@ def show(*shown: str, **state: float | str) -> Chart:
         "against recall of both students, the direct one where the teacher is not sharpened, and the truth itself. "
     )
     words = stack("Sharpen the teacher: is the student better?", panels, caption(*_seen(), f"'{SOURCE}'"))
-    return Chart(words, alternative + SOURCE, parameters(CONTROLS, shown, state), further)
+    return Chart(words, alternative + SOURCE, moved, further)
 
 
 def _seen() -> tuple[str, str, str]:

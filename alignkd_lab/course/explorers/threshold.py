@@ -38,6 +38,7 @@ def show(*shown: str, **state: float) -> Chart:
 
     `shown` names the controls to put on the page (all where none is), `state` where they begin.
     """
+    moved = parameters(CONTROLS, shown, state)
     words = caption(
         f"'The target has ' + {share('reference_mass')} + ' of the reference and ' + {share(OPTIMUM)} + "
         f"' of the best policy: ' + ({OPTIMUM} > 0.5 ? 'it wins, as it would from ' + {share(LEAST_MASS)} + ' on.'"
@@ -52,7 +53,7 @@ def show(*shown: str, **state: float) -> Chart:
     )
     panels = beside(_optimum(), _draws(), x="independent")
     whole = stack("A reward multiplies what the reference already does", panels, words)
-    return Chart(whole, alternative, parameters(CONTROLS, shown, state))
+    return Chart(whole, alternative, moved)
 
 
 def _grid(name: str, low: float, high: float) -> alt.Chart:

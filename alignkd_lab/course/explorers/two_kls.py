@@ -30,6 +30,7 @@ _TEACHER = f"(1 / (1 + pow({WEIGHTS[1] / WEIGHTS[0]}, sharpening)))"
 
 def show(*shown: str, **state: float) -> Chart:
     """The three fits beside each other. `shown` names the controls to put on the page, `state` where they begin."""
+    moved = parameters(CONTROLS, shown, state)
     slider = CONTROLS["distance"]
     stops = {*np.arange(slider.low, slider.high + slider.step, slider.step), state.get("distance", slider.value)}
     found = [dict(zip(("at", "mean", "sd"), (float(stop), *reverse_fit(stop)), strict=True)) for stop in sorted(stops)]
@@ -54,7 +55,7 @@ def show(*shown: str, **state: float) -> Chart:
         "sharpened teacher sits there too. "
     ) + SOURCE
     whole = stack("One bump for two: which divergence puts it where?", panels, words)
-    return Chart(whole, alternative, parameters(CONTROLS, shown, state))
+    return Chart(whole, alternative, moved)
 
 
 @functools.cache
