@@ -9,24 +9,25 @@ from scipy.integrate import solve_ivp
 
 from alignkd_lab.course.toy import one_state
 from alignkd_lab.course.toy.one_state import DPO, REFERENCE
-from alignkd_lab.course.toy.sweep import Regulariser
-from alignkd_lab.errors import BadInput
+from alignkd_lab.course.toy.walk import OPTIMISERS
+from alignkd_lab.errors import UnknownName
 from alignkd_lab.lm.losses import adpa
 from alignkd_lab.lm.teachers import Full
 
-ENTROPY, KL = Regulariser("entropy", 2.0, nll_weight=0.0), Regulariser("kl", 2.0, nll_weight=0.0)
-CLOSED = [(ENTROPY, 1.5), (KL, 1.5), (Regulariser(), 1.5), (Regulariser(), 6.0), (Regulariser(nll_weight=3.0), 1.5)]
+CLOSED = [("entropy", 2.0, 1.5), ("kl", 2.0, 1.5), ("nll", 1.0, 1.5), ("nll", 1.0, 6.0), ("nll", 3.0, 1.5)]
 
 
-def descend(gamma, regulariser=one_state.FREE, *, optimiser="adam", rate=0.05, steps=400, every=10):
+def descend(gamma, regulariser="none", weight=1.0, *, optimiser="adam", rate=0.05, steps=400, every=10):
     """Descent on the package's loss by the state's logits, from the reference; a row per `every` steps."""
     head, counts = torch.eye(4, dtype=torch.float64), torch.tensor([round(1000 * prob) for prob in REFERENCE])
     dpo, reference = (Full(torch.tensor([probs], dtype=torch.float64).log(), head) for probs in (DPO, REFERENCE))
-    counts = counts if regulariser.nll_weight else torch.zeros_like(counts)
+    counts = counts if regulariser == "nll" else torch.zeros_like(counts)
     labels = torch.cat([torch.arange(4).repeat_interleave(counts), torch.zeros(1, dtype=torch.long)])
-    is_chosen, options = torch.arange(len(labels)) < counts.sum(), regulariser.options(int(counts.sum()), 1)
+    is_chosen, options = torch.arange(len(labels)) < counts.sum(), {"items": (1000 / weight, 1)}
+    if regulariser in ("entropy", "kl"):
+        options = {"regulariser": regulariser, "regulariser_weight": weight}
     logits, found = torch.tensor(REFERENCE, dtype=torch.float64).log().requires_grad_(), []
-    stepper = one_state.OPTIMISERS[optimiser]([logits], lr=rate)
+    stepper = OPTIMISERS[optimiser]([logits], lr=rate)
     for step in range(steps + 1):
         if step % every == 0 or step == steps:
             found.append(row(step, logits))
@@ -37,19 +38,19 @@ def descend(gamma, regulariser=one_state.FREE, *, optimiser="adam", rate=0.05, s
     return pd.DataFrame(found)
 
 
-def flow(gamma, times, regulariser=one_state.FREE):
+def flow(gamma, times, regulariser="none", weight=1.0):
     """The softmax gradient flow from the reference, d logits / dt = pi (g - E_pi[g]) + w (p - pi), solved to 1e-10.
 
     g = gamma A, less weight * log pi ("entropy") or weight * log(pi / pi_ref) ("kl"); w (p - pi) is the NLL term's.
     """
-    shares = torch.tensor(REFERENCE, dtype=torch.float64)
-    tilt = gamma * one_state._used(one_state.advantage(), regulariser, shares)
+    shares, tilt = torch.tensor(REFERENCE, dtype=torch.float64), gamma * one_state.advantage()
+    nll = weight if regulariser == "nll" else 0.0
 
     def slope(_, logits):
         log_pi = torch.log_softmax(torch.as_tensor(logits), 0)
-        held = log_pi - shares.log() if regulariser.kind == "kl" else log_pi
-        gain, pi = tilt - regulariser.weight * held, log_pi.exp()
-        return (pi * (gain - pi @ gain) + regulariser.nll_weight * (shares - pi)).numpy()
+        held = {"entropy": log_pi, "kl": log_pi - shares.log()}.get(regulariser, 0.0)
+        gain, pi = tilt - weight * held, log_pi.exp()
+        return (pi * (gain - pi @ gain) + nll * (shares - pi)).numpy()
 
     path = solve_ivp(slope, (0, max(times)), shares.log().numpy(), "LSODA", times, rtol=1e-10, atol=1e-12)
     return pd.DataFrame([row(t, torch.as_tensor(z)) for t, z in zip(path.t, path.y.T, strict=True)])
@@ -83,69 +84,49 @@ def test_without_a_regulariser_the_optimum_is_all_on_token_4_at_every_gamma():
 
 def test_the_optima_under_entropy_and_kl_are_the_closed_forms():
     a, reference = one_state.advantage(), torch.tensor(REFERENCE, dtype=torch.float64)
-    assert_close(one_state.optimum(1.5, ENTROPY), torch.softmax(1.5 * a / 2, 0))
+    assert_close(one_state.optimum(1.5, "entropy", 2.0), torch.softmax(1.5 * a / 2, 0))
     tilted = reference * torch.exp(1.5 * a / 2)
-    assert_close(one_state.optimum(1.5, KL), tilted / tilted.sum())
+    assert_close(one_state.optimum(1.5, "kl", 2.0), tilted / tilted.sum())
 
 
 def test_with_a_kl_as_heavy_as_gamma_the_optimum_is_the_dpo_teacher():
-    regulariser = Regulariser("kl", 1.5, nll_weight=0.0)
-    assert_close(one_state.optimum(1.5, regulariser), torch.tensor(DPO, dtype=torch.float64))
+    assert_close(one_state.optimum(1.5, "kl", 1.5), torch.tensor(DPO, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("gamma", "weight"), [(0.1, 1.0), (1.5, 1.0), (6.0, 1.0), (6.0, 20.0), (1000.0, 1.0)])
 def test_at_the_nll_optimum_no_logit_has_a_slope(gamma, weight):
     a, shares = one_state.advantage(), torch.tensor(REFERENCE, dtype=torch.float64)
-    pi = one_state.optimum(gamma, Regulariser(nll_weight=weight))
+    pi = one_state.optimum(gamma, "nll", weight)
     assert float(pi.sum()) == pytest.approx(1.0, abs=1e-9)
     slope = weight * (pi - shares) - gamma * pi * (a - pi @ a)
     assert slope.abs().max() < 1e-8 * (1 + gamma)
 
 
 def test_the_nll_keeps_the_other_tokens_at_shares_of_one_over_gamma():
-    others = [float(one_state.optimum(gamma, Regulariser())[:3].sum()) for gamma in (100.0, 1000.0, 10_000.0)]
+    others = [float(one_state.optimum(gamma, "nll")[:3].sum()) for gamma in (100.0, 1000.0, 10_000.0)]
     assert others[0] / others[1] == pytest.approx(10, rel=0.05)
     assert others[1] / others[2] == pytest.approx(10, rel=0.05)
 
 
-def test_the_nll_does_not_hold_a_token_that_was_never_chosen():
-    chosen = (600, 300, 100, 0)
-    pi = one_state.optimum(1.5, Regulariser(), chosen=chosen)
-    a, shares = one_state.advantage(), torch.tensor(chosen, dtype=torch.float64) / 1000
-    assert pi[3] > 0.5
-    assert float(pi.sum()) == pytest.approx(1.0)
-    assert ((pi - shares) - 1.5 * pi * (a - pi @ a)).abs().max() < 1e-8
-    gentle = one_state.optimum(0.01, Regulariser(), chosen=chosen)
-    assert float(gentle[3]) == pytest.approx(0.0, abs=1e-9)
-
-
-def test_a_token_that_was_never_chosen_runs_away_exactly_from_the_runaway_gamma_on():
-    chosen = (600, 300, 100, 0)
-    edge = one_state.runaway_gamma(chosen=chosen, nll_weight=2.0)
-    below, above = (one_state.optimum(f * edge, Regulariser(nll_weight=2.0), chosen=chosen) for f in (0.999, 1.001))
-    assert float(below[3]) == pytest.approx(0.0, abs=1e-9)
-    assert float(above[3]) == pytest.approx(0.001, rel=0.05)
-
-
 @pytest.mark.parametrize("rarity", [1e-4, 1e-8])
-def test_the_nll_lets_a_token_run_away_however_rare_it_is_and_the_kl_does_not(rarity):
-    reference, dpo = (0.6, 0.4 - rarity, rarity), (0.6, 0.4 - 10 * rarity, 10 * rarity)
-    gamma = 2 * one_state.runaway_gamma(reference, dpo)
-    assert gamma < 1
-    assert one_state.optimum(gamma, Regulariser(), reference, dpo)[2] > 0.3
-    assert one_state.optimum(gamma, Regulariser("kl", 1.0, nll_weight=0.0), reference, dpo)[2] < 10 * rarity
+def test_the_nll_lets_a_token_run_away_however_rare_it_is_and_the_kl_does_not(rarity, monkeypatch):
+    monkeypatch.setattr(one_state, "REFERENCE", (0.6, 0.4 - rarity, rarity))
+    monkeypatch.setattr(one_state, "DPO", (0.6, 0.4 - 10 * rarity, 10 * rarity))
+    edge = one_state.runaway_gamma()
+    assert 2 * edge < 1
+    assert one_state.optimum(2 * edge, "nll")[2] > 0.3
+    assert one_state.optimum(edge / 2, "nll")[2] < 10 * rarity
+    assert one_state.optimum(2 * edge, "kl")[2] < 10 * rarity
 
 
-@pytest.mark.parametrize(("regulariser", "gamma"), CLOSED)
-def test_adam_on_the_package_s_loss_and_the_flow_end_in_the_closed_form(regulariser, gamma):
-    expected = one_state.optimum(gamma, regulariser)
-    assert_close(ends(descend(gamma, regulariser, steps=250)), expected, tolerance=2e-3)
-    assert_close(ends(flow(gamma, [0, 1e4], regulariser)), expected, tolerance=1e-5)
+@pytest.mark.parametrize(("regulariser", "weight", "gamma"), CLOSED)
+def test_adam_on_the_package_s_loss_and_the_flow_end_in_the_closed_form(regulariser, weight, gamma):
+    expected = one_state.optimum(gamma, regulariser, weight)
+    assert_close(ends(descend(gamma, regulariser, weight, steps=250)), expected, tolerance=2e-3)
+    assert_close(ends(flow(gamma, [0, 1e4], regulariser, weight)), expected, tolerance=1e-5)
 
 
-@pytest.mark.parametrize(
-    "regulariser", [one_state.FREE, ENTROPY, KL, Regulariser(), Regulariser(normalise=True), Regulariser(clip=0.3)]
-)
+@pytest.mark.parametrize("regulariser", one_state.REGULARISERS)
 def test_small_gradient_steps_on_the_package_s_loss_follow_the_flow(regulariser):
     steps = descend(1.5, regulariser, optimiser="gradient", rate=0.005, steps=100, every=100)
     assert_close(ends(steps), ends(flow(1.5, [0, 0.5], regulariser)), tolerance=2e-3)
@@ -166,18 +147,6 @@ def test_adam_is_on_token_4_in_a_hundredth_of_the_steps():
     assert path.time.iloc[-1] == 400
 
 
-def test_one_scale_for_the_advantage_leaves_the_corner_and_a_clip_shares_it_among_the_clipped():
-    assert one_state.optimum(1.5, Regulariser(normalise=True, nll_weight=0.0)).tolist() == [0, 0, 0, 1]
-    assert one_state.optimum(1.5, Regulariser(clip=0.2, nll_weight=0.0)).tolist() == [0, 0.5, 0, 0.5]
-
-
-@pytest.mark.parametrize(
-    ("call", "word"),
-    [
-        (lambda: one_state.advantage(REFERENCE, (0.5, 0.5, 0.0, 0.0)), "dpo"),
-        (lambda: one_state.optimum(1.5, Regulariser("kl", 1.0)), "one at a time"),
-    ],
-)
-def test_input_that_cannot_be_used_is_named(call, word):
-    with pytest.raises(BadInput, match=word):
-        call()
+def test_an_unknown_regulariser_is_named():
+    with pytest.raises(UnknownName, match="clip"):
+        one_state.optimum(1.5, "clip")

@@ -1,127 +1,182 @@
-"""The toy world: its teachers are the optima they claim to be, its reward is the language world's."""
+"""The toy world: its teachers are the optima they claim to be, ADPA is the package's, and pushed far it loses."""
 
+import math
+
+import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
 from alignkd_lab.course.toy import language, world
-from alignkd_lab.course.toy.world import ToySettings
-from alignkd_lab.errors import BadInput
-
-SMALL = ToySettings(vocabulary=5, length=4, target=3, pairs=200, reference_responses=300)
+from alignkd_lab.course.toy.figures import advantage_limits
+from alignkd_lab.course.toy.world import LENGTH, STEPS, TARGET, VOCABULARY
+from alignkd_lab.plots.style import PIPELINE_STYLE
+from alignkd_lab.stats import t_interval
 
 
 @pytest.fixture(scope="module")
-def small():
-    return world.build(SMALL, (0, 1, 2))
+def toy():
+    return world.build((0, 1, 2))
+
+
+@pytest.fixture(scope="module")
+def swept(toy):
+    """Ends without and with the KL."""
+    return pd.concat([world.sweep(toy, (1.5, 6.0), ends_only=True), world.sweep(toy, (6.0,), 3.0, ends_only=True)])
+
+
+def column(frame, metric, gamma, regulariser="none"):
+    chosen = frame[(frame.gamma == gamma) & (frame.regulariser == regulariser)]
+    return torch.tensor(chosen.sort_values("seed")[metric].tolist(), dtype=torch.float64)
 
 
 def assert_close(found, expected, tolerance=1e-10):
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_every_model_is_a_distribution(small):
-    for table in (small.truth, small.reference, small.dpo, small.initial_student):
-        assert_close(table.logsumexp(-1), torch.zeros_like(table[..., 0]))
+def off(truth, model):
+    """KL(truth || model) of a response, [seed]."""
+    return language.expected_sum(truth, truth - model, language.occupancy(truth))
 
 
-def test_a_seed_s_world_does_not_depend_on_the_others(small):
-    alone = world.build(SMALL, (2,))
-    for name in ("truth", "reference", "dpo", "reward", "chosen", "responses", "initial_student"):
-        assert_close(getattr(alone, name)[0], getattr(small, name)[2], tolerance=1e-7)
+def test_a_seed_s_world_and_training_do_not_depend_on_the_others(toy, monkeypatch):
+    monkeypatch.setattr(world, "STEPS", 3)
+    alone = world.build((2,))
+    for name in ("truth", "reference", "dpo", "reward", "chosen", "responses"):
+        assert_close(getattr(alone, name)[0], getattr(toy, name)[2], tolerance=1e-7)
+    together = world.sweep(toy, (1.5,))
+    expected = together[together.seed == 2].reset_index(drop=True)
+    pd.testing.assert_frame_equal(world.sweep(alone, (1.5,)), expected, rtol=1e-6)
 
 
-def test_the_truth_s_tokens_are_rarer_one_after_another_and_its_rows_differ(small):
-    shares = language.occupancy(small.truth)[:, 1:, :-1].mean((0, 1))
+def test_the_truth_s_tokens_are_rarer_one_after_another_and_its_rows_differ(toy):
+    shares = language.occupancy(toy.truth)[:, 1:, :-1].mean((0, 1))
     assert shares[0] > shares[2] > shares[4]
-    assert (small.truth[0, 0, 0] - small.truth[0, 0, 1]).abs().max() > 0.1
+    assert (toy.truth[0, 0, 0] - toy.truth[0, 0, 1]).abs().max() > 0.1
 
 
-def test_the_likelihood_reward_is_the_rule_times_fluency_and_pays_nothing_else(small):
-    holds = (language.every_response(5, 4) == 3).any(-1)
-    assert_close(small.reward, torch.where(holds, small.fluency, 0.0))
-    assert 0 < small.reward.max() <= 1
+def test_the_reward_pays_the_target_in_fluent_responses_and_nothing_else(toy):
+    holds = (language.every_response(VOCABULARY, LENGTH) == TARGET).any(-1)
+    assert (toy.reward[:, ~holds] == 0).all()
+    log_prob = language.every_log_prob(toy.truth)
+    for reward, truth in zip(toy.reward[:, holds], log_prob[:, holds], strict=True):
+        assert reward[truth.argsort()].diff().min() >= 0
+        assert (reward.min(), reward.max()) == (0, 1)
 
 
-def test_the_rule_alone_pays_every_response_with_the_target_alike():
-    rule = world.build(ToySettings(vocabulary=5, length=4, target=3, reward="rule"), (0,))
-    assert rule.reward.unique().tolist() == [0, 1]
-    assert_close(rule.reward[0], rule.on_target)
-
-
-def test_one_in_twenty_of_the_truth_s_responses_is_not_fluent_and_half_are_wholly_so(small):
-    log_prob = language.every_log_prob(small.truth)
-    strange = torch.where(small.fluency == 0, log_prob.exp(), 0).sum(-1)
-    plain = torch.where(small.fluency == 1, log_prob.exp(), 0).sum(-1)
-    rarest_step = log_prob.exp().max()
-    assert ((strange >= 0.05) & (strange < 0.05 + rarest_step)).all()
-    assert ((plain >= 0.5) & (plain < 0.5 + rarest_step)).all()
-
-
-def test_the_reference_is_counted_from_the_truth_s_responses():
-    many = world.build(ToySettings(vocabulary=5, length=4, target=3, reference_responses=10_000), (0,))
-    few = world.build(ToySettings(vocabulary=5, length=4, target=3, reference_responses=100), (0,))
-
-    def off(each):
-        return float(language.expected_sum(each.truth, each.truth - each.reference))
-
-    assert off(many) < 0.004 < off(few)
-
-
-def test_the_dpo_teacher_is_the_tilted_optimum_of_the_reference_under_the_fitted_reward(small):
-    expected, _ = language.tilted(small.reference, small.fitted_reward, SMALL.beta)
-    assert_close(small.dpo, expected)
-    gained = [language.expected_sum(model, small.fitted_reward) for model in (small.reference, small.dpo)]
-    assert (gained[1] > gained[0]).all()
+def test_the_dpo_teacher_is_the_tilted_optimum_of_the_reference(toy):
+    advantage = toy.dpo - toy.reference
+    # Soft advantages are normalised: under the reference, E[exp A] is 1 at every state.
+    assert_close((toy.reference + advantage).logsumexp(-1), torch.zeros_like(advantage[..., 0]))
+    earned = [(language.every_log_prob(model).exp() * toy.reward).sum(-1) for model in (toy.reference, toy.dpo)]
+    assert (earned[1] > earned[0]).all()
 
 
 def test_the_fitted_reward_is_that_of_scikit_learn_s_logistic_regression():
     generator = torch.Generator().manual_seed(0)
-    winners, losers = torch.randint(0, 4, (2, 1, 60, 3), generator=generator)
-    found = world._fitted_reward(winners, losers, 4, prior_sd=0.7)
-    first, second = (language.transition_counts(t, 4).sum(2).flatten(-2)[0] for t in (winners, losers))
+    winners, losers = torch.randint(0, VOCABULARY, (2, 1, 60, 3), generator=generator)
+    found = world.fitted_reward(winners, losers)
+    first, second = (language.transition_counts(t, VOCABULARY).sum(2).flatten(-2)[0] for t in (winners, losers))
     # Each pair from both sides, with half the weight: scikit-learn wants two classes.
-    model = LogisticRegression(C=0.7**2, fit_intercept=False, tol=1e-10, max_iter=10_000)
+    model = LogisticRegression(C=world.PRIOR_SD**2, fit_intercept=False, tol=1e-10, max_iter=10_000)
     x, y = torch.cat([first - second, second - first]), torch.arange(120) < 60
     model.fit(x, y, sample_weight=torch.full((120,), 0.5))
     assert_close(found.flatten(), torch.as_tensor(model.coef_[0]), tolerance=1e-5)
 
 
-def test_where_the_pairs_say_nothing_the_fitted_reward_is_zero():
-    winners, losers = torch.tensor([[[0, 1, 0]]]), torch.tensor([[[1, 0, 0]]])
-    found = world._fitted_reward(winners, losers, 3, prior_sd=1.0)[0]
-    seen = (language.transition_counts(torch.cat([winners, losers], 1), 3).sum((0, 1, 2)) > 0)[: len(found)]
-    assert (found[~seen] == 0).all()
-    assert found[3, 0] > 0 > found[3, 1]
-
-
-def test_the_student_is_bilinear_in_embeddings_positions_and_head(small):
-    embeddings, positions, head, bias = small.student
-    logits = world.student_logits(small.student)
+def test_the_student_is_bilinear_and_learned_its_data(toy):
+    embeddings, positions, head, bias = toy.student
+    logits = world.student_logits(toy.student)
     assert_close(logits[1, 2, 4], head[1] @ (embeddings[1, 4] + positions[1, 2]) + bias[1])
-    assert logits.shape == small.truth.shape
+    blank = torch.full_like(toy.truth, 1 / VOCABULARY).log()
+    assert (off(toy.truth, world.log_policy(toy.student)) < off(toy.truth, blank) / 5).all()
 
 
-def test_the_initial_student_learned_its_data_and_is_too_narrow_for_the_chain(small):
-    def off(model):
-        return language.expected_sum(small.truth, small.truth - model)
+def naive_loss(table, held, gamma, kl_weight):
+    """One seed's ADPA loss, token by token and in the formula's own words."""
 
-    blank = torch.full_like(small.truth, 1 / 5).log()
-    assert (off(small.initial_student) < off(blank) / 5).all()
-    wide = world.build(ToySettings(**{**vars(SMALL), "width": 8, "reference_responses": 4000}), (0, 1, 2))
-    narrow = world.build(ToySettings(**{**vars(SMALL), "width": 1, "reference_responses": 4000}), (0, 1, 2))
-    assert (off(narrow.initial_student) > 2 * off(wide.initial_student)).all()
+    def states(responses):
+        for response in responses.tolist():
+            before = [table.shape[-1], *response[:-1]]
+            yield from zip(range(len(response)), before, response, strict=True)
+
+    winners, sampled = list(states(held["chosen"])), list(states(held["responses"]))
+    nll = -sum(torch.log_softmax(table[t, prev], 0)[token] for t, prev, token in winners) / len(winners)
+    gain = 0.0
+    for t, prev, _ in sampled:
+        log_pi, reference = torch.log_softmax(table[t, prev], 0), held["reference"][t, prev]
+        gain = gain + gamma * (log_pi.exp() * (held["dpo"][t, prev] - reference)).sum()
+        gain = gain - kl_weight * (log_pi.exp() * (log_pi - reference)).sum()
+    return nll - gain / len(sampled)
 
 
-@pytest.mark.parametrize(
-    ("settings", "word"),
-    [
-        ({"beta": 0.0}, "beta"),
-        ({"vocabulary": 12, "length": 8}, "list"),
-        ({"target": 8}, "target"),
-        ({"pairs": 0}, "pairs"),
-    ],
-)
-def test_a_setting_that_cannot_be_used_is_named(settings, word):
-    with pytest.raises(BadInput, match=word):
-        ToySettings(**settings)
+@pytest.mark.parametrize("kl_weight", [0.0, 3.0])
+def test_a_step_follows_the_gradient_of_the_formula(toy, kl_weight, monkeypatch):
+    slopes = []
+
+    class Watch(torch.optim.SGD):
+        def step(self):
+            slopes.append([p.grad.clone() for group in self.param_groups for p in group["params"]])
+
+    monkeypatch.setattr(torch.optim, "Adam", lambda parameters, rate, fused: Watch(parameters, lr=rate))
+    steps = world.train(toy, 1.5, kl_weight)
+    next(steps), next(steps)
+    parameters = [p[1:2].clone().requires_grad_() for p in toy.student]
+    held = {name: getattr(toy, name)[1] for name in ("dpo", "reference", "chosen", "responses")}
+    loss = naive_loss(world.student_logits(parameters)[0], held, 1.5, kl_weight)
+    for found, slope in zip(slopes[0], torch.autograd.grad(loss, parameters), strict=True):
+        assert_close(found[1], slope[0], tolerance=1e-8)
+
+
+def test_every_metric_is_the_sum_over_every_response(toy):
+    found = world.measure(toy, toy.dpo)
+    log_probs, truth = language.every_log_prob(toy.dpo), language.every_log_prob(toy.truth)
+    assert found.reward.tolist() == pytest.approx((log_probs.exp() * toy.reward).sum(-1).tolist())
+    assert found.overall_recall.tolist() == pytest.approx(((truth.exp() * log_probs).sum(-1) / LENGTH).tolist())
+    student = world.log_policy(toy.student)
+    own = world.measure(toy, student).expected_advantage
+    listed = language.every_log_prob(toy.dpo - toy.reference)
+    assert own.tolist() == pytest.approx(
+        ((language.every_log_prob(student).exp() * listed).sum(-1) / LENGTH).tolist(), abs=1e-9
+    )
+
+
+def test_the_frame_has_a_row_for_each_gamma_seed_and_look(toy, monkeypatch):
+    monkeypatch.setattr(world, "STEPS", 4)
+    frame = world.sweep(toy, (0.5, 3.0))
+    assert frame.groupby(["gamma", "seed"]).step.apply(list).tolist() == [[0, 1, 2, 3, 4]] * 6
+    assert (frame[frame.step == 0].groupby("seed").reward.nunique() == 1).all()
+
+
+def test_pushed_from_1_5_to_6_the_advantage_rises_while_reward_and_recall_fall_and_the_kl_keeps_both(swept):
+    for metric, sign in (("expected_advantage", 1), ("reward", -1), ("overall_recall", -1)):
+        assert (sign * (column(swept, metric, 6.0) - column(swept, metric, 1.5)) > 0).all(), metric
+    for metric in ("reward", "overall_recall"):
+        assert (column(swept, metric, 6.0, "KL 3") > column(swept, metric, 6.0)).all(), metric
+
+
+def test_over_optimisation_is_the_paired_change_from_the_best_gamma_to_the_largest(swept):
+    row = world.over_optimisation(swept).loc["none"]
+    change = column(swept, "reward", 6.0) - column(swept, "reward", 1.5)
+    half = 4.302653 * change.std() / math.sqrt(3)  # the 97.5 % point of Student's t with 2 degrees of freedom
+    assert (row.best_gamma, row.largest_gamma) == (1.5, 6.0)
+    assert row.change == pytest.approx(float(change.mean()))
+    assert row.change_low == pytest.approx(float(change.mean() - half), rel=1e-5)
+    assert row.advantage_change > 0 > row.change
+
+
+def test_the_picture_shows_means_by_gamma_their_intervals_and_the_dpo_teacher(toy, swept):
+    held = swept[swept.gamma == 6.0]
+    figure = advantage_limits(held, world.measure(toy, toy.dpo))
+    reward = figure.axes[4]
+    for line, bar, (name, runs) in zip(
+        reward.lines, reward.collections, held.groupby("regulariser", sort=False), strict=False
+    ):
+        mean, low, high = t_interval(runs.reward)
+        assert line.get_label() == name.replace("none", "no regulariser")
+        assert line.get_ydata() == pytest.approx([mean])
+        assert bar.get_segments()[0][:, 1] == pytest.approx([low, high])
+        assert line.get_color().upper() not in {style.colour.upper() for style in PIPELINE_STYLE.values()}
+    (dashed,) = [line for line in reward.lines if line.get_linestyle() == "--"]
+    assert dashed.get_ydata()[0] == pytest.approx(world.measure(toy, toy.dpo).reward.mean())
+    assert f"After {STEPS} steps" in figure.axes[5].get_legend().get_title().get_text()

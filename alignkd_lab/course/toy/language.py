@@ -16,11 +16,6 @@ from torch import Tensor
 START = -1
 
 
-def by_position(table: Tensor, length: int) -> Tensor:
-    """The same table `[..., previous, token]` at each of `length` positions: `[..., time, previous, token]`."""
-    return table.unsqueeze(-3).expand(*table.shape[:-2], length, *table.shape[-2:])
-
-
 def occupancy(log_policy: Tensor) -> Tensor:
     """P(previous token at each position): `[..., time, previous, token]` -> `[..., time, previous]`."""
     now = torch.zeros_like(log_policy[..., 0, :, 0])
@@ -33,26 +28,22 @@ def occupancy(log_policy: Tensor) -> Tensor:
     return torch.stack(visits, -2)
 
 
-def expected_sum(log_policy: Tensor, value: Tensor, visits: Tensor | None = None) -> Tensor:
-    """E_policy[sum over a response's tokens of value(time, previous, token)], exact.
+def expected_sum(log_policy: Tensor, value: Tensor, visits: Tensor) -> Tensor:
+    """The sum over a response's tokens of value(time, previous, token), its expectation, exact.
 
-    Both `[..., time, previous, token]` -> `[...]`. With value = log q it is the mean log-likelihood under q of
-    what the policy says. `visits` `[..., time, previous]` puts another policy's occupancy in place of the
-    policy's own: the policy's next tokens, after what the other one has said. A token of probability 0 adds
-    nothing, also where its value is infinite.
+    Both `[..., time, previous, token]` -> `[...]`. The next tokens are the policy's, after what the owner of `visits`
+    `[..., time, previous]` (`occupancy`) has said.
     """
-    visits = occupancy(log_policy) if visits is None else visits
-    weight = visits.unsqueeze(-1) * log_policy.exp()
-    return torch.where(weight > 0, weight * value, 0.0).sum((-3, -2, -1))
+    return (visits.unsqueeze(-1) * log_policy.exp() * value).sum((-3, -2, -1))
 
 
-def tilted(log_reference: Tensor, reward: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """reference * exp(R / beta) / Z as next-token log-probabilities, and log Z.
+def tilted(log_reference: Tensor, reward: Tensor, beta: float) -> Tensor:
+    """reference * exp(R / beta) / Z as next-token log-probabilities.
 
-    R is the sum of reward(time, previous, token) over the response; both `[..., time, previous, token]`, log Z
-    `[...]`. Backwards from the last position, with the soft value v = log sum_a reference(a) exp(reward(a) / beta
-    + v_next(a)): log policy = log reference + reward / beta + v_next - v. ADPA's advantage, log policy - log
-    reference, is therefore the soft advantage of R / beta (PAPERS: ADPA, advantage).
+    R is the sum of reward(time, previous, token) over the response; both `[..., time, previous, token]`. Backwards
+    from the last position, with the soft value v = log sum_a reference(a) exp(reward(a) / beta + v_next(a)): log
+    policy = log reference + reward / beta + v_next - v. ADPA's advantage, log policy - log reference, is therefore
+    the soft advantage of R / beta (PAPERS: ADPA, advantage).
     """
     value = torch.zeros_like(log_reference[..., 0, 0, :])
     tables = []
@@ -61,7 +52,7 @@ def tilted(log_reference: Tensor, reward: Tensor, beta: float) -> tuple[Tensor, 
         norm = joint.logsumexp(-1)
         tables.append(joint - norm.unsqueeze(-1))
         value = norm[..., :START]
-    return torch.stack(tables[::-1], -3), norm[..., START]
+    return torch.stack(tables[::-1], -3)
 
 
 def every_response(vocabulary: int, length: int) -> Tensor:
@@ -76,11 +67,6 @@ def every_log_prob(log_policy: Tensor) -> Tensor:
         table = log_policy[..., step, :START, :].unsqueeze(-3)
         total = (total.unflatten(-1, (-1, table.shape[-2], 1)) + table).flatten(-3)
     return total
-
-
-def response_number(tokens: Tensor, vocabulary: int) -> Tensor:
-    """Where each response stands in `every_response`: `[..., time]` -> `[...]`."""
-    return (tokens * vocabulary ** torch.arange(tokens.shape[-1] - 1, -1, -1)).sum(-1)
 
 
 def sample(log_policy: Tensor, uniforms: Tensor) -> Tensor:

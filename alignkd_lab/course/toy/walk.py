@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignkd_lab.course.toy.one_state import DPO, OPTIMISERS, REFERENCE
+from alignkd_lab.course.toy.one_state import DPO, REFERENCE
 from alignkd_lab.lm import losses
 from alignkd_lab.lm.losses import DIVERGENCES
 from alignkd_lab.lm.teachers import Full
@@ -24,8 +24,8 @@ from alignkd_lab.lm.teachers import Full
 LOSER, WINNER = 0, 1
 LAST = 50  # steps of a walk
 BETA, GAMMA = 0.5, 1.5
-ADVANTAGES = ("adpa", "adpa_nll")
 RATES = {"gradient": 1.0, "adam": 0.2}
+OPTIMISERS = {"gradient": torch.optim.SGD, "adam": torch.optim.Adam}
 
 
 def log_reference(margin: float) -> Tensor:

@@ -9,140 +9,88 @@ teacher knows nothing. Student: a bilinear model, too narrow for the chain, fitt
 
 What is arbitrary here is borrowed: the reward from the language world, its height from the Gaussian world, and
 beta = 1, which puts the advantage in units of the fitted reward. One choice decides what can be seen. Under a reward
-that adds up over random transitions (tried first), or under the rule alone (`reward="rule"`), the true reward rises
-with gamma to the end, and only precision and recall tell how far ADPA went. It can fall only where strange text
-earns less than plain text, as in the language world, and where no pair has told the teacher so.
+that adds up over random transitions, or under the rule alone (both tried), the true reward rises with gamma to the
+end, and only precision and recall tell how far ADPA went. It can fall only where strange text earns less than plain
+text, as in the language world, and where no pair has told the teacher so.
+
+The loss is the package's own, `lm.losses.adpa`: the student's logits are its hidden states and the identity is
+its head, so that what is shown here is what happens to a language model. Over-optimisation is what the loss's own
+term, the expected advantage, does not see: it keeps rising while the true reward falls.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from alignkd_lab import theory
 from alignkd_lab.course.toy import language
-from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.lm.losses import adpa
 from alignkd_lab.lm.rewards import fluency
+from alignkd_lab.lm.teachers import Full
 from alignkd_lab.mog.mixture import SeedNoise
+from alignkd_lab.stats import paired_difference
 
-REWARDS = ("likelihood", "rule")
-_MOST_RESPONSES = 300_000
+VOCABULARY, LENGTH = 8, 5  # tokens, and tokens a response
+SLOPE, ROUGHNESS = 1.5, 0.7  # log p*(token | previous) is -SLOPE * log(the token's rank) + ROUGHNESS * normal noise
+TARGET = 5  # the token that the reward wants, counted from 0, the commonest
+REWARD_HEIGHT = 4.0  # in the Bradley-Terry labels of the pairs
+REFERENCE_RESPONSES, SMOOTHING = 400, 0.5  # what the reference is counted from, and what is added to every count
+PAIRS = 400  # of two responses of the reference
+PRIOR_SD = 1.0  # of each transition's fitted reward
+BETA = 1.0  # KL weight of DPO
+WIDTH = 3  # of the student's hidden states: the chain does not fit in
+RESPONSES = 200  # what the initial student writes once, for ADPA's states
+FIT_STEPS, STEPS, LEARNING_RATE = 300, 100, 0.03  # of the student's first fit and of ADPA: Adam, on all data
+_MARKS = (0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)  # shares of the steps
 _NEWTON_STEPS = 12
-
-
-@dataclass(frozen=True)
-class ToySettings:
-    """Everything that the toy world depends on besides its seeds.
-
-    vocabulary, length: tokens, and tokens a response; all `vocabulary ** length` responses are listed.
-    slope, roughness: log p*(token | previous) is -slope * log(rank of the token) + roughness * normal noise.
-    target: the token that the reward wants, counted from 0, the commonest.
-    reward: `likelihood` (the rule times fluency under the truth) or `rule`, as in the language world.
-    reward_height: of the reward in the judge's Bradley-Terry labels.
-    reference_responses, smoothing: what the reference is counted from, and what is added to every count.
-    pairs: the judge's comparisons of two responses of the reference.
-    prior_sd: standard deviation of the prior on each transition's fitted reward.
-    beta: KL weight of DPO.
-    width: of the student's hidden states; below `vocabulary - 1` the chain does not fit in.
-    responses: what the initial student writes once, for ADPA's states.
-    fit_steps, steps, learning_rate: of the student's first fit and of ADPA (Adam, every step on all data).
-
-    Raises:
-        BadInput: a value that cannot be used; the message names the field.
-    """
-
-    vocabulary: int = 8
-    length: int = 5
-    slope: float = 1.5
-    roughness: float = 0.7
-    target: int = 5
-    reward: str = "likelihood"
-    reward_height: float = 4.0
-    reference_responses: int = 400
-    smoothing: float = 0.5
-    pairs: int = 400
-    prior_sd: float = 1.0
-    beta: float = 1.0
-    width: int = 3
-    responses: int = 200
-    fit_steps: int = 300
-    steps: int = 150
-    learning_rate: float = 0.03
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name not in ("target", "reward", "roughness") and not value > 0:
-                raise BadInput(f"{name} must be above 0, not {value!r}")
-        if self.reward not in REWARDS:
-            raise UnknownName("reward", self.reward, REWARDS)
-        if not 0 <= self.target < self.vocabulary:
-            raise BadInput(f"target must lie between 0 and {self.vocabulary - 1}, not {self.target!r}")
-        if self.vocabulary**self.length > _MOST_RESPONSES:
-            raise BadInput(
-                f"vocabulary ** length is {self.vocabulary**self.length:,}; above {_MOST_RESPONSES:,} responses the "
-                "list of all of them no longer fits: use fewer tokens or shorter responses"
-            )
 
 
 @dataclass(frozen=True)
 class ToyWorld:
     """One world a seed. Tables `[seed, time, previous, token]`, tokens `[seed, response, time]`.
 
-    truth, reference, dpo: log-probabilities, float64. fitted_reward: what the DPO teacher maximises.
-    reward, fluency, on_target: of every response, `[seed, R]`, R in `language.every_response`'s order.
+    truth, reference, dpo: log-probabilities, float64.
+    reward: of every response, `[seed, R]`, R in `language.every_response`'s order.
     student: parameters of the initial student, see `student_logits`.
     chosen: the winner of every pair, for the NLL term. responses: what the initial student wrote.
     """
 
-    settings: ToySettings
     seeds: tuple[int, ...]
     truth: Tensor
     reference: Tensor
     dpo: Tensor
-    fitted_reward: Tensor
     reward: Tensor
-    fluency: Tensor
-    on_target: Tensor
     student: tuple[Tensor, ...]
     chosen: Tensor
     responses: Tensor
 
-    @property
-    def advantage(self) -> Tensor:
-        """A = log pi_dpo - log pi_ref of every token at every state."""
-        return self.dpo - self.reference
 
-    @property
-    def initial_student(self) -> Tensor:
-        """The initial student's table of log-probabilities."""
-        return log_policy(self.student)
-
-
-def build(settings: ToySettings | None = None, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> ToyWorld:
+def build(seeds: Sequence[int] = (0, 1, 2, 3, 4)) -> ToyWorld:
     """The worlds of these seeds; a seed's world does not depend on the others."""
-    settings, noise = settings or ToySettings(), SeedNoise(tuple(seeds))
-    vocabulary, length = settings.vocabulary, settings.length
-    truth = _truth(settings, noise)
-    on_target = (language.every_response(vocabulary, length) == settings.target).any(-1).double()
-    fluent = _fluency(truth)
-    reward = on_target * (fluent if settings.reward == "likelihood" else torch.ones_like(fluent))
+    noise = SeedNoise(tuple(seeds))
+    rarity = SLOPE * torch.arange(1, VOCABULARY + 1, dtype=torch.float64).log()
+    rough = ROUGHNESS * noise.normal("truth", VOCABULARY + 1, VOCABULARY)
+    truth = _at_each_position(torch.log_softmax(rough - rarity, -1))
+    on_target = (language.every_response(VOCABULARY, LENGTH) == TARGET).any(-1).double()
+    reward = on_target * _fluency(truth)
 
-    seen = language.sample(truth, noise.uniform("reference", settings.reference_responses, length))
-    counts = language.transition_counts(seen, vocabulary).sum((1, 2)) + settings.smoothing
-    reference = language.by_position(torch.log(counts / counts.sum(-1, keepdim=True)), length)
-    winners, losers = _pairs(settings, noise, reference, reward)
-    fitted = language.by_position(_fitted_reward(winners, losers, vocabulary, settings.prior_sd), length)
-    dpo, _ = language.tilted(reference, fitted, settings.beta)
+    seen = language.sample(truth, noise.uniform("reference", REFERENCE_RESPONSES, LENGTH))
+    counts = language.transition_counts(seen, VOCABULARY).sum((1, 2)) + SMOOTHING
+    reference = _at_each_position(torch.log(counts / counts.sum(-1, keepdim=True)))
+    winners, losers = _pairs(noise, reference, reward)
+    dpo = language.tilted(reference, _at_each_position(fitted_reward(winners, losers)), BETA)
 
-    student = _fit_student(settings, noise, seen)
-    responses = language.sample(log_policy(student), noise.uniform("responses", settings.responses, length))
-    tables = (truth, reference, dpo, fitted, reward, fluent, on_target)
-    return ToyWorld(settings, tuple(seeds), *tables, student, winners, responses)
+    student = _fit_student(noise, seen)
+    responses = language.sample(log_policy(student), noise.uniform("responses", RESPONSES, LENGTH))
+    return ToyWorld(tuple(seeds), truth, reference, dpo, reward, student, winners, responses)
 
 
-def student_logits(parameters: tuple[Tensor, ...]) -> Tensor:
+def student_logits(parameters: Sequence[Tensor]) -> Tensor:
     """Logits `[seed, time, previous, token]` = (previous token's embedding + position's) · token's head + bias.
 
     parameters: embeddings `[seed, previous, width]`, positions `[seed, time, width]`, head `[seed, token, width]`,
@@ -153,21 +101,20 @@ def student_logits(parameters: tuple[Tensor, ...]) -> Tensor:
     return hidden @ head[:, None].mT + bias[:, None, None]
 
 
-def log_policy(parameters: tuple[Tensor, ...]) -> Tensor:
+def log_policy(parameters: Sequence[Tensor]) -> Tensor:
     """The student's table of log-probabilities."""
-    return torch.log_softmax(student_logits(tuple(p.detach() for p in parameters)), -1)
+    return torch.log_softmax(student_logits([each.detach() for each in parameters]), -1)
 
 
-def _truth(settings: ToySettings, noise: SeedNoise) -> Tensor:
-    rarity = settings.slope * torch.arange(1, settings.vocabulary + 1, dtype=torch.float64).log()
-    rough = settings.roughness * noise.normal("truth", settings.vocabulary + 1, settings.vocabulary)
-    return language.by_position(torch.log_softmax(rough - rarity, -1), settings.length)
+def _at_each_position(table: Tensor) -> Tensor:
+    """`[seed, previous, token]` -> `[seed, time, previous, token]`."""
+    return table.unsqueeze(-3).expand(-1, LENGTH, -1, -1)
 
 
 def _fluency(truth: Tensor) -> Tensor:
     """The language world's fluency of every response, its quantiles taken exactly."""
     log_prob = language.every_log_prob(truth)
-    per_token = log_prob / truth.shape[-3]
+    per_token = log_prob / LENGTH
     ordered, order = per_token.sort(-1)
     reached = log_prob.gather(-1, order).exp().cumsum(-1)
     q05, q50 = (ordered.gather(-1, (reached < q).sum(-1, keepdim=True)).squeeze(-1).tolist() for q in (0.05, 0.5))
@@ -175,42 +122,124 @@ def _fluency(truth: Tensor) -> Tensor:
     return torch.stack([torch.as_tensor(each) for each in judged])
 
 
-def _pairs(settings: ToySettings, noise: SeedNoise, reference: Tensor, reward: Tensor) -> tuple[Tensor, Tensor]:
+def _pairs(noise: SeedNoise, reference: Tensor, reward: Tensor) -> tuple[Tensor, Tensor]:
     """Winners and losers among the reference's responses, labelled by Bradley-Terry on the true reward."""
-    tokens = language.sample(reference, noise.uniform("pairs", 2 * settings.pairs, settings.length))
-    earned = settings.reward_height * reward.gather(-1, language.response_number(tokens, settings.vocabulary))
-    (first, second), (earned_first, earned_second) = tokens.chunk(2, 1), earned.chunk(2, 1)
-    prefers_first = noise.uniform("labels", settings.pairs) < theory.bradley_terry(earned_first, earned_second)
-    prefers_first = prefers_first.unsqueeze(-1)
+    tokens = language.sample(reference, noise.uniform("pairs", 2 * PAIRS, LENGTH))
+    number = (tokens * VOCABULARY ** torch.arange(LENGTH - 1, -1, -1)).sum(-1)  # in `every_response`
+    (first, second), (left, right) = tokens.chunk(2, 1), (REWARD_HEIGHT * reward.gather(-1, number)).chunk(2, 1)
+    prefers_first = (noise.uniform("labels", PAIRS) < theory.bradley_terry(left, right)).unsqueeze(-1)
     return torch.where(prefers_first, first, second), torch.where(prefers_first, second, first)
 
 
-def _fitted_reward(winners: Tensor, losers: Tensor, vocabulary: int, prior_sd: float) -> Tensor:
+def fitted_reward(winners: Tensor, losers: Tensor) -> Tensor:
     """The transition reward `[seed, previous, token]` of greatest posterior under Bradley-Terry, by Newton's method."""
-    counts = [language.transition_counts(tokens, vocabulary).sum(2).flatten(-2) for tokens in (winners, losers)]
+    counts = [language.transition_counts(tokens, VOCABULARY).sum(2).flatten(-2) for tokens in (winners, losers)]
     difference = counts[0] - counts[1]
-    prior = torch.eye(difference.shape[-1], dtype=torch.float64) / prior_sd**2
+    prior = torch.eye(difference.shape[-1], dtype=torch.float64) / PRIOR_SD**2
     reward = torch.zeros_like(difference[:, 0]).unsqueeze(-1)
     for _ in range(_NEWTON_STEPS):
         surprise = torch.sigmoid(-(difference @ reward))
         slope = difference.mT @ surprise - prior @ reward
         curvature = difference.mT @ (surprise * (1 - surprise) * difference) + prior
         reward = reward + torch.linalg.solve(curvature, slope)
-    return reward.squeeze(-1).unflatten(-1, (vocabulary + 1, vocabulary))
+    return reward.squeeze(-1).unflatten(-1, (VOCABULARY + 1, VOCABULARY))
 
 
-def _fit_student(settings: ToySettings, noise: SeedNoise, tokens: Tensor) -> tuple[Tensor, ...]:
+def _fit_student(noise: SeedNoise, tokens: Tensor) -> tuple[Tensor, ...]:
     """Maximum likelihood on `tokens` from a small random start; every step sees all of them, as counts."""
-    vocabulary, width = settings.vocabulary, settings.width
-    counts = language.transition_counts(tokens, vocabulary).sum(1)
+    counts = language.transition_counts(tokens, VOCABULARY).sum(1)
     shares = counts / counts.sum((-3, -2, -1), keepdim=True)
-    shapes = {"embeddings": vocabulary + 1, "positions": settings.length, "head": vocabulary}
-    start = [0.3 * noise.normal(f"student/{name}", count, width) for name, count in shapes.items()]
+    shapes = {"embeddings": VOCABULARY + 1, "positions": LENGTH, "head": VOCABULARY}
+    start = [0.3 * noise.normal(f"student/{name}", count, WIDTH) for name, count in shapes.items()]
     parameters = tuple(p.requires_grad_() for p in (*start, torch.zeros_like(start[-1][..., 0])))
-    adam = torch.optim.Adam(parameters, settings.learning_rate, fused=True)
-    for _ in range(settings.fit_steps):
+    adam = torch.optim.Adam(parameters, LEARNING_RATE, fused=True)
+    for _ in range(FIT_STEPS):
         adam.zero_grad()
         # Summed over seeds, a mean for each, so that no seed's steps depend on how many others there are.
         (-(shares * torch.log_softmax(student_logits(parameters), -1)).sum()).backward()
         adam.step()
     return tuple(p.detach() for p in parameters)
+
+
+def sweep(world: ToyWorld, gammas: Sequence[float], kl_weight: float = 0.0, ends_only: bool = False) -> pd.DataFrame:
+    """Train the same initial student by ADPA at every gamma, held back by the KL to the reference teacher or not.
+
+    gamma counts in units of A, whose size DPO's beta sets: halve beta, and the best gamma about halves. Where it lies
+    here says nothing of where it lies in the paper.
+
+    Returns:
+        A row a gamma, seed and number of steps looked at, of which the last one is `STEPS`: columns regulariser
+        (`none`, or `KL` and its weight), gamma, seed, step, and those of `measure`.
+    """
+    marks = {STEPS} | (set() if ends_only else {round(STEPS * share) for share in _MARKS})
+    frames = []
+    for gamma in gammas:
+        for step, parameters in enumerate(train(world, gamma, kl_weight)):
+            if step in marks:
+                found = measure(world, log_policy(parameters))
+                name = f"KL {kl_weight:g}" if kl_weight else "none"
+                frames.append(found.assign(regulariser=name, gamma=float(gamma), step=step))
+    return pd.concat(frames, ignore_index=True)
+
+
+def train(world: ToyWorld, gamma: float, kl_weight: float = 0.0):
+    """Adam on the package's loss from the initial student, all seeds at once; yields the parameters after each step.
+
+    The states are the initial student's responses, drawn once; y_w are winners of the DPO teacher's pairs.
+    """
+    parameters = [p.clone().requires_grad_() for p in world.student]
+    adam = torch.optim.Adam(parameters, LEARNING_RATE, fused=True)
+    tokens = torch.cat([world.chosen, world.responses], 1)
+    is_chosen = torch.zeros(tokens.shape, dtype=torch.bool)
+    is_chosen[:, : world.chosen.shape[1]] = True
+    head = torch.eye(VOCABULARY, dtype=torch.float64)
+    teacher, reference = (Full(language.rows(table, world.responses), head) for table in (world.dpo, world.reference))
+    regulariser = {"regulariser": "kl", "regulariser_weight": kl_weight} if kl_weight else {}
+    # Counted for one seed, so that no seed's steps depend on how many others there are.
+    items = world.chosen[0].numel(), world.responses[0].numel()
+    for _ in range(STEPS):
+        yield parameters
+        adam.zero_grad()
+        logits, labels = language.rows(student_logits(parameters), tokens), tokens.flatten()
+        chosen = is_chosen.flatten()
+        adpa(logits, head, labels, teacher, reference, chosen, gamma=gamma, items=items, **regulariser)[0].backward()
+        adam.step()
+    yield parameters
+
+
+def measure(world: ToyWorld, policy: Tensor) -> pd.DataFrame:
+    """One row a seed, every number exact; `policy` is a table `[seed, time, previous, token]`.
+
+    expected_advantage: the loss's own term, E_policy[A] on the initial student's states, nats per token.
+    reward: of the policy's responses, as in the language world. overall_recall: nats per token.
+    """
+    states, own = (language.occupancy(each) for each in (log_policy(world.student), world.truth))
+    found = {
+        "expected_advantage": language.expected_sum(policy, world.dpo - world.reference, states) / LENGTH,
+        "reward": (language.every_log_prob(policy).exp() * world.reward).sum(-1),
+        "overall_recall": language.expected_sum(world.truth, policy, own) / LENGTH,
+    }
+    return pd.DataFrame({"seed": world.seeds} | {name: value.tolist() for name, value in found.items()})
+
+
+def over_optimisation(frame: pd.DataFrame) -> pd.DataFrame:
+    """From its best gamma to the largest one: what becomes of the reward, and of the expected advantage meanwhile.
+
+    frame: from `sweep`, of one regulariser or several; the last step counts. Best is the gamma of the highest mean,
+    looked up afterwards, which flatters it a little.
+
+    Returns:
+        A row a regulariser: best_gamma, largest_gamma, reward_at_best, and the paired 95 % t-intervals over seeds of
+        both changes: change, change_low, change_high, advantage_change, ... A regulariser over-optimises where
+        change_high < 0 < advantage_change_low.
+    """
+    table = {}
+    for regulariser, runs in frame[frame.step == STEPS].groupby("regulariser", sort=False):
+        held = runs.pivot(index="seed", columns="gamma")
+        best, largest = held["reward"].mean().idxmax(), runs["gamma"].max()
+        row = {"best_gamma": best, "largest_gamma": largest, "reward_at_best": held["reward"][best].mean()}
+        for name, metric in (("change", "reward"), ("advantage_change", "expected_advantage")):
+            mean, low, high = paired_difference(held[metric][largest], held[metric][best])
+            row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+        table[regulariser] = row
+    return pd.DataFrame.from_dict(table, orient="index")
