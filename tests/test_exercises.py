@@ -24,10 +24,6 @@ def _own_answers(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNKD_ANSWERS", str(tmp_path / "learner"))
 
 
-def answer_of(distractor):
-    return distractor.answer() if callable(distractor.answer) else distractor.answer
-
-
 # Solutions
 
 
@@ -77,10 +73,10 @@ def test_the_dpo_exercise_agrees_with_a_sum_by_hand():
 
 @pytest.mark.parametrize("id", TASKS)
 def test_each_typical_wrong_answer_gets_its_own_hint_and_any_other_the_general_one(id):
-    for distractor in TASKS[id].distractors:
-        feedback = check(id, answer_of(distractor))
+    for wrong, hint in TASKS[id].wrong():
+        feedback = check(id, wrong)
         assert feedback.right is False
-        assert feedback.text == f"Not yet. {distractor.hint}"
+        assert feedback.text == f"Not yet. {hint}"
     assert check(id, -12345.0).text == f"Not yet. {TASKS[id].hint}"
     for blank in (None, ..., "", "  ", float("nan")):
         feedback = check(id, blank)
@@ -148,7 +144,7 @@ def test_a_choice_has_a_hint_for_every_wrong_option_and_any_other_prediction_is_
         solved, level = asked.outcome(), set(asked.level())
         if asked.options:
             assert {solved, *level} <= set(asked.options)
-            assert {each.answer for each in asked.distractors} == set(asked.options) - {solved, *level}
+            assert {answer for answer, _ in asked.wrong()} == set(asked.options) - {solved, *level}
         else:
             assert not level
             assert isinstance(solved, float) or not asked.prediction

@@ -67,22 +67,22 @@ def test_outcomes_are_the_verdicts_of_the_recorded_study_and_turn_with_it(record
 def test_whatever_comes_out_each_other_verdict_has_a_hint_that_says_why_not(made, records):
     records(made)
     for id, found in zip(SIGNS, outcomes(), strict=True):
-        distractors = TASKS[id].distractors
-        assert {distractor.answer for distractor in distractors} == set(shipped.VERDICTS) - {found}
-        assert len({distractor.hint for distractor in distractors}) == len(distractors) == 2
-        for distractor in distractors:
-            assert check(id, distractor.answer).text == f"Not yet. {distractor.hint}"
+        hints = dict(TASKS[id].wrong())
+        assert set(hints) == set(shipped.VERDICTS) - {found}
+        assert len(set(hints.values())) == len(hints) == 2
+        for answer, hint in hints.items():
+            assert check(id, answer).text == f"Not yet. {hint}"
 
 
 def test_a_hint_names_the_interval_or_the_reason_for_none(records):
     records(AHEAD)
     row = shipped.recorded_claims().loc[("overall_recall", "mean_difference")]
-    for distractor in TASKS["sign_overall_recall"].distractors:
+    for _, hint in TASKS["sign_overall_recall"].wrong():
         numbers = [number(row[name]) for name in ("estimate", "low", "high")]
-        assert all(part in distractor.hint for part in (*numbers, "all of it is below 0"))
-    assert "by rule, never decided" in TASKS["sign_variance"].distractors[0].hint
+        assert all(part in hint for part in (*numbers, "below 0"))
+    assert all("by rule, never decided" in hint for _, hint in TASKS["sign_variance"].wrong())
     records(UNHEALED)
-    assert "a check before the verdicts failed" in TASKS["sign_reward"].distractors[0].hint
+    assert all("a check before the verdicts failed" in hint for _, hint in TASKS["sign_reward"].wrong())
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,11 @@ def test_a_hint_names_the_interval_or_the_reason_for_none(records):
 def test_who_leads_with_the_commoner_target_turns_with_its_record_alone(colour, found, records):
     held, task = records(decided(9), colour), TASKS["common_target"]
     assert task.outcome() == found
-    assert {distractor.answer for distractor in task.distractors} == set(tasks.LEADERS) - {found}
+    hints = dict(task.wrong())
+    assert set(hints) == set(tasks.LEADERS) - {found}
     rare, common = (interval(*difference(held[target])) for target in (MAIN_TARGET, "colour"))
-    for distractor in task.distractors:
-        assert f"{rare} with the study's main target, and {common} with colours" in distractor.hint
+    for hint in hints.values():
+        assert f"{rare} with the study's main target, and {common} with colours" in hint
 
 
 @pytest.mark.parametrize("id", SIGNS)
@@ -128,7 +129,7 @@ def test_bold_leads_at_equal_steps_and_trails_at_equal_kl():
     # By hand: `bold` lies half way between its checkpoints at 4 and 8 nats; `careful` has one at 6.
     assert TASKS["reward_at_equal_kl"].outcome() == pytest.approx((0.15 + 0.22) / 2 - 0.26)
     assert check("reward_at_equal_kl", -0.075).right is True
-    for answer, said in ((0.01, "at equal steps"), (0.075, "turn the sign"), (-0.04, "straight line")):
+    for answer, said in ((0.01, "at equal steps"), (0.075, "the sign"), (-0.04, "straight line")):
         assert said in check("reward_at_equal_kl", answer).text
 
 

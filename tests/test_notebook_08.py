@@ -5,7 +5,7 @@ from scipy import stats
 
 from alignkd_lab.course.exercises.ask import check, task
 from alignkd_lab.course.exercises.prediction import outcome
-from alignkd_lab.course.exercises.tasks import OtherOptions
+from alignkd_lab.course.exercises.tasks import other_options
 from alignkd_lab.course.explorers import methods
 from alignkd_lab.course.lens.other_vocabulary import learn
 from alignkd_lab.errors import BadInput
@@ -44,11 +44,11 @@ def test_the_best_of_the_record_is_right_with_those_that_the_seeds_do_not_tell_f
     assert level == (["align_student_only"] if id == "best_per_second" else [])
     assert all(check(id, name).right for name in (best, *level))
     assert ("; level with " in outcome(asked)) == bool(level)
-    assert {distractor.answer for distractor in asked.distractors} == set(others) - set(level)
-    for distractor in asked.distractors:  # each is shown by its row of the record
-        shown = f"{methods.short(distractor.answer)} {number(mean(distractor.answer, metric))}, "
-        assert shown in distractor.hint
-        assert check(id, distractor.answer).text == f"Not yet. {distractor.hint}"
+    hints = dict(asked.wrong())
+    assert set(hints) == set(others) - set(level)
+    for name, hint in hints.items():  # each is shown by its row of the record
+        assert f"{methods.short(name)} {number(mean(name, metric))}, " in hint
+        assert check(id, name).text == f"Not yet. {hint}"
 
 
 @pytest.mark.parametrize("loss", ["full", "reverse", "adpa"])
@@ -86,13 +86,9 @@ def test_the_distractors_of_a_measured_choice_wait_until_they_are_asked_for():
         asked.append(True)
         return "b"
 
-    distractors = OtherOptions({"a": "", "b": "", "c": ""}, solve, lambda name, found: f"{name}, not {found}")
-    assert len(distractors) == 2
+    distractors = other_options({"a": "", "b": "", "c": ""}, solve, lambda name, found: f"{name}, not {found}")
     assert not asked
-    assert [(distractor.answer, distractor.hint) for distractor in distractors] == [
-        ("a", "a, not b"),
-        ("c", "c, not b"),
-    ]
+    assert distractors() == {"a": "a, not b", "c": "c, not b"}
 
 
 def test_dckd_beside_a_k_is_as_the_text_reads_the_table():

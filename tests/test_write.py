@@ -27,18 +27,18 @@ def test_the_printed_solution_runs_on_its_own_and_passes(id, capsys):
 
 @pytest.mark.parametrize(("id", "place"), EACH_MISTAKE)
 def test_each_mistake_gets_its_own_hint(id, place):
-    mistake = WRITTEN[id].mistakes[place]
-    feedback = check(id, mistake.function)
+    function, hint = list(WRITTEN[id].mistakes.items())[place]
+    feedback = check(id, function)
     assert feedback.right is False
-    assert feedback.text == f"Not yet. {mistake.hint}"
+    assert feedback.text == f"Not yet. {hint}"
 
 
 @pytest.mark.parametrize("id", WRITTEN)
 def test_mistakes_have_hints_of_their_own_and_no_two_are_taken_for_one_another(id):
     asked = WRITTEN[id]
-    found = [asked.outcomes(function) for function in (asked.solve, *(mistake.function for mistake in asked.mistakes))]
+    found = [asked.outcomes(function) for function in (asked.solve, *asked.mistakes)]
     assert [same(one, other) for one in found for other in found] == [one is other for one in found for other in found]
-    hints = {asked.hint, *(mistake.hint for mistake in asked.mistakes)}
+    hints = {asked.hint, *asked.mistakes.values()}
     assert len(hints) == len(asked.mistakes) + 1
 
 

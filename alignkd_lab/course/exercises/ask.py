@@ -80,9 +80,9 @@ def check(id: str, answer: Any = None) -> Feedback:
         return Feedback(None, f"Not answered yet. {asked.question}{asked.exactness()}")
     if asked.right(answer):
         return Feedback(True, f"Right. {asked.because}")
-    for distractor in asked.distractors:
-        if asked.same(answer, distractor.answer() if callable(distractor.answer) else distractor.answer):
-            return Feedback(False, f"Not yet. {distractor.hint}")
+    for wrong, hint in asked.wrong():
+        if asked.same(answer, wrong):
+            return Feedback(False, f"Not yet. {hint}")
     return Feedback(False, f"Not yet. {asked.hint}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignkd_lab.course.exercises.tasks import Distractor, Task
+from alignkd_lab.course.exercises.tasks import Task
 
 
 def order_guess() -> str:
@@ -28,12 +28,9 @@ TASKS: dict[str, Task] = {
         },
         solve=order_guess,
         because="Alignment multiplies what a model still does now and then; a distilled student no longer does it.",
-        distractors=(
-            Distractor("K-A", "Ask what the student still shows of the target once it has been distilled."),
-            Distractor(
-                "no difference",
-                "The steps are the same, but the second can only work with what the first has left.",
-            ),
-        ),
+        distractors={
+            "K-A": "Ask what the student still shows of the target once it has been distilled.",
+            "no difference": "The steps are the same, but the second can only work with what the first has left.",
+        },
     )
 }

@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from alignkd_lab.course.exercises.tasks import Distractor, Task
-from alignkd_lab.course.exercises.write import Mistake, Written
+from alignkd_lab.course.exercises.tasks import Task
+from alignkd_lab.course.exercises.write import Written
 
 
 def first_draw() -> str:
@@ -69,13 +69,11 @@ TASKS: dict[str, Task] = {
         solve=first_draw,
         because="Until the target has been drawn once, every draw earns nothing, so there is nothing to learn from. "
         "The wait depends on the target's share alone.",
-        distractors=(
-            Distractor(
-                "sooner",
-                "A reward is paid after a draw. Which draw, before the first sight of the target, would pay anything?",
-            ),
-            Distractor("later", "Nothing is earned before the first sight, so nothing holds the policy back either."),
-        ),
+        distractors={
+            "sooner": "A reward is paid after a draw. Which draw, before the first sight of the target, would pay "
+            "anything?",
+            "later": "Nothing is earned before the first sight, so nothing holds the policy back either.",
+        },
     ),
     "handed_target": Task(
         prediction=True,
@@ -89,10 +87,10 @@ TASKS: dict[str, Task] = {
         solve=handed_target,
         because="For a target that the reference all but rules out, the penalty β log(π/π₀) is larger than the reward. "
         "Here the target is drawn often enough, but it does not pay.",
-        distractors=(
-            Distractor("keeps", "It is paid, but it also pays the penalty. How large is β log(0.5 / 10⁻⁹)?"),
-            Distractor("halfway", "The start is forgotten: training moves to the optimum, wherever it began."),
-        ),
+        distractors={
+            "keeps": "It is paid, but it also pays the penalty. How large is β log(0.5 / 10⁻⁹)?",
+            "halfway": "The start is forgotten: training moves to the optimum, wherever it began.",
+        },
     ),
     "smallest_reward": Task(
         question="The target's share in the reference is m₀ = 0.01, and the KL weight is β = 0.5. Above which reward R "
@@ -100,16 +98,11 @@ TASKS: dict[str, Task] = {
         solve=smallest_reward,
         because="R = β log((1 − m₀) / m₀): here the tilt e^(R/β) has just made up for the odds of 99 to 1.",
         hint="Set m* = ½ in the tilted optimum: m₀ e^(R/β) = 1 − m₀. Solve it for R.",
-        distractors=(
-            Distractor(math.log(99), "That is R/β. Multiply by the KL weight β."),
-            Distractor(
-                0.5 * math.log10(99), "That is a logarithm to base 10. The tilt is e^(R/β), so take the natural one."
-            ),
-            Distractor(
-                -0.5 * math.log(99),
-                "The sign is wrong: the target is rare, so its odds are 1 to 99, not 99 to 1.",
-            ),
-        ),
+        distractors={
+            math.log(99): "That is R/β. Multiply by the KL weight β.",
+            0.5 * math.log10(99): "That is a logarithm to base 10. The tilt is e^(R/β), so take the natural one.",
+            -0.5 * math.log(99): "The sign is wrong: the target is rare, so its odds are 1 to 99, not 99 to 1.",
+        },
         tolerance=0.005,
     ),
     "draws_for_sight": Task(
@@ -117,12 +110,10 @@ TASKS: dict[str, Task] = {
         solve=draws_for_sight,
         because="There 1 − (1 − m₀)ⁿ reaches 0.95. To be that sure of one target takes three times the mean wait.",
         hint="All n draws miss with probability (1 − m₀)ⁿ. What is the smallest whole n for which that is at most 5 %?",
-        distractors=(
-            Distractor(
-                100, "1/m₀ is the mean wait. After that many draws more than a third have still seen no target."
-            ),
-            Distractor(298, "Nearly: 298 draws stay just below 95 %. Round up."),
-        ),
+        distractors={
+            100: "1/m₀ is the mean wait. After that many draws more than a third have still seen no target.",
+            298: "Nearly: 298 draws stay just below 95 %. Round up.",
+        },
         tolerance=0.001,
     ),
 }
@@ -135,32 +126,20 @@ WRITTEN: dict[str, Written] = {
         inputs=tilt_calls,
         because="The reference times e^{R/β}, over its sum: the reward multiplies what the reference does.",
         hint="Multiply the reference by e^{R/β}, outcome by outcome, and divide by the sum over outcomes.",
-        mistakes=(
-            Mistake(
-                lambda reference, rewards, beta: reference * torch.exp(rewards / beta),
-                "Those do not sum to 1. The ∝ of the formula says: divide by the sum over all outcomes.",
-            ),
-            Mistake(
-                lambda reference, rewards, beta: tilt(reference, rewards, 1 / beta),
-                "β is on the wrong side: a higher price of KL must make the tilt weaker. Divide the reward by β.",
-            ),
-            Mistake(lambda reference, rewards, beta: tilt(reference, rewards, 1.0), "β is missing: it is R/β."),
-            Mistake(
-                lambda reference, rewards, beta: tilt(reference, -rewards, beta),
-                "The sign is wrong: this makes what pays rarer.",
-            ),
-            Mistake(
-                lambda reference, rewards, beta: torch.softmax(rewards / beta, -1),
-                "The reference is missing: this policy would say what pays, however unlike the reference.",
-            ),
-            Mistake(
-                lambda reference, rewards, beta: torch.softmax(reference + rewards / beta, -1),
-                "A softmax takes logarithms: it is log π₀ + R/β, not π₀ + R/β.",
-            ),
-            Mistake(
-                lambda reference, rewards, beta: torch.softmax(tilt(reference, rewards, beta), -1),
-                "One softmax too many: its input was already a distribution.",
-            ),
-        ),
+        mistakes={
+            (lambda reference, rewards, beta: reference * torch.exp(rewards / beta)): "Those do not sum to 1. The ∝ of "
+            "the formula says: divide by the sum over all outcomes.",
+            (lambda reference, rewards, beta: tilt(reference, rewards, 1 / beta)): "β is on the wrong side: a higher "
+            "price of KL must make the tilt weaker. Divide the reward by β.",
+            (lambda reference, rewards, beta: tilt(reference, rewards, 1.0)): "β is missing: it is R/β.",
+            (lambda reference, rewards, beta: tilt(reference, -rewards, beta)): "The sign is wrong: this makes what "
+            "pays rarer.",
+            (lambda reference, rewards, beta: torch.softmax(rewards / beta, -1)): "The reference is missing: this "
+            "policy would say what pays, however unlike the reference.",
+            (lambda reference, rewards, beta: torch.softmax(reference + rewards / beta, -1)): "A softmax takes "
+            "logarithms: it is log π₀ + R/β, not π₀ + R/β.",
+            (lambda reference, rewards, beta: torch.softmax(tilt(reference, rewards, beta), -1)): "One softmax too "
+            "many: its input was already a distribution.",
+        },
     ),
 }

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from alignkd_lab.course.exercises.tasks import Distractor, Task
-from alignkd_lab.course.exercises.write import Mistake, Written
+from alignkd_lab.course.exercises.tasks import Task
+from alignkd_lab.course.exercises.write import Written
 from alignkd_lab.nano import Mixture, maximise
 
 
@@ -91,21 +91,14 @@ TASKS: dict[str, Task] = {
         solve=rare_weight,
         because="Every weight is squared, and the squares are divided by their sum. A rare mode loses most.",
         hint="Raise every weight to the power s, then divide by the sum.",
-        distractors=(
-            Distractor(0.04**2, "That is the square alone. The four squares do not sum to 1: divide by their sum."),
-            Distractor(
-                lambda: 0.04**0.5 / sum(w**0.5 for w in (0.33, 0.33, 0.30, 0.04)),
-                "That is the power 1/s, which flattens. Sharpening takes the power s.",
-            ),
-            Distractor(
-                lambda: math.exp(0.08) / sum(math.exp(2 * w) for w in (0.33, 0.33, 0.30, 0.04)),
-                "That is the softmax of s times the weights. A softmax takes logarithms: s log w, which is w to the "
-                "power s.",
-            ),
-            Distractor(
-                0.04, "Multiplying all weights by s would change nothing once they are normalised. Take powers."
-            ),
-        ),
+        distractors={
+            0.04**2: "That is the square alone. The four squares do not sum to 1: divide by their sum.",
+            0.04**0.5 / sum(w**0.5 for w in (0.33, 0.33, 0.30, 0.04)): "That is the power 1/s, which flattens. "
+            "Sharpening takes the power s.",
+            math.exp(0.08) / sum(math.exp(2 * w) for w in (0.33, 0.33, 0.30, 0.04)): "That is the softmax of s times "
+            "the weights. A softmax takes logarithms: s log w, which is w to the power s.",
+            0.04: "Multiplying all weights by s would change nothing once they are normalised. Take powers.",
+        },
         tolerance=0.1,
     ),
     "rescored_precision": Task(
@@ -119,28 +112,18 @@ TASKS: dict[str, Task] = {
         because="The name p was reused: at the end it is the sharpened teacher, which of course likes what it "
         "taught. Under the truth the distilled student still leads, but by far less.",
         hint="Give two numbers: the mean of truth.log_prob over each student's own draws.",
-        distractors=(
-            Distractor(
-                mean_scores(("teacher", "direct_draws"), ("teacher", "distilled_draws"), sharpening=100.0),
-                "That is the published mistake: the sharpened teacher is the judge. Ask the truth.",
-            ),
-            Distractor(
-                mean_scores(("teacher", "direct_draws"), ("teacher", "distilled_draws")),
-                "That is the teacher before it is sharpened: a milder judge, and still not the truth.",
-            ),
-            Distractor(
-                mean_scores(("truth", "truth_draws"), ("truth", "truth_draws")),
-                "Draws from the truth score the same for every student. Precision takes the student's own draws.",
-            ),
-            Distractor(
-                mean_scores(("direct", "truth_draws"), ("distilled", "truth_draws")),
-                "That is recall: the truth's draws under each student. Precision asks the other way round.",
-            ),
-            Distractor(
-                mean_scores(("truth", "distilled_draws"), ("truth", "direct_draws")),
-                "These are the right numbers in the wrong order: first the direct student, then the distilled one.",
-            ),
-        ),
+        distractors={
+            mean_scores(("teacher", "direct_draws"), ("teacher", "distilled_draws"), sharpening=100.0): "That is the "
+            "published mistake: the sharpened teacher is the judge. Ask the truth.",
+            mean_scores(("teacher", "direct_draws"), ("teacher", "distilled_draws")): "That is the teacher before it "
+            "is sharpened: a milder judge, and still not the truth.",
+            mean_scores(("truth", "truth_draws"), ("truth", "truth_draws")): "Draws from the truth score the same for "
+            "every student. Precision takes the student's own draws.",
+            mean_scores(("direct", "truth_draws"), ("distilled", "truth_draws")): "That is recall: the truth's draws "
+            "under each student. Precision asks the other way round.",
+            mean_scores(("truth", "distilled_draws"), ("truth", "direct_draws")): "These are the right numbers in the "
+            "wrong order: first the direct student, then the distilled one.",
+        },
     ),
     "eight_components": Task(
         prediction=True,
@@ -155,19 +138,13 @@ TASKS: dict[str, Task] = {
         solve=eight_components,
         because="With a component for every mode the direct student is precise by itself. The distilled one can be no "
         "better than what it is shown: one broad component of a teacher of four.",
-        distractors=(
-            Distractor(
-                "precision rises, recall falls",
-                "There is precision to gain only where the direct student lacks it, being too small for the truth.",
-            ),
-            Distractor(
-                "precision rises, recall rises", "Room does not help: what the teacher no longer shows is not learnt."
-            ),
-            Distractor(
-                "precision stays, recall stays",
-                "It can be fitted without a teacher, but the distilled one was not: it saw the sharpened teacher only.",
-            ),
-        ),
+        distractors={
+            "precision rises, recall falls": "There is precision to gain only where the direct student lacks it, being "
+            "too small for the truth.",
+            "precision rises, recall rises": "Room does not help: what the teacher no longer shows is not learnt.",
+            "precision stays, recall stays": "It can be fitted without a teacher, but the distilled one was not: it "
+            "saw the sharpened teacher only.",
+        },
     ),
 }
 
@@ -183,39 +160,23 @@ WRITTEN: dict[str, Written] = {
         "component could shrink onto one point.)",
         hint="mass = shares.sum(0), the points that each component owns. The weights are its shares of all points; "
         "the means are shares.T @ data over the mass; the variances are the same for data², minus the squared means.",
-        mistakes=(
-            Mistake(
-                lambda data, shares: m_step(data, shares, logits=lambda weights: weights),
-                "The first part holds weights. A mixture here keeps their logarithms.",
-            ),
-            Mistake(
-                lambda data, shares: m_step(data, shares, logits=torch.zeros_like),
-                "All weights are equal. A component's weight is the share of all points that it owns.",
-            ),
-            Mistake(
-                lambda data, shares: m_step(data, shares, mass=shares.new_full(shares.shape[1:], len(data))),
-                "You divided by all B points. A component's mean is over the points that it owns: shares.sum(0).",
-            ),
-            Mistake(
-                lambda data, shares: m_step(data, torch.ones_like(shares) / shares.shape[1]),
-                "The shares are not used: every component has the mean of all points.",
-            ),
-            Mistake(
-                lambda data, shares: m_step(data, (shares == shares.amax(-1, keepdim=True)).double()),
-                "Each point went to one component alone. That is k-means; here a point is shared.",
-            ),
-            Mistake(
-                lambda data, shares: m_step(data, shares, centred=False),
-                "The squared mean is missing: a variance is the mean of the squares minus the square of the mean.",
-            ),
-            Mistake(
-                lambda data, shares: m_step(data, shares, log_sds=torch.log),
-                "Those are logarithms of variances. Those of standard deviations are half as large.",
-            ),
-            Mistake(
-                lambda data, shares: m_step(data, shares, log_sds=torch.sqrt),
-                "Those are standard deviations. A mixture here keeps their logarithms.",
-            ),
-        ),
+        mistakes={
+            (lambda data, shares: m_step(data, shares, logits=lambda weights: weights)): "The first part holds "
+            "weights. A mixture here keeps their logarithms.",
+            (lambda data, shares: m_step(data, shares, logits=torch.zeros_like)): "All weights are equal. A "
+            "component's weight is the share of all points that it owns.",
+            (lambda data, shares: m_step(data, shares, mass=shares.new_full(shares.shape[1:], len(data)))): "You "
+            "divided by all B points. A component's mean is over the points that it owns: shares.sum(0).",
+            (lambda data, shares: m_step(data, torch.ones_like(shares) / shares.shape[1])): "The shares are not used: "
+            "every component has the mean of all points.",
+            (lambda data, shares: m_step(data, (shares == shares.amax(-1, keepdim=True)).double())): "Each point went "
+            "to one component alone. That is k-means; here a point is shared.",
+            (lambda data, shares: m_step(data, shares, centred=False)): "The squared mean is missing: a variance is "
+            "the mean of the squares minus the square of the mean.",
+            (lambda data, shares: m_step(data, shares, log_sds=torch.log)): "Those are logarithms of variances. Those "
+            "of standard deviations are half as large.",
+            (lambda data, shares: m_step(data, shares, log_sds=torch.sqrt)): "Those are standard deviations. A mixture "
+            "here keeps their logarithms.",
+        },
     ),
 }

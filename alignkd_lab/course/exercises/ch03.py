@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alignkd_lab.course.exercises.tasks import Distractor, Task
-from alignkd_lab.course.exercises.write import Mistake, Written
+from alignkd_lab.course.exercises.tasks import Task
+from alignkd_lab.course.exercises.write import Written
 from alignkd_lab.nano import rlhf_loss
 
 
@@ -129,16 +129,12 @@ TASKS: dict[str, Task] = {
         },
         solve=rescue,
         because="A flat teacher still shows the target, so the student keeps some, and the reward can multiply it.",
-        distractors=(
-            Distractor(
-                "kd_then_align_base_reference",
-                "The base as reference allows the target, but the student still does not draw it.",
-            ),
-            Distractor(
-                "kd_then_align_base_preferences",
-                "The pairs then show the target, but a student that has forgotten it learns little from them.",
-            ),
-        ),
+        distractors={
+            "kd_then_align_base_reference": "The base as reference allows the target, but the student still does not "
+            "draw it.",
+            "kd_then_align_base_preferences": "The pairs then show the target, but a student that has forgotten it "
+            "learns little from them.",
+        },
     ),
     "boundary": Task(
         prediction=True,
@@ -152,11 +148,11 @@ TASKS: dict[str, Task] = {
         solve=boundary,
         because="Without sharpening the student keeps a trace of the target, and a weak penalty lets the reward "
         "multiply it. Recall decides, not the order as such.",
-        distractors=(
-            Distractor("s=1, beta=1", "The trace is there, but R/β is only half as large: below the recall threshold."),
-            Distractor("s=4, beta=0.5", "The reward could win, but sharpening has left nothing to multiply."),
-            Distractor("nowhere", "Look where the teacher is sharpened least and the reward counts most."),
-        ),
+        distractors={
+            "s=1, beta=1": "The trace is there, but R/β is only half as large: below the recall threshold.",
+            "s=4, beta=0.5": "The reward could win, but sharpening has left nothing to multiply.",
+            "nowhere": "Look where the teacher is sharpened least and the reward counts most.",
+        },
     ),
     "base_reference_pipeline": Task(
         question="Write the control `kd_then_align_base_reference` as data: a tuple of a Distil and an Align stage "
@@ -165,17 +161,13 @@ TASKS: dict[str, Task] = {
         because="The policy starts from the distilled student and draws from it; only its KL looks back at the base.",
         hint="Two stages: Distil(name, teacher='base'), then Align(name, init, reference, sampler); init and sampler "
         "name the first stage.",
-        distractors=(
-            Distractor(
-                pipeline_with(sampler="base"),
-                "The sampler has changed too. A control changes one thing: the pairs still come from the student.",
-            ),
-            Distractor(
-                pipeline_with(init="base"),
-                "This aligns the base itself, so the final model is not the small one. init is the distilled student.",
-            ),
-            Distractor(pipeline_with(reference="kd"), "That is K-A itself. The reference is the base."),
-        ),
+        distractors={
+            pipeline_with(sampler="base"): "The sampler has changed too. A control changes one thing: the pairs still "
+            "come from the student.",
+            pipeline_with(init="base"): "This aligns the base itself, so the final model is not the small one. init is "
+            "the distilled student.",
+            pipeline_with(reference="kd"): "That is K-A itself. The reference is the base.",
+        },
     ),
     "paired_interval": Task(
         question="Does A-K earn more than the aligned teacher that it was distilled from? Give the 95 % t-interval "
@@ -184,15 +176,11 @@ TASKS: dict[str, Task] = {
         solve=paired_interval,
         because="Seeds are shared, so the difference is taken seed by seed, and only its own scatter counts.",
         hint="Subtract seed by seed; then mean ± t · sd / √n, with t at 0.975 and n − 1 degrees of freedom.",
-        distractors=(
-            Distractor(
-                unpaired_interval,
-                "That is the interval of two separate groups. Both ran on the same seeds: subtract first.",
-            ),
-            Distractor(
-                sd_interval, "That is the scatter of single seeds. The mean varies less, by √n: use the standard error."
-            ),
-        ),
+        distractors={
+            unpaired_interval: "That is the interval of two separate groups. Both ran on the same seeds: subtract "
+            "first.",
+            sd_interval: "That is the scatter of single seeds. The mean varies less, by √n: use the standard error.",
+        },
         tolerance=0.02,
     ),
 }
@@ -208,26 +196,18 @@ WRITTEN: dict[str, Written] = {
         "likelier. What was never drawn is in no sum.",
         hint="shaped = R − β (log π_θ − log π_ref); advantage = (shaped − shaped.mean()).detach(); then minus the sum "
         "of advantage · log π_θ, over B − 1.",
-        mistakes=(
-            Mistake(
-                rlhf_mistake(sign=1),
-                "The sign is wrong. Training makes a loss small, but J is to be made large: put a minus.",
-            ),
-            Mistake(
-                rlhf_mistake(reference=False), "The reference is missing in r′: the price is for log π_θ − log π_ref."
-            ),
-            Mistake(rlhf_mistake(kl=0), "The KL is missing: r′ is the reward minus β (log π_θ − log π_ref)."),
-            Mistake(rlhf_mistake(kl=1), "The KL has the wrong sign: this pays for leaving the reference."),
-            Mistake(rlhf_mistake(baseline=False), "The baseline is missing: subtract the batch's mean r′."),
-            Mistake(
-                rlhf_mistake(detach=False),
-                "The number is right, but not the gradient: it runs through A, too, which holds log π_θ. Use detach().",
-            ),
-            Mistake(rlhf_mistake(over=None), "That is the plain sum: divide by B − 1."),
-            Mistake(
-                rlhf_mistake(over=0),
-                "Nearly. A mean over B is too small on average, since each sample is part of its own baseline: B − 1.",
-            ),
-        ),
+        mistakes={
+            rlhf_mistake(sign=1): "The sign is wrong. Training makes a loss small, but J is to be made large: put a "
+            "minus.",
+            rlhf_mistake(reference=False): "The reference is missing in r′: the price is for log π_θ − log π_ref.",
+            rlhf_mistake(kl=0): "The KL is missing: r′ is the reward minus β (log π_θ − log π_ref).",
+            rlhf_mistake(kl=1): "The KL has the wrong sign: this pays for leaving the reference.",
+            rlhf_mistake(baseline=False): "The baseline is missing: subtract the batch's mean r′.",
+            rlhf_mistake(detach=False): "The number is right, but not the gradient: it runs through A, too, which "
+            "holds log π_θ. Use detach().",
+            rlhf_mistake(over=None): "That is the plain sum: divide by B − 1.",
+            rlhf_mistake(over=0): "Nearly. A mean over B is too small on average, since each sample is part of its own "
+            "baseline: B − 1.",
+        },
     ),
 }

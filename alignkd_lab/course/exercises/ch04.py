@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alignkd_lab.course.exercises.tasks import Distractor, Task
-from alignkd_lab.course.exercises.write import Mistake, Written
+from alignkd_lab.course.exercises.tasks import Task
+from alignkd_lab.course.exercises.write import Written
 from alignkd_lab.nano import dpo_loss as nano_dpo_loss
 
 END = 5  # the end token of the pair below
@@ -143,13 +143,10 @@ TASKS: dict[str, Task] = {
         },
         solve=first_step_weight,
         because="The weight asks how far the policy has moved from the reference, and at the start it has not moved.",
-        distractors=(
-            Distractor(
-                "more behind",
-                "What counts is not how far behind the winner is, but how far it has come since the start.",
-            ),
-            Distractor("less behind", "The weight fades with progress against the reference, and there is none yet."),
-        ),
+        distractors={
+            "more behind": "What counts is not how far behind the winner is, but how far it has come since the start.",
+            "less behind": "The weight fades with progress against the reference, and there is none yet.",
+        },
     ),
     "unpaired_mass": Task(
         prediction=True,
@@ -164,14 +161,10 @@ TASKS: dict[str, Task] = {
         solve=unpaired_mass,
         because="The loser is pushed down, the winner is too rare to take over, and shares sum to one: what the loser "
         "loses goes to outcomes of which DPO knows nothing.",
-        distractors=(
-            Distractor(
-                "winner", "It gains a factor of a few hundred on the loser, but it started e²⁰, half a billion, behind."
-            ),
-            Distractor(
-                "loser", "It still leads the winner. But it is pushed down, and two others are not pushed at all."
-            ),
-        ),
+        distractors={
+            "winner": "It gains a factor of a few hundred on the loser, but it started e²⁰, half a billion, behind.",
+            "loser": "It still leads the winner. But it is pushed down, and two others are not pushed at all.",
+        },
     ),
     "winner_room": Task(
         prediction=True,
@@ -182,11 +175,11 @@ TASKS: dict[str, Task] = {
         because="A log-probability is at most 0, so nearly all of the margin is the loser's fall. And nothing in the "
         "loss keeps the winner from falling, too.",
         hint="A probability is at most 1, so a log-probability is at most 0. Where does the winner's begin?",
-        distractors=(
-            Distractor(20.0, "That is the whole margin, and the winner would have a probability far above 1."),
-            Distractor(10.0, "Half of the margin each? The winner would have a probability far above 1."),
-            Distractor(0.7, "That is in probability. In nats it is a difference of logarithms: log 1 − log 0.3."),
-        ),
+        distractors={
+            20.0: "That is the whole margin, and the winner would have a probability far above 1.",
+            10.0: "Half of the margin each? The winner would have a probability far above 1.",
+            0.7: "That is in probability. In nats it is a difference of logarithms: log 1 − log 0.3.",
+        },
         tolerance=0.05,
     ),
     "satisfied_margin": Task(
@@ -196,14 +189,11 @@ TASKS: dict[str, Task] = {
         because="The weight is nearly gone while Δ_θ is far below 0: DPO is satisfied, yet the loser is more than "
         "a million times likelier than the winner.",
         hint="Solve σ(−β (Δ_θ − Δ_ref)) = 0.05 for Δ_θ. The inverse of σ is log(p / (1 − p)).",
-        distractors=(
-            Distractor(
-                2 * math.log(19),
-                "That is Δ_θ − Δ_ref, what the policy has gained. Add the reference's own margin of −20.",
-            ),
-            Distractor(-20 - 2 * math.log(19), "The sign is wrong: there the weight is 0.95. It fades as Δ_θ rises."),
-            Distractor(-20 + math.log(19), "Nearly: you solved for β (Δ_θ − Δ_ref). Divide by β."),
-        ),
+        distractors={
+            2 * math.log(19): "That is Δ_θ − Δ_ref, what the policy has gained. Add the reference's own margin of −20.",
+            -20 - 2 * math.log(19): "The sign is wrong: there the weight is 0.95. It fades as Δ_θ rises.",
+            -20 + math.log(19): "Nearly: you solved for β (Δ_θ − Δ_ref). Divide by β.",
+        },
         tolerance=0.005,
     ),
     "dpo_loss": Task(
@@ -215,20 +205,15 @@ TASKS: dict[str, Task] = {
         because="Sums of log-probabilities over response tokens, chosen minus rejected, policy minus reference.",
         hint="−log σ(β [Δ_θ − Δ_ref]); Δ is a difference of two summed log-probabilities. Look at the shift by one: "
         "logits at a position speak of the next token.",
-        distractors=(
-            Distractor(dpo_distractor(reference=False), "The reference is missing: subtract its margin Δ_ref."),
-            Distractor(dpo_distractor(end=False), "The end token is missing. Stopping is part of the response."),
-            Distractor(
-                dpo_distractor(mean=True), "Those are means over tokens. DPO sums them: a response's log-probability."
-            ),
-            Distractor(dpo_distractor(mask=0), "The mask is not shifted with the labels: take is_response[:, 1:]."),
-            Distractor(
-                dpo_distractor(labels=0, mask=0),
-                "Nothing is shifted: the logits at a position were compared with the token that already stands there. "
-                "Pair logits[:, :-1] with tokens[:, 1:], and shift the mask as well.",
-            ),
-            Distractor(dpo_distractor(turned=True), "The pair is the wrong way round: row 0 is the chosen response."),
-        ),
+        distractors={
+            dpo_distractor(reference=False): "The reference is missing: subtract its margin Δ_ref.",
+            dpo_distractor(end=False): "The end token is missing. Stopping is part of the response.",
+            dpo_distractor(mean=True): "Those are means over tokens. DPO sums them: a response's log-probability.",
+            dpo_distractor(mask=0): "The mask is not shifted with the labels: take is_response[:, 1:].",
+            dpo_distractor(labels=0, mask=0): "Nothing is shifted: the logits at a position were compared with the "
+            "token that already stands there. Pair logits[:, :-1] with tokens[:, 1:], and shift the mask as well.",
+            dpo_distractor(turned=True): "The pair is the wrong way round: row 0 is the chosen response.",
+        },
         tolerance=0.001,
     ),
 }
@@ -243,39 +228,23 @@ WRITTEN: dict[str, Written] = {
         because="−log σ(β (Δ_θ − Δ_ref)), averaged over pairs. It matters how far the margin has moved, not who leads.",
         hint="Δ_θ = chosen − rejected; Δ_ref is the same for the reference. Then take the mean of "
         "−log σ(β (Δ_θ − Δ_ref)), with torch.nn.functional.logsigmoid.",
-        mistakes=(
-            Mistake(
-                dpo_mistake(turned=True), "The pair is the wrong way round: this makes the rejected response likelier."
-            ),
-            Mistake(dpo_mistake(reference=0), "The reference is missing: subtract its margin."),
-            Mistake(dpo_mistake(reference=1), "The reference's margin is added. It is Δ_θ minus Δ_ref."),
-            Mistake(
-                dpo_mistake(of=lambda change, beta: (beta * change).sigmoid().log().mean()),
-                "The minus is missing. Training makes the loss small, so this pushes the chosen response down.",
-            ),
-            Mistake(
-                dpo_mistake(of=lambda change, beta: -change.sigmoid().log().mean()), "β is missing inside the sigmoid."
-            ),
-            Mistake(
-                dpo_mistake(of=lambda change, beta: -beta * change.sigmoid().log().mean()),
-                "β is outside. It belongs inside the sigmoid, where it sets how soon a pair is satisfied.",
-            ),
-            Mistake(
-                dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().mean()),
-                "The logarithm is missing: −log σ, not −σ.",
-            ),
-            Mistake(
-                dpo_mistake(of=lambda change, beta: -(beta * change.mean()).sigmoid().log()),
-                "The mean is taken too early: each pair has its own loss, and the losses are averaged.",
-            ),
-            Mistake(
-                dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().log().sum()),
-                "That is the sum over pairs. Take the mean, or the step grows with the batch.",
-            ),
-            Mistake(
-                dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().log()),
-                "One loss for each pair: take their mean.",
-            ),
-        ),
+        mistakes={
+            dpo_mistake(turned=True): "The pair is the wrong way round: this makes the rejected response likelier.",
+            dpo_mistake(reference=0): "The reference is missing: subtract its margin.",
+            dpo_mistake(reference=1): "The reference's margin is added. It is Δ_θ minus Δ_ref.",
+            dpo_mistake(of=lambda change, beta: (beta * change).sigmoid().log().mean()): "The minus is missing. "
+            "Training makes the loss small, so this pushes the chosen response down.",
+            dpo_mistake(of=lambda change, beta: -change.sigmoid().log().mean()): "β is missing inside the sigmoid.",
+            dpo_mistake(of=lambda change, beta: -beta * change.sigmoid().log().mean()): "β is outside. It belongs "
+            "inside the sigmoid, where it sets how soon a pair is satisfied.",
+            dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().mean()): "The logarithm is missing: −log σ, "
+            "not −σ.",
+            dpo_mistake(of=lambda change, beta: -(beta * change.mean()).sigmoid().log()): "The mean is taken too "
+            "early: each pair has its own loss, and the losses are averaged.",
+            dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().log().sum()): "That is the sum over pairs. "
+            "Take the mean, or the step grows with the batch.",
+            dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().log()): "One loss for each pair: take their "
+            "mean.",
+        },
     ),
 }

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alignkd_lab.course.exercises.tasks import Distractor, Task
-from alignkd_lab.course.exercises.write import Mistake, Written
+from alignkd_lab.course.exercises.tasks import Task
+from alignkd_lab.course.exercises.write import Written
 from alignkd_lab.nano import kd_loss, kl
 
 
@@ -63,11 +63,11 @@ TASKS: dict[str, Task] = {
         },
         solve=layers_to_drop,
         because="Measured block influence is large at both ends and small between them.",
-        distractors=(
-            Distractor("first", "The first layers turn token embeddings into something that can be worked with."),
-            Distractor("last", "The last layers turn the state towards the next token."),
-            Distractor("every second", "That spares the first two, but it takes some of the influential last ones."),
-        ),
+        distractors={
+            "first": "The first layers turn token embeddings into something that can be worked with.",
+            "last": "The last layers turn the state towards the next token.",
+            "every second": "That spares the first two, but it takes some of the influential last ones.",
+        },
     ),
 }
 
@@ -81,38 +81,24 @@ WRITTEN: dict[str, Written] = {
         because="A sum over the vocabulary, a mean over tokens. The distribution that stands first does the weighting.",
         hint="Take log_softmax(-1) of both. KL(p ‖ q) = Σ_a p(a) [log p(a) − log q(a)]: sum over the last axis, then "
         "the mean.",
-        mistakes=(
-            Mistake(
-                kd_mistake(turn={"forward": "reverse", "reverse": "forward"}),
-                "The directions are swapped: forward is KL(p ‖ q), weighed by the teacher's p.",
-            ),
-            Mistake(
-                kd_mistake(turn={"forward": "forward", "reverse": "forward"}),
-                "Both directions give KL(p ‖ q). For “reverse”, swap p and q.",
-            ),
-            Mistake(
-                kd_mistake(turn={"forward": "reverse", "reverse": "reverse"}),
-                "Both directions give KL(q ‖ p). For “forward”, weigh by the teacher's p.",
-            ),
-            Mistake(kd_mistake(of=lambda each: -each.mean()), "The sign is wrong: a KL is never below 0."),
-            Mistake(
-                kd_mistake(divergence=lambda log_p, log_q: log_p.exp() * (log_p - log_q)),
-                "The mean is over the vocabulary, too, so the result is V times too small. Sum over V, mean over N.",
-            ),
-            Mistake(kd_mistake(of=torch.sum), "That is the sum over tokens. Take their mean."),
-            Mistake(kd_mistake(of=lambda each: each), "One KL for each token: take their mean."),
-            Mistake(
-                kd_mistake(log=lambda logits: logits.softmax(-1).log_softmax(-1)),
-                "This applies softmax twice: log_softmax takes logits, but was given probabilities.",
-            ),
-            Mistake(
-                kd_mistake(log=lambda logits: logits.log_softmax(0)),
-                "The softmax is over the tokens (axis 0). A distribution is over the vocabulary, the last axis.",
-            ),
-            Mistake(
-                kd_mistake(divergence=without_entropy),
-                "That is a cross-entropy: Σ_a p(a) log p(a) is missing, which in “reverse” is the student's own.",
-            ),
-        ),
+        mistakes={
+            kd_mistake(turn={"forward": "reverse", "reverse": "forward"}): "The directions are swapped: forward is "
+            "KL(p ‖ q), weighed by the teacher's p.",
+            kd_mistake(turn={"forward": "forward", "reverse": "forward"}): "Both directions give KL(p ‖ q). For "
+            "“reverse”, swap p and q.",
+            kd_mistake(turn={"forward": "reverse", "reverse": "reverse"}): "Both directions give KL(q ‖ p). For "
+            "“forward”, weigh by the teacher's p.",
+            kd_mistake(of=lambda each: -each.mean()): "The sign is wrong: a KL is never below 0.",
+            kd_mistake(divergence=lambda log_p, log_q: log_p.exp() * (log_p - log_q)): "The mean is over the "
+            "vocabulary, too, so the result is V times too small. Sum over V, mean over N.",
+            kd_mistake(of=torch.sum): "That is the sum over tokens. Take their mean.",
+            kd_mistake(of=lambda each: each): "One KL for each token: take their mean.",
+            kd_mistake(log=lambda logits: logits.softmax(-1).log_softmax(-1)): "This applies softmax twice: "
+            "log_softmax takes logits, but was given probabilities.",
+            kd_mistake(log=lambda logits: logits.log_softmax(0)): "The softmax is over the tokens (axis 0). A "
+            "distribution is over the vocabulary, the last axis.",
+            kd_mistake(divergence=without_entropy): "That is a cross-entropy: Σ_a p(a) log p(a) is missing, which in "
+            "“reverse” is the student's own.",
+        },
     ),
 }

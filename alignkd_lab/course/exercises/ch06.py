@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from alignkd_lab.course.exercises.tasks import Distractor, Task
-from alignkd_lab.course.exercises.write import Mistake, Written
+from alignkd_lab.course.exercises.tasks import Task
+from alignkd_lab.course.exercises.write import Written
 from alignkd_lab.nano import adpa_loss, nll_loss
 
 
@@ -96,23 +96,14 @@ TASKS: dict[str, Task] = {
         solve=adpa_corner,
         because="The term is linear in the student's probabilities, so its best is a corner: all on the token of the "
         "largest ratio, here 10, although both teachers find it rare.",
-        distractors=(
-            Distractor(
-                "token 1",
-                "That is the favourite of both teachers. But the DPO teacher says it less often than the "
-                "reference does: its advantage is below 0.",
-            ),
-            Distractor(
-                "token 2",
-                "It gains the most probability, from .3 to .4. But the advantage is a ratio, not a "
-                "difference: 4/3 here, 10 for the rarest token.",
-            ),
-            Distractor(
-                "the DPO teacher",
-                "Copying the teacher is what a divergence asks for. A mean of fixed advantages is "
-                "linear in the student, and nothing in it rewards a spread.",
-            ),
-        ),
+        distractors={
+            "token 1": "That is the favourite of both teachers. But the DPO teacher says it less often than the "
+            "reference does: its advantage is below 0.",
+            "token 2": "It gains the most probability, from .3 to .4. But the advantage is a ratio, not a difference: "
+            "4/3 here, 10 for the rarest token.",
+            "the DPO teacher": "Copying the teacher is what a divergence asks for. A mean of fixed advantages is "
+            "linear in the student, and nothing in it rewards a spread.",
+        },
     ),
     "adpa_logit_gradient": Task(
         question="ADPA's term is −(γ/N) Σ_t Σ_a π(a|s_t) A(s_t, a), with π the softmax of the student's logits. What "
@@ -123,24 +114,15 @@ TASKS: dict[str, Task] = {
         because="−(γ/N) π_i (A_i − E_π[A]): only what is better than the student's own mean is pushed up, and a rare "
         "token is pushed little, whatever its advantage.",
         hint="A softmax has ∂π_a/∂z_i = π_a (1[a = i] − π_i). Put it into the sum over a.",
-        distractors=(
-            Distractor(
-                gradient_distractor(centred=False),
-                "E_π[A] is missing. Adding a constant to all logits changes no "
-                "probability, so the numbers of a row must sum to zero: subtract the mean advantage under π.",
-            ),
-            Distractor(
-                gradient_distractor(sign=1),
-                "The sign is wrong. This is a loss, to be made small: where the advantage is "
-                "above its mean, the gradient is below 0 and descent pushes the logit up.",
-            ),
-            Distractor(gradient_distractor(mean=False), "The term is a mean over N tokens: divide by N."),
-            Distractor(
-                gradient_distractor(weighed=False),
-                "π_i is missing: a token that the student hardly ever says is hardly "
-                "pushed. Another sign of the mistake: the row does not sum to zero.",
-            ),
-        ),
+        distractors={
+            gradient_distractor(centred=False): "E_π[A] is missing. Adding a constant to all logits changes no "
+            "probability, so the numbers of a row must sum to zero: subtract the mean advantage under π.",
+            gradient_distractor(sign=1): "The sign is wrong. This is a loss, to be made small: where the advantage is "
+            "above its mean, the gradient is below 0 and descent pushes the logit up.",
+            gradient_distractor(mean=False): "The term is a mean over N tokens: divide by N.",
+            gradient_distractor(weighed=False): "π_i is missing: a token that the student hardly ever says is hardly "
+            "pushed. Another sign of the mistake: the row does not sum to zero.",
+        },
         tolerance=0.005,
     ),
 }
@@ -156,47 +138,27 @@ WRITTEN: dict[str, Written] = {
         because="The term is exact over the vocabulary: no token is drawn; each is weighted by the student's π.",
         hint="A is a difference of two log_softmax(-1). Weight it by the student's softmax, sum over the last axis, "
         "take the mean over tokens, and subtract γ times that from the NLL.",
-        mistakes=(
-            Mistake(
-                adpa_mistake(sign=1),
-                "The sign is wrong, of the γ term or of A. Where alignment made a token likelier, A is above 0, and "
-                "saying that token must lower the loss.",
-            ),
-            Mistake(adpa_mistake(reference=False), "The reference is missing: A is what alignment has changed."),
-            Mistake(adpa_mistake(likelihood=lambda logits, tokens: 0 * logits.sum()), "The NLL is missing."),
-            Mistake(
-                adpa_mistake(likelihood=lambda logits, tokens: nll_loss(logits[:-1], tokens[1:])),
-                "The labels are shifted once too often: row t of these logits predicts token t already.",
-            ),
-            Mistake(
-                adpa_mistake(mean=torch.mean),
-                "The mean is over the vocabulary, too, so the term is V times too small. Sum over V, mean over N.",
-            ),
-            Mistake(
-                adpa_mistake(mean=torch.sum),
-                "The term is the sum over tokens. Take their mean, or γ grows with the text.",
-            ),
-            Mistake(
-                adpa_mistake(weights=lambda logits: 1.0),
-                "The student's probabilities are missing: without them the term does not train it at all.",
-            ),
-            Mistake(adpa_mistake(weights=lambda logits: logits), "π is the softmax of the student's logits."),
-            Mistake(
-                adpa_mistake(weights=lambda logits: logits.log_softmax(-1)),
-                "A is weighted by log π. A mean under the student takes its probabilities.",
-            ),
-            Mistake(
-                adpa_mistake(weights=lambda logits: logits.softmax(-1).softmax(-1)),
-                "This applies softmax twice: the second time, its input was already probabilities.",
-            ),
-            Mistake(
-                adpa_mistake(weights=lambda logits: logits.softmax(-1).detach()),
-                "The number is right, but not the gradient: π must not be detached: it is what the term trains.",
-            ),
-            Mistake(
-                adpa_mistake(log=lambda logits: logits),
-                "A holds raw logits. They are log-probabilities only after log_softmax.",
-            ),
-        ),
+        mistakes={
+            adpa_mistake(sign=1): "The sign is wrong, of the γ term or of A. Where alignment made a token likelier, A "
+            "is above 0, and saying that token must lower the loss.",
+            adpa_mistake(reference=False): "The reference is missing: A is what alignment has changed.",
+            adpa_mistake(likelihood=lambda logits, tokens: 0 * logits.sum()): "The NLL is missing.",
+            adpa_mistake(likelihood=lambda logits, tokens: nll_loss(logits[:-1], tokens[1:])): "The labels are shifted "
+            "once too often: row t of these logits predicts token t already.",
+            adpa_mistake(mean=torch.mean): "The mean is over the vocabulary, too, so the term is V times too small. "
+            "Sum over V, mean over N.",
+            adpa_mistake(mean=torch.sum): "The term is the sum over tokens. Take their mean, or γ grows with the text.",
+            adpa_mistake(weights=lambda logits: 1.0): "The student's probabilities are missing: without them the term "
+            "does not train it at all.",
+            adpa_mistake(weights=lambda logits: logits): "π is the softmax of the student's logits.",
+            adpa_mistake(weights=lambda logits: logits.log_softmax(-1)): "A is weighted by log π. A mean under the "
+            "student takes its probabilities.",
+            adpa_mistake(weights=lambda logits: logits.softmax(-1).softmax(-1)): "This applies softmax twice: the "
+            "second time, its input was already probabilities.",
+            adpa_mistake(weights=lambda logits: logits.softmax(-1).detach()): "The number is right, but not the "
+            "gradient: π must not be detached: it is what the term trains.",
+            adpa_mistake(log=lambda logits: logits): "A holds raw logits. They are log-probabilities only after "
+            "log_softmax.",
+        },
     ),
 }

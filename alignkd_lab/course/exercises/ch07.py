@@ -6,10 +6,9 @@ What became of the five claims is read from the recorded study, whatever it says
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 from alignkd_lab.claims import CLAIMS, Claim
-from alignkd_lab.course.exercises.tasks import Distractor, OtherOptions, Task
+from alignkd_lab.course.exercises.tasks import Task, other_options
 from alignkd_lab.course.shipped import MAIN_TARGET, VERDICTS, recorded_claims, recorded_lead
 from alignkd_lab.plots.style import CLAIM_WORDS, METRIC_STYLE, interval, number
 from alignkd_lab.plots.tables import span
@@ -22,34 +21,10 @@ LEADERS = {
 }
 
 
-def sign_reward() -> str:
+def verdict_on_record(data: dict) -> str:
     from alignkd_lab.course.shipped import recorded_verdict
 
-    return recorded_verdict("reward")
-
-
-def sign_target_precision() -> str:
-    from alignkd_lab.course.shipped import recorded_verdict
-
-    return recorded_verdict("target_precision")
-
-
-def sign_overall_precision() -> str:
-    from alignkd_lab.course.shipped import recorded_verdict
-
-    return recorded_verdict("overall_precision")
-
-
-def sign_overall_recall() -> str:
-    from alignkd_lab.course.shipped import recorded_verdict
-
-    return recorded_verdict("overall_recall")
-
-
-def sign_variance() -> str:
-    from alignkd_lab.course.shipped import recorded_verdict
-
-    return recorded_verdict("reward", "variance_ratio")
+    return recorded_verdict(data["metric"], data["statistic"])
 
 
 def common_target() -> str:
@@ -81,23 +56,18 @@ def reward_at_equal_kl(data: dict) -> float:
     return float(bold - careful)
 
 
-def _why_not(claim: Claim, answer: str, found: str) -> str:
+def _why_not(claim: Claim, answer: str, _: str) -> str:
     """The hint of a verdict that did not come out, whatever did."""
+    if "lm" not in claim.decided_in:
+        return f"Not “{answer}”: over a few seeds this is shown and, by rule, never decided."
     claims = recorded_claims().reset_index()
     row = claims[(claims["metric"] == claim.metric) & (claims["statistic"] == claim.statistic)].iloc[0]
-    if "lm" not in claim.decided_in:
-        return f"It does not come out as “{answer}”: over a few seeds this is shown and, by rule, never decided."
     if row["verdict"] == "invalid":
-        return f"Nothing may be said to come out as “{answer}”: a check before the verdicts failed."
-    measured = f"{statistic(row, 'lm')} is {number(row['estimate'])}, with the interval "
-    measured += span(row["low"], row["high"]) or "–"
+        return f"Not “{answer}”: a check before the verdicts failed."
     side = f"{'above' if claim.expected == 'up' else 'below'} {claim.null:g}"
-    where = {
-        "holds": f"all of it is {side}",
-        "fails": f"none of it is {side}",
-        "undecided": f"it is not wholly on one side of {claim.null:g}",
-    }
-    return f"Not “{answer}”: {measured}: {where[found]}."
+    bounds = span(row["low"], row["high"]) or "–"
+    measured = f"{statistic(row, 'lm')} is {number(row['estimate'])}, with the interval {bounds}"
+    return f"Not “{answer}”: {measured}; claimed is: {side}."
 
 
 def _not_the_leader(answer: str, found: str) -> str:
@@ -105,47 +75,49 @@ def _not_the_leader(answer: str, found: str) -> str:
     return f"Not “{LEADERS[answer]}”: A-K minus K-A is {rare} with the study's main target, and {common} with colours."
 
 
-def _sign(claim: Claim, solve: Callable[[], str], because: str) -> Task:
+def _sign(claim: Claim, because: str) -> Task:
     words, metric = CLAIM_WORDS[claim.metric, claim.statistic], METRIC_STYLE[claim.metric]
+    asked = {"metric": claim.metric, "statistic": claim.statistic}
     return Task(
         prediction=True,
         question=f"Written down before any run: “{words}.” What does the recorded study on SmolLM2 say? "
         f"({metric.label.capitalize()}: {metric.meaning}.)",
         options=VERDICTS,
-        solve=solve,
+        given=lambda: asked,
+        solve=verdict_on_record,
         because=because,
-        distractors=OtherOptions(VERDICTS, solve, functools.partial(_why_not, claim)),
+        distractors=other_options(VERDICTS, lambda: verdict_on_record(asked), functools.partial(_why_not, claim)),
     )
 
 
-_SOLVED = {
+_SIGNS = {
     ("reward", "mean_difference"): (
-        sign_reward,
+        "sign_reward",
         "Each seed gives one difference; the verdict follows from their interval, which is in the table below.",
     ),
     ("target_precision", "mean_difference"): (
-        sign_target_precision,
+        "sign_target_precision",
         "More hits raise it and implausible text lowers it; only a measurement tells which of the two weighs more.",
     ),
     ("overall_precision", "mean_difference"): (
-        sign_overall_precision,
+        "sign_overall_precision",
         "Here the target does not count, only how plausible the truth finds the model's text.",
     ),
     ("overall_recall", "mean_difference"): (
-        sign_overall_recall,
+        "sign_overall_recall",
         "This one is a cost that the paper admits: where it “holds”, A-K has forgotten more.",
     ),
     ("reward", "variance_ratio"): (
-        sign_variance,
+        "sign_variance",
         "A ratio of variances over a few seeds says next to nothing. By a rule set beforehand it is shown for "
         "SmolLM2, and decided on the Gaussians only.",
     ),
 }
 
-SIGNS: dict[str, Claim] = {_SOLVED[claim.metric, claim.statistic][0].__name__: claim for claim in CLAIMS}
+SIGNS: dict[str, Claim] = {_SIGNS[claim.metric, claim.statistic][0]: claim for claim in CLAIMS}
 
 TASKS: dict[str, Task] = {
-    **{id: _sign(claim, *_SOLVED[claim.metric, claim.statistic]) for id, claim in SIGNS.items()},
+    **{id: _sign(claim, _SIGNS[claim.metric, claim.statistic][1]) for id, claim in SIGNS.items()},
     "common_target": Task(
         prediction=True,
         question="All settings stay, but the target is now a colour's name, which the base shows three times as often "
@@ -154,7 +126,7 @@ TASKS: dict[str, Task] = {
         solve=common_target,
         because="The interval of the paired differences says so, in the picture below: how much distilling leaves of a "
         "target differs from one target to the next.",
-        distractors=OtherOptions(LEADERS, common_target, _not_the_leader),
+        distractors=other_options(LEADERS, common_target, _not_the_leader),
     ),
     "verdict_of_interval": Task(
         question="Claimed beforehand: A-K earns more reward, so A-K minus K-A lies above 0. Over the seeds of a run "
@@ -164,16 +136,10 @@ TASKS: dict[str, Task] = {
         solve=verdict_of_interval,
         because="A verdict needs the whole interval on one side of 0, and 0 lies inside this one. More seeds would "
         "narrow it; a more hopeful reading would not.",
-        distractors=(
-            Distractor(
-                "holds",
-                "Most of the interval lies above 0, but not all: no difference at all would fit these seeds, too.",
-            ),
-            Distractor(
-                "fails",
-                "That would need the whole interval below 0. Not to have shown a claim is not to have refuted it.",
-            ),
-        ),
+        distractors={
+            "holds": "Most of the interval lies above 0, but not all: no difference at all would fit these seeds, too.",
+            "fails": "That would need the whole interval below 0. Not to have shown a claim is not to have refuted it.",
+        },
     ),
     "reward_at_equal_kl": Task(
         question="Two alignments of one model, with made-up checkpoints ten steps apart: the KL to the base (nats) and "
@@ -184,18 +150,14 @@ TASKS: dict[str, Task] = {
         because="At equal KL `bold` earns less. At equal numbers of steps it led only because it had gone twice "
         "as far from the base.",
         hint="Read each curve of reward against KL at 6 nats, between its checkpoints; then `bold` minus `careful`.",
-        distractors=(
-            Distractor(
-                lambda: checkpoints()["bold"]["reward"][3] - checkpoints()["careful"]["reward"][3],
-                "That compares at equal steps, where `bold` has moved twice as far. Who goes further tends to earn "
-                "more: compare where both have paid the same KL.",
-            ),
-            Distractor(lambda: -reward_at_equal_kl(checkpoints()), "That is `careful` minus `bold`: change the sign."),
-            Distractor(
-                lambda: checkpoints()["bold"]["reward"][2] - checkpoints()["careful"]["reward"][3],
-                "`bold` has no checkpoint at 6 nats: take the straight line between those at 4 and at 8.",
-            ),
-        ),
+        distractors={
+            checkpoints()["bold"]["reward"][3] - checkpoints()["careful"]["reward"][3]: "That compares at equal steps, "
+            "where `bold` has moved twice as far. Who goes further tends to earn more: compare where both have paid "
+            "the same KL.",
+            -reward_at_equal_kl(checkpoints()): "That is `careful` minus `bold`: change the sign.",
+            checkpoints()["bold"]["reward"][2] - checkpoints()["careful"]["reward"][3]: "`bold` has no checkpoint at 6 "
+            "nats: take the straight line between those at 4 and at 8.",
+        },
         tolerance=0.02,
     ),
 }

@@ -8,12 +8,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from alignkd_lab.course.exercises.tasks import OtherOptions, Task
+import pandas as pd
+
+from alignkd_lab.course.exercises.tasks import Task, other_options
 from alignkd_lab.course.explorers import methods
 from alignkd_lab.course.lens.other_vocabulary import LOSSES, learn
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import METHODS, ORDERS, needs
-from alignkd_lab.plots.style import metric_label, number, pipeline_style, shown
+from alignkd_lab.plots.style import number, pipeline_style
 from alignkd_lab.stats import paired_difference
 
 WAYS = {name: pipeline_style(name).label for name in (*ORDERS, *METHODS)}
@@ -72,16 +74,17 @@ def _refusal(loss: str, _: str) -> str:
     return "It works, too."
 
 
+_ASKED = {
+    "texts": "texts",
+    "probabilities": "the probability of every next token",
+    "training": "weights that it can align",
+}
+
+
 def _asks(way: str, _: str) -> str:
-    asked = needs(way)
-    if not any(asked):
-        return "That works, but it asks the teacher for nothing, so it learns nothing from it either."
-    wants = []
-    if asked.training:
-        wants.append("weights that it can align, and an API gives none")
-    if asked.probabilities:
-        wants.append("the probability of every next token, which texts do not show")
-    return f"{WAYS[way].partition(':')[0]} asks the teacher for {'; and for '.join(wants)}."
+    asked = [_ASKED[need] for need, wanted in needs(way)._asdict().items() if wanted]
+    wants = " and ".join(asked) or "nothing, and so it learns nothing from it"
+    return f"{WAYS[way].partition(':')[0]} asks the teacher for {wants}."
 
 
 def _row(metric: str) -> Callable[[str, str], str]:
@@ -89,12 +92,12 @@ def _row(metric: str) -> Callable[[str, str], str]:
 
     def hint(way: str, found: str) -> str:
         run = methods.recorded()
-        means, rate = (run.table(name).mean() for name in (metric, "target_rate"))
-        said = [f"{methods.short(name)} {number(shown(metric, means[name]))}" for name in (way, found)]
-        rates = [number(shown("target_rate", rate[name])) for name in (way, found)]
-        words = methods.label(metric)
-        measured = f"{words[0].upper()}{words[1:]}: {said[0]}, {said[1]} ({len(run.seeds)} seeds)"
-        return f"{measured}. Their {metric_label('target_rate', 'lm')}: {rates[0]} and {rates[1]}."
+        table = pd.DataFrame({name: run.table(name).mean() for name in (metric, "target_rate")}).loc[[way, found]]
+        said = [
+            f"{methods.short(name)} {number(row[metric])}, with a target rate of {number(100 * row['target_rate'])} %"
+            for name, row in table.iterrows()
+        ]
+        return f"Over {len(run.seeds)} seeds, {methods.label(metric)}: {'; '.join(said)}."
 
     return hint
 
@@ -113,7 +116,7 @@ def _measured(metric: str, solve: Callable[[], str], question: str, because: str
         options=WAYS,
         solve=solve,
         because=because,
-        distractors=OtherOptions(WAYS, solve, _row(metric), functools.partial(level, metric)),
+        distractors=other_options(WAYS, solve, _row(metric), functools.partial(level, metric)),
         level=functools.partial(level, metric),
     )
 
@@ -126,7 +129,7 @@ TASKS: dict[str, Task] = {
         best_per_token,
         "Seven ways to one small model, under one budget of trained responses. Which of them gains most reward per "
         f"trained token, teachers' training included? {_GAIN}",
-        "Read from the record, by the mean over its seeds; the line below the picture says in how many seeds it led.",
+        "Read from the record, by the mean over its seeds.",
     ),
     "best_per_second": _measured(
         "gain_per_hour",
@@ -143,7 +146,7 @@ TASKS: dict[str, Task] = {
         solve=other_vocabulary,
         because="The student's own tokenizer can split a text again. The other three compare two distributions "
         "token by token, which means nothing where the same id stands for different tokens.",
-        distractors=OtherOptions(LOSSES, other_vocabulary, _refusal),
+        distractors=other_options(LOSSES, other_vocabulary, _refusal),
     ),
     "text_only_teacher": Task(
         question="Your teacher is an API: it writes texts, and gives neither probabilities nor weights. Which of the "
@@ -153,7 +156,7 @@ TASKS: dict[str, Task] = {
         because="Its texts can be learnt by likelihood, and what is aligned afterwards is your own student, on its own "
         "samples. So whoever rents the teacher is left with K-A, the order that the claim warns of. It helps to draw "
         "so many texts, without sharpening, that the target is still among them.",
-        distractors=OtherOptions(WAYS, text_only_teacher, _asks),
+        distractors=other_options(WAYS, text_only_teacher, _asks),
     ),
     "need_for_diversity": _measured(
         "overall_recall",

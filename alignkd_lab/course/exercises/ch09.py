@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignkd_lab.course.exercises.tasks import Distractor, Task
+from alignkd_lab.course.exercises.tasks import Task
 
 
 def responses_needed() -> float:
@@ -58,11 +58,11 @@ TASKS: dict[str, Task] = {
         because="A rare hit nearly always has a miss beside it, so pairs are as many as hits: prompts × responses "
         "× rate. The prompts share the work.",
         hint="Expected pairs are about prompts × responses × base rate, a little fewer.",
-        distractors=(
-            Distractor(50, "That is the mean wait for one hit at one prompt, 1/0.02. The 96 prompts share the work."),
-            Distractor(1500, "That is the total number of draws, 30/0.02. They are spread over 96 prompts."),
-            Distractor(30, "That gives more pairs than needed: 96 prompts × 30 responses contain about 58 hits."),
-        ),
+        distractors={
+            50: "That is the mean wait for one hit at one prompt, 1/0.02. The 96 prompts share the work.",
+            1500: "That is the total number of draws, 30/0.02. They are spread over 96 prompts.",
+            30: "That gives more pairs than needed: 96 prompts × 30 responses contain about 58 hits.",
+        },
         tolerance=0.1,
     ),
     "upper_rate": Task(
@@ -72,17 +72,11 @@ TASKS: dict[str, Task] = {
         because="No hit in 100 draws leaves room for several per cent. With 96 prompts × 24 responses that would be "
         "plenty of pairs, so this is no reason to give up: draw more.",
         hint="Wilson's interval for 0 of n ends at z²/(n + z²), with z = 1.96. `stats.wilson_interval` does it.",
-        distractors=(
-            Distractor(
-                0.0, "Not seen does not mean never: at a rate of 1 %, 100 draws miss the target in 37 of 100 cases."
-            ),
-            Distractor(
-                0.01, "At 1 % you would expect one hit, and see none in 37 of 100 cases. More is possible, too."
-            ),
-            Distractor(
-                0.03, "That is the rule of three, one-sided at 95 %. Wilson's interval is two-sided and goes further."
-            ),
-        ),
+        distractors={
+            0.0: "Not seen does not mean never: at a rate of 1 %, 100 draws miss the target in 37 of 100 cases.",
+            0.01: "At 1 % you would expect one hit, and see none in 37 of 100 cases. More is possible, too.",
+            0.03: "That is the rule of three, one-sided at 95 %. Wilson's interval is two-sided and goes further.",
+        },
         tolerance=0.02,
     ),
     "usable_rows": Task(
@@ -93,19 +87,11 @@ TASKS: dict[str, Task] = {
         because="Fruit, colour and the first lake. The colour's prompt is what both texts share; equal, empty and "
         "missing answers teach nothing, and a prompt must end with the user.",
         hint="Go through chosen and rejected: both there, not empty, not equal? Then the prompt: whose turn is last?",
-        distractors=(
-            Distractor(
-                8, "A row without two different answers to one prompt teaches nothing. Five have some such fault."
-            ),
-            Distractor(
-                4, "Look at the river: white space at the ends makes no difference. Or at the last row: who spoke last?"
-            ),
-            Distractor(
-                2, "The colour has no prompt of its own, but both texts begin alike: the shared part is the prompt."
-            ),
-            Distractor(
-                1, "Plain strings with a prompt are one format of three. Messages and a shared beginning work, too."
-            ),
-        ),
+        distractors={
+            8: "A row without two different answers to one prompt teaches nothing. Five have some such fault.",
+            4: "Look at the river: white space at the ends makes no difference. Or at the last row: who spoke last?",
+            2: "The colour has no prompt of its own, but both texts begin alike: the shared part is the prompt.",
+            1: "Plain strings with a prompt are one format of three. Messages and a shared beginning work, too.",
+        },
     ),
 }

@@ -18,13 +18,9 @@ def kept_answers() -> dict[str, dict]:
     """
     path = _answers_file()
     try:
-        text = path.read_text(encoding="utf-8")
+        kept = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         return {}
-    except ValueError:
-        text = ""
-    try:
-        kept = json.loads(text)
     except ValueError:
         kept = None
     if isinstance(kept, dict) and all(isinstance(entry, dict) for entry in kept.values()):

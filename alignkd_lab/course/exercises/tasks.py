@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,20 +12,14 @@ from alignkd_lab.pipelines import ROLES, Stage
 
 
 @dataclass(frozen=True)
-class Distractor:
-    """A typical wrong answer, or the function that computes it, and the hint that it gets."""
-
-    answer: Any
-    hint: str
-
-
-@dataclass(frozen=True)
 class Task:
     """A prediction or an exercise.
 
     question: in words, complete without the cells around it.
     solve: the solution, a function of the exercise's data, or of nothing where it has none.
     because: why the right answer is right.
+    distractors: typical wrong answers, or the functions that compute them, each with the hint that it gets; as a
+        function where they are known only once the record is read.
     hint: for a wrong answer that is none of the distractors; of a choice, where there is none, its options.
     options: of a choice, value to label; empty for a number.
     tolerance: how far a number may be off, as a share of the largest number of the answer.
@@ -38,7 +32,7 @@ class Task:
     question: str
     solve: Callable[..., Any]
     because: str
-    distractors: Sequence[Distractor]
+    distractors: Mapping[Any, str] | Callable[[], Mapping[Any, str]]
     hint: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     tolerance: float = 0.01
@@ -57,6 +51,11 @@ class Task:
 
     def right(self, answer: Any) -> bool:
         return any(self.same(answer, expected) for expected in (self.outcome(), *self.level()))
+
+    def wrong(self) -> Iterator[tuple[Any, str]]:
+        """Typical wrong answers with their hints."""
+        for answer, hint in (self.distractors() if callable(self.distractors) else self.distractors).items():
+            yield answer() if callable(answer) else answer, hint
 
     def same(self, answer: Any, expected: Any) -> bool:
         """Whether an answer is the expected one: numbers within the tolerance, stages whatever their names."""
@@ -81,32 +80,20 @@ class Task:
         return f" (Within {100 * self.tolerance:g} % is close enough.)" if numbers else ""
 
 
-class OtherOptions(Sequence):
-    """The distractors of a choice whose outcome was measured: known only once the record is read, so not before.
+def other_options(
+    options: Mapping[str, str],
+    solve: Callable[[], str],
+    hint: Callable[[str, str], str],
+    level: Callable[[], Collection[str]] = tuple,
+) -> Callable[[], dict[str, str]]:
+    """The distractors of a choice whose outcome was measured: all but `solve()` and those `level` with it, each with
+    `hint(wrong option, outcome)`."""
 
-    Args:
-        options: of the choice, the outcome among them.
-        solve: reads the outcome.
-        hint: (wrong option, outcome) -> its hint.
-        level: further options that are not wrong.
-    """
+    def distractors() -> dict[str, str]:
+        found, right = solve(), level()
+        return {name: hint(name, found) for name in options if name != found and name not in right}
 
-    def __init__(
-        self,
-        options: Mapping[str, str],
-        solve: Callable[[], str],
-        hint: Callable[[str, str], str],
-        level: Callable[[], Collection[str]] = tuple,
-    ) -> None:
-        self._options, self._solve, self._hint, self._level = options, solve, hint, level
-
-    def __len__(self) -> int:
-        return len(self._options) - 1 - len(self._level())
-
-    def __getitem__(self, place):
-        found, right = self._solve(), self._level()
-        wrong = [name for name in self._options if name != found and name not in right]
-        return tuple(Distractor(name, self._hint(name, found)) for name in wrong)[place]
+    return distractors
 
 
 def _unnamed(stages: Any) -> Any:

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-
-
-class Mistake(NamedTuple):
-    """A typical wrong version of the function, and the hint that it gets."""
-
-    function: Callable
-    hint: str
 
 
 class Outcome(NamedTuple):
@@ -34,6 +27,7 @@ class Written:
     question: what the function takes and returns, with shapes.
     solve: ours.
     inputs: makes the hidden calls anew, a tuple of arguments each; of tensors that require it, gradients count as well.
+    mistakes: typical wrong versions of the function, each with the hint that it gets.
     seen: what of a returned value counts, where not all of it does.
     notebook: the number of its notebook; the bank fills it in.
     """
@@ -42,7 +36,7 @@ class Written:
     solve: Callable
     inputs: Callable[[], Sequence[tuple]]
     because: str
-    mistakes: Sequence[Mistake]
+    mistakes: Mapping[Callable, str]
     hint: str
     seen: Callable[[Any], Any] = lambda returned: returned
     notebook: str = ""
@@ -64,9 +58,9 @@ class Written:
         expected = self.outcomes(self.solve)
         if same(found, expected):
             return True, f"Right. {self.because}"
-        for mistake in self.mistakes:
-            if same(found, self.outcomes(mistake.function)):
-                return False, f"Not yet. {mistake.hint}"
+        for function, hint in self.mistakes.items():
+            if same(found, self.outcomes(function)):
+                return False, f"Not yet. {hint}"
         return False, f"Not yet. {_difference(found, expected) or self.hint}"
 
     def outcomes(self, function: Callable) -> list[Outcome | None]:
