@@ -59,3 +59,13 @@ def value(pixel: float, size: float, low: float, high: float, logarithmic: bool 
     if logarithmic:
         return 10 ** value(pixel, size, math.log10(low), math.log10(high))
     return low + pixel / size * (high - low)
+
+
+def densest(components, window: tuple[float, float, float, float], cells: int = 44) -> tuple[int, int]:
+    """Row and column, from below and the left, of a window's cell where a mixture `[[weight, x, y, sd_x, sd_y], ...]`
+    is densest."""
+    left, right, bottom, top = window
+    x, y = np.linspace(left, right, cells)[None, :, None], np.linspace(bottom, top, cells)[:, None, None]
+    weight, mean_x, mean_y, sd_x, sd_y = np.array(components, dtype=float).T
+    bumps = weight / (sd_x * sd_y) * np.exp(-(((x - mean_x) / sd_x) ** 2 + ((y - mean_y) / sd_y) ** 2) / 2)
+    return np.unravel_index(bumps.sum(-1).argmax(), (cells, cells))

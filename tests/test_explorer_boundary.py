@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from scene import Scene, evaluated, value
+from scene import Scene, densest, evaluated, value
 
 from alignkd_lab.course.explorers import boundary
 from alignkd_lab.course.explorers.boundary import shipped
@@ -72,9 +72,8 @@ def test_the_darkest_cell_lies_where_the_mixture_is_densest():
     grid, _ = shipped("rlhf", 2.0)
     run = grid.runs[list(grid.betas).index(0.5)][list(grid.weights).index(0.04)]
     for items, order in zip(scene.places("rect")[3:6:2], (K_A, A_K), strict=True):
-        views = plane.views(grid.records.select(run=run, seed=0, pipeline=order).mixtures)
-        field = plane.field(views[order], grid.settings, 44)
-        row, column = np.unravel_index(field.argmax(), field.shape)
+        held = grid.records.select(run=run, seed=0, pipeline=order).mixtures
+        row, column = densest(held[["weight", "x", "y", "sd_x", "sd_y"]], plane.window(grid.settings))
         darkest = min(items, key=lambda item: sum(map(int, item["fill"][4:-1].split(","))))
         assert darkest["x"] / 4 == pytest.approx(column, abs=1.01)
         assert (176 - darkest["y"]) / 4 - 1 == pytest.approx(row, abs=1.01)

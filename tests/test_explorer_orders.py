@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scene import Scene, evaluated, moved
+from scene import Scene, densest, evaluated, moved
 
 from alignkd_lab.course.explorers import orders
 from alignkd_lab.course.explorers.orders import METRICS, SEEDS
@@ -28,10 +28,12 @@ def test_the_stages_of_a_seed_are_those_of_the_record(algorithm, sharpening, see
 
 def test_a_density_lies_where_the_recorded_mixture_has_it():
     run = recorded_gaussians()
-    views = plane.views(run.select(seed=0).mixtures)
-    squares = Scene(orders.show()).places("rect")[::2]
-    for items, view in zip(squares, (views[K_A], views[A_K], plane.truth(orders.MogSettings())), strict=True):
-        row, column = np.unravel_index(plane.field(view, orders.MogSettings(), 44).argmax(), (44, 44))
+    settings, columns = orders.MogSettings(), ["weight", "x", "y", "sd_x", "sd_y"]
+    drawn = [run.select(seed=0, pipeline=name).mixtures[columns] for name in (K_A, A_K)]
+    truth, sds = zip(settings.truth_weights, settings.truth_means, strict=True), [settings.truth_sd] * 2
+    drawn.append([(weight, *mean, *sds) for weight, mean in truth])
+    for items, components in zip(Scene(orders.show()).places("rect")[::2], drawn, strict=True):
+        row, column = densest(components, plane.window(settings))
         darkest = min(items, key=lambda item: sum(map(int, item["fill"][4:-1].split(","))))
         assert darkest["x"] / 5 == pytest.approx(column, abs=1.01)
         assert (220 - darkest["y"]) / 5 - 1 == pytest.approx(row, abs=1.01)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
-from PIL import Image
 from synthetic_records import LM, lm_record, mog_record, replaced, tabulated
 
 from alignkd_lab.claims import CLAIMS, decide
@@ -15,7 +14,7 @@ from alignkd_lab.errors import UnknownName
 from alignkd_lab.mog.settings import MogSettings, with_target_weight
 from alignkd_lab.mog.sweep import Grid, lead
 from alignkd_lab.pipelines import ORDERS
-from alignkd_lab.plots import figures, sweeps
+from alignkd_lab.plots import figures, maps, sweeps
 from alignkd_lab.plots.drawing import depth_line, estimates, row_places, whole
 from alignkd_lab.plots.style import PIPELINE_STYLE
 from alignkd_lab.recording import plain_settings
@@ -227,15 +226,6 @@ def test_no_figure_stays_open_behind_the_callers_back(mog):
     assert matplotlib.pyplot.get_fignums() == before
 
 
-def test_a_saved_png_says_what_it_is(mog, tmp_path):
-    path = figures.save_figure(figures.title_figure(mog), tmp_path / "deep" / "a.png", "what it shows", "commit 0123")
-    with Image.open(path) as image:
-        assert image.text["Description"] == "what it shows"
-        assert image.text["Source"] == "commit 0123"
-        assert image.text["Software"].startswith("alignkd_lab")
-        assert image.getpixel((0, 0))[:3] == (255, 255, 255)
-
-
 # Pictures of sweeps -----------------------------------------------------------------------------------
 
 
@@ -287,7 +277,7 @@ def test_the_map_colours_the_difference_of_the_mean_rewards():
     shares = [with_target_weight(MogSettings(beta=b), m) for b in (0.5, 1.0) for m in (0.02, 0.09)]
     records = [mog_record(seed, **plain_settings(settings)) for settings in shares for seed in range(3)]
     grid = Grid.of(tabulated(*records), "rlhf", 2.0)
-    axis = sweeps.map_figure([grid]).axes[0]
+    axis = maps.map_figure([grid]).axes[0]
     data = lead(grid)
     assert (axis.collections[0].get_array().mask == ~data.decided).all()
     assert "of 4" in axis.get_title(loc="left")

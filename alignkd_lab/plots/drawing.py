@@ -204,15 +204,17 @@ def log_scale_if_wide(axis: Axes, values: Sequence[float]) -> str:
     return ", logarithmic"
 
 
-def line(axis: Axes, name: str, places: Sequence[tuple[float, Estimate]], width: float) -> None:
-    """A line of means over `places` (x, estimate) with intervals, and seeds spread over `width`."""
-    colour = pipeline_style(name).colour
-    axis.plot([x for x, _ in places], [estimate.estimate for _, (estimate, _) in places], color=colour, lw=1.6)
+def line(axis: Axes, name: str, places: Sequence[tuple[float, Estimate]], width: float, faint: bool = False) -> None:
+    """A line of means over `places` (x, estimate) with intervals, and, unless `faint`, seeds spread over `width`."""
+    colour, size = pipeline_style(name).colour, 4.5 if faint else 7
+    look = {"color": colour, "alpha": 0.55 if faint else 1.0, "zorder": 2 if faint else 3}
+    axis.plot([x for x, _ in places], [span.estimate for _, (span, _) in places], lw=1.1 if faint else 1.6, **look)
     for x, ((mean, low, high), values) in places:
         if values.size > 1:
+            axis.plot([x, x], [low, high], linewidth=1.6 if faint else 2.6, **look)
+        if values.size > 1 and not faint:  # a mean may lie where no seed does
             seed_points(axis, x + np.linspace(-width / 2, width / 2, values.size), values, colour)
-            axis.plot([x, x], [low, high], color=colour, linewidth=2.6, zorder=3)
-        mark(axis, x, mean, name, 7)
+        mark(axis, x, mean, name, size)
 
 
 def write(axis: Axes, text: str, place: tuple[float, float], shift: tuple[float, float], colour: str, **font) -> None:

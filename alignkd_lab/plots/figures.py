@@ -8,20 +8,16 @@ Nothing is drawn through pyplot: no figure stays open behind the caller's back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alignkd_lab import __version__
 from alignkd_lab.claims import CLAIMS, Claim, decide
-from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import A_K, K_A, ORDERS, reading_order
 from alignkd_lab.plots.drawing import (
     BAND,
-    DPI,
     INK,
     QUIET,
     depth_line,
@@ -36,12 +32,11 @@ from alignkd_lab.plots.drawing import (
     themed,
     write,
 )
-from alignkd_lab.plots.style import CLAIM_WORDS, metric_label, number, percent, pipeline_style
+from alignkd_lab.plots.style import CLAIM_WORDS, metric_label, number, pipeline_style
 from alignkd_lab.plots.verdicts import statistic
 from alignkd_lab.records import Records
 from alignkd_lab.stats import LEVEL
 
-SOFTWARE = f"alignkd_lab {__version__}"
 _TITLE_METRICS = ("reward", "target_precision", "target_rate")
 FOUR_METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
 Runs = Records | Sequence[Records]
@@ -52,10 +47,31 @@ _VERBS = {K_A: ("distil", "align"), A_K: ("align", "distil")}
 @themed
 def title_figure(records: Runs, depth: str = "record", metrics: Sequence[str] = _TITLE_METRICS) -> Figure:
     """Reward, target precision and target rate, or other `metrics`, by pipeline, one row of panels per run."""
+    return _rows(_runs(records), metrics, (10, 0.28, 1.15), "Align first, or distil first?", depth)
+
+
+@themed
+def four_metrics(
+    records: Runs, depth: str = "record", title: str = "What either order earns, and what it pays"
+) -> Figure:
+    """Reward, target precision, overall precision and overall recall by pipeline, one row of panels per run."""
     runs = _runs(records)
-    heights = [0.28 * max(row_places(run.pipelines).values()) + 1.15 for run in runs]
-    size = (10, sum(heights) + 0.9)
-    title = "Align first, or distil first?"
+    figure = _rows(runs, FOUR_METRICS, (11, 0.30, 1.3), title, depth)
+    for axis, (run, metric) in zip(figure.axes, itertools.product(runs, FOUR_METRICS), strict=True):
+        if log_scale_if_wide(axis, [value for _, values in estimates(run, metric).values() for value in values]):
+            axis.set_xlabel(axis.get_xlabel().replace(")", ", log)"))
+        else:
+            axis.locator_params(axis="x", nbins=4)  # narrow panels, and numbers of up to six signs
+    return figure
+
+
+def _rows(
+    runs: Sequence[Records], metrics: Sequence[str], inches: tuple[float, float, float], title: str, depth: str
+) -> Figure:
+    """A row of panels per run; `inches`: the figure's width, a pipeline's height, and what a row of panels adds."""
+    width, each, more = inches
+    heights = [each * max(row_places(run.pipelines).values()) + more for run in runs]
+    size = (width, sum(heights) + 0.9)
     figure, grid = panels(len(runs), len(metrics), size, title, depth_line(runs, depth), heights)
     for run, axes in zip(runs, grid, strict=True):
         for axis, metric in zip(axes, metrics, strict=True):
@@ -65,37 +81,16 @@ def title_figure(records: Runs, depth: str = "record", metrics: Sequence[str] = 
 
 
 @themed
-def four_metrics(
-    records: Runs, depth: str = "record", title: str = "What either order earns, and what it pays"
-) -> Figure:
-    """Reward, target precision, overall precision and overall recall by pipeline, one row of panels per run."""
-    runs = _runs(records)
-    heights = [0.30 * max(row_places(run.pipelines).values()) + 1.3 for run in runs]
-    size = (11, sum(heights) + 0.9)
-    figure, grid = panels(len(runs), len(FOUR_METRICS), size, title, depth_line(runs, depth), heights)
-    for run, axes in zip(runs, grid, strict=True):
-        for axis, metric in zip(axes, FOUR_METRICS, strict=True):
-            rows_of_intervals(axis, run, metric, labels=axis is axes[0])
-            scale = log_scale_if_wide(
-                axis, [value for _, values in estimates(run, metric).values() for value in values]
-            )
-            if scale:
-                axis.set_xlabel(axis.get_xlabel().replace(")", ", log)"))
-            else:
-                axis.locator_params(axis="x", nbins=4)  # narrow panels, and numbers of up to six signs
-        axes[0].set_title(run_title(run), pad=10)
-    return figure
-
-
-@themed
-def claim_by_seed(run: Records, claim: Claim, depth: str = "record") -> Figure:
+def claim_by_seed(run: Records, claim: Claim) -> Figure:
     """A registered claim as it is decided: each seed's difference, their interval, and the side that was claimed."""
     row, world = decide(run).iloc[CLAIMS.index(claim)], run.the_run()["world"]
     difference, bounded = claim.statistic == "mean_difference", bool(np.isfinite(row["low"]))
     marks = "Small points: seeds" if difference else "Seeds have no ratio of their own"
     marks += f"; bar: {f'{100 * row.level:.4g} %' if bounded else 'no'} interval"
     marks += ", wider since several claims are tested" if row["level"] > LEVEL else ""
-    note = depth_line([run], depth, marks + ("" if world in claim.decided_in else "; shown, by rule not decided here"))
+    note = depth_line(
+        [run], "record", marks + ("" if world in claim.decided_in else "; shown, by rule not decided here")
+    )
     title = f"{CLAIM_WORDS[claim.metric, claim.statistic]}: {row['verdict']}"
     figure, ((axis,),) = panels(1, 1, (11, 2.2), title, note)
     if difference:
@@ -120,35 +115,12 @@ def claim_by_seed(run: Records, claim: Claim, depth: str = "record") -> Figure:
 
 
 @themed
-def bumps(run: Records, depth: str = "record") -> Figure:
-    """The Gaussian density before, between and after the two stages of either order, a row an order."""
-    from alignkd_lab.plots import plane  # brings torch
-
-    settings, views = MogSettings(**run.settings), plane.views(run.mixtures)
-    fields = {name: plane.field(views[name], settings, 160) for route in _ROUTES.values() for name in route}
-    note = depth_line([run], depth, "Shown is the first seed; dashed: the rare bump that is rewarded")
-    figure, grid = panels(2, 3, (9, 6.4), "Distil first, or align first?", note)
-    norm, target = plane.one_scale(fields.values()), settings.targets[0]
-    for row, (order, route) in zip(grid, _ROUTES.items(), strict=True):
-        colour, verbs = pipeline_style(order).colour, ["base", *_VERBS[order]]
-        for step, (axis, name) in enumerate(zip(row, route, strict=True)):
-            plane.paint(axis, fields[name], plane.window(settings), norm)
-            plane.circle(axis, settings.truth_means[target], 3 * settings.truth_sd)
-            rate = run.table("target_rate").at[run.seeds[0], name]
-            heading = verbs[step] if not step else f"{step}. {verbs[step]}"
-            axis.set_title(f"{heading}: target in {percent(rate)}", fontsize=10, color=colour if step else INK)
-            axis.grid(visible=False)
-            axis.set(xticks=[], yticks=[])
-        row[0].set_ylabel(f"{_VERBS[order][0]}, then {_VERBS[order][1]}", color=colour, fontweight="bold")
-    return figure
-
-
-@themed
 def target_through_stages(records: Runs, depth: str = "record") -> Figure:
     """How often the target is shown before, between and after the two stages of either order."""
-    runs = _runs(records)
-    figure, grid = _side_by_side(runs, "The target's rate through the stages", depth_line(runs, depth))
-    for run, axis in zip(runs, grid, strict=True):
+    runs, title = _runs(records), "The target's rate through the stages"
+    figure, grid = panels(1, len(runs), (10 if len(runs) > 1 else 5.8, 4.9), title, depth_line(runs, depth))
+    for run, axis in zip(runs, grid[0], strict=True):
+        axis.set_title(run_title(run), pad=10)
         found = estimates(run, "target_rate")
         highest = max((estimate.estimate for estimate, _ in found.values()), default=0.0)
         for shift, order in zip((-0.04, 0.04), ORDERS, strict=True):
@@ -175,44 +147,26 @@ def reward_by_sharpening(records: Runs, depth: str = "record") -> Figure:
 
     The records are of Gaussian runs that differ in their settings; seeds are the small points.
     """
-    runs = [(run.the_run()["algorithm"], run.settings, run) for run in _runs(records)]
-    algorithms = sorted({algorithm for algorithm, *_ in runs}, reverse=True)
-    betas = sorted({settings["beta"] for _, settings, _ in runs})
+    runs = {(run.the_run()["algorithm"], run.settings["beta"], run.settings["sharpening"]): run
+            for run in _runs(records)}  # fmt: skip
+    algorithms, betas = sorted({key[0] for key in runs}, reverse=True), sorted({key[1] for key in runs})
     size = (max(6.0, 4.6 * len(algorithms)), 2.8 * len(betas) + 1.8)
-    title, note = "Reward by sharpening of the teacher", depth_line([run for *_, run in runs], depth)
+    title, note = "Reward by sharpening of the teacher", depth_line(runs.values(), depth)
     figure, grid = panels(len(betas), len(algorithms), size, title, note, share=True)
-    for beta, row in zip(betas, grid, strict=True):
-        for algorithm, axis in zip(algorithms, row, strict=True):
-            cells = {held["sharpening"]: run for of, held, run in runs if (of, held["beta"]) == (algorithm, beta)}
-            _sharpening_panel(axis, dict(sorted(cells.items())))
-            axis.set_title(f"{algorithm.upper()}, KL weight β = {beta:g}", pad=8)
-            axis.set_xlabel("sharpening s (power on the teacher's weights)" if axis in grid[-1] else "")
-            axis.set_ylabel("reward" if axis is row[0] else "")
+    for axis, (beta, algorithm) in zip(grid.flat, itertools.product(betas, algorithms), strict=True):
+        cells = {at[2]: estimates(runs[at], "reward") for at in sorted(runs) if at[:2] == (algorithm, beta)}
+        for shift, order in zip((-0.04, 0.04), ORDERS, strict=True):
+            line(axis, order, [(s + shift, found[order]) for s, found in cells.items() if order in found], width=0.06)
+        axis.set_xticks(list(cells), [f"{s:g}" for s in cells])
+        axis.set_title(f"{algorithm.upper()}, KL weight β = {beta:g}", pad=8)
+        axis.set_xlabel("sharpening s (power on the teacher's weights)" if axis in grid[-1] else "")
+        axis.set_ylabel("reward" if axis in grid[:, 0] else "")
     legend(figure, ORDERS)
     return figure
 
 
-def save_figure(figure: Figure, path: Path | str, description: str = "", source: str | None = None) -> Path:
-    """Write a PNG whose metadata say what it shows, what drew it and, in `source`, from which data."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    title = figure.get_suptitle()
-    metadata = {"Title": title, "Description": description or title, "Software": SOFTWARE}
-    if source:
-        metadata["Source"] = source
-    figure.savefig(path, dpi=DPI, metadata=metadata)
-    return path
-
-
 def _runs(records: Runs) -> list[Records]:
     return list(records.each()) if isinstance(records, Records) else list(records)
-
-
-def _side_by_side(runs: Sequence[Records], title: str, note: str, height: float = 4.9) -> tuple[Figure, Sequence[Axes]]:
-    figure, grid = panels(1, len(runs), (10 if len(runs) > 1 else 5.8, height), title, note)
-    for run, axis in zip(runs, grid[0], strict=True):
-        axis.set_title(run_title(run), pad=10)
-    return figure, grid[0]
 
 
 def alignment_curves(run: Records) -> dict[str, list[np.ndarray]]:
@@ -230,10 +184,3 @@ def mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:
     """Mean [2, points] over seeds of curves [2, points], up to where the shortest of them ends."""
     shortest = min(curve.shape[1] for curve in curves)
     return np.mean([curve[:, :shortest] for curve in curves], axis=0)
-
-
-def _sharpening_panel(axis: Axes, cells: Mapping[float, Records]) -> None:
-    for shift, order in zip((-0.04, 0.04), ORDERS, strict=True):
-        held = [(sharpening + shift, estimates(run, "reward").get(order)) for sharpening, run in cells.items()]
-        line(axis, order, [place for place in held if place[1] is not None], width=0.06)
-    axis.set_xticks(list(cells), [f"{sharpening:g}" for sharpening in cells])

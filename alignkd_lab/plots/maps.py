@@ -1,18 +1,18 @@
-"""How a map of leads is drawn: colours, markers, boundaries and their key."""
+"""The map of leads: who earns more by the target's share and the KL weight, with the closed form's boundary."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from alignkd_lab.mog.sweep import Lead, cell_edges
+from alignkd_lab.mog.sweep import Grid, Lead, cell_edges, lead, score, shows_target
 from alignkd_lab.pipelines import ORDERS
-from alignkd_lab.plots import plane
-from alignkd_lab.plots.drawing import INK
+from alignkd_lab.plots.drawing import DEPTH, INK, panels, themed
 from alignkd_lab.plots.style import percent, pipeline_style
 
 # Blue for K-A and vermilion for A-K as everywhere; pale enough for the marks that lie on them.
@@ -20,19 +20,58 @@ _COLOURS = LinearSegmentedColormap.from_list(
     "orders", ["#3D93C4", "#B9D9EA", "#FFFFFF", "#F6CBAE", "#DF7A35"]
 ).with_extremes(bad="#D9D9D9")  # undecided: a sure lead may be so small that it is all but white
 _HIGHEST = 4.0  # of the colours, in reward
-_SHARPENED = (0, (3, 2))
+_LINES = {"recall threshold, the truth as reference": "-", "the same, its sharpened copy as reference": (0, (3, 2))}
+_NOTE = (
+    "Colour: mean reward of A-K minus that of K-A; grey where the paired 95 % interval over seeds holds zero. "
+    "▲ A-K, ● K-A shows the target in more than half of its draws, on average over seeds. Below its recall threshold "
+    "the best policy has found the target. "
+    "The lines predict A-K at or right of the solid and left of the dashed one, else no leader: titles say in how "
+    "many cells it came so."
+)
 
 
-def draw_lead(axis: Axes, data: Lead, size: float, found: Mapping[str, np.ndarray]) -> None:
-    """Who earns more in every cell, the boundary, and a marker of `size` where an order has `found` the target."""
+@themed
+def map_figure(grids: Sequence[Grid]) -> Figure:
+    """Who leads by the target's share and the KL weight, with the boundary drawn through: a panel a sharpening.
+
+    The grids are of one algorithm.
+    """
+    maps: list[Lead] = [lead(grid) for grid in grids]
+    note = f"{DEPTH['record']}. Gaussian world: laptop preset, {maps[0].seeds} seeds a cell. {_NOTE}"
+    title = f"Where the order matters: {grids[0].algorithm.upper()}"
+    figure, (axes,) = panels(1, len(grids), (0.64 + 3.12 * len(grids), 5.4), title, note)
+    for axis, grid, data in zip(axes, grids, maps, strict=True):
+        mesh, found = _draw(axis, data, shows_target(grid)), score(grid)
+        said = f"predicted as measured: {found.right} of {found.cells} ({100 * found.share:.0f} %)"
+        axis.set_title(f"sharpening s = {data.sharpening:g}\n{said}", pad=6, fontsize=9.5)
+        axis.set_ylabel("KL weight, β" if axis is axes[0] else "")
+        if axis is not axes[0]:
+            axis.set_yticklabels([])
+    leads = np.array([-4.0, -1.0, 0.0, 1.0, 4.0])
+    bar = figure.colorbar(mesh, ax=axes, location="bottom", aspect=40, shrink=0.6, ticks=_spread(leads))
+    bar.ax.set_xticklabels([f"{abs(tick):g}" for tick in leads])
+    bar.outline.set_visible(False)
+    bar.set_label("← K-A earns more      reward      A-K earns more →")
+    handles = {line.get_label(): line for axis in axes for line in axis.lines if line.get_label() in _LINES}
+    figure.legend(handles=handles.values(), loc="outside upper right", ncols=2)
+    return figure
+
+
+def _draw(axis: Axes, data: Lead, found: dict[str, np.ndarray]) -> QuadMesh:
+    """Who earns more in every cell, the boundaries, and a marker where an order has `found` the target."""
     columns, rows = cell_edges(data.weights), cell_edges(data.betas)
-    lead = _spread(np.where(data.decided, data.difference, np.nan))
-    axis.pcolormesh(columns, rows, lead, cmap=_COLOURS, vmin=-1, vmax=1, edgecolors="white", linewidth=0.6)
+    cells = _spread(np.where(data.decided, data.difference, np.nan))
+    mesh = axis.pcolormesh(columns, rows, cells, cmap=_COLOURS, vmin=-1, vmax=1, edgecolors="white", linewidth=0.6)
     axis.set(xscale="log", yscale="log", xlim=columns[[0, -1]], ylim=rows[[0, -1]])
-    _found(axis, data, size, found)
-    axis.plot(data.boundary, data.boundary_betas, color=INK, linewidth=1.8)
-    if data.sharpening != 1:
-        axis.plot(data.boundary_sharpened, data.boundary_betas, color=INK, linewidth=1.8, linestyle=_SHARPENED)
+    step = (np.log(data.weights[-1]) - np.log(data.weights[0])) / (len(data.weights) - 1)
+    for order, shift in zip(ORDERS, (-0.18, 0.18), strict=True):
+        up, across = np.nonzero(found[order])
+        look = {"markersize": 3.6, "markeredgewidth": 0, "alpha": 0.75, "linestyle": "none"}
+        x = data.weights[across] * np.exp(shift * step)
+        axis.plot(x, data.betas[up], pipeline_style(order).marker, color=INK, **look)
+    boundaries = (data.boundary, data.boundary_sharpened) if data.sharpening != 1 else (data.boundary,)
+    for at, (label, dashes) in zip(boundaries, _LINES.items(), strict=False):
+        axis.plot(at, data.boundary_betas, color=INK, linewidth=1.8, linestyle=dashes, label=label)
     weights = [weight for weight in (0.005, 0.01, 0.02, 0.04, 0.09, 0.2) if weight in data.weights]
     betas = [beta for beta in (0.12, 0.25, 0.5, 1.0, 2.0, 4.0) if beta in data.betas]
     axis.set_xticks(weights, [percent(weight) for weight in weights])
@@ -40,40 +79,7 @@ def draw_lead(axis: Axes, data: Lead, size: float, found: Mapping[str, np.ndarra
     axis.minorticks_off()
     axis.grid(visible=False)
     axis.set_xlabel("target's share of the truth, m₀")
-    axis.set_title(f"{data.algorithm.upper()}, sharpening s = {data.sharpening:g}", pad=6)
-
-
-def draw_key(figure: Figure, left: float, bottom: float, maps: Sequence[Lead]) -> None:
-    """What the colours and lines of the maps mean, at a place given in inches."""
-    axis = plane.axes(figure, left, bottom, 1.9, 0.12)
-    axis.imshow(np.linspace(-1, 1, 64)[None], aspect="auto", cmap=_COLOURS, extent=(-1, 1, 0, 1))
-    ticks = (-4, -1, 0, 1, 4)
-    axis.set(yticks=[])
-    axis.set_xticks(_spread(np.array(ticks, dtype=float)), [f"{abs(tick)}" for tick in ticks], fontsize=8)
-    axis.tick_params(pad=1)
-    axis.grid(visible=False)
-    for place, side, text in ((0, "left", "K-A earns more"), (1, "right", "A-K earns more")):
-        axis.annotate(text, (place, 1), (0, 3), "axes fraction", "offset points", ha=side, fontsize=8)
-    words = plane.wall(figure, left + 2.2, bottom - 0.22, 4.0, 0.5)
-    lines = [("-", "recall threshold: below it, the best policy with\nthe truth as reference has found the target")]
-    if any(data.sharpening != 1 for data in maps):
-        lines = [
-            ("-", "recall threshold, the truth as reference"),
-            (_SHARPENED, "the same, its sharpened copy as reference"),
-        ]
-    for place, (dashes, text) in enumerate(lines):
-        words.plot([0, 0.35], [0.36 - 0.22 * place] * 2, color=INK, linewidth=1.8, linestyle=dashes)
-        words.text(0.43, 0.36 - 0.22 * place, text, va="center", fontsize=8, color=INK)
-
-
-def _found(axis: Axes, data: Lead, size: float, found: Mapping[str, np.ndarray]) -> None:
-    """The marker of each order in every cell where it finds the target: one plot an order, not one a cell."""
-    step = (np.log(data.weights[-1]) - np.log(data.weights[0])) / (len(data.weights) - 1)
-    for order, shift in zip(ORDERS, (-0.18, 0.18), strict=True):
-        style = pipeline_style(order)
-        rows, columns = np.nonzero(found[order])
-        x, y = data.weights[columns] * np.exp(shift * step), data.betas[rows]
-        axis.plot(x, y, style.marker, color=INK, markersize=0.6 * size, markeredgewidth=0, alpha=0.75, linestyle="none")
+    return mesh
 
 
 def _spread(lead: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures of many runs: by the value of a setting, as a map with the closed form's boundary, and as leads.
+"""Pictures of many runs: by the value of a setting, and as leads; `maps.map_figure` by the value of two.
 
 They are given labels and `Records`; which runs belong together is for the caller to say.
 """
@@ -13,10 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alignkd_lab.mog.sweep import Grid, Lead, lead, score, shows_target
 from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS
 from alignkd_lab.plots.drawing import (
-    DEPTH,
     INK,
     QUIET,
     Estimate,
@@ -38,13 +36,6 @@ from alignkd_lab.stats import NAN, Interval, t_interval
 
 SWEPT = ("reward", "target_rate", "overall_precision", "overall_recall")  # in the language world
 FEW_SEEDS = 4  # with fewer the seeds are shown in place of their interval
-_INTERVALS = "Small points: seeds of both orders; bars: 95 % t-intervals over seeds"
-_MAP_NOTE = (
-    "Colour: mean reward of A-K minus that of K-A; grey where the paired 95 % interval over seeds holds zero. "
-    "▲ A-K, ● K-A shows the target in more than half of its draws, on average over seeds. "
-    "The lines predict A-K at or right of the solid and left of the dashed one, else no leader: titles say in how "
-    "many cells it came so."
-)
 _AT_ITS_REFERENCE = 0.1  # nats a response: the estimate at step 0 is rounding, unless the reference is another policy
 _DASHES = ("-", "--", ":", "-.")
 _IN_WORDS = ("", "dashed", "dotted", "dash-dotted")
@@ -64,42 +55,17 @@ def by_value(records: Records, settings: Mapping[float, Any]) -> dict[str, dict[
 
 
 @themed
-def arm_figure(
-    arm: Arm, label: str, depth: str = "record", *, logarithmic: bool = False, percent: bool = False
-) -> Figure:
+def arm_figure(arm: Arm, label: str, *, logarithmic: bool = False) -> Figure:
     """Reward of both orders and, lighter, of the controls by the value of a setting, a panel an algorithm."""
     title, names = f"Reward by {label}", (*CONTROLS, *ORDERS)
-    figure, grid = panels(1, len(arm), (max(6.6, 4.9 * len(arm)), 4.6), title, _note(arm, depth), share=True)
+    marks = "Small points: seeds of both orders; bars: 95 % t-intervals over seeds"
+    note = depth_line([run for held in arm.values() for run in held.values()], "record", marks)
+    figure, grid = panels(1, len(arm), (max(6.6, 4.9 * len(arm)), 4.6), title, note, share=True)
     for axis, (algorithm, held) in zip(grid[0], arm.items(), strict=True):
-        _by_value(axis, held, "reward", names, logarithmic, percent)
+        _by_value(axis, held, "reward", names, logarithmic)
         axis.set(xlabel=label, ylabel=metric_label("reward", "mog") if axis is grid[0, 0] else "")
         axis.set_title(algorithm.upper(), pad=8)
     legend(figure, {name for held in arm.values() for name in _held(held.values(), names)})
-    return figure
-
-
-@themed
-def map_figure(grids: Sequence[Grid], depth: str = "record") -> Figure:
-    """Who leads by the target's share and the KL weight, with the boundary drawn through: a panel a sharpening.
-
-    The grids are of one algorithm.
-    """
-    from alignkd_lab.plots import plane  # brings torch
-    from alignkd_lab.plots.maps import draw_key, draw_lead
-
-    maps: list[Lead] = [lead(grid) for grid in grids]
-    note = f"{DEPTH[depth]}. Gaussian world: laptop preset, {maps[0].seeds} seeds a cell. {_MAP_NOTE}"
-    size = (0.64 + 3.12 * len(grids), 5.2)
-    figure = plane.canvas(size, f"Where the order matters: {grids[0].algorithm.upper()}", note)
-    for column, (grid, data) in enumerate(zip(grids, maps, strict=True)):
-        axis, found = plane.axes(figure, 0.68 + 3.12 * column, 1.75, 2.9, 2.6), score(grid)
-        draw_lead(axis, data, 6.0, shows_target(grid))
-        said = f"predicted as measured: {found.right} of {found.cells} ({100 * found.share:.0f} %)"
-        axis.set_title(f"sharpening s = {data.sharpening:g}\n{said}", pad=6, fontsize=9.5)
-        axis.set_ylabel("KL weight, β" if column == 0 else "")
-        if column:
-            axis.set_yticklabels([])
-    draw_key(figure, 0.68, 0.95, maps)
     return figure
 
 
@@ -149,14 +115,14 @@ def learning_rate(run: Records, pipeline: str) -> str:
 
 
 @themed
-def sweep_figure(cells: Sequence[tuple[str, Records]], label: str, depth: str = "record", note: str = "") -> Figure:
+def sweep_figure(cells: Sequence[tuple[str, Records]], label: str, note: str = "") -> Figure:
     """What either order of the language world earns and pays by the value of a setting.
 
     Args:
         cells: (value as it is shown, its run), in their order.
         note: more for the last line.
     """
-    note = f"{depth_line([run for _, run in cells], depth)} {note}".rstrip()
+    note = f"{depth_line([run for _, run in cells], 'record')} {note}".rstrip()
     if any(len(run.seeds) < FEW_SEEDS for _, run in cells):
         note += f" Fewer than {FEW_SEEDS} seeds have no bar."
     for name, order in (("A-K", A_K), ("K-A", K_A)):
@@ -179,7 +145,7 @@ def sweep_figure(cells: Sequence[tuple[str, Records]], label: str, depth: str = 
 
 
 @themed
-def alignment_figure(held: Sequence[tuple[Records, Sequence[str], str]], depth: str = "record") -> Figure:
+def alignment_figure(held: Sequence[tuple[Records, Sequence[str], str]]) -> Figure:
     """Reward against the KL from the policy's own reference along the alignments on pairs, means over seeds.
 
     A policy that starts away from its reference is left out, and so is one that had no pair to learn from in some
@@ -200,7 +166,7 @@ def alignment_figure(held: Sequence[tuple[Records, Sequence[str], str]], depth: 
                 left_out += f" Not drawn: “{pipeline_style(name).label}”, which had pairs in {of}."
     kinds = list(dict.fromkeys(["", *(kind for *_, kind, _ in drawn)]))
     words = "".join(f"; {_IN_WORDS[place]}: {kind}" for place, kind in enumerate(kinds) if kind)
-    note = depth_line([run for run, *_ in drawn], depth, f"Thick: means over seeds{words}; thin: seeds") + left_out
+    note = depth_line([run for run, *_ in drawn], "record", f"Thick: means over seeds{words}; thin: seeds") + left_out
     figure, ((axis,),) = panels(1, 1, (7.6, 5.2), "Reward along alignment, by how far it went", note)
     for _, name, kind, curves in drawn:
         look = {"color": pipeline_style(name).colour, "linestyle": _DASHES[kinds.index(kind)]}
@@ -251,12 +217,17 @@ def split_figure(panels_of: Mapping[str, pd.DataFrame], note: str) -> Figure:
 def _lead(axis: Axes, row: int, values: np.ndarray) -> None:
     """Differences by seed with their interval, as one row of the picture of leads."""
     found = t_interval([*values])
-    order = A_K if found.low > 0 else K_A if found.high < 0 else None
-    colour = pipeline_style(order).colour if order else QUIET
+    colour = _leader_colour(found)
     seed_points(axis, values, row + np.linspace(-0.2, 0.2, len(values)), colour)
     axis.plot([found.low, found.high], [row, row], color=colour, linewidth=3, zorder=3)
     axis.plot(found.estimate, row, "D", color=colour, markersize=7, markeredgecolor="white", zorder=4)
     write(axis, number(found.estimate, 2), (found.estimate, row), (0, 8), colour, ha="center", fontweight="bold")
+
+
+def _leader_colour(lead: Interval) -> str:
+    """A-K's colour, K-A's, or grey where the interval holds 0."""
+    order = A_K if lead.low > 0 else K_A if lead.high < 0 else None
+    return pipeline_style(order).colour if order else QUIET
 
 
 def _without_few(found: dict[str, Estimate]) -> dict[str, Estimate]:
@@ -267,42 +238,22 @@ def _without_few(found: dict[str, Estimate]) -> dict[str, Estimate]:
     }
 
 
-def _note(arm: Arm, depth: str) -> str:
-    return depth_line([run for held in arm.values() for run in held.values()], depth, _INTERVALS)
-
-
 def _held(runs: Iterable[Records], names: Sequence[str]) -> list[str]:
     present = {name for run in runs for name in run.pipelines}
     return [name for name in names if name in present]
 
 
-def _by_value(
-    axis: Axes, held: Mapping[float, Records], metric: str, names: Sequence[str], logarithmic: bool, percent: bool
-) -> None:
+def _by_value(axis: Axes, held: Mapping[float, Records], metric: str, names: Sequence[str], logarithmic: bool) -> None:
     """Lines of means with intervals over a setting's values, the controls lighter and below."""
-    values = np.array(sorted(held), dtype=float)
-    places = np.log(values) if logarithmic else values
-    step = np.diff(places).min() if len(places) > 1 else 1.0
-    found = [estimates(held[value], metric) for value in values]
+    places = {value: np.log(value) if logarithmic else value for value in sorted(held)}
+    step = np.diff(list(places.values())).min() if len(places) > 1 else 1.0
+    found = {place: estimates(held[value], metric) for value, place in places.items()}
     for name in _held(held.values(), names):
-        order = name in ORDERS
         # The orders stand a little apart, so that intervals that overlap are both seen.
-        at = places + step * {ORDERS[0]: -0.06, ORDERS[-1]: 0.06}.get(name, 0.0)
-        x = np.exp(at) if logarithmic else at
-        spans = np.array([each[name][0] if name in each else (NAN, NAN, NAN) for each in found])
-        look = {"color": pipeline_style(name).colour, "alpha": 1.0 if order else 0.55, "zorder": 3 if order else 2}
-        axis.plot(x, spans[:, 0], linewidth=1.9 if order else 1.1, **look)
-        axis.vlines(x, spans[:, 1], spans[:, 2], linewidth=2.6 if order else 1.6, **look)
-        for place, each in zip(at, found, strict=True):
-            if order and name in each:  # a mean may lie where no seed does
-                aside = place + step * np.linspace(-0.12, 0.12, len(each[name][1]))
-                seed_points(axis, np.exp(aside) if logarithmic else aside, each[name][1], look["color"])
-        for place, mean in zip(x, spans[:, 0], strict=True):
-            mark(axis, place, mean, name, 7 if order else 4.5)
-    if logarithmic:
-        axis.set_xscale("log")
-    axis.set_xticks(values, [f"{100 * value:g} %" if percent else f"{value:g}" for value in values])
-    axis.minorticks_off()
+        shift = step * {ORDERS[0]: -0.06, ORDERS[-1]: 0.06}.get(name, 0.0)
+        at = [(place + shift, each[name]) for place, each in found.items() if name in each]
+        line(axis, name, at, 0.24 * step, faint=name not in ORDERS)
+    axis.set_xticks(list(places.values()), [f"{value:g}" for value in places])
 
 
 @themed
@@ -313,13 +264,12 @@ def leads_by_share(panels_of: Mapping[str, Sequence[tuple[str, float, Interval]]
         panels_of: by heading, `(group, share kept, lead)` of each setting; a group has its own marker.
     """
     title = "A-K minus K-A in reward, by how much of the target distilling leaves"
-    figure, (grid,) = panels(1, len(panels_of), (10.5, 4.8), title, depth_note, share=False)
+    figure, (grid,) = panels(1, len(panels_of), (10.5, 4.8), title, depth_note)
     for axis, (heading, points) in zip(grid, panels_of.items(), strict=True):
         groups = list(dict.fromkeys(group for group, *_ in points))
         for group, marker in zip(groups, "o^sDvPX", strict=False):
             for _, kept, span in (point for point in points if point[0] == group):
-                order = A_K if span.low > 0 else K_A if span.high < 0 else None
-                colour = pipeline_style(order).colour if order else QUIET
+                colour = _leader_colour(span)
                 axis.plot([kept, kept], [span.low, span.high], color=colour, linewidth=1.4, alpha=0.7)
                 axis.plot(kept, span.estimate, marker, color=colour, markersize=6.5, markeredgecolor="white")
             axis.plot([], [], marker, color=QUIET, label=group)

@@ -1,4 +1,4 @@
-"""The study's pictures from the records that ship; `python -m alignkd_lab.study.pictures FOLDER` draws the README's."""
+"""The study's pictures from the records that ship; `python -m alignkd_lab.study.pictures FOLDER` draws RESULTS.md's."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from alignkd_lab import records
+from alignkd_lab import __version__, records
 from alignkd_lab.claims import failed_check
-from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.sweep import Grid
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import A_K, K_A, ORDERS
-from alignkd_lab.plots import figures, sweeps
+from alignkd_lab.plots import maps, sweeps
+from alignkd_lab.plots.drawing import DPI
 from alignkd_lab.plots.style import number
 from alignkd_lab.plots.tables import difference
 from alignkd_lab.records import Records
@@ -121,15 +121,12 @@ def _sampled_rate(run: Records, pipeline: str) -> float:
 
 
 def readme() -> Iterator[tuple[str, Figure]]:
-    """(name, picture) of the README's."""
+    """(name, picture) of RESULTS.md's."""
     gaussian, language = load("gaussians-study"), load("smollm2-study")
-    usual = MogSettings()
-    pilot = load("gaussians-pilot").select(algorithm="rlhf", beta=usual.beta, sharpening=usual.sharpening)
-    yield "bumps", figures.bumps(pilot)
     note = "Recorded runs; bars: paired 95 % t-intervals over seeds. Blue: K-A leads, orange: A-K leads, grey: neither."
     yield "leads-by-share", sweeps.leads_by_share(leads_and_shares(gaussian, language), note)
     grids = load("gaussians-map")
-    yield "map", sweeps.map_figure([Grid.of(grids, "rlhf", sharpening) for sharpening in (0.5, 1.0, 2.0)])
+    yield "map", maps.map_figure([Grid.of(grids, "rlhf", sharpening) for sharpening in (0.5, 1.0, 2.0)])
     temperature = plan.ARMS["kd_temperature"]
     note = f"The main experiment has {temperature.at_main}."
     cells = sweep_cells(language, "kd_temperature")
@@ -140,7 +137,9 @@ def main(arguments: Sequence[str]) -> None:
     """The command at the head of this file."""
     (folder,) = arguments or ["data/figures"]
     for name, figure in readme():
-        print(figures.save_figure(figure, Path(folder) / f"{name}.png", source="data/records"))
+        path, about = Path(folder) / f"{name}.png", {"Software": f"alignkd_lab {__version__}", "Source": "data/records"}
+        figure.savefig(path, dpi=DPI, metadata={"Title": figure.get_suptitle(), **about})
+        print(path)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from vl_convert import javascript_bundle
 
 from alignkd_lab.course.lessons import Lesson, colab_address, lead, lessons, stills, title_still
 from alignkd_lab.course.notebooks import ASKS
+from alignkd_lab.course.playground import FOLDER as PLAYGROUND_FOLDER
 from alignkd_lab.course.playground import MIME as PLAYGROUND
 from alignkd_lab.course.playground import section, write
 from alignkd_lab.course.widgets.charts import MIME, VERSION
@@ -54,7 +55,7 @@ def read_course(app) -> None:
         if first:
             (previews / f"{name}.png").write_bytes(card(first.png))
     write(Path(app.outdir) / "playground.html")
-    (previews / "index.png").write_bytes(card((data_folder() / "figures" / "bumps.png").read_bytes()))
+    (previews / "index.png").write_bytes(card((PLAYGROUND_FOLDER / "still.png").read_bytes()))
     static = Path(app.outdir) / "_static"
     static.mkdir(parents=True, exist_ok=True)
     # In a scope of its own: one of its thousands of names is also one of Sphinx's, and neither would run.

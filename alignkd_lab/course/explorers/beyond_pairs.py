@@ -25,7 +25,7 @@ from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import PIPELINES
 from alignkd_lab.plots import plane
-from alignkd_lab.plots.drawing import BAND, DEPTH, INK, QUIET, themed, write
+from alignkd_lab.plots.drawing import BAND, DEPTH, INK, QUIET, panels, themed, write
 from alignkd_lab.plots.style import number, percent
 
 TITLE = "Past the target: where pairs say little, and nobody draws"
@@ -133,21 +133,17 @@ def learnt_reward(data: Beyond, name: str, height: np.ndarray) -> np.ndarray:
 @themed
 def draw(data: Beyond) -> Figure:
     """The student with the pairs, and what DPO and RLHF made of it. Right: the reward that each has learnt."""
-    side, gap, foot = 2.3, 0.12, 0.95
     note = f"{DEPTH['live']}: Gaussian world, one seed, β = {data.settings.beta:g}. {plane.MARKS}. {caption(data)}"
-    figure = plane.canvas((10.0, 4.0), TITLE, note)
+    figure, (axes,) = panels(1, 4, (10.0, 4.0), TITLE, note)
     policies = {"the student, its pairs": data.student}
     policies |= {f"after {_LOOKS[name][0]}": policy for name, policy in data.aligned.items()}
-    wall = plane.wall(figure, 0.12, foot, 3 * side + 2 * gap, side)
-    origin, scale = np.array(_EXTENT)[[0, 2]], side / (_EXTENT[1] - _EXTENT[0])
-    for column, (name, policy) in enumerate(policies.items()):
-        corner, field = (column * (side + gap), 0.0), plane.density(policy, _EXTENT)
-        plane.hang(wall, field, corner, side, plane.one_scale([field]))
-        plane.say(wall, name, (corner[0], side), 6, fontsize=10, fontweight="bold", color=INK)
-        centre = (data.problem.centres[0].numpy() - origin) * scale + corner
-        plane.circle(wall, centre, 3 * data.settings.truth_sd * scale)
-    wall.plot(*((data.points[::20] - origin) * scale).T, ".", color=INK, markersize=2.2, markeredgewidth=0, alpha=0.6)
-    _rewards(plane.axes(figure, 7.55, foot, 2.3, side), data)
+    for axis, (name, policy) in zip(axes, policies.items(), strict=False):
+        plane.paint(axis, policy, _EXTENT)
+        plane.circle(axis, data.problem.centres[0].numpy(), 3 * data.settings.truth_sd)
+        axis.set_title(name)
+    axes[0].plot(*data.points[::20].T, ".", color=INK, markersize=2.2, markeredgewidth=0, alpha=0.6)
+    axes[0].set(xlim=_EXTENT[:2], ylim=_EXTENT[2:])
+    _rewards(axes[3], data)
     return figure
 
 
@@ -185,7 +181,8 @@ def _rewards(axis: Axes, data: Beyond) -> None:
     axis.set_yticks([])
     axis.set_xticks([0, 4, 8])
     axis.set_xlabel("reward")
-    axis.set_title("reward: true and learnt", y=1.0, pad=6, fontsize=10)
+    axis.set_title("reward: true and learnt")
+    axis.set_box_aspect(1)
     write(axis, "true", (0.15, 2.6), (0, 0), QUIET, fontweight="bold")
     for name, place in (("dpo", (4.6, -5.4)), ("rlhf", (-3.2, -3.6))):
         label, colour, _ = _LOOKS[name]

@@ -87,7 +87,7 @@ def show(*shown: str, **state: float | str) -> Chart:
     settings = MogSettings()
     truth = [[w, *mean, settings.truth_sd, settings.truth_sd]
              for w, mean in zip(settings.truth_weights, settings.truth_means, strict=True)]  # fmt: skip
-    names = {name: plane.signed(name)[0] for name in _ROUTES}
+    names = {name: plane.signed(name) for name in _ROUTES}
     cells = {kind: {s: cell(kind, s) for s in reached["sharpening"]} for kind in reached["algorithm"]}
     further = {
         "cells": cells,
