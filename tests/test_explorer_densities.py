@@ -6,14 +6,14 @@ import re
 import numpy as np
 import pytest
 import torch
-from scene import Scene, value
+from scene import Scene, evaluated, value
 
 from alignkd_lab import theory
 from alignkd_lab.course.explorers import densities
 from alignkd_lab.course.explorers.densities import CONTROLS, LINE_BOUNDARY, LINE_MEANS, LINE_SD, LINE_WEIGHTS
 from alignkd_lab.course.widgets.charts import POINT
+from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import INK
 
 STATES = [{}, {"reward": 1.0, "beta": 1.0}, {"reference_mass": 0.3, "reward": 0.4, "draws": 600.0}]
@@ -48,8 +48,8 @@ def test_on_the_line_the_optimum_is_the_reference_tilted_by_a_step(changes):
     x, best = points(scene(**changes).places("line")[0], 420, (-4.2, 4.2), (-0.42, 1.45)).T
     mass = changes.get("reference_mass", 0.04)
     weights = [*((1 - mass) * weight for weight in LINE_WEIGHTS), mass]
-    sds = np.full((3, 1), LINE_SD)
-    reference = plane.mixture_of({"weights": weights, "means": np.array(LINE_MEANS)[:, None], "sds": sds})
+    shares, means = torch.tensor([weights]).double(), torch.tensor(LINE_MEANS).double()[None, :, None]
+    reference = GaussianMixture(shares.log(), means, torch.full_like(means, LINE_SD).log())
     log_reference = reference.log_prob(torch.tensor(x)[None, :, None])[0] + np.log(x[1] - x[0])
     reward = np.where(x > LINE_BOUNDARY, changes.get("reward", 4.0), 0.0)
     expected = theory.tilted_optimum(log_reference, reward, changes.get("beta", 0.5)).exp().numpy() / (x[1] - x[0])
@@ -58,14 +58,12 @@ def test_on_the_line_the_optimum_is_the_reference_tilted_by_a_step(changes):
 
 @pytest.mark.parametrize("changes", STATES)
 def test_in_the_plane_the_target_has_the_same_share(changes):
-    cells = next(marks for marks in scene(**changes).places("rect") if len(marks) > 1000)
-    red = np.array([int(re.findall(r"\d+", cell["fill"])[0]) for cell in cells])
-    density = 1.8 * ((255 - red) / (255 - 0x4C)) ** 2  # as the square-root scale has it
-    x, y = np.array([(cell["x"], cell["y"] + cell["height"]) for cell in cells]).T
-    on_target = (x >= 150) & (y > 150)
-    area = densities._CELL**2
-    assert density.sum() * area == pytest.approx(1, abs=0.02)
-    assert density[on_target].sum() * area == pytest.approx(optimum(changes), abs=0.02)
+    (best, mixture) = evaluated(densities.show(**changes), "best", "mixture")
+    components = mixture.reshape(4, 5)
+    assert components[:, 0].sum() == pytest.approx(1)
+    assert components[3, 0] == best[0] == pytest.approx(optimum(changes))
+    np.testing.assert_allclose(components[:, 1:3], MogSettings().truth_means)
+    assert (components[:, 3:] == MogSettings().truth_sd).all()
 
 
 def test_the_draws_are_the_reference_s():

@@ -1,17 +1,15 @@
 """The methods: points are the record's means, rings stand around what no other beats, every axis can be chosen."""
 
-import dataclasses
 import itertools
 
 import numpy as np
-import pandas as pd
 import pytest
 from scene import Scene, evaluated
 from synthetic_records import LM, lm_record, tabulated
 
 from alignkd_lab.costs import with_costs
 from alignkd_lab.course.explorers import methods
-from alignkd_lab.course.explorers.methods import ACROSS, UP, WAYS, in_words, ranked
+from alignkd_lab.course.explorers.methods import ACROSS, UP, WAYS
 from alignkd_lab.pipelines import METHODS
 
 EFFECTS = LM | {name: (0.2 + 0.05 * place, 0.3, -4.0, -3.0, -3.5 - place) for place, name in enumerate(METHODS)}
@@ -62,32 +60,6 @@ def test_the_points_stand_in_the_record_s_order_on_both_axes_and_the_words_count
     assert (f"There is no best way: {ringed} of 7" in scene.words) is (ringed > 1)
     assert "Means over 10 seeds." in scene.words
     assert "One seed decides nothing." in Scene(methods.show(run=made_up(1))).words
-
-
-@pytest.mark.parametrize("gain", ["gain_per_10000_tokens", "gain_per_hour"])
-@pytest.mark.parametrize("data", [made_up(), RECORD], ids=["made up", "recorded"])
-def test_the_words_name_the_two_highest_means_and_count_the_seeds_led(gain, data):
-    table = data.table(gain)[[name for name in data.pipelines if name in WAYS]]
-    means, best = table.mean(), table.mean().idxmax()
-    assert list(ranked(data, gain).values()) == sorted(means, reverse=True)
-    words = in_words(data, gain)
-    assert f"most for {methods.short(best)} (" in words
-    led = sum(row.idxmax() == best for _, row in table.iterrows())
-    assert f"in {led} of {len(table)} seeds" in words
-
-
-def test_a_lead_is_called_unsure_where_its_paired_interval_holds_zero():
-    def gaining(dckd):
-        metrics = made_up().metrics
-        metrics = metrics[metrics["metric"] != "gain_per_hour"]
-        rows = metrics.drop_duplicates(["pipeline", "seed"]).assign(metric="gain_per_hour", value=-9.0)
-        rows.loc[rows["pipeline"] == "adpa", "value"] = 1.1
-        rows.loc[rows["pipeline"] == "dckd", "value"] = rows["seed"].map(dckd)
-        return dataclasses.replace(made_up(), metrics=pd.concat([metrics, rows]))
-
-    assert in_words(gaining({0: 3.0, 1: 1.0, 2: 1.0}), "gain_per_hour").endswith("so the lead is not sure.")
-    near = gaining({0: 2.0, 1: 2.1, 2: 2.2})
-    assert "leads in 3 of 3 seeds, ahead of the second by 1.00 (0.7" in in_words(near, "gain_per_hour")
 
 
 # Pictures

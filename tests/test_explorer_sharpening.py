@@ -75,19 +75,14 @@ def test_both_students_stand_where_they_scored():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (PUBLISHED, ["it trades recall for precision", "The truth itself would score", "untouched by s, has moved"]),
-        (TRUTH, ["it trades recall for precision"]),
-        ({}, ["changes hardly anything"]),
-        ({**TRUTH, "components": 8}, ["Worse in both"]),
-        ({**PUBLISHED, "components": 8}, ["trades recall for precision", "On fresh draws its recall is"]),
+        (PUBLISHED, "precision rises"),
+        (TRUTH, "recall falls"),
+        ({}, "precision stays"),
+        ({**TRUTH, "components": 8}, "precision falls"),
     ],
 )
-def test_the_words_say_what_became_of_the_belief_and_what_speaks_against_the_score(changes, said):
-    words = Scene(sharpening.show(**changes)).words
-    for part in said:
-        assert part in words
-    moved = changes.get("sharpening") == 100 and "scored_under" not in changes
-    assert ("untouched by s" in words) is moved
+def test_the_words_say_what_became_of_precision_and_recall(changes, said):
+    assert said in Scene(sharpening.show(**changes)).words
 
 
 def test_every_score_of_every_seed_lies_within_the_axes():

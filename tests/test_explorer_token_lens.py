@@ -87,13 +87,6 @@ def test_the_student_s_mean_advantage_is_the_difference_of_two_divergences(lens)
     assert float(advantage) == pytest.approx(kl["reference"] - kl["dpo"], abs=1e-5)
 
 
-def test_what_becomes_of_the_belief_is_told(lens):
-    for view in (view for held in views(lens).values() for view in held):
-        (best, *_, ranks), favourite, said = view["advantaged"][0], view["dpo"][0][0], view["words"][2]
-        assert ("the belief holds" in said) == (best == favourite)
-        assert ("does not mean likely here" in said) == (best != favourite and ranks[1] > 10)
-
-
 def test_the_field_walks_through_the_texts_to_the_last_token_of_the_last_one(lens, chart):
     held = views(lens)
     places = [(text, place) for text in TEXTS for place in range(len(held[text]))]

@@ -69,13 +69,6 @@ def test_the_kl_is_from_the_dpo_teacher_to_the_student(reading, expected):
     close(reading.dckd.kl, (p.exp() * (p - expected["student"])).sum(-1))
 
 
-def test_adpa_s_loss_is_minus_gamma_times_the_mean_expected_advantage(reading):
-    loss, info = reading.adpa_loss(gamma=2.0)
-    assert float(loss) == pytest.approx(-2 * float(info.expected_advantage.mean()), rel=1e-5)
-    released, _ = reading.adpa_loss(gamma=2.0, as_released=True, end_token=2)
-    assert float(released) <= 0 < abs(float(released - loss))
-
-
 def test_a_token_is_written_so_that_a_font_has_it():
     tokenizer = type("Decoding", (), {"decode": staticmethod(lambda ids: ["\n", " red", "\ufffd", "字", "\t"][ids[0]])})
     assert [in_words(tokenizer, token) for token in range(5)] == ["↵", " red", "\\ufffd", "\\u5b57", "⇥"]

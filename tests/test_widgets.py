@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageChops
 
 from alignkd_lab.course.widgets import charts
-from alignkd_lab.course.widgets.view import Picture, choice, kept, number, png
+from alignkd_lab.course.widgets.view import Picture, choice, kept, png
 from alignkd_lab.plots.drawing import panels
 
 
@@ -30,9 +30,6 @@ def test_a_field_has_its_label_as_tooltip_and_holds_what_its_words_stand_for():
     fruit = choice("a fruit", "pear", {"apple": "an apple", "pear": "a pear"})
     assert fruit.options == (("an apple", "apple"), ("a pear", "pear"))
     assert (fruit.value, fruit.description, fruit.tooltip) == ("pear", "a fruit", "a fruit")
-    share = number("a share", 0.5, 0.1, 2.0, 0.1)
-    share.value = 9
-    assert (share.value, share.tooltip) == (2.0, "a share")
 
 
 # Pictures

@@ -7,14 +7,13 @@ response to each test prompt, so nobody has picked it; chance, always the same, 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
-from typing import NamedTuple
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from alignkd_lab.course.explorers.methods import short
 from alignkd_lab.course.shipped import recorded_smollm2
-from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.plots.drawing import GRID, INK, QUIET, depth_line, estimates
 from alignkd_lab.plots.style import number, pipeline_style
@@ -36,121 +35,62 @@ _GROUND = f"max-width:64em;padding:.2em .8em;line-height:1.45;color:{INK};backgr
 _CARD = f"border:1px solid {GRID};border-radius:8px;padding:.4em .8em;margin:.4em 0;color:{INK};background:white"
 
 
-class Response(NamedTuple):
-    """What one model answered; `reward` is from 0 to 1, `target` whether the rule found what it looks for."""
-
-    text: str
-    pipeline: str
-    reward: float
-    target: bool
-
-
-class Page(NamedTuple):
-    """A prompt, its seed, and its responses in an order of chance."""
-
-    seed: int
-    prompt: str
-    responses: tuple[Response, ...]
-
-
 def target_words(name: str) -> str:
     """What a response on target does, to follow "a response that"; a target not known here keeps its name."""
     return TARGET_WORDS.get(name, f"shows the target “{name}”")
 
 
-def deal(run: Records, authors: Sequence[str] = AUTHORS) -> list[Page]:
-    """Every prompt that two of the authors answered, prompts and responses in an order of chance, always the same.
-
-    Raises:
-        BadInput: there is none.
-    """
-    first = run.responses.drop_duplicates(["seed", "prompt", "pipeline"])
-    answers: dict[tuple, dict[str, Response]] = {}
-    for row in first.itertuples():
-        answer = Response(row.response, row.pipeline, row.reward, row.target)
-        answers.setdefault((row.seed, row.prompt), {})[row.pipeline] = answer
-    held = [(*key, found) for key, found in sorted(answers.items()) if len(found.keys() & {*AUTHORS}) > 1]
-    if not held:  # what only one of them answered is no riddle
-        raise BadInput("this run kept no responses of two pipelines to one prompt: choose a run of the lm world")
-    pages = []
+def deal(run: Records, authors: Sequence[str] = AUTHORS) -> Iterator[list]:
+    """The authors' responses to every prompt, as rows of `run.responses`: in an order of chance, always the same."""
+    answers: dict[tuple, dict] = {}
+    for row in run.responses.drop_duplicates(["seed", "prompt", "pipeline"]).itertuples():
+        answers.setdefault((row.seed, row.prompt), {})[row.pipeline] = row
+    held = [answers[place] for place in sorted(answers)]
     for page, at in enumerate(np.random.default_rng(0).permutation(len(held))):
-        seed, prompt, found = held[at]
-        names = [name for name in AUTHORS if name in found]
-        mixed = np.random.default_rng([1, page]).permutation(names)
-        pages.append(Page(seed, prompt, tuple(found[name] for name in mixed if name in authors)))
-    return pages
+        mixed = np.random.default_rng([1, page]).permutation([name for name in AUTHORS if name in held[at]])
+        yield [held[at][name] for name in mixed if name in authors]
 
 
 class Cards:
-    """Responses to a run's first `pages` prompts as cards that one turns over with a click, with or without a kernel.
+    """Responses to the study's first `pages` prompts as cards that one turns over with a click, with or without a
+    kernel. On a card's back stand its author, one of `authors`, and what the reward paid."""
 
-    On a card's back stand its author, one of `authors`, and what the reward paid. `run` None is the recorded study;
-    `depth` says what another one is: `live`, `record` or `tiny`.
-    """
-
-    def __init__(
-        self, pages: int = 3, authors: Sequence[str] = AUTHORS[1:], run: Records | None = None, depth: str = "live"
-    ) -> None:
-        held = recorded_smollm2() if run is None else run
-        self.pages = deal(held, authors)[:pages]
-        marks = "Kept is each model's first response to each test prompt"
-        self.words = f"{in_words(held)} {depth_line([held], 'record' if run is None else depth, marks)}".strip()
+    def __init__(self, pages: int = 3, authors: Sequence[str] = AUTHORS[1:]) -> None:
+        run = recorded_smollm2()
+        self.pages = list(itertools.islice(deal(run, authors), pages))
+        self.words = (
+            f"Over all test responses, by mean reward: {ranking(run, 'reward')}. By how plausible the truth finds the "
+            f"text, from 0 to 1: {ranking(run, 'fluency')}. "
+        ) + depth_line([run], "record", "Kept is each model's first response to each test prompt")
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         made, plain = [], []
-        for page in self.pages:
-            cards = (
-                f'<details style="{_CARD}"><summary style="cursor:pointer">{shown(response.text)}</summary>'
-                f"{_author(response.pipeline)}, reward {paid(response)}</details>"
-                for response in page.responses
-            )
-            made.append(f'<p style="margin:.9em 0 .2em"><b>“{html.escape(page.prompt)}”</b></p>{"".join(cards)}')
-            lines = (f"{short(r.pipeline)}, {paid(r)}: {_one_line(r.text)}" for r in page.responses)
-            plain += [page.prompt, *lines]
+        for rows in self.pages:
+            made.append(f'<p style="margin:.9em 0 .2em"><b>“{html.escape(rows[0].prompt)}”</b></p>')
+            plain.append(rows[0].prompt)
+            for row in rows:
+                text, author = " ".join(row.response.split()), pipeline_style(row.pipeline)
+                front = html.escape(text) or f'<span style="color:{QUIET}">(nothing)</span>'
+                back = f'<b style="color:{author.colour}">{html.escape(author.label)}</b>, reward {paid(row)}'
+                made.append(
+                    f'<details style="{_CARD}"><summary style="cursor:pointer">{front}</summary>{back}</details>'
+                )
+                plain.append(f"{short(row.pipeline)}, {paid(row)}: {text}")
         words = f'<p style="color:{QUIET}">{html.escape(self.words)}</p>'
         ground = f'<div style="{_GROUND}">{"".join(made)}{words}</div>'
         return {"text/html": ground, "text/plain": "\n".join([*plain, self.words])}
 
 
-def in_words(run: Records) -> str:
-    """Whom the reward and whom the plausibility of the text ranks first, over all test responses of the run."""
-    ranks = {metric: _ranking(run, metric) for metric in ("reward", "fluency")}
-    if not all(ranks.values()):
-        return ""
-    told = (
-        f"Over all test responses the mean reward ranks {_listed(ranks['reward'])}. Asked only how plausible a "
-        f"text is, from 0 to 1, the truth ranks {_listed(ranks['fluency'])}."
+def ranking(run: Records, metric: str) -> str:
+    """The authors by their mean over all test responses of the run."""
+    means = {name: span.estimate for name, (span, _) in estimates(run, metric).items() if name in AUTHORS}
+    return " > ".join(
+        f"{short(name)} ({number(means[name], 2)})" for name in sorted(means, key=means.get, reverse=True)
     )
-    same = [name for name, _ in ranks["reward"]] == [name for name, _ in ranks["fluency"]]
-    return told + (" Here the two agree." if same else " These are two different questions.")
 
 
-def _ranking(run: Records, metric: str) -> list[tuple[str, float]]:
-    found = estimates(run, metric)
-    means = [(name, float(found[name][0].estimate)) for name in AUTHORS if name in found]
-    return sorted(means, key=lambda entry: -entry[1])
-
-
-def _listed(ranking: Sequence[tuple[str, float]]) -> str:
-    return " > ".join(f"{short(name)} ({number(mean, 2)})" for name, mean in ranking)
-
-
-def paid(response: Response) -> str:
-    """The reward, and why there is none."""
-    if not response.target:
+def paid(row) -> str:
+    """The reward of a response, and why there is none."""
+    if not row.target:
         return "0: missed the target"
-    return number(response.reward, 2) + ("" if response.reward > 0 else ": on target, but too implausible to be paid")
-
-
-def shown(text: str) -> str:
-    """A response as it was written, escaped and on one line; an empty one is named."""
-    return html.escape(_one_line(text)) or f'<span style="color:{QUIET}">(nothing)</span>'
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _author(pipeline: str) -> str:
-    style = pipeline_style(pipeline)
-    return f'<b style="color:{style.colour}">{html.escape(style.label)}</b>'
+    return number(row.reward, 2) + ("" if row.reward > 0 else ": on target, but too implausible to be paid")

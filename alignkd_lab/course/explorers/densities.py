@@ -15,6 +15,7 @@ import numpy as np
 
 from alignkd_lab.course.explorers import threshold
 from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, beside, caption, parameters, share, stack
+from alignkd_lab.course.widgets.heat import heat, ring
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots.drawing import BAND, INK, QUIET
 
@@ -26,7 +27,7 @@ LINE_MEANS, LINE_WEIGHTS, LINE_SD = (-3.0, 0.0, 3.0), (0.6, 0.4), 0.3
 LINE_BOUNDARY = 1.5
 _PLANE = MogSettings()
 _PLANE_WEIGHTS = tuple(weight / sum(_PLANE.truth_weights[:3]) for weight in _PLANE.truth_weights[:3])
-_WIDTH, _SIDE, _CELL = 420, 300, 0.1
+_WIDTH, _SIDE = 420, 300
 
 
 def show(*shown: str, **state: float) -> Chart:
@@ -54,7 +55,8 @@ def show(*shown: str, **state: float) -> Chart:
         "reference's draws, which it does not move. Right: the best policy's density in the plane, and the draws. "
     ) + SOURCE
     whole = stack("The reward tilts the density; the reference makes the draws", beside(_line(), _plane()), words)
-    return Chart(whole, alternative, moved)
+    further = {"best": threshold.OPTIMUM, "mixture": _mixture()}
+    return Chart(whole, alternative, moved, further)
 
 
 @functools.cache
@@ -111,7 +113,6 @@ def _line() -> alt.LayerChart:
         common = " + ".join(f"{weight} * {bump}" for weight, bump in zip(LINE_WEIGHTS, bumps[:2], strict=True))
         return f"(1 - {mass}) * ({common}) + {mass} * {bumps[2]}"
 
-    best = f"({threshold.OPTIMUM})"
     x = alt.X(
         "y:Q", scale=alt.Scale(domain=[-4.2, 4.2], nice=False), axis=alt.Axis(title="y", values=LINE_MEANS, grid=False)
     )
@@ -119,14 +120,14 @@ def _line() -> alt.LayerChart:
     y = alt.Axis(title="density", values=[0, 0.5, 1], grid=False)
     curve = alt.Chart(alt.sequence(-4.2, 4.2001, 0.02, as_="y"))
     reference = curve.transform_calculate(density=density("reference_mass"))
-    optimum = curve.transform_calculate(density=density(best))
+    optimum = curve.transform_calculate(density=density("best"))
     one = alt.Chart(alt.sequence(0, 1))
     where = one.transform_calculate(
         # Beside the highest bump, where there is always room.
-        x=f"{best} > 0.375 ? {LINE_MEANS[2] - 0.55} : {LINE_MEANS[0] + 0.55}",
-        y=f"{best} > 0.375 ? {best} * 1.33 : (1 - {best}) * 0.8",
+        x=f"best > 0.375 ? {LINE_MEANS[2] - 0.55} : {LINE_MEANS[0] + 0.55}",
+        y="best > 0.375 ? best * 1.33 : (1 - best) * 0.8",
     )
-    side = alt.ExprRef(f"{best} > 0.375 ? 'right' : 'left'")
+    side = alt.ExprRef("best > 0.375 ? 'right' : 'left'")
     return alt.layer(
         one.mark_rect(color=BAND).encode(x=alt.datum(LINE_BOUNDARY), x2=alt.datum(4.2)),
         one.mark_text(align="left", dx=6, color=QUIET, text="target").encode(
@@ -148,44 +149,20 @@ def _line() -> alt.LayerChart:
     ).properties(width=_WIDTH, height=_SIDE, title="On a line")
 
 
+def _mixture() -> str:
+    """The best policy in the plane, as components."""
+    shares = [f"(1 - best) * {weight}" for weight in _PLANE_WEIGHTS] + ["best"]
+    sd = f"{_PLANE.truth_sd}, {_PLANE.truth_sd}"
+    return f"[{', '.join(f'[{w}, {x}, {y}, {sd}]' for w, (x, y) in zip(shares, _PLANE.truth_means, strict=True))}]"
+
+
 def _plane() -> alt.LayerChart:
-    weights, means, sd = _PLANE_WEIGHTS, _PLANE.truth_means, _PLANE.truth_sd
-    bumps = [f"densityNormal(datum.x, {x}, {sd}) * densityNormal(datum.y, {y}, {sd})" for x, y in means]
-    common = " + ".join(f"{weight} * {bump}" for weight, bump in zip(weights, bumps[:3], strict=True))
-    density = f"(1 - {threshold.OPTIMUM}) * ({common}) + {threshold.OPTIMUM} * {bumps[3]}"
-    cells = round(6 / _CELL)
-
-    def scale(name: str) -> dict:
-        axis = alt.Axis(title=name, values=[-2, 0, 2], grid=False)
-        return {"scale": alt.Scale(domain=[-3, 3], nice=False), "axis": axis}
-
-    field = alt.Chart(alt.sequence(0, cells**2, as_="cell")).transform_calculate(
-        left=f"datum.cell % {cells} * {_CELL} - 3",
-        bottom=f"floor(datum.cell / {cells}) * {_CELL} - 3",
-        x=f"datum.left + {_CELL / 2}",
-        y=f"datum.bottom + {_CELL / 2}",
-        right=f"datum.left + {1.1 * _CELL}",  # over its neighbour's edge, so that no seam shows
-        top=f"datum.bottom + {1.1 * _CELL}",
+    means, sd, window, radius = _PLANE.truth_means, _PLANE.truth_sd, (-3, 3, -3, 3), 1.05
+    target = alt.Chart(alt.sequence(0, 1)).encode(x=alt.datum(means[3][0]), y=alt.datum(means[3][1] + radius))
+    x, y = (f"{_mode(_PLANE_WEIGHTS, places)} + {sd} * datum.{noise}"
+            for places, noise in zip(zip(*means, strict=True), "ab", strict=True))  # fmt: skip
+    pale = ("#FFFFFF", "#4C6A8A")  # so that dots are seen on it
+    drawn = heat("mixture", 4, window, _SIDE, 60, pale), ring(means[3], radius, window, _SIDE)
+    return alt.layer(*drawn, target.mark_text(text="target", dy=-8), _dots(x, y)).properties(
+        width=_SIDE, height=_SIDE, title="In the plane: best policy and draws"
     )
-    # Four standard deviations from every mode nothing is seen.
-    away = " && ".join(f"abs(abs(datum.{name}) - {means[1][0]}) < {4 * sd}" for name in "xy")
-    field = field.transform_filter(away).transform_calculate(density=density)
-    # The square root keeps a rare mode visible next to common ones.
-    shade = alt.Scale(type="sqrt", domain=[0, 1.8], clamp=True, range=["#FFFFFF", "#4C6A8A"], interpolate="rgb")
-    centre = alt.Chart(alt.sequence(0, 1)).encode(x=alt.datum(means[3][0]), y=alt.datum(means[3][1]))
-    ring = 1.05 * _SIDE / 6
-    return alt.layer(
-        field.mark_rect(stroke=None).encode(
-            alt.X("left:Q", **scale("y₁")),
-            alt.Y("bottom:Q", **scale("y₂")),
-            x2="right:Q",
-            y2="top:Q",
-            color=alt.Color("density:Q", scale=shade, legend=None),
-        ),
-        centre.mark_point(shape="circle", size=round(3.1416 * ring**2), stroke=INK, strokeWidth=1, strokeDash=[4, 3]),
-        centre.mark_text(text="target", dy=-ring - 8),
-        _dots(
-            f"{_mode(weights, [x for x, _ in means])} + {sd} * datum.a",
-            f"{_mode(weights, [y for _, y in means])} + {sd} * datum.b",
-        ),
-    ).properties(width=_SIDE, height=_SIDE, title="In the plane: best policy and draws")

@@ -61,23 +61,18 @@ def show(
             if name in found
             else f" of the {len(cuts[name])} that go, not 14. Healed, it stands in the next cell."
         )
-    words = caption(f"{list(said.values())}[indexof({list(said)}, cut)]", repr(verdict(influence, found)), repr(SOURCE))
+    ranked = rankings(influence, found)
+    words = caption(f"{list(said.values())}[indexof({list(said)}, cut)]", repr(ranked), repr(SOURCE))
     panels = beside(_influence(influence, cuts), _recalls(influence, found, whole, options))
-    alternative = f"{verdict(influence, found)} {SOURCE}"
+    alternative = f"{ranked} {SOURCE}"
     return Chart(stack("Which layers can go?", panels, words), alternative, parameters(controls, (), state))
 
 
-def verdict(influence: Sequence[float], found: Mapping[str, float]) -> str:
-    """Whether influence tells which cut recalls most, in words."""
+def rankings(influence: Sequence[float], found: Mapping[str, float]) -> str:
+    """The cuts by influence and by what they recall."""
     summed = {name: sum(influence[layer] for layer in CUTS[name]) for name in found}
-    by_influence, by_recall = sorted(summed, key=summed.get), sorted(found, key=found.get, reverse=True)
-    if by_influence == by_recall:
-        return "The four cuts recall in the order of their influence."
-    if by_influence[0] == by_recall[0]:
-        return (
-            "The cut of least influence recalls most; the other three come in another order: influences do not add up."
-        )
-    return "The cut of least influence is not the one that recalls most: influences do not add up."
+    least, most = sorted(summed, key=summed.get), sorted(found, key=found.get, reverse=True)
+    return f"From least influence to most: {', '.join(least)}. From most recall to least: {', '.join(most)}."
 
 
 def _influence(influence: Sequence[float], cuts: Mapping[str, Sequence[int]]) -> alt.LayerChart:

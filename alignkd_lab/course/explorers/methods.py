@@ -10,7 +10,6 @@ import functools
 
 import altair as alt
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from alignkd_lab.costs import compared, with_costs
@@ -29,9 +28,9 @@ from alignkd_lab.plots.drawing import (
     rows_of_intervals,
     themed,
 )
-from alignkd_lab.plots.style import METRIC_STYLE, interval, metric_label, number, pipeline_style
+from alignkd_lab.plots.style import METRIC_STYLE, metric_label, pipeline_style
 from alignkd_lab.records import Records
-from alignkd_lab.stats import NAN, Interval, paired_difference
+from alignkd_lab.stats import NAN, Interval
 
 WAYS = (*ORDERS, *METHODS)
 BASELINE = "kd_only"
@@ -96,7 +95,7 @@ def controls(run: Records | None = None) -> dict[str, Menu]:
     """A list for each axis of what `run` measured (`recorded()` where None)."""
     run = run or recorded()
     return {
-        name: Menu(START[name], name, {axis: label(axis) for axis in axes if not _by_seed(run, axis).empty})
+        name: Menu(START[name], name, {axis: label(axis) for axis in axes if {*WAYS} & {*run.table(axis)}})
         for name, axes in (("across", ACROSS), ("up", UP))
     }
 
@@ -209,8 +208,7 @@ def _ways(found: list[dict]) -> alt.LayerChart:
 @themed
 def gains(run: Records, gain: str) -> Figure:
     """A row for every way: its reward, and beside it what it gained per unit of a cost (`costs.GAINS`)."""
-    note = f"{in_words(run, gain)} {source(run)}"
-    figure, grid = panels(1, 2, (10, 4.0), "What every way earns, and what it gains for its cost", note)
+    figure, grid = panels(1, 2, (10, 4.0), "What every way earns, and what it gains for its cost", source(run))
     places = row_places(run.pipelines)
     for axis, metric in zip(grid[0], ("reward", gain), strict=True):
         rows_of_intervals(axis, run, metric, labels=metric == "reward")
@@ -220,34 +218,6 @@ def gains(run: Records, gain: str) -> Figure:
     return figure
 
 
-def in_words(run: Records, gain: str) -> str:
-    """Who gained most per unit of cost, who came second, and in how many seeds the first one led."""
-    found = ranked(run, gain)
-    (first, most), (second, next_most) = list(found.items())[:2]
-    told = f"{label(gain)[0].upper()}{label(gain)[1:]}: most for {short(first)} ({number(most)}), then "
-    told += f"{short(second)} ({number(next_most)}). "
-    by_seed = _by_seed(run, gain)
-    if len(by_seed) == 1:
-        return f"{told}One seed decides nothing."
-    led = (by_seed.idxmax(axis=1) == first).sum()
-    ahead = paired_difference(by_seed[first], by_seed[second])
-    sure = "" if ahead.low > 0 else ", so the lead is not sure"
-    return (
-        f"{told}The first one leads in {led} of {len(by_seed)} seeds, ahead of the second by {interval(*ahead)}{sure}."
-    )
-
-
-def ranked(run: Records, metric: str) -> dict[str, float]:
-    """The ways by their mean of a metric, the highest first."""
-    return _by_seed(run, metric).mean(skipna=False).sort_values(ascending=False, kind="stable").to_dict()
-
-
 def label(metric: str) -> str:
     """A metric, a cost or a gain in words."""
     return _LABELS.get(metric) or metric_label(metric, "lm")
-
-
-def _by_seed(run: Records, metric: str) -> pd.DataFrame:
-    """The ways alone, seeds down."""
-    table = run.table(metric)
-    return table[[name for name in table if name in WAYS]]

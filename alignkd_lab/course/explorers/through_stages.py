@@ -84,10 +84,7 @@ def show(run: Records | None = None, depth: str = "record", **state: Any) -> Cha
     further = {**held, "counts": counts, "k": f"clamp(round((at.prompt || [1])[0]), 1, {count}) - 1"}
     alternative = f"One prompt through every stage of both orders, and which responses to {count} are on target. {note}"
     whole = stack("What they say after each step", asked, panels, words, color="independent")
-    chart = Chart(whole, alternative, parameters(CONTROLS, (), state), further)
-    field = next(param for param in chart.spec["params"] if param["name"] == at.name)
-    field["bind"]["prompt"]["input"] = "number"  # whose arrow keys JupyterLab leaves to it
-    return chart
+    return Chart(whole, alternative, parameters(CONTROLS, (), state), further)
 
 
 def _order(place: int, count: int, high: int, at: alt.Parameter) -> dict:

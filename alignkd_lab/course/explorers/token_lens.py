@@ -19,7 +19,7 @@ from alignkd_lab.course.lens.readings import MODELS, Reading, in_words, with_spa
 from alignkd_lab.course.lens.texts import TEXTS, Lens, load
 from alignkd_lab.course.widgets.charts import Chart, Menu, Slider, below, beside, caption, parameters, stack
 from alignkd_lab.plots.drawing import INK, QUIET
-from alignkd_lab.plots.style import number, percent
+from alignkd_lab.plots.style import number
 
 QUANTITIES = {
     "mask": "mask: which tokens the losses see",
@@ -109,25 +109,14 @@ def _view(tokenizer, reading: Reading, place: int, bounds: tuple[float, float, f
 def _told(
     view: Mapping[str, Any], place: int, length: int, size: int, expected: Mapping[str, float], divergence: float
 ) -> list[str]:
-    """What becomes of the belief before this token, and the means that ADPA and DCKD see."""
-    (here, *_), best, favourite = view["here"], view["advantaged"][0], view["dpo"][0]
-    places = ", ".join(
-        f"{'the likeliest' if rank == 1 else f'number {rank:,}'} for the {NAMES[name]}"
-        for name, rank in zip(MODELS, best[3], strict=True)
-    )
-    if best[0] == favourite[0]:
-        belief = "Here the belief holds: the DPO teacher's favourite has the largest advantage."
-    else:
-        likely = best[3][MODELS.index("dpo")] <= LIKELY
-        belief = "It is likely here, but the" if likely else "Advantage does not mean likely here: the"
-        share = percent(10 ** favourite[2])
-        belief += f" DPO teacher's favourite is “{favourite[0]}”, {share}, with an advantage of {number(favourite[1])}."
+    """The token of the largest advantage before this one, and the means that ADPA and DCKD see."""
+    (here, *_), best = view["here"], view["advantaged"][0]
+    places = ", ".join(f"{rank:,} for the {NAMES[name]}" for name, rank in zip(MODELS, best[3], strict=True))
     means = ", ".join(f"{NAMES[name]} {number(value)}" for name, value in expected.items())
     return [
         f"Before token {place + 1} of {length}, “{here}”: of {size:,} tokens “{best[0]}” has the largest advantage, "
         f"{number(best[1])} nats.",
-        f"In likelihood it is {places}.",
-        belief,
+        f"Its place in the order of likelihood: {places}.",
         f"Mean advantage over what each says next: {means}.",
         f"KL(DPO teacher ‖ student): {number(divergence)} nats.",
     ]
@@ -181,7 +170,7 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
     lists = beside(*map(_likely, MODELS), spacing=18)
     left = below(lists, _advantaged(), spacing=16)
     panels = beside(left, _cloud(extent(lens)), spacing=46, color="independent")
-    seen = [f"seen.words[{line}]" for line in range(5)]
+    seen = [f"seen.words[{line}]" for line in range(4)]
     marks = "'● likeliest for the DPO teacher, ◆ largest advantage, ■ the token that stands there; ␣ a space.'"
     key = (
         "'Colour: ' + (quantity == 'mask' ? 'every token of the response, none of the prompt' : 'green above 0, violet "
@@ -195,11 +184,7 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
         color="independent",
     )
     alternative = f"A text with a colour a token, and what three models say before one of them. {SOURCE}"
-    chart = Chart(whole, alternative, menus, further)
-    # A number, not a slider, whose arrow keys JupyterLab takes to move between cells; Altair knows no such field.
-    field = next(param for param in chart.spec["params"] if param["name"] == at.name)
-    field["bind"]["position"]["input"] = "number"
-    return chart
+    return Chart(whole, alternative, menus, further)
 
 
 def _lines(words: Sequence[str]) -> list[list[int]]:

@@ -7,7 +7,8 @@ run meets both traps, the second the learning trap alone. Beside them stands the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import altair as alt
 import torch
@@ -22,7 +23,7 @@ from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots.drawing import BAND, INK, QUIET
 
 # A weak penalty keeps the traps apart: it lets the optimum find targets that training never draws.
-SETTINGS = replace(MogSettings(), beta=0.25)
+SETTINGS = MogSettings(beta=0.25)
 MASSES = tuple(10.0 ** (-power / 2) for power in range(2, 21))
 _HANDED = 0.5
 _SCORING_DRAWS = 2000
@@ -42,7 +43,6 @@ class Traps:
     optimum: `[mass]`, of the best of all policies, from a grid.
     steps: of training, at which the runs were looked at, the start and the end among them.
     from_reference, handed: `[step, mass, seed]`, shares of fresh draws.
-    settings: reward, KL weight, steps and batch.
     """
 
     masses: Tensor
@@ -50,30 +50,15 @@ class Traps:
     steps: tuple[int, ...]
     from_reference: Tensor
     handed: Tensor
-    settings: MogSettings
 
 
-def run_traps(
-    masses: tuple[float, ...] = MASSES, seeds: tuple[int, ...] | range = range(3), settings: MogSettings = SETTINGS
-) -> Traps:
-    """Train all runs at once, every share and seed a row; about two seconds with the defaults.
-
-    Args:
-        masses: of the target in the reference, each between 0 and 1; its first target mode is the one that counts.
-    """
-    problem = Problem.of(settings)
+def run_traps(masses: Sequence[float] = MASSES, seeds: Sequence[int] = range(3)) -> Traps:
+    """Train all runs at once, every share (between 0 and 1) and seed a row; about two seconds with the defaults."""
+    problem = Problem.of(SETTINGS)
     shares = torch.tensor(masses, dtype=torch.float64)
     rows = shares.repeat_interleave(len(seeds))
-    reference = _with_share(problem, settings, rows)
-    noise = SeedNoise(tuple(seeds) * len(masses))
-    train = {
-        "beta": settings.beta,
-        "steps": settings.rlhf_steps,
-        "batch": settings.rlhf_batch,
-        "learning_rate": settings.rlhf_learning_rate,
-    }
-
-    steps = tuple(round(look * settings.rlhf_steps / _LOOKS) for look in range(_LOOKS + 1))
+    reference, noise = _with_share(problem, rows), SeedNoise(tuple(seeds) * len(masses))
+    steps = tuple(round(look * SETTINGS.rlhf_steps / _LOOKS) for look in range(_LOOKS + 1))
     draws = noise.uniform("traps", _SCORING_DRAWS), noise.normal("traps", _SCORING_DRAWS, 2)
 
     def trained(init: GaussianMixture) -> Tensor:
@@ -83,19 +68,21 @@ def run_traps(
             if step in steps:
                 found.append(problem.on_target(policy.from_noise(*draws)).double().mean(-1).view(len(masses), -1))
 
-        policy, _ = rlhf(init, reference, problem, noise, **train, seen=look)
-        look(policy, settings.rlhf_steps)
+        policy, _ = rlhf(
+            init, reference, problem, noise, beta=SETTINGS.beta, steps=SETTINGS.rlhf_steps, batch=SETTINGS.rlhf_batch,
+            learning_rate=SETTINGS.rlhf_learning_rate, seen=look,
+        )  # fmt: skip
+        look(policy, SETTINGS.rlhf_steps)
         return torch.stack(found)
 
-    handed = _with_share(problem, settings, torch.full_like(rows, _HANDED))
-    optimum = _optimum(problem, settings, shares)
-    return Traps(shares, optimum, steps, trained(reference), trained(handed), settings)
+    handed = _with_share(problem, torch.full_like(rows, _HANDED))
+    return Traps(shares, _optimum(problem, shares), steps, trained(reference), trained(handed))
 
 
-def _with_share(problem: Problem, settings: MogSettings, shares: Tensor) -> GaussianMixture:
-    """The truth with its first target mode at each of `shares`, `[row]`; the others keep their proportions."""
-    target = settings.targets[0]
-    weights = torch.tensor(settings.truth_weights, dtype=torch.float64).repeat(len(shares), 1)
+def _with_share(problem: Problem, shares: Tensor) -> GaussianMixture:
+    """The truth with its target mode at each of `shares`, `[row]`; the others keep their proportions."""
+    target = SETTINGS.targets[0]
+    weights = torch.tensor(SETTINGS.truth_weights, dtype=torch.float64).repeat(len(shares), 1)
     weights[:, target] = 0
     weights *= (1 - shares).unsqueeze(-1) / weights.sum(-1, keepdim=True)
     weights[:, target] = shares
@@ -103,11 +90,10 @@ def _with_share(problem: Problem, settings: MogSettings, shares: Tensor) -> Gaus
     return GaussianMixture(weights.log(), truth.means, truth.log_sds)
 
 
-def _optimum(problem: Problem, settings: MogSettings, shares: Tensor) -> Tensor:
+def _optimum(problem: Problem, shares: Tensor) -> Tensor:
     points = problem.grid()
-    log_reference = torch.log_softmax(_with_share(problem, settings, shares).log_prob(points), -1)
-    reward = problem.reward(points)
-    optimum = theory.tilted_optimum(log_reference, reward, settings.beta)
+    log_reference = torch.log_softmax(_with_share(problem, shares).log_prob(points), -1)
+    optimum = theory.tilted_optimum(log_reference, problem.reward(points), SETTINGS.beta)
     return theory.target_mass_of(optimum, problem.on_target(points))
 
 
@@ -124,7 +110,7 @@ def boundaries(traps: Traps) -> tuple[float, float]:
 
 def draw(traps: Traps, *shown: str, **state: float) -> Chart:
     """Where RLHF stands on the target, from either start, against the target's share in the reference."""
-    settings, seeds = traps.settings, traps.handed.shape[-1]
+    seeds = traps.handed.shape[-1]
     controls = {"step": Slider(traps.steps[-1], "training step", 0, traps.steps[-1], traps.steps[1])}
     look = f"round(step / {traps.steps[1]})"  # the nearest one
     ends = [traps.masses.min().item() / 1.6, traps.masses.max().item() * 1.6]
@@ -154,14 +140,21 @@ def draw(traps: Traps, *shown: str, **state: float) -> Chart:
         ),
     ).properties(width=760, height=330)
     source = (
-        f"Live run: Gaussian world, {seeds} seeds side by side, reward {settings.reward_height:g}, "
-        f"β = {settings.beta:g}. Black line: the best policy, from a grid."
+        f"Live run: Gaussian world, {seeds} seeds side by side, reward {SETTINGS.reward_height:g}, "
+        f"β = {SETTINGS.beta:g}. Black line: the best policy, from a grid."
     )
     alternative = (
         "The target's share after RLHF against its share in the reference: handed the target, runs end at the best "
         "policy, high or low; from the reference they find it only where it is drawn, and miss a region between. "
     ) + source
-    whole = stack("Two traps: not drawn, and not worth it", chart, caption(*_words(traps, look), f"'{source}'"))
+    drawn, paid = (float(f"{1 / boundary:.2g}") for boundary in boundaries(traps))
+    words = caption(
+        f"'Step ' + step + ' of {SETTINGS.rlhf_steps}, ' + format(step * {SETTINGS.rlhf_batch}, ',') + ' draws a run.'",
+        f"'At the end most runs from the reference show the target where that has it once in {drawn:,.0f} draws or "
+        f"more often; the best policy, and runs that were handed it, down to once in {paid:,.0f}.'",
+        f"'{source}'",
+    )
+    whole = stack("Two traps: not drawn, and not worth it", chart, words)
     return Chart(whole, alternative, parameters(controls, shown, state))
 
 
@@ -197,30 +190,4 @@ def _regions(traps: Traps) -> list[alt.Chart]:
         band,
         text.mark_text(dy=12, fontWeight="bold").encode(text="name:N"),
         text.mark_text(dy=28, baseline="middle", lineHeight=15, color=QUIET).encode(text="why:N"),
-    ]
-
-
-def _words(traps: Traps, look: str) -> list[str]:
-    """What is seen at each look."""
-
-    def once_in(mass: Tensor) -> str:
-        return f"once in {float(f'{1 / mass:.2g}'):,.0f}"
-
-    def down_to(shares: Tensor) -> str:
-        """How far all seeds, `[mass, seed]`, show the target mostly; and how many seeds do where only some do."""
-        shown, seeds = (shares > 0.5).sum(-1), shares.shape[-1]
-        least = [f"down to {once_in(traps.masses[shown == seeds].min())}"] if (shown == seeds).any() else ["nowhere"]
-        mixed = [place for place, count in enumerate(shown) if 0 < count < seeds]
-        return ", ".join(
-            least + [f"{shown[place]} of {seeds} seeds at {once_in(traps.masses[place])}" for place in mixed]
-        )
-
-    said = ["Before training: handed the target, a run has half of its weight there; else what the reference has."]
-    for handed, found in zip(traps.handed[1:], traps.from_reference[1:], strict=True):
-        said.append(f"So do all seeds that were handed it {down_to(handed)}; from the reference {down_to(found)}.")
-    settings = traps.settings
-    return [
-        f"'Step ' + step + ' of {settings.rlhf_steps}, ' + format(step * {settings.rlhf_batch}, ',') + ' draws a run. "
-        f"The best policy shows the target mostly {down_to(traps.optimum[:, None])} draws of the reference.'",
-        f"{said}[{look}]",
     ]

@@ -9,7 +9,6 @@ there.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -60,62 +59,33 @@ CAPITALS = tuple(
 )  # fmt: skip
 
 
-def dpo_teacher(
-    model,
-    tokenizer,
-    pairs: Sequence[WrittenPair] = PAIRS,
-    *,
-    beta: float = 0.1,
-    steps: int = 6,
-    batch: int = 2,
-    learning_rate: float = 1e-3,
-    rank: int = 8,
-    seed: int = 0,
-):
+_BETA = 0.1  # KL weight
+
+
+def dpo_teacher(model, tokenizer, *, steps: int = 6, batch: int = 2, learning_rate: float = 1e-3, rank: int = 8):
     """The model as DPO teacher: a PEFT model that is the reference teacher wherever its adapter is disabled.
 
     Args:
         model: the reference; its weights stay as they are.
-        beta: KL weight of DPO.
-        steps, batch, learning_rate, rank, seed: of the training; `batch` counts pairs.
+        steps, batch, learning_rate, rank: of the training; `batch` counts pairs.
     """
-    prompts = encode(tokenizer, [pair.prompt for pair in pairs])
-    tokens = [_response(tokenizer, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
+    prompts = encode(tokenizer, [pair.prompt for pair in PAIRS])
+    tokens = [_response(tokenizer, text) for pair in PAIRS for text in (pair.chosen, pair.rejected)]
     said = score(model, Samples(prompts, [index // 2 for index in range(len(tokens))], tokens))
+    sums = [float(values.sum()) for values in said]
     examples = [
-        Example(
-            prompt,
-            tokens[2 * index : 2 * index + 2],
-            ["chosen", "rejected"],
-            reference_log_probs=[float(values.sum()) for values in said[2 * index : 2 * index + 2]],
-        )
-        for index, prompt in enumerate(prompts)
+        Example(prompt, tokens[at : at + 2], ["chosen", "rejected"], reference_log_probs=sums[at : at + 2])
+        for at, prompt in zip(range(0, len(tokens), 2), prompts, strict=True)
     ]
-
-    loss = partial(training_losses.dpo, beta=beta)
+    how = {"learning_rate": learning_rate, "steps": steps, "batch": batch, "schedule": "constant", "warmup": 0.0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of peft about transformers, none of the reader's
-        teacher = _upper_half_only(with_lora(model, rank, seed))
-        train(
-            teacher,
-            examples,
-            loss,
-            learning_rate=learning_rate,
-            steps=steps,
-            batch=batch,
-            seed=seed,
-            schedule="constant",
-            warmup=0.0,
-        )
+        teacher = with_lora(model, rank, seed=0)
+        layers = plain(teacher).model.layers
+        for layer in layers[: len(layers) // 2]:  # below the upper half nothing needs to be sent back
+            layer.requires_grad_(False)
+        train(teacher, examples, partial(training_losses.dpo, beta=_BETA), seed=0, **how)
     return teacher.eval()
-
-
-def _upper_half_only(model):
-    """Train the adapter of the upper half of the layers alone: below, nothing needs to be sent back."""
-    layers = plain(model).model.layers
-    for layer in layers[: len(layers) // 2]:
-        layer.requires_grad_(False)
-    return model
 
 
 def _response(tokenizer, text: str) -> list[int]:

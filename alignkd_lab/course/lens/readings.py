@@ -51,36 +51,16 @@ class Reading:
     @cached_property
     def adpa(self) -> losses.AdpaInfo:
         """What ADPA's loss sees if the student wrote this response: expected and largest advantage of each token."""
-        return self.adpa_loss()[1]
+        written, (hidden, head, _) = torch.zeros_like(self.labels, dtype=torch.bool), self.student
+        with torch.no_grad():
+            return losses.adpa(hidden, head, self.labels, self.dpo, self.reference, written, chunk=self._chunk)[1]
 
     @cached_property
     def dckd(self) -> losses.DckdInfo:
         """What DCKD's loss sees of this response: KL(pi_dpo || pi) of each token, and the entropies."""
+        chosen, (hidden, head, _) = torch.ones_like(self.labels, dtype=torch.bool), self.student
         with torch.no_grad():
-            _, info = losses.dckd(
-                self.student.hidden,
-                self.student.head,
-                self.labels,
-                self.dpo,
-                torch.ones_like(self.labels, dtype=torch.bool),
-                chunk=self._chunk,
-            )
-        return info
-
-    def adpa_loss(self, **options) -> tuple[Tensor, losses.AdpaInfo]:
-        """ADPA's loss of this response as one that the student wrote, with these options of `lm.losses.adpa`."""
-        written = torch.zeros_like(self.labels, dtype=torch.bool)
-        with torch.no_grad():
-            return losses.adpa(
-                self.student.hidden,
-                self.student.head,
-                self.labels,
-                self.dpo,
-                self.reference,
-                written,
-                chunk=self._chunk,
-                **options,
-            )
+            return losses.dckd(hidden, head, self.labels, self.dpo, chosen, chunk=self._chunk)[1]
 
     @property
     def _chunk(self) -> int:

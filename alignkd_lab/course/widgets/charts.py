@@ -212,6 +212,9 @@ class Chart:
         self.alt, self.spec = alt, {**chart, "description": alt}
         # Not by Altair, which copies and checks a few hundred for ten seconds.
         self.spec["params"] = [made.param.to_dict() for made in moved] + self.spec.get("params", [])
+        for made in self.spec["params"]:
+            for field in made.get("bind", {}).values() if "select" in made else ():
+                field["input"] = "number"  # not a slider, whose arrow keys JupyterLab takes to move between cells
         for name, held in (further or {}).items():
             self.spec["params"].append({"name": name, "expr": held if isinstance(held, str) else compact(held)})
         self.spec |= {"$schema": SCHEMA, "config": CONFIG}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import altair as alt
 
@@ -14,14 +15,15 @@ COLOURS = ("#FFFFFF", "#AFE3C8", "#4FC5AD", "#3497A8", "#36669C", "#3B3A66", "#2
 
 
 def heat(
-    components: str, count: int, window: tuple[float, float, float, float], side: int, cells: int
-) -> alt.LayerChart:
+    components: str, count: int, window: tuple[float, float, float, float], side: int, cells: int,
+    colours: Sequence[str] = COLOURS,
+) -> alt.LayerChart:  # fmt: skip
     """A mixture's density on the plane; darker is denser, on a square-root scale.
 
     Args:
         components: an expression for `[[weight, x, y, sd_x, sd_y], ...]`; count: how many, at most.
         window: left, right, bottom, top, of equal width and height.
-        side: pixels; cells: along either axis, of whole pixels each.
+        side: pixels; cells: along either axis, of whole pixels each; colours: from none to the densest.
     """
     left, right, bottom, top = window
     step = (right - left) / cells
@@ -39,7 +41,7 @@ def heat(
     grid = grid.transform_calculate(density=" + ".join(terms)).transform_filter(f"datum.density > {_WHITE}")
     grid = grid.transform_calculate(**edges)
     colour = alt.Color(
-        "density:Q", scale=alt.Scale(type="sqrt", range=list(COLOURS), domainMin=0, interpolate="rgb"), legend=None
+        "density:Q", scale=alt.Scale(type="sqrt", range=list(colours), domainMin=0, interpolate="rgb"), legend=None
     )
     squares = grid.mark_rect(stroke=None).encode(
         x=alt.X("x0:Q", **x), x2="x1:Q", y=alt.Y("y0:Q", **y), y2="y1:Q", color=colour

@@ -12,7 +12,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from ipywidgets import BoundedFloatText, Dropdown, Widget
+from ipywidgets import Dropdown, Widget
 from ipywidgets.widgets.widget_description import DescriptionWidget
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -92,11 +92,6 @@ def choice(label: str, value: str, options: Mapping[str, str]) -> Dropdown:
     """A list of `options`, the words by the value."""
     chosen = [(words, name) for name, words in options.items()]
     return hinted(Dropdown(options=chosen, value=value, description=label, style=LABELS, layout=WIDE))
-
-
-def number(label: str, value: float, low: float, high: float, step: float) -> BoundedFloatText:
-    """A number; what is set beyond the range is moved to its end."""
-    return hinted(BoundedFloatText(value, min=low, max=high, step=step, description=label, style=LABELS, layout=WIDE))
 
 
 def widget_view(widget: Widget) -> dict:
