@@ -151,7 +151,8 @@ def draw(traps: Traps, *shown: str, **state: float) -> Chart:
     words = caption(
         f"'Step ' + step + ' of {SETTINGS.rlhf_steps}, ' + format(step * {SETTINGS.rlhf_batch}, ',') + ' draws a run.'",
         f"'At the end most runs from the reference show the target where that has it once in {drawn:,.0f} draws or "
-        f"more often; the best policy, and runs that were handed it, down to once in {paid:,.0f}.'",
+        "more often;'",
+        f"'the best policy, and runs that were handed it, down to once in {paid:,.0f}.'",
         f"'{source}'",
     )
     whole = stack("Two traps: not drawn, and not worth it", chart, words)
