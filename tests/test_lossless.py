@@ -250,7 +250,7 @@ def test_no_name_of_a_record_or_stage_leads_out_of_its_folder(tmp_path, name):
 MARKUP = "<script>alert('&')</script> $x_{$ $$"
 
 
-def test_markup_in_any_text_of_a_record_is_shown_and_never_run(tmp_path):
+def test_markup_in_any_text_of_a_record_is_shown_and_never_run(tmp_path, monkeypatch):
     record = lm_record(0)
     record["device"] = MARKUP
     for entry in record["pipelines"].values():
@@ -258,7 +258,8 @@ def test_markup_in_any_text_of_a_record_is_shown_and_never_run(tmp_path):
             sample["prompt"], sample["response"] = MARKUP + sample["prompt"], MARKUP
     recording.write(tmp_path, record)
     page = report.write_report(tmp_path).read_text()
-    cards = blind_reading.Cards(run=records.load(tmp_path))._repr_mimebundle_()["text/html"]
+    monkeypatch.setattr(blind_reading, "recorded_smollm2", lambda: records.load(tmp_path))
+    cards = blind_reading.Cards()._repr_mimebundle_()["text/html"]
     for text in (page, cards):
         assert "<script" not in text
         assert text.count("&lt;script&gt;") > 3
@@ -298,7 +299,11 @@ def test_nothing_on_disk_can_run_code_when_it_is_read():
 def test_signals_end_a_command_with_their_codes_and_say_how_to_go_on(number, code, monkeypatch, capsys):
     monkeypatch.setattr(experiment, "run_experiment", lambda **given: signal.raise_signal(number))
     before = signal.getsignal(signal.SIGTERM)
-    assert cli.main(["run", "--world", "mog"]) == code
+    held = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
+    try:
+        assert cli.main(["run", "--world", "mog"]) == code
+    finally:
+        signal.signal(signal.SIGINT, held)
     assert "to resume: alignkd run --world mog" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 
