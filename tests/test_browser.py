@@ -173,21 +173,23 @@ def test_the_run_panel_starts_a_run_and_stops_it(lab):
 
 
 def test_a_page_opened_again_without_a_kernel_keeps_reveals_closed_and_moves_its_charts(browser, pictures, tmp_path):
+    from playwright.sync_api import expect
+
     (tmp_path / "notebooks").mkdir()
     name = "01_recall_and_the_reference.ipynb"
     shutil.copy(NOTEBOOKS / name, tmp_path / "notebooks")
     with jupyterlab(tmp_path / "notebooks", tmp_path, *NO_KERNELS) as address:
         page = browser.new_page(viewport={"width": 1024, "height": 700})
         lab = Lab(page, address, name, pictures, kernel=False)
-        closed = page.locator(".jp-Cell-outputWrapper .jp-Placeholder")
-        asked = page.locator(".jp-OutputArea strong", has_text="Predict.").locator("visible=true")
-        assert closed.count() == REVEALS
-        for place in range(REVEALS):
-            assert asked.count() == place
-            closed.first.click()
         for cell in range(page.evaluate("lab.scroll(0)")):  # JupyterLab draws what has been on the screen
             page.evaluate(f"lab.scroll({cell})")
             page.wait_for_timeout(50)
+        closed = page.locator(".jp-Cell-outputWrapper .jp-Placeholder")
+        asked = page.locator(".jp-OutputArea strong", has_text="Predict.").locator("visible=true")
+        expect(closed).to_have_count(REVEALS)
+        for place in range(REVEALS):
+            expect(asked).to_have_count(place)
+            closed.first.click()
         assert page.evaluate("!lab.kernel()")
         page.wait_for_function(f"document.querySelectorAll('.vega-embed').length >= {PAGES[name]}")
         moved = page.evaluate("lab.moveCharts()")
