@@ -15,6 +15,7 @@ from alignkd_lab.lm import weights
 from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.shapes import config_of, is_here, parameters, smollm2
 from alignkd_lab.paths import data_folder
+from alignkd_lab.progress import busy_cores
 from alignkd_lab.provenance import best_device, resolve_dtype
 from alignkd_lab.rates import How, Machine, Shape
 from alignkd_lab.records import load
@@ -89,6 +90,7 @@ class Clock:
 
     Attributes:
         rates: by which seconds are estimated; None where each kind of work is measured.
+        busy_cores: that other programs used when it began to measure.
         start: seconds that a process takes before it works.
         kept_bytes: for the backward pass, of a token of a response, by loss.
         resident: bytes of a process without models.
@@ -101,6 +103,7 @@ class Clock:
         if rates is None and device == "cuda" and not torch.cuda.is_available():
             raise BadInput(f"device: there is no GPU here to measure; name one with --card ({', '.join(CARDS)})")
         self.device, self.rates, self.start = rates.device if rates else best_device(device), rates, age()
+        self.busy_cores = 0.0 if rates else busy_cores()
         self.dtype, self._machine = resolve_dtype(dtype, self.device), Machine(self.device, dtype)
         self.resident = psutil.Process().memory_info().rss if self.device == "cpu" else 0
         self.kept_bytes: dict[str, float] = {}
@@ -150,7 +153,7 @@ class Clock:
                      if not is_here(source)}  # fmt: skip
         return {
             "what": what, "device": self.device, "dtype": self.dtype,
-            "estimate": self.rates.source if self.rates else None,
+            "estimate": self.rates.source if self.rates else None, "busy_cores": self.busy_cores,
             "stages": list(self.rows.values()), "seconds": seconds, "memory_bytes": round(memory),
             "disk_bytes": {"at_most": round(disk), "left": round(left)}, "download_bytes": downloads, **more,
         }  # fmt: skip

@@ -22,7 +22,7 @@ from packaging.specifiers import SpecifierSet
 
 from alignkd_lab.paths import cache_folder
 from alignkd_lab.pipelines import ORDERS
-from alignkd_lab.progress import duration
+from alignkd_lab.progress import beside, busy_cores, duration
 from alignkd_lab.provenance import best_device, device_name
 
 DISTRIBUTION = "alignkd-lab"
@@ -144,11 +144,11 @@ def _costs(device: str) -> dict:
     from alignkd_lab.clock import calibrate
     from alignkd_lab.plan import plan_run
 
-    began = time.perf_counter()
+    busy, began = busy_cores(), time.perf_counter()
     rates, took = calibrate(device), round(time.perf_counter() - began, 1)
     costs = {preset: plan_run({"world": "lm", "preset": preset, "pipelines": ORDERS, "seeds": (0,)}, rates)["seconds"]
              for preset in PRESETS}  # fmt: skip
-    return {"rates": rates._asdict(), "costs": costs, "calibration_seconds": took}
+    return {"rates": rates._asdict(), "costs": costs, "calibration_seconds": took, "busy_cores": busy}
 
 
 def render(report: Mapping) -> str:
@@ -163,7 +163,8 @@ def render(report: Mapping) -> str:
         if finding["remedy"]:
             lines += wrap.wrap(f"{wrap.subsequent_indent}→ {finding['remedy']}")
     if "costs" in report:
-        lines += ["", f"Language world, both orders, from {report['calibration_seconds']:.0f} s of calibration:"]
+        took = f"{report['calibration_seconds']:.0f} s of calibration{beside(report['busy_cores'])}"
+        lines += ["", f"Language world, both orders, from {took}:"]
         lines += [f"         {preset:<{width}}{duration(cost)}" for preset, cost in report["costs"].items()]
     lines += ["", "Ready." if report["ready"] else "Not ready: see the lines marked MISSING."]
     return "\n".join(lines)

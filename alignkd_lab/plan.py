@@ -28,7 +28,7 @@ from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import PIPELINES, YARDSTICKS, Align
 from alignkd_lab.plan_training import plan_train
 from alignkd_lab.presets import names_of, planned_work, preset
-from alignkd_lab.progress import duration
+from alignkd_lab.progress import beside, duration
 from alignkd_lab.rates import How, Shape
 from alignkd_lab.records import load
 from alignkd_lab.results import KINDS
@@ -182,7 +182,11 @@ def render(plan: dict[str, Any]) -> str:
         tokens = "".join(f"{row[kind]:>12,}" for kind in KINDS)
         lines.append(f"{row['stage']:<32}{tokens}{duration(row['seconds']):>14}")
     seeds = f" for {plan['seeds']} seeds" if plan.get("seeds", 1) > 1 else ""
-    how = f"an estimate, {plan['estimate']}" if plan["estimate"] else f"{plan['dtype']}, measured here"
+    how = (
+        f"an estimate, {plan['estimate']}"
+        if plan["estimate"]
+        else f"{plan['dtype']}, measured here{beside(plan['busy_cores'])}"
+    )
     lines += ["", f"time      {duration(plan['seconds'])}{seeds} on {plan['device']} ({how})"]
     if "memory_bytes" in plan:
         disk, wanted = plan["disk_bytes"], sum(plan["download_bytes"].values())

@@ -46,3 +46,15 @@ def duration(seconds: float) -> str:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def busy_cores() -> float:
+    """Cores that programs use just now, this one waiting."""
+    import psutil
+
+    return psutil.cpu_percent(0.1) / 100 * (psutil.cpu_count() or 1)
+
+
+def beside(cores: float) -> str:
+    """What to say of a measurement that other programs on so many cores have slowed, perhaps many times over."""
+    return f" while other programs used {cores:.1f} cores: on a quiet machine it is faster" if cores > 0.3 else ""

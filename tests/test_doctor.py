@@ -129,6 +129,13 @@ def test_a_healthy_machine_exits_0_and_hears_what_runs_cost(healthy, capsys):
     assert said.endswith("Ready.\n")
 
 
+@pytest.mark.parametrize(("cores", "said"), [(0.2, False), (1.2, True)])
+def test_costs_that_were_measured_beside_other_programs_are_said_to_be(healthy, capsys, monkeypatch, cores, said):
+    monkeypatch.setattr(doctor, "busy_cores", lambda: cores)
+    assert cli.main(["doctor"]) == 0
+    assert ("while other programs used 1.2 cores" in capsys.readouterr().out) == said
+
+
 def test_a_missing_part_exits_1_with_its_remedy(healthy, capsys, monkeypatch):
     missing = doctor.Finding("trl", "not installed", False, "install trl")
     monkeypatch.setattr(doctor, "check_libraries", lambda: [missing])
