@@ -8,7 +8,7 @@ import torch
 
 from alignkd_lab import records
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.study import dense, fair, fair_run
+from alignkd_lab.study import dense, fair, fair_run, lab
 from alignkd_lab.study.dense import draw_pairs
 from alignkd_lab.study.fair import Setting, Sizes, frontier, win_rate
 from alignkd_lab.study.fair_run import METHODS, Experiment, Method, steps_out, tune, within_budget
@@ -110,3 +110,10 @@ def test_every_method_of_a_seed_becomes_a_record_that_is_not_made_twice(short, t
     monkeypatch.setattr(torch.Tensor, "backward", None)  # nothing is trained again
     Experiment(tmp_path, SMALL, **TINY).run()
     assert len(records.load(tmp_path).metrics) == len(held.metrics)
+
+
+def test_bfloat16_products_are_those_of_the_rounded_numbers():
+    # Of integers, so that sums are exact in any order.
+    first, second = torch.randint(-9, 10, (2, 24, 24), generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert torch.equal(lab.product(first, second), (first.double() @ second.double()).bfloat16())
+    assert torch.equal(lab.product(first.double(), second.double()), first.double() @ second.double())

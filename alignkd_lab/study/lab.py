@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,20 @@ from alignkd_lab.store import Store, key_of, read_json, write_json
 
 DTYPE = "bfloat16"
 CODE = 1  # raise it where a change of code changes what a stage computes
+_library = torch.library.Library("aten", "IMPL")  # what is registered in it lasts as long as it
+
+
+def product(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """A matrix product whose bfloat16 operands are multiplied and summed in float32, as a CPU made for them does."""
+    out = torch.empty(first.shape[0], second.shape[1], dtype=torch.promote_types(first.dtype, torch.float32))
+    return torch.mm(first.to(out.dtype), second.to(out.dtype), out=out).to(first.dtype)
+
+
+def bfloat16_without_its_units() -> None:
+    """On a CPU that lacks bfloat16 instructions, multiply by `product`: torch's own way takes eight times as long."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        with warnings.catch_warnings(action="ignore"):
+            _library.impl("mm", product, "CPU")
 
 
 class Lab:
@@ -93,6 +108,7 @@ def parse(
     if asked.minutes is not None and asked.minutes <= 0:
         raise BadInput(f"minutes: {asked.minutes} must be positive")
     torch.set_num_threads(1)  # the plan's
+    bfloat16_without_its_units()
 
     def until() -> bool:
         return asked.minutes is not None and time.monotonic() - began > 60 * asked.minutes
