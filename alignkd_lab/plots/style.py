@@ -30,6 +30,10 @@ PIPELINE_STYLE: dict[str, PipelineStyle] = {
     "adpa_plus": PipelineStyle("ADPA+", "#C2A5CF", "p"),
     "gkd": PipelineStyle("On-policy distillation", "#A6611A", ">"),
     "align_student_only": PipelineStyle("Student aligned, no KD", "#80CDC1", "d"),
+    "sft": PipelineStyle("SFT student", "#5E5E5E", "v"),
+    "sft_chosen": PipelineStyle("SFT on chosen responses", "#009E73", "X"),
+    "dpo": PipelineStyle("DPO on the student", "#80CDC1", "d"),
+    "adpa_released": PipelineStyle("ADPA, as released", "#CC79A7", "h"),
 }
 
 
@@ -79,6 +83,17 @@ METRIC_STYLE: dict[str, MetricStyle] = {
         "%",
         "share of held-out pairs whose better response gained more log-likelihood over the base than the worse one",
     ),
+    "win_rate": MetricStyle(
+        "win rate", "%", "%", "how often a response earns more than the SFT student's to the same prompt; a tie is half"
+    ),
+    "accuracy": MetricStyle(
+        "pairs in order", "%", "%", "share of held-out pairs whose better response gained more likelihood a token"
+    ),
+    "kl_to_sft": MetricStyle(
+        "KL to the SFT student", "nats", "nats per response", "KL(model ‖ SFT student): how far training went"
+    ),
+    "afinn": MetricStyle("AFINN", "", "", "mean score of a response by another list of words"),
+    "lexicon_share": MetricStyle("words that score", "%", "%", "share of the words that VADER's lexicon holds"),
     "length": MetricStyle("length", "", "tokens", "mean length of a response"),
     "distinct_responses": MetricStyle("distinct responses", "", "", "share of the responses that are distinct"),
     "distinct_2": MetricStyle("distinct-2", "", "", "share of the pairs of neighbouring words that are distinct"),
@@ -88,6 +103,7 @@ METRIC_STYLE: dict[str, MetricStyle] = {
         "target precision per response", "", "nats", "target precision summed over a response's tokens"
     ),
 }
+NO_STYLE = MetricStyle("", "", "", "")
 SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "○", "invalid": "⊘", "not decided": "–"}  # of verdicts
 CLAIM_WORDS = {
     ("reward", "mean_difference"): "A-K earns more reward",
@@ -121,7 +137,7 @@ def metric_label(metric: str, world: str) -> str:
 
 def shown(metric: str, value: float) -> float:
     """The value on the scale on which it is shown: rates in percent, all else as it is."""
-    return 100 * value if metric in ("target_rate", "second_rule_rate", "reward_accuracy") else value
+    return 100 * value if METRIC_STYLE.get(metric, NO_STYLE).lm_unit == "%" else value
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -1,11 +1,20 @@
-"""Dense preferences: a graded reward, and noisy labels of pairs that it tells apart."""
+"""Dense preferences: a graded reward, noisy labels of pairs that it tells apart, and a second score beside it.
+
+`python -m alignkd_lab.study.dense FOLDER FILE.zip` packs experiment 1's records, every response scored by AFINN, too
+(`pip install afinn`).
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from alignkd_lab import records
 from alignkd_lab.lm.context import Earned, Policy
 from alignkd_lab.lm.preferences import Pair
 from alignkd_lab.lm.rewards import sentiment
@@ -44,3 +53,19 @@ def draw_pairs(samples: Samples, texts: list[str], rewards: list[float], count: 
             chosen, rejected = (first, second) if won else (second, first)
             pairs.append(Pair(samples.prompt_of[first], chosen, rejected))
     return [pairs[at] for at in np.sort(generator.permutation(len(pairs))[:count])]
+
+
+def with_second_score(held: records.Records, score: Callable[[str], float]) -> records.Records:
+    """The records with `afinn`, the mean of `score` over responses, beside the other metrics."""
+    place = ["run", "seed", "pipeline"]
+    means = held.responses.assign(value=held.responses["response"].map(score)).groupby(place)["value"].mean()
+    heads = held.metrics.drop(columns=["metric", "value"]).drop_duplicates()
+    added = heads.merge(means.reset_index(), on=place).assign(metric="afinn")
+    return replace(held, metrics=pd.concat([held.metrics, added], ignore_index=True))
+
+
+if __name__ == "__main__":
+    from afinn import Afinn
+
+    folder, file = map(Path, sys.argv[1:])
+    print(records.pack(with_second_score(records.load(folder), Afinn().score), file))

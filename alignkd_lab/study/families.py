@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
+from scipy.special import expit, logit
 
 from alignkd_lab.claims import verdict
+from alignkd_lab.plots.style import METRIC_STYLE, interval, metric_label, pipeline_style, shown
 from alignkd_lab.records import Records
 from alignkd_lab.stats import ALPHA, Interval, holm_levels, paired_difference, paired_p_value, t_interval
+from alignkd_lab.study.fair_run import METHODS
 
 LEAST_EFFECT = 0.05  # in win rate
 DRAWS = 10_000
+_BESIDE = "dckd", "align_then_kd", "adpa_plus"
 REACHED = 0.1  # in J* − J, within which an alignment has come to its optimum
 
 
 def fair_family(records: Records, form: str = "adpa") -> pd.DataFrame:
     """Is ADPA better? Win rates paired by seed, Holm over three; `form` is the one that is better on validation.
 
-    *For*: the corrected interval lies above 0. *Against*: its upper end lies below `LEAST_EFFECT`. `unpaired_low` and
-    `unpaired_high` are Welch's interval at the same level.
+    *For*: the corrected interval lies above 0. *Against*: its upper end lies below `LEAST_EFFECT`. Beside it, at the
+    same level: `unpaired` is Welch's interval, `two_way` the bootstrap's over seeds and prompts.
     """
-    held = records.select(arm="fair").metrics
-    rates = held[held["metric"] == "win_rate"].pivot_table(index="seed", columns="pipeline", values="value")
+    rates = pd.DataFrame({name: prompt_wins(records, name).mean(axis=1) for name in (form, *_BESIDE)})
     pairs = [(form, "dckd"), (form, "align_then_kd"), ("adpa_plus", "dckd")]
     both = [rates[list(names)].dropna().to_numpy().T for names in pairs]
     levels = holm_levels([paired_p_value(*values) for values in both])
@@ -33,9 +37,51 @@ def fair_family(records: Records, form: str = "adpa") -> pd.DataFrame:
         found = paired_difference(*values, level)
         apart = scipy_stats.ttest_ind(*values, equal_var=False).confidence_interval(level)
         decided = "for" if found.low > 0 else "against" if found.high < LEAST_EFFECT else "undecided"
-        ends = {"unpaired_low": apart.low, "unpaired_high": apart.high, "level": level, "seeds": values.shape[1]}
+        both_ways = two_way(prompt_wins(records, first) - prompt_wins(records, second), level)
+        ends = {"unpaired": tuple(apart), "two_way": both_ways, "level": level, "seeds": values.shape[1]}
         rows.append({"claim": f"{first} − {second}", **found._asdict(), **ends, "verdict": decided})
     return pd.DataFrame(rows).set_index("claim")
+
+
+def prompt_wins(records: Records, pipeline: str) -> pd.DataFrame:
+    """How often a response of the method earns more than one of the SFT student, [seeds, prompts]; a tie is half."""
+    held = records.select(arm=["start", "fair"]).responses
+    rewards = held.groupby(["pipeline", "seed", "prompt"])["reward"].apply(np.array)
+    both = pd.DataFrame({"own": rewards.get(pipeline), "sft": rewards["sft"]}).dropna()
+    gaps = [own[:, None] - sft for own, sft in zip(both["own"], both["sft"], strict=True)]
+    return pd.Series([((gap > 0) + 0.5 * (gap == 0)).mean() for gap in gaps], index=both.index).unstack()
+
+
+def two_way(values: pd.DataFrame, level: float) -> tuple[float, float]:
+    """A bootstrap interval of the mean of [seeds, prompts] for other seeds and other prompts."""
+    table, generator = values.dropna().to_numpy(), np.random.default_rng(0)
+    seeds, prompts = (generator.integers(size, size=(DRAWS, size)) for size in table.shape)
+    means = [table[rows].mean(axis=0)[columns].mean() for rows, columns in zip(seeds, prompts, strict=True)]
+    return tuple(np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
+
+
+def fair_methods(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
+    """Means over seeds with 95 % t-intervals of what ran with the seeds, the best first; settings in the index."""
+    held = records.metrics[records.metrics["arm"].isin(["start", "fair", "runner-up"])]
+    rows = {}
+    for (_, name, run), own in held.groupby(["arm", "pipeline", "run"]):
+        settings, label = records.settings_of(run), pipeline_style(name).label
+        weight = METHODS[name].weight if name in METHODS else ""
+        about = f"rate {settings['rate']:g}" if weight or name == "sft_chosen" else ""
+        about += f", {weight} {settings['weight']:g}" if weight else ""
+        spans = {metric: _span(own.loc[own["metric"] == metric, "value"], metric) for metric in metrics}
+        cells = {metric_label(m, "lm"): interval(*(shown(m, value) for value in span)) for m, span in spans.items()}
+        seeds = own["seed"].nunique()
+        rows[label, about] = {"first": -spans[metrics[0]].estimate, **cells, "seeds": seeds}
+    table = pd.DataFrame.from_dict(rows, orient="index").sort_values("first").drop(columns="first")
+    return table.rename_axis(["method", "setting"])
+
+
+def _span(values: pd.Series, metric: str) -> Interval:
+    """Over seeds, of rates on the scale of their logits, so that no interval leaves 0 to 100 %."""
+    if METRIC_STYLE[metric].lm_unit != "%":
+        return t_interval(values)
+    return Interval(*expit(t_interval(logit(values))))
 
 
 def leads(records: Records) -> pd.DataFrame:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from alignkd_lab import __version__, records
 from alignkd_lab.claims import failed_check
 from alignkd_lab.mog.sweep import Grid
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import A_K, K_A, ORDERS
+from alignkd_lab.pipelines import A_K, K_A, ORDERS, reading_order
 from alignkd_lab.plots import maps, sweeps
-from alignkd_lab.plots.drawing import DPI
-from alignkd_lab.plots.style import number
+from alignkd_lab.plots.drawing import DPI, INK, depth_line, mark, panels, rows_of_intervals, themed
+from alignkd_lab.plots.figures import mean_curve
+from alignkd_lab.plots.style import metric_label, number, pipeline_style
 from alignkd_lab.plots.tables import difference
 from alignkd_lab.records import Records
 from alignkd_lab.stats import Interval
@@ -118,6 +121,38 @@ def _sampled_rate(run: Records, pipeline: str) -> float:
     """The target's rate in the samples that a pipeline's pairs were made of."""
     pairs = run.stages[(run.stages["pipeline"] == pipeline) & run.stages["target_responses"].notna()]
     return (pairs["target_responses"] / pairs["responses"]).mean()
+
+
+@themed
+def fair_figure(held: Records) -> Figure:
+    """Experiment 1: win rates over the SFT student, and reward by how far from it each method trained.
+
+    Args:
+        held: its records; runner-ups and trials are left out.
+    """
+    runs = held.select(arm=["start", "fair"])
+    names = [name for name in reading_order(set(runs.metrics["pipeline"])) if name != "sft"]
+    # Each method is a run of its own, as its settings are; here they stand as one.
+    about = runs.runs.head(1)
+    drawn = replace(runs.select(pipeline=names), runs=about)
+    marks = "Left: 95 % t-intervals over seeds, small points: seeds. Right: thin lines: seeds, from validation prompts"
+    note = depth_line([drawn], "record", marks)
+    figure, ((rates, ways),) = panels(1, 2, (11, 4.8), "Eight methods, tuned alike, from one student", note)
+    rows_of_intervals(rates, drawn, "win_rate", labels=True)
+    rates.axvline(50, color=INK, linewidth=1)
+    steps = runs.curves[runs.curves["curve"].isin(["kl", "reward"])]
+    start = runs.metrics[runs.metrics["metric"].eq("reward") & runs.metrics["pipeline"].eq("sft")].set_index("seed")
+    for name in set(names) & set(steps["pipeline"]):
+        own = steps[steps["pipeline"] == name].pivot(index=["seed", "step"], columns="curve", values="value")
+        starts = [[0, start["value"][seed]] for seed in own.index.levels[0]]
+        curves = [np.vstack([at, own.loc[seed]]).T for at, seed in zip(starts, own.index.levels[0], strict=True)]
+        for curve in curves:
+            ways.plot(*curve, color=pipeline_style(name).colour, alpha=0.25, linewidth=0.7)
+        mean = mean_curve(curves)
+        ways.plot(*mean, color=pipeline_style(name).colour, linewidth=2)
+        mark(ways, *mean[:, -1], name)
+    ways.set(xlabel=metric_label("kl_to_sft", "lm"), ylabel="reward (VADER's score, −1 to 1)")
+    return figure
 
 
 def readme() -> Iterator[tuple[str, Figure]]:
