@@ -10,7 +10,7 @@ from typing import Any
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.lm.settings import BUILT_IN, LmSettings
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS, unknown
+from alignkd_lab.pipelines import METHODS, ORDERS, PIPELINES, YARDSTICKS, unknown
 from alignkd_lab.work import TARGET_RATE, Work
 
 _HUB = "HuggingFaceTB/SmolLM2-{}-Instruct"
@@ -136,14 +136,13 @@ def override(settings: Any, changes: dict[str, Any]) -> Any:
 
 def possible_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
     """The pipelines that mean something in a world under an algorithm."""
-    names = (*YARDSTICKS, *ORDERS, *CONTROLS)
-    if algorithm == "rlhf":  # it draws from the policy itself, so there are no preferences from another sampler
-        return tuple(name for name in names if name != "kd_then_align_base_preferences")
-    return (*names, *METHODS) if world == "lm" else names
+    # RLHF draws from the policy itself, so there are no preferences from another sampler.
+    left_out = {"kd_then_align_base_preferences", *METHODS} if algorithm == "rlhf" else METHODS if world == "mog" else ()
+    return tuple(name for name in PIPELINES if name not in left_out)
 
 
 def default_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
-    """Both orders, the controls that mean something for the algorithm, and the yardsticks."""
+    """Both orders, the controls that mean something for the algorithm, the yardsticks, and what somebody added."""
     return tuple(name for name in possible_pipelines(world, algorithm) if name not in METHODS)
 
 
