@@ -137,7 +137,9 @@ def override(settings: Any, changes: dict[str, Any]) -> Any:
 def possible_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
     """The pipelines that mean something in a world under an algorithm."""
     # RLHF draws from the policy itself, so there are no preferences from another sampler.
-    left_out = {"kd_then_align_base_preferences", *METHODS} if algorithm == "rlhf" else METHODS if world == "mog" else ()
+    left_out = METHODS if world == "mog" or algorithm == "rlhf" else ()
+    if algorithm == "rlhf":
+        left_out += ("kd_then_align_base_preferences",)
     return tuple(name for name in PIPELINES if name not in left_out)
 
 
