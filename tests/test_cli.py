@@ -47,10 +47,13 @@ def test_seeds_are_numbers_and_ranges(text, seeds):
     assert arguments.parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "4-2", "1,,2", "1-2-3", "1.5"])
-def test_other_seeds_are_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError):
-        arguments.parse_seeds(text)
+def test_other_seeds_and_lengths_are_refused():
+    for text in ("", "a", "1-", "-1", "4-2", "1,,2", "1-2-3", "1.5"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            arguments.parse_seeds(text)
+    for text in ("", "a", "1", "32,", "3.5", "-8"):
+        with pytest.raises(argparse.ArgumentTypeError, match="such as 32,128"):
+            arguments.parse_lengths(text)
 
 
 def test_settings_are_json_where_they_parse_as_such():
@@ -65,7 +68,7 @@ def test_settings_are_json_where_they_parse_as_such():
     }
 
 
-def test_run_hands_everything_over(experiment, capsys):
+def test_run_hands_everything_over_and_leaves_what_is_not_said_to_the_preset(experiment, capsys):
     command = "run --world lm --preset tiny --pipelines align_then_kd,kd_then_align --seeds 0-1 --algorithm dpo"
     command += " --target simile --set beta=0.5 steps=3 --set reward=rule --out here --device cpu"
     assert cli.main(command.split()) == 0
@@ -83,6 +86,10 @@ def test_run_hands_everything_over(experiment, capsys):
         }
     ]
     assert "alignkd report here" in capsys.readouterr().out
+    cli.main(["run", "--world", "mog"])
+    asked = experiment.calls[1]
+    assert {asked[name] for name in ("pipelines", "seeds", "algorithm", "target", "device")} == {None}
+    assert asked["preset"] == "laptop"
 
 
 @pytest.mark.parametrize(
@@ -97,15 +104,6 @@ def test_run_hands_everything_over(experiment, capsys):
 def test_a_group_of_pipelines_stands_for_all_of_its_names_each_once(experiment, asked, names):
     cli.main(["run", "--world", "lm", "--pipelines", asked])
     assert experiment.calls[0]["pipelines"] == names
-
-
-def test_what_is_not_said_is_left_to_the_preset(experiment):
-    cli.main(["run", "--world", "mog"])
-    (asked,) = experiment.calls
-    assert {name: asked[name] for name in ("pipelines", "seeds", "algorithm", "target", "device")} == dict.fromkeys(
-        ("pipelines", "seeds", "algorithm", "target", "device")
-    )
-    assert asked["preset"] == "laptop"
 
 
 @pytest.mark.parametrize(
@@ -128,16 +126,13 @@ def test_an_expected_error_is_a_line_on_stderr_and_how_to_resume_another_where_w
     assert said.out == ""
 
 
-def test_an_unexpected_error_keeps_its_traceback(experiment):
-    experiment.error = ZeroDivisionError("a bug")
-    with pytest.raises(ZeroDivisionError):
-        cli.main(["run", "--world", "lm"])
-
-
-def test_ctrl_c_says_how_to_resume(experiment, capsys):
+def test_ctrl_c_says_how_to_resume_and_an_unexpected_error_keeps_its_traceback(experiment, capsys):
     experiment.error = KeyboardInterrupt()
     assert cli.main(["run", "--world", "lm", "--out", "my runs"]) == 130
     assert "to resume: alignkd run --world lm --out 'my runs'" in capsys.readouterr().err
+    experiment.error = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["run", "--world", "lm"])
 
 
 @pytest.fixture
@@ -194,7 +189,7 @@ def benching(monkeypatch):
     return module
 
 
-def test_bench_hands_everything_over(benching, tmp_path):
+def test_bench_hands_everything_over_and_trains_a_lora_with_checkpointing_unless_told(benching, tmp_path):
     command = "bench --lengths 16,64 --repeats 3 --device cpu --train full --checkpointing off --student tiny-student"
     command += " --dtype bfloat16 --width 128"
     assert cli.main([*command.split(), "--quick", "--out", str(tmp_path / "bench.json")]) == 0
@@ -212,22 +207,10 @@ def test_bench_hands_everything_over(benching, tmp_path):
             "quick": True,
         }
     ]
-
-
-def test_bench_trains_a_lora_with_checkpointing_unless_told(benching):
     cli.main(["bench"])
-    (asked,) = benching.asked
+    asked = benching.asked[1]
     assert (asked["train"], asked["checkpointing"], asked["quick"]) == ("lora", True, False)
     assert {asked[name] for name in ("lengths", "repeats", "device", "student", "width", "out")} == {None}
-
-
-@pytest.mark.parametrize("lengths", ["", "a", "1", "32,", "3.5", "-8"])
-def test_lengths_that_are_none_are_refused(benching, capsys, lengths):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["bench", f"--lengths={lengths}"])
-    assert stopped.value.code == 2
-    assert "such as 32,128" in capsys.readouterr().err
-    assert not benching.asked
 
 
 def test_help_is_instant_and_loads_nothing_heavy():

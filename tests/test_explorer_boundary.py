@@ -125,11 +125,6 @@ def test_gently_taught_and_weakly_held_k_a_finds_the_target_and_a_k_stays_ahead(
     assert k_a[: here[0], here[1]].all()
 
 
-def test_sharpened_teachers_leave_k_a_less_than_gentle_ones():
-    found = [most(drawn(sharpening=s))[1].sum() for s in ("2", "1", "0.5")]
-    assert found[0] < found[1] < found[2]
-
-
 def test_after_a_flat_teacher_k_a_is_ahead_where_the_target_is_found():
     data = drawn(sharpening="0.5")
     a_k, k_a = most(data)

@@ -103,15 +103,3 @@ def test_the_first_sight_is_where_the_batch_begins_to_hold_one_and_no_freak():
     assert 600 < first_sight(1e-4) < first_sight(1e-5)
     for mass in (0.04, 0.01, 0.001):
         assert 0.25 < theory.chance_of_target(mass, first_sight(mass)).item() < 0.75
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"reward": 1.0}, "The target has 4 % of the reference and 23.5 % of the best policy, in both panels"),
-        ({}, "A first batch of 256 draws has 9 on the target"),
-        ({"reference_mass": 0.001}, "A first batch of 256 draws has nothing on the target"),
-    ],
-)
-def test_the_words_below_densities_say_what_is_seen(changes, said):
-    assert said in words(**changes)

@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from synthetic_records import LM, lm_record, mog_record, replaced, tabulated
 
-from alignkd_lab.claims import CLAIMS, decide
+from alignkd_lab.claims import CLAIMS
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.mog.settings import MogSettings, with_target_weight
 from alignkd_lab.mog.sweep import Grid, lead
@@ -91,6 +91,8 @@ def test_the_title_figure_marks_the_mean_of_every_pipeline(mog, lm, both):
 def test_the_title_figure_works_with_one_world_and_with_one_seed(mog, one_seed):
     assert len(figures.title_figure(mog).axes) == 3
     assert len(figures.title_figure(one_seed).axes) == 3
+    for figure in (figures.title_figure(one_seed), figures.four_metrics(one_seed)):
+        assert all(len(line.get_xdata()) == 1 for axis in figure.axes for line in axis.lines), "an interval"
     text = texts(figures.title_figure([mog, one_seed], "live"))
     assert "20 seeds" not in text
     assert "3 seeds" in text
@@ -124,18 +126,6 @@ def test_a_metric_that_spans_orders_of_magnitude_says_that_it_is_logarithmic(mog
     assert "log" not in figures.four_metrics(mog).axes[3].get_xlabel()
 
 
-def test_no_interval_is_drawn_for_one_seed(one_seed):
-    for figure in (figures.title_figure(one_seed), figures.four_metrics(one_seed)):
-        assert all(len(line.get_xdata()) == 1 for axis in figure.axes for line in axis.lines)
-
-
-def test_every_axis_has_a_name(lm, both, sweep):
-    assert all(axis.get_ylabel() for axis in figures.target_through_stages(both).axes)
-    assert all(axis.get_xlabel() for axis in figures.title_figure(both).axes)
-    assert "nats per token" in texts(figures.four_metrics(lm))
-    assert "sharpening" in texts(figures.reward_by_sharpening(sweep))
-
-
 @pytest.mark.parametrize(
     ("order", "route"),
     [
@@ -148,18 +138,6 @@ def test_each_order_passes_through_its_own_stages(lm, order, route):
     assert heights == pytest.approx([estimates(lm, "target_rate")[name][0].estimate for name in route])
 
 
-def test_a_claim_is_drawn_with_the_bounds_that_decide_it(lm):
-    row = decide(lm).iloc[0]
-    (axis,) = figures.claim_by_seed(lm, CLAIMS[0]).axes
-    values = lm.table("reward")
-    drawn = [(line.get_xdata(), line.get_marker()) for line in axis.lines]
-    assert any(list(x) == pytest.approx([row["low"], row["high"]]) for x, _ in drawn if len(x) == 2)
-    assert any(list(x) == pytest.approx([row["estimate"]]) for x, marker in drawn if marker == "D")
-    seeds = (values["align_then_kd"] - values["kd_then_align"]).tolist()
-    assert any(list(x) == pytest.approx(seeds) for x, marker in drawn if marker == "o")
-    assert row["verdict"] in texts(figures.claim_by_seed(lm, CLAIMS[0]))
-
-
 def test_sharpening_has_a_panel_for_each_algorithm_and_kl_weight(sweep):
     figure = figures.reward_by_sharpening(sweep)
     titles = [axis.get_title(loc="left") for axis in figure.axes]
@@ -167,27 +145,13 @@ def test_sharpening_has_a_panel_for_each_algorithm_and_kl_weight(sweep):
     assert len(marks(figure, "align_then_kd")) == 4 * len(SHARPENINGS)
 
 
-def test_the_last_line_says_how_deep_the_evidence_is(mog, one_seed):
+def test_the_last_line_says_how_deep_the_evidence_is_and_tiny_cannot_pass_for_it(mog, one_seed):
     assert depth_line([mog], "record").startswith("Recorded run. Gaussian world: laptop preset, 3 seeds.")
     assert depth_line([one_seed], "live").startswith("Live run. Language world: laptop preset, one seed, no interval.")
     assert "laptop preset, 2 to 3 seeds." in depth_line([mog, mog.select(seed=[1, 2])], "record")
-
-
-def test_the_tiny_preset_cannot_pass_for_evidence():
-    tiny = tabulated({**mog_record(0), "preset": "tiny"})
-    assert "plumbing only" in depth_line([tiny], "record")
-
-
-def test_an_unknown_depth_lists_the_known_ones(mog):
+    assert "plumbing only" in depth_line([tabulated({**mog_record(0), "preset": "tiny"})], "record")
     with pytest.raises(UnknownName, match="Accepted: record, live, tiny"):
         depth_line([mog], "deep")
-
-
-def test_an_undefined_metric_is_left_out_and_not_drawn_as_zero():
-    path = ("pipelines", "base", "metrics", "target_precision")
-    undefined = tabulated(replaced(mog_record(0), None, *path), mog_record(1))
-    assert "base" not in estimates(undefined, "target_precision")
-    figures.title_figure(undefined)
 
 
 @pytest.mark.parametrize(("make", "without"), [(lm_record, (0, 1)), (mog_record, (0,))])
@@ -197,6 +161,7 @@ def test_every_picture_is_drawn_where_no_metric_exists_and_where_none_exists_in_
         for entry in made[seed]["pipelines"].values():
             entry["metrics"] = dict.fromkeys(entry["metrics"])
     run = tabulated(*made)
+    assert not estimates(run, "reward")  # and none is drawn as zero
     arm = {name: {1.0: run, 2.0: run} for name in run.pipelines}
     drawn = [figures.title_figure(run), figures.four_metrics(run),
              figures.target_through_stages(run), *(figures.claim_by_seed(run, claim) for claim in CLAIMS[:2]),
@@ -205,6 +170,7 @@ def test_every_picture_is_drawn_where_no_metric_exists_and_where_none_exists_in_
     for figure in drawn:
         figure.draw_without_rendering()
         assert "nan" not in " ".join(text.get_text() for text in figure.findobj(Text)).split()
+        assert all(axis.get_xlabel() or axis.get_ylabel() for axis in figure.axes)
 
 
 def test_yardsticks_orders_and_controls_stand_apart():
@@ -212,17 +178,13 @@ def test_yardsticks_orders_and_controls_stand_apart():
     assert np.diff(list(places.values())) == pytest.approx([1, 1.45, 1, 1.45])
 
 
-def test_the_callers_settings_change_nothing_and_are_left_alone(mog):
+def test_the_callers_settings_change_nothing_and_no_figure_stays_open_behind_his_back(mog):
+    before = matplotlib.pyplot.get_fignums()
     with matplotlib.rc_context({"figure.facecolor": "black", "axes.facecolor": "black"}):
         figure = figures.title_figure(mog)
         assert matplotlib.rcParams["axes.facecolor"] == "black"
     assert to_hex(figure.get_facecolor()) == "#ffffff"
     assert to_hex(figure.axes[0].get_facecolor()) == "#ffffff"
-
-
-def test_no_figure_stays_open_behind_the_callers_back(mog):
-    before = matplotlib.pyplot.get_fignums()
-    figures.title_figure(mog)
     assert matplotlib.pyplot.get_fignums() == before
 
 

@@ -1,6 +1,8 @@
 """The import rules of the house, read from every import: inside functions, for types, and of packages, too."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,39 @@ def test_no_module_needs_itself_in_a_circle():
 )
 def test_imports_run_downward(rule):
     assert broken(rule[1]) == set()
+
+
+BARE = """
+import importlib.machinery
+
+absent = {
+    "trl", "datasets", "peft", "accelerate", "gguf", "psutil", "matplotlib", "seaborn", "scipy", "sklearn",
+    "IPython", "ipywidgets", "jupyterlab", "nbformat", "nbclient", "jinja2", "vaderSentiment",
+}
+find = importlib.machinery.PathFinder.find_spec
+importlib.machinery.PathFinder.find_spec = staticmethod(
+    lambda name, path=None, target=None: None if name.split(".")[0] in absent else find(name, path, target)
+)
+try:
+    import peft
+except ModuleNotFoundError:
+    print("absent")
+
+import alignkd_lab.mog.world, alignkd_lab.lm.world, alignkd_lab.records, alignkd_lab.experiment
+from alignkd_lab.lm import losses, weights
+from alignkd_lab.lm.batch import Example, collate, hidden_states
+from alignkd_lab.lm.sampling import sample
+from alignkd_lab.lm.teachers import Full
+
+student, teacher = (weights.load(name)[0] for name in ("tiny-student", "tiny-base"))
+batch = collate([Example([1, 5], [[7, 8, 2]])])
+said = Full(hidden_states(teacher, batch).detach(), teacher.lm_head.weight.detach())
+loss, _ = losses.kd(hidden_states(student, batch), student.lm_head.weight, said)
+loss.backward()
+print(float(loss) > 0, len(sample(student, [[1, 5]], 2, 4, 2, 0).tokens))
+"""
+
+
+def test_the_core_imports_and_its_losses_and_sampling_run_on_a_bare_machine():
+    done = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["absent", "True", "2"], done.stderr[-2000:]

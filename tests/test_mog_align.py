@@ -84,17 +84,6 @@ def test_rlhf_climbs_the_gradient_of_the_objective(monkeypatch):
         torch.testing.assert_close(found, expected, atol=0.05, rtol=0.03)
 
 
-def test_rlhf_reaches_the_optimum_of_its_objective():
-    policy, _ = rlhf(truth(), truth())
-    reached, best = PROBLEM.optimality(policy, truth(), 0.5)
-    gap = best - reached
-    # Measured: 0.001. Not 0, since the tilted optimum is no mixture of Gaussians.
-    assert (gap > 0).all()
-    assert (gap < 0.004).all()
-    start, _ = PROBLEM.optimality(truth(), truth(), 0.5)
-    assert (best - start > 1).all()
-
-
 @pytest.mark.parametrize("beta", [0.5, 4.0])
 def test_the_recall_threshold_predicts_whether_rlhf_finds_the_target(beta):
     policy, _ = rlhf(truth(), truth(), beta=beta)
@@ -151,26 +140,13 @@ def test_dpo_visits_all_pairs_in_turn(monkeypatch):
     torch.testing.assert_close(torch.cat(seen), pairs.chosen[0, order])
 
 
-def test_dpo_comes_close_to_the_optimum():
-    policy, _ = dpo(truth(), truth(), pairs_of(truth()))
-    reached, best = PROBLEM.optimality(policy, truth(), 0.5)
-    start, _ = PROBLEM.optimality(truth(), truth(), 0.5)
-    # Measured: 0.06 to 0.13 of 1.8 nats; what is left is the finite number of pairs.
-    assert (best - reached < 0.25).all()
-    assert (best - start > 1).all()
-
-
 def test_informative_pairs_are_as_many_as_the_theory_says():
     pairs = pairs_of(truth(), count=20_000)
     on_target = PROBLEM.on_target(PROBLEM.grid())
     rate = theory.target_mass_of(torch.log_softmax(PROBLEM.truth.log_prob(PROBLEM.grid()), -1), on_target)
     expected = 20_000 * theory.informative_pair_probability(rate, 2)
     assert (pairs.informative - expected).abs().max() < 4 * expected.sqrt()
-
-
-def test_a_sampler_without_the_target_gives_no_informative_pairs():
-    blind = truth().select((0, 1, 2))
-    assert pairs_of(blind).informative.tolist() == [0, 0, 0]
+    assert pairs_of(truth().select((0, 1, 2))).informative.tolist() == [0, 0, 0]  # which never show the target
 
 
 def test_labels_follow_bradley_terry():
@@ -189,18 +165,11 @@ def test_label_noise_flips_its_share_of_the_pairs():
     assert torch.equal(clean.informative, noisy.informative)
 
 
-def test_label_noise_costs_reward():
-    rewards = [
-        sum(dpo(truth(), truth(), pairs_of(truth(), label_noise=p))[1]["per_seed"]["final_reward"]) for p in (0.0, 0.3)
-    ]
-    assert rewards[1] < rewards[0] - 1
-
-
 def test_two_targets_are_both_found():
     problem = Problem.of(MogSettings(targets=(2, 3)))
-    policy, _ = rlhf(truth(), truth(), problem=problem)
+    policy, info = rlhf(truth(), truth(), problem=problem)
     own = policy.from_noise(NOISE.uniform("test", 2000), NOISE.normal("test", 2000, 2))
     for centre in problem.centres:
         near = ((own - centre).norm(dim=-1) < 1).double().mean(-1)
         assert (near > 0.03).all()
-    assert min(rlhf(truth(), truth(), problem=problem)[1]["per_seed"]["final_reward"]) > 3
+    assert min(info["per_seed"]["final_reward"]) > 3

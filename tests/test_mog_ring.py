@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
-from alignkd_lab.mog.ring import PUBLISHED, RingSettings, run_ring
+from alignkd_lab.mog.ring import PUBLISHED, RingSettings, run_ring, run_sweep
 
 
 @pytest.fixture(scope="module")
@@ -20,23 +20,10 @@ def test_each_published_figure_lies_within_our_central_98_percent(ring, student,
     assert low <= PUBLISHED[student][metric] <= high
 
 
-def test_distillation_trades_recall_for_precision_under_both_scorings(ring):
-    for scores in ring.scores.values():
-        direct, distilled = scores["direct"], scores["distilled"]
-        assert distilled["precision"].median() > direct["precision"].median() + 2
-        assert distilled["recall"].median() < direct["recall"].median() - 5
-
-
 def test_the_published_precision_is_not_the_precision_under_the_truth(ring):
     published, true = (ring.scores[scoring]["direct"]["precision"] for scoring in ("published", "true"))
     assert true.quantile(0.01) > PUBLISHED["direct"]["precision"] + 10
     assert published.median() < true.median() - 5
-
-
-def test_the_published_recall_of_the_direct_student_is_reached_only_in_sample(ring):
-    published, true = (ring.scores[scoring]["direct"]["recall"] for scoring in ("published", "true"))
-    assert true.std() < published.std()
-    assert published.mean() > true.mean()
 
 
 def test_the_direct_student_is_scikit_learns(ring):
@@ -69,6 +56,19 @@ def test_a_seeds_scores_do_not_depend_on_its_neighbours(ring):
                 assert value.item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_setting_that_cannot_be_used_is_named():
+def test_a_gain_is_the_difference_of_the_two_students_of_one_run_and_of_no_run_there_is_none():
+    sweep = run_sweep(range(3), components=(1, 8), sharpenings=(1.0, 8.0))
+    scores = run_ring(range(3), RingSettings(student_components=8, sharpening=8.0)).scores["published"]
+    expected = scores["distilled"]["precision"] - scores["direct"]["precision"]
+    assert sweep.gain("precision", 8, 8.0, "published").tolist() == pytest.approx(expected.tolist())
+    assert sweep.gains["true"]["recall"].shape == (2, 2, 3)
+    with pytest.raises(ValueError, match="not in"):
+        sweep.gain("recall", 2, 8.0)
     with pytest.raises(ValueError, match="sharpening"):
         RingSettings(sharpening=0.0)
+
+
+def test_without_sharpening_a_small_student_is_as_good_as_the_direct_one():
+    sweep = run_sweep(range(20), components=(1,), sharpenings=(1.0,))
+    assert sweep.gain("precision", 1, 1.0).mean().abs() < 0.2
+    assert sweep.gain("recall", 1, 1.0).mean().abs() < 0.05

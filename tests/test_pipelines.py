@@ -3,6 +3,7 @@
 import json
 import mmap
 import time
+from collections import Counter
 
 import psutil
 import pytest
@@ -144,22 +145,8 @@ def test_pipelines_that_share_a_stage_run_it_once(store):
     world = ToyWorld()
     outcomes, stages = run_pipelines(world, list(PIPELINES), store)
     made = [call for call in world.calls if not call.startswith("evaluate")]
-    assert sorted(made) == [
-        "adpa",
-        "adpa_half",
-        "aligned_kd",
-        "base_aligned",
-        "dckd",
-        "dckd_half",
-        "gkd",
-        "kd",
-        "kd_aligned",
-        "kd_aligned",
-        "kd_aligned",
-        "kd_aligned",
-        "kd_high",
-        "student_aligned",
-    ]
+    several = {"kd_aligned": 4}  # of K-A and of three controls
+    assert Counter(made) == {stage.name: several.get(stage.name, 1) for name in PIPELINES for stage in PIPELINES[name]}
     first = {outcomes[name].stages[0] for name in ("kd_only", "kd_then_align", *CONTROLS[:2])}
     assert len(first) == 1
     assert {key for outcome in outcomes.values() for key in outcome.stages} == set(stages)
@@ -175,26 +162,18 @@ def test_every_stage_leaves_its_name_kind_cost_and_info(store):
     assert kd["peak_memory_bytes"] > 10_000_000
 
 
-def test_the_time_of_a_stage_is_its_own_and_not_that_of_what_it_waited_for(store, monkeypatch):
-    world = ToyWorld()
-    monkeypatch.setattr(world, "prepare", lambda stage: time.sleep(0.3))
-    real = world.run
-    monkeypatch.setattr(world, "run", lambda stage, policies: (time.sleep(0.1), real(stage, policies))[1])
-    _, stages = run_pipelines(world, ["kd_only"], store)
-    (stage,) = stages.values()
-    assert 0.1 <= stage["seconds"] < 0.3
-
-
-def test_a_stage_is_charged_the_time_of_what_was_drawn_for_it_before(store, monkeypatch):
+def test_the_time_of_a_stage_is_its_own_and_that_of_what_was_drawn_for_it_before_but_no_waiting(store, monkeypatch):
     world, real = ToyWorld(), ToyWorld.run
 
     def run(stage, policies):
+        time.sleep(0.1)
         made = real(world, stage, policies)
         return Result(made.policy, made.info, Cost(seconds_before=100.0))
 
+    monkeypatch.setattr(world, "prepare", lambda stage: time.sleep(0.3))
     monkeypatch.setattr(world, "run", run)
     (stage,) = run_pipelines(world, ["kd_only"], store)[1].values()
-    assert 100 <= stage["seconds"] < 101
+    assert 100.1 <= stage["seconds"] < 100.3
     assert stage["info"] == {"note": "kd"}
 
 
@@ -228,11 +207,8 @@ def test_each_step_is_told_as_it_starts(store):
     told = []
     run_pipelines(ToyWorld(), ["kd_only", "kd_then_align"], store, told.append)
     assert told == [
-        "kd_only: kd",
-        "kd_only: evaluation",
-        "kd_then_align: kd_aligned",
-        "kd_then_align: evaluation",
-    ]
+        "kd_only: kd", "kd_only: evaluation", "kd_then_align: kd_aligned", "kd_then_align: evaluation"
+    ]  # fmt: skip
 
 
 def test_an_unknown_pipeline_is_refused_before_anything_runs(store):
@@ -251,7 +227,7 @@ def rerun(store, **changes):
     run_pipelines(ToyWorld(), list(PIPELINES), store)
     world = ToyWorld(**changes)
     run_pipelines(world, list(PIPELINES), store)
-    return {call.split()[0] for call in world.calls}
+    return [call.split()[0] for call in world.calls]
 
 
 @pytest.mark.parametrize(
@@ -269,14 +245,11 @@ def rerun(store, **changes):
     ],
 )
 def test_what_depends_on_a_changed_setting_runs_again_and_nothing_else(changes, expected, store):
-    assert rerun(store, **changes) == expected
+    assert set(rerun(store, **changes)) == expected
 
 
 def test_another_high_temperature_spares_the_usual_order(store):
-    run_pipelines(ToyWorld(), list(PIPELINES), store)
-    world = ToyWorld(temperatures={"kd": 0.7, "high": 2.0})
-    run_pipelines(world, list(PIPELINES), store)
-    assert sum(call == "kd_aligned" for call in world.calls) == 1
+    assert rerun(store, temperatures={"kd": 0.7, "high": 2.0}).count("kd_aligned") == 1
 
 
 # Keeping ----------------------------------------------------------------------------------------------------

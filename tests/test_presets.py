@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 from tiny_lm import smollm2
 
-from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, PIPELINES, YARDSTICKS
+from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES, YARDSTICKS
 from alignkd_lab.presets import PRESETS, default_pipelines, override, planned_work, possible_pipelines, preset
 from alignkd_lab.work import COUNTS
 
@@ -17,16 +17,6 @@ def test_the_presets_that_the_command_line_offers_exist():
     from alignkd_lab.arguments import PRESETS as offered
 
     assert set(offered) == set(PRESETS)
-
-
-def test_an_unknown_preset_is_refused_with_the_names():
-    with pytest.raises(BadInput, match=r"'huge'.*laptop"):
-        preset("huge")
-
-
-def test_tiny_needs_no_download():
-    settings = preset("tiny").lm
-    assert {settings.truth, settings.base, settings.student} == {"tiny-truth", "tiny-base", "tiny-student"}
 
 
 def test_a_larger_preset_samples_more():
@@ -60,20 +50,13 @@ def test_a_folder_is_no_healed_student_whatever_its_name_holds():
         planned_work("laptop", dataclasses.replace(preset("laptop").lm, student="healed-mine"))
 
 
-def test_default_pipelines_are_the_orders_their_controls_and_the_yardsticks():
-    assert set(default_pipelines("lm", "dpo")) == {*ORDERS, *CONTROLS, *YARDSTICKS}
-
-
-def test_the_methods_are_possible_where_there_is_text_and_dpo_and_run_when_asked_for():
+def test_a_world_and_an_algorithm_have_the_pipelines_that_are_possible_with_them_and_methods_run_when_asked_for():
+    usual = {*ORDERS, *CONTROLS, *YARDSTICKS}
+    assert set(default_pipelines("lm", "dpo")) == set(possible_pipelines("mog", "dpo")) == usual
     assert set(possible_pipelines("lm", "dpo")) == set(PIPELINES)
-    for world, algorithm in (("mog", "dpo"), ("mog", "rlhf"), ("lm", "rlhf")):
-        assert not set(METHODS) & set(possible_pipelines(world, algorithm))
-
-
-@pytest.mark.parametrize("world", ["mog", "lm"])
-def test_rlhf_has_no_preferences_to_take_from_another_sampler(world):
-    missing = {*ORDERS, *CONTROLS, *YARDSTICKS} - set(possible_pipelines(world, "rlhf"))
-    assert missing == {"kd_then_align_base_preferences"}
+    for world in ("mog", "lm"):
+        # Under RLHF there are no preferences to take from another sampler.
+        assert set(possible_pipelines(world, "rlhf")) == usual - {"kd_then_align_base_preferences"}
 
 
 # Changing settings --------------------------------------------------------------------------------------------
@@ -83,20 +66,9 @@ def test_override_changes_what_is_named_and_nothing_else():
     before = LmSettings()
     after = override(before, {"beta": 0.2, "align_learning_rates": [1e-3, 2e-3], "target": "digit"})
     assert (after.beta, after.align_learning_rates, after.target) == (0.2, (1e-3, 2e-3), "digit")
-    changed = {
-        field.name for field in dataclasses.fields(before) if getattr(before, field.name) != getattr(after, field.name)
-    }
-    assert changed == {"beta", "align_learning_rates", "target"}
+    assert dataclasses.replace(after, beta=before.beta, target=before.target,
+                               align_learning_rates=before.align_learning_rates) == before  # fmt: skip
     assert override(before, {}) == before
-
-
-def test_a_whole_number_may_stand_where_any_number_may():
-    assert override(LmSettings(), {"beta": 1}).beta == 1
-
-
-def test_an_unknown_setting_is_refused_with_the_names():
-    with pytest.raises(BadInput, match=r"'betta'.*beta"):
-        override(LmSettings(), {"betta": 1})
 
 
 def test_nested_lists_of_the_gaussian_world_are_read_as_tuples():

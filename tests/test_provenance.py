@@ -40,16 +40,7 @@ def ask(folder):
 
 
 def git(folder, *arguments):
-    command = [
-        "git",
-        "-c",
-        "user.name=a",
-        "-c",
-        "user.email=a@example.org",
-        "-c",
-        "commit.gpgsign=false",
-        *arguments,
-    ]
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -73,15 +64,11 @@ def test_the_commit_is_that_of_the_checkout_and_a_change_makes_it_dirty(tmp_path
     assert ask(tmp_path) == (head, True)
 
 
-def test_an_installed_copy_inside_another_checkout_has_no_commit(tmp_path):
+def test_an_installed_copy_outside_a_checkout_or_inside_another_has_no_commit(tmp_path):
     copy_package(tmp_path)
+    assert ask(tmp_path) == (None, None)
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-qm", "somebody else's", "--allow-empty")
-    assert ask(tmp_path) == (None, None)
-
-
-def test_no_git_and_no_checkout_is_no_error(tmp_path):
-    copy_package(tmp_path)
     assert ask(tmp_path) == (None, None)
 
 

@@ -1,6 +1,7 @@
 """The page of a run: short, in order, escaped, and with the numbers of the tables and of the JSON."""
 
 import html
+import itertools
 import json
 import re
 
@@ -56,9 +57,11 @@ def language():
     return tabulated(*(lm_record(seed) for seed in SEEDS))
 
 
-def test_the_page_is_short(page):
+def test_the_page_is_short_and_asks_nothing_of_the_world_outside(page):
     assert len(text_of(page).split()) <= 1500
     assert len(page.encode()) <= 3_000_000
+    assert not re.search(r"<script|<link|https?://|<iframe", page)
+    assert all(src.startswith("data:image/png;base64,") for src in re.findall(r'src="([^"]+)"', page))
 
 
 def test_the_leader_follows_the_records(tmp_path):
@@ -109,11 +112,6 @@ def test_cells_of_two_presets_are_told_apart_by_name_and_by_what_differs_within_
     assert sorted(row[0] for row in cells[1:]) == sorted([lm_record(0)["preset"], "tiny", "tiny"])
 
 
-def test_the_page_asks_nothing_of_the_world_outside(page):
-    assert not re.search(r"<script|<link|https?://|<iframe", page)
-    assert all(src.startswith("data:image/png;base64,") for src in re.findall(r'src="([^"]+)"', page))
-
-
 def test_responses_are_the_first_ones_of_the_first_seed(page):
     shown_prompts = [row for row in rows_of(page) if row[0] in PROMPTS]
     assert [row[0] for row in shown_prompts] == PROMPTS[:3]
@@ -126,14 +124,13 @@ def test_one_seed_has_no_verdict(tmp_path):
     assert "earns more reward" not in text
 
 
-@pytest.mark.parametrize("metric", ["reward", "target_rate", "overall_recall"])
-def test_a_metric_that_does_not_exist_is_a_dash(tmp_path, metric):
-    records = [lm_record(seed) for seed in SEEDS]
-    for order in ORDERS:
+def test_a_metric_that_does_not_exist_is_a_dash(tmp_path):
+    records, absent = [lm_record(seed) for seed in SEEDS], ("reward", "target_rate", "overall_recall")
+    for order, metric in itertools.product(ORDERS, absent):
         records[0] = replaced(records[0], None, "pipelines", order, "metrics", metric)
     page = page_of(tmp_path, records)
     row = next(row for row in rows_of(page) if row[0].startswith("Align, then distil") and len(row) == 6)
-    assert row[1 + NUMBERS.index(metric)] == "–"
+    assert [cell == "–" for cell in row[1:]] == [metric in absent for metric in NUMBERS]
     assert "nan" not in text_of(page).split()
 
 
@@ -142,15 +139,11 @@ def test_one_order_alone_and_one_seed_make_a_page(tmp_path):
     assert "nothing to compare" in text_of(page)
 
 
-def test_a_failed_check_leaves_no_verdict(tmp_path):
-    text = text_of(page_of(tmp_path, [lm_record(seed, gap=1.7) for seed in SEEDS]))
+def test_a_failed_check_leaves_no_verdict_and_settings_beside_the_preset_s_are_shown(tmp_path):
+    text = text_of(page_of(tmp_path, [lm_record(seed, gap=1.7, beta=0.3) for seed in SEEDS]))
     assert "a check failed, so no verdict is valid" in text
     assert "the student was healthy: failed" in text
     assert "holds" not in text
-
-
-def test_settings_beside_the_preset_s_stand_on_the_page_and_in_the_next_command(tmp_path):
-    text = text_of(page_of(tmp_path, [lm_record(seed, beta=0.3) for seed in SEEDS]))
     assert "beta = 0.3" in text
     assert "--set beta=0.3 --seeds 5-9" in text
     assert run_json(tabulated(lm_record(0)))["changed_settings"] == {}

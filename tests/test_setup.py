@@ -45,25 +45,19 @@ def constraints():
 # Requirements
 
 
-def test_conda_and_make_install_the_same():
+def test_constraints_pin_every_requirement_to_one_version_within_its_range_and_all_install_the_same():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in environment if isinstance(entry, dict))
     assert pip == ["-c constraints.txt", '-e ".[course,test,site]"']
     assert f"python{PROJECT['requires-python']}" in environment
     assert f"-c constraints.txt {pip[1]}" in (ROOT / "Makefile").read_text()
-
-
-def test_constraints_pin_every_requirement_to_one_version_within_its_range():
     pins = constraints()
+    assert "alignkd-lab" not in pins
+    assert not [name for name, pin in pins.items() if "+" in str(pin)], "a local build"
     for name, specifier in by_name(REQUIREMENTS).items():
         (pin,) = pins[name]
         assert pin.operator == "=="
         assert specifier.contains(pin.version), f"{name}{pin} is outside {specifier}"
-
-
-def test_constraints_name_neither_this_project_nor_a_local_build():
-    assert "alignkd-lab" not in constraints()
-    assert not [name for name, pin in constraints().items() if "+" in str(pin)]
 
 
 def test_every_package_that_the_code_imports_is_required_and_the_core_needs_no_course():
@@ -157,7 +151,7 @@ def test_make_run_runs_both_worlds_and_ends_with_the_report():
     ]
 
 
-def test_make_test_checks_style_tests_old_widgets_notebooks_and_last_alone_the_browser():
+def test_make_test_ends_with_the_browser_alone_and_make_site_builds_the_saved_notebooks():
     commands = make("-n", "test").stdout
     parts = (
         "ruff check",
@@ -170,13 +164,10 @@ def test_make_test_checks_style_tests_old_widgets_notebooks_and_last_alone_the_b
     places = [commands.find(part) for part in parts]
     assert min(places) >= 0
     assert places == sorted(places)
-
-
-def test_make_site_builds_the_saved_notebooks():
-    commands = make("-n", "site", "OUT=here").stdout
-    assert "-c notebooks/site" in commands
-    assert "notebooks here/site" in commands
-    assert "alignkd_lab.course.notebooks" not in commands, "it would execute them"
+    site = make("-n", "site", "OUT=here").stdout
+    assert "-c notebooks/site" in site
+    assert "notebooks here/site" in site
+    assert "alignkd_lab.course.notebooks" not in site, "it would execute them"
 
 
 def test_every_target_is_in_the_help():
@@ -211,62 +202,42 @@ def fake_python(path, body):
     path.chmod(0o755)
 
 
-def test_without_a_new_enough_python_make_says_what_to_install(machine):
-    fake_python(machine / "bin" / "python3", "exit 1")  # the answer of an older Python
-    done = make("env", folder=machine, PATH=str(machine / "bin"))
-    assert done.returncode != 0
-    assert "No Python 3.11 or newer found" in done.stderr
-
-
-def test_without_ensurepip_make_names_the_package_that_brings_it(machine):
-    fake_python(machine / "bin" / "python3", 'case "$*" in *ensurepip*) exit 1;; esac')
-    done = make("env", folder=machine, PATH=str(machine / "bin"))
-    assert done.returncode != 0
-    assert "python3-venv" in done.stderr
+def test_without_a_new_enough_python_or_ensurepip_make_says_what_to_install(machine):
+    for answer, said in (
+        ("exit 1", "No Python 3.11 or newer found"),  # the answer of an older Python
+        ('case "$*" in *ensurepip*) exit 1;; esac', "python3-venv"),
+    ):
+        fake_python(machine / "bin" / "python3", answer)
+        done = make("env", folder=machine, PATH=str(machine / "bin"))
+        assert done.returncode != 0
+        assert said in done.stderr
     assert not (machine / ".venv").exists()
 
 
-@pytest.fixture
-def installed(machine):
-    """The same folder after a first `make env`, with a stand-in for the environment's Python."""
+def test_make_installs_what_is_not_there_and_nothing_twice(machine):
     fake_python(machine / "bin" / "python3", 'case "$*" in *"-m venv"*) mkdir -p .venv/bin;; esac')
-    fake_python(machine / ".venv" / "bin" / "python", 'echo "$*" >> calls; echo yes')
-    assert make("env", folder=machine).returncode == 0
-    assert "pip install" in (machine / "calls").read_text()
-    (machine / "calls").unlink()
-    return machine
+    python, calls = machine / ".venv" / "bin" / "python", machine / "calls"
 
+    def installs(checked="echo yes"):
+        """What `make env` says where the environment's Python answers its check so, and whether it installs."""
+        fake_python(python, f'echo "$*" >> calls; {checked}')
+        calls.write_text("")
+        done = make("env", folder=machine)
+        assert done.returncode == 0
+        return done.stdout, "pip install" in calls.read_text()
 
-def test_a_second_make_installs_nothing(installed):
-    assert make("env", folder=installed).returncode == 0
-    assert "pip install" not in (installed / "calls").read_text()
-
-
-def test_a_changed_requirement_installs_again(installed):
-    later = (installed / ".venv" / ".alignkd-installed").stat().st_mtime + 10
-    os.utime(installed / "constraints.txt", (later, later))
-    make("env", folder=installed)
-    assert "pip install" in (installed / "calls").read_text()
-
-
-def test_an_environment_that_lost_packages_is_completed(installed):
-    fake_python(installed / ".venv" / "bin" / "python", 'echo "$*" >> calls')  # the check no longer says yes
-    done = make("env", folder=installed)
-    assert "Completing .venv" in done.stdout
-    assert "pip install" in (installed / "calls").read_text()
-
-
-def test_an_environment_whose_python_is_gone_is_made_anew(installed):
-    (installed / ".venv" / "left-over").touch()
-    (installed / ".venv" / "bin" / "python").unlink()
-    done = make("env", folder=installed, PATH=f"{installed / 'bin'}:{os.environ['PATH']}")
+    said, installed = installs()
+    assert installed
+    assert all(size in said for size in ("0.5 GB", "3 GB", "93 MB"))
+    assert not installs()[1]
+    later = (machine / ".venv" / ".alignkd-installed").stat().st_mtime + 10
+    os.utime(machine / "constraints.txt", (later, later))
+    assert installs()[1], "a changed requirement"
+    said, installed = installs("true")  # the check no longer says yes: packages are lost
+    assert installed
+    assert "Completing .venv" in said
+    (machine / ".venv" / "left-over").touch()
+    python.unlink()
+    done = make("env", folder=machine, PATH=f"{machine / 'bin'}:{os.environ['PATH']}")
     assert "Making .venv" in done.stdout
-    assert not (installed / ".venv" / "left-over").exists()
-
-
-def test_make_says_how_much_it_will_download(installed):
-    fake_python(installed / ".venv" / "bin" / "python", "true")
-    said = make("env", folder=installed).stdout
-    assert "0.5 GB" in said
-    assert "3 GB" in said
-    assert "93 MB" in said
+    assert not (machine / ".venv" / "left-over").exists()

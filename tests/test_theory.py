@@ -2,7 +2,6 @@
 
 import math
 
-import bumps
 import numpy as np
 import pytest
 import torch
@@ -145,15 +144,6 @@ def test_the_dpo_weight_is_the_slope_of_the_dpo_loss():
 def test_the_dpo_weight_starts_at_one_half_and_fades_early_under_a_very_negative_anchor():
     assert float(theory.dpo_weight(-20.0, -20.0, 0.5)) == 0.5
     assert float(theory.dpo_weight(-5.0, -20.0, 0.5)) < 0.001
-
-
-def test_the_bump_partition_series_agrees_with_a_grid():
-    generator = torch.Generator().manual_seed(8)
-    mixture = random_mixture(generator, 5, 3)
-    points, log_cell = grid()
-    log_z = theory.log_partition(mixture.log_prob(points) + log_cell, 4 * bump(points), 0.5)
-    series = bumps.mixture_bump_partition(mixture.weights, mixture.means, mixture.sds, (0.5, -0.5), 0.5, 4.0, 0.5)
-    torch.testing.assert_close(series.log(), log_z, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

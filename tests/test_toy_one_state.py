@@ -77,20 +77,16 @@ def test_the_advantage_is_the_log_ratio_and_largest_on_token_4():
     assert int(one_state.advantage().argmax()) == 3
 
 
-def test_without_a_regulariser_the_optimum_is_all_on_token_4_at_every_gamma():
+def test_the_optima_without_a_regulariser_and_under_entropy_and_kl_are_the_closed_forms():
+    a, reference = one_state.advantage(), torch.tensor(REFERENCE, dtype=torch.float64)
     for gamma in (0.5, 1.5, 6.0):
         assert one_state.optimum(gamma).tolist() == [0, 0, 0, 1]
-
-
-def test_the_optima_under_entropy_and_kl_are_the_closed_forms():
-    a, reference = one_state.advantage(), torch.tensor(REFERENCE, dtype=torch.float64)
     assert_close(one_state.optimum(1.5, "entropy", 2.0), torch.softmax(1.5 * a / 2, 0))
     tilted = reference * torch.exp(1.5 * a / 2)
     assert_close(one_state.optimum(1.5, "kl", 2.0), tilted / tilted.sum())
-
-
-def test_with_a_kl_as_heavy_as_gamma_the_optimum_is_the_dpo_teacher():
     assert_close(one_state.optimum(1.5, "kl", 1.5), torch.tensor(DPO, dtype=torch.float64))
+    with pytest.raises(UnknownName, match="clip"):
+        one_state.optimum(1.5, "clip")
 
 
 @pytest.mark.parametrize(("gamma", "weight"), [(0.1, 1.0), (1.5, 1.0), (6.0, 1.0), (6.0, 20.0), (1000.0, 1.0)])
@@ -145,8 +141,3 @@ def test_adam_is_on_token_4_in_a_hundredth_of_the_steps():
     assert path.token_2.max() > 0.9
     assert path.token_4.iloc[-1] > 0.99
     assert path.time.iloc[-1] == 400
-
-
-def test_an_unknown_regulariser_is_named():
-    with pytest.raises(UnknownName, match="clip"):
-        one_state.optimum(1.5, "clip")
