@@ -45,12 +45,8 @@ LIGHT = [
         """
         beta=-1 | beta must be a finite number above 0, not -1
         beta=0 | beta must be
-        beta=NaN | beta must be
         beta=Infinity | beta must be a finite number
         beta=much | beta must be a finite number above 0, not 'much'
-        beta=true | beta must be
-        beta=null | beta must be
-        beta=[0.1] | beta must be
         rlhf_beta=0 | rlhf_beta must be
         align_steps=2.5 | align_steps must be a whole number of at least 1, not 2.5
         align_steps="2" | align_steps must be
@@ -325,9 +321,7 @@ FINE = [
     ("a page on both", "report OUT", 0, ""),
 ]
 
-SHELL = ("lm beta=-1", "mog sharpening=0", "lm nosuch=1", "an unknown target", "an unknown pipeline", "no world",
-         "a report of nothing", "a garbled record", "a record of an older schema",
-         "seeds that run backwards")  # fmt: skip
+SHELL = ("lm beta=-1", "an unknown target", "no world", "a garbled record", "seeds that run backwards")
 
 
 def prepare(folder: Path) -> None:

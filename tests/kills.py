@@ -34,9 +34,9 @@ EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir")
 
 
 def gaussians(out: Path) -> int:
-    """A cell of each algorithm, three seeds in a batch."""
+    """Both orders in a cell of each algorithm, two seeds in a batch."""
     smaller = "beta=0.5 sharpening=2.0 dpo_pairs=100 evaluation_draws=100 restarts=2 rlhf_steps=10 dpo_steps=10"
-    return cli.main(f"run --world mog --preset tiny --out {out} --set {smaller}".split())
+    return cli.main(f"run --world mog --preset tiny --pipelines orders --seeds 0-1 --out {out} --set {smaller}".split())
 
 
 def language(out: Path) -> int:
@@ -52,7 +52,7 @@ def training(out: Path) -> int:
     rows = [{"prompt": f"Name {at}.", "chosen": f"It is {at}!", "rejected": f"No {at}."} for at in range(9)]
     pairs = out.with_name("pairs.jsonl")
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    options = "--max-steps 12 --save-steps 2 --eval-steps 6 --logging-steps 1 --max-length 128 --heldout 0.2 --use-cpu"
+    options = "--max-steps 8 --save-steps 2 --eval-steps 4 --logging-steps 1 --max-length 128 --heldout 0.2 --use-cpu"
     command = f"train dpo --student tiny-student --data {pairs} --out {out / 'model'} {options}"
     if code := cli.main(command.split()):
         return code

@@ -61,6 +61,11 @@ def value(pixel: float, size: float, low: float, high: float, logarithmic: bool 
     return low + pixel / size * (high - low)
 
 
+def darkest(items: list[dict]) -> dict:
+    """Of a density's cells the one that is drawn darkest."""
+    return min(items, key=lambda item: sum(map(int, item["fill"][4:-1].split(","))))
+
+
 def densest(components, window: tuple[float, float, float, float], cells: int = 44) -> tuple[int, int]:
     """Row and column, from below and the left, of a window's cell where a mixture `[[weight, x, y, sd_x, sd_y], ...]`
     is densest."""

@@ -124,7 +124,7 @@ def test_what_a_run_leaves_is_read_as_runs_with_verdicts(whole):
         assert len(run.mixtures if run.the_run()["world"] == "mog" else run.responses)
 
 
-def test_every_method_and_rlhf_run_from_one_command_each(tmp_path):
+def test_every_method_and_rlhf_run_from_one_command_each(tmp_path, quick, rated):
     (record,) = map(read_json, run_experiment(world="lm", preset="tiny", pipelines=METHODS, seeds=(0,), out=tmp_path))
     assert set(record["pipelines"]) == {*YARDSTICKS, *METHODS}
     for name in METHODS:

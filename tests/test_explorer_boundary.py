@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from scene import Scene, densest, evaluated, value
+from scene import Scene, darkest, densest, evaluated, value
 
 from alignkd_lab.course.explorers import boundary
 from alignkd_lab.course.explorers.boundary import shipped
@@ -74,9 +74,9 @@ def test_the_darkest_cell_lies_where_the_mixture_is_densest():
     for items, order in zip(scene.places("rect")[3:6:2], (K_A, A_K), strict=True):
         held = grid.records.select(run=run, seed=0, pipeline=order).mixtures
         row, column = densest(held[["weight", "x", "y", "sd_x", "sd_y"]], plane.window(grid.settings))
-        darkest = min(items, key=lambda item: sum(map(int, item["fill"][4:-1].split(","))))
-        assert darkest["x"] / 4 == pytest.approx(column, abs=1.01)
-        assert (176 - darkest["y"]) / 4 - 1 == pytest.approx(row, abs=1.01)
+        cell = darkest(items)
+        assert cell["x"] / 4 == pytest.approx(column, abs=1.01)
+        assert (176 - cell["y"]) / 4 - 1 == pytest.approx(row, abs=1.01)
 
 
 def test_the_lines_are_the_recall_thresholds():

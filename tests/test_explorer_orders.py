@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scene import Scene, densest, evaluated, moved
+from scene import Scene, darkest, densest, evaluated, moved
 
 from alignkd_lab.course.explorers import orders
 from alignkd_lab.course.explorers.orders import METRICS, SEEDS
@@ -34,9 +34,9 @@ def test_a_density_lies_where_the_recorded_mixture_has_it():
     drawn.append([(weight, *mean, *sds) for weight, mean in truth])
     for items, components in zip(Scene(orders.show()).places("rect")[::2], drawn, strict=True):
         row, column = densest(components, plane.window(settings))
-        darkest = min(items, key=lambda item: sum(map(int, item["fill"][4:-1].split(","))))
-        assert darkest["x"] / 5 == pytest.approx(column, abs=1.01)
-        assert (220 - darkest["y"]) / 5 - 1 == pytest.approx(row, abs=1.01)
+        cell = darkest(items)
+        assert cell["x"] / 5 == pytest.approx(column, abs=1.01)
+        assert (220 - cell["y"]) / 5 - 1 == pytest.approx(row, abs=1.01)
 
 
 def test_a_control_stands_beside_the_orders():

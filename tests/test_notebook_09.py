@@ -13,9 +13,8 @@ from alignkd_lab.course.explorers.run_picture import curves
 from alignkd_lab.course.shipped import recorded_smollm2
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm.feasibility import expected_pairs
-from alignkd_lab.lm.preference_data import load_preferences, to_examples
+from alignkd_lab.lm.preference_data import load_preferences
 from alignkd_lab.lm.rewards import SECOND_RULES, TARGETS
-from alignkd_lab.lm.weights import load
 from alignkd_lab.pipelines import ORDERS
 from alignkd_lab.plan import plan_run
 from alignkd_lab.progress import VARIABLE, read_events
@@ -47,18 +46,6 @@ def test_each_row_of_the_messy_file_has_the_fault_that_the_hints_speak_of(tmp_pa
 @pytest.mark.parametrize(("answer", "right"), [(15, True), (16, True), (17, True), (20, False), (14, False)])
 def test_an_approximate_count_of_responses_is_right(answer, right):
     assert check("responses_needed", answer).right is right
-
-
-def test_pairs_become_examples_of_the_model_s_own_chat_format():
-    rows = [{"prompt": "Describe a lake.", "chosen": "The blue lake lies still.", "rejected": "The lake lies still."}]
-    import datasets
-
-    read = load_preferences(datasets.Dataset.from_list(rows))
-    model, tokenizer = load("tiny-base")
-    (example,) = to_examples(read, tokenizer, max_prompt_tokens=128, max_response_tokens=64).examples
-    assert tokenizer.decode(example.responses[0], skip_special_tokens=True) == rows[0]["chosen"]
-    assert example.roles == ["chosen", "rejected"]
-    assert max(example.prompt) < model.config.vocab_size
 
 
 @pytest.fixture(scope="module")

@@ -171,16 +171,11 @@ def test_a_cached_teacher_says_what_it_says_live(given_):
 
 
 values = st.none() | st.floats(-1e6, 1e6).map(lambda value: float(f"{value:.7g}"))
-
 metrics = st.dictionaries(st.sampled_from(["reward", "length", "entropy"]), values, min_size=1)
 
 
 @settings(quick, max_examples=12)
-@given(
-    st.lists(
-        st.dictionaries(st.sampled_from(["reward", "length", "entropy"]), values, min_size=1), min_size=1, max_size=3
-    )
-)
+@given(st.lists(metrics, min_size=1, max_size=3))
 def test_a_metric_is_in_the_frame_what_it_is_in_the_record_and_null_where_it_does_not_exist(given_):
     made = []
     for seed, wanted in enumerate(given_):

@@ -8,7 +8,7 @@ import re
 import pytest
 from synthetic_records import LM, PROMPTS, lm_record, mog_record, replaced, swap_orders, tabulated
 
-from alignkd_lab import cli, recording
+from alignkd_lab import cli, recording, report
 from alignkd_lab.claims import decide
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import A_K, K_A, ORDERS
@@ -52,6 +52,12 @@ def page(folder):
     return page_of(folder, [*gaussians, *language])
 
 
+@pytest.fixture
+def _blank(monkeypatch):
+    """Pictures, which are tested elsewhere, take most of a page's time."""
+    monkeypatch.setattr(report, "_picture", lambda figure, caption: ("", caption))
+
+
 @pytest.fixture(scope="module")
 def language():
     return tabulated(*(lm_record(seed) for seed in SEEDS))
@@ -64,6 +70,7 @@ def test_the_page_is_short_and_asks_nothing_of_the_world_outside(page):
     assert all(src.startswith("data:image/png;base64,") for src in re.findall(r'src="([^"]+)"', page))
 
 
+@pytest.mark.usefixtures("_blank")
 def test_the_leader_follows_the_records(tmp_path):
     page = page_of(tmp_path, [swap_orders(lm_record(seed)) for seed in SEEDS])
     assert "Distil, then align (K-A) earned more" in text_of(page)
@@ -102,6 +109,7 @@ def test_a_sweep_is_a_table_of_cells_and_a_picture(page):
     assert "Reward of both orders by sharpening." in page
 
 
+@pytest.mark.usefixtures("_blank")
 def test_cells_of_two_presets_are_told_apart_by_name_and_by_what_differs_within_one(tmp_path):
     settings = {**lm_record(0)["settings"], "align_steps": 3, "max_tokens": 5}
     small = [{**lm_record(0), "preset": "tiny", "settings": {**settings, "beta": beta}} for beta in (0.1, 0.2)]
@@ -118,12 +126,14 @@ def test_responses_are_the_first_ones_of_the_first_seed(page):
     assert all(cell.startswith("word " * WORDS + "… (") for row in shown_prompts for cell in row[1:])
 
 
+@pytest.mark.usefixtures("_blank")
 def test_one_seed_has_no_verdict(tmp_path):
     text = text_of(page_of(tmp_path, [lm_record(0)]))
     assert "One seed: no verdict." in text
     assert "earns more reward" not in text
 
 
+@pytest.mark.usefixtures("_blank")
 def test_a_metric_that_does_not_exist_is_a_dash(tmp_path):
     records, absent = [lm_record(seed) for seed in SEEDS], ("reward", "target_rate", "overall_recall")
     for order, metric in itertools.product(ORDERS, absent):
@@ -134,11 +144,13 @@ def test_a_metric_that_does_not_exist_is_a_dash(tmp_path):
     assert "nan" not in text_of(page).split()
 
 
+@pytest.mark.usefixtures("_blank")
 def test_one_order_alone_and_one_seed_make_a_page(tmp_path):
     page = page_of(tmp_path, [lm_record(0, effects={name: LM[name] for name in ("base", "kd_only", K_A)})])
     assert "nothing to compare" in text_of(page)
 
 
+@pytest.mark.usefixtures("_blank")
 def test_a_failed_check_leaves_no_verdict_and_settings_beside_the_preset_s_are_shown(tmp_path):
     text = text_of(page_of(tmp_path, [lm_record(seed, gap=1.7, beta=0.3) for seed in SEEDS]))
     assert "a check failed, so no verdict is valid" in text

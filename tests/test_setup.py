@@ -71,7 +71,7 @@ def test_every_package_that_the_code_imports_is_required_and_the_core_needs_no_c
         if canonicalize_name(INSTALLED_AS.get(name, name))
         not in (course if path.relative_to(ROOT / "alignkd_lab").parts[0].removesuffix(".py") in ABOVE else core)
         # The notebook tools that JupyterLab itself is made of, and what a user brings, who is told so.
-        and name not in {"IPython", "nbformat", "nbclient", "vllm"}
+        and name not in {"IPython", "nbformat", "nbclient", "vllm", "afinn"}
     }
     assert not missing
 

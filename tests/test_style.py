@@ -6,12 +6,16 @@ import pytest
 
 from alignkd_lab.pipelines import PIPELINES, reading_order
 from alignkd_lab.plots.style import PIPELINE_STYLE, interval, metric_label, number, percent, pipeline_style
+from alignkd_lab.study.fair_run import METHODS
+
+# What one picture may draw: the pipelines, and the methods of experiment 1, some of which look as a pipeline does.
+TOGETHER = (tuple(PIPELINES), ("base", "base_aligned", *METHODS))
 
 
-def test_every_pipeline_has_a_style_and_no_two_look_alike():
-    assert set(PIPELINE_STYLE) == set(PIPELINES)
+@pytest.mark.parametrize("names", TOGETHER, ids=["pipelines", "experiment 1"])
+def test_what_is_drawn_together_has_styles_and_no_two_look_alike(names):
     for field in ("label", "marker"):  # colours, below
-        assert len({getattr(style, field) for style in PIPELINE_STYLE.values()}) == len(PIPELINES)
+        assert len({getattr(PIPELINE_STYLE[name], field) for name in names}) == len(names)
 
 
 def seen_by_a_deuteranope(colour):
@@ -23,9 +27,10 @@ def seen_by_a_deuteranope(colour):
     return [max(0.0, c) ** (1 / 2.2) for c in (merged, merged, rest)]
 
 
-def test_colours_differ_for_red_green_blind_readers():
-    for (one, first), (two, second) in itertools.combinations(PIPELINE_STYLE.items(), 2):
-        pair = seen_by_a_deuteranope(first.colour), seen_by_a_deuteranope(second.colour)
+@pytest.mark.parametrize("names", TOGETHER, ids=["pipelines", "experiment 1"])
+def test_colours_differ_for_red_green_blind_readers(names):
+    for one, two in itertools.combinations(names, 2):
+        pair = (seen_by_a_deuteranope(PIPELINE_STYLE[name].colour) for name in (one, two))
         distance = sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) ** 0.5
         assert distance > 0.08, (one, two)
 
