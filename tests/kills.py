@@ -42,6 +42,7 @@ def gaussians(out: Path) -> int:
 def language(out: Path) -> int:
     """Both orders and ADPA, with the trials of a learning rate."""
     smaller = "align_learning_rates=[0.01,0.02] truth_responses=2 curve_points=1 validation_responses=1 max_tokens=6"
+    smaller += " distil_prompts=4 test_prompts=4 align_steps=2"
     pipelines = "kd_then_align,align_then_kd,adpa"
     command = f"run --world lm --preset tiny --device cpu --pipelines {pipelines} --out {out} --set {smaller}"
     return cli.main(command.split())

@@ -1,7 +1,6 @@
 """The command line parses, hands over, and turns expected errors into one line and an exit code."""
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -133,30 +132,6 @@ def test_ctrl_c_says_how_to_resume_and_an_unexpected_error_keeps_its_traceback(e
     experiment.error = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
         cli.main(["run", "--world", "lm"])
-
-
-@pytest.fixture
-def reporting(monkeypatch, tmp_path):
-    """A folder with a record, and a stand-in for the module that writes the report; `page` is what it wrote."""
-    module = types.ModuleType("alignkd_lab.report")
-    module.write_report = lambda folder, out=None: out or folder / "report.html"
-    module.report_json = lambda folder: {"runs": [str(folder)]}
-    module.studies = lambda held: [f"{len(held.runs)} runs of a study"]
-    monkeypatch.setitem(sys.modules, "alignkd_lab.report", module)
-    write(tmp_path, mog_record(0))
-    return module
-
-
-def test_report_ends_with_the_path_of_the_page_or_what_there_is_instead(reporting, tmp_path, capsys):
-    page = tmp_path / "elsewhere" / "page.html"
-    for options, said in (((), tmp_path / "report.html"), (("--out", str(page)), page)):
-        assert cli.main(["report", str(tmp_path), *options]) == 0
-        assert capsys.readouterr().out.splitlines()[-1] == f"Report: {said}"
-    assert cli.main(["report", str(tmp_path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"runs": [str(tmp_path)]}
-    reporting.write_report = lambda folder, out=None: None
-    assert cli.main(["report", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "1 runs of a study\n"
 
 
 def test_a_reader_that_stops_reading_is_no_error(tmp_path):

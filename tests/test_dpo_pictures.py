@@ -9,7 +9,6 @@ from alignkd_lab.course.explorers import beyond_pairs, dpo_on_text
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import PIPELINES
-from alignkd_lab.plots.style import percent
 
 HEIGHTS = np.linspace(-6, 3, 91)
 
@@ -62,18 +61,6 @@ def test_a_learnt_reward_is_beta_times_the_log_ratio(beyond):
     assert learnt - learnt[0] == pytest.approx(ratio - ratio[0])
 
 
-def test_the_caption_states_what_was_measured(beyond):
-    words = beyond_pairs.caption(beyond)
-    assert f"of the {beyond.informative} pairs" in words
-    for name in ("dpo", "pairs"):
-        assert f"{percent(beyond.past[name])} of" in words
-
-
-def test_the_picture_says_that_it_ran_live(beyond):
-    figure = beyond_pairs.draw(beyond)
-    assert any("Live run: Gaussian world, one seed" in text.get_text() for text in figure.texts)
-
-
 # On text
 
 CHOSEN = np.array([[0.0, 0.0], [1.0, -2.0], [2.0, -3.0]])
@@ -85,6 +72,7 @@ def test_the_caption_counts_winners_that_lost():
     assert "gained −0.500 nats on average, the rejected −7.50" in words
     assert "the margin grew by 7.00" in words
     assert words.endswith("The chosen response itself became less likely in 1 of 2 pairs.")
+    assert words in dpo_on_text.show(CHOSEN, REJECTED, 0.1, "a model").alt
 
 
 def test_the_curves_are_the_log_ratios_and_the_weights_those_of_dpo():
@@ -95,11 +83,3 @@ def test_the_curves_are_the_log_ratios_and_the_weights_those_of_dpo():
     weights = theory.dpo_weight(CHOSEN, REJECTED, 0.1).numpy()
     assert right.lines[0].get_ydata() == pytest.approx(weights[:, 0])
     assert weights[0] == pytest.approx([0.5, 0.5])
-
-
-def test_the_picture_carries_its_caption_and_its_depth():
-    picture = dpo_on_text.show(CHOSEN, REJECTED, 0.1, "a model")
-    assert dpo_on_text.caption(CHOSEN, REJECTED, 0.1) in picture.alt
-    assert picture.alt.startswith("Live run: a model, real weights")
-    figure = dpo_on_text.draw(CHOSEN, REJECTED, 0.1, "a model")
-    assert figure.get_supxlabel().startswith("Live run: a model, real weights")

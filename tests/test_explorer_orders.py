@@ -14,7 +14,7 @@ HIGH = "kd_then_align_high_temperature"
 KEPT = [*METRICS, "target_rate"]
 
 
-@pytest.mark.parametrize(("algorithm", "sharpening", "seed"), [("rlhf", "2", 4), ("dpo", "1", 19), ("rlhf", "4", 0)])
+@pytest.mark.parametrize(("algorithm", "sharpening", "seed"), [("rlhf", "4", 0), ("dpo", "1", 19)])
 def test_the_stages_of_a_seed_are_those_of_the_record(algorithm, sharpening, seed):
     run = recorded_gaussians(algorithm, sharpening=float(sharpening))
     chart = orders.show("stage", "seed", algorithm=algorithm, sharpening=sharpening, seed=seed)

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 from ipywidgets import Dropdown
+from test_explorer_runs import gone
 
-from alignkd_lab.course.explorers import run_panel, run_picture
+from alignkd_lab import records
+from alignkd_lab.course.explorers import run_panel, run_picture, runs
 from alignkd_lab.course.notebooks import WIDGET_VIEW
+from alignkd_lab.errors import BadInput
 
 
 @pytest.fixture(autouse=True)
@@ -58,29 +61,43 @@ def test_every_control_over_its_whole_range_leaves_a_command_line_or_a_clear_sen
             control.value = kept
 
 
-def test_a_run_is_started_stopped_and_started_again_and_seen_by_a_second_panel(tmp_path):
+def test_a_run_is_started_stopped_goes_on_leaves_its_record_and_has_then_nothing_to_do(tmp_path):
     panel = run_panel.show(out=tmp_path, seeds="0")
     panel.start_button.click()
     assert "<strong>running</strong>: loading libraries; about 2 s left" in panel.status.value
     assert (panel.start_button.disabled, panel.stop_button.disabled) == (True, False)
     assert panel.controls["world"].disabled
-    again = run_panel.show(out=tmp_path)
-    assert again.run is panel.run
+    again, run = run_panel.show(out=tmp_path), panel.run
+    assert again.run is run is runs.under_way(tmp_path)
+    with pytest.raises(BadInput, match="under way"):
+        run.start()
     again.stop_button.click()
     assert ended(again, 15) == ended(panel, 15) == "stopped"
+    assert gone(run._process.pid)
+    assert runs.under_way(tmp_path) is None
     assert "<strong>stopped</strong>" in panel.status.value
     panel.start_button.click()
     assert ended(panel) == "finished"
+    begun, *units, last = panel.run.events()
+    assert [event["what"] for event in (begun, *units, last)] == ["part", *["unit"] * begun["units"], "end"]
+    held = records.load(*panel.run.files)
+    assert (held.seeds, held.the_run()["algorithm"], held.settings["sharpening"]) == ([0], "rlhf", 2.0)
     assert f"<strong>finished</strong>: the records are in {tmp_path}" in panel.status.value
     assert panel.picture.value.count("<img") == 1
     assert "Reward is" in panel.picture.value
     assert panel.controls["seeds"].value == "20-39"  # something new again
     assert not panel.start_button.disabled
+    panel.controls["seeds"].value = "0"
+    panel.start_button.click()
+    assert ended(panel) == "finished"
+    assert [event["what"] for event in panel.run.events()] == ["end"]
     Path(panel.run.files[0]).write_text("<torn>")
     panel.controls["seeds"].value = "0"
     panel.start_button.click()
     assert ended(panel) == "failed"
     assert "not a record" in panel.status.value
+    assert "remove it and run its seed again" in panel.run.error
+    assert "RecordError" in panel.run.log.read_text()
 
 
 def test_a_run_on_text_draws_its_curves_as_they_grow(tmp_path):

@@ -1,4 +1,4 @@
-"""A run as a child process: its command line, start and stop, that nothing outlives its page; and how long it takes."""
+"""A run as a child process: its command line, that nothing outlives its page, and how long it takes."""
 
 import os
 import shlex
@@ -12,9 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
-from alignkd_lab import cli, records
+from alignkd_lab import cli
 from alignkd_lab.clock import Rates
-from alignkd_lab.course.explorers import run_picture, runs
+from alignkd_lab.course.explorers import run_picture
 from alignkd_lab.course.explorers.run_picture import expected_seconds, planned, standing, weights
 from alignkd_lab.course.explorers.runs import Request, Run
 from alignkd_lab.errors import BadInput, UnknownName
@@ -22,15 +22,7 @@ from alignkd_lab.pipelines import ORDERS, PIPELINES, YARDSTICKS
 from alignkd_lab.presets import planned_work
 from alignkd_lab.results import KINDS
 
-ONE = {"algorithm": "rlhf", "seeds": "0", "settings": "sharpening=2.0 beta=0.5"}
 RATES = Rates(1e9, 1e9, 1e9, "cpu", "made up")
-
-
-def ended(run, seconds=120.0):
-    until = time.monotonic() + seconds
-    while run.poll() == "running" and time.monotonic() < until:
-        time.sleep(0.05)
-    return run.status
 
 
 def gone(pid):
@@ -44,7 +36,7 @@ def test_the_command_line_means_what_the_run_is_given():
     assert request.keywords == {**given, "overrides": dict(read.set)}
     assert Request().command == "alignkd run --world mog --preset laptop --out out"
     assert len(Request().parts()) == 20
-    assert len(Request(**ONE).parts()) == 1
+    assert len(Request(algorithm="rlhf", seeds="0", settings="sharpening=2.0 beta=0.5").parts()) == 1
 
 
 @pytest.mark.parametrize(
@@ -62,33 +54,6 @@ def test_the_command_line_means_what_the_run_is_given():
 def test_what_the_command_line_would_refuse_is_refused_before_the_start(changes, error, words):
     with pytest.raises(error, match=words):
         Run(Request(**changes)).start()
-
-
-def test_a_run_is_stopped_goes_on_leaves_its_record_and_has_then_nothing_to_do(tmp_path):
-    run = Run(Request(**ONE, out=tmp_path))
-    run.start()
-    child = run._process.pid
-    assert runs.under_way(tmp_path) is run
-    with pytest.raises(BadInput, match="under way"):
-        run.start()
-    run.stop()
-    assert ended(run, 10) == "stopped"
-    assert gone(child)
-    assert runs.under_way(tmp_path) is None
-    run.start()
-    assert ended(run) == "finished"
-    assert [event["what"] for event in run.events()] == ["part", *["unit"] * len(run.events()[1:-1]), "end"]
-    assert run.events()[0]["units"] == len(run.events()) - 2
-    held = records.load(*run.files)
-    assert (held.seeds, held.the_run()["algorithm"], held.settings["sharpening"]) == ([0], "rlhf", 2.0)
-    run.start()
-    assert ended(run) == "finished"
-    assert [event["what"] for event in run.events()] == ["end"]
-    Path(run.files[0]).write_text("{")
-    run.start()
-    assert ended(run) == "failed"
-    assert "remove it and run its seed again" in run.error
-    assert "RecordError" in run.log.read_text()
 
 
 def test_a_run_whose_kernel_was_killed_ends_by_itself(tmp_path):

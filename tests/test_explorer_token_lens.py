@@ -136,7 +136,6 @@ def test_a_token_stays_the_text_that_it_is(token):
     chart = token_lens.show(lens=lens)
     texts = [item.get("text") for items in Scene(chart).places("text") for item in items]
     assert texts.count(token) >= 3
-    assert set(chart._repr_mimebundle_()[0]) == {"application/vnd.vegalite.v5+json", "image/png", "text/plain"}
     json.dumps(chart.spec)
 
 

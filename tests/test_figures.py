@@ -121,7 +121,8 @@ def test_four_metrics_stand_side_by_side_for_every_run(sweep):
         assert len(axis.get_yticks()) == len(places)
 
 
-def test_a_metric_that_spans_orders_of_magnitude_says_that_it_is_logarithmic(mog, wide):
+def test_an_axis_names_its_unit_and_says_that_it_is_logarithmic_where_it_spans_orders_of_magnitude(mog, wide, lm):
+    assert figures.four_metrics(lm).axes[3].get_xlabel() == "overall recall (nats per token)"
     assert [axis.get_xlabel() for axis in figures.four_metrics(wide).axes][3] == "overall recall (nats, log)"
     assert "log" not in figures.four_metrics(mog).axes[3].get_xlabel()
 
@@ -143,6 +144,7 @@ def test_sharpening_has_a_panel_for_each_algorithm_and_kl_weight(sweep):
     titles = [axis.get_title(loc="left") for axis in figure.axes]
     assert titles == [f"{a}, KL weight β = {b}" for b in ("0.5", "1") for a in ("RLHF", "DPO")]
     assert len(marks(figure, "align_then_kd")) == 4 * len(SHARPENINGS)
+    assert "sharpening" in texts(figure)
 
 
 def test_the_last_line_says_how_deep_the_evidence_is_and_tiny_cannot_pass_for_it(mog, one_seed):

@@ -1,13 +1,10 @@
 """Provenance: it names what made a record, and never somebody else's commit."""
 
 import json
-import os
 import platform
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
+import pytest
 import torch
 
 import alignkd_lab
@@ -24,19 +21,21 @@ def test_provenance_is_json_with_the_versions_in_use():
     assert made["threads"] == torch.get_num_threads()
 
 
-def ask(folder):
-    """(commit, dirty) as a copy of the package in `folder` tells it."""
-    code = "import json; from alignkd_lab.provenance import provenance as p; print(json.dumps(p()))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    told = json.loads(done.stdout)
-    return told["commit"], told["dirty"]
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """The file from which the module seems to have been loaded, in a folder of its own."""
+    path = tmp_path / "alignkd_lab" / "provenance.py"
+    path.parent.mkdir()
+    path.touch()
+    monkeypatch.setattr(provenance, "__file__", str(path))
+    yield path
+    provenance._commit.cache_clear()
+
+
+def told():
+    provenance._commit.cache_clear()
+    made = provenance.provenance()
+    return made["commit"], made["dirty"]
 
 
 def git(folder, *arguments):
@@ -44,32 +43,21 @@ def git(folder, *arguments):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def copy_package(folder):
-    package = folder / "alignkd_lab"
-    package.mkdir()
-    for path in Path(alignkd_lab.__file__).parent.glob("*.py"):
-        shutil.copy(path, package)
-    return package
-
-
-def test_the_commit_is_that_of_the_checkout_and_a_change_makes_it_dirty(tmp_path):
-    package = copy_package(tmp_path)
-    (tmp_path / ".gitignore").write_text("__pycache__\n")
+def test_the_commit_is_that_of_the_checkout_and_a_change_makes_it_dirty(copy, tmp_path):
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "a")
     head = git(tmp_path, "rev-parse", "HEAD")
-    assert ask(tmp_path) == (head, False)
-    (package / "__init__.py").write_text((package / "__init__.py").read_text() + "# changed\n")
-    assert ask(tmp_path) == (head, True)
+    assert told() == (head, False)
+    copy.write_text("# changed\n")
+    assert told() == (head, True)
 
 
-def test_an_installed_copy_outside_a_checkout_or_inside_another_has_no_commit(tmp_path):
-    copy_package(tmp_path)
-    assert ask(tmp_path) == (None, None)
+def test_an_installed_copy_outside_a_checkout_or_inside_another_has_no_commit(copy, tmp_path):
+    assert told() == (None, None)
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-qm", "somebody else's", "--allow-empty")
-    assert ask(tmp_path) == (None, None)
+    assert told() == (None, None)
 
 
 def test_a_library_that_is_missing_has_no_version(monkeypatch):

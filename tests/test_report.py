@@ -102,6 +102,16 @@ def test_the_json_has_the_numbers_of_the_page(folder, page, capsys):
         assert cells in [row[1:] for row in rows_of(page)]
 
 
+@pytest.mark.usefixtures("_blank")
+def test_the_command_ends_with_the_path_of_the_page(tmp_path, capsys):
+    recording.write(tmp_path, lm_record(0))
+    elsewhere = tmp_path / "elsewhere" / "page.html"
+    for options, written in (((), tmp_path / "report.html"), (("--out", str(elsewhere)), elsewhere)):
+        assert cli.main(["report", str(tmp_path), *options]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"Report: {written}"
+        assert written.is_file()
+
+
 def test_a_sweep_is_a_table_of_cells_and_a_picture(page):
     cells = [row for row in rows_of(page) if row[0] in ("rlhf", "dpo")]
     assert len(cells) == CELLS

@@ -48,16 +48,11 @@ def test_the_chart_draws_the_shares_and_the_weight_of_the_step():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"reference_margin": -20.0}, "the weight is ½, although the loser is 490,000,000 times likelier"),
         ({"reference_margin": -20.0, "steps": 20.0}, "So far the belief holds"),
         ({"reference_margin": -20.0, "steps": float(LAST)}, "The belief fails: DPO is satisfied, and the loser"),
         ({"reference_margin": 0.0, "steps": 5.0}, "The belief fails: the winner is"),
         ({"reference_margin": 0.0, "steps": float(LAST)}, "what faded it is the distance"),
-        ({"loss": "adpa", "optimiser": "adam"}, "the advantage is largest on token 4 (A = 2.30"),
-        (
-            {"loss": "adpa", "optimiser": "adam", "steps": float(LAST)},
-            "ended on token 4, which both teachers find rare",
-        ),
+        ({"loss": "adpa", "optimiser": "adam", "steps": float(LAST)}, "ended on token 4, which both teachers find"),
         ({"loss": "reverse", "reference_margin": -20.0, "steps": float(LAST)}, "Farthest from the teacher is token 2"),
     ],
 )

@@ -112,7 +112,7 @@ def show(*shown: str, run: Records | None = None, **state: str) -> Chart:
     its metrics (`costs.with_costs`), `recorded()` where None.
     """
     run = run or recorded()
-    table, found = controls(run), points(run)
+    moved, found = parameters(controls(run), shown, state), points(run)
     words = {axis: METRIC_STYLE[axis].label if axis in METRIC_STYLE else label(axis) for axis in (*ACROSS, *UP)}
     ways = [place for place, point in enumerate(found) if point["name"] in WAYS]
     further = {
@@ -139,7 +139,7 @@ def show(*shown: str, run: Records | None = None, **state: str) -> Chart:
     words = caption(*lines, width=840)
     whole = stack(title, _ways(found), words, color="independent", shape="independent")
     alternative = f"A point for each way on two axes that can be chosen, a cost or a metric each. {seeds} {source(run)}"
-    return Chart(whole, alternative, parameters(table, shown, state), further)
+    return Chart(whole, alternative, moved, further)
 
 
 def _unbeaten(place: int, ways: list[int]) -> str:
