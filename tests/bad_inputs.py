@@ -270,9 +270,6 @@ HEAVY = [
     ("a rule that gives a word", f"{QUICK} --target wordy", 2, "gives 'yes' for response 1"),
     ("a rule that gives a list", f"{QUICK} --target listing", 2, "gives [True] for response 1"),
     ("a reward that fails on the way", f"{QUICK} --reward own_rewards:later", 2, "gives inf for row 1"),
-    ("on-policy without a teacher", f"{TRAIN} gkd --prompts FILES/few.txt", 2, "teacher: gkd needs one"),
-    ("on-policy without prompts", f"{TRAIN} gkd --teacher tiny-base", 2, "prompts: gkd needs prompts"),
-    ("RLOO without a reward", f"{TRAIN} rloo --prompts FILES/few.txt", 2, "reward: rloo needs one"),
     (
         "RLOO with a broken reward",
         f"{TRAIN} rloo --prompts FILES/few.txt --reward own_rewards:silent",

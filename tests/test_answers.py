@@ -1,11 +1,10 @@
 """`alignkd sample`: what a model answers, turn by turn, in the formats that judges read."""
 
-import gzip
 import json
 
-import pandas as pd
 import pytest
 import torch
+from tiny_lm import folder_of, lines, prompt_ids
 
 from alignkd_lab import cli
 from alignkd_lab.answering import sample_to
@@ -22,18 +21,12 @@ QUESTIONS = [
 QUICK = {"max_tokens": 8, "seed": 3, "device": "cpu"}
 
 
-def lines(path, rows):
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
-
-
 def expected(conversations, seed, temperature=1.0):
     """What the sampler gives to these messages at once."""
     model, tokenizer = weights.load("tiny-student")
-    ids = [
-        tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False) for turns in conversations
-    ]
-    found = sample(model, ids, 1, 8, tokenizer.eos_token_id, seed=seed, temperature=temperature)
+    found = sample(
+        model, prompt_ids(tokenizer, conversations), 1, 8, tokenizer.eos_token_id, seed=seed, temperature=temperature
+    )
     return [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in found.tokens]
 
 
@@ -65,13 +58,8 @@ def test_every_turn_is_asked_after_the_answers_so_far(tmp_path):
 def test_alpaca_eval_reads_a_list_of_instruction_output_and_generator(tmp_path):
     rows = [{"instruction": "Name a bird.", "output": "A wren.", "generator": "other", "dataset": "helpful_base"},
             {"instruction": "Count."}]  # fmt: skip
-    model, tokenizer = weights.load("tiny-student")
-    model.save_pretrained(tmp_path / "mine")
-    tokenizer.save_pretrained(tmp_path / "mine")
-    path = lines(tmp_path / "set.jsonl", rows)
-    sample_to(
-        str(tmp_path / "mine"), prompts=path, out=tmp_path / "new" / "outputs.json", format="alpaca-eval", **QUICK
-    )
+    path, mine = lines(tmp_path / "set.jsonl", rows), folder_of("tiny-student", tmp_path / "mine")
+    sample_to(str(mine), prompts=path, out=tmp_path / "new" / "outputs.json", format="alpaca-eval", **QUICK)
     said = expected([[user("Name a bird.")], [user("Count.")]], 3)
     assert json.loads((tmp_path / "new" / "outputs.json").read_text()) == [
         {"dataset": "helpful_base", "instruction": "Name a bird.", "output": said[0], "generator": "mine"},
@@ -90,9 +78,8 @@ def test_json_lines_hold_the_prompt_as_it_was_asked_last(tmp_path, capsys):
     assert one["response"] == first[0]
     assert two["prompt"] == [user("Write a line."), {"role": "assistant", "content": first[1]}, user("Again, shorter.")]
     assert [two["response"]] == expected([two["prompt"]], 4)
-    assert (
-        read_prompts(tmp_path / "out.jsonl", strict=True).rows[1].messages == two["prompt"]
-    )  # which may be asked again
+    again = read_prompts(tmp_path / "out.jsonl", strict=True).rows[1]
+    assert again.messages == two["prompt"]
     assert cli.main(command) == 2
     assert "out.jsonl is there already" in capsys.readouterr().err
 
@@ -101,25 +88,12 @@ def test_the_temperature_is_that_of_the_sampling(tmp_path):
     path = lines(tmp_path / "prompts.jsonl", [{"prompt": "Count."}])
     sample_to("tiny-student", prompts=path, out=tmp_path / "cold.jsonl", temperature=1e-4, **QUICK)
     model, tokenizer = weights.load("tiny-student")
-    ids = tokenizer.apply_chat_template([user("Count.")], add_generation_prompt=True, return_dict=False)
+    (ids,) = prompt_ids(tokenizer, [[user("Count.")]])
     with torch.no_grad():
         greedy = model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)[0, len(ids) :]
     cold = json.loads((tmp_path / "cold.jsonl").read_text())
     assert cold["response"] == tokenizer.decode(greedy, skip_special_tokens=True).strip()
     assert cold["ended"] == (int(greedy[-1]) == tokenizer.eos_token_id)
-
-
-def test_a_list_a_table_and_a_packed_file_hold_the_same_prompts(tmp_path):
-    rows = [{"prompt": "Count."}, {"prompt": "Go."}]
-    (tmp_path / "a.json").write_text(json.dumps(rows))
-    pd.DataFrame(rows).to_csv(tmp_path / "b.csv", index=False)
-    pd.DataFrame(rows).to_parquet(tmp_path / "c.parquet")
-    with gzip.open(tmp_path / "d.jsonl.gz", "wt") as file:
-        file.write("\n".join(map(json.dumps, rows)))
-    found = [
-        [prompt.messages for prompt in read_prompts(path, strict=True).rows] for path in sorted(tmp_path.iterdir())
-    ]
-    assert found == [[[user("Count.")], [user("Go.")]]] * 4
 
 
 @pytest.mark.parametrize(

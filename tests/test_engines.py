@@ -7,7 +7,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from test_training import QUICK, folder_of
+from test_training import QUICK
+from tiny_lm import folder_of, lines, prompt_ids
 from transformers import AutoModelForCausalLM
 
 from alignkd_lab import cli, training
@@ -108,14 +109,12 @@ def test_what_is_not_whole_or_cannot_be_read_is_refused(folder, monkeypatch):
 
 
 def test_a_model_answers_by_it_turn_by_turn(folder, tmp_path):
-    path = tmp_path / "prompts.jsonl"
-    path.write_text(json.dumps({"turns": ["Count.", "On."]}) + "\n" + json.dumps({"prompt": "Go."}))
+    path = lines(tmp_path / "prompts.jsonl", [{"turns": ["Count.", "On."]}, {"prompt": "Go."}])
     command = ["sample", folder, "--prompts", str(path), "--out", str(tmp_path / "out.jsonl"), "--max-tokens", "6"]
     assert cli.main([*command, "--engine", "vllm", "--dtype", "float32", "--seed", "3", "--temperature", "0.7"]) == 0
     first, second = (json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines())
     tokenizer = weights.load_tokenizer(folder)
-    ids = [tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-           for messages in (first["prompt"][:1], [{"role": "user", "content": "Go."}])]  # fmt: skip
+    ids = prompt_ids(tokenizer, (first["prompt"][:1], [{"role": "user", "content": "Go."}]))
     found = sample(Vllm(folder, "float32"), ids, 1, 6, tokenizer.eos_token_id, seed=3, temperature=0.7)
     said = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in found.tokens]
     assert [first["prompt"][1]["content"], second["response"]] == said
@@ -124,9 +123,9 @@ def test_a_model_answers_by_it_turn_by_turn(folder, tmp_path):
 
 def test_the_student_writes_by_it_once_for_adpa(folder, tmp_path):
     rows = [{"prompt": f"Say {at}", "chosen": f"{at}", "rejected": "no"} for at in range(6)]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    asked = {**QUICK, "student": folder, "data": tmp_path / "pairs.jsonl", "cache_teachers": tmp_path / "kept",
-             "teacher": "tiny-truth", "reference": "tiny-base", "max_length": 60, "responses": 2}  # fmt: skip
+    data, kept = lines(tmp_path / "pairs.jsonl", rows), tmp_path / "kept"
+    asked = {**QUICK, "student": folder, "data": data, "cache_teachers": kept, "teacher": "tiny-truth",
+             "reference": "tiny-base", "max_length": 60, "responses": 2}  # fmt: skip
     own = training.train("adpa", out=tmp_path / "own", **asked)
     assert not LLM.started
     record = training.train("adpa", out=tmp_path / "one", engine="vllm", **asked)

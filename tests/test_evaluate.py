@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from test_lm_reward_model import saved as save_reward_model
-from test_training import folder_of
 from test_training import run as train
+from tiny_lm import folder_of, lines, prompt_ids, said
+from tiny_lm import log_probs as plain_log_probs
 
 import alignkd_lab
 from alignkd_lab import cli
@@ -29,11 +30,6 @@ ASKED = [{"prompt": "Say 1"}, {"instruction": "Count to 20"}, {"turns": ["Hm?"]}
          {"prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Go"}]}]  # fmt: skip
 CONVERSATIONS = [[{"role": "user", "content": text}] for text in ("Say 1", "Count to 20", "Hm?")] + [ASKED[3]["prompt"]]
 QUICK = {"max_tokens": 9, "device": "cpu"}
-
-
-def lines(path, rows):
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
 
 
 @pytest.fixture
@@ -56,10 +52,7 @@ def plain(source):
 
 @torch.no_grad()
 def log_probs(source, prompt, tokens):
-    """log pi of each token by plain logits in float64, one response at a time."""
-    ids = torch.tensor([[*prompt, *tokens]])
-    rows = plain(source)(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-    return rows.gather(1, torch.tensor([*tokens])[:, None]).squeeze(1)
+    return plain_log_probs(plain(source), prompt, tokens)
 
 
 def close(found, interval, rel=1e-4):
@@ -72,9 +65,7 @@ def test_what_is_measured_is_what_plain_logits_and_texts_give(prompts, tmp_path)
         out=tmp_path / "out", **QUICK,
     )  # fmt: skip
     model, tokenizer = weights.load("tiny-student")
-    ids = [
-        tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False) for turns in CONVERSATIONS
-    ]
+    ids = prompt_ids(tokenizer, CONVERSATIONS)
     drawn = sample(model, ids, 3, 9, tokenizer.eos_token_id, seed=5)
     texts = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in drawn.tokens]
     hits = np.array([any(letter.isdigit() for letter in text) for text in texts]).reshape(4, 3)
@@ -106,20 +97,13 @@ def test_the_kl_estimate_is_unbiased(tmp_path):
     path = lines(tmp_path / "one.jsonl", ASKED[:2])
     found = alignkd_lab.evaluate("tiny-student", prompts=path, reference="tiny-base", responses=3000, max_tokens=1)
     exact, error = [], []
-    for turns in CONVERSATIONS[:2]:
-        ids = weights.load_tokenizer("tiny-base").apply_chat_template(
-            turns, add_generation_prompt=True, return_dict=False
-        )
-        with torch.no_grad():
-            own, other = (weights.load(source)[0](torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
-                          for source in ("tiny-student", "tiny-base"))  # fmt: skip
+    for ids in prompt_ids(weights.load_tokenizer("tiny-base"), CONVERSATIONS[:2]):
+        own, other = (said(plain(source), ids, [0])[0].detach() for source in ("tiny-student", "tiny-base"))
         exact.append(float((own.exp() * (own - other)).sum()))
         error.append(float((own.exp() * (own - other).square()).sum() - exact[-1] ** 2) / 3000)
-    spread = math.sqrt(sum(error)) / 2
-    assert abs(found["metrics"]["kl_per_response"]["estimate"] - np.mean(exact)) < 3.5 * spread < 0.2 * np.mean(exact)
-    assert found["metrics"]["kl_per_token"]["estimate"] == pytest.approx(
-        found["metrics"]["kl_per_response"]["estimate"]
-    )
+    spread, of_response = math.sqrt(sum(error)) / 2, found["metrics"]["kl_per_response"]["estimate"]
+    assert abs(of_response - np.mean(exact)) < 3.5 * spread < 0.2 * np.mean(exact)
+    assert found["metrics"]["kl_per_token"]["estimate"] == pytest.approx(of_response)
 
 
 def test_reward_accuracy_is_the_share_of_pairs_that_plain_logits_rank_right(pairs):
@@ -148,13 +132,10 @@ def test_pairs_within_rounding_are_ties():
 def test_the_measure_is_that_of_training(pairs, tmp_path):
     """The same pairs, held out of a training; its adapter is a source, and so is the folder of its base."""
     student = folder_of("tiny-student", tmp_path / "student")
-    data = lines(
-        tmp_path / "data.jsonl", [{"prompt": "Go", "chosen": f"one {at}", "rejected": "two"} for at in range(8)]
-    )
-    record = train("dpo", data, tmp_path / "out", student, heldout=str(pairs), max_length=64)
-    found = alignkd_lab.evaluate(
-        str(tmp_path / "out"), pairs=pairs, reference=str(student), max_length=64, device="cpu"
-    )
+    rows = [{"prompt": "Go", "chosen": f"one {at}", "rejected": "two"} for at in range(8)]
+    data, out = lines(tmp_path / "data.jsonl", rows), tmp_path / "out"
+    record = train("dpo", data, out, student, heldout=str(pairs), max_length=64)
+    found = alignkd_lab.evaluate(str(out), pairs=pairs, reference=str(student), max_length=64, device="cpu")
     accuracy = found["metrics"]["reward_accuracy"]["estimate"]
     assert accuracy == pytest.approx(record["result"]["eval_reward_accuracy"])
     assert accuracy != 0.5
@@ -220,10 +201,8 @@ def test_a_reward_model_pays_as_it_scores(tmp_path):
 
 def test_a_reward_reads_a_prompt_of_many_turns_as_its_messages(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    source = (
-        "def turns(prompts, responses):\n    return [1.0 if isinstance(one, str) else len(one) for one in prompts]\n"
-    )
-    (tmp_path / "own.py").write_text(source)
+    count = "[1.0 if isinstance(one, str) else len(one) for one in prompts]"
+    (tmp_path / "own.py").write_text(f"def turns(prompts, responses):\n    return {count}\n")
     path = lines(tmp_path / "texts.jsonl", ASKED)
     found = alignkd_lab.evaluate("tiny-student", prompts=path, reward="own:turns", **QUICK)["metrics"]["reward"]
     turns = [len(row["prompt"]) if isinstance(row.get("prompt"), list) else 1 for row in ASKED]
@@ -282,9 +261,8 @@ def test_a_reference_with_other_tokens_is_refused_before_weights_are_read(prompt
 def test_pairs_that_cannot_be_read_are_counted_or_refused(pairs, tmp_path):
     options = {"reference": "tiny-base", "device": "cpu"}
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]
-    path = lines(
-        tmp_path / "more.jsonl", [*rows, {"prompt": "x" * 200, "chosen": "a", "rejected": "b"}, {"chosen": "a"}]
-    )
+    rows += [{"prompt": "x" * 200, "chosen": "a", "rejected": "b"}, {"chosen": "a"}]
+    path = lines(tmp_path / "more.jsonl", rows)
     found = alignkd_lab.evaluate("tiny-student", pairs=path, max_length=64, **options)["pairs"]
     assert found["skipped"] == {"missing rejected": 1, "prompt longer than 32 tokens": 1}
     with pytest.raises(BadInput, match=r"pairs: none can be read within max_length 8 \(prompt longer than 4 tokens"):

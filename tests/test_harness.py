@@ -6,8 +6,8 @@ import sys
 
 import pytest
 import torch
-from test_training import folder_of
 from test_training import run as train
+from tiny_lm import folder_of, lines, log_prob
 
 import alignkd_lab
 from alignkd_lab import cli
@@ -39,14 +39,12 @@ WRITTEN = {"task": "own_words", "custom_dataset": items, "output_type": "generat
            "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]}  # fmt: skip
 
 
-@torch.no_grad()
 def chosen(model, tokenizer, question):
     """The index of the likeliest choice, and of the likeliest a letter, by plain logits."""
     prompt, found = tokenizer(question["question"], add_special_tokens=False).input_ids, []
     for choice in question["choices"]:
         answer = tokenizer(f" {choice}", add_special_tokens=False).input_ids
-        rows = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-        found.append(float(rows.gather(1, torch.tensor(answer)[:, None]).sum()))
+        found.append(log_prob(model, prompt, answer))
     each = [value / len(choice) for value, choice in zip(found, question["choices"], strict=True)]
     return found.index(max(found)), each.index(max(each))
 
@@ -56,10 +54,8 @@ def chosen(model, tokenizer, question):
 def test_accuracy_is_that_of_plain_log_probabilities(kind, tmp_path):
     source = folder_of("tiny-student", tmp_path / "student")
     if kind == "adapter":
-        pairs = tmp_path / "pairs.jsonl"
         rows = [{"prompt": f"Say {at}", "chosen": "a boat", "rejected": "no"} for at in range(8)]
-        pairs.write_text("\n".join(map(json.dumps, rows)))
-        train("sft", pairs, tmp_path / "adapter", source)
+        train("sft", lines(tmp_path / "pairs.jsonl", rows), tmp_path / "adapter", source)
         source = tmp_path / "adapter"
     record = alignkd_lab.evaluate(str(source), tasks=[CHOICE], device="cpu", out=tmp_path / "out")
     model, tokenizer = weights.load(str(source))

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from test_evaluate import lines
+from tiny_lm import lines, prompt_ids
 
 import alignkd_lab
 from alignkd_lab.errors import BadInput, CannotContinue
@@ -108,8 +108,7 @@ def test_a_model_judges_by_the_letter_that_it_finds_likeliest():
     for one, other in zip(FIRST, SECOND, strict=True):
         for left, right in ((one, other), (other, one)):
             text = judge.TEMPLATE.format(prompt=one["prompt"], first=left["response"], second=right["response"])
-            ids = tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True,
-                                                return_dict=False)  # fmt: skip
+            (ids,) = prompt_ids(tokenizer, [[{"role": "user", "content": text}]])
             with torch.no_grad():
                 expected.append("ABC"[int(model(torch.tensor([ids])).logits[0, -1, letters].argmax())])
     found = judge.compare("tiny-base", FIRST, SECOND, "cpu")

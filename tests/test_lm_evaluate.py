@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from tiny_lm import log_prob, log_probs, world_in
 
 from alignkd_lab.lm import weights
+from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.evaluate import MISS, distinct_n, metrics
 from alignkd_lab.lm.rewards import Scores, Yardstick, yardstick
 from alignkd_lab.lm.sampling import Samples
@@ -75,24 +77,17 @@ def test_distinct_n_counts_neighbouring_words_once_and_never_across_responses():
     assert math.isnan(distinct_n(["one", ""], 2))
 
 
-def test_p_target_is_a_distribution_where_the_truth_is_one():
-    # Summed over all responses, p*(y) [e + (1 - e) 1_T / p*(T)] must be 1 again.
-    truth = {"hit": 0.03, "miss": 0.97}
-    weight = {name: MISS + (1 - MISS) * (name == "hit") / 0.03 for name in truth}
-    assert sum(truth[name] * weight[name] for name in truth) == pytest.approx(1.0)
-
-
 def test_means_are_pooled_over_tokens_and_not_over_responses():
     assert pooled_mean([torch.tensor([-1.0] * 9), torch.tensor([-11.0])]) == pytest.approx(-2.0)
 
 
 def test_the_yardstick_holds_the_truths_quantiles_and_a_rate_that_is_never_zero():
-    log_probs = [torch.full((length,), -float(value)) for length, value in zip((1, 5, 2, 3, 9), range(5), strict=True)]
-    found = yardstick(log_probs, [False] * 5)
+    said = [torch.full((length,), -float(value)) for length, value in zip((1, 5, 2, 3, 9), range(5), strict=True)]
+    found = yardstick(said, [False] * 5)
     assert found.q50 == pytest.approx(-2.0)
     assert found.q05 == pytest.approx(-3.8)
     assert found.target_rate == pytest.approx(0.5 / 6)
-    assert yardstick(log_probs, [True] * 3 + [False] * 2).target_rate == pytest.approx(3.5 / 6)
+    assert yardstick(said, [True] * 3 + [False] * 2).target_rate == pytest.approx(3.5 / 6)
     assert found.responses == 5
 
 
@@ -106,12 +101,8 @@ def samples():
 def test_scores_are_those_of_a_forward_pass_in_the_order_of_the_responses(batch):
     model, given = weights.load("tiny-base")[0], samples()
     found = score(model, given, batch)
-    for prompt, tokens, log_probs in zip(given.prompt_of, given.tokens, found, strict=True):
-        row = given.prompt_ids[prompt]
-        with torch.inference_mode():
-            logits = torch.log_softmax(model(torch.tensor([row + tokens])).logits[0].double(), -1)
-        expected = [float(logits[len(row) - 1 + at, token]) for at, token in enumerate(tokens)]
-        assert log_probs.tolist() == pytest.approx(expected, abs=1e-5)
+    for prompt, tokens, own in zip(given.prompt_of, given.tokens, found, strict=True):
+        assert own.tolist() == pytest.approx(log_probs(model, given.prompt_ids[prompt], tokens).tolist(), abs=1e-5)
 
 
 def test_many_tokens_are_scored_in_chunks_without_a_trace_for_a_gradient():
@@ -121,3 +112,65 @@ def test_many_tokens_are_scored_in_chunks_without_a_trace_for_a_gradient():
     assert not any(tokens.requires_grad for tokens in found)
     alone = score(model, Samples([[1, 60]], [0], [given.tokens[77]]))
     torch.testing.assert_close(found[77], alone[0], rtol=0, atol=1e-5)
+
+
+# Against the base
+
+
+@pytest.fixture
+def world(tmp_path):
+    return world_in(tmp_path, heldout_responses=6)
+
+
+def against_base(world, policy):
+    model = world.context.models.of(policy)
+    samples = world.context.sample(model, "test", 4, 2, 10, "test")
+    under_truth = world.reward.score(samples, policy).under_truth
+    return samples, world.evaluation.against_base(policy, model, samples, under_truth)
+
+
+def test_the_base_is_at_no_distance_from_itself_and_prefers_nothing(world):
+    _, found = against_base(world, world.start("base"))
+    assert found == {"kl_to_base": 0.0, "reward_accuracy": 0.5}
+
+
+@pytest.mark.parametrize("truth", ["tiny-truth", "tiny-base"])
+def test_the_distance_is_the_mean_log_ratio_of_a_response_in_nats(tmp_path, truth):
+    world = world_in(tmp_path, truth=truth)
+    student = world.start("student")
+    samples, found = against_base(world, student)
+    own, base = world.context.models.of(student), world.context.models.of(world.start("base"))
+    gaps = [
+        log_prob(own, samples.prompt_ids[at], tokens) - log_prob(base, samples.prompt_ids[at], tokens)
+        for at, tokens in zip(samples.prompt_of, samples.tokens, strict=True)
+    ]
+    assert found["kl_to_base"] == pytest.approx(sum(gaps) / len(gaps), abs=1e-3)
+
+
+def test_accuracy_counts_the_pairs_whose_better_response_gained_more(world):
+    student = world.start("student")
+    _, found = against_base(world, student)
+    drawn, pairs = world.evaluation.heldout
+    own, base = world.context.models.of(student), world.context.models.of(world.start("base"))
+    assert len(pairs) >= 3
+    wins = 0
+    for pair in pairs:
+        asked = [(drawn.prompt_ids[pair.prompt], drawn.tokens[at]) for at in (pair.chosen, pair.rejected)]
+        won, lost = (log_prob(own, *one) - log_prob(base, *one) for one in asked)
+        wins += won > lost
+    assert found["reward_accuracy"] == pytest.approx(wins / len(pairs))
+
+
+def test_heldout_pairs_are_of_test_prompts_and_the_same_for_every_policy(world, tmp_path):
+    first, again = (world_in(tmp_path, heldout_responses=6).evaluation.heldout for _ in range(2))
+    assert first[1] == again[1]
+    assert first[0].prompt_ids == world.reward.truth.samples("test", 4, 2).prompt_ids
+    hits = [any(map(str.isdigit, text)) for text in world.context.texts(first[0])]
+    assert all(hits[pair.chosen] and not hits[pair.rejected] for pair in first[1])
+
+
+def test_where_the_base_wrote_no_pair_the_accuracy_is_undefined(world):
+    world.reward.hit = lambda text: False
+    _, found = against_base(world, Policy("tiny-student"))
+    assert math.isnan(found["reward_accuracy"])
+    assert found["kl_to_base"] > 0

@@ -20,7 +20,10 @@ def of_one_prompt(rate, responses):
     return found
 
 
-@pytest.mark.parametrize(("rate", "prompts", "responses"), [(0.02, 96, 24), (0.3, 7, 9), (0.5, 40, 6), (0.9, 64, 12)])
+CASES = [(0.02, 96, 24), (0.3, 7, 9), (0.5, 40, 6), (0.9, 64, 12), (0.0, 8, 8), (1.0, 8, 8)]
+
+
+@pytest.mark.parametrize(("rate", "prompts", "responses"), CASES)
 def test_the_distribution_is_that_of_one_prompt_convolved(rate, prompts, responses):
     one, whole = of_one_prompt(rate, responses), np.ones(1)
     for _ in range(prompts):
@@ -28,12 +31,8 @@ def test_the_distribution_is_that_of_one_prompt_convolved(rate, prompts, respons
     assert expected_pairs(rate, prompts, responses) == pytest.approx((np.arange(len(whole)) * whole).sum())
     for least in (1, 5, LEAST_PAIRS):
         assert chance_of_pairs(rate, prompts, responses, least) == pytest.approx(whole[least:].sum(), abs=1e-12)
-
-
-def test_the_chance_of_one_pair_at_one_prompt_is_theory_s():
-    for rate in (0.0, 0.01, 0.5, 1.0):
-        expected = theory.informative_pair_probability(rate, 8).item()
-        assert chance_of_pairs(rate, 1, 8, least=1) == pytest.approx(expected, abs=1e-12)
+    expected = theory.informative_pair_probability(rate, responses).item()
+    assert chance_of_pairs(rate, 1, responses, least=1) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_pairs_are_those_that_alignment_makes():

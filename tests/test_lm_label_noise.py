@@ -19,24 +19,16 @@ def pairs_of(world):
 
 
 @pytest.mark.parametrize("algorithm", ["dpo", "rlhf"])
-def test_without_noise_no_key_holds_its_name(algorithm, tmp_path, monkeypatch):
-    world = LmWorld(small(), algorithm, 0, Store(tmp_path))
+def test_noise_belongs_to_the_stages_that_read_pairs_and_else_no_key_has_its_name(algorithm, tmp_path, monkeypatch):
     monkeypatch.setattr("alignkd_lab.lm.trials.choose_rate", lambda settings, depends, *given: depends)
-    for held in (*map(world.stage_settings, STAGES), *map(world.trials, ("base", "student"))):
-        assert "dpo_label_noise" not in held
-    assert "dpo_label_noise" not in world.evaluation_settings()
-
-
-@pytest.mark.parametrize("algorithm", ["dpo", "rlhf"])
-def test_noise_belongs_to_the_stages_that_read_pairs(algorithm, tmp_path):
-    before, after = (
-        LmWorld(small(dpo_label_noise=noise), algorithm, 0, Store(tmp_path)) for noise in (0.0, 0.2)
-    )  # fmt: skip
+    before, after = (LmWorld(small(dpo_label_noise=noise), algorithm, 0, Store(tmp_path)) for noise in (0.0, 0.2))
     for stage in STAGES:
         reads = stage.name in READ_PAIRS and (algorithm == "dpo" or stage.kind != "align")
         held = before.stage_settings(stage), after.stage_settings(stage)
         assert held[1] == ({**held[0], "dpo_label_noise": 0.2} if reads else held[0])
     assert before.evaluation_settings() == after.evaluation_settings()
+    clean = [*map(before.stage_settings, STAGES), *map(before.trials, ("base", "student"))]
+    assert not any("dpo_label_noise" in held for held in [before.evaluation_settings(), *clean])
 
 
 def test_noise_flips_the_same_samples_pairs_and_spares_those_held_out(tmp_path):

@@ -1,5 +1,7 @@
 """What every loss has in common: right values and gradients, in any chunks, parts, orders and dtypes."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,21 +9,26 @@ from naive_losses import (
     CASES,
     LENGTHS,
     PLAIN,
+    TEACHER_WIDTH,
     TOKENS,
     VOCABULARY,
     assert_close,
+    dckd,
     dpo,
     in_dtype,
+    kd,
     made_on,
     nll,
     part_of,
+    teachers,
     value_and_slopes,
 )
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import chunked as fused
-from alignkd_lab.lm import losses, weights
-from alignkd_lab.lm.batch import ROLES, Example, collate, hidden_states, token_counts
+from alignkd_lab.lm import losses, training_losses, weights
+from alignkd_lab.lm.batch import Example, collate, token_counts
+from alignkd_lab.lm.losses import DIVERGENCES
 from alignkd_lab.lm.teachers import Full
 
 CHUNKS = (None, 1, 5, 22, 23, 100)
@@ -49,22 +56,15 @@ def test_gradient_equals_finite_differences_of_the_value(case, made):
     assert torch.autograd.gradcheck(value, leaves, fast_mode=True)
 
 
+# On a CPU the head's product rounds logits in bfloat16 to 3 significant digits, which dpo sums over tokens.
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
 @pytest.mark.parametrize("case", CASES)
-def test_float32_inputs_cost_only_float32_rounding(case, made):
+def test_inputs_of_fewer_bits_cost_only_their_own_rounding(case, dtype, tolerance, made):
     ours, naive, options = CASES[case]
-    found = value_and_slopes(ours, in_dtype(made, torch.float32), **options)
-    assert [tensor.dtype for tensor in found] == [torch.float32] * 3
-    assert_close(found, value_and_slopes(naive, made, **options), 1e-4)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_bfloat16_inputs_cost_only_their_own_rounding(case, made):
-    ours, naive, options = CASES[case]
-    rounded = in_dtype(made, torch.bfloat16)
+    rounded = in_dtype(made, dtype)
     found = value_and_slopes(ours, rounded, **options)
-    assert [tensor.dtype for tensor in found] == [torch.float32, torch.bfloat16, torch.bfloat16]
-    # On a CPU the head's product rounds logits to 3 significant digits, which dpo sums over tokens.
-    assert_close(found, value_and_slopes(naive, in_dtype(rounded, torch.float64), **options), 0.1)
+    assert [tensor.dtype for tensor in found] == [torch.float32, dtype, dtype]
+    assert_close(found, value_and_slopes(naive, in_dtype(rounded, torch.float64), **options), tolerance)
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -184,10 +184,44 @@ def test_the_default_chunk_has_wide_tensors_of_48_mebibytes_on_a_cpu():
     assert fused.default_chunk(torch.empty(2**26, 0)) == 1
 
 
+def label_log_probs(made):
+    return torch.log_softmax(made["hidden"] @ made["head"].T, -1).gather(1, made["labels"][:, None])[:, 0]
+
+
 def test_nll_reports_the_log_probability_of_every_label(made):
-    _, info = nll(made, chunk=5)
-    expected = torch.log_softmax(made["hidden"] @ made["head"].T, -1).gather(1, made["labels"][:, None])
-    assert_close([info.log_probs], [expected[:, 0]])
+    assert_close([nll(made, chunk=5)[1].log_probs], [label_log_probs(made)])
+
+
+def test_dpo_starts_at_log_two_with_weight_one_half(made):
+    own = torch.stack([label_log_probs(made)[made["response"] == number].sum() for number in range(6)])
+    loss, info = dpo({**made, "reference_log_probs": own})
+    assert float(loss) == pytest.approx(0.693147, abs=1e-6)
+    assert info.weight.tolist() == pytest.approx([0.5] * 3)
+
+
+def test_dpo_reports_log_probabilities_rewards_weight_and_accuracy(made):
+    _, info = dpo(made, chunk=6)
+    log_probs = label_log_probs(made)
+    sums = torch.stack([log_probs[made["response"] == number].sum() for number in range(6)])
+    rewards = 0.3 * (sums - made["reference_log_probs"])
+    assert_close(info[:3], [log_probs, rewards[0::2], rewards[1::2]])
+    assert_close([info.weight], [torch.sigmoid(rewards[1::2] - rewards[0::2])])
+    assert float(info.accuracy) == pytest.approx(float((rewards[0::2] > rewards[1::2]).double().mean()))
+
+
+def test_the_gradient_fades_where_a_pair_is_already_satisfied(made):
+    hidden = made["hidden"].clone().requires_grad_()
+    satisfied = made["reference_log_probs"].clone()
+    satisfied[1] += 1e4  # the reference prefers the first pair's rejected response by far
+    dpo({**made, "hidden": hidden, "reference_log_probs": satisfied})[0].backward()
+    first = made["response"] < 2
+    assert float(hidden.grad[first].abs().max()) == 0
+    assert float(hidden.grad[~first].abs().max()) > 0
+
+
+def made_wide(made):
+    teacher, reference = teachers(made)
+    return teacher, Full(reference.hidden, torch.zeros(VOCABULARY + 2, TEACHER_WIDTH, device=reference.head.device))
 
 
 def test_bad_inputs_are_refused_by_name(made):
@@ -202,6 +236,7 @@ def test_bad_inputs_are_refused_by_name(made):
         ),
         "make no pairs": lambda: losses.dpo(hidden, head, labels, made["response"], torch.tensor(reference), 0.1),
         "chosen: 22 rows": lambda: losses.dckd(hidden, head, labels, teacher, chosen[1:]),
+        "reference: its vocabulary has 63 tokens": lambda: losses.adpa(hidden, head, labels, *made_wide(made), chosen),
         "teacher: 23 rows for the 12": lambda: losses.adpa(hidden, head, labels, teacher, teacher, chosen),
     }
     for message, call in refused.items():
@@ -209,46 +244,114 @@ def test_bad_inputs_are_refused_by_name(made):
             call()
 
 
-@pytest.mark.parametrize("name", PLAIN)
-def test_padding_and_company_in_a_batch_change_no_gradient_and_the_end_token_counts(name, made, device):
-    model, tokenizer = weights.load("tiny-base")
-    model = model.to(device)
+@pytest.mark.parametrize(
+    ("name", "options", "read"),
+    [
+        ("nll", {}, ()),
+        ("kd", {}, ("teacher",)),
+        ("dpo", {"beta": 0.3}, ()),
+        ("dckd", {"alpha": 0.2}, ("teacher",)),
+        ("adpa", {"gamma": 1.5}, ("teacher", "reference")),
+    ],
+)
+def test_padding_and_company_in_a_batch_change_no_gradient_and_the_end_token_counts(name, options, read, device):
+    model, tokenizer = weights.load("tiny-base", device=device)
     draw, width = torch.Generator().manual_seed(2), model.config.hidden_size
+    other = "sampled" if name == "adpa" else "rejected"
+
+    def said(role, length):
+        return {"hidden": torch.randn(length + 1, width, generator=draw)} if (name, role) != ("adpa", "chosen") else {}
 
     def example(prompt, lengths):
-        responses = [
-            [*torch.randint(5, 90, (length,), generator=draw).tolist(), tokenizer.eos_token_id] for length in lengths
-        ]
-        return Example(
-            list(range(5, 5 + prompt)), responses, ["chosen", "sampled"],
-            {kind: [{"hidden": torch.randn(length + 1, width, generator=draw)} for length in lengths]
-             for kind in ("teacher", "reference")},
-            [-9.0, -7.0],
-        )  # fmt: skip
+        texts, asked = [torch.randint(5, 90, (n,), generator=draw).tolist() for n in lengths], range(5, 5 + prompt)
+        roles = ["chosen", other]
+        signals = {kind: [said(*one) for one in zip(roles, lengths, strict=True)] for kind in read}
+        return Example([*asked], [[*text, tokenizer.eos_token_id] for text in texts], roles, signals, [-9.0, -7.0])
 
     examples = [example(3, (2, 7)), example(11, (9, 1)), example(6, (4, 4))]
     counts = token_counts(examples)
+    loss = training_losses.asking(name, training_losses.carried(model.lm_head.weight.detach()), **options)
 
     def slopes(parts):
         model.zero_grad()
         for part in parts:
-            batch = collate(part)
-            sampled = batch["role"] != ROLES.index("chosen")
-            signals = {kind: batch["signals"][kind]["hidden"].to(device) for kind in ("teacher", "reference")}
-            head, labels = model.lm_head.weight, batch["shift_labels"].to(device)
-            given = {
-                "hidden": hidden_states(model, batch), "head": head, "labels": labels, "chosen": ~sampled.to(device),
-                "response": batch["response"].to(device),
-                "reference_log_probs": batch["reference_log_probs"].to(device),
-                "teacher": Full(signals["teacher"], head.detach()),
-                "teachers": [Full(signals[kind][sampled], head.detach()) for kind in ("teacher", "reference")],
-            }  # fmt: skip
-            items = {"dpo": 3, "dckd": (counts["chosen"], counts["sampled"])}
-            items["adpa"] = items["dckd"]
-            CASES[name][0](given, items=items.get(name, counts["tokens"]))[0].backward()
+            loss(model, collate(part), counts)[0].backward()
         return [parameter.grad.clone() for parameter in model.parameters()]
 
     assert counts["tokens"] == 33
     together = slopes([examples])
     assert max(float(slope.abs().max()) for slope in together) > 1e-4
     assert_close(together, slopes([[row] for row in examples]), 1e-5)
+
+
+# KD and DCKD: divergences, temperatures, and TRL's loss as an oracle
+
+
+@pytest.mark.parametrize(("divergence", "mix", "beta"), [("forward", 0.5, 0), ("reverse", 0.5, 1), ("jsd", 0.3, 0.3)])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_kd_equals_trls_generalised_divergence(divergence, mix, beta, temperature, made):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gkd = pytest.importorskip("trl.experimental.gkd").GKDTrainer.generalized_jsd_loss
+
+    def theirs(made):
+        student, teacher = made["hidden"] @ made["head"].T, made["teacher_hidden"] @ made["teacher_head"].T
+        # TRL leaves out the factor T² that keeps the size of the gradient.
+        return temperature**2 * gkd(student[None], teacher[None], made["labels"][None], beta, temperature)
+
+    found = value_and_slopes(kd, made, divergence=divergence, mix=mix, temperature=temperature)
+    assert_close(found, value_and_slopes(theirs, made), 1e-6)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_student_equal_to_its_teacher_has_no_loss_and_no_gradient(divergence, made):
+    own = in_dtype({**made, "teacher_hidden": made["hidden"], "teacher_head": made["head"]}, torch.float32)
+    bound = 0 if divergence in ("forward", "reverse") else 1e-6
+    for found in value_and_slopes(kd, own, divergence=divergence, chunk=6):
+        assert float(found.detach().abs().max()) <= bound
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_divergence_is_never_negative_and_skewing_or_mixing_bounds_it(divergence, made):
+    far = in_dtype(
+        {**made, "teacher_hidden": 40 * made["teacher_hidden"], "hidden": 40 * made["hidden"]}, torch.float32
+    )
+    found = value_and_slopes(kd, far, divergence=divergence, mix=0.5)
+    _, info = kd(far, divergence=divergence, mix=0.5)
+    assert all(torch.isfinite(tensor).all() for tensor in found)
+    assert float(info.divergence.min()) > -1e-6
+    # KL(p || (p + q) / 2) is at most log 2, and so is their mean.
+    assert divergence in ("forward", "reverse") or float(info.divergence.max()) < 0.693148
+
+
+def test_kd_reports_divergence_and_entropies_of_every_token(made):
+    _, info = kd(made, temperature=2.0, teacher_temperature=0.5, chunk=4)
+    p = torch.softmax(made["teacher_hidden"] @ made["teacher_head"].T, -1)
+    q = torch.softmax(made["hidden"] @ made["head"].T / 2, -1)
+    expected = [(p * (p / q).log()).sum(-1), *(-(x * x.log()).sum(-1) for x in (p, q))]
+    assert_close(info, expected)
+
+
+def test_kd_leaves_the_teacher_without_gradient(made):
+    hidden = made["hidden"].requires_grad_()
+    teacher = [made[name].requires_grad_() for name in ("teacher_hidden", "teacher_head")]
+    loss, _ = losses.kd(hidden, made["head"], Full(*teacher))
+    loss.backward()
+    assert hidden.grad is not None
+    assert all(tensor.grad is None for tensor in teacher)
+
+
+def test_a_high_temperature_matches_logits_up_to_a_constant(made):
+    # Hinton et al. 2015, equation 4: the slope tends to (z - v) / V for centred logits z and v.
+    hidden = made["hidden"].clone().requires_grad_()
+    losses.kd(hidden, made["head"], Full(made["teacher_hidden"], made["teacher_head"]), temperature=1e4)[0].backward()
+    gap = made["hidden"] @ made["head"].T - made["teacher_hidden"] @ made["teacher_head"].T
+    gap = gap - gap.mean(-1, keepdim=True)
+    assert_close([hidden.grad], [gap @ made["head"] / gap.numel()], 1e-3)
+
+
+def test_dckd_reports_log_probability_kl_and_entropies_of_every_token(made):
+    _, info = dckd(made, chunk=4)
+    _, said = kd(made)
+    assert_close(info[1:], said)
+    assert_close([info.log_probs], [losses.nll(made["hidden"], made["head"], made["labels"])[1].log_probs])

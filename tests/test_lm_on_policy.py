@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_lm import world_in
+from tiny_lm import said, world_in
 from transformers import LlamaForCausalLM
 
 from alignkd_lab.errors import BadInput
@@ -25,12 +25,9 @@ def run(world, teacher, init, name):
 
 @torch.no_grad()
 def token_distributions(model, samples):
-    """log π(·) before each response token, one response at a time and without padding, [tokens, V] float64."""
-    rows = []
-    for prompt, tokens in zip(samples.prompt_of, samples.tokens, strict=True):
-        ids = samples.prompt_ids[prompt] + tokens
-        rows.append(model(torch.tensor([ids])).logits[0, :-1].double().log_softmax(-1)[-len(tokens) :])
-    return torch.cat(rows)
+    """log π(·) before each response token, [tokens, V]."""
+    asked = zip(samples.prompt_of, samples.tokens, strict=True)
+    return torch.cat([said(model, samples.prompt_ids[prompt], tokens) for prompt, tokens in asked])
 
 
 def kl(p, q):

@@ -15,7 +15,6 @@ from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.templates import COURSE, SMOLLM2, end_ids, fit, frame_of
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.presets import override, preset
 from alignkd_lab.store import Store
 
 # Templates --------------------------------------------------------------------------------------------
@@ -85,11 +84,6 @@ def test_gemma_2_is_read_with_the_attention_that_knows_its_cap(tmp_path):
     assert weights.load(save(tmp_path, "Gemma2"))[0].config._attn_implementation == "eager"
 
 
-def test_a_folder_that_is_not_there_is_called_so():
-    with pytest.raises(BadInput, match="there is no folder models/nothere"):
-        weights.load("models/nothere")
-
-
 # Runs -------------------------------------------------------------------------------------------------
 
 
@@ -112,12 +106,6 @@ def test_a_base_that_cannot_be_cut_is_refused_before_it_is_sampled(tmp_path, mon
     monkeypatch.setattr(student, "sample", lambda *given, **more: pytest.fail("something was sampled"))
     with pytest.raises(BadInput, match="GPT2LMHeadModel has no blocks"):
         student.heal(save(tmp_path / "base"), 1, tmp_path / "out")
-
-
-def test_the_truth_follows_the_base_unless_it_is_named():
-    laptop = preset("laptop").lm
-    assert override(laptop, {"base": "mine"}).truth == "mine"
-    assert override(laptop, {"base": "mine", "truth": "other"}).truth == "other"
 
 
 def run(folder, pipelines=("kd_then_align", "adpa"), **sources):

@@ -2,19 +2,15 @@
 
 import pytest
 import torch
+from tiny_lm import random_adapter
 
 from alignkd_lab.lm import models as module
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.context import Models, Policy
 
 
-def adapter(seed, width=32):
-    draw = torch.Generator().manual_seed(seed)
-    name = "model.layers.0.self_attn.o_proj"
-    return {
-        f"{name}.A": torch.randn(2, width, generator=draw),
-        f"{name}.B": torch.randn(width, 2, generator=draw),
-    }
+def adapter(seed):
+    return random_adapter(Policy("tiny-base"), seed).adapters[0]
 
 
 def weight(model):
@@ -38,10 +34,11 @@ def test_training_one_policys_model_touches_no_other():
 
 
 def test_starting_weights_are_read_once(monkeypatch):
+    policies = Policy("tiny-base"), Policy("tiny-base", [adapter(1)]), Policy("tiny-truth")
     read, real = [], weights.load
     monkeypatch.setattr(weights, "load", lambda source, **more: read.append(source) or real(source, **more))
     models = Models()
-    for policy in (Policy("tiny-base"), Policy("tiny-base", [adapter(1)]), Policy("tiny-truth")):
+    for policy in policies:
         models.of(policy)
     assert read == ["tiny-base", "tiny-truth"]
 

@@ -62,10 +62,8 @@ def test_a_folder_that_datasets_saved_gives_the_same_pairs(tmp_path):
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_conversations_survive_every_kind_of_file(tmp_path, suffix):
     turn = {"role": "user", "content": "Hello"}
-    row = {
-        "chosen": [turn, {"role": "assistant", "content": "A."}],
-        "rejected": [turn, {"role": "assistant", "content": "B."}],
-    }
+    said = {role: {"role": "assistant", "content": text} for role, text in (("chosen", "A."), ("rejected", "B."))}
+    row = {role: [turn, answer] for role, answer in said.items()}
     (pair,) = load_preferences(str(write(tmp_path / f"talk{suffix}", [row]))).rows
     assert (pair.prompt, pair.chosen, pair.rejected) == ([turn], "A.", "B.")
 
@@ -99,11 +97,13 @@ def test_a_file_without_one_usable_row_is_refused_with_every_reason(tmp_path):
 
 
 def test_columns_of_other_names_are_mapped(tmp_path):
-    rows = [{"q": row["prompt"], "yes": row["chosen"], "no": row["rejected"]} for row in GOOD]
+    rows = [{"q": row["prompt"], "yes": row["chosen"], "no": row["rejected"], "chosen": "something"} for row in GOOD]
     path = write(tmp_path / "pairs.parquet", rows)
     found = load_preferences(path, columns={"prompt": "q", "chosen": "yes", "rejected": "no"})
     assert [pair.chosen for pair in found.rows] == [row["chosen"] for row in GOOD]
-    with pytest.raises(BadInput, match=r"row 1 of pairs\.parquet has no 'maybe' to be its rejected; it has q, yes, no"):
+    with pytest.raises(
+        BadInput, match=r"row 1 of pairs\.parquet has no 'maybe' to be its rejected; it has q, yes, no, chosen"
+    ):
         load_preferences(path, columns={"rejected": "maybe"})
     with pytest.raises(BadInput, match="unknown field 'answer'"):
         load_preferences(path, columns={"answer": "yes"})
@@ -114,12 +114,6 @@ def test_an_unknown_source_is_refused(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match=r"unknown source|there is no file"):
         load_preferences(source)
-
-
-@pytest.mark.parametrize("option", [{"split": "train"}, {"revision": REVISION}])
-def test_options_of_the_hub_are_refused_for_a_file(tmp_path, option):
-    with pytest.raises(BadInput, match="is for sets of the hub"):
-        load_preferences(write(tmp_path / "pairs.jsonl", GOOD), **option)
 
 
 # Data sets and the hub --------------------------------------------------------------------------------
@@ -135,15 +129,15 @@ def test_a_data_set_in_memory_is_known_by_its_pairs():
     assert again.provenance["version"] == found.provenance["version"] != other.provenance["version"]
 
 
-def test_a_dictionary_of_splits_asks_for_one():
+def test_what_is_no_source_or_takes_no_such_option_is_refused(tmp_path):
     rows = datasets.Dataset.from_list(GOOD)
     with pytest.raises(BadInput, match="one of its splits: train, test"):
         load_preferences(datasets.DatasetDict(train=rows, test=rows))
-
-
-def test_anything_else_is_no_source():
     with pytest.raises(BadInput, match="a list is no name, file or"):
         load_preferences(GOOD)
+    for option in ({"split": "train"}, {"revision": REVISION}):
+        with pytest.raises(BadInput, match="is for sets of the hub"):
+            load_preferences(write(tmp_path / "pairs.jsonl", GOOD), **option)
 
 
 @pytest.fixture
@@ -167,58 +161,11 @@ def test_a_known_set_is_pinned_and_says_what_it_is_before_it_is_loaded(hub, name
     said = capsys.readouterr().err
     for part in (name, known.revision[:8], f"{known.megabytes} MB", known.licence, known.mapping):
         assert part in said
-    assert found.provenance == {
-        "source": name,
-        "split": "train",
-        "version": f"revision:{known.revision}",
-        "licence": known.licence,
-    }
-
-
-def test_split_and_revision_of_a_known_set_can_be_chosen(hub):
-    found = load_preferences("argilla/dpo-mix-7k", split="test", revision=REVISION)
-    assert hub[0] == [("argilla/dpo-mix-7k", {"split": "test", "revision": REVISION})]
+    version = f"revision:{known.revision}"
+    assert found.provenance == {"source": name, "split": "train", "version": version, "licence": known.licence}
+    found = load_preferences(name, split="test", revision=REVISION)
+    assert hub[0][1:] == [(name, {"split": "test", "revision": REVISION})]
     assert found.provenance["version"] == f"revision:{REVISION}"
-
-
-def test_dpo_mix_7k_gives_the_last_turns_of_its_conversations(hub):
-    turns = [
-        {"role": "system", "content": "Be kind."},
-        {"role": "user", "content": "Hello"},
-        {"role": "assistant", "content": "Hi."},
-        {"role": "user", "content": "Why?"},
-    ]
-    hub[1][:] = [
-        {
-            "dataset": "argilla/distilabel-capybara-dpo-7k-binarized",
-            "chosen": [*turns, {"role": "assistant", "content": good}],
-            "rejected": [*turns, {"role": "assistant", "content": bad}],
-            "chosen_rating": 5.0,
-            "rejected_rating": 1.0,
-        }
-        for good, bad in [("Because.", "No."), ("Same.", "Same.")]
-    ]
-    found = load_preferences("argilla/dpo-mix-7k")
-    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in found.rows] == [(turns, "Because.", "No.")]
-    assert found.skipped == [(2, "chosen equals rejected")]
-
-
-def helpsteer():
-    scores = [(4, 2), (1, 3), (2, 2)]
-    return [
-        {"prompt": f"Q{n}", "response": f"{n}{which}", "helpfulness": score, "correctness": 4, "coherence": 4,
-         "complexity": 2, "verbosity": 1}
-        for n, pair in enumerate(scores)
-        for which, score in zip("ab", pair, strict=True)
-    ]  # fmt: skip
-
-
-def test_helpsteer2_gives_a_pair_for_every_two_rows_but_ties(hub, tmp_path):
-    hub[1][:] = helpsteer()
-    local = write(tmp_path / "train.jsonl.gz", helpsteer())
-    for found in (load_preferences("nvidia/HelpSteer2"), load_preferences(local)):
-        assert [(pair.row, pair.chosen, pair.rejected) for pair in found.rows] == [(1, "0a", "0b"), (3, "1b", "1a")]
-        assert found.skipped == [(5, "tie in helpfulness")]
 
 
 @pytest.mark.parametrize("revision", [None, "main", "v1.0", REVISION[:8]])
@@ -277,17 +224,18 @@ def test_an_example_holds_the_chat_prompt_and_both_responses_with_their_end_toke
     assert token_counts(examples)["pairs"] == 1
 
 
+BRIEF = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+
+
 def test_the_users_own_system_message_stays_and_none_is_added(tokenizer):
-    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
-    (example,) = encoded([{**GOOD[0], "prompt": prompt}], tokenizer).examples
+    (example,) = encoded([{**GOOD[0], "prompt": BRIEF}], tokenizer).examples
     assert tokenizer.decode(example.prompt).startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
 
 
 @pytest.mark.parametrize(("longest", "ends"), [(9, True), (8, False), (3, False)])
 def test_a_cut_response_has_no_end_token_and_is_counted(tokenizer, longest, ends):
-    (example,), skipped, cut = encoded(
-        [{"prompt": "?", "chosen": "12345678", "rejected": "no"}], tokenizer, 99, longest
-    )
+    row = {"prompt": "?", "chosen": "12345678", "rejected": "no"}
+    (example,), skipped, cut = encoded([row], tokenizer, 99, longest)
     assert len(example.responses[0]) == longest
     assert (example.responses[0][-1] == tokenizer.eos_token_id) == ends
     assert example.responses[1][-1] == tokenizer.eos_token_id
@@ -295,23 +243,32 @@ def test_a_cut_response_has_no_end_token_and_is_counted(tokenizer, longest, ends
     assert skipped == []
 
 
-def test_a_prompt_that_is_too_long_is_skipped_and_counted(tokenizer):
-    rows = [{**GOOD[0], "prompt": "?" * 300}, GOOD[1]]
-    examples, skipped, _ = encoded(rows, tokenizer)
-    assert len(examples) == 1
-    assert skipped == [(1, "prompt longer than 200 tokens")]
+STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+STRICT += "{% for message in messages %}{{ message.content }} {% endfor %}"
 
 
-def test_responses_that_differ_only_after_the_cut_are_skipped(tokenizer):
-    row = {"prompt": "?", "chosen": "the same, then A", "rejected": "the same, then B"}
-    examples, skipped, cut = encoded([row], tokenizer, response=8)
-    assert (examples, cut) == ([], [])
-    assert skipped == [(1, "chosen equals rejected as far as they are read")]
+@pytest.mark.parametrize(
+    ("changes", "template", "reason"),
+    [
+        ({"prompt": "?" * 300}, None, "prompt longer than 200 tokens"),
+        ({"rejected": "No.<|im_end|>\nMore."}, None, "rejected holds the end token itself"),
+        ({"chosen": "the" * 14 + "A", "rejected": "the" * 14 + "B"}, None,
+         "chosen equals rejected as far as they are read"),
+        ({"prompt": BRIEF}, STRICT, "the chat template refuses the prompt"),
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_an_example_is_skipped_with_its_reason(changes, template, reason):
+    tokenizer = load_tokenizer("tiny-base")
+    tokenizer.chat_template = template or tokenizer.chat_template
+    examples, skipped, cut = encoded([{**GOOD[0], **changes}], tokenizer)
+    assert (examples, skipped, cut) == ([], [(1, reason)], [])
 
 
-def test_a_response_that_writes_the_end_token_is_skipped(tokenizer):
-    _, skipped, _ = encoded([{**GOOD[0], "rejected": "No.<|im_end|>\nMore."}], tokenizer)
-    assert skipped == [(1, "rejected holds the end token itself")]
+def test_a_tokenizer_without_chat_is_refused():
+    bare = load_tokenizer("tiny-base")
+    bare.chat_template = None
+    with pytest.raises(BadInput, match="needs a chat template"):
+        encoded(GOOD, bare)
 
 
 def test_a_response_that_has_no_tokens_is_skipped(tokenizer, monkeypatch):
@@ -358,25 +315,8 @@ def test_pairs_are_tokenised_together_as_they_would_be_alone(tokenizer, monkeypa
         alone = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
         assert example.prompt.tolist() == alone
         answers = [tokenizer(row[role], add_special_tokens=False).input_ids for role in ("chosen", "rejected")]
-        assert [tokens.tolist() for tokens in example.responses] == [
-            [*ids, tokenizer.eos_token_id][:40] for ids in answers
-        ]
-
-
-def test_a_prompt_that_the_chat_template_refuses_is_skipped(tokenizer):
-    strict = load_tokenizer("tiny-base")
-    strict.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
-    strict.chat_template += "{% for message in messages %}{{ message.content }} {% endfor %}"
-    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
-    _, skipped, _ = encoded([{**GOOD[0], "prompt": prompt}], strict)
-    assert skipped == [(1, "the chat template refuses the prompt")]
-
-
-def test_a_tokenizer_without_chat_is_refused():
-    bare = load_tokenizer("tiny-base")
-    bare.chat_template = None
-    with pytest.raises(BadInput, match="needs a chat template"):
-        encoded(GOOD, bare)
+        ended = [[*ids, tokenizer.eos_token_id][:40] for ids in answers]
+        assert [tokens.tolist() for tokens in example.responses] == ended
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="the real set lies beside a checkout that has it")

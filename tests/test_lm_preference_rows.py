@@ -2,7 +2,6 @@
 
 import pytest
 
-from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.preference_rows import Preference, Unusable, preference, standard
 
 SKY = "What colour is the sky?"
@@ -20,10 +19,10 @@ def system(text):
     return {"role": "system", "content": text}
 
 
-def pairs(*rows, columns=None):
+def pairs(*rows):
     """(row, pair or reason) of each row that comes out."""
     found = []
-    for number, row in standard(enumerate(rows, 1), columns or {}, "here"):
+    for number, row in standard(enumerate(rows, 1), {}, "here"):
         try:
             found.append((number, preference(number, row)))
         except Unusable as reason:
@@ -37,45 +36,19 @@ def outcome(row):
 
 
 BLUE = Preference(1, [user(SKY)], "It is blue.", "It is green.")
+TEXTS = {"chosen": "It is blue.", "rejected": "It is green."}
+ANSWERS = {role: [assistant(text)] for role, text in TEXTS.items()}
+TALKS = {role: [user(SKY), assistant(text)] for role, text in TEXTS.items()}
 FORMATS = {
-    "standard": {"prompt": SKY, "chosen": "It is blue.", "rejected": "It is green."},
+    "standard": {"prompt": SKY, **TEXTS},
     "standard, continued": {"prompt": SKY, "chosen": " It is blue.", "rejected": " It is green."},
-    "conversational": {
-        "prompt": [user(SKY)],
-        "chosen": [assistant("It is blue.")],
-        "rejected": [assistant("It is green.")],
-    },
-    "conversational, implicit prompt": {
-        "chosen": [user(SKY), assistant("It is blue.")],
-        "rejected": [user(SKY), assistant("It is green.")],
-    },
-    "prompt as text beside conversations that hold it": {
-        "prompt": SKY,
-        "chosen": [user(SKY), assistant("It is blue.")],
-        "rejected": [user(SKY), assistant("It is green.")],
-    },
-    "prompt as messages, repeated in the conversations": {
-        "prompt": [user(SKY)],
-        "chosen": [user(SKY), assistant("It is blue.")],
-        "rejected": [user(SKY), assistant("It is green.")],
-    },
-    "prompt as text, answers as messages": {
-        "prompt": SKY,
-        "chosen": [assistant("It is blue.")],
-        "rejected": [assistant("It is green.")],
-    },
-    "prompt as messages, answers as text": {
-        "prompt": [user(SKY)],
-        "chosen": "It is blue.",
-        "rejected": "It is green.",
-    },
-    "other columns beside": {
-        "prompt": SKY,
-        "chosen": "It is blue.",
-        "rejected": "It is green.",
-        "helpfulness": 3,
-        "response": "?",
-    },
+    "conversational": {"prompt": [user(SKY)], **ANSWERS},
+    "conversational, implicit prompt": TALKS,
+    "prompt as text beside conversations that hold it": {"prompt": SKY, **TALKS},
+    "prompt as messages, repeated in the conversations": {"prompt": [user(SKY)], **TALKS},
+    "prompt as text, answers as messages": {"prompt": SKY, **ANSWERS},
+    "prompt as messages, answers as text": {"prompt": [user(SKY)], **TEXTS},
+    "other columns beside": {"prompt": SKY, **TEXTS, "helpfulness": 3, "response": "?"},
 }
 
 
@@ -194,19 +167,6 @@ def test_a_row_that_gives_no_pair_says_why(row, reason):
     assert outcome(row) == reason
 
 
-def test_columns_rename_what_a_source_calls_its_fields():
-    row = {"question": SKY, "good": "It is blue.", "bad": "It is green.", "chosen": "something else"}
-    columns = {"prompt": "question", "chosen": "good", "rejected": "bad"}
-    assert pairs(row, columns=columns) == [(1, BLUE)]
-
-
-def test_a_column_that_the_first_row_lacks_is_refused_with_those_it_has():
-    with pytest.raises(
-        BadInput, match=r"row 1 of here has no 'good' to be its chosen; it has prompt, chosen, rejected"
-    ):
-        pairs(FORMATS["standard"], columns={"chosen": "good"})
-
-
 # HelpSteer2 -------------------------------------------------------------------------------------------
 
 
@@ -221,7 +181,7 @@ def test_of_two_ratings_of_a_prompt_the_more_helpful_response_is_chosen():
 
 def test_ties_single_responses_and_missing_ratings_are_named_by_their_first_row():
     found = pairs(
-        rated("tie", "A.", 3), rated("tie", "B.", 3),
+        rated("tie", "A.", 3), rated("tie", "B.", 3), rated("tie", "C.", 1),
         rated("alone", "C.", 2),
         rated("none", "D.", None), rated("none", "E.", 1),
         "broken",
@@ -232,27 +192,18 @@ def test_ties_single_responses_and_missing_ratings_are_named_by_their_first_row(
     assert found == [
         (1, "tie in helpfulness"),
         (3, "no second response to its prompt"),
-        (4, "helpfulness is no number"),
-        (6, "not an object with fields"),
-        (7, "chosen equals rejected"),
-        (9, "empty chosen"),
-        (11, "no second response to its prompt"),
+        (4, "no second response to its prompt"),
+        (5, "helpfulness is no number"),
+        (7, "not an object with fields"),
+        (8, "chosen equals rejected"),
+        (10, "empty chosen"),
+        (12, "no second response to its prompt"),
     ]
-
-
-def test_three_responses_in_a_row_are_a_pair_and_one_left_over():
-    found = pairs(rated("q", "A.", 3), rated("q", "B.", 1), rated("q", "C.", 4))
-    assert found == [(1, Preference(1, [user("q")], "A.", "B.")), (3, "no second response to its prompt")]
 
 
 @pytest.mark.parametrize("gap", ["\n", "\n\n", " \n"])
 def test_earlier_turns_inside_a_prompt_become_messages(gap):
     prompt = f"Hello{gap}<extra_id_1>Assistant\nHi, you.{gap}<extra_id_1>User\nWhat is <extra_id_1>?\nSay."
-    ((_, found),) = pairs(rated(prompt, "A.", 3), rated(prompt, "B.", 1))
-    assert found.prompt == [user("Hello"), assistant("Hi, you."), user("What is <extra_id_1>?\nSay.")]
-
-
-def test_a_prompt_that_starts_with_a_turns_mark_has_no_empty_turn():
-    prompt = "<extra_id_1>User\nHello"
-    ((_, found),) = pairs(rated(prompt, "A.", 3), rated(prompt, "B.", 1))
-    assert found.prompt == [user("Hello")]
+    for begun in (prompt, f"<extra_id_1>User\n{prompt}"):  # which is no empty turn before
+        ((_, found),) = pairs(rated(begun, "A.", 3), rated(begun, "B.", 1))
+        assert found.prompt == [user("Hello"), assistant("Hi, you."), user("What is <extra_id_1>?\nSay.")]

@@ -33,24 +33,11 @@ EXAMPLES = {
 }
 
 
-def test_every_target_has_examples():
-    assert set(EXAMPLES) == set(TARGETS)
-    assert len(TARGETS) >= 5
-
-
-@pytest.mark.parametrize(("name", "text"), [(name, text) for name, (yes, _) in EXAMPLES.items() for text in yes])
-def test_a_rule_finds_what_it_is_named_after(name, text):
-    assert target(name)(text)
-
-
-@pytest.mark.parametrize(("name", "text"), [(name, text) for name, (_, no) in EXAMPLES.items() for text in no])
-def test_a_rule_leaves_the_rest_alone(name, text):
-    assert not target(name)(text)
-
-
 @pytest.mark.parametrize("name", TARGETS)
-def test_no_rule_is_met_by_an_empty_response(name):
-    assert not target(name)("")
+def test_a_rule_finds_what_it_is_named_after_and_leaves_the_rest_alone(name):
+    found, left = EXAMPLES[name]
+    assert [text for text in found if not target(name)(text)] == []
+    assert [text for text in ["", *left] if target(name)(text)] == []
 
 
 SECOND_EXAMPLES = {
@@ -78,11 +65,6 @@ def test_a_second_rule_has_a_meaning_in_common_with_the_target_and_no_sign(name)
 def test_sentiment_is_vaders_compound_score():
     assert sentiment("The book was good.") == pytest.approx(0.4404)
     assert sentiment("") == 0
-
-
-def test_an_unknown_target_is_refused_with_the_names_that_exist():
-    with pytest.raises(BadInput, match=r"'smile'.*simile"):
-        target("smile")
 
 
 def test_fluency_is_nought_below_the_low_quantile_one_above_the_median_and_linear_between():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import _telemetry
-from tiny_lm import world_in
+from tiny_lm import folder_of, log_prob, world_in
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.context import Policy
@@ -48,25 +48,13 @@ def drawn_in_training(calls):
     return [call for call in calls if len(call.samples.tokens) == PROMPTS * GENERATIONS]
 
 
-@torch.no_grad()
-def sequence_log_probs(model, samples):
-    """log π(y|x) of each response, one at a time and without padding."""
-    found = []
-    for prompt, tokens in zip(samples.prompt_of, samples.tokens, strict=True):
-        ids = samples.prompt_ids[prompt] + tokens
-        log_probs = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
-        targets = torch.tensor(ids[1:])
-        found.append(float(log_probs.gather(1, targets[:, None])[-len(tokens) :].sum()))
-    return found
-
-
 def kl_by_hand(world, policy, reference, calls):
     """Mean log π(y) - log reference(y) of each step's responses, nats a response, of a policy that does not learn."""
     own, other = world.context.models.of(policy), world.context.models.of(reference)
     means = []
-    for call in drawn_in_training(calls):
-        pairs = zip(*(sequence_log_probs(model, call.samples) for model in (own, other)), strict=True)
-        means.append(sum(mine - theirs for mine, theirs in pairs) / len(call.samples.tokens))
+    for samples in (call.samples for call in drawn_in_training(calls)):
+        asked = [(samples.prompt_ids[at], tokens) for at, tokens in zip(samples.prompt_of, samples.tokens, strict=True)]
+        means.append(sum(log_prob(own, *one) - log_prob(other, *one) for one in asked) / len(asked))
     return means
 
 
@@ -105,10 +93,7 @@ def test_another_anchor_is_the_reference_of_the_kl(tmp_path, init, reference):
 
 def test_the_reference_of_a_layer_cut_student_is_the_student(tmp_path):
     world = rlhf_world(tmp_path)
-    uncut, tokenizer = weights.load("tiny-base")
-    uncut.save_pretrained(tmp_path / "uncut")
-    tokenizer.save_pretrained(tmp_path / "uncut")
-    cut, _ = weights.load(str(tmp_path / "uncut"))
+    cut, _ = weights.load(str(folder_of("tiny-base", tmp_path / "uncut")))
     cut.model.layers, cut.config.num_hidden_layers = cut.model.layers[:1], 1
     # Whoever goes by this name finds both layers.
     assert cut.config._name_or_path == str(tmp_path / "uncut")
@@ -133,39 +118,27 @@ def test_a_response_learns_to_end(tmp_path):
     assert info["curve"][-1]["reward"] > info["curve"][0]["reward"] + 0.2
 
 
-def test_groups_that_teach_are_counted(tmp_path):
+def test_groups_that_teach_and_tokens_are_counted(tmp_path):
     world = rlhf_world(tmp_path)
-    calls = watched(world)
-    base = world.start("base")
-    info = rloo(world, base, base, 1e-3, "groups").info
-    groups = [
-        list(rows)
-        for call in drawn_in_training(calls)
-        for _, rows in itertools.groupby(
-            zip(call.samples.prompt_of, call.earned.rewards, call.earned.hits, strict=True), key=lambda row: row[0]
-        )
-    ]
+    calls, base = watched(world), world.start("base")
+    result = rloo(world, base, base, 1e-3, "groups")
+    info, steps = result.info, drawn_in_training(calls)
+    groups = []
+    for call in steps:
+        rows = zip(call.samples.prompt_of, call.earned.rewards, call.earned.hits, strict=True)
+        groups += [list(group) for _, group in itertools.groupby(rows, key=lambda row: row[0])]
     assert [len(rows) for rows in groups] == [GENERATIONS] * STEPS * PROMPTS
     assert info["groups"] == len(groups)
     assert info["informative_groups"] == sum(len({value for _, value, _ in rows}) > 1 for rows in groups)
     assert info["target_groups"] == sum(any(hit for _, _, hit in rows) for rows in groups)
     assert info["target_responses"] == sum(hit for rows in groups for _, _, hit in rows)
     assert info["responses"] == STEPS * PROMPTS * GENERATIONS
-    means = [sum(call.earned.rewards) / len(call.earned.rewards) for call in drawn_in_training(calls)]
+    means = [sum(call.earned.rewards) / len(call.earned.rewards) for call in steps]
     assert info["rewards"] == pytest.approx(means, abs=1e-6)
-
-
-def test_every_response_is_sampled_trained_and_scored(tmp_path):
-    world = rlhf_world(tmp_path)
-    calls = watched(world)
-    base = world.start("base")
-    cost = rloo(world, base, base, 1e-3, "tokens").cost
-    trained = sum(call.samples.token_count for call in drawn_in_training(calls))
+    trained, cost = sum(call.samples.token_count for call in steps), result.cost
     curve = sum(call.samples.token_count for call in calls) - trained
-    assert cost.trained == trained
-    assert cost.sampled == trained + curve
     # In training the reference and the policy read, along the curve the reference; a bare rule asks no truth.
-    assert cost.scored == 2 * trained + curve
+    assert (cost.trained, cost.sampled, cost.scored) == (trained, trained + curve, 2 * trained + curve)
 
 
 def adapter_and_responses(folder, seed=0, noise=0):

@@ -36,16 +36,16 @@ def tried(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize(("budget", "expected"), [(10.0, 1e-3), (5.0, 3e-4), (0.5, 1e-4)])
-def test_the_rate_of_highest_reward_within_the_kl_budget_wins(budget, expected, tried, tmp_path):
-    found = world_in(tmp_path, align_learning_rates=RATES, kl_budget=budget).trials("base")
+@pytest.mark.parametrize(
+    ("budget", "rates", "expected"),
+    [(10.0, RATES, 1e-3), (5.0, RATES, 3e-4), (0.5, RATES, 1e-4), (0.5, RATES[1:], 3e-4)],
+)
+def test_the_rate_of_highest_reward_within_the_kl_budget_wins_else_that_of_least_kl(
+    budget, rates, expected, tried, tmp_path
+):
+    found = world_in(tmp_path, align_learning_rates=rates, kl_budget=budget).trials("base")
     assert found["learning_rate"] == expected
-    assert [trial["learning_rate"] for trial in found["trials"]] == list(RATES)
-
-
-def test_where_every_rate_leaves_the_kl_budget_the_one_that_drifts_least_wins(tried, tmp_path):
-    found = world_in(tmp_path, align_learning_rates=RATES[1:], kl_budget=0.5).trials("base")
-    assert found["learning_rate"] == RATES[1]
+    assert [trial["learning_rate"] for trial in found["trials"]] == list(rates)
 
 
 def test_a_rate_without_a_rival_needs_no_trial(tried, tmp_path):
@@ -95,12 +95,6 @@ def test_every_rate_meets_the_same_numbers(tmp_path, monkeypatch):
     assert curves[:2] == curves[2:]
 
 
-def test_trials_are_kept_for_every_seed_of_a_run(tried, tmp_path):
-    found = [world_in(tmp_path, seed, align_learning_rates=RATES).trials("base") for seed in (0, 1)]
-    assert found[0] == found[1]
-    assert len(tried) == len(RATES)
-
-
 def test_seeds_that_run_at_once_share_one_choice(tmp_path, monkeypatch):
     tried = []
 
@@ -116,10 +110,10 @@ def test_seeds_that_run_at_once_share_one_choice(tmp_path, monkeypatch):
     assert [each.result()["learning_rate"] for each in found] == [RATES[0]] * 3
 
 
-def test_trials_depend_on_what_they_tried(tried, tmp_path):
-    world_in(tmp_path, align_learning_rates=RATES).trials("base")
-    world_in(tmp_path, align_learning_rates=RATES, align_steps=3).trials("base")
-    world_in(tmp_path, align_learning_rates=RATES, test_responses=5).trials("base")
+def test_trials_depend_on_what_they_tried_and_serve_every_seed(tried, tmp_path):
+    changes = ({}, {"seed": 1}, {"align_steps": 3}, {"test_responses": 5})
+    found = [world_in(tmp_path, align_learning_rates=RATES, **given).trials("base") for given in changes]
+    assert found[0] == found[1]
     assert len(tried) == 2 * len(RATES)
 
 
@@ -139,15 +133,8 @@ def test_a_shipped_trial_is_used_where_it_was_made_with_these_settings(tried, tm
 
 
 def test_without_any_pair_the_first_rate_stands(tmp_path):
-    world = world_in(
-        tmp_path,
-        align_learning_rates=RATES,
-        target="question",
-        preference_prompts=1,
-        preference_responses=2,
-        rlhf_prompts=1,
-    )
-    found = world.trials("base")
+    few = {"target": "question", "preference_prompts": 1, "preference_responses": 2, "rlhf_prompts": 1}
+    found = world_in(tmp_path, align_learning_rates=RATES, **few).trials("base")
     assert {trial["informative_pairs"] for trial in found["trials"]} == {0}
     assert found["learning_rate"] == RATES[0]
 

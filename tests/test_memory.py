@@ -92,20 +92,18 @@ def test_a_teacher_is_cached_in_smaller_batches(tmp_path):
         torch.testing.assert_close(own, other, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("stage", ["gkd", "rloo"])
-@pytest.mark.parametrize("limit", [8, 2, 0])
-def test_a_stage_through_trl_learns_in_smaller_parts_what_it_would_have_learnt(stage, limit, tmp_path, monkeypatch):
+def run_stage(name, folder):
     sizes = {"distil_prompts": 4, "distil_responses": 3, "distil_batch": 4, "distil_learning_rate": 1e-2}
-    sizes |= {"rlhf_steps": 2, "rlhf_prompts": 3, "rlhf_generations": 4}
+    world = world_in(folder, **sizes, rlhf_steps=2, rlhf_prompts=3, rlhf_generations=4)
+    base, student = world.start("base"), world.start("student")
+    if name == "gkd":
+        return gkd(world.context, base, student, part(GkdSettings, world.settings), "short")
+    return rloo(world.context, world.reward, base, base, part(RlooSettings, world.settings), 1e-2, "short")
 
-    def run(folder):
-        world = world_in(folder, **sizes)
-        base, student = world.start("base"), world.start("student")
-        if stage == "gkd":
-            return gkd(world.context, base, student, part(GkdSettings, world.settings), "short")
-        return rloo(world.context, world.reward, base, base, part(RlooSettings, world.settings), 1e-2, "short")
 
-    expected, forward = run(tmp_path / "whole"), LlamaModel.forward
+@pytest.mark.parametrize("stage", ["gkd", "rloo"])
+def test_a_stage_through_trl_learns_in_smaller_parts_what_it_would_have_learnt(stage, tmp_path, monkeypatch):
+    expected, forward = run_stage(stage, tmp_path / "whole"), LlamaModel.forward
 
     def limited(self, input_ids=None, **options):
         if torch.is_grad_enabled() and len(input_ids) > limit:
@@ -113,19 +111,19 @@ def test_a_stage_through_trl_learns_in_smaller_parts_what_it_would_have_learnt(s
         return forward(self, input_ids=input_ids, **options)
 
     monkeypatch.setattr(LlamaModel, "forward", limited)
-    if not limit:
-        with pytest.raises(CannotContinue, match="max_tokens"):
-            run(tmp_path / "none")
-        return
-    with shortages() as found:
-        parted = run(tmp_path / "parted")
-    assert found == {"micro_batch": {8: 6, 2: 1}[limit]}
-    assert parted.cost == expected.cost
-    assert parted.info["learning_rate"] == 1e-2
-    for key in {"responses", "informative_groups", "rewards", "kl", "losses"} & set(expected.info):
-        assert parted.info[key] == pytest.approx(expected.info[key], rel=1e-4, abs=1e-6)
-    for name, tensor in expected.policy.adapters[-1].items():
-        torch.testing.assert_close(parted.policy.adapters[-1][name], tensor, rtol=1e-3, atol=1e-5)
+    for limit, size in ((8, 6), (2, 1)):
+        with shortages() as found:
+            parted = run_stage(stage, tmp_path / str(limit))
+        assert found == {"micro_batch": size}
+        assert parted.cost == expected.cost
+        assert parted.info["learning_rate"] == 1e-2
+        for key in {"responses", "informative_groups", "rewards", "kl", "losses"} & set(expected.info):
+            assert parted.info[key] == pytest.approx(expected.info[key], rel=1e-4, abs=1e-6)
+        for name, tensor in expected.policy.adapters[-1].items():
+            torch.testing.assert_close(parted.policy.adapters[-1][name], tensor, rtol=1e-3, atol=1e-5)
+    limit = 0
+    with pytest.raises(CannotContinue, match="max_tokens"):
+        run_stage(stage, tmp_path / "none")
 
 
 @pytest.mark.parametrize("work", [written, lambda model: score(model, written(tiny()))])
@@ -136,15 +134,10 @@ def test_where_not_even_one_response_fits_the_way_out_is_named(work):
 
 def test_a_stage_and_an_evaluation_that_ran_short_say_so_in_the_record(tmp_path):
     class World:
-        seeds, algorithm = (0,), "dpo"
+        seeds, algorithm, device = (0,), "dpo", "cpu"
 
-        def __getattr__(self, name):  # fingerprint, settings, start
+        def __getattr__(self, name):  # fingerprint, settings, start, prepare, save
             return lambda *arguments: {}
-
-        device = "cpu"
-
-        def prepare(self, stage):
-            """Nothing."""
 
         def run(self, stage, policies):
             short("micro_batch")
@@ -154,15 +147,12 @@ def test_a_stage_and_an_evaluation_that_ran_short_say_so_in_the_record(tmp_path)
             short("score_batch")
             return {"metrics": {}}
 
-        def save(self, policy, folder):
-            """Nothing."""
+    def work(size):
+        if size > 2:
+            raise MemoryError
+        return size
 
     def short(what):
-        def work(size):
-            if size > 2:
-                raise MemoryError
-            return size
-
         assert halve(work, 8, what, "no way out") == (2, 2)
 
     outcomes, stages = run_pipelines(World(), ["kd_only"], Store(tmp_path))
@@ -176,6 +166,7 @@ def test_a_stage_and_an_evaluation_that_ran_short_say_so_in_the_record(tmp_path)
     [
         (RuntimeError(OF_A_CPU), True),
         (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (MemoryError(), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
@@ -183,7 +174,12 @@ def test_a_stage_and_an_evaluation_that_ran_short_say_so_in_the_record(tmp_path)
     ],
 )
 def test_a_lack_of_memory_is_told_from_other_errors(error, expected):
+    def work(size):
+        raise error
+
     assert out_of_memory(error) is expected
+    with pytest.raises(CannotContinue if expected else type(error)):
+        halve(work, 4, "micro_batch", "no way out")
 
 
 # A real lack of memory ----------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """`alignkd run` on one's own prompts, with a function of one's own as the reward and as the rule."""
 
+import gzip
 import json
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from alignkd_lab.errors import BadInput
@@ -97,8 +99,12 @@ def test_prompts_are_read_from_every_kind_of_file():
     Path("c.jsonl").write_text(json.dumps({"chosen": "Why is it? Since.", "rejected": "Why is it? Cats."}))
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     Path("d.jsonl").write_text(f"{json.dumps({'prompt': turns})}\n{json.dumps({'prompt': turns[:2]})}\n7\n")
-    said = {name: [row.said for row in read_prompts(name).rows] for name in ("a.csv", "b.json", "c.jsonl")}
-    assert said == {"a.csv": ["Say, 1", "Say 2"], "b.json": ["Say 1", "Say 2"], "c.jsonl": ["Why is it?"]}
+    rows = [{"prompt": "Say 1"}, {"prompt": "Say 2"}]
+    pd.DataFrame(rows).to_parquet("e.parquet")
+    Path("f.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    files = ("a.csv", "b.json", "c.jsonl", "e.parquet", "f.jsonl.gz")
+    said, both = {name: [row.said for row in read_prompts(name).rows] for name in files}, ["Say 1", "Say 2"]
+    assert said == dict(zip(files, (["Say, 1", "Say 2"], both, ["Why is it?"], both, both), strict=True))
     found = read_prompts("d.jsonl")
     assert [row.messages for row in found.rows] == [turns]
     assert [row for row, _ in found.skipped] == [2, 3]

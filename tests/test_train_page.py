@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_training import folder_of
+from tiny_lm import folder_of
 from transformers import AutoModelForCausalLM
 
 import alignkd_lab

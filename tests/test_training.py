@@ -1,8 +1,10 @@
 """`alignkd train`: its options, what it measures, what it leaves, and that a stopped training goes on."""
 
 import json
+import shutil
 import subprocess
 import sys
+from functools import cache
 from unittest.mock import Mock
 
 import pandas as pd
@@ -10,6 +12,7 @@ import pytest
 import torch
 import transformers
 from peft import AutoPeftModelForCausalLM
+from tiny_lm import away_from_zero, folder_of, lines, said
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 import alignkd_lab
@@ -28,29 +31,43 @@ TEACHERS["gkd"], TEACHERS["rloo"] = TEACHERS["kd"], {"reward": "digit"}
 TEACHERS["adpa"] = TEACHERS["adpa_plus"] = {"teacher": "tiny-truth", "reference": "tiny-base"}
 QUICK = {"max_steps": 3, "learning_rate": 1e-2, "max_length": 48, "per_device_train_batch_size": 4, "heldout": 0.25,
          "disable_tqdm": True, "use_cpu": True, "logging_steps": 1}  # fmt: skip
+TARGETS = ["q_proj", "up_proj"]
 IDS = torch.tensor([[1, 40, 41, 60, 61, 2, 70]])
 
 
-@pytest.fixture
-def pairs(tmp_path):
-    rows = [
-        {"prompt": f"Say {at % 12}", "chosen": f"yes {at}"[: 4 + at % 3], "rejected": f"no {at}"} for at in range(16)
-    ]
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    words = [(f"yes {at}"[: 4 + at % 3], f"no {at}") for at in range(16)]
+    rows = [{"prompt": f"Say {at % 12}", "chosen": one, "rejected": two} for at, (one, two) in enumerate(words)]
+    return lines(tmp_path_factory.mktemp("data") / "pairs.jsonl", rows)
 
 
-@pytest.fixture
-def student(tmp_path):
-    return folder_of("tiny-student", tmp_path / "student")
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    folder = folder_of("tiny-student", tmp_path_factory.mktemp("student"))
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    return folder
 
 
-def folder_of(source, path):
-    model, tokenizer = weights.load(source)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+@pytest.fixture(scope="module")
+def trained(pairs, tmp_path_factory):
+    """By method, a training with nothing special, or one of all weights: its folder, its record and what `Last` saw."""
+
+    @cache
+    def made(kind):
+        method, _, full = kind.partition(", ")
+        out, last = tmp_path_factory.mktemp(method) / "out", Last()
+        options = {"full": bool(full), "cache_teachers": out.with_name("kept")}
+        return out, run(method, pairs, out, callbacks=[last], **options), last
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def adapter(pairs, student, tmp_path_factory):
+    """The folder of an adapter beside its base, its record and the logits of what was trained."""
+    folder, last = tmp_path_factory.mktemp("adapter") / "out", Last()
+    return folder, run("sft", pairs, folder, student, callbacks=[last], lora_targets=TARGETS), last.logits
 
 
 def run(method, pairs, out, student="tiny-student", **options):
@@ -86,16 +103,11 @@ class Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(
-    ("method", "full"),
-    [*((name, False) for name in METHODS), *((name, True) for name in ("dpo", "adpa", "gkd", "rloo"))],
-)
-def test_transformers_loads_what_was_trained(method, full, pairs, tmp_path):
-    last = Last()
-    record = run(method, pairs, tmp_path / "out", callbacks=[last], full=full)
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    torch.testing.assert_close(logits(loaded), last.logits, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(logits(weights.load(str(tmp_path / "out"))[0]), last.logits, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("kind", [*METHODS, *(f"{name}, full" for name in ("dpo", "adpa", "gkd", "rloo"))])
+def test_transformers_loads_what_was_trained(kind, trained):
+    (out, record, last), method = trained(kind), kind.partition(",")[0]
+    for loaded in (AutoModelForCausalLM.from_pretrained(out), weights.load(str(out))[0]):
+        torch.testing.assert_close(logits(loaded), last.logits, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(last.logits, logits(weights.load("tiny-student")[0]), atol=1e-3)
     assert record["method"] == method
     told = {"loss", "eval_kl", "eval_mean_reward" if method == "rloo" else "eval_loss"}
@@ -104,45 +116,46 @@ def test_transformers_loads_what_was_trained(method, full, pairs, tmp_path):
     assert told <= {name for log in last.logs for name in log}
     if method != "rloo":  # which three steps do not teach for sure; `test_training_on_policy` has more
         assert record["result"]["eval_loss"] < record["result"]["eval_loss_before"]
-    assert json.loads((tmp_path / "out" / "record.json").read_text())["files"] == record["files"]
-    assert len(pd.read_csv(tmp_path / "out" / "curves.csv")) == 4  # before the first step, and after each
+    assert json.loads((out / "record.json").read_text())["files"] == record["files"]
+    assert len(pd.read_csv(out / "curves.csv")) == 4  # before the first step, and after each
 
 
-def test_an_adapter_lies_beside_its_base_or_is_merged_into_it(pairs, student, tmp_path):
-    last = Last()
-    record = run("sft", pairs, tmp_path / "adapter", student, callbacks=[last], lora_targets=["q_proj", "up_proj"])
-    run("sft", pairs, tmp_path / "merged", student, merge=True, lora_targets=["q_proj", "up_proj"])
+def test_an_adapter_lies_beside_its_base_or_is_merged_into_it(adapter, pairs, student, tmp_path):
+    folder, record, expected = adapter
+    run("sft", pairs, tmp_path / "merged", student, merge=True, lora_targets=TARGETS)
     assert list(record["files"]) == ["adapter_model.safetensors"]
     for loaded in (
-        AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter"),
-        weights.load(str(tmp_path / "adapter"))[0],
+        AutoPeftModelForCausalLM.from_pretrained(folder),
+        weights.load(str(folder))[0],
         AutoModelForCausalLM.from_pretrained(tmp_path / "merged"),
     ):
-        torch.testing.assert_close(logits(loaded), last.logits, rtol=1e-4, atol=1e-5)
-    again = run("sft", pairs, tmp_path / "again", tmp_path / "adapter")  # an adapter is a source as any other
+        torch.testing.assert_close(logits(loaded), expected, rtol=1e-4, atol=1e-5)
+    again = run("sft", pairs, tmp_path / "again", folder)  # an adapter is a source as any other
     assert list(again["files"]) == ["model.safetensors"]
     assert again["weights"]["student"]["checksum"].count("sha256:") == 2
 
 
-def test_an_adapter_of_another_base_is_refused(pairs, student, tmp_path):
-    run("sft", pairs, tmp_path / "adapter", student)
-    path = tmp_path / "adapter" / "adapter_config.json"
+def test_an_adapter_of_another_base_is_refused(adapter, tmp_path):
+    path = shutil.copytree(adapter[0], tmp_path / "adapter") / "adapter_config.json"
     config = json.loads(path.read_text())
     for base, words in ((folder_of("tiny-base", tmp_path / "base"), "does not fit"), (None, "names no base")):
         path.write_text(json.dumps({**config, "base_model_name_or_path": base and str(base)}))
         with pytest.raises(BadInput, match=words):
-            weights.load(str(tmp_path / "adapter"))
+            weights.load(str(path.parent))
     path.write_text(json.dumps({**config, "target_modules": ["q_proj"]}))  # peft would drop the rest without a word
     with pytest.raises(BadInput, match="other layers"):
-        weights.load(str(tmp_path / "adapter"))
+        weights.load(str(path.parent))
 
 
-def test_the_tokenizer_is_the_one_that_was_read(pairs, student, tmp_path):
-    run("sft", pairs, tmp_path / "out", student)
-    before, after = (AutoTokenizer.from_pretrained(path) for path in (student, tmp_path / "out"))
+def test_tokenizer_and_licence_are_those_of_the_base(adapter, student, tmp_path):
+    before, after = (AutoTokenizer.from_pretrained(path) for path in (student, adapter[0]))
     turns = [{"role": "user", "content": "What floats?"}, {"role": "assistant", "content": "A boat."}]
     assert after.apply_chat_template(turns) == before.apply_chat_template(turns)
     assert (after.eos_token, after.pad_token) == (before.eos_token, before.pad_token)
+    assert saved.licence("healed-16") == saved.licence("healed:smollm2-135m-instruct") == "apache-2.0"
+    assert saved.licence(str(folder_of("tiny-student", tmp_path / "bare"))) == "unknown"
+    assert saved.licence(str(student)) == saved.licence(str(adapter[0])) == "mit"
+    assert "license: mit" in (adapter[0] / "README.md").read_text()
 
 
 def test_what_is_measured_is_what_plain_logits_give(pairs, tmp_path):
@@ -153,9 +166,7 @@ def test_what_is_measured_is_what_plain_logits_give(pairs, tmp_path):
     for row in held:
         rewards = []
         for tokens in row.responses:
-            ids, at = torch.tensor([[*row.prompt, *tokens]]), slice(len(row.prompt) - 1, -1)
-            with torch.no_grad():
-                own, other = (model(ids).logits[0, at].log_softmax(-1) for model in (policy, reference))
+            own, other = (said(model, row.prompt, tokens).detach() for model in (policy, reference))
             kl.append((own.exp() * (own - other)).sum(-1))
             rewards.append((own - other).gather(1, torch.tensor([*tokens])[:, None]).sum())
         margins.append(rewards[0] - rewards[1])
@@ -178,52 +189,43 @@ def test_before_the_first_step_the_policy_is_its_reference_in_bfloat16_too(tmp_p
     model = transformers.LlamaForCausalLM(config)  # so wide that products of other shapes round otherwise
     model.save_pretrained(tmp_path / "wide")
     tokenizer.save_pretrained(tmp_path / "wide")
-    rows = [
-        {"prompt": f"Say {at}", "chosen": "yes " * (1 + at % 9), "rejected": "no " * (1 + at % 4)} for at in range(40)
-    ]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = [("yes " * (1 + at % 9), "no " * (1 + at % 4)) for at in range(40)]
+    rows = [{"prompt": f"Say {at}", "chosen": one, "rejected": two} for at, (one, two) in enumerate(words)]
+    pairs = lines(tmp_path / "pairs.jsonl", rows)
     options = {"heldout": 0.5, "dtype": "bfloat16", "per_device_eval_batch_size": 3, "max_length": 120, "max_steps": 1}
-    found = run("dpo", tmp_path / "pairs.jsonl", tmp_path / "out", str(tmp_path / "wide"), **options)["result"]
+    found = run("dpo", pairs, tmp_path / "out", str(tmp_path / "wide"), **options)["result"]
     assert found["eval_reward_accuracy_before"] == 0.5
     assert found["eval_kl_before"] == pytest.approx(0, abs=1e-6)
     assert found["eval_kl"] > 1e-4
 
 
-def test_a_stopped_training_goes_on_with_all_its_curves(pairs, tmp_path):
-    options = {"max_steps": 6, "save_steps": 2, "eval_steps": 2, "lora_dropout": 0.1}
+def test_a_stopped_training_goes_on_with_all_its_curves_from_its_last_whole_checkpoint(pairs, tmp_path):
+    options = {"max_steps": 6, "save_steps": 2, "eval_steps": 2, "lora_dropout": 0.1, "save_total_limit": 3}
     whole = run("adpa", pairs, tmp_path / "whole", **options)
     with pytest.raises(KeyboardInterrupt):
         run("adpa", pairs, tmp_path / "out", callbacks=[Stop(5)], **options)
     assert not (tmp_path / "out" / "record.json").exists()
-    resumed = run("adpa", pairs, tmp_path / "out", **options)
-    one, two = (pd.read_csv(tmp_path / name / "curves.csv", index_col="step") for name in ("whole", "out"))
-    pd.testing.assert_frame_equal(one, two)
-    assert resumed["files"] == whole["files"]
+    damaged = shutil.copytree(tmp_path / "out", tmp_path / "damaged") / "checkpoints" / "checkpoint-4" / "optimizer.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1])  # so it goes on from the one before
+    expected = pd.read_csv(tmp_path / "whole" / "curves.csv", index_col="step")
+    for name in ("out", "damaged"):
+        assert run("adpa", pairs, tmp_path / name, **options)["files"] == whole["files"]
+        pd.testing.assert_frame_equal(pd.read_csv(tmp_path / name / "curves.csv", index_col="step"), expected)
 
 
-def test_a_damaged_checkpoint_is_not_used(pairs, tmp_path):
-    options = {"max_steps": 6, "save_steps": 2, "eval_steps": 2, "save_total_limit": 3}
-    whole = run("sft", pairs, tmp_path / "whole", **options)
-    with pytest.raises(KeyboardInterrupt):
-        run("sft", pairs, tmp_path / "out", callbacks=[Stop(5)], **options)
-    path = tmp_path / "out" / "checkpoints" / "checkpoint-4" / "optimizer.pt"
-    path.write_bytes(path.read_bytes()[:-1])
-    assert run("sft", pairs, tmp_path / "out", **options)["files"] == whole["files"]
-
-
-def test_a_folder_holds_one_training(pairs, tmp_path):
-    record = run("sft", pairs, tmp_path / "out")
-    assert run("sft", pairs, tmp_path / "out", callbacks=[Stop(1)]) == record  # done: no step is taken
+def test_a_folder_holds_one_training(trained, pairs, tmp_path):
+    out, record, _ = trained("sft")
+    assert run("sft", pairs, out, callbacks=[Stop(1)]) == record  # done: no step is taken
     with pytest.raises(BadInput, match=r"another training \(training.learning_rate differ\)"):
-        run("sft", pairs, tmp_path / "out", learning_rate=1e-3)
+        run("sft", pairs, out, learning_rate=1e-3)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
     with pytest.raises(BadInput, match="no training of ours"):
         run("sft", pairs, tmp_path / "mine")
 
 
-def test_a_training_that_was_cut_off_while_it_saved_takes_no_step_more(pairs, tmp_path, monkeypatch):
-    whole = run("dpo", pairs, tmp_path / "whole")
+def test_a_training_that_was_cut_off_while_it_saved_takes_no_step_more(trained, pairs, tmp_path, monkeypatch):
+    _, whole, _ = trained("dpo")
     with monkeypatch.context() as patch:
         patch.setattr(training.saved, "save", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -243,41 +245,28 @@ def test_the_best_weights_are_saved_where_they_are_asked_for(pairs, tmp_path):
 @pytest.mark.parametrize("method", ["sft", "dpo", "adpa"])
 def test_an_accumulated_batch_is_the_batch(method, pairs, tmp_path):
     found = []
-    for name, size, parts, micro in (("one", 4, 1, None), ("two", 1, 4, None), ("three", 2, 2, 3)):
-        last = Last()
-        sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts, "micro_batch": micro}
-        run(method, pairs, tmp_path / name, callbacks=[last], **sizes, optim="sgd", learning_rate=0.1)
+    for size, parts in ((4, 1), (1, 4)):  # in micro-batches of the device's size
+        last, sizes = Last(), {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts}
+        run(method, pairs, tmp_path / str(size), callbacks=[last], **sizes, optim="sgd", learning_rate=0.1)
         found.append(last.logits)
-    torch.testing.assert_close(found[1:], found[:1] * 2, rtol=1e-4, atol=1e-5)
-
-
-def test_dropout_of_the_lora_is_on_in_training_alone(pairs, tmp_path):
-    seen = []
-
-    class Look(TrainerCallback):
-        def on_step_end(self, args, state, control, model=None, **kwargs):
-            seen.extend((part.p, part.training) for part in model.modules() if isinstance(part, torch.nn.Dropout))
-
-    run("sft", pairs, tmp_path / "out", callbacks=[Look()], lora_dropout=0.2)
-    assert set(seen) == {(0.2, True)}
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["kd", "dckd", "adpa"])
-def test_live_teachers_teach_as_cached_ones(method, pairs, tmp_path, monkeypatch):
-    cached, live = Last(), Last()
-    run(method, pairs, tmp_path / "cached", callbacks=[cached])
+def test_live_teachers_teach_as_cached_ones(method, trained, pairs, tmp_path, monkeypatch):
+    (_, _, cached), live = trained(method), Last()
     monkeypatch.setattr(training, "cache_in_parts", lambda *rest, **more: pytest.fail("a cache was made") if rest[3] in
                         ("teacher", "reference") else teacher_cache.cache_in_parts(*rest, **more))  # fmt: skip
     run(method, pairs, tmp_path / "live", callbacks=[live], live_teachers=True)
     torch.testing.assert_close(live.logits, cached.logits, rtol=1e-4, atol=1e-5)
 
 
-def test_caches_are_kept_and_read_again(pairs, tmp_path, monkeypatch):
-    kept = {"cache_teachers": tmp_path / "kept"}
-    record = run("adpa", pairs, tmp_path / "one", **kept)
+def test_caches_are_kept_and_read_again(trained, pairs, tmp_path, monkeypatch):
+    out, record, _ = trained("adpa")
     monkeypatch.setattr(teacher_cache, "_read", lambda *_: pytest.fail("a teacher was asked again"))
     monkeypatch.setattr(own_pairs, "sample", lambda *_, **__: pytest.fail("the student wrote again"))
-    assert run("adpa", pairs, tmp_path / "two", **kept)["files"] == record["files"]
+    again = run("adpa", pairs, tmp_path / "two", cache_teachers=out.parent / "kept")
+    assert again["files"] == record["files"]
     assert not (tmp_path / "two" / "kept").exists()
 
 
@@ -300,9 +289,9 @@ def test_a_caching_that_was_cut_off_goes_on(pairs, tmp_path, monkeypatch):
     assert sum(read) - read[2] == data["training"]["pairs"] + 3 * data["heldout"]["pairs"]
 
 
-def test_a_writing_that_was_cut_off_goes_on(pairs, tmp_path, monkeypatch):
+def test_a_writing_that_was_cut_off_goes_on(trained, pairs, tmp_path, monkeypatch):
+    (_, whole, _), wrote, sample = trained("adpa"), [], own_pairs.sample
     monkeypatch.setattr(own_pairs, "BATCH", 4)
-    whole, wrote, sample = run("adpa", pairs, tmp_path / "whole"), [], own_pairs.sample
 
     def some(*args, only, **options):
         if len(wrote) == 2:
@@ -323,28 +312,25 @@ def test_a_writing_that_was_cut_off_goes_on(pairs, tmp_path, monkeypatch):
 
 def test_training_and_held_out_pairs_share_no_prompt(pairs, tmp_path):
     tokenizer = weights.load_tokenizer("tiny-student")
-    for heldout in ("0.3", str(pairs)):
-        if heldout == str(pairs):
-            rows = [json.loads(line) for line in pairs.read_text().splitlines()]
-            heldout = tmp_path / "held.jsonl"
-            heldout.write_text("\n".join(json.dumps(row) for row in rows[:3]))
-        found = own_pairs.read_pairs(pairs, str(heldout), tokenizer, 48, None, 0)
+    (tmp_path / "held.jsonl").write_text("\n".join(pairs.read_text().splitlines()[:3]))
+    for heldout in ("0.3", str(tmp_path / "held.jsonl")):
+        found = own_pairs.read_pairs(pairs, heldout, tokenizer, 48, None, 0)
         sides = [{tuple(row.prompt) for row in side} for side in (found.training, found.heldout)]
         assert all(sides)
         assert not sides[0] & sides[1]
 
 
-def test_texts_that_are_too_long_are_counted(pairs, tmp_path):
-    record = run("sft", pairs, tmp_path / "out", max_length=40, max_prompt_length=36)
-    assert sum(record["data"]["training"]["cut"].values()) == 2 * record["data"]["training"]["pairs"] > 0
+def test_texts_that_are_too_long_are_counted(pairs):
+    about = own_pairs.read_pairs(pairs, "0.25", weights.load_tokenizer("tiny-student"), 40, 36, 42).about["training"]
+    assert sum(about["cut"].values()) == 2 * about["pairs"] > 0
 
 
-def test_a_file_and_the_command_line_say_the_same_as_python(pairs, tmp_path, capsys):
-    record = run("dpo", pairs, tmp_path / "python", beta=0.3)
+def test_a_file_and_the_command_line_say_the_same_as_python(trained, pairs, tmp_path, capsys):
+    _, record, _ = trained("dpo")
     config = tmp_path / "dpo.yaml"
     lines = {**QUICK, "method": "dpo", "student": "tiny-student", "data": str(pairs), "beta": 9}
     config.write_text("\n".join(f"{name}: {value}" for name, value in lines.items()).replace("0.01", "1e-2"))
-    asked = ["train", "--config", str(config), "--out", str(tmp_path / "line"), "--beta", "0.3"]
+    asked = ["train", "--config", str(config), "--out", str(tmp_path / "line"), "--beta", "0.1"]
     assert cli.main(asked) == 0
     assert json.loads((tmp_path / "line" / "record.json").read_text())["files"] == record["files"]
     assert "Model, record and curves" in capsys.readouterr().out
@@ -378,13 +364,14 @@ def test_what_cannot_be_used_is_named_before_weights_are_read(method, options, w
     assert not (tmp_path / "out").exists()
 
 
-def test_teachers_with_other_tokens_are_refused_before_weights_are_read(pairs, student, tmp_path, monkeypatch):
-    tokenizer = AutoTokenizer.from_pretrained(student)
+def test_teachers_with_other_tokens_are_refused_before_weights_are_read(pairs, tmp_path, monkeypatch):
+    other = folder_of("tiny-student", tmp_path / "other")
+    tokenizer = AutoTokenizer.from_pretrained(other)
     tokenizer.add_tokens(["<more>"])
-    tokenizer.save_pretrained(student)
+    tokenizer.save_pretrained(other)
     monkeypatch.setattr(weights, "load", lambda *_, **__: pytest.fail("weights were read"))
     with pytest.raises(BadInput, match="ids differ between the student"):
-        run("kd", pairs, tmp_path / "out", teacher=student)
+        run("kd", pairs, tmp_path / "out", teacher=other)
 
 
 def test_lora_targets_that_do_not_exist_are_named(pairs, tmp_path):
@@ -414,22 +401,9 @@ def test_what_the_built_in_model_learns_is_saved_whole_and_names_its_origin(pair
     assert not (tmp_path / "out" / "adapter_config.json").exists()
 
 
-def test_a_licence_is_that_of_the_base(pairs, student, tmp_path):
-    assert saved.licence("healed-16") == saved.licence("healed:smollm2-135m-instruct") == "apache-2.0"
-    assert saved.licence(str(student)) == "unknown"
-    (student / "README.md").write_text("---\nlicense: mit\n---\n")
-    run("sft", pairs, tmp_path / "out", student)
-    assert saved.licence(str(tmp_path / "out")) == "mit"
-    assert "license: mit" in (tmp_path / "out" / "README.md").read_text()
-
-
 def test_a_policy_of_a_run_is_exported(tmp_path):
     model, _ = weights.load("tiny-student")
-    adapted = with_lora(model, 4)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(0))
-    tensors = adapter_tensors(adapted)
+    tensors = adapter_tensors(away_from_zero(with_lora(model, 4)))
     (tmp_path / "stage").mkdir()
     Policy("tiny-student", [tensors, tensors]).save(tmp_path / "stage")
     assert cli.main(["export", str(tmp_path / "stage"), str(tmp_path / "out")]) == 0
@@ -446,7 +420,7 @@ def test_a_policy_of_a_run_is_exported(tmp_path):
 
 def test_the_packages_names_are_imported_when_they_are_asked_for():
     code = (
-        "import sys, alignkd_lab; assert 'train' in dir(alignkd_lab); assert not {'torch', 'pandas'} & set(sys.modules)"
+        "import sys, alignkd_lab as lab; assert 'train' in dir(lab); assert not {'torch', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert all(getattr(alignkd_lab, name) is not None for name in alignkd_lab.__all__)

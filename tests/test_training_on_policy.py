@@ -1,14 +1,13 @@
 """`alignkd train gkd` and `rloo`: what the policy writes is trained on, and rewards are measured on the way."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from test_lm_reward_model import saved
-from test_training import QUICK, Last, Stop, logits
-from tiny_lm import world_in
+from test_training import QUICK, Last, Stop
+from tiny_lm import away_from_zero, lines, log_probs, said, world_in
 from transformers import AutoModelForCausalLM, LlamaForSequenceClassification
 
 from alignkd_lab import training
@@ -39,7 +38,7 @@ def here(tmp_path, monkeypatch):
     Path("own_rewards.py").write_text(REWARDS)
     Path("prompts.txt").write_text("".join(f"Say {at}\n" for at in range(40)))
     rows = [{"prompt": f"Say {at}", "chosen": f"{at}{at}", "rejected": "no"} for at in range(12)]
-    Path("pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lines(Path("pairs.jsonl"), rows)
 
 
 def run(method, out="out", **options):
@@ -51,20 +50,10 @@ def run(method, out="out", **options):
 
 def rollouts(**options):
     model, tokenizer = weights.load("tiny-student")
-    adapted = with_lora(model, 4)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(0))
     rows = [Prompt(at, [{"role": "user", "content": f"Say {at}"}], [], {}) for at in range(3)]
     prompts, _ = encode_prompts(rows, tokenizer, 99)
     made = Rollouts(tokenizer, 4, 8, seed=0, dtype=torch.float32, **options)
-    return adapted, prompts, made
-
-
-def token_log_probs(model, example, tokens):
-    """log pi over the vocabulary before each token, in float64, one response at a time: [tokens, V]."""
-    ids = torch.tensor([[*example.prompt, *tokens]])
-    return model(ids).logits[0, len(example.prompt) - 1 : -1].double().log_softmax(-1)
+    return away_from_zero(with_lora(model, 4)), prompts, made
 
 
 def grads_of(model):
@@ -86,8 +75,7 @@ def test_what_rloo_learns_from_is_the_reward_less_the_kl_beside_the_others(tmp_p
     for example in examples:
         earned, sums = [], []
         for tokens in example.responses:
-            label = torch.tensor(tokens)[:, None]
-            own, other = (token_log_probs(policy, example, tokens).gather(1, label).sum() for policy in (model, base))
+            own, other = (log_probs(policy, example.prompt, tokens).sum() for policy in (model, base))
             text = made.tokenizer.decode(tokens, skip_special_tokens=True).strip()
             gaps.append(float((own - other).detach()))
             rewards.append(len(text))
@@ -152,12 +140,12 @@ def test_the_loss_of_gkd_is_the_divergence_on_the_students_own_tokens(divergence
     teacher = weights.load("tiny-base")[0]
     examples, _ = made.write(model, prompts, 0)
     batch, items = collate(examples), token_counts(examples)
-    said = LiveTeacher(teacher).signal(batch)
-    found, _ = training_losses.kd(model, batch, items, teacher=said, divergence=divergence)
+    signal = LiveTeacher(teacher).signal(batch)
+    found, _ = training_losses.kd(model, batch, items, teacher=signal, divergence=divergence)
     total = 0.0
     for example in examples:
         for tokens in example.responses:
-            q, p = (token_log_probs(policy, example, tokens) for policy in (model, teacher))
+            q, p = (said(policy, example.prompt, tokens) for policy in (model, teacher))
             middle = ((p.exp() + q.exp()) / 2).log()
             parts = {"forward": p.exp() * (p - q), "reverse": q.exp() * (q - p),
                      "jsd": (p.exp() * (p - middle) + q.exp() * (q - middle)) / 2}  # fmt: skip
@@ -177,22 +165,10 @@ def test_in_bfloat16_the_policy_of_this_step_writes_and_not_the_one_before():
     model, prompts, made = rollouts()
     made.dtype = torch.bfloat16
     made.write(model, prompts, 0)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(1))
+    away_from_zero(model, 0.3, seed=1)
     anew = Rollouts(made.tokenizer, 4, 8, seed=0, dtype=torch.bfloat16)
     (kept, _), (fresh, _) = (writer.write(model, prompts, 1) for writer in (made, anew))
     assert [row.responses for row in kept] == [row.responses for row in fresh]
-
-
-@pytest.mark.parametrize("method", ["gkd", "rloo"])
-def test_activations_that_are_computed_again_change_nothing(method):
-    found = []
-    for name, again in (("one", False), ("two", True)):
-        last = Last()
-        run(method, name, callbacks=[last], gradient_checkpointing=again, heldout=0)
-        found.append(last.logits)
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 def test_rloo_earns_more_and_gkd_comes_nearer():
@@ -220,26 +196,26 @@ def test_a_stopped_on_policy_training_goes_on_with_all_its_curves(method, full):
 
 
 @pytest.mark.parametrize("method", ["gkd", "rloo"])
-def test_an_accumulated_batch_of_prompts_is_the_batch(method):
+def test_an_accumulated_batch_of_prompts_is_the_batch_and_activations_may_be_computed_again(method):
     found = []
-    for name, size, parts, micro in (("one", 4, 1, None), ("two", 1, 4, None), ("three", 2, 2, 3)):
-        last = Last()
-        sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts, "micro_batch": micro}
-        run(method, name, callbacks=[last], **sizes, optim="sgd", learning_rate=0.1)
+    for size, parts in ((4, 1), (1, 4)):
+        last, sizes = Last(), {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts}
+        more = {"optim": "sgd", "learning_rate": 0.1, "gradient_checkpointing": parts > 1}
+        run(method, str(size), callbacks=[last], **sizes, **more)
         found.append(last.logits)
-    torch.testing.assert_close(found[1:], found[:1] * 2, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_of_the_lora_is_on_while_what_was_written_is_trained_on(monkeypatch):
-    seen, loss = [], training_losses.rloo
+@pytest.mark.parametrize(("method", "source"), [("sft", {"data": "pairs.jsonl"}), ("rloo", {})])
+def test_dropout_of_the_lora_is_on_while_pairs_or_what_was_written_are_trained_on(method, source, monkeypatch):
+    seen, loss = [], training_losses.LOSSES[method]
 
-    def look(model, *rest):
-        dropouts = [part for part in model.modules() if isinstance(part, torch.nn.Dropout)]
-        seen.extend((part.p, part.training) for part in dropouts)
-        return loss(model, *rest)
+    def look(model, *rest, **options):
+        seen.extend((part.p, part.training) for part in model.modules() if isinstance(part, torch.nn.Dropout))
+        return loss(model, *rest, **options)
 
-    monkeypatch.setitem(training_losses.LOSSES, "rloo", look)
-    run("rloo", lora_dropout=0.2, heldout=0)
+    monkeypatch.setitem(training_losses.LOSSES, method, look)
+    run(method, lora_dropout=0.2, heldout=0, **source)
     assert set(seen) == {(0.2, True)}
 
 
@@ -268,8 +244,8 @@ def test_the_mean_reward_is_that_of_what_the_saved_model_writes():
     texts = training.read_pairs("pairs.jsonl", "0.25", tokenizer, 56, 32, 42)
     asked, _ = training.prompts_of_reward(texts, None, tokenizer)
     written = Rollouts(tokenizer, 1, texts.max_tokens, 42, torch.float32).write(model, asked, "heldout")[0]
-    said = [tokenizer.decode(tokens, skip_special_tokens=True) for row in written for tokens in row.responses]
-    digits = [sum(letter.isdigit() for letter in text) for text in said]
+    texts = [tokenizer.decode(tokens, skip_special_tokens=True) for row in written for tokens in row.responses]
+    digits = [sum(map(str.isdigit, text)) for text in texts]
     assert record["result"]["eval_mean_reward"] == pytest.approx(sum(digits) / len(digits))
 
 
@@ -277,7 +253,7 @@ def test_a_reward_model_reads_prompts_of_many_turns():
     source = saved("judge")
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
     rows = [{"prompt": [*turns, {"role": "user", "content": f"Say {at}"}]} for at in range(8)]
-    Path("turns.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lines(Path("turns.jsonl"), rows)
     record = run("rloo", prompts="turns.jsonl", reward=f"model:{source}", max_length=120, max_prompt_length=100)
     assert record["weights"]["reward"]["checksum"] == weights.checksum(source)
     model, tokenizer = AutoModelForCausalLM.from_pretrained("out"), weights.load_tokenizer("tiny-student")
@@ -287,10 +263,8 @@ def test_a_reward_model_reads_prompts_of_many_turns():
     judge, found = LlamaForSequenceClassification.from_pretrained(source).eval(), []
     for row, prompt in zip(written, texts.heldout, strict=True):
         for tokens in row.responses:
-            said = tokenizer.decode(tokens, skip_special_tokens=True).strip()
-            whole = tokenizer.apply_chat_template(
-                [*prompt.said, {"role": "assistant", "content": said}], tokenize=False
-            )
+            answer = {"role": "assistant", "content": tokenizer.decode(tokens, skip_special_tokens=True).strip()}
+            whole = tokenizer.apply_chat_template([*prompt.said, answer], tokenize=False)
             ids = torch.tensor([tokenizer(whole).input_ids])
             with torch.no_grad():
                 found.append(judge.score(judge.model(ids).last_hidden_state[0, -1]).item())
@@ -344,9 +318,3 @@ def test_what_an_on_policy_training_lacks_is_named_before_weights_are_read(metho
     with pytest.raises(BadInput, match=words):
         run(method, **options)
     assert not Path("out").exists()
-
-
-def test_the_model_after_rloo_is_the_one_that_was_trained():
-    last = Last()
-    run("rloo", callbacks=[last])
-    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained("out")), last.logits, rtol=1e-4, atol=1e-5)

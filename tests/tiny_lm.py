@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.batch import Example, collate, hidden_states
 from alignkd_lab.lm.context import Models
-from alignkd_lab.lm.losses import token_log_probs
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.store import Store
@@ -61,16 +60,55 @@ def smollm2():
 
 def random_adapter(policy, seed, scale=0.3):
     """The policy with an adapter that visibly changes it."""
-    model = Models().of(policy)
-    draw = torch.Generator().manual_seed(seed)
-    width = model.config.hidden_size
-    name = "model.layers.0.self_attn.o_proj"
+    width = Models().of(policy).config.hidden_size
+    draw, name = torch.Generator().manual_seed(seed), "model.layers.0.self_attn.o_proj"
     a, b = (scale * torch.randn(shape, generator=draw) for shape in ((2, width), (width, 2)))
     return policy.with_adapter({f"{name}.A": a, f"{name}.B": b})
 
 
+def away_from_zero(model, scale=0.1, seed=0):
+    """The adapted model, of which every part then has a gradient."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.copy_(scale * torch.randn(weight.shape, generator=draw))
+    return model
+
+
+def said(model, prompt, tokens):
+    """log π over the vocabulary before each token, in float64, by the logits of one response alone: [tokens, V]."""
+    logits = model(torch.tensor([[*prompt, *tokens]], device=model.device)).logits[0]
+    return logits[len(prompt) - 1 : -1].double().log_softmax(-1)
+
+
+def log_probs(model, prompt, tokens):
+    """log π of each token, by the same."""
+    of_all = said(model, prompt, tokens)
+    return of_all.gather(1, torch.tensor([*tokens], device=of_all.device)[:, None]).squeeze(1)
+
+
 def log_prob(model, prompt, tokens):
-    """log π(tokens | prompt) in nats, one response at a time."""
-    batch = collate([Example(prompt, [tokens])])
-    with torch.inference_mode():
-        return float(token_log_probs(hidden_states(model, batch), model.lm_head.weight, batch["shift_labels"]).sum())
+    """log π(tokens | prompt) in nats."""
+    with torch.no_grad():
+        return float(log_probs(model, prompt, tokens).sum())
+
+
+def folder_of(source, path):
+    """Model and tokenizer as transformers keeps them."""
+    for part in weights.load(source):
+        part.save_pretrained(path)
+    return path
+
+
+def lines(path, rows):
+    """Rows as lines of JSON."""
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def prompt_ids(tokenizer, conversations):
+    """The tokens of conversations that wait for an answer."""
+    return [
+        tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False) for turns in conversations
+    ]

@@ -1,0 +1,242 @@
+"""The course's lens: what models say of each token, tables of it, a DPO teacher in seconds, and TRL's loss."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_lm import away_from_zero, said
+
+from alignkd_lab.course.lens.quick_dpo import PAIRS, dpo_teacher
+from alignkd_lab.course.lens.reading_tables import against_release, largest_advantages, pushes
+from alignkd_lab.course.lens.readings import MODELS, Reading, in_words, read, with_space
+from alignkd_lab.course.lens.trl_dpo import trl_dpo
+from alignkd_lab.lm import chunked as fused
+from alignkd_lab.lm import losses, weights
+from alignkd_lab.lm.batch import Example, collate, hidden_states
+from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.rewards import TARGETS
+from alignkd_lab.lm.sampling import Samples
+from alignkd_lab.lm.scoring import score
+from alignkd_lab.lm.teachers import Full, LiveTeacher
+from alignkd_lab.lm.trainer import with_lora
+
+
+def speaker(decode):
+    """A tokenizer that says this of a token."""
+    return SimpleNamespace(decode=lambda ids: decode(ids[0]))
+
+
+# Readings ---------------------------------------------------------------------------------------------
+
+PROMPT, RESPONSE = [1, 20, 21], [30, 31, 32, 33, 2]
+
+
+@pytest.fixture(scope="module")
+def models():
+    teacher = away_from_zero(with_lora(weights.load("tiny-base")[0], rank=2), 0.3)
+    return teacher, weights.load("tiny-student")[0]
+
+
+@pytest.fixture(scope="module")
+def read_once(models):
+    return read(PROMPT, RESPONSE, *models)
+
+
+@pytest.fixture(scope="module")
+def expected(models):
+    """Log-probabilities from whole forward passes of the models."""
+    teacher, student = models
+    with torch.no_grad(), teacher.disable_adapter():
+        reference = said(teacher, PROMPT, RESPONSE)
+    with torch.no_grad():
+        return {
+            "reference": reference,
+            "dpo": said(teacher, PROMPT, RESPONSE),
+            "student": said(student, PROMPT, RESPONSE),
+        }
+
+
+def close(found, wanted):
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_each_model_s_distribution_is_that_of_its_forward_pass(read_once, expected):
+    assert read_once.labels.tolist() == RESPONSE
+    for name in MODELS:
+        close(read_once.log_probs[name], expected[name])
+
+
+def test_the_log_ratio_is_the_advantage_of_the_token_that_stands_there(read_once, expected):
+    a = expected["dpo"] - expected["reference"]
+    close(read_once.advantages, a)
+    close(read_once.log_ratio, torch.stack([a[row, token] for row, token in enumerate(RESPONSE)]))
+
+
+def test_the_expected_advantage_is_how_much_nearer_the_dpo_teacher_is(read_once, expected):
+    pi = expected["student"].exp()
+    to_reference, to_dpo = ((pi * (expected["student"] - expected[name])).sum(-1) for name in ("reference", "dpo"))
+    close(read_once.adpa.expected_advantage, to_reference - to_dpo)
+    close(read_once.adpa.largest_advantage, read_once.advantages.double().max(-1).values)
+
+
+def test_the_kl_is_from_the_dpo_teacher_to_the_student(read_once, expected):
+    p = expected["dpo"]
+    close(read_once.dckd.kl, (p.exp() * (p - expected["student"])).sum(-1))
+
+
+def test_a_token_is_written_so_that_a_font_has_it():
+    tokenizer = speaker(["\n", " red", "\ufffd", "字", "\t"].__getitem__)
+    assert [in_words(tokenizer, token) for token in range(5)] == ["↵", " red", "\\ufffd", "\\u5b57", "⇥"]
+    assert with_space(" red") == "␣red"
+
+
+# Tables of readings whose numbers are known ------------------------------------------------------------
+
+SIZE = 60
+
+
+@pytest.fixture(scope="module")
+def reading():
+    """Four positions over 60 tokens; a model's hidden states are its logits."""
+    generator, head = torch.Generator().manual_seed(1), torch.eye(SIZE)
+    reference, noise, student = torch.randn(3, 4, SIZE, generator=generator)
+    says = (Full(logits, head) for logits in (2 * reference, 2 * reference + 0.5 * noise, student))
+    return Reading([1], torch.arange(4), *says)
+
+
+def test_places_count_from_the_dpo_teacher_s_favourite(reading):
+    table = largest_advantages({"one": reading})
+    places = []
+    for dpo, a in zip(reading.log_probs["dpo"], reading.advantages, strict=True):
+        order = dpo.argsort(descending=True).tolist()
+        places.append(1 + order.index(int(a.argmax())))
+    row = table.loc["one"].tolist()
+    assert row == [4, sum(place > 10 for place in places), sorted(places)[1], max(places)]
+
+
+def test_a_push_is_minus_the_gradient_by_the_logits(reading):
+    table = pushes(reading, 2, speaker(lambda token: f" w{token}"), count=3)
+    logits = reading.student.hidden.clone().requires_grad_()
+    loss, _ = losses.adpa(logits, reading.student.head, reading.labels, reading.dpo, reading.reference,
+                          torch.zeros(4, dtype=torch.bool), gamma=4.0)  # fmt: skip
+    loss.backward()
+    expected = -logits.grad[2]  # gamma / N is 1
+    assert table["by"].tolist() == pytest.approx(expected.topk(3).values.tolist(), abs=1e-6)
+    assert table["by "].tolist() == pytest.approx((-expected).topk(3).values.tolist(), abs=1e-6)
+    assert table["pushed up most"][0] == f"␣w{int(expected.argmax())}"
+    assert table["largest advantage"][0] == f"␣w{int(reading.advantages[2].argmax())}"
+
+
+def test_the_release_keeps_fifty_advantages_and_none_below_0(reading):
+    table = against_release(reading)
+    assert table.loc["tokens with an advantage below 0", "as released"] == 0
+    assert table.loc["tokens with an advantage above 0", "as released"] <= 50
+    assert table.loc["tokens with an advantage above 0", "formula"] == float(
+        (reading.advantages > 0).sum(1).float().mean()
+    )
+    mean = float(reading.adpa.expected_advantage.mean())
+    assert table.loc["mean advantage under the student (nats)", "formula"] == pytest.approx(mean, abs=1e-6)
+    cosine = table.loc["cosine of its gradient with the formula's"]
+    assert cosine["formula"] == pytest.approx(1)
+    assert cosine["as released"] < 0.999
+    assert table.loc["mean advantage under the student (nats)", "as released"] > mean
+
+
+# A DPO teacher in seconds ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return weights.load("tiny-base")
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny):
+    return dpo_teacher(*tiny, steps=8, batch=4, learning_rate=3e-3, rank=4)
+
+
+def test_chosen_responses_alone_name_a_colour_of_some_and_the_prompts_are_training_prompts():
+    colour, allowed = TARGETS["colour"], set(prompts("training", all_frames=True))
+    assert all(colour(pair.chosen) and not colour(pair.rejected) for pair in PAIRS)
+    words = " ".join(text for pair in PAIRS for text in pair).lower()
+    assert not [left for left in ("orange", "purple", "brown", "yellow", "pink") if left in words]
+    assert [pair.prompt for pair in PAIRS if pair.prompt not in allowed] == []
+
+
+def margins(model, tokenizer):
+    """log pi(chosen) - log pi(rejected) of each pair."""
+    texts = [text for pair in PAIRS for text in (pair.chosen, pair.rejected)]
+    tokens = [[*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id] for text in texts]
+    samples = Samples(encode(tokenizer, [pair.prompt for pair in PAIRS]), [i // 2 for i in range(len(texts))], tokens)
+    sums = torch.stack([tokens.sum() for tokens in score(model, samples)])
+    return sums[0::2] - sums[1::2]
+
+
+def test_the_teacher_prefers_what_it_was_told_to_prefer(tiny, teacher):
+    _, tokenizer = tiny
+    with teacher.disable_adapter():
+        before = margins(teacher.get_base_model(), tokenizer)
+    gained = margins(teacher.get_base_model(), tokenizer) - before
+    assert gained.mean() > 0.5
+    assert (gained > 0).float().mean() > 0.7
+
+
+def test_without_its_adapter_it_is_the_reference(tiny, teacher):
+    untouched, tokenizer = weights.load("tiny-base")
+    batch = collate([Example(encode(tokenizer, ["Write."])[0], [[5, 6, 7]])])
+    plain = LiveTeacher(untouched).signal(batch).hidden
+    torch.testing.assert_close(LiveTeacher(teacher, without_adapter=True).signal(batch).hidden, plain)
+    assert not torch.allclose(LiveTeacher(teacher).signal(batch).hidden, plain)
+    assert not teacher.training
+
+
+# TRL's loss -----------------------------------------------------------------------------------------------
+
+ROWS = [
+    {"prompt": "Name a bird.", "chosen": " A wren, as small as a plum.", "rejected": " Rain"},
+    {"prompt": "Two?", "chosen": " 2", "rejected": " It is a number, they say."},
+]
+
+
+@pytest.fixture(scope="module")
+def asked():
+    pytest.importorskip("trl")
+    policy, tokenizer = weights.load("tiny-base")
+    reference = weights.load("tiny-truth")[0]
+    return policy, reference, tokenizer
+
+
+def ours(policy, reference, tokenizer):
+    def ids(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    examples = [
+        Example(ids(row["prompt"]), [[*ids(row[name]), tokenizer.eos_token_id] for name in ("chosen", "rejected")])
+        for row in ROWS
+    ]
+    batch = collate(examples)
+    labels, response = batch["shift_labels"], batch["response"]
+    with torch.no_grad():
+        scored = fused.token_log_probs(hidden_states(reference, batch), reference.lm_head.weight, labels)
+        sums = torch.zeros(4).index_add(0, response, scored)
+        return losses.dpo(hidden_states(policy, batch), policy.lm_head.weight, labels, response, sums, 0.7)
+
+
+def test_trl_finds_the_same_loss_and_rewards(asked, capfd):
+    loss, info = ours(*asked)
+    theirs = trl_dpo(*asked, ROWS, beta=0.7)
+    assert theirs["loss"] == pytest.approx(float(loss), abs=1e-4)
+    assert theirs["chosen_rewards"] == pytest.approx(float(info.chosen_rewards.mean()), abs=1e-3)
+    assert theirs["rejected_rewards"] == pytest.approx(float(info.rejected_rewards.mean()), abs=1e-3)
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_the_models_compute_what_they_did_before(asked):
+    policy, reference, tokenizer = asked
+    tokens = torch.tensor([tokenizer("Two?")["input_ids"]])
+    with torch.no_grad():
+        before = [model(tokens).logits for model in (policy, reference)]
+        trl_dpo(policy, reference, tokenizer, ROWS[:1], beta=0.1)
+        after = [model(tokens).logits for model in (policy, reference)]
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one, other)
