@@ -182,14 +182,14 @@ def test_what_is_measured_is_what_plain_logits_give(pairs, tmp_path):
 def test_before_the_first_step_the_policy_is_its_reference_in_bfloat16_too(tmp_path):
     tokenizer = weights.load_tokenizer("tiny-base")
     config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=576, intermediate_size=1536, num_hidden_layers=3, num_attention_heads=9,
+        vocab_size=len(tokenizer), hidden_size=576, intermediate_size=576, num_hidden_layers=2, num_attention_heads=9,
         num_key_value_heads=3, initializer_range=0.1, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(config)  # so wide that products of other shapes round otherwise
     model.save_pretrained(tmp_path / "wide")
     tokenizer.save_pretrained(tmp_path / "wide")
-    words = [("yes " * (1 + at % 9), "no " * (1 + at % 4)) for at in range(40)]
+    words = [("yes " * (1 + at % 9), "no " * (1 + at % 4)) for at in range(20)]
     rows = [{"prompt": f"Say {at}", "chosen": one, "rejected": two} for at, (one, two) in enumerate(words)]
     pairs = lines(tmp_path / "pairs.jsonl", rows)
     options = {"heldout": 0.5, "dtype": "bfloat16", "per_device_eval_batch_size": 3, "max_length": 120, "max_steps": 1}
@@ -242,12 +242,13 @@ def test_the_best_weights_are_saved_where_they_are_asked_for(pairs, tmp_path):
     assert record["result"]["eval_kl"] == pytest.approx(curves["eval_kl"][1], rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "adpa"])
-def test_an_accumulated_batch_is_the_batch(method, pairs, tmp_path):
+@pytest.mark.parametrize(("method", "micro"), [("sft", None), ("dpo", 3), ("adpa", None)])
+def test_an_accumulated_batch_is_the_batch(method, micro, pairs, tmp_path):
     found = []
-    for size, parts in ((4, 1), (1, 4)):  # in micro-batches of the device's size
+    for size, parts, micro_batch in ((4, 1, None), (1, 4, micro)):
         last, sizes = Last(), {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts}
-        run(method, pairs, tmp_path / str(size), callbacks=[last], **sizes, optim="sgd", learning_rate=0.1)
+        more = {"micro_batch": micro_batch, "optim": "sgd", "learning_rate": 0.1}
+        run(method, pairs, tmp_path / str(size), callbacks=[last], **sizes, **more)
         found.append(last.logits)
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 

@@ -78,7 +78,8 @@ def away_from_zero(model, scale=0.1, seed=0):
 
 def said(model, prompt, tokens):
     """log π over the vocabulary before each token, in float64, by the logits of one response alone: [tokens, V]."""
-    logits = model(torch.tensor([[*prompt, *tokens]], device=model.device)).logits[0]
+    ids = torch.tensor([[*prompt, *tokens]], device=model.device)
+    logits = model(ids, attention_mask=torch.ones_like(ids)).logits[0]
     return logits[len(prompt) - 1 : -1].double().log_softmax(-1)
 
 
