@@ -188,13 +188,13 @@ def noise(world, draw, seeds, shifts=(0, 0, 0, 0)):
 
 def test_holm_keeps_false_verdicts_within_alpha_over_the_family():
     draw = np.random.default_rng(7)
-    wrong = [{"holds", "fails"} & {*verdicts(*noise("lm", draw, 6)).values()} for _ in range(120)]
+    wrong = [{"holds", "fails"} & {*verdicts(*noise("lm", draw, 6)).values()} for _ in range(60)]
     assert np.mean(list(map(bool, wrong))) < 0.1
 
 
 def test_verdict_and_shown_interval_never_disagree():
     draw = np.random.default_rng(8)
-    for _ in range(40):
+    for _ in range(20):
         found = decided(*noise("mog", draw, 5, draw.normal(0, 1, 4)))
         for row in found.itertuples():
             null = 1.0 if row.statistic == "variance_ratio" else 0.0

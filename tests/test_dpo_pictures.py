@@ -9,6 +9,7 @@ from alignkd_lab.course.explorers import beyond_pairs, dpo_on_text
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import PIPELINES
+from alignkd_lab.plots.style import percent
 
 HEIGHTS = np.linspace(-6, 3, 91)
 
@@ -59,6 +60,15 @@ def test_a_learnt_reward_is_beta_times_the_log_ratio(beyond):
     ratio = 0.5 * (beyond.aligned["dpo"].log_prob(line) - beyond.student.log_prob(line))[0].numpy()
     learnt = beyond_pairs.learnt_reward(beyond, "dpo", HEIGHTS)
     assert learnt - learnt[0] == pytest.approx(ratio - ratio[0])
+
+
+def test_the_picture_and_its_caption_state_what_was_measured(beyond):
+    words = beyond_pairs.caption(beyond)
+    assert f"of the {beyond.informative} pairs" in words
+    for name in ("dpo", "pairs"):
+        assert f"{percent(beyond.past[name])} of" in words
+    figure = beyond_pairs.draw(beyond)
+    assert any("Live run: Gaussian world, one seed" in text.get_text() for text in figure.texts)
 
 
 # On text
