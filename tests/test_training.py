@@ -182,14 +182,14 @@ def test_what_is_measured_is_what_plain_logits_give(pairs, tmp_path):
 def test_before_the_first_step_the_policy_is_its_reference_in_bfloat16_too(tmp_path):
     tokenizer = weights.load_tokenizer("tiny-base")
     config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=576, intermediate_size=576, num_hidden_layers=2, num_attention_heads=9,
+        vocab_size=len(tokenizer), hidden_size=576, intermediate_size=576, num_hidden_layers=1, num_attention_heads=9,
         num_key_value_heads=3, initializer_range=0.1, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(config)  # so wide that products of other shapes round otherwise
     model.save_pretrained(tmp_path / "wide")
     tokenizer.save_pretrained(tmp_path / "wide")
-    words = [("yes " * (1 + at % 9), "no " * (1 + at % 4)) for at in range(20)]
+    words = [("yes " * (1 + at % 9), "no " * (1 + at % 4)) for at in range(12)]
     rows = [{"prompt": f"Say {at}", "chosen": one, "rejected": two} for at, (one, two) in enumerate(words)]
     pairs = lines(tmp_path / "pairs.jsonl", rows)
     options = {"heldout": 0.5, "dtype": "bfloat16", "per_device_eval_batch_size": 3, "max_length": 120, "max_steps": 1}
