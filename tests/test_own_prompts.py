@@ -65,18 +65,17 @@ def test_a_run_reads_ones_own_prompts_and_maximises_ones_own_reward():
 
 
 def test_what_changes_makes_another_run_and_what_does_not_is_found_again(monkeypatch):
-    first = run()
-    assert run() == first
+    few = {"preference_prompts": 4, "distil_prompts": 4, "test_prompts": 2, "truth_responses": 1}
+    first = run(**few)
+    assert run(**few) == first
     before = pin("asked.jsonl")
     Path("own.py").write_text(OWN.replace("isdigit", "isalpha"))
-    changed = run()
+    changed = run(**few)
     assert changed["settings"]["reward"] != first["settings"]["reward"]
-    rewards = [row["reward"] for row in changed["pipelines"]["base_aligned"]["samples"]]
-    assert rewards == [
-        sum(map(str.isalpha, row["response"])) for row in changed["pipelines"]["base_aligned"]["samples"]
-    ]
+    samples = changed["pipelines"]["base_aligned"]["samples"]
+    assert [row["reward"] for row in samples] == [sum(map(str.isalpha, row["response"])) for row in samples]
     Path("asked.jsonl").write_text(Path("asked.jsonl").read_text().replace("Say", "Tell"))
-    assert run()["pipelines"]["base_aligned"]["samples"][0]["prompt"].startswith("Tell")
+    assert run(**few)["pipelines"]["base_aligned"]["samples"][0]["prompt"].startswith("Tell")
     with pytest.raises(BadInput, match=r"asked\.jsonl has changed"):
         run(prompts=before)
 
