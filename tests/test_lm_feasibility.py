@@ -82,8 +82,7 @@ def test_the_verdict_follows_the_interval_of_the_rate():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [((1.2, 8, 4), "rate"), ((0.1, 0, 4), "prompts: 0"), ((0.1, 8, 1), "responses: 1")],
+    ("arguments", "words"), [((1.2, 8, 4), "rate"), ((0.1, 0, 4), "prompts: 0"), ((0.1, 8, 1), "responses: 1")]
 )
 def test_sizes_that_mean_nothing_are_named(arguments, words):
     with pytest.raises(BadInput, match=words):

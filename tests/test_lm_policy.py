@@ -4,7 +4,6 @@ import pytest
 import torch
 from tiny_lm import random_adapter
 
-from alignkd_lab.lm import models as module
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.context import Models, Policy
 
@@ -41,12 +40,6 @@ def test_starting_weights_are_read_once(monkeypatch):
     for policy in policies:
         models.of(policy)
     assert read == ["tiny-base", "tiny-truth"]
-
-
-def test_a_healed_start_is_the_healed_student_of_its_base(monkeypatch):
-    made = {("x", "healed"): weights.load("tiny-student")[0]}
-    monkeypatch.setattr(module, "healed_student", lambda base, name: made[base, name])
-    assert Models().of(Policy("healed:x")).config.hidden_size == 16
 
 
 def test_the_digest_follows_start_adapters_and_their_order():

@@ -8,12 +8,7 @@ from tiny_lm import away_from_zero
 from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm import losses, trainer, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
-from alignkd_lab.lm.trainer import (
-    adapter_tensors,
-    merge_adapter,
-    train,
-    with_lora,
-)
+from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, train, with_lora
 
 EXAMPLES = [Example([1, 40 + at, 41], [[60 + at, 61, 2], [70, 71 + at, 72, 2]]) for at in range(6)]
 
