@@ -135,13 +135,12 @@ def naive_kd(made, divergence="forward", mix=0.5, temperature=1.0, teacher_tempe
     return temperature**2 * per_item(mean, len(student), items)
 
 
-def naive_dpo(made, beta=0.3, label_smoothing=0.0, items=None):
+def naive_dpo(made, beta=0.3, items=None):
     log_probs, reference = nano.token_log_probs(logits(made), made["labels"]), made["reference_log_probs"]
     sums = torch.stack([log_probs[made["response"] == number].sum() for number in range(len(reference))])
     chosen, rejected, reference_chosen, reference_rejected = sums[0::2], sums[1::2], reference[0::2], reference[1::2]
-    right = nano.dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta)
-    flipped = nano.dpo_loss(rejected, chosen, reference_rejected, reference_chosen, beta)
-    return per_item((1 - label_smoothing) * right + label_smoothing * flipped, len(sums) // 2, items)
+    mean = nano.dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta)
+    return per_item(mean, len(sums) // 2, items)
 
 
 def naive_dckd(made, alpha=0.2, items=None):
@@ -157,25 +156,19 @@ def softmax(head, state):
     return torch.softmax(head @ state, 0)
 
 
-def naive_advantage(p, r, label, clip, normalise, as_released, end_token):
-    a = p.log() - r.log()
-    if as_released:
-        top, known = p.topk(min(50, len(p))).indices.tolist(), set(r.topk(min(50, len(r))).indices.tolist())
-        a = torch.zeros_like(p)
-        for token in [] if label == end_token else top:
-            under_reference = r[token] if token in known else p[top[-1]]
-            a[token] = (p[token].clamp(min=1e-7).log() - under_reference.clamp(min=1e-7).log()).clamp(1e-8, 1 - 1e-8)
-    if normalise:
-        mean = (r * a).sum()
-        a = a / (r * (a - mean) ** 2).sum().sqrt()
-    return a if clip is None else a.clamp(-clip, clip)
+def naive_released_advantage(p, r, label, end_token):
+    top, known = p.topk(min(50, len(p))).indices.tolist(), set(r.topk(min(50, len(r))).indices.tolist())
+    a = torch.zeros_like(p)
+    for token in [] if label == end_token else top:
+        under_reference = r[token] if token in known else p[top[-1]]
+        a[token] = (p[token].clamp(min=1e-7).log() - under_reference.clamp(min=1e-7).log()).clamp(1e-8, 1 - 1e-8)
+    return a
 
 
 def naive_adpa(
-    made, gamma=1.5, clip=None, normalise=False, regulariser=None, regulariser_weight=0.0,
-    as_released=False, end_token=None, items=None,
+    made, gamma=1.5, regulariser=None, regulariser_weight=0.0, as_released=False, end_token=None, items=None,
 ):  # fmt: skip
-    if items is None and not (clip or normalise or regulariser or as_released):
+    if items is None and not (regulariser or as_released):
         won, written = sides(made)
         taught = logits(written, "teacher_"), logits(written, "reference_")
         return nano.adpa_loss(logits(won), won["labels"], logits(written), *taught, gamma)
@@ -188,7 +181,7 @@ def naive_adpa(
             total = total - q[label].log() / counts[0]
             continue
         p, r = softmax(made["teacher_head"], taught), softmax(made["reference_head"], referred)
-        a = naive_advantage(p, r, label, clip, normalise, as_released, end_token)
+        a = naive_released_advantage(p, r, label, end_token) if as_released else p.log() - r.log()
         held = {"entropy": (q * q.log()).sum(), "kl": kl(q, r), None: 0.0}[regulariser]
         total = total + (regulariser_weight * held - gamma * (q * a).sum()) / counts[1]
     return total
@@ -211,15 +204,11 @@ CASES = {
     "kd, skew": (kd, naive_kd, {"divergence": "skew", "mix": 0.1}),
     "kd, skew at temperature 3": (kd, naive_kd, {"divergence": "skew", "mix": 0.8, "temperature": 3.0}),
     "dpo": (dpo, naive_dpo, {}),
-    "dpo with label smoothing": (dpo, naive_dpo, {"label_smoothing": 0.2}),
     "dpo with another beta over given items": (dpo, naive_dpo, {"beta": 1.3, "items": 9}),
     "dckd": (dckd, naive_dckd, {}),
     "dckd with another alpha over given items": (dckd, naive_dckd, {"alpha": 0.7, "items": (30, 4)}),
     "adpa": (adpa, naive_adpa, {}),
     "adpa with another gamma over given items": (adpa, naive_adpa, {"gamma": 0.6, "items": (30, 4)}),
-    "adpa, clipped": (adpa, naive_adpa, {"clip": 0.9}),
-    "adpa, normalised": (adpa, naive_adpa, {"normalise": True}),
-    "adpa, normalised and clipped": (adpa, naive_adpa, {"normalise": True, "clip": 0.9}),
     "adpa with an entropy regulariser": (adpa, naive_adpa, {"regulariser": "entropy", "regulariser_weight": 0.4}),
     "adpa with a KL regulariser": (adpa, naive_adpa, {"regulariser": "kl", "regulariser_weight": 0.4}),
     "adpa as released": (adpa, naive_adpa, {"as_released": True, "end_token": END}),

@@ -103,7 +103,6 @@ ARGUMENTS = [
         (dpo, {"beta": beta}, "beta must be a finite number above 0")
         for beta in (-0.1, 0, math.nan, math.inf, "0.1", None)
     ),
-    *((dpo, {"label_smoothing": share}, "label_smoothing must be") for share in (0.7, 0.5, -0.2, math.nan)),
     *((dpo, {"chunk": chunk}, "chunk must be a whole number of at least 1") for chunk in (0, -1, 2.5)),
     (losses.dckd, {"alpha": -1}, "alpha must be a finite number of at least 0, not -1"),
     (losses.kd, {"mix": 1.0}, "mix must be"),
@@ -113,7 +112,6 @@ ARGUMENTS = [
     (losses.kd, {"divergence": "backward"}, "divergence 'backward' is unknown"),
     (adpa, {"gamma": -1}, "gamma must be"),
     (adpa, {"gamma": math.nan}, "gamma must be"),
-    (adpa, {"clip": 0}, "clip must be"),
     (adpa, {"regulariser_weight": -0.1}, "regulariser_weight must be"),
     (adpa, {"regulariser": "hand"}, "regulariser 'hand' is unknown"),
     (adpa, {"as_released": True}, "end_token: as_released leaves the end token out"),

@@ -55,8 +55,7 @@ class DckdInfo(NamedTuple):
 
 class AdpaInfo(NamedTuple):
     log_probs: Tensor  # log pi(label) of the chosen tokens, [chosen]
-    used_advantage: Tensor  # <q, A> of the A that gamma multiplies, [sampled]
-    expected_advantage: Tensor  # <q, A> in nats, before `normalise` and `clip`, [sampled]
+    expected_advantage: Tensor  # <q, A> in nats, [sampled]
     largest_advantage: Tensor  # max_a A(a) in nats: where an unregularised student ends, [sampled]
     largest_token: Tensor  # its token, [sampled]
     student_entropy: Tensor  # [sampled]
@@ -165,16 +164,15 @@ def kd(
 
 def dpo(
     hidden: Tensor, head: Tensor, labels: Tensor, response: Tensor, reference_log_probs: Tensor,
-    beta: float, label_smoothing: float = 0.0, items: Items = None, chunk: int | None = None,
+    beta: float, items: Items = None, chunk: int | None = None,
 ):  # fmt: skip
     """-(1/items) Σ log σ(β [Δ_θ - Δ_ref]), Δ = log pi(chosen) - log pi(rejected), summed over tokens.
 
     hidden [N, d], head [V, d], labels [N]; `response` [N] says which response a token belongs to; responses
     alternate chosen, rejected, chosen, ...; reference_log_probs [R] are sums over tokens. `items` defaults to the
-    number of pairs. Source: Rafailov et al. 2023, equation 7; label smoothing as in conservative DPO.
+    number of pairs. Source: Rafailov et al. 2023, equation 7.
     """
     check_number("beta", beta, above=0)
-    check_number("label_smoothing", label_smoothing, least=0, below=0.5)
     _check_rows(len(hidden), labels=len(labels), response=len(response))
     if len(reference_log_probs) % 2:
         raise BadInput(
@@ -185,7 +183,7 @@ def dpo(
     rewards = beta * (sums - reference_log_probs)
     chosen, rejected = rewards[0::2], rewards[1::2]
     margin = chosen - rejected
-    losses = -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
+    losses = -F.logsigmoid(margin)
     with torch.no_grad():
         weight, accuracy = torch.sigmoid(-margin), (margin > 0).float().mean()
         info = DpoInfo(log_probs.detach(), chosen.detach(), rejected.detach(), weight, accuracy)
@@ -226,8 +224,7 @@ def dckd(
 
 def adpa(
     hidden: Tensor, head: Tensor, labels: Tensor, teacher: Full, reference: Full, chosen: Tensor, *,
-    gamma: float = 1.5, clip: float | None = None, normalise: bool = False,
-    regulariser: str | None = None, regulariser_weight: float = 0.0,
+    gamma: float = 1.5, regulariser: str | None = None, regulariser_weight: float = 0.0,
     as_released: bool = False, end_token: int | None = None, response: Tensor | None = None,
     items: Pair = None, chunk: int | None = None,
 ):  # fmt: skip
@@ -236,9 +233,8 @@ def adpa(
     hidden [N, d], head [V, d], labels [N]; `chosen` bool [N] is True on the tokens of y_w, which have the NLL, and
     False on those that the initial student wrote, which have the advantage: `teacher` (DPO) and `reference` have a row
     for each of the latter, in order. `items` are the counts of the two. The slope is -γ q (A - <q, A>).
-    Not in the paper: `normalise` divides A by its standard deviation under the reference teacher at that position, then
-    `clip` bounds it to [-clip, clip]; `regulariser` adds `regulariser_weight` <q, log q> ("entropy") or
-    KL(q || p_ref) ("kl"). `as_released` takes the published code's A (`released_advantage`), 0 where the label is
+    Not in the paper: `regulariser` adds `regulariser_weight` <q, log q> ("entropy") or KL(q || p_ref) ("kl").
+    `as_released` takes the published code's A (`released_advantage`), 0 where the label is
     `end_token`, and both means over the tokens of a response first, then over responses: `response` [N] says which one
     a token belongs to (one response unless given), and `items` count responses.
     """
@@ -249,28 +245,25 @@ def adpa(
     written = hidden[sampled]
     _check_teacher("teacher", teacher, len(written), head)
     _check_teacher("reference", reference, len(written), head)
-    _check_options(clip, regulariser, as_released, end_token)
+    if regulariser not in (None, "entropy", "kl"):
+        raise UnknownName("regulariser", regulariser, ("None", "entropy", "kl"))
+    if as_released and end_token is None:
+        raise BadInput("end_token: as_released leaves the end token out, so say which id it has")
     teacher, reference = cast_heads(teacher, reference)
     unsupervised = labels[sampled] == end_token if as_released else None
 
     def rows(part: slice, log_q: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         entropy = -dot(q, log_q)
-        log_r = reference.over_vocabulary(part) if normalise or regulariser == "kl" else None
         if as_released:
             a = released_advantage(teacher, reference, part).masked_fill_(unsupervised[part, None], 0)
         else:
             a = advantage(teacher, reference, part)
-        found = dot(q, a), *a.max(dim=-1), entropy
-        if normalise:
-            a.div_(_deviation(a, log_r)[:, None])
-        if clip is not None:
-            a.clamp_(-clip, clip)
-        used = dot(q, a) if normalise or clip is not None else found[0]
-        values, g = -gamma * used, a.mul_(-gamma)
+        expected, largest = dot(q, a), a.max(dim=-1)
+        values, g = -gamma * expected, a.mul_(-gamma)
         if regulariser is not None:
-            held = log_q if regulariser == "entropy" else log_q.sub_(log_r)
+            held = log_q if regulariser == "entropy" else log_q.sub_(reference.over_vocabulary(part))
             values, g = values + regulariser_weight * dot(q, held), g.add_(held, alpha=regulariser_weight)
-        return values, tilt(q, g, values), used, *found
+        return values, tilt(q, g, values), expected, *largest, entropy
 
     by_label, winners, others = nll_rows(labels[chosen]), *_counts(items, chosen)
     if as_released:
@@ -279,7 +272,7 @@ def adpa(
         winners, others = items or (weights[part].sum().round().clamp(min=1) for part in (chosen, sampled))
     likelihood, *_, by_chosen = sum_rows(hidden[chosen], head, by_label, chunk)
     total, *by_sampled = sum_rows(written, head, rows, chunk)
-    return likelihood / winners + total / others, AdpaInfo(-by_chosen, *by_sampled[-5:])
+    return likelihood / winners + total / others, AdpaInfo(-by_chosen, *by_sampled[-4:])
 
 
 def _one_a_response(response: Tensor, head: Tensor) -> Tensor:
@@ -297,13 +290,6 @@ def _weighted(rows: Rows, weights: Tensor) -> Rows:
         return weight * values, slope.mul_(weight[:, None]), values, *rest
 
     return scaled
-
-
-def _deviation(a: Tensor, log_r: Tensor) -> Tensor:
-    """Standard deviation of A under the reference teacher, [n]; at least 1e-4 nats, the size of rounding errors."""
-    r = log_r.exp()
-    centred = a - dot(r, a)[:, None]
-    return dot(r, centred.square_()).sqrt_().clamp_(min=1e-4)
 
 
 def _count(items: Items, here: int) -> Tensor | int:
@@ -332,12 +318,3 @@ def _check_teacher(name: str, teacher: Full, tokens: int, head: Tensor) -> None:
             "with the student's tokenizer, or, where they share one and a head is padded, cut the padding with "
             "model.resize_token_embeddings(len(tokenizer)), as lm.weights.load does"
         )
-
-
-def _check_options(clip: float | None, regulariser: str | None, as_released: bool, end_token: int | None) -> None:
-    if regulariser not in (None, "entropy", "kl"):
-        raise UnknownName("regulariser", regulariser, ("None", "entropy", "kl"))
-    if clip is not None:
-        check_number("clip", clip, above=0)
-    if as_released and end_token is None:
-        raise BadInput("end_token: as_released leaves the end token out, so say which id it has")
