@@ -25,17 +25,6 @@ def most(data):
     return data.found[A_K] > 0.5, data.found[K_A] > 0.5
 
 
-def test_a_map_has_the_mean_difference_of_its_cells_over_their_seeds():
-    (grid, data) = shipped("dpo", 1.0)
-    for row, column in ((0, 0), (4, 6), (10, 10)):
-        rewards = {order: grid.values(order)[row, column] for order in ORDERS}
-        expected = paired_difference(rewards[A_K], rewards[K_A])
-        assert data.difference[row, column] == pytest.approx(expected.estimate)
-        assert bool(data.decided[row, column]) is (expected.low > 0 or expected.high < 0)
-        for order in ORDERS:
-            assert data.found[order][row, column] == np.mean(rewards[order] >= 2)
-
-
 @pytest.mark.parametrize(
     ("weight", "beta", "cell"), [(0.04, 0.5, (0.04, 0.5)), (0.047, 3.3, (0.04, 2.8)), (0.2, 0.12, (0.2, 0.12))]
 )
