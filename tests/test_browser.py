@@ -15,16 +15,10 @@ import pytest
 from browser import Lab, button_of, copy_notebooks, jupyterlab
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-# With the charts that have sliders of their own. The page of which tests of its own ask more stands first, where all
-# that is asked of a page comes while it is open.
-PAGES = {
-    "07_both_orders_on_smollm2.ipynb": 1,
-    "01_recall_and_the_reference.ipynb": 3,
-    "03_both_orders_on_gaussians.ipynb": 3,
-    "06_advantage_guided_distillation.ipynb": 1,
-}
-REVEALS = 2  # of notebook 01
-STUDY, LENS = list(PAGES)[:1], list(PAGES)[3:]
+# With the charts that have sliders of their own: what is run, and, with its predictions, what is opened as saved.
+PAGES = {"07_both_orders_on_smollm2.ipynb": 1, "06_advantage_guided_distillation.ipynb": 1}
+SAVED = {"01_recall_and_the_reference.ipynb": (3, 2), "03_both_orders_on_gaussians.ipynb": (3, 2)}
+STUDY, LENS = ([name] for name in PAGES)
 NO_KERNELS = ("--KernelSpecManager.ensure_native_kernel=False", "--KernelSpecManager.allowed_kernelspecs=none")
 PROMISED = 300  # milliseconds from event to pixels, at the 95th percentile on two cores that do nothing else
 SLOWER = 3.0  # how much slower than that machine a machine may be
@@ -116,15 +110,7 @@ def test_show_me_reveals_what_a_prediction_kept_back(lab):
 
 
 def test_every_chart_is_moved_by_its_own_sliders_in_time(lab, starved, response_times):
-    load = starved()
-    moved = lab.page.evaluate("lab.moveCharts()")
-    load = max(load, starved())
-    assert len(moved) >= PAGES[lab.name]
-    assert all(moved)
-    for place, waits in enumerate(moved):
-        response_times.append((lab.name[:2], f"chart {place}", waits, load))
-    waits = [wait for chart in moved for wait in chart]
-    assert not waits or np.percentile(waits, 95) < PROMISED * SLOWER * load
+    moved_in_time(lab, PAGES[lab.name], starved, response_times)
 
 
 def test_no_field_shows_a_tooltip_of_null(lab):
@@ -172,31 +158,51 @@ def test_the_run_panel_starts_a_run_and_stops_it(lab):
     assert not running_under(os.getpid())
 
 
-def test_a_page_opened_again_without_a_kernel_keeps_reveals_closed_and_moves_its_charts(browser, pictures, tmp_path):
+@pytest.fixture(scope="module")
+def saved(browser, tmp_path_factory):
+    """The address of a server without kernels, with the notebooks as they were saved."""
+    work = tmp_path_factory.mktemp("saved")
+    (work / "notebooks").mkdir()
+    for name in SAVED:
+        shutil.copy(NOTEBOOKS / name, work / "notebooks")
+    with jupyterlab(work / "notebooks", work, *NO_KERNELS) as address:
+        yield address
+
+
+@pytest.mark.parametrize("name", SAVED, ids=lambda name: name[:2])
+def test_a_page_opened_again_without_a_kernel_keeps_reveals_closed_and_moves_its_charts(
+    browser, saved, pictures, response_times, starved, name
+):
     from playwright.sync_api import expect
 
-    (tmp_path / "notebooks").mkdir()
-    name = "01_recall_and_the_reference.ipynb"
-    shutil.copy(NOTEBOOKS / name, tmp_path / "notebooks")
-    with jupyterlab(tmp_path / "notebooks", tmp_path, *NO_KERNELS) as address:
-        page = browser.new_page(viewport={"width": 1024, "height": 700})
-        lab = Lab(page, address, name, pictures, kernel=False)
-        for cell in range(page.evaluate("lab.scroll(0)")):  # JupyterLab draws what has been on the screen
-            page.evaluate(f"lab.scroll({cell})")
-            page.wait_for_timeout(50)
-        closed = page.locator(".jp-Cell-outputWrapper .jp-Placeholder")
-        asked = page.locator(".jp-OutputArea strong", has_text="Predict.").locator("visible=true")
-        expect(closed).to_have_count(REVEALS)
-        for place in range(REVEALS):
-            expect(asked).to_have_count(place)
-            closed.first.click()
-        assert page.evaluate("!lab.kernel()")
-        page.wait_for_function(f"document.querySelectorAll('.vega-embed').length >= {PAGES[name]}")
-        moved = page.evaluate("lab.moveCharts()")
-        assert len(moved) >= PAGES[name]
-        assert all(moved)
-        lab.screenshot("reopened")
-        page.close()
+    page, (charts, reveals) = browser.new_page(viewport={"width": 1024, "height": 700}), SAVED[name]
+    lab = Lab(page, saved, name, pictures, kernel=False)
+    for cell in range(page.evaluate("lab.scroll(0)")):  # JupyterLab draws what has been on the screen
+        page.evaluate(f"lab.scroll({cell})")
+        page.wait_for_timeout(50)
+    closed = page.locator(".jp-Cell-outputWrapper .jp-Placeholder")
+    asked = page.locator(".jp-OutputArea strong", has_text="Predict.").locator("visible=true")
+    expect(closed).to_have_count(reveals)
+    for place in range(reveals):
+        expect(asked).to_have_count(place)
+        closed.first.click()
+    assert page.evaluate("!lab.kernel()")
+    page.wait_for_function(f"document.querySelectorAll('.vega-embed').length >= {charts}")
+    moved_in_time(lab, charts, starved, response_times)
+    lab.screenshot("reopened")
+    page.close()
+
+
+def moved_in_time(lab, charts, starved, response_times):
+    """Every slider of every chart changes its picture, and soon enough."""
+    load = starved()
+    moved = lab.page.evaluate("lab.moveCharts()")
+    load = max(load, starved())
+    assert len(moved) >= charts
+    assert all(moved)
+    for place, waits in enumerate(moved):
+        response_times.append((lab.name[:2], f"chart {place}", waits, load))
+    assert np.percentile([wait for chart in moved for wait in chart], 95) < PROMISED * SLOWER * load
 
 
 def running_under(process: int) -> list[psutil.Process]:
