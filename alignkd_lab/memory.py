@@ -64,9 +64,8 @@ def halve(
     what: str,
     way_out: str,
     undo: Callable[[], None] = lambda: None,
-    smaller: Callable[[int], int] = lambda size: -(-size // 2),
 ) -> tuple[Made, int]:
-    """`work(size)` and the size that it took: where memory runs out, a `smaller` one, after `undo()`, down to 1.
+    """`work(size)` and the size that it took: where memory runs out, half of it, after `undo()`, down to 1.
 
     `work` does all of its work in parts of at most `size`, so only rounding depends on it. `what` names the size: each
     one that was halved stands in `shortages()`.
@@ -89,7 +88,7 @@ def halve(
             torch.cuda.empty_cache()
         if size <= 1:
             raise CannotContinue(f"memory: {way_out} ({failure})")
-        size = smaller(size)
+        size = -(-size // 2)
         for found in _WATCHING:
             found[what] = min(size, found.get(what, size))
 

@@ -150,14 +150,9 @@ def _memory(settings: LmSettings, configs: dict, clock: Clock, prompt: int) -> f
     size = {source: 4 * parameters(config) for source, config in configs.items()}
     held = sum(size.values()) + size[settings.truth] + 2 * size[settings.base]
     base, length = configs[settings.base], settings.max_tokens
-    taught, rollouts = (
-        settings.distil_batch * settings.distil_responses,
-        settings.rlhf_prompts * settings.rlhf_generations,
-    )
-    responses = {"dpo": 2 * settings.align_batch, "rloo": rollouts}
+    taught = settings.distil_batch * settings.distil_responses
+    responses = {"dpo": 2 * settings.align_batch, "rloo": settings.rlhf_prompts * settings.rlhf_generations}
     step = max((responses.get(loss, taught) * length * kept for loss, kept in clock.kept_bytes.items()), default=0.0)
-    if {"gkd", "rloo"} & clock.kept_bytes.keys():  # TRL's losses hold all logits of a step, several times
-        step = max(step, 4 * 4 * max(taught, rollouts) * (prompt + length) * base.vocab_size)
     rows = min(settings.sample_batch, settings.preference_prompts * settings.preference_responses)
     half = 0 if clock.dtype == "float32" else size[settings.base] // 2
     writing = clock.sampling_bytes(base, rows, prompt + length) + half

@@ -40,7 +40,7 @@ from alignkd_lab.lm.own_pairs import (
     student_examples,
 )
 from alignkd_lab.lm.rewards import model_of, scorer
-from alignkd_lab.lm.rollouts import HeldoutPrompts, Rollouts
+from alignkd_lab.lm.rollouts import HeldoutPrompts, Rollouts, paying
 from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_in_parts
 from alignkd_lab.lm.teachers import Full, LiveTeacher, share_head
@@ -112,7 +112,7 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     if (done := ranks.first(lambda: _same_training(out, request))) is not None:
         return done
     store = Store(Path(options.cache_teachers) if options.cache_teachers else out / "kept")
-    pay = scorer(options.reward, str(device)) if options.reward else None
+    pay = paying(scorer(options.reward, str(device)), tokenizer) if options.reward else None
     model = _student(options, device, reach)
     if method.on_policy:
         examples, kept, heldout = [texts.training, texts.heldout], {}, None
@@ -124,7 +124,7 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
             options, method, texts, model, tokenizer, store, request, dtype, arguments
         )
     model = _adapt(model, options, seed)
-    write = partial(Rollouts, tokenizer, max_tokens=texts.max_tokens, seed=seed, dtype=dtype, scorer=pay)
+    write = partial(Rollouts, tokenizer, max_tokens=texts.max_tokens, seed=seed, dtype=dtype, pay=pay)
     if method.on_policy:
         beta, answered = options.beta if options.method == "rloo" else None, texts.heldout
         rollouts = write(responses=options.responses, reference=_reference(options, model, dtype, reach), beta=beta)

@@ -99,10 +99,12 @@ class Work:
         settings, length, source = self._settings, self._settings.max_tokens, self._source(init)
         if self._rlhf:
             steps = settings.rlhf_steps
-            drawn = steps * settings.rlhf_prompts * settings.rlhf_generations * length
-            rows = settings.rlhf_prompts * settings.rlhf_generations
-            self._add(source, sampled=drawn, trained=drawn, scored=drawn, loss="rloo", responses=1, at_once=rows)
-            self._add(self._source(reference), scored=drawn, responses=1)
+            responses = settings.rlhf_generations
+            rows = settings.rlhf_prompts * responses
+            drawn = steps * rows * length
+            self._add(source, sampled=drawn, trained=drawn, scored=drawn, loss="rloo", responses=responses,
+                      at_once=rows)  # fmt: skip
+            self._add(self._source(reference), scored=drawn, responses=responses)
             self._reward(drawn, None)
         else:
             pairs = self._draw(sampler)

@@ -1,15 +1,14 @@
-"""On-policy distillation through TRL: which divergence, on whose text, and towards whom."""
+"""On-policy distillation: which divergence, on whose text, and towards whom."""
 
 import pytest
 import torch
 from naive_losses import NAIVE_DIVERGENCES
 from tiny_lm import said, world_in
-from transformers import LlamaForCausalLM
 
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import rollouts
 from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.prompts import encode, prompts
-from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.stages.gkd import GkdSettings, gkd
 from alignkd_lab.store import part
 
@@ -41,26 +40,20 @@ def held_out_kl(world, policy, teacher):
 
 @pytest.fixture
 def written(monkeypatch):
-    """What TRL let the student write, as `Samples`, a step each."""
-    found, generate = [], LlamaForCausalLM.generate
+    """What the student wrote, as `Samples`, a step each."""
+    found, sample = [], rollouts.sample
 
-    def keep(self, input_ids, attention_mask, generation_config, **options):
-        rows = generate(self, input_ids, attention_mask=attention_mask, generation_config=generation_config, **options)
-        asked = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
-        ends, responses = generation_config.eos_token_id, []
-        for row in rows[:, input_ids.shape[1] :].tolist():
-            length = next((place + 1 for place, token in enumerate(row) if token in ends), len(row))
-            responses.append(row[:length])
-        found.append(Samples(asked, list(range(len(asked))), responses))
-        return rows
+    def keep(*given, **options):
+        found.append(sample(*given, **options))
+        return found[-1]
 
-    monkeypatch.setattr(LlamaForCausalLM, "generate", keep)
+    monkeypatch.setattr(rollouts, "sample", keep)
     return found
 
 
 @pytest.mark.parametrize("divergence", ["forward", "jsd", "reverse"])
 def test_the_loss_is_the_divergence_on_the_students_own_tokens(tmp_path, written, divergence):
-    world = distil_world(tmp_path, gkd_divergence=divergence, distil_learning_rate=STILL, distil_responses=12)
+    world = distil_world(tmp_path, gkd_divergence=divergence, distil_learning_rate=STILL, distil_responses=24)
     teacher, student = world.start("base"), world.start("student")
     info = run(world, teacher, student, "loss").info
     (samples,) = written
@@ -96,7 +89,7 @@ def test_steps_prompts_and_tokens_are_those_of_the_budget(tmp_path, written):
     result = run(world, world.start("base"), world.start("student"), "budget")
     assert [len(samples.tokens) for samples in written] == [12, 12, 12, 12]
     assert result.info["responses"] == 2 * 8 * 3
-    asked = sorted(prompt for samples in written for prompt in samples.prompt_ids)
+    asked = sorted(samples.prompt_ids[at] for samples in written for at in samples.prompt_of)
     assert asked == sorted(2 * 3 * encode(world.context.tokenizer, prompts("training", 8)))
     tokens = sum(samples.token_count for samples in written)
     assert result.cost == (tokens, tokens, tokens, 0.0)

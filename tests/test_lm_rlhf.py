@@ -1,4 +1,4 @@
-"""RLHF through TRL: what it maximises, whom it stays near, what it counts, and that it keeps to itself."""
+"""RLHF: what it maximises, whom it stays near, what it counts, and that it keeps to itself."""
 
 import itertools
 import socket
@@ -17,6 +17,7 @@ from alignkd_lab.lm.stages import rloo as module
 from alignkd_lab.store import part
 
 STEPS, PROMPTS, GENERATIONS = 3, 2, 4
+STILL = 1e-12  # a learning rate that moves nothing
 LARGE = {"rlhf_prompts": 4, "rlhf_generations": 16, "lora_rank": 8, "max_tokens": 6, "validation_responses": 4}
 
 
@@ -73,11 +74,11 @@ def test_the_reward_of_an_easy_target_rises(tmp_path):
 def test_a_policy_that_does_not_learn_stays_at_its_anchor(tmp_path):
     world = rlhf_world(tmp_path)
     student = world.start("student")
-    result = rloo(world, student, student, 0.0, "still")
+    result = rloo(world, student, student, STILL, "still")
     policy, info = result.policy, result.info
     assert info["kl"] == pytest.approx([0.0] * STEPS, abs=1e-5)
     assert [point["kl"] for point in info["curve"]] == pytest.approx([0.0, 0.0], abs=1e-4)
-    assert all(not tensor.any() for name, tensor in policy.adapters[0].items() if name.endswith(".B"))
+    assert max(tensor.abs().max() for name, tensor in policy.adapters[0].items() if name.endswith(".B")) < 1e-9
 
 
 @pytest.mark.parametrize(("init", "reference"), [("student", "base"), ("base", "student")])
@@ -85,7 +86,7 @@ def test_another_anchor_is_the_reference_of_the_kl(tmp_path, init, reference):
     world = rlhf_world(tmp_path)
     calls = watched(world)
     init, reference = world.start(init), world.start(reference)
-    info = rloo(world, init, reference, 0.0, "far").info
+    info = rloo(world, init, reference, STILL, "far").info
     expected = kl_by_hand(world, init, reference, calls)
     assert min(expected) > 0.1
     assert info["kl"] == pytest.approx(expected, rel=1e-3)
@@ -99,7 +100,7 @@ def test_the_reference_of_a_layer_cut_student_is_the_student(tmp_path):
     assert cut.config._name_or_path == str(tmp_path / "uncut")
     world.context.models._starts["cut"] = cut
     student, calls = Policy("cut"), watched(world)
-    info = rloo(world, student, student, 0.0, "cut").info
+    info = rloo(world, student, student, STILL, "cut").info
     assert info["kl"] == pytest.approx([0.0] * STEPS, abs=1e-5)
     assert min(kl_by_hand(world, student, Policy(str(tmp_path / "uncut")), calls)) > 0.1
 

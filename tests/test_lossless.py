@@ -7,8 +7,6 @@ import io
 import signal
 import threading
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import Mock
 
 import huggingface_hub
 import pytest
@@ -20,8 +18,6 @@ from alignkd_lab import cli, experiment, recording, records, report
 from alignkd_lab.course.explorers import blind_reading, one_row
 from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.context import Models
-from alignkd_lab.lm.stages import trl_run
 from alignkd_lab.lm.trainer import with_lora
 from alignkd_lab.mog import align
 from alignkd_lab.presets import preset
@@ -58,21 +54,6 @@ def test_training_stops_at_the_step_that_is_not_finite_and_keeps_its_batch(tmp_p
     kept = torch.load(tmp_path / "stopped" / "not-finite-step-3.pt", weights_only=True)
     responses = [token for example in kept["batch"] for tokens in example["responses"] for token in tokens]
     assert (kept["step"], responses) == (3, read[2])
-
-
-def test_a_step_of_trl_that_is_not_a_number_stops_with_its_batch_kept(tmp_path):
-    model, batch = weights.load("tiny-student")[0], [{"prompt": "a", "index": 7}]
-    tokenizer = SimpleNamespace(eos_token_id=0, pad_token_id=0)
-    fake = Mock(state=SimpleNamespace(global_step=4))  # what `run_trl` asks of a trainer
-    fake.training_step = lambda model, inputs: torch.tensor(float("nan"))
-    fake.train = lambda: fake.training_step(model, batch)
-    context = SimpleNamespace(tokenizer=tokenizer, models=Models(), aside=lambda name: tmp_path)
-    context.seed_for = lambda *purpose: 0
-    options = {"max_tokens": 4, "learning_rate": 1e-3, "steps": 9, "batch": 2, "micro_batch": 2}
-    with pytest.raises(CannotContinue, match="step 5"):
-        trl_run.run_trl(context, lambda arguments: fake, model, "gkd", "on policy", **options)
-    kept = torch.load(tmp_path / "not-finite-step-5.pt", weights_only=True)
-    assert kept["batch"] == batch
 
 
 def test_alignment_of_gaussians_stops_at_the_step_that_is_not_a_number(monkeypatch):

@@ -16,9 +16,9 @@ from alignkd_lab.store import changed, key_of, part
 # (code version, settings): a hash of both with every default written out.
 PINNED = {
     "lm distil": (distil.CODE, distil.DistilSettings(), "d06da87f290a87ca"),
-    "lm gkd": (gkd.CODE, gkd.GkdSettings(), "f0c3edf578b599e7"),
+    "lm gkd": (gkd.CODE, gkd.GkdSettings(), "6541266444997091"),
     "lm dpo": (dpo.CODE, dpo.DpoSettings(), "43af88fc43b4e821"),
-    "lm rloo": (rloo.CODE, rloo.RlooSettings(), "bc40317cd7b64ec1"),
+    "lm rloo": (rloo.CODE, rloo.RlooSettings(), "cdc72e21d7aae45c"),
     "lm dckd": (adpa.CODE, adpa.DckdSettings(), "0309b5965cbcc3b5"),
     "lm adpa": (adpa.CODE, adpa.AdpaSettings(), "5f03a304c19a0e20"),
     "lm evaluation": (evaluate.CODE, evaluate.EvaluationSettings(), "d1bbfddc0f33d779"),

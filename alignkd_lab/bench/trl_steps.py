@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from alignkd_lab.bench.batch import BETA, PAIRS, PROMPT, Batch
 from alignkd_lab.bench.steps import Step, checkpoint_blocks
 from alignkd_lab.lm.batch import autocast
-from alignkd_lab.lm.stages.trl_run import quiet
+from alignkd_lab.lm.quiet import quiet
 
 TIMED = {
     "dpo": "DPOTrainer.training_step, reference log-probabilities precomputed",

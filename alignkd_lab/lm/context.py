@@ -5,12 +5,11 @@ Nothing here knows a pipeline.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -196,22 +195,15 @@ class Context:
         return samples.texts(self.tokenizer)
 
     def train(self, model, examples, loss, *, learning_rate: float, steps: int, batch: int, kind: str, name: str,
-              on_step: Callable[[int], None] = lambda step: None) -> list:  # fmt: skip
+              on_step: Callable[[int], None] = lambda step: None, write: Callable | None = None) -> list:  # fmt: skip
         """`lm.trainer.train` with a progress bar, and one order of examples for all stages of a kind."""
-        with telling(name, steps, on_step) as end_step:
+        with tqdm(total=steps, desc=f"training, {name}", unit="steps", leave=False) as bar:
+
+            def end_step(step: int) -> None:
+                bar.update()
+                tell("step", stage=name, step=step, steps=steps)
+                on_step(step)
+
             return train(model, examples, loss, learning_rate=learning_rate, steps=steps, batch=batch,
                          seed=self.seed_for("train", kind), dtype=self.models.dtype, on_step=end_step,
-                         aside=self.aside(name))  # fmt: skip
-
-
-@contextlib.contextmanager
-def telling(name: str, steps: int, on_step: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
-    """What a trainer calls at the end of each step: a bar moves, whoever watches the run is told, then `on_step`."""
-    with tqdm(total=steps, desc=f"training, {name}", unit="steps", leave=False) as bar:
-
-        def end_step(step: int) -> None:
-            bar.update()
-            tell("step", stage=name, step=step, steps=steps)
-            on_step(step)
-
-        yield end_step
+                         aside=self.aside(name), write=write)  # fmt: skip

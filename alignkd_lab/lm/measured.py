@@ -110,18 +110,18 @@ class MeasuredTrainer(LossTrainer):
     def __init__(
         self, loss: Callable, heldout: list[Heldout | HeldoutPrompts], rollouts: Rollouts | None = None, **kwargs
     ) -> None:
-        super().__init__(loss, **kwargs)
-        self._heldout, self._rollouts, self._told = heldout, rollouts, []
+        super().__init__(loss, write=self._written if rollouts else None, **kwargs)
+        self._heldout, self._rollouts, self._told, self._said = heldout, rollouts, [], {}
+
+    def _written(self, model, prompts: list, step: int) -> list[Example]:
+        examples, self._said = self._rollouts.write(model, prompts, step, 0)
+        return examples
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        said = {}
-        if self._rollouts:
-            place = self.state.global_step, 0
-            inputs["examples"], said = self._rollouts.write(self.model, inputs["examples"], *place)
         total = super().training_step(model, inputs, num_items_in_batch)
         _, info = self.infos.pop()  # of every token: too much to keep over a long training
         told = {name: found.float().mean() for name, found in info._asdict().items() if found.is_floating_point()}
-        told |= {name: torch.tensor(value) for name, value in said.items()}
+        told |= {name: torch.tensor(value) for name, value in self._said.items()}
         self._told.append({name: float(mean) for name, mean in told.items() if mean.isfinite()})
         return total
 

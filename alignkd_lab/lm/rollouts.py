@@ -23,7 +23,7 @@ from alignkd_lab.lm.own_prompts import Prompt
 from alignkd_lab.lm.preference_data import render, token_ids
 from alignkd_lab.lm.preference_rows import Message
 from alignkd_lab.lm.rewards import Scorer
-from alignkd_lab.lm.sampling import sample, seed_for
+from alignkd_lab.lm.sampling import Samples, sample, seed_for
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.teachers import LiveTeacher
 from alignkd_lab.lm.templates import end_ids, frame_of
@@ -53,12 +53,17 @@ def encode_prompts(rows: list[Prompt], tokenizer, most: int) -> tuple[list[Encod
     return made, {reason: count for reason, count in left_out.items() if count}
 
 
+def paying(scorer: Scorer, tokenizer) -> Callable[[list[EncodedPrompt], Samples], list[float]]:
+    """`Rollouts.pay` of a reward that reads texts."""
+    return lambda prompts, samples: scorer([prompts[at].said for at in samples.prompt_of], samples.texts(tokenizer))
+
+
 @dataclass
 class Rollouts:
     """How a policy writes: `responses` of at most `max_tokens` tokens to each prompt.
 
     Attributes:
-        scorer: what a response earns, R.
+        pay: what responses earn, R: (prompts, samples) -> rewards.
         reference: the policy that the KL is measured from.
         beta: weight of the KL in what RLOO maximises; each response then carries its advantage.
     """
@@ -68,13 +73,13 @@ class Rollouts:
     max_tokens: int
     seed: int
     dtype: torch.dtype
-    scorer: Scorer | None = None
+    pay: Callable[[list, Samples], list[float]] | None = None
     reference: LiveTeacher | None = None
     beta: float | None = None
     _copy: Any = field(default=None, repr=False)
 
     def write(
-        self, model, prompts: list[EncodedPrompt], *purpose: object, measured: bool = False
+        self, model, prompts: list[EncodedPrompt | Example], *purpose: object, measured: bool = False
     ) -> tuple[list[Example], dict[str, float]]:
         """Examples of what the policy writes, and what there is to tell of them; the model is in eval mode afterwards.
 
@@ -96,15 +101,15 @@ class Rollouts:
             with self.reference.reading():
                 others = ranks.inside(self.reference.model, read)
             gaps = [float((one - other).sum()) for one, other in zip(own, others, strict=True)]
-        if self.scorer and measured:
-            rewards = self.scorer([prompts[at].said for at in samples.prompt_of], samples.texts(self.tokenizer))
+        if self.pay and measured:
+            rewards = self.pay(prompts, samples)
         made = list(zip(samples.tokens, gaps, rewards, strict=True))
         parts = ranks.gather([made[at * number : (at + 1) * number] for at, (_, counts) in enumerate(mine) if counts])
         tokens, gaps, rewards = zip(*chain(*parts), strict=True)
         told = {"response_length": sum(map(len, tokens)) / len(tokens)}
         if self.reference and measured:
             told["kl"] = sum(gaps) / sum(map(len, tokens))
-        if self.scorer and measured:
+        if self.pay and measured:
             told["mean_reward"] = sum(rewards) / len(rewards)
         made = [Example(row.prompt, [tokens for tokens, *_ in part]) for row, part in zip(prompts, parts, strict=True)]
         if self.beta is not None:

@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -38,6 +39,8 @@ class LossTrainer(Trainer):
     micro-batch halves, for good, and the step starts again: the effective batch stays. Forward passes multiply in
     `dtype`.
 
+    With `write` the examples are prompts: before each step `write(model, prompts, step)` gives the step's examples.
+
     Of several processes each reads the whole batch, which is but lists, and so knows its counts and its order; it runs
     its share of the parts. Checkpoints are those of one process, whatever wraps the model.
     """
@@ -48,10 +51,11 @@ class LossTrainer(Trainer):
         micro_batch: int | None = None,
         dtype: torch.dtype = torch.float32,
         aside: Path | None = None,
+        write: Callable | None = None,
         **kwargs,
     ) -> None:
         super().__init__(data_collator=lambda examples: {"examples": examples}, **kwargs)
-        self._loss, self._dtype, self._aside = loss, dtype, aside
+        self._loss, self._dtype, self._aside, self._write = loss, dtype, aside, write
         self.micro_batch = micro_batch or self.args.per_device_train_batch_size
         self.infos: list = []
         self.is_fsdp_enabled = False  # its own checkpoints fit the number of processes that wrote them alone
@@ -67,8 +71,10 @@ class LossTrainer(Trainer):
                                    data_seed=self.args.data_seed)  # fmt: skip
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        model.train()
         examples = inputs["examples"]
+        if self._write:
+            examples = self._write(self.model, examples, self.state.global_step)
+        model.train()
         way_out = (
             "one example alone does not fit in training; shorten the responses (max_tokens), lower lora_rank, or use "
             "gradient checkpointing"
@@ -203,12 +209,14 @@ def train(
     gradient_checkpointing: bool = False,
     on_step: Callable[[int], None] | None = None,
     aside: Path | None = None,
+    write: Callable | None = None,
 ) -> list:
     """Trains `model` in place for `steps` steps of `batch` examples; returns `(loss, info)` of every step.
 
     `dtype` is that of matrix products; weights and optimizer stay in float32. `micro_batch` examples run at a time (all
     of the batch unless given); with `gradient_checkpointing` the backward pass computes a block's activations again.
     `aside` is the folder for the batch of a step whose loss or gradient is not finite, a temporary one unless given.
+    With `write`, which answers them at each step (`LossTrainer`), the examples are prompts, and every step has `batch`.
 
     Raises:
         BadInput: the model is refused (`lm.admission`), an example has an id that it does not know, there is none, or
@@ -245,6 +253,7 @@ def train(
             remove_unused_columns=False,
             dataloader_pin_memory=False,
             use_cpu=plain(model).device.type == "cpu",
+            dataloader_drop_last=write is not None,
             **recomputing,
         )
         trainer = LossTrainer(
@@ -252,6 +261,7 @@ def train(
             micro_batch,
             dtype,
             aside,
+            write,
             model=model,
             args=arguments,
             train_dataset=examples,
@@ -263,10 +273,10 @@ def train(
 
 
 def _check(model, examples: list[Example]) -> None:
-    admit(model, reach=max(len(row.prompt) + max(map(len, row.responses)) for row in examples))
+    admit(model, reach=max(len(row.prompt) + max(map(len, row.responses), default=0) for row in examples))
     known = plain(model).get_input_embeddings().num_embeddings
     for number, row in enumerate(examples):
-        if (largest := max(max(row.prompt), *map(max, row.responses))) >= known:
+        if (largest := max(chain(row.prompt, *row.responses))) >= known:
             raise BadInput(
                 f"examples: example {number} holds the id {largest}, and the model knows {known}; encode it with the "
                 "model's own tokenizer"

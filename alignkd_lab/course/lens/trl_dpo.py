@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PrinterCallback
 
-from alignkd_lab.lm.stages.trl_run import quiet
+from alignkd_lab.lm.quiet import quiet
 
 
 def trl_dpo(policy, reference, tokenizer, rows: Sequence[dict[str, str]], beta: float) -> dict[str, float]:

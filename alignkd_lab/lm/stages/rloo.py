@@ -1,4 +1,4 @@
-"""RLHF: the policy writes, is rewarded, and is kept near the reference (RLOO, Ahmadian et al. 2024, through TRL).
+"""RLHF: the policy writes, is rewarded, and is kept near the reference (RLOO, Ahmadian et al. 2024).
 
 The objective is E[R] - β KL(π ‖ reference) with the KL of a whole response in nats (Order, KL-regularised objective);
 its optimum is reference × exp(R / β) up to a constant. Each response is compared with the mean of the others to its
@@ -7,18 +7,19 @@ prompt, so a group whose rewards are all equal teaches nothing about the reward:
 
 from __future__ import annotations
 
-from functools import partial
-
+from alignkd_lab.lm import training_losses
+from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.context import Context, Earned, Policy, Reward
+from alignkd_lab.lm.rollouts import Rollouts
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.settings import RlooSettings
 from alignkd_lab.lm.stages.curve import Curve
-from alignkd_lab.lm.stages.trl_run import in_parts, prompt_rows, run_trl
+from alignkd_lab.lm.teachers import LiveTeacher
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
 from alignkd_lab.results import Cost, Result
 
 # Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
-CODE = 1
+CODE = 2
 
 
 def rloo(
@@ -29,7 +30,6 @@ def rloo(
     settings: RlooSettings,
     learning_rate: float,
     name: str,
-    micro_batch: int | None = None,
 ) -> Result:
     """RLOO from `init` with the KL weight `rlhf_beta` to `reference`, for `rlhf_steps` steps.
 
@@ -37,18 +37,13 @@ def rloo(
     rate, counts of responses and groups, the mean reward and the KL from the reference (nats a response) of what was
     drawn at each step, and the same curve as DPO's.
     """
-
-    if micro_batch is None:
-        parted = partial(rloo, context, reward, init, reference, settings, learning_rate, name)
-        return in_parts(parted, name, settings.rlhf_prompts * settings.rlhf_generations)
-    reference_model = context.models.of(reference)
+    dtype, reference_model = context.models.dtype, context.models.of(reference)
     model = with_lora(context.models.of(init), settings.lora_rank, context.seed_for("adapter"))
-    prompt_ids = context.prompts("training", settings.preference_prompts)
     counts = dict.fromkeys(("responses", "target_responses", "groups", "informative_groups", "target_groups"), 0)
     costs: list[Cost] = []
+    steps: list[dict[str, float]] = []
 
-    def earn(prompts, completions, completion_ids, index, **kwargs) -> list[float]:
-        samples = Samples(prompt_ids, index, completion_ids)
+    def pay(prompts: list, samples: Samples) -> list[float]:
         earned = reward.earn(samples, None)
         _count(counts, earned, settings.rlhf_generations)
         tokens = samples.token_count
@@ -56,44 +51,41 @@ def rloo(
         costs.append(Cost(sampled=tokens, trained=tokens, scored=2 * tokens + earned.tokens))
         return earned.rewards
 
-    def build(arguments: dict):
-        from trl import RLOOConfig, RLOOTrainer
-        from trl.trainer.utils import add_fused_lm_head
+    rollouts = Rollouts(
+        context.tokenizer,
+        settings.rlhf_generations,
+        settings.max_tokens,
+        context.seed_for("sample", "rlhf"),
+        dtype,
+        pay,
+        LiveTeacher(reference_model, dtype=dtype, norms=False),
+        settings.rlhf_beta,
+    )
 
-        config = RLOOConfig(num_generations=settings.rlhf_generations, beta=settings.rlhf_beta, **arguments)
-        trainer = RLOOTrainer(
-            model,
-            earn,
-            config,
-            train_dataset=prompt_rows(context.prompt_texts("training", settings.preference_prompts)),
-            processing_class=context.tokenizer,
-        )
-        # TRL's own reference is the policy as it was handed over, which is ours only where `reference` is `init`.
-        add_fused_lm_head(reference_model, temperature=trainer.temperature)
-        trainer.ref_model = trainer.accelerator.prepare_model(reference_model, evaluation_mode=True)
-        return trainer
+    def write(model, prompts: list[Example], step: int) -> list[Example]:
+        examples, told = rollouts.write(model, prompts, step)
+        steps.append(told)
+        return examples
 
     curve = Curve(context, reward, model, reference_model, settings, settings.rlhf_steps, name)
     curve.on_step(0)
-    logs = run_trl(
-        context,
-        build,
+    context.train(
         model,
-        name,
-        "rlhf",
-        max_tokens=settings.max_tokens,
+        [Example(prompt, []) for prompt in context.prompts("training", settings.preference_prompts)],
+        training_losses.rloo,
         learning_rate=learning_rate,
         steps=settings.rlhf_steps,
-        batch=settings.rlhf_prompts * settings.rlhf_generations,
-        micro_batch=micro_batch,
+        batch=settings.rlhf_prompts,
+        kind="rlhf",
+        name=name,
         on_step=curve.on_step,
+        write=write,
     )
     info = {
         "learning_rate": learning_rate,
         **counts,
-        "rewards": [log["reward"] for log in logs],
-        # TRL logs a mean over the step's tokens.
-        "kl": [log["kl"] * log["completions/mean_length"] for log in logs],
+        "rewards": [told["mean_reward"] for told in steps],
+        "kl": [told["kl"] * told["response_length"] for told in steps],
         "curve": curve.points,
     }
     return Result(init.with_adapter(adapter_tensors(model)), info, sum(costs, curve.cost))
