@@ -12,6 +12,8 @@ from alignkd_lab.study import dense, fair, fair_run, lab
 from alignkd_lab.study.dense import draw_pairs
 from alignkd_lab.study.fair import Setting, Sizes, frontier, win_rate
 from alignkd_lab.study.fair_run import METHODS, Experiment, Method, steps_out, tune, within_budget
+from alignkd_lab.study.families import fair_methods, prompt_wins
+from alignkd_lab.study.pictures import fair_figure
 
 SMALL = Sizes(
     prompts=6, responses=4, max_tokens=5, pairs=4, heldout_pairs=4, heldout_responses=2, steps=2, batch=2, sft_steps=1,
@@ -106,6 +108,11 @@ def test_every_method_of_a_seed_becomes_a_record_that_is_not_made_twice(short, t
     sft = run.select(pipeline="sft").metrics.set_index("metric")["value"]
     assert sft["accuracy"] == 0.5
     assert sft["kl_to_sft"] == pytest.approx(0, abs=1e-4)
+    ran = run.select(arm="fair").metrics
+    rates = ran[ran["metric"] == "win_rate"].set_index("pipeline")["value"]
+    assert {name: prompt_wins(held, name).loc[0].mean() for name in METHODS} == pytest.approx(rates.to_dict())
+    assert len(fair_methods(held, ("win_rate", "reward"))) == len(METHODS) + 2 + 3
+    assert len(fair_figure(held).axes) == 2
     assert len(run.select(pipeline="adpa").responses) == 2 * SMALL.test_prompts * SMALL.test_responses
     monkeypatch.setattr(torch.Tensor, "backward", None)  # nothing is trained again
     Experiment(tmp_path, SMALL, **TINY).run()

@@ -10,15 +10,19 @@ from alignkd_lab.study.families import fair_family, gaussian_split, lead_family,
 
 
 class Held:
-    """Stands for records: win rates of one arm."""
+    """Stands for records: of each method and seed a response to each of 200 prompts, the SFT student's worth 0."""
 
     def __init__(self, rates):
+        wins = {"sft": [0] * 8, **{name: np.clip(200 * values, 0, 200) for name, values in rates.items()}}
         rows = [
-            {"arm": "fair", "pipeline": name, "seed": seed, "metric": "win_rate", "value": value}
-            for name, values in rates.items()
-            for seed, value in enumerate(values)
+            {"pipeline": name, "seed": seed, "prompt": prompt, "reward": float(prompt < won)}
+            for name, values in wins.items()
+            for seed, won in enumerate(values)
+            for prompt in range(200)
         ]
-        self.metrics = pd.DataFrame(rows)
+        # A tie is half, so what does not win loses: it earns less than the SFT student's.
+        rows = [row | {"reward": -1.0} if row["pipeline"] != "sft" and not row["reward"] else row for row in rows]
+        self.responses = pd.DataFrame(rows)
 
     def select(self, **where):
         return self
@@ -37,7 +41,8 @@ def test_a_method_that_wins_in_every_seed_is_for_one_that_cannot_win_by_much_aga
     assert found["verdict"].tolist() == ["for", "against", "undecided"]
     assert (found["level"] >= 0.95).all()
     first = found.iloc[0]
-    assert first["unpaired_high"] - first["unpaired_low"] > first["high"] - first["low"]
+    assert np.ptp(first["unpaired"]) > first["high"] - first["low"]
+    assert first["two_way"][0] < first["estimate"] < first["two_way"][1]
     assert first["seeds"] == 8
 
 
