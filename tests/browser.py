@@ -77,7 +77,8 @@ def jupyterlab(notebooks: Path, work: Path, *options: str) -> Iterator[str]:
     command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}"]
     command += [f"--ServerApp.root_dir={notebooks}", "--LabApp.expose_app_in_browser=True"]
     command += options
-    environment = os.environ | {name: str(folder) for name, folder in folders.items()}
+    # Two kernels with two threads each would wait for one another on two cores.
+    environment = os.environ | {name: str(folder) for name, folder in folders.items()} | {"OMP_NUM_THREADS": "1"}
     with log.open("w") as told:
         server = subprocess.Popen(command, env=environment, stdout=told, stderr=subprocess.STDOUT, cwd=work)
     try:
