@@ -83,7 +83,7 @@ test: $(STAMP)
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest -n auto --dist loadscope --no-loadscope-reorder -m "not browser" tests
 	$(PY) tests/widgets_7.py -n auto --dist loadscope -q
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
+	$(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
 	$(PY) -m pytest -rs tests/test_browser.py tests/test_playground.py tests/test_site.py tests/test_pages.py
 
 # Without a network Liger's rows are left out.
