@@ -110,7 +110,10 @@ def test_show_me_reveals_what_a_prediction_kept_back(lab):
 
 
 def test_every_chart_is_moved_by_its_own_sliders_in_time(lab, starved, response_times):
-    moved_in_time(lab, PAGES[lab.name], starved, response_times)
+    moved, late, allowed = move_charts(lab, starved, response_times)
+    assert len(moved) >= PAGES[lab.name]
+    assert all(moved)
+    assert late < allowed
 
 
 def test_no_field_shows_a_tooltip_of_null(lab):
@@ -188,21 +191,22 @@ def test_a_page_opened_again_without_a_kernel_keeps_reveals_closed_and_moves_its
         closed.first.click()
     assert page.evaluate("!lab.kernel()")
     page.wait_for_function(f"document.querySelectorAll('.vega-embed').length >= {charts}")
-    moved_in_time(lab, charts, starved, response_times)
+    moved, late, allowed = move_charts(lab, starved, response_times)
+    assert len(moved) >= charts
+    assert all(moved)
+    assert late < allowed
     lab.screenshot("reopened")
     page.close()
 
 
-def moved_in_time(lab, charts, starved, response_times):
-    """Every slider of every chart changes its picture, and soon enough."""
+def move_charts(lab, starved, response_times):
+    """By chart, the milliseconds from each slider to new pixels; their 95th percentile, and how late it may be."""
     load = starved()
     moved = lab.page.evaluate("lab.moveCharts()")
     load = max(load, starved())
-    assert len(moved) >= charts
-    assert all(moved)
     for place, waits in enumerate(moved):
         response_times.append((lab.name[:2], f"chart {place}", waits, load))
-    assert np.percentile([wait for chart in moved for wait in chart], 95) < PROMISED * SLOWER * load
+    return moved, np.percentile([wait for chart in moved for wait in chart], 95), PROMISED * SLOWER * load
 
 
 def running_under(process: int) -> list[psutil.Process]:

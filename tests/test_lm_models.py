@@ -186,6 +186,7 @@ STEPS = {
 def test_steps_of_dpo_kd_and_adpa_and_the_adapter_are_those_of_the_plain_computation(name):
     model = adapted(name)
     core, loose = model.get_base_model(), 1 if precision(name) == torch.float64 else 1e3
+    close = loose * (1e-8 if name == "GPTJ" else 1e-9)  # it rotates in float32, whose rounding differs by processor
     linear = {
         key for key, layer in fixed(name).named_modules()
         if isinstance(layer, admission.Conv1D | torch.nn.Linear) and layer is not fixed(name).get_output_embeddings()
@@ -201,7 +202,7 @@ def test_steps_of_dpo_kd_and_adpa_and_the_adapter_are_those_of_the_plain_computa
                 (value.detach(), {key: w.grad.clone() for key, w in model.named_parameters() if w.requires_grad})
             )
         (found, by_ours), (expected, plainly) = grads
-        assert_close(found.double(), expected.double(), rtol=loose * 1e-8, atol=loose * 1e-8)
+        assert_close(found.double(), expected.double(), rtol=close, atol=close)
         largest = max(grad.abs().max() for grad in plainly.values())
         assert largest > 1e-4
         assert_close(by_ours, plainly, rtol=loose * 1e-5, atol=float(loose * 1e-6 * largest))

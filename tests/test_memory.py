@@ -101,9 +101,11 @@ def run_stage(name, folder):
     return rloo(world.context, world.reward, base, base, part(RlooSettings, world.settings), 1e-2, "short")
 
 
-@pytest.mark.parametrize("stage", ["gkd", "rloo"])
-def test_an_on_policy_stage_learns_in_smaller_parts_what_it_would_have_learnt(stage, tmp_path, monkeypatch):
-    expected, forward, limit = run_stage(stage, tmp_path / "whole"), LlamaModel.forward, 2
+@pytest.mark.parametrize(("stage", "limit", "size"), [("gkd", 8, 6), ("gkd", 2, 2), ("rloo", 2, 2), ("rloo", 1, 1)])
+def test_an_on_policy_stage_learns_in_smaller_parts_what_it_would_have_learnt(
+    stage, limit, size, tmp_path, monkeypatch
+):
+    expected, forward = run_stage(stage, tmp_path / "whole"), LlamaModel.forward
 
     def limited(self, input_ids=None, **options):
         if torch.is_grad_enabled() and len(input_ids) > limit:
@@ -113,7 +115,7 @@ def test_an_on_policy_stage_learns_in_smaller_parts_what_it_would_have_learnt(st
     monkeypatch.setattr(LlamaModel, "forward", limited)
     with shortages() as found:
         parted = run_stage(stage, tmp_path / "parted")
-    assert found == {"micro_batch": 2}
+    assert found == {"micro_batch": size}
     assert parted.cost == expected.cost
     assert parted.info["learning_rate"] == 1e-2
     for key in {"responses", "informative_groups", "rewards", "kl", "losses"} & set(expected.info):

@@ -164,7 +164,7 @@ def test_a_dpo_step_climbs_the_packages_gradient(monkeypatch):
 
 @pytest.mark.parametrize("algorithm", ["rlhf", "dpo"])
 def test_both_orders_end_where_the_package_ends(algorithm):
-    step, seeds = {"rlhf": nano.rlhf_step, "dpo": nano.dpo_step}[algorithm], range(3)
+    step, seeds = {"rlhf": nano.rlhf_step, "dpo": nano.dpo_step}[algorithm], range(4)
     world = MogWorld(MogSettings(), algorithm, seeds)
     bases = [nano.fit(nano.TRUTH.sample(400, noise(seed)), nano.BASE_COMPONENTS, noise(seed)) for seed in seeds]
     rewards = {}

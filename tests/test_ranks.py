@@ -4,6 +4,7 @@
 there were and at what wrapped the model.
 """
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -47,8 +48,7 @@ METHODS = {
     "rloo": {"responses": 3, **REWARD},
 }
 KINDS = {"float64": ({"double": True}, SGD, 1e-8), "float32": ({}, ADAMW, 1e-5)}
-# Every method's arithmetic in float64; in float32, as they are used, an adapter, all weights, and an on-policy method.
-CASES = [*(("float64", method) for method in METHODS), *(("float32", method) for method in ("sft", "dpo", "rloo"))]
+CASES = list(itertools.product(KINDS, METHODS))
 STOPPED = {"method": "dpo", "max_steps": 6, "save_strategy": "steps", "save_steps": 2, "eval_steps": 2, "heldout": 0.25,
            "full": True, **ADAMW}  # fmt: skip
 

@@ -89,6 +89,9 @@ METRIC_STYLE: dict[str, MetricStyle] = {
     "accuracy": MetricStyle(
         "pairs in order", "%", "%", "share of held-out pairs whose better response gained more likelihood a token"
     ),
+    "accuracy_wide": MetricStyle(
+        "pairs in order, rewards 0.4 apart", "%", "%", "the same of the pairs whose rewards are at least so far apart"
+    ),
     "kl_to_sft": MetricStyle(
         "KL to the SFT student", "nats", "nats per response", "KL(model ‖ SFT student): how far training went"
     ),
@@ -103,7 +106,6 @@ METRIC_STYLE: dict[str, MetricStyle] = {
         "target precision per response", "", "nats", "target precision summed over a response's tokens"
     ),
 }
-NO_STYLE = MetricStyle("", "", "", "")
 SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "○", "invalid": "⊘", "not decided": "–"}  # of verdicts
 CLAIM_WORDS = {
     ("reward", "mean_difference"): "A-K earns more reward",
@@ -135,9 +137,14 @@ def metric_label(metric: str, world: str) -> str:
     return f"{style.label} ({unit})" if unit else style.label
 
 
+def is_rate(metric: str) -> bool:
+    """Whether it is a share, which is shown in percent."""
+    return metric in METRIC_STYLE and METRIC_STYLE[metric].lm_unit == "%"
+
+
 def shown(metric: str, value: float) -> float:
     """The value on the scale on which it is shown: rates in percent, all else as it is."""
-    return 100 * value if METRIC_STYLE.get(metric, NO_STYLE).lm_unit == "%" else value
+    return 100 * value if is_rate(metric) else value
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -306,11 +306,13 @@ class FairLab(Lab):
 def win_rate(rewards: list[float], against: list[float], prompt_of: list[int]) -> float:
     """How often a response earns more than one of the other policy to the same prompt; a tie counts one half."""
     own, other, place = np.array(rewards), np.array(against), np.array(prompt_of)
-    means = []
-    for at in np.unique(place):
-        gaps = own[place == at][:, None] - other[place == at][None]
-        means.append(((gaps > 0) + 0.5 * (gaps == 0)).mean())
-    return float(np.mean(means))
+    return float(np.mean([wins(own[place == at], other[place == at]) for at in np.unique(place)]))
+
+
+def wins(own: np.ndarray, other: np.ndarray) -> float:
+    """The same of the rewards of two policies' responses to one prompt."""
+    gaps = own[:, None] - other[None]
+    return ((gaps > 0) + 0.5 * (gaps == 0)).mean()
 
 
 def frontier(curve: list[dict]) -> dict[str, float | None]:

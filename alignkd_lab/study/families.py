@@ -11,14 +11,14 @@ from scipy import stats as scipy_stats
 from scipy.special import expit, logit
 
 from alignkd_lab.claims import verdict
-from alignkd_lab.plots.style import METRIC_STYLE, interval, metric_label, pipeline_style, shown
+from alignkd_lab.plots.style import interval, is_rate, metric_label, pipeline_style, shown
 from alignkd_lab.records import Records
 from alignkd_lab.stats import ALPHA, Interval, holm_levels, paired_difference, paired_p_value, t_interval
+from alignkd_lab.study.fair import wins
 from alignkd_lab.study.fair_run import METHODS
 
 LEAST_EFFECT = 0.05  # in win rate
 DRAWS = 10_000
-_BESIDE = "dckd", "align_then_kd", "adpa_plus"
 REACHED = 0.1  # in J* − J, within which an alignment has come to its optimum
 
 
@@ -28,8 +28,9 @@ def fair_family(records: Records, form: str = "adpa") -> pd.DataFrame:
     *For*: the corrected interval lies above 0. *Against*: its upper end lies below `LEAST_EFFECT`. Beside it, at the
     same level: `unpaired` is Welch's interval, `two_way` the bootstrap's over seeds and prompts.
     """
-    rates = pd.DataFrame({name: prompt_wins(records, name).mean(axis=1) for name in (form, *_BESIDE)})
     pairs = [(form, "dckd"), (form, "align_then_kd"), ("adpa_plus", "dckd")]
+    held = {name: prompt_wins(records, name) for name in (form, "dckd", "align_then_kd", "adpa_plus")}
+    rates = pd.DataFrame({name: table.mean(axis=1) for name, table in held.items()})
     both = [rates[list(names)].dropna().to_numpy().T for names in pairs]
     levels = holm_levels([paired_p_value(*values) for values in both])
     rows = []
@@ -37,7 +38,7 @@ def fair_family(records: Records, form: str = "adpa") -> pd.DataFrame:
         found = paired_difference(*values, level)
         apart = scipy_stats.ttest_ind(*values, equal_var=False).confidence_interval(level)
         decided = "for" if found.low > 0 else "against" if found.high < LEAST_EFFECT else "undecided"
-        both_ways = two_way(prompt_wins(records, first) - prompt_wins(records, second), level)
+        both_ways = two_way(held[first] - held[second], level)
         ends = {"unpaired": tuple(apart), "two_way": both_ways, "level": level, "seeds": values.shape[1]}
         rows.append({"claim": f"{first} − {second}", **found._asdict(), **ends, "verdict": decided})
     return pd.DataFrame(rows).set_index("claim")
@@ -48,8 +49,7 @@ def prompt_wins(records: Records, pipeline: str) -> pd.DataFrame:
     held = records.select(arm=["start", "fair"]).responses
     rewards = held.groupby(["pipeline", "seed", "prompt"])["reward"].apply(np.array)
     both = pd.DataFrame({"own": rewards.get(pipeline), "sft": rewards["sft"]}).dropna()
-    gaps = [own[:, None] - sft for own, sft in zip(both["own"], both["sft"], strict=True)]
-    return pd.Series([((gap > 0) + 0.5 * (gap == 0)).mean() for gap in gaps], index=both.index).unstack()
+    return both.apply(lambda row: wins(row["own"], row["sft"]), axis=1).unstack()
 
 
 def two_way(values: pd.DataFrame, level: float) -> tuple[float, float]:
@@ -63,7 +63,7 @@ def two_way(values: pd.DataFrame, level: float) -> tuple[float, float]:
 def fair_methods(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
     """Means over seeds with 95 % t-intervals of what ran with the seeds, the best first; settings in the index."""
     held = records.metrics[records.metrics["arm"].isin(["start", "fair", "runner-up"])]
-    rows = {}
+    rows, firsts = {}, {}
     for (_, name, run), own in held.groupby(["arm", "pipeline", "run"]):
         settings, label = records.settings_of(run), pipeline_style(name).label
         weight = METHODS[name].weight if name in METHODS else ""
@@ -71,17 +71,15 @@ def fair_methods(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
         about += f", {weight} {settings['weight']:g}" if weight else ""
         spans = {metric: _span(own.loc[own["metric"] == metric, "value"], metric) for metric in metrics}
         cells = {metric_label(m, "lm"): interval(*(shown(m, value) for value in span)) for m, span in spans.items()}
-        seeds = own["seed"].nunique()
-        rows[label, about] = {"first": -spans[metrics[0]].estimate, **cells, "seeds": seeds}
-    table = pd.DataFrame.from_dict(rows, orient="index").sort_values("first").drop(columns="first")
-    return table.rename_axis(["method", "setting"])
+        rows[label, about] = {**cells, "seeds": own["seed"].nunique()}
+        firsts[label, about] = spans[metrics[0]].estimate
+    best_first = sorted(rows, key=firsts.get, reverse=True)
+    return pd.DataFrame.from_dict(rows, orient="index").loc[best_first].rename_axis(["method", "setting"])
 
 
 def _span(values: pd.Series, metric: str) -> Interval:
     """Over seeds, of rates on the scale of their logits, so that no interval leaves 0 to 100 %."""
-    if METRIC_STYLE[metric].lm_unit != "%":
-        return t_interval(values)
-    return Interval(*expit(t_interval(logit(values))))
+    return Interval(*expit(t_interval(logit(values)))) if is_rate(metric) else t_interval(values)
 
 
 def leads(records: Records) -> pd.DataFrame:
