@@ -62,6 +62,7 @@ CONFIG = {
     "axis": _AXIS,
     "title": {"color": INK, "fontSize": 13, "anchor": "start", "offset": 10},
     "legend": {"labelColor": INK, "titleColor": QUIET, "labelFontSize": 11.5, "titleFontWeight": "normal"},
+    "mark": {"aria": False},  # no words for each of a thousand cells, which cost more than drawing them: `alt` says all
     "text": {"color": INK, "fontSize": 12, "font": _FONT},
     "concat": {"spacing": 44},
 }
