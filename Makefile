@@ -84,7 +84,8 @@ test: $(STAMP)
 	$(PY) -m pytest -n auto --dist loadscope --no-loadscope-reorder -m "not browser" tests
 	$(PY) tests/widgets_7.py -n auto --dist loadscope -q
 	$(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
-	$(PY) -m pytest -rs tests/test_browser.py tests/test_playground.py tests/test_site.py tests/test_pages.py
+	$(PY) -m pytest -rs tests/test_browser.py
+	$(PY) -m pytest -n 2 --dist loadgroup -rs tests/test_pages.py tests/test_site.py tests/test_playground.py
 
 # Without a network Liger's rows are left out.
 gpu: $(STAMP)

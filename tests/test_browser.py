@@ -3,7 +3,6 @@
 `make test` says so where there is no Chromium; on a machine that sets CI, its absence is a failure.
 """
 
-import functools
 import os
 import shutil
 import time
@@ -15,10 +14,10 @@ import pytest
 from browser import Lab, button_of, copy_notebooks, jupyterlab
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-# With the charts that have sliders of their own: what is run, and, with its predictions, what is opened as saved.
-PAGES = {"07_both_orders_on_smollm2.ipynb": 1, "06_advantage_guided_distillation.ipynb": 1}
-SAVED = {"01_recall_and_the_reference.ipynb": (3, 2), "03_both_orders_on_gaussians.ipynb": (3, 2)}
-STUDY, LENS = ([name] for name in PAGES)
+STUDY = "07_both_orders_on_smollm2.ipynb"  # is run
+LENS = "06_advantage_guided_distillation.ipynb"
+# Opened as saved: how many charts have sliders of their own, and how many predictions wait.
+SAVED = {"01_recall_and_the_reference.ipynb": (3, 2), "03_both_orders_on_gaussians.ipynb": (3, 2), LENS: (1, 1)}
 NO_KERNELS = ("--KernelSpecManager.ensure_native_kernel=False", "--KernelSpecManager.allowed_kernelspecs=none")
 PROMISED = 300  # milliseconds from event to pixels, at the 95th percentile on two cores that do nothing else
 SLOWER = 3.0  # how much slower than that machine a machine may be
@@ -34,40 +33,21 @@ def pictures(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def address(browser, tmp_path_factory):
+@pytest.fixture(scope="module")
+def lab(browser, tmp_path_factory, pictures):
+    """The study's page, on which all cells have run, and every figure that waits for an answer is shown."""
     work = tmp_path_factory.mktemp("jupyter")
     copy_notebooks(NOTEBOOKS, work / "notebooks")
     with jupyterlab(work / "notebooks", work) as address:
-        yield address
-
-
-@pytest.fixture(scope="session")
-def started(browser, address, pictures):
-    """Opens a page and has all its cells run, without waiting for them."""
-
-    @functools.cache
-    def start(name):
-        lab = Lab(browser.new_page(viewport={"width": 1300, "height": 1100}), address, name, pictures)
+        lab = Lab(browser.new_page(viewport={"width": 1300, "height": 1100}), address, STUDY, pictures)
         lab.run_all()
-        return lab
-
-    return start
-
-
-@pytest.fixture(scope="module", params=PAGES, ids=lambda name: name[:2])
-def lab(request, started):
-    """A page on which all cells have run, and every figure that waits for an answer is shown; the next one runs."""
-    lab, names = started(request.param), list(PAGES)
-    for name in names[names.index(request.param) + 1 :][:1]:
-        started(name)
-    try:
-        lab.await_cells()
-    finally:
-        lab.screenshot("run")
-    lab.shown = lab.show_me()
-    yield lab
-    lab.close()
+        try:
+            lab.await_cells()
+        finally:
+            lab.screenshot("run")
+        lab.shown = lab.show_me()
+        yield lab
+        lab.close()
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +91,7 @@ def test_show_me_reveals_what_a_prediction_kept_back(lab):
 
 def test_every_chart_is_moved_by_its_own_sliders_in_time(lab, starved, response_times):
     moved, late, allowed = move_charts(lab, starved, response_times)
-    assert len(moved) >= PAGES[lab.name]
+    assert moved
     assert all(moved)
     assert late < allowed
 
@@ -120,28 +100,6 @@ def test_no_field_shows_a_tooltip_of_null(lab):
     assert lab.page.evaluate("lab.nullTooltips()") == []
 
 
-@pytest.mark.parametrize("lab", LENS, indirect=True, ids=["06"])
-def test_clicks_and_arrow_keys_walk_along_the_tokens(lab):
-    chart = lab.page.locator(".vega-embed", has_text="token (1 to").first
-    field, canvas = chart.locator("input[type=number]"), chart.locator("canvas")
-    chart.scroll_into_view_if_needed()
-    seen = [(field.input_value(), canvas.evaluate("canvas => canvas.toDataURL()"))]
-    for act in (
-        lambda: canvas.click(position={"x": 210, "y": 83}),
-        lambda: field.press("ArrowUp"),
-        lambda: field.press("ArrowUp"),
-    ):
-        act()
-        lab.page.wait_for_timeout(300)
-        seen.append((field.input_value(), canvas.evaluate("canvas => canvas.toDataURL()")))
-    assert len({place for place, _ in seen}) == len({picture for _, picture in seen}) == 4
-    assert int(seen[3][0]) == int(seen[1][0]) + 2
-    canvas.click(position={"x": 600, "y": 500})  # beside
-    assert field.input_value() == seen[3][0]
-    lab.screenshot("lens", chart)
-
-
-@pytest.mark.parametrize("lab", STUDY, indirect=True, ids=["07"])
 def test_the_run_panel_starts_a_run_and_stops_it(lab):
     panel = lab.box_with("Start")
     start, stop = (button_of(panel, name) for name in ("Start", "Stop"))
@@ -172,14 +130,13 @@ def saved(browser, tmp_path_factory):
         yield address
 
 
-@pytest.mark.parametrize("name", SAVED, ids=lambda name: name[:2])
-def test_a_page_opened_again_without_a_kernel_keeps_reveals_closed_and_moves_its_charts(
-    browser, saved, pictures, response_times, starved, name
-):
+@pytest.fixture(scope="module", params=SAVED, ids=lambda name: name[:2])
+def reopened(request, browser, saved, pictures):
+    """A page opened again without a kernel, every reveal of which was closed and is opened."""
     from playwright.sync_api import expect
 
-    page, (charts, reveals) = browser.new_page(viewport={"width": 1024, "height": 700}), SAVED[name]
-    lab = Lab(page, saved, name, pictures, kernel=False)
+    page, (charts, reveals) = browser.new_page(viewport={"width": 1024, "height": 700}), SAVED[request.param]
+    lab = Lab(page, saved, request.param, pictures, kernel=False)
     for cell in range(page.evaluate("lab.scroll(0)")):  # JupyterLab draws what has been on the screen
         page.evaluate(f"lab.scroll({cell})")
         page.wait_for_timeout(50)
@@ -191,12 +148,37 @@ def test_a_page_opened_again_without_a_kernel_keeps_reveals_closed_and_moves_its
         closed.first.click()
     assert page.evaluate("!lab.kernel()")
     page.wait_for_function(f"document.querySelectorAll('.vega-embed').length >= {charts}")
-    moved, late, allowed = move_charts(lab, starved, response_times)
-    assert len(moved) >= charts
+    yield lab
+    page.close()
+
+
+def test_a_page_opened_again_without_a_kernel_moves_its_charts(reopened, response_times, starved):
+    moved, late, allowed = move_charts(reopened, starved, response_times)
+    assert len(moved) >= SAVED[reopened.name][0]
     assert all(moved)
     assert late < allowed
-    lab.screenshot("reopened")
-    page.close()
+    reopened.screenshot("reopened")
+
+
+@pytest.mark.parametrize("reopened", [LENS], indirect=True, ids=["06"])
+def test_clicks_and_arrow_keys_walk_along_the_tokens(reopened):
+    chart = reopened.page.locator(".vega-embed", has_text="token (1 to").first
+    field, canvas = chart.locator("input[type=number]"), chart.locator("canvas")
+    chart.scroll_into_view_if_needed()
+    seen = [(field.input_value(), canvas.evaluate("canvas => canvas.toDataURL()"))]
+    for act in (
+        lambda: canvas.click(position={"x": 210, "y": 83}),
+        lambda: field.press("ArrowUp"),
+        lambda: field.press("ArrowUp"),
+    ):
+        act()
+        reopened.page.wait_for_timeout(300)
+        seen.append((field.input_value(), canvas.evaluate("canvas => canvas.toDataURL()")))
+    assert len({place for place, _ in seen}) == len({picture for _, picture in seen}) == 4
+    assert int(seen[3][0]) == int(seen[1][0]) + 2
+    canvas.click(position={"x": 600, "y": 500})  # beside
+    assert field.input_value() == seen[3][0]
+    reopened.screenshot("lens", chart)
 
 
 def move_charts(lab, starved, response_times):

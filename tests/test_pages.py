@@ -10,7 +10,7 @@ from synthetic_records import lm_record, mog_record
 from alignkd_lab import recording
 from alignkd_lab.report import write_report
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("site")]
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 SMALL = {"viewport": {"width": 1024, "height": 700}}

@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader
 from alignkd_lab.course import lessons as course
 from alignkd_lab.course.lessons import lessons
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]  # which needs none, and reads the site that those tests build
+# It needs no browser, and reads the site that those tests build.
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("site")]
 
 ROOT = Path(__file__).parent.parent
 LESSONS = lessons(ROOT / "notebooks")
