@@ -21,7 +21,7 @@ _PAGE = """<!doctype html>
 <title>Align before you distil? A playground</title>
 <style>
 body {{ margin: 0 auto; padding: {padding}; max-width: 1180px; font-family: system-ui, sans-serif; }}
-:root {{ color-scheme: light dark; }}
+:root {{ color-scheme: light dark; background: Canvas; }}
 h1 {{ font-size: 24px; margin: 0 0 6px; }}
 {css}</style></head>
 <body>{title}{section}<script>{js}</script></body></html>

@@ -471,7 +471,7 @@ function mount(root) {
       bump.classList.toggle("pays", pays);
       bump.classList.toggle("chosen", i === chosen);
       bump.firstChild.textContent = share + (pays ? ` · pays ${state.height}` : "");
-      bump.setAttribute("aria-label", `Bump ${i + 1}${pays ? ", rewarded" : ""}: share ${share}, at ${x}, ${y}. ` +
+      bump.setAttribute("aria-label", `${bump.firstChild.textContent}: bump ${i + 1}, at ${x}, ${y}. ` +
         "Arrow keys move it, plus and minus change its share, R puts the reward here.");
     });
     told = null;
