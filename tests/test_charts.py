@@ -40,7 +40,7 @@ CHARTS = {
     "two_kls": two_kls,
 }
 
-OWN = {"layer_cuts", "through_stages", "token_lens", "traps"}  # which are given models or runs, and tested with them
+OWN = {"through_stages", "token_lens", "traps"}  # which are given models or runs, and tested with them
 
 
 def test_every_explorer_that_is_a_chart_is_tested():

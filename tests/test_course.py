@@ -6,8 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-
-from alignkd_lab.course.lessons import (
+from lessons import (
     colab_address,
     lead,
     lesson,
@@ -17,6 +16,7 @@ from alignkd_lab.course.lessons import (
     public_address,
     title_still,
 )
+
 from alignkd_lab.errors import BadInput
 
 ROOT = Path(__file__).parent.parent

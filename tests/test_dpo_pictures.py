@@ -25,22 +25,14 @@ def test_the_pairs_are_those_that_dpo_was_given(beyond):
     student = world.run(distil, {"base": world.start("base"), "student": world.start("student")}).policy
     told = world.run(align, {distil.name: student}).info["per_seed"]["informative_pairs"]
     assert told == [beyond.informative]
-    assert len(beyond.points) == 2 * world.settings.dpo_pairs
+    assert len(beyond.points["pairs"]) == 2 * world.settings.dpo_pairs
 
 
 def test_dpo_gets_its_pairs_right_and_runs_past_the_target_all_the_same(beyond):
     assert beyond.preferred > 0.9
-    assert beyond.past["dpo"] > 10 * beyond.past["pairs"]
-    assert beyond.past["rlhf"] < 0.01
-    assert beyond.reward["dpo"] < 0.3 * beyond.reward["rlhf"]
-
-
-def test_so_it_goes_in_every_recorded_seed_under_dpo_and_in_none_under_rlhf(beyond):
-    dpo, rlhf = (beyond_pairs.recorded_past(algorithm) for algorithm in ("dpo", "rlhf"))
-    assert len(dpo) == len(rlhf) == 20
-    assert (dpo > 0.05).all()
-    assert (rlhf > 0.01).sum() == 0
-    assert dpo[0] == pytest.approx(beyond.past["dpo"], abs=0.03)
+    assert beyond.past("dpo") > 10 * beyond.past("pairs")
+    assert beyond.past("rlhf") < 0.01
+    assert beyond.reward("dpo") < 0.3 * beyond.reward("rlhf")
 
 
 def test_the_reward_that_dpo_learnt_rises_past_the_target_where_the_true_one_falls(beyond):
@@ -66,7 +58,7 @@ def test_the_picture_and_its_caption_state_what_was_measured(beyond):
     words = beyond_pairs.caption(beyond)
     assert f"of the {beyond.informative} pairs" in words
     for name in ("dpo", "pairs"):
-        assert f"{percent(beyond.past[name])} of" in words
+        assert f"{percent(beyond.past(name))} of" in words
     figure = beyond_pairs.draw(beyond)
     assert any("Live run: Gaussian world, one seed" in text.get_text() for text in figure.texts)
 

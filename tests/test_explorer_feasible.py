@@ -8,7 +8,7 @@ import pytest
 from scene import Scene, value
 
 from alignkd_lab.course.explorers import feasible
-from alignkd_lab.lm.feasibility import chance_of_pairs, expected_pairs, go_or_no_go, responses_for
+from alignkd_lab.lm.feasibility import chance_of_pairs, expected_pairs, responses_for
 
 STATES = [(0.023, 24, 96), (0.0062, 90, 60), (0.3, 5, 16), (0.1, 4, 64)]
 
@@ -57,14 +57,3 @@ def test_the_zones_end_where_the_chance_is_a_tenth_and_nine_tenths(state):
 
 def test_where_the_most_responses_do_not_suffice_it_says_so():
     assert "96 responses to each prompt would not give 30 on average; no reward" in scene(0.001, 24, 8).words
-
-
-def test_rates_are_drawn_with_their_verdicts_also_where_nothing_was_seen():
-    found = {"seldom": go_or_no_go(0, 48, 96, 24), "often": go_or_no_go(12, 48, 96, 24)}
-    figure = feasible.rates(found, 48, 96, 24, "Live: a note.")
-    (axis,) = figure.axes
-    texts = [text.get_text() for text in axis.texts]
-    assert texts[:2] == ["draw more", "go"]
-    assert "96 prompts × 24 responses" in figure.get_suptitle()
-    assert next(line for line in axis.lines if line.get_marker() == "o").get_xdata()[0] == 0.25
-    assert figure._supxlabel.get_text() == "Live: a note."

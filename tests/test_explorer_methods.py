@@ -62,14 +62,3 @@ def test_the_points_stand_in_the_record_s_order_on_both_axes_and_the_words_count
     assert (f"There is no best way: {ringed} of 7" in scene.words) is (ringed > 1)
     assert "Means over 10 seeds." in scene.words
     assert "One seed decides nothing." in Scene(methods.show(run=made_up(1))).words
-
-
-# Pictures
-
-
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_gains_have_a_row_for_every_way(seeds):
-    figure = methods.gains(made_up(seeds), "gain_per_hour")
-    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert {"DCKD", "ADPA", "ADPA+", "Student aligned, no KD"} <= set(labels)
-    assert figure.axes[1].get_xlabel() == "reward above KD only, for an hour"

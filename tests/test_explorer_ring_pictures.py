@@ -1,6 +1,5 @@
 """Still pictures of notebook 02: their words and marks are the numbers; its tasks."""
 
-import numpy as np
 import pytest
 
 from alignkd_lab.course.exercises.ask import check, given
@@ -8,37 +7,7 @@ from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.explorers import ring_pictures
 from alignkd_lab.mog.ring import PUBLISHED, run_ring, run_sweep
 
-WEIGHTS = (0.33, 0.33, 0.30, 0.04)
-
-
-def marked(axis):
-    return [tuple(line.get_xydata()[0]) for line in axis.lines if len(line.get_xydata()) == 1]
-
-
 # Pictures
-
-
-def test_the_weights_at_the_chosen_power_are_marked():
-    axis = ring_pictures._weights(np.array(WEIGHTS), 2.0).axes[0]
-    squares = np.array(WEIGHTS) ** 2 / (np.array(WEIGHTS) ** 2).sum()
-    for square in squares:
-        assert any(place == pytest.approx((2.0, square), rel=1e-3) for place in marked(axis))
-    assert ring_pictures.weights_by_sharpening(WEIGHTS).alt.startswith(
-        "Weights at s = 2: 35.2 %, 35.2 %, 29.1 %, 0.517 %."
-    )
-
-
-def test_published_figures_stand_beside_our_means_in_both_scorings():
-    ring = run_ring(range(20))
-    precision, recall = ring_pictures._rescored(ring).axes
-    for axis, metric in ((precision, "precision"), (recall, "recall")):
-        found = [x for x, _ in marked(axis)]
-        for student, figures in PUBLISHED.items():
-            assert figures[metric] in found
-            for scoring in ("published", "true"):
-                mean = ring.scores[scoring][student][metric].mean().item()
-                assert any(x == pytest.approx(mean) for x in found)
-    assert "direct precision: published −20.27, ours" in ring_pictures.rescored(ring).alt
 
 
 def test_the_sweep_draws_a_line_with_a_band_for_every_size_in_three_panels():

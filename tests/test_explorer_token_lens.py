@@ -154,14 +154,3 @@ def test_the_exercise_s_gradient_is_that_of_the_package_s_loss():
     loss.backward()
     assert check("adpa_logit_gradient", logits.grad[0].tolist()).right is True
     assert float(logits.grad[0].sum()) == pytest.approx(0, abs=1e-12)
-
-
-def test_the_prediction_s_wrong_options_are_what_they_are_said_to_be():
-    from alignkd_lab.course.toy.one_state import DPO, REFERENCE, advantage
-
-    gains = np.array(DPO) - np.array(REFERENCE)
-    assert int(np.argmax(DPO)) == int(np.argmax(REFERENCE)) == 0
-    assert float(advantage()[0]) < 0
-    assert int(gains.argmax()) == 1
-    assert np.exp(advantage()[[1, 3]].numpy()) == pytest.approx([4 / 3, 10])
-    assert check("adpa_corner", "token 4").right is True

@@ -9,7 +9,6 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from synthetic_records import LM, lm_record, mog_record, replaced, tabulated
 
-from alignkd_lab.claims import CLAIMS
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.mog.settings import MogSettings, with_target_weight
 from alignkd_lab.mog.sweep import Grid, lead
@@ -166,7 +165,7 @@ def test_every_picture_is_drawn_where_no_metric_exists_and_where_none_exists_in_
     assert not estimates(run, "reward")  # and none is drawn as zero
     arm = {name: {1.0: run, 2.0: run} for name in run.pipelines}
     drawn = [figures.title_figure(run), figures.four_metrics(run),
-             figures.target_through_stages(run), *(figures.claim_by_seed(run, claim) for claim in CLAIMS[:2]),
+             figures.target_through_stages(run),
              sweeps.sweep_figure([("a", run), ("b", run)], "x"), sweeps.arm_figure(arm, "x"),
              sweeps.leads_figure([("a", run, run)])]  # fmt: skip
     for figure in drawn:

@@ -3,7 +3,6 @@
 import ast
 import errno
 import hashlib
-import io
 import signal
 import threading
 from pathlib import Path
@@ -15,7 +14,7 @@ from synthetic_records import lm_record
 from test_lm_trainer import loss, run
 
 from alignkd_lab import cli, experiment, recording, records, report
-from alignkd_lab.course.explorers import blind_reading, one_row
+from alignkd_lab.course.explorers import blind_reading
 from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.trainer import with_lora
@@ -209,17 +208,6 @@ def test_markup_in_any_text_of_a_record_is_shown_and_never_run(tmp_path, monkeyp
     for text in (page, cards):
         assert "<script" not in text
         assert text.count("&lt;script&gt;") > 3
-
-
-def test_tokens_are_drawn_as_they_are_whatever_they_would_mean_to_the_drawing():
-    class Tokenizer:
-        def decode(self, ids):
-            return MARKUP
-
-    rows = {name: torch.randn(9).log_softmax(-1) for name in ("teacher", "student")}
-    figure = one_row.draw(rows, ["student"], Tokenizer(), "note")
-    assert MARKUP.replace(" ", "␣") in [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    figure.savefig(io.BytesIO())
 
 
 def test_nothing_on_disk_can_run_code_when_it_is_read():

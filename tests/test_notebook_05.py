@@ -2,15 +2,13 @@
 
 import pytest
 import torch
-from scene import Scene, value
+from matplotlib.colors import to_hex
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignkd_lab.course.exercises.ask import task
-from alignkd_lab.course.explorers import layer_cuts, one_row
+from alignkd_lab.course.explorers import layer_cuts
 from alignkd_lab.course.explorers.layer_cuts import CUTS
 from alignkd_lab.course.shipped import measured_influence
-from alignkd_lab.course.widgets.charts import POINT
-from alignkd_lab.lm import weights
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.scoring import pooled_mean, score
 from alignkd_lab.lm.student import layer_cut
@@ -48,33 +46,13 @@ def test_the_words_give_the_cuts_by_influence_and_by_recall():
     assert words.endswith(f"From most recall to least: {by_recall}.")
 
 
-@pytest.mark.parametrize("cut", [*CUTS, "shipped"])
-def test_a_cut_s_layers_are_grey_and_its_recall_is_marked(cut):
-    kept, influence = range(0, 30, 2), measured_influence()
-    scene = Scene(layer_cuts.show(influence, kept, FOUND, -2.5, OPTIONS, cut=cut))
-    bars = scene.places("rect")[0]
-    goes = CUTS.get(cut, range(1, 30, 2))
-    assert [bar["fill"] == layer_cuts.DROPPED for bar in bars] == [layer in goes for layer in range(30)]
-    heights = [value(290 - bar["y"], 290, 0.01, 1.2, True) for bar in bars]
-    assert heights == pytest.approx(influence)
-    (points,) = scene.places("symbol")
+def test_the_picture_shows_every_layer_s_influence_and_which_layers_each_cut_drops():
+    influence = measured_influence()
+    bars, cuts = layer_cuts.draw(influence, FOUND, -2.5, OPTIONS).axes
+    assert [bar.get_height() for bar in bars.patches] == pytest.approx(influence)
     best_first = sorted(FOUND, key=FOUND.get, reverse=True)
-    assert [value(point["x"], 300, 1.06 * -21.0, 0) for point in points] == pytest.approx(
-        [FOUND[n] for n in best_first]
-    )
-    assert [point["fill"] == POINT for point in points] == [name == cut for name in best_first]
-    assert all(f"without\n{OPTIONS[name]}" in scene.words for name in CUTS)
-    assert ("healed" if cut == "shipped" else f"to {number(FOUND[cut])} nats") in scene.words.lower()
-
-
-def test_the_table_of_rows_has_the_likeliest_tokens_of_each():
-    _, tokenizer = weights.load("tiny-base")
-    rows = {
-        name: torch.randn(259, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
-        for seed, name in enumerate(("one", "two", "student"))
-    }
-    tokens = one_row.likeliest(rows, each=2)
-    assert tokens[:2] == rows["one"].topk(2).indices.tolist()
-    assert {int(row.argmax()) for row in rows.values()} <= set(tokens)
-    figure = one_row.draw(rows, ["student"], tokenizer, "Tiny: random weights.", each=2)
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(rows)
+    assert [label.get_text() for label in cuts.get_yticklabels()] == [f"without {OPTIONS[name]}" for name in best_first]
+    for name, row, words in zip(best_first, cuts.collections, cuts.texts, strict=True):
+        grey = [to_hex(colour).upper() == layer_cuts.DROPPED for colour in row.get_facecolors()]
+        assert grey == [layer in CUTS[name] for layer in range(30)]
+        assert words.get_text().endswith(f"recall {number(FOUND[name])}")

@@ -6,7 +6,6 @@ import pytest
 
 from alignkd_lab import records
 from alignkd_lab.clock import Rates
-from alignkd_lab.course.exercises.ask import check
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.exercises.ch09 import preference_rows
 from alignkd_lab.course.explorers.run_picture import curves
@@ -45,7 +44,7 @@ def test_each_row_of_the_messy_file_has_the_fault_that_the_hints_speak_of(tmp_pa
 
 @pytest.mark.parametrize(("answer", "right"), [(15, True), (16, True), (17, True), (20, False), (14, False)])
 def test_an_approximate_count_of_responses_is_right(answer, right):
-    assert check("responses_needed", answer).right is right
+    assert TASKS["responses_needed"].right(answer) is right
 
 
 @pytest.fixture(scope="module")

@@ -86,16 +86,6 @@ def test_an_answer_is_told_what_comes_out_and_so_is_none(displayed):
     assert kept_answers()["eight_components"] == {"answer": None, "sure": None}
 
 
-def test_an_answer_that_the_record_does_not_tell_from_the_best_is_right_too():
-    for answer in (TASKS["best_per_second"].outcome(), *TASKS["best_per_second"].level()):
-        made = predict("best_per_second")
-        made.choose(answer)
-        assert "It comes out so: A-K: align, then distil; level with Student aligned" in made.words.value
-        made.ask_again()
-    made.choose("dckd")
-    assert "It comes out otherwise: A-K" in made.words.value
-
-
 def test_a_blank_answer_or_what_is_no_number_shows_nothing_and_keeps_nothing(displayed):
     for id, text in (("first_draw", None), *(("rare_weight", text) for text in ("", "two", "1/0", "1/2/3", "%"))):
         made = asked(id)

@@ -10,9 +10,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from jinja2 import Environment, FileSystemLoader
-
-from alignkd_lab.course import lessons as course
-from alignkd_lab.course.lessons import lessons
+from lessons import lessons
 
 # It needs no browser, and reads the site that those tests build.
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("site")]
@@ -31,8 +29,7 @@ def soups(site):
 @pytest.fixture
 def public(monkeypatch):
     """Head and banner of a page, and the theme's options, as they are where the address is set."""
-    monkeypatch.setattr(course, "public_address", lambda pyproject: REPOSITORY)
-    monkeypatch.syspath_prepend(str(ROOT / "notebooks" / "site"))
+    monkeypatch.setattr("lessons.public_address", lambda pyproject: REPOSITORY)
     settings = runpy.run_path(str(ROOT / "notebooks" / "site" / "conf.py"))
     import pages
 

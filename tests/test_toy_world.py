@@ -1,7 +1,5 @@
 """The toy world: its teachers are the optima they claim to be, ADPA is the package's, and pushed far it loses."""
 
-import math
-
 import pandas as pd
 import pytest
 import torch
@@ -22,7 +20,7 @@ def toy():
 @pytest.fixture(scope="module")
 def swept(toy):
     """Ends without and with the KL."""
-    return pd.concat([world.sweep(toy, (1.5, 6.0), ends_only=True), world.sweep(toy, (6.0,), 3.0, ends_only=True)])
+    return pd.concat([world.sweep(toy, (1.5, 6.0)), world.sweep(toy, (6.0,), 3.0)])
 
 
 def column(frame, metric, gamma, regulariser="none"):
@@ -141,13 +139,6 @@ def test_every_metric_is_the_sum_over_every_response(toy):
     )
 
 
-def test_the_frame_has_a_row_for_each_gamma_seed_and_look(toy, monkeypatch):
-    monkeypatch.setattr(world, "STEPS", 4)
-    frame = world.sweep(toy, (0.5, 3.0))
-    assert frame.groupby(["gamma", "seed"]).step.apply(list).tolist() == [[0, 1, 2, 3, 4]] * 6
-    assert (frame[frame.step == 0].groupby("seed").reward.nunique() == 1).all()
-
-
 def test_pushed_from_1_5_to_6_the_advantage_rises_while_reward_and_recall_fall_and_the_kl_keeps_both(swept):
     for metric, sign in (("expected_advantage", 1), ("reward", -1), ("overall_recall", -1)):
         assert (sign * (column(swept, metric, 6.0) - column(swept, metric, 1.5)) > 0).all(), metric
@@ -155,20 +146,10 @@ def test_pushed_from_1_5_to_6_the_advantage_rises_while_reward_and_recall_fall_a
         assert (column(swept, metric, 6.0, "KL 3") > column(swept, metric, 6.0)).all(), metric
 
 
-def test_over_optimisation_is_the_paired_change_from_the_best_gamma_to_the_largest(swept):
-    row = world.over_optimisation(swept).loc["none"]
-    change = column(swept, "reward", 6.0) - column(swept, "reward", 1.5)
-    half = 4.302653 * change.std() / math.sqrt(3)  # the 97.5 % point of Student's t with 2 degrees of freedom
-    assert (row.best_gamma, row.largest_gamma) == (1.5, 6.0)
-    assert row.change == pytest.approx(float(change.mean()))
-    assert row.change_low == pytest.approx(float(change.mean() - half), rel=1e-5)
-    assert row.advantage_change > 0 > row.change
-
-
 def test_the_picture_shows_means_by_gamma_their_intervals_and_the_dpo_teacher(toy, swept):
     held = swept[swept.gamma == 6.0]
     figure = advantage_limits(held, world.measure(toy, toy.dpo))
-    reward = figure.axes[4]
+    reward = figure.axes[1]
     for line, bar, (name, runs) in zip(
         reward.lines, reward.collections, held.groupby("regulariser", sort=False), strict=False
     ):
@@ -179,4 +160,4 @@ def test_the_picture_shows_means_by_gamma_their_intervals_and_the_dpo_teacher(to
         assert line.get_color().upper() not in {style.colour.upper() for style in PIPELINE_STYLE.values()}
     (dashed,) = [line for line in reward.lines if line.get_linestyle() == "--"]
     assert dashed.get_ydata()[0] == pytest.approx(world.measure(toy, toy.dpo).reward.mean())
-    assert f"After {STEPS} steps" in figure.axes[5].get_legend().get_title().get_text()
+    assert f"{STEPS} steps" in figure.get_supxlabel()

@@ -11,7 +11,6 @@ __getattr__, __dir__ = lazy.names(
     {
         "exercises.ask": "answers check given predict solution task",
         "exercises.ch01": "tilt",
-        "exercises.ch07": "SIGNS",
         "exercises.rescue": "rescue",
         "lens.quick_dpo": "CAPITALS PAIRS",
         "lens.readings": "token_in_words=in_words",

@@ -14,12 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from alignkd_lab.claims import CLAIMS, Claim, decide
 from alignkd_lab.pipelines import A_K, K_A, ORDERS, reading_order
 from alignkd_lab.plots.drawing import (
-    BAND,
-    INK,
-    QUIET,
     depth_line,
     estimates,
     legend,
@@ -32,10 +28,8 @@ from alignkd_lab.plots.drawing import (
     themed,
     write,
 )
-from alignkd_lab.plots.style import CLAIM_WORDS, metric_label, number, pipeline_style
-from alignkd_lab.plots.verdicts import statistic
+from alignkd_lab.plots.style import metric_label, number, pipeline_style
 from alignkd_lab.records import Records
-from alignkd_lab.stats import LEVEL
 
 _TITLE_METRICS = ("reward", "target_precision", "target_rate")
 FOUR_METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
@@ -45,9 +39,14 @@ _VERBS = {K_A: ("distil", "align"), A_K: ("align", "distil")}
 
 
 @themed
-def title_figure(records: Runs, depth: str = "record", metrics: Sequence[str] = _TITLE_METRICS) -> Figure:
+def title_figure(
+    records: Runs,
+    depth: str = "record",
+    metrics: Sequence[str] = _TITLE_METRICS,
+    title: str = "Align first, or distil first?",
+) -> Figure:
     """Reward, target precision and target rate, or other `metrics`, by pipeline, one row of panels per run."""
-    return _rows(_runs(records), metrics, (10, 0.28, 1.15), "Align first, or distil first?", depth)
+    return _rows(_runs(records), metrics, (10, 0.28, 1.15), title, depth)
 
 
 @themed
@@ -77,40 +76,6 @@ def _rows(
         for axis, metric in zip(axes, metrics, strict=True):
             rows_of_intervals(axis, run, metric, labels=axis is axes[0])
         axes[0].set_title(run_title(run), pad=10)
-    return figure
-
-
-@themed
-def claim_by_seed(run: Records, claim: Claim) -> Figure:
-    """A registered claim as it is decided: each seed's difference, their interval, and the side that was claimed."""
-    row, world = decide(run).iloc[CLAIMS.index(claim)], run.the_run()["world"]
-    difference, bounded = claim.statistic == "mean_difference", bool(np.isfinite(row["low"]))
-    marks = "Small points: seeds" if difference else "Seeds have no ratio of their own"
-    marks += f"; bar: {f'{100 * row.level:.4g} %' if bounded else 'no'} interval"
-    marks += ", wider since several claims are tested" if row["level"] > LEVEL else ""
-    note = depth_line(
-        [run], "record", marks + ("" if world in claim.decided_in else "; shown, by rule not decided here")
-    )
-    title = f"{CLAIM_WORDS[claim.metric, claim.statistic]}: {row['verdict']}"
-    figure, ((axis,),) = panels(1, 1, (11, 2.2), title, note)
-    if difference:
-        values = run.table(claim.metric)
-        apart = (values[A_K] - values[K_A]).dropna()
-        axis.plot(apart, np.full(len(apart), 0.4), "o", color=QUIET, markersize=4.5, markeredgewidth=0)
-    else:
-        axis.set_xscale("log")
-        axis.xaxis.set_major_formatter(lambda value, _: number(value))
-    axis.plot([row["low"], row["high"]], [0, 0], color=INK, linewidth=3)
-    axis.plot(row["estimate"], 0, "D", color=INK, markersize=8, markeredgecolor="white")
-    axis.axvline(claim.null, color=INK, linewidth=1)
-    axis.margins(x=0.1)
-    low, high = axis.get_xlim()
-    side = (claim.null, max(high, claim.null)) if claim.expected == "up" else (min(low, claim.null), claim.null)
-    axis.axvspan(*side, color=BAND, zorder=0)
-    axis.set(xlim=(low, high), ylim=(-0.5, 1.0), yticks=[], xlabel=statistic(row, world))
-    right = claim.expected == "up"
-    write(axis, "claimed side", (claim.null, 0.8), (6 if right else -6, 0), QUIET, ha="left" if right else "right")
-    axis.spines["left"].set_visible(False)
     return figure
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pandas as pd
 
 from alignkd_lab.claims import NOT_DECIDED, decide, failed_check, why_no_verdict
 from alignkd_lab.pipelines import ORDERS
 from alignkd_lab.plots.drawing import estimates
-from alignkd_lab.plots.style import CHECK_WORDS, CLAIM_WORDS, MINUS, SYMBOLS, interval, metric_label
+from alignkd_lab.plots.style import CHECK_WORDS, MINUS, SYMBOLS, interval, metric_label
 from alignkd_lab.records import Records
 
 
@@ -18,14 +16,6 @@ def statistic(row: pd.Series, world: str) -> str:
     if row["statistic"] == "variance_ratio":
         return f"variance of {metric_label(row['metric'], world)}, A-K over K-A"
     return f"{metric_label(row['metric'], world)}, A-K {MINUS} K-A"
-
-
-def lines(run: Records) -> Iterator[tuple[str, str, str]]:
-    """(claim, verdict, what was measured) for each claim."""
-    world = run.the_run()["world"]
-    for _, row in decide(run).iterrows():
-        measured = f"{statistic(row, world)}: {interval(row['estimate'], row['low'], row['high'])}"
-        yield CLAIM_WORDS[row["metric"], row["statistic"]], row["verdict"], measured
 
 
 def in_short(run: Records) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+from lessons import pages_address, public_address
+
 import alignkd_lab
-from alignkd_lab.course.lessons import pages_address, public_address
 from alignkd_lab.course.playground import FOLDER as PLAYGROUND
 
 repository = public_address(HERE.parent.parent / "pyproject.toml")

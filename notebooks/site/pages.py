@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from docutils import nodes
 from latex2mathml.converter import convert
+from lessons import Lesson, colab_address, lead, lessons, stills, title_still
 from PIL import Image
 from vl_convert import javascript_bundle
 
-from alignkd_lab.course.lessons import Lesson, colab_address, lead, lessons, stills, title_still
 from alignkd_lab.course.notebooks import ASKS
 from alignkd_lab.course.playground import FOLDER as PLAYGROUND_FOLDER
 from alignkd_lab.course.playground import MIME as PLAYGROUND

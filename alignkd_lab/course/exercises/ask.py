@@ -4,21 +4,18 @@ predict("first_draw").then(figure)      a guess first, then the picture
 check("smallest_reward", 2.3)           right, or the hint of that wrong answer
 check("write_dpo_loss", my_dpo_loss)    the same of a function, on inputs that it has not seen
 solution("smallest_reward")             prints the tested solution
-given("dpo_loss")                       the data of an exercise
+given("paired_interval")                the data of an exercise
 answers("01")                           the notebook's predictions beside the outcomes
 """
 
 from __future__ import annotations
 
 import html
-import inspect
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from alignkd_lab.course.exercises.bank import task
 from alignkd_lab.course.exercises.prediction import Outcomes, Prediction
-from alignkd_lab.course.exercises.write import Written
 from alignkd_lab.errors import BadInput
 
 
@@ -71,35 +68,15 @@ def check(id: str, answer: Any = None) -> Feedback:
     """What to say to an answer: right, the hint of that wrong answer, or a general hint.
 
     None, `...`, an empty text and NaN count as no answer yet, and so does a function that returns nothing. Numbers may
-    be off by the task's tolerance. An error that a function raises is told, not raised.
+    be off by the task's tolerance. An error that a function raises is told, not raised. Raises BadInput for a
+    prediction.
     """
     asked = task(id)
-    if isinstance(asked, Written):
-        return Feedback(*asked.judge(answer))
-    if _blank(answer):
-        return Feedback(None, f"Not answered yet. {asked.question}{asked.exactness()}")
-    if asked.right(answer):
-        return Feedback(True, f"Right. {asked.because}")
-    for wrong, hint in asked.wrong():
-        if asked.same(answer, wrong):
-            return Feedback(False, f"Not yet. {hint}")
-    return Feedback(False, f"Not yet. {asked.hint}")
+    if asked.prediction:
+        raise BadInput(f"{id!r} is a prediction, not an exercise: use predict({id!r})")
+    return Feedback(*asked.judge(answer))
 
 
 def solution(id: str) -> None:
-    """Print the solution's source and what it returns; where a prediction was measured, how it is read.
-
-    Of a function that the learner writes, the source with its imports alone.
-    """
-    asked = task(id)
-    if isinstance(asked, Written):
-        print(asked.source())
-        return
-    call = f"{asked.solve.__name__}({f'given({id!r})' if asked.given else ''})"
-    print(f"{inspect.getsource(asked.solve)}\n>>> {call}\n{asked.outcome()!r}")
-
-
-def _blank(answer: Any) -> bool:
-    if answer is None or answer is ... or (isinstance(answer, str) and not answer.strip()):
-        return True
-    return isinstance(answer, float) and math.isnan(answer)
+    """Print the solution's source and what it returns; of a function that the learner writes, the source alone."""
+    print(task(id).solution(id))

@@ -15,23 +15,15 @@ from alignkd_lab.course.exercises.write import Written
 from alignkd_lab.errors import UnknownName
 
 NOTEBOOKS = (ch00, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09)
-
-TASKS: dict[str, Task] = {
+TASKS: dict[str, Task | Written] = {
     id: replace(task, notebook=f"{number:02d}")
     for number, notebook in enumerate(NOTEBOOKS)
     for id, task in notebook.TASKS.items()
-}
-# Those that are answered by a function.
-WRITTEN: dict[str, Written] = {
-    id: replace(task, notebook=f"{number:02d}")
-    for number, notebook in enumerate(NOTEBOOKS)
-    for id, task in getattr(notebook, "WRITTEN", {}).items()
 }
 
 
 def task(id: str) -> Task | Written:
     """The prediction or exercise of this name. Raises UnknownName."""
-    named = TASKS | WRITTEN
-    if id not in named:
-        raise UnknownName("exercise", id, named)
-    return named[id]
+    if id not in TASKS:
+        raise UnknownName("exercise", id, TASKS)
+    return TASKS[id]

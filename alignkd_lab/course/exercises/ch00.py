@@ -28,9 +28,5 @@ TASKS: dict[str, Task] = {
         },
         solve=order_guess,
         because="Alignment multiplies what a model still does now and then; a distilled student no longer does it.",
-        distractors={
-            "K-A": "Ask what the student still shows of the target once it has been distilled.",
-            "no difference": "The steps are the same, but the second can only work with what the first has left.",
-        },
     )
 }

@@ -60,7 +60,7 @@ def tilt_calls() -> list[tuple]:
     return [(logits.softmax(-1), rewards, beta) for (logits, rewards), beta in zip(draws, (0.5, 2.0), strict=True)]
 
 
-TASKS: dict[str, Task] = {
+TASKS: dict[str, Task | Written] = {
     "first_draw": Task(
         prediction=True,
         question="Only the target pays, and the policy learns from its own draws. Does a larger reward bring the "
@@ -69,11 +69,6 @@ TASKS: dict[str, Task] = {
         solve=first_draw,
         because="Until the target has been drawn once, every draw earns nothing, so there is nothing to learn from. "
         "The wait depends on the target's share alone.",
-        distractors={
-            "sooner": "A reward is paid after a draw. Which draw, before the first sight of the target, would pay "
-            "anything?",
-            "later": "Nothing is earned before the first sight, so nothing holds the policy back either.",
-        },
     ),
     "handed_target": Task(
         prediction=True,
@@ -87,10 +82,6 @@ TASKS: dict[str, Task] = {
         solve=handed_target,
         because="For a target that the reference all but rules out, the penalty β log(π/π₀) is larger than the reward. "
         "Here the target is drawn often enough, but it does not pay.",
-        distractors={
-            "keeps": "It is paid, but it also pays the penalty. How large is β log(0.5 / 10⁻⁹)?",
-            "halfway": "The start is forgotten: training moves to the optimum, wherever it began.",
-        },
     ),
     "smallest_reward": Task(
         question="The target's share in the reference is m₀ = 0.01, and the KL weight is β = 0.5. Above which reward R "
@@ -116,9 +107,6 @@ TASKS: dict[str, Task] = {
         },
         tolerance=0.001,
     ),
-}
-
-WRITTEN: dict[str, Written] = {
     "write_tilt": Written(
         question="Write tilt(reference, rewards, beta): the best policy for these rewards and this KL weight. "
         "`reference` holds the probabilities of V outcomes, `rewards` their rewards, both tensors [V]; return [V].",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -83,22 +82,13 @@ def m_step(data, shares, mass=None, logits=torch.log, centred=True, log_sds=lamb
     return Mixture(logits(owned / owned.sum()), means, log_sds(variances))
 
 
-TASKS: dict[str, Task] = {
+TASKS: dict[str, Task | Written] = {
     "rare_weight": Task(
         prediction=True,
         question="A teacher has four modes with weights 0.33, 0.33, 0.30 and 0.04. Sharpened with s = 2, what does the "
         "rare one weigh?",
         solve=rare_weight,
         because="Every weight is squared, and the squares are divided by their sum. A rare mode loses most.",
-        hint="Raise every weight to the power s, then divide by the sum.",
-        distractors={
-            0.04**2: "That is the square alone. The four squares do not sum to 1: divide by their sum.",
-            0.04**0.5 / sum(w**0.5 for w in (0.33, 0.33, 0.30, 0.04)): "That is the power 1/s, which flattens. "
-            "Sharpening takes the power s.",
-            math.exp(0.08) / sum(math.exp(2 * w) for w in (0.33, 0.33, 0.30, 0.04)): "That is the softmax of s times "
-            "the weights. A softmax takes logarithms: s log w, which is w to the power s.",
-            0.04: "Multiplying all weights by s would change nothing once they are normalised. Take powers.",
-        },
         tolerance=0.1,
     ),
     "rescored_precision": Task(
@@ -138,17 +128,7 @@ TASKS: dict[str, Task] = {
         solve=eight_components,
         because="With a component for every mode the direct student is precise by itself. The distilled one can be no "
         "better than what it is shown: one broad component of a teacher of four.",
-        distractors={
-            "precision rises, recall falls": "There is precision to gain only where the direct student lacks it, being "
-            "too small for the truth.",
-            "precision rises, recall rises": "Room does not help: what the teacher no longer shows is not learnt.",
-            "precision stays, recall stays": "It can be fitted without a teacher, but the distilled one was not: it "
-            "saw the sharpened teacher only.",
-        },
     ),
-}
-
-WRITTEN: dict[str, Written] = {
     "write_m_step": Written(
         question="Write maximise(data, shares), the M step: the likeliest mixture where component k owns the share "
         "shares[b, k] of point b. `data` is [B, 2], `shares` [B, K] with rows that sum to 1. Return Mixture(logits, "

@@ -117,7 +117,7 @@ def rlhf_mistake(
     return loss
 
 
-TASKS: dict[str, Task] = {
+TASKS: dict[str, Task | Written] = {
     "rescue": Task(
         prediction=True,
         question="Each control changes one thing in K-A. Which one gives it back most of the reward "
@@ -129,12 +129,6 @@ TASKS: dict[str, Task] = {
         },
         solve=rescue,
         because="A flat teacher still shows the target, so the student keeps some, and the reward can multiply it.",
-        distractors={
-            "kd_then_align_base_reference": "The base as reference allows the target, but the student still does not "
-            "draw it.",
-            "kd_then_align_base_preferences": "The pairs then show the target, but a student that has forgotten it "
-            "learns little from them.",
-        },
     ),
     "boundary": Task(
         prediction=True,
@@ -148,11 +142,6 @@ TASKS: dict[str, Task] = {
         solve=boundary,
         because="Without sharpening the student keeps a trace of the target, and a weak penalty lets the reward "
         "multiply it. Recall decides, not the order as such.",
-        distractors={
-            "s=1, beta=1": "The trace is there, but R/β is only half as large: below the recall threshold.",
-            "s=4, beta=0.5": "The reward could win, but sharpening has left nothing to multiply.",
-            "nowhere": "Look where the teacher is sharpened least and the reward counts most.",
-        },
     ),
     "base_reference_pipeline": Task(
         question="Write the control `kd_then_align_base_reference` as data: a tuple of a Distil and an Align stage "
@@ -183,9 +172,6 @@ TASKS: dict[str, Task] = {
         },
         tolerance=0.02,
     ),
-}
-
-WRITTEN: dict[str, Written] = {
     "write_rlhf_loss": Written(
         question="Write rlhf_loss(log_probs, reference_log_probs, rewards, beta) from B samples of the policy, all "
         "[B]. The shaped reward is r′ = R − β (log π_θ − log π_ref), a sample's advantage A is r′ minus the batch's "

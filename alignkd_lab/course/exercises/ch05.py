@@ -50,7 +50,7 @@ def without_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
     return -(log_p.exp() * log_q).sum(-1)
 
 
-TASKS: dict[str, Task] = {
+TASKS: dict[str, Task | Written] = {
     "layers_to_drop": Task(
         prediction=True,
         question="14 of SmolLM2's 30 layers have to go. Every layer adds something to a state that passes through all "
@@ -63,15 +63,7 @@ TASKS: dict[str, Task] = {
         },
         solve=layers_to_drop,
         because="Measured block influence is large at both ends and small between them.",
-        distractors={
-            "first": "The first layers turn token embeddings into something that can be worked with.",
-            "last": "The last layers turn the state towards the next token.",
-            "every second": "That spares the first two, but it takes some of the influential last ones.",
-        },
     ),
-}
-
-WRITTEN: dict[str, Written] = {
     "write_kd_loss": Written(
         question="Write kd_loss(logits, teacher_logits, direction). Both logits are [N, V]: q is the student's softmax "
         "over V, p the teacher's. Return the mean over the N tokens of KL(p ‖ q) for direction “forward”, of "

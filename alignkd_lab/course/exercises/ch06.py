@@ -81,7 +81,7 @@ def adpa_mistake(
     return loss
 
 
-TASKS: dict[str, Task] = {
+TASKS: dict[str, Task | Written] = {
     "adpa_corner": Task(
         prediction=True,
         question="Four tokens may come next. The reference teacher gives them (.6, .3, .099, .001), the DPO teacher "
@@ -96,14 +96,6 @@ TASKS: dict[str, Task] = {
         solve=adpa_corner,
         because="The term is linear in the student's probabilities, so its best is a corner: all on the token of the "
         "largest ratio, here 10, although both teachers find it rare.",
-        distractors={
-            "token 1": "That is the favourite of both teachers. But the DPO teacher says it less often than the "
-            "reference does: its advantage is below 0.",
-            "token 2": "It gains the most probability, from .3 to .4. But the advantage is a ratio, not a difference: "
-            "4/3 here, 10 for the rarest token.",
-            "the DPO teacher": "Copying the teacher is what a divergence asks for. A mean of fixed advantages is "
-            "linear in the student, and nothing in it rewards a spread.",
-        },
     ),
     "adpa_logit_gradient": Task(
         question="ADPA's term is −(γ/N) Σ_t Σ_a π(a|s_t) A(s_t, a), with π the softmax of the student's logits. What "
@@ -125,9 +117,6 @@ TASKS: dict[str, Task] = {
         },
         tolerance=0.005,
     ),
-}
-
-WRITTEN: dict[str, Written] = {
     "write_adpa_loss": Written(
         question="Write adpa_loss(chosen_logits, chosen_tokens, sampled_logits, teacher_logits, reference_logits, "
         "gamma). Return nll_loss(chosen_logits, chosen_tokens), which is given, minus γ times the mean over N tokens "

@@ -57,12 +57,6 @@ TASKS: dict[str, Task] = {
         solve=responses_needed,
         because="A rare hit nearly always has a miss beside it, so pairs are as many as hits: prompts × responses "
         "× rate. The prompts share the work.",
-        hint="Expected pairs are about prompts × responses × base rate, a little fewer.",
-        distractors={
-            50: "That is the mean wait for one hit at one prompt, 1/0.02. The 96 prompts share the work.",
-            1500: "That is the total number of draws, 30/0.02. They are spread over 96 prompts.",
-            30: "That gives more pairs than needed: 96 prompts × 30 responses contain about 58 hits.",
-        },
         tolerance=0.1,
     ),
     "upper_rate": Task(

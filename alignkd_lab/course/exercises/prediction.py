@@ -63,32 +63,36 @@ class Prediction:
         self.tell.on_click(lambda button: self._told())
         self.show_me.on_click(lambda button: self.skip())
         self.again.on_click(lambda button: self.ask_again())
-        self._restore()
+        self._set(_fitting(id, store.kept_answers()))
 
     def then(self, figure: Callable[[], Picture | Chart | Figure]) -> Prediction:
         """Show what `figure()` returns once there is an answer; it is called when the cell is displayed."""
         self._figure = figure
         return self
 
-    def choose(self, answer: str | float, sure: str | None = None) -> None:
+    def choose(self, answer: str | float | None, sure: str | None = None) -> None:
         """Answer as the fields and the button do: keep the answer, show the picture and what came out.
 
         Raises BadInput for an answer that is no option.
         """
-        if self.asked.options and answer not in self.asked.options:
+        if answer is not None and self.asked.options and answer not in self.asked.options:
             raise BadInput(f"{answer!r} is no option of {self.id!r}: {', '.join(self.asked.options)}")
-        self._show(answer, sure, self._keep(answer, sure))
+        trouble = ""
+        try:
+            store.keep_answer(self.id, answer, sure)
+        except OSError as error:  # the picture is shown all the same
+            trouble = f" (Your answer could not be kept: {error.strerror or error}.)"
+        self._set({"answer": answer, "sure": sure}, trouble)
 
     def skip(self) -> None:
         """Show the picture without an answer."""
-        self._show(None, None, self._keep(None, None))
+        self.choose(None)
 
     def ask_again(self) -> None:
         """Forget the answer and hide the picture, on this page also where the disk refuses."""
         with contextlib.suppress(OSError):
             store.forget_answer(self.id)
-        self._hide()
-        _refresh()
+        self._set(None)
 
     def _told(self) -> None:
         try:
@@ -101,47 +105,25 @@ class Prediction:
             return
         self.choose(answer, self.sure.value)
 
-    def _keep(self, answer: str | float | None, sure: str | None) -> str:
-        """What to say if the disk refuses: the picture is shown all the same."""
-        try:
-            store.keep_answer(self.id, answer, sure)
-        except OSError as error:
-            return f" (Your answer could not be kept: {error.strerror or error}.)"
-        return ""
-
-    def _restore(self) -> None:
-        entry = _fitting(self.id, store.kept_answers())
-        if entry is None:
-            self._hide()
-        else:
-            self._show(entry["answer"], entry.get("sure"))
-
-    def _hide(self) -> None:
-        self.shown = False
-        for field in (self.answer, self.sure):
-            field.disabled = False
-        self.answer.value, self.sure.value = None if self.asked.options else "", None
-        self.buttons.children = (self.tell, self.show_me)
-        self.words.value = paragraph("The picture waits for your answer, or for “Show me”." if self._figure else "")
-        self.picture.children = ()
-
-    def _show(self, answer: str | float | None, sure: str | None, trouble: str = "") -> None:
-        self.shown = True
-        if answer is not None:
-            self.answer.value = answer if self.asked.options else f"{answer:g}"
+    def _set(self, entry: dict | None, trouble: str = "") -> None:
+        """Fields, buttons, words and picture for what was answered; None while there is no answer."""
+        self.shown = entry is not None
+        answer, sure = (entry["answer"], entry.get("sure")) if entry else (None, None)
+        self.answer.value = answer if self.asked.options else "" if answer is None else f"{answer:g}"
         self.sure.value = sure if sure in SURE else None
-        for field in (self.answer, self.sure):
-            field.disabled = True
-        self.buttons.children = (self.again,)
-        said = paragraph(_said(self.asked, answer, sure) + trouble)
+        self.answer.disabled = self.sure.disabled = self.shown
+        self.buttons.children = (self.again,) if self.shown else (self.tell, self.show_me)
+        self.picture.children = self._kept_back if self.shown else ()
+        waits = "The picture waits for your answer, or for “Show me”." if self._figure else ""
+        said = paragraph(_said(self.asked, answer, sure) + trouble if self.shown else waits)
         if answer is not None:
             mark, colour = _MARKS[self.asked.right(answer)]
             pill = f"background:{colour};color:white;border-radius:4px;padding:.1em .6em;font-weight:600"
             scores = map(paragraph, _scores(self.asked.notebook)[:1])  # none where the disk kept no answer
             said = f'<span style="{pill}">{mark}</span>{said}{"".join(scores)}'
         self.words.value = said
-        self.picture.children = self._kept_back
-        _refresh()
+        for table in list(_tables):
+            table.update()
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -153,12 +135,10 @@ class Prediction:
         if figure is None:
             return
         made = Picture(figure, figure.get_suptitle()) if isinstance(figure, Figure) else figure
-        self._kept_back = (_live(made),)
-        if self.shown:
-            self.picture.children = self._kept_back
-        else:
-            self._hide()
         bundle, size = made._repr_mimebundle_()
+        output = {"output_type": "display_data", "data": bundle, "metadata": size}
+        self._kept_back = (Output(outputs=(output,)) if isinstance(made, Chart) else HTML(made.tag()),)
+        self._set(_fitting(self.id, store.kept_answers()))
         display({**bundle, **widget_view(self.picture)}, metadata=size, raw=True)
 
 
@@ -227,11 +207,7 @@ def read_number(text: str) -> float | None:
 def outcome(asked: Task) -> str:
     """What comes out, in the words of the option or as a number."""
     expected = asked.outcome()
-    if not asked.options:
-        return f"{expected:.3g}"
-    level = " or ".join(asked.options[answer] for answer in asked.level())
-    tied = f"; level with {level}: the interval of their difference holds 0" if level else ""
-    return asked.options[expected] + tied
+    return asked.options[expected] if asked.options else f"{expected:.3g}"
 
 
 def _fitting(id: str, kept: dict[str, dict]) -> dict | None:
@@ -249,10 +225,7 @@ def _said(asked: Task, answer: str | float | None, sure: str | None) -> str:
     if answer is None:
         return f"It comes out so: {outcome(asked)}. {asked.because}"
     said = f"You said: {_words(asked, answer)}" + (f" ({sure})" if sure else "") + ". "
-    if asked.right(answer):
-        told = f"It comes out so: {outcome(asked)}. " if asked.level() else "So it is. "
-    else:
-        told = f"It comes out otherwise: {outcome(asked)}. "
+    told = "So it is. " if asked.right(answer) else f"It comes out otherwise: {outcome(asked)}. "
     return said + told + asked.because
 
 
@@ -282,22 +255,9 @@ def _question(asked: Task, options: bool = False) -> str:
     return text + (f"<ul>{listed}</ul>" if listed else "")
 
 
-def _live(made: Picture | Chart):
-    """A widget that shows it."""
-    if isinstance(made, Chart):
-        bundle, metadata = made._repr_mimebundle_()
-        return Output(outputs=({"output_type": "display_data", "data": bundle, "metadata": metadata},))
-    return HTML(made.tag())
-
-
 def _field(asked: Task) -> RadioButtons | Text:
     look = {"description": "Your guess", "style": _LABELS}
     if asked.options:
         options = [(label, value) for value, label in asked.options.items()]
         return RadioButtons(options=options, index=None, layout=_WIDE, **look)
     return Text(placeholder="a number", layout={"width": "16em"}, **look)
-
-
-def _refresh() -> None:
-    for table in list(_tables):
-        table.update()

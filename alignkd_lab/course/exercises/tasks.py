@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,21 +12,18 @@ import numpy as np
 
 from alignkd_lab.pipelines import ROLES, Stage
 
+Verdict = tuple[bool | None, str]  # whether an answer is right, None while there is none, and what to say to it
 
-@dataclass(frozen=True)
-class Task:
-    """A prediction or an exercise.
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What every question has.
 
     question: in words, complete without the cells around it.
-    solve: the solution, a function of the exercise's data, or of nothing where it has none.
+    solve: the solution.
     because: why the right answer is right.
-    distractors: typical wrong answers, or the functions that compute them, each with the hint that it gets; as a
-        function where they are known only once the record is read.
-    hint: for a wrong answer that is none of the distractors; of a choice, where there is none, its options.
-    options: of a choice, value to label; empty for a number.
-    tolerance: how far a number may be off, as a share of the largest number of the answer.
+    hint: for a wrong answer that is no typical one.
     given: makes the data of the exercise, by name.
-    level: further answers that count as right, since the record does not tell them from the solution.
     prediction: to be answered before its picture is seen.
     notebook: the number of its notebook, `00` to `09`; the bank fills it in.
     """
@@ -32,30 +31,52 @@ class Task:
     question: str
     solve: Callable[..., Any]
     because: str
-    distractors: Mapping[Any, str] | Callable[[], Mapping[Any, str]]
     hint: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)
-    tolerance: float = 0.01
     given: Callable[[], dict] | None = None
-    level: Callable[[], Collection] = tuple
     prediction: bool = False
     notebook: str = ""
 
-    def __post_init__(self) -> None:
-        if self.options and not self.hint:
-            object.__setattr__(self, "hint", f"Answer one of {', '.join(map(repr, self.options))}.")
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Asked):
+    """A prediction, or an exercise that is answered by a number, a choice or a pipeline.
+
+    solve: a function of the exercise's data, or of nothing where it has none.
+    distractors: of an exercise, typical wrong answers, or the functions that compute them, each with its hint.
+    options: of a choice, value to label; empty for a number.
+    tolerance: how far a number may be off, as a share of the largest number of the answer.
+    """
+
+    distractors: Mapping[Any, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+    tolerance: float = 0.01
 
     def outcome(self) -> Any:
         """The right answer."""
         return self.solve(self.given()) if self.given else self.solve()
 
     def right(self, answer: Any) -> bool:
-        return any(self.same(answer, expected) for expected in (self.outcome(), *self.level()))
+        return self.same(answer, self.outcome())
 
     def wrong(self) -> Iterator[tuple[Any, str]]:
         """Typical wrong answers with their hints."""
-        for answer, hint in (self.distractors() if callable(self.distractors) else self.distractors).items():
+        for answer, hint in self.distractors.items():
             yield answer() if callable(answer) else answer, hint
+
+    def judge(self, answer: Any) -> Verdict:
+        """Right, the hint of that wrong answer, or the general one."""
+        if _blank(answer):
+            return None, f"Not answered yet. {self.question}{self.exactness()}"
+        if self.right(answer):
+            return True, f"Right. {self.because}"
+        hints = (hint for wrong, hint in self.wrong() if self.same(answer, wrong))
+        options = f"Answer one of {', '.join(map(repr, self.options))}."
+        return False, f"Not yet. {next(hints, self.hint or options)}"
+
+    def solution(self, id: str) -> str:
+        """The solution's source, and what it returns."""
+        call = f"{self.solve.__name__}({f'given({id!r})' if self.given else ''})"
+        return f"{inspect.getsource(self.solve)}\n>>> {call}\n{self.outcome()!r}"
 
     def same(self, answer: Any, expected: Any) -> bool:
         """Whether an answer is the expected one: numbers within the tolerance, stages whatever their names."""
@@ -80,20 +101,10 @@ class Task:
         return f" (Within {100 * self.tolerance:g} % is close enough.)" if numbers else ""
 
 
-def other_options(
-    options: Mapping[str, str],
-    solve: Callable[[], str],
-    hint: Callable[[str, str], str],
-    level: Callable[[], Collection[str]] = tuple,
-) -> Callable[[], dict[str, str]]:
-    """The distractors of a choice whose outcome was measured: all but `solve()` and those `level` with it, each with
-    `hint(wrong option, outcome)`."""
-
-    def distractors() -> dict[str, str]:
-        found, right = solve(), level()
-        return {name: hint(name, found) for name in options if name != found and name not in right}
-
-    return distractors
+def _blank(answer: Any) -> bool:
+    if answer is None or answer is ... or (isinstance(answer, str) and not answer.strip()):
+        return True
+    return isinstance(answer, float) and math.isnan(answer)
 
 
 def _unnamed(stages: Any) -> Any:

@@ -6,10 +6,12 @@ import inspect
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from alignkd_lab.course.exercises.tasks import Asked, Verdict
 
 
 class Outcome(NamedTuple):
@@ -20,30 +22,20 @@ class Outcome(NamedTuple):
     differentiable: bool
 
 
-@dataclass(frozen=True)
-class Written:
+@dataclass(frozen=True, kw_only=True)
+class Written(Asked):
     """An exercise that is answered by a function.
 
-    question: what the function takes and returns, with shapes.
-    solve: ours.
     inputs: makes the hidden calls anew, a tuple of arguments each; of tensors that require it, gradients count as well.
     mistakes: typical wrong versions of the function, each with the hint that it gets.
     seen: what of a returned value counts, where not all of it does.
-    notebook: the number of its notebook; the bank fills it in.
     """
 
-    question: str
-    solve: Callable
     inputs: Callable[[], Sequence[tuple]]
-    because: str
     mistakes: Mapping[Callable, str]
-    hint: str
     seen: Callable[[Any], Any] = lambda returned: returned
-    notebook: str = ""
-    prediction: ClassVar[bool] = False
-    given: ClassVar[None] = None
 
-    def judge(self, function: Any) -> tuple[bool | None, str]:
+    def judge(self, function: Any) -> Verdict:
         """Whether a learner's function is right, None while there is none, and what to say to it."""
         if function is None or function is ...:
             return None, f"Not answered yet. {self.question}"
@@ -67,8 +59,8 @@ class Written:
         """What a function makes of each hidden call; None where it returns nothing."""
         return [_outcome(function, call, self.seen) for call in self.inputs()]
 
-    def source(self) -> str:
-        """The solution with the imports that it needs."""
+    def solution(self, id: str) -> str:
+        """The solution's source with the imports that it needs."""
         source, module = inspect.getsource(self.solve), inspect.getmodule(self.solve)
         names = {name for name in self.solve.__code__.co_names if name in vars(module)}
         names |= {"Tensor"} & set(source.replace(":", " ").replace(",", " ").split())

@@ -7,16 +7,14 @@ Neither the reward's size nor the KL weight is among the controls, because neith
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 
 import altair as alt
 import numpy as np
-from matplotlib.figure import Figure
 
 from alignkd_lab.claims import LEAST_PAIRS
 from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, beside, caption, parameters, share, stack
-from alignkd_lab.lm.feasibility import SURE, Verdict, chance_of_pairs
-from alignkd_lab.plots.drawing import INK, QUIET, panels, themed, write
+from alignkd_lab.lm.feasibility import SURE, chance_of_pairs
+from alignkd_lab.plots.drawing import INK, QUIET
 
 # The study's target and sizes, as its plan names them (data/records/PLAN.md).
 CONTROLS = {
@@ -177,30 +175,3 @@ def _curve() -> alt.LayerChart:
         here.mark_rule(color=POINT, strokeWidth=2.2).encode(x, alt.Y("pairs:Q"), y2=alt.datum(0.01)),
         here.mark_point(color="white", fill=POINT, size=120, opacity=1).encode(x, y),
     ).properties(width=360, height=300, title="Pairs expected at this base rate")
-
-
-@themed
-def rates(found: Mapping[str, Verdict], drawn: int, prompts: int, responses: int, note: str) -> Figure:
-    """The base rate of each target with its interval, and what `prompts` × `responses` draws would make of it."""
-    title = f"What {drawn} draws say of a run with {prompts} prompts × {responses} responses"
-    figure, ((axis,),) = panels(1, 1, (10, 0.3 * len(found) + 1.6), title, note)
-    lines = np.geomspace(5e-4, 0.7, 400)
-    chances = chance_of_pairs(lines, prompts, responses)
-    gamble = lines[(chances > 1 - SURE) & (chances < SURE)]
-    axis.axvspan(lines[0], gamble[0], color=_COLOURS[0], zorder=0)
-    axis.axvspan(gamble[-1], lines[-1], color=_COLOURS[2], zorder=0)
-    for place, verdict in enumerate(found.values()):
-        rate, low, high = verdict.rate
-        axis.plot([max(low, lines[0]), high], [place, place], color=POINT, linewidth=2.4)
-        if rate > 0:
-            axis.plot(rate, place, "o", color=POINT, markersize=8, markeredgecolor="white")
-        write(axis, verdict.verdict, (lines[-1], place), (6, 0), INK, va="center", annotation_clip=False)
-    axis.set(xscale="log", xlim=(lines[0], lines[-1]), ylim=(len(found) - 0.4, -0.9))
-    axis.set_yticks(range(len(found)), [name.replace("_", " ") for name in found])
-    axis.set_xticks([0.001, 0.01, 0.1, 0.5], ["0.1 %", "1 %", "10 %", "50 %"])
-    axis.minorticks_off()
-    write(axis, "no go", (lines[0], -0.9), (6, -11), QUIET, fontweight="bold")
-    write(axis, "go", (lines[-1], -0.9), (-6, -11), QUIET, ha="right", fontweight="bold")
-    axis.set_xlabel("base rate of the target, with its 95 % interval")
-    axis.grid(axis="y", visible=False)
-    return figure

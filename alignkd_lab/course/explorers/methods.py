@@ -10,24 +10,12 @@ import functools
 
 import altair as alt
 import numpy as np
-from matplotlib.figure import Figure
 
 from alignkd_lab.costs import compared, with_costs
 from alignkd_lab.course.shipped import recorded_smollm2
 from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, caption, parameters, stack
 from alignkd_lab.pipelines import METHODS, ORDERS
-from alignkd_lab.plots.drawing import (
-    INK,
-    QUIET,
-    Estimate,
-    depth_line,
-    estimates,
-    mark,
-    panels,
-    row_places,
-    rows_of_intervals,
-    themed,
-)
+from alignkd_lab.plots.drawing import INK, QUIET, Estimate, depth_line, estimates
 from alignkd_lab.plots.style import METRIC_STYLE, metric_label, pipeline_style
 from alignkd_lab.records import Records
 from alignkd_lab.stats import NAN, Interval
@@ -114,25 +102,20 @@ def show(*shown: str, run: Records | None = None, **state: str) -> Chart:
     run = run or recorded()
     moved, found = parameters(controls(run), shown, state), points(run)
     words = {axis: METRIC_STYLE[axis].label if axis in METRIC_STYLE else label(axis) for axis in (*ACROSS, *UP)}
-    ways = [place for place, point in enumerate(found) if point["name"] in WAYS]
     further = {
         "points": found,
         "labels": {axis: label(axis) for axis in words},
         "words": words,
         "signs": {axis: -1 if axis in LESS_IS_BETTER else 1 for axis in words},
-        "held": "["
-        + ", ".join(f"isArray(points[{k}][across]) && isArray(points[{k}][up])" for k in range(len(found)))
-        + "]",
-        "unbeaten": f"[{', '.join(_unbeaten(k, ways) for k in range(len(found)))}]",
-        "ringed": " + ".join(f"(unbeaten[{k}] ? 1 : 0)" for k in ways),
-        "there": " + ".join(f"(held[{k}] ? 1 : 0)" for k in ways),
-        "names": "slice(" + " + ".join(f"(unbeaten[{k}] ? '; {found[k]['label']}' : '')" for k in ways) + ", 2)",
+        "rings": {across: {up: rings(found, across, up) for up in UP} for across in ACROSS},
+        "on": "rings[across][up]",
+        "unbeaten": "on.unbeaten",
     }
     seeds = f"Means over {len(run.seeds)} seeds." if len(run.seeds) > 1 else "One seed decides nothing."
     belief = (
-        "there == 0 ? 'The record does not hold both.' : ringed == 1 ? 'Of ' + there + ' ways, ' + names + ' is best on"
-        " both; other axes may tell otherwise.' : 'There is no best way: ' + ringed + ' of ' + there + ' are beaten by "
-        "none on both: ' + names + '.'"
+        "on.ways == 0 ? 'The record does not hold both.' : on.ringed == 1 ? 'Of ' + on.ways + ' ways, ' + on.names + "
+        "' is best on both; other axes may tell otherwise.' : 'There is no best way: ' + on.ringed + ' of ' + "
+        "on.ways + ' are beaten by none on both: ' + on.names + '.'"
     )
     lines = ("'Across ' + words[across] + ', up ' + words[up] + '.'", belief, f"'{seeds} {source(run)}'")
     title = "Every way to the same small model; ringed: beaten by no other on both axes"
@@ -142,20 +125,22 @@ def show(*shown: str, run: Records | None = None, **state: str) -> Chart:
     return Chart(whole, alternative, moved, further)
 
 
-def _unbeaten(place: int, ways: list[int]) -> str:
-    """Whether no way is at least as good on both axes as the one at `place`, and elsewhere."""
-    if place not in ways:
-        return "false"
-
-    def better(other: int) -> str:
-        one, two = (f"signs[{a}] * (points[{other}][{a}][0] - points[{place}][{a}][0])" for a in ("across", "up"))
-        return f"(held[{other}] && {one} >= 0 && {two} >= 0 && ({one} > 0 || {two} > 0))"
-
-    return f"(held[{place}] && !({' || '.join(better(other) for other in ways if other != place)}))"
+def rings(found: list[dict], across: str, up: str) -> dict:
+    """On two axes: which points are held, which ways no other beats, their names, and how many there are."""
+    signs = [-1 if axis in LESS_IS_BETTER else 1 for axis in (across, up)]
+    held = [across in point and up in point for point in found]
+    at = {
+        k: (signs[0] * point[across][0], signs[1] * point[up][0])
+        for k, point in enumerate(found)
+        if held[k] and point["name"] in WAYS
+    }
+    best = [k for k, (x, y) in at.items() if all(o == (x, y) or o[0] < x or o[1] < y for o in at.values())]
+    unbeaten, names = [k in best for k in range(len(found))], "; ".join(found[k]["label"] for k in best)
+    return {"held": held, "unbeaten": unbeaten, "names": names, "ringed": len(best), "ways": len(at)}
 
 
 def _ways(found: list[dict]) -> alt.LayerChart:
-    rows = alt.Chart(alt.sequence(0, len(found), as_="k")).transform_filter("held[datum.k]")
+    rows = alt.Chart(alt.sequence(0, len(found), as_="k")).transform_filter("on.held[datum.k]")
     ends = {
         f"{axis}{end}": f"points[datum.k][{of}][{end}]"
         for axis, of in (("x", "across"), ("y", "up"))
@@ -203,19 +188,6 @@ def _ways(found: list[dict]) -> alt.LayerChart:
     ).properties(
         width=wide, height=high, title=alt.Title(alt.ExprRef("'↑ ' + labels[up]"), fontWeight="normal", fontSize=12)
     )
-
-
-@themed
-def gains(run: Records, gain: str) -> Figure:
-    """A row for every way: its reward, and beside it what it gained per unit of a cost (`costs.GAINS`)."""
-    figure, grid = panels(1, 2, (10, 4.0), "What every way earns, and what it gains for its cost", source(run))
-    places = row_places(run.pipelines)
-    for axis, metric in zip(grid[0], ("reward", gain), strict=True):
-        rows_of_intervals(axis, run, metric, labels=metric == "reward")
-        for name, (found, _) in estimates(run, metric).items():
-            mark(axis, found.estimate, places[name], name, 9)
-    grid[0, 1].set_xlabel(label(gain))
-    return figure
 
 
 def label(metric: str) -> str:

@@ -6,12 +6,11 @@ All is read once (`lens.texts`) and travels with the chart, so that it is alive 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 import numpy as np
-import torch
 from torch import Tensor
 
 from alignkd_lab.course.lens.reading_tables import LIKELY
@@ -22,7 +21,6 @@ from alignkd_lab.plots.drawing import INK, QUIET
 from alignkd_lab.plots.style import number
 
 QUANTITIES = {
-    "mask": "mask: which tokens the losses see",
     "log_ratio": "log-ratio: A of the token that stands there",
     "advantage": "advantage: its mean over the student's next tokens",
     "kl": "KL from the DPO teacher to the student",
@@ -68,9 +66,7 @@ def extent(lens: Lens) -> tuple[float, float, float, float]:
 
 
 def values_of(reading: Reading, quantity: str) -> Tensor:
-    """The quantity at each token of the response, [N]; the mask is 1 where a loss sees the token. Nats otherwise."""
-    if quantity == "mask":
-        return torch.ones(len(reading.labels))
+    """The quantity at each token of the response, nats, [N]."""
     found = {"log_ratio": reading.log_ratio, "advantage": reading.adpa.expected_advantage, "kl": reading.dckd.kl}
     return found[quantity]
 
@@ -101,25 +97,13 @@ def _view(tokenizer, reading: Reading, place: int, bounds: tuple[float, float, f
         },
         "cloud": "".join(str(int(level)) for level in np.ceil(np.log(1 + counts.ravel()) / np.log(3))),
     }
-    expected = {name: float(row.exp() @ advantages) for name, row in rows.items()}
-    divergence = float(reading.dckd.kl[place])
-    return view | {"words": _told(view, place, len(reading.labels), len(advantages), expected, divergence)}
-
-
-def _told(
-    view: Mapping[str, Any], place: int, length: int, size: int, expected: Mapping[str, float], divergence: float
-) -> list[str]:
-    """The token of the largest advantage before this one, and the means that ADPA and DCKD see."""
-    (here, *_), best = view["here"], view["advantaged"][0]
-    places = ", ".join(f"{rank:,} for the {NAMES[name]}" for name, rank in zip(MODELS, best[3], strict=True))
-    means = ", ".join(f"{NAMES[name]} {number(value)}" for name, value in expected.items())
-    return [
-        f"Before token {place + 1} of {length}, “{here}”: of {size:,} tokens “{best[0]}” has the largest advantage, "
-        f"{number(best[1])} nats.",
-        f"Its place in the order of likelihood: {places}.",
+    means = ", ".join(f"{NAMES[name]} {number(float(row.exp() @ advantages))}" for name, row in rows.items())
+    view["words"] = [
+        f"Before token {place + 1} of {len(reading.labels)}, “{view['here'][0]}”. KL(DPO teacher ‖ student): "
+        f"{number(float(reading.dckd.kl[place]))} nats.",
         f"Mean advantage over what each says next: {means}.",
-        f"KL(DPO teacher ‖ student): {number(divergence)} nats.",
     ]
+    return view
 
 
 def show(*, lens: Lens | None = None, **state: Any) -> Chart:
@@ -170,17 +154,16 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
     lists = beside(*map(_likely, MODELS), spacing=18)
     left = below(lists, _advantaged(), spacing=16)
     panels = beside(left, _cloud(extent(lens)), spacing=46, color="independent")
-    seen = [f"seen.words[{line}]" for line in range(4)]
     marks = "'● likeliest for the DPO teacher, ◆ largest advantage, ■ the token that stands there; ␣ a space.'"
     key = (
-        "'Colour: ' + (quantity == 'mask' ? 'every token of the response, none of the prompt' : 'green above 0, violet "
-        "below, up to ' + format(limits[quantity], '.2f') + ' nats; square-root colours') + '. Click a token.'"
+        "'Colour: green above 0, violet below, up to ' + format(limits[quantity], '.2f') + ' nats; square-root "
+        "colours. Click a token.'"
     )
     whole = stack(
         "What alignment changed, token by token",
         _text(max(map(len, held.values())), lines, at),
         panels,
-        caption(*seen, key, marks, f"'{SOURCE}'", width=_WIDE),
+        caption("seen.words[0]", "seen.words[1]", key, marks, f"'{SOURCE}'", width=_WIDE),
         color="independent",
     )
     alternative = f"A text with a colour a token, and what three models say before one of them. {SOURCE}"

@@ -33,7 +33,6 @@ from alignkd_lab.lm.losses import adpa
 from alignkd_lab.lm.rewards import fluency
 from alignkd_lab.lm.teachers import Full
 from alignkd_lab.mog.mixture import SeedNoise
-from alignkd_lab.stats import paired_difference
 
 VOCABULARY, LENGTH = 8, 5  # tokens, and tokens a response
 SLOPE, ROUGHNESS = 1.5, 0.7  # log p*(token | previous) is -SLOPE * log(the token's rank) + ROUGHNESS * normal noise
@@ -46,7 +45,6 @@ BETA = 1.0  # KL weight of DPO
 WIDTH = 3  # of the student's hidden states: the chain does not fit in
 RESPONSES = 200  # what the initial student writes once, for ADPA's states
 FIT_STEPS, STEPS, LEARNING_RATE = 300, 100, 0.03  # of the student's first fit and of ADPA: Adam, on all data
-_MARKS = (0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)  # shares of the steps
 _NEWTON_STEPS = 12
 
 
@@ -161,24 +159,20 @@ def _fit_student(noise: SeedNoise, tokens: Tensor) -> tuple[Tensor, ...]:
     return tuple(p.detach() for p in parameters)
 
 
-def sweep(world: ToyWorld, gammas: Sequence[float], kl_weight: float = 0.0, ends_only: bool = False) -> pd.DataFrame:
+def sweep(world: ToyWorld, gammas: Sequence[float], kl_weight: float = 0.0) -> pd.DataFrame:
     """Train the same initial student by ADPA at every gamma, held back by the KL to the reference teacher or not.
 
     gamma counts in units of A, whose size DPO's beta sets: halve beta, and the best gamma about halves. Where it lies
     here says nothing of where it lies in the paper.
 
     Returns:
-        A row a gamma, seed and number of steps looked at, of which the last one is `STEPS`: columns regulariser
-        (`none`, or `KL` and its weight), gamma, seed, step, and those of `measure`.
+        A row a gamma and seed after the last step: columns regulariser (`none`, or `KL` and its weight), gamma, seed,
+        and those of `measure`.
     """
-    marks = {STEPS} | (set() if ends_only else {round(STEPS * share) for share in _MARKS})
-    frames = []
+    name, frames = f"KL {kl_weight:g}" if kl_weight else "none", []
     for gamma in gammas:
-        for step, parameters in enumerate(train(world, gamma, kl_weight)):
-            if step in marks:
-                found = measure(world, log_policy(parameters))
-                name = f"KL {kl_weight:g}" if kl_weight else "none"
-                frames.append(found.assign(regulariser=name, gamma=float(gamma), step=step))
+        *_, parameters = train(world, gamma, kl_weight)
+        frames.append(measure(world, log_policy(parameters)).assign(regulariser=name, gamma=float(gamma)))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -220,26 +214,3 @@ def measure(world: ToyWorld, policy: Tensor) -> pd.DataFrame:
         "overall_recall": language.expected_sum(world.truth, policy, own) / LENGTH,
     }
     return pd.DataFrame({"seed": world.seeds} | {name: value.tolist() for name, value in found.items()})
-
-
-def over_optimisation(frame: pd.DataFrame) -> pd.DataFrame:
-    """From its best gamma to the largest one: what becomes of the reward, and of the expected advantage meanwhile.
-
-    frame: from `sweep`, of one regulariser or several; the last step counts. Best is the gamma of the highest mean,
-    looked up afterwards, which flatters it a little.
-
-    Returns:
-        A row a regulariser: best_gamma, largest_gamma, reward_at_best, and the paired 95 % t-intervals over seeds of
-        both changes: change, change_low, change_high, advantage_change, ... A regulariser over-optimises where
-        change_high < 0 < advantage_change_low.
-    """
-    table = {}
-    for regulariser, runs in frame[frame.step == STEPS].groupby("regulariser", sort=False):
-        held = runs.pivot(index="seed", columns="gamma")
-        best, largest = held["reward"].mean().idxmax(), runs["gamma"].max()
-        row = {"best_gamma": best, "largest_gamma": largest, "reward_at_best": held["reward"][best].mean()}
-        for name, metric in (("change", "reward"), ("advantage_change", "expected_advantage")):
-            mean, low, high = paired_difference(held[metric][largest], held[metric][best])
-            row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-        table[regulariser] = row
-    return pd.DataFrame.from_dict(table, orient="index")
