@@ -27,7 +27,8 @@ def test_the_printed_solution_runs_on_its_own_and_passes(id, capsys):
 
 @pytest.mark.parametrize(("id", "place"), EACH_MISTAKE)
 def test_each_mistake_gets_its_own_hint(id, place):
-    function, hint = list(WRITTEN[id].mistakes.items())[place]
+    mistake, hint = list(WRITTEN[id].mistakes.items())[place]
+    function = WRITTEN[id].mistaken(mistake)
     feedback = check(id, function)
     assert feedback.right is False
     assert feedback.text == f"Not yet. {hint}"
@@ -36,7 +37,7 @@ def test_each_mistake_gets_its_own_hint(id, place):
 @pytest.mark.parametrize("id", WRITTEN)
 def test_mistakes_have_hints_of_their_own_and_no_two_are_taken_for_one_another(id):
     asked = WRITTEN[id]
-    found = [asked.outcomes(function) for function in (asked.solve, *asked.mistakes)]
+    found = [asked.outcomes(function) for function in (asked.solve, *map(asked.mistaken, asked.mistakes))]
     assert [same(one, other) for one in found for other in found] == [one is other for one in found for other in found]
     hints = {asked.hint, *asked.mistakes.values()}
     assert len(hints) == len(asked.mistakes) + 1

@@ -115,19 +115,18 @@ TASKS: dict[str, Task | Written] = {
         because="The reference times e^{R/β}, over its sum: the reward multiplies what the reference does.",
         hint="Multiply the reference by e^{R/β}, outcome by outcome, and divide by the sum over outcomes.",
         mistakes={
-            (lambda reference, rewards, beta: reference * torch.exp(rewards / beta)): "Those do not sum to 1. The ∝ of "
-            "the formula says: divide by the sum over all outcomes.",
-            (lambda reference, rewards, beta: tilt(reference, rewards, 1 / beta)): "β is on the wrong side: a higher "
-            "price of KL must make the tilt weaker. Divide the reward by β.",
-            (lambda reference, rewards, beta: tilt(reference, rewards, 1.0)): "β is missing: it is R/β.",
-            (lambda reference, rewards, beta: tilt(reference, -rewards, beta)): "The sign is wrong: this makes what "
-            "pays rarer.",
-            (lambda reference, rewards, beta: torch.softmax(rewards / beta, -1)): "The reference is missing: this "
-            "policy would say what pays, however unlike the reference.",
-            (lambda reference, rewards, beta: torch.softmax(reference + rewards / beta, -1)): "A softmax takes "
-            "logarithms: it is log π₀ + R/β, not π₀ + R/β.",
-            (lambda reference, rewards, beta: torch.softmax(tilt(reference, rewards, beta), -1)): "One softmax too "
-            "many: its input was already a distribution.",
+            " / tilted.sum() → ": "Those do not sum to 1. The ∝ of the formula says: divide by the sum over all "
+            "outcomes.",
+            "rewards / beta → rewards * beta": "β is on the wrong side: a higher price of KL must make the tilt "
+            "weaker. Divide the reward by β.",
+            "rewards / beta → rewards": "β is missing: it is R/β.",
+            "rewards / beta → -rewards / beta": "The sign is wrong: this makes what pays rarer.",
+            "reference * torch → torch": "The reference is missing: this policy would say what pays, however unlike "
+            "the reference.",
+            "reference * torch.exp( → torch.exp(reference + ": "A softmax takes logarithms: it is log π₀ + R/β, not π₀ "
+            "+ R/β.",
+            "tilted / tilted.sum() → (tilted / tilted.sum()).softmax(-1)": "One softmax too many: its input was "
+            "already a distribution.",
         },
     ),
 }

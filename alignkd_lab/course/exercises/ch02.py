@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from alignkd_lab.course.exercises.tasks import Task
 from alignkd_lab.course.exercises.write import Written
-from alignkd_lab.nano import Mixture, maximise
+from alignkd_lab.nano import maximise
 
 
 def rare_weight() -> float:
@@ -34,20 +32,9 @@ def ring_to_rescore() -> dict:
     }
 
 
-def rescored_precision(data: dict) -> tuple[float, float]:
+def rescored_precision(data: dict) -> tuple[float, ...]:
     truth = data["truth"]
-    return truth.log_prob(data["direct_draws"]).mean().item(), truth.log_prob(data["distilled_draws"]).mean().item()
-
-
-def mean_scores(*asked: tuple[str, str], sharpening: float = 1.0) -> Callable[[], tuple[float, ...]]:
-    """Mean log-density of draws under a model, for each (model, draws)."""
-
-    def score() -> tuple[float, ...]:
-        data = ring_to_rescore()
-        data["teacher"] = data["teacher"].sharpen(sharpening)
-        return tuple(data[model].log_prob(data[draws]).mean().item() for model, draws in asked)
-
-    return score
+    return tuple(truth.log_prob(data[f"{student}_draws"]).mean().item() for student in ("direct", "distilled"))
 
 
 def eight_components() -> str:
@@ -73,15 +60,6 @@ def shared_points() -> list[tuple]:
     return [call(40, 3), call(30, 4)]
 
 
-def m_step(data, shares, mass=None, logits=torch.log, centred=True, log_sds=lambda variances: 0.5 * variances.log()):
-    """The M step, with room to do one thing wrong: what each sum is divided by, and in which form it is returned."""
-    owned = shares.sum(0)
-    mass = owned if mass is None else mass
-    means = shares.T @ data / mass[:, None]
-    variances = shares.T @ data**2 / mass[:, None] - (means**2 if centred else 0)
-    return Mixture(logits(owned / owned.sum()), means, log_sds(variances))
-
-
 TASKS: dict[str, Task | Written] = {
     "rare_weight": Task(
         prediction=True,
@@ -103,16 +81,16 @@ TASKS: dict[str, Task | Written] = {
         "taught. Under the truth the distilled student still leads, but by far less.",
         hint="Give two numbers: the mean of truth.log_prob over each student's own draws.",
         distractors={
-            mean_scores(("teacher", "direct_draws"), ("teacher", "distilled_draws"), sharpening=100.0): "That is the "
-            "published mistake: the sharpened teacher is the judge. Ask the truth.",
-            mean_scores(("teacher", "direct_draws"), ("teacher", "distilled_draws")): "That is the teacher before it "
-            "is sharpened: a milder judge, and still not the truth.",
-            mean_scores(("truth", "truth_draws"), ("truth", "truth_draws")): "Draws from the truth score the same for "
-            "every student. Precision takes the student's own draws.",
-            mean_scores(("direct", "truth_draws"), ("distilled", "truth_draws")): "That is recall: the truth's draws "
-            "under each student. Precision asks the other way round.",
-            mean_scores(("truth", "distilled_draws"), ("truth", "direct_draws")): "These are the right numbers in the "
-            "wrong order: first the direct student, then the distilled one.",
+            'data["truth"] → data["teacher"].sharpen(100)': "That is the published mistake: the sharpened teacher is "
+            "the judge. Ask the truth.",
+            'data["truth"] → data["teacher"]': "That is the teacher before it is sharpened: a milder judge, and still "
+            "not the truth.",
+            "{student}_draws → truth_draws": "Draws from the truth score the same for every student. Precision takes "
+            "the student's own draws.",
+            'truth.log_prob(data[f"{student}_draws"]) → data[student].log_prob(data["truth_draws"])': "That is recall: "
+            "the truth's draws under each student. Precision asks the other way round.",
+            '"direct", "distilled" → "distilled", "direct"': "These are the right numbers in the wrong order: first "
+            "the direct student, then the distilled one.",
         },
     ),
     "eight_components": Task(
@@ -141,22 +119,22 @@ TASKS: dict[str, Task | Written] = {
         hint="mass = shares.sum(0), the points that each component owns. The weights are its shares of all points; "
         "the means are shares.T @ data over the mass; the variances are the same for data², minus the squared means.",
         mistakes={
-            (lambda data, shares: m_step(data, shares, logits=lambda weights: weights)): "The first part holds "
-            "weights. A mixture here keeps their logarithms.",
-            (lambda data, shares: m_step(data, shares, logits=torch.zeros_like)): "All weights are equal. A "
-            "component's weight is the share of all points that it owns.",
-            (lambda data, shares: m_step(data, shares, mass=shares.new_full(shares.shape[1:], len(data)))): "You "
-            "divided by all B points. A component's mean is over the points that it owns: shares.sum(0).",
-            (lambda data, shares: m_step(data, torch.ones_like(shares) / shares.shape[1])): "The shares are not used: "
-            "every component has the mean of all points.",
-            (lambda data, shares: m_step(data, (shares == shares.amax(-1, keepdim=True)).double())): "Each point went "
-            "to one component alone. That is k-means; here a point is shared.",
-            (lambda data, shares: m_step(data, shares, centred=False)): "The squared mean is missing: a variance is "
-            "the mean of the squares minus the square of the mean.",
-            (lambda data, shares: m_step(data, shares, log_sds=torch.log)): "Those are logarithms of variances. Those "
-            "of standard deviations are half as large.",
-            (lambda data, shares: m_step(data, shares, log_sds=torch.sqrt)): "Those are standard deviations. A mixture "
-            "here keeps their logarithms.",
+            "(mass / mass.sum()).log() → mass / mass.sum()": "The first part holds weights. A mixture here keeps their "
+            "logarithms.",
+            "(mass / mass.sum()).log() → torch.zeros_like(mass)": "All weights are equal. A component's weight is the "
+            "share of all points that it owns.",
+            "mass[:, None] → len(data)": "You divided by all B points. A component's mean is over the points that it "
+            "owns: shares.sum(0).",
+            "    mass = →     shares = torch.ones_like(shares) / shares.shape[1]\n    mass =": "The shares are not "
+            "used: every component has the mean of all points.",
+            "    mass = →     shares = (shares == shares.amax(-1, keepdim=True)).double()\n    mass =": "Each point "
+            "went to one component alone. That is k-means; here a point is shared.",
+            " - means**2 → ": "The squared mean is missing: a variance is the mean of the squares minus the square of "
+            "the mean.",
+            "0.5 * variances.log() → variances.log()": "Those are logarithms of variances. Those of standard "
+            "deviations are half as large.",
+            "0.5 * variances.log() → variances.sqrt()": "Those are standard deviations. A mixture here keeps their "
+            "logarithms.",
         },
     ),
 }

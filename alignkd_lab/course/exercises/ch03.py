@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
 
 from alignkd_lab.course.exercises.tasks import Task
 from alignkd_lab.course.exercises.write import Written
@@ -42,16 +38,6 @@ def base_reference_pipeline() -> tuple:
     return (Distil("kd", teacher="base"), Align("kd_aligned", init="kd", reference="base", sampler="kd"))
 
 
-def pipeline_with(**changes: str) -> Callable[[], tuple]:
-    def make() -> tuple:
-        from dataclasses import replace
-
-        kd, align = base_reference_pipeline()
-        return kd, replace(align, **changes)
-
-    return make
-
-
 def rewards_to_compare() -> dict:
     """Rewards of A-K and of its own teacher, one for each seed, of the first picture's setting."""
     from alignkd_lab.course.shipped import recorded_gaussians
@@ -72,20 +58,11 @@ def paired_interval(data: dict) -> tuple[float, float]:
     return float(difference.mean() - half), float(difference.mean() + half)
 
 
-def unpaired_interval() -> tuple[float, float]:
+def unpaired_interval(data: dict) -> tuple[float, float]:
     from scipy import stats
 
-    data = rewards_to_compare()
     found = stats.ttest_ind(data["align_then_kd"], data["base_aligned"], equal_var=False).confidence_interval()
     return found.low, found.high
-
-
-def sd_interval() -> tuple[float, float]:
-    data = rewards_to_compare()
-    low, high = paired_interval(data)
-    seeds = len(data["base_aligned"])
-    middle, half = (low + high) / 2, (high - low) / 2 * math.sqrt(seeds)
-    return middle - half, middle + half
 
 
 def rlhf_calls() -> list[tuple]:
@@ -96,25 +73,6 @@ def rlhf_calls() -> list[tuple]:
         (log_probs.requires_grad_(), reference, rewards, beta)
         for (log_probs, reference, rewards), beta in zip(draws, (0.5, 2.0), strict=True)
     ]
-
-
-def rlhf_mistake(
-    sign: int = -1,
-    reference: bool = True,
-    kl: int = -1,
-    baseline: bool = True,
-    detach: bool = True,
-    over: int | None = -1,
-) -> Callable:
-    """The loss with one thing done wrong; the sum is divided by the batch plus `over`, or not at all."""
-
-    def loss(log_probs: Tensor, reference_log_probs: Tensor, rewards: Tensor, beta: float) -> Tensor:
-        shaped = rewards + kl * beta * (log_probs - (reference_log_probs if reference else 0))
-        advantage = shaped - shaped.mean() if baseline else shaped
-        total = sign * ((advantage.detach() if detach else advantage) * log_probs).sum()
-        return total if over is None else total / (len(log_probs) + over)
-
-    return loss
 
 
 TASKS: dict[str, Task | Written] = {
@@ -151,11 +109,11 @@ TASKS: dict[str, Task | Written] = {
         hint="Two stages: Distil(name, teacher='base'), then Align(name, init, reference, sampler); init and sampler "
         "name the first stage.",
         distractors={
-            pipeline_with(sampler="base"): "The sampler has changed too. A control changes one thing: the pairs still "
-            "come from the student.",
-            pipeline_with(init="base"): "This aligns the base itself, so the final model is not the small one. init is "
+            'sampler="kd" → sampler="base"': "The sampler has changed too. A control changes one thing: the pairs "
+            "still come from the student.",
+            'init="kd" → init="base"': "This aligns the base itself, so the final model is not the small one. init is "
             "the distilled student.",
-            pipeline_with(reference="kd"): "That is K-A itself. The reference is the base.",
+            'reference="base" → reference="kd"': "That is K-A itself. The reference is the base.",
         },
     ),
     "paired_interval": Task(
@@ -168,7 +126,8 @@ TASKS: dict[str, Task | Written] = {
         distractors={
             unpaired_interval: "That is the interval of two separate groups. Both ran on the same seeds: subtract "
             "first.",
-            sd_interval: "That is the scatter of single seeds. The mean varies less, by √n: use the standard error.",
+            " / math.sqrt(seeds) → ": "That is the scatter of single seeds. The mean varies less, by √n: use the "
+            "standard error.",
         },
         tolerance=0.02,
     ),
@@ -183,17 +142,19 @@ TASKS: dict[str, Task | Written] = {
         hint="shaped = R − β (log π_θ − log π_ref); advantage = (shaped − shaped.mean()).detach(); then minus the sum "
         "of advantage · log π_θ, over B − 1.",
         mistakes={
-            rlhf_mistake(sign=1): "The sign is wrong. Training makes a loss small, but J is to be made large: put a "
-            "minus.",
-            rlhf_mistake(reference=False): "The reference is missing in r′: the price is for log π_θ − log π_ref.",
-            rlhf_mistake(kl=0): "The KL is missing: r′ is the reward minus β (log π_θ − log π_ref).",
-            rlhf_mistake(kl=1): "The KL has the wrong sign: this pays for leaving the reference.",
-            rlhf_mistake(baseline=False): "The baseline is missing: subtract the batch's mean r′.",
-            rlhf_mistake(detach=False): "The number is right, but not the gradient: it runs through A, too, which "
-            "holds log π_θ. Use detach().",
-            rlhf_mistake(over=None): "That is the plain sum: divide by B − 1.",
-            rlhf_mistake(over=0): "Nearly. A mean over B is too small on average, since each sample is part of its own "
-            "baseline: B − 1.",
+            "-(advantage → (advantage": "The sign is wrong. Training makes a loss small, but J is to be made large: "
+            "put a minus.",
+            "(log_probs - reference_log_probs) → log_probs": "The reference is missing in r′: the price is for log π_θ "
+            "− log π_ref.",
+            " - beta * (log_probs - reference_log_probs) → ": "The KL is missing: r′ is the reward minus β (log π_θ − "
+            "log π_ref).",
+            "rewards - beta → rewards + beta": "The KL has the wrong sign: this pays for leaving the reference.",
+            "(shaped - shaped.mean()) → shaped": "The baseline is missing: subtract the batch's mean r′.",
+            ".detach() → ": "The number is right, but not the gradient: it runs through A, too, which holds log π_θ. "
+            "Use detach().",
+            " / (len(advantage) - 1) → ": "That is the plain sum: divide by B − 1.",
+            "(len(advantage) - 1) → len(advantage)": "Nearly. A mean over B is too small on average, since each sample "
+            "is part of its own baseline: B − 1.",
         },
     ),
 }

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from alignkd_lab.course.exercises.tasks import Task
 from alignkd_lab.course.exercises.write import Written
@@ -51,20 +49,6 @@ def dpo_calls() -> list[tuple]:
         (chosen.requires_grad_(), rejected.requires_grad_(), *reference, beta)
         for (chosen, rejected, *reference), beta in zip(draws, (0.5, 2.0), strict=True)
     ]
-
-
-def dpo_mistake(
-    turned: bool = False,
-    reference: int = -1,
-    of: Callable = lambda change, beta: -(beta * change).sigmoid().log().mean(),
-) -> Callable:
-    """DPO's loss with one thing done wrong; `of` makes it of each pair's change and of beta."""
-
-    def loss(chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float):
-        change = chosen - rejected + reference * (reference_chosen - reference_rejected)
-        return of(-change if turned else change, beta)
-
-    return loss
 
 
 TASKS: dict[str, Task | Written] = {
@@ -129,22 +113,19 @@ TASKS: dict[str, Task | Written] = {
         hint="Δ_θ = chosen − rejected; Δ_ref is the same for the reference. Then take the mean of "
         "−log σ(β (Δ_θ − Δ_ref)), with torch.nn.functional.logsigmoid.",
         mistakes={
-            dpo_mistake(turned=True): "The pair is the wrong way round: this makes the rejected response likelier.",
-            dpo_mistake(reference=0): "The reference is missing: subtract its margin.",
-            dpo_mistake(reference=1): "The reference's margin is added. It is Δ_θ minus Δ_ref.",
-            dpo_mistake(of=lambda change, beta: (beta * change).sigmoid().log().mean()): "The minus is missing. "
-            "Training makes the loss small, so this pushes the chosen response down.",
-            dpo_mistake(of=lambda change, beta: -change.sigmoid().log().mean()): "β is missing inside the sigmoid.",
-            dpo_mistake(of=lambda change, beta: -beta * change.sigmoid().log().mean()): "β is outside. It belongs "
-            "inside the sigmoid, where it sets how soon a pair is satisfied.",
-            dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().mean()): "The logarithm is missing: −log σ, "
-            "not −σ.",
-            dpo_mistake(of=lambda change, beta: -(beta * change.mean()).sigmoid().log()): "The mean is taken too "
-            "early: each pair has its own loss, and the losses are averaged.",
-            dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().log().sum()): "That is the sum over pairs. "
-            "Take the mean, or the step grows with the batch.",
-            dpo_mistake(of=lambda change, beta: -(beta * change).sigmoid().log()): "One loss for each pair: take their "
-            "mean.",
+            "beta * ( → -beta * (": "The pair is the wrong way round: this makes the rejected response likelier.",
+            " - (reference_chosen - reference_rejected) → ": "The reference is missing: subtract its margin.",
+            " - (reference_chosen →  + (reference_chosen": "The reference's margin is added. It is Δ_θ minus Δ_ref.",
+            "-F.logsigmoid → F.logsigmoid": "The minus is missing. Training makes the loss small, so this pushes the "
+            "chosen response down.",
+            "beta * ( → (": "β is missing inside the sigmoid.",
+            "-F.logsigmoid(beta *  → -beta * F.logsigmoid(": "β is outside. It belongs inside the sigmoid, where it "
+            "sets how soon a pair is satisfied.",
+            "F.logsigmoid → F.sigmoid": "The logarithm is missing: −log σ, not −σ.",
+            ")).mean() → ).mean())": "The mean is taken too early: each pair has its own loss, and the losses are "
+            "averaged.",
+            ".mean() → .sum()": "That is the sum over pairs. Take the mean, or the step grows with the batch.",
+            ".mean() → ": "One loss for each pair: take their mean.",
         },
     ),
 }

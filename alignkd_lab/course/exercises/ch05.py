@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
 
 from alignkd_lab.course.exercises.tasks import Task
 from alignkd_lab.course.exercises.write import Written
-from alignkd_lab.nano import kd_loss, kl
+from alignkd_lab.nano import kd_loss
 
 
 def layers_to_drop() -> str:
@@ -28,26 +25,6 @@ def kd_calls() -> list[tuple]:
         (student.requires_grad_(), teacher, way)
         for (student, teacher), way in zip(draws, ("forward", "reverse"), strict=True)
     ]
-
-
-def kd_mistake(
-    log: Callable = lambda logits: logits.log_softmax(-1),
-    divergence: Callable = kl,
-    of: Callable = torch.mean,
-    turn=None,
-) -> Callable:
-    """The loss with one thing done wrong; `turn` says which direction is computed when one is asked for."""
-
-    def loss(logits: Tensor, teacher_logits: Tensor, direction: str) -> Tensor:
-        log_p, log_q = log(teacher_logits), log(logits)
-        forward = (turn[direction] if turn else direction) == "forward"
-        return of(divergence(log_p, log_q) if forward else divergence(log_q, log_p))
-
-    return loss
-
-
-def without_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
-    return -(log_p.exp() * log_q).sum(-1)
 
 
 TASKS: dict[str, Task | Written] = {
@@ -74,23 +51,22 @@ TASKS: dict[str, Task | Written] = {
         hint="Take log_softmax(-1) of both. KL(p ‖ q) = Σ_a p(a) [log p(a) − log q(a)]: sum over the last axis, then "
         "the mean.",
         mistakes={
-            kd_mistake(turn={"forward": "reverse", "reverse": "forward"}): "The directions are swapped: forward is "
-            "KL(p ‖ q), weighed by the teacher's p.",
-            kd_mistake(turn={"forward": "forward", "reverse": "forward"}): "Both directions give KL(p ‖ q). For "
-            "“reverse”, swap p and q.",
-            kd_mistake(turn={"forward": "reverse", "reverse": "reverse"}): "Both directions give KL(q ‖ p). For "
-            "“forward”, weigh by the teacher's p.",
-            kd_mistake(of=lambda each: -each.mean()): "The sign is wrong: a KL is never below 0.",
-            kd_mistake(divergence=lambda log_p, log_q: log_p.exp() * (log_p - log_q)): "The mean is over the "
-            "vocabulary, too, so the result is V times too small. Sum over V, mean over N.",
-            kd_mistake(of=torch.sum): "That is the sum over tokens. Take their mean.",
-            kd_mistake(of=lambda each: each): "One KL for each token: take their mean.",
-            kd_mistake(log=lambda logits: logits.softmax(-1).log_softmax(-1)): "This applies softmax twice: "
-            "log_softmax takes logits, but was given probabilities.",
-            kd_mistake(log=lambda logits: logits.log_softmax(0)): "The softmax is over the tokens (axis 0). A "
-            "distribution is over the vocabulary, the last axis.",
-            kd_mistake(divergence=without_entropy): "That is a cross-entropy: Σ_a p(a) log p(a) is missing, which in "
-            "“reverse” is the student's own.",
+            "log_p, log_q = → log_q, log_p =": "The directions are swapped: forward is KL(p ‖ q), weighed by the "
+            "teacher's p.",
+            "kl(log_q, log_p) → kl(log_p, log_q)": "Both directions give KL(p ‖ q). For “reverse”, swap p and q.",
+            "kl(log_p, log_q) → kl(log_q, log_p)": "Both directions give KL(q ‖ p). For “forward”, weigh by the "
+            "teacher's p.",
+            "return { → return -{": "The sign is wrong: a KL is never below 0.",
+            ".mean() → .mean() / logits.shape[-1]": "The mean is over the vocabulary, too, so the result is V times "
+            "too small. Sum over V, mean over N.",
+            ".mean() → .sum()": "That is the sum over tokens. Take their mean.",
+            ".mean() → ": "One KL for each token: take their mean.",
+            ".log_softmax → .softmax(-1).log_softmax": "This applies softmax twice: log_softmax takes logits, but was "
+            "given probabilities.",
+            "log_softmax(-1) → log_softmax(0)": "The softmax is over the tokens (axis 0). A distribution is over the "
+            "vocabulary, the last axis.",
+            "    log_p, →     kl = lambda one, other: -(one.exp() * other).sum(-1)\n    log_p,": "That is a "
+            "cross-entropy: Σ_a p(a) log p(a) is missing, which in “reverse” is the student's own.",
         },
     ),
 }

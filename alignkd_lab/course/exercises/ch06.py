@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from alignkd_lab.course.exercises.tasks import Task
 from alignkd_lab.course.exercises.write import Written
-from alignkd_lab.nano import adpa_loss, nll_loss
+from alignkd_lab.nano import adpa_loss
 
 
 def adpa_corner() -> str:
@@ -38,19 +36,6 @@ def adpa_logit_gradient(data: dict) -> tuple[float, ...]:
     return tuple((-data["gamma"] / data["tokens"] * probs * (advantages - mean)).tolist())
 
 
-def gradient_distractor(centred: bool = True, sign: int = -1, mean: bool = True, weighed: bool = True) -> Callable:
-    """The gradient with one thing done wrong."""
-
-    def gradient() -> tuple[float, ...]:
-        data = two_positions()
-        probs, advantages = data["student"][0], data["advantages"][0]
-        left = advantages - (probs * advantages).sum() if centred else advantages
-        scale = sign * data["gamma"] / (data["tokens"] if mean else 1)
-        return tuple((scale * (probs if weighed else 1) * left).tolist())
-
-    return gradient
-
-
 def adpa_calls() -> list[tuple]:
     """Logits [N_w, V] and tokens of chosen responses, logits [N, V] of three models on sampled ones, gamma."""
     noise = torch.Generator().manual_seed(6)
@@ -61,24 +46,6 @@ def adpa_calls() -> list[tuple]:
         return logits[0].requires_grad_(), tokens, logits[1].requires_grad_(), logits[2], logits[3], gamma
 
     return [call(4, 3, 1.5), call(3, 6, 0.5)]
-
-
-def adpa_mistake(
-    likelihood: Callable = nll_loss,
-    sign: int = -1,
-    reference: bool = True,
-    weights: Callable = lambda logits: logits.softmax(-1),
-    mean: Callable = lambda weighed: weighed.sum(-1).mean(),
-    log: Callable = lambda logits: logits.log_softmax(-1),
-) -> Callable:
-    """ADPA's loss with one thing done wrong."""
-
-    def loss(chosen_logits, chosen_tokens, sampled_logits, teacher_logits, reference_logits, gamma):
-        advantage = log(teacher_logits) - (log(reference_logits) if reference else 0)
-        term = mean(weights(sampled_logits) * advantage)
-        return likelihood(chosen_logits, chosen_tokens) + sign * gamma * term
-
-    return loss
 
 
 TASKS: dict[str, Task | Written] = {
@@ -107,12 +74,12 @@ TASKS: dict[str, Task | Written] = {
         "token is pushed little, whatever its advantage.",
         hint="A softmax has ∂π_a/∂z_i = π_a (1[a = i] − π_i). Put it into the sum over a.",
         distractors={
-            gradient_distractor(centred=False): "E_π[A] is missing. Adding a constant to all logits changes no "
+            "(advantages - mean) → advantages": "E_π[A] is missing. Adding a constant to all logits changes no "
             "probability, so the numbers of a row must sum to zero: subtract the mean advantage under π.",
-            gradient_distractor(sign=1): "The sign is wrong. This is a loss, to be made small: where the advantage is "
+            "-data → data": "The sign is wrong. This is a loss, to be made small: where the advantage is "
             "above its mean, the gradient is below 0 and descent pushes the logit up.",
-            gradient_distractor(mean=False): "The term is a mean over N tokens: divide by N.",
-            gradient_distractor(weighed=False): "π_i is missing: a token that the student hardly ever says is hardly "
+            ' / data["tokens"] → ': "The term is a mean over N tokens: divide by N.",
+            "* probs * ( → * (": "π_i is missing: a token that the student hardly ever says is hardly "
             "pushed. Another sign of the mistake: the row does not sum to zero.",
         },
         tolerance=0.005,
@@ -128,26 +95,26 @@ TASKS: dict[str, Task | Written] = {
         hint="A is a difference of two log_softmax(-1). Weight it by the student's softmax, sum over the last axis, "
         "take the mean over tokens, and subtract γ times that from the NLL.",
         mistakes={
-            adpa_mistake(sign=1): "The sign is wrong, of the γ term or of A. Where alignment made a token likelier, A "
+            "- gamma → + gamma": "The sign is wrong, of the γ term or of A. Where alignment made a token likelier, A "
             "is above 0, and saying that token must lower the loss.",
-            adpa_mistake(reference=False): "The reference is missing: A is what alignment has changed.",
-            adpa_mistake(likelihood=lambda logits, tokens: 0 * logits.sum()): "The NLL is missing.",
-            adpa_mistake(likelihood=lambda logits, tokens: nll_loss(logits[:-1], tokens[1:])): "The labels are shifted "
-            "once too often: row t of these logits predicts token t already.",
-            adpa_mistake(mean=torch.mean): "The mean is over the vocabulary, too, so the term is V times too small. "
-            "Sum over V, mean over N.",
-            adpa_mistake(mean=torch.sum): "The term is the sum over tokens. Take their mean, or γ grows with the text.",
-            adpa_mistake(weights=lambda logits: 1.0): "The student's probabilities are missing: without them the term "
-            "does not train it at all.",
-            adpa_mistake(weights=lambda logits: logits): "π is the softmax of the student's logits.",
-            adpa_mistake(weights=lambda logits: logits.log_softmax(-1)): "A is weighted by log π. A mean under the "
+            " - reference_logits.log_softmax(-1) → ": "The reference is missing: A is what alignment has changed.",
+            "nll_loss(chosen_logits, chosen_tokens) → 0 * chosen_logits.sum()": "The NLL is missing.",
+            "nll_loss(chosen_logits, chosen_tokens) → nll_loss(chosen_logits[:-1], chosen_tokens[1:])": "The labels "
+            "are shifted once too often: row t of these logits predicts token t already.",
+            ".sum(-1) → .mean(-1)": "The mean is over the vocabulary, too, so the term is V times too small. Sum over "
+            "V, mean over N.",
+            "advantage.mean() → advantage.sum()": "The term is the sum over tokens. Take their mean, or γ grows with "
+            "the text.",
+            "sampled_logits.softmax(-1) *  → ": "The student's probabilities are missing: without them the term does "
+            "not train it at all.",
+            "sampled_logits.softmax(-1) → sampled_logits": "π is the softmax of the student's logits.",
+            "sampled_logits.softmax(-1) → sampled_logits.log_softmax(-1)": "A is weighted by log π. A mean under the "
             "student takes its probabilities.",
-            adpa_mistake(weights=lambda logits: logits.softmax(-1).softmax(-1)): "This applies softmax twice: the "
+            "sampled_logits.softmax(-1) → sampled_logits.softmax(-1).softmax(-1)": "This applies softmax twice: the "
             "second time, its input was already probabilities.",
-            adpa_mistake(weights=lambda logits: logits.softmax(-1).detach()): "The number is right, but not the "
+            "sampled_logits.softmax(-1) → sampled_logits.softmax(-1).detach()": "The number is right, but not the "
             "gradient: π must not be detached: it is what the term trains.",
-            adpa_mistake(log=lambda logits: logits): "A holds raw logits. They are log-probabilities only after "
-            "log_softmax.",
+            ".log_softmax(-1) → ": "A holds raw logits. They are log-probabilities only after log_softmax.",
         },
     ),
 }

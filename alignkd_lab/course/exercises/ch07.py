@@ -85,7 +85,7 @@ TASKS: dict[str, Task] = {
             checkpoints()["bold"]["reward"][3] - checkpoints()["careful"]["reward"][3]: "That compares at equal steps, "
             "where `bold` has moved twice as far. Who goes further tends to earn more: compare where both have paid "
             "the same KL.",
-            -reward_at_equal_kl(checkpoints()): "That is `careful` minus `bold`: change the sign.",
+            "bold - careful → careful - bold": "That is `careful` minus `bold`: change the sign.",
             checkpoints()["bold"]["reward"][2] - checkpoints()["careful"]["reward"][3]: "`bold` has no checkpoint at 6 "
             "nats: take the straight line between those at 4 and at 8.",
         },

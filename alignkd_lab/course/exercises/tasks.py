@@ -36,13 +36,21 @@ class Asked:
     prediction: bool = False
     notebook: str = ""
 
+    def mistaken(self, mistake: str) -> Callable[..., Any]:
+        """`solve` with a mistake in its source: "right → wrong"."""
+        right, _, wrong = mistake.partition(" → ")
+        names = dict(vars(inspect.getmodule(self.solve)))
+        exec(inspect.getsource(self.solve).replace(right, wrong), names)
+        return names[self.solve.__name__]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Asked):
     """A prediction, or an exercise that is answered by a number, a choice or a pipeline.
 
     solve: a function of the exercise's data, or of nothing where it has none.
-    distractors: of an exercise, typical wrong answers, or the functions that compute them, each with its hint.
+    distractors: of an exercise, typical wrong answers, the functions that compute them, or what these change in the
+        solution ("right → wrong"), each with its hint.
     options: of a choice, value to label; empty for a number.
     tolerance: how far a number may be off, as a share of the largest number of the answer.
     """
@@ -53,7 +61,7 @@ class Task(Asked):
 
     def outcome(self) -> Any:
         """The right answer."""
-        return self.solve(self.given()) if self.given else self.solve()
+        return self._found(self.solve)
 
     def right(self, answer: Any) -> bool:
         return self.same(answer, self.outcome())
@@ -61,7 +69,9 @@ class Task(Asked):
     def wrong(self) -> Iterator[tuple[Any, str]]:
         """Typical wrong answers with their hints."""
         for answer, hint in self.distractors.items():
-            yield answer() if callable(answer) else answer, hint
+            if isinstance(answer, str) and " → " in answer:
+                answer = self.mistaken(answer)
+            yield self._found(answer) if callable(answer) else answer, hint
 
     def judge(self, answer: Any) -> Verdict:
         """Right, the hint of that wrong answer, or the general one."""
@@ -91,6 +101,9 @@ class Task(Asked):
         if found.shape != wanted.shape:
             return False
         return bool((np.abs(found - wanted) <= self.tolerance * np.abs(wanted).max()).all())
+
+    def _found(self, function: Callable[..., Any]) -> Any:
+        return function(self.given()) if self.given else function()
 
     def exactness(self) -> str:
         """How exact a number has to be, in words; nothing for other answers."""

@@ -27,12 +27,12 @@ class Written(Asked):
     """An exercise that is answered by a function.
 
     inputs: makes the hidden calls anew, a tuple of arguments each; of tensors that require it, gradients count as well.
-    mistakes: typical wrong versions of the function, each with the hint that it gets.
+    mistakes: typical ones, as what they change in our source, "right → wrong", each with the hint that it gets.
     seen: what of a returned value counts, where not all of it does.
     """
 
     inputs: Callable[[], Sequence[tuple]]
-    mistakes: Mapping[Callable, str]
+    mistakes: Mapping[str, str]
     seen: Callable[[Any], Any] = lambda returned: returned
 
     def judge(self, function: Any) -> Verdict:
@@ -50,8 +50,8 @@ class Written(Asked):
         expected = self.outcomes(self.solve)
         if same(found, expected):
             return True, f"Right. {self.because}"
-        for function, hint in self.mistakes.items():
-            if same(found, self.outcomes(function)):
+        for mistake, hint in self.mistakes.items():
+            if same(found, self.outcomes(self.mistaken(mistake))):
                 return False, f"Not yet. {hint}"
         return False, f"Not yet. {_difference(found, expected) or self.hint}"
 
