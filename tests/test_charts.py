@@ -122,17 +122,5 @@ def test_the_threshold_is_drawn_where_theory_has_it(changes):
         assert value(300 - point["y"], 300, 0, 1.1) == pytest.approx(share, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({}, "it wins, as it would from 0.0335 % on"),
-        ({"reference_mass": 1e-5}, "the reference wins, and only a reward above 5.76 would change that"),
-        ({"reference_mass": 1e-3}, "whatever the reward; 95 % take 2,990 draws"),
-    ],
-)
-def test_the_words_below_the_threshold_say_what_is_seen(changes, said):
-    assert said in Scene(threshold.show(**changes)).words
-
-
 def test_charts_are_made_by_a_version_of_altair_that_jupyterlab_can_draw():
     assert alt.SCHEMA_VERSION.startswith("v5")

@@ -6,7 +6,6 @@ from synthetic_records import LM, lm_record
 from alignkd_lab import records
 from alignkd_lab.costs import COSTS, GAINS, compared, costs, typical_costs, with_costs
 from alignkd_lab.errors import BadInput
-from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import METHODS
 
 WAYS = ("kd_only", "kd_then_align", "align_then_kd", *METHODS)
@@ -75,12 +74,3 @@ def test_many_ways_go_before_many_seeds_and_one_run_with_few_seeds_does_not_cost
     assert (chosen.seeds, set(chosen.pipelines)) == ([0, 1, 2, 3], set(WAYS[:-1]))
     with pytest.raises(BadInput, match="alignkd run --world lm --pipelines orders,methods"):
         compared(run_of([0], ("kd_only",)), WAYS)
-
-
-def test_the_study_compares_every_way_in_ten_seeds():
-    study = records.load(data_folder() / "records" / "smollm2-study.zip")
-    chosen = compared(study, WAYS)
-    assert (chosen.seeds, set(chosen.pipelines)) == (list(range(10)), set(WAYS))
-    spent = costs(chosen)
-    assert spent.notna().all(axis=None)
-    assert spent.loc["align_then_kd", "minutes"].median() > spent.loc["kd_only", "minutes"].median()

@@ -81,19 +81,6 @@ def test_the_lines_are_the_recall_thresholds():
     assert student.log_mass.logsumexp(-1).exp()[3].item() == pytest.approx(data.boundary[middle])
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"sharpening": "1"}, "Chosen: m₀ = 4 %, β = 0.5. In mean reward A-K is ahead by 1.49"),
-        ({"sharpening": "2"}, "A-K is ahead by"),
-        ({"sharpening": "0.5"}, "K-A is ahead"),
-        ({"sharpening": "1", "target_weight": 0.09, "beta": 0.25}, "neither is ahead"),
-    ],
-)
-def test_the_words_name_the_cell_and_claim_no_lead_where_the_interval_holds_zero(changes, said):
-    assert said in Scene(boundary.show(**changes)).words
-
-
 def test_a_map_s_counts_are_those_of_its_cells_and_the_page_stays_small():
     a_k, k_a, words = *most(drawn(sharpening="1")), Scene(boundary.show(sharpening="1")).words
     assert f"both: {(a_k & k_a).sum()}, neither:" in words
@@ -101,33 +88,6 @@ def test_a_map_s_counts_are_those_of_its_cells_and_the_page_stays_small():
 
 
 # What the map shows, as the notebook says it
-
-
-def test_gently_taught_and_weakly_held_k_a_finds_the_target_and_a_k_stays_ahead():
-    data = drawn(sharpening="1")
-    here = (list(data.betas).index(0.5), list(data.weights).index(0.04))
-    a_k, k_a = most(data)
-    assert a_k[here]
-    assert k_a[here]
-    assert data.decided[here]
-    assert data.difference[here] > 0
-    assert k_a[: here[0], here[1]].all()
-
-
-def test_after_a_flat_teacher_k_a_is_ahead_where_the_target_is_found():
-    data = drawn(sharpening="0.5")
-    a_k, k_a = most(data)
-    both = a_k & k_a
-    assert ((data.difference < 0) & data.decided)[both].mean() > 0.9
-    assert not (a_k & ~k_a).any()
-
-
-@pytest.mark.parametrize("sharpening", ["0.5", "1", "2"])
-def test_under_dpo_k_a_leads_nowhere_where_the_target_is_found(sharpening):
-    data = drawn("dpo", sharpening)
-    found = np.logical_or(*most(data))
-    assert not (data.decided & (data.difference < 0))[found].any()
-    assert ((data.difference > 0) & data.decided)[found].mean() > 0.9
 
 
 def test_no_order_finds_the_target_well_above_the_threshold():

@@ -86,20 +86,3 @@ def test_no_reward_changes_a_draw_or_the_wait():
         np.testing.assert_array_equal(one, other)
     assert re.search("A first batch.*", low.words)[0] == re.search("A first batch.*", high.words)[0]
     assert low.words != high.words
-
-
-def first_sight(mass):
-    return int(re.search(r"its first one at draw ([\d,]+)", words(reference_mass=mass))[1].replace(",", ""))
-
-
-def words(**changes):
-    return scene(**changes).words
-
-
-def test_the_first_sight_is_where_the_batch_begins_to_hold_one_and_no_freak():
-    first = first_sight(0.01)
-    assert "has nothing on the target" in words(reference_mass=0.01, draws=first - 1)
-    assert "has 1 on the target" in words(reference_mass=0.01, draws=first)
-    assert first_sight(1e-4) > 600
-    for mass in (0.01, 0.001):
-        assert 0.25 < theory.chance_of_target(mass, first_sight(mass)).item() < 0.75

@@ -82,20 +82,3 @@ def test_the_axes_hold_every_seed_of_every_cell(metric):
     values = [policy["m"][place] for cell in cells for policies in cell.values() for policy in policies]
     assert low <= min(values)
     assert max(values) <= high
-
-
-def test_the_words_say_in_how_many_seeds_the_target_was_found():
-    found = [sum(policy["m"][-1] > 0.5 for policy in orders.cell("rlhf", "1")[name]) for name in (K_A, A_K)]
-    assert 0 < found[0] < found[1] == SEEDS
-    words = f"on target in {found[0]} of {SEEDS} seeds of K-A and {found[1]} of A-K."
-    chart = orders.show("stage", sharpening="1")
-    assert words in Scene(chart).words
-    assert "on target in" not in Scene(moved(chart, stage=1)).words
-
-
-def test_the_verdict_follows_the_numbers():
-    chart = orders.show("seed", sharpening="1")
-    rates = [policy["m"][-1] for policy in orders.cell("rlhf", "1")[K_A]]
-    by_rate = np.argsort(rates)
-    for seed in (by_rate[0], *by_rate[np.searchsorted(np.sort(rates), 0.5) - 1 :][:2]):
-        assert ("Here alignment did add it later" in Scene(moved(chart, seed=int(seed))).words) == (rates[seed] > 0.5)

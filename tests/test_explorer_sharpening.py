@@ -72,19 +72,6 @@ def test_both_students_stand_where_they_scored():
         assert value(300 - student["y"], 300, 0, 1) == pytest.approx(place(-60, 0.9, precision[place_of]), abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        (PUBLISHED, "precision rises"),
-        (TRUTH, "recall falls"),
-        ({}, "precision stays"),
-        ({**TRUTH, "components": 8}, "precision falls"),
-    ],
-)
-def test_the_words_say_what_became_of_precision_and_recall(changes, said):
-    assert said in Scene(sharpening.show(**changes)).words
-
-
 def test_every_score_of_every_seed_lies_within_the_axes():
     for stops in sharpening.fitted()["scores"].values():
         scores = [by for seeds in stops for by in seeds]

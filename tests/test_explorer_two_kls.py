@@ -70,9 +70,3 @@ def test_forward_kl_to_a_sharpened_teacher_looks_like_reverse_kl():
     (_, covers), (seeks, _), (precision, recall) = [tuple(map(float, pair)) for pair in found]
     assert precision == pytest.approx(seeks, abs=0.1)
     assert recall < covers - 4
-
-
-def test_the_words_say_where_reverse_kl_seeks():
-    assert "far apart, so its bump sits on the larger one" in scene().words
-    assert "so near that its bump lies over both" in scene(**STATES[2]).words
-    assert "the teacher has 77.1 % of its weight" in scene(**STATES[1]).words

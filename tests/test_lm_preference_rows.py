@@ -57,22 +57,14 @@ def test_every_format_gives_the_same_pair(name):
     assert outcome(FORMATS[name]) == BLUE
 
 
-def test_earlier_turns_and_the_users_own_system_message_stay_in_the_prompt():
+def test_earlier_turns_and_the_users_own_system_message_stay_in_the_prompt_as_with_trl():
     before = [system("Be brief."), user("Hello"), assistant("Hi"), user(SKY)]
     row = {"chosen": [*before, assistant("Blue.")], "rejected": [*before, assistant("Green.")]}
     assert outcome(row) == Preference(1, before, "Blue.", "Green.")
+    theirs = pytest.importorskip("trl").extract_prompt(row)
+    assert theirs == {"prompt": before, "chosen": [assistant("Blue.")], "rejected": [assistant("Green.")]}
     split = {"prompt": before[:1], "chosen": row["chosen"][1:], "rejected": row["rejected"][1:]}
     assert outcome(split) == Preference(1, before, "Blue.", "Green.")
-
-
-def test_conversations_are_split_as_trl_splits_them():
-    extract_prompt = pytest.importorskip("trl").extract_prompt
-    before = [system("Be brief."), user("Hello"), assistant("Hi"), user(SKY)]
-    row = {"chosen": [*before, assistant("Blue.")], "rejected": [*before, assistant("Green.")]}
-    theirs, ours = extract_prompt(row), outcome(row)
-    assert ours.prompt == theirs["prompt"]
-    assert [assistant(ours.chosen)] == theirs["chosen"]
-    assert [assistant(ours.rejected)] == theirs["rejected"]
 
 
 @pytest.mark.parametrize(

@@ -241,16 +241,6 @@ def test_more_layers_than_the_base_has_are_refused_before_anything_is_sampled(pl
 
 
 @pytest.mark.weights
-def test_the_layers_that_carry_the_most_in_the_real_model_are_the_first_and_the_late_ones():
-    model, tokenizer = smollm2()
-    rows = encode(tokenizer, prompts("healing", 3))
-    influence = block_influence(
-        model, [Example(row, [tokenizer("It is a very old house.")["input_ids"]]) for row in rows]
-    )
-    assert {0, 1, 24, 29} <= set(most_influential(influence, 8))
-
-
-@pytest.mark.weights
 @pytest.mark.skipif(not (data_folder() / "student" / "recipe.json").is_file(), reason="no student is shipped yet")
 def test_the_shipped_student_fits_its_base_and_meets_the_bar():
     folder = data_folder() / "student"

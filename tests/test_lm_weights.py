@@ -7,7 +7,6 @@ import subprocess
 import time
 import zipfile
 from collections import namedtuple
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -17,13 +16,11 @@ import torch
 from tiny_lm import folder_of, smollm2
 
 from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.lm import training_losses, weights
-from alignkd_lab.lm.batch import Example
+from alignkd_lab.lm import weights
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.student import layer_cut
-from alignkd_lab.lm.trainer import adapter_tensors, train, with_lora
 
 TINY = ("tiny-truth", "tiny-base", "tiny-student")
 ORIGINAL = "HuggingFaceTB/SmolLM2-360M-Instruct"
@@ -384,25 +381,3 @@ def test_the_real_model_writes_english_that_it_finds_likely(written):
     assert -5 < float(torch.cat(written.log_probs).mean()) < -0.5
     for own, scored in zip(written.log_probs, score(model, written), strict=True):
         torch.testing.assert_close(own, scored, rtol=0, atol=1e-3)
-
-
-@pytest.mark.weights
-def test_the_real_weights_train_for_two_steps_of_distillation_and_of_alignment(written):
-    model, _ = smollm2()
-    lessons, pairs = [], []
-    for at in range(2):
-        own = slice(2 * at, 2 * at + 2)
-        prompt, responses = written.prompt_ids[at], written.tokens[own]
-        said = {"teacher": [{"hidden": hidden} for hidden in written.hidden[own]]}
-        lessons.append(Example(prompt, responses, signals=said))
-        sums = [float(tokens.sum()) for tokens in written.log_probs[own]]
-        pairs.append(Example(prompt, responses, ["chosen", "rejected"], reference_log_probs=sums))
-    kd = training_losses.asking("kd", training_losses.carried(model.lm_head.weight.detach()))
-    dpo = partial(training_losses.dpo, beta=0.1)
-    for examples, loss, layers, start in ((lessons, kd, [0, 1, 24, 29], None), (pairs, dpo, list(range(30)), 0.6931)):
-        student = with_lora(layer_cut(model, layers), 4)
-        infos = train(student, examples, loss, learning_rate=3e-3, steps=2, batch=2, seed=0, warmup=0.0)
-        (first, _), (second, _) = infos
-        assert start is None or first == pytest.approx(start, abs=1e-2)
-        assert second < first
-        assert any(float(b.abs().max()) > 0 for name, b in adapter_tensors(student).items() if name.endswith(".B"))

@@ -1,4 +1,4 @@
-"""The fit against scikit-learn on the same data."""
+"""The fit against scikit-learn on the same data, and distillation, which is a fit to the sharpened teacher's draws."""
 
 import itertools
 
@@ -6,8 +6,10 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
-from alignkd_lab.mog.em import EmSettings, fit
-from alignkd_lab.mog.mixture import GaussianMixture
+from alignkd_lab.mog.em import EmSettings, distil, fit
+from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
+from alignkd_lab.mog.problem import Problem
+from alignkd_lab.mog.settings import MogSettings
 
 EXACT = EmSettings(restarts=10, iterations=1000, tolerance=1e-9, variance_floor=1e-6)
 
@@ -44,13 +46,6 @@ def test_one_component_is_the_sample_mean_and_variance():
     torch.testing.assert_close(found.sds[:, 0] ** 2, data.var(1, correction=0))
 
 
-def test_a_seeds_fit_does_not_depend_on_its_neighbours():
-    data, uniforms = draws(), starts(4, 5, 3)
-    together, alone = fit(data, uniforms, EmSettings()), fit(data[2:3], uniforms[2:3], EmSettings())
-    torch.testing.assert_close(together.means[2:3], alone.means, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(together.log_weights[2:3], alone.log_weights, rtol=1e-9, atol=1e-9)
-
-
 def test_more_restarts_never_make_the_fit_less_likely():
     data, uniforms = draws(points=150), starts(4, 8, 4)
     one, many = (fit(data, uniforms[:, :n], EXACT).log_prob(data).mean(-1) for n in (1, 8))
@@ -84,3 +79,33 @@ def test_identical_points_do_not_break_the_fit():
 def test_more_components_than_points_are_refused():
     with pytest.raises(ValueError, match="at least 5 points"):
         fit(torch.zeros(1, 4, 2, dtype=torch.float64), starts(1, 1, 5), EmSettings())
+
+
+# Distillation
+
+PROBLEM = Problem.of(MogSettings())
+TRUTH = PROBLEM.truth.expand(3)
+
+
+def student(components, sharpening):
+    return distil(TRUTH, components, SeedNoise((0, 1, 2)), sharpening=sharpening, samples=2000, em=EmSettings())
+
+
+def kl(first, second):
+    log_first, log_second = (torch.log_softmax(m.log_prob(PROBLEM.grid()), -1) for m in (first, second))
+    return (log_first.exp() * (log_first - log_second)).sum(-1)
+
+
+def test_a_student_as_large_as_its_teacher_learns_the_sharpened_teacher():
+    sharp = TRUTH.sharpen(1.5)
+    found = student(4, 1.5)
+    assert (kl(sharp, found) < 0.01).all()
+    assert (kl(TRUTH, found) > 2 * kl(sharp, found)).all()
+
+
+def test_a_small_student_covers_more_of_the_rare_mode_the_flatter_its_teacher():
+    rare = TRUTH.means[:, 3:]
+    assert student(3, 1.0).means.shape == (3, 3, 2)
+    densities = [student(3, s).log_prob(rare)[:, 0] for s in (0.5, 1.0, 2.0)]
+    assert (densities[0] > densities[1]).all()
+    assert (densities[1] > densities[2]).all()

@@ -1,10 +1,13 @@
+"""The problem by hand and by exact integrals; the metrics against a grid, where every expectation is a sum."""
+
 import math
 
 import bumps
 import pytest
 import torch
 
-from alignkd_lab.mog.problem import Problem
+from alignkd_lab.mog.mixture import GaussianMixture
+from alignkd_lab.mog.problem import Problem, evaluate
 from alignkd_lab.mog.settings import MogSettings
 
 TWO = Problem.of(MogSettings(targets=(2, 3)))
@@ -44,10 +47,7 @@ def test_the_target_density_is_that_of_its_modes_alone():
 
 def test_the_grids_optimum_is_the_exact_one():
     _, best = ONE.optimality(ONE.truth, ONE.truth, 0.5)
-    truth = ONE.truth
-    exact = bumps.mixture_bump_partition(
-        truth.weights, truth.means, truth.sds, ONE.centres[0], ONE.width, ONE.height, 0.5
-    )
+    exact = bumps.mixture_bump_partition(ONE.truth, ONE.centres[0], ONE.width, ONE.height, 0.5)
     torch.testing.assert_close(best, 0.5 * exact.log(), rtol=1e-8, atol=0)
 
 
@@ -56,3 +56,35 @@ def test_an_unaligned_policys_objective_is_its_reward():
     truth = ONE.truth
     heights = bumps.gaussian_bump_power(truth.means, truth.sds, ONE.centres[0], ONE.width, 1.0)
     torch.testing.assert_close(reached, (truth.weights * ONE.height * heights).sum(-1))
+
+
+def single(mixture, component):
+    kept = [t[:, component : component + 1] for t in (mixture.log_weights, mixture.means, mixture.log_sds)]
+    return GaussianMixture(torch.zeros_like(kept[0]), *kept[1:])
+
+
+def test_every_metric_agrees_with_its_definition_on_a_grid():
+    means = torch.tensor([[[-1.0, 1.0], [1.2, -1.2]]], dtype=torch.float64)
+    weights = torch.tensor([[0.7, 0.3]], dtype=torch.float64)
+    own, true = GaussianMixture(weights.log(), means, torch.full_like(means, -0.8)), TWO.truth
+    generator, points = torch.Generator().manual_seed(0), TWO.grid()
+    measured = evaluate(own, TWO, *(mixture.sample(100_000, generator) for mixture in (own, true)))
+
+    def expectation(mixture, value):
+        return (torch.softmax(mixture.log_prob(points), -1) * value).sum().item()
+
+    reward = TWO.reward(points)
+    rare, common = torch.log_softmax(true.log_weights[0, [3, 2]], -1)
+    target = torch.logaddexp(rare + single(true, 3).log_prob(points), common + single(true, 2).log_prob(points))
+    expected = {
+        "reward": expectation(own, reward),
+        "target_rate": expectation(own, (reward >= 2).double()),
+        "target_precision": expectation(own, target),
+        "overall_precision": expectation(own, true.log_prob(points)),
+        "overall_recall": expectation(true, own.log_prob(points)),
+        "entropy": -expectation(own, own.log_prob(points)),
+        "kl_to_truth": expectation(own, own.log_prob(points) - true.log_prob(points)),
+    }
+    assert measured.keys() == expected.keys()
+    for name, value in expected.items():
+        assert measured[name].item() == pytest.approx(value, rel=0.01, abs=0.02), name

@@ -22,6 +22,7 @@ from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES, YARDSTICKS, Align
 
 QUICK = MogSettings(rlhf_steps=20, dpo_steps=20, dpo_pairs=500, evaluation_draws=500, restarts=3)
 KD, KD_ALIGN = PIPELINES["kd_then_align"]
+KD_HIGH = PIPELINES["kd_then_align_high_temperature"][0]
 BASE_ALIGN = PIPELINES["base_aligned"][0]
 SEEDS = range(10)
 
@@ -100,42 +101,28 @@ def test_evaluation_uses_draws_of_its_own():
     assert 0.01 < fitted - fresh < 0.1
 
 
-def changed_keys(name, value, algorithm="rlhf"):
-    """Which of the dependencies change with one setting."""
-    keys = []
-    for settings in (QUICK, dataclasses.replace(QUICK, **{name: value})):
-        world = MogWorld(settings, algorithm, (0,))
-        stages = {stage: json.dumps(world.stage_settings(stage)) for stage in (KD, KD_ALIGN)}
-        keys.append({**stages, "base": world.fingerprint(), "evaluation": world.evaluation_settings()})
-    return {getattr(key, "name", key) for key in keys[0] if keys[0][key] != keys[1][key]}
+def keys(settings, algorithm):
+    """What each stage, the base and the evaluation are kept under."""
+    world = MogWorld(settings, algorithm, (0,))
+    stages = {stage.name: world.stage_settings(stage) for stage in (KD, KD_HIGH, KD_ALIGN)}
+    return {**stages, "base": world.fingerprint(), "evaluation": world.evaluation_settings()}
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "algorithm", "expected"),
-    [
-        ("sharpening", 3.0, "rlhf", {"kd"}),
-        ("beta", 0.7, "rlhf", {"kd_aligned"}),
-        ("dpo_pairs", 700, "rlhf", set()),
-        ("dpo_pairs", 700, "dpo", {"kd_aligned"}),
-        ("rlhf_steps", 30, "dpo", set()),
-        ("reward_height", 5.0, "dpo", {"kd_aligned", "evaluation"}),
-        ("training_draws", 300, "dpo", {"base"}),
-        ("evaluation_draws", 300, "dpo", {"evaluation"}),
-        ("restarts", 4, "dpo", {"base", "kd"}),
-    ],
-)
-def test_a_setting_changes_the_key_of_what_depends_on_it_alone(name, value, algorithm, expected):
-    assert changed_keys(name, value, algorithm) == expected
-
-
-def test_every_setting_is_part_of_some_key():
-    world = MogWorld(QUICK, "dpo", (0,))
-    high = Distil("kd_high", teacher="base", temperature="high")
-    kinds = (StartSettings, DistilSettings, RlhfSettings, DpoSettings, EvaluationSettings)
-    held = {field.name for kind in kinds for field in dataclasses.fields(kind)}
-    assert {field.name for field in dataclasses.fields(QUICK)} == held | {"sharpening_high"}
-    assert world.stage_settings(high)["sharpening"] == QUICK.sharpening_high
-    assert "sharpening" not in world.stage_settings(KD)
+@pytest.mark.parametrize("algorithm", ["rlhf", "dpo"])
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(MogSettings)])
+def test_a_setting_changes_the_key_of_what_depends_on_it_alone(name, algorithm):
+    aligned = {"rlhf": RlhfSettings, "dpo": DpoSettings}[algorithm]
+    kinds = {"kd": DistilSettings, "kd_high": DistilSettings, "kd_aligned": aligned, "base": StartSettings,
+             "evaluation": EvaluationSettings}  # fmt: skip
+    expected = {key for key, kind in kinds.items() if name in {field.name for field in dataclasses.fields(kind)}}
+    if name.startswith("sharpening"):
+        expected = {"kd_high" if name == "sharpening_high" else "kd"}
+    usual = getattr(QUICK, name)
+    other = {"targets": (2,), "dpo_label_noise": 0.1, "reward_clip": 1.0}.get(
+        name, usual[::-1] if isinstance(usual, tuple) else usual + 1 if isinstance(usual, int) else 1.1 * usual
+    )
+    before, after = (keys(held, algorithm) for held in (QUICK, dataclasses.replace(QUICK, **{name: other})))
+    assert {key for key in before if before[key] != after[key]} == expected
 
 
 def test_anchor_and_sampler_are_what_the_stage_names():

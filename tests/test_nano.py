@@ -6,6 +6,7 @@ import statistics
 import pytest
 import torch
 from naive_losses import assert_close
+from test_mog_align import captured_direction
 
 from alignkd_lab import nano
 from alignkd_lab.lm import losses, weights
@@ -130,15 +131,8 @@ def climbed(step, monkeypatch) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
 
 def packaged_direction(run, monkeypatch) -> list[torch.Tensor]:
     """The gradient that the first step of a run of `mog.align` would climb."""
-    found = []
-
-    def take(init, reference, problem, noise, direction, steps, learning_rate):
-        found.extend(direction(init, 0))
-        return init, {}
-
-    monkeypatch.setattr(align, "_climb", take)
-    run(as_packaged(moved()), as_packaged(nano.TRUTH), Problem.of(MogSettings()), SeedNoise((0,)))
-    return [gradient[0] for gradient in found]
+    start = as_packaged(moved()), as_packaged(nano.TRUTH), Problem.of(MogSettings()), SeedNoise((0,))
+    return [gradient[0] for gradient in captured_direction(monkeypatch, lambda: run(*start))]
 
 
 def test_an_rlhf_step_climbs_the_packages_gradient(monkeypatch):

@@ -115,13 +115,6 @@ def test_at_the_boundary_rlhf_after_distillation_finds_the_target_in_most_seeds(
         assert weaker.table()[K_A].max() < 2
 
 
-def test_a_high_temperature_repairs_k_a_under_rlhf_and_far_less_under_dpo():
-    means = {algorithm: recorded_gaussians(algorithm).table().mean() for algorithm in ("rlhf", "dpo")}
-    shares = {name: found["kd_then_align_high_temperature"] / found[A_K] for name, found in means.items()}
-    assert shares["rlhf"] > 0.9
-    assert shares["dpo"] < 0.5
-
-
 def test_each_seed_of_the_main_experiment_has_a_k_ahead_and_with_colours_k_a():
     for target, sign in (("exclamation", 1), ("colour", -1)):
         rewards = recorded_smollm2(target).table()

@@ -131,7 +131,7 @@ def test_an_example_is_its_texts_or_the_first_tokens_of_them(given_, longest):
     kept = [pair for pair in pairs if pair.row not in skipped]
     for pair, example in zip(kept, made.examples, strict=True):
         start = f"<|im_start|>user\n{pair.prompt[0]['content']}<|im_end|>\n<|im_start|>assistant\n"
-        assert tokenizer.decode(example.prompt) == start
+        assert (tokenizer.decode(example.prompt), example.roles) == (start, ["chosen", "rejected"])
         for text, response in zip((pair.chosen, pair.rejected), example.responses, strict=True):
             whole = tokenizer(f"{text}<|im_end|>", add_special_tokens=False).input_ids
             assert list(response) == whole[:longest]

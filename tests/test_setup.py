@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import tomllib
@@ -151,37 +150,10 @@ def test_make_run_runs_both_worlds_and_ends_with_the_report():
     ]
 
 
-def test_make_test_ends_with_the_browser_alone_and_make_site_builds_the_saved_notebooks():
-    commands = make("-n", "test").stdout
-    parts = (
-        "ruff check",
-        "ruff format --check",
-        'pytest -n auto --dist loadscope --no-loadscope-reorder -m "not browser" tests',
-        "tests/widgets_7.py",
-        "--nbval-lax --nbval-current-env notebooks",
-        "pytest -rs tests/test_browser.py",
-    )
-    places = [commands.find(part) for part in parts]
-    assert min(places) >= 0
-    assert places == sorted(places)
-    site = make("-n", "site", "OUT=here").stdout
-    assert "-c notebooks/site" in site
-    assert "notebooks here/site" in site
-    assert "alignkd_lab.course.notebooks" not in site, "it would execute them"
-
-
 def test_every_target_is_in_the_help():
     phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY"))
     described = {line.split()[1] for line in make("help").stdout.splitlines() if line.startswith("make ")}
     assert described == set(phony.split()[1:]) - {"help"}
-
-
-def test_ci_runs_the_readme_s_test_command():
-    script = ROOT / ".ci" / "run"
-    assert script.stat().st_mode & stat.S_IXUSR
-    assert script.read_text().splitlines()[-1] == "make test"
-    assert "export CI=1" in script.read_text()
-    assert "make test" in (ROOT / "README.md").read_text()
 
 
 @pytest.fixture

@@ -45,21 +45,6 @@ def test_the_chart_draws_the_shares_and_the_weight_of_the_step():
     assert value(90 - state["y"], 90, 0, 0.8) == pytest.approx(walked.weights[42], abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"reference_margin": -20.0, "steps": 20.0}, "So far the belief holds"),
-        ({"reference_margin": -20.0, "steps": float(LAST)}, "The belief fails: DPO is satisfied, and the loser"),
-        ({"reference_margin": 0.0, "steps": 5.0}, "The belief fails: the winner is"),
-        ({"reference_margin": 0.0, "steps": float(LAST)}, "what faded it is the distance"),
-        ({"loss": "adpa", "optimiser": "adam", "steps": float(LAST)}, "ended on token 4, which both teachers find"),
-        ({"loss": "reverse", "reference_margin": -20.0, "steps": float(LAST)}, "Farthest from the teacher is token 2"),
-    ],
-)
-def test_the_words_below_say_what_becomes_of_the_belief(changes, said):
-    assert said.lower() in Scene(loss_bench.show(**changes)).words.lower()
-
-
 def test_the_start_is_the_reference_of_the_toy_world_and_its_pair_has_the_margin_of_the_state():
     assert np.exp(walk("dpo", -0.693).log_probs[0]) == pytest.approx(one_state.REFERENCE, abs=1e-4)
     for margin in np.linspace(-25, 5, 7):
