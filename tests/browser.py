@@ -145,8 +145,8 @@ class Lab:
         """What every code cell has put out, by the cell's id, as the file would hold it."""
         return self.page.evaluate("lab.outputs()")
 
-    def show_me(self) -> list[int]:
-        """Press every "Show me"; by press, how many more pictures the page then shows."""
+    def show_me(self, bare: int) -> list[int]:
+        """Press every "Show me"; by press, how many more pictures the page then shows. The first `bare` have none."""
         from playwright.sync_api import TimeoutError as Late
 
         button = button_of(self.page, "Show me")
@@ -156,8 +156,9 @@ class Lab:
             button.first.scroll_into_view_if_needed()
             button.first.click()
             self.page.wait_for_function(f"lab.buttons('Show me') < {left}")
-            with contextlib.suppress(Late):  # a chart's first drawing waits for JupyterLab to fetch Vega
-                self.page.wait_for_function(f"lab.pictures() > {before}", timeout=WAIT / 4)
+            if len(shown) >= bare:
+                with contextlib.suppress(Late):  # a chart's first drawing waits for JupyterLab to fetch Vega
+                    self.page.wait_for_function(f"lab.pictures() > {before}", timeout=WAIT / 4)
             shown.append(self.count_pictures() - before)
         return shown
 

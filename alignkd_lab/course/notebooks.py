@@ -73,8 +73,8 @@ def without_home(notebook):
 def with_reveals_closed(notebook):
     """Close the outputs of cells that show what a prediction is about, in place; JupyterLab opens them with a run."""
     for cell in notebook.cells:
-        asked, *shown = cell.get("outputs") or [{}]
-        if shown and ASKS in asked.get("data", {}).get("text/html", ""):
+        asks = [ASKS in output.get("data", {}).get("text/html", "") for output in cell.get("outputs", [])]
+        if any(asks) and not all(asks):
             cell.metadata["jupyter"] = {"outputs_hidden": True}
     return notebook
 

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import html
 import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -115,10 +116,10 @@ def take_still(output: dict) -> str:
 
 def fold(outputs: list[dict]) -> None:
     """Keep what comes out closed below the question of a prediction, until the reader opens it."""
-    asked, *shown = outputs or [{}]
-    if ASKS not in "".join(asked.get("data", {}).get("text/html", "")):
+    asks = [ASKS in "".join(output.get("data", {}).get("text/html", "")) for output in outputs]
+    if not asks or not asks[0]:
         return
-    for output in shown:
+    for output in itertools.compress(outputs, [not each for each in asks]):
         data = output["data"]
         chart = data.get("text/html") or take_still(output)
         data["text/html"] = f"<details><summary>What came out</summary>{chart}</details>"
