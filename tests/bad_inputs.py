@@ -128,10 +128,6 @@ LIGHT = [
     ("seeds without end", f"{MOG} --seeds 0-99999999999", 2, "at most 100,000 seeds"),
     ("a setting without a value", f"{MOG} --set beta", 2, "'beta' is no setting; write name=value"),
     ("no world", "run", 2, "--world mog or --world lm"),
-    ("an unknown world", "run --world moog", 2, "moog"),
-    ("an unknown preset", f"{LM} --preset huge", 2, "huge"),
-    ("an unknown algorithm", f"{LM} --algorithm ppo", 2, "ppo"),
-    ("an unknown device", f"{LM} --device tpu", 2, "tpu"),
     ("an unknown pipeline", f"{LM} --pipelines nosuch", 2, "pipeline 'nosuch' is unknown. Accepted: orders"),
     ("a pipeline under its old name", f"{LM} --pipelines on_policy_distillation", 2, "gkd, which it is called now"),
     ("a method on Gaussians", f"{MOG} --pipelines adpa", 2, "'adpa' teaches by next-token distributions"),
@@ -185,8 +181,6 @@ LIGHT = [
         """
         into nothing | | the following arguments are required: --out
         into a file that is there | --out FILES/whole.json | whole.json is there already; name another file
-        in an unknown format | --out OUT --format yaml | invalid choice: 'yaml'
-        without question ids | --out OUT --format mt-bench | row 1 has no question_id
         at no temperature | --out OUT --temperature 0 | temperature must be a finite number above 0, not 0
         below a file | --out FILES/whole.json/answers | whole.json cannot be made a folder
         """,

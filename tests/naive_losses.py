@@ -152,10 +152,6 @@ def naive_dckd(made, alpha=0.2, items=None):
     return naive_nll(won, items[0]) + alpha * kl_terms
 
 
-def softmax(head, state):
-    return torch.softmax(head @ state, 0)
-
-
 def naive_released_advantage(p, r, label, end_token):
     top, known = p.topk(min(50, len(p))).indices.tolist(), set(r.topk(min(50, len(r))).indices.tolist())
     a = torch.zeros_like(p)
@@ -168,23 +164,19 @@ def naive_released_advantage(p, r, label, end_token):
 def naive_adpa(
     made, gamma=1.5, regulariser=None, regulariser_weight=0.0, as_released=False, end_token=None, items=None,
 ):  # fmt: skip
+    won, written = sides(made)
     if items is None and not (regulariser or as_released):
-        won, written = sides(made)
         taught = logits(written, "teacher_"), logits(written, "reference_")
         return nano.adpa_loss(logits(won), won["labels"], logits(written), *taught, gamma)
-    counts = items or (int(made["chosen"].sum()), int((~made["chosen"]).sum()))
-    names = ("hidden", "labels", "teacher_hidden", "reference_hidden", "chosen")
-    total = 0.0
-    for state, label, taught, referred, chosen in zip(*(made[name] for name in names), strict=True):
-        q = softmax(made["head"], state)
-        if chosen:
-            total = total - q[label].log() / counts[0]
-            continue
-        p, r = softmax(made["teacher_head"], taught), softmax(made["reference_head"], referred)
-        a = naive_released_advantage(p, r, label, end_token) if as_released else p.log() - r.log()
-        held = {"entropy": (q * q.log()).sum(), "kl": kl(q, r), None: 0.0}[regulariser]
-        total = total + (regulariser_weight * held - gamma * (q * a).sum()) / counts[1]
-    return total
+    counts = items or (len(won["labels"]), len(written["labels"]))
+    q, p, r = (logits(written, side).softmax(-1) for side in ("", "teacher_", "reference_"))
+    a = p.log() - r.log()
+    if as_released:
+        a = torch.stack(
+            [naive_released_advantage(*row, end_token) for row in zip(p, r, written["labels"], strict=True)]
+        )
+    held = {"entropy": (q * q.log()).sum(-1), "kl": kl(q, r), None: torch.zeros_like(q[:, 0])}[regulariser]
+    return naive_nll(won, counts[0]) - (gamma * (q * a).sum(-1) - regulariser_weight * held).sum() / counts[1]
 
 
 CASES = {

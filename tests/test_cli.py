@@ -17,30 +17,30 @@ from alignkd_lab.recording import write
 
 
 @pytest.fixture
-def experiment(monkeypatch):
-    """Stands in for the module that runs pipelines; `calls` holds what the command line asked of it."""
-    module = types.ModuleType("alignkd_lab.experiment")
-    module.calls, module.error = [], None
+def asked(monkeypatch):
+    """What the command line asked of each function behind it; every one raises `error` where there is one."""
+    found = types.SimpleNamespace(error=None)
 
-    def run_experiment(**asked):
-        module.calls.append(asked)
-        if module.error:
-            raise module.error
+    def stand_in(place, function):
+        calls, module = [], types.ModuleType(f"alignkd_lab.{place}")
 
-    module.run_experiment = run_experiment
-    monkeypatch.setitem(sys.modules, "alignkd_lab.experiment", module)
-    return module
+        def take(**options):
+            calls.append(options)
+            if found.error:
+                raise found.error
+
+        setattr(module, function, take)
+        setattr(found, function, calls)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    for place, function in (("experiment", "run_experiment"), ("lm.student", "heal"), ("bench.run", "run_bench")):
+        stand_in(place, function)
+    return found
 
 
 @pytest.mark.parametrize(
     ("text", "seeds"),
-    [
-        ("0", (0,)),
-        ("0-4", (0, 1, 2, 3, 4)),
-        ("0,2,5-7", (0, 2, 5, 6, 7)),
-        ("3,1-3", (1, 2, 3)),
-        (" 1 , 2", (1, 2)),
-    ],
+    [("0", (0,)), ("0-4", (0, 1, 2, 3, 4)), ("0,2,5-7", (0, 2, 5, 6, 7)), ("3,1-3", (1, 2, 3)), (" 1 , 2", (1, 2))],
 )
 def test_seeds_are_numbers_and_ranges(text, seeds):
     assert arguments.parse_seeds(text) == seeds
@@ -67,32 +67,24 @@ def test_settings_are_json_where_they_parse_as_such():
     }
 
 
-def test_run_hands_everything_over_and_leaves_what_is_not_said_to_the_preset(experiment, capsys):
+def test_run_hands_everything_over_and_leaves_what_is_not_said_to_the_preset(asked, capsys):
     command = "run --world lm --preset tiny --pipelines align_then_kd,kd_then_align --seeds 0-1 --algorithm dpo"
     command += " --target simile --set beta=0.5 steps=3 --set reward=rule --out here --device cpu"
     assert cli.main(command.split()) == 0
-    assert experiment.calls == [
-        {
-            "world": "lm",
-            "preset": "tiny",
-            "pipelines": ("align_then_kd", "kd_then_align"),
-            "seeds": (0, 1),
-            "out": Path("here"),
-            "algorithm": "dpo",
-            "target": "simile",
-            "overrides": {"beta": 0.5, "steps": 3, "reward": "rule"},
-            "device": "cpu",
-        }
-    ]
+    assert asked.run_experiment == [
+        {"world": "lm", "preset": "tiny", "pipelines": ("align_then_kd", "kd_then_align"), "seeds": (0, 1),
+         "out": Path("here"), "algorithm": "dpo", "target": "simile", "device": "cpu",
+         "overrides": {"beta": 0.5, "steps": 3, "reward": "rule"}}
+    ]  # fmt: skip
     assert "alignkd report here" in capsys.readouterr().out
     cli.main(["run", "--world", "mog"])
-    asked = experiment.calls[1]
-    assert {asked[name] for name in ("pipelines", "seeds", "algorithm", "target", "device")} == {None}
-    assert asked["preset"] == "laptop"
+    usual = asked.run_experiment[1]
+    assert {usual[name] for name in ("pipelines", "seeds", "algorithm", "target", "device")} == {None}
+    assert usual["preset"] == "laptop"
 
 
 @pytest.mark.parametrize(
-    ("asked", "names"),
+    ("named", "names"),
     [
         ("methods", METHODS),
         ("orders,controls", (*ORDERS, *CONTROLS)),
@@ -100,9 +92,9 @@ def test_run_hands_everything_over_and_leaves_what_is_not_said_to_the_preset(exp
         ("orders, kd_then_align", ORDERS),
     ],
 )
-def test_a_group_of_pipelines_stands_for_all_of_its_names_each_once(experiment, asked, names):
-    cli.main(["run", "--world", "lm", "--pipelines", asked])
-    assert experiment.calls[0]["pipelines"] == names
+def test_a_group_of_pipelines_stands_for_all_of_its_names_each_once(asked, named, names):
+    cli.main(["run", "--world", "lm", "--pipelines", named])
+    assert asked.run_experiment[0]["pipelines"] == names
 
 
 @pytest.mark.parametrize(
@@ -114,9 +106,9 @@ def test_a_group_of_pipelines_stands_for_all_of_its_names_each_once(experiment, 
     ],
 )
 def test_an_expected_error_is_a_line_on_stderr_and_how_to_resume_another_where_work_was_cut_off(
-    experiment, capsys, error, code
+    asked, capsys, error, code
 ):
-    experiment.error = error
+    asked.error = error
     assert cli.main(["run", "--world", "lm"]) == code
     said = capsys.readouterr()
     first, *others = said.err.splitlines()
@@ -125,11 +117,11 @@ def test_an_expected_error_is_a_line_on_stderr_and_how_to_resume_another_where_w
     assert said.out == ""
 
 
-def test_ctrl_c_says_how_to_resume_and_an_unexpected_error_keeps_its_traceback(experiment, capsys):
-    experiment.error = KeyboardInterrupt()
+def test_ctrl_c_says_how_to_resume_and_an_unexpected_error_keeps_its_traceback(asked, capsys):
+    asked.error = KeyboardInterrupt()
     assert cli.main(["run", "--world", "lm", "--out", "my runs"]) == 130
     assert "to resume: alignkd run --world lm --out 'my runs'" in capsys.readouterr().err
-    experiment.error = ZeroDivisionError("a bug")
+    asked.error = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
         cli.main(["run", "--world", "lm"])
 
@@ -145,47 +137,23 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path):
     assert said == ""
 
 
-def test_heal_hands_everything_over(monkeypatch, tmp_path):
-    asked = {}
-    student = types.ModuleType("alignkd_lab.lm.student")
-    student.heal = lambda **arguments: asked.update(arguments)
-    monkeypatch.setitem(sys.modules, "alignkd_lab.lm.student", student)
+def test_heal_hands_everything_over(asked, tmp_path):
     assert cli.main(["heal", "--layers", "20", "--out", str(tmp_path)]) == 0
-    assert asked == {"base": "smollm2-135m-instruct", "layers": 20, "out": tmp_path, "device": None}
+    assert asked.heal == [{"base": "smollm2-135m-instruct", "layers": 20, "out": tmp_path, "device": None}]
 
 
-@pytest.fixture
-def benching(monkeypatch):
-    """Stands in for the module that measures; `asked` holds the arguments of each call."""
-    module = types.ModuleType("alignkd_lab.bench.run")
-    module.asked = []
-    module.run_bench = lambda **arguments: module.asked.append(arguments)
-    monkeypatch.setitem(sys.modules, "alignkd_lab.bench.run", module)
-    return module
-
-
-def test_bench_hands_everything_over_and_trains_a_lora_with_checkpointing_unless_told(benching, tmp_path):
+def test_bench_hands_everything_over_and_trains_a_lora_with_checkpointing_unless_told(asked, tmp_path):
     command = "bench --lengths 16,64 --repeats 3 --device cpu --train full --checkpointing off --student tiny-student"
     command += " --dtype bfloat16 --width 128"
     assert cli.main([*command.split(), "--quick", "--out", str(tmp_path / "bench.json")]) == 0
-    assert benching.asked == [
-        {
-            "lengths": (16, 64),
-            "repeats": 3,
-            "device": "cpu",
-            "dtype": "bfloat16",
-            "out": tmp_path / "bench.json",
-            "train": "full",
-            "checkpointing": False,
-            "student": "tiny-student",
-            "width": 128,
-            "quick": True,
-        }
-    ]
     cli.main(["bench"])
-    asked = benching.asked[1]
-    assert (asked["train"], asked["checkpointing"], asked["quick"]) == ("lora", True, False)
-    assert {asked[name] for name in ("lengths", "repeats", "device", "student", "width", "out")} == {None}
+    told, usual = asked.run_bench
+    assert told == {
+        "lengths": (16, 64), "repeats": 3, "device": "cpu", "dtype": "bfloat16", "out": tmp_path / "bench.json",
+        "train": "full", "checkpointing": False, "student": "tiny-student", "width": 128, "quick": True,
+    }  # fmt: skip
+    assert (usual["train"], usual["checkpointing"], usual["quick"]) == ("lora", True, False)
+    assert {usual[name] for name in ("lengths", "repeats", "device", "student", "width", "out")} == {None}
 
 
 def test_help_is_instant_and_loads_nothing_heavy():

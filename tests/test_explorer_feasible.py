@@ -53,7 +53,3 @@ def test_the_zones_end_where_the_chance_is_a_tenth_and_nine_tenths(state):
     no_go, go = scene(*state).places("area")
     assert [value(mark["x"] + mark["width"], 360, 1e-3, 0.5, True) for mark in no_go] == pytest.approx(low)
     assert [value(mark["x"], 360, 1e-3, 0.5, True) for mark in go] == pytest.approx(high)
-
-
-def test_where_the_most_responses_do_not_suffice_it_says_so():
-    assert "96 responses to each prompt would not give 30 on average; no reward" in scene(0.001, 24, 8).words

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scene import Scene, moved
+from tiny_lm import away_from_zero
 
 from alignkd_lab.course.exercises.ask import check, given
 from alignkd_lab.course.explorers import token_lens
@@ -24,11 +25,7 @@ from alignkd_lab.plots.style import number
 def lens():
     """The lens on tiny random models, whose letters are bytes; the adapter is random, too."""
     base, tokenizer = weights.load("tiny-base")
-    teacher = with_lora(base, rank=2)
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in teacher.named_parameters():
-        if "lora_B" in name:
-            tensor.data = 0.3 * torch.randn(tensor.shape, generator=generator)
+    teacher = away_from_zero(with_lora(base, rank=2), 0.3)
     student, _ = weights.load("tiny-student")
     return look(tokenizer, teacher.eval(), student, "Write.", {"chosen": "Red!", "rejected": "Old."})
 

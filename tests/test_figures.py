@@ -108,18 +108,6 @@ def test_a_control_waits_until_every_seed_has_it():
     assert set(estimates(whole(run.select(seed=1), names), "reward")) == set(names)
 
 
-def test_four_metrics_stand_side_by_side_for_every_run(sweep):
-    runs = list(sweep.each())[:2]
-    figure = figures.four_metrics(runs)
-    names = ("reward", "target_precision", "overall_precision", "overall_recall")
-    places = row_places(list(estimates(runs[0], "reward")))
-    for axis, (run, metric) in zip(figure.axes, [(run, metric) for run in runs for metric in names], strict=True):
-        held = {round(float(line.get_xdata()[0]), 9) for line in axis.lines if len(line.get_xdata()) == 1}
-        assert {round(mean, 9) for (mean, _, _), _ in estimates(run, metric).values()} <= held
-        assert metric.replace("_", " ") in axis.get_xlabel()
-        assert len(axis.get_yticks()) == len(places)
-
-
 def test_an_axis_names_its_unit_and_says_that_it_is_logarithmic_where_it_spans_orders_of_magnitude(mog, wide, lm):
     assert figures.four_metrics(lm).axes[3].get_xlabel() == "overall recall (nats per token)"
     assert [axis.get_xlabel() for axis in figures.four_metrics(wide).axes][3] == "overall recall (nats, log)"

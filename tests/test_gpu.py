@@ -1,7 +1,6 @@
 """`make gpu` runs its parts apart from one another, within its time, and says what became of each."""
 
 import json
-import os
 import sys
 
 import pytest
@@ -95,15 +94,3 @@ def test_a_method_that_cannot_be_trained_is_told_and_the_others_are_trained(tmp_
     assert told.pop("kd") == {"error": "BadInput: teacher: none"}
     assert told.keys() == METHODS.keys() - {"kd"}
     assert all(entry["seconds"] >= 0 for entry in told.values())
-
-
-@pytest.mark.skipif("REHEARSE" not in os.environ, reason="minutes; REHEARSE=1 runs it, and so does make gpu REHEARSE=1")
-def test_the_rehearsal_does_every_part(tmp_path):
-    record = gpu.run_parts(tmp_path, rehearse=True, budget=1200)
-    assert statuses(record) == dict.fromkeys(gpu.parts(tmp_path, "cpu"), "done"), record["parts"]
-    assert record["parts"]["train"]["methods"].keys() == METHODS.keys()
-    assert {bar["bar"].partition(",")[0] for bar in record["bars"]} == {
-        "seed of both orders: seconds",
-        "width 576",
-        "width 2048",
-    }

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
@@ -18,7 +17,6 @@ from alignkd_lab.lm.weights import load_tokenizer
 GOOD = [{"prompt": f"Question {n}?", "chosen": f"Right {n}.", "rejected": f"Wrong {n}."} for n in range(4)]
 TIE = {"prompt": "Tie?", "chosen": "Same.", "rejected": "Same."}
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-REAL = Path(__file__).parents[2] / "shared" / "data" / "gsm8k_preferences.jsonl"
 
 
 def write(path, rows):
@@ -292,13 +290,3 @@ def test_how_many_pairs_are_tokenised_together_changes_nothing(tokenizer, monkey
     together = encoded(rows, tokenizer).examples
     monkeypatch.setattr("alignkd_lab.lm.preference_data._BATCH", 3)
     assert together == encoded(rows, tokenizer).examples
-
-
-@pytest.mark.skipif(not REAL.is_file(), reason="the real set lies beside a checkout that has it")
-def test_real_conversations_are_read_whole(tokenizer):
-    found = load_preferences(REAL)
-    assert len(found.rows) + len(found.skipped) == sum(1 for _ in REAL.open(encoding="utf-8"))
-    assert len(found.rows) > 500
-    some = load_preferences(REAL, limit=50)
-    examples, skipped, cut = to_examples(some, tokenizer, max_prompt_tokens=4000, max_response_tokens=4000)
-    assert (len(examples), skipped, cut) == (50, [], [])

@@ -1,6 +1,7 @@
 """The language world: who teaches whom, on which prompts, and what each stage costs."""
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.batch import collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.settings import AdpaSettings, DckdSettings, DistilSettings, DpoSettings, LmSettings, RlooSettings
 from alignkd_lab.lm.stages import adpa, rloo
+from alignkd_lab.lm.trials import TrialSettings
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.pipelines import ORDERS, PIPELINES, run_pipelines
 from alignkd_lab.results import Result
@@ -341,43 +344,25 @@ def test_samples_that_several_stages_read_are_drawn_once(tmp_path, sampled):
     assert all(torch.equal(a, b) for a, b in zip(first.log_probs, second.log_probs, strict=True))
 
 
-STAGES = {
-    "align": BASE_ALIGN,
-    "rlhf": BASE_ALIGN,
-    "distil": KD,
-    **{name: PIPELINES[name][-1] for name in ("dckd", "adpa")},
-}
+STAGES = [  # by algorithm, with the settings that each depends on
+    ("dpo", BASE_ALIGN, DpoSettings, TrialSettings),
+    ("rlhf", BASE_ALIGN, RlooSettings, TrialSettings),
+    ("dpo", KD, DistilSettings),
+    ("dpo", PIPELINES["dckd"][-1], DckdSettings),
+    ("dpo", PIPELINES["adpa"][-1], AdpaSettings),
+]
+NUMBERS = {field.name: field.default for field in fields(LmSettings) if type(field.default) in (int, float)}
+CHANGES = {name: usual + 1 if isinstance(usual, int) else 1.1 * usual + 0.1 for name, usual in NUMBERS.items()}
 
 
 @pytest.mark.parametrize(
-    ("changed", "affects"),
-    [
-        ({"beta": 0.2}, "align"),
-        ({"align_steps": 3}, "align"),
-        ({"rlhf_beta": 0.3}, "rlhf"),
-        ({"alpha": 0.5}, "dckd"),
-        ({"gamma": 3.0}, "adpa"),
-        ({"student_responses": 2}, "adpa"),
-        ({"target": "question"}, "align rlhf dckd adpa"),
-        ({"preference_responses": 4}, "align dckd adpa"),
-        ({"kd_temperature": 0.5}, "distil"),
-        ({"kd_loss": "sequence"}, "distil"),
-        ({"distil_passes": 2}, "distil dckd adpa"),
-        ({"lora_rank": 4}, "align rlhf distil dckd adpa"),
-        ({"max_tokens": 9}, "align rlhf distil dckd adpa"),
-        ({"test_responses": 3}, ""),
-        ({"kd_temperature_high": 1.5}, ""),
-        ({"sample_batch": 3}, ""),
-    ],
+    ("name", "value"), (CHANGES | {"target": "question", "kd_loss": "sequence", "adpa_form": "released"}).items()
 )
-def test_a_stage_depends_on_its_own_settings_only(tmp_path, changed, affects):
-    found = []
-    for name, stage in STAGES.items():
-        algorithm = "rlhf" if name == "rlhf" else "dpo"
-        before, after = (LmWorld(small(**given), algorithm, 0, Store(tmp_path)) for given in ({}, changed))
-        if before.stage_settings(stage) != after.stage_settings(stage):
-            found.append(name)
-    assert found == affects.split()
+def test_a_stage_depends_on_its_own_settings_only(tmp_path, name, value):
+    for algorithm, stage, *kinds in STAGES:
+        before, after = (LmWorld(small(**given), algorithm, 0, Store(tmp_path)) for given in ({}, {name: value}))
+        depends = before.stage_settings(stage) != after.stage_settings(stage)
+        assert depends == (name in {field.name for kind in kinds for field in fields(kind)}), kinds
 
 
 def test_a_student_aligned_after_a_hot_teacher_depends_on_where_its_learning_rate_came_from(tmp_path):
