@@ -144,7 +144,7 @@ def resume(world: str, out: Path) -> dict[str, str]:
 
 
 def harness(world: str, kills: int, seed: int = 0, scenes: bool = False) -> dict:
-    """A row of the table; `failed` names the scenes in which a run did not end in the record of an undisturbed one."""
+    """What came of one world; `failed` names the scenes that did not end in the record of an undisturbed run."""
     draw, started = random.Random(f"{world} {seed}"), time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole"
@@ -182,17 +182,13 @@ def main() -> int:
     parser.add_argument("--scenes", nargs="*", default=[], help="worlds that meet other mishaps, too")
     parser.add_argument("--seed", type=int, default=0, help="of the points")
     arguments = parser.parse_args()
-    rows = []
+    failed = False
     for place, world in enumerate(arguments.worlds):
-        rows.append(
-            harness(
-                world, arguments.kills[min(place, len(arguments.kills) - 1)], arguments.seed, world in arguments.scenes
-            )
-        )
-        if len(rows) == 1:
-            print("| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(rows[0]))
-        print("| " + " | ".join(map(str, rows[-1].values())) + " |", flush=True)
-    return int(any(row["lost"] or row["failed"] for row in rows))
+        kills = arguments.kills[min(place, len(arguments.kills) - 1)]
+        row = harness(world, kills, arguments.seed, world in arguments.scenes)
+        print(json.dumps(row), flush=True)
+        failed = failed or bool(row["lost"] or row["failed"])
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from tiny_lm import log_prob, log_probs, world_in
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.context import Policy
-from alignkd_lab.lm.evaluate import distinct_n, metrics
+from alignkd_lab.lm.evaluate import metrics
 from alignkd_lab.lm.rewards import Scores, Yardstick, yardstick
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean, score
@@ -56,13 +56,6 @@ def test_every_metric_equals_a_plain_loop(scored):
         "distinct_2": 1.0,
     }
     assert metrics(*scored) == pytest.approx(expected, abs=1e-6)
-
-
-def test_distinct_n_counts_neighbouring_words_once_and_never_across_responses():
-    assert distinct_n(["the cat sat", "The cat ran"], 2) == pytest.approx(3 / 4)
-    assert distinct_n(["the cat sat", "The cat ran"], 1) == pytest.approx(4 / 6)
-    assert distinct_n(["a b", "c d"], 2) == 1
-    assert math.isnan(distinct_n(["one", ""], 2))
 
 
 def test_means_are_pooled_over_tokens_and_not_over_responses():

@@ -6,7 +6,7 @@ from tiny_lm import log_prob, world_in
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import reward_model
 from alignkd_lab.lm.prompts import prompts
-from alignkd_lab.lm.rewards import SECOND_RULES, TARGETS, fluency, sentiment, target
+from alignkd_lab.lm.rewards import SECOND_RULES, TARGETS, fluency, target
 
 EXAMPLES = {
     "simile": (
@@ -63,11 +63,6 @@ def test_a_second_rule_has_a_meaning_in_common_with_the_target_and_no_sign(name)
     assert not target(name)(by_second_alone)
     assert target(name)(by_target_alone)
     assert not SECOND_RULES[name](by_target_alone)
-
-
-def test_sentiment_is_vaders_compound_score():
-    assert sentiment("The book was good.") == pytest.approx(0.4404)
-    assert sentiment("") == 0
 
 
 def test_fluency_is_nought_below_the_low_quantile_one_above_the_median_and_linear_between():

@@ -39,13 +39,6 @@ def test_recalls_are_those_of_the_cuts():
     assert model.config.num_hidden_layers == len(model.model.layers) == 30
 
 
-def test_the_words_give_the_cuts_by_influence_and_by_recall():
-    words = layer_cuts.rankings(measured_influence(), FOUND)
-    by_recall = ", ".join(sorted(FOUND, key=FOUND.get, reverse=True))
-    assert words.startswith("From least influence to most: middle, ")
-    assert words.endswith(f"From most recall to least: {by_recall}.")
-
-
 def test_the_picture_shows_every_layer_s_influence_and_which_layers_each_cut_drops():
     influence = measured_influence()
     bars, cuts = layer_cuts.draw(influence, FOUND, -2.5, OPTIONS).axes

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from alignkd_lab import store as store_module
-from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
 from alignkd_lab.memory import PeakMemory
 from alignkd_lab.pipelines import (
     CONTROLS,
@@ -20,7 +20,9 @@ from alignkd_lab.pipelines import (
     Align,
     Distil,
     Gkd,
+    Needs,
     PreferenceDistil,
+    needs,
     run_pipelines,
 )
 from alignkd_lab.results import Cost, Result
@@ -308,3 +310,26 @@ def test_peak_memory_sees_what_a_stage_held_for_a_moment():
         held.write(b"x" * 80_000_000)
         time.sleep(0.2)
     assert memory.bytes > before + 60_000_000
+
+
+# What a pipeline asks of its teacher -------------------------------------------------------------------------
+
+ASKED = {
+    "kd_then_align": Needs(texts=True, probabilities=False, training=False),
+    "kd_then_align_base_reference": Needs(texts=True, probabilities=True, training=False),
+    "align_then_kd": Needs(texts=True, probabilities=False, training=True),
+    "dckd": Needs(texts=True, probabilities=True, training=True),
+    "adpa_plus": Needs(texts=True, probabilities=True, training=True),
+    "gkd": Needs(texts=True, probabilities=True, training=True),
+    "align_student_only": Needs(texts=False, probabilities=False, training=False),
+    "base": Needs(texts=False, probabilities=False, training=False),
+}
+
+
+def test_each_pipeline_asks_for_what_its_stages_use_and_full_vocabulary_distillation_for_probabilities_too():
+    assert {name: needs(name) for name in ASKED} == ASKED
+    assert needs("kd_then_align", "full") == Needs(texts=True, probabilities=True, training=False)
+    assert needs("align_student_only", "full") == needs("align_student_only")
+    for asked, accepted in ((("a_k",), "kd_then_align"), (("dckd", "logits"), "sequence")):
+        with pytest.raises(UnknownName, match=accepted):
+            needs(*asked)

@@ -5,6 +5,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 from test_training import QUICK, TEACHERS, pairs  # noqa: F401, a fixture
 from tiny_lm import given_rate, small, world_in
 
@@ -204,3 +205,23 @@ def test_the_gaussian_world_is_estimated_from_its_record():
     two, ten = (plan.plan_run({"world": "mog", "seeds": tuple(range(count))}) for count in (2, 10))
     assert ten["stages"][0]["seconds"] == pytest.approx(5 * two["stages"][0]["seconds"])
     assert ten["estimate"]
+
+
+# Rates are those of work that was really done
+
+
+def test_calibration_measures_every_kind_of_work(device, monkeypatch):
+    size = {"hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 3, "num_key_value_heads": 1}
+    small_one = smollm2("135M", vocab_size=256, num_hidden_layers=2, **size)
+    monkeypatch.setattr(clock, "smollm2", lambda _: small_one)
+    clock.calibrate.cache_clear()
+    rates = clock.calibrate(device)
+    clock.calibrate.cache_clear()
+    assert min(rates.sampled, rates.trained, rates.scored) > 0
+    assert rates.device == device
+
+
+def test_work_that_takes_longer_is_measured_as_longer():
+    light, heavy = torch.randn(64, 64), torch.randn(1024, 1024)
+    machine = Machine("cpu")
+    assert machine._seconds(lambda: light @ light, 0.05) < machine._seconds(lambda: heavy @ heavy, 0.05)

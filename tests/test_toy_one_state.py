@@ -1,15 +1,12 @@
-"""One state: closed forms, the flow and descent on the package's loss agree, and ADPA ends on token 4."""
+"""One state: closed forms and descent on the package's loss agree, and ADPA ends on token 4."""
 
 import math
 
-import pandas as pd
 import pytest
 import torch
-from scipy.integrate import solve_ivp
 
 from alignkd_lab.course.toy import one_state
 from alignkd_lab.course.toy.one_state import DPO, REFERENCE
-from alignkd_lab.course.toy.walk import OPTIMISERS
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.lm.losses import adpa
 from alignkd_lab.lm.teachers import Full
@@ -17,8 +14,8 @@ from alignkd_lab.lm.teachers import Full
 CLOSED = [("entropy", 2.0, 1.5), ("kl", 2.0, 1.5), ("nll", 1.0, 1.5), ("nll", 1.0, 6.0), ("nll", 3.0, 1.5)]
 
 
-def descend(gamma, regulariser="none", weight=1.0, *, optimiser="adam", rate=0.05, steps=400, every=10):
-    """Descent on the package's loss by the state's logits, from the reference; a row per `every` steps."""
+def descend(gamma, regulariser="none", weight=1.0, *, steps=250):
+    """Adam on the package's loss by the state's logits, from the reference: the distribution after each step."""
     head, counts = torch.eye(4, dtype=torch.float64), torch.tensor([round(1000 * prob) for prob in REFERENCE])
     dpo, reference = (Full(torch.tensor([probs], dtype=torch.float64).log(), head) for probs in (DPO, REFERENCE))
     counts = counts if regulariser == "nll" else torch.zeros_like(counts)
@@ -26,45 +23,15 @@ def descend(gamma, regulariser="none", weight=1.0, *, optimiser="adam", rate=0.0
     is_chosen, options = torch.arange(len(labels)) < counts.sum(), {"items": (1000 / weight, 1)}
     if regulariser in ("entropy", "kl"):
         options = {"regulariser": regulariser, "regulariser_weight": weight}
-    logits, found = torch.tensor(REFERENCE, dtype=torch.float64).log().requires_grad_(), []
-    stepper = OPTIMISERS[optimiser]([logits], lr=rate)
-    for step in range(steps + 1):
-        if step % every == 0 or step == steps:
-            found.append(row(step, logits))
-        stepper.zero_grad()
+    logits, path = torch.tensor(REFERENCE, dtype=torch.float64).log().requires_grad_(), []
+    adam = torch.optim.Adam([logits], lr=0.05)
+    for _ in range(steps):
+        adam.zero_grad()
         rows = logits.expand(len(labels), -1)
         adpa(rows, head, labels, dpo, reference, is_chosen, gamma=gamma, **options)[0].backward()
-        stepper.step()
-    return pd.DataFrame(found)
-
-
-def flow(gamma, times, regulariser="none", weight=1.0):
-    """The softmax gradient flow from the reference, d logits / dt = pi (g - E_pi[g]) + w (p - pi), solved to 1e-10.
-
-    g = gamma A, less weight * log pi ("entropy") or weight * log(pi / pi_ref) ("kl"); w (p - pi) is the NLL term's.
-    """
-    shares, tilt = torch.tensor(REFERENCE, dtype=torch.float64), gamma * one_state.advantage()
-    nll = weight if regulariser == "nll" else 0.0
-
-    def slope(_, logits):
-        log_pi = torch.log_softmax(torch.as_tensor(logits), 0)
-        held = {"entropy": log_pi, "kl": log_pi - shares.log()}.get(regulariser, 0.0)
-        gain, pi = tilt - weight * held, log_pi.exp()
-        return (pi * (gain - pi @ gain) + nll * (shares - pi)).numpy()
-
-    path = solve_ivp(slope, (0, max(times)), shares.log().numpy(), "LSODA", times, rtol=1e-10, atol=1e-12)
-    return pd.DataFrame([row(t, torch.as_tensor(z)) for t, z in zip(path.t, path.y.T, strict=True)])
-
-
-def row(time, logits):
-    probs = torch.softmax(logits.detach(), 0)
-    tokens = {f"token_{number}": prob for number, prob in enumerate(probs.tolist(), 1)}
-    return {"time": time, "expected_advantage": float(probs @ one_state.advantage())} | tokens
-
-
-def ends(frame):
-    """The last row's distribution."""
-    return torch.tensor(frame.iloc[-1].filter(like="token_").tolist(), dtype=torch.float64)
+        adam.step()
+        path.append(torch.softmax(logits.detach(), -1))
+    return torch.stack(path)
 
 
 def assert_close(found, expected, tolerance=1e-6):
@@ -116,28 +83,12 @@ def test_the_nll_lets_a_token_run_away_however_rare_it_is_and_the_kl_does_not(ra
 
 
 @pytest.mark.parametrize(("regulariser", "weight", "gamma"), CLOSED)
-def test_adam_on_the_package_s_loss_and_the_flow_end_in_the_closed_form(regulariser, weight, gamma):
-    expected = one_state.optimum(gamma, regulariser, weight)
-    assert_close(ends(descend(gamma, regulariser, weight, steps=250)), expected, tolerance=2e-3)
-    assert_close(ends(flow(gamma, [0, 1e4], regulariser, weight)), expected, tolerance=1e-5)
+def test_adam_on_the_package_s_loss_ends_in_the_closed_form(regulariser, weight, gamma):
+    ended = descend(gamma, regulariser, weight)[-1]
+    assert_close(ended, one_state.optimum(gamma, regulariser, weight), tolerance=2e-3)
 
 
-@pytest.mark.parametrize("regulariser", one_state.REGULARISERS)
-def test_small_gradient_steps_on_the_package_s_loss_follow_the_flow(regulariser):
-    steps = descend(1.5, regulariser, optimiser="gradient", rate=0.005, steps=100, every=100)
-    assert_close(ends(steps), ends(flow(1.5, [0, 0.5], regulariser)), tolerance=2e-3)
-
-
-def test_the_flow_first_goes_to_token_2_and_after_a_long_while_to_token_4():
-    path = flow(1.5, [0, 1e3, 1e4, 1e5])
-    assert path.token_4[1] < REFERENCE[3]
-    assert (path.token_2[1:3] > 0.99).all()
-    assert path.token_4[3] > 0.999
-    assert path.expected_advantage.is_monotonic_increasing
-
-
-def test_adam_is_on_token_4_in_a_hundredth_of_the_steps():
-    path = descend(1.5)
-    assert path.token_2.max() > 0.9
-    assert path.token_4.iloc[-1] > 0.99
-    assert path.time.iloc[-1] == 400
+def test_adam_goes_by_way_of_token_2_to_token_4():
+    path = descend(1.5, steps=400)
+    assert path[:, 1].max() > 0.9
+    assert path[-1, 3] > 0.99

@@ -40,7 +40,7 @@ def parts(folder: Path, device: str) -> dict[str, list[str]]:
                  "kd_then_align,align_then_kd", "--device", device, "--out", str(folder / "seed")],
         "bench-576": [*bench, "--out", str(folder / "bench-576" / "bench.json")],
         "tests": [sys.executable, "-m", "pytest", "-q", "--device", device, "-m", "gpu",
-                  "tests" if real else "tests/test_lm_losses_adpa.py"],
+                  "tests" if real else "tests/test_lm_losses.py"],
         "train": [sys.executable, "-m", "alignkd_lab.bench.gpu", str(folder / "train"), "--train", device],
         "bench-2048": [*bench, "--width", "2048" if real else "64", "--out", str(folder / "bench-2048" / "bench.json")],
     }  # fmt: skip
