@@ -161,10 +161,6 @@ def test_what_is_sampled_trained_on_or_cached_is_looked_at_before_any_work(tmp_p
 PAIR = b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
 
 
-def asked_by(role: str) -> bytes:
-    return PAIR.replace(b'"a"', f'[{{"role": "{role}", "content": "a"}}]'.encode())
-
-
 FILES = {
     "rows.txt": (PAIR, {}, "unknown source"),
     "quote.csv": (b'prompt,chosen,rejected\na,"b,c\n', {}, "quote.csv cannot be read as .csv"),
@@ -178,11 +174,7 @@ FILES = {
     "column.jsonl": (PAIR, {"columns": {"chosen": "good"}}, "has no 'good' to be its chosen; it has prompt, chosen"),
     "limit.jsonl": (PAIR, {"limit": 0}, "limit must be a whole number of at least 1, not 0"),
     "split.jsonl": (PAIR, {"split": "train"}, "split: 'train' is for sets of the hub"),
-    "same.jsonl": (PAIR.replace(b'"c"', b'"b"'), {}, "chosen equals rejected: row 1"),
-    "user.jsonl": (asked_by("assistant"), {}, "last turn is not by the user: row 1"),
-    "tool.jsonl": (asked_by("tool"), {}, "prompt has a turn by 'tool': row 1"),
     "lacking.jsonl": (b'{"prompt": "a", "chosen": "b"}', {}, "missing rejected: row 1"),
-    "number.jsonl": (b"7\n", {}, "not an object with fields: row 1"),
 }  # fmt: skip
 
 

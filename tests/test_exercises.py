@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from alignkd_lab import paths
 from alignkd_lab.course.exercises import bank, store
 from alignkd_lab.course.exercises.ask import check, given, solution
 from alignkd_lab.course.exercises.bank import NOTEBOOKS
@@ -145,6 +146,13 @@ def test_unknown_exercises_and_missing_data_are_named():
 
 
 # Kept answers
+
+
+def test_answers_lie_apart_from_project_and_cache_and_can_be_put_elsewhere(tmp_path, monkeypatch):
+    assert paths.learner_folder() == tmp_path / "learner"
+    monkeypatch.delenv("ALIGNKD_ANSWERS")
+    assert paths.learner_folder() != paths.cache_folder()
+    assert paths.checkout_folder() not in paths.learner_folder().parents
 
 
 def test_answers_are_kept_and_forgotten_one_by_one(tmp_path):

@@ -24,22 +24,8 @@ def rlhf(init, reference, problem=PROBLEM, beta=0.5, steps=200, batch=256, learn
     return align.rlhf(init, reference, problem, noise, beta=beta, steps=steps, batch=batch, learning_rate=learning_rate)
 
 
-def dpo(init, reference, pairs, problem=PROBLEM, beta=0.5, steps=200, batch=256, learning_rate=0.1):
-    return align.dpo(
-        init, reference, pairs, problem, NOISE, beta=beta, steps=steps, batch=batch, learning_rate=learning_rate
-    )
-
-
 def pairs_of(sampler, count=8000, label_noise=0.0, problem=PROBLEM):
     return align.sample_pairs(sampler, problem, NOISE, count=count, label_noise=label_noise)
-
-
-def parameters(policy):
-    return [t.clone().requires_grad_() for t in (policy.log_weights, policy.means, policy.log_sds)]
-
-
-def from_parameters(logits, means, log_sds):
-    return GaussianMixture(torch.log_softmax(logits, -1), means, log_sds)
 
 
 def captured_direction(monkeypatch, run):
@@ -74,9 +60,11 @@ def test_adam_steps_as_torchs_does():
 def test_rlhf_climbs_the_gradient_of_the_objective(monkeypatch):
     reference, policy = truth(), truth().sharpen(0.5)
     direction = captured_direction(monkeypatch, lambda: rlhf(policy, reference, steps=1, batch=200_000))
-    points, held = PROBLEM.grid(), parameters(policy)
+    points = PROBLEM.grid()
+    held = [part.clone().requires_grad_() for part in (policy.log_weights, policy.means, policy.log_sds)]
+    moving = GaussianMixture(torch.log_softmax(held[0], -1), *held[1:])
     # The oracle differentiates J itself, as a sum over the cells of a grid.
-    log_policy = from_parameters(*held).log_prob(points) + 2 * torch.log(points[0, 1, 1] - points[0, 0, 1])
+    log_policy = moving.log_prob(points) + 2 * torch.log(points[0, 1, 1] - points[0, 0, 1])
     log_reference = reference.log_prob(points)
     log_reference = log_reference - log_reference.logsumexp(-1, keepdim=True)
     objective = theory.objective(log_policy, log_reference, PROBLEM.reward(points), 0.5).sum()
@@ -123,7 +111,7 @@ def test_dpo_visits_all_pairs_in_turn(monkeypatch):
         return real(self, points)
 
     monkeypatch.setattr(GaussianMixture, "log_prob_and_pull", watch)
-    dpo(truth(), truth(), pairs, steps=3, batch=4)
+    align.dpo(truth(), truth(), pairs, PROBLEM, NOISE, beta=0.5, steps=3, batch=4, learning_rate=0.1)
     order = [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]
     torch.testing.assert_close(torch.cat(seen), pairs.chosen[0, order])
 

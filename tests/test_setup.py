@@ -123,6 +123,7 @@ def test_a_wheel_carries_the_data_and_reads_it_there(tmp_path):
     subprocess.run([*build, "--wheel-dir", str(tmp_path), str(source)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(site)
+    (site / "data").mkdir()  # another project's folder beside it
 
     ask = "from alignkd_lab.paths import data_folder; print(data_folder())"
     done = subprocess.run([sys.executable, "-c", ask], cwd=site, check=True, capture_output=True, text=True)

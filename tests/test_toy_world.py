@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from alignkd_lab import nano
 from alignkd_lab.course.toy import language, world
 from alignkd_lab.course.toy.figures import advantage_limits
 from alignkd_lab.course.toy.world import LENGTH, STEPS, TARGET, VOCABULARY
@@ -91,21 +92,11 @@ def test_the_student_is_bilinear_and_learned_its_data(toy):
 
 
 def naive_loss(table, held, gamma, kl_weight):
-    """One seed's ADPA loss, token by token and in the formula's own words."""
-
-    def states(responses):
-        for response in responses.tolist():
-            before = [table.shape[-1], *response[:-1]]
-            yield from zip(range(len(response)), before, response, strict=True)
-
-    winners, sampled = list(states(held["chosen"])), list(states(held["responses"]))
-    nll = -sum(torch.log_softmax(table[t, prev], 0)[token] for t, prev, token in winners) / len(winners)
-    gain = 0.0
-    for t, prev, _ in sampled:
-        log_pi, reference = torch.log_softmax(table[t, prev], 0), held["reference"][t, prev]
-        gain = gain + gamma * (log_pi.exp() * (held["dpo"][t, prev] - reference)).sum()
-        gain = gain - kl_weight * (log_pi.exp() * (log_pi - reference)).sum()
-    return nll - gain / len(sampled)
+    """One seed's ADPA loss by `nano`, and the KL to the reference."""
+    chosen, written = held["chosen"][None], held["responses"][None]
+    student, dpo, reference = (language.rows(each[None], written) for each in (table, held["dpo"], held["reference"]))
+    loss = nano.adpa_loss(language.rows(table[None], chosen), chosen.flatten(), student, dpo, reference, gamma)
+    return loss + kl_weight * nano.kl(student.log_softmax(-1), reference).mean()
 
 
 @pytest.mark.parametrize("kl_weight", [0.0, 3.0])
