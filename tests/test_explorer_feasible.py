@@ -1,4 +1,4 @@
-"""The go-or-no-go explorer: its numbers are those of `lm.feasibility`, and the belief that it tests fails in words."""
+"""The go-or-no-go explorer: its numbers are those of `lm.feasibility`."""
 
 import functools
 import re

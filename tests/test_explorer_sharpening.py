@@ -1,4 +1,4 @@
-"""The chart of sharpening: every stop is the ring's own, the sharpened teacher a closed form, and a trade is told."""
+"""The chart of sharpening: every stop is the ring's own and the sharpened teacher a closed form."""
 
 import numpy as np
 import pytest

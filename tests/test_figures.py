@@ -162,11 +162,6 @@ def test_every_picture_is_drawn_where_no_metric_exists_and_where_none_exists_in_
         assert all(axis.get_xlabel() or axis.get_ylabel() for axis in figure.axes)
 
 
-def test_yardsticks_orders_and_controls_stand_apart():
-    places = row_places(["base", "kd_only", "kd_then_align", "align_then_kd", "kd_then_align_base_reference"])
-    assert np.diff(list(places.values())) == pytest.approx([1, 1.45, 1, 1.45])
-
-
 def test_the_callers_settings_change_nothing_and_no_figure_stays_open_behind_his_back(mog):
     before = matplotlib.pyplot.get_fignums()
     with matplotlib.rc_context({"figure.facecolor": "black", "axes.facecolor": "black"}):

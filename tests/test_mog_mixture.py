@@ -1,4 +1,4 @@
-"""Mixtures against torch.distributions, autograd and finite differences."""
+"""Mixtures against torch.distributions and autograd; each seed and purpose has noise of its own."""
 
 import pytest
 import torch

@@ -20,7 +20,6 @@ from alignkd_lab.experiment import run_experiment
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import ORDERS
-from alignkd_lab.recording import read_json
 
 SHIPPED = data_folder() / "records"
 
@@ -181,17 +180,6 @@ def test_a_rerun_is_the_same_compatible_or_another_run(verdicts, said):
     rows = pd.DataFrame({"pipeline": "base", "recorded": 1.0, "verdict": verdicts})
     assert again.render(run, run, rows).splitlines()[-1] == said
     assert again.is_reproduced(rows) is (said != "Not reproduced.")
-
-
-def test_one_recorded_seed_foretells_no_interval(recorded, tmp_path, capsys):
-    path = next(path for path in recorded.glob("runs/*-seed0.json") if read_json(path)["settings"]["sharpening"] == 2.0)
-    moved = read_json(path)
-    moved["pipelines"]["base"]["metrics"]["reward"] += 1e-3
-    one = recording.write(tmp_path / "one", moved)
-    assert check(one, tmp_path / "out", "--pipelines", "base") == 1
-    found = counts(capsys.readouterr().out)
-    assert (found["no interval"], found["same"]) == (1, found["figures"] - 1)
-    assert check(path, tmp_path / "out", "--pipelines", "base") == 0
 
 
 def test_several_runs_that_fit_are_told_apart_by_what_the_error_offers(recorded, tmp_path):

@@ -112,14 +112,6 @@ def test_the_draws_for_a_chance_give_that_chance():
     assert float(theory.chance_of_target(0.04, draws)) == pytest.approx(0.95)
 
 
-@pytest.mark.parametrize("responses", [2, 4, 8])
-def test_the_informative_pair_probability_agrees_with_simulation(responses):
-    hits = np.random.default_rng(7).random((20_000, responses)) < 0.2
-    simulated = (hits.any(1) & ~hits.all(1)).mean()
-    expected = float(theory.informative_pair_probability(0.2, responses))
-    assert expected == pytest.approx(simulated, abs=0.012)
-
-
 def test_bradley_terry_prefers_the_higher_reward():
     assert float(theory.bradley_terry(4.0, 0.0)) == pytest.approx(1 / (1 + math.exp(-4)))
 
