@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm import losses, trainer, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
 from alignkd_lab.lm.trainer import adapter_tensors, train, with_lora
@@ -186,9 +185,3 @@ def test_a_smaller_micro_batch_is_kept_for_the_steps_that_follow():
     limited, tried = short_of_memory(2)
     train(with_lora(tiny(), 4), UNEVEN, limited, learning_rate=1e-3, steps=2, batch=4, seed=0)
     assert tried == [4, 2, 2, 2, 2]
-
-
-def test_an_example_that_does_not_fit_alone_ends_the_run_with_the_way_out():
-    limited, _ = short_of_memory(0)
-    with pytest.raises(CannotContinue, match="max_tokens"):
-        step_of_eight(2, limited)

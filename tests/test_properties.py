@@ -1,4 +1,4 @@
-"""What holds of any input, tried on inputs that nobody chose: batches, pairs, preference sets, caches, frames."""
+"""What holds of any input, tried on inputs that nobody chose: batches, pairs, preference sets, caches."""
 
 import json
 import math
@@ -11,9 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic_records import lm_record
 
-from alignkd_lab import recording, records
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import batch, weights
 from alignkd_lab.lm.batch import ROLES, Example, collate, token_counts
@@ -168,31 +166,6 @@ def test_a_cached_teacher_says_what_it_says_live(given_):
         here, kept = teacher.signal(made), cached.signal(made, "teacher")
         torch.testing.assert_close(kept.hidden, here.hidden, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(kept.log_norm, here.log_norm, atol=1e-5, rtol=1e-5)
-
-
-values = st.none() | st.floats(-1e6, 1e6).map(lambda value: float(f"{value:.7g}"))
-metrics = st.dictionaries(st.sampled_from(["reward", "length", "entropy"]), values, min_size=1)
-
-
-@settings(quick, max_examples=12)
-@given(st.lists(metrics, min_size=1, max_size=3))
-def test_a_metric_is_in_the_frame_what_it_is_in_the_record_and_null_where_it_does_not_exist(given_):
-    made = []
-    for seed, wanted in enumerate(given_):
-        record = lm_record(seed)
-        record["pipelines"]["base"] = {**record["pipelines"]["base"], "metrics": wanted}
-        made.append(record)
-    with tempfile.TemporaryDirectory() as folder:
-        for record in made:
-            recording.write(Path(folder), record)
-        read = records.load(folder)
-        packed = records.load(records.pack(read, Path(folder) / "packed" / "study.zip"))
-        for held in (read, packed):
-            frame = held.metrics[held.metrics["pipeline"] == "base"].set_index(["seed", "metric"])["value"]
-            for seed, wanted in enumerate(given_):
-                for name, value in wanted.items():
-                    assert frame[seed, name] == value or (value is None and math.isnan(frame[seed, name]))
-    assert recording.merge(made[0], made[0])["pipelines"] == made[0]["pipelines"]
 
 
 @quick
