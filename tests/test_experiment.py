@@ -13,7 +13,7 @@ from alignkd_lab.experiment import run_cell, run_experiment
 from alignkd_lab.lm import trials
 from alignkd_lab.lm import world as lm_world
 from alignkd_lab.mog.settings import MogSettings, with_target_weight
-from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS, planned_steps
+from alignkd_lab.pipelines import CONTROLS, ORDERS, YARDSTICKS, planned_steps
 from alignkd_lab.presets import PRESETS, default_pipelines
 from alignkd_lab.recording import read_json, validate
 
@@ -124,16 +124,7 @@ def test_what_a_run_leaves_is_read_as_runs_with_verdicts(whole):
         assert len(run.mixtures if run.the_run()["world"] == "mog" else run.responses)
 
 
-def test_every_method_and_rlhf_run_from_one_command_each(tmp_path, quick, rated):
-    (record,) = map(read_json, run_experiment(world="lm", preset="tiny", pipelines=METHODS, seeds=(0,), out=tmp_path))
-    assert set(record["pipelines"]) == {*YARDSTICKS, *METHODS}
-    for name in METHODS:
-        metrics = record["pipelines"][name]["metrics"]
-        assert {"reward", "target_rate", "overall_recall", "reward_accuracy", "kl_to_base"} <= set(metrics)
-        last = record["stages"][record["pipelines"][name]["stages"][-1]]
-        assert last["tokens"]["sampled"] > 0
-        assert (last["tokens"]["trained"] > 0) == (last["info"].get("informative_pairs", 1) > 0)
-        assert last["seconds"] > 0
+def test_rlhf_runs_from_one_command(tmp_path, quick, rated):
     (path,) = run_lm(tmp_path, algorithm="rlhf", overrides={"rlhf_steps": 2})
     assert path.name.startswith("lm-tiny-rlhf-digit-")
     aligned = [stage for stage in read_json(path)["stages"].values() if stage["kind"] == "align"]

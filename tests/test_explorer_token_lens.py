@@ -69,21 +69,6 @@ def test_every_position_shows_what_the_distributions_say(lens, text):
         assert f"{number(kl)} nats." in said
 
 
-def test_the_student_s_mean_advantage_is_the_difference_of_two_divergences(lens):
-    rows = {name: lens.readings["chosen"].log_probs[name][1] for name in MODELS}
-    kl = {
-        name: losses.kd(
-            rows["student"][None],
-            torch.eye(len(rows["student"])),
-            Full(rows[name][None], torch.eye(len(rows[name]))),
-            divergence="reverse",
-        )[0].item()
-        for name in ("reference", "dpo")
-    }
-    advantage = values_of(lens.readings["chosen"], "advantage")[1]
-    assert float(advantage) == pytest.approx(kl["reference"] - kl["dpo"], abs=1e-5)
-
-
 def test_the_field_walks_through_the_texts_to_the_last_token_of_the_last_one(lens, chart):
     held = views(lens)
     places = [(text, place) for text in TEXTS for place in range(len(held[text]))]
