@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.engines import Vllm, check_engine
-from alignkd_lab.lm.own_prompts import Prompt, read_prompts
+from alignkd_lab.lm.preference_data import Prompt, read_prompts
 from alignkd_lab.lm.request import check_policy
 from alignkd_lab.paths import make_folder
 from alignkd_lab.ranges import check_choice, check_number
@@ -53,12 +53,11 @@ def sample_to(
 
     from alignkd_lab.lm import models, weights
     from alignkd_lab.lm.answers import converse, encode_prompts
-    from alignkd_lab.lm.settings import base_of_student
     from alignkd_lab.provenance import best_device, resolve_dtype
 
     device = best_device(device)
     dtype = getattr(torch, resolve_dtype(dtype, device))
-    tokenizer = weights.load_tokenizer(base_of_student(model))
+    tokenizer = weights.load_tokenizer(model)
     encode_prompts(tokenizer, rows)  # what the chat template refuses is refused before weights are read
     policy = Vllm(weights.resolve(model), dtype) if engine == "vllm" else models.read(model, device)
     answers = converse(policy, tokenizer, model, rows, max_tokens=max_tokens, seed=seed, temperature=temperature,
@@ -83,14 +82,14 @@ def _check_questions(prompts: list[Prompt]) -> None:
             raise BadInput(f"prompts: row {prompt.row} has no question_id, by which MT-Bench finds an answer; add it")
         if number in seen:
             raise BadInput(f"prompts: rows {seen[number]} and {prompt.row} share question_id {number!r}; change one")
-        if len(prompt.messages) > 1:
+        if len(prompt.prompt) > 1:
             raise BadInput(f"prompts: row {prompt.row} holds messages; MT-Bench's questions are the user's turns alone")
         seen[number] = prompt.row
 
 
 def _check_instructions(prompts: list[Prompt]) -> None:
     for prompt in prompts:
-        if prompt.later or len(prompt.messages) > 1:
+        if prompt.later or len(prompt.prompt) > 1:
             raise BadInput(f"prompts: row {prompt.row} has several turns; AlpacaEval's instructions have one")
 
 

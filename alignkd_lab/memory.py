@@ -15,40 +15,34 @@ _WORDS = ("can't allocate memory", "not enough memory", "std::bad_alloc", "CUBLA
 _WATCHING: list[dict[str, int]] = []
 
 
-class PeakMemory:
-    """Highest resident memory of this process (CPU) or allocated device memory (GPU) while it is open, bytes."""
+@contextlib.contextmanager
+def peak_memory(device: str) -> Iterator[dict[str, int]]:
+    """Highest resident memory of this process (CPU) or allocated device memory (GPU) while it is open, as `bytes`."""
+    found = {"bytes": 0}
+    if device.startswith("cuda"):
+        import torch
 
-    def __init__(self, device: str) -> None:
-        self._cuda = device.startswith("cuda")
-        self.bytes = 0
+        torch.cuda.reset_peak_memory_stats()
+        yield found
+        found["bytes"] = torch.cuda.max_memory_allocated()
+        return
+    import psutil
 
-    def __enter__(self) -> PeakMemory:
-        if self._cuda:
-            import torch
+    process, stop = psutil.Process(), threading.Event()
 
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            import psutil
-
-            self._process, self._stop = psutil.Process(), threading.Event()
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
-        return self
-
-    def _watch(self) -> None:
+    def watch() -> None:
         while True:
-            self.bytes = max(self.bytes, self._process.memory_info().rss)
-            if self._stop.wait(0.05):
+            found["bytes"] = max(found["bytes"], process.memory_info().rss)
+            if stop.wait(0.05):
                 return
 
-    def __exit__(self, *_) -> None:
-        if self._cuda:
-            import torch
-
-            self.bytes = torch.cuda.max_memory_allocated()
-        else:
-            self._stop.set()
-            self._thread.join()
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join()
 
 
 def out_of_memory(error: BaseException) -> bool:

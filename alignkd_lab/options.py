@@ -13,10 +13,9 @@ from typing import Any, Literal, NamedTuple
 from accelerate import DistributedType
 from transformers import HfArgumentParser, TrainingArguments
 
-from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.errors import BadInput, UnknownName, refusing
 from alignkd_lab.lm.engines import check_engine
-from alignkd_lab.lm.request import check_reward, check_source
-from alignkd_lab.lm.settings import HEALED
+from alignkd_lab.lm.request import check_policy, check_reward
 from alignkd_lab.provenance import USUAL_DTYPE
 from alignkd_lab.ranges import check_number
 
@@ -61,7 +60,7 @@ class Options:
     method: str = field(metadata={"help": ", ".join(METHODS)})
     student: str = field(metadata={"help": "model to train: id@commit of the hub, folder, adapter, or built-in name"})
     out: str = field(metadata={"help": "folder for the model, its record and its curves; resumes what it holds"})
-    data: str | None = _help("preference pairs: a file, a known set, or an id of the hub; gkd, rloo: or prompts alone")
+    data: str | None = _help("preference pairs: file, known set, or id@commit of the hub; gkd, rloo: or prompts alone")
     prompts: str | None = _help("prompts, as for data: gkd, rloo train on them, others answer them for the reward")
     reward: str | None = _help("module:function, model:SOURCE or a rule: rloo's, and measured on held-out prompts")
     teacher: str | None = _help("the aligned teacher (adpa: the DPO teacher), a source as for student")
@@ -90,6 +89,15 @@ class Options:
     max_prompt_length: int | None = _help("longer prompts are left out, and counted (default: half of max_length)")
     live_teachers: bool = _help("ask teachers anew in each step, sharded where the student is; no cache", False)
     cache_teachers: str | None = _help("folder that keeps hidden states and responses for later trainings")
+
+    @property
+    def kind(self) -> Method:
+        return METHODS[self.method]
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Of weights: of the student, and of the teacher and the reference where they are named."""
+        return {name: source for name in ("student", *TEACHERS) if (source := getattr(self, name))}
 
 
 # Where transformers' own default would log nothing, report to whatever is installed, or drop the examples.
@@ -161,10 +169,8 @@ def _from_file(path: Path | None) -> list[str]:
         return []
     import yaml
 
-    try:
+    with refusing(f"config: {path} cannot be read as YAML", OSError, UnicodeDecodeError, yaml.YAMLError):
         held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"config: {path} cannot be read as YAML ({error})") from error
     if not isinstance(held, dict):
         raise BadInput(f"config: {path} holds no options by name, such as 'learning_rate: 0.0001'")
     return to_argv(held)
@@ -186,7 +192,7 @@ def _check(options: Options, ours: dict, given: dict) -> None:
     """All that can be refused before a file is read."""
     if options.method not in METHODS:
         raise UnknownName("method", options.method, METHODS)
-    method = METHODS[options.method]
+    method = options.kind
     for name in (*method.needs, *(() if method.on_policy else ("data",))):
         if getattr(options, name) is None:
             raise BadInput(f"{name}: {options.method} needs one; name its source with --{name}")
@@ -203,10 +209,8 @@ def _check(options: Options, ours: dict, given: dict) -> None:
     for name in given:
         if name in REFUSED:
             raise BadInput(f"{name}: {REFUSED[name]}")
-    for name in ("student", *TEACHERS):
-        source = getattr(options, name)
-        if source is not None and not HEALED.fullmatch(source.partition(":")[0]):
-            check_source(name, source)
+    for name, source in options.sources.items():
+        check_policy(name, source)
     options.reward = options.reward and check_reward(options.reward)
     if options.engine:
         _check_engine(options, method)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, refusing
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -43,9 +43,7 @@ def _of_user(variable: str, kind: str) -> Path:
 
 def make_folder(folder: Path) -> None:
     """Makes a folder that something is to be written to. Raises BadInput where that cannot be."""
-    try:
+    with refusing(f"out: {folder} cannot be made a folder", OSError, way_out="name another"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"out: {folder} cannot be made a folder ({error}); name another") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise BadInput(f"out: {folder} cannot be written to; name another folder, or change its rights")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from alignkd_lab.errors import UnknownName
-from alignkd_lab.memory import PeakMemory, shortages
+from alignkd_lab.memory import peak_memory, shortages
 from alignkd_lab.results import Result
 from alignkd_lab.store import Store, key_of, read_json, write_json
 
@@ -250,10 +250,10 @@ def _measure(world: World, stage: Stage, inputs: dict[str, Any]) -> tuple[Any, d
     """The stage's policy, and its entry in a record: cost and info."""
     getattr(world, "prepare", lambda stage: None)(stage)
     started = time.perf_counter()
-    with PeakMemory(str(getattr(world, "device", "cpu"))) as memory, shortages() as halved:
+    with peak_memory(str(getattr(world, "device", "cpu"))) as memory, shortages() as halved:
         result = world.run(stage, inputs)
     seconds = time.perf_counter() - started + result.cost.seconds_before
-    cost = {"seconds": seconds, "tokens": result.cost.tokens, "peak_memory_bytes": memory.bytes}
+    cost = {"seconds": seconds, "tokens": result.cost.tokens, "peak_memory_bytes": memory["bytes"]}
     return result.policy, {**cost, "info": {**result.info, **halved}}
 
 

@@ -15,19 +15,19 @@ from typing import Any
 from alignkd_lab.arguments import parse_count, run_options, run_request
 from alignkd_lab.clock import CARDS, Clock, Rates, age, rates_of
 from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.experiment import check_lm, check_mog, check_names, mog_cells
-from alignkd_lab.lm import own_prompts, weights
-from alignkd_lab.lm.prompts import encode
+from alignkd_lab.experiment import Cell, cells_of
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.rewards import model_of
-from alignkd_lab.lm.settings import HEALED, LmSettings
+from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.shapes import adapter_size, config_of, is_here, parameters
 from alignkd_lab.lm.trials import shipped
 from alignkd_lab.lm.world import Terms
 from alignkd_lab.options import read_options
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import PIPELINES, YARDSTICKS, Align
+from alignkd_lab.pipelines import PIPELINES, Align
 from alignkd_lab.plan_training import plan_train
-from alignkd_lab.presets import names_of, planned_work, preset
+from alignkd_lab.presets import planned_work
 from alignkd_lab.progress import beside, duration
 from alignkd_lab.rates import How, Shape
 from alignkd_lab.records import load
@@ -75,18 +75,15 @@ def plan_run(
     Seconds are measured for the run's own sizes, or estimated by `rates`. Nothing that is kept in `out` already is
     subtracted.
     """
-    world, names, algorithm = (request.get(name) for name in ("world", "pipelines", "algorithm"))
-    check_names(world, names, algorithm, None)
-    chosen, overrides = preset(request.get("preset", "laptop")), request.get("overrides") or {}
-    if world == "mog":
-        return _plan_mog(chosen, overrides, request)
-    settings, seeds = check_lm(chosen, overrides, request.get("target"), request.get("seeds"))
-    algorithm, student = algorithm or "dpo", settings.student
-    names = names_of("lm", algorithm, names, YARDSTICKS)
+    cells = cells_of({**request, "device": None})
+    if request["world"] == "mog":
+        return _plan_mog(cells)
+    ((*_, algorithm, settings, names, seeds),) = cells
+    student = settings.student
     clock = Clock(request.get("device"), settings.dtype, rates)
     sources = {settings.base, settings.truth, *filter(None, [model_of(settings.reward)])}
     configs = {source: config_of(source) for source in sources}
-    configs[student] = config_of(f"{student}:{settings.base}" if HEALED.fullmatch(student) else student)
+    configs[student] = config_of(settings.student_source)
     sizes = {source: parameters(config) for source, config in configs.items()}
     counted = replace(settings, max_tokens=min(written or settings.max_tokens, settings.max_tokens))
     roles = _trials(settings, algorithm, names)
@@ -121,7 +118,7 @@ def _add(clock: Clock, entry: dict, config, settings: LmSettings, prompt: int) -
 
 def _prompt_tokens(settings: LmSettings) -> int:
     """Of a training prompt on average; where the tokenizer is not here, a template's and one for four characters."""
-    texts = own_prompts.texts(settings.prompts, "training")
+    texts = prompts("training", source=settings.prompts)
     if not is_here(settings.base):
         return round(sum(map(len, texts)) / len(texts) / 4) + 12
     return round(sum(map(len, encode(weights.load_tokenizer(settings.base), texts))) / len(texts))
@@ -129,11 +126,10 @@ def _prompt_tokens(settings: LmSettings) -> int:
 
 def _trials(settings: LmSettings, algorithm: str, names: Sequence[str]) -> list[str]:
     """The roles whose learning rate must be found first, since none ships for these settings."""
-    rates = settings.rlhf_learning_rates if algorithm == "rlhf" else settings.align_learning_rates
     roles = {"base" if stage.init == "base" else "student"
              for name in names for stage in PIPELINES[name] if isinstance(stage, Align)}  # fmt: skip
     terms, found = Terms(settings, algorithm), []
-    for role in sorted(roles) if len(rates) > 1 else []:
+    for role in sorted(roles) if len(settings.rates_to_try(algorithm)) > 1 else []:
         try:
             held = shipped(terms.rate_depends(role))
         except CannotContinue:  # a healed student that is not made yet
@@ -159,15 +155,13 @@ def _memory(settings: LmSettings, configs: dict, clock: Clock, prompt: int) -> f
     return clock.resident + held + max(step + clock.logits_bytes, writing)
 
 
-def _plan_mog(chosen, overrides: dict, request: dict) -> dict[str, Any]:
+def _plan_mog(cells: Sequence[Cell]) -> dict[str, Any]:
     """Cells of one batch cost alike, so the seconds that were recorded, on another machine, serve for all of them."""
-    seeds = request.get("seeds") or chosen.mog_seeds
-    check_mog(chosen.mog, overrides, request.get("target"))
-    cells = len(mog_cells(chosen, request.get("algorithm"), overrides))
+    seeds = len(cells[0].seeds)
     recorded = load(data_folder() / "records" / "gaussians-pilot.zip").provenance["seconds"].mean()
-    row = {"stage": f"{cells} cells", **dict.fromkeys(KINDS, 0), "seconds": cells * len(seeds) * recorded}
+    row = {"stage": f"{len(cells)} cells", **dict.fromkeys(KINDS, 0), "seconds": len(cells) * seeds * recorded}
     return {"what": "run", "device": "cpu", "estimate": "as long as the recorded runs took", "stages": [row],
-            "seconds": row["seconds"] + age(), "seeds": len(seeds)}  # fmt: skip
+            "seconds": row["seconds"] + age(), "seeds": seeds}  # fmt: skip
 
 
 def render(plan: dict[str, Any]) -> str:

@@ -12,10 +12,10 @@ from alignkd_lab.clock import Clock, Rates
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.rewards import model_of
 from alignkd_lab.lm.saved import can_be_base
-from alignkd_lab.lm.settings import HEALED, base_of_student
+from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.shapes import adapter_size, config_of, is_here, parameters
 from alignkd_lab.lm.teacher_cache import BATCH_TOKENS
-from alignkd_lab.options import METHODS, PAIR, TEACHERS, Options, training_arguments
+from alignkd_lab.options import PAIR, Options, training_arguments
 from alignkd_lab.rates import How, Shape
 from alignkd_lab.training import is_measured, texts_of
 
@@ -33,8 +33,8 @@ def plan_train(options: Options, given: dict, rates: Rates | None = None, writte
     """
     if options.engine == "vllm":
         raise BadInput("engine: vLLM's speed is not measured here; leave it out of the plan")
-    for name in ("student", *TEACHERS):
-        if (source := getattr(options, name)) and not is_here(source):
+    for name, source in options.sources.items():
+        if not is_here(source):
             raise CannotContinue(f"plan: texts are counted by its tokenizer, and the {name} {source} is not here yet")
     if options.method == "adpa_plus":
         first = plan_train(replace(options, method="dckd", reference=None), given, rates, written)
@@ -50,8 +50,8 @@ class _Training:
 
     def __init__(self, options: Options, arguments, texts, answered, clock: Clock, written: int | None) -> None:
         self.options, self.arguments, self.clock, self.texts = options, arguments, clock, texts
-        self.method, self.student = METHODS[options.method], config_of(options.student)
-        self.others = {name: config_of(source) for name in TEACHERS if (source := getattr(options, name))}
+        self.method, self.student = options.kind, config_of(options.student)
+        self.others = {name: config_of(source) for name, source in options.sources.items() if name != "student"}
         self.answered = len(texts.heldout if self.method.on_policy else answered)
         self.batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
         most = written or texts.max_tokens
@@ -96,13 +96,13 @@ class _Training:
         self.measure(steps)
         sizes = [parameters(config) for config in (self.student, *self.others.values())]
         learnt = sizes[0] if options.full else adapter_size(self.student, options.lora_rank, options.lora_targets)
-        healed = HEALED.fullmatch(options.student.partition(":")[0])  # cut out of its base
-        base = parameters(config_of(base_of_student(options.student))) if healed else 0
+        whole = base_of_student(options.student)
+        base = parameters(config_of(whole)) if whole != options.student else 0  # which a healed student is cut out of
         clock.handle("start", sum(sizes) + base + sizes[0])
         clock.spend("start", (1 + PICTURE) * clock.start)
         checkpoint = 12 * learnt  # with AdamW's two moments
         left = checkpoint + 4 * (sizes[0] if options.merge or not can_be_base(options.student) else learnt)
-        sources = [options.student, *(getattr(options, name) for name in self.others), model_of(options.reward or "")]
+        sources = [*options.sources.values(), model_of(options.reward or "")]
         return clock.sum_up(
             "train", sum(row["seconds"] for row in clock.rows.values()), self.memory(sizes, learnt, 4 * base, micro),
             left + checkpoint + cached, left, filter(None, sources), steps=steps,
@@ -125,7 +125,7 @@ class _Training:
         policy = self.others.get("reference", self.student) if options.method == "dpo" else self.student
         if options.method == "dpo":
             shape = self.shape(pair, SCORED_AT_ONCE // 2)
-            clock.add("the reference's scores", "scored", policy, (both - held) * self.tokens(pair), shape)
+            clock.add("the reference's scores", "scored", policy, both * self.tokens(pair), shape)
         if held:
             shape = self.shape(pair, min(held, self.arguments.per_device_eval_batch_size))
             clock.add("caching held-out pairs", "read", policy, held * self.tokens(pair), shape)

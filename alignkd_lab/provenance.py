@@ -6,8 +6,10 @@ import functools
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import alignkd_lab
 from alignkd_lab.errors import BadInput
@@ -18,13 +20,19 @@ USUAL_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
 
 def library_versions() -> dict[str, str | None]:
     """Versions of Python and of the libraries that decide numbers; None for one that is not installed."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name in ("torch", "transformers", "numpy", "scipy"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
+    names = ("torch", "transformers", "numpy", "scipy")
+    return {
+        "python": platform.python_version(),
+        **{name: installed(importlib.metadata.version, name) for name in names},
+    }
+
+
+def installed(read: Callable, package: str) -> Any:
+    """What `read` knows of a package, None where it is not installed."""
+    try:
+        return read(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def best_device(asked: str | None = None) -> str:

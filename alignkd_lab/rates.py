@@ -19,12 +19,12 @@ import torch
 
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.architecture import head_of
-from alignkd_lab.lm.batch import Example, collate
+from alignkd_lab.lm.batch import Example, collate, token_counts
 from alignkd_lab.lm.models import in_dtype
-from alignkd_lab.lm.sampling import Samples, sample
-from alignkd_lab.lm.scoring import score
+from alignkd_lab.lm.sampling import sample
+from alignkd_lab.lm.scoring import response_log_probs
 from alignkd_lab.lm.shapes import build, with_layers
-from alignkd_lab.lm.teachers import LiveTeacher
+from alignkd_lab.lm.teachers import LiveTeacher, log_norm
 from alignkd_lab.lm.trainer import train, with_lora
 from alignkd_lab.provenance import resolve_dtype
 
@@ -34,7 +34,6 @@ READ = {"cpu": 256, "cuda": 16384}  # tokens of the texts that are trained on to
 FORWARD = 3  # times as many where they are only read
 ROWS = {"cpu": (12, 96), "cuda": (64, 1536)}  # responses that are sampled together
 TEACHERS = {"kd": ["teacher"], "gkd": ["teacher"], "dckd": ["teacher"], "adpa": ["teacher", "reference"]}
-OPTIONS = {"dpo": {"beta": 0.1}, "dckd": {"alpha": 0.2}, "adpa": {"gamma": 1.5}}
 
 
 class Shape(NamedTuple):
@@ -70,6 +69,7 @@ class Machine:
 
     def __init__(self, device: str, dtype: str = "default") -> None:
         self.device, self.dtype = device, resolve_dtype(dtype, device)
+        self._torch_dtype = getattr(torch, self.dtype)
         self._known: dict[tuple, Cost] = {}
 
     def cost(self, kind: str, config, shape: Shape, how: How | None = None) -> Cost:
@@ -117,23 +117,26 @@ class Machine:
         return Cost(first / len(prompts) * shape.prompt / prompt, 0.0, max(0.0, three - first) / 2)
 
     def _scored(self, model, shape: Shape, _) -> Cost:
-        prompts = self._count(shape, FORWARD)
-        of = [at for at in range(prompts) for _ in range(shape.responses)]
-        samples = Samples([_words(shape.prompt, model)] * prompts, of, [_words(shape.response, model)] * len(of))
-        took = self._seconds(lambda: score(model, samples, dtype=self._torch_dtype))
-        return Cost(took / samples.token_count)
+        examples = self._examples(model, shape, "", FORWARD)
+        took = self._seconds(lambda: response_log_probs(model, examples, self._torch_dtype))
+        return Cost(took / token_counts(examples)["tokens"])
 
     def _read(self, model, shape: Shape, _) -> Cost:
         teacher = LiveTeacher(model, dtype=self._torch_dtype)
         examples = self._examples(model, shape, "", FORWARD)
-        took = self._seconds(lambda: teacher.signal(collate(examples)))
-        return Cost(took / _tokens(examples))
+
+        def read() -> None:
+            said = teacher.signal(collate(examples))
+            log_norm(said.hidden, said.head)  # which is kept, too
+
+        took = self._seconds(read)
+        return Cost(took / token_counts(examples)["tokens"])
 
     def _trained(self, model, shape: Shape, how: How) -> Cost:
         examples = self._examples(model, shape, how.loss)
         model = with_lora(model, how.rank) if how.rank else model
         carried = training_losses.carried(head_of(model).detach())
-        loss = training_losses.asking(how.loss, carried, **OPTIONS.get(how.loss, {}))
+        loss = training_losses.asking(how.loss, carried)
         kept, times = _Kept(model), []
 
         def watched(*given):
@@ -151,7 +154,8 @@ class Machine:
         optimizer = torch.optim.AdamW(weights)
         step = self._seconds(optimizer.step, 0.1)
         took = times[1] - times[0] - step
-        return Cost(max(took, 0.0) / _tokens(examples), kept.bytes / _tokens(examples), step)
+        tokens = token_counts(examples)["tokens"]
+        return Cost(max(took, 0.0) / tokens, kept.bytes / tokens, step)
 
     def _count(self, shape: Shape, times: int = 1) -> int:
         """Prompts that make as many tokens as are read to measure."""
@@ -173,10 +177,6 @@ class Machine:
                 ]  # fmt: skip
             made.append(row)
         return made
-
-    @property
-    def _torch_dtype(self) -> torch.dtype:
-        return getattr(torch, self.dtype)
 
     def _now(self) -> float:
         if self.device == "cuda":
@@ -212,7 +212,3 @@ def _words(count: int, model) -> list[int]:
     """Token ids that end nothing."""
     most = model.get_input_embeddings().num_embeddings
     return [3 + 7 * at % (most - 3) for at in range(count)]
-
-
-def _tokens(examples: list[Example]) -> int:
-    return sum(len(tokens) for row in examples for tokens in row.responses)

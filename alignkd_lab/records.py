@@ -31,7 +31,7 @@ from typing import Any
 
 import pandas as pd
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, refusing
 from alignkd_lab.pipelines import ORDERS, reading_order
 from alignkd_lab.recording import ALGORITHMS, SCHEMA, RecordError, full_settings, newest, read_json, run_key
 
@@ -234,18 +234,16 @@ def pack(records: Records, path: Path) -> Path:
 
 
 def _unpack(path: Path) -> Records:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            schema = json.loads(archive.read("schema.json"))["schema"]
-            if schema != SCHEMA:
-                raise RecordError(f"{path}: schema {schema}, and this version reads {SCHEMA}: run it again")
-            tables = {name: pd.read_parquet(io.BytesIO(archive.read(f"{name}.parquet"))) for name in COLUMNS}
-    except (OSError, KeyError, zipfile.BadZipFile, ValueError) as error:
-        if isinstance(error, RecordError):
-            raise
-        raise RecordError(
-            f"{path}: no packed records ({error}); copy it from where it came from, or remove it"
-        ) from error
+    way_out = "copy it from where it came from, or remove it"
+    kinds = OSError, KeyError, zipfile.BadZipFile, ValueError
+    with (
+        refusing(f"{path}: no packed records", *kinds, way_out=way_out, kind=RecordError),
+        zipfile.ZipFile(path) as archive,
+    ):
+        schema = json.loads(archive.read("schema.json"))["schema"]
+        if schema != SCHEMA:
+            raise RecordError(f"{path}: schema {schema}, and this version reads {SCHEMA}: run it again")
+        tables = {name: pd.read_parquet(io.BytesIO(archive.read(f"{name}.parquet"))) for name in COLUMNS}
     return Records(**tables)
 
 

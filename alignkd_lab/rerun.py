@@ -48,18 +48,15 @@ def choose(path: Path, algorithm: str | None = None, settings: Mapping[str, Any]
         raise BadInput(f"{path}: no run with {asked}; it holds {held.summary()}")
     names = [name for name in runs[found[0]] if len({json.dumps(runs[run].get(name)) for run in found}) > 1]
     names = [name for name in names if name != "truth_weights" or "target_weight" not in names]
+    several = f"{path} holds {len(found)} runs that fit; choose one by"
     if len(found) > MOST_CHOICES:
-        raise BadInput(
-            f"{path} holds {len(found)} runs that fit; choose one by --set {' '.join(f'{n}=…' for n in names)}"
-        )
+        raise BadInput(f"{several} --set {' '.join(f'{name}=…' for name in names)}")
 
     def word(value: Any) -> str:
         return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
-    told = sorted(" ".join(shlex.quote(f"{n}={word(runs[run].get(n))}") for n in names) for run in found)
-    raise BadInput(
-        "\n  ".join([f"{path} holds {len(found)} runs that fit; choose one by", *(f"--set {t}" for t in told)])
-    )
+    told = sorted(" ".join(shlex.quote(f"{name}={word(runs[run].get(name))}") for name in names) for run in found)
+    raise BadInput("\n  --set ".join([several, *told]))
 
 
 def _named(held: Records, run: str) -> dict:

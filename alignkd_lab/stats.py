@@ -32,16 +32,7 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
     A value that is not finite makes the whole interval NaN: dropping a seed would be choosing.
     """
-    data = np.asarray(values, dtype=float)
-    if data.size == 0 or not np.isfinite(data).all():
-        return Interval(NAN, NAN, NAN)
-    mean = float(data.mean())
-    if data.size == 1:
-        return Interval(mean, NAN, NAN)
-    from scipy import stats
-
-    half = float(stats.t.ppf((1 + level) / 2, data.size - 1) * data.std(ddof=1) / math.sqrt(data.size))
-    return Interval(mean, mean - half, mean + half)
+    return _around_mean(values, level, 0.0)
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> Interval:
@@ -51,13 +42,21 @@ def paired_difference(first: Sequence[float], second: Sequence[float], level: fl
 
 def prediction_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     """Where one more seed is to be expected: mean ± t s √(1 + 1/n); NaN bounds for a single seed."""
+    return _around_mean(values, level, 1.0)
+
+
+def _around_mean(values: Sequence[float], level: float, own: float) -> Interval:
+    """mean ± t s √(own + 1/n), where `own` is the share of one seed's own variance."""
     data = np.asarray(values, dtype=float)
-    if data.size < 2 or not np.isfinite(data).all():
-        return Interval(float(data.mean()) if data.size else NAN, NAN, NAN)
+    if data.size == 0 or not np.isfinite(data).all():
+        return Interval(NAN, NAN, NAN)
+    mean = float(data.mean())
+    if data.size == 1:
+        return Interval(mean, NAN, NAN)
     from scipy import stats
 
-    half = float(stats.t.ppf((1 + level) / 2, data.size - 1) * data.std(ddof=1) * math.sqrt(1 + 1 / data.size))
-    return Interval(float(data.mean()), float(data.mean()) - half, float(data.mean()) + half)
+    half = float(stats.t.ppf((1 + level) / 2, data.size - 1) * data.std(ddof=1) * math.sqrt(own + 1 / data.size))
+    return Interval(mean, mean - half, mean + half)
 
 
 def excludes_zero(differences: np.ndarray) -> np.ndarray:

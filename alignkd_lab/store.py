@@ -69,8 +69,8 @@ def scratch_folder(parent: Path, prefix: str = "writing-") -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def written_aside(folder: Path, sound: Callable[[Path], bool]) -> Iterator[Path]:
-    """A scratch folder, moved to `folder` whole at the end, unless another process put a `sound` one there.
+def written_aside(folder: Path) -> Iterator[Path]:
+    """A scratch folder, sealed and moved to `folder` at the end, unless another process put a whole one there.
 
     Raises:
         CannotContinue: the disk is full, read-only or broken; nothing is left in `folder` then.
@@ -80,12 +80,13 @@ def written_aside(folder: Path, sound: Callable[[Path], bool]) -> Iterator[Path]
             made = scratch / "result"
             made.mkdir()
             yield made
+            seal(made)
             try:
                 os.replace(made, folder)
             except OSError:
                 if not folder.is_dir():
                     raise
-                if not sound(folder):
+                if damage(folder):
                     os.replace(folder, scratch / "damaged")
                     os.replace(made, folder)
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -102,21 +103,22 @@ def seal(folder: Path) -> None:
     (folder / _SUMS).write_text(json.dumps(sums, indent=1))
 
 
-def is_sealed(folder: Path) -> bool:
-    return (folder / _SUMS).is_file()
-
-
 def damage(folder: Path) -> str | None:
-    """What is wrong with a sealed folder, in words; None where nothing is, or where it was never sealed."""
-    path = folder / _SUMS
-    if not path.is_file():
-        return None
+    """What is wrong with a folder that should be sealed, in words; None where nothing is."""
     try:
-        sums = dict(json.loads(path.read_text()))
+        sums = dict(json.loads((folder / _SUMS).read_text()))
         wrong = [name for name, found in sums.items() if file_sha256(folder / name) != found]
     except (OSError, ValueError, TypeError) as error:
         return str(error)
     return f"{wrong[0]} does not have its checksum" if wrong else None
+
+
+def need_room(folder: Path, needed: float, way_out: str) -> None:
+    """Raises CannotContinue where the disk of a folder has less room than so many bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        sizes = f"{needed / 1e9:.3g} GB are needed and {free / 1e9:.3g} GB are free"
+        raise CannotContinue(f"{folder}: {sizes}; {way_out}")
 
 
 def safe_name(text: object) -> str:
@@ -144,23 +146,25 @@ class Store:
         Raises:
             CannotContinue: the result cannot be written.
         """
-        folder = self.root / f"{kind}-{key_of(depends)}"
+        folder = self._folder(kind, depends)
         if (folder / _MARK).is_file():
             wrong = damage(folder)
-            try:
-                if not wrong:
-                    return load(folder)
-            except Exception as error:
-                if (folder / _SUMS).is_file():
-                    raise
-                wrong = repr(error)  # of a version that wrote no checksums
+            if not wrong:
+                return load(folder)
             print(f"{folder} is damaged ({wrong}) and is made anew", file=sys.stderr)
         result = make()
-        with written_aside(folder, lambda there: (there / _SUMS).is_file() and not damage(there)) as made:
+        with written_aside(folder) as made:
             save(result, made)
             (made / _MARK).write_text(json.dumps(depends, indent=1, sort_keys=True, default=str))
-            seal(made)
         return result
 
     def keep_json(self, kind: str, depends: dict, make: Callable[[], Any]) -> Any:
         return self.keep(kind, depends, make, write_json, read_json)
+
+    def keep_folder(self, kind: str, depends: dict, write: Callable[[Path], None]) -> Path:
+        """The folder of what is kept, for what is not to be read whole; `write` makes it in the folder that it gets."""
+        self.keep(kind, depends, lambda: None, lambda _, made: write(made), lambda folder: None)
+        return self._folder(kind, depends)
+
+    def _folder(self, kind: str, depends: dict) -> Path:
+        return self.root / f"{kind}-{key_of(depends)}"

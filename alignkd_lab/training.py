@@ -8,12 +8,12 @@ step that are divided by the token counts of the whole, so the gradient is the s
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,20 +29,18 @@ from alignkd_lab.lm import models, ranks, saved, training_losses, weights
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.engines import Vllm
-from alignkd_lab.lm.measured import REFERENCE, Heldout, MeasuredTrainer, add_reference, newest_checkpoint
+from alignkd_lab.lm.measured import REFERENCE, Heldout, MeasuredTrainer, newest_checkpoint
 from alignkd_lab.lm.models import identity
 from alignkd_lab.lm.own_pairs import (
     Texts,
     prompts_of_reward,
-    read_asked,
-    read_pairs,
+    read_texts,
     reference_log_probs,
     student_examples,
 )
 from alignkd_lab.lm.rewards import model_of, scorer
 from alignkd_lab.lm.rollouts import HeldoutPrompts, Rollouts, paying
-from alignkd_lab.lm.settings import base_of_student
-from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_in_parts
+from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_teacher
 from alignkd_lab.lm.teachers import Full, LiveTeacher, share_head
 from alignkd_lab.lm.trainer import with_lora
 from alignkd_lab.lm.vocabulary import check_vocabularies
@@ -51,8 +49,6 @@ from alignkd_lab.options import (
     FREE,
     METHODS,
     PAIR,
-    TEACHERS,
-    Method,
     Options,
     read_options,
     to_argv,
@@ -93,15 +89,13 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
         first = replace(options, method="dckd", out=str(Path(options.out) / "dckd"), reference=None)
         run(first, given, data, callbacks)
         options = replace(options, student=first.out)
-    out, method = Path(options.out), METHODS[options.method]
+    out, method = Path(options.out), options.kind
     arguments = training_arguments(given, out, is_measured(options))
     device, seed = arguments.device, arguments.seed
     dtype = getattr(torch, resolve_dtype(options.dtype, device.type))
     tokenizer, texts, answered = texts_of(options, seed, data)
-    others = {name: getattr(options, name) for name in TEACHERS if getattr(options, name)}
-    sources = {"student": options.student, **others}
-    if judge := model_of(options.reward or ""):
-        sources["reward"] = judge
+    judge = model_of(options.reward or "")
+    sources = options.sources | ({"reward": judge} if judge else {})
     reach = max([texts.reach, *(len(row.prompt) + texts.max_tokens for row in answered)])
     size, parts = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps * ranks.count()
     batch = size * parts  # what is accumulated is one batch, which runs in micro-batches of this size
@@ -118,18 +112,15 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
         examples, kept, heldout = [texts.training, texts.heldout], {}, None
         if options.teacher:
             teacher = admit(models.read(options.teacher, device), options.teacher, reach=reach)
-            kept["teacher"] = _spread(LiveTeacher(teacher, dtype=dtype, norms=False))
+            kept["teacher"] = _spread(LiveTeacher(teacher, dtype=dtype))
     else:
-        examples, kept, heldout = _from_pairs(
-            options, method, texts, model, tokenizer, store, request, dtype, arguments
-        )
+        examples, kept, heldout = _from_pairs(options, texts, model, tokenizer, store, dtype, arguments)
     model = _adapt(model, options, seed)
-    write = partial(Rollouts, tokenizer, max_tokens=texts.max_tokens, seed=seed, dtype=dtype, pay=pay)
+    rollouts = Rollouts(tokenizer, 1, texts.max_tokens, seed, dtype, pay)
     if method.on_policy:
-        beta, answered = options.beta if options.method == "rloo" else None, texts.heldout
-        rollouts = write(responses=options.responses, reference=_reference(options, model, dtype, reach), beta=beta)
-    else:
-        rollouts = write(responses=1)
+        answered, rollouts.responses = texts.heldout, options.responses
+        rollouts.reference = _reference(options, model, dtype, reach)
+        rollouts.beta = options.beta if options.method == "rloo" else None
     if _shards() and (method.on_policy or answered):
         rollouts.keep_whole(model)
     measured = [heldout] if heldout else []
@@ -166,19 +157,18 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
 
 def is_measured(options: Options) -> bool:
     """Whether anything is held out, or prompts are answered for a reward beside the training."""
-    return bool(options.heldout.strip("0.") or (options.prompts and not METHODS[options.method].on_policy))
+    return bool(options.heldout.strip("0.") or (options.prompts and not options.kind.on_policy))
 
 
 def texts_of(options: Options, seed: int, data: Any = None) -> tuple[Any, Texts, list]:
     """The student's tokenizer, the texts, and the prompts that are answered for a reward beside pairs."""
-    method, tokenizer = METHODS[options.method], weights.load_tokenizer(base_of_student(options.student))
-    others = {name: getattr(options, name) for name in TEACHERS if getattr(options, name)}
-    check_vocabularies(
-        tokenizer, **{name: weights.load_tokenizer(base_of_student(other)) for name, other in others.items()}
-    )
-    read, source = read_asked if method.on_policy else read_pairs, data or options.data or options.prompts
-    texts, answered = read(source, options.heldout, tokenizer, options.max_length, options.max_prompt_length, seed), []
-    if options.reward and not method.on_policy:
+    tokenizers = {name: weights.load_tokenizer(source) for name, source in options.sources.items()}
+    tokenizer = tokenizers.pop("student")
+    check_vocabularies(tokenizer, **tokenizers)
+    limits = options.max_length, options.max_prompt_length
+    source, answered = data or options.data or options.prompts, []
+    texts = read_texts(source, options.heldout, tokenizer, *limits, seed, pairs=not options.kind.on_policy)
+    if options.reward and not options.kind.on_policy:
         answered, texts.about["reward"] = prompts_of_reward(texts, options.prompts, tokenizer)
     return tokenizer, texts, answered
 
@@ -220,45 +210,49 @@ def _same_training(out: Path, request: dict) -> dict | None:
     return None
 
 
-def _from_pairs(options, method: Method, pairs: Texts, model, tokenizer, store, request, dtype, arguments) -> tuple:
+def _from_pairs(options: Options, pairs: Texts, model, tokenizer, store: Store, dtype, arguments) -> tuple:
     """What the loss reads, of training and of the held-out pairs; what teachers say of it; and what is measured."""
-    device, seed, batch = model.device, arguments.seed, arguments.per_device_eval_batch_size
-    examples = _examples(options, method, pairs, model, tokenizer, store, request, dtype, seed)
+    examples = _examples(options, pairs, model, tokenizer, store, dtype, arguments.seed)
     kept: dict[str, CachedTeacher | LiveTeacher] = {}
-    for name in TEACHERS if method.read else ():
-        if source := getattr(options, name):
-            teacher = LiveTeacher(models.read(source, device), dtype=dtype, digest=identity(source))
-            kept[name] = _spread(teacher) if options.live_teachers else cache_in_parts(
-                teacher, list(chain(*examples)), store.root, name, method.read
+    for name, source in options.sources.items() if options.kind.read else ():
+        if name != "student":
+            teacher = LiveTeacher(models.read(source, model.device), dtype=dtype, digest=identity(source))
+            kept[name] = _spread(teacher) if options.live_teachers else cache_teacher(
+                teacher, list(chain(*examples)), store.root, name, roles=options.kind.read
             )  # fmt: skip
     if len(kept) == 2:
         share_head(*kept.values())
     policy = (options.reference if options.method == "dpo" else None) or options.student
-    reference = model if policy == options.student else models.read(policy, device)
-    if options.method == "dpo":
-        reference_log_probs(reference, examples[0], store, identity(policy), dtype)
-    return examples, kept, _heldout(reference, policy, examples[1], pairs.heldout, store, dtype, batch)
+    reference = model if policy == options.student else models.read(policy, model.device)
+    for part in examples if options.method == "dpo" else ():
+        reference_log_probs(reference, part, store, identity(policy), dtype)
+    if not pairs.heldout:
+        return examples, kept, None
+    teacher, batch = LiveTeacher(reference, dtype=dtype, digest=identity(policy)), arguments.per_device_eval_batch_size
+    said = cache_teacher(teacher, pairs.heldout, store.root, REFERENCE, batch=batch)
+    said.head = said.head.detach().clone()  # where all weights are trained, the model's own moves
+    return examples, kept, Heldout(examples[1], pairs.heldout, said)
 
 
 def _reference(options: Options, model, dtype, reach: int) -> LiveTeacher:
     """What an on-policy method measures the KL from: the model as it starts, unless another one is named."""
     if options.reference and options.reference != options.student:
         other = admit(models.read(options.reference, model.device), options.reference, reach=reach)
-        return _spread(LiveTeacher(other, dtype=dtype, norms=False))
+        return _spread(LiveTeacher(other, dtype=dtype))
     if options.full:
-        return _spread(LiveTeacher(copy.deepcopy(model), dtype=dtype, norms=False))
-    return LiveTeacher(model, dtype=dtype, norms=False, without_adapter=True)
+        return _spread(LiveTeacher(copy.deepcopy(model), dtype=dtype))
+    return LiveTeacher(model, dtype=dtype, without_adapter=True)
 
 
-def _examples(options, method: Method, pairs: Texts, model, tokenizer, store, request, dtype, seed) -> list:
+def _examples(options: Options, pairs: Texts, model, tokenizer, store: Store, dtype, seed: int) -> list:
     """What the loss reads: of training, and of the held-out pairs."""
-    if "sampled" in method.roles:
-        depends = {"weights": request["weights"]["student"]["checksum"], "responses": options.responses,
+    if "sampled" in options.kind.roles:
+        depends = {"weights": identity(options.student), "responses": options.responses,
                    "dtype": str(dtype), "seed": seed, "max_tokens": pairs.max_tokens}  # fmt: skip
         if options.engine == "vllm":
             model, depends["engine"] = Vllm(weights.resolve(options.student), dtype), "vllm"
         return student_examples(model, tokenizer, [pairs.training, pairs.heldout], store, depends, dtype)
-    only = [index for index, role in enumerate(PAIR) if role in method.roles]
+    only = [index for index, role in enumerate(PAIR) if role in options.kind.roles]
     return [
         [Example(row.prompt, [row.responses[at] for at in only], [row.roles[at] for at in only]) for row in rows]
         for rows in (pairs.training, pairs.heldout)
@@ -274,32 +268,16 @@ def _spread(teacher: LiveTeacher) -> LiveTeacher:
     return teacher.shard() if _shards() else teacher
 
 
-def _heldout(model, source: str, examples: list[Example], pairs: list[Example], store, dtype, batch) -> Heldout | None:
-    if not pairs:
-        return None
-    teacher = LiveTeacher(model, dtype=dtype, digest=identity(source))
-    reference = cache_in_parts(teacher, pairs, store.root, REFERENCE, batch=batch)
-    reference.head = reference.head.detach().clone()  # where all weights are trained, the model's own moves
-    add_reference(pairs, reference, dtype, batch)
-    if examples[0].roles == list(PAIR):
-        for row, pair in zip(examples, pairs, strict=True):
-            row.reference_log_probs = pair.reference_log_probs
-    return Heldout(examples, pairs, reference)
-
-
 def _loss(options: Options, kept: dict[str, CachedTeacher | LiveTeacher], end_token: int | None):
     def ask(batch: dict) -> dict[str, Full]:
-        return {name: one.signal(batch, name, roles=METHODS[options.method].read or None) for name, one in kept.items()}
+        return {name: one.signal(batch, roles=options.kind.read or None) for name, one in kept.items()}
 
-    more = {
-        "dpo": {"beta": options.beta},
-        "kd": {"temperature": options.temperature},
-        "dckd": {"alpha": options.alpha},
-        "gkd": {"divergence": options.divergence},
-        "adpa": {"gamma": options.gamma, "end_token": end_token},
-    }
     method = options.method.removesuffix("_plus")
-    return training_losses.asking(method, ask, **more.get(method, {}))
+    takes = inspect.signature(training_losses.LOSSES[method]).parameters
+    more = {name: getattr(options, name) for name in METHODS[method].uses if name in takes}
+    if "end_token" in takes:
+        more["end_token"] = end_token
+    return training_losses.asking(method, ask, **more)
 
 
 def _fit(trainer: MeasuredTrainer, folder: Path) -> tuple[pd.DataFrame, dict]:

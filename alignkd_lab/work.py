@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from typing import Any
 
-from alignkd_lab.lm.own_prompts import texts
-from alignkd_lab.lm.settings import HEALED, LmSettings
+from alignkd_lab.lm.prompts import prompts
+from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.pipelines import PIPELINES, ROLES, Align, Distil, Gkd, PreferenceDistil, Stage
 from alignkd_lab.results import KINDS
 
@@ -20,7 +19,7 @@ class Work:
 
     def __init__(self, settings: LmSettings, algorithm: str, target_rate: float) -> None:
         self._settings, self._sizes, self._rate = settings, {}, target_rate
-        self._rlhf, self._validation = algorithm == "rlhf", len(texts(settings.prompts, "validation"))
+        self._algorithm, self._validation = algorithm, len(prompts("validation", source=settings.prompts))
         self.entries: list[dict] = []
         self._done: set = set()
         self._place = ""
@@ -29,8 +28,8 @@ class Work:
         from alignkd_lab.lm import shapes  # brings torch
 
         if source not in self._sizes:
-            of_base = f"{source}:{self._settings.base}" if HEALED.fullmatch(source) else source
-            self._sizes[source] = shapes.parameters(shapes.config_of(of_base))
+            whole = self._settings.student_source if source == self._settings.student else source
+            self._sizes[source] = shapes.parameters(shapes.config_of(whole))
         entry = {"stage": self._place, "model": source, "parameters": self._sizes[source]}
         self.entries.append({**entry, **dict.fromkeys(COUNTS, 0), **counts})
 
@@ -77,9 +76,8 @@ class Work:
             case PreferenceDistil():
                 self._preference_distil(stage, source, read)
             case Align():
-                distilled = prompts * responses * settings.distil_passes
-                more = stage.whole_budget * round(distilled / (2 * settings.align_batch))
-                self._align(init, read["reference"], read["sampler"], settings.align_steps + more)
+                steps = settings.steps_of_alignment(stage.whole_budget)
+                self._align(init, read["reference"], read["sampler"], steps)
 
     def _preference_distil(self, stage: PreferenceDistil, source: str, read: dict[str, tuple]) -> None:
         settings, length = self._settings, self._settings.max_tokens
@@ -97,7 +95,7 @@ class Work:
 
     def _align(self, init: tuple, reference: tuple, sampler: tuple, steps: int) -> None:
         settings, length, source = self._settings, self._settings.max_tokens, self._source(init)
-        if self._rlhf:
+        if self._algorithm == "rlhf":
             steps = settings.rlhf_steps
             responses = settings.rlhf_generations
             rows = settings.rlhf_prompts * responses
@@ -126,8 +124,12 @@ class Work:
         kind = "sampled" if self._once("preferences", sampler) else "kept"
         self._add(self._source(sampler), **{kind: drawn}, responses=settings.preference_responses)
         self._reward(drawn, sampler)
-        pairs = settings.preference_prompts * _informative(settings.preference_responses, self._rate)
-        return max(1, round(pairs))
+        return max(1, self._pairs(settings.preference_prompts, settings.preference_responses))
+
+    def _pairs(self, prompts: int, responses: int) -> int:
+        from alignkd_lab.lm.feasibility import expected_pairs  # brings pandas
+
+        return round(float(expected_pairs(self._rate, prompts, responses)))
 
     def _reward(self, tokens: int, policy: tuple | None) -> None:
         """What the truth reads for it: of what meets the rule; a reward model reads all."""
@@ -156,8 +158,8 @@ class Work:
             if self._once("held-out"):
                 self._add(settings.base, sampled=held, responses=settings.heldout_responses)
                 self._reward(held, ("base",))
-            pairs = settings.test_prompts * _informative(settings.heldout_responses, self._rate)
-            self._add(source, scored=2 * round(pairs) * length)
+            pairs = self._pairs(settings.test_prompts, settings.heldout_responses)
+            self._add(source, scored=2 * pairs * length)
 
     def _yardstick(self) -> None:
         """The truth's samples of validation prompts."""
@@ -172,7 +174,7 @@ class Work:
             self._stage(Distil("trial kd", teacher="base"), init=("student",), teacher=("base",))
         if self._once("trial yardstick"):
             self._yardstick()
-        for _ in settings.rlhf_learning_rates if self._rlhf else settings.align_learning_rates:
+        for _ in settings.rates_to_try(self._algorithm):
             self._align(policy, policy, policy, settings.align_steps)
 
     def check(self) -> None:
@@ -182,10 +184,3 @@ class Work:
         for policy in (("base",), ("student",)):
             if not self._is_truth(policy):
                 self._add(self._source(policy), scored=read, responses=self._settings.truth_responses)
-
-
-def _informative(responses: int, rate: float) -> float:
-    """Pairs to be expected of a prompt's responses that meet a rule at this rate: E min(hits, misses)."""
-    chances = (math.comb(responses, hits) * rate**hits * (1 - rate) ** (responses - hits)
-               for hits in range(responses + 1))  # fmt: skip
-    return sum(chance * min(hits, responses - hits) for hits, chance in enumerate(chances))

@@ -10,7 +10,7 @@ from alignkd_lab import cli
 from alignkd_lab.answering import sample_to
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.own_prompts import read_prompts
+from alignkd_lab.lm.preference_data import read_prompts
 from alignkd_lab.lm.sampling import sample
 
 QUESTIONS = [
@@ -79,7 +79,7 @@ def test_json_lines_hold_the_prompt_as_it_was_asked_last(tmp_path, capsys):
     assert two["prompt"] == [user("Write a line."), {"role": "assistant", "content": first[1]}, user("Again, shorter.")]
     assert [two["response"]] == expected([two["prompt"]], 4)
     again = read_prompts(tmp_path / "out.jsonl", strict=True).rows[1]
-    assert again.messages == two["prompt"]
+    assert again.prompt == two["prompt"]
     assert cli.main(command) == 2
     assert "out.jsonl is there already" in capsys.readouterr().err
 
@@ -100,6 +100,7 @@ def test_the_temperature_is_that_of_the_sampling(tmp_path):
     ("rows", "format", "words"),
     [
         ([{"prompt": "a"}], "mt-bench", "row 1 has no question_id"),
+        (["a"], "mt-bench", "row 1 has no question_id"),
         ([QUESTIONS[0], QUESTIONS[0]], "mt-bench", "rows 1 and 2 share question_id 81"),
         ([{"question_id": 1, "prompt": [user("a"), {"role": "assistant", "content": "b"}, user("c")]}], "mt-bench",
          "row 1 holds messages"),

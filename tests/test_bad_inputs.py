@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
@@ -18,11 +17,11 @@ from bad_inputs import BROKEN_MODELS, FINE, HEAVY, LIGHT, MODELS, SHELL, prepare
 from own_models import BROKEN
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm import losses, teacher_cache, weights
+from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.preference_data import load_preferences, to_examples
 from alignkd_lab.lm.sampling import sample
-from alignkd_lab.lm.teachers import Full, LiveTeacher
+from alignkd_lab.lm.teachers import Full
 from alignkd_lab.lm.trainer import train
 
 TABLE = Path(__file__).with_name("bad_inputs.py")
@@ -146,14 +145,6 @@ def test_what_is_sampled_trained_on_or_cached_is_looked_at_before_any_work(tmp_p
     for words, call in refused:
         with pytest.raises(BadInput, match=words):
             call()
-    folder, teacher = tmp_path / "kept", LiveTeacher(model)
-    teacher_cache.cache_teacher(teacher, examples, folder, progress=print)
-    theirs = {**teacher_cache._depends(teacher, examples), "format": 99}
-    with (
-        mock.patch.object(teacher_cache, "_depends", return_value=theirs),
-        pytest.raises(BadInput, match=r"kept: was made for something else \(format differ\); name another folder"),
-    ):
-        teacher_cache.cache_teacher(teacher, examples, folder)
     with pytest.raises(BadInput, match="max_prompt_tokens must be"):
         to_examples(None, tokenizer, max_prompt_tokens=0, max_response_tokens=3)
 
@@ -162,7 +153,7 @@ PAIR = b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
 
 
 FILES = {
-    "rows.txt": (PAIR, {}, "unknown source"),
+    "rows.txt": (PAIR, {}, "not an object with fields"),
     "quote.csv": (b'prompt,chosen,rejected\na,"b,c\n', {}, "quote.csv cannot be read as .csv"),
     "rows.jsonl": (PAIR + b'{"prompt": ', {}, "rows.jsonl is wrong JSON at line 2"),
     "object.json": (PAIR, {}, "holds no list of rows; one object a line goes in .jsonl"),

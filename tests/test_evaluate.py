@@ -125,7 +125,7 @@ def test_reward_accuracy_is_the_share_of_pairs_that_plain_logits_rank_right(pair
 
 def test_pairs_within_rounding_are_ties():
     pairs = [Example([at], [[3], [4]]) for at in range(1, 5)]
-    policy, reference = np.zeros((4, 2)), np.array([[0, 1.0], [0, 1e-5], [1.0, 0], [0, 1.0]])
+    policy, reference = [0.0] * 8, [0, 1.0, 0, 1e-5, 1.0, 0, 0, 1.0]
     assert metrics.reward_accuracy(pairs, policy, reference).estimate == pytest.approx((1 + 0.5 + 0 + 1) / 4)
 
 

@@ -7,16 +7,16 @@ import torch
 from tiny_lm import log_prob, log_probs, world_in
 
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.context import Policy
+from alignkd_lab.lm.context import Earned, Policy
 from alignkd_lab.lm.evaluate import metrics
-from alignkd_lab.lm.rewards import Scores, Yardstick, yardstick
+from alignkd_lab.lm.rewards import Yardstick, yardstick
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean, score
 
 LENGTHS = (3, 1, 7, 4)
 SECOND_HITS = [False, False, False, True]
 HITS = [False, True, False, True]
-STICK = Yardstick(q05=-4.0, q50=-2.0, target_rate=0.03, responses=100)
+STICK = Yardstick(q05=-4.0, q50=-2.0, target_rate=0.03)
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def scored():
     draw = torch.Generator().manual_seed(0)
     own, truth, recall = ([-4 * torch.rand(n, generator=draw) for n in LENGTHS] for _ in range(3))
     texts, rewards, fluency = ["a", "b 1", "a", "c 2"], [0.0, 0.5, 0.0, 1.0], [1.0, 0.5, 0.2, 1.0]
-    return own, recall, texts, Scores(rewards, HITS, fluency, truth, 0), SECOND_HITS, STICK
+    return own, recall, texts, Earned(rewards, HITS, 0, fluency, truth), SECOND_HITS, STICK
 
 
 def test_every_metric_equals_a_plain_loop(scored):
@@ -69,7 +69,6 @@ def test_the_yardstick_holds_the_truths_quantiles_and_a_rate_that_is_never_zero(
     assert found.q05 == pytest.approx(-3.8)
     assert found.target_rate == pytest.approx(0.5 / 6)
     assert yardstick(said, [True] * 3 + [False] * 2).target_rate == pytest.approx(3.5 / 6)
-    assert found.responses == 5
 
 
 def samples():

@@ -372,7 +372,6 @@ def test_a_cached_teacher_says_what_a_live_one_does(name, tmp_path):
     model = copy.deepcopy(fixed(name)).float()
     live, examples = LiveTeacher(model), [Example(row.prompt, row.responses) for row in PAIRS]
     kept = cache_teacher(live, examples, tmp_path / "kept")
-    kept.attach(examples, "teacher")
     inputs = collate(examples)
     for signal in (live.signal(inputs), kept.signal(inputs)):
         expected = torch.cat([said(model, row.prompt, tokens) for row in examples for tokens in row.responses])
@@ -391,7 +390,6 @@ def test_student_and_teacher_of_two_tokenizers_of_one_size_cannot_read_one_batch
     teacher.vocabulary = type(teacher.vocabulary)(swapped)
     examples = [Example([3, 4], [[5, 2]])]
     cached = cache_teacher(LiveTeacher(teacher), examples, tmp_path / "kept")
-    cached.attach(examples, "teacher")
     for asked in (LiveTeacher(teacher), cached):
         inputs = collate(examples)
         asked.signal(inputs)

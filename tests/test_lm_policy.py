@@ -6,6 +6,7 @@ from tiny_lm import random_adapter
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.context import Models, Policy
+from alignkd_lab.lm.models import in_dtype
 
 
 def adapter(seed):
@@ -65,6 +66,6 @@ def test_a_saved_policy_reads_back_as_the_same_policy(adapters, tmp_path):
 
 def test_sampling_in_another_dtype_runs_on_a_copy():
     model = Models().of(Policy("tiny-base"))
-    assert Models().for_sampling(model) is model
-    assert Models(dtype=torch.bfloat16).for_sampling(model).dtype == torch.bfloat16
+    assert in_dtype(model, torch.float32) is model
+    assert in_dtype(model, torch.bfloat16).dtype == torch.bfloat16
     assert model.dtype == torch.float32

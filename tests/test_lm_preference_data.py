@@ -126,9 +126,9 @@ def test_what_is_no_source_or_takes_no_such_option_is_refused(tmp_path):
         load_preferences(datasets.DatasetDict(train=rows, test=rows))
     with pytest.raises(BadInput, match="a list is no name, file or"):
         load_preferences(GOOD)
-    for option in ({"split": "train"}, {"revision": REVISION}):
+    for source in (write(tmp_path / "pairs.jsonl", GOOD), rows):
         with pytest.raises(BadInput, match="is for sets of the hub"):
-            load_preferences(write(tmp_path / "pairs.jsonl", GOOD), **option)
+            load_preferences(source, split="train")
 
 
 @pytest.fixture
@@ -154,17 +154,17 @@ def test_a_known_set_is_pinned_and_says_what_it_is_before_it_is_loaded(hub, name
         assert part in said
     version = f"revision:{known.revision}"
     assert found.provenance == {"source": name, "split": "train", "version": version, "licence": known.licence}
-    found = load_preferences(name, split="test", revision=REVISION)
+    found = load_preferences(f"{name}@{REVISION}", split="test")
     assert hub[1:] == [(name, {"split": "test", "revision": REVISION})]
     assert found.provenance["version"] == f"revision:{REVISION}"
 
 
-@pytest.mark.parametrize("revision", [None, "main", "v1.0", REVISION[:8]])
+@pytest.mark.parametrize("revision", ["", "@main", "@v1.0", f"@{REVISION[:8]}"])
 def test_a_set_of_the_hub_needs_a_pinned_revision(hub, revision):
     with pytest.raises(BadInput, match="somebody/pairs needs a pinned revision"):
-        load_preferences("somebody/pairs", revision=revision)
+        load_preferences(f"somebody/pairs{revision}")
     assert hub == []
-    assert load_preferences("somebody/pairs", revision=REVISION).provenance["version"] == f"revision:{REVISION}"
+    assert load_preferences(f"somebody/pairs@{REVISION}").provenance["version"] == f"revision:{REVISION}"
 
 
 def test_a_hub_that_does_not_answer_is_reported_with_its_reason(monkeypatch):
@@ -173,7 +173,7 @@ def test_a_hub_that_does_not_answer_is_reported_with_its_reason(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(CannotContinue, match=r"split 'dev' of somebody/pairs .*Unknown split \"dev\"") as caught:
-        load_preferences("somebody/pairs", revision=REVISION, split="dev")
+        load_preferences(f"somebody/pairs@{REVISION}", split="dev")
     assert "\n" not in str(caught.value)
 
 

@@ -136,7 +136,7 @@ def test_without_informative_pairs_the_student_stays_as_it_is(world, given):
 
 def test_no_cache_of_a_teacher_is_left_behind(world, given, tmp_path):
     run(world, "adpa")
-    assert not list(tmp_path.rglob("cache.json"))
+    assert not list(tmp_path.rglob("places.json"))
 
 
 def test_one_head_serves_both_teachers_so_that_an_advantage_is_one_product(world, given, monkeypatch):

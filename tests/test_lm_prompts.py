@@ -6,7 +6,7 @@ import pytest
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import prompts as module
-from alignkd_lab.lm.prompts import SPLITS, checksum, prompts
+from alignkd_lab.lm.prompts import SPLITS, digest, prompts
 from alignkd_lab.lm.rewards import TARGETS, target
 from alignkd_lab.presets import PRESETS
 
@@ -64,9 +64,9 @@ def test_splits_have_their_names_and_begin_with_the_same_prompts_always():
         prompts("train")
 
 
-def test_the_checksum_follows_the_prompts(monkeypatch):
-    before = checksum()
-    assert checksum() == before
+def test_the_digest_follows_the_prompts(monkeypatch):
+    before = digest()
+    assert digest() == before
     changed = {"frames": module._file()["frames"], "topics": {**module._file()["topics"], "test": ["a yak"]}}
     monkeypatch.setattr(module, "_file", lambda: changed)
-    assert checksum() != before
+    assert digest() != before

@@ -97,8 +97,8 @@ def test_the_same_seed_gives_the_same_responses_and_another_seed_others(model):
     assert first != second
 
 
-def test_progress_counts_every_response(model):
-    counted = []
-    samples_of(model, batch=5, progress=counted.append)
-    assert sum(counted) == 12
-    assert len(counted) == 4
+def test_a_bar_is_shown_where_it_has_a_name(model, capsys):
+    samples_of(model, batch=5)
+    assert capsys.readouterr().err == ""
+    samples_of(model, batch=5, shown="writing")
+    assert "0/12" in capsys.readouterr().err

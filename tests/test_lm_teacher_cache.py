@@ -1,4 +1,4 @@
-"""Cached teachers: the same signals as live ones, from a folder that is whole, its own, or refused."""
+"""Cached teachers: the same signals as live ones, from folders that are found by what they depend on, or made anew."""
 
 import psutil
 import pytest
@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import losses, teacher_cache, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states
-from alignkd_lab.lm.teacher_cache import CachedTeacher, cache_teacher
+from alignkd_lab.lm.teacher_cache import cache_teacher
 from alignkd_lab.lm.teachers import LiveTeacher
 
 
@@ -36,22 +36,19 @@ def student(device):
     return weights.load("tiny-student", device=device)[0]
 
 
-def quiet(count):
-    """Takes the progress, so that no bar is drawn."""
+def cached(teacher, folder, rows=None, **options):
+    """The cached teacher, and the examples that it was given to."""
+    rows = rows or examples()
+    return cache_teacher(teacher, rows, folder, quiet=True, **options), rows
 
 
-def cached(teacher, folder, **options):
-    return cache_teacher(teacher, options.pop("rows", None) or examples(), folder, progress=quiet, **options)
+def tokens_in(folder):
+    width = 4 * 49  # of the truth's states and norm
+    return sum(path.stat().st_size for path in folder.rglob("rows.f32")) // width
 
 
 def assert_close(found, expected, atol=1e-5):
     torch.testing.assert_close(found, expected, rtol=0, atol=atol)
-
-
-def attached(cache, name="dpo"):
-    rows = examples()
-    cache.attach(rows, name)
-    return collate(rows)
 
 
 def loss_and_gradient(loss, student, batch):
@@ -64,8 +61,8 @@ def loss_and_gradient(loss, student, batch):
 
 @pytest.mark.parametrize("chunk", [None, 5])
 def test_kd_has_the_same_value_and_gradient_from_cached_and_live(truth, student, tmp_path, chunk):
-    cache = cached(truth, tmp_path / "cache")
-    batch = attached(cache)
+    cache, rows = cached(truth, tmp_path)
+    batch = collate(rows)
     found, live = (
         loss_and_gradient(lambda h, w, s=signal: losses.kd(h, w, s, chunk=chunk), student, batch)
         for signal in (cache.signal(batch), truth.signal(batch))
@@ -74,11 +71,9 @@ def test_kd_has_the_same_value_and_gradient_from_cached_and_live(truth, student,
 
 
 def test_only_the_asked_roles_are_read(truth, tmp_path):
-    cache = cached(truth, tmp_path / "cache", roles=("sampled",))
-    assert cache.about["cost"]["tokens"] == 8
-    rows = examples()
-    cache.attach(rows, "dpo")
-    assert [bool(views) for row in rows for views in row.signals["dpo"]] == [
+    cache, rows = cached(truth, tmp_path, roles=("sampled",))
+    assert tokens_in(tmp_path) == 8
+    assert [bool(views) for row in rows for views in row.signals["teacher"]] == [
         role == "sampled" for row in rows for role in row.roles
     ]
     batch = collate(rows)
@@ -89,16 +84,12 @@ def test_only_the_asked_roles_are_read(truth, tmp_path):
 
 
 def test_batches_and_caches_without_responses_have_no_rows(truth, tmp_path):
-    cache = cached(truth, tmp_path / "cache", roles=("sampled",))
-    rows = examples()[1:3]
-    cache.attach(rows, "dpo")
+    cache, rows = cached(truth, tmp_path, rows=examples()[1:3], roles=("sampled",))
     assert cache.signal(collate(rows)).rows == 0
-    nothing = cached(truth, tmp_path / "nothing", rows=[Example([1, 2], [])])
-    rows = [Example([1, 2], [])]
-    nothing.attach(rows, "dpo")
-    assert rows[0].signals == {"dpo": []}
+    nothing, rows = cached(truth, tmp_path, rows=[Example([1, 2], [])])
+    assert rows[0].signals == {"teacher": []}
     assert nothing.signal(collate(rows)).rows == 0
-    assert nothing.about["cost"]["tokens"] == 0
+    assert tokens_in(tmp_path) == 0
 
 
 def forbid(monkeypatch, model):
@@ -108,22 +99,20 @@ def forbid(monkeypatch, model):
     monkeypatch.setattr(model.model, "forward", run)
 
 
-def test_a_second_call_picks_the_folder_up_without_running_the_teacher(truth, tmp_path, monkeypatch):
-    first = cached(truth, tmp_path / "cache")
-    before = attached(first)["signals"]["dpo"]["hidden"].clone()
+def test_what_was_kept_is_picked_up_without_running_the_teacher(truth, tmp_path, monkeypatch):
+    first, rows = cached(truth, tmp_path)
+    before = first.signal(collate(rows)).hidden.clone()
     forbid(monkeypatch, truth.model)
-    again = cached(truth, tmp_path / "cache", rows=examples()[::-1])
-    assert again.key == first.key
-    assert torch.equal(attached(again)["signals"]["dpo"]["hidden"], before)  # by the tokens, not by the place
+    again, rows = cached(truth, tmp_path, rows=examples()[::-1])
+    assert torch.equal(again.signal(collate(rows[::-1])).hidden, before)  # by the tokens, not by the place
     with pytest.raises(AssertionError, match="was run"):
         cached(truth, tmp_path / "another")
 
 
 def test_the_same_words_twice_are_kept_once(truth, tmp_path):
     twice = [Example([1, 60], [[70, 2], [70, 2]]), Example([1, 60], [[70, 2]])]
-    cache = cached(truth, tmp_path / "cache", rows=twice)
-    assert cache.about["cost"]["tokens"] == 2
-    cache.attach(twice, "dpo")
+    cache, _ = cached(truth, tmp_path, rows=twice)
+    assert tokens_in(tmp_path) == 2
     assert cache.signal(collate(twice)).rows == 6
 
 
@@ -132,92 +121,70 @@ def test_the_key_knows_weights_tokens_and_dtype(truth, base, tmp_path):
     other[0].responses[0] = [70, 72, 2]
     moved = examples()
     moved[0].prompt, moved[0].responses[0] = [1, 60], [61, 70, 71, 2]
-    made = [
-        cached(truth, tmp_path / "0"),
-        cached(base, tmp_path / "1"),
-        cached(truth, tmp_path / "2", rows=other),
-        cached(truth, tmp_path / "3", rows=moved),
-        cached(truth, tmp_path / "4", roles=("chosen",)),
-        cached(LiveTeacher(truth.model, digest="given"), tmp_path / "5"),
-        cached(LiveTeacher(truth.model, dtype=torch.bfloat16), tmp_path / "6"),
-    ]
-    assert len({cache.key for cache in made}) == len(made)
-
-
-def test_a_folder_made_for_something_else_is_refused_by_name(truth, base, tmp_path):
-    folder = tmp_path / "cache"
-    cached(truth, folder)
-    with pytest.raises(BadInput, match=rf"{folder}: .* \(teacher differ\).* name another folder, or delete"):
-        cached(base, folder)
-    with pytest.raises(BadInput, match=r"\(tokens differ\)"):
-        cached(truth, folder, rows=examples()[:1])
-    with pytest.raises(BadInput, match="another one was given"):
-        CachedTeacher(folder, base.head)
-
-
-def test_a_folder_of_other_things_is_left_alone(truth, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(BadInput, match=r"no cache\.json"):
-        cached(truth, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    for teacher, options in (
+        (truth, {}),
+        (base, {}),
+        (truth, {"rows": other}),
+        (truth, {"rows": moved}),
+        (truth, {"roles": ("chosen",)}),
+        (LiveTeacher(truth.model, digest="given"), {}),
+        (LiveTeacher(truth.model, dtype=torch.bfloat16), {}),
+        (truth, {"batch": 2}),
+    ):
+        cached(teacher, tmp_path, **options)
+    assert len(list(tmp_path.iterdir())) == 8
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "words"),
+    ("file", "change"),
     [
-        ("rows.f32", lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:], "not have its checksum"),
-        ("rows.f32", lambda data: data[:-8], "not have its checksum"),
-        ("rows.f32", None, "No such file"),
-        ("checksums.json", None, "no checksums"),
-        ("cache.json", lambda data: data.replace(b'"seconds": ', b'"seconds": 1', 1), "not have its checksum"),
-        ("cache.json", lambda data: data[:20], "cannot be read"),
+        ("rows.f32", lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]),
+        ("rows.f32", lambda data: data[:-8]),
+        ("rows.f32", None),
+        ("places.json", lambda data: data[:20]),
+        ("checksums.json", lambda data: data[:20]),
     ],
 )
-def test_a_damaged_cache_says_where_and_what_to_do(truth, tmp_path, file, change, words):
-    folder = tmp_path / "cache"
-    cached(truth, folder)
+def test_what_is_damaged_is_made_anew_and_said(truth, tmp_path, capsys, file, change):
+    first, rows = cached(truth, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    expected = first.signal(collate(rows)).hidden.clone()
     if change:
         (folder / file).write_bytes(change((folder / file).read_bytes()))
     else:
         (folder / file).unlink()
-    with pytest.raises(CannotContinue, match=rf"{folder}: .*{words}.*delete the folder and cache the teacher again"):
-        cached(truth, folder)
+    again, rows = cached(truth, tmp_path)
+    assert torch.equal(again.signal(collate(rows)).hidden, expected)
+    assert f"{folder} is damaged" in capsys.readouterr().err
 
 
-def test_an_interrupted_cache_leaves_nothing_behind(truth, tmp_path):
-    def stop(count):
-        raise KeyboardInterrupt
+def test_an_interrupted_cache_leaves_nothing_behind(truth, tmp_path, monkeypatch):
+    before, read = teacher_cache._read, []
 
+    def some(*arguments):
+        read.append(arguments)
+        if len(read) == 2:
+            raise KeyboardInterrupt
+        return before(*arguments)
+
+    monkeypatch.setattr(teacher_cache, "_read", some)
     with pytest.raises(KeyboardInterrupt):
-        cache_teacher(truth, examples(), tmp_path / "cache", batch=1, progress=stop)
+        cached(truth, tmp_path, batch=1)
     assert list(tmp_path.iterdir()) == []
-    assert cached(truth, tmp_path / "cache").about["cost"]["tokens"] == 20
+    cached(truth, tmp_path, batch=1)
+    assert tokens_in(tmp_path) == 20
 
 
-def test_the_process_that_comes_second_takes_what_the_first_has_made(truth, tmp_path):
-    folder, seen = tmp_path / "cache", []
-
-    def other_process(count):
-        if not seen:
-            seen.append(cached(truth, folder))
-
-    second = cache_teacher(truth, examples(), folder, progress=other_process)
-    assert second.about == seen[0].about
-    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
-
-
-def test_progress_counts_the_responses_and_batches_change_nothing(truth, tmp_path, capsys):
-    counted = []
-    small = cache_teacher(truth, examples(), tmp_path / "small", batch=2, progress=counted.append)
-    assert sum(counted) == 7
-    assert len(counted) > 1
-    batch = attached(small)
+def test_batches_change_nothing_and_the_size_is_said(truth, tmp_path, capsys):
+    rows = examples()
+    small = cache_teacher(truth, rows, tmp_path, batch=2)
+    batch = collate(rows)
     assert_close(small.signal(batch).hidden, truth.signal(batch).hidden)
     for roles in (("chosen",), ("rejected", "sampled")):
         assert_close(small.signal(batch, roles=roles).hidden, truth.signal(batch, roles=roles).hidden)
-    assert "caching the teacher" not in capsys.readouterr().err
-    cache_teacher(truth, examples(), tmp_path / "shown")
-    assert "caching the teacher: 100%" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"caching teacher in {tmp_path}: 3.92e-06 GB" in said
+    assert "0/7" in said
 
 
 def wide_teacher():
@@ -230,8 +197,8 @@ def wide_teacher():
 def test_memory_holds_only_what_is_looked_at(tmp_path):
     teacher = wide_teacher()
     rows = [Example([1], [[index % 90 + 1] * 50 + [index // 90 + 1]]) for index in range(40)]
-    cached(teacher, tmp_path / "cache", rows=rows)
-    path = tmp_path / "cache" / "rows.f32"
+    cached(teacher, tmp_path, rows=rows)
+    (path,) = tmp_path.rglob("rows.f32")
     size = path.stat().st_size
     assert size > 3e7
 
@@ -239,29 +206,25 @@ def test_memory_holds_only_what_is_looked_at(tmp_path):
         """Bytes of the file in memory; those of the whole process also move with what other tests left."""
         return sum(mapped.rss for mapped in psutil.Process().memory_maps() if mapped.path == str(path.resolve()))
 
-    cache = CachedTeacher(tmp_path / "cache", teacher.head)
-    cache.attach(rows, "dpo")
     assert held() < 0.2 * size
-    states = [views["hidden"] for row in rows for views in row.signals["dpo"]]
+    states = [views["hidden"] for row in rows for views in row.signals["teacher"]]
     assert len({state.untyped_storage().data_ptr() for state in states}) == 1
     assert float(sum(state.sum() for state in states)) == pytest.approx(float(torch.cat(states).sum()), rel=1e-3, abs=1)
     assert held() > 0.8 * size
 
 
-def test_examples_that_were_not_read_are_refused_and_left_as_they_are(truth, tmp_path):
-    cache = cached(truth, tmp_path / "cache", rows=examples()[:3])
-    rows = examples()
-    with pytest.raises(BadInput, match=r"response 0 \(sampled\) of example 3 .* new folder"):
-        cache.attach(rows, "dpo")
-    assert all(not row.signals for row in rows)
-    with pytest.raises(BadInput, match=r"attach\(examples, 'dpo'\) before collate"):
-        cache.signal(collate(rows), "dpo")
+def test_a_batch_from_before_the_caching_is_refused(truth, tmp_path):
+    batch = collate(examples())
+    cache, _ = cached(truth, tmp_path)
+    with pytest.raises(BadInput, match="no signals of 'teacher' for these roles; cache it before collate"):
+        cache.signal(batch)
 
 
 def test_a_full_disk_and_a_role_that_there_is_not_are_told_before_the_teacher_runs(truth, tmp_path, monkeypatch):
-    monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
     forbid(monkeypatch, truth.model)
     with pytest.raises(BadInput, match="chosen, rejected, sampled"):
-        cached(truth, tmp_path / "cache", roles=("winner",))
-    with pytest.raises(CannotContinue, match=r"1e-08 GB are free; name a folder on another disk"):
-        cached(truth, tmp_path / "new" / "cache")
+        cached(truth, tmp_path, roles=("winner",))
+    with pytest.raises(CannotContinue, match=r"1e-08 GB are free; keep what teachers say in a folder on another disk"):
+        cached(truth, tmp_path)
+    assert list(tmp_path.iterdir()) == []

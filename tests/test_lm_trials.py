@@ -95,7 +95,7 @@ def test_every_rate_meets_the_same_numbers(tmp_path, monkeypatch):
     assert curves[:2] == curves[2:]
 
 
-def test_seeds_that_run_at_once_share_one_choice(tmp_path, monkeypatch):
+def test_seeds_that_run_at_once_share_one_choice(tmp_path):
     tried = []
 
     def try_rates(*_):
@@ -103,10 +103,9 @@ def test_seeds_that_run_at_once_share_one_choice(tmp_path, monkeypatch):
         time.sleep(0.5)
         return {"learning_rate": RATES[len(tried) - 1], "trials": [], "tokens": {}}
 
-    monkeypatch.setattr(module, "try_rates", try_rates)
     settings, depends = module.TrialSettings(RATES), {"role": "base"}
     with ThreadPoolExecutor(3) as pool:
-        found = [pool.submit(module.choose_rate, settings, depends, Store(tmp_path), None, None) for _ in range(3)]
+        found = [pool.submit(module.choose_rate, settings, depends, Store(tmp_path), try_rates) for _ in range(3)]
     assert [each.result()["learning_rate"] for each in found] == [RATES[0]] * 3
 
 
@@ -144,7 +143,7 @@ def shipped_rate(settings, algorithm, init, folder):
     world = LmWorld.__new__(LmWorld)
     world.settings, world.algorithm, world.store, world._chosen = settings, algorithm, Store(folder), {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "try_rates", lambda *_: {"learning_rate": None})
+        patch.setattr(module, "try_rates", lambda *_, **__: {"learning_rate": None})
         found = world.trials(init)
     return found and found["learning_rate"]
 

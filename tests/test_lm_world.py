@@ -377,7 +377,7 @@ def test_the_fingerprint_names_seed_weights_prompts_and_device(tmp_path, monkeyp
     assert world_in(tmp_path, base="tiny-truth").fingerprint() != found
     assert world_in(tmp_path, student="tiny-base").fingerprint() != found
     assert found["device"] == "cpu"
-    monkeypatch.setattr(world_module.own_prompts, "checksum", lambda: "other prompts")
+    monkeypatch.setattr(world_module, "digest", lambda source: "other prompts")
     assert world_in(tmp_path).fingerprint() != found
 
 

@@ -83,12 +83,12 @@ def test_a_smaller_batch_is_kept_for_what_follows():
 
 def test_a_teacher_is_cached_in_smaller_batches(tmp_path):
     examples = [Example(prompt, [[60 + at, 61, 2]]) for at, prompt in enumerate(PROMPTS)]
-    whole = cache_teacher(LiveTeacher(tiny()), examples, tmp_path / "whole")
+    cache_teacher(LiveTeacher(tiny()), examples, tmp_path / "whole", "whole")
     with shortages() as found:
-        parted = cache_teacher(LiveTeacher(hold(tiny(), 2)[0]), examples, tmp_path / "parted")
+        cache_teacher(LiveTeacher(hold(tiny(), 2)[0]), examples, tmp_path / "parted", "parted")
     assert found == {"teacher_batch": 2}
     for row in examples:
-        own, other = (cache.rows(row.prompt, row.responses[0])["hidden"] for cache in (parted, whole))
+        own, other = (row.signals[name][0]["hidden"] for name in ("parted", "whole"))
         torch.testing.assert_close(own, other, rtol=0, atol=1e-5)
 
 

@@ -1,5 +1,7 @@
 """RLHF and DPO against autograd, torch's Adam, and the exact optimum."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -21,11 +23,12 @@ def truth():
 
 
 def rlhf(init, reference, problem=PROBLEM, beta=0.5, steps=200, batch=256, learning_rate=0.1, noise=NOISE):
-    return align.rlhf(init, reference, problem, noise, beta=beta, steps=steps, batch=batch, learning_rate=learning_rate)
+    size = {"rlhf_steps": steps, "rlhf_batch": batch, "rlhf_learning_rate": learning_rate}
+    return align.rlhf(init, reference, problem, noise, replace(SETTINGS, beta=beta, **size))
 
 
 def pairs_of(sampler, count=8000, label_noise=0.0, problem=PROBLEM):
-    return align.sample_pairs(sampler, problem, NOISE, count=count, label_noise=label_noise)
+    return align.sample_pairs(sampler, problem, NOISE, replace(SETTINGS, dpo_pairs=count, dpo_label_noise=label_noise))
 
 
 def captured_direction(monkeypatch, run):
@@ -111,7 +114,8 @@ def test_dpo_visits_all_pairs_in_turn(monkeypatch):
         return real(self, points)
 
     monkeypatch.setattr(GaussianMixture, "log_prob_and_pull", watch)
-    align.dpo(truth(), truth(), pairs, PROBLEM, NOISE, beta=0.5, steps=3, batch=4, learning_rate=0.1)
+    settings = replace(SETTINGS, beta=0.5, dpo_steps=3, dpo_batch=4, dpo_learning_rate=0.1)
+    align.dpo(truth(), truth(), pairs, PROBLEM, NOISE, settings)
     order = [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]
     torch.testing.assert_close(torch.cat(seen), pairs.chosen[0, order])
 

@@ -140,7 +140,8 @@ def test_an_rlhf_step_climbs_the_packages_gradient(monkeypatch):
     monkeypatch.setattr(GaussianMixture, "from_noise", lambda self, uniforms, normals: points[None])
 
     def run(policy, reference, problem, seeds):
-        align.rlhf(policy, reference, problem, seeds, beta=nano.BETA, steps=1, batch=len(points), learning_rate=1.0)
+        size = {"rlhf_steps": 1, "rlhf_batch": len(points), "rlhf_learning_rate": 1.0}
+        align.rlhf(policy, reference, problem, seeds, MogSettings(beta=nano.BETA, **size))
 
     assert_close(found, packaged_direction(run, monkeypatch), 1e-10)
 
@@ -150,8 +151,8 @@ def test_a_dpo_step_climbs_the_packages_gradient(monkeypatch):
     pairs = align.Pairs(chosen[None], rejected[None], torch.zeros(1))
 
     def run(policy, reference, problem, seeds):
-        size = {"steps": 1, "batch": len(chosen), "learning_rate": 1.0}
-        align.dpo(policy, reference, pairs, problem, seeds, beta=nano.BETA, **size)
+        size = {"dpo_steps": 1, "dpo_batch": len(chosen), "dpo_learning_rate": 1.0}
+        align.dpo(policy, reference, pairs, problem, seeds, MogSettings(beta=nano.BETA, **size))
 
     assert_close(found, packaged_direction(run, monkeypatch), 1e-10)
 

@@ -11,12 +11,11 @@ import pytest
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
-from alignkd_lab.lm import own_prompts, weights
+from alignkd_lab.lm import weights
 from alignkd_lab.lm.functions import call_reward, load_function
-from alignkd_lab.lm.own_prompts import describe, digest, pin, read_prompts, texts
-from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.preference_data import encode_prompts, read_prompts
+from alignkd_lab.lm.prompts import SPLITS, describe, digest, encode, pin_file, prompts
 from alignkd_lab.lm.request import check_request
-from alignkd_lab.lm.rollouts import encode_prompts
 from alignkd_lab.presets import override, preset
 from alignkd_lab.recording import read_json
 
@@ -50,10 +49,10 @@ def run(**overrides):
 def test_a_run_reads_ones_own_prompts_and_maximises_ones_own_reward():
     record = run()
     function, name = load_function("reward", "own:score")
-    made = {split: texts("asked.jsonl", split) for split in own_prompts.SPLIT_SIZES}
+    made = {split: prompts(split, source="asked.jsonl") for split in SPLITS[1:]}
     assert record["settings"]["reward"] == name
     assert record["settings"]["target"] == record["target"] == name.replace("score", "rule")
-    assert record["settings"]["prompts"] == pin("asked.jsonl")
+    assert record["settings"]["prompts"] == pin_file("asked.jsonl")
     assert record["provenance"]["prompts"]["splits"] == {split: len(rows) for split, rows in made.items()}
     assert record["provenance"]["weights"]["prompts"] == digest("asked.jsonl") != digest("shipped")
     samples = record["pipelines"]["base_aligned"]["samples"]
@@ -68,7 +67,7 @@ def test_what_changes_makes_another_run_and_what_does_not_is_found_again(monkeyp
     few = {"preference_prompts": 4, "distil_prompts": 4, "test_prompts": 2, "truth_responses": 1}
     first = run(**few)
     assert run(**few) == first
-    before = pin("asked.jsonl")
+    before = pin_file("asked.jsonl")
     Path("own.py").write_text(OWN.replace("isdigit", "isalpha"))
     changed = run(**few)
     assert changed["settings"]["reward"] != first["settings"]["reward"]
@@ -81,15 +80,15 @@ def test_what_changes_makes_another_run_and_what_does_not_is_found_again(monkeyp
 
 
 def test_splits_depend_on_the_texts_alone_and_share_none():
-    made = {split: texts("asked.jsonl", split) for split in own_prompts.SPLIT_SIZES}
+    made = {split: prompts(split, source="asked.jsonl") for split in SPLITS[1:]}
     assert sorted(chain(*made.values())) == sorted(f"Say {at}" for at in range(60))
     assert {split: len(rows) for split, rows in made.items()} == {"training": 27, "validation": 8, "test": 25}
     Path("turned.txt").write_text("\n".join(f"Say {at}" for at in reversed(range(60))) + "\nSay 3\n")
-    assert {split: texts("turned.txt", split) for split in made} == made
+    assert {split: prompts(split, source="turned.txt") for split in made} == made
     assert describe("turned.txt")["skipped"] == {"repeats an earlier prompt": 1}
     Path("many.txt").write_text("\n".join(f"Say {at}" for at in range(2200)))
     assert describe("many.txt")["splits"] == {"test": 920, "validation": 32, "training": 1248}
-    assert texts("shipped", "test", 5) == prompts("test", 5)
+    assert prompts("test", 5, source="shipped") == prompts("test", 5)
 
 
 def test_prompts_are_read_from_every_kind_of_file():
@@ -105,14 +104,14 @@ def test_prompts_are_read_from_every_kind_of_file():
     said, both = {name: [row.said for row in read_prompts(name).rows] for name in files}, ["Say 1", "Say 2"]
     assert said == dict(zip(files, (["Say, 1", "Say 2"], both, ["Why is it?"], both, both), strict=True))
     found = read_prompts("d.jsonl")
-    assert [row.messages for row in found.rows] == [turns]
+    assert [row.prompt for row in found.rows] == [turns]
     assert [row for row, _ in found.skipped] == [2, 3]
 
 
 def test_the_request_pins_what_is_ones_own_and_max_tokens_and_the_truth_are_as_asked():
     settings = override(preset("tiny").lm, {"prompts": "asked.jsonl", "max_tokens": 77, "base": "tiny-base"})
     asked = check_request(settings)
-    assert asked.prompts == pin("asked.jsonl")
+    assert asked.prompts == pin_file("asked.jsonl")
     assert (asked.max_tokens, asked.truth) == (77, "tiny-base")
     assert check_request(asked) == asked
     assert override(preset("tiny").lm, {"base": "tiny-base", "truth": "tiny-truth"}).truth == "tiny-truth"
@@ -120,7 +119,7 @@ def test_the_request_pins_what_is_ones_own_and_max_tokens_and_the_truth_are_as_a
 
 def test_a_prompt_has_the_tokens_of_its_chat_turn_whoever_reads_it():
     tokenizer = weights.load_tokenizer("tiny-base")
-    rows, _ = encode_prompts(read_prompts("asked.jsonl").rows, tokenizer, 99)
+    rows = encode_prompts(read_prompts("asked.jsonl").rows, tokenizer, 99).examples
     assert [list(row.prompt) for row in rows] == encode(tokenizer, [f"Say {at}" for at in range(60)])
 
 

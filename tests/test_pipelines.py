@@ -10,7 +10,7 @@ import pytest
 
 from alignkd_lab import store as store_module
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
-from alignkd_lab.memory import PeakMemory
+from alignkd_lab.memory import peak_memory
 from alignkd_lab.pipelines import (
     CONTROLS,
     METHODS,
@@ -306,10 +306,10 @@ def test_a_disk_error_is_not_taken_for_another_process(store, monkeypatch):
 def test_peak_memory_sees_what_a_stage_held_for_a_moment():
     before = psutil.Process().memory_info().rss
     # Mapped anew: an ordinary allocation may be served from memory that the process holds anyway.
-    with PeakMemory("cpu") as memory, mmap.mmap(-1, 80_000_000) as held:
+    with peak_memory("cpu") as memory, mmap.mmap(-1, 80_000_000) as held:
         held.write(b"x" * 80_000_000)
         time.sleep(0.2)
-    assert memory.bytes > before + 60_000_000
+    assert memory["bytes"] > before + 60_000_000
 
 
 # What a pipeline asks of its teacher -------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from test_training import QUICK, TEACHERS, pairs  # noqa: F401, a fixture
@@ -16,10 +17,12 @@ from alignkd_lab.lm import context, own_pairs, rollouts, trainer
 from alignkd_lab.lm.shapes import adapter_size, build, config_of, parameters, smollm2, with_layers
 from alignkd_lab.lm.trainer import with_lora
 from alignkd_lab.options import METHODS, read_options, to_argv
+from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import PIPELINES, YARDSTICKS, run_pipelines
 from alignkd_lab.plan_training import plan_train
 from alignkd_lab.presets import planned_work
 from alignkd_lab.rates import Cost, How, Machine, Shape
+from alignkd_lab.records import load
 from alignkd_lab.training import train
 
 KINDS = ("sampled", "trained", "scored")
@@ -48,7 +51,7 @@ def folder(tmp_path_factory):
 def test_tokens_of_a_run_are_those_that_its_stages_count(pipeline, folder, endless, monkeypatch):
     world = given_rate(world_in(folder, heldout_responses=4))
     world.reward.hits = lambda texts: [at % 2 == 0 for at in range(len(texts))]
-    monkeypatch.setattr(work, "_informative", lambda responses, rate: responses // 2)
+    monkeypatch.setattr(work.Work, "_pairs", lambda self, prompts, responses: prompts * (responses // 2))
     _, stages = run_pipelines(world, (*YARDSTICKS, pipeline), world.store)
     planned = planned_work("tiny", small(heldout_responses=4), pipelines=[pipeline])
     for stage in stages.values():
@@ -158,7 +161,15 @@ def test_the_recorded_card_is_estimated_as_it_was_recorded():
     request = {**RUN, "preset": "gpu", "pipelines": ["align_then_kd"], "seeds": (0,)}
     made = plan.plan_run(request, clock.rates_of("H100"), 0.02, 25)
     seconds = {row["stage"]: row["seconds"] for row in made["stages"]}
-    run = clock.load(clock.data_folder() / "records" / "smollm2-study.zip").select(preset="gpu", device="cuda")
+    run = load(data_folder() / "records" / "smollm2-study.zip").select(preset="gpu", device="cuda")
+    base, small = (parameters(config_of(source)) for source in ("smollm2-135m-instruct", "healed"))
+    counted, took = [], []
+    for stage in run.stages.drop_duplicates(["run", "seed", "stage"]).itertuples():
+        sampler, learner = {"base_aligned": (base, base), "kd_aligned": (small, small)}.get(stage.stage, (base, small))
+        counted.append((sampler * stage.sampled, learner * (stage.trained + stage.scored / 2)))
+        took.append(stage.seconds)
+    sampled, trained = 1 / np.linalg.lstsq(np.array(counted), np.array(took), rcond=None)[0]
+    assert pytest.approx((sampled, trained), rel=1e-5) == (clock.SAMPLED, clock.TRAINED)
     for stage in ("base_aligned", "aligned_kd"):
         recorded = run.stages.loc[run.stages["stage"] == stage, "seconds"].median()
         assert 0.7 * recorded < seconds[stage] < 1.3 * recorded

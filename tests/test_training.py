@@ -160,7 +160,7 @@ def test_tokenizer_and_licence_are_those_of_the_base(adapter, student, tmp_path)
 
 def test_what_is_measured_is_what_plain_logits_give(pairs, tmp_path):
     record = run("dpo", pairs, tmp_path / "out", reference="tiny-student", beta=0.3)
-    held = own_pairs.read_pairs(pairs, "0.25", weights.load_tokenizer("tiny-student"), 48, None, 42).heldout
+    held = own_pairs.read_texts(pairs, "0.25", weights.load_tokenizer("tiny-student"), 48, None, 42, pairs=True).heldout
     policy, reference = AutoModelForCausalLM.from_pretrained(tmp_path / "out"), weights.load("tiny-student")[0]
     margins, kl = [], []
     for row in held:
@@ -256,8 +256,8 @@ def test_an_accumulated_batch_is_the_batch(method, micro, pairs, tmp_path):
 @pytest.mark.parametrize("method", ["kd", "dckd", "adpa"])
 def test_live_teachers_teach_as_cached_ones(method, trained, pairs, tmp_path, monkeypatch):
     (_, _, cached), live = trained(method), Last()
-    monkeypatch.setattr(training, "cache_in_parts", lambda *rest, **more: pytest.fail("a cache was made") if rest[3] in
-                        ("teacher", "reference") else teacher_cache.cache_in_parts(*rest, **more))  # fmt: skip
+    monkeypatch.setattr(training, "cache_teacher", lambda *rest, **more: pytest.fail("a cache was made") if rest[3] in
+                        ("teacher", "reference") else teacher_cache.cache_teacher(*rest, **more))  # fmt: skip
     run(method, pairs, tmp_path / "live", callbacks=[live], live_teachers=True)
     torch.testing.assert_close(live.logits, cached.logits, rtol=1e-4, atol=1e-5)
 
@@ -315,14 +315,16 @@ def test_training_and_held_out_pairs_share_no_prompt(pairs, tmp_path):
     tokenizer = weights.load_tokenizer("tiny-student")
     (tmp_path / "held.jsonl").write_text("\n".join(pairs.read_text().splitlines()[:3]))
     for heldout in ("0.3", str(tmp_path / "held.jsonl")):
-        found = own_pairs.read_pairs(pairs, heldout, tokenizer, 48, None, 0)
+        found = own_pairs.read_texts(pairs, heldout, tokenizer, 48, None, 0, pairs=True)
         sides = [{tuple(row.prompt) for row in side} for side in (found.training, found.heldout)]
         assert all(sides)
         assert not sides[0] & sides[1]
 
 
 def test_texts_that_are_too_long_are_counted(pairs):
-    about = own_pairs.read_pairs(pairs, "0.25", weights.load_tokenizer("tiny-student"), 40, 36, 42).about["training"]
+    about = own_pairs.read_texts(pairs, "0.25", weights.load_tokenizer("tiny-student"), 40, 36, 42, pairs=True).about[
+        "training"
+    ]
     assert sum(about["cut"].values()) == 2 * about["pairs"] > 0
 
 

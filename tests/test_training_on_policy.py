@@ -15,8 +15,8 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import rollouts as written
 from alignkd_lab.lm import training_losses, weights
 from alignkd_lab.lm.batch import collate, token_counts
-from alignkd_lab.lm.own_prompts import Prompt
-from alignkd_lab.lm.rollouts import Rollouts, encode_prompts, paying
+from alignkd_lab.lm.preference_data import Prompt, encode_prompts
+from alignkd_lab.lm.rollouts import Rollouts, paying
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.teachers import LiveTeacher
 from alignkd_lab.lm.trainer import with_lora
@@ -49,7 +49,7 @@ def run(method, out="out", **options):
 def rollouts(**options):
     model, tokenizer = weights.load("tiny-student")
     rows = [Prompt(at, [{"role": "user", "content": f"Say {at}"}], [], {}) for at in range(3)]
-    prompts, _ = encode_prompts(rows, tokenizer, 99)
+    prompts = encode_prompts(rows, tokenizer, 99).examples
     made = Rollouts(tokenizer, 4, 8, seed=0, dtype=torch.float32, **options)
     return away_from_zero(with_lora(model, 4)), prompts, made
 
@@ -67,7 +67,7 @@ def test_what_rloo_learns_from_is_the_reward_less_the_kl_beside_the_others(tmp_p
 
     model, prompts, made = rollouts(beta=0.7)
     made.pay = paying(score, made.tokenizer)
-    made.reference = LiveTeacher(model, without_adapter=True, norms=False)
+    made.reference = LiveTeacher(model, without_adapter=True)
     examples, told = made.write(model, prompts, 5)
     base, gaps, rewards, expected = weights.load("tiny-student")[0], [], [], torch.zeros((), dtype=torch.float64)
     assert asked == [f"Say {at}" for at in range(3) for _ in range(4)]
@@ -124,7 +124,7 @@ def test_the_gradient_of_rloo_is_that_of_trl_on_what_that_drew(tmp_path, monkeyp
     add_fused_lm_head(theirs, temperature=trainer.temperature)
     trainer.ref_model = trainer.accelerator.prepare_model(theirs, evaluation_mode=True)
     trainer.train()
-    made.reference = LiveTeacher(weights.load("tiny-base")[0], norms=False)
+    made.reference = LiveTeacher(weights.load("tiny-base")[0])
     samples = Samples([row.prompt for row in drawn["asked"]], [at // 4 for at in range(12)], drawn["tokens"])
     monkeypatch.setattr(written, "sample", lambda *_, **__: samples)
     model, _, _ = rollouts()  # afresh, since TRL has wrapped the forward pass of the other
@@ -224,7 +224,7 @@ def test_a_reward_is_measured_on_held_out_prompts_while_pairs_are_trained_on():
 def test_the_mean_reward_is_that_of_what_the_saved_model_writes():
     record = run("sft", data="pairs.jsonl", reward="own_rewards:digits", dtype="float32", logging_steps=3, eval_steps=3)
     model, tokenizer = AutoModelForCausalLM.from_pretrained("out"), weights.load_tokenizer("tiny-student")
-    texts = training.read_pairs("pairs.jsonl", "0.25", tokenizer, 56, 32, 42)
+    texts = training.read_texts("pairs.jsonl", "0.25", tokenizer, 56, 32, 42, pairs=True)
     asked, _ = training.prompts_of_reward(texts, None, tokenizer)
     written = Rollouts(tokenizer, 1, texts.max_tokens, 42, torch.float32).write(model, asked, "heldout")[0]
     texts = [tokenizer.decode(tokens, skip_special_tokens=True) for row in written for tokens in row.responses]
@@ -240,7 +240,7 @@ def test_a_reward_model_reads_prompts_of_many_turns():
     record = run("rloo", prompts="turns.jsonl", reward=f"model:{source}", max_length=120, max_prompt_length=100)
     assert record["weights"]["reward"]["checksum"] == weights.checksum(source)
     model, tokenizer = AutoModelForCausalLM.from_pretrained("out"), weights.load_tokenizer("tiny-student")
-    texts = training.read_asked("turns.jsonl", "0.25", tokenizer, 120, 100, 42)
+    texts = training.read_texts("turns.jsonl", "0.25", tokenizer, 120, 100, 42, pairs=False)
     assert [row.said[:2] for row in texts.heldout] == [turns] * 2
     written = Rollouts(tokenizer, 4, 20, 42, torch.float32).write(model, texts.heldout, "heldout")[0]
     judge, found = LlamaForSequenceClassification.from_pretrained(source).eval(), []
@@ -265,12 +265,12 @@ def test_prompts_of_pairs_split_as_the_pairs_do():
     tokenizer = weights.load_tokenizer("tiny-student")
     for share in ("0.3", "prompts.txt"):
         Path("prompts.txt").write_text("Say 3\nSay 5\nSay 3\nSay 77\n")
-        asked = training.read_asked("pairs.jsonl", share, tokenizer, 56, 32, 0)
+        asked = training.read_texts("pairs.jsonl", share, tokenizer, 56, 32, 0, pairs=False)
         sides = [{tuple(row.prompt) for row in side} for side in (asked.training, asked.heldout)]
         assert all(sides)
         assert not sides[0] & sides[1]
         if share == "0.3":
-            pairs = training.read_pairs("pairs.jsonl", share, tokenizer, 56, 32, 0)
+            pairs = training.read_texts("pairs.jsonl", share, tokenizer, 56, 32, 0, pairs=True)
             assert sides == [{tuple(row.prompt) for row in side} for side in (pairs.training, pairs.heldout)]
 
 
@@ -290,9 +290,9 @@ def test_prompts_of_pairs_split_as_the_pairs_do():
         ("rloo", {"reward": "nosuch"}, "reward: unknown 'nosuch'; use 'module:function'"),
         ("rloo", {"reward": "no_such:score"}, "reward: no_such cannot be imported from here"),
         ("rloo", {"reward": "own_rewards:score"}, "has no function 'score'"),
-        ("rloo", {"prompts": "none.txt"}, "prompts: none.txt cannot be read"),
+        ("rloo", {"prompts": "none.txt"}, "prompts: there is no file none.txt"),
         ("rloo", {"prompts": "none.jsonl"}, "prompts: there is no file none.jsonl"),
-        ("rloo", {"max_prompt_length": 4}, "prompts: no prompt is left for training"),
+        ("rloo", {"max_prompt_length": 4}, "prompts: no prompt of prompts.txt is left to train on"),
         ("rloo", {"heldout": "none.jsonl"}, "heldout: there is no file none.jsonl"),
     ],
 )

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import jinja2
 import torch
-from tqdm.auto import tqdm
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import refusing
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.engines import Vllm
 from alignkd_lab.lm.models import in_dtype
-from alignkd_lab.lm.own_prompts import Prompt
+from alignkd_lab.lm.preference_data import Prompt
 from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.templates import end_ids
@@ -22,10 +21,9 @@ def encode_prompts(tokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
     """Token ids of each prompt. Raises BadInput for one that the chat template refuses."""
     found = []
     for prompt in prompts:
-        try:
-            found += encode(tokenizer, [prompt.messages])
-        except jinja2.TemplateError as error:
-            raise BadInput(f"prompts: the chat template refuses row {prompt.row} ({error}); change it") from error
+        what = f"prompts: the chat template refuses row {prompt.row}"
+        with refusing(what, jinja2.TemplateError, way_out="change it"):
+            found += encode(tokenizer, [prompt.prompt])
     return found
 
 
@@ -41,10 +39,8 @@ def answer(
     """
     if not isinstance(model, Vllm):
         admit(model, source, reach=max(map(len, prompt_ids)) + max_tokens)
-    sampler = in_dtype(model, dtype)
-    with tqdm(total=len(prompt_ids) * responses, desc=f"{source} answers", unit="responses", leave=False) as bar:
-        return sample(sampler, prompt_ids, responses, max_tokens, end_ids(tokenizer), seed, temperature,
-                      progress=bar.update)  # fmt: skip
+    sampler, ends = in_dtype(model, dtype), end_ids(tokenizer)
+    return sample(sampler, prompt_ids, responses, max_tokens, ends, seed, temperature, shown=f"{source} answers")
 
 
 def converse(model, tokenizer, source: str, prompts: list[Prompt], **options) -> list[list[dict]]:
@@ -58,7 +54,7 @@ def converse(model, tokenizer, source: str, prompts: list[Prompt], **options) ->
         asked = [index for index, prompt in enumerate(prompts) if turn <= len(prompt.later)]
         now = []
         for index in asked:
-            prompt, messages = prompts[index], list(prompts[index].messages)
+            prompt, messages = prompts[index], list(prompts[index].prompt)
             for done, said in zip(turns[index], prompt.later, strict=False):
                 messages += [{"role": "assistant", "content": done["response"]}, {"role": "user", "content": said}]
             now.append(Prompt(prompt.row, messages, [], prompt.fields))

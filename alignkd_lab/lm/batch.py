@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.architecture import backbone, masks, plain, to_head
 from alignkd_lab.lm.vocabulary import same_vocabulary
 
@@ -149,9 +149,22 @@ def _join(examples: list[Example]) -> dict[str, dict[str, Tensor]]:
     return joined
 
 
+def has_role(batch: dict, roles: tuple[str, ...] | None) -> Tensor:
+    """Which tokens of a collated batch belong to responses of these roles, bool [N]; None is every role."""
+    wanted = [ROLES.index(role) for role in check_roles(roles or ROLES)]
+    return torch.isin(batch["role"], torch.tensor(wanted, device=batch["role"].device))
+
+
+def check_roles(roles: tuple[str, ...]) -> tuple[str, ...]:
+    """The roles; raises UnknownName where one is none."""
+    for role in roles:
+        if role not in ROLES:
+            raise UnknownName("role", role, ROLES)
+    return roles
+
+
 def is_chosen(batch: dict) -> Tensor:
-    """Which tokens of a collated batch belong to a chosen response, bool [N]."""
-    return batch["role"] == ROLES.index("chosen")
+    return has_role(batch, ("chosen",))
 
 
 def autocast(device: torch.device | str, dtype: torch.dtype):

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from alignkd_lab.lm import models
 from alignkd_lab.lm.admission import admit
-from alignkd_lab.lm.prompts import prompts as shipped
+from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.sampling import Samples, sample, seed_for
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.templates import end_ids
@@ -90,21 +90,15 @@ class Models:
             merge_adapter(model, adapter)
         return model.eval()
 
-    def for_sampling(self, model: torch.nn.Module) -> torch.nn.Module:
-        return models.in_dtype(model, self.dtype)
-
-    @staticmethod
-    def identity(policy: Policy) -> str:
-        """What a record names the policy's starting weights by."""
-        return models.identity(policy.start)
-
 
 class Earned(NamedTuple):
-    """Of each response: its reward, and whether it meets the rule."""
+    """Of each response: its reward, and whether it meets the rule; where the truth read all, what it said of each."""
 
     rewards: list[float]
     hits: list[bool]
     tokens: int  # that the truth read
+    fluency: Sequence[float] = ()
+    under_truth: Sequence[Tensor] = ()  # log-probabilities
 
 
 class Reward(Protocol):
@@ -118,20 +112,22 @@ class Context:
     """One seed of a run. Nothing in it changes but what its models and its store keep.
 
     Attributes:
-        prompts: token ids of the first so many prompts of a split, None for all.
+        prompt_texts: the first so many prompts of a split, None for all.
         origin: what every sample comes from, as JSON: weights, prompts, seed.
         sample_batch: responses decoded together; they are the same whatever it is.
-        prompt_texts: the texts of those prompts.
     """
 
     models: Models
     tokenizer: Any
-    prompts: Callable[[str, int | None], list[list[int]]]
+    prompt_texts: Callable[[str, int | None], list[str]]
     store: Store
     seed: int
-    origin: dict = field(default_factory=dict)
-    sample_batch: int = 192
-    prompt_texts: Callable[[str, int | None], list[str]] = shipped
+    origin: dict
+    sample_batch: int
+
+    def prompts(self, split: str, count: int | None) -> list[list[int]]:
+        """Token ids of the prompts."""
+        return encode(self.tokenizer, self.prompt_texts(split, count))
 
     def seed_for(self, *purpose: object) -> int:
         """A seed of its own for each purpose; the same for every pipeline, so that differences are paired."""
@@ -142,26 +138,24 @@ class Context:
         **options,
     ) -> Samples:  # fmt: skip
         """Responses of a model to the first `count` prompts of a split, with a progress bar."""
-        asked = self.prompts(split, count)
-        with tqdm(total=len(asked) * responses, desc=f"sampling, {purpose}", unit="responses", leave=False) as bar:
-            return sample(
-                self.models.for_sampling(model),
-                asked,
-                responses,
-                max_tokens,
-                end_ids(self.tokenizer),
-                self.seed_for("sample", purpose),
-                temperature,
-                batch=self.sample_batch,
-                progress=bar.update,
-                **options,
-            )
+        return sample(
+            models.in_dtype(model, self.models.dtype),
+            self.prompts(split, count),
+            responses,
+            max_tokens,
+            end_ids(self.tokenizer),
+            self.seed_for("sample", purpose),
+            temperature,
+            batch=self.sample_batch,
+            shown=f"sampling, {purpose}",
+            **options,
+        )
 
     def keep_samples(
         self, policy: Policy, split: str, count: int | None, responses: int, max_tokens: int, purpose: str, model=None
     ) -> Samples:
         """Samples at temperature 1, kept in the store: what several stages read is drawn once."""
-        depends = {"policy": policy.digest, "weights": self.models.identity(policy), "split": split, "count": count,
+        depends = {"policy": policy.digest, "weights": models.identity(policy.start), "split": split, "count": count,
                    "responses": responses, "max_tokens": max_tokens, "purpose": purpose, "code": SAMPLES_CODE,
                    "start": self.origin, **({} if self.place == "cpu" else {"device": self.place})}  # fmt: skip
         started = time.perf_counter()
@@ -183,10 +177,6 @@ class Context:
         """The device, with the dtype of products where it is not the usual one: another draws other samples."""
         return device_label(torch.device(self.models.device).type, str(self.models.dtype))
 
-    def aside(self, name: str) -> Path:
-        """Where the batch is kept of a step that stopped the stage of this name."""
-        return self.store.root / f"stopped-{safe_name(name)}"
-
     def score(self, model, samples: Samples) -> list[torch.Tensor]:
         """Log-probabilities of the samples' tokens under a model, a tensor a response."""
         return score(model, samples, dtype=self.models.dtype)
@@ -206,4 +196,4 @@ class Context:
 
             return train(model, examples, loss, learning_rate=learning_rate, steps=steps, batch=batch,
                          seed=self.seed_for("train", kind), dtype=self.models.dtype, on_step=end_step,
-                         aside=self.aside(name), write=write)  # fmt: skip
+                         aside=self.store.root / f"stopped-{safe_name(name)}", write=write)  # fmt: skip

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.context import Context, Policy
-from alignkd_lab.lm.own_prompts import Prompt
+from alignkd_lab.lm.context import Context, Earned, Policy
+from alignkd_lab.lm.preference_data import Prompt
 from alignkd_lab.lm.preferences import Pair, informative_pairs
-from alignkd_lab.lm.rewards import TARGETS, Reward, Scores, Yardstick, apply_rule, scorer, target
+from alignkd_lab.lm.rewards import TARGETS, Reward, Yardstick, scorer
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.scoring import TIE, pooled_mean, score
+from alignkd_lab.lm.scoring import TIE, pooled_mean
 from alignkd_lab.lm.settings import EvaluationSettings
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.stats import NAN, Interval, t_interval, wilson_interval
@@ -105,7 +105,7 @@ class Evaluation:
 
 
 def metrics(
-    own: list[torch.Tensor], truth_under_policy: list[torch.Tensor], texts: list[str], scores: Scores,
+    own: list[torch.Tensor], truth_under_policy: list[torch.Tensor], texts: list[str], scores: Earned,
     second_hits: list[bool] | None, stick: Yardstick,
 ) -> dict[str, float]:  # fmt: skip
     """The four metrics and what stands beside them; log-probabilities are in nats per token unless named otherwise.
@@ -152,10 +152,8 @@ Rewards = Callable[[Sequence[Prompt], list[str]], np.ndarray]
 
 def read_reward(name: str, device: str) -> Rewards:
     """What pays answers: a target's rule (bool), or what `lm.rewards.scorer` takes (float)."""
-    if name in TARGETS:
-        return lambda prompts, texts: np.array(apply_rule(name, target(name), texts))
-    score = scorer(name, device)
-    return lambda prompts, texts: np.array(score([prompt.said for prompt in prompts], texts))
+    pays, kind = scorer(name, device), bool if name in TARGETS else float
+    return lambda prompts, texts: np.array(pays([prompt.said for prompt in prompts], texts), dtype=kind)
 
 
 def over_prompts(values: np.ndarray) -> Interval:
@@ -205,20 +203,13 @@ def kl_to_reference(
     }
 
 
-def pair_log_probs(model, pairs: list[Example], dtype: torch.dtype) -> np.ndarray:
-    """log pi of [chosen, rejected] given the prompt, nats, [pairs, 2]."""
-    samples = Samples([list(pair.prompt) for pair in pairs], [at for at, _ in enumerate(pairs) for _ in range(2)],
-                      [list(tokens) for pair in pairs for tokens in pair.responses])  # fmt: skip
-    return np.array([float(tokens.double().sum()) for tokens in score(model, samples, dtype=dtype)]).reshape(-1, 2)
-
-
-def reward_accuracy(pairs: list[Example], policy: np.ndarray, reference: np.ndarray) -> Interval:
+def reward_accuracy(pairs: list[Example], policy: list[float], reference: list[float]) -> Interval:
     """The share of pairs whose chosen response has the larger reward log pi - log pi_ref; ties count one half.
 
-    Both are as `pair_log_probs` gives them; a difference within rounding is a tie. Wilson's interval, in which the
-    pairs of one prompt count as one.
+    Both are as `lm.scoring.response_log_probs` gives them; a difference within rounding is a tie. Wilson's interval, in
+    which the pairs of one prompt count as one.
     """
-    margins = np.subtract(*(policy - reference).T)
+    margins = np.subtract(*np.subtract(policy, reference).reshape(-1, 2).T)
     share = float(((margins > TIE) + 0.5 * (np.abs(margins) <= TIE)).mean())
     prompts = len({tuple(pair.prompt) for pair in pairs})
     return wilson_interval(share * prompts, prompts)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from alignkd_lab.errors import BadInput, CannotContinue, first_line
+from alignkd_lab.errors import BadInput, CannotContinue, refusing
 from alignkd_lab.store import damage, file_sha256
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -29,11 +29,9 @@ def base_of(folder: Path) -> str:
     Raises:
         BadInput: it names none, or cannot be read.
     """
-    try:
+    with refusing(f"weights: {folder / CONFIG} cannot be read as an adapter's", ValueError, KeyError, TypeError):
         held = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         name, revision = held["base_model_name_or_path"], held.get("revision")
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"weights: {folder / CONFIG} cannot be read as an adapter's ({error!r})") from error
     if not name:
         raise BadInput(f"weights: {folder / CONFIG} names no base; write its source as base_model_name_or_path there")
     return f"{name}@{revision}" if revision and not Path(name).is_dir() else name
@@ -49,13 +47,11 @@ def merge(model, folder: Path):
 
     if not (folder / WEIGHTS).is_file():
         raise BadInput(f"weights: the adapter {folder} holds no {WEIGHTS}; save it with save_pretrained")
-    try:
-        with torch.random.fork_rng():
-            adapted, held = get_peft_model(model, PeftConfig.from_pretrained(folder)), load_file(folder / WEIGHTS)
-            differ = set(get_peft_model_state_dict(adapted, save_embedding_layers=False)) ^ set(held)
-            set_peft_model_state_dict(adapted, held)
-    except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
-        raise BadInput(f"weights: the adapter {folder} does not fit its base ({first_line(error)})") from error
+    kinds = ValueError, RuntimeError, KeyError, TypeError, OSError
+    with refusing(f"weights: the adapter {folder} does not fit its base", *kinds), torch.random.fork_rng():
+        adapted, held = get_peft_model(model, PeftConfig.from_pretrained(folder)), load_file(folder / WEIGHTS)
+        differ = set(get_peft_model_state_dict(adapted, save_embedding_layers=False)) ^ set(held)
+        set_peft_model_state_dict(adapted, held)
     if differ:  # peft would leave out what it does not find
         raise BadInput(
             f"weights: the adapter {folder} and its base have other layers ({', '.join(sorted(differ)[:3])}); "

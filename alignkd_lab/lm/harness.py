@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from alignkd_lab.errors import BadInput, CannotContinue, first_line
+from alignkd_lab.errors import BadInput, CannotContinue, refusing
 
 
 def check_tasks(tasks: Sequence[str | dict]) -> None:
@@ -48,12 +48,11 @@ def run_tasks(
         print(f"lm-evaluation-harness fetches the data of {', '.join(named)} from the hub unless cached; see "
               "their pages for size and licence", file=sys.stderr)  # fmt: skip
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size="auto" if model.device.type == "cuda" else 8)
-    try:
+    kinds = ConnectionError, huggingface_hub.errors.HfHubHTTPError, FileNotFoundError
+    what, way_out = "tasks: the hub did not give a task's data", "check the network"
+    with refusing(what, *kinds, way_out=way_out, kind=CannotContinue):
         found = simple_evaluate(lm, tasks=list(tasks), limit=limit, apply_chat_template=chat_template,
                                 log_samples=False)  # fmt: skip
-    except (ConnectionError, huggingface_hub.errors.HfHubHTTPError, FileNotFoundError) as error:
-        words = f"tasks: the hub did not give a task's data ({first_line(error)}); check the network"
-        raise CannotContinue(words) from error
     return {
         name: {
             "metrics": _metrics(held),

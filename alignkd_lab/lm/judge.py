@@ -12,7 +12,6 @@ import os
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from urllib.parse import urldefrag
 
@@ -92,8 +91,7 @@ def _verdicts(judge: str, questions: list[str], device: str, kept: Path | None) 
         kept.write_text("".join(whole), encoding="utf-8")
     held = dict(map(json.loads, whole))
     if set(keys) - held.keys():
-        remote = judge.startswith(("http://", "https://"))
-        ask = partial(_of_server, *_server(judge)) if remote else _local(judge, device)
+        ask = _remote(judge) if judge.startswith(("http://", "https://")) else _local(judge, device)
         for key, question in zip(keys, tqdm(questions, desc="judge", unit="questions", leave=False), strict=True):
             if key not in held:
                 held[key] = ask(question)
@@ -109,9 +107,8 @@ def _local(source: str, device: str) -> Callable[[str], Verdict]:
     from alignkd_lab.lm.prompts import encode
     from alignkd_lab.lm.sampling import Samples
     from alignkd_lab.lm.scoring import score
-    from alignkd_lab.lm.settings import base_of_student
 
-    model, tokenizer = models.read(source, device), weights.load_tokenizer(base_of_student(source))
+    model, tokenizer = models.read(source, device), weights.load_tokenizer(source)
     letters = [tokenizer.encode(letter, add_special_tokens=False) for letter in LETTERS]
 
     def ask(question: str) -> Verdict:
@@ -121,18 +118,19 @@ def _local(source: str, device: str) -> Callable[[str], Verdict]:
     return ask
 
 
-def _server(judge: str) -> tuple[str, str]:
-    """Address and model."""
+def _remote(judge: str) -> Callable[[str], Verdict]:
+    """The letter that a server's model replies with."""
     address, model = urldefrag(judge)
     address = address.rstrip("/")
-    return address, model or _send(f"{address}/models")["data"][0]["id"]
+    model = model or _send(f"{address}/models")["data"][0]["id"]
 
+    def ask(question: str) -> Verdict:
+        asked = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 8}
+        said = _send(f"{address}/chat/completions", asked)["choices"][0]["message"]["content"] or ""
+        letter = said.strip().strip("*[(\"'").upper()[:1]
+        return letter if letter in LETTERS and len(said.split()) == 1 else None
 
-def _of_server(address: str, model: str, question: str) -> Verdict:
-    asked = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 8}
-    said = _send(f"{address}/chat/completions", asked)["choices"][0]["message"]["content"] or ""
-    letter = said.strip().strip("*[(\"'").upper()[:1]
-    return letter if letter in LETTERS and len(said.split()) == 1 else None
+    return ask
 
 
 def _send(address: str, body: dict | None = None) -> dict:

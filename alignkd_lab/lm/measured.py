@@ -7,25 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from alignkd_lab.lm import losses, ranks
 from alignkd_lab.lm.architecture import head_of
-from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states, plain, token_counts
+from alignkd_lab.lm.batch import Example, collate, hidden_states, token_counts
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
-from alignkd_lab.lm.rollouts import HeldoutPrompts, Rollouts
+from alignkd_lab.lm.rollouts import HeldoutPrompts, Rollouts, in_parts
 from alignkd_lab.lm.scoring import TIE
 from alignkd_lab.lm.teacher_cache import CachedTeacher
 from alignkd_lab.lm.trainer import LossTrainer
-from alignkd_lab.store import damage, is_sealed, seal
+from alignkd_lab.store import damage, seal
 
-REFERENCE = "policy reference"
+REFERENCE = "policy-reference"
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Heldout:
 
     Attributes:
         examples: as the method's loss reads them.
-        pairs: [chosen, rejected], with their log-probabilities under `reference`, and its states attached.
+        pairs: [chosen, rejected], with the states of `reference` attached.
     """
 
     examples: list[Example]
@@ -50,22 +48,14 @@ class Heldout:
         over the whole vocabulary, nats a token of the pairs' responses.
         """
         model.eval()
-        items, found = token_counts(self.examples), []
+        items = token_counts(self.examples)
 
         def read(part: slice, model) -> tuple:
             of_method = float(loss(model, collate(self.examples[part]), items)[0])
             return of_method, *self._against_reference(model, collate(self.pairs[part]))
 
-        with (
-            autocast(plain(model).device, dtype),
-            tqdm(total=len(self.examples), desc="held-out pairs", leave=False, disable=quiet) as bar,
-        ):
-            parts = [slice(start, start + batch) for start in range(0, len(self.examples), batch)]
-            for part, counts in ranks.share(parts):
-                told = ranks.inside(model, partial(read, part))
-                found += [told] * counts
-                bar.update(len(self.pairs[part]) * ranks.count())
-        losses_of, margins, kl = zip(*ranks.gather(found), strict=True)
+        found = in_parts(model, read, len(self.examples), batch, dtype, quiet)
+        losses_of, margins, kl = zip(*found, strict=True)
         total, margin = sum(losses_of), torch.cat(margins)
         accuracy = (margin > TIE).double() + 0.5 * (margin.abs() <= TIE)
         return {
@@ -77,28 +67,13 @@ class Heldout:
 
     def _against_reference(self, model, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
         hidden, head = hidden_states(model, batch), head_of(model)
-        labels, response, known = (batch[name].to(head.device) for name in
-                                   ("shift_labels", "response", "reference_log_probs"))  # fmt: skip
-        chunk, reference = default_chunk(head), self.reference.signal(batch, REFERENCE)
-        _, of_pairs = losses.dpo(hidden, head, labels, response, known, beta=1.0, chunk=chunk)
+        labels, response = (batch[name].to(head.device) for name in ("shift_labels", "response"))
+        chunk, reference = default_chunk(head), self.reference.signal(batch)
+        own, known = (token_log_probs(states, weight, labels, chunk)
+                      for states, weight in ((hidden, head), (reference.hidden, reference.head)))  # fmt: skip
+        rewards = own.new_zeros(int(response[-1]) + 1).index_add(0, response, own - known)
         _, of_tokens = losses.kd(hidden, head, reference, divergence="reverse", chunk=chunk)
-        return (of_pairs.chosen_rewards - of_pairs.rejected_rewards).cpu(), of_tokens.divergence.cpu()
-
-
-@torch.no_grad()
-def add_reference(pairs: list[Example], reference: CachedTeacher, dtype: torch.dtype, batch: int) -> None:
-    """Gives each example the log-probabilities of its responses, by the reference that is attached to them."""
-    for start in range(0, len(pairs), batch):
-        part = pairs[start : start + batch]
-        packed = collate(part)
-        said = reference.signal(packed, REFERENCE)
-        labels = packed["shift_labels"].to(said.hidden.device)
-        with autocast(said.hidden.device, dtype):
-            found = token_log_probs(said.hidden, said.head, labels, default_chunk(said.head))
-        lengths = [len(tokens) for row in part for tokens in row.responses]
-        sums = iter([float(tokens.sum()) for tokens in found.split(lengths)])
-        for row in part:
-            row.reference_log_probs = [next(sums) for _ in row.responses]
+        return (rewards[0::2] - rewards[1::2]).cpu(), of_tokens.divergence.cpu()
 
 
 class MeasuredTrainer(LossTrainer):
@@ -157,4 +132,4 @@ class MeasuredTrainer(LossTrainer):
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest that is whole, as its checksums say; None where there is none."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2]))
-    return next((path for path in found if is_sealed(path) and not damage(path)), None)
+    return next((path for path in found if not damage(path)), None)

@@ -18,11 +18,17 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import ranks
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.models import in_dtype
-from alignkd_lab.lm.own_prompts import Prompt, read_prompts
-from alignkd_lab.lm.preference_data import count_reasons, load_preferences, to_examples
-from alignkd_lab.lm.rollouts import EncodedPrompt, encode_prompts
-from alignkd_lab.lm.sampling import Samples, sample
-from alignkd_lab.lm.scoring import score
+from alignkd_lab.lm.preference_data import (
+    EncodedPrompt,
+    Prompt,
+    count_reasons,
+    encode_prompts,
+    load_preferences,
+    read_prompts,
+    to_examples,
+)
+from alignkd_lab.lm.sampling import sample
+from alignkd_lab.lm.scoring import response_log_probs
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.store import Store
 
@@ -51,59 +57,46 @@ class Texts:
         return max(len(row.prompt) + max(self.max_tokens, 1) for row in self.training + self.heldout)
 
 
-def read_pairs(source: Any, heldout: str, tokenizer, max_length: int, max_prompt: int | None, seed: int) -> Texts:
-    """Pairs of `source`, without the share `heldout` of their prompts, or without those of that file.
+def read_texts(
+    source: Any, heldout: str, tokenizer, max_length: int, max_prompt: int | None, seed: int, *, pairs: bool
+) -> Texts:
+    """Pairs of `source`, or its prompts alone, without the share `heldout` of their prompts, or those of that file.
 
     Raises:
-        BadInput: as `load_preferences` does; a share that is none; nothing left to train on or to hold out.
+        BadInput: as `load_preferences` or `read_prompts` does; a share that is none; nothing left to train on or to
+            hold out.
     """
-    found = load_preferences(source)
-    share, rows = _share(heldout), found.rows
-    kept_out = load_preferences(heldout) if share is None else found
-    training, held = _split(*([row.prompt for row in part.rows] for part in (found, kept_out)), share, seed)
-    parts = (
-        replace(found, rows=[rows[at] for at in training]),
-        replace(kept_out, rows=[kept_out.rows[at] for at in held]),
-    )
-    limits = _limits(max_length, max_prompt)
-    encoded = [to_examples(part, tokenizer, **limits) for part in parts]
-    counts = {name: count_reasons(getattr(found, name)) for name in ("skipped", "noted")}
-    about = {"data": found.provenance, **counts, **limits}
-    for name, part in zip(("training", "heldout"), encoded, strict=True):
-        counts = {kind: count_reasons(getattr(part, kind)) for kind in ("skipped", "cut")}
-        about[name] = {"pairs": len(part.examples), **counts}
-    if not encoded[0].examples:
-        left_out = {"held out": len(parts[1].rows), **about["skipped"], **about["training"]["skipped"]}
+
+    def read(source: Any, field: str) -> Any:
+        return load_preferences(source) if pairs else read_prompts(source, field)
+
+    found, share = read(source, "prompts"), _share(heldout)
+    kept_out = read(heldout, "heldout") if share is None else found
+    training, held = _split(found.rows, kept_out.rows, share, seed)
+    max_prompt = max_prompt or max(1, max_length // 2)
+    limits = {"max_prompt_tokens": max_prompt, "max_response_tokens": max_length - max_prompt}
+    if pairs:
+        parts = [to_examples(replace(found, rows=rows), tokenizer, **limits) for rows in (training, held)]
+    else:
+        parts = [encode_prompts(rows, tokenizer, max_prompt) for rows in (training, held)]
+    kind = "pair" if pairs else "prompt"
+    odd = {"noted": count_reasons(found.noted)} if pairs else {}
+    about = {"data": found.provenance, "skipped": count_reasons(found.skipped), **odd, **limits}
+    for name, part in zip(("training", "heldout"), parts, strict=True):
+        counts = {"skipped": count_reasons(part.skipped), "cut": count_reasons(part.cut)}
+        about[name] = {f"{kind}s": len(part.examples), **counts}
+    if not parts[0].examples:
+        left_out = {"held out": len(held), **about["skipped"], **about["training"]["skipped"]}
         raise BadInput(
-            f"data: no pair of {found.provenance['source']} is left to train on ({_reasons(left_out)}); pairs of one "
-            "prompt are held out together: give more prompts, or hold out none (heldout 0)"
+            f"{'data' if pairs else 'prompts'}: no {kind} of {found.provenance['source']} is left to train on "
+            f"({_reasons(left_out)}); {kind}s of one prompt are held out together: give more prompts, or hold out none "
+            "(heldout 0)"
         )
-    if parts[1].rows and not encoded[1].examples:
+    if held and not parts[1].examples:
         reasons = _reasons(about["heldout"]["skipped"])
-        raise BadInput(f"heldout: no held-out pair can be used ({reasons}); hold out more, or 0")
-    asked = list({_digest(row.prompt, seed): Prompt(row.row, row.prompt, [], {}) for row in parts[1].rows}.values())
-    return Texts(encoded[0].examples, encoded[1].examples, about, limits["max_response_tokens"], asked)
-
-
-def read_asked(source: Any, heldout: str, tokenizer, max_length: int, max_prompt: int | None, seed: int) -> Texts:
-    """Prompts of `source` alone, split as `read_pairs` splits pairs.
-
-    Raises:
-        BadInput: as `read_prompts` does; a share that is none; nothing left to train on or to hold out.
-    """
-    found = read_prompts(source)
-    share, limits = _share(heldout), _limits(max_length, max_prompt)
-    kept_out = read_prompts(heldout, "heldout").rows if share is None else found.rows
-    training, held = _split(*([row.messages for row in rows] for rows in (found.rows, kept_out)), share, seed)
-    about = {"data": found.provenance, "skipped": count_reasons(found.skipped), **limits}
-    made = {}
-    for name, rows in (("training", [found.rows[at] for at in training]), ("heldout", [kept_out[at] for at in held])):
-        made[name], left_out = encode_prompts(rows, tokenizer, limits["max_prompt_tokens"])
-        about[name] = {"prompts": len(made[name]), "skipped": left_out}
-        if (rows or name == "training") and not made[name]:
-            field, more = ("prompts", {"held out": len(held)}) if name == "training" else (name, {})
-            raise BadInput(f"{field}: no prompt is left for {name} ({_reasons({**more, **left_out})})")
-    return Texts(**made, about=about, max_tokens=limits["max_response_tokens"])
+        raise BadInput(f"heldout: no held-out {kind} can be used ({reasons}); hold out more, or 0")
+    asked = {_digest(row.prompt, seed): Prompt(row.row, row.prompt, [], {}) for row in held if pairs}
+    return Texts(parts[0].examples, parts[1].examples, about, max_length - max_prompt, list(asked.values()))
 
 
 def prompts_of_reward(texts: Texts, source: str | None, tokenizer) -> tuple[list[EncodedPrompt], dict]:
@@ -114,11 +107,11 @@ def prompts_of_reward(texts: Texts, source: str | None, tokenizer) -> tuple[list
     """
     found = read_prompts(source) if source else None
     rows = found.rows if found else texts.asked
-    made, left_out = encode_prompts(rows, tokenizer, texts.about["max_prompt_tokens"])
+    encoded = encode_prompts(rows, tokenizer, texts.about["max_prompt_tokens"])
     seen = {tuple(row.prompt) for row in texts.training}
-    kept = [row for row in made if tuple(row.prompt) not in seen]
-    if len(kept) < len(made):
-        left_out["is trained on"] = len(made) - len(kept)
+    kept, left_out = [row for row in encoded.examples if tuple(row.prompt) not in seen], count_reasons(encoded.skipped)
+    if len(kept) < len(encoded.examples):
+        left_out["is trained on"] = len(encoded.examples) - len(kept)
     about = {"prompts": len(kept), "skipped": left_out, **({"source": found.provenance} if found else {})}
     if not kept:
         where = "prompts" if source else "heldout"
@@ -141,24 +134,20 @@ def _share(heldout: str) -> float | None:
     return share
 
 
-def _limits(max_length: int, max_prompt: int | None) -> dict[str, int]:
-    max_prompt = max_prompt or max(1, max_length // 2)
-    return {"max_prompt_tokens": max_prompt, "max_response_tokens": max_length - max_prompt}
-
-
 def _digest(prompt: list, seed: int) -> str:
     return hashlib.sha256(json.dumps([seed, prompt]).encode()).hexdigest()
 
 
-def _split(prompts: list, kept_out: list, share: float | None, seed: int) -> tuple[list[int], list[int]]:
-    """Which of `prompts` are trained on, and which of `kept_out` are held out: a share of them by hash, or all."""
-    digests = [_digest(prompt, seed) for prompt in prompts]
-    if share is None:
-        held = {_digest(prompt, seed) for prompt in kept_out}
-        return [at for at, digest in enumerate(digests) if digest not in held], list(range(len(kept_out)))
+def _split(rows: list, kept_out: list, share: float | None, seed: int) -> tuple[list, list]:
+    """Of `rows` what is trained on, and what is held out: a share of their prompts by hash, or all of `kept_out`."""
+    digests = [_digest(row.prompt, seed) for row in rows]
     ranked = sorted(set(digests))
-    held = set(ranked[: max(1, round(share * len(ranked)))]) if share else set()
-    return tuple([at for at, digest in enumerate(digests) if (digest in held) == side] for side in (False, True))
+    if share is None:
+        held = {_digest(row.prompt, seed) for row in kept_out}
+    else:
+        held = set(ranked[: max(1, round(share * len(ranked)))]) if share else set()
+        kept_out = [row for row, digest in zip(rows, digests, strict=True) if digest in held]
+    return [row for row, digest in zip(rows, digests, strict=True) if digest not in held], kept_out
 
 
 def _texts(examples: list[Example]) -> str:
@@ -203,16 +192,9 @@ def student_examples(
 
 def reference_log_probs(model, examples: list[Example], store: Store, weights: str, dtype: torch.dtype) -> None:
     """Gives each example the log-probabilities of its responses under `model`, kept in the store `BATCH` at a time."""
-
-    def read(rows: list[Example]) -> list[float]:
-        tokens = [list(tokens) for row in rows for tokens in row.responses]
-        of = [index for index, row in enumerate(rows) for _ in row.responses]
-        found = score(model, Samples([list(row.prompt) for row in rows], of, tokens), dtype=dtype)
-        return [float(tokens.sum()) for tokens in found]
-
     for at in ranks.turns(-(-len(examples) // BATCH)):
         rows = examples[at * BATCH : (at + 1) * BATCH]
         depends = {"weights": weights, "dtype": str(dtype), "texts": _texts(rows)}
-        sums = iter(store.keep_json("reference-log-probs", depends, partial(read, rows)))
+        sums = iter(store.keep_json("reference-log-probs", depends, partial(response_log_probs, model, rows, dtype)))
         for row in rows:
             row.reference_log_probs = [next(sums) for _ in row.responses]

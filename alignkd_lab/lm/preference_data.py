@@ -1,4 +1,4 @@
-"""Preference pairs that somebody else collected: from the hub, a file or a `datasets.Dataset`, and as examples.
+"""Preference pairs and prompts that somebody collected: from the hub, a file or a `datasets.Dataset`; and as examples.
 
 What a row may look like is in `preference_rows`. A row that cannot be used is skipped with its number and the reason;
 one that repeats or contradicts an earlier row is kept and counted. Where rows come from is in `preference_sources`.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.preference_rows import FIELDS, Message, Preference, Unusable, preference, standard
+from alignkd_lab.lm.preference_rows import FIELDS, Message, Preference, Unusable, asked, preference, standard
 from alignkd_lab.lm.preference_sources import open_source
 from alignkd_lab.lm.templates import frame_of
 from alignkd_lab.ranges import check_number
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # whoever reads pairs need not load torch
 
 _FIRST = 5  # row numbers that a report names for each reason
 _BATCH = 250  # pairs that are tokenised together
+REFUSED = "the chat template refuses the prompt"
 
 Skipped = list[tuple[int, str]]
 
@@ -55,10 +57,18 @@ class Preferences:
         return "\n".join(lines)
 
 
-class Encoded(NamedTuple):
-    """Examples with the responses [chosen, rejected], the rows skipped on the way, and the responses that were cut."""
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """Its token ids up to where the answer starts, and what a reward reads of it: a text, or messages."""
 
-    examples: list[Example]
+    prompt: list[int]
+    said: str | list[Message]
+
+
+class Encoded(NamedTuple):
+    """Examples with the responses [chosen, rejected], or prompts; the rows skipped, and the responses that were cut."""
+
+    examples: list[Example] | list[EncodedPrompt]
     skipped: Skipped
     cut: Skipped
 
@@ -85,17 +95,15 @@ def load_preferences(
     source,
     *,
     split: str | None = None,
-    revision: str | None = None,
     columns: dict[str, str] | None = None,
     limit: int | None = None,
 ) -> Preferences:
-    """Pairs of a known set (`KNOWN`), a hub id, a file (`SUFFIXES`), a folder of `save_to_disk` or a `Dataset`.
+    """Pairs of a known set (`KNOWN`), `id@commit` of the hub, file (`SUFFIXES`), folder of `save_to_disk` or `Dataset`.
 
     The white space around an answer is kept, but for the one space that joins a plain string to its prompt.
 
     Args:
         split: of a set on the hub; `train` unless given.
-        revision: commit of a set on the hub, 40 hex digits; known sets are pinned.
         columns: what the source calls `prompt`, `chosen` and `rejected`, where it differs.
         limit: keep the first so many usable pairs; later rows are not looked at.
 
@@ -108,7 +116,7 @@ def load_preferences(
         if name not in FIELDS:
             raise BadInput(f"columns: unknown field {name!r}; the fields are {', '.join(FIELDS)}")
     check_number("limit", 1 if limit is None else limit, least=1, whole=True)
-    rows, provenance = open_source(source, split, revision)
+    rows, provenance = open_source(source, split=split)
     name, kept, skipped, noted = provenance["source"], [], [], []
     seen: set[int] = set()  # hashes of what was said
     with tqdm(desc=f"loading {name}", unit="rows", total=limit, leave=False) as bar:
@@ -145,7 +153,73 @@ def _nothing_usable(name: str, skipped: Skipped) -> str:
     )
 
 
-# From pairs to examples -------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt.
+
+    Attributes:
+        row: its row in the source, counted from 1 (the line, in JSON Lines).
+        prompt: messages with `role` and `content`, the last by the user.
+        later: what the user says after the first answer, the second and so on.
+        fields: the row as it stands in the source, where it is an object.
+    """
+
+    row: int
+    prompt: list[Message]
+    later: list[str]
+    fields: Any
+
+    @property
+    def said(self) -> str | list[Message]:
+        """As a reward reads it: the text of a single turn of the user, else the messages."""
+        alone = len(self.prompt) == 1 and self.prompt[0]["role"] == "user"
+        return self.prompt[0]["content"] if alone else self.prompt
+
+
+class Prompts(NamedTuple):
+    """`(row, reason)` of rows left out, and where the others come from, beside them."""
+
+    rows: list[Prompt]
+    skipped: list[tuple[int, str]]
+    provenance: dict
+
+
+def read_prompts(source: Any, field: str = "prompts", *, strict: bool = False) -> Prompts:
+    """The prompts of a source, each once; `field` is what errors call it.
+
+    A row that cannot be used, has several turns or repeats an earlier one is skipped, with the reason. Where it is
+    `strict`, every row is read, in its order, and the first that cannot be used is refused.
+
+    Raises:
+        BadInput: a source that is unknown or cannot be read, or that holds no prompt.
+        CannotContinue: the hub did not give the set.
+    """
+    found, skipped, seen = [], [], set()
+    rows, provenance = open_source(source, field)
+    name = provenance["source"]
+    for number, row in standard(rows, {}, name):
+        try:
+            prompt = Prompt(number, *asked(number, row), row if isinstance(row, Mapping) else {})
+            if prompt.later and not strict:
+                raise Unusable("has several turns")
+            if (said := json.dumps(prompt.prompt)) in seen and not strict:
+                raise Unusable("repeats an earlier prompt")
+        except Unusable as reason:
+            if strict:
+                raise BadInput(f"{field}: row {number} of {name}: {reason}; mend the row, or leave it out") from reason
+            skipped.append((number, str(reason)))
+            continue
+        seen.add(said)
+        found.append(prompt)
+    if not found:
+        first = "; ".join(f"row {row}: {reason}" for row, reason in skipped[:3])
+        raise BadInput(f"{field}: {name} holds no prompt ({first or 'it is empty'}); a row needs a prompt")
+    said = json.dumps([prompt.prompt for prompt in found])
+    version = provenance["version"] or f"rows-sha256:{hashlib.sha256(said.encode()).hexdigest()}"
+    return Prompts(found, skipped, {**provenance, "version": version})
+
+
+# From texts to tokens -------------------------------------------------------------------------------
 
 
 def to_examples(preferences: Preferences, tokenizer, *, max_prompt_tokens: int, max_response_tokens: int) -> Encoded:
@@ -177,12 +251,32 @@ def to_examples(preferences: Preferences, tokenizer, *, max_prompt_tokens: int, 
                 answers = ids[len(part) + 2 * at : len(part) + 2 * at + 2]
                 try:
                     if prompts[at] is None:
-                        raise Unusable("the chat template refuses the prompt")
+                        raise Unusable(REFUSED)
                     _add(encoded, pair.row, ids[at], answers, frame.end,
                          max_prompt_tokens, max_response_tokens)  # fmt: skip
                 except Unusable as reason:
                     encoded.skipped.append((pair.row, str(reason)))
             bar.update(len(part))
+    return encoded
+
+
+def encode_prompts(prompts: list[Prompt], tokenizer, max_prompt_tokens: int) -> Encoded:
+    """Each prompt as an `EncodedPrompt`; too long a one is skipped.
+
+    Raises:
+        BadInput: a template that is refused (`lm.templates.frame_of`).
+    """
+    frame_of(tokenizer)
+    encoded = Encoded([], [], [])
+    rendered = render([row.prompt for row in prompts], tokenizer) if prompts else []
+    ids = token_ids([text or "" for text in rendered], tokenizer) if prompts else []
+    for row, text, tokens in zip(prompts, rendered, ids, strict=True):
+        if text is None:
+            encoded.skipped.append((row.row, REFUSED))
+        elif len(tokens) > max_prompt_tokens:
+            encoded.skipped.append((row.row, f"prompt longer than {max_prompt_tokens} tokens"))
+        else:
+            encoded.examples.append(EncodedPrompt(list(tokens), row.said))
     return encoded
 
 

@@ -1,9 +1,10 @@
-"""A preference pair from a row of any of TRL's formats, or the reason why there is none.
+"""A preference pair, or a prompt alone, from a row of any of TRL's formats, or the reason why there is none.
 
 The formats are told apart by what a row holds: `prompt`, `chosen` and `rejected` as strings (standard) or as lists of
 messages (conversational), or no prompt of its own, which is then what `chosen` and `rejected` share (implicit). Rated
 responses in HelpSteer2's shape become pairs by helpfulness. Left out compared with TRL: tools and
-images; a row that has them is skipped, with the reason.
+images; a row that has them is skipped, with the reason. A prompt alone may also be a plain text, an `instruction`
+(AlpacaEval) or the first of the `turns` (MT-Bench).
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Unusable(ValueError):
 
 
 def standard(rows: Iterator[tuple[int, object]], columns: dict[str, str], name: str) -> Iterator[tuple[int, object]]:
-    """Numbered rows with the fields `FIELDS`; in place of one that cannot have them, itself or an `Unusable`.
+    """Numbered rows whose fields are called as in `FIELDS`; in place of one that has no pair an `Unusable`.
 
     Args:
         columns: what the rows of the source `name` call those fields, where it differs.
@@ -73,11 +74,9 @@ def standard(rows: Iterator[tuple[int, object]], columns: dict[str, str], name: 
     if not columns and set(found) >= _RATED and "chosen" not in found:
         yield from _by_helpfulness(rows)
         return
-    names = {field: columns.get(field, field) for field in FIELDS}
     for number, row in rows:
-        named = isinstance(row, Mapping)
-        more = {field: row[field] for field in UNREAD if named and row.get(field)}
-        yield number, {**{field: row.get(column) for field, column in names.items()}, **more} if named else row
+        named = {field: row.get(column) for field, column in columns.items()} if isinstance(row, Mapping) else None
+        yield number, {**row, **named} if named else row
 
 
 def preference(number: int, row: object) -> Preference:
@@ -86,18 +85,12 @@ def preference(number: int, row: object) -> Preference:
     Raises:
         Unusable: there is none, with the reason.
     """
-    if isinstance(row, Unusable):
-        raise row
-    if not isinstance(row, Mapping):
-        raise Unusable("not an object with fields")
-    for field in UNREAD:
-        if row.get(field):
-            raise Unusable(f"has {field}, which no prompt would show")
-    prompt, chosen, rejected = (row[field] for field in FIELDS)
-    for field in ("chosen", "rejected"):
-        if row[field] is None:
+    row = _readable(row)
+    prompt, chosen, rejected = (row.get(field) for field in FIELDS)
+    for field, answer in (("chosen", chosen), ("rejected", rejected)):
+        if answer is None:
             raise Unusable(f"missing {field}")
-        if row[field] in ("", []):
+        if answer in ("", []):
             raise Unusable(f"empty {field}")
     if isinstance(chosen, str) and isinstance(rejected, str):
         if prompt is None:
@@ -114,11 +107,40 @@ def preference(number: int, row: object) -> Preference:
     return Preference(number, turns, chosen, rejected)
 
 
-def messages(prompt: object) -> list[Message]:
-    """A prompt alone, a text or messages. Raises Unusable where it is none."""
-    turns = _turns(prompt, "prompt")
-    _check_prompt(turns)
-    return turns
+def asked(number: int, row: object) -> tuple[list[Message], list[str]]:
+    """The prompt of a row that `standard` gave, and what the user says after the first answer, the second and so on.
+
+    Raises:
+        Unusable: there is none, with the reason.
+    """
+    row, later = _readable({"prompt": row} if isinstance(row, str) else row), []
+    prompt, turns = row.get("prompt"), row.get("turns")
+    if prompt is None and row.get("instruction") is not None:
+        if row.get("input"):
+            raise Unusable("has an input, which no prompt would show; write it into its instruction")
+        prompt = row["instruction"]
+    elif prompt is None and turns is not None:
+        if not (isinstance(turns, list) and turns and all(isinstance(turn, str) and turn.strip() for turn in turns)):
+            raise Unusable("turns must be a list of what the user says, none of it empty")
+        prompt, *later = turns
+    if row.get("chosen") is not None and row.get("rejected") is not None:
+        return preference(number, {**row, "prompt": prompt}).prompt, later
+    if prompt is None:
+        raise Unusable("missing prompt (or instruction, or turns)")
+    messages = _turns(prompt, "prompt")
+    _check_prompt(messages)
+    return messages, later
+
+
+def _readable(row: object) -> Mapping:
+    if isinstance(row, Unusable):
+        raise row
+    if not isinstance(row, Mapping):
+        raise Unusable("not an object with fields")
+    for field in UNREAD:
+        if row.get(field):
+            raise Unusable(f"has {field}, which no prompt would show")
+    return row
 
 
 def _check_prompt(turns: list[Message]) -> None:

@@ -1,4 +1,4 @@
-"""Where preference pairs come from: numbered rows of a set of the hub, a file or a `datasets.Dataset`.
+"""Where pairs and prompts come from: numbered rows of a set of the hub, a file or a `datasets.Dataset`.
 
 Left out: sets of the hub with several configurations, and files of other kinds, which `datasets` opens.
 """
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from alignkd_lab.errors import BadInput, CannotContinue, first_line
+from alignkd_lab.errors import BadInput, CannotContinue, refusing
 from alignkd_lab.store import file_sha256
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".csv")
@@ -50,41 +50,39 @@ KNOWN = {
 }
 
 
-def open_source(source, split: str | None, revision: str | None) -> tuple[Iterator[tuple[int, object]], dict]:
-    """Numbered rows of a source as they come, and its provenance."""
-    if not isinstance(source, str | os.PathLike):
-        return _from_dataset(source, split, revision)
-    path = Path(source)
-    if path.name.endswith(SUFFIXES):
-        _no_hub_options(str(source), split, revision)
+def open_source(source, field: str = "preferences", split: str | None = None) -> tuple[Iterator, dict]:
+    """Numbered rows of a source as they come (of a `.txt` its lines), and its provenance; errors call it `field`."""
+    named = isinstance(source, str | os.PathLike)
+    path = Path(source if named else "")
+    is_file = path.name.endswith((*SUFFIXES, ".txt"))
+    hub = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@(.*))?", str(source)) if named and not path.exists() else None
+    if split is not None and (is_file or not hub):
+        name = source if named else "a datasets.Dataset"
+        raise BadInput(f"split: {split!r} is for sets of the hub; leave it out for {name}")
+    if not named:
+        return _from_dataset(source, field)
+    if is_file:
         if not path.is_file():
-            raise BadInput(f"preferences: there is no file {source}")
+            raise BadInput(f"{field}: there is no file {source}")
         provenance = {"source": path.name, "split": None, "version": f"sha256:{file_sha256(path)}", "licence": None}
-        return _file_rows(path), provenance
+        return _file_rows(path, field), provenance
     if (path / "dataset_info.json").is_file():
-        return _from_folder(path, split, revision)
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)) and not path.exists():
-        return _from_hub(str(source), split or "train", revision)
+        return _from_folder(path, field)
+    if hub:
+        return _from_hub(hub[1], hub[2], field, split or "train")
     raise BadInput(
-        f"preferences: unknown source {str(source)!r}; use one of {', '.join(KNOWN)}, another id of the hub, "
+        f"{field}: unknown source {str(source)!r}; use one of {', '.join(KNOWN)}, another id@commit of the hub, "
         f"a file that ends in {', '.join(SUFFIXES)}, a folder of save_to_disk, or a datasets.Dataset"
     )
 
 
-def _no_hub_options(name: str, split: str | None, revision: str | None) -> None:
-    for option, value in (("split", split), ("revision", revision)):
-        if value is not None:
-            raise BadInput(f"{option}: {value!r} is for sets of the hub; leave it out for {name}")
-
-
-def _from_dataset(source, split: str | None, revision: str | None) -> tuple[Iterator, dict]:
+def _from_dataset(source, field: str) -> tuple[Iterator, dict]:
     import datasets
 
     if isinstance(source, datasets.DatasetDict):
-        raise BadInput(f"preferences: this is a DatasetDict; pass one of its splits: {', '.join(source)}")
+        raise BadInput(f"{field}: this is a DatasetDict; pass one of its splits: {', '.join(source)}")
     if not isinstance(source, datasets.Dataset):
-        raise BadInput(f"preferences: a {type(source).__name__} is no name, file or datasets.Dataset")
-    _no_hub_options("a datasets.Dataset", split, revision)
+        raise BadInput(f"{field}: a {type(source).__name__} is no name, file or datasets.Dataset")
     licence = source.info.license or None
     return enumerate(source, 1), {
         "source": "datasets.Dataset",
@@ -94,23 +92,21 @@ def _from_dataset(source, split: str | None, revision: str | None) -> tuple[Iter
     }
 
 
-def _from_folder(path: Path, split: str | None, revision: str | None) -> tuple[Iterator, dict]:
+def _from_folder(path: Path, field: str) -> tuple[Iterator, dict]:
     import datasets
 
-    try:
+    with refusing(f"{field}: datasets cannot load {path.name}", Exception):
         data = datasets.load_from_disk(str(path))
-    except Exception as error:
-        raise BadInput(f"preferences: datasets cannot load {path.name} ({error})") from error
-    rows, provenance = _from_dataset(data, split, revision)
+    rows, provenance = _from_dataset(data, field)
     return rows, {**provenance, "source": path.name}
 
 
-def _from_hub(name: str, split: str, revision: str | None) -> tuple[Iterator, dict]:
+def _from_hub(name: str, revision: str | None, field: str, split: str) -> tuple[Iterator, dict]:
     known = KNOWN.get(name)
     revision = revision or (known.revision if known else "")
     if not re.fullmatch("[0-9a-f]{40}", revision):  # a branch or tag may move
         raise BadInput(
-            f"preferences: {name} needs a pinned revision, the 40 hex digits of a commit, and has {revision!r}; "
+            f"{field}: {name} needs a pinned revision, @ and the 40 hex digits of a commit, and has {revision!r}; "
             "the page of the data set lists its commits under 'Files and versions'"
         )
     if known:
@@ -120,54 +116,48 @@ def _from_hub(name: str, split: str, revision: str | None) -> tuple[Iterator, di
     print(f"Loading {name} at {revision[:8]} from the hub: {about}", file=sys.stderr)
     import datasets
 
-    try:
+    what = f"{field}: the hub did not give the split {split!r} of {name} at {revision[:8]}"
+    way_out = "check name, split and network, or fetch a file elsewhere and load that"
+    with refusing(what, Exception, way_out=way_out, kind=CannotContinue):
         data = datasets.load_dataset(name, split=split, revision=revision)
-    except Exception as error:
-        raise CannotContinue(
-            f"preferences: the hub did not give the split {split!r} of {name} at {revision[:8]} "
-            f"({type(error).__name__}: {first_line(error)}). Check name, split and network, or fetch a file elsewhere "
-            "and load that"
-        ) from error
     licence = known.licence if known else data.info.license or None
     provenance = {"source": name, "split": split, "version": f"revision:{revision}", "licence": licence}
     return enumerate(data, 1), provenance
 
 
-def _file_rows(path: Path) -> Iterator[tuple[int, object]]:
+def _file_rows(path: Path, field: str) -> Iterator[tuple[int, object]]:
     try:
         if path.suffix == ".parquet":
-            yield from _parquet_rows(path)
+            yield from _parquet_rows(path, field)
             return
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as file:
             if path.suffix == ".csv":
                 yield from enumerate(csv.DictReader(file, strict=True), 1)
-            elif ".jsonl" in path.suffixes:
+            elif path.suffix == ".txt" or ".jsonl" in path.suffixes:
                 for number, line in enumerate(file, 1):
                     if line.strip():
-                        yield number, _parse(line, path, number)
+                        yield number, line.rstrip("\n") if path.suffix == ".txt" else _parse(line, path, field, number)
             else:
-                rows = _parse(file.read(), path)
+                rows = _parse(file.read(), path, field)
                 if not isinstance(rows, list):
-                    raise BadInput(f"preferences: {path.name} holds no list of rows; one object a line goes in .jsonl")
+                    raise BadInput(f"{field}: {path.name} holds no list of rows; one object a line goes in .jsonl")
                 yield from enumerate(rows, 1)
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
-        raise BadInput(f"preferences: {path.name} cannot be read as {path.suffix} in UTF-8 ({error})") from error
+        raise BadInput(f"{field}: {path.name} cannot be read as {path.suffix} in UTF-8 ({error})") from error
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:
-    try:
-        # pyarrow's own types, since numpy's would turn lists into arrays and a missing text into a number.
+def _parquet_rows(path: Path, field: str) -> Iterator[tuple[int, object]]:
+    # pyarrow's own types, since numpy's would turn lists into arrays and a missing text into a number.
+    with refusing(f"{field}: {path.name} cannot be read as Parquet", ValueError):
         frame = pd.read_parquet(path, dtype_backend="pyarrow")
-    except ValueError as error:
-        raise BadInput(f"preferences: {path.name} cannot be read as Parquet ({error})") from error
     parts = (frame.iloc[start : start + _ROWS] for start in range(0, len(frame), _ROWS))
     yield from enumerate((row for part in parts for row in part.to_dict("records")), 1)
 
 
-def _parse(text: str, path: Path, line: int | None = None) -> object:
+def _parse(text: str, path: Path, field: str, line: int | None = None) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {line or error.lineno}, column {error.colno}"
-        raise BadInput(f"preferences: {path.name} is wrong JSON at {where}: {error.msg}") from error
+        raise BadInput(f"{field}: {path.name} is wrong JSON at {where}: {error.msg}") from error

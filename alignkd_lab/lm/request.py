@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm import own_prompts
 from alignkd_lab.lm.functions import is_function, load_function, load_reward
+from alignkd_lab.lm.prompts import describe, pin_file, prompts
 from alignkd_lab.lm.rewards import TARGETS, model_of, target
 from alignkd_lab.lm.settings import BUILT_IN, HEALED, SHIPPED, LmSettings, base_of_student
 from alignkd_lab.lm.tiny import TINY
@@ -34,12 +34,12 @@ def check_request(settings: LmSettings) -> LmSettings:
         if not (name == "student" and HEALED.fullmatch(source)):
             check_source(name, source)
     for split, fields in _PROMPTS.items():
-        most = len(own_prompts.texts(settings.prompts, split))
+        most = len(prompts(split, source=settings.prompts))
         for name in fields:
             if getattr(settings, name) > most:
                 own = ""
                 if settings.prompts != SHIPPED:
-                    sizes = own_prompts.describe(settings.prompts)["splits"]
+                    sizes = describe(settings.prompts)["splits"]
                     parts = ", ".join(f"{size} for {part}" for part, size in sizes.items())
                     own = f" of the {sum(sizes.values())} in {settings.prompts} ({parts}); give more, or lower {name}"
                 raise BadInput(
@@ -55,7 +55,7 @@ def pin(settings: LmSettings) -> LmSettings:
         own["target"] = load_function("target", settings.target)[1]
     if is_function(settings.reward):
         own["reward"] = load_reward(settings.reward)[1]
-    return replace(settings, prompts=own_prompts.pin(settings.prompts), **own)
+    return replace(settings, prompts=pin_file(settings.prompts), **own)
 
 
 def check_reward(name: str) -> str:

@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.weights import resolve
+from alignkd_lab.errors import BadInput, refusing
+from alignkd_lab.lm.weights import LOCAL, resolve
 from alignkd_lab.memory import halve
 
 
@@ -32,12 +32,8 @@ class RewardModel:
         folder = resolve(source)
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-        # Said aloud, since transformers would otherwise stop and ask whether to run code of the repository.
-        local = {"local_files_only": True, "trust_remote_code": False}
-        try:
-            config = AutoConfig.from_pretrained(folder, **local)
-        except ValueError as error:
-            raise BadInput(f"reward model: transformers does not know the architecture of {source}") from error
+        with refusing(f"reward model: transformers does not know the architecture of {source}", ValueError):
+            config = AutoConfig.from_pretrained(folder, **LOCAL)
         built = ", ".join(config.architectures or ["of no stated architecture"])
         if "ForSequenceClassification" not in built:  # transformers would put a random head on it and go on
             raise BadInput(f"reward model: {source} is {built}, not a model for sequence classification")
@@ -46,14 +42,14 @@ class RewardModel:
                 f"reward model: {source} has {config.num_labels} outputs; a reward model has 1 (num_labels=1)"
             )
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **local
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **LOCAL
         )
         if loading["missing_keys"]:
             names = ", ".join(sorted(loading["missing_keys"]))
             raise BadInput(f"reward model: {source} has no weights for {names}; save the trained reward model again")
         self.source, self.batch = source, 16
         self.model = model.to(device).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
         self._text_config = model.config.get_text_config()
         self._pad = self._text_config.pad_token_id
         self.longest = min(self.tokenizer.model_max_length, getattr(config, "max_position_embeddings", 1 << 30))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -149,13 +149,11 @@ class Yardstick:
     Attributes:
         q05, q50: quantiles of its mean log-likelihood per token, nats.
         target_rate: p*(T), a share.
-        responses: how many samples they come from.
     """
 
     q05: float
     q50: float
     target_rate: float
-    responses: int
 
 
 def yardstick(log_probs: Sequence[Tensor], hits: Sequence[bool]) -> Yardstick:
@@ -163,17 +161,7 @@ def yardstick(log_probs: Sequence[Tensor], hits: Sequence[bool]) -> Yardstick:
     means = [float(tokens.mean()) for tokens in log_probs]
     q05, q50 = np.quantile(means, [0.05, 0.5])
     # Half a hit is added, so that a target which the truth never showed still has a finite p_target.
-    return Yardstick(float(q05), float(q50), (sum(hits) + 0.5) / (len(hits) + 1), len(hits))
-
-
-class Scores(NamedTuple):
-    """Of each response: its reward, whether it meets the rule, its fluency, its log-probabilities under the truth."""
-
-    rewards: list[float]
-    hits: list[bool]
-    fluency: list[float]
-    under_truth: list[Tensor]
-    tokens: int  # that the truth read
+    return Yardstick(float(q05), float(q50), (sum(hits) + 0.5) / (len(hits) + 1))
 
 
 class Truth:
@@ -239,15 +227,17 @@ class Reward:
         """Which texts show the same behaviour by another sign, which nothing rewards; None without such a rule."""
         return apply_rule(self.settings.target, self.second_hit, texts) if self.second_hit else None
 
-    def score(self, samples: Samples, policy: Policy | None) -> Scores:
+    def score(self, samples: Samples, policy: Policy | None) -> Earned:
         """All that the reward is made of; `policy` is what wrote the samples, where that is known."""
+        from alignkd_lab.lm.context import Earned
+
         under_truth, tokens = self.truth.read(samples, policy)
         hits, rewards = self._without_fluency(samples)
         means, stick = [float(tokens.mean()) for tokens in under_truth], self.yardstick
         plausible = fluency(means, stick.q05, stick.q50).tolist()
         if self._times_fluency:
             rewards = [reward * value for reward, value in zip(rewards, plausible, strict=True)]
-        return Scores(rewards, hits, plausible, under_truth, tokens)
+        return Earned(rewards, hits, tokens, plausible, under_truth)
 
     def earn(self, samples: Samples, policy: Policy | None) -> Earned:
         """The rewards alone, as `score` gives them, where the truth reads only what may earn something.

@@ -19,38 +19,12 @@ from tqdm.auto import tqdm
 
 from alignkd_lab.lm import ranks
 from alignkd_lab.lm.batch import Example, autocast, collate, plain, token_counts
-from alignkd_lab.lm.own_prompts import Prompt
-from alignkd_lab.lm.preference_data import render, token_ids
-from alignkd_lab.lm.preference_rows import Message
+from alignkd_lab.lm.preference_data import EncodedPrompt
 from alignkd_lab.lm.rewards import Scorer
 from alignkd_lab.lm.sampling import Samples, sample, seed_for
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.teachers import LiveTeacher
-from alignkd_lab.lm.templates import end_ids, frame_of
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """Its token ids up to where the answer starts, and what a reward reads of it: a text, or messages."""
-
-    prompt: list[int]
-    said: str | list[Message]
-
-
-def encode_prompts(rows: list[Prompt], tokenizer, most: int) -> tuple[list[EncodedPrompt], dict[str, int]]:
-    """Prompts of at most `most` tokens, as the chat template has them; and how many were left out, by reason.
-
-    Raises:
-        BadInput: a template that is refused (`lm.templates.frame_of`).
-    """
-    frame_of(tokenizer)
-    texts = render([row.messages for row in rows], tokenizer) if rows else []
-    rendered = [(row, text) for row, text in zip(rows, texts, strict=True) if text is not None]
-    ids = token_ids([text for _, text in rendered], tokenizer) if rendered else []
-    made = [EncodedPrompt(list(one), row.said) for (row, _), one in zip(rendered, ids, strict=True) if len(one) <= most]
-    left_out = {"the chat template refuses the prompt": len(rows) - len(rendered),
-                f"prompt longer than {most} tokens": len(rendered) - len(made)}  # fmt: skip
-    return made, {reason: count for reason, count in left_out.items() if count}
+from alignkd_lab.lm.templates import end_ids
 
 
 def paying(scorer: Scorer, tokenizer) -> Callable[[list[EncodedPrompt], Samples], list[float]]:
@@ -168,11 +142,21 @@ class HeldoutPrompts:
             return {"loss": -objective, **told}
         if not self.on_policy:
             return told
-        found, items = [], token_counts(examples)
-        parts = [examples[start : start + batch] for start in range(0, len(examples), batch)]
-        with autocast(plain(model).device, dtype), tqdm(total=len(examples), leave=False, disable=quiet) as bar:
-            for part, counts in ranks.share(parts):
-                value, _ = ranks.inside(model, partial(loss, batch=collate(part), items=items))
-                found += [float(value)] * counts
-                bar.update(len(part) * ranks.count())
-        return {"loss": sum(ranks.gather(found)), **told}
+        items = token_counts(examples)
+
+        def read(part: slice, model) -> float:
+            return float(loss(model, collate(examples[part]), items)[0])
+
+        return {"loss": sum(in_parts(model, read, len(examples), batch, dtype, quiet)), **told}
+
+
+def in_parts(
+    model, read: Callable[[slice, Any], Any], count: int, batch: int, dtype: torch.dtype, quiet: bool
+) -> list:  # fmt: skip
+    """`read(part, model)` of every `batch` of `count` examples, in their order; of several processes each its share."""
+    found, parts = [], [slice(start, start + batch) for start in range(0, count, batch)]
+    with autocast(plain(model).device, dtype), tqdm(total=count, desc="held out", leave=False, disable=quiet) as bar:
+        for part, counts in ranks.share(parts):
+            found += [ranks.inside(model, partial(read, part))] * counts
+            bar.update(batch * ranks.count())
+    return ranks.gather(found)

@@ -9,13 +9,14 @@ teacher never runs twice on the tokens that it wrote.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import DynamicCache
 
 from alignkd_lab.errors import BadInput
@@ -103,14 +104,14 @@ def sample(
     temperature: float = 1.0,
     keep_hidden: bool = False,
     batch: int = 192,
-    progress: Callable[[int], None] | None = None,
+    shown: str | None = None,
     only: Sequence[int] | None = None,
 ) -> Samples:
     """Responses of at most `max_tokens` tokens, drawn from the whole distribution at `temperature`.
 
     `eos` ends a response; where several ids do, any of them (`lm.templates.end_ids`).
-    `progress` is called with the number of responses finished. The same seed gives the same responses
-    whatever `batch` is, and where memory does not hold it and it halves: each has its own stream of random numbers.
+    `shown` is what a progress bar says; there is none without. The same seed gives the same responses whatever
+    `batch` is, and where memory does not hold it and it halves: each has its own stream of random numbers.
     With `only`, numbers of prompts, these alone are answered, as they are among all. In place of a model there may be
     an engine that has one (`lm.engines.Vllm`), whose draws are its own.
 
@@ -127,8 +128,6 @@ def sample(
         ends = [eos] if isinstance(eos, int) else eos
         tokens = model.write(prompt_ids, asked, responses=responses_per_prompt, max_tokens=max_tokens, ends=ends,
                              seed=seed, temperature=temperature)  # fmt: skip
-        if progress:
-            progress(len(tokens))
         return Samples(prompt_ids, [index for index in asked for _ in range(responses_per_prompt)], tokens)
     count = len(prompt_ids) * responses_per_prompt
     generator = torch.Generator().manual_seed(seed)
@@ -145,6 +144,8 @@ def sample(
     order = sorted(asked, key=lambda index: len(prompt_ids[index]))
     per_batch = max(1, batch // responses_per_prompt)
     size = min(per_batch, len(order)) * responses_per_prompt
+    total = len(order) * responses_per_prompt
+    bar = tqdm(total=total, desc=shown, unit="responses", leave=False, disable=shown is None)
     for start in range(0, len(order), per_batch):
         chosen = order[start : start + per_batch]
 
@@ -155,8 +156,8 @@ def sample(
                 _sample_batch(model, chosen[at : at + prompts], several, max_tokens, eos, uniform, temperature, result)
 
         _, size = halve(work, size, "sample_batch", way_out)
-        if progress:
-            progress(len(chosen) * responses_per_prompt)
+        bar.update(len(chosen) * responses_per_prompt)
+    bar.close()
     return result.only([index * responses_per_prompt + turn for index in asked for turn in range(responses_per_prompt)])
 
 

@@ -10,7 +10,8 @@ from transformers import GenerationConfig
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import folders, weights
 from alignkd_lab.lm.context import Models, Policy
-from alignkd_lab.lm.settings import HEALED, base_of_student
+from alignkd_lab.lm.models import identity
+from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.lm.tiny import TINY
 from alignkd_lab.provenance import provenance
@@ -41,7 +42,7 @@ def can_be_base(source: str) -> bool:
 
     The built-in model lies in this machine's cache, and the hub's is not the same: its weights were never quantised.
     """
-    made_here = HEALED.fullmatch(source.partition(":")[0]) or source in (weights.BUILT_IN, *TINY)
+    made_here = source != base_of_student(source) or source in (weights.BUILT_IN, *TINY)
     return not made_here and not folders.is_adapter(weights.resolve(source))
 
 
@@ -54,10 +55,10 @@ def save(model, tokenizer, folder: Path, record: dict, *, base: str, merge: bool
     ends = GenerationConfig(eos_token_id=end_ids(tokenizer), pad_token_id=tokenizer.pad_token_id)
     if hasattr(model, "peft_config") and not merge:
         config = model.peft_config["default"]
-        name, _, revision = base.partition("@")
+        name, revision = weights.pinned(base)
         hub = not Path(base).is_dir()
         config.base_model_name_or_path = name if hub else str(weights.resolve(base))
-        config.revision = (revision or weights.REVISIONS.get(name)) if hub else None
+        config.revision = (revision or None) if hub else None
         model.save_pretrained(folder, save_embedding_layers=False)
     else:
         model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
@@ -102,13 +103,12 @@ def export(stage: Path, out: Path) -> dict:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"out: {out} holds something already; name a new folder")
     policy, depends = Policy.read(stage), stage / "depends.json"
-    base = base_of_student(policy.start)
-    tokenizer = weights.load_tokenizer(base)
+    tokenizer = weights.load_tokenizer(policy.start)
     record = {
         "method": "export",
         "policy": {"start": policy.start, "adapters": len(policy.adapters), "digest": policy.digest},
         "depends": json.loads(depends.read_text()) if depends.is_file() else {},
-        "weights": {"start": Models.identity(policy), "base": weights.checksum(base)},
+        "weights": {"start": identity(policy.start), "base": weights.checksum(base_of_student(policy.start))},
         "licence": licence(policy.start),
         "provenance": provenance(),
     }

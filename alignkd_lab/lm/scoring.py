@@ -76,6 +76,14 @@ def _score(model, samples: Samples, group: list[tuple[int, int]], dtype: torch.d
         scored[index] = piece.float()
 
 
+def response_log_probs(model, examples: list[Example], dtype: torch.dtype) -> list[float]:
+    """log π(response | prompt) of every response of the examples, one after another, nats."""
+    of = [at for at, row in enumerate(examples) for _ in row.responses]
+    tokens = [list(tokens) for row in examples for tokens in row.responses]
+    scored = score(model, Samples([list(row.prompt) for row in examples], of, tokens), dtype=dtype)
+    return [float(tokens.double().sum()) for tokens in scored]
+
+
 def pooled_mean(log_probs: list[torch.Tensor]) -> float:
     """Mean over all tokens, nats per token."""
     return float(sum(tokens.sum() for tokens in log_probs) / sum(map(len, log_probs)))

@@ -121,7 +121,7 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
         truth, base: sources of weights (see `lm.weights`).
         student: `healed` for the shipped healed layer cut of the base, `healed-16` for one of 16 layers (made here
             where there is none), else a source of weights.
-        prompts: a file of one's own prompts (see `lm.own_prompts`), or `shipped`.
+        prompts: a file of one's own prompts (see `lm.prompts`), or `shipped`.
         target: a rule of `lm.rewards.TARGETS`, or a function of one's own, `module:function`, from a text to a bool.
         reward: `likelihood` (the rule times how plausible the truth finds the response), `rule`, `model:<source>`, a
             sequence-classification reward model (see `lm.reward_model`), or `module:function`, which gives for prompts
@@ -167,6 +167,20 @@ class LmSettings(DistilSettings, GkdSettings, DpoSettings, RlooSettings, Evaluat
     trial_seed: int = 1_000_003
     sample_batch: int = 192
     dtype: str = "default"
+
+    @property
+    def student_source(self) -> str:
+        """The student as a source: a healed one names its base."""
+        return f"{self.student}:{self.base}" if HEALED.fullmatch(self.student) else self.student
+
+    def rates_to_try(self, algorithm: str) -> tuple[float, ...]:
+        """What the trials of an algorithm choose from."""
+        return self.rlhf_learning_rates if algorithm == "rlhf" else self.align_learning_rates
+
+    def steps_of_alignment(self, whole_budget: bool) -> int:
+        """A step of DPO trains on two responses a pair; the whole budget adds the responses of a distillation."""
+        distilled = self.distil_prompts * self.distil_responses * self.distil_passes
+        return self.align_steps + whole_budget * round(distilled / (2 * self.align_batch))
 
     def __post_init__(self) -> None:
         compared = {"least": 2, "why": "responses to a prompt are compared"}

@@ -12,7 +12,7 @@ import torch
 from torch.nn import Linear
 from transformers.pytorch_utils import Conv1D
 
-from alignkd_lab.errors import BadInput, CannotContinue, first_line
+from alignkd_lab.errors import CannotContinue, refusing
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.architecture import backbone
 from alignkd_lab.lm.folders import base_of, is_adapter
@@ -43,17 +43,15 @@ def config_of(source: str):
     size = next((size for size in _SMOLLM2 if f"SmolLM2-{size}" in source and not Path(source).is_dir()), None)
     if source == BUILT_IN or size:
         return smollm2(size or "135M")
-    folder = folder_of(source)
+    folder = weights.at_hand(source)
     if folder is None:
         raise CannotContinue(f"plan: {source} was never fetched, so its size is not known; fetch it, or name a folder")
     if is_adapter(folder):
         return config_of(base_of(folder))
     from transformers import AutoConfig
 
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"plan: no configuration can be read from {source} ({first_line(error)})") from error
+    with refusing(f"plan: no configuration can be read from {source}", OSError, ValueError):
+        return AutoConfig.from_pretrained(folder, **weights.LOCAL)
 
 
 def smollm2(size: str, **changes: int):
@@ -99,32 +97,12 @@ def _parameters(kind: type, config: str) -> int:
     return sum(weight.numel() for weight in build(kind(**json.loads(config)), "meta").parameters())
 
 
-def folder_of(source: str) -> Path | None:
-    """Where the weights of a source lie on this machine; None where they must be fetched first.
-
-    Raises:
-        BadInput: no source of weights.
-    """
-    if source == BUILT_IN:
-        status = weights.status()
-        return Path(status["path"]) if status["cached"] else None
-    if Path(source).is_dir():
-        return weights.resolve(source)
-    from huggingface_hub import snapshot_download
-
-    name, _, revision = source.partition("@")
-    try:
-        return Path(snapshot_download(name, revision=revision or weights.REVISIONS.get(name), local_files_only=True))
-    except (OSError, ValueError):
-        return None
-
-
 def is_here(source: str) -> bool:
     """Whether the source's weights and tokenizer need no download."""
     source = base_of_student(source)
     if source in TINY:
         return True
-    folder = folder_of(source)
+    folder = weights.at_hand(source)
     return folder is not None and (not is_adapter(folder) or is_here(base_of(folder)))
 
 

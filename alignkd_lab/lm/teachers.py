@@ -17,11 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import ranks
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.architecture import CappedHead, cast_head, head_of, logits, parts_of, plain
-from alignkd_lab.lm.batch import ROLES, autocast, hidden_states
+from alignkd_lab.lm.batch import autocast, has_role, hidden_states
 from alignkd_lab.lm.vocabulary import same_vocabulary
 
 RELEASED_SUPPORT = 50  # tokens that ADPA's published code keeps of each teacher
@@ -88,8 +88,7 @@ class LiveTeacher:
 
     Its matrix products are in `dtype`, which should be that of training. With `without_adapter` a PEFT model answers as
     if it had no adapter, so one set of weights is both pi_dpo and pi_ref. `digest` names the weights for a cache's key
-    where they are known by a checksum already. Without `norms` the signals carry no log_norm, which saves a product
-    with the head where the loss needs none of it.
+    where they are known by a checksum already.
 
     Raises:
         BadInput: there is no adapter to leave out, there is one on the head, or the model is refused (`lm.admission`).
@@ -102,12 +101,11 @@ class LiveTeacher:
         dtype: torch.dtype = torch.float32,
         without_adapter: bool = False,
         digest: str | None = None,
-        norms: bool = True,
     ) -> None:
         if without_adapter and not hasattr(model, "disable_adapter"):
             raise BadInput("teacher: without_adapter needs a PEFT model; this one has no adapter, so leave it False")
         self.model, self.without_adapter = model, without_adapter
-        self.dtype, self._digest, self._norms = dtype, digest, norms
+        self.dtype, self._digest = dtype, digest
         weight = head_of(admit(model, "teacher"))
         # A frozen head stays the very tensor, so that two teachers on one LoRA model are seen to share it.
         self.head = weight.detach() if weight.requires_grad else weight
@@ -124,14 +122,14 @@ class LiveTeacher:
         finally:
             self.model.train(training)
 
-    def signal(self, batch: dict, name: str | None = None, *, roles: tuple[str, ...] | None = None) -> Full:
-        """Of the response tokens of a collated batch, or only of responses of these roles; `name` is not needed."""
+    def signal(self, batch: dict, *, roles: tuple[str, ...] | None = None) -> Full:
+        """Of the response tokens of a collated batch, or only of responses of these roles."""
         same_vocabulary(self.model, batch)
 
         def ask(model) -> Full:
             hidden = self.hidden(batch, roles)
             head = head_of(model).detach() if self.head is None else self.head
-            return Full(hidden, head, log_norm(hidden, head) if self._norms else None)
+            return Full(hidden, head)
 
         with self.reading():
             return ranks.inside(self.model, ask) if self.head is None else ask(self.model)
@@ -148,42 +146,19 @@ class LiveTeacher:
         return hidden_states(self.model, {**batch, "predict_at": wanted})
 
     def checksum(self) -> str:
-        """The given digest, or a sha256 of the weights that answer: equal for equal weights, adapter out or never in.
+        """The given digest, or a sha256 of the weights that answer, with what is done with their adapter.
 
         Those of a model in training change, so nothing is remembered.
         """
         if self._digest:
             return f"{self._digest} without adapter" if self.without_adapter else self._digest
-        made, tuner = hashlib.sha256(), getattr(self.model, "base_model", None)
-        left_out = getattr(tuner, "prefix", "lora_") if self.without_adapter else None
-        for name, tensor in sorted(plain(self.model).state_dict().items()):
-            if left_out is None or left_out not in name:
-                made.update(f"{name.replace('.base_layer', '')} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                made.update(tensor_bytes(tensor))
-        if not self.without_adapter and hasattr(self.model, "peft_config"):
-            scaling = {name: module.scaling for name, module in plain(self.model).named_modules()
-                       if isinstance(getattr(module, "scaling", None), dict)}  # fmt: skip
-            made.update(f"{self.model.active_adapters} {scaling}".encode())
+        made, model = hashlib.sha256(), plain(self.model)
+        for name, tensor in sorted(model.state_dict().items()):
+            made.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            made.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        adapters = [one for module in model.modules() if isinstance(one := getattr(module, "scaling", None), dict)]
+        made.update(repr((getattr(self.model, "active_adapters", None), self.without_adapter, adapters)).encode())
         return f"sha256:{made.hexdigest()}"
-
-
-def has_role(batch: dict, roles: tuple[str, ...] | None) -> Tensor:
-    """Which tokens of a collated batch belong to responses of these roles, bool [N]; None is every role."""
-    if roles is None:
-        return torch.ones_like(batch["role"], dtype=torch.bool)
-    check_roles(roles)
-    return torch.isin(batch["role"], torch.tensor([ROLES.index(role) for role in roles], device=batch["role"].device))
-
-
-def check_roles(roles: tuple[str, ...]) -> None:
-    for role in roles:
-        if role not in ROLES:
-            raise UnknownName("role", role, ROLES)
-
-
-def tensor_bytes(tensor: Tensor):
-    """The bytes of a tensor of any dtype, on any device, to be hashed."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def share_head(first, second) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, refusing
 
 # ChatML as SmolLM2 knows it, without the long system message that its own template adds to every prompt.
 COURSE = (
@@ -48,10 +48,9 @@ def frame_of(tokenizer) -> Frame:
     def render(count: int, prompt: bool) -> str:
         return tokenizer.apply_chat_template(turns[:count], tokenize=False, add_generation_prompt=prompt)
 
-    try:
+    # A template runs code of its own, which may raise whatever it likes.
+    with refusing("tokenizer: its chat template fails on a question and its answer", Exception, way_out="mend it"):
         bare, prompt, whole = render(1, False), render(1, True), render(2, False)
-    except Exception as error:  # a template runs code of its own, which may raise whatever it likes
-        raise BadInput(f"tokenizer: its chat template fails on a question and its answer ({error}); mend it") from error
     opening, found, closing = whole[len(prompt) :].partition(ANSWERED)
     if not (ASKED in prompt and found):
         raise BadInput("tokenizer: its chat template does not render a question and its answer; mend it")

@@ -42,14 +42,14 @@ def rloo(model, batch: dict, items: dict):
     )
 
 
-def dpo(model, batch: dict, items: dict, *, beta: float):
+def dpo(model, batch: dict, items: dict, *, beta: float = 0.1):
     """Against the reference log-probabilities that the batch carries."""
     hidden, head, labels = _states(model, batch)
     response, reference = (batch[name].to(head.device) for name in ("response", "reference_log_probs"))
     return losses.dpo(hidden, head, labels, response, reference, beta, items=items["pairs"], chunk=default_chunk(head))
 
 
-def dckd(model, batch: dict, items: dict, *, teacher: Full, alpha: float):
+def dckd(model, batch: dict, items: dict, *, teacher: Full, alpha: float = 0.2):
     """`teacher` says what it says of every token."""
     hidden, head, labels = _states(model, batch)
     return losses.dckd(
@@ -59,7 +59,7 @@ def dckd(model, batch: dict, items: dict, *, teacher: Full, alpha: float):
 
 
 def adpa(
-    model, batch: dict, items: dict, *, teacher: Full, reference: Full, gamma: float, end_token: int | None = None
+    model, batch: dict, items: dict, *, teacher: Full, reference: Full, gamma: float = 1.5, end_token: int | None = None
 ):  # fmt: skip
     """`teacher` and `reference` say what they say of the tokens that are not chosen ones.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.settings import LmSettings
@@ -33,16 +34,11 @@ class TrialSettings:
 
 
 def choose_rate(
-    settings: TrialSettings,
-    depends: dict,
-    store: Store,
-    start: Callable[[], tuple[Policy, Cost]],
-    align: Callable[[Policy, float, str], Result],
-) -> dict:
+    settings: TrialSettings, depends: dict, store: Store, tries: Callable[[TrialSettings], dict]
+) -> dict:  # fmt: skip
     """`{"learning_rate", "trials": [one a rate], "tokens"}`; a rate that has no rival needs no trial.
 
-    Shipped results are used where they were made with these very settings and weights (`depends`). `start` makes the
-    policy that every rate starts from, and `align(policy, rate, name)` aligns it.
+    Shipped results are used where they were made with these very settings and weights (`depends`).
     """
     if len(settings.learning_rates) == 1:
         return {"learning_rate": settings.learning_rates[0], "trials": []}
@@ -53,7 +49,7 @@ def choose_rate(
     store.root.mkdir(parents=True, exist_ok=True)
     # Seeds that run at once wait for one choice and share it, as seeds that run one after another do.
     with FileLock(store.root / f"trials-{depends['role']}.lock"):
-        return store.keep_json(f"trials-{depends['role']}", depends, lambda: try_rates(settings, start, align))
+        return store.keep_json(f"trials-{depends['role']}", depends, partial(tries, settings))
 
 
 def shipped(depends: dict) -> dict | None:
@@ -70,7 +66,7 @@ def try_rates(
     start: Callable[[], tuple[Policy, Cost]],
     align: Callable[[Policy, float, str], Result],
 ) -> dict:
-    """Runs the trials; the arguments are those of `choose_rate`."""
+    """Runs the trials: `start` makes the policy that they start from, and `align(policy, rate, name)` aligns it."""
     init, cost = start()
     tried = []
     for rate in settings.learning_rates:

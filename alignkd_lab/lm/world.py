@@ -11,21 +11,21 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from alignkd_lab.arguments import ALGORITHMS
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.lm import evaluate, own_prompts, trials, weights
+from alignkd_lab.lm import evaluate, trials, weights
 from alignkd_lab.lm.context import Context, Models, Policy
-from alignkd_lab.lm.prompts import encode
+from alignkd_lab.lm.models import identity
+from alignkd_lab.lm.prompts import digest, prompts
 from alignkd_lab.lm.request import pin
 from alignkd_lab.lm.rewards import Reward, model_of
 from alignkd_lab.lm.scoring import pooled_mean
 from alignkd_lab.lm.settings import (
-    HEALED,
     AdpaSettings,
-    BudgetSettings,
     DckdSettings,
     DistilSettings,
     DpoSettings,
@@ -34,6 +34,7 @@ from alignkd_lab.lm.settings import (
     LmSettings,
     RewardSettings,
     RlooSettings,
+    base_of_student,
 )
 from alignkd_lab.lm.stages import adpa, distil, dpo, gkd, rloo
 from alignkd_lab.lm.student import HEALING_BAR
@@ -59,10 +60,7 @@ class Terms:
         self.settings, self.algorithm = pin(settings), algorithm
 
     def start(self, name: str) -> Policy:
-        base, student = self.settings.base, self.settings.student
-        if name == "base":
-            return Policy(base)
-        return Policy(f"{student}:{base}" if HEALED.fullmatch(student) else student)
+        return Policy(self.settings.base if name == "base" else self.settings.student_source)
 
     def _origin(self, seed: int) -> dict:
         """What every sample and stage comes from, whatever the student and the machine."""
@@ -73,53 +71,54 @@ class Terms:
             "code": START_CODE,
             "base": weights.checksum(self.settings.base),
             "truth": weights.checksum(self.settings.truth),
-            "prompts": own_prompts.digest(self.settings.prompts),
+            "prompts": digest(self.settings.prompts),
             **({"reward_model": weights.checksum(model)} if model else {}),
         }
 
-    def _distil_settings(self, temperature: str) -> DistilSettings:
+    def _of(self, stage: Stage) -> tuple[dict, Any]:
+        """What a stage's kept results are told apart by, its code's version among it, and its settings."""
+        match stage:
+            case Distil():
+                return {"code": distil.CODE}, self._distil_settings(stage.temperature)
+            case Gkd():
+                return {"code": gkd.CODE}, part(GkdSettings, self.settings)
+            case PreferenceDistil():
+                kind = {"dckd": DckdSettings, "adpa": AdpaSettings}[stage.method]
+                return {"code": adpa.CODE, "method": stage.method}, part(kind, self.settings, share=stage.share)
+        return self._align_code(), self._align_settings(stage.whole_budget)
+
+    def _distil_settings(self, temperature: str = "kd") -> DistilSettings:
         value = {"kd": self.settings.kd_temperature, "high": self.settings.kd_temperature_high}[temperature]
         return part(DistilSettings, self.settings, kd_temperature=value)
-
-    def _preference_distil_settings(self, stage: PreferenceDistil) -> DckdSettings | AdpaSettings:
-        kind = {"dckd": DckdSettings, "adpa": AdpaSettings}[stage.method]
-        return part(kind, self.settings, share=stage.share)
 
     def _align_code(self) -> dict:
         return {"algorithm": self.algorithm, "code": {"dpo": dpo.CODE, "rlhf": rloo.CODE}[self.algorithm]}
 
     def _align_settings(self, whole_budget: bool = False) -> DpoSettings | RlooSettings:
-        """A step of DPO trains on two responses a pair; the whole budget adds the responses of a distillation."""
         if self.algorithm == "rlhf":
             return part(RlooSettings, self.settings)
-        settings = part(DpoSettings, self.settings)
-        budget = part(BudgetSettings, self.settings)
-        distilled = budget.distil_prompts * budget.distil_responses * budget.distil_passes
-        more = whole_budget * round(distilled / (2 * settings.align_batch))
-        return replace(settings, align_steps=settings.align_steps + more)
+        return part(DpoSettings, self.settings, align_steps=self.settings.steps_of_alignment(whole_budget))
 
     def rate_depends(self, role: str) -> dict:
         """What the learning rate of the role `base` or `student` depends on."""
-        return {"role": role, "start": self._trial_start(role), **self._align_code(),
-                **changed(self._align_settings()), "trials": self._trial_depends(role)}  # fmt: skip
+        # Not the machine: a rate chosen on one serves every other, where rounding alone differs.
+        start = self._origin(self.settings.trial_seed)
+        if role == "student":
+            start["student"] = identity(self.settings.student_source)
+        return {"role": role, "start": start, **self._align_code(), **changed(self._align_settings()),
+                "trials": self._trial_depends(role)}  # fmt: skip
 
     def _trial_settings(self) -> trials.TrialSettings:
-        settings = self.settings
-        rates = settings.rlhf_learning_rates if self.algorithm == "rlhf" else settings.align_learning_rates
-        return part(trials.TrialSettings, settings, learning_rates=rates)
+        rates = self.settings.rates_to_try(self.algorithm)
+        return part(trials.TrialSettings, self.settings, learning_rates=rates)
 
     def _trial_depends(self, init: str) -> dict:
         """What the choice of a learning rate depends on, beside what is aligned."""
         depends = {"code": trials.CODE, **changed(self._trial_settings())}
         if _role(init) == "student":
             # Chosen on a student distilled at `kd_temperature`, whatever the one to be aligned was distilled at.
-            depends["distil"] = {"code": distil.CODE, **changed(self._distil_settings("kd"))}
+            depends["distil"] = {"code": distil.CODE, **changed(self._distil_settings())}
         return depends
-
-    def _trial_start(self, role: str) -> dict:
-        """Not the machine: a rate chosen on one serves every other, where rounding alone differs."""
-        origin = self._origin(self.settings.trial_seed)
-        return origin if role == "base" else {**origin, "student": Models.identity(self.start("student"))}
 
 
 class LmWorld(Terms):
@@ -136,17 +135,13 @@ class LmWorld(Terms):
         settings, self.seeds, self.device = self.settings, (seed,), device
         self.store, self.dtype = store, resolve_dtype(settings.dtype, device)
         models, tokenizer = Models(device, getattr(torch, self.dtype)), weights.load_tokenizer(settings.base)
-        student = settings.base if HEALED.fullmatch(settings.student) else settings.student
+        student, truth = base_of_student(settings.student_source), settings.truth
         read = {source: tokenizer if source == settings.base else weights.load_tokenizer(source)
-                for source in {student: 1, settings.truth: 1}}  # fmt: skip
-        check_vocabularies(read[student], base=tokenizer, truth=read[settings.truth])
+                for source in (student, truth)}  # fmt: skip
+        check_vocabularies(read[student], base=tokenizer, truth=read[truth])
 
-        texts = partial(own_prompts.texts, settings.prompts)
-
-        def asked(split: str, count: int | None) -> list[list[int]]:
-            return encode(tokenizer, texts(split, count))
-
-        self.context = Context(models, tokenizer, asked, store, seed, self._origin(seed), settings.sample_batch, texts)
+        asked = partial(prompts, source=settings.prompts)
+        self.context = Context(models, tokenizer, asked, store, seed, self._origin(seed), settings.sample_batch)
         self.reward = Reward(self.context, part(RewardSettings, settings))
         self.evaluation = evaluate.Evaluation(
             self.context, self.reward, self.start("base"), part(EvaluationSettings, settings)
@@ -157,19 +152,12 @@ class LmWorld(Terms):
 
     def fingerprint(self) -> dict:
         here = {"device": torch.device(self.device).type, "dtype": self.dtype}
-        return {**self.context.origin, "student": Models.identity(self.start("student")), **here}
+        return {**self.context.origin, "student": identity(self.settings.student_source), **here}
 
     def stage_settings(self, stage: Stage) -> dict:
-        match stage:
-            case Distil():
-                return {"code": distil.CODE, **changed(self._distil_settings(stage.temperature))}
-            case Gkd():
-                return {"code": gkd.CODE, **changed(part(GkdSettings, self.settings))}
-            case PreferenceDistil():
-                settings = changed(self._preference_distil_settings(stage))
-                return {"code": adpa.CODE, "method": stage.method, **settings}
-        settings = changed(self._align_settings(stage.whole_budget))
-        return {**self._align_code(), **settings, "trials": self._trial_depends(stage.init)}
+        code, settings = self._of(stage)
+        trials = {"trials": self._trial_depends(stage.init)} if isinstance(stage, Align) else {}
+        return {**code, **changed(settings), **trials}
 
     def evaluation_settings(self) -> dict:
         return {"code": evaluate.CODE, **changed(part(EvaluationSettings, self.settings))}
@@ -203,29 +191,19 @@ class LmWorld(Terms):
             self.trials(stage.init)
 
     def run(self, stage: Stage, policies: dict[str, Policy]) -> Result:
-        context, init = self.context, policies[stage.init]
+        context, (_, settings) = self.context, self._of(stage)
+        init = policies[stage.init]
         match stage:
             case Distil():
-                settings = self._distil_settings(stage.temperature)
                 return distil.distil(context, policies[stage.teacher], init, settings, stage.name)
             case Gkd():
-                settings = part(GkdSettings, self.settings)
                 return gkd.gkd(context, policies[stage.teacher], init, settings, stage.name)
             case PreferenceDistil():
-                settings, common = self._preference_distil_settings(stage), (self.context, self.reward)
-                teacher, sampler = policies[stage.teacher], policies[stage.sampler]
-                if stage.method == "dckd":
-                    return adpa.dckd(*common, teacher, init, sampler, settings, stage.name)
-                return adpa.adpa(*common, teacher, policies[stage.reference], init, sampler, settings, stage.name)
-        chosen = self.trials(stage.init)
-        result = self.align(
-            init,
-            policies[stage.reference],
-            policies[stage.sampler],
-            chosen["learning_rate"],
-            stage.name,
-            self._align_settings(stage.whole_budget),
-        )
+                teachers = {role: policies[getattr(stage, role)] for role in adpa.TEACHERS[stage.method]}
+                sampler = policies[stage.sampler]
+                return adpa.preference_distil(context, self.reward, teachers, init, sampler, settings, stage.name)
+        chosen, read = self.trials(stage.init), (policies[stage.reference], policies[stage.sampler])
+        result = self.align(init, *read, chosen["learning_rate"], stage.name, settings)
         return replace(result, info={**result.info, "trials": chosen["trials"]})
 
     def align(
@@ -251,13 +229,13 @@ class LmWorld(Terms):
         """The learning rate of a stage that starts from `base` or a student, and the trials that chose it."""
         role = _role(init)
         if role not in self._chosen:
-            self._chosen[role] = trials.choose_rate(
-                self._trial_settings(),
-                self.rate_depends(role),
-                self.store,
-                lambda: self._trial_init(role),
-                lambda policy, rate, name: self.align(policy, policy, policy, rate, name, within=self._trial),
-            )  # fmt: skip
+            tries = partial(
+                trials.try_rates,
+                start=partial(self._trial_init, role),
+                align=lambda policy, rate, name: self.align(policy, policy, policy, rate, name, within=self._trial),
+            )
+            settings, depends = self._trial_settings(), self.rate_depends(role)
+            self._chosen[role] = trials.choose_rate(settings, depends, self.store, tries)
         return self._chosen[role]
 
     @cached_property
@@ -270,7 +248,7 @@ class LmWorld(Terms):
         base = self.start("base")
         if role == "base":
             return base, Cost()
-        settings = self._distil_settings("kd")
+        settings = self._distil_settings()
         result = distil.distil(self._trial[0], base, self.start("student"), settings, "trial kd")
         return result.policy, result.cost
 

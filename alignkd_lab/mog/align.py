@@ -21,6 +21,7 @@ from alignkd_lab import theory
 from alignkd_lab.errors import CannotContinue
 from alignkd_lab.mog.mixture import GaussianMixture, Gradient, SeedNoise
 from alignkd_lab.mog.problem import Problem
+from alignkd_lab.mog.settings import DpoSettings, RlhfSettings
 
 _CURVE_POINTS = 20
 _CURVE_DRAWS = 1000
@@ -47,17 +48,14 @@ def rlhf(
     reference: GaussianMixture,
     problem: Problem,
     noise: SeedNoise,
-    *,
-    beta: float,
-    steps: int,
-    batch: int,
-    learning_rate: float,
+    settings: RlhfSettings,
     seen: Callable[[GaussianMixture, int], None] | None = None,
 ) -> tuple[GaussianMixture, dict]:
     """On-policy policy gradient on r' = R - beta log(pi / reference), from `init`; the policy and its curve.
 
     `seen`, if given, is called with the policy before each step, and the step's number.
     """
+    steps, batch = settings.rlhf_steps, settings.rlhf_batch
     uniforms = noise.uniform("rlhf", steps, batch)
     normals = noise.normal("rlhf", steps, batch, init.means.shape[-1])
 
@@ -66,11 +64,11 @@ def rlhf(
             seen(policy, step)
         points = policy.from_noise(uniforms[:, step], normals[:, step])
         log_prob, pull = policy.log_prob_and_pull(points)
-        shaped = theory.shaped_reward(problem.reward(points), log_prob, reference.log_prob(points), beta)
+        shaped = theory.shaped_reward(problem.reward(points), log_prob, reference.log_prob(points), settings.beta)
         # Dividing by batch - 1 undoes the bias of a baseline that contains the point itself.
         return pull((shaped - shaped.mean(-1, keepdim=True)) / (batch - 1))
 
-    return _climb(init, reference, problem, noise, direction, steps, learning_rate)
+    return _climb(init, reference, problem, noise, direction, steps, settings.rlhf_learning_rate)
 
 
 def dpo(
@@ -79,14 +77,10 @@ def dpo(
     pairs: Pairs,
     problem: Problem,
     noise: SeedNoise,
-    *,
-    beta: float,
-    steps: int,
-    batch: int,
-    learning_rate: float,
+    settings: DpoSettings,
 ) -> tuple[GaussianMixture, dict]:
     """Descent on -log sigmoid(beta [Delta_pi - Delta_reference]) from `init`, minibatch by minibatch."""
-    count = pairs.chosen.shape[-2]
+    count, batch, beta = pairs.chosen.shape[-2], settings.dpo_batch, settings.beta
     reference_margin = reference.log_prob(pairs.chosen) - reference.log_prob(pairs.rejected)
 
     def direction(policy: GaussianMixture, step: int) -> Gradient:
@@ -97,21 +91,18 @@ def dpo(
         weight = beta * theory.dpo_weight(chosen - rejected, reference_margin[:, here], beta) / batch
         return pull(torch.cat([weight, -weight], -1))
 
-    return _climb(init, reference, problem, noise, direction, steps, learning_rate)
+    return _climb(init, reference, problem, noise, direction, settings.dpo_steps, settings.dpo_learning_rate)
 
 
-def sample_pairs(
-    sampler: GaussianMixture, problem: Problem, noise: SeedNoise, *, count: int, label_noise: float
-) -> Pairs:
-    """`count` pairs of draws from `sampler`, labelled by Bradley-Terry on their rewards, some flipped."""
-    draws = sampler.from_noise(
-        noise.uniform("pairs", 2 * count), noise.normal("pairs", 2 * count, sampler.means.shape[-1])
-    )
+def sample_pairs(sampler: GaussianMixture, problem: Problem, noise: SeedNoise, settings: DpoSettings) -> Pairs:
+    """`dpo_pairs` pairs of draws from `sampler`, labelled by Bradley-Terry on their rewards, some flipped."""
+    count = settings.dpo_pairs
+    draws = sampler.draw(noise, "pairs", 2 * count)
     reward = problem.reward(draws)
     (first, second), (reward_first, reward_second) = draws.chunk(2, -2), reward.chunk(2, -1)
     on_first, on_second = problem.on_target(draws).chunk(2, -1)
     prefers_first = noise.uniform("labels", count) < theory.bradley_terry(reward_first, reward_second)
-    flipped = noise.uniform("label noise", count) < label_noise
+    flipped = noise.uniform("label noise", count) < settings.dpo_label_noise
     keep = (prefers_first ^ flipped).unsqueeze(-1)
     return Pairs(torch.where(keep, first, second), torch.where(keep, second, first), (on_first ^ on_second).sum(-1))
 

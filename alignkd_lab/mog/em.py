@@ -61,7 +61,7 @@ def fit(data: Tensor, initial_uniforms: Tensor, settings: EmSettings) -> Gaussia
     shares = _kmeans(rows, initial_uniforms.flatten(0, 1), settings.kmeans_steps)
     mixture, likelihood = _climb(rows, _maximise(moments(rows), shares, settings.variance_floor), settings)
     best = likelihood.view(seeds, restarts).argmax(-1) + torch.arange(seeds, device=data.device) * restarts
-    return GaussianMixture(mixture.log_weights[best], mixture.means[best], mixture.log_sds[best])
+    return mixture.each(lambda t: t[best])
 
 
 def _climb(rows: Tensor, start: GaussianMixture, settings: EmSettings) -> tuple[GaussianMixture, Tensor]:
@@ -81,7 +81,7 @@ def _climb(rows: Tensor, start: GaussianMixture, settings: EmSettings) -> tuple[
             kept[active] = new
         if not going.all():
             active, points, features = active[going], points[going], features[going]
-            mixture = GaussianMixture(*(t[going] for t in (mixture.log_weights, mixture.means, mixture.log_sds)))
+            mixture = mixture.each(lambda t, going=going: t[going])
         if len(active) == 0:
             break
     return GaussianMixture(*found), likelihood
@@ -136,7 +136,5 @@ def distil(
     em: EmSettings,
 ) -> GaussianMixture:
     """The likeliest student of so many components on `samples` draws of the teacher, sharpened first."""
-    draws = teacher.sharpen(sharpening).from_noise(
-        noise.uniform("teacher", samples), noise.normal("teacher", samples, teacher.means.shape[-1])
-    )
+    draws = teacher.sharpen(sharpening).draw(noise, "teacher", samples)
     return fit(draws, noise.uniform("student starts", em.restarts, components), em)

@@ -49,11 +49,15 @@ class GaussianMixture:
         return self.log_sds.exp()
 
     def to(self, device: torch.device | str) -> GaussianMixture:
-        return GaussianMixture(*(t.to(device) for t in (self.log_weights, self.means, self.log_sds)))
+        return self.each(lambda t: t.to(device))
 
     def expand(self, batch: int) -> GaussianMixture:
         """A single mixture, `[1, ...]`, seen `batch` times."""
-        return GaussianMixture(*(t.expand(batch, *t.shape[1:]) for t in (self.log_weights, self.means, self.log_sds)))
+        return self.each(lambda t: t.expand(batch, *t.shape[1:]))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> GaussianMixture:
+        """What `change` makes of each of the three tensors."""
+        return GaussianMixture(change(self.log_weights), change(self.means), change(self.log_sds))
 
     def joint_log_prob(self, x: Tensor) -> Tensor:
         """log(weight_k N(x; mean_k, sd_k)) `[batch, component, point]` of points `[batch, point, dimension]`.
@@ -82,6 +86,11 @@ class GaussianMixture:
         uniforms = torch.rand(shape, **options)
         normals = torch.randn((*shape, self.means.shape[-1]), **options)
         return self.from_noise(uniforms.to(self.means.device), normals.to(self.means.device))
+
+    def draw(self, noise: SeedNoise, purpose: str, count: int) -> Tensor:
+        """`count` draws for each of the noise's seeds: `[seed, count, dimension]`."""
+        dimension = self.means.shape[-1]
+        return self.from_noise(noise.uniform(purpose, count), noise.normal(purpose, count, dimension))
 
     def from_noise(self, uniforms: Tensor, normals: Tensor) -> Tensor:
         """Draws `[batch, n, dimension]` made from given noise; policies fed the same noise give paired draws.

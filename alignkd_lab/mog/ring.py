@@ -86,7 +86,7 @@ def run_ring(
     settings = settings or RingSettings()
     noise = SeedNoise(tuple(seeds), device)
     truth = _truth(settings, device).expand(len(noise.seeds))
-    draws = _draw(truth, noise, "ring training draws", settings.training_draws)
+    draws = truth.draw(noise, "ring training draws", settings.training_draws)
     teacher = fit(draws, noise.uniform("ring teacher starts", 1, settings.teacher_components), _EM)
     direct = fit(draws, noise.uniform("ring direct starts", 1, settings.student_components), _EM)
     distilled = distil(
@@ -98,9 +98,9 @@ def run_ring(
         em=_EM,
     )
     sharpened = teacher.sharpen(settings.sharpening)
-    fresh = _draw(truth, noise, "ring fresh draws", settings.scoring_draws)
+    fresh = truth.draw(noise, "ring fresh draws", settings.scoring_draws)
     students = {"direct": direct, "distilled": distilled}
-    own = {name: _draw(s, noise, f"ring {name} draws", settings.scoring_draws) for name, s in students.items()}
+    own = {name: s.draw(noise, f"ring {name} draws", settings.scoring_draws) for name, s in students.items()}
     scores = {
         scoring: {
             name: {
@@ -119,10 +119,6 @@ def _truth(settings: RingSettings, device: torch.device | str) -> GaussianMixtur
     means = torch.tensor([corners], dtype=torch.float64, device=device)
     log_weights = torch.full_like(means[..., 0], -math.log(len(corners)))
     return GaussianMixture(log_weights, means, torch.full_like(means, 0.5 * math.log(settings.truth_variance)))
-
-
-def _draw(mixture: GaussianMixture, noise: SeedNoise, purpose: str, count: int) -> Tensor:
-    return mixture.from_noise(noise.uniform(purpose, count), noise.normal(purpose, count, 2))
 
 
 # Over sharpening and size of the student: what distilling changes, seed by seed -------------------------

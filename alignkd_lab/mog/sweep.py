@@ -64,10 +64,10 @@ def algorithms_and_sharpenings(records: Records) -> tuple[list[str], list[float]
 
 
 @dataclass(frozen=True)
-class Lead:
+class Lead(Grid):
     """The map of one algorithm and one sharpening.
 
-    seeds: how many stand behind every cell; weights, betas: the axes.
+    seeds: how many stand behind every cell.
     difference: `[beta, weight]`, mean reward of A-K minus that of K-A.
     decided: `[beta, weight]`, whether the paired 95 % interval over seeds leaves out zero.
     found: `{order: [beta, weight]}`, share of the seeds whose reward is at least half of the bump's height.
@@ -75,11 +75,7 @@ class Lead:
         the base, and for a teacher that is sharpened first.
     """
 
-    algorithm: str
-    sharpening: float
     seeds: int
-    weights: np.ndarray
-    betas: np.ndarray
     difference: np.ndarray
     decided: np.ndarray
     found: dict[str, np.ndarray]
@@ -94,11 +90,8 @@ def lead(grid: Grid) -> Lead:
     gap, closed_form = rewards[A_K] - rewards[K_A], ClosedForm(grid.settings)
     betas = np.geomspace(*cell_edges(grid.betas)[[0, -1]], 60)
     return Lead(
-        algorithm=grid.algorithm,
-        sharpening=grid.sharpening,
+        **vars(grid),
         seeds=gap.shape[-1],
-        weights=grid.weights,
-        betas=grid.betas,
         difference=gap.mean(-1),
         decided=excludes_zero(gap),
         found={order: (values >= grid.settings.reward_height / 2).mean(-1) for order, values in rewards.items()},

@@ -102,11 +102,11 @@ class MogWorld:
 
     def training_draws(self) -> torch.Tensor:
         """The draws of p* that the base is fitted to: `[seed, draw, 2]`."""
-        return self._truth_draws("training draws", self.settings.training_draws)
+        return self._truth.draw(self.noise, "training draws", self.settings.training_draws)
 
-    def _truth_draws(self, purpose: str, count: int) -> torch.Tensor:
-        truth = self.problem.truth.expand(len(self.seeds))
-        return truth.from_noise(self.noise.uniform(purpose, count), self.noise.normal(purpose, count, 2))
+    @property
+    def _truth(self) -> GaussianMixture:
+        return self.problem.truth.expand(len(self.seeds))
 
     # Stages -------------------------------------------------------------------------------------------
 
@@ -139,39 +139,16 @@ class MogWorld:
 
     def _rlhf(self, stage: Align, policies: dict[str, GaussianMixture]) -> Result:
         settings = part(RlhfSettings, self.settings)
-        policy, info = align.rlhf(
-            policies[stage.init],
-            policies[stage.reference],
-            self.problem,
-            self.noise,
-            beta=settings.beta,
-            steps=settings.rlhf_steps,
-            batch=settings.rlhf_batch,
-            learning_rate=settings.rlhf_learning_rate,
-        )
+        init, reference = policies[stage.init], policies[stage.reference]
+        policy, info = align.rlhf(init, reference, self.problem, self.noise, settings)
         draws = settings.rlhf_steps * settings.rlhf_batch
         return Result(policy, {"learning_rate": settings.rlhf_learning_rate, **info}, Cost(draws, draws, draws))
 
     def _dpo(self, stage: Align, policies: dict[str, GaussianMixture]) -> Result:
         settings = part(DpoSettings, self.settings)
-        pairs = align.sample_pairs(
-            policies[stage.sampler],
-            self.problem,
-            self.noise,
-            count=settings.dpo_pairs,
-            label_noise=settings.dpo_label_noise,
-        )
-        policy, info = align.dpo(
-            policies[stage.init],
-            policies[stage.reference],
-            pairs,
-            self.problem,
-            self.noise,
-            beta=settings.beta,
-            steps=settings.dpo_steps,
-            batch=settings.dpo_batch,
-            learning_rate=settings.dpo_learning_rate,
-        )
+        pairs = align.sample_pairs(policies[stage.sampler], self.problem, self.noise, settings)
+        init, reference = policies[stage.init], policies[stage.reference]
+        policy, info = align.dpo(init, reference, pairs, self.problem, self.noise, settings)
         info["per_seed"]["informative_pairs"] = pairs.informative.tolist()
         drawn, trained = 2 * settings.dpo_pairs, 2 * settings.dpo_steps * settings.dpo_batch
         return Result(policy, {"learning_rate": settings.dpo_learning_rate, **info}, Cost(drawn, trained, drawn))
@@ -181,8 +158,8 @@ class MogWorld:
     def evaluate(self, policy: GaussianMixture) -> dict:
         """`{"metrics": {name: [per seed]}, "view": [a mixture per seed]}`, on draws that no stage saw."""
         count = self.settings.evaluation_draws
-        own = policy.from_noise(self.noise.uniform("evaluation", count), self.noise.normal("evaluation", count, 2))
-        metrics = evaluate(policy, self.problem, own, self._truth_draws("evaluation of recall", count))
+        own = policy.draw(self.noise, "evaluation", count)
+        metrics = evaluate(policy, self.problem, own, self._truth.draw(self.noise, "evaluation of recall", count))
         columns = (policy.weights.tolist(), policy.means.tolist(), policy.sds.tolist())
         view = [{"weights": w, "means": m, "sds": s} for w, m, s in zip(*columns, strict=True)]
         return {"metrics": {name: value.tolist() for name, value in metrics.items()}, "view": view}

@@ -40,8 +40,8 @@ def map_figure(grids: Sequence[Grid]) -> Figure:
     note = f"{DEPTH['record']}. Gaussian world: laptop preset, {maps[0].seeds} seeds a cell. {_NOTE}"
     title = f"Where the order matters: {grids[0].algorithm.upper()}"
     figure, (axes,) = panels(1, len(grids), (0.64 + 3.12 * len(grids), 5.4), title, note)
-    for axis, grid, data in zip(axes, grids, maps, strict=True):
-        mesh, found = _draw(axis, data, shows_target(grid)), score(grid)
+    for axis, data in zip(axes, maps, strict=True):
+        mesh, found = _draw(axis, data), score(data)
         said = f"predicted as measured: {found.right} of {found.cells} ({100 * found.share:.0f} %)"
         axis.set_title(f"sharpening s = {data.sharpening:g}\n{said}", pad=6, fontsize=9.5)
         axis.set_ylabel("KL weight, β" if axis is axes[0] else "")
@@ -57,13 +57,14 @@ def map_figure(grids: Sequence[Grid]) -> Figure:
     return figure
 
 
-def _draw(axis: Axes, data: Lead, found: dict[str, np.ndarray]) -> QuadMesh:
-    """Who earns more in every cell, the boundaries, and a marker where an order has `found` the target."""
+def _draw(axis: Axes, data: Lead) -> QuadMesh:
+    """Who earns more in every cell, the boundaries, and a marker where an order shows the target."""
     columns, rows = cell_edges(data.weights), cell_edges(data.betas)
     cells = _spread(np.where(data.decided, data.difference, np.nan))
     mesh = axis.pcolormesh(columns, rows, cells, cmap=_COLOURS, vmin=-1, vmax=1, edgecolors="white", linewidth=0.6)
     axis.set(xscale="log", yscale="log", xlim=columns[[0, -1]], ylim=rows[[0, -1]])
     step = (np.log(data.weights[-1]) - np.log(data.weights[0])) / (len(data.weights) - 1)
+    found = shows_target(data)
     for order, shift in zip(ORDERS, (-0.18, 0.18), strict=True):
         up, across = np.nonzero(found[order])
         look = {"markersize": 3.6, "markeredgewidth": 0, "alpha": 0.75, "linestyle": "none"}

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from alignkd_lab import recording
 from alignkd_lab.arguments import parse_seeds
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.context import Policy
-from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.models import identity
+from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.settings import BUILT_IN, LmSettings
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.provenance import device_label, provenance
@@ -49,12 +51,7 @@ class Lab:
         self.seed, store = seed, Store(folder / "stages")
         world = LmWorld(LmSettings(base=base, truth=base, student=student, dtype=dtype), "dpo", seed, store)
         self.base, self.student = world.start("base"), world.start("student")
-        tokenizer = world.context.tokenizer
-
-        def asked(split: str, count: int | None) -> list[list[int]]:
-            return encode(tokenizer, prompts(split, count, all_frames=True))
-
-        self.context = replace(world.context, prompts=asked)
+        self.context = replace(world.context, prompt_texts=partial(prompts, all_frames=True))
         self._origin = {**self.context.origin, "place": self.context.place}
 
     def keep(self, about: dict, reads: list[Policy], make: Callable[[], tuple[Policy, dict]]) -> tuple[Policy, dict]:
@@ -64,7 +61,7 @@ class Lab:
             made[0].save(folder)
             write_json(made[1], folder)
 
-        inputs = [(policy.digest, self.context.models.identity(policy)) for policy in reads]
+        inputs = [(policy.digest, identity(policy.start)) for policy in reads]
         depends = {**about, "reads": inputs, "start": self._origin, "code": CODE}
         return self.context.store.keep(
             "study", depends, make, save, lambda folder: (Policy.read(folder), read_json(folder))

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from alignkd_lab.lm.context import Earned, Policy
-from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean
 from alignkd_lab.lm.settings import BUILT_IN, DistilSettings, DpoSettings
@@ -78,11 +78,7 @@ class LeadLab(Lab):
     def __init__(self, folder: Path, seed: int, sizes: Sizes, student: str, **where: Any) -> None:
         super().__init__(folder, seed, student=student, **where)
         self.sizes = sizes
-
-        def asked(split: str, count: int | None) -> list[list[int]]:
-            return encode(self.context.tokenizer, prompts(split, count))
-
-        self._stages = replace(self.context, prompts=asked)  # a topic in one frame, as in the first study
+        self._stages = replace(self.context, prompt_texts=prompts)  # a topic in one frame, as in the first study
 
     def distil(self, teacher: Policy, temperature: float, name: str) -> Policy:
         sizes = self.sizes

@@ -73,7 +73,7 @@ def run(settings: MogSettings | None = None, seed: int = 0) -> Beyond:
         aligned[algorithm] = world.run(align, policies).policy
     problem, noise = world.problem, world.noise
     # The same noise as in the stage, hence the very pairs that DPO was given.
-    pairs = sample_pairs(student, problem, noise, count=settings.dpo_pairs, label_noise=settings.dpo_label_noise)
+    pairs = sample_pairs(student, problem, noise, settings)
     on_target = [problem.on_target(x)[0] for x in (pairs.chosen, pairs.rejected)]
     moved = [(aligned["dpo"].log_prob(x) - student.log_prob(x))[0] for x in (pairs.chosen, pairs.rejected)]
     towards = torch.where(on_target[0], moved[0] - moved[1], moved[1] - moved[0])[on_target[0] ^ on_target[1]]

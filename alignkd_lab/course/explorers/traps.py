@@ -68,10 +68,7 @@ def run_traps(masses: Sequence[float] = MASSES, seeds: Sequence[int] = range(3))
             if step in steps:
                 found.append(problem.on_target(policy.from_noise(*draws)).double().mean(-1).view(len(masses), -1))
 
-        policy, _ = rlhf(
-            init, reference, problem, noise, beta=SETTINGS.beta, steps=SETTINGS.rlhf_steps, batch=SETTINGS.rlhf_batch,
-            learning_rate=SETTINGS.rlhf_learning_rate, seen=look,
-        )  # fmt: skip
+        policy, _ = rlhf(init, reference, problem, noise, SETTINGS, look)
         look(policy, SETTINGS.rlhf_steps)
         return torch.stack(found)
 

@@ -23,67 +23,38 @@ from alignkd_lab.store import scratch_folder
 
 # Raise it where its code, or a default of its settings, changes what it computes: results kept before then rest.
 CODE = 1
+TEACHERS = {"dckd": ("teacher",), "adpa": ("teacher", "reference")}  # that a method asks
 
 
-def dckd(
-    context: Context, reward: Reward, teacher: Policy, init: Policy, sampler: Policy, settings: DckdSettings, name: str
-) -> Result:
-    """DCKD on the sampler's pairs."""
-    drawn = draw_preferences(context, reward, sampler, settings)
-    info = {**drawn.counts, "learning_rate": settings.distil_learning_rate}
-    if not drawn.pairs:
-        return Result(init, info, drawn.cost)
-
-    loss = partial(training_losses.dckd, alpha=settings.alpha)
-    examples = pair_examples(drawn.samples, drawn.pairs)
-    read = ("chosen", "rejected")
-    policy, infos, cost = _train(context, {"teacher": teacher}, read, init, examples, loss, settings, name)
-    return Result(policy, {**info, "losses": [value for value, _ in infos]}, drawn.cost + cost)
-
-
-def adpa(
+def preference_distil(
     context: Context,
     reward: Reward,
-    teacher: Policy,
-    reference: Policy,
+    teachers: dict[str, Policy],
     init: Policy,
     sampler: Policy,
-    settings: AdpaSettings,
-    name: str,
-) -> Result:
-    """ADPA on the sampler's pairs, and on responses that `init` writes beforehand."""
-    drawn = draw_preferences(context, reward, sampler, settings)
-    info = {**drawn.counts, "learning_rate": settings.distil_learning_rate}
-    if not drawn.pairs:
-        return Result(init, info, drawn.cost)
-    written = context.sample(
-        context.models.of(init), "training", settings.preference_prompts, settings.student_responses,
-        settings.max_tokens, "student responses",
-    )  # fmt: skip
-
-    end_token = context.tokenizer.eos_token_id if settings.adpa_form == "released" else None
-    loss = partial(training_losses.adpa, gamma=settings.gamma, end_token=end_token)
-    examples = student_examples(drawn.samples, drawn.pairs, written)
-    teachers = {"teacher": teacher, "reference": reference}
-    policy, infos, cost = _train(context, teachers, ("sampled",), init, examples, loss, settings, name)
-    info |= {
-        "losses": [value for value, _ in infos],
-        "expected_advantage": [float(diagnostics.expected_advantage.mean()) for _, diagnostics in infos],
-    }
-    return Result(policy, info, drawn.cost + Cost(sampled=written.token_count) + cost)
-
-
-def _train(
-    context: Context,
-    teachers: dict[str, Policy],
-    read: tuple[str, ...],
-    init: Policy,
-    examples: list[Example],
-    loss: Callable,
     settings: DckdSettings | AdpaSettings,
     name: str,
-) -> tuple[Policy, list, Cost]:
-    """Trains on a loss of what `teachers` say, which have read the responses of the roles `read` once."""
+) -> Result:
+    """DCKD or ADPA, as the settings are, on the sampler's pairs; ADPA reads what `init` writes beforehand, too.
+
+    `teachers` are the `teacher` and, for ADPA, the `reference`.
+    """
+    drawn = draw_preferences(context, reward, sampler, settings)
+    info, cost = {**drawn.counts, "learning_rate": settings.distil_learning_rate}, drawn.cost
+    if not drawn.pairs:
+        return Result(init, info, cost)
+    if isinstance(settings, DckdSettings):
+        read, examples = ("chosen", "rejected"), pair_examples(drawn.samples, drawn.pairs)
+        loss = partial(training_losses.dckd, alpha=settings.alpha)
+    else:
+        written = context.sample(
+            context.models.of(init), "training", settings.preference_prompts, settings.student_responses,
+            settings.max_tokens, "student responses",
+        )  # fmt: skip
+        cost += Cost(sampled=written.token_count)
+        read, examples = ("sampled",), student_examples(drawn.samples, drawn.pairs, written)
+        end_token = context.tokenizer.eos_token_id if settings.adpa_form == "released" else None
+        loss = partial(training_losses.adpa, gamma=settings.gamma, end_token=end_token)
     model = with_lora(context.models.of(init), settings.lora_rank, context.seed_for("adapter"))
     responses = settings.distil_batch * settings.distil_responses
     batch = max(1, round(responses / len(examples[0].responses)))
@@ -92,12 +63,15 @@ def _train(
         context, teachers, read, model, examples, loss, learning_rate=settings.distil_learning_rate, steps=steps,
         batch=batch, kind="preference_distil", name=name,
     )  # fmt: skip
+    info["losses"] = [value for value, _ in infos]
+    if "sampled" in read:
+        info["expected_advantage"] = [float(diagnostics.expected_advantage.mean()) for _, diagnostics in infos]
     tokens = token_counts(examples)
-    cost = Cost(
+    cost += Cost(
         trained=round(steps * min(batch, len(examples)) * tokens["tokens"] / len(examples)),
         scored=len(teachers) * sum(tokens[role] for role in read),
     )
-    return init.with_adapter(adapter_tensors(model)), infos, cost
+    return Result(init.with_adapter(adapter_tensors(model)), info, cost)
 
 
 def train_with_teachers(
@@ -109,13 +83,12 @@ def train_with_teachers(
         kept: dict[str, CachedTeacher] = {}
         for role, policy in teachers.items():
             teacher = LiveTeacher(context.models.of(policy), dtype=context.models.dtype, digest=policy.digest)
-            kept[role] = cache_teacher(teacher, examples, folder / role, roles=read, progress=lambda count: None)
-            kept[role].attach(examples, role)
+            kept[role] = cache_teacher(teacher, examples, folder, role, roles=read, quiet=True)
         if len(kept) == 2:
             share_head(*kept.values())
 
         def asked(model, batch: dict, items: dict):
-            return loss(model, batch, items, **{role: cached.signal(batch, role) for role, cached in kept.items()})
+            return loss(model, batch, items, **{role: cached.signal(batch) for role, cached in kept.items()})
 
         return context.train(model, examples, asked, **training)
 

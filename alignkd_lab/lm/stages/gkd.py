@@ -28,7 +28,7 @@ def gkd(context: Context, teacher: Policy, init: Policy, settings: GkdSettings, 
         BadInput: teacher and student have vocabularies of different sizes.
     """
     dtype = context.models.dtype
-    live = LiveTeacher(context.models.of(teacher), dtype=dtype, norms=False)
+    live = LiveTeacher(context.models.of(teacher), dtype=dtype)
     model = with_lora(context.models.of(init), settings.lora_rank, context.seed_for("adapter"))
     seed = context.seed_for("sample", "on policy")
     rollouts = Rollouts(context.tokenizer, 1, settings.max_tokens, seed, dtype)

@@ -58,7 +58,7 @@ def rloo(
         context.seed_for("sample", "rlhf"),
         dtype,
         pay,
-        LiveTeacher(reference_model, dtype=dtype, norms=False),
+        LiveTeacher(reference_model, dtype=dtype),
         settings.rlhf_beta,
     )
 
