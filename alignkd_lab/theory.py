@@ -97,14 +97,6 @@ def target_mass_of(log_policy: Number, on_target) -> Tensor:
     return (log_policy.exp() * torch.as_tensor(on_target)).sum(-1)
 
 
-def target_wins(log_reference: Number, reward: Number, on_target, beta: Number) -> Tensor:
-    """The threshold for any reward, a bump too: m0 E_T[e^{R/beta}] > (1 - m0) E_notT[e^{R/beta}]."""
-    tilt = _tensor(log_reference) + _tensor(reward) / _positive("beta", beta)
-    on_target = torch.as_tensor(on_target)
-    inside = tilt.masked_fill(~on_target, -torch.inf).logsumexp(-1)
-    return inside > tilt.masked_fill(on_target, -torch.inf).logsumexp(-1)
-
-
 # The sampling trap ------------------------------------------------------------------------------------
 
 

@@ -81,7 +81,8 @@ def test_the_recall_threshold_predicts_whether_rlhf_finds_the_target(beta):
     points = PROBLEM.grid()
     log_reference = torch.log_softmax(truth().log_prob(points), -1)
     reward = PROBLEM.reward(points)
-    predicted = theory.target_wins(log_reference, reward, PROBLEM.on_target(points), beta)
+    optimum = theory.tilted_optimum(log_reference, reward, beta)
+    predicted = theory.target_mass_of(optimum, PROBLEM.on_target(points)) > 0.5
     own = policy.from_noise(NOISE.uniform("test", 2000), NOISE.normal("test", 2000, 2))
     found = PROBLEM.on_target(own).double().mean(-1) > 0.5
     assert torch.equal(found, predicted)

@@ -79,18 +79,6 @@ def test_at_the_recall_threshold_target_and_rest_are_level():
     np.testing.assert_allclose(theory.target_mass(rates, threshold, 0.5), 0.5)
 
 
-@pytest.mark.parametrize("height", [0.5, 1.5, 3.0, 6.0])
-def test_the_bump_threshold_predicts_who_wins_at_the_unconstrained_optimum(height):
-    generator = torch.Generator().manual_seed(3)
-    points, log_cell = grid()
-    log_reference = random_mixture(generator, 8, 2).log_prob(points) + log_cell
-    shape, beta = bump(points), 0.8
-    on_target = shape >= 0.5
-    optimum = theory.tilted_optimum(log_reference, height * shape, beta)
-    wins = theory.target_wins(log_reference, height * shape, on_target, beta)
-    assert torch.equal(wins, theory.target_mass_of(optimum, on_target) > 0.5)
-
-
 @pytest.mark.parametrize(("rate", "draws"), [(0.04, 10), (0.01, 200), (0.3, 2)])
 def test_the_chance_of_a_target_agrees_with_simulation(rate, draws):
     hits = np.random.default_rng(5).random((20_000, draws)) < rate
