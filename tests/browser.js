@@ -19,8 +19,8 @@
       .map(bar => parseFloat(bar.style.width) || 0)),
     scroll: place => (notebook().scrollToItem(place), notebook().widgets.length),
     shutdown: () => jupyterapp.shell.currentWidget.context.sessionContext.shutdown(),
-    // Moves each slider of each chart to its farther end and back, twice: by chart, the milliseconds to new pixels, if any.
-    moveCharts: async () => {
+    // Moves each slider of each chart to its far end and back, so often: by chart, milliseconds to new pixels, if any.
+    moveCharts: async times => {
       const frame = () => new Promise(requestAnimationFrame), found = [];
       for (const root of document.querySelectorAll('.vega-embed')) {
         const canvas = root.querySelector('canvas'), sliders = [...root.querySelectorAll('input[type=range]')];
@@ -31,7 +31,7 @@
         for (const slider of sliders) {
           const [low, high, here] = [slider.min, slider.max, slider.value].map(Number);
           const far = high - here > here - low ? high : low;
-          for (const value of [far, here, far, here]) {
+          for (const value of Array(times).fill([far, here]).flat()) {
             const before = canvas.toDataURL(), began = performance.now();
             slider.value = value;
             slider.dispatchEvent(new Event('input', {bubbles: true}));

@@ -1,17 +1,30 @@
-"""The site's pages in a browser, from the disk and with the network off: charts, narrow windows, keyboards, readers."""
+"""The site: built once from the saved notebooks, whole, in need of nothing from elsewhere, and in a browser."""
 
 import os
+import re
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote
 
 import axe
+import nbformat
 import pytest
 from browser import HELPERS
+from bs4 import BeautifulSoup
+from jinja2 import Environment, FileSystemLoader
+from lessons import lessons
 from synthetic_records import lm_record, mog_record
 
 from alignkd_lab import recording
 from alignkd_lab.report import write_report
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("site")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+ROOT = Path(__file__).parent.parent
+LESSONS = lessons(ROOT / "notebooks")
+NAMES = [found.name for found in LESSONS]
+REPOSITORY = "https://github.com/ada/course"
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 SMALL = {"viewport": {"width": 1024, "height": 700}}
 PAGES = (
@@ -100,7 +113,7 @@ def test_every_chart_moves_and_is_seen_with_its_controls_in_a_small_window(open_
 
 def charts_move(page, name):
     page.evaluate(HELPERS)
-    assert all(page.evaluate("lab.moveCharts()")), name
+    assert all(page.evaluate("lab.moveCharts(1)")), name
     for beyond, height in page.evaluate(
         f"{_CHARTS}.map(chart => [chart.scrollWidth - chart.clientWidth, chart.offsetHeight])"
     ):
@@ -123,3 +136,156 @@ def test_a_click_finds_the_same_token_on_a_shrunk_picture_as_on_a_whole_one(open
         found[round(box["width"])] = field.input_value()
     assert len(found) == 2
     assert len(set(found.values())) == 1
+
+
+# The files, without a browser ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def soups(site):
+    return {path.stem: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in site.glob("*.html")}
+
+
+@pytest.fixture
+def public(monkeypatch):
+    """Head and banner of a page, and the theme's options, as they are where the address is set."""
+    monkeypatch.setattr("lessons.public_address", lambda pyproject: REPOSITORY)
+    settings = runpy.run_path(str(ROOT / "notebooks" / "site" / "conf.py"))
+    import pages
+
+    config = SimpleNamespace(**{name: settings[name] for name in ("project", "html_baseurl", "html_theme_options")})
+    app = SimpleNamespace(config=config, lessons={NAMES[0]: LESSONS[0]}, evidence={}, charted=set())
+    context = {"pathto": lambda path, kind: path, "sourcename": LESSONS[0].path.name}
+    pages.add_context(app, NAMES[0], "page.html", context, None)
+    templates = Environment(loader=FileSystemLoader(ROOT / "notebooks" / "site" / "templates"), autoescape=True)
+    banner = templates.get_template("banner.html").render(**context)
+    return BeautifulSoup(context["metatags"] + banner, "html.parser"), settings["html_theme_options"]
+
+
+def tag(soup, name):
+    return soup.find("meta", property=name)["content"]
+
+
+def test_the_landing_page_leads_to_the_page_of_every_notebook_with_its_minutes(site, soups):
+    assert {
+        *NAMES,
+        "index",
+        "playground",
+        "TEACHING",
+        "TRAIN",
+        "SCALE",
+        "REFERENCE",
+        "GLOSSARY",
+        "search",
+        "genindex",
+        "py-modindex",
+    } == set(soups)
+    index = (site / "searchindex.js").read_text(encoding="utf-8")
+    cards = soups["index"].select(".map a")
+    assert [card["href"] for card in cards] == [f"{name}.html" for name in NAMES]
+    for card, found in zip(cards, LESSONS, strict=True):
+        assert found.question in soups[found.name].h1.text
+        assert f'"{found.name}"' in index
+        assert found.asked in card.text
+        assert f"{found.minutes} minutes" in card.text
+
+
+def test_nothing_is_loaded_from_elsewhere(site, soups):
+    for soup in soups.values():
+        for element in soup.find_all(src=True) + soup.find_all("link", href=True):
+            address = element.get("src") or element["href"]
+            assert not re.match(r"(https?:)?//", address), address
+    for path in [*site.rglob("*.css"), *site.rglob("*.js")]:
+        code = path.read_text(encoding="utf-8")
+        assert not re.search(r"url\([\"']?(https?:)?//|@import|import\([\"']http|importScripts", code), path.name
+
+
+def test_links_within_the_pages_lead_somewhere(site, soups):
+    references = {name: {element["id"] for element in soup.find_all(id=True)} for name, soup in soups.items()}
+    followed = 0
+    for name, soup in soups.items():
+        for element in soup.select("a[href], img[src], script[src], link[href], use[href]"):
+            address = element.get("href") or element.get("src")
+            if re.match(r"\w+:", address):
+                continue
+            file, _, reference = unquote(address).partition("#")
+            file = file.partition("?")[0]
+            assert not file or (site / file).is_file(), f"{name}: {address}"
+            page = Path(file).stem if file else name
+            if reference and page in references:
+                assert reference in references[page], f"{name}: {address}"
+            followed += 1
+    assert followed > 100
+
+
+def test_a_link_to_a_page_has_a_title_words_and_a_picture_of_its_own_to_show(site, soups):
+    for soup in (soups[name] for name in (*NAMES, "index", "TEACHING", "TRAIN", "SCALE", "REFERENCE")):
+        assert len(tag(soup, "og:title")) > 10
+        assert 40 < len(tag(soup, "og:description")) <= 203
+        picture = site / tag(soup, "og:image")
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert picture.stat().st_size < 300_000
+    assert len({tag(soups[name], "og:image") for name in NAMES}) == len(NAMES)
+    pictures = [image for name in NAMES for image in soups[name].select(".cell_output img")]
+    assert len(pictures) > 10
+    assert all(image["alt"] and not image["alt"].startswith("_images") for image in pictures)
+
+
+def test_formulas_are_drawn_by_the_browser(soups):
+    found = soups["01_recall_and_the_reference"]
+    assert len(found.find_all("math")) > 10
+    assert not re.search(r"\\frac|\\beta|\$\w", found.article.get_text())
+    scripts = [str(script).lower() for soup in soups.values() for script in soup.find_all("script")]
+    assert scripts
+    assert not [script for script in scripts if "mathjax" in script or "katex" in script]
+
+
+def test_no_page_waits_for_a_widget_or_shows_an_error(soups):
+    for name in NAMES:
+        assert not soups[name].find("script", type=re.compile("widget"))
+        assert "model not found" not in soups[name].text
+        assert not soups[name].select(".traceback, .stderr, .system-message")
+
+
+def test_the_footer_says_records_versions_weights_and_how_to_cite(soups):
+    saved = nbformat.read(LESSONS[0].path, as_version=4).metadata["alignkd_lab"]["records"]
+    made = soups[NAMES[0]].select_one(".made").text
+    assert saved
+    assert all(f"{name} ({hash[:8]})" in made for name, hash in saved.items())
+    assert re.search(r"torch \d+\.\d+", made)
+    assert re.search(r"sha256:[0-9a-f]{64}", made)
+    assert f"{LESSONS[0].number} · {LESSONS[0].title}" in made
+    assert "arXiv 2509.23667" in made
+
+
+def test_the_set_up_is_folded_away_and_no_call_that_shows_something(soups):
+    folded = [cell.get_text() for name in NAMES for cell in soups[name].select("details.hide")]
+    assert all("import" in text for text in folded)
+    assert "import" in soups[NAMES[0]].select_one("details.hide").text
+
+
+def test_what_comes_out_stays_closed_below_the_question_of_a_prediction(soups):
+    questions = [tag for name in NAMES for tag in soups[name].find_all("strong", string="Predict.")]
+    assert len(questions) > 10
+    for question in questions:
+        below = question.find_parent(class_="output").find_next_siblings(class_="output")
+        shown = [output for output in below if not output.find("strong", string="Predict.")]
+        assert all(output.find("details") and not output.select_one("details[open]") for output in shown)
+        assert not [tag for output in shown for tag in output.select("img, figure") if not tag.find_parent("details")]
+    assert sum(bool(soups[name].select("details figure.chart")) for name in NAMES) > 2
+
+
+def test_without_an_address_there_is_no_badge_and_no_link_to_a_source(soups):
+    own = re.compile(r"colab|github\.com/(?!pradyunsg)")
+    assert not [link for name in NAMES for link in soups[name].select(".saved a, .made a") if own.search(link["href"])]
+    assert not soups[NAMES[0]].find("meta", property="og:url")
+
+
+def test_with_an_address_there_are_a_badge_absolute_pictures_and_a_link_to_the_source(public):
+    page, options = public
+    assert page.select_one(".colab")["href"].endswith(f"/github/ada/course/blob/main/notebooks/{NAMES[0]}.ipynb")
+    assert f"git+{REPOSITORY}" in page.select_one(".saved").text
+    assert tag(page, "og:image") == f"https://ada.github.io/course/previews/{NAMES[0]}.png"
+    assert tag(page, "og:url") == f"https://ada.github.io/course/{NAMES[0]}.html"
+    assert options["source_repository"] == REPOSITORY
+    assert "view" in options["top_of_page_buttons"]

@@ -18,7 +18,7 @@ from alignkd_lab.mog.settings import MogSettings, with_target_weight
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import A_K, K_A, PIPELINES
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("playground")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 EXACT = 1e-9
 WAIT = 120_000  # milliseconds; a run takes half a second where nothing else does
@@ -252,11 +252,11 @@ def test_each_scene_names_its_cause_and_two_of_them_defeat_the_claim(still_page,
 
 def test_a_link_holds_the_whole_state(open_page):
     page = open_page()
-    page.locator("select[data-key=algorithm]").select_option("dpo")
     page.locator("input[data-key=components]").fill("5")
     page.locator(".pg-bump").nth(1).press("ArrowLeft")
     page.locator(".pg-bump").nth(1).press("r")
     page.locator(".pg-bump").nth(1).press("+")
+    page.locator("select[data-key=algorithm]").select_option("dpo")  # last, since the page runs each change
     settled(page)
     page.locator("[data-do=once]").click()
     page.wait_for_function("location.hash.includes('stage=2')")
