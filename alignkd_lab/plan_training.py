@@ -125,7 +125,7 @@ class _Training:
         policy = self.others.get("reference", self.student) if options.method == "dpo" else self.student
         if options.method == "dpo":
             shape = self.shape(pair, SCORED_AT_ONCE // 2)
-            clock.add("the reference's scores", "scored", policy, both * self.tokens(pair), shape)
+            clock.add("the reference's scores", "scored", policy, (both - held) * self.tokens(pair), shape)
         if held:
             shape = self.shape(pair, min(held, self.arguments.per_device_eval_batch_size))
             clock.add("caching held-out pairs", "read", policy, held * self.tokens(pair), shape)

@@ -29,7 +29,7 @@ from alignkd_lab.lm import models, ranks, saved, training_losses, weights
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.engines import Vllm
-from alignkd_lab.lm.measured import REFERENCE, Heldout, MeasuredTrainer, newest_checkpoint
+from alignkd_lab.lm.measured import REFERENCE, Heldout, MeasuredTrainer, add_reference, newest_checkpoint
 from alignkd_lab.lm.models import identity
 from alignkd_lab.lm.own_pairs import (
     Texts,
@@ -224,13 +224,16 @@ def _from_pairs(options: Options, pairs: Texts, model, tokenizer, store: Store, 
         share_head(*kept.values())
     policy = (options.reference if options.method == "dpo" else None) or options.student
     reference = model if policy == options.student else models.read(policy, model.device)
-    for part in examples if options.method == "dpo" else ():
-        reference_log_probs(reference, part, store, identity(policy), dtype)
+    if options.method == "dpo":
+        reference_log_probs(reference, examples[0], store, identity(policy), dtype)
     if not pairs.heldout:
         return examples, kept, None
     teacher, batch = LiveTeacher(reference, dtype=dtype, digest=identity(policy)), arguments.per_device_eval_batch_size
     said = cache_teacher(teacher, pairs.heldout, store.root, REFERENCE, batch=batch)
     said.head = said.head.detach().clone()  # where all weights are trained, the model's own moves
+    add_reference(pairs.heldout, said, dtype, batch)
+    for row, pair in zip(examples[1], pairs.heldout, strict=True) if options.method == "dpo" else ():
+        row.reference_log_probs = pair.reference_log_probs
     return examples, kept, Heldout(examples[1], pairs.heldout, said)
 
 

@@ -227,6 +227,7 @@ def test_a_run_with_other_settings_stands_beside_the_first_and_other_modes_are_n
         ({"world": "lm", "pipelines": ["align_only"]}, "align_only"),
         ({"world": "lm", "algorithm": "ppo"}, "ppo"),
         ({"world": "mog", "algorithm": "ppo"}, "ppo"),
+        ({"world": "lm", "device": "tpu"}, "tpu"),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_name_and_leaves_no_record(options, named, tmp_path, quick):

@@ -9,6 +9,7 @@ import torch
 from alignkd_lab.bench import gpu
 from alignkd_lab.errors import BadInput
 from alignkd_lab.options import METHODS
+from alignkd_lab.paths import checkout_folder
 
 LAST = "bench-2048"
 BARS = '{"bars": [{"bar": "DPO: time", "passed": false}]}'
@@ -49,6 +50,11 @@ def test_a_checkout_is_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "checkout_folder", lambda: None)
     with pytest.raises(BadInput, match="checkout"):
         gpu.run_parts(tmp_path, rehearse=True)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_tests_that_it_runs_are_there(device, tmp_path):
+    assert (checkout_folder() / gpu.parts(tmp_path, device)["tests"][-1]).exists()
 
 
 def test_a_part_that_fails_is_told_with_its_error_and_the_others_run(tmp_path, short, capsys):

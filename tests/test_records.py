@@ -74,6 +74,7 @@ def test_a_missing_field_is_named_with_its_file_and_the_way_out(tmp_path, field)
         ("yesterday", ("provenance", "created"), "provenance.created must be an ISO time, not 'yesterday'"),
         (None, ("provenance", "created"), "provenance.created must be an ISO time"),
         (None, ("device",), "device must be a word"),
+        (None, ("settings",), "settings must be an object"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_field_and_never_written(tmp_path, value, path, words):

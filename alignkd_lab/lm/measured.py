@@ -15,7 +15,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from alignkd_lab.lm import losses, ranks
 from alignkd_lab.lm.architecture import head_of
-from alignkd_lab.lm.batch import Example, collate, hidden_states, token_counts
+from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states, token_counts
 from alignkd_lab.lm.chunked import default_chunk, token_log_probs
 from alignkd_lab.lm.rollouts import HeldoutPrompts, Rollouts, in_parts
 from alignkd_lab.lm.scoring import TIE
@@ -32,7 +32,7 @@ class Heldout:
 
     Attributes:
         examples: as the method's loss reads them.
-        pairs: [chosen, rejected], with the states of `reference` attached.
+        pairs: [chosen, rejected], with the states and the log-probabilities of `reference`.
     """
 
     examples: list[Example]
@@ -67,13 +67,28 @@ class Heldout:
 
     def _against_reference(self, model, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
         hidden, head = hidden_states(model, batch), head_of(model)
-        labels, response = (batch[name].to(head.device) for name in ("shift_labels", "response"))
+        labels, response, known = (batch[name].to(head.device) for name in
+                                   ("shift_labels", "response", "reference_log_probs"))  # fmt: skip
         chunk, reference = default_chunk(head), self.reference.signal(batch)
-        own, known = (token_log_probs(states, weight, labels, chunk)
-                      for states, weight in ((hidden, head), (reference.hidden, reference.head)))  # fmt: skip
-        rewards = own.new_zeros(int(response[-1]) + 1).index_add(0, response, own - known)
+        _, of_pairs = losses.dpo(hidden, head, labels, response, known, beta=1.0, chunk=chunk)
         _, of_tokens = losses.kd(hidden, head, reference, divergence="reverse", chunk=chunk)
-        return (rewards[0::2] - rewards[1::2]).cpu(), of_tokens.divergence.cpu()
+        return (of_pairs.chosen_rewards - of_pairs.rejected_rewards).cpu(), of_tokens.divergence.cpu()
+
+
+@torch.no_grad()
+def add_reference(pairs: list[Example], reference: CachedTeacher, dtype: torch.dtype, batch: int) -> None:
+    """Gives each example the log-probabilities of its responses, by what the reference was cached to say of them."""
+    for start in range(0, len(pairs), batch):
+        part = pairs[start : start + batch]
+        packed = collate(part)
+        said = reference.signal(packed)
+        labels = packed["shift_labels"].to(said.hidden.device)
+        with autocast(said.hidden.device, dtype):
+            found = token_log_probs(said.hidden, said.head, labels, default_chunk(said.head))
+        lengths = [len(tokens) for row in part for tokens in row.responses]
+        sums = iter([float(tokens.sum()) for tokens in found.split(lengths)])
+        for row in part:
+            row.reference_log_probs = [next(sums) for _ in row.responses]
 
 
 class MeasuredTrainer(LossTrainer):
