@@ -101,6 +101,7 @@ def target_through_stages(records: Runs, depth: str = "record") -> Figure:
         axis.set_xticks(range(3), ["base", "after the\nfirst stage", "after the\nsecond stage"])
         axis.set_ylabel(metric_label("target_rate", run.the_run()["world"]))
         axis.set_xlim(-0.25, 2.7)
+        axis.margins(y=0.12)  # room for words below a point
         axis.grid(axis="x", visible=False)
     legend(figure, ORDERS)
     return figure
