@@ -1,9 +1,9 @@
 """Sampling responses, and scoring given ones: prompts are read once, their cache serves every response.
 
 Left out compared with `generate`: beams, top-k, top-p. What makes it fast on a CPU: one prefill a
-prompt for all of its responses, finished responses leave the batch, and a draw by one cumulative sum
-in place of `torch.multinomial`. The hidden states that predicted each token can be kept, so that a
-teacher never runs twice on the tokens that it wrote.
+prompt for all of its responses, finished responses leave the batch, a cache with room for what comes
+(`Roomy`), and a draw by one cumulative sum in place of `torch.multinomial`. The hidden states that
+predicted each token can be kept, so that a teacher never runs twice on the tokens that it wrote.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.architecture import backbone, capped, head_of, parts_of, to_head
@@ -93,6 +94,17 @@ def draw(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, wanted, right=True).squeeze(1).clamp_(max=logits.shape[1] - 1)
 
 
+def _draw(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """A token a row and its log-probability at temperature 1, [R] each; on a CPU few rows a time, for its cache."""
+    rows = 8 * torch.get_num_threads() if logits.device.type == "cpu" else len(logits)
+    found = []
+    for part, numbers in zip(logits.split(rows), uniform.split(rows), strict=True):
+        tokens = draw(part, temperature, numbers)
+        found.append((tokens, part.gather(1, tokens[:, None]).squeeze(1) - part.logsumexp(dim=-1)))
+    tokens, log_probs = zip(*found, strict=True)
+    return torch.cat(tokens), torch.cat(log_probs)
+
+
 @torch.inference_mode()
 def sample(
     model,
@@ -166,12 +178,15 @@ def _sample_batch(model, chosen, turns, max_tokens, eos, uniform, temperature, r
     ends = torch.tensor([eos] if isinstance(eos, int) else list(eos), device=device)
     weight, cap = parts_of(head_of(model))
     hidden, cache, mask, position = prefill(model, [result.prompt_ids[index] for index in chosen], len(turns))
+    cache.layers = [
+        Roomy(layer, max_tokens) if type(layer) is DynamicLayer and layer.is_initialized else layer
+        for layer in cache.layers
+    ]
     rows = torch.tensor([index * repeats + turn for index in chosen for turn in turns])
     written: dict[int, list] = {int(row): [] for row in rows}
     for step in range(max_tokens):
         logits = capped(F.linear(hidden, weight).float(), cap)
-        tokens = draw(logits, temperature, uniform[rows, step].to(device))
-        log_probs = logits.gather(1, tokens[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
+        tokens, log_probs = _draw(logits, temperature, uniform[rows, step].to(device))
         kept = hidden.float().cpu() if result.hidden is not None else [None] * len(rows)
         for row, token, log_prob, state in zip(rows.tolist(), tokens.tolist(), log_probs.tolist(), kept, strict=True):
             written[row].append((token, log_prob, state))
@@ -219,3 +234,27 @@ def prefill(model, prompt_ids: list[list[int]], repeats: int) -> tuple[Tensor, D
     cache.batch_repeat_interleave(repeats)
     rows, mask = (tensor.repeat_interleave(repeats, 0) for tensor in (hidden, mask))
     return rows, cache, mask, mask.sum(1)
+
+
+class Roomy(DynamicLayer):
+    """One layer's keys and values with room for `more` tokens: a `DynamicLayer` copies all that it holds at each."""
+
+    def __init__(self, layer: DynamicLayer, more: int) -> None:
+        super().__init__()
+        self.lazy_initialization(layer.keys, layer.values)
+        self._whole = [F.pad(tensor, (0, 0, 0, more)) for tensor in (layer.keys, layer.values)]
+        self._show(layer.keys.shape[-2])
+
+    def _show(self, length: int) -> None:
+        self.keys, self.values = (tensor[..., :length, :] for tensor in self._whole)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        before = self.keys.shape[-2]
+        for whole, new in zip(self._whole, (key_states, value_states), strict=True):
+            whole[..., before : before + new.shape[-2], :] = new
+        self._show(before + key_states.shape[-2])
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._whole = [tensor[indices] for tensor in self._whole]
+        self._show(self.keys.shape[-2])
