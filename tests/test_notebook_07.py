@@ -8,13 +8,13 @@ from synthetic_records import lm_record, swap_orders, tabulated
 
 from alignkd_lab.claims import CLAIMS, decide
 from alignkd_lab.course import shipped
-from alignkd_lab.course.exercises import ch07 as tasks
 from alignkd_lab.course.exercises.ask import check, given
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.shipped import MAIN_TARGET
 from alignkd_lab.pipelines import A_K, K_A
+from alignkd_lab.plots.style import CLAIM_WORDS, METRIC_STYLE
 
-SIGNS = [id for id in tasks.TASKS if id.startswith("sign_")]
+SIGNS = [id for id in TASKS if id.startswith("sign_")]
 MEANS = {  # means, with small spreads, that decide every claim
     "base": (0.03, 0.04, -4.6, -2.7, -2.5),
     "base_aligned": (0.31, 0.42, -3.6, -2.5, -3.2),
@@ -51,6 +51,9 @@ def outcomes():
 
 def test_outcomes_are_the_verdicts_of_the_recorded_study_and_turn_with_it(records):
     assert len(SIGNS) == len(CLAIMS) == 5
+    for id, claim in zip(SIGNS, CLAIMS, strict=True):
+        assert f"“{CLAIM_WORDS[claim.metric, claim.statistic]}.”" in TASKS[id].question
+        assert METRIC_STYLE[claim.metric].meaning in TASKS[id].question
     said = decide(shipped.recorded_smollm2())["verdict"]
     assert outcomes() == [verdict if verdict in shipped.VERDICTS else "undecided" for verdict in said]
     for made, expected in ((AHEAD, ["holds"] * 4), (BEHIND, ["fails"] * 4), (UNHEALED, ["undecided"] * 4)):

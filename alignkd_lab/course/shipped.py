@@ -17,11 +17,7 @@ from alignkd_lab.records import Records
 from alignkd_lab.stats import Interval
 
 MAIN_TARGET = "exclamation"  # of the study on SmolLM2
-VERDICTS = {
-    "holds": "holds: the seeds show it",
-    "fails": "fails: the seeds show the opposite",
-    "undecided": "undecided: the seeds show neither, some are missing, or a check before the verdicts failed",
-}
+VERDICTS = ("holds", "fails", "undecided")
 
 
 @functools.cache

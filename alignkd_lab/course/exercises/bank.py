@@ -1,24 +1,40 @@
-"""Every prediction and exercise of the course, by name; each notebook's stand in the module named after it.
+"""Every prediction and exercise of the course, by name: a notebook's are asked in `chNN.yaml` and solved in `chNN.py`.
 
-A solution is an ordinary function that imports what it needs: learners read its source, tests run it, and
-`check` compares with what it returns. Wrong answers are computed like right ones. Where an outcome was
-measured, it is read from the recorded runs and the shipped student, so it changes with them.
+In the YAML, `predict` or `ask` is the question; all else are fields of `Task` or `Written`, where a text in place of a
+function or a mapping names what stands in the module. A solution is an ordinary function named after its question (or
+after `solve`, in `nano`) that imports what it needs: learners read its source, tests run it, and `check` compares with
+what it returns. Where an outcome was measured, it is read from the recorded runs, so it changes with them.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-from alignkd_lab.course.exercises import ch00, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09
+import yaml
+
+from alignkd_lab import nano
 from alignkd_lab.course.exercises.tasks import Task
 from alignkd_lab.course.exercises.write import Written
 from alignkd_lab.errors import UnknownName
 
-NOTEBOOKS = (ch00, ch01, ch02, ch03, ch04, ch05, ch06, ch07, ch08, ch09)
+NAMED = ("given", "inputs", "seen", "options", "mistakes")  # what may be named instead of written
+
+
+def _made(id: str, asked: dict[str, Any], notebook: str, module: Any) -> Task | Written:
+    named = {field: getattr(module, asked[field]) for field in NAMED if isinstance(asked.get(field), str)}
+    solve = getattr(nano if hasattr(nano, solver := asked.pop("solve", id)) else module, solver)
+    prediction = "predict" in asked
+    question = asked.pop("predict" if prediction else "ask")
+    kind = Written if "inputs" in asked else Task
+    return kind(**asked | named, question=question, prediction=prediction, solve=solve, notebook=notebook)
+
+
 TASKS: dict[str, Task | Written] = {
-    id: replace(task, notebook=f"{number:02d}")
-    for number, notebook in enumerate(NOTEBOOKS)
-    for id, task in notebook.TASKS.items()
+    id: _made(id, asked, path.stem.removeprefix("ch"), import_module(f"{__package__}.{path.stem}"))
+    for path in sorted(Path(__file__).parent.glob("ch*.yaml"))
+    for id, asked in yaml.safe_load(path.read_text(encoding="utf-8")).items()
 }
 
 

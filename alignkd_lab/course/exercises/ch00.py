@@ -1,8 +1,6 @@
-"""Tasks of notebook 00, with their solutions and typical wrong answers."""
+"""Solutions and data of notebook 00."""
 
 from __future__ import annotations
-
-from alignkd_lab.course.exercises.tasks import Task
 
 
 def order_guess() -> str:
@@ -15,18 +13,3 @@ def order_guess() -> str:
     if difference.low > 0:
         return "A-K"
     return "K-A" if difference.high < 0 else "no difference"
-
-
-TASKS: dict[str, Task] = {
-    "order_guess": Task(
-        prediction=True,
-        question="Same parts, same final size: which order ends with more reward on the Gaussians?",
-        options={
-            "A-K": "A-K: align the teacher, then distil",
-            "K-A": "K-A: distil, then align the student",
-            "no difference": "no difference",
-        },
-        solve=order_guess,
-        because="Alignment multiplies what a model still does now and then; a distilled student no longer does it.",
-    )
-}

@@ -1,20 +1,14 @@
-"""Tasks of notebook 07, with their solutions and typical wrong answers.
+"""Solutions and data of notebook 07.
 
 What became of the five claims is read from the recorded study, whatever it says.
 """
 
 from __future__ import annotations
 
-from alignkd_lab.claims import CLAIMS, Claim
-from alignkd_lab.course.exercises.tasks import Task
-from alignkd_lab.course.shipped import VERDICTS, recorded_lead, recorded_verdict
-from alignkd_lab.plots.style import CLAIM_WORDS, METRIC_STYLE
+from collections.abc import Callable
 
-LEADERS = {
-    "a_k": "A-K, as with the rare target",
-    "level": "neither: over the seeds, the interval of their difference holds 0",
-    "k_a": "K-A: the order turns round",
-}
+from alignkd_lab.claims import CLAIMS, Claim
+from alignkd_lab.course.shipped import recorded_lead, recorded_verdict
 
 
 def common_target() -> str:
@@ -38,57 +32,8 @@ def reward_at_equal_kl(data: dict) -> float:
     return float(bold - careful)
 
 
-def _sign(claim: Claim, because: str) -> Task:
-    words, metric = CLAIM_WORDS[claim.metric, claim.statistic], METRIC_STYLE[claim.metric]
-    return Task(
-        prediction=True,
-        question=f"Written down before any run: “{words}.” What does the recorded study on SmolLM2 say? "
-        f"({metric.label.capitalize()}: {metric.meaning}.)",
-        options=VERDICTS,
-        solve=lambda: recorded_verdict(claim.metric, claim.statistic),
-        because=because,
-    )
+def _verdict(claim: Claim) -> Callable[[], str]:
+    return lambda: recorded_verdict(claim.metric, claim.statistic)
 
 
-_SIGNS = {  # in the order of `CLAIMS`
-    "sign_reward": "Each seed gives one difference; the verdict follows from their interval, which is in the table "
-    "below.",
-    "sign_target_precision": "More hits raise it and implausible text lowers it; only a measurement tells which of the "
-    "two weighs more.",
-    "sign_overall_precision": "Here the target does not count, only how plausible the truth finds the model's text.",
-    "sign_overall_recall": "This one is a cost that the paper admits: where it “holds”, A-K has forgotten more.",
-    "sign_variance": "A ratio of variances over a few seeds says next to nothing. By a rule set beforehand it is shown "
-    "for SmolLM2, and decided on the Gaussians only.",
-}
-
-TASKS: dict[str, Task] = {
-    **{id: _sign(claim, because) for (id, because), claim in zip(_SIGNS.items(), CLAIMS, strict=True)},
-    "common_target": Task(
-        prediction=True,
-        question="All settings stay, but the target is now a colour's name, which the base shows three times as often "
-        "as an exclamation mark. Who earns more?",
-        options=LEADERS,
-        solve=common_target,
-        because="The interval of the paired differences says so, in the picture below: how much distilling leaves of a "
-        "target differs from one target to the next.",
-    ),
-    "reward_at_equal_kl": Task(
-        question="Two alignments of one model, with made-up checkpoints ten steps apart: the KL to the base (nats) and "
-        "the reward. By how much does `bold` earn more than `careful` where both have moved 6 nats from the base? "
-        "(Straight lines between checkpoints; negative if it earns less.)",
-        given=checkpoints,
-        solve=reward_at_equal_kl,
-        because="At equal KL `bold` earns less. At equal numbers of steps it led only because it had gone twice "
-        "as far from the base.",
-        hint="Read each curve of reward against KL at 6 nats, between its checkpoints; then `bold` minus `careful`.",
-        distractors={
-            checkpoints()["bold"]["reward"][3] - checkpoints()["careful"]["reward"][3]: "That compares at equal steps, "
-            "where `bold` has moved twice as far. Who goes further tends to earn more: compare where both have paid "
-            "the same KL.",
-            "bold - careful → careful - bold": "That is `careful` minus `bold`: change the sign.",
-            checkpoints()["bold"]["reward"][2] - checkpoints()["careful"]["reward"][3]: "`bold` has no checkpoint at 6 "
-            "nats: take the straight line between those at 4 and at 8.",
-        },
-        tolerance=0.02,
-    ),
-}
+sign_reward, sign_target_precision, sign_overall_precision, sign_overall_recall, sign_variance = map(_verdict, CLAIMS)

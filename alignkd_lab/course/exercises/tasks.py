@@ -24,8 +24,10 @@ class Asked:
     because: why the right answer is right.
     hint: for a wrong answer that is no typical one.
     given: makes the data of the exercise, by name.
+    mistakes: typical wrong answers as what they change in the solution, "right → wrong", or as the answer itself, each
+        with its hint.
     prediction: to be answered before its picture is seen.
-    notebook: the number of its notebook, `00` to `09`; the bank fills it in.
+    notebook: the number of its notebook, `00` to `09`.
     """
 
     question: str
@@ -33,11 +35,12 @@ class Asked:
     because: str
     hint: str = ""
     given: Callable[[], dict] | None = None
+    mistakes: Mapping[Any, str] = field(default_factory=dict)
     prediction: bool = False
     notebook: str = ""
 
     def mistaken(self, mistake: str) -> Callable[..., Any]:
-        """`solve` with a mistake in its source: "right → wrong"."""
+        """`solve` with a mistake in its source."""
         right, _, wrong = mistake.partition(" → ")
         names = dict(vars(inspect.getmodule(self.solve)))
         exec(inspect.getsource(self.solve).replace(right, wrong), names)
@@ -49,13 +52,10 @@ class Task(Asked):
     """A prediction, or an exercise that is answered by a number, a choice or a pipeline.
 
     solve: a function of the exercise's data, or of nothing where it has none.
-    distractors: of an exercise, typical wrong answers, the functions that compute them, or what these change in the
-        solution ("right → wrong"), each with its hint.
     options: of a choice, value to label; empty for a number.
     tolerance: how far a number may be off, as a share of the largest number of the answer.
     """
 
-    distractors: Mapping[Any, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     tolerance: float = 0.01
 
@@ -68,10 +68,9 @@ class Task(Asked):
 
     def wrong(self) -> Iterator[tuple[Any, str]]:
         """Typical wrong answers with their hints."""
-        for answer, hint in self.distractors.items():
-            if isinstance(answer, str) and " → " in answer:
-                answer = self.mistaken(answer)
-            yield self._found(answer) if callable(answer) else answer, hint
+        for mistake, hint in self.mistakes.items():
+            edit = isinstance(mistake, str) and " → " in mistake
+            yield self._found(self.mistaken(mistake)) if edit else mistake, hint
 
     def judge(self, answer: Any) -> Verdict:
         """Right, the hint of that wrong answer, or the general one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,12 +27,10 @@ class Written(Asked):
     """An exercise that is answered by a function.
 
     inputs: makes the hidden calls anew, a tuple of arguments each; of tensors that require it, gradients count as well.
-    mistakes: typical ones, as what they change in our source, "right → wrong", each with the hint that it gets.
     seen: what of a returned value counts, where not all of it does.
     """
 
     inputs: Callable[[], Sequence[tuple]]
-    mistakes: Mapping[str, str]
     seen: Callable[[Any], Any] = lambda returned: returned
 
     def judge(self, function: Any) -> Verdict:
