@@ -13,14 +13,7 @@ from typing import Any
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.harness import check_tasks, harness_version, run_tasks
-from alignkd_lab.lm.preference_data import (
-    Preferences,
-    Prompts,
-    count_reasons,
-    load_preferences,
-    read_prompts,
-    to_examples,
-)
+from alignkd_lab.lm.preference_data import Rows, count_reasons, load_preferences, read_prompts, to_examples
 from alignkd_lab.lm.request import check_policy, check_reward
 from alignkd_lab.paths import make_folder
 from alignkd_lab.provenance import DTYPES
@@ -154,7 +147,7 @@ def _check(asked: Request) -> None:
         raise BadInput(f"out: {asked.out} holds an evaluation already; name another folder")
 
 
-def _measure(asked: Request, read: Prompts | None, held: Preferences | None) -> tuple[dict, list[dict]]:
+def _measure(asked: Request, read: Rows | None, held: Rows | None) -> tuple[dict, list[dict]]:
     """The record, and a line for each response; one policy is in memory at a time."""
     import torch
 
@@ -221,7 +214,7 @@ def _measure(asked: Request, read: Prompts | None, held: Preferences | None) -> 
     return record, lines
 
 
-def _examples(held: Preferences, tokenizer, max_length: int):
+def _examples(held: Rows, tokenizer, max_length: int):
     most = max_length // 2
     encoded = to_examples(held, tokenizer, max_prompt_tokens=most, max_response_tokens=max_length - most)
     if not encoded.examples:
@@ -230,7 +223,7 @@ def _examples(held: Preferences, tokenizer, max_length: int):
     return encoded
 
 
-def _about(held: Preferences, encoded) -> dict:
+def _about(held: Rows, encoded) -> dict:
     parts = {"skipped": [*held.skipped, *encoded.skipped], "cut": encoded.cut, "noted": held.noted}
     counts = {name: count_reasons(part) for name, part in parts.items()}
     return {**held.provenance, "count": len(encoded.examples), **counts}

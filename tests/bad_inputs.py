@@ -148,13 +148,13 @@ LIGHT = [
         nothing | | model: nothing to measure; name --prompts, --pairs or --tasks
         prompts that are not there | --prompts FILES/none.jsonl | prompts: there is no file
         prompts of another kind | --prompts FILES/empty | prompts: unknown source 'FILES/empty'
-        no prompts | --prompts FILES/prompts-none.jsonl | prompts: prompts-none.jsonl holds no prompt (it is empty)
+        no prompts | --prompts FILES/prompts-none.jsonl | prompts: no row of prompts-none.jsonl can be used (it holds
         a wrong field | --prompts FILES/prompts-field.jsonl | row 2 of prompts-field.jsonl: missing prompt
         wrong JSON | --prompts FILES/prompts-json.jsonl | prompts: prompts-json.jsonl is wrong JSON at line 1
         an empty prompt | --prompts FILES/prompts-empty.jsonl | row 1 of prompts-empty.jsonl: empty prompt
         an answered prompt | --prompts FILES/prompts-answered.jsonl | jsonl: the prompt's last turn is not by the user
         a prompt that is a number | --prompts FILES/prompts-number.jsonl | prompt is neither text nor messages
-        an instruction with an input | --prompts FILES/prompts-input.jsonl | row 1 of prompts-input.jsonl: has an input
+        an instruction with an input | --prompts FILES/prompts-input.jsonl | row 1 of prompts-input.jsonl: has input
         several turns | --prompts FILES/prompts-turns.jsonl | row 1 has several turns, which only `alignkd sample` asks
         turns that are text | --prompts FILES/prompts-turn.jsonl | turns must be a list of what the user says
         an unknown rule | --prompts FILES/prompts.jsonl --reward smile | reward: unknown 'smile'; use 'module:function'
@@ -197,7 +197,7 @@ LIGHT = [
     ("too few prompts", f"{LM} --prompts FILES/few.txt", 2,
      "preference_prompts: 8 were asked for, and there are 7 training prompts of the 14 in FILES/few.txt"),
     ("hardly a prompt", f"{LM} --prompts FILES/two.txt", 2, "2 prompts of FILES/two.txt"),
-    ("no prompt in the file", f"{LM} --prompts FILES/questions.csv", 2, "holds no prompt (row 1: missing prompt"),
+    ("no prompt in the file", f"{LM} --prompts FILES/questions.csv", 2, "questions.csv can be used (missing prompt"),
     ("prompts of another version", f"{LM} --prompts FILES/few.txt@000000000000", 2, "few.txt has changed"),
     ("prompts on Gaussians", f"{MOG} --prompts FILES/few.txt", 2, "setting 'prompts' is unknown"),
     ("prompts beside a record", "run --from FILES/whole.json --prompts a.txt", 2, "--prompts comes from the record"),

@@ -36,7 +36,7 @@ def test_a_tokenizer_without_a_template_reads_plain_text():
     found = fit(tokenizer_of(None))
     ids = encode(found, ["Why?"])[0]
     assert found.decode(ids) == "Why?\n"
-    assert frame_of(found) == ("", found.eos_token_id)
+    assert frame_of(found) == (found.eos_token, found.eos_token_id)
 
 
 def test_what_begins_every_text_begins_a_plain_one_once():

@@ -225,6 +225,8 @@ def test_a_cut_response_has_no_end_token_and_is_counted(tokenizer, longest, ends
 
 STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
 STRICT += "{% for message in messages %}{{ message.content }} {% endfor %}"
+FORGETFUL = "{% for turn in messages if turn.role != 'user' or 'None.' not in messages[-1].content %}"
+FORGETFUL += "{{ turn.content }} {% endfor %}"
 
 
 @pytest.mark.parametrize(
@@ -235,6 +237,7 @@ STRICT += "{% for message in messages %}{{ message.content }} {% endfor %}"
         ({"chosen": "the" * 14 + "A", "rejected": "the" * 14 + "B"}, None,
          "chosen equals rejected as far as they are read"),
         ({"prompt": BRIEF}, STRICT, "the chat template refuses the prompt"),
+        ({"rejected": "None."}, FORGETFUL, "the chat template does not write rejected after the prompt"),
     ],
 )  # fmt: skip
 def test_a_row_that_cannot_be_an_example_is_skipped_with_its_reason(changes, template, reason):
@@ -266,13 +269,20 @@ def test_a_response_that_has_no_tokens_is_skipped(tokenizer, monkeypatch):
     assert skipped == [(1, "rejected has no tokens")]
 
 
-@pytest.mark.parametrize("trims", [False, True])
-def test_the_white_space_of_an_answer_stays_where_the_chat_template_leaves_it(tokenizer, trims):
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    {
+        "message['content']": "    return 1\n",
+        "message['content'] | trim": "return 1",
+        "message['content'].rstrip()": "    return 1",
+        "message['content'].split('return')[-1]": " 1\n",
+    }.items(),
+)
+def test_an_answer_is_what_the_chat_template_makes_of_it(tokenizer, written, expected):
     found = load_tokenizer("tiny-base")
-    if trims:
-        found.chat_template = found.chat_template.replace("message['content']", "message['content'] | trim")
+    found.chat_template = found.chat_template.replace("message['content']", written)
     (example,) = encoded([{**GOOD[0], "chosen": "    return 1\n"}], found).examples
-    assert tokenizer.decode(example.responses[0][:-1]) == ("return 1" if trims else "    return 1\n")
+    assert tokenizer.decode(example.responses[0][:-1]) == expected
 
 
 def test_pairs_that_repeat_or_contradict_earlier_ones_are_kept_and_counted(tokenizer):

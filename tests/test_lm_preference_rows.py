@@ -48,7 +48,10 @@ FORMATS = {
     "prompt as messages, repeated in the conversations": {"prompt": [user(SKY)], **TALKS},
     "prompt as text, answers as messages": {"prompt": SKY, **ANSWERS},
     "prompt as messages, answers as text": {"prompt": [user(SKY)], **TEXTS},
-    "other columns beside": {"prompt": SKY, **TEXTS, "helpfulness": 3, "response": "?"},
+    "other columns beside": {"prompt": SKY, **TEXTS, "helpfulness": 3, "response": "?", "system": "", "history": []},
+    "context that the prompt shows": {"prompt": SKY, **TEXTS, "input": f"{SKY}\n"},
+    "prompt as text with marks around it": {"prompt": f"User: {SKY}", **TALKS},
+    "transcripts": {role: f"\n\nHuman: {SKY}\n\nAssistant: {text}" for role, text in TEXTS.items()},
 }
 
 
@@ -63,8 +66,17 @@ def test_earlier_turns_and_the_users_own_system_message_stay_in_the_prompt_as_wi
     assert outcome(row) == Preference(1, before, "Blue.", "Green.")
     theirs = pytest.importorskip("trl").extract_prompt(row)
     assert theirs == {"prompt": before, "chosen": [assistant("Blue.")], "rejected": [assistant("Green.")]}
-    split = {"prompt": before[:1], "chosen": row["chosen"][1:], "rejected": row["rejected"][1:]}
-    assert outcome(split) == Preference(1, before, "Blue.", "Green.")
+    marks = {"user": "Human", "assistant": "Assistant"}
+    told = {name: "".join(f"\n\n{marks[turn['role']]}: {turn['content']}" for turn in row[name][1:]) for name in TEXTS}
+    assert outcome(told) == Preference(1, before[1:], "Blue.", "Green.")
+
+
+@pytest.mark.parametrize(("end", "start"), [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (4, 0), (4, 1), (4, 3), (4, 4)])
+def test_turns_that_prompt_and_answers_both_hold_stand_in_the_pair_once(end, start):
+    turns = [system("Be brief."), user("Hello"), assistant("Hi"), user(SKY)]
+    for prompt in (turns[:end], turns[end - 1 : end]) if start == 0 else (turns[:end],):
+        row = {"prompt": prompt, **{role: [*turns[start:], *said] for role, said in ANSWERS.items()}}
+        assert outcome(row) == Preference(1, turns, *TEXTS.values())
 
 
 @pytest.mark.parametrize(
@@ -146,6 +158,15 @@ REASONS = [
         "prompt has a turn with tool_calls, which the answer is not read with",
     ),
     (pair(tools=[{"name": "look"}]), "has tools, which no prompt would show"),
+    (pair(system="Be brief."), "has system, which its prompt does not show; write it there"),
+    (pair(history=[["Hi", "Hello"]]), "has history, which its prompt does not show; write it there"),
+    ({**TALKS, "prompt": "Why?"}, "prompt is not among the turns that chosen and rejected share"),
+    ({**TALKS, "prompt": [user("Why?")]}, "prompt is not among the turns that chosen and rejected share"),
+    (pair(chosen="It is \ud83d"), "chosen holds half a character (a lone surrogate), which no tokenizer reads"),
+    (
+        {role: str(turns) for role, turns in TALKS.items()},
+        "chosen is a list of messages written out as text; keep it a list, in .jsonl or .parquet",
+    ),
     (pair(images=["sky.png"]), "has images, which no prompt would show"),
     (pair(chosen="x\n", rejected="  x"), "chosen equals rejected"),
     (["prompt", "chosen"], "not an object with fields"),
@@ -176,6 +197,7 @@ def test_ties_single_responses_and_missing_ratings_are_named_by_their_first_row(
         rated("tie", "A.", 3), rated("tie", "B.", 3), rated("tie", "C.", 1),
         rated("alone", "C.", 2),
         rated("none", "D.", None), rated("none", "E.", 1),
+        rated("nan", "D.", float("nan")), rated("nan", "E.", 1),
         "broken",
         rated("same", "F.", 1), rated("same", "F.", 2),
         rated("void", "G.", 1), rated("void", "", 2),
@@ -186,10 +208,11 @@ def test_ties_single_responses_and_missing_ratings_are_named_by_their_first_row(
         (3, "no second response to its prompt"),
         (4, "no second response to its prompt"),
         (5, "helpfulness is no number"),
-        (7, "not an object with fields"),
-        (8, "chosen equals rejected"),
-        (10, "empty chosen"),
-        (12, "no second response to its prompt"),
+        (7, "helpfulness is no number"),
+        (9, "not an object with fields"),
+        (10, "chosen equals rejected"),
+        (12, "empty chosen"),
+        (14, "no second response to its prompt"),
     ]
 
 

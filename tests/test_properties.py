@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import batch, weights
 from alignkd_lab.lm.batch import ROLES, Example, collate, token_counts
-from alignkd_lab.lm.preference_data import Preferences, to_examples
+from alignkd_lab.lm.preference_data import Rows, to_examples
 from alignkd_lab.lm.preference_rows import Preference, Unusable, preference, standard
 from alignkd_lab.lm.preferences import flip_labels, informative_pairs
 from alignkd_lab.lm.settings import LmSettings
@@ -123,7 +123,7 @@ def test_an_example_is_its_texts_or_the_first_tokens_of_them(given_, longest):
         Preference(row, [{"role": "user", "content": asked}], chosen, rejected)
         for row, (asked, chosen, rejected) in enumerate(given_, 1)
     ]
-    made = to_examples(Preferences(pairs, [], {}), tokenizer, max_prompt_tokens=60, max_response_tokens=longest)
+    made = to_examples(Rows(pairs, [], {}), tokenizer, max_prompt_tokens=60, max_response_tokens=longest)
     skipped = {row for row, _ in made.skipped}
     assert len(made.examples) + len(skipped) == len(pairs)
     kept = [pair for pair in pairs if pair.row not in skipped]

@@ -20,13 +20,13 @@ from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.models import in_dtype
 from alignkd_lab.lm.preference_data import (
     EncodedPrompt,
-    Prompt,
     count_reasons,
     encode_prompts,
     load_preferences,
     read_prompts,
     to_examples,
 )
+from alignkd_lab.lm.preference_rows import Asked
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.scoring import response_log_probs
 from alignkd_lab.lm.templates import end_ids
@@ -49,7 +49,7 @@ class Texts:
     heldout: list
     about: dict
     max_tokens: int
-    asked: list[Prompt] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
 
     @property
     def reach(self) -> int:
@@ -95,7 +95,7 @@ def read_texts(
     if held and not parts[1].examples:
         reasons = _reasons(about["heldout"]["skipped"])
         raise BadInput(f"heldout: no held-out {kind} can be used ({reasons}); hold out more, or 0")
-    asked = {_digest(row.prompt, seed): Prompt(row.row, row.prompt, [], {}) for row in held if pairs}
+    asked = {_digest(row.prompt, seed): row for row in held if pairs}
     return Texts(parts[0].examples, parts[1].examples, about, max_length - max_prompt, list(asked.values()))
 
 

@@ -2,49 +2,74 @@
 
 The formats are told apart by what a row holds: `prompt`, `chosen` and `rejected` as strings (standard) or as lists of
 messages (conversational), or no prompt of its own, which is then what `chosen` and `rejected` share (implicit). Rated
-responses in HelpSteer2's shape become pairs by helpfulness. Left out compared with TRL: tools and
-images; a row that has them is skipped, with the reason. A prompt alone may also be a plain text, an `instruction`
-(AlpacaEval) or the first of the `turns` (MT-Bench).
+responses in HelpSteer2's shape become pairs by helpfulness, transcripts in HH-RLHF's shape messages. Left out compared
+with TRL: tools and images; a row that has them is skipped, with the reason. A prompt alone may also be a plain text, an
+`instruction` (AlpacaEval) or the first of the `turns` (MT-Bench).
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from alignkd_lab.errors import BadInput
 
 FIELDS = ("prompt", "chosen", "rejected")
 UNREAD = ("tools", "images", "image")  # a row that has one was answered with more than its text
+CONTEXT = ("system", "system_prompt", "input", "history")  # what Alpaca's and Orca's rows hold beside a prompt
 _RATED = {"prompt", "response", "helpfulness"}
-# HelpSteer2 writes the earlier turns of a conversation into its prompt, each after such a line.
-_TURN = re.compile(r"\s*<extra_id_1>(User|Assistant)[^\S\n]*\n")
+# How texts mark the turns of a conversation: HelpSteer2 in its prompts, HH-RLHF in its answers.
+_MARKS = re.compile(r"\s*<extra_id_1>(User|Assistant)[^\S\n]*\n")
+_SPEAKERS = re.compile(r"\n\n(Human|Assistant):[^\S\n]?")
+# Messages as they stand in a table that holds texts alone, by JSON or by Python.
+_WRITTEN_OUT = re.compile(r"""\s*\[\s*\{\s*(["'])(role|content)\1\s*:.*\}\s*\]\s*""", re.DOTALL)
 
 Message = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Preference:
-    """One pair.
+class Asked:
+    """What is asked.
 
     Attributes:
         row: its row in the source, counted from 1 (the line, in JSON Lines).
         prompt: messages with `role` and `content`, the last by the user.
-        chosen, rejected: the text of the assistant's answer.
     """
 
     row: int
     prompt: list[Message]
+
+    @property
+    def said(self) -> str | list[Message]:
+        """As a reward reads it: the text of a single turn of the user, else the messages."""
+        alone = len(self.prompt) == 1 and self.prompt[0]["role"] == "user"
+        return self.prompt[0]["content"] if alone else self.prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Preference(Asked):
+    """A pair: what is asked, and the texts of the assistant's two answers."""
+
     chosen: str
     rejected: str
 
-    def digests(self) -> tuple[int, int]:
-        """A hash of what the pair says, and that of the opposite."""
-        asked = tuple((turn["role"], turn["content"]) for turn in self.prompt)
-        return hash((asked, self.chosen, self.rejected)), hash((asked, self.rejected, self.chosen))
+
+@dataclass(frozen=True, slots=True)
+class Prompt(Asked):
+    """A prompt alone.
+
+    Attributes:
+        later: what the user says after the first answer, the second and so on.
+        fields: the row as it stands in the source, where it is an object.
+    """
+
+    later: list[str] = field(default_factory=list)
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Unusable(ValueError):
@@ -66,16 +91,16 @@ def standard(rows: Iterator[tuple[int, object]], columns: dict[str, str], name: 
     rows = itertools.chain([first], rows)
     number, row = first
     found = list(row) if isinstance(row, Mapping) else []
-    for field, column in columns.items():
+    for wanted, column in columns.items():
         if column not in found:
             raise BadInput(
-                f"columns: row {number} of {name} has no {column!r} to be its {field}; it has {', '.join(found)}"
+                f"columns: row {number} of {name} has no {column!r} to be its {wanted}; it has {', '.join(found)}"
             )
     if not columns and set(found) >= _RATED and "chosen" not in found:
         yield from _by_helpfulness(rows)
         return
     for number, row in rows:
-        named = {field: row.get(column) for field, column in columns.items()} if isinstance(row, Mapping) else None
+        named = {wanted: row.get(column) for wanted, column in columns.items()} if isinstance(row, Mapping) else None
         yield number, {**row, **named} if named else row
 
 
@@ -86,50 +111,56 @@ def preference(number: int, row: object) -> Preference:
         Unusable: there is none, with the reason.
     """
     row = _readable(row)
-    prompt, chosen, rejected = (row.get(field) for field in FIELDS)
-    for field, answer in (("chosen", chosen), ("rejected", rejected)):
+    prompt, chosen, rejected = (row.get(name) for name in FIELDS)
+    for name, answer in (("chosen", chosen), ("rejected", rejected)):
         if answer is None:
-            raise Unusable(f"missing {field}")
+            raise Unusable(f"missing {name}")
         if answer in ("", []):
-            raise Unusable(f"empty {field}")
-    if isinstance(chosen, str) and isinstance(rejected, str):
+            raise Unusable(f"empty {name}")
+    texts = isinstance(chosen, str) and isinstance(rejected, str)
+    if texts and prompt is None and _SPEAKERS.match(chosen) and _SPEAKERS.match(rejected):
+        turns, chosen, rejected = _conversations(None, _spoken(chosen, _SPEAKERS), _spoken(rejected, _SPEAKERS))
+    elif texts:
+        for name, text in (("chosen", chosen), ("rejected", rejected)):
+            _turns(text, name)
         if prompt is None:
             prompt, chosen, rejected = _shared_words(chosen, rejected)
         turns, chosen, rejected = _turns(prompt, "prompt"), _unjoined(chosen), _unjoined(rejected)
     else:
         turns, chosen, rejected = _conversations(prompt, _turns(chosen, "chosen"), _turns(rejected, "rejected"))
-    _check_prompt(turns)
-    for field, text in (("chosen", chosen), ("rejected", rejected)):
+    _check_prompt(turns, row)
+    for name, text in (("chosen", chosen), ("rejected", rejected)):
         if not text.strip():
-            raise Unusable(f"empty {field}")
+            raise Unusable(f"empty {name}")
     if chosen.strip() == rejected.strip():
         raise Unusable("chosen equals rejected")
     return Preference(number, turns, chosen, rejected)
 
 
-def asked(number: int, row: object) -> tuple[list[Message], list[str]]:
-    """The prompt of a row that `standard` gave, and what the user says after the first answer, the second and so on.
+def asked(number: int, row: object) -> Prompt:
+    """The prompt of a row that `standard` gave, and what the user says later.
 
     Raises:
         Unusable: there is none, with the reason.
     """
+    fields = row if isinstance(row, Mapping) else {}
     row, later = _readable({"prompt": row} if isinstance(row, str) else row), []
     prompt, turns = row.get("prompt"), row.get("turns")
     if prompt is None and row.get("instruction") is not None:
-        if row.get("input"):
-            raise Unusable("has an input, which no prompt would show; write it into its instruction")
         prompt = row["instruction"]
     elif prompt is None and turns is not None:
         if not (isinstance(turns, list) and turns and all(isinstance(turn, str) and turn.strip() for turn in turns)):
             raise Unusable("turns must be a list of what the user says, none of it empty")
         prompt, *later = turns
+        for turn in later:
+            _turns(turn, "turns")
     if row.get("chosen") is not None and row.get("rejected") is not None:
-        return preference(number, {**row, "prompt": prompt}).prompt, later
+        return Prompt(number, preference(number, {**row, "prompt": prompt}).prompt, later, fields)
     if prompt is None:
         raise Unusable("missing prompt (or instruction, or turns)")
     messages = _turns(prompt, "prompt")
-    _check_prompt(messages)
-    return messages, later
+    _check_prompt(messages, row)
+    return Prompt(number, messages, later, fields)
 
 
 def _readable(row: object) -> Mapping:
@@ -137,17 +168,22 @@ def _readable(row: object) -> Mapping:
         raise row
     if not isinstance(row, Mapping):
         raise Unusable("not an object with fields")
-    for field in UNREAD:
-        if row.get(field):
-            raise Unusable(f"has {field}, which no prompt would show")
+    for name in UNREAD:
+        if row.get(name):
+            raise Unusable(f"has {name}, which no prompt would show")
     return row
 
 
-def _check_prompt(turns: list[Message]) -> None:
+def _check_prompt(turns: list[Message], row: Mapping) -> None:
     if not turns or not turns[-1]["content"].strip():
         raise Unusable("empty prompt")
     if turns[-1]["role"] != "user":
         raise Unusable("the prompt's last turn is not by the user")
+    shown = "\n".join(turn["content"] for turn in turns)
+    for name in CONTEXT:
+        said = row.get(name)
+        if said and not (isinstance(said, str) and said.strip() in shown):
+            raise Unusable(f"has {name}, which its prompt does not show; write it there")
 
 
 def _message(role: str, content: str) -> Message:
@@ -159,39 +195,61 @@ def _unjoined(answer: str) -> str:
     return answer[1:] if answer[:1] == " " and not answer[1:2].isspace() else answer
 
 
-def _turns(value: object, field: str) -> list[Message]:
+def _turns(value: object, name: str) -> list[Message]:
     """Messages of a field; a string is one turn, of the user in a prompt and of the assistant in an answer."""
     if isinstance(value, str):
-        return [_message("user" if field == "prompt" else "assistant", value)]
+        if _WRITTEN_OUT.fullmatch(value):
+            raise Unusable(f"{name} is a list of messages written out as text; keep it a list, in .jsonl or .parquet")
+        value = [_message("user" if name == "prompt" else "assistant", value)]
     if not isinstance(value, list):
-        raise Unusable(f"{field} is neither text nor messages")
+        raise Unusable(f"{name} is neither text nor messages")
     for turn in value:
         if not isinstance(turn, Mapping) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
-            raise Unusable(f"{field} has a turn without role and text")
+            raise Unusable(f"{name} has a turn without role and text")
         if turn["role"] not in ("system", "user", "assistant"):
-            raise Unusable(f"{field} has a turn by {turn['role']!r}")
+            raise Unusable(f"{name} has a turn by {turn['role']!r}")
         if more := [key for key, value in turn.items() if key not in ("role", "content") and value]:
-            raise Unusable(f"{field} has a turn with {more[0]}, which the answer is not read with")
+            raise Unusable(f"{name} has a turn with {more[0]}, which the answer is not read with")
+        if not turn["content"].isascii() and re.search("[\ud800-\udfff]", turn["content"]):
+            raise Unusable(f"{name} holds half a character (a lone surrogate), which no tokenizer reads")
     return [_message(turn["role"], turn["content"]) for turn in value]
+
+
+def _spoken(text: str, marks: re.Pattern) -> list[Message]:
+    """The turns of a text that marks who speaks; what stands before the first mark is the user's."""
+    start, *later = marks.split(text)
+    turns = [_message("user", start)] if start.strip() else []
+    roles = ("assistant" if speaker == "Assistant" else "user" for speaker in later[::2])
+    return turns + [_message(role, said) for role, said in zip(roles, later[1::2], strict=True)]
 
 
 def _conversations(prompt: object, chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], str, str]:
     """The turns before the answers, and the two answers."""
-    for field, turns in (("chosen", chosen), ("rejected", rejected)):
+    for name, turns in (("chosen", chosen), ("rejected", rejected)):
         if turns[-1]["role"] != "assistant":
-            raise Unusable(f"the last turn of {field} is not by the assistant")
+            raise Unusable(f"the last turn of {name} is not by the assistant")
     shared = chosen[:-1]
     if shared != rejected[:-1]:
         raise Unusable("chosen and rejected differ before their last turn")
-    # Some sets repeat the prompt at the start of both answers, some in a column of its own that is plain text.
-    if prompt is None or (isinstance(prompt, str) and shared):
-        before = shared
-    else:
-        asked = _turns(prompt, "prompt")
-        before = shared if shared[: len(asked)] == asked else asked + shared
+    before = _joined([] if prompt is None else _turns(prompt, "prompt"), shared, isinstance(prompt, str))
     if not before:
         raise Unusable("no shared prompt")
     return before, chosen[-1]["content"], rejected[-1]["content"]
+
+
+def _joined(prompt: list[Message], shared: list[Message], plain: bool) -> list[Message]:
+    """The prompt and the turns that both answers begin with, which many sets repeat; some have it as `plain` text."""
+    size = len(prompt)
+    if any(shared[at : at + size] == prompt for at in range(len(shared) - size + 1)):
+        return shared
+    if plain and shared:
+        text = prompt[0]["content"].strip()
+        if any(turn["content"].strip() in text or text in turn["content"] for turn in shared):
+            return shared
+    both = next(count for count in range(size, -1, -1) if prompt[size - count :] == shared[:count])
+    if shared and not both and (plain or prompt[-1]["role"] == shared[0]["role"]):
+        raise Unusable("prompt is not among the turns that chosen and rejected share")
+    return prompt + shared[both:]
 
 
 def _shared_words(chosen: str, rejected: str) -> tuple[str, str, str]:
@@ -212,32 +270,25 @@ def _by_helpfulness(rows: Iterator[tuple[int, object]]) -> Iterator[tuple[int, o
 
     That is how its authors pair the ratings for a Bradley-Terry model; a pair has the number of its first row.
     """
-    alone = Unusable("no second response to its prompt")
-    waiting = None
-    for number, row in rows:
-        if not isinstance(row, Mapping):
-            yield number, row
-        elif waiting is not None and waiting[1].get("prompt") == row.get("prompt"):
-            yield waiting[0], _rated_pair(waiting[1], row)
-            waiting = None
-        else:
-            if waiting is not None:
-                yield waiting[0], alone
-            waiting = number, row
-    if waiting is not None:
-        yield waiting[0], alone
+    groups = itertools.groupby(rows, lambda row: row[1].get("prompt") if isinstance(row[1], Mapping) else object())
+    for _, same in groups:
+        for (number, row), second in itertools.zip_longest(same, same):
+            if not isinstance(row, Mapping):
+                yield number, row
+            elif second is None:
+                yield number, Unusable("no second response to its prompt")
+            else:
+                yield number, _rated_pair(row, second[1])
 
 
 def _rated_pair(one: Mapping, other: Mapping) -> object:
     scores = one.get("helpfulness"), other.get("helpfulness")
-    if not all(isinstance(score, int | float) for score in scores):
+    if not all(isinstance(score, int | float) and math.isfinite(score) for score in scores):
         return Unusable("helpfulness is no number")
     if scores[0] == scores[1]:
         return Unusable("tie in helpfulness")
     better, worse = (one, other) if scores[0] > scores[1] else (other, one)
     prompt = one.get("prompt")
     if isinstance(prompt, str):
-        start, *later = _TURN.split(prompt)
-        prompt = [_message("user", start)] if start.strip() else []
-        prompt += [_message(role.lower(), text) for role, text in zip(later[::2], later[1::2], strict=True)]
+        prompt = _spoken(prompt, _MARKS)
     return {"prompt": prompt, "chosen": better.get("response"), "rejected": worse.get("response")}

@@ -16,13 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
 from alignkd_lab.errors import BadInput, CannotContinue, refusing
 from alignkd_lab.store import file_sha256
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".csv")
-_ROWS = 1000  # of a table that are objects at one time
+_ROWS = 1000  # of a table that are read at one time
 
 
 class Known(NamedTuple):
@@ -126,14 +124,16 @@ def _from_hub(name: str, revision: str | None, field: str, split: str) -> tuple[
 
 
 def _file_rows(path: Path, field: str) -> Iterator[tuple[int, object]]:
-    try:
+    kind = path.suffix if path.suffix == ".parquet" else f"{path.suffix} in UTF-8"
+    kinds = OSError, EOFError, ValueError, RecursionError, zlib.error, csv.Error
+    with refusing(f"{field}: {path.name} cannot be read as {kind}", *kinds):
         if path.suffix == ".parquet":
-            yield from _parquet_rows(path, field)
+            yield from enumerate(_parquet_rows(path), 1)
             return
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as file:
             if path.suffix == ".csv":
-                yield from enumerate(csv.DictReader(file, strict=True), 1)
+                yield from enumerate(_csv_rows(file), 1)
             elif path.suffix == ".txt" or ".jsonl" in path.suffixes:
                 for number, line in enumerate(file, 1):
                     if line.strip():
@@ -143,16 +143,26 @@ def _file_rows(path: Path, field: str) -> Iterator[tuple[int, object]]:
                 if not isinstance(rows, list):
                     raise BadInput(f"{field}: {path.name} holds no list of rows; one object a line goes in .jsonl")
                 yield from enumerate(rows, 1)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
-        raise BadInput(f"{field}: {path.name} cannot be read as {path.suffix} in UTF-8 ({error})") from error
 
 
-def _parquet_rows(path: Path, field: str) -> Iterator[tuple[int, object]]:
-    # pyarrow's own types, since numpy's would turn lists into arrays and a missing text into a number.
-    with refusing(f"{field}: {path.name} cannot be read as Parquet", ValueError):
-        frame = pd.read_parquet(path, dtype_backend="pyarrow")
-    parts = (frame.iloc[start : start + _ROWS] for start in range(0, len(frame), _ROWS))
-    yield from enumerate((row for part in parts for row in part.to_dict("records")), 1)
+def _parquet_rows(path: Path) -> Iterator[dict]:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS):
+            yield from batch.to_pylist()
+
+
+def _csv_rows(file) -> Iterator[dict]:
+    csv.field_size_limit(2**31 - 1)  # of a cell; the library's own is 128 KiB
+    reader = csv.DictReader(file, strict=True)
+    names = [name for name in reader.fieldnames or () if name]
+    if len(set(names)) < len(names):
+        raise ValueError("its header names a column twice")
+    for row in reader:
+        if any(row.pop(None, ())):
+            raise ValueError(f"line {reader.line_num} has more cells than the header; quote a text that holds a comma")
+        yield row
 
 
 def _parse(text: str, path: Path, field: str, line: int | None = None) -> object:

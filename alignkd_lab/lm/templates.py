@@ -27,10 +27,16 @@ ASKED, ANSWERED = "What floats?", "A small boat."
 
 
 class Frame(NamedTuple):
-    """What a template writes between the generation prompt and an answer, and the id that ends the answer's turn."""
+    """What a template writes after an answer, and the id that ends the answer's turn."""
 
-    opening: str
+    closing: str
     end: int  # the first added token after the answer, or the end token where there is none
+
+    def answer(self, prompt: str | None, whole: str | None) -> str | None:
+        """What stands in a rendered conversation between its prompt and the closing; None where it is not so built."""
+        if prompt is None or whole is None or not (whole.startswith(prompt) and whole.endswith(self.closing)):
+            return None
+        return whole[len(prompt) : len(whole) - len(self.closing)]
 
 
 def frame_of(tokenizer) -> Frame:
@@ -65,7 +71,7 @@ def frame_of(tokenizer) -> Frame:
             "into the template, after {% if add_generation_prompt %}"
         )
     after = tokenizer(closing, add_special_tokens=False).input_ids
-    return Frame(opening, next((token for token in after if token in tokenizer.added_tokens_decoder), end))
+    return Frame(closing, next((token for token in after if token in tokenizer.added_tokens_decoder), end))
 
 
 def fit(tokenizer, course: bool = False, ends: tuple[int, ...] = ()):
