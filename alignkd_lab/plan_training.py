@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alignkd_lab.clock import Clock, Rates
+from alignkd_lab.clock import START, Clock, How, Rates, Shape
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.rewards import model_of
 from alignkd_lab.lm.saved import can_be_base
@@ -16,7 +16,6 @@ from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.shapes import adapter_size, config_of, is_here, parameters
 from alignkd_lab.lm.teacher_cache import BATCH_TOKENS
 from alignkd_lab.options import PAIR, Options, training_arguments
-from alignkd_lab.rates import How, Shape
 from alignkd_lab.training import is_measured, texts_of
 
 PICTURE = 0.3  # of the time to start: what the drawing of the curves takes to start
@@ -24,8 +23,12 @@ AGAINST = 1.5  # how much longer a held-out pair takes than to be scored, since 
 SCORED_AT_ONCE = 96  # responses (`lm.scoring.score`)
 
 
-def plan_train(options: Options, given: dict, rates: Rates | None = None, written: int | None = None) -> dict[str, Any]:
+def plan_train(
+    options: Options, given: dict, rates: Rates | None = None, written: int | None = None, start: float = START
+) -> dict[str, Any]:
     """Of what `options.read_options` gives: stages with tokens and seconds; time, memory and disk in sum.
+
+    Seconds are measured for the training's own sizes, or estimated by `rates`; `start` of them pass before it works.
 
     Raises:
         BadInput: an engine that is not ours.
@@ -37,48 +40,59 @@ def plan_train(options: Options, given: dict, rates: Rates | None = None, writte
         if not is_here(source):
             raise CannotContinue(f"plan: texts are counted by its tokenizer, and the {name} {source} is not here yet")
     if options.method == "adpa_plus":
-        first = plan_train(replace(options, method="dckd", reference=None), given, rates, written)
-        return _both(first, plan_train(replace(options, method="adpa"), given, rates, written))
+        first = plan_train(replace(options, method="dckd", reference=None), given, rates, written, start)
+        return _both(first, plan_train(replace(options, method="adpa"), given, rates, written, start))
     arguments = training_arguments(given, Path(options.out), is_measured(options))
     _, texts, answered = texts_of(options, arguments.seed)
     clock = Clock(arguments.device.type, options.dtype, rates)
-    return _Training(options, arguments, texts, answered, clock, written).plan()
+    return _Training(options, arguments, texts, answered, clock, written).plan(start)
 
 
 class _Training:
-    """Texts and models of one training; `each` is the mean of tokens of a response, by role."""
+    """Charges a clock for one training; `each` is the mean of tokens of a response, by role.
+
+    `of` are the responses of each role that an example has; some other work reads others.
+    """
 
     def __init__(self, options: Options, arguments, texts, answered, clock: Clock, written: int | None) -> None:
         self.options, self.arguments, self.clock, self.texts = options, arguments, clock, texts
         self.method, self.student = options.kind, config_of(options.student)
         self.others = {name: config_of(source) for name, source in options.sources.items() if name != "student"}
+        self.count, self.heldout = len(texts.training), 0 if self.method.on_policy else len(texts.heldout)
         self.answered = len(texts.heldout if self.method.on_policy else answered)
         self.batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-        most = written or texts.max_tokens
-        self.lengths = {"sampled": [min(most, texts.max_tokens)] * len(texts.training)}
+        self.lengths = {"sampled": [min(written or texts.max_tokens, texts.max_tokens)] * self.count}
         if not self.method.on_policy:
             columns = zip(*(map(len, row.responses) for row in texts.training), strict=True)
             self.lengths |= dict(zip(PAIR, map(list, columns), strict=True))
             if not written:  # the student writes as long as it is to learn
                 self.lengths["sampled"] = self.lengths["chosen"]
         self.each = {role: sum(of) / len(of) for role, of in self.lengths.items()}
-        self.of = {role: options.responses if role == "sampled" else 1 for role in self.method.roles or ("sampled",)}
+        self.written, self.pair = {"sampled": options.responses}, dict.fromkeys(PAIR, 1)
+        self.of = {role: options.responses if role == "sampled" else 1 for role in self.method.roles} or self.written
 
     def tokens(self, of: dict[str, int]) -> float:
         """Of an example with so many responses of each role."""
         return sum(count * self.each[role] for role, count in of.items())
 
-    def shape(self, of: dict[str, int], batch: int = 1, *, ordered: bool = False) -> Shape:
-        """Of such an example; what fills the shorter ones up to the longest of a batch is read as if it were prompt."""
-        prompts, count = [len(row.prompt) for row in self.texts.training], sum(of.values())
+    def add(
+        self, stage: str, kind: str, config, examples: int, of: dict[str, int], batch: int = 1, how: How | None = None,
+        *, ordered: bool = False, **more: float,
+    ) -> None:  # fmt: skip
+        """Examples that are read `batch` at a time, by their lengths where they are `ordered`.
+
+        What fills the shorter ones up to the longest of a batch is read as if it were prompt.
+        """
+        prompts, responses, tokens = [len(row.prompt) for row in self.texts.training], sum(of.values()), self.tokens(of)
         widths = [prompt + sum(number * self.lengths[role][at] for role, number in of.items())
                   for at, prompt in enumerate(prompts)]  # fmt: skip
         padding = _padding(sorted(widths) if ordered else widths, batch)
-        return Shape(round(sum(prompts) / len(prompts) + padding), max(2, round(self.tokens(of) / count)), count,
-                     min(192, count * batch))  # fmt: skip
+        shape = Shape(round(sum(prompts) / self.count + padding), max(2, round(tokens / responses)), responses,
+                      min(192, responses * batch))  # fmt: skip
+        self.clock.add(stage, kind, config, examples * tokens, shape, how, **more)
 
-    def plan(self) -> dict[str, Any]:
-        options, clock, arguments, count = self.options, self.clock, self.arguments, len(self.texts.training)
+    def plan(self, start: float) -> dict[str, Any]:
+        options, clock, arguments, count = self.options, self.clock, self.arguments, self.count
         epoch = -(-count // self.batch)
         steps = arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * epoch)
         whole, rest = divmod(steps, epoch)
@@ -88,18 +102,17 @@ class _Training:
         if self.method.on_policy:
             self.write("training", examples)
         how = How(options.method, 0 if options.full else options.lora_rank, arguments.gradient_checkpointing)
-        tokens = examples * self.tokens(self.of)
-        clock.add("training", "trained", self.student, tokens, self.shape(self.of, micro), how, steps=steps)
+        self.add("training", "trained", self.student, examples, self.of, micro, how, steps=steps)
         if options.live_teachers and not self.method.on_policy:
             for teacher in self.others.values():
-                clock.add("training", "read", teacher, tokens, self.shape(self.of, micro))
+                self.add("training", "read", teacher, examples, self.of, micro)
         self.measure(steps)
         sizes = [parameters(config) for config in (self.student, *self.others.values())]
         learnt = sizes[0] if options.full else adapter_size(self.student, options.lora_rank, options.lora_targets)
         whole = base_of_student(options.student)
         base = parameters(config_of(whole)) if whole != options.student else 0  # which a healed student is cut out of
         clock.handle("start", sum(sizes) + base + sizes[0])
-        clock.spend("start", (1 + PICTURE) * clock.start)
+        clock.spend("start", (1 + PICTURE) * start)
         checkpoint = 12 * learnt  # with AdamW's two moments
         left = checkpoint + 4 * (sizes[0] if options.merge or not can_be_base(options.student) else learnt)
         sources = [*options.sources.values(), model_of(options.reward or "")]
@@ -111,38 +124,32 @@ class _Training:
 
     def before(self) -> int:
         """What is written, scored and cached before the first step; returns the caches' bytes."""
-        options, clock, both, kept = self.options, self.clock, len(self.texts.training) + len(self.texts.heldout), 0.0
-        pair, held = dict.fromkeys(PAIR, 1), len(self.texts.heldout)
+        options, held, kept = self.options, self.heldout, 0.0
+        both = self.count + held
         if "sampled" in self.of:
-            written = {"sampled": options.responses}
-            clock.add("the student writes", "sampled", self.student, both * self.tokens(written),
-                      self.shape(written, both))  # fmt: skip
+            self.add("the student writes", "sampled", self.student, both, self.written, both)
         for name, teacher in self.others.items() if self.method.read and not options.live_teachers else ():
             read = {role: self.of[role] for role in self.method.read}
-            shape = self.shape(read, max(1, round(BATCH_TOKENS / (self.tokens(read) + 1))), ordered=True)
-            clock.add(f"caching the {name}", "read", teacher, both * self.tokens(read), shape)
+            batch = max(1, round(BATCH_TOKENS / (self.tokens(read) + 1)))
+            self.add(f"caching the {name}", "read", teacher, both, read, batch, ordered=True)
             kept += both * self.tokens(read) * 4 * (teacher.hidden_size + 1)
-        policy = self.others.get("reference", self.student) if options.method == "dpo" else self.student
+        policy = self.student
         if options.method == "dpo":
-            shape = self.shape(pair, SCORED_AT_ONCE // 2)
-            clock.add("the reference's scores", "scored", policy, (both - held) * self.tokens(pair), shape)
+            policy = self.others.get("reference", self.student)
+            self.add("the reference's scores", "scored", policy, self.count, self.pair, SCORED_AT_ONCE // 2)
         if held:
-            shape = self.shape(pair, min(held, self.arguments.per_device_eval_batch_size))
-            clock.add("caching held-out pairs", "read", policy, held * self.tokens(pair), shape)
-        return round(kept + held * self.tokens(pair) * 4 * (policy.hidden_size + 1))
+            batch = min(held, self.arguments.per_device_eval_batch_size)
+            self.add("caching held-out pairs", "read", policy, held, self.pair, batch)
+        return round(kept + held * self.tokens(self.pair) * 4 * (policy.hidden_size + 1))
 
     def write(self, stage: str, prompts: int) -> None:
         """The student writes to prompts, and teacher, or itself and the reference, read that."""
-        of = {"sampled": self.options.responses}
-        tokens, shape = prompts * self.tokens(of), self.shape(of, self.batch)
-        self.clock.add(stage, "sampled", self.student, tokens, shape)
-        if not self.method.on_policy:
-            return
+        self.add(stage, "sampled", self.student, prompts, self.written, self.batch)
+        readers = [("scored", self.student), ("scored", self.others.get("reference", self.student))]
         if "teacher" in self.others:
-            self.clock.add(stage, "read", self.others["teacher"], tokens, shape)
-        else:
-            for config in (self.student, self.others.get("reference", self.student)):
-                self.clock.add(stage, "scored", config, tokens, shape)
+            readers = [("read", self.others["teacher"])]
+        for kind, config in readers if self.method.on_policy else ():
+            self.add(stage, kind, config, prompts, self.written, self.batch)
 
     def measure(self, steps: int) -> None:
         """The evaluations along the way: the loss, and pairs against the reference over the whole vocabulary."""
@@ -154,11 +161,9 @@ class _Training:
         times = bool(arguments.eval_on_start) + math.ceil(steps / max(1, every))
         if self.answered:
             self.write("evaluation", times * self.answered)
-        held = 0 if self.method.on_policy else len(self.texts.heldout)
-        pair, batch = dict.fromkeys(PAIR, 1), min(held, arguments.per_device_eval_batch_size)
-        for of, weight in ((self.of, 1.0), (pair, AGAINST)) if held else ():
-            self.clock.add("evaluation", "scored", self.student, times * held * self.tokens(of), self.shape(of, batch),
-                           weight=weight)  # fmt: skip
+        batch = min(self.heldout, arguments.per_device_eval_batch_size)
+        for of, weight in ((self.of, 1.0), (self.pair, AGAINST)) if self.heldout else ():
+            self.add("evaluation", "scored", self.student, times * self.heldout, of, batch, weight=weight)
 
     def memory(self, sizes: Sequence[int], learnt: int, base: int, micro: int) -> float:
         """The student, and the larger of what a step and sampling hold beside it.

@@ -10,8 +10,7 @@ from typing import Any
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.lm.settings import BUILT_IN, LmSettings
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.pipelines import METHODS, ORDERS, PIPELINES, YARDSTICKS, unknown
-from alignkd_lab.work import TARGET_RATE, Work
+from alignkd_lab.pipelines import METHODS, PIPELINES, unknown
 
 _HUB = "HuggingFaceTB/SmolLM2-{}-Instruct"
 
@@ -152,34 +151,3 @@ def names_of(world: str, algorithm: str, asked: Sequence[str] | None, yardsticks
     possible = possible_pipelines(world, algorithm)
     chosen = [name for name in asked or default_pipelines(world, algorithm) if name in possible]
     return tuple(dict.fromkeys((*yardsticks, *chosen)))
-
-
-def planned_work(
-    name: str,
-    settings: LmSettings | None = None,
-    pipelines: Sequence[str] = ORDERS,
-    algorithm: str = "dpo",
-    *,
-    target_rate: float = TARGET_RATE,
-    trials: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """What one seed of these pipelines, and of the yardsticks, costs in the language world: an entry a stage and model.
-
-    An entry has the `stage`, the `model` (its source) and its `parameters`, the tokens of responses that it has
-    `sampled`, `trained` and `scored`, as records count them, and `kept`, those of an earlier stage that this one counts
-    again; `loss` and `responses` to a prompt say how. Every response is as long as it may be; `target_rate` of them
-    meet the target, on which the number of pairs depends, though all steps are taken.
-
-    `settings` are the preset's unless given; `trials` are the roles (`base`, `student`) whose learning rate must be
-    found first.
-
-    Raises:
-        CannotContinue: a model of the hub that was never fetched, so that its size is not known.
-    """
-    work = Work(settings or preset(name).lm, algorithm, target_rate)
-    for role in trials:
-        work.try_rates(role)
-    for pipeline in dict.fromkeys((*YARDSTICKS, *pipelines)):
-        work.run(pipeline)
-    work.check()
-    return work.entries

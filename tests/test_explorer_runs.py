@@ -19,8 +19,7 @@ from alignkd_lab.course.explorers.run_picture import expected_seconds, planned, 
 from alignkd_lab.course.explorers.runs import Request, Run
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.pipelines import ORDERS, PIPELINES, YARDSTICKS
-from alignkd_lab.presets import planned_work
-from alignkd_lab.results import KINDS
+from alignkd_lab.plan import plan_run
 
 RATES = Rates(1e9, 1e9, 1e9, "cpu", "made up")
 
@@ -92,9 +91,8 @@ def _rates(monkeypatch):
 @pytest.mark.usefixtures("_rates")
 def test_minutes_on_text_are_those_of_the_calibration_times_seeds_and_pipelines():
     one, three = (expected_seconds(Request("lm", "laptop", "orders", seeds=seeds)) for seeds in ("0", "0-2"))
-    work = planned_work("laptop")
-    seconds = sum(part["parameters"] * part[kind] / 1e9 for part in work for kind in KINDS)
-    assert one == pytest.approx(seconds, rel=0.1)  # beside the work a process starts
+    made = plan_run({"world": "lm", "preset": "laptop", "pipelines": ORDERS, "seeds": (0,)}, RATES)
+    assert one == pytest.approx(sum(made["parameter_tokens"].values()) / 1e9, rel=0.1)  # beside it a process starts
     assert three == pytest.approx(3 * one, rel=0.01)
     assert 1.5 * one < expected_seconds(Request("lm", "laptop", "orders,controls", seeds="0")) < 3 * one
     assert expected_seconds(Request("lm", "tiny")) is None

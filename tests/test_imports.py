@@ -18,8 +18,8 @@ FLOORS = (
     ("errors", "lazy", "ranges", "paths", "theory", "stats", "nano", "progress", "memory", "results"),
     ("store", "pipelines", "provenance", "recording", "records", "claims", "costs", "arguments"),
     ("mog", "lm"),
-    ("work", "rates", "presets", "experiment", "rerun", "options", "training", "evaluation", "answering", "cluster"),
-    ("clock", "plan_training", "plan", "doctor"),
+    ("presets", "experiment", "rerun", "options", "training", "evaluation", "answering", "cluster"),
+    ("clock", "plan_run", "plan_training", "plan", "doctor"),
     ("cli",),
     ("__main__",),
 )

@@ -1,7 +1,7 @@
 """`alignkd plan`: its tokens are those that runs and trainings count, and what they take grows with what is done."""
 
 import json
-import time
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +10,8 @@ import torch
 from test_training import QUICK, TEACHERS, pairs  # noqa: F401, a fixture
 from tiny_lm import given_rate, small, world_in
 
-from alignkd_lab import cli, clock, plan, work
-from alignkd_lab.clock import Clock
+from alignkd_lab import cli, clock, plan, plan_run
+from alignkd_lab.clock import Clock, Cost, How, Machine, Shape
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import context, own_pairs, rollouts, trainer
 from alignkd_lab.lm.shapes import adapter_size, build, config_of, parameters, smollm2, with_layers
@@ -19,9 +19,9 @@ from alignkd_lab.lm.trainer import with_lora
 from alignkd_lab.options import METHODS, read_options, to_argv
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import PIPELINES, YARDSTICKS, run_pipelines
+from alignkd_lab.plan_run import Run
 from alignkd_lab.plan_training import plan_train
-from alignkd_lab.presets import planned_work
-from alignkd_lab.rates import Cost, How, Machine, Shape
+from alignkd_lab.presets import PRESETS
 from alignkd_lab.records import load
 from alignkd_lab.training import train
 
@@ -48,25 +48,37 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
-def test_tokens_of_a_run_are_those_that_its_stages_count(pipeline, folder, endless, monkeypatch):
+def test_tokens_of_a_run_are_those_that_its_stages_count(pipeline, folder, quick, endless, monkeypatch):
     world = given_rate(world_in(folder, heldout_responses=4))
     world.reward.hits = lambda texts: [at % 2 == 0 for at in range(len(texts))]
-    monkeypatch.setattr(work.Work, "_pairs", lambda self, prompts, responses: prompts * (responses // 2))
+    monkeypatch.setattr(plan_run, "expected_pairs", lambda rate, prompts, responses: prompts * (responses // 2))
     _, stages = run_pipelines(world, (*YARDSTICKS, pipeline), world.store)
-    planned = planned_work("tiny", small(heldout_responses=4), pipelines=[pipeline])
+    rows = rows_of([pipeline], heldout_responses=4)
     for stage in stages.values():
-        mine = [entry for entry in planned if entry["stage"] == stage["name"]]
-        found = {kind: sum(entry[kind] for entry in mine) for kind in (*KINDS, "kept")}
-        found["sampled"] += found.pop("kept")
-        assert {kind: stage["tokens"][kind] for kind in KINDS} == {kind: found[kind] for kind in KINDS}, stage
+        assert stage["tokens"] == {kind: rows[stage["name"]][kind] for kind in KINDS}, stage
 
 
-def test_a_policy_is_sampled_once_for_all_that_read_it_and_measured_once():
-    alone, both = (planned_work("tiny", small(), pipelines=names) for names in (["dckd"], ["dckd", "adpa"]))
-    kept = [entry for entry in both if entry["kept"]]
-    assert {entry["stage"] for entry in kept} == {"dckd", "adpa"}
-    evaluations = [sum(entry["stage"] == "evaluation" for entry in part) for part in (alone, both)]
-    assert 0 < evaluations[1] - evaluations[0] < 6
+def rows_of(names, **changes):
+    clock = Clock("cpu", "default", None)
+    Run(small(**changes), "dpo", 0.05, clock).walk(names)
+    return clock.rows
+
+
+def test_a_policy_is_sampled_once_for_all_that_read_it_and_measured_once(quick):
+    sizes, alone, twice = small(), rows_of(["dckd"]), rows_of(["dckd", "dckd", "adpa"])
+    drawn = sizes.preference_prompts * sizes.preference_responses * sizes.max_tokens
+    tokens = sum(alone["dckd"][kind] for kind in KINDS) - drawn  # by `base_aligned` already, which counts them, too
+    assert alone["dckd"]["seconds"] == twice["dckd"]["seconds"] == pytest.approx(1e-3 * tokens, rel=0.05)
+    of_pipeline = sizes.test_prompts * sizes.test_responses * sizes.max_tokens
+    assert twice["evaluation"]["sampled"] - alone["evaluation"]["sampled"] == of_pipeline
+
+
+def test_a_larger_preset_takes_more_and_each_of_its_stages_does_something():
+    made = [plan.plan_run({**RUN, "preset": name, "seeds": (0,)}, clock.rates_of("H100")) for name in PRESETS]
+    for small_one, large in pairwise(made):
+        assert all(small_one["parameter_tokens"][kind] < large["parameter_tokens"][kind] for kind in KINDS)
+        assert small_one["seconds"] < large["seconds"]
+    assert all(sum(row[kind] for kind in KINDS) > 0 for of in made for row in of["stages"] if row["stage"] != "start")
 
 
 def test_trials_are_planned_where_none_were_shipped(quick):
@@ -111,9 +123,16 @@ def test_seeds_cost_alike_but_for_what_is_done_once(quick):
     assert three["seconds"] - one["seconds"] == pytest.approx(2 * each, rel=0.05)
 
 
+def test_a_kernel_that_has_run_for_hours_plans_as_a_young_one_does(monkeypatch):
+    request, rates = {**RUN, "preset": "laptop"}, clock.rates_of("H100")
+    young = plan.plan_run(request, rates)
+    monkeypatch.setattr("psutil.Process.create_time", lambda self: 0.0)
+    assert plan.plan_run(request, rates) == young
+
+
 def test_more_is_held_by_larger_models_batches_and_full_training(pairs, tmp_path, quick, monkeypatch):  # noqa: F811
     # The process itself grows while tests run.
-    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0), create_time=time.time)
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))
     monkeypatch.setattr(clock, "psutil", SimpleNamespace(Process=lambda: process))
 
     def memory(**options):
@@ -131,6 +150,7 @@ def test_a_configuration_alone_tells_the_size_of_models_and_adapters():
         134_515_008,
         99_114_048,
     ]
+    assert parameters(config_of("healed-16")) < parameters(config_of("healed")) < parameters(config_of("healed-24"))
     assert 1.71e9 < parameters(config_of("HuggingFaceTB/SmolLM2-1.7B-Instruct")) < 1.72e9
     model = with_lora(build(config_of("tiny-base")), 4)
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
@@ -184,6 +204,7 @@ def test_the_recorded_card_is_estimated_as_it_was_recorded():
         (["run"], "name a world"),
         (["run", "--world", "lm", "--set", "betta=1"], "'betta'"),
         (["run", "--world", "lm", "--set", "base=me/base@" + "0" * 40], "never fetched"),
+        (["run", "--world", "lm", "--set", "student=healed-mine"], "no folder 'healed-mine'"),
         (["train", "adpa", "--student", "tiny-student", "--data", "x.jsonl", "--out", "y"], "teacher: adpa needs"),
         (["train", "sft", "--student", "me/small@" + "0" * 40, "--data", "x.jsonl", "--out", "y"], "is not here yet"),
     ],

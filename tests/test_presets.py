@@ -2,52 +2,16 @@
 
 import dataclasses
 
-import pytest
-from tiny_lm import smollm2
-
-from alignkd_lab.errors import CannotContinue
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES, YARDSTICKS
-from alignkd_lab.presets import PRESETS, default_pipelines, override, planned_work, possible_pipelines, preset
-from alignkd_lab.work import COUNTS
+from alignkd_lab.presets import PRESETS, default_pipelines, override, possible_pipelines
 
 
 def test_the_presets_that_the_command_line_offers_exist():
     from alignkd_lab.arguments import PRESETS as offered
 
     assert set(offered) == set(PRESETS)
-
-
-def test_a_larger_preset_samples_more():
-    def tokens(name):
-        return sum(part["sampled"] + part["trained"] + part["scored"] for part in planned_work(name))
-
-    assert tokens("tiny") < tokens("laptop") < tokens("gpu")
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_planned_work_names_each_model_with_a_size_and_tokens(name):
-    work, settings = planned_work(name), preset(name).lm
-    assert {part["model"] for part in work} == {settings.truth, settings.base, settings.student}
-    assert all(part["parameters"] > 0 <= min(part[kind] for kind in COUNTS) for part in work)
-    assert all(sum(part[kind] for kind in COUNTS) > 0 for part in work)
-    size = {part["model"]: part["parameters"] for part in work}
-    assert size[settings.student] <= size[settings.base] <= size[settings.truth]
-
-
-@pytest.mark.parametrize(("student", "dropped"), [("healed", 10), ("healed-16", 14), ("healed-24", 6)])
-def test_a_healed_student_is_as_large_as_the_layers_that_it_keeps(student, dropped):
-    base, _ = smollm2()
-    layer = sum(parameter.numel() for parameter in base.model.layers[0].parameters())
-    work = planned_work("laptop", dataclasses.replace(preset("laptop").lm, student=student))
-    (planned,) = {part["parameters"] for part in work if part["model"] == student}
-    assert planned == base.num_parameters() - dropped * layer
-
-
-def test_a_folder_is_no_healed_student_whatever_its_name_holds():
-    with pytest.raises(CannotContinue, match="healed-mine was never fetched"):
-        planned_work("laptop", dataclasses.replace(preset("laptop").lm, student="healed-mine"))
 
 
 def test_a_world_and_an_algorithm_have_the_pipelines_that_are_possible_with_them_and_methods_run_when_asked_for():

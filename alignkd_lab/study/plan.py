@@ -13,8 +13,9 @@ from typing import Any
 from alignkd_lab import presets
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.lm.shapes import config_of, parameters
 from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
-from alignkd_lab.presets import override, planned_work, preset
+from alignkd_lab.presets import override, preset
 from alignkd_lab.recording import plain_settings
 from alignkd_lab.records import Records
 
@@ -86,9 +87,9 @@ def equal_compute() -> Times:
     as much where k = P_base / P_student: 134.5 M / 99 M parameters, a good third more. What the reward costs to compute
     is left out, and K-A pays more of that: the factor favours K-A, hence not the claim.
     """
-    size = {entry["model"]: entry["parameters"] for entry in planned_work("laptop")}
     settings = preset("laptop").lm
-    return Times(size[settings.base] / size[settings.student])
+    base, student = (parameters(config_of(source)) for source in (settings.base, settings.student_source))
+    return Times(base / student)
 
 
 def _sweep(arm: str, values: Mapping[str, Any], setting: str | None = None) -> tuple[Cell, ...]:
