@@ -19,12 +19,12 @@ from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS
 from alignkd_lab.presets import PRESETS, default_pipelines, possible_pipelines
-from alignkd_lab.recording import plain_settings, read_json, write
+from alignkd_lab.recording import plain_settings
 from alignkd_lab.records import load, pack, tabulate
 from alignkd_lab.study import gaussians, plan
 from alignkd_lab.study import run as study
 from alignkd_lab.study.plan import ARMS, Arm, Cell, seeds_of, settings_of
-from alignkd_lab.study.run import main, run_study, table
+from alignkd_lab.study.run import left, main, run_study
 
 CELLS = [cell for arm in ARMS.values() for cell in arm.cells]
 MAIN = ARMS["main"].cells[0]
@@ -130,7 +130,7 @@ def test_the_table_says_what_is_done_and_what_is_left(made, quick, monkeypatch, 
         "arm                   value          seeds",
         "main                  as registered  1 of 2",
         "beta                  doubled        1 of 1",
-        "preset tiny on cpu: 2 of 3 seeds done, 1 left",
+        "2 of 3 seeds done, 1 left",
     ]
     assert seen == []
 
@@ -153,7 +153,7 @@ def test_records_that_were_brought_along_count_packed_or_not(made, tmp_path, qui
         pack(load(made[0]), tmp_path / "deep" / "earlier.zip")
     else:
         shutil.copytree(made[0] / "runs", tmp_path / "earlier" / "runs")
-    assert table(tmp_path, "tiny", tuple(QUICK)) == table(made[0], "tiny", tuple(QUICK))
+    assert left(tmp_path, "tiny", tuple(QUICK)) == left(made[0], "tiny", tuple(QUICK))
     seen = started(monkeypatch)
     run_study(tmp_path, "tiny", tuple(QUICK))
     assert seen == [("main", 1)]
@@ -177,18 +177,10 @@ def test_a_study_that_was_cut_off_takes_up_its_stages(made, tmp_path, quick, mon
     assert "2 of 3 seeds done" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("minutes", "expected"), [(None, 3), (31, 3), (29, 2), (15, 1), (9, 1)])
-def test_no_seed_is_begun_that_would_not_end_in_time(minutes, expected, tmp_path, quick, monkeypatch, capsys):
-    now, seen = [0.0], []
-
-    def ten_minutes(**options):
-        seen.append(options["seeds"])
-        now[0] += 600
-
-    monkeypatch.setattr(study, "run_experiment", ten_minutes)
-    run_study(tmp_path, "tiny", tuple(QUICK), minutes=minutes, clock=lambda: now[0])
-    assert len(seen) == expected
-    assert ("Stopped before" in capsys.readouterr().err) == (expected < 3)
+def test_no_seed_is_begun_once_the_minutes_are_over(tmp_path, quick, monkeypatch):
+    seen = started(monkeypatch)
+    run_study(tmp_path, "tiny", tuple(QUICK), until=lambda: len(seen) == 2)
+    assert seen == [("main", 0), ("main", 1)]
 
 
 def test_seeds_run_in_the_default_dtype_and_on_one_thread(tmp_path, quick, monkeypatch):
@@ -196,25 +188,13 @@ def test_seeds_run_in_the_default_dtype_and_on_one_thread(tmp_path, quick, monke
     spy = lambda **options: used.append((options["overrides"]["dtype"], torch.get_num_threads()))  # noqa: E731
     monkeypatch.setattr(study, "run_experiment", spy)
     torch.set_num_threads(2)
-    run_study(tmp_path, "tiny", ("main",))
+    main([str(tmp_path), *ASKED, "--arms", "main"])
     torch.set_num_threads(before)
     assert set(used) == {("default", 1)}
 
 
-def test_what_an_earlier_loan_took_tells_whether_the_first_seed_ends_in_time(made, tmp_path, quick, monkeypatch):
-    record = next(record for record in map(read_json, made[0].glob("runs/*.json")) if len(record["pipelines"]) == 5)
-    for stage in record["stages"].values():
-        stage["seconds"] = 120.0
-    write(tmp_path, record)
-    seen = started(monkeypatch)
-    run_study(tmp_path, "tiny", ("main",), minutes=7, clock=lambda: 0.0)  # four stages of two minutes
-    assert seen == []
-    run_study(tmp_path, "tiny", ("main",), minutes=9, clock=lambda: 0.0)
-    assert seen == [("main", 1)]
-
-
 def test_an_empty_folder_holds_nothing_and_that_is_no_error(tmp_path):
-    assert f"0 of {sum(len(cell.seeds) for cell in CELLS)} seeds done" in table(tmp_path / "none")
+    assert [missing for _, missing in left(tmp_path / "none")] == [list(cell.seeds) for cell in CELLS]
     assert seeds_of(None, MAIN, "laptop") is None
 
 

@@ -178,8 +178,8 @@ class Experiment:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m alignkd_lab.study.fair_run", description=__doc__)
-    folder, until, seeds = parse(parser, argv, MORE_SEEDS)
-    Experiment(folder).run(until, seeds)
+    asked, until = parse(parser, argv, MORE_SEEDS)
+    Experiment(asked.folder).run(until, asked.seeds)
     return 0
 
 

@@ -94,9 +94,9 @@ def say(text: str) -> None:
 
 
 def parse(
-    parser: argparse.ArgumentParser, argv: list[str] | None, seeds: Sequence[int]
-) -> tuple[Path, Callable[[], bool], Sequence[int]]:
-    """The folder, whether the minutes that were given are over, and the seeds, `seeds` where none are named."""
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, seeds: Sequence[int]
+) -> tuple[argparse.Namespace, Callable[[], bool]]:
+    """What was asked for, with its `folder` and its `seeds`, and whether the minutes that were given are over."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="where records and stages lie")
     parser.add_argument("--minutes", metavar="N", type=float, help="begin nothing after so many minutes")
@@ -106,8 +106,4 @@ def parse(
         raise BadInput(f"minutes: {asked.minutes} must be positive")
     torch.set_num_threads(1)  # the plan's
     bfloat16_without_its_units()
-
-    def until() -> bool:
-        return asked.minutes is not None and time.monotonic() - began > 60 * asked.minutes
-
-    return asked.folder, until, asked.seeds
+    return asked, lambda: asked.minutes is not None and time.monotonic() - began > 60 * asked.minutes

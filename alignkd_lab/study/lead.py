@@ -277,7 +277,9 @@ def run(
 
 
 def main(argv: list[str] | None = None) -> int:
-    run(*parse(argparse.ArgumentParser(prog="python -m alignkd_lab.study.lead", description=__doc__), argv, SEEDS))
+    parser = argparse.ArgumentParser(prog="python -m alignkd_lab.study.lead", description=__doc__)
+    asked, until = parse(parser, argv, SEEDS)
+    run(asked.folder, until, asked.seeds)
     return 0
 
 
