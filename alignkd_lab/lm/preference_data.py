@@ -7,9 +7,10 @@ a pair that repeats or contradicts an earlier one is kept and counted. Where row
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -229,29 +230,23 @@ def to_examples(preferences: Rows, tokenizer, *, max_prompt_tokens: int, max_res
     check_number("max_response_tokens", max_response_tokens, least=1, whole=True)
     if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
         raise BadInput("tokenizer: it needs a chat template and an end token; use that of a model made for chat")
-    encoded, rows, frame = Encoded([], [], []), preferences.rows, frame_of(tokenizer)
-    with tqdm(total=len(rows), desc="reading pairs", unit="pairs", leave=False) as bar:
-        for start in range(0, len(rows), _BATCH):
-            part = rows[start : start + _BATCH]
-            prompts = render([pair.prompt for pair in part], tokenizer)
-            columns = [prompts]
-            for role in PAIR:
-                turns = [[*pair.prompt, {"role": "assistant", "content": getattr(pair, role)}] for pair in part]
-                wholes = render(turns, tokenizer, asks=False)
-                columns.append([frame.answer(prompt, whole) for prompt, whole in zip(prompts, wholes, strict=True)])
-            ids = token_ids([text or "" for column in columns for text in column], tokenizer)
-            for at, pair in enumerate(part):
-                try:
-                    texts, tokens = [column[at] for column in columns], ids[at :: len(part)]
-                    example = _example(texts, tokens, frame.end, max_prompt_tokens, max_response_tokens)
-                except Unusable as reason:
-                    encoded.skipped.append((pair.row, str(reason)))
-                    continue
-                encoded.examples.append(example)
-                for role, whole in zip(PAIR, tokens[1:], strict=True):
-                    if len(whole) >= max_response_tokens:
-                        encoded.cut.append((pair.row, f"{role} cut to {max_response_tokens} tokens"))
-            bar.update(len(part))
+    encoded, frame = Encoded([], [], []), frame_of(tokenizer)
+
+    def texts(pair: Preference) -> list[str | None]:
+        prompt = render(pair.prompt, tokenizer)
+        turns = ([*pair.prompt, {"role": "assistant", "content": text}] for text in (pair.chosen, pair.rejected))
+        return [prompt, *(frame.answer(prompt, render(whole, tokenizer, asks=False)) for whole in turns)]
+
+    rows = tqdm(preferences.rows, desc="reading pairs", unit="pairs", leave=False)
+    for pair, said, tokens in _tokenised(rows, texts, tokenizer):
+        try:
+            encoded.examples.append(_example(said, tokens, frame.end, max_prompt_tokens, max_response_tokens))
+        except Unusable as reason:
+            encoded.skipped.append((pair.row, str(reason)))
+            continue
+        for role, answer in zip(PAIR, tokens[1:], strict=True):
+            if len(answer) >= max_response_tokens:
+                encoded.cut.append((pair.row, f"{role} cut to {max_response_tokens} tokens"))
     return encoded
 
 
@@ -263,15 +258,44 @@ def encode_prompts(prompts: Sequence[Asked], tokenizer, max_prompt_tokens: int) 
     """
     frame_of(tokenizer)
     encoded = Encoded([], [], [])
-    texts = render([row.prompt for row in prompts], tokenizer)
-    for row, text, tokens in zip(prompts, texts, token_ids([text or "" for text in texts], tokenizer), strict=True):
+    for row, (text,), (tokens,) in _tokenised(prompts, lambda row: [render(row.prompt, tokenizer)], tokenizer):
         try:
             _check_prompt(text, tokens, max_prompt_tokens)
         except Unusable as reason:
             encoded.skipped.append((row.row, str(reason)))
         else:
-            encoded.examples.append(EncodedPrompt(list(tokens), row.said))
+            encoded.examples.append(EncodedPrompt(tokens, row.said))
     return encoded
+
+
+def render(turns: list[Message], tokenizer, *, asks: bool = True) -> str | None:
+    """As the chat template writes it, with the generation prompt where it `asks`; None where the template refuses.
+
+    Some refuse a system message.
+    """
+    import jinja2
+
+    try:
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asks)
+    except jinja2.TemplateError:
+        return None
+
+
+def _tokenised(rows: Iterable[Asked], texts: Callable, tokenizer) -> Iterator[tuple[Asked, list, list]]:
+    """Each row with its texts and their token ids; many at once, which a fast tokenizer shares out to processors."""
+    rows = iter(rows)
+    while part := list(itertools.islice(rows, _BATCH)):
+        said = [texts(row) for row in part]
+        ids = iter(_token_ids([text or "" for row in said for text in row], tokenizer))
+        for row, held in zip(part, said, strict=True):
+            yield row, held, [next(ids) for _ in held]
+
+
+def _token_ids(texts: list[str], tokenizer) -> list[list[int]]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and backend.padding is None and backend.truncation is None:
+        return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False).input_ids
 
 
 def _check_prompt(text: str | None, tokens: list[int], most: int) -> None:
@@ -293,9 +317,7 @@ def _example(texts: list[str | None], tokens: list[list[int]], end: int, most: i
             raise Unusable(f"{role} has no tokens")
         if end in answer:
             raise Unusable(f"{role} holds the end token itself")
-    prompt, *responses = (
-        _compact(found) for found in (tokens[0], *([*answer, end][:longest] for answer in tokens[1:]))
-    )
+    prompt, *responses = map(_compact, [tokens[0], *([*answer, end][:longest] for answer in tokens[1:])])
     if responses[0] == responses[1]:
         raise Unusable("chosen equals rejected as far as they are read")
     return Example(prompt, responses, list(PAIR))
@@ -304,30 +326,3 @@ def _example(texts: list[str | None], tokens: list[list[int]], end: int, most: i
 def _compact(tokens: list[int]) -> array:
     """In two bytes a token where the ids allow, else in four."""
     return array("H" if max(tokens) < 1 << 16 else "i", tokens)
-
-
-def render(conversations: list[list[Message]], tokenizer, *, asks: bool = True) -> list[str | None]:
-    """Each as the chat template writes it, with the generation prompt where it `asks`; None where the template refuses.
-
-    Some refuse a system message.
-    """
-    import jinja2
-
-    if not conversations:
-        return []
-    try:
-        return tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=asks)
-    except jinja2.TemplateError:
-        if len(conversations) == 1:
-            return [None]
-        return [text for turns in conversations for text in render([turns], tokenizer, asks=asks)]
-
-
-def token_ids(texts: list[str], tokenizer) -> list[list[int]]:
-    """All of them at once: a fast tokenizer shares them out among the processors."""
-    if not texts:
-        return []
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None and backend.padding is None and backend.truncation is None:
-        return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False).input_ids

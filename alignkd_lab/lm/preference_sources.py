@@ -54,7 +54,9 @@ def open_source(source, field: str = "preferences", split: str | None = None) ->
     path = Path(source if named else "")
     is_file = path.name.endswith((*SUFFIXES, ".txt"))
     hub = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@(.*))?", str(source)) if named and not path.exists() else None
-    if split is not None and (is_file or not hub):
+    if hub and not is_file:
+        return _from_hub(hub[1], hub[2], field, split or "train")
+    if split is not None:
         name = source if named else "a datasets.Dataset"
         raise BadInput(f"split: {split!r} is for sets of the hub; leave it out for {name}")
     if not named:
@@ -65,38 +67,26 @@ def open_source(source, field: str = "preferences", split: str | None = None) ->
         provenance = {"source": path.name, "split": None, "version": f"sha256:{file_sha256(path)}", "licence": None}
         return _file_rows(path, field), provenance
     if (path / "dataset_info.json").is_file():
-        return _from_folder(path, field)
-    if hub:
-        return _from_hub(hub[1], hub[2], field, split or "train")
+        import datasets
+
+        with refusing(f"{field}: datasets cannot load {path.name}", Exception):
+            return _from_dataset(datasets.load_from_disk(str(path)), field, path.name)
     raise BadInput(
         f"{field}: unknown source {str(source)!r}; use one of {', '.join(KNOWN)}, another id@commit of the hub, "
         f"a file that ends in {', '.join(SUFFIXES)}, a folder of save_to_disk, or a datasets.Dataset"
     )
 
 
-def _from_dataset(source, field: str) -> tuple[Iterator, dict]:
+def _from_dataset(data, field: str, name: str = "datasets.Dataset") -> tuple[Iterator, dict]:
     import datasets
 
-    if isinstance(source, datasets.DatasetDict):
-        raise BadInput(f"{field}: this is a DatasetDict; pass one of its splits: {', '.join(source)}")
-    if not isinstance(source, datasets.Dataset):
-        raise BadInput(f"{field}: a {type(source).__name__} is no name, file or datasets.Dataset")
-    licence = source.info.license or None
-    return enumerate(source, 1), {
-        "source": "datasets.Dataset",
-        "split": str(source.split) if source.split else None,
-        "version": None,  # known once the pairs are read
-        "licence": licence,
-    }
-
-
-def _from_folder(path: Path, field: str) -> tuple[Iterator, dict]:
-    import datasets
-
-    with refusing(f"{field}: datasets cannot load {path.name}", Exception):
-        data = datasets.load_from_disk(str(path))
-    rows, provenance = _from_dataset(data, field)
-    return rows, {**provenance, "source": path.name}
+    if isinstance(data, datasets.DatasetDict):
+        raise BadInput(f"{field}: this is a DatasetDict; pass one of its splits: {', '.join(data)}")
+    if not isinstance(data, datasets.Dataset):
+        raise BadInput(f"{field}: a {type(data).__name__} is no name, file or datasets.Dataset")
+    split = str(data.split) if data.split else None
+    # Its version is known once its rows are read.
+    return enumerate(data, 1), {"source": name, "split": split, "version": None, "licence": data.info.license or None}
 
 
 def _from_hub(name: str, revision: str | None, field: str, split: str) -> tuple[Iterator, dict]:
