@@ -167,8 +167,6 @@ FILES = {
     "field.jsonl": (PAIR, {"columns": {"answer": "b"}}, "unknown field 'answer'; the fields are prompt, chosen"),
     "column.jsonl": (PAIR, {"columns": {"chosen": "good"}}, "has no 'good' to be its chosen; it has prompt, chosen"),
     "limit.jsonl": (PAIR, {"limit": 0}, "limit must be a whole number of at least 1, not 0"),
-    "split.jsonl": (PAIR, {"split": "train"}, "split: 'train' is for sets of the hub"),
-    "lacking.jsonl": (b'{"prompt": "a", "chosen": "b"}', {}, "missing rejected: row 1"),
 }  # fmt: skip
 
 

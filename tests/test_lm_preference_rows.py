@@ -80,27 +80,24 @@ def test_turns_that_prompt_and_answers_both_hold_stand_in_the_pair_once(end, sta
 
 
 @pytest.mark.parametrize(
-    ("chosen", "rejected"), [("The sky is blue.", "The sky is green."), ("It is 1 of 2", "It is 2 of 2")]
-)
-def test_texts_are_split_as_trl_splits_them_where_they_differ_at_a_word(chosen, rejected):
-    extract_prompt = pytest.importorskip("trl").extract_prompt
-    row = {"chosen": chosen, "rejected": rejected}
-    theirs, ours = extract_prompt(row), outcome(row)
-    assert ours.prompt == [user(theirs["prompt"])]
-    assert (ours.chosen, ours.rejected) == (theirs["chosen"].strip(), theirs["rejected"].strip())
-
-
-@pytest.mark.parametrize(
     ("chosen", "rejected", "prompt", "answers"),
     [
+        ("The sky is blue.", "The sky is green.", "The sky is", ("blue.", "green.")),
+        ("It is 1 of 2", "It is 2 of 2", "It is", ("1 of 2", "2 of 2")),
         ("The sky is blue.", "The sky is black.", "The sky is", ("blue.", "black.")),
         ("Why? Yes.", "Why? Yes. Indeed.", "Why?", ("Yes.", "Yes. Indeed.")),
         ("Why?\n\nIt is.", "Why?\n\nNo.", "Why?", ("It is.", "No.")),
         ("Why so?\tA", "Why so? B", "Why so?", ("A", "B")),
     ],
 )
-def test_a_shared_text_ends_where_a_word_ends(chosen, rejected, prompt, answers):
-    assert outcome({"chosen": chosen, "rejected": rejected}) == Preference(1, [user(prompt)], *answers)
+def test_a_shared_text_ends_where_a_word_ends_and_as_trl_has_it_where_the_texts_differ_there(
+    chosen, rejected, prompt, answers
+):
+    found = outcome({"chosen": chosen, "rejected": rejected})
+    assert found == Preference(1, [user(prompt)], *answers)
+    theirs = pytest.importorskip("trl").extract_prompt({"chosen": chosen, "rejected": rejected})
+    if theirs["chosen"].startswith(" "):
+        assert theirs == {"prompt": prompt, "chosen": f" {answers[0]}", "rejected": f" {answers[1]}"}
 
 
 @pytest.mark.parametrize("code", ["    return 1\n", "\n\tdo()\n\n", "\n"])

@@ -311,16 +311,6 @@ def test_a_writing_that_was_cut_off_goes_on(trained, pairs, tmp_path, monkeypatc
     assert sorted(at for only in written + wrote for at in only) == list(range(count))
 
 
-def test_training_and_held_out_pairs_share_no_prompt(pairs, tmp_path):
-    tokenizer = weights.load_tokenizer("tiny-student")
-    (tmp_path / "held.jsonl").write_text("\n".join(pairs.read_text().splitlines()[:3]))
-    for heldout in ("0.3", str(tmp_path / "held.jsonl")):
-        found = own_pairs.read_texts(pairs, heldout, tokenizer, 48, None, 0, pairs=True)
-        sides = [{tuple(row.prompt) for row in side} for side in (found.training, found.heldout)]
-        assert all(sides)
-        assert not sides[0] & sides[1]
-
-
 def test_texts_that_are_too_long_are_counted(pairs):
     about = own_pairs.read_texts(pairs, "0.25", weights.load_tokenizer("tiny-student"), 40, 36, 42, pairs=True).about[
         "training"

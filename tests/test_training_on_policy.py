@@ -261,17 +261,19 @@ def test_another_version_of_the_reward_is_another_training():
         run("rloo")
 
 
-def test_prompts_of_pairs_split_as_the_pairs_do():
+def test_training_and_held_out_texts_share_no_prompt_and_prompts_of_pairs_split_as_the_pairs_do():
     tokenizer = weights.load_tokenizer("tiny-student")
-    for share in ("0.3", "prompts.txt"):
-        Path("prompts.txt").write_text("Say 3\nSay 5\nSay 3\nSay 77\n")
-        asked = training.read_texts("pairs.jsonl", share, tokenizer, 56, 32, 0, pairs=False)
-        sides = [{tuple(row.prompt) for row in side} for side in (asked.training, asked.heldout)]
+    Path("prompts.txt").write_text("Say 3\nSay 5\nSay 3\nSay 77\n")
+    Path("few.jsonl").write_text("\n".join(Path("pairs.jsonl").read_text().splitlines()[:3]))
+    found = {}
+    for heldout, pairs in (("0.3", True), ("0.3", False), ("prompts.txt", False), ("few.jsonl", True)):
+        texts = training.read_texts("pairs.jsonl", heldout, tokenizer, 56, 32, 0, pairs=pairs)
+        sides = found[heldout, pairs] = [
+            {tuple(row.prompt) for row in side} for side in (texts.training, texts.heldout)
+        ]
         assert all(sides)
         assert not sides[0] & sides[1]
-        if share == "0.3":
-            pairs = training.read_texts("pairs.jsonl", share, tokenizer, 56, 32, 0, pairs=True)
-            assert sides == [{tuple(row.prompt) for row in side} for side in (pairs.training, pairs.heldout)]
+    assert found["0.3", True] == found["0.3", False]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import itertools
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
@@ -124,16 +124,10 @@ def load_preferences(
         return pair
 
     needs = (
-        "chosen and rejected, and mostly a prompt; where they have other names, say so with "
-        "columns={'chosen': 'its name'}"
+        "chosen and rejected, and mostly a prompt; where they have other names, say so with columns={'chosen': 'name'}"
     )
-    kept, skipped, provenance = _read(source, "preferences", read, needs, columns, split, limit)
-    return Rows(
-        kept,
-        skipped,
-        _versioned(provenance, lambda: json.dumps([asdict(pair) for pair in kept], sort_keys=True)),
-        noted,
-    )
+    found = _read(source, "preferences", read, needs, columns, split, limit)
+    return _versioned(replace(found, noted=noted), lambda: json.dumps(list(map(asdict, found.rows)), sort_keys=True))
 
 
 def read_prompts(source: Any, field: str = "prompts", *, strict: bool = False) -> Rows:
@@ -158,42 +152,42 @@ def read_prompts(source: Any, field: str = "prompts", *, strict: bool = False) -
         seen.add(said)
         return prompt
 
-    kept, skipped, provenance = _read(source, field, read, "a prompt", strict=strict)
-    return Rows(kept, skipped, _versioned(provenance, lambda: json.dumps([prompt.prompt for prompt in kept])))
+    found = _read(source, field, read, "a prompt", strict=strict)
+    return _versioned(found, lambda: json.dumps([prompt.prompt for prompt in found.rows]))
 
 
 def _read(
     source, field: str, read: Callable, needs: str, columns: dict | None = None, split: str | None = None,
     limit: int | None = None, strict: bool = False,
-) -> tuple[list, Skipped, dict]:  # fmt: skip
-    """What `read` makes of each row, (row, reason) of those of which it makes nothing, and where they come from."""
+) -> Rows:  # fmt: skip
+    """What `read(number, row)` makes of each row; where it is `strict`, the first row that is `Unusable` is refused."""
     rows, provenance = open_source(source, field, split)
-    name, kept, skipped = provenance["source"], [], []
+    name, found = provenance["source"], Rows([], [], provenance)
     with tqdm(desc=f"loading {name}", unit="rows", total=limit, leave=False) as bar:
         for number, row in standard(rows, columns or {}, name):
             bar.update()
             try:
-                kept.append(read(number, row))
+                found.rows.append(read(number, row))
             except Unusable as reason:
                 if strict:
                     raise BadInput(
                         f"{field}: row {number} of {name}: {reason}; mend the row, or leave it out"
                     ) from reason
-                skipped.append((number, str(reason)))
-            if len(kept) == limit:
+                found.skipped.append((number, str(reason)))
+            if len(found.rows) == limit:
                 break
-    if not kept:
-        reasons = "; ".join(f"{reason}: row {rows}" for reason, _, rows in by_reason(skipped)) or "it holds no rows"
-        raise BadInput(f"{field}: no row of {name} can be used ({reasons}). A row needs {needs}")
-    return kept, skipped, provenance
+    if not found.rows:
+        reasons = "; ".join(f"{reason}: row {rows}" for reason, _, rows in by_reason(found.skipped))
+        raise BadInput(f"{field}: no row of {name} can be used ({reasons or 'it holds no rows'}). A row needs {needs}")
+    return found
 
 
-def _versioned(provenance: dict, said: Callable[[], str]) -> dict:
-    """The provenance, of a data set in memory with a hash of what its rows say."""
-    if provenance["version"]:
-        return provenance
+def _versioned(found: Rows, said: Callable[[], str]) -> Rows:
+    """With a hash of what is `said` as the version of a data set in memory, which has no other."""
+    if found.provenance["version"]:
+        return found
     digest = hashlib.sha256(said().encode()).hexdigest()
-    return {**provenance, "version": f"rows-sha256:{digest}"}
+    return replace(found, provenance={**found.provenance, "version": f"rows-sha256:{digest}"})
 
 
 # From texts to tokens -------------------------------------------------------------------------------
@@ -260,7 +254,7 @@ def encode_prompts(prompts: Sequence[Asked], tokenizer, max_prompt_tokens: int) 
     encoded = Encoded([], [], [])
     for row, (text,), (tokens,) in _tokenised(prompts, lambda row: [render(row.prompt, tokenizer)], tokenizer):
         try:
-            _check_prompt(text, tokens, max_prompt_tokens)
+            _check_length(text, tokens, max_prompt_tokens)
         except Unusable as reason:
             encoded.skipped.append((row.row, str(reason)))
         else:
@@ -298,7 +292,7 @@ def _token_ids(texts: list[str], tokenizer) -> list[list[int]]:
     return tokenizer(texts, add_special_tokens=False, return_attention_mask=False).input_ids
 
 
-def _check_prompt(text: str | None, tokens: list[int], most: int) -> None:
+def _check_length(text: str | None, tokens: list[int], most: int) -> None:
     if text is None:
         raise Unusable("the chat template refuses the prompt")
     if len(tokens) > most:
@@ -309,7 +303,7 @@ def _example(texts: list[str | None], tokens: list[list[int]], end: int, most: i
     """Of a prompt and its two answers, as texts of the chat template and as tokens."""
     from alignkd_lab.lm.batch import Example
 
-    _check_prompt(texts[0], tokens[0], most)
+    _check_length(texts[0], tokens[0], most)
     for role, text, answer in zip(PAIR, texts[1:], tokens[1:], strict=True):
         if text is None:
             raise Unusable(f"the chat template does not write {role} after the prompt")

@@ -111,23 +111,15 @@ def preference(number: int, row: object) -> Preference:
         Unusable: there is none, with the reason.
     """
     row = _readable(row)
-    prompt, chosen, rejected = (row.get(name) for name in FIELDS)
-    for name, answer in (("chosen", chosen), ("rejected", rejected)):
-        if answer is None:
-            raise Unusable(f"missing {name}")
-        if answer in ("", []):
-            raise Unusable(f"empty {name}")
-    texts = isinstance(chosen, str) and isinstance(rejected, str)
-    if texts and prompt is None and _SPEAKERS.match(chosen) and _SPEAKERS.match(rejected):
-        turns, chosen, rejected = _conversations(None, _spoken(chosen, _SPEAKERS), _spoken(rejected, _SPEAKERS))
-    elif texts:
-        for name, text in (("chosen", chosen), ("rejected", rejected)):
-            _turns(text, name)
-        if prompt is None:
-            prompt, chosen, rejected = _shared_words(chosen, rejected)
-        turns, chosen, rejected = _turns(prompt, "prompt"), _unjoined(chosen), _unjoined(rejected)
-    else:
-        turns, chosen, rejected = _conversations(prompt, _turns(chosen, "chosen"), _turns(rejected, "rejected"))
+    prompt, texts = row.get("prompt"), [row.get("chosen"), row.get("rejected")]
+    chosen, rejected = (_answer(text, name) for text, name in zip(texts, FIELDS[1:], strict=True))
+    if prompt is None and all(isinstance(text, str) for text in texts):
+        if all(map(_SPEAKERS.match, texts)):
+            chosen, rejected = (_spoken(text, _SPEAKERS) for text in texts)
+        else:
+            prompt, *texts = _shared_words(*texts)
+            chosen, rejected = ([_message("assistant", text)] for text in texts)
+    turns, chosen, rejected = _conversations(prompt, chosen, rejected)
     _check_prompt(turns, row)
     for name, text in (("chosen", chosen), ("rejected", rejected)):
         if not text.strip():
@@ -186,13 +178,21 @@ def _check_prompt(turns: list[Message], row: Mapping) -> None:
             raise Unusable(f"has {name}, which its prompt does not show; write it there")
 
 
+def _answer(value: object, name: str) -> list[Message]:
+    """The turns of a field that holds an answer.
+
+    A text is without the one space by which a continuation joins its prompt; an indented line of code keeps its spaces.
+    """
+    if value is None:
+        raise Unusable(f"missing {name}")
+    if value in ("", []):
+        raise Unusable(f"empty {name}")
+    joined = isinstance(value, str) and value[:1] == " " and not value[1:2].isspace()
+    return _turns(value[1:] if joined else value, name)
+
+
 def _message(role: str, content: str) -> Message:
     return {"role": sys.intern(role), "content": content}
-
-
-def _unjoined(answer: str) -> str:
-    """Without the one space by which a continuation joins its prompt; an indented line of code keeps its spaces."""
-    return answer[1:] if answer[:1] == " " and not answer[1:2].isspace() else answer
 
 
 def _turns(value: object, name: str) -> list[Message]:
@@ -231,9 +231,9 @@ def _conversations(prompt: object, chosen: list[Message], rejected: list[Message
     shared = chosen[:-1]
     if shared != rejected[:-1]:
         raise Unusable("chosen and rejected differ before their last turn")
-    before = _joined([] if prompt is None else _turns(prompt, "prompt"), shared, isinstance(prompt, str))
-    if not before:
+    if prompt is None and not shared:
         raise Unusable("no shared prompt")
+    before = shared if prompt is None else _joined(_turns(prompt, "prompt"), shared, isinstance(prompt, str))
     return before, chosen[-1]["content"], rejected[-1]["content"]
 
 

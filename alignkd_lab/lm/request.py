@@ -13,10 +13,7 @@ from alignkd_lab.lm.rewards import TARGETS, model_of, target
 from alignkd_lab.lm.settings import BUILT_IN, HEALED, SHIPPED, LmSettings, base_of_student
 from alignkd_lab.lm.tiny import TINY
 
-_PROMPTS = {
-    "training": ("preference_prompts", "distil_prompts"),
-    "test": ("test_prompts",),
-}
+_SPLITS = {"preference_prompts": "training", "distil_prompts": "training", "test_prompts": "test"}
 
 
 def check_request(settings: LmSettings) -> LmSettings:
@@ -33,18 +30,15 @@ def check_request(settings: LmSettings) -> LmSettings:
     for name, source in sources.items():
         if not (name == "student" and HEALED.fullmatch(source)):
             check_source(name, source)
-    for split, fields in _PROMPTS.items():
-        most = len(prompts(split, source=settings.prompts))
-        for name in fields:
-            if getattr(settings, name) > most:
-                own = ""
-                if settings.prompts != SHIPPED:
-                    sizes = describe(settings.prompts)["splits"]
-                    parts = ", ".join(f"{size} for {part}" for part, size in sizes.items())
-                    own = f" of the {sum(sizes.values())} in {settings.prompts} ({parts}); give more, or lower {name}"
-                raise BadInput(
-                    f"{name}: {getattr(settings, name)} were asked for, and there are {most} {split} prompts{own}"
-                )
+    for name, split in _SPLITS.items():
+        asked, most = getattr(settings, name), len(prompts(split, source=settings.prompts))
+        if asked > most:
+            words = f"{name}: {asked} were asked for, and there are {most} {split} prompts"
+            if settings.prompts != SHIPPED:
+                sizes = describe(settings.prompts)["splits"]
+                parts = ", ".join(f"{size} for {part}" for part, size in sizes.items())
+                words += f" of the {sum(sizes.values())} in {settings.prompts} ({parts}); give more, or lower {name}"
+            raise BadInput(words)
     return settings
 
 
