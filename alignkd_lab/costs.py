@@ -14,7 +14,7 @@ from alignkd_lab.results import KINDS
 
 # Names that `with_costs` adds to the metrics.
 COSTS = (*(f"tokens_{kind}" for kind in KINDS), "minutes", "memory_gib")
-GAINS = {"gain_per_10000_tokens": ("tokens_trained", 10_000), "gain_per_hour": ("minutes", 60)}
+GAINS = ("gain_per_10000_tokens", "gain_per_hour")
 
 
 def costs(run: Records) -> pd.DataFrame:
@@ -50,12 +50,10 @@ def with_costs(run: Records, baseline: str = "kd_only") -> Records:
     lacking = rewards.index[rewards[baseline].isna()].tolist() if baseline in rewards else run.seeds
     if lacking:
         raise BadInput(f"seed {lacking[0]} lacks the pipeline {baseline!r}, which gains are counted from: run it, too")
-    spent, typical = costs(run), typical_costs(run)
-    wide = spent.copy()
-    for gain, (cost, unit) in GAINS.items():
-        charged = spent[cost] if cost != "minutes" else spent.index.get_level_values("pipeline").map(typical["minutes"])
-        above = [rewards.at[seed, name] - rewards.at[seed, baseline] for name, seed in spent.index]
-        wide[gain] = unit * pd.Series(above, index=spent.index) / charged
+    wide = costs(run)
+    above = pd.Series([rewards.at[seed, name] - rewards.at[seed, baseline] for name, seed in wide.index], wide.index)
+    minutes = wide.index.get_level_values("pipeline").map(typical_costs(run)["minutes"])
+    wide["gain_per_10000_tokens"], wide["gain_per_hour"] = 1e4 * above / wide["tokens_trained"], 60 * above / minutes
     rows = wide.stack().rename("value").rename_axis(["pipeline", "seed", "metric"]).reset_index()
     rows = rows[~(rows["metric"].isin(GAINS) & (rows["pipeline"] == baseline))]
     head = run.metrics.drop(columns=["metric", "value"]).drop_duplicates(["pipeline", "seed"])

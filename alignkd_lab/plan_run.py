@@ -22,6 +22,7 @@ from alignkd_lab.pipelines import PIPELINES, ROLES, YARDSTICKS, Align, Distil, G
 from alignkd_lab.records import load
 from alignkd_lab.results import KINDS
 
+A_TOKEN, A_RESPONSE = 7, 270  # bytes of samples that are kept
 TARGET_RATE = 0.05  # of responses that meet a target, unless more is known
 
 
@@ -47,13 +48,12 @@ def plan_run(
     run = Run(counted, algorithm, target_rate, clock)
     for role in _trials(settings, algorithm, names):
         run.try_rates(role)
-    once = sum(row["seconds"] for row in clock.rows.values())
+    once, kept_once = sum(row["seconds"] for row in clock.rows.values()), run.kept
     run.walk(names)
     each = sum(row["seconds"] for row in clock.rows.values()) - once
     clock.handle("start", sum(map(parameters, run.configs.values())))
     once += clock.spend("start", start)["seconds"]
-    # A student that was trained twice holds two adapters.
-    kept = len(seeds) * 2 * run.trainings * 4 * adapter_size(run.configs[settings.student], settings.lora_rank)
+    kept = kept_once + len(seeds) * (run.kept - kept_once)
     return clock.sum_up(
         "run", once + len(seeds) * each, run.memory(), kept, kept, run.configs,
         seeds=len(seeds), response_tokens=counted.max_tokens, target_rate=target_rate,
@@ -63,48 +63,51 @@ def plan_run(
 class Run:
     """Charges a clock for one seed, walking pipelines as `pipelines.run_pipelines` does.
 
-    A policy is the chain of stages that made it. `trainings` are counted on the way; `configs` are those of the models
-    by their sources, as the settings name them.
+    A policy is the chain of stages that made it. `configs` are those of the models by their sources; `kept` are the
+    bytes in the store: of a policy an adapter for every stage that made it, and samples that are read again.
     """
 
     def __init__(self, settings: LmSettings, algorithm: str, target_rate: float, clock: Clock) -> None:
-        self._settings, self._algorithm, self._rate, self._clock = settings, algorithm, target_rate, clock
-        sources = {settings.base, settings.truth, *filter(None, [model_of(settings.reward)])}
+        self.settings, self.algorithm, self.rate, self.clock = settings, algorithm, target_rate, clock
+        sources = {settings.base, settings.truth, settings.student_source, model_of(settings.reward)} - {""}
         self.configs = {source: config_of(source) for source in sources}
-        self.configs[settings.student] = config_of(settings.student_source)
-        self._prompt, self._validation = _prompt_tokens(settings), len(prompts("validation", source=settings.prompts))
-        self.trainings, self._done, self._place = 0, set(), ""
+        self.prompt, self.validation = _prompt_tokens(settings), len(prompts("validation", source=settings.prompts))
+        self.kept, self.done, self.place = 0, set(), ""
 
     # The work of a model, in tokens of responses
 
     def _sample(self, source: str, tokens: int, responses: int, at_once: int | None = None) -> None:
-        settings = self._settings
+        settings = self.settings
         at_once = min(at_once or tokens // settings.max_tokens, settings.sample_batch)
-        shape = Shape(self._prompt, settings.max_tokens, responses, at_once)
-        self._clock.add(self._place, "sampled", self.configs[source], tokens, shape)
+        shape = Shape(self.prompt, settings.max_tokens, responses, at_once)
+        self.clock.add(self.place, "sampled", self.configs[source], tokens, shape)
+
+    def _keep(self, source: str, tokens: int, responses: int) -> None:
+        """Samples that are kept in the store."""
+        self._sample(source, tokens, responses)
+        self.kept += A_TOKEN * tokens + A_RESPONSE * tokens // self.settings.max_tokens
 
     def _score(self, source: str, tokens: int) -> None:
-        shape = Shape(self._prompt, self._settings.max_tokens, self._settings.test_responses)
-        self._clock.add(self._place, "scored", self.configs[source], tokens, shape)
+        shape = Shape(self.prompt, self.settings.max_tokens, self.settings.test_responses)
+        self.clock.add(self.place, "scored", self.configs[source], tokens, shape)
 
     def _train(self, source: str, tokens: int, loss: str, responses: int) -> None:
-        shape, how = Shape(self._prompt, self._settings.max_tokens, responses), How(loss, self._settings.lora_rank)
-        self._clock.add(self._place, "trained", self.configs[source], tokens, shape, how)
-        self._clock.handle(self._place, parameters(self.configs[source]))
-        self.trainings += 1
+        shape, how = Shape(self.prompt, self.settings.max_tokens, responses), How(loss, self.settings.lora_rank)
+        self.clock.add(self.place, "trained", self.configs[source], tokens, shape, how)
+        self.clock.handle(self.place, parameters(self.configs[source]))
 
     def _once(self, *key: Hashable) -> bool:
         """Whether this is the first that asks; the others find it kept."""
-        new = key not in self._done
-        self._done.add(key)
+        new = key not in self.done
+        self.done.add(key)
         return new
 
     def _source(self, policy: tuple) -> str:
         """Of the weights that the policy starts from."""
-        return self._settings.base if policy[0] == "base" else self._settings.student
+        return self.settings.base if policy[0] == "base" else self.settings.student_source
 
     def _is_truth(self, policy: tuple | None) -> bool:
-        return policy == ("base",) and self._settings.base == self._settings.truth
+        return policy == ("base",) and self.settings.base == self.settings.truth
 
     # Pipelines and their stages
 
@@ -117,29 +120,31 @@ class Run:
                 read = {role: policies[getattr(stage, role)] for role in ROLES if hasattr(stage, role)}
                 last = policies[stage.name] = (*read["init"], (stage, *read.values()))
                 if self._once(last):
-                    self._place = stage.name
+                    self.place = stage.name
                     self._stage(stage, **read)
+                    adapter = adapter_size(self.configs[self._source(last)], self.settings.lora_rank)
+                    self.kept += 4 * adapter * (len(last) - 1)
             if self._once("evaluated", last):
-                self._place = "evaluation"
+                self.place = "evaluation"
                 self._evaluate(last)
-        self._place = "checks"  # how far the student lies below its base: both read the truth's validation samples
+        self.place = "checks"  # how far the student lies below its base: both read the truth's validation samples
         for policy in (("base",), ("student",)):
             if not self._is_truth(policy):
-                self._score(self._source(policy), self._of_validation(self._settings.truth_responses))
+                self._score(self._source(policy), self._of_validation(self.settings.truth_responses))
 
     def try_rates(self, role: str) -> None:
         """The trials by which the learning rate of a role is chosen (`lm.trials`)."""
-        settings, policy = self._settings, (role, "trial")
-        self._place = f"trials of the {role}"
+        settings, policy = self.settings, (role, "trial")
+        self.place = f"trials of the {role}"
         if role == "student":
             self._stage(Distil("trial kd", teacher="base"), init=("student",), teacher=("base",))
         if self._once("trial yardstick"):
             self._yardstick()
-        for _ in settings.rates_to_try(self._algorithm):
+        for _ in settings.rates_to_try(self.algorithm):
             self._align(policy, policy, policy, settings.align_steps)
 
     def _stage(self, stage: Stage, init: tuple, **read: tuple) -> None:
-        settings, source, length = self._settings, self._source(init), self._settings.max_tokens
+        settings, source, length = self.settings, self._source(init), self.settings.max_tokens
         prompts, responses = settings.distil_prompts, settings.distil_responses
         taught = prompts * responses * length
         match stage:
@@ -160,7 +165,7 @@ class Run:
                 self._align(init, read["reference"], read["sampler"], steps)
 
     def _preference_distil(self, stage: PreferenceDistil, source: str, read: dict[str, tuple]) -> None:
-        settings, length = self._settings, self._settings.max_tokens
+        settings, length = self.settings, self.settings.max_tokens
         pairs = self._draw(read["sampler"])
         written = settings.student_responses if stage.method == "adpa" else 0
         if written:
@@ -173,8 +178,8 @@ class Run:
         self._train(source, steps * min(batch, pairs) * responses * length, stage.method, responses)
 
     def _align(self, init: tuple, reference: tuple, sampler: tuple, steps: int) -> None:
-        settings, length, source = self._settings, self._settings.max_tokens, self._source(init)
-        if self._algorithm == "rlhf":
+        settings, length, source = self.settings, self.settings.max_tokens, self._source(init)
+        if self.algorithm == "rlhf":
             steps, responses = settings.rlhf_steps, settings.rlhf_generations
             rows = settings.rlhf_prompts * responses
             drawn = steps * rows * length
@@ -197,31 +202,31 @@ class Run:
 
     def _draw(self, sampler: tuple) -> int:
         """Preference samples, drawn once and counted by all who read them; the number of informative pairs."""
-        settings = self._settings
+        settings = self.settings
         count, responses = settings.preference_prompts, settings.preference_responses
         drawn = count * responses * settings.max_tokens
         if self._once("preferences", sampler):
-            self._sample(self._source(sampler), drawn, responses)
+            self._keep(self._source(sampler), drawn, responses)
         else:
-            self._clock.spend(self._place, 0.0)["sampled"] += drawn
+            self.clock.spend(self.place, 0.0)["sampled"] += drawn
         self._reward(drawn, sampler)
-        return max(1, round(float(expected_pairs(self._rate, count, responses))))
+        return max(1, round(float(expected_pairs(self.rate, count, responses))))
 
     def _reward(self, tokens: int, policy: tuple | None = None) -> None:
         """What the truth reads for it: of what meets the rule; a reward model reads all."""
-        reward = self._settings.reward
+        reward = self.settings.reward
         if reward == "likelihood" and not self._is_truth(policy):
-            self._score(self._settings.truth, round(self._rate * tokens))
+            self._score(self.settings.truth, round(self.rate * tokens))
         elif model := model_of(reward):
             self._score(model, tokens)
 
     def _evaluate(self, policy: tuple) -> None:
-        settings, source, length = self._settings, self._source(policy), self._settings.max_tokens
+        settings, source, length = self.settings, self._source(policy), self.settings.max_tokens
         prompts, responses, truth = settings.test_prompts, settings.test_responses, settings.truth
         own = prompts * responses * length
         if self._once("truth"):
             self._yardstick()
-            self._sample(truth, own, responses)
+            self._keep(truth, own, responses)
         self._sample(source, own, responses)
         if not self._is_truth(policy):
             self._score(truth, own)
@@ -233,26 +238,26 @@ class Run:
                 self._score(settings.base, own)
             if self._once("held-out"):
                 held = prompts * settings.heldout_responses * length
-                self._sample(settings.base, held, settings.heldout_responses)
+                self._keep(settings.base, held, settings.heldout_responses)
                 self._reward(held, ("base",))
-            pairs = round(float(expected_pairs(self._rate, prompts, settings.heldout_responses)))
+            pairs = round(float(expected_pairs(self.rate, prompts, settings.heldout_responses)))
             self._score(source, 2 * pairs * length)
 
     def _yardstick(self) -> None:
         """The truth's samples of validation prompts."""
-        responses = self._settings.truth_responses
-        self._sample(self._settings.truth, self._of_validation(responses), responses)
+        responses = self.settings.truth_responses
+        self._keep(self.settings.truth, self._of_validation(responses), responses)
 
     def _of_validation(self, responses: int) -> int:
         """Tokens of so many responses to each validation prompt."""
-        return self._validation * responses * self._settings.max_tokens
+        return self.validation * responses * self.settings.max_tokens
 
     def memory(self) -> float:
         """Weights that are held at once, and the larger of what a step keeps and what sampling holds.
 
         Held are the starts, the truth again, and of a stage a teacher or reference and who learns.
         """
-        settings, clock = self._settings, self._clock
+        settings, clock = self.settings, self.clock
         size = {source: 4 * parameters(config) for source, config in self.configs.items()}
         held = sum(size.values()) + size[settings.truth] + 2 * size[settings.base]
         taught = settings.distil_batch * settings.distil_responses
@@ -260,7 +265,7 @@ class Run:
         kept = (rows.get(loss, taught) * settings.max_tokens * of for loss, of in clock.kept_bytes.items())
         at_once = min(settings.sample_batch, settings.preference_prompts * settings.preference_responses)
         half = 0 if clock.dtype == "float32" else size[settings.base] // 2
-        length = self._prompt + settings.max_tokens
+        length = self.prompt + settings.max_tokens
         writing = clock.sampling_bytes(self.configs[settings.base], at_once, length) + half
         return clock.resident + held + max(max(kept, default=0.0) + clock.logits_bytes, writing)
 

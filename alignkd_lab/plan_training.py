@@ -39,28 +39,43 @@ def plan_train(
     for name, source in options.sources.items():
         if not is_here(source):
             raise CannotContinue(f"plan: texts are counted by its tokenizer, and the {name} {source} is not here yet")
+    parts = {"": options}
     if options.method == "adpa_plus":
-        first = plan_train(replace(options, method="dckd", reference=None), given, rates, written, start)
-        return _both(first, plan_train(replace(options, method="adpa"), given, rates, written, start))
+        parts = {"dckd: ": replace(options, method="dckd", reference=None), "adpa: ": replace(options, method="adpa")}
     arguments = training_arguments(given, Path(options.out), is_measured(options))
     _, texts, answered = texts_of(options, arguments.seed)
     clock = Clock(arguments.device.type, options.dtype, rates)
-    return _Training(options, arguments, texts, answered, clock, written).plan(start)
+    memory = most = left = 0.0
+    for name, part in parts.items():
+        training = _Training(name, part, arguments, texts, answered, clock, written)
+        taken, of_disk, kept = training.charge()
+        memory, most, left = max(memory, taken), max(most, left + of_disk), left + kept
+    clock.spend("start", (1 + PICTURE) * start)
+    sources = {*options.sources.values(), model_of(options.reward or "")} - {""}
+    return clock.sum_up(
+        "train", sum(row["seconds"] for row in clock.rows.values()), memory, most, left, sources, steps=training.steps,
+        response_tokens=round(training.each["sampled"]),
+    )  # fmt: skip
 
 
 class _Training:
-    """Charges a clock for one training; `each` is the mean of tokens of a response, by role.
+    """Charges a clock for one training, whose stages it names; `each` is the mean of tokens of a response, by role.
 
     `of` are the responses of each role that an example has; some other work reads others.
     """
 
-    def __init__(self, options: Options, arguments, texts, answered, clock: Clock, written: int | None) -> None:
-        self.options, self.arguments, self.clock, self.texts = options, arguments, clock, texts
+    def __init__(
+        self, name: str, options: Options, arguments, texts, answered, clock: Clock, written: int | None
+    ) -> None:  # fmt: skip
+        self.name, self.options, self.arguments, self.clock, self.texts = name, options, arguments, clock, texts
         self.method, self.student = options.kind, config_of(options.student)
         self.others = {name: config_of(source) for name, source in options.sources.items() if name != "student"}
         self.count, self.heldout = len(texts.training), 0 if self.method.on_policy else len(texts.heldout)
         self.answered = len(texts.heldout if self.method.on_policy else answered)
         self.batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+        self.epoch = -(-self.count // self.batch)
+        most = arguments.max_steps
+        self.steps = most if most > 0 else math.ceil(arguments.num_train_epochs * self.epoch)
         self.lengths = {"sampled": [min(written or texts.max_tokens, texts.max_tokens)] * self.count}
         if not self.method.on_policy:
             columns = zip(*(map(len, row.responses) for row in texts.training), strict=True)
@@ -89,38 +104,32 @@ class _Training:
         padding = _padding(sorted(widths) if ordered else widths, batch)
         shape = Shape(round(sum(prompts) / self.count + padding), max(2, round(tokens / responses)), responses,
                       min(192, responses * batch))  # fmt: skip
-        self.clock.add(stage, kind, config, examples * tokens, shape, how, **more)
+        self.clock.add(self.name + stage, kind, config, examples * tokens, shape, how, **more)
 
-    def plan(self, start: float) -> dict[str, Any]:
-        options, clock, arguments, count = self.options, self.clock, self.arguments, self.count
-        epoch = -(-count // self.batch)
-        steps = arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * epoch)
-        whole, rest = divmod(steps, epoch)
-        examples = whole * count + min(rest * self.batch, count)
-        micro = min(options.micro_batch or arguments.per_device_train_batch_size, count)
+    def charge(self) -> tuple[float, float, float]:
+        """Bytes of memory, of disk at most, and of disk that are left."""
+        options, arguments = self.options, self.arguments
+        whole, rest = divmod(self.steps, self.epoch)
+        examples = whole * self.count + min(rest * self.batch, self.count)
+        micro = min(options.micro_batch or arguments.per_device_train_batch_size, self.count)
         cached = 0 if self.method.on_policy else self.before()
         if self.method.on_policy:
             self.write("training", examples)
         how = How(options.method, 0 if options.full else options.lora_rank, arguments.gradient_checkpointing)
-        self.add("training", "trained", self.student, examples, self.of, micro, how, steps=steps)
+        self.add("training", "trained", self.student, examples, self.of, micro, how, steps=self.steps)
         if options.live_teachers and not self.method.on_policy:
             for teacher in self.others.values():
                 self.add("training", "read", teacher, examples, self.of, micro)
-        self.measure(steps)
+        self.measure()
         sizes = [parameters(config) for config in (self.student, *self.others.values())]
         learnt = sizes[0] if options.full else adapter_size(self.student, options.lora_rank, options.lora_targets)
         whole = base_of_student(options.student)
         base = parameters(config_of(whole)) if whole != options.student else 0  # which a healed student is cut out of
-        clock.handle("start", sum(sizes) + base + sizes[0])
-        clock.spend("start", (1 + PICTURE) * start)
+        self.clock.handle("start", sum(sizes) + base + sizes[0])
         checkpoint = 12 * learnt  # with AdamW's two moments
         left = checkpoint + 4 * (sizes[0] if options.merge or not can_be_base(options.student) else learnt)
-        sources = [*options.sources.values(), model_of(options.reward or "")]
-        return clock.sum_up(
-            "train", sum(row["seconds"] for row in clock.rows.values()), self.memory(sizes, learnt, 4 * base, micro),
-            left + checkpoint + cached, left, filter(None, sources), steps=steps,
-            response_tokens=round(self.each["sampled"]),
-        )  # fmt: skip
+        most = left + checkpoint + cached
+        return self.memory(sizes, learnt, 4 * base, micro), most, left + (cached if options.cache_teachers else 0)
 
     def before(self) -> int:
         """What is written, scored and cached before the first step; returns the caches' bytes."""
@@ -151,14 +160,12 @@ class _Training:
         for kind, config in readers if self.method.on_policy else ():
             self.add(stage, kind, config, prompts, self.written, self.batch)
 
-    def measure(self, steps: int) -> None:
+    def measure(self) -> None:
         """The evaluations along the way: the loss, and pairs against the reference over the whole vocabulary."""
-        arguments, every = self.arguments, steps
+        arguments, every = self.arguments, {"epoch": self.epoch}.get(self.arguments.eval_strategy, self.steps)
         if arguments.eval_strategy == "steps":
-            every = math.ceil(arguments.eval_steps * (steps if arguments.eval_steps < 1 else 1))
-        elif arguments.eval_strategy == "epoch":
-            every = math.ceil(steps / arguments.num_train_epochs)
-        times = bool(arguments.eval_on_start) + math.ceil(steps / max(1, every))
+            every = math.ceil(arguments.eval_steps * (self.steps if arguments.eval_steps < 1 else 1))
+        times = bool(arguments.eval_on_start) + math.ceil(self.steps / max(1, every))
         if self.answered:
             self.write("evaluation", times * self.answered)
         batch = min(self.heldout, arguments.per_device_eval_batch_size)
@@ -188,12 +195,3 @@ def _padding(widths: Sequence[int], batch: int) -> float:
     """Tokens by which a row is filled up, on average, where so many rows are read at a time."""
     parts = [widths[start : start + batch] for start in range(0, len(widths), batch)]
     return sum(len(part) * max(part) for part in parts) / len(widths) - sum(widths) / len(widths)
-
-
-def _both(first: dict, then: dict) -> dict:
-    """Of two trainings one after another, as `adpa_plus` has them."""
-    stages = [{**row, "stage": f"{name}: {row['stage']}"}
-              for name, part in (("dckd", first), ("adpa", then)) for row in part["stages"]]  # fmt: skip
-    disk = {name: first["disk_bytes"]["left"] + size for name, size in then["disk_bytes"].items()}
-    return {**then, "stages": stages, "seconds": first["seconds"] + then["seconds"], "disk_bytes": disk,
-            "memory_bytes": max(first["memory_bytes"], then["memory_bytes"])}  # fmt: skip

@@ -53,19 +53,28 @@ def test_tokens_of_a_run_are_those_that_its_stages_count(pipeline, folder, quick
     world.reward.hits = lambda texts: [at % 2 == 0 for at in range(len(texts))]
     monkeypatch.setattr(plan_run, "expected_pairs", lambda rate, prompts, responses: prompts * (responses // 2))
     _, stages = run_pipelines(world, (*YARDSTICKS, pipeline), world.store)
-    rows = rows_of([pipeline], heldout_responses=4)
+    planned = charged([pipeline], heldout_responses=4)
     for stage in stages.values():
-        assert stage["tokens"] == {kind: rows[stage["name"]][kind] for kind in KINDS}, stage
+        row = planned.clock.rows[stage["name"]]
+        assert stage["tokens"] == {kind: row[kind] for kind in KINDS}, stage
 
 
-def rows_of(names, **changes):
-    clock = Clock("cpu", "default", None)
-    Run(small(**changes), "dpo", 0.05, clock).walk(names)
-    return clock.rows
+def test_what_a_run_leaves_on_the_disk_are_its_adapters_and_kept_samples(tmp_path, quick, endless):
+    world = given_rate(world_in(tmp_path, lora_rank=16, test_responses=16))
+    run_pipelines(world, (*YARDSTICKS, "adpa_plus"), world.store)
+    kept = [*tmp_path.rglob("adapter-*"), *tmp_path.rglob("samples.pt")]
+    planned = charged(["adpa_plus"], lora_rank=16, test_responses=16).kept
+    assert planned == pytest.approx(sum(path.stat().st_size for path in kept), rel=0.15)
+
+
+def charged(names, **changes):
+    run = Run(small(**changes), "dpo", 0.05, Clock("cpu", "default", None))
+    run.walk(names)
+    return run
 
 
 def test_a_policy_is_sampled_once_for_all_that_read_it_and_measured_once(quick):
-    sizes, alone, twice = small(), rows_of(["dckd"]), rows_of(["dckd", "dckd", "adpa"])
+    sizes, alone, twice = small(), charged(["dckd"]).clock.rows, charged(["dckd", "dckd", "adpa"]).clock.rows
     drawn = sizes.preference_prompts * sizes.preference_responses * sizes.max_tokens
     tokens = sum(alone["dckd"][kind] for kind in KINDS) - drawn  # by `base_aligned` already, which counts them, too
     assert alone["dckd"]["seconds"] == twice["dckd"]["seconds"] == pytest.approx(1e-3 * tokens, rel=0.05)
@@ -90,8 +99,12 @@ def test_trials_are_planned_where_none_were_shipped(quick):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_tokens_of_a_training_are_those_that_it_reads_and_writes(method, pairs, tmp_path, quick, endless, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize(
+    ("method", "changes"), [*((name, {}) for name in METHODS), ("gkd", {"eval_strategy": "epoch", "max_steps": 5})]
+)
+def test_tokens_of_a_training_are_those_that_it_reads_and_writes(
+    method, changes, pairs, tmp_path, quick, endless, monkeypatch  # noqa: F811
+):  # fmt: skip
     counted = {"trained": 0, "sampled": 0}
 
     def count(module, name, kind, tokens):
@@ -108,12 +121,35 @@ def test_tokens_of_a_training_are_those_that_it_reads_and_writes(method, pairs, 
     for module in (own_pairs, rollouts):
         count(module, "sample", "sampled", lambda samples: samples.token_count)
     options = {**QUICK, **TEACHERS.get(method, {}), "max_steps": -1, "student": "tiny-student", "data": pairs}
-    argv = to_argv({"method": method, "out": tmp_path / "planned", **options})
-    made = plan_train(*read_options(argv), written=24)
+    options |= changes
+    made = train_plan(method, written=24, out=tmp_path / "planned", **options)
     train(method, out=tmp_path / "out", **{name: value for name, value in options.items() if name != "method"})
     planned = {kind: sum(row[kind] for row in made["stages"]) for kind in counted}
     assert planned == pytest.approx(counted, abs=2)
     assert not (tmp_path / "planned").exists()
+
+
+def train_plan(method, written=None, start=0.0, **options):
+    made = {**QUICK, **TEACHERS.get(method, {}), "student": "tiny-student", "method": method, "out": "out", **options}
+    return plan_train(*read_options(to_argv(made)), written=written, start=start)
+
+
+def test_two_trainings_of_one_process_start_once_and_the_first_ones_caches_may_be_the_larger(pairs, quick):  # noqa: F811
+    options = {"data": pairs, "written": 1, **TEACHERS["adpa"]}
+    both, later = (train_plan("adpa_plus", start=start, **options) for start in (0.0, 100.0))
+    dckd, adpa = train_plan("dckd", **{**options, "reference": None}), train_plan("adpa", **options)
+    assert later["seconds"] - both["seconds"] == pytest.approx(130)
+    assert both["seconds"] == pytest.approx(dckd["seconds"] + adpa["seconds"])
+    first, then = dckd["disk_bytes"], adpa["disk_bytes"]
+    assert both["disk_bytes"]["left"] == first["left"] + then["left"]
+    assert both["disk_bytes"]["at_most"] == max(first["at_most"], first["left"] + then["at_most"])
+
+
+def test_teachers_that_are_cached_for_later_trainings_stay_on_the_disk(pairs, tmp_path, quick):  # noqa: F811
+    usual, kept = (train_plan("kd", data=pairs, **more)["disk_bytes"] for more in ({}, {"cache_teachers": tmp_path}))
+    assert kept["at_most"] == usual["at_most"] > usual["left"]
+    checkpoint = 12 * adapter_size(config_of("tiny-student"), 16)
+    assert kept["at_most"] - kept["left"] == checkpoint
 
 
 def test_seeds_cost_alike_but_for_what_is_done_once(quick):
@@ -130,14 +166,13 @@ def test_a_kernel_that_has_run_for_hours_plans_as_a_young_one_does(monkeypatch):
     assert plan.plan_run(request, rates) == young
 
 
-def test_more_is_held_by_larger_models_batches_and_full_training(pairs, tmp_path, quick, monkeypatch):  # noqa: F811
+def test_more_is_held_by_larger_models_batches_and_full_training(pairs, quick, monkeypatch):  # noqa: F811
     # The process itself grows while tests run.
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))
     monkeypatch.setattr(clock, "psutil", SimpleNamespace(Process=lambda: process))
 
     def memory(**options):
-        made = {**QUICK, "student": "tiny-student", "data": pairs, "out": tmp_path / "out", **options}
-        return plan_train(*read_options(to_argv({"method": "sft", **made})))["memory_bytes"]
+        return train_plan("sft", data=pairs, **options)["memory_bytes"]
 
     laptop, small_one = (plan.plan_run({**RUN, "preset": name})["memory_bytes"] for name in ("laptop", "tiny"))
     assert laptop > small_one + 4 * 4 * 99e6
@@ -164,6 +199,13 @@ def test_layers_that_are_not_measured_cost_what_measured_ones_do():
     whole = machine._trained(build(with_layers(config, 8)), shape, how)
     assert foretold.kept_bytes == pytest.approx(whole.kept_bytes, rel=0.02)
     assert foretold.seconds > 0
+
+
+def test_a_healed_student_is_cut_out_of_its_own_base_and_needs_no_other_download(monkeypatch):
+    monkeypatch.setattr(clock, "is_here", lambda source: False)
+    base = "HuggingFaceTB/SmolLM2-360M-Instruct"
+    made = plan.plan_run({**RUN, "preset": "laptop", "overrides": {"base": base}}, clock.rates_of("H100"))
+    assert made["download_bytes"] == {base: 2 * parameters(config_of(base))}
 
 
 def test_a_card_that_is_not_here_is_estimated_and_a_slower_one_takes_longer():
