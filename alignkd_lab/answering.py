@@ -52,13 +52,13 @@ def sample_to(
     import torch
 
     from alignkd_lab.lm import models, weights
-    from alignkd_lab.lm.answers import converse, encode_prompts
+    from alignkd_lab.lm.answers import converse, encode_rows
     from alignkd_lab.provenance import best_device, resolve_dtype
 
     device = best_device(device)
     dtype = getattr(torch, resolve_dtype(dtype, device))
     tokenizer = weights.load_tokenizer(model)
-    encode_prompts(tokenizer, rows)  # what the chat template refuses is refused before weights are read
+    encode_rows(tokenizer, rows)  # what the chat template refuses is refused before weights are read
     policy = Vllm(weights.resolve(model), dtype) if engine == "vllm" else models.read(model, device)
     answers = converse(policy, tokenizer, model, rows, max_tokens=max_tokens, seed=seed, temperature=temperature,
                        dtype=dtype)  # fmt: skip

@@ -153,7 +153,7 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None) -> tuple[dict
 
     from alignkd_lab.lm import evaluate as metrics
     from alignkd_lab.lm import models, weights
-    from alignkd_lab.lm.answers import answer, encode_prompts
+    from alignkd_lab.lm.answers import answer, encode_rows
     from alignkd_lab.lm.scoring import response_log_probs, score
     from alignkd_lab.lm.vocabulary import check_vocabularies
     from alignkd_lab.provenance import best_device, provenance, resolve_dtype
@@ -163,7 +163,7 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None) -> tuple[dict
     tokenizers = {name: weights.load_tokenizer(source) for name, source in sources.items()}
     if asked.reference:
         check_vocabularies(tokenizers["model"], reference=tokenizers["reference"])
-    writers = {name: encode_prompts(tokenizers[name], rows) for name in ("model", "against") if name in sources}
+    writers = {name: encode_rows(tokenizers[name], rows) for name in ("model", "against") if name in sources}
     encoded = _examples(held, tokenizers["model"], asked.max_length) if held else None
     pays = metrics.read_reward(asked.reward, device) if asked.reward else None
     found = {name: dict.fromkeys(METRICS) for name in writers}

@@ -295,6 +295,14 @@ def test_pairs_that_repeat_or_contradict_earlier_ones_are_kept_and_counted(token
     assert "2  repeats an earlier pair (rows" in found.report()
 
 
+def test_pairs_whose_own_scores_do_not_prefer_chosen_are_kept_and_counted(tmp_path):
+    scores = [("score_chosen", 1, "score_rejected", 5), ("chosen_rating", 3, "rejected_rating", 3),
+              ("chosen_score", 2.5, "rejected_score", 1), ("score_chosen", None, "score_rejected", 1)]  # fmt: skip
+    rows = [{**row, better: one, worse: other} for row, (better, one, worse, other) in zip(GOOD, scores, strict=True)]
+    found = load_preferences(write(tmp_path / "pairs.jsonl", rows))
+    assert (len(found.rows), found.noted) == (4, [(row, "scores chosen no higher than rejected") for row in (1, 2)])
+
+
 def test_how_many_pairs_are_tokenised_together_changes_nothing(tokenizer, monkeypatch):
     rows = [{"prompt": "?" * n, "chosen": "é" * (n + 1), "rejected": "x\n" * (n + 2)} for n in range(1, 12)]
     together = encoded(rows, tokenizer).examples

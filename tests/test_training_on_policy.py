@@ -1,5 +1,6 @@
 """`alignkd train gkd` and `rloo`: what the policy writes is trained on, and rewards are measured on the way."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -274,6 +275,13 @@ def test_training_and_held_out_texts_share_no_prompt_and_prompts_of_pairs_split_
         assert all(sides)
         assert not sides[0] & sides[1]
     assert found["0.3", True] == found["0.3", False]
+    tokenizer.chat_template = tokenizer.chat_template.replace("message['content']", "message['content'] | trim")
+    rows = [json.loads(line) for line in Path("pairs.jsonl").read_text().splitlines()]
+    lines(Path("spaced.jsonl"), [*rows, *({**row, "prompt": f"{row['prompt']} "} for row in rows)])
+    texts = training.read_texts("spaced.jsonl", "0.3", tokenizer, 56, 32, 0, pairs=True)
+    sides = [{tuple(row.prompt) for row in side} for side in (texts.training, texts.heldout)]
+    assert not sides[0] & sides[1]
+    assert texts.about["training"]["skipped"]["is held out"] == 2 * len(rows) - len(texts.training) - len(texts.heldout)
 
 
 @pytest.mark.parametrize(

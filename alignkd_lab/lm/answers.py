@@ -17,7 +17,7 @@ from alignkd_lab.lm.sampling import Samples, sample
 from alignkd_lab.lm.templates import end_ids
 
 
-def encode_prompts(tokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
+def encode_rows(tokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
     """Token ids of each prompt. Raises BadInput for one that the chat template refuses."""
     found = []
     for prompt in prompts:
@@ -58,7 +58,7 @@ def converse(model, tokenizer, source: str, prompts: list[Prompt], **options) ->
             for done, said in zip(turns[index], prompt.later, strict=False):
                 messages += [{"role": "assistant", "content": done["response"]}, {"role": "user", "content": said}]
             now.append(Prompt(prompt.row, messages, [], prompt.fields))
-        ids = encode_prompts(tokenizer, now)
+        ids = encode_rows(tokenizer, now)
         samples = answer(model, tokenizer, source, ids, responses=1, seed=seed + turn, **options)
         rows = zip(asked, now, samples.texts(tokenizer), samples.ended(end_ids(tokenizer)), strict=True)
         for index, prompt, text, whole in rows:

@@ -25,6 +25,7 @@ from alignkd_lab.lm.preference_rows import (
     Prompt,
     Unusable,
     asked,
+    doubts,
     preference,
     standard,
 )
@@ -51,7 +52,8 @@ class Rows:
         skipped: (row, reason) of each row that could not be used.
         provenance: `source`, `split`, `version` (`revision:…` of the hub, `sha256:…` of the file, or `rows-sha256:…` of
             the rows of a data set in memory) and `licence`; None where it is not known.
-        noted: (row, what is odd) of pairs that are kept: one says what an earlier one says, or the opposite.
+        noted: (row, what is odd) of pairs that are kept: one says what an earlier one says, or the opposite, or has
+            scores of its own that do not prefer what it prefers.
     """
 
     rows: list
@@ -121,6 +123,8 @@ def load_preferences(
         elif hash((prompt, pair.rejected, pair.chosen)) in seen:
             noted.append((number, "contradicts an earlier pair"))
         seen.add(hash((prompt, pair.chosen, pair.rejected)))
+        if doubts(row):
+            noted.append((number, "scores chosen no higher than rejected"))
         return pair
 
     needs = (

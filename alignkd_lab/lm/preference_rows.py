@@ -22,6 +22,7 @@ from alignkd_lab.errors import BadInput
 FIELDS = ("prompt", "chosen", "rejected")
 UNREAD = ("tools", "images", "image")  # a row that has one was answered with more than its text
 CONTEXT = ("system", "system_prompt", "input", "history")  # what Alpaca's and Orca's rows hold beside a prompt
+SCORES = ("score_{}", "{}_score", "{}_rating", "{}-rating")  # what sets call the scores of chosen and rejected
 _RATED = {"prompt", "response", "helpfulness"}
 # How texts mark the turns of a conversation: HelpSteer2 in its prompts, HH-RLHF in its answers.
 _MARKS = re.compile(r"\s*<extra_id_1>(User|Assistant)[^\S\n]*\n")
@@ -127,6 +128,12 @@ def preference(number: int, row: object) -> Preference:
     if chosen.strip() == rejected.strip():
         raise Unusable("chosen equals rejected")
     return Preference(number, turns, chosen, rejected)
+
+
+def doubts(row: Mapping) -> bool:
+    """Whether the row itself has scores by which chosen is not better than rejected."""
+    scores = ([row.get(name.format(role)) for role in FIELDS[1:]] for name in SCORES)
+    return any(all(isinstance(score, int | float) for score in both) and both[0] <= both[1] for both in scores)
 
 
 def asked(number: int, row: object) -> Prompt:

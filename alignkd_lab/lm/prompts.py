@@ -106,12 +106,8 @@ def _splits(pinned: str) -> tuple[dict[str, list[str]], dict]:
     ranked = sorted(plain, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
     whole = sum(_SHARES.values())
     test = len(ranked) * _SHARES["test"] // whole
-    validation = min(len(ranked) * _SHARES["validation"] // whole, _SHARES["validation"])
-    parts = {
-        "test": ranked[:test],
-        "validation": ranked[test : test + validation],
-        "training": ranked[test + validation :],
-    }
+    rest = test + min(len(ranked) * _SHARES["validation"] // whole, _SHARES["validation"])
+    parts = {"test": ranked[:test], "validation": ranked[test:rest], "training": ranked[rest:]}
     if not all(parts.values()):
         raise BadInput(f"prompts: {len(ranked)} prompts of {pinned} are too few for three splits; give at least 7")
     sizes = {name: len(part) for name, part in parts.items()}
