@@ -13,8 +13,9 @@ from alignkd_lab.lm import weights
 from alignkd_lab.lm.feasibility import expected_pairs
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.rewards import model_of
-from alignkd_lab.lm.settings import LmSettings
+from alignkd_lab.lm.settings import HEALED, LmSettings
 from alignkd_lab.lm.shapes import adapter_size, config_of, is_here, parameters
+from alignkd_lab.lm.student import Recipe, student_identity
 from alignkd_lab.lm.trials import shipped
 from alignkd_lab.lm.world import Terms
 from alignkd_lab.paths import data_folder
@@ -46,6 +47,8 @@ def plan_run(
     clock = Clock(request.get("device"), settings.dtype, rates)
     counted = replace(settings, max_tokens=min(written or settings.max_tokens, settings.max_tokens))
     run = Run(counted, algorithm, target_rate, clock)
+    if not _is_made(settings):
+        run.heal()
     for role in _trials(settings, algorithm, names):
         run.try_rates(role)
     once, kept_once = sum(row["seconds"] for row in clock.rows.values()), run.kept
@@ -131,6 +134,16 @@ class Run:
         for policy in (("base",), ("student",)):
             if not self._is_truth(policy):
                 self._score(self._source(policy), self._of_validation(self.settings.truth_responses))
+
+    def heal(self) -> None:
+        """What `lm.student.heal` does to make the student, but for the choice of its layers."""
+        stage, recipe, clock = "healing the student", Recipe(), self.clock
+        base, student = self.configs[self.settings.base], self.configs[self.settings.student_source]
+        shape, each = Shape(self.prompt, recipe.max_tokens, recipe.responses), recipe.responses * recipe.max_tokens
+        heldout = each * len(prompts("validation"))
+        clock.add(stage, "sampled", base, each * len(prompts("healing", all_frames=True)) + heldout, shape)
+        clock.add(stage, "trained", student, recipe.steps * recipe.batch * each, shape, How("kd", recipe.rank))
+        clock.add(stage, "scored", student, 2 * heldout, shape)
 
     def try_rates(self, role: str) -> None:
         """The trials by which the learning rate of a role is chosen (`lm.trials`)."""
@@ -276,6 +289,16 @@ def _prompt_tokens(settings: LmSettings) -> int:
     if not is_here(settings.base):
         return round(sum(map(len, texts)) / len(texts) / 4) + 12
     return round(sum(map(len, encode(weights.load_tokenizer(settings.base), texts))) / len(texts))
+
+
+def _is_made(settings: LmSettings) -> bool:
+    """Whether the student is at hand; a healed one is made by the first run that names it."""
+    if HEALED.fullmatch(settings.student):
+        try:
+            student_identity(settings.base, settings.student)
+        except CannotContinue:
+            return False
+    return True
 
 
 def _trials(settings: LmSettings, algorithm: str, names: Sequence[str]) -> list[str]:

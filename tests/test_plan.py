@@ -99,6 +99,23 @@ def test_trials_are_planned_where_none_were_shipped(quick):
     ]  # fmt: skip
 
 
+def test_a_student_that_must_be_healed_first_is_planned_once_for_all_seeds(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNKD_CACHE", str(tmp_path))
+
+    def healing(student, seeds=(0,)):
+        request = {**RUN, "preset": "laptop", "seeds": seeds, "overrides": {"student": student}}
+        made = plan.plan_run(request, clock.rates_of("H100"))
+        return made["seconds"], [row for row in made["stages"] if row["stage"] == "healing the student"]
+
+    assert healing("healed")[1] == []  # which ships
+    (one, (row,)), (three, (same,)) = healing("healed-16"), healing("healed-16", (0, 1, 2))
+    assert row == same
+    recorded = json.loads((data_folder() / "student" / "recipe.json").read_text())["cost"]["tokens"]
+    for kind, tokens in recorded.items():  # some responses ended before the most tokens
+        assert 0.7 * row[kind] < tokens <= row[kind]
+    assert three < 3 * one - row["seconds"]
+
+
 @pytest.mark.parametrize(
     ("method", "changes"), [*((name, {}) for name in METHODS), ("gkd", {"eval_strategy": "epoch", "max_steps": 5})]
 )

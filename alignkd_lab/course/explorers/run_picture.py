@@ -71,14 +71,14 @@ def expected_seconds(request: Request) -> float | None:
     """Seconds for all of the request, on text by this machine's rates; None where nothing tells."""
     if request.preset == "tiny":
         return None
-    each = planned(request.world, request.keywords["pipelines"], request.algorithm)
-    if request.world == "lm":
-        both = {**request.keywords, "pipelines": ORDERS, "algorithm": "dpo", "seeds": (0,)}
-        try:
-            each *= plan_run(both, machine_rates())["seconds"] / planned("lm", ORDERS, "dpo")
-        except AlignkdError:  # a model of a size that is not known
-            return None
-    return len(request.parts()) * each
+    each, parts = planned(request.world, request.keywords["pipelines"], request.algorithm), len(request.parts())
+    if request.world == "mog":
+        return parts * each
+    both = {**request.keywords, "pipelines": ORDERS, "algorithm": "dpo", "seeds": range(parts)}
+    try:
+        return each / planned("lm", ORDERS, "dpo") * plan_run(both, machine_rates())["seconds"]
+    except AlignkdError:  # a model of a size that is not known
+        return None
 
 
 def cost_in_words(request: Request) -> str:
