@@ -24,6 +24,7 @@ from alignkd_lab.lm.preference_data import (
     encode_prompts,
     load_preferences,
     read_prompts,
+    render,
     to_examples,
 )
 from alignkd_lab.lm.preference_rows import Asked
@@ -73,24 +74,24 @@ def read_texts(
     found, share = read(source, "prompts"), _share(heldout)
     kept_out = read(heldout, "heldout") if share is None else found
     training, held = _split(found.rows, kept_out.rows, share, seed)
+    # Two texts may be one prompt where a chat template takes white space off.
+    written = {render(row.prompt, tokenizer) for row in held} - {None}
+    apart = [row for row in training if render(row.prompt, tokenizer) not in written]
     max_prompt = max_prompt or max(1, max_length // 2)
     limits = {"max_prompt_tokens": max_prompt, "max_response_tokens": max_length - max_prompt}
     if pairs:
-        parts = [to_examples(replace(found, rows=rows), tokenizer, **limits) for rows in (training, held)]
+        parts = [to_examples(replace(found, rows=rows), tokenizer, **limits) for rows in (apart, held)]
     else:
-        parts = [encode_prompts(rows, tokenizer, max_prompt) for rows in (training, held)]
-    # Two texts may be one prompt where a chat template takes white space off.
-    apart, same = _without(parts[0].examples, parts[1].examples)
+        parts = [encode_prompts(rows, tokenizer, max_prompt) for rows in (apart, held)]
     kind = "pair" if pairs else "prompt"
     odd = {"noted": count_reasons(found.noted)} if pairs else {}
     about = {"data": found.provenance, "skipped": count_reasons(found.skipped), **odd, **limits}
     for name, part in zip(("training", "heldout"), parts, strict=True):
         counts = {"skipped": count_reasons(part.skipped), "cut": count_reasons(part.cut)}
         about[name] = {f"{kind}s": len(part.examples), **counts}
-    if same:
-        about["training"][f"{kind}s"] = len(apart)
-        about["training"]["skipped"]["is held out"] = same
-    if not apart:
+    if len(apart) < len(training):
+        about["training"]["skipped"]["is held out"] = len(training) - len(apart)
+    if not parts[0].examples:
         left_out = {"held out": len(held), **about["skipped"], **about["training"]["skipped"]}
         raise BadInput(
             f"{'data' if pairs else 'prompts'}: no {kind} of {found.provenance['source']} is left to train on "
@@ -101,7 +102,7 @@ def read_texts(
         reasons = _reasons(about["heldout"]["skipped"])
         raise BadInput(f"heldout: no held-out {kind} can be used ({reasons}); hold out more, or 0")
     asked = {_digest(row.prompt, seed): row for row in held if pairs}
-    return Texts(apart, parts[1].examples, about, max_length - max_prompt, list(asked.values()))
+    return Texts(parts[0].examples, parts[1].examples, about, max_length - max_prompt, list(asked.values()))
 
 
 def prompts_of_reward(texts: Texts, source: str | None, tokenizer) -> tuple[list[EncodedPrompt], dict]:
@@ -113,20 +114,15 @@ def prompts_of_reward(texts: Texts, source: str | None, tokenizer) -> tuple[list
     found = read_prompts(source) if source else None
     rows = found.rows if found else texts.asked
     encoded = encode_prompts(rows, tokenizer, texts.about["max_prompt_tokens"])
-    kept, same = _without(encoded.examples, texts.training)
-    left_out = count_reasons(encoded.skipped) | ({"is trained on": same} if same else {})
+    seen = {tuple(row.prompt) for row in texts.training}
+    kept, left_out = [row for row in encoded.examples if tuple(row.prompt) not in seen], count_reasons(encoded.skipped)
+    if len(kept) < len(encoded.examples):
+        left_out["is trained on"] = len(encoded.examples) - len(kept)
     about = {"prompts": len(kept), "skipped": left_out, **({"source": found.provenance} if found else {})}
     if not kept:
         where = "prompts" if source else "heldout"
         raise BadInput(f"{where}: no prompt is left to measure the reward on ({_reasons(left_out)})")
     return kept, about
-
-
-def _without(examples: list, others: list) -> tuple[list, int]:
-    """The examples whose prompts are none of the others', and how many are left out."""
-    seen = {tuple(row.prompt) for row in others}
-    kept = [row for row in examples if tuple(row.prompt) not in seen]
-    return kept, len(examples) - len(kept)
 
 
 def _reasons(counts: dict[str, int]) -> str:
