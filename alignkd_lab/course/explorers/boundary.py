@@ -14,19 +14,9 @@ import numpy as np
 
 from alignkd_lab.course.explorers.orders import ALGORITHMS
 from alignkd_lab.course.shipped import recorded
-from alignkd_lab.course.widgets.charts import (
-    POINT,
-    Chart,
-    Menu,
-    Slider,
-    below,
-    beside,
-    caption,
-    parameters,
-    share,
-    stack,
-)
+from alignkd_lab.course.widgets.charts import Chart, Menu, Slider, parameters
 from alignkd_lab.course.widgets.heat import heat, ring
+from alignkd_lab.course.widgets.pieces import POINT, axis, below, beside, numbered, sized
 from alignkd_lab.mog.sweep import Grid, Lead, cell_edges, lead
 from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.plots import plane
@@ -110,30 +100,30 @@ def show(*shown: str, **state: float | str) -> Chart:
     }
     right = below(beside(_policy(K_A), _policy(A_K), spacing=16, color="shared"), _earned(), spacing=22)
     panels = beside(_map(data), right, spacing=36, color="independent", shape="independent")
-    a_k, k_a = (f"chosen.{order}" for order in _ROUTES)
-    gap = f"{_signed('chosen.gap[0]')} + ' [' + {_signed('chosen.gap[1]')} + ', ' + {_signed('chosen.gap[2]')} + ']'"
-    ahead = (
-        f"chosen.gap[1] > 0 ? 'A-K is ahead by ' + {gap} : chosen.gap[2] < 0 ? 'K-A is ahead; A-K minus K-A: ' + {gap}"
-        f" : 'neither is ahead; A-K minus K-A is ' + {gap} + ', which holds 0'"
+    words = (
+        "Chosen: m₀ = {weights[column]:share}, β = {betas[row]}. In mean reward {ahead}.",
+        f"Overall recall: A-K {{chosen.{A_K}.recall:.3~r}} nats, K-A {{chosen.{K_A}.recall:.3~r}}. Cells where most "
+        "seeds find the target with A-K alone: {count[0]}, K-A alone: {count[1]}, both: {count[2]}, neither: "
+        "{count[3]}",
+        "Orange: A-K earns more; blue: K-A; grey: the 95 % interval holds 0. ▲ A-K, ● K-A: the more seeds find "
+        "it, the larger. Line: recall threshold{end}",
     )
-    recall = [_signed(f"{of}.recall") for of in (a_k, k_a)]
-    words = caption(
-        f"'Chosen: m₀ = ' + {share('weights[column]')} + ', β = ' + betas[row] + '. In mean reward ' + ({ahead}) + '.'",
-        f"'Overall recall: A-K ' + {recall[0]} + ' nats, K-A ' + {recall[1]} + '. Cells where most seeds find the "
-        "target with A-K alone: ' + count[0] + ', K-A alone: ' + count[1] + ', both: ' + count[2] + ', neither: '"
-        " + count[3]",
-        "'Orange: A-K earns more; blue: K-A; grey: the 95 % interval holds 0. ▲ A-K, ● K-A: the more seeds find "
-        "it, the larger. Line: recall threshold' + (sharpening == '1' ? '.' : '; dashed: after s.')",
-        f"'{SOURCE}'",
-        width=860,
-    )
-    alternative = (
+    gap = "{chosen.gap[0]:.3~r} [{chosen.gap[1]:.3~r}, {chosen.gap[2]:.3~r}]"
+    parts = {
+        "ahead": {
+            "chosen.gap[1] > 0": f"A-K is ahead by {gap}",
+            "chosen.gap[2] < 0": f"K-A is ahead; A-K minus K-A: {gap}",
+            "": f"neither is ahead; A-K minus K-A is {gap}, which holds 0",
+        },
+        "end": {"sharpening == '1'": ".", "": "; dashed: after s."},
+    }
+    seen = (
         "Left: a map of KL weight against the target's share; orange where A-K earns more, blue where K-A does, with a "
         "mark where an order finds the target, and the recall threshold as a line. Right: the densities that both "
-        "orders left in the framed cell, and their rewards. " + SOURCE
+        "orders left in the framed cell, and their rewards."
     )
-    whole = stack("Where the order matters, and where it stops", panels, words)
-    return Chart(whole, alternative, moved, further)
+    title = "Where the order matters, and where it stops"
+    return Chart(moved, title, panels, words=words, parts=parts, seen=seen, source=SOURCE, further=further, width=860)
 
 
 def _nearest(name: str, values: list[float]) -> str:
@@ -142,23 +132,15 @@ def _nearest(name: str, values: list[float]) -> str:
     return f"indexof([{gaps}], min({gaps}))"
 
 
-def _signed(value: str) -> str:
-    return f"format({value}, '.3~r')"
-
-
 def _map(data: dict[str, Any]) -> alt.LayerChart:
     across = len(data["weights"])
-    ends = {name: [data[name][0], data[name][-1]] for name in ("weight_edges", "beta_edges")}
-    x = {
-        "scale": alt.Scale(type="log", domain=ends["weight_edges"], nice=False),
-        "axis": alt.Axis(title="target's share of the truth, m₀", format="~%", values=data["weights"][::2], grid=False),
-    }
-    y = {
-        "scale": alt.Scale(type="log", domain=ends["beta_edges"], nice=False),
-        "axis": alt.Axis(title="KL weight, β", format="~g", values=data["betas"][::2], grid=False),
-    }
-    cells = alt.Chart(alt.sequence(0, across**2, as_="cell"))
-    cells = cells.transform_calculate(j=f"datum.cell % {across}", i=f"floor(datum.cell / {across})")
+    weights, betas = data["weight_edges"], data["beta_edges"]
+    look = {"log": True, "grid": False}
+    x = axis(
+        weights[0], weights[-1], "target's share of the truth, m₀", format="~%", values=data["weights"][::2], **look
+    )
+    y = axis(betas[0], betas[-1], "KL weight, β", format="~g", values=data["betas"][::2], **look)
+    cells = numbered(across**2, "cell", j=f"datum.cell % {across}", i=f"floor(datum.cell / {across})")
     cells = cells.transform_calculate(
         left="weight_edges[datum.j]", right="weight_edges[datum.j + 1]", low="beta_edges[datum.i]",
         high="beta_edges[datum.i + 1]", held="chosen_map[datum.i][datum.j]",
@@ -187,22 +169,17 @@ def _map(data: dict[str, Any]) -> alt.LayerChart:
     for order, shape, shift in ((K_A, "circle", -0.18), (A_K, "triangle-up", 0.18)):
         found = cells.transform_calculate(share=f"datum.held.{order}.found").transform_filter("datum.share > 0")
         found = found.transform_calculate(at=f"weights[datum.j] * {np.exp(shift * step)}", up="betas[datum.i]")
-        layers.append(
-            found.mark_point(shape=shape, filled=True, color=INK, opacity=0.75).encode(x="at:Q", y="up:Q", size=size)
-        )
-    line = alt.Chart(alt.sequence(0, len(data["lines"]["betas"]), as_="k"))
+        found = found.mark_point(shape=shape, filled=True, color=INK, opacity=0.75)
+        layers.append(found.encode(x="at:Q", y="up:Q", size=size))
     for name, dash in (("'plain'", [1, 0]), ("sharpening", [4, 3])):
-        drawn = line.transform_calculate(at=f"lines[{name}][datum.k]", up="lines.betas[datum.k]")
-        layers.append(
-            drawn.mark_line(color=INK, strokeWidth=1.8, strokeDash=dash, clip=True).encode(
-                x="at:Q", y="up:Q", order="k:Q"
-            )
-        )
-    frame = cells.transform_filter("datum.i == row && datum.j == column").mark_rect(
-        fillOpacity=0, stroke=POINT, strokeWidth=3
+        line = numbered(len(data["lines"]["betas"]), at=f"lines[{name}][datum.k]", up="lines.betas[datum.k]")
+        line = line.mark_line(color=INK, strokeWidth=1.8, strokeDash=dash, clip=True)
+        layers.append(line.encode(x="at:Q", y="up:Q", order="k:Q"))
+    chosen = cells.transform_filter("datum.i == row && datum.j == column")
+    layers.append(chosen.mark_rect(fillOpacity=0, stroke=POINT, strokeWidth=3).encode(**box))
+    return alt.layer(*layers).properties(
+        **sized(385, 300, alt.ExprRef("upper(algorithm) + ', sharpening s = ' + sharpening"))
     )
-    title = alt.ExprRef("upper(algorithm) + ', sharpening s = ' + sharpening")
-    return alt.layer(*layers, frame.encode(**box)).properties(width=385, height=300, title=alt.Title(title))
 
 
 def _policy(order: str) -> alt.LayerChart:
@@ -211,32 +188,29 @@ def _policy(order: str) -> alt.LayerChart:
     centre, style = settings.truth_means[settings.targets[0]], pipeline_style(order)
     drawn = heat(f"chosen.{order}.mixture", 3, window, side, 44)
     sign = {"^": "▲", "o": "●"}[style.marker]
-    title = alt.Title(f"{sign} {style.label}", color=style.colour, fontSize=12)
-    return alt.layer(drawn, ring(centre, 3 * settings.truth_sd, window, side)).properties(
-        width=side, height=side, title=title
+    around = ring(centre, 3 * settings.truth_sd, window, side)
+    return alt.layer(drawn, around).properties(
+        **sized(side, side, f"{sign} {style.label}", color=style.colour, fontSize=12)
     )
 
 
 def _earned() -> alt.LayerChart:
     """Rewards of both orders, seed by seed, and in how many of the seeds the target was found."""
     names = list(_ROUTES)
-    rows = alt.Chart(alt.sequence(0, 40, as_="k")).transform_calculate(seed="datum.k % 20", up="floor(datum.k / 20)")
-    rows = rows.transform_calculate(order=f"{names}[datum.up]", at="datum.up + (datum.seed * 7 % 20 - 9.5) / 40")
-    rows = rows.transform_calculate(
+    seeds = numbered(40, seed="datum.k % 20", up="floor(datum.k / 20)").transform_calculate(
+        order=f"{names}[datum.up]", at="datum.up + (datum.seed * 7 % 20 - 9.5) / 40"
+    )
+    seeds = seeds.transform_calculate(
         reward="chosen[datum.order].seeds[datum.seed]", said="round(20 * chosen[datum.order].found) + ' of 20'"
     )
     colours = alt.Scale(domain=names, range=[pipeline_style(name).colour for name in names])
     colour = alt.Color("order:N", legend=None, scale=colours)
     shape = alt.Shape("order:N", legend=None, scale=alt.Scale(domain=names, range=["triangle-up", "circle"]))
-    x = {"scale": alt.Scale(domain=[-0.1, _HIGHEST + 0.8]), "axis": alt.Axis(title=None, values=[0, 1, 2, 3, 4])}
-    label = alt.Axis(title=None, values=[0, 1], labelExpr=f"{list(_ROUTES.values())}[datum.value]", grid=False)
-    y = {"scale": alt.Scale(domain=[-0.6, 1.6]), "axis": label}
-    title = alt.Title("Reward of each of 20 seeds; right: how many find the target", fontSize=12)
+    label = f"{list(_ROUTES.values())}[datum.value]"
+    y = alt.Y("at:Q", **axis(-0.6, 1.6, values=[0, 1], labelExpr=label, grid=False))
+    x = alt.X("reward:Q", **axis(-0.1, _HIGHEST + 0.8, values=[0, 1, 2, 3, 4]))
+    found = seeds.transform_filter("datum.seed == 0").mark_text(align="right", fontWeight="bold")
     return alt.layer(
-        rows.mark_point(filled=True, size=30, opacity=0.6).encode(
-            alt.X("reward:Q", **x), alt.Y("at:Q", scale=y["scale"], axis=y["axis"]), colour, shape
-        ),
-        rows.transform_filter("datum.seed == 0")
-        .mark_text(align="right", fontWeight="bold")
-        .encode(x=alt.value(368), y="up:Q", color=colour, text="said:N"),
-    ).properties(width=368, height=62, title=title)
+        seeds.mark_point(filled=True, size=30, opacity=0.6).encode(x, y, colour, shape),
+        found.encode(x=alt.value(368), y="up:Q", color=colour, text="said:N"),
+    ).properties(**sized(368, 62, "Reward of each of 20 seeds; right: how many find the target", fontSize=12))

@@ -14,8 +14,9 @@ import altair as alt
 import numpy as np
 
 from alignkd_lab.course.explorers import threshold
-from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, beside, caption, parameters, share, stack
+from alignkd_lab.course.widgets.charts import Chart, Slider, parameters
 from alignkd_lab.course.widgets.heat import heat, ring
+from alignkd_lab.course.widgets.pieces import ONE, POINT, axis, beside, note, sized
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots.drawing import BAND, INK, QUIET
 
@@ -35,28 +36,28 @@ def show(*shown: str, **state: float) -> Chart:
 
     `shown` names the controls to put on the page (all where none is), `state` where they begin.
     """
-    moved = parameters(CONTROLS, shown, state)
-    in_batch = "datum.index <= draws && datum.uniform < reference_mass"
     counted = alt.Chart(_draws()).transform_calculate(
-        hit=f"{in_batch} ? 1 : 0", seen="datum.uniform < reference_mass ? datum.index : 1e9"
+        hit="datum.index <= draws && datum.uniform < reference_mass ? 1 : 0",
+        seen="datum.uniform < reference_mass ? datum.index : 1e9",
     )
-    words = caption(
-        f"'The target has ' + {share('reference_mass')} + ' of the reference and ' + {share(threshold.OPTIMUM)} + "
-        "' of the best policy, in both panels.'",
-        "'A first batch of ' + format(draws, ',.0f') + ' draws has ' + "
-        "(datum.hits > 0 ? format(datum.hits, ',') : 'nothing') + ' on the target. Drawing on and on, this "
-        "learner would meet its first one ' + "
-        "(datum.first < 1e9 ? 'at draw ' + format(datum.first, ',') : 'not within a million draws') + '.'",
-        f"'{SOURCE}'",
-        of=counted.transform_aggregate(hits="sum(hit)", first="min(seen)"),
+    words = (
+        "The target has {reference_mass:share} of the reference and {best:share} of the best policy, in both panels.",
+        "A first batch of {draws:,.0f} draws has {hits} on the target. Drawing on and on, this learner would meet its "
+        "first one {first}.",
     )
-    alternative = (
+    parts = {
+        "hits": {"datum.hits > 0": "{datum.hits:,}", "": "nothing"},
+        "first": {"datum.first < 1e9": "at draw {datum.first:,}", "": "not within a million draws"},
+    }
+    seen = (
         "Left: the reference's density on a line, the best policy's, which the reward moves to the target, and the "
-        "reference's draws, which it does not move. Right: the best policy's density in the plane, and the draws. "
-    ) + SOURCE
-    whole = stack("The reward tilts the density; the reference makes the draws", beside(_line(), _plane()), words)
+        "reference's draws, which it does not move. Right: the best policy's density in the plane, and the draws."
+    )
+    title, panels = "The reward tilts the density; the reference makes the draws", beside(_line(), _plane())
+    one = counted.transform_aggregate(hits="sum(hit)", first="min(seen)")
     further = {"best": threshold.OPTIMUM, "mixture": _mixture()}
-    return Chart(whole, alternative, moved, further)
+    moved = parameters(CONTROLS, shown, state)
+    return Chart(moved, title, panels, words=words, parts=parts, of=one, seen=seen, source=SOURCE, further=further)
 
 
 @functools.cache
@@ -113,40 +114,31 @@ def _line() -> alt.LayerChart:
         common = " + ".join(f"{weight} * {bump}" for weight, bump in zip(LINE_WEIGHTS, bumps[:2], strict=True))
         return f"(1 - {mass}) * ({common}) + {mass} * {bumps[2]}"
 
-    x = alt.X(
-        "y:Q", scale=alt.Scale(domain=[-4.2, 4.2], nice=False), axis=alt.Axis(title="y", values=LINE_MEANS, grid=False)
-    )
-    height = alt.Scale(domain=[-0.42, 1.45], nice=False)
-    y = alt.Axis(title="density", values=[0, 0.5, 1], grid=False)
+    x = alt.X("y:Q", **axis(-4.2, 4.2, "y", values=LINE_MEANS, grid=False))
+    y = alt.Y("density:Q", **axis(-0.42, 1.45, "density", values=[0, 0.5, 1], grid=False))
     curve = alt.Chart(alt.sequence(-4.2, 4.2001, 0.02, as_="y"))
     reference = curve.transform_calculate(density=density("reference_mass"))
     optimum = curve.transform_calculate(density=density("best"))
-    one = alt.Chart(alt.sequence(0, 1))
-    where = one.transform_calculate(
+    where = ONE.transform_calculate(
         # Beside the highest bump, where there is always room.
         x=f"best > 0.375 ? {LINE_MEANS[2] - 0.55} : {LINE_MEANS[0] + 0.55}",
         y="best > 0.375 ? best * 1.33 : (1 - best) * 0.8",
     )
     side = alt.ExprRef("best > 0.375 ? 'right' : 'left'")
+    top = ONE.transform_calculate(y=f"{LINE_WEIGHTS[1]} * (1 - reference_mass) * 1.33")
     return alt.layer(
-        one.mark_rect(color=BAND).encode(x=alt.datum(LINE_BOUNDARY), x2=alt.datum(4.2)),
-        one.mark_text(align="left", dx=6, color=QUIET, text="target").encode(
-            x=alt.datum(LINE_BOUNDARY), y=alt.datum(-0.36)
-        ),
-        reference.mark_area(color="#C9CED4").encode(x, alt.Y("density:Q", scale=height, axis=y)),
+        ONE.mark_rect(color=BAND).encode(x=alt.datum(LINE_BOUNDARY), x2=alt.datum(4.2)),
+        note("target", LINE_BOUNDARY, -0.36, align="left", dx=6, color=QUIET),
+        reference.mark_area(color="#C9CED4").encode(x, y),
         optimum.mark_line(color=INK, strokeWidth=2).encode(x, alt.Y("density:Q")),
-        one.transform_calculate(y=f"{LINE_WEIGHTS[1]} * (1 - reference_mass) * 1.33")
-        .mark_text(color=QUIET, dy=-8, text="reference")
-        .encode(x=alt.datum(0), y="y:Q"),
+        top.mark_text(color=QUIET, dy=-8, text="reference").encode(x=alt.datum(0), y="y:Q"),
         where.mark_text(align=side, text="best policy").encode(x="x:Q", y="y:Q"),
         _dots(
             f"{_mode(LINE_WEIGHTS, LINE_MEANS)} + {LINE_SD} * datum.a",
             "-0.07 - 0.2 * (datum.index * 0.618 - floor(datum.index * 0.618))",
         ),
-        one.mark_text(align="left", dx=4, color=QUIET, text="the reference's draws").encode(
-            x=alt.datum(-4.2), y=alt.datum(-0.36)
-        ),
-    ).properties(width=_WIDTH, height=_SIDE, title="On a line")
+        note("the reference's draws", -4.2, -0.36, align="left", dx=4, color=QUIET),
+    ).properties(**sized(_WIDTH, _SIDE, "On a line"))
 
 
 def _mixture() -> str:
@@ -158,11 +150,15 @@ def _mixture() -> str:
 
 def _plane() -> alt.LayerChart:
     means, sd, window, radius = _PLANE.truth_means, _PLANE.truth_sd, (-3, 3, -3, 3), 1.05
-    target = alt.Chart(alt.sequence(0, 1)).encode(x=alt.datum(means[3][0]), y=alt.datum(means[3][1] + radius))
-    x, y = (f"{_mode(_PLANE_WEIGHTS, places)} + {sd} * datum.{noise}"
-            for places, noise in zip(zip(*means, strict=True), "ab", strict=True))  # fmt: skip
+    target = note("target", means[3][0], means[3][1] + radius, dy=-8)
+    x, y = (
+        f"{_mode(_PLANE_WEIGHTS, places)} + {sd} * datum.{noise}"
+        for places, noise in zip(zip(*means, strict=True), "ab", strict=True)
+    )
     pale = ("#FFFFFF", "#4C6A8A")  # so that dots are seen on it
     drawn = heat("mixture", 4, window, _SIDE, 60, pale), ring(means[3], radius, window, _SIDE)
-    return alt.layer(*drawn, target.mark_text(text="target", dy=-8), _dots(x, y)).properties(
-        width=_SIDE, height=_SIDE, title="In the plane: best policy and draws"
-    )
+    return alt.layer(
+        *drawn,
+        target,
+        _dots(x, y),
+    ).properties(**sized(_SIDE, _SIDE, "In the plane: best policy and draws"))

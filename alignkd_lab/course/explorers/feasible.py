@@ -12,7 +12,8 @@ import altair as alt
 import numpy as np
 
 from alignkd_lab.claims import LEAST_PAIRS
-from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, beside, caption, parameters, share, stack
+from alignkd_lab.course.widgets.charts import Chart, Slider, parameters
+from alignkd_lab.course.widgets.pieces import ONE, POINT, STATE, axis, beside, note, numbered, sized
 from alignkd_lab.lm.feasibility import SURE, chance_of_pairs
 from alignkd_lab.plots.drawing import INK, QUIET
 
@@ -37,33 +38,32 @@ def show(*shown: str, **state: float) -> Chart:
     `shown` names the controls to put on the page (all where none is), `state` where they begin.
     """
     moved = parameters(CONTROLS, shown, state)
-    verdict = f"(datum.chance >= {SURE} ? 'go' : datum.chance <= {1 - SURE:g} ? 'no go' : 'a gamble')"
-    words = caption(
-        "format(prompts, ',') + ' prompts × ' + responses + ' responses are ' + format(prompts * responses, ',') + "
-        "' draws with ' + format(datum.pairs, ',.0f') + ' informative pairs expected, at a base rate of ' + "
-        f"{share('rate')} + '.'",
-        f"'The chance of at least {LEAST_PAIRS} is ' + {share('datum.chance')} + ': ' + {verdict} + '. ' + "
-        f"(datum.needed > {_MOST} ? '{_MOST} responses to each prompt would not give {LEAST_PAIRS} on average'"
-        f" : 'From ' + datum.needed + ' responses a prompt on, {LEAST_PAIRS} are expected') + "
-        "'; no reward changes that.'",
-        f"'{SOURCE}'",
-        of=_chance(),
+    words = (
+        "{prompts:,} prompts × {responses} responses are {prompts * responses:,} draws with {datum.pairs:,.0f} "
+        "informative pairs expected, at a base rate of {rate:share}.",
+        f"The chance of at least {LEAST_PAIRS} is {{datum.chance:share}}: {{verdict}}. {{needed}}; no reward changes "
+        "that.",
     )
-    alternative = (
+    parts = {
+        "verdict": {f"datum.chance >= {SURE}": "go", f"datum.chance <= {1 - SURE:g}": "no go", "": "a gamble"},
+        "needed": {
+            f"datum.needed > {_MOST}": f"{_MOST} responses to each prompt would not give {LEAST_PAIRS} on average",
+            "": f"From {{datum.needed}} responses a prompt on, {LEAST_PAIRS} are expected",
+        },
+    }
+    seen = (
         f"Left: by base rate and responses to each prompt, where at least {LEAST_PAIRS} informative pairs are nearly "
-        "sure, where nearly ruled out, and a border between. Right: the pairs expected by responses to each prompt. "
-    ) + SOURCE
-    prompts = state.get("prompts", CONTROLS["prompts"].value)
-    whole = stack("Is there enough to learn from?", beside(_map(prompts), _curve()), words)
-    return Chart(whole, alternative, moved)
+        "sure, where nearly ruled out, and a border between. Right: the pairs expected by responses to each prompt."
+    )
+    panels = beside(_map(state.get("prompts", CONTROLS["prompts"].value)), _curve())
+    title = "Is there enough to learn from?"
+    return Chart(moved, title, panels, words=words, parts=parts, of=_chance(), seen=seen, source=SOURCE)
 
 
 def _counts() -> alt.Chart:
     """A row for n responses to a prompt, of which h are hits: its `chance`, the pairs expected at n, and from which n
     on there are enough."""
-    pairs = alt.Chart(alt.sequence(0, (_MOST + 1) ** 2, as_="i")).transform_calculate(
-        n=f"floor(datum.i / {_MOST + 1})", h=f"datum.i % {_MOST + 1}"
-    )
+    pairs = numbered((_MOST + 1) ** 2, "i", n=f"floor(datum.i / {_MOST + 1})", h=f"datum.i % {_MOST + 1}")
     pairs = pairs.transform_filter("datum.n >= 2 && datum.h <= datum.n").transform_calculate(
         step="datum.h > 0 ? log((datum.n - datum.h + 1) / datum.h) : 0"
     )
@@ -125,53 +125,37 @@ def _map(prompts: float) -> alt.LayerChart:
     slider = CONTROLS["prompts"]
     stops = {*np.arange(slider.low, slider.high + 1, slider.step), round(prompts)}
     rows = [dict(zip(("p", "low", "high"), (int(stop), *borders(int(stop))), strict=True)) for stop in sorted(stops)]
-    x = {
-        "scale": alt.Scale(type="log", domain=[1e-3, 0.5], nice=False),
-        "axis": alt.Axis(title="base rate of the target, m₀", format="~%", values=[1e-3, 1e-2, 0.1, 0.5], grid=False),
-    }
+    x = axis(1e-3, 0.5, "base rate of the target, m₀", log=True, format="~%", values=[1e-3, 1e-2, 0.1, 0.5], grid=False)
     y = alt.Y("n:Q", **_by_responses())
     zone = alt.Chart(alt.InlineData(rows)).transform_filter("datum.p == prompts")
     zone = zone.transform_calculate(n=f"{RESPONSES.tolist()}").transform_flatten(["n", "low", "high"])
     zone = zone.transform_calculate(least="0.001", most="0.5")
-    one = alt.Chart(alt.sequence(0, 1))
-    point = one.transform_calculate(rate="rate", n="responses").mark_point(
-        color="white", fill=POINT, size=120, opacity=1
-    )
+    point = ONE.transform_calculate(rate="rate", n="responses").mark_point(size=120, **STATE)
     no, _, go = _COLOURS
     return alt.layer(
         zone.mark_area(color=no, orient="horizontal").encode(alt.X("least:Q", **x), y, x2="low:Q"),
         zone.mark_area(color=go, orient="horizontal").encode(alt.X("high:Q", **x), y, x2="most:Q"),
-        one.mark_text(align="left", dx=8, dy=-12, fontWeight="bold", text=f"no go: ≤ {1 - SURE:.0%}").encode(
-            x=alt.datum(1e-3), y=alt.datum(2)
-        ),
-        one.mark_text(align="right", dx=-8, dy=14, fontWeight="bold", text=f"go: ≥ {SURE:.0%}").encode(
-            x=alt.datum(0.5), y=alt.datum(96)
-        ),
+        note(f"no go: ≤ {1 - SURE:.0%}", 1e-3, 2, align="left", dx=8, dy=-12, fontWeight="bold"),
+        note(f"go: ≥ {SURE:.0%}", 0.5, 96, align="right", dx=-8, dy=14, fontWeight="bold"),
         point.encode(alt.X("rate:Q", **x), y),
-    ).properties(width=360, height=300, title=f"Chance of at least {LEAST_PAIRS} pairs; white: a gamble")
+    ).properties(**sized(360, 300, f"Chance of at least {LEAST_PAIRS} pairs; white: a gamble"))
 
 
 def _by_responses() -> dict:
-    axis = alt.Axis(title="responses to each prompt, n", values=[2, 4, 8, 16, 32, 64], format="d", grid=False)
-    return {"scale": alt.Scale(type="log", domain=[2, 96], nice=False), "axis": axis}
+    look = {"values": [2, 4, 8, 16, 32, 64], "format": "d", "grid": False}
+    return axis(2, 96, "responses to each prompt, n", log=True, **look)
 
 
 def _curve() -> alt.LayerChart:
-    y = alt.Y(
-        "pairs:Q",
-        scale=alt.Scale(type="log", domain=[0.01, 20_000], nice=False),
-        axis=alt.Axis(title="informative pairs, logarithmic", values=[0.01, 0.1, 1, 10, 100, 1000, 10_000], format=","),
-    )
+    look = {"values": [0.01, 0.1, 1, 10, 100, 1000, 10_000], "format": ","}
+    y = alt.Y("pairs:Q", **axis(0.01, 20_000, "informative pairs, logarithmic", log=True, **look))
     x = alt.X("n:Q", **_by_responses())
     curve = _counts().transform_filter("datum.h == 0")
     here = curve.transform_filter("datum.n == responses")
-    bar = alt.Chart(alt.sequence(0, 1))
     return alt.layer(
-        bar.mark_rule(color=QUIET, strokeDash=[4, 3]).encode(y=alt.datum(LEAST_PAIRS)),
-        bar.mark_text(align="right", color=QUIET, dx=-4, dy=8, text=f"the bar: {LEAST_PAIRS}").encode(
-            x=alt.datum(96), y=alt.datum(LEAST_PAIRS)
-        ),
+        ONE.mark_rule(color=QUIET, strokeDash=[4, 3]).encode(y=alt.datum(LEAST_PAIRS)),
+        note(f"the bar: {LEAST_PAIRS}", 96, LEAST_PAIRS, align="right", color=QUIET, dx=-4, dy=8),
         curve.mark_line(color=INK).encode(x, y),
         here.mark_rule(color=POINT, strokeWidth=2.2).encode(x, alt.Y("pairs:Q"), y2=alt.datum(0.01)),
-        here.mark_point(color="white", fill=POINT, size=120, opacity=1).encode(x, y),
-    ).properties(width=360, height=300, title="Pairs expected at this base rate")
+        here.mark_point(size=120, **STATE).encode(x, y),
+    ).properties(**sized(360, 300, "Pairs expected at this base rate"))

@@ -10,18 +10,8 @@ import altair as alt
 
 from alignkd_lab.course.toy.one_state import DPO, REFERENCE
 from alignkd_lab.course.toy.walk import BETA, GAMMA, LAST, LOSER, RATES, WINNER
-from alignkd_lab.course.widgets.charts import (
-    POINT,
-    Chart,
-    Menu,
-    Slider,
-    below,
-    beside,
-    caption,
-    parameters,
-    share,
-    stack,
-)
+from alignkd_lab.course.widgets.charts import Chart, Menu, Slider, parameters
+from alignkd_lab.course.widgets.pieces import ONE, POINT, STATE, axis, below, beside, numbered, share, sized
 from alignkd_lab.plots.drawing import BAND, INK, QUIET
 
 LOSSES = {
@@ -135,105 +125,105 @@ def show(*shown: str, **state: float | str) -> Chart:
         beside(_pushes(), _rule(), x="independent", y="independent"),
         spacing=18,
     )
-    whole = stack(alt.ExprRef(f"{name} + ', ' + {steps}"), rows, caption(*_seen(), f"'{SOURCE}'"))
-    alternative = (
+    title = alt.ExprRef(f"{name} + ', ' + {steps}")
+    seen = (
         "Four outcomes under a loss. Left: each token's share, and the push on its logit. Right: the shares along the "
         "training on a logarithmic axis; below it DPO's weight of the pair against the winner's lead, which falls with "
-        "the distance from the reference and not with the lead, or the largest push. " + SOURCE
+        "the distance from the reference and not with the lead, or the largest push."
     )
-    return Chart(whole, alternative, moved, walked())
+    kinds = {"loss == 'dpo'": "dpo", "loss == 'nll'": "nll", "indexof(loss, 'adpa') == 0": "adpa", "": "divergence"}
+    parts = {f"line_{k}": {at: _WORDS[kind][k] for at, kind in kinds.items()} for k in (0, 1)} | _PARTS
+    words = "{line_0}", "{line_1}"
+    return Chart(moved, title, rows, words=words, parts=parts, seen=seen, source=SOURCE, further=walked())
 
 
-def _seen() -> tuple[str, str]:
-    """Two lines: what is seen, and what becomes of the belief."""
-    times = (
-        "(margin > 0 ? 'the winner is ' : 'the loser is ') + "
-        "(abs(margin) < 0.05 ? 'hardly' : format(exp(abs(margin)), ',.2~r') + ' times') + ' likelier'"
-    )
-    belief = (
-        f"(steps == 0 ? 'The policy is the reference, and the weight is ½, although ' + {times} + '.'"
-        f" : margin <= 0 && weight < {SATISFIED} ? 'The belief fails: DPO is satisfied, and ' + {times} + ' still.'"
-        f" : margin > 0 && weight >= {SATISFIED} ? 'The belief fails: ' + {times} + ', and DPO pushes on.'"
-        f" : margin > 0 ? 'The push has faded and ' + {times} + ', but what faded it is the distance from Δ_ref.'"
-        f" : 'So far the belief holds: ' + {times} + ', and DPO pushes on.')"
-    )
-    dpo = (
-        f"'Δ_θ = ' + format(margin, '.1f') + ', weight ' + format(weight, '.2~g') + '. ' + {belief}",
-        f"'Tokens 3 and 4, of which no pair speaks, have ' + {share('here[2] + here[3]')} + "
-        f"' ({100 * sum(REFERENCE[2:]):g} % at the start).'",
-    )
-    nll = (
-        f"'The winner has ' + {share(f'here[{WINNER}]')} + "
-        "', and is pushed on by what it lacks of 100 %, lead or no lead.'",
-        "'Nobody asks what the reference said of it.'",
-    )
-    divergence = (
-        "gaps[worst] < 0.005 ? 'The policy is the teacher, to half a percent on every token.' : 'Farthest from "
-        f"the teacher is token ' + (worst + 1) + ', with ' + {share('here[worst]')} + ' where the teacher has ' + "
-        f"{share('teacher[worst]')} + '.'",
-        "'A whole distribution speaks of every token, compared or not, and pushes until it is matched.'",
-    )
-    adpa = (
-        "'The advantage is largest on token ' + (best + 1) + ' (A = ' + format(advantage[best], '.2f') + ' nats), the "
-        f"push on token ' + (pushed + 1) + '; likeliest is token ' + (top + 1) + ' (' + {share('here[top]')} + ').'",
-        "here[best] > 0.9 ? 'It has ended on token ' + (best + 1) + (max(teacher[best], reference[best]) < 0.05 ? "
-        f"', which both teachers find rare.' : '.') : 'Token ' + (best + 1) + ' has ' + {share('here[best]')} + '.'",
-    )
-    kinds = "loss == 'dpo' ? {} : loss == 'nll' ? {} : indexof(loss, 'adpa') == 0 ? {} : {}"
-    return tuple(
-        kinds.format(*(f"({line})" for line in lines)) for lines in zip(dpo, nll, adpa, divergence, strict=True)
-    )
+# Two lines by the kind of loss: what is seen, and what becomes of the belief.
+_WORDS = {
+    "dpo": (
+        "Δ_θ = {margin:.1f}, weight {weight:.2~g}. {belief}",
+        f"Tokens 3 and 4, of which no pair speaks, have {{here[2] + here[3]:share}} ({100 * sum(REFERENCE[2:]):g} % at "
+        "the start).",
+    ),
+    "nll": (
+        f"The winner has {{here[{WINNER}]:share}}, and is pushed on by what it lacks of 100 %, lead or no lead.",
+        "Nobody asks what the reference said of it.",
+    ),
+    "adpa": (
+        "The advantage is largest on token {1 + best} (A = {advantage[best]:.2f} nats), the push on token {1 + pushed}"
+        "; likeliest is token {1 + top} ({here[top]:share}).",
+        "{end}",
+    ),
+    "divergence": (
+        "{farthest}",
+        "A whole distribution speaks of every token, compared or not, and pushes until it is matched.",
+    ),
+}
+_PARTS = {
+    "belief": {
+        "steps == 0": "The policy is the reference, and the weight is ½, although {times}.",
+        f"margin <= 0 && weight < {SATISFIED}": "The belief fails: DPO is satisfied, and {times} still.",
+        f"margin > 0 && weight >= {SATISFIED}": "The belief fails: {times}, and DPO pushes on.",
+        "margin > 0": "The push has faded and {times}, but what faded it is the distance from Δ_ref.",
+        "": "So far the belief holds: {times}, and DPO pushes on.",
+    },
+    "times": {"margin > 0": "the winner is {often} likelier", "": "the loser is {often} likelier"},
+    "often": {"abs(margin) < 0.05": "hardly", "": "{exp(abs(margin)):,.2~r} times"},
+    "end": {
+        "here[best] > 0.9": "It has ended on token {1 + best}{rare}.",
+        "": "Token {1 + best} has {here[best]:share}.",
+    },
+    "rare": {"max(teacher[best], reference[best]) < 0.05": ", which both teachers find rare", "": ""},
+    "farthest": {
+        "gaps[worst] < 0.005": "The policy is the teacher, to half a percent on every token.",
+        "": "Farthest from the teacher is token {1 + worst}, with {here[worst]:share} where the teacher has "
+        "{teacher[worst]:share}.",
+    },
+}
 
 
 def _tokens() -> alt.Chart:
     arrays = {"share": "here", "push": "push", "before": "reference", "teaches": "teacher"}
-    rows = alt.Chart(alt.sequence(0, len(DPO), as_="token"))
-    return rows.transform_calculate(**{name: f"{array}[datum.token]" for name, array in arrays.items()})
+    return numbered(len(DPO), "token", **{name: f"{array}[datum.token]" for name, array in arrays.items()})
 
 
 def _panel(title: str | alt.ExprRef, height: int, *layers: alt.Chart) -> alt.LayerChart:
-    return alt.layer(*layers).properties(width=355, height=height, title=alt.Title(title, offset=8))
+    return alt.layer(*layers).properties(**sized(355, height, title, offset=8))
 
 
 _COLOUR = alt.Color("token:O", scale=alt.Scale(domain=list(_TOKENS), range=list(_COLOURS)), legend=None)
 _NAMES = "['token ' + (datum.value + 1), paired ? ['loser', 'winner', '', ''][datum.value] : '']"
 _X = alt.X("token:O", axis=alt.Axis(title=None, labelAngle=0, labelExpr=_NAMES, domain=False))
-_STATE = {"color": "white", "fill": POINT, "size": 110, "opacity": 1}
 
 
 def _shares() -> alt.LayerChart:
     tokens = _tokens()
-    y = alt.Y("share:Q", scale=alt.Scale(domain=[0, 1.2]), axis=alt.Axis(title=None, format=".0%", values=[0, 0.5, 1]))
-    taught = alt.ExprRef("taught ? 1 : 0")
+    y = alt.Y("share:Q", **axis(0, 1.2, format=".0%", values=[0, 0.5, 1]))
+    teacher = {"shape": "diamond", "color": INK, "fill": "white", "size": 60, "opacity": alt.ExprRef("taught ? 1 : 0")}
     return _panel(
         alt.ExprRef("'Shares: policy,  — reference' + (taught ? ',  ◇ DPO teacher' : '')"),
         125,
         tokens.mark_bar(size=40).encode(_X, y, _COLOUR),
         tokens.mark_tick(color=INK, thickness=1.8, size=58).encode(_X, alt.Y("before:Q")),
-        tokens.mark_point(shape="diamond", color=INK, fill="white", size=60, opacity=taught).encode(
-            _X, alt.Y("teaches:Q")
-        ),
+        tokens.mark_point(**teacher).encode(_X, alt.Y("teaches:Q")),
         tokens.mark_text(baseline="top", text=alt.ExprRef(share("datum.share"))).encode(_X, y=alt.value(0)),
     )
 
 
 def _pushes() -> alt.LayerChart:
-    tokens, steps = _tokens(), _along()
+    tokens, steps = _tokens().transform_calculate(up="datum.push >= 0"), _along()
     y = alt.Y("push:Q", axis=alt.Axis(title=None, values=[0], format="d"), scale=alt.Scale(padding=18))
     # Arrows of one scale for the whole walk, so that a fading push is seen to fade.
     reach = [
         steps.transform_calculate(push=f"{sign}abs(datum.pushed)").mark_point(opacity=0).encode(y=y) for sign in "+-"
     ]
-    shape = alt.Shape(
-        "up:N", scale=alt.Scale(domain=[True, False], range=["triangle-up", "triangle-down"]), legend=None
-    )
-    tokens = tokens.transform_calculate(up="datum.push >= 0")
+    arrows = alt.Scale(domain=[True, False], range=["triangle-up", "triangle-down"])
+    shape = alt.Shape("up:N", scale=arrows, legend=None)
     said = "abs(datum.push) < 5e-4 ? '0' : format(datum.push, '.2~r')"
     return _panel(
         "Push on each logit: minus the gradient",
         90,
         *reach,
-        alt.Chart(alt.sequence(0, 1)).mark_rule(color=QUIET).encode(y=alt.datum(0)),
+        ONE.mark_rule(color=QUIET).encode(y=alt.datum(0)),
         tokens.mark_bar(size=5).encode(_X, y, _COLOUR),
         tokens.mark_point(filled=True, size=130, opacity=1).encode(_X, y, _COLOUR, shape),
         tokens.mark_text(dy=alt.ExprRef("datum.up ? -14 : 14"), text=alt.ExprRef(said)).encode(_X, y),
@@ -242,8 +232,7 @@ def _pushes() -> alt.LayerChart:
 
 def _along() -> alt.Chart:
     """A row for every step and token."""
-    rows = alt.Chart(alt.sequence(0, len(DPO) * (LAST + 1), as_="row"))
-    rows = rows.transform_calculate(token="datum.row % 4", step="floor(datum.row / 4)")
+    rows = numbered(len(DPO) * (LAST + 1), "row", token="datum.row % 4", step="floor(datum.row / 4)")
     return rows.transform_calculate(
         power=f"max({_LEAST}, log(shares[datum.step][datum.token]) / LN10)", pushed="pushes[datum.step][datum.token]"
     )
@@ -255,16 +244,14 @@ def _walk() -> alt.LayerChart:
         "datum.value > -5 ? format(pow(10, 2 + datum.value), '~g') + ' %' : '10⁻' + "
         "(datum.value <= -10 ? '¹' : '') + slice('⁰¹²³⁴⁵⁶⁷⁸⁹', (-datum.value) % 10, (-datum.value) % 10 + 1)"
     )
-    x = alt.X(
-        "step:Q", scale=alt.Scale(domain=[0, LAST]), axis=alt.Axis(title="training steps", grid=False, titlePadding=2)
-    )
-    y = alt.Y(
-        "power:Q", axis=alt.Axis(title=None, labelExpr=tick, tickMinStep=1, tickCount=5), scale=alt.Scale(domainMax=0.3)
-    )
-    dash = alt.StrokeDash(
-        "token:O", scale=alt.Scale(domain=list(_TOKENS), range=[[1, 0], [1, 0], [6, 3], [2, 2]]), legend=None
-    )
+    x = alt.X("step:Q", **axis(0, LAST, "training steps", grid=False, titlePadding=2))
+    powers = alt.Axis(title=None, labelExpr=tick, tickMinStep=1, tickCount=5)
+    y = alt.Y("power:Q", axis=powers, scale=alt.Scale(domainMax=0.3))
+    dashes = alt.Scale(domain=list(_TOKENS), range=[[1, 0], [1, 0], [6, 3], [2, 2]])
+    dash = alt.StrokeDash("token:O", scale=dashes, legend=None)
     here = rows.transform_filter("datum.step == steps")
+    # One beside the other, so that none covers another.
+    names = {"align": "left", "fontWeight": "bold", "dx": alt.ExprRef("6 + 9 * datum.token")}
     named = rows.transform_filter(f"datum.step == {LAST}").transform_calculate(name="datum.token + 1")
     return _panel(
         "Shares along the training (logarithmic)",
@@ -272,10 +259,7 @@ def _walk() -> alt.LayerChart:
         here.mark_rule(color=POINT, strokeWidth=1.2).encode(x=x),
         rows.mark_line(strokeWidth=2).encode(x, y, _COLOUR, dash),
         here.mark_point(filled=True, stroke="white", size=70, opacity=1).encode(x, y, _COLOUR),
-        # One beside the other, so that none covers another.
-        named.mark_text(align="left", fontWeight="bold", dx=alt.ExprRef("6 + 9 * datum.token")).encode(
-            x, y, _COLOUR, text="name:N"
-        ),
+        named.mark_text(**names).encode(x, y, _COLOUR, text="name:N"),
     )
 
 
@@ -293,23 +277,21 @@ def _rule() -> alt.LayerChart:
         weight = WEIGHT.format(margin=lead)
         return rows.transform_calculate(x=f"{IS_DPO} ? {lead} : datum.step", y=f"{IS_DPO} ? {weight} : {force}")
 
-    curve = alt.Chart(alt.sequence(0, 201, as_="i")).transform_calculate(step=f"min(datum.i, {LAST})")
+    curve = numbered(201, "i", step=f"min(datum.i, {LAST})")
     curve = on(curve, f"(({low}) + datum.i / 200 * (({high}) - ({low})))")
-    walk = on(alt.Chart(alt.sequence(0, LAST + 1, as_="step")).transform_filter("datum.step <= steps"), margin)
-    one = alt.Chart(alt.sequence(0, 1)).transform_filter(IS_DPO).transform_calculate(zero="0", high=high)
-    believed = alt.Chart(alt.sequence(0, 4, as_="i")).transform_filter(IS_DPO)
+    walk = on(numbered(LAST + 1, "step").transform_filter("datum.step <= steps"), margin)
+    one = ONE.transform_filter(IS_DPO).transform_calculate(zero="0", high=high)
+    leads = one.mark_text(align="right", baseline="top", dx=-4, dy=3, color=QUIET, text="winner leads")
+    believed = numbered(4, "i").transform_filter(IS_DPO)
     believed = believed.transform_calculate(x=f"[{low}, 0, 0, {high}][datum.i]", y="datum.i < 2 ? 0.5 : 0")
+    title = f"{IS_DPO} ? 'DPO’s weight of the pair against Δ_θ,  - - the belief' : 'Largest push, step by step'"
     return _panel(
-        alt.ExprRef(
-            f"{IS_DPO} ? 'DPO’s weight of the pair against Δ_θ,  - - the belief' : 'Largest push, step by step'"
-        ),
+        alt.ExprRef(title),
         90,
         one.mark_rect(color=BAND).encode(x="zero:Q", x2="high:Q"),
-        one.mark_text(align="right", baseline="top", dx=-4, dy=3, color=QUIET, text="winner leads").encode(
-            x="high:Q", y=alt.value(0)
-        ),
+        leads.encode(x="high:Q", y=alt.value(0)),
         believed.mark_line(color=QUIET, strokeDash=[4, 3], strokeWidth=1.3).encode(x, y, order="i:Q"),
         curve.mark_line(color=INK, strokeWidth=1.4).encode(x, y, order="i:Q"),
         walk.mark_line(color=POINT, strokeWidth=3.2, strokeCap="round").encode(x, y, order="step:Q"),
-        walk.transform_filter("datum.step == steps").mark_point(**_STATE).encode(x, y),
+        walk.transform_filter("datum.step == steps").mark_point(size=110, **STATE).encode(x, y),
     )

@@ -13,7 +13,8 @@ import numpy as np
 
 from alignkd_lab.costs import compared, with_costs
 from alignkd_lab.course.shipped import recorded_smollm2
-from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, caption, parameters, stack
+from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, parameters
+from alignkd_lab.course.widgets.pieces import ONE, numbered, sized
 from alignkd_lab.pipelines import METHODS, ORDERS
 from alignkd_lab.plots.drawing import INK, QUIET, Estimate, depth_line, estimates
 from alignkd_lab.plots.style import METRIC_STYLE, metric_label, pipeline_style
@@ -112,17 +113,19 @@ def show(*shown: str, run: Records | None = None, **state: str) -> Chart:
         "unbeaten": "on.unbeaten",
     }
     seeds = f"Means over {len(run.seeds)} seeds." if len(run.seeds) > 1 else "One seed decides nothing."
-    belief = (
-        "on.ways == 0 ? 'The record does not hold both.' : on.ringed == 1 ? 'Of ' + on.ways + ' ways, ' + on.names + "
-        "' is best on both; other axes may tell otherwise.' : 'There is no best way: ' + on.ringed + ' of ' + "
-        "on.ways + ' are beaten by none on both: ' + on.names + '.'"
-    )
-    lines = ("'Across ' + words[across] + ', up ' + words[up] + '.'", belief, f"'{seeds} {source(run)}'")
+    lines = "Across {words[across]}, up {words[up]}.", "{belief}"
+    belief = {
+        "on.ways == 0": "The record does not hold both.",
+        "on.ringed == 1": "Of {on.ways} ways, {on.names} is best on both; other axes may tell otherwise.",
+        "": "There is no best way: {on.ringed} of {on.ways} are beaten by none on both: {on.names}.",
+    }
     title = "Every way to the same small model; ringed: beaten by no other on both axes"
-    words = caption(*lines, width=840)
-    whole = stack(title, _ways(found), words, color="independent", shape="independent")
-    alternative = f"A point for each way on two axes that can be chosen, a cost or a metric each. {seeds} {source(run)}"
-    return Chart(whole, alternative, moved, further)
+    seen = "A point for each way on two axes that can be chosen, a cost or a metric each."
+    scales = {"width": 840, "color": "independent", "shape": "independent"}
+    return Chart(
+        moved, title, _ways(found), words=lines, parts={"belief": belief}, seen=seen, source=f"{seeds} {source(run)}",
+        further=further, **scales,
+    )  # fmt: skip
 
 
 def rings(found: list[dict], across: str, up: str) -> dict:
@@ -140,54 +143,34 @@ def rings(found: list[dict], across: str, up: str) -> dict:
 
 
 def _ways(found: list[dict]) -> alt.LayerChart:
-    rows = alt.Chart(alt.sequence(0, len(found), as_="k")).transform_filter("on.held[datum.k]")
-    ends = {
-        f"{axis}{end}": f"points[datum.k][{of}][{end}]"
-        for axis, of in (("x", "across"), ("y", "up"))
-        for end in (0, 1, 2)
-    }
+    rows = numbered(len(found)).transform_filter("on.held[datum.k]")
+    axes = (("x", "across"), ("y", "up"))
+    ends = {f"{axis}{end}": f"points[datum.k][{of}][{end}]" for axis, of in axes for end in (0, 1, 2)}
     rows = rows.transform_calculate(label="points[datum.k].label", ringed="unbeaten[datum.k]", **ends)
     styles = [pipeline_style(point["name"]) for point in found]
     names = [point["label"] for point in found]
     legend = alt.Legend(title=None, symbolSize=110, symbolStrokeWidth=0, symbolOpacity=1)
-    colour = alt.Color(
-        "label:N", scale=alt.Scale(domain=names, range=[style.colour for style in styles]), legend=legend
-    )
-    shapes = [SHAPES[style.marker] for style in styles]
+    colours, shapes = [style.colour for style in styles], [SHAPES[style.marker] for style in styles]
+    colour = alt.Color("label:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
     shape = alt.Shape("label:N", scale=alt.Scale(domain=names, range=shapes), legend=legend)
-    numbers = alt.Axis(title=None, format="~s", tickCount=7), alt.Axis(title=None, tickCount=7)
-    x, y = (
-        alt.X("x0:Q", scale=alt.Scale(zero=False, padding=24), axis=numbers[0]),
-        alt.Y("y0:Q", scale=alt.Scale(zero=False, padding=24), axis=numbers[1]),
-    )
+    room = alt.Scale(zero=False, padding=24)
+    x = alt.X("x0:Q", scale=room, axis=alt.Axis(title=None, format="~s", tickCount=7))
+    y = alt.Y("y0:Q", scale=room, axis=alt.Axis(title=None, tickCount=7))
     wide, high = 640, 330
-    tips = [
-        "label:N",
-        alt.Tooltip("x0:Q", title="across", format=",.4~r"),
-        alt.Tooltip("y0:Q", title="up", format=",.4~r"),
-    ]
-    one = alt.Chart(alt.sequence(0, 1))
-    across = one.mark_text(
-        align="right", text=alt.ExprRef("labels[across] + (signs[across] > 0 ? ' →' : '; less is better ←')")
-    )
+    tips = [alt.Tooltip(f"{axis}0:Q", title=of, format=",.4~r") for axis, of in axes]
+    said = alt.ExprRef("labels[across] + (signs[across] > 0 ? ' →' : '; less is better ←')")
+    across = ONE.mark_text(align="right", text=said)
+    ringed = rows.transform_filter("datum.ringed")
+    flat, steep = (rows.transform_filter(f"isValid(datum.{axis}1)").mark_rule(strokeWidth=1.4) for axis in "xy")
+    points = rows.mark_point(filled=True, size=170, opacity=1, stroke="white", strokeWidth=0.8)
     return alt.layer(
-        rows.transform_filter("datum.ringed")
-        .mark_line(color=QUIET, strokeDash=[5, 4], strokeWidth=1.1)
-        .encode(x, y, order="x0:Q"),
-        rows.transform_filter("isValid(datum.x1)")
-        .mark_rule(strokeWidth=1.4)
-        .encode(alt.X("x1:Q"), y, colour, x2="x2:Q"),
-        rows.transform_filter("isValid(datum.y1)")
-        .mark_rule(strokeWidth=1.4)
-        .encode(x, alt.Y("y1:Q"), colour, y2="y2:Q"),
-        rows.mark_point(filled=True, size=170, opacity=1, stroke="white", strokeWidth=0.8).encode(
-            x, y, colour, shape, tooltip=tips
-        ),
-        rows.transform_filter("datum.ringed").mark_point(color=INK, size=520, opacity=1, strokeWidth=1.2).encode(x, y),
+        ringed.mark_line(color=QUIET, strokeDash=[5, 4], strokeWidth=1.1).encode(x, y, order="x0:Q"),
+        flat.encode(alt.X("x1:Q"), y, colour, x2="x2:Q"),
+        steep.encode(x, alt.Y("y1:Q"), colour, y2="y2:Q"),
+        points.encode(x, y, colour, shape, tooltip=["label:N", *tips]),
+        ringed.mark_point(color=INK, size=520, opacity=1, strokeWidth=1.2).encode(x, y),
         across.encode(x=alt.value(wide), y=alt.value(high + 34)),
-    ).properties(
-        width=wide, height=high, title=alt.Title(alt.ExprRef("'↑ ' + labels[up]"), fontWeight="normal", fontSize=12)
-    )
+    ).properties(**sized(wide, high, alt.ExprRef("'↑ ' + labels[up]"), fontWeight="normal", fontSize=12))
 
 
 def label(metric: str) -> str:

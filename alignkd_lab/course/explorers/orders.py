@@ -11,8 +11,9 @@ import altair as alt
 import numpy as np
 
 from alignkd_lab.course.shipped import recorded_gaussians
-from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, Slider, beside, caption, parameters, share, stack
+from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, Slider, parameters
 from alignkd_lab.course.widgets.heat import heat, ring
+from alignkd_lab.course.widgets.pieces import axis, beside, numbered, share, sized
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import A_K, K_A, PIPELINES
@@ -115,76 +116,79 @@ def show(*shown: str, **state: float | str) -> Chart:
     columns = (_square(k, name) for k, name in enumerate(("left", "middle", "right")))
     squares = beside(*columns, spacing=30, color="shared")
     panels = beside(*(_metric(k, name) for k, name in enumerate(METRICS)), spacing=34)
-    words = caption(*_seen(settings))
     title = "The same parts, put together in two orders"
-    drawn = stack(title, squares, panels, words, color="independent")
-    alternative = (
+    seen = (
         "Above: densities that distil-then-align and align-then-distil leave after each stage, beside the truth or a "
         "control. Below: reward, target precision, overall precision and overall recall after each stage. Recorded run."
     )
-    return Chart(drawn, alternative, moved, further)
+    found = f"finds[algorithm][sharpening].{K_A}", f"finds[algorithm][sharpening].{A_K}"
+    words = (
+        "{told}",
+        f"Recorded run: seed {{seed}} of {SEEDS} ({{upper(algorithm)}}, β = {settings.beta:g}, s = {{sharpening}}, "
+        "m₀ = 4 %).{missing}",
+        "Darker is denser; dashed circle: the target. Small points: the other seeds.{found}",
+    )
+    parts = {
+        "told": {
+            "stage == 0": "Both orders begin at the same base, which shows the target in {ka[0]:share} of its draws.",
+            "stage == 1": "Target rate: K-A has distilled, {ka[0]:share} to {ka[1]:share}; A-K has aligned, "
+            "{ak[0]:share} to {ak[1]:share}.",
+            "": "Target rate: K-A {ka[1]:share} after distilling, {ka[2]:share} after aligning; A-K {ak[1]:share} "
+            "after aligning, {ak[2]:share} after distilling. {verdict}",
+        },
+        "verdict": {
+            "ka[2] > 0.5": "Here alignment did add it later.",
+            "ka[2] > ka[1] + 0.05": "Here alignment added a part of it later.",
+            "": "Alignment did not add it later.",
+        },
+        "missing": {
+            "control != beside": " No {names[control]}: RLHF learns from its own draws and has no pairs.",
+            "": "",
+        },
+        "found": {
+            "stage == 2": f" Most draws are on target in {{{found[0]}}} of {SEEDS} seeds of K-A and {{{found[1]}}} of "
+            "A-K.",
+            "": "",
+        },
+    }
+    return Chart(
+        moved, title, squares, panels, words=words, parts=parts, seen=seen, further=further, color="independent"
+    )
 
 
 def _rates(route: str) -> str:
     return f"[{', '.join(f'held[routes.{route}[{step}]][seed].m[{len(METRICS)}]' for step in range(3))}]"
 
 
-def _seen(settings: MogSettings) -> tuple[str, ...]:
-    k_a, a_k = ([share(f"{route}[{step}]") for step in range(3)] for route in ("ka", "ak"))
-    verdict = (
-        "ka[2] > 0.5 ? 'Here alignment did add it later.' : ka[2] > ka[1] + 0.05 ? 'Here alignment added a part of it "
-        "later.' : 'Alignment did not add it later.'"
-    )
-    told = (
-        f"'Both orders begin at the same base, which shows the target in ' + {k_a[0]} + ' of its draws.'",
-        f"'Target rate: K-A has distilled, ' + {k_a[0]} + ' to ' + {k_a[1]} + '; A-K has aligned, ' + {a_k[0]} + ' to "
-        f"' + {a_k[1]} + '.'",
-        f"'Target rate: K-A ' + {k_a[1]} + ' after distilling, ' + {k_a[2]} + ' after aligning; A-K ' + {a_k[1]} + ' "
-        f"after aligning, ' + {a_k[2]} + ' after distilling. ' + ({verdict})",
-    )
-    said = [f"' + finds[algorithm][sharpening].{order} + '" for order in (K_A, A_K)]
-    missing = "control != beside ? ' No ' + names[control] + ': RLHF learns from its own draws and has no pairs.' : ''"
-    return (
-        f"stage == 0 ? {told[0]} : stage == 1 ? {told[1]} : {told[2]}",
-        f"'Recorded run: seed ' + seed + ' of {SEEDS} (' + upper(algorithm) + ', β = {settings.beta:g}, s = ' + "
-        f"sharpening + ', m₀ = 4 %).' + ({missing})",
-        "'Darker is denser; dashed circle: the target. Small points: the other seeds.' + (stage == 2 ? ' Most draws "
-        f"are on target in {said[0]} of {SEEDS} seeds of K-A and {said[1]} of A-K.' : '')",
-    )
-
-
 def _square(place: int, policy: str) -> alt.LayerChart:
     settings = MogSettings()
     window, centre = plane.window(settings), settings.truth_means[settings.targets[0]]
     rate = share(f"order[{place}] == 'none' ? {settings.truth_weights[3]} : {policy}.m[{len(METRICS)}]")
-    title = alt.Title(
-        alt.ExprRef(f"[names[order[{place}]], 'target: ' + {rate}]"), color=alt.ExprRef(f"colours[order[{place}]]"),
-        fontSize=12,
-    )  # fmt: skip
-    drawn = alt.layer(heat(f"{policy}.c", 4, window, _SIDE, 44), ring(centre, 3 * settings.truth_sd, window, _SIDE))
-    return drawn.properties(width=_SIDE, height=_SIDE, title=title)
+    title = alt.ExprRef(f"[names[order[{place}]], 'target: ' + {rate}]")
+    drawn = heat(f"{policy}.c", 4, window, _SIDE, 44), ring(centre, 3 * settings.truth_sd, window, _SIDE)
+    return alt.layer(*drawn).properties(
+        **sized(_SIDE, _SIDE, title, color=alt.ExprRef(f"colours[order[{place}]]"), fontSize=12)
+    )
 
 
 def _metric(place: int, metric: str) -> alt.LayerChart:
     """Lines through the stages that have been reached; the axis is that of every run."""
     constant, low, high = METRICS[metric]
-    bent = {"type": "symlog", "constant": constant} if constant else {}
     ticks = [tick for tick in _TICKS if low <= tick <= high]
-    y = alt.Y(
-        "value:Q", scale=alt.Scale(domain=[low, high], nice=False, **bent), axis=alt.Axis(title=None, values=ticks)
-    )
-    labels = alt.Axis(title=None, values=[0, 1, 2], labelExpr="['base', '1st', '2nd'][datum.value]", grid=False)
-    x = alt.X("step:Q", scale=alt.Scale(domain=[-0.25, 2.25], nice=False), axis=labels)
-    rows = alt.Chart(alt.sequence(0, 9 * SEEDS, as_="k")).transform_calculate(
-        name=f"order[floor(datum.k / {3 * SEEDS})]", step=f"floor(datum.k / {SEEDS}) % 3", seed=f"datum.k % {SEEDS}"
-    )
-    rows = rows.transform_filter("datum.step <= stage && datum.name != 'none'").transform_calculate(
+    y = alt.Y("value:Q", **axis(low, high, bend=constant, values=ticks))
+    labels = {"labelExpr": "['base', '1st', '2nd'][datum.value]", "grid": False}
+    x = alt.X("step:Q", **axis(-0.25, 2.25, values=[0, 1, 2], **labels))
+    seeds = numbered(
+        9 * SEEDS, name=f"order[floor(datum.k / {3 * SEEDS})]", step=f"floor(datum.k / {SEEDS}) % 3",
+        seed=f"datum.k % {SEEDS}",
+    )  # fmt: skip
+    seeds = seeds.transform_filter("datum.step <= stage && datum.name != 'none'").transform_calculate(
         value=f"held[routes[datum.name][datum.step]][datum.seed].m[{place}]",
         at=f"datum.step + (datum.seed - {SEEDS / 2}) / {5 * SEEDS}",
         colour="colours[datum.name]",
         sign="names[datum.name][0]",
     )
-    mine = rows.transform_filter("datum.seed == seed")
+    mine = seeds.transform_filter("datum.seed == seed")
     ends = mine.transform_filter("datum.step == stage")
     words = [
         ends.transform_filter(f"datum.name == order[{k}]")
@@ -195,10 +199,10 @@ def _metric(place: int, metric: str) -> alt.LayerChart:
     ]
     colour, shapes = alt.Color("colour:N", scale=None), [SHAPES[pipeline_style(name).marker] for name in _ROUTES]
     shape = alt.Shape("name:N", scale=alt.Scale(domain=list(_ROUTES), range=shapes), legend=None)
-    title = alt.Title(metric_label(metric, "mog"), fontSize=12, offset=20, fontWeight="normal", frame="group")
+    look = {"fontSize": 12, "offset": 20, "fontWeight": "normal", "frame": "group"}
     return alt.layer(
-        rows.mark_point(filled=True, size=9, opacity=0.3).encode(alt.X("at:Q"), y, colour),
+        seeds.mark_point(filled=True, size=9, opacity=0.3).encode(alt.X("at:Q"), y, colour),
         mine.mark_line(strokeWidth=1.8).encode(x, y, colour, detail="name:N"),
         ends.mark_point(filled=True, size=90, opacity=1, stroke="white").encode(x, y, colour, shape),
         *words,
-    ).properties(width=150, height=120, title=title)
+    ).properties(**sized(150, 120, metric_label(metric, "mog"), **look))

@@ -15,20 +15,9 @@ import altair as alt
 import torch
 from torch import Tensor
 
-from alignkd_lab.course.widgets.charts import (
-    POINT,
-    STAR,
-    Chart,
-    Menu,
-    Slider,
-    below,
-    beside,
-    caption,
-    parameters,
-    share,
-    stack,
-)
+from alignkd_lab.course.widgets.charts import STAR, Chart, Menu, Slider, parameters
 from alignkd_lab.course.widgets.heat import heat
+from alignkd_lab.course.widgets.pieces import ONE, POINT, axis, below, beside, numbered, sized
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.ring import COMPONENTS, RingSettings, run_ring
 from alignkd_lab.plots.drawing import BAND, INK, QUIET
@@ -114,6 +103,7 @@ def show(*shown: str, **state: float | str) -> Chart:
         "recall": "score[draws]",
         # Where the teacher is not sharpened.
         "unsharpened": "scores[components][2][seed][scored_under][0]",
+        "how": ["falls", "stays", "rises"],  # less than twice its standard error counts as no change
         "gains": "[precision[1] - precision[0], recall[1] - recall[0]]",
         "changes": "[abs(gains[0]) < 2 * precision[3] ? 1 : gains[0] > 0 ? 2 : 0, "
         "abs(gains[1]) < 2 * recall[3] ? 1 : gains[1] > 0 ? 2 : 0]",
@@ -130,52 +120,38 @@ def show(*shown: str, **state: float | str) -> Chart:
         spacing=10, color="independent",
     )  # fmt: skip
     panels = beside(squares, _scores(), spacing=40)
-    alternative = (
+    words = (
+        "s = {s:.3~g}: the sharpened teacher has {max(shares[0], shares[1], shares[2], shares[3]):share} in one "
+        "component.",
+        "From direct to distilled: precision {how[changes[0]]}, {precision[0]:.1f} to {precision[1]:.1f} nats; recall "
+        "{how[changes[1]]}, {recall[0]:.1f} to {recall[1]:.1f} nats.",
+        "Precision of the truth itself: {precision[2]:.1f}; of the direct student at s = 1: {unsharpened:.1f}. Its "
+        "recall on fresh draws: {score.fresh[0]:.1f}.",
+    )
+    seen = (
         "Left: densities of the truth, the sharpened teacher, and a direct and a distilled student. Right: precision "
-        "against recall of both students, the direct one where the teacher is not sharpened, and the truth itself. "
+        "against recall of both students, the direct one where the teacher is not sharpened, and the truth itself."
     )
-    words = stack("Sharpen the teacher: is the student better?", panels, caption(*_seen(), f"'{SOURCE}'"))
-    return Chart(words, alternative + SOURCE, moved, further)
-
-
-def _seen() -> tuple[str, str, str]:
-    def nats(value: str) -> str:
-        return f"format({value}, '.1f')"
-
-    def moved(place: int, metric: str) -> str:
-        """`rises from -9.6 to -6.4 nats`; less than twice its standard error counts as no change."""
-        old, new = (nats(f"{metric}[{student}]") for student in (0, 1))
-        return f"['falls', 'stays', 'rises'][changes[{place}]] + ', ' + {old} + ' to ' + {new}"
-
-    largest = share("max(shares[0], shares[1], shares[2], shares[3])")
-    return (
-        f"'s = ' + format(s, '.3~g') + ': the sharpened teacher has ' + {largest} + ' in one component.'",
-        f"'From direct to distilled: precision ' + {moved(0, 'precision')} + ' nats; recall ' + {moved(1, 'recall')} + "
-        "' nats.'",
-        f"'Precision of the truth itself: ' + {nats('precision[2]')} + '; of the direct student at s = 1: ' + "
-        f"{nats('unsharpened')} + '. Its recall on fresh draws: ' + {nats('score.fresh[0]')} + '.'",
-    )
+    title = "Sharpen the teacher: is the student better?"
+    return Chart(moved, title, panels, words=words, seen=seen, source=SOURCE, further=further)
 
 
 def _square(title: str, model: str, count: int, colour: str = INK, *over: alt.Chart) -> alt.LayerChart:
     drawn = heat(model, count, _WINDOW, _SIDE, 31)
-    title = alt.Title(title, color=colour, fontSize=12, offset=4)
-    return alt.layer(drawn, *over).properties(width=_SIDE, height=_SIDE, title=title)
+    return alt.layer(drawn, *over).properties(**sized(_SIDE, _SIDE, title, color=colour, fontSize=12, offset=4))
 
 
 def _dots() -> alt.Chart:
-    rows = alt.Chart(alt.sequence(0, 100, as_="k"))
-    rows = rows.transform_calculate(x="training_draws[seed][datum.k][0]", y="training_draws[seed][datum.k][1]")
-    return rows.mark_point(filled=True, size=6, color=INK, opacity=0.55).encode(x="x:Q", y="y:Q")
+    draws = numbered(100, x="training_draws[seed][datum.k][0]", y="training_draws[seed][datum.k][1]")
+    return draws.mark_point(filled=True, size=6, color=INK, opacity=0.55).encode(x="x:Q", y="y:Q")
 
 
 def _scores() -> alt.LayerChart:
-    def axis(title: str, low: float, high: float) -> dict:
-        ticks = alt.Axis(title=title, values=[tick for tick in _TICKS if tick > low], labelFlush=False)
-        return {"scale": alt.Scale(type="symlog", constant=2, domain=[low, high], nice=False), "axis": ticks}
-
-    x, y = axis("recall (nats)", -200, -0.5), axis("precision (nats)", -60, 0.9)
-    one = alt.Chart(alt.sequence(0, 1)).transform_calculate(
+    x, y = (
+        axis(low, high, f"{title} (nats)", bend=2, values=[tick for tick in _TICKS if tick > low], labelFlush=False)
+        for title, low, high in (("recall", -200, -0.5), ("precision", -60, 0.9))
+    )
+    one = ONE.transform_calculate(
         direct_up="precision[0]", direct_at="recall[0]", up="precision[1]", at="recall[1]", old="unsharpened",
         perfect_up="precision[2]", perfect_at="recall[2]", right="-0.5", top="0.9",
     )  # fmt: skip
@@ -188,18 +164,16 @@ def _scores() -> alt.LayerChart:
     better = one.mark_rect(color=BAND, stroke="#B8BEC5").encode(
         alt.X("direct_at:Q", **x), alt.Y("direct_up:Q", **y), x2="right:Q", y2="top:Q"
     )
-    words = one.mark_text(align="right", baseline="top", dx=-4, dy=4, color=QUIET, text=["better", "in both"])
+    named = one.mark_text(align="right", baseline="top", dx=-4, dy=4, color=QUIET, text=["better", "in both"])
     moved = one.mark_rule(color=direct, strokeDash=[1, 3]).encode(x="direct_at:Q", y="old:Q", y2="direct_up:Q")
     arrow = one.mark_rule(color=POINT, strokeWidth=1.8)
     return alt.layer(
         better,
-        words.encode(x="right:Q", y="top:Q"),
+        named.encode(x="right:Q", y="top:Q"),
         moved,
         arrow.encode(x="direct_at:Q", y="direct_up:Q", x2="at:Q", y2="up:Q"),
         point("direct_at", "old", "square", 110, "white", stroke=direct),
         point("perfect_at", "perfect_up", STAR, 300, INK, stroke=None),
         point("direct_at", "direct_up", "square", 150, direct),
         point("at", "up", "circle", 110, distilled),
-    ).properties(
-        width=390, height=300, title=alt.Title("■ direct  □ it, at s = 1  ● distilled  ★ p* itself", fontSize=12)
-    )
+    ).properties(**sized(390, 300, "■ direct  □ it, at s = 1  ● distilled  ★ p* itself", fontSize=12))

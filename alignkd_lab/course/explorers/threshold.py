@@ -6,11 +6,10 @@ free policy; that a run gets there takes draws of the target, which the right pa
 
 from __future__ import annotations
 
-from typing import Any
-
 import altair as alt
 
-from alignkd_lab.course.widgets.charts import POINT, Chart, Slider, beside, caption, parameters, share, stack
+from alignkd_lab.course.widgets.charts import Chart, Slider, parameters
+from alignkd_lab.course.widgets.pieces import ONE, POINT, STATE, axis, beside, note, sized
 from alignkd_lab.plots.drawing import BAND, INK, QUIET
 
 # The rare mode's mass, reward, KL weight and batch of the Gaussian world's default settings.
@@ -38,22 +37,26 @@ def show(*shown: str, **state: float) -> Chart:
 
     `shown` names the controls to put on the page (all where none is), `state` where they begin.
     """
-    moved = parameters(CONTROLS, shown, state)
-    words = caption(
-        f"'The target has ' + {share('reference_mass')} + ' of the reference and ' + {share(OPTIMUM)} + "
-        f"' of the best policy: ' + ({OPTIMUM} > 0.5 ? 'it wins, as it would from ' + {share(LEAST_MASS)} + ' on.'"
-        f" : 'the reference wins, and only a reward above ' + format({LEAST_REWARD}, '.3~g') + ' would change that.')",
-        f"'A batch of ' + format(draws, ',.0f') + ' draws holds it with a chance of ' + {share(CHANCE)} + "
-        f"({CHANCE} < 0.95 ? ', whatever the reward; 95 % take ' + format({DRAWS}, ',.3~r') + ' draws.' : '.')",
-        f"'{SOURCE}'",
+    words = (
+        "The target has {reference_mass:share} of the reference and {optimum:share} of the best policy: {verdict}",
+        "A batch of {draws:,.0f} draws holds it with a chance of {chance:share}{rest}",
     )
-    alternative = (
+    parts = {
+        "optimum": OPTIMUM,
+        "verdict": {
+            f"{OPTIMUM} > 0.5": f"it wins, as it would from {{{LEAST_MASS}:share}} on.",
+            "": f"the reference wins, and only a reward above {{{LEAST_REWARD}:.3~g}} would change that.",
+        },
+        "chance": CHANCE,
+        "rest": {f"{CHANCE} < 0.95": f", whatever the reward; 95 % take {{{DRAWS}:,.3~r}} draws.", "": "."},
+    }
+    seen = (
         "Left: the target's share at the optimum of RLHF against its share in the reference; it rises steeply at the "
-        "recall threshold. Right: the chance that a batch holds the target, against the draws in it. " + SOURCE
+        "recall threshold. Right: the chance that a batch holds the target, against the draws in it."
     )
-    panels = beside(_optimum(), _draws(), x="independent")
-    whole = stack("A reward multiplies what the reference already does", panels, words)
-    return Chart(whole, alternative, moved)
+    title, panels = "A reward multiplies what the reference already does", beside(_optimum(), _draws(), x="independent")
+    moved = parameters(CONTROLS, shown, state)
+    return Chart(moved, title, panels, words=words, parts=parts, seen=seen, source=SOURCE)
 
 
 def _grid(name: str, low: float, high: float) -> alt.Chart:
@@ -64,60 +67,38 @@ def _grid(name: str, low: float, high: float) -> alt.Chart:
 
 def _stem(axis: dict, at: str, low: str, high: str) -> alt.LayerChart:
     """The state: from where it would be, to where it is."""
-    one = alt.Chart(alt.sequence(0, 1)).transform_calculate(at=at, low=low, high=high)
+    one = ONE.transform_calculate(at=at, low=low, high=high)
     line = one.mark_rule(color=POINT, strokeWidth=2.2).encode(alt.X("at:Q", **axis), alt.Y("low:Q"), alt.Y2("high:Q"))
-    point = one.mark_point(color="white", fill=POINT, size=110, opacity=1).encode(alt.X("at:Q"), alt.Y("high:Q"))
-    return line + point
-
-
-def _panel(title: str, *layers: alt.Chart) -> alt.LayerChart:
-    return alt.layer(*layers).properties(width=360, height=300, title=title)
-
-
-def _axis(title: str, low: float, high: float, **look: Any) -> dict:
-    return {"scale": alt.Scale(type="log", domain=[low, high]), "axis": alt.Axis(title=title, **look)}
+    return line + one.mark_point(size=110, **STATE).encode(alt.X("at:Q"), alt.Y("high:Q"))
 
 
 def _optimum() -> alt.LayerChart:
-    x = _axis("target's share in the reference, m₀", 1e-6, 1, format="~%", values=[1e-6, 1e-4, 1e-2, 1])
-    y = alt.Y(
-        "optimum:Q", scale=alt.Scale(domain=[0, 1.03]), axis=alt.Axis(title="share at the optimum, m*", **_PERCENT)
-    )
+    x = axis(1e-6, 1, "target's share in the reference, m₀", log=True, format="~%", values=[1e-6, 1e-4, 1e-2, 1])
+    y = alt.Y("optimum:Q", **axis(0, 1.1, "share at the optimum, m*", **_PERCENT))
     curve = _grid("mass", -6, 0).transform_calculate(optimum=_OPTIMUM.format(m="min(datum.mass, 0.999)"))
-    band = alt.Chart(alt.sequence(0, 1)).mark_rect(color=BAND).encode(y=alt.datum(0.5), y2=alt.datum(1.03))
-    named = alt.Chart(alt.sequence(0, 1)).mark_text(align="left", color=QUIET, dx=6, dy=8, text="the target wins")
-    threshold = (
-        alt.Chart(alt.sequence(0, 1)).transform_calculate(least=LEAST_MASS).transform_filter("datum.least > 1e-6")
-    )
-    rule = threshold.mark_rule(color=INK, strokeDash=[1, 3]).encode(x="least:Q", y=alt.datum(0), y2=alt.datum(0.5))
+    threshold = ONE.transform_calculate(least=LEAST_MASS).transform_filter("datum.least > 1e-6")
     # On the side that has room, away from the state.
     left = "(datum.least > 0.01 || (datum.least > 2e-4 && reference_mass > datum.least))"
-    label = threshold.mark_text(
-        text="recall threshold", dx=alt.ExprRef(f"{left} ? -7 : 7"), align=alt.ExprRef(f"{left} ? 'right' : 'left'"),
-        dy=-7,
-    )  # fmt: skip
-    return _panel(
-        "Where alignment ends",
-        band,
-        named.encode(x=alt.datum(1e-6), y=alt.datum(1.0)),
+    shift, align = alt.ExprRef(f"{left} ? -7 : 7"), alt.ExprRef(f"{left} ? 'right' : 'left'")
+    label = threshold.mark_text(text="recall threshold", dx=shift, align=align, dy=-7)
+    return alt.layer(
+        ONE.mark_rect(color=BAND).encode(y=alt.datum(0.5), y2=alt.datum(1.03)),
+        note("the target wins", 1e-6, 1.0, align="left", color=QUIET, dx=6, dy=8),
         curve.mark_line(color=QUIET, strokeWidth=1.2, strokeDash=[5, 4]).encode(alt.X("mass:Q", **x), alt.Y("mass:Q")),
         curve.mark_line(color=INK).encode(alt.X("mass:Q", **x), y),
-        rule,
+        threshold.mark_rule(color=INK, strokeDash=[1, 3]).encode(x="least:Q", y=alt.datum(0), y2=alt.datum(0.5)),
         label.encode(x="least:Q", y=alt.datum(0.02)),
         _stem(x, "reference_mass", "reference_mass", OPTIMUM),
-    )
+    ).properties(**sized(360, 300, "Where alignment ends"))
 
 
 def _draws() -> alt.LayerChart:
-    x = _axis("draws in a batch, n", 1, 1e6, format="~s", values=[1, 100, 1e4, 1e6])
-    y = alt.Y("chance:Q", scale=alt.Scale(domain=[0, 1.03]), axis=alt.Axis(title="chance of at least one", **_PERCENT))
+    x = axis(1, 1e6, "draws in a batch, n", log=True, format="~s", values=[1, 100, 1e4, 1e6])
+    y = alt.Y("chance:Q", **axis(0, 1.1, "chance of at least one", **_PERCENT))
     curve = _grid("count", 0, 6).transform_calculate(chance=_CHANCE.format(n="datum.count"))
-    level = alt.Chart(alt.sequence(0, 1)).mark_rule(color=QUIET, strokeDash=[1, 3]).encode(y=alt.datum(0.95))
-    named = alt.Chart(alt.sequence(0, 1)).mark_text(align="left", color=QUIET, dx=6, dy=8, text="95 %")
-    return _panel(
-        "Whether a batch shows it at all",
-        level,
-        named.encode(x=alt.datum(1), y=alt.datum(0.95)),
+    return alt.layer(
+        ONE.mark_rule(color=QUIET, strokeDash=[1, 3]).encode(y=alt.datum(0.95)),
+        note("95 %", 1, 0.95, align="left", color=QUIET, dx=6, dy=8),
         curve.mark_line(color=INK).encode(alt.X("count:Q", **x), y),
         _stem(x, "draws", "0", CHANCE),
-    )
+    ).properties(**sized(360, 300, "Whether a batch shows it at all"))

@@ -13,7 +13,8 @@ import altair as alt
 
 from alignkd_lab.course.explorers.token_lens import MONO
 from alignkd_lab.course.shipped import recorded_smollm2
-from alignkd_lab.course.widgets.charts import Chart, Slider, below, beside, caption, parameters, stack
+from alignkd_lab.course.widgets.charts import Chart, Slider, parameters
+from alignkd_lab.course.widgets.pieces import ONE, below, beside, caption, numbered, pixels, said, sized
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.plots.drawing import INK, QUIET, depth_line
@@ -73,59 +74,46 @@ def show(run: Records | None = None, depth: str = "record", **state: Any) -> Cha
     )  # fmt: skip
     high = max(len(said) for order in held["said"] for stage in order for said in stage)
     panels = beside(*(_order(place, count, high, at) for place in (0, 1)), spacing=22)
-    asked = caption("'Prompt ' + (1 + k) + ': ' + prompts[k]", width=590)
-    marked = "; in red: what makes it so" * (
-        any(line for order in held["marks"] for stage in order for said in stage for line in said)
-    )
-    words = caption(
-        f"'Filled: on target{marked}. Click on a square to read it.'", *map(repr, textwrap.wrap(note, 80)), width=590
-    )
+    asked = caption(said("Prompt {1 + k}: {prompts[k]}", {}), width=590)
+    marked = any(line for order in held["marks"] for stage in order for said in stage for line in said)
+    key = f"Filled: on target{'; in red: what makes it so' * marked}. Click on a square to read it."
     counts = [[sum(stage) for stage in order] for order in held["hits"]]
     further = {**held, "counts": counts, "k": f"clamp(round((at.prompt || [1])[0]), 1, {count}) - 1"}
-    alternative = f"One prompt through every stage of both orders, and which responses to {count} are on target. {note}"
-    whole = stack("What they say after each step", asked, panels, words, color="independent")
-    return Chart(whole, alternative, parameters(CONTROLS, (), state), further)
+    seen = f"One prompt through every stage of both orders, and which responses to {count} are on target. {note}"
+    moved, words = parameters(CONTROLS, (), state), (key, *textwrap.wrap(note, 80))
+    look = {"width": 590, "color": "independent"}
+    return Chart(moved, "What they say after each step", asked, panels, words=words, seen=seen, further=further, **look)
 
 
 def _order(place: int, count: int, high: int, at: alt.Parameter) -> dict:
     """An order's text, and its squares."""
     order, here = list(STAGES)[place], f"[{place}][stage][k]"
     colour, done = pipeline_style(order).colour, list(DONE[order])
-    one = alt.Chart(alt.sequence(0, 1)).encode(x=alt.value(0))
-    look = {"align": "left", "baseline": "top", "font": MONO, "fontSize": 12, "lineHeight": 18}
+    one = ONE.encode(x=alt.value(0))
+    top = {"align": "left", "baseline": "top"}
+    look = {**top, "font": MONO, "fontSize": 12, "lineHeight": 18}
     said = one.transform_calculate(words=f"said{here}", marked=f"marks{here}").encode(y=alt.value(44))
-    head = f"'{'KA'[place]}-{'AK'[place]}: ' + {done}[stage]"
+    head = one.transform_calculate(words=f"'{'KA'[place]}-{'AK'[place]}: ' + {done}[stage]").encode(y=alt.value(0))
     paid = f"hits{here} ? 'on target, reward ' + format(paid{here}, '.2f') : 'off target, reward 0'"
     text = alt.layer(
-        one.transform_calculate(words=head).mark_text(
-            align="left", baseline="top", fontSize=13, fontWeight="bold", color=colour
-        ).encode(y=alt.value(0), text="words:N"),
-        one.transform_calculate(words=paid).mark_text(align="left", baseline="top", color=QUIET).encode(
-            y=alt.value(20), text="words:N"
-        ),
+        head.mark_text(fontSize=13, fontWeight="bold", color=colour, **top).encode(text="words:N"),
+        one.transform_calculate(words=paid).mark_text(color=QUIET, **top).encode(y=alt.value(20), text="words:N"),
         said.mark_text(color=INK, **look).encode(text="words:N"),
         said.mark_text(color=MARKED, fontWeight="bold", **look).encode(text="marked:N"),
-    ).properties(width=_WIDE, height=44 + 18 * high)  # fmt: skip
-    cells = alt.Chart(alt.sequence(0, count, as_="cell")).transform_calculate(
-        prompt="datum.cell + 1", hit=f"hits[{place}][stage][datum.cell]", chosen="datum.cell == k",
+    ).properties(width=_WIDE, height=44 + 18 * high)
+    cells = numbered(
+        count, "cell", prompt="datum.cell + 1", hit=f"hits[{place}][stage][datum.cell]", chosen="datum.cell == k",
         x=f"(datum.cell % {_ACROSS} + 0.5) * {_CELL}", y=f"(floor(datum.cell / {_ACROSS}) + 0.5) * {_CELL}",
     )  # fmt: skip
     rows = -(-count // _ACROSS)
-    x, y = (alt.Scale(domain=[0, end], range=[0, end], nice=False) for end in (_WIDE, rows * _CELL))
     squares = cells.mark_square(size=190, opacity=1, cursor="pointer").encode(
-        x=alt.X("x:Q", scale=x, axis=None),
-        y=alt.Y("y:Q", scale=y, axis=None),
+        x=alt.X("x:Q", **pixels(_WIDE)),
+        y=alt.Y("y:Q", **pixels(rows * _CELL)),
         fill=alt.condition("datum.hit", alt.value(colour), alt.value("#ECEEF0")),
         stroke=alt.condition("datum.chosen", alt.value(INK), alt.value("white")),
         strokeWidth=alt.condition("datum.chosen", alt.value(2.2), alt.value(0)),
     )
-    title = alt.Title(
-        alt.ExprRef(f"counts[{place}][stage] + ' of {count} on target'"),
-        fontSize=11.5,
-        fontWeight="normal",
-        color=QUIET,
-        anchor="start",
-        offset=4,
-    )
-    squares = alt.layer(squares.add_params(at)).properties(width=_WIDE, height=rows * _CELL, title=title)
+    title = alt.ExprRef(f"counts[{place}][stage] + ' of {count} on target'")
+    look = {"fontSize": 11.5, "fontWeight": "normal", "color": QUIET, "anchor": "start", "offset": 4}
+    squares = alt.layer(squares.add_params(at)).properties(**sized(_WIDE, rows * _CELL, title, **look))
     return below(text, squares, spacing=8)

@@ -16,7 +16,8 @@ from torch import Tensor
 from alignkd_lab.course.lens.reading_tables import LIKELY
 from alignkd_lab.course.lens.readings import MODELS, Reading, in_words, with_space
 from alignkd_lab.course.lens.texts import TEXTS, Lens, load
-from alignkd_lab.course.widgets.charts import Chart, Menu, Slider, below, beside, caption, parameters, stack
+from alignkd_lab.course.widgets.charts import Chart, Menu, Slider, parameters
+from alignkd_lab.course.widgets.pieces import ONE, axis, bare, below, beside, numbered, pixels, sized
 from alignkd_lab.plots.drawing import INK, QUIET
 from alignkd_lab.plots.style import number
 
@@ -154,20 +155,16 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
     lists = beside(*map(_likely, MODELS), spacing=18)
     left = below(lists, _advantaged(), spacing=16)
     panels = beside(left, _cloud(extent(lens)), spacing=46, color="independent")
-    marks = "'● likeliest for the DPO teacher, ◆ largest advantage, ■ the token that stands there; ␣ a space.'"
-    key = (
-        "'Colour: green above 0, violet below, up to ' + format(limits[quantity], '.2f') + ' nats; square-root "
-        "colours. Click a token.'"
+    words = (
+        "{seen.words[0]}",
+        "{seen.words[1]}",
+        "Colour: green above 0, violet below, up to {limits[quantity]:.2f} nats; square-root colours. Click a token.",
+        "● likeliest for the DPO teacher, ◆ largest advantage, ■ the token that stands there; ␣ a space.",
     )
-    whole = stack(
-        "What alignment changed, token by token",
-        _text(max(map(len, held.values())), lines, at),
-        panels,
-        caption("seen.words[0]", "seen.words[1]", key, marks, f"'{SOURCE}'", width=_WIDE),
-        color="independent",
-    )
-    alternative = f"A text with a colour a token, and what three models say before one of them. {SOURCE}"
-    return Chart(whole, alternative, menus, further)
+    title, text = "What alignment changed, token by token", _text(max(map(len, held.values())), lines, at)
+    seen = "A text with a colour a token, and what three models say before one of them."
+    look = {"width": _WIDE, "color": "independent"}
+    return Chart(menus, title, text, panels, words=words, seen=seen, source=SOURCE, further=further, **look)
 
 
 def _lines(words: Sequence[str]) -> list[list[int]]:
@@ -183,27 +180,18 @@ def _lines(words: Sequence[str]) -> list[list[int]]:
 
 def _text(longest: int, lines: int, at: alt.Parameter) -> alt.LayerChart:
     """The prompt in grey and the response in colour; a frame around the chosen token."""
-    one = alt.Chart(alt.sequence(0, 1))
-    asked = one.mark_text(align="left", color=QUIET, text=alt.ExprRef("asked[0]"), **_MONO).encode(
-        x=alt.value(3), y=alt.value(8)
-    )
-    rows = alt.Chart(alt.sequence(0, longest, as_="k")).transform_filter("datum.k < length(tokens[text])")
+    asked = ONE.mark_text(align="left", color=QUIET, text=alt.ExprRef("asked[0]"), **_MONO)
     held = "places[text][datum.k]"
     value = "quantities[text][quantity][datum.k]"
-    rows = rows.transform_calculate(
+    rows = numbered(longest).transform_filter("datum.k < length(tokens[text])").transform_calculate(
         position="starts[text] + datum.k + 1", said="tokens[text][datum.k]", value=value,
         shade=f"({value} < 0 ? -1 : 1) * sqrt(abs({value}) / limits[quantity])",
         left=f"{held}[1] * {_LETTER}", right=f"({held}[1] + {held}[2]) * {_LETTER} + 5",
         low=f"{held}[0] * {_LINE} + 20", high=f"{held}[0] * {_LINE} + 40", middle=f"{held}[0] * {_LINE} + 30",
     )  # fmt: skip
     wide, high = _WIDE, _LINE * lines + 20
-    x, y = (alt.Scale(domain=[0, end], range=[0, end], nice=False) for end in (wide, high))
-    box = {
-        "x": alt.X("left:Q", scale=x, axis=None),
-        "x2": "right:Q",
-        "y": alt.Y("low:Q", scale=y, axis=None),
-        "y2": "high:Q",
-    }
+    x, y = pixels(wide), pixels(high)
+    box = {"x": alt.X("left:Q", **x), "x2": "right:Q", "y": alt.Y("low:Q", **y), "y2": "high:Q"}
     colour = alt.Color(
         "shade:Q", legend=None, scale=alt.Scale(domain=[-1, -0.5, 0, 0.5, 1], range=_SIGNED, interpolate="rgb")
     )
@@ -211,31 +199,27 @@ def _text(longest: int, lines: int, at: alt.Parameter) -> alt.LayerChart:
     start = rows.transform_calculate(begin="datum.left + 2.5")
     return alt.layer(
         rows.mark_rect(cursor="pointer").encode(**box, color=colour, tooltip=tips).add_params(at),
-        start.mark_text(align="left", **_MONO).encode(
-            x=alt.X("begin:Q", scale=x, axis=None), y=alt.Y("middle:Q", scale=y, axis=None), text="said:N"
-        ),
+        start.mark_text(align="left", **_MONO).encode(x=alt.X("begin:Q", **x), y=alt.Y("middle:Q", **y), text="said:N"),
         rows.transform_filter("datum.k == place").mark_rect(fillOpacity=0, stroke=INK, strokeWidth=1.8).encode(**box),
-        asked,
-    ).properties(width=wide, height=high, title=alt.Title(alt.ExprRef("headings[text]"), fontSize=12))
+        asked.encode(x=alt.value(3), y=alt.value(8)),
+    ).properties(**sized(wide, high, alt.ExprRef("headings[text]"), fontSize=12))
 
 
 def _likely(name: str) -> alt.LayerChart:
     """A model's likeliest next tokens, a bar for the probability behind each."""
     held = f"seen.likely.{name}[datum.k]"
-    rows = alt.Chart(alt.sequence(0, ROWS, as_="k")).transform_calculate(
-        said=_cut(f"{held}[0]", 12), same=f"{held}[0] == seen.here[0]", share=f"{held}[1]", whole="1",
+    rows = numbered(
+        ROWS, said=_cut(f"{held}[0]", 12), same=f"{held}[0] == seen.here[0]", share=f"{held}[1]", whole="1",
         percent=f"{held}[1] < 0.001 ? '<0.1 %' : format(100 * {held}[1], '.2~r') + ' %'",
     )  # fmt: skip
-    x = {"scale": alt.Scale(domain=[0, 1], nice=False), "axis": None}
-    y = alt.Y("k:O", axis=None)
+    x, y = bare(0, 1), alt.Y("k:O", axis=None)
+    same = rows.transform_filter("datum.same").mark_bar(fillOpacity=0, stroke=INK, strokeWidth=1.6, size=_ROW - 3)
     return alt.layer(
         rows.mark_bar(color="#C9DECF", size=_ROW - 3).encode(alt.X("share:Q", **x), y),
-        rows.transform_filter("datum.same")
-        .mark_bar(fillOpacity=0, stroke=INK, strokeWidth=1.6, size=_ROW - 3)
-        .encode(alt.X("whole:Q", **x), y),
+        same.encode(alt.X("whole:Q", **x), y),
         rows.mark_text(align="left", **_MONO).encode(x=alt.value(4), y=y, text="said:N"),
         rows.mark_text(align="right", **_MONO).encode(x=alt.value(_LIST - 4), y=y, text="percent:N"),
-    ).properties(width=_LIST, height=_ROW * ROWS, title=alt.Title(NAMES[name], fontSize=12))
+    ).properties(**sized(_LIST, _ROW * ROWS, NAMES[name], fontSize=12))
 
 
 def _advantaged() -> alt.LayerChart:
@@ -248,47 +232,40 @@ def _advantaged() -> alt.LayerChart:
         *(f"format({held}[3][{k}], ',')" for k in range(len(MODELS))),
     ]
     y = alt.Y("k:O", axis=None, scale=alt.Scale(domain=list(range(ROWS))))
-    rows = alt.Chart(alt.sequence(0, ROWS, as_="k"))
-    one = alt.Chart(alt.sequence(0, 1))
     layers = []
     for place, (head, column, end) in enumerate(zip(heads, columns, ends, strict=True)):
-        look, said = {"align": "right" if place else "left"}, rows.transform_calculate(said=column)
+        look, said = {"align": "right" if place else "left"}, numbered(ROWS, said=column)
         layers.append(said.mark_text(color=_ADVANTAGED, **look, **_MONO).encode(x=alt.value(end), y=y, text="said:N"))
-        top = one.mark_text(text=head, fontWeight="normal" if place else "bold", **look, fontSize=11.5)
+        top = ONE.mark_text(text=head, fontWeight="normal" if place else "bold", **look, fontSize=11.5)
         layers.append(top.encode(x=alt.value(end), y=alt.value(-9)))
-    title = alt.Title("place in the order of likelihood", anchor="end", fontSize=11, fontWeight="normal", color=QUIET)
-    return alt.layer(*layers).properties(width=3 * _LIST + 36, height=_ROW * ROWS, title=title)
+    look = {"anchor": "end", "fontSize": 11, "fontWeight": "normal", "color": QUIET}
+    title = "place in the order of likelihood"
+    return alt.layer(*layers).properties(**sized(3 * _LIST + 36, _ROW * ROWS, title, **look))
 
 
 def _cloud(bounds: tuple[float, float, float, float]) -> alt.LayerChart:
     """Every token of the vocabulary: how likely the DPO teacher finds it, and its advantage."""
     left, right, low, high = bounds
-    x = {"scale": alt.Scale(domain=[left, right], nice=False)}
-    y = {"scale": alt.Scale(domain=[low, high], nice=False)}
-    power = alt.Axis(title="probability, DPO teacher", labelExpr="datum.value ? '1e' + datum.value : '1'", grid=False)
+    powers = "datum.value ? '1e' + datum.value : '1'"
+    x = alt.X("x0:Q", **axis(left, right, "probability, DPO teacher", labelExpr=powers, grid=False))
+    y = alt.Y("y0:Q", **axis(low, high, "advantage A (nats)", grid=False))
     across, up = (right - left) / _ACROSS, (high - low) / _UP
-    cells = alt.Chart(alt.sequence(0, _ACROSS * _UP, as_="cell")).transform_calculate(
-        level="toNumber(seen.cloud[datum.cell])", x0=f"{left} + (datum.cell % {_ACROSS}) * {across}",
-        y0=f"{low} + floor(datum.cell / {_ACROSS}) * {up}",
+    cells = numbered(
+        _ACROSS * _UP, "cell", level="toNumber(seen.cloud[datum.cell])",
+        x0=f"{left} + (datum.cell % {_ACROSS}) * {across}", y0=f"{low} + floor(datum.cell / {_ACROSS}) * {up}",
     )  # fmt: skip
     cells = cells.transform_filter("datum.level > 0")
     cells = cells.transform_calculate(x1=f"datum.x0 + {across}", y1=f"datum.y0 + {up}")
     shade = alt.Color("level:Q", legend=None, scale=alt.Scale(domain=[1, 7], range=["#E3E7EC", "#7C8894"], clamp=True))
     points = []
     for group, shape, colour in (("dpo", "circle", _LIKELY), ("advantaged", "diamond", _ADVANTAGED)):
-        rows = alt.Chart(alt.sequence(0, ROWS, as_="k"))
-        points += _points(rows, f"seen.{group}[datum.k]", shape, colour, group == "dpo")
-    points += _points(alt.Chart(alt.sequence(0, 1, as_="k")), "seen.here", "square", INK, False)
+        points += _points(numbered(ROWS), f"seen.{group}[datum.k]", shape, colour, group == "dpo")
+    points += _points(numbered(1), "seen.here", "square", INK, False)
     return alt.layer(
-        cells.mark_rect(stroke=None).encode(
-            alt.X("x0:Q", axis=power, **x), alt.Y("y0:Q", axis=alt.Axis(title="advantage A (nats)", grid=False), **y),
-            x2="x1:Q", y2="y1:Q", color=shade,
-        ),
-        alt.Chart(alt.sequence(0, 1)).mark_rule(color=QUIET).encode(y=alt.datum(0)),
+        cells.mark_rect(stroke=None).encode(x, y, x2="x1:Q", y2="y1:Q", color=shade),
+        ONE.mark_rule(color=QUIET).encode(y=alt.datum(0)),
         *points,
-    ).properties(
-        width=_ACROSS * _CELL - 60, height=_UP * _CELL, title=alt.Title("The whole vocabulary", fontSize=12)
-    )  # fmt: skip
+    ).properties(**sized(_ACROSS * _CELL - 60, _UP * _CELL, "The whole vocabulary", fontSize=12))
 
 
 def _points(rows: alt.Chart, held: str, shape: str, colour: str, below: bool) -> list[alt.Chart]:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from alignkd_lab import theory
-from alignkd_lab.course.widgets.charts import Chart, Slider, caption, parameters, stack
+from alignkd_lab.course.widgets.charts import Chart, Slider, parameters
+from alignkd_lab.course.widgets.pieces import ONE, axis
 from alignkd_lab.mog.align import rlhf
 from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 from alignkd_lab.mog.problem import Problem
@@ -110,15 +111,13 @@ def draw(traps: Traps, *shown: str, **state: float) -> Chart:
     seeds = traps.handed.shape[-1]
     controls = {"step": Slider(traps.steps[-1], "training step", 0, traps.steps[-1], traps.steps[1])}
     look = f"round(step / {traps.steps[1]})"  # the nearest one
-    ends = [traps.masses.min().item() / 1.6, traps.masses.max().item() * 1.6]
     powers = "['', '', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹', '¹⁰']"
-    axis = alt.Axis(
-        title="target's share in the reference, m₀", values=[10.0**power for power in range(-10, 0)], grid=False,
-        labelExpr=f"'1 in 10' + {powers}[round(-log(datum.value) / LN10)]",
-    )  # fmt: skip
-    x = alt.X("mass:Q", scale=alt.Scale(type="log", domain=ends, nice=False), axis=axis)
-    y = alt.Axis(title="target's share of the policy's draws", format=".0%", values=[0, 0.25, 0.5, 0.75, 1])
-    height = alt.Scale(domain=[0, 1.3], nice=False)
+    ticks = {"values": [10.0**power for power in range(-10, 0)], "grid": False}
+    ticks["labelExpr"] = f"'1 in 10' + {powers}[round(-log(datum.value) / LN10)]"
+    least, most = traps.masses.min().item() / 1.6, traps.masses.max().item() * 1.6
+    x = alt.X("mass:Q", **axis(least, most, "target's share in the reference, m₀", log=True, **ticks))
+    values = [0, 0.25, 0.5, 0.75, 1]
+    y = alt.Y("share:Q", **axis(0, 1.3, "target's share of the policy's draws", format=".0%", values=values))
     labels, colours, shapes = zip(*STARTS.values(), strict=True)
     named = f"{list(labels)}[indexof({list(STARTS)}, datum.label)]"
     legend = alt.Legend(orient="top", labelExpr=named, labelLimit=400, columnPadding=24, symbolOpacity=1)
@@ -129,31 +128,29 @@ def draw(traps: Traps, *shown: str, **state: float) -> Chart:
     now = now.transform_calculate(at=f"[{', '.join(aside)}]").transform_flatten(["share", "at"])
     optimum = zip(_short(traps.masses), _short(traps.optimum), strict=True)
     line = alt.Chart(alt.InlineData([{"mass": mass, "share": share} for mass, share in optimum]))
+    points = now.mark_point(filled=True, size=42, opacity=0.9, stroke="white", strokeWidth=0.7)
     chart = alt.layer(
         *_regions(traps),
-        line.mark_line(color=INK, strokeWidth=1.8).encode(x, alt.Y("share:Q", scale=height, axis=y)),
-        now.mark_point(filled=True, size=42, opacity=0.9, stroke="white", strokeWidth=0.7).encode(
-            alt.X("at:Q"), alt.Y("share:Q"), colour, shape
-        ),
+        line.mark_line(color=INK, strokeWidth=1.8).encode(x, y),
+        points.encode(alt.X("at:Q"), alt.Y("share:Q"), colour, shape),
     ).properties(width=760, height=330)
+    drawn, paid = (float(f"{1 / boundary:.2g}") for boundary in boundaries(traps))
+    words = (
+        f"Step {{step}} of {SETTINGS.rlhf_steps}, {{step * {SETTINGS.rlhf_batch}:,}} draws a run.",
+        f"At the end most runs from the reference show the target where that has it once in {drawn:,.0f} draws or more "
+        "often;",
+        f"the best policy, and runs that were handed it, down to once in {paid:,.0f}.",
+    )
+    seen = (
+        "The target's share after RLHF against its share in the reference: handed the target, runs end at the best "
+        "policy, high or low; from the reference they find it only where it is drawn, and miss a region between."
+    )
     source = (
         f"Live run: Gaussian world, {seeds} seeds side by side, reward {SETTINGS.reward_height:g}, "
         f"β = {SETTINGS.beta:g}. Black line: the best policy, from a grid."
     )
-    alternative = (
-        "The target's share after RLHF against its share in the reference: handed the target, runs end at the best "
-        "policy, high or low; from the reference they find it only where it is drawn, and miss a region between. "
-    ) + source
-    drawn, paid = (float(f"{1 / boundary:.2g}") for boundary in boundaries(traps))
-    words = caption(
-        f"'Step ' + step + ' of {SETTINGS.rlhf_steps}, ' + format(step * {SETTINGS.rlhf_batch}, ',') + ' draws a run.'",
-        f"'At the end most runs from the reference show the target where that has it once in {drawn:,.0f} draws or "
-        "more often;'",
-        f"'the best policy, and runs that were handed it, down to once in {paid:,.0f}.'",
-        f"'{source}'",
-    )
-    whole = stack("Two traps: not drawn, and not worth it", chart, words)
-    return Chart(whole, alternative, parameters(controls, shown, state))
+    moved = parameters(controls, shown, state)
+    return Chart(moved, "Two traps: not drawn, and not worth it", chart, words=words, seen=seen, source=source)
 
 
 def _short(values: Tensor) -> list[float]:
@@ -181,7 +178,7 @@ def _regions(traps: Traps) -> list[alt.Chart]:
         (paid, drawn, "sampling trap", "worth it,", "but never drawn"),
         (drawn, most, "no trap", "drawn and learnt"),
     ]
-    band = alt.Chart(alt.sequence(0, 1)).mark_rect(color=BAND).encode(x=alt.datum(paid), x2=alt.datum(drawn))
+    band = ONE.mark_rect(color=BAND).encode(x=alt.datum(paid), x2=alt.datum(drawn))
     names = [{"mass": (low * high) ** 0.5, "name": name, "why": why} for low, high, name, *why in regions]
     text = alt.Chart(alt.InlineData(names)).encode(x="mass:Q", y=alt.datum(1.3))
     return [

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import norm
 
-from alignkd_lab.course.widgets.charts import Chart, Slider, beside, caption, parameters, share, stack
+from alignkd_lab.course.widgets.charts import Chart, Slider, parameters
+from alignkd_lab.course.widgets.pieces import ONE, axis, beside, sized
 from alignkd_lab.plots.drawing import INK, QUIET
 
 WEIGHTS, SD = (0.6, 0.4), 0.5
@@ -36,26 +37,26 @@ def show(*shown: str, **state: float) -> Chart:
     found = [dict(zip(("at", "mean", "sd"), (float(stop), *reverse_fit(stop)), strict=True)) for stop in sorted(stops)]
     reverse = alt.Chart(alt.InlineData(found)).transform_filter("datum.at == distance")
     panels = beside(
-        _panel("Forward KL to the truth: covers", _by_moments(str(WEIGHTS[0]))),
-        _panel("Reverse KL to the truth: seeks", reverse),
-        _panel("Forward KL to a sharpened teacher", _by_moments(_TEACHER), teacher=True),
+        _fit("Forward KL to the truth: covers", _by_moments(str(WEIGHTS[0]))),
+        _fit("Reverse KL to the truth: seeks", reverse),
+        _fit("Forward KL to a sharpened teacher", _by_moments(_TEACHER), teacher=True),
         spacing=30,
     )
-    words = caption(
-        f"'Sharpened with s = ' + sharpening + ', the teacher has ' + {share(_TEACHER)} + ' of its weight on the "
-        f"larger mode; the truth has {100 * WEIGHTS[0]:g} %.'",
-        f"'Reverse KL: the modes lie ' + (abs(datum.mean + {_HALF}) < 0.1 * {_HALF} ? 'far apart, so its bump sits on "
-        "the larger one.' : 'so near that its bump lies over both.')",
-        "'Grey: the truth; red: the student; dashed: the teacher. Precision, recall: under the truth, in nats.'",
-        f"'{SOURCE}'",
-        of=reverse,
+    words = (
+        f"Sharpened with s = {{sharpening}}, the teacher has {{{_TEACHER}:share}} of its weight on the larger mode; "
+        f"the truth has {100 * WEIGHTS[0]:g} %.",
+        "Reverse KL: the modes lie {how}",
+        "Grey: the truth; red: the student; dashed: the teacher. Precision, recall: under the truth, in nats.",
     )
-    alternative = (
+    apart = f"abs(datum.mean + {_HALF}) < 0.1 * {_HALF}"
+    near = "so near that its bump lies over both."
+    parts = {"how": {apart: "far apart, so its bump sits on the larger one.", "": near}}
+    seen = (
         "One bump fitted to two modes: forward KL lies over both, reverse KL sits on the larger, and forward KL to a "
-        "sharpened teacher sits there too. "
-    ) + SOURCE
-    whole = stack("One bump for two: which divergence puts it where?", panels, words)
-    return Chart(whole, alternative, moved)
+        "sharpened teacher sits there too."
+    )
+    title = "One bump for two: which divergence puts it where?"
+    return Chart(moved, title, panels, words=words, parts=parts, of=reverse, seen=seen, source=SOURCE)
 
 
 @functools.cache
@@ -83,7 +84,7 @@ def reverse_fit(distance: float) -> tuple[float, float]:
 
 def _by_moments(weight: str) -> alt.Chart:
     """One row: mean and standard deviation of the modes with this weight, which minimise the forward KL."""
-    return alt.Chart(alt.sequence(0, 1)).transform_calculate(
+    return ONE.transform_calculate(
         mean=f"{_HALF} * (1 - 2 * {weight})",
         sd=f"sqrt({SD**2} + 4 * {weight} * (1 - {weight}) * {_HALF} * {_HALF})",
     )
@@ -94,11 +95,10 @@ def _density(weight: str) -> str:
     return f"({weight} * {one} + (1 - {weight}) * {other})"
 
 
-def _panel(title: str, student: alt.Chart, teacher: bool = False) -> alt.LayerChart:
+def _fit(title: str, student: alt.Chart, teacher: bool = False) -> alt.LayerChart:
     """A student, one row with `mean` and `sd`, over the truth; its scores beside it."""
-    scale = alt.Scale(domain=[0, 1], nice=False)
-    x = alt.X("y:Q", scale=alt.Scale(domain=[-4.2, 4.2], nice=False), axis=alt.Axis(title="y", values=[-3, 0, 3]))
-    y = alt.Y("density:Q", scale=scale, axis=alt.Axis(title="density", values=[0, 0.5, 1]))
+    x = alt.X("y:Q", **axis(-4.2, 4.2, "y", values=[-3, 0, 3]))
+    y = alt.Y("density:Q", **axis(0, 1, "density", values=[0, 0.5, 1]))
     line = alt.Chart(alt.sequence(-4.2, 4.2001, 0.03, as_="y"))
     truth = line.transform_calculate(density=_density(str(WEIGHTS[0])))
     sharp = line.transform_calculate(density=_density(_TEACHER))
@@ -125,4 +125,4 @@ def _panel(title: str, student: alt.Chart, teacher: bool = False) -> alt.LayerCh
         *([sharp.mark_line(color=INK, strokeWidth=1.4, strokeDash=[5, 4]).encode(x, y)] if teacher else []),
         text,
     ]
-    return alt.layer(*layers).properties(width=225, height=240, title=alt.Title(title, fontSize=12, color=QUIET))
+    return alt.layer(*layers).properties(**sized(225, 240, title, fontSize=12, color=QUIET))

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import altair as alt
 from PIL import Image
 
+from alignkd_lab.course.widgets.pieces import below, caption, said
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.plots.drawing import GRID, INK, QUIET
 
 MIME = "application/vnd.vegalite.v5+json"
 SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 VERSION = "5.8"  # vl-convert's oldest, the nearest to JupyterLab's
-POINT = "#7B4FA3"  # the state: no pipeline's colour
 STAR = (  # a shape
     "M0,-1L0.225,-0.309L0.951,-0.309L0.363,0.118L0.588,0.809L0,0.382L-0.588,0.809L-0.363,0.118L-0.951,-0.309"
     "L-0.225,-0.309Z"
@@ -133,44 +133,6 @@ def _slider(name: str, control: Slider, value: float) -> list:
     return [alt.param(f"{name}_power", value=place, bind=bound), alt.param(name, expr=f"pow(10, {name}_power)")]
 
 
-def caption(*lines: str, width: int = 780, of: alt.Chart | None = None) -> alt.Chart:
-    """Words below a chart that change with it: each line is a Vega expression that gives a text.
-
-    With `of`, whose data have come down to one row, the lines can speak of it as `datum`.
-    """
-    one = (of or alt.Chart(alt.sequence(0, 1))).transform_calculate(words=f"[{', '.join(lines)}]")
-    written = one.mark_text(align="left", baseline="top", lineHeight=18).encode(text="words:N")
-    return written.encode(x=alt.value(0), y=alt.value(0)).properties(width=width, height=18 * len(lines))
-
-
-def stack(title: str | alt.ExprRef, *rows: alt.TopLevelMixin | dict, **scales: str) -> dict:
-    """A chart, or several in rows, under a title and over its words."""
-    return {"title": alt.Title(title, fontSize=15).to_dict()} | below(*rows, spacing=14, **scales)
-
-
-def beside(*parts: alt.TopLevelMixin | dict, spacing: float | None = None, **scales: str) -> dict:
-    """Charts in a row, which share the scale of a channel ("shared") or have one each ("independent")."""
-    return _joined("hconcat", parts, spacing, scales)
-
-
-def below(*parts: alt.TopLevelMixin | dict, spacing: float | None = None, **scales: str) -> dict:
-    """Charts in a column."""
-    return _joined("vconcat", parts, spacing, scales)
-
-
-def _joined(how: str, parts: Sequence[alt.TopLevelMixin | dict], spacing: float | None, scales: dict) -> dict:
-    """Not by Altair, which copies each part anew for every level above it, for seconds in all."""
-    made = [part if isinstance(part, dict) else part.to_dict() for part in parts]
-    datasets, params = {}, {}
-    for part in made:
-        part.pop("$schema", None), part.pop("config", None)
-        datasets |= part.pop("datasets", {})
-        for param in part.pop("params", []):  # one choice by clicks may be made in several charts
-            params.setdefault(param["name"], param | {"views": []})["views"] += param["views"]
-    whole = {how: made, "datasets": datasets, "params": list(params.values()), "resolve": {"scale": scales}}
-    return whole | ({} if spacing is None else {"spacing": spacing})
-
-
 def compact(value: Any) -> str:
     """Data as a Vega expression: a saved notebook would give each number of an array a line of its own."""
     written = json.dumps(value, separators=(",", ":"))
@@ -190,27 +152,29 @@ def small(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def share(value: str) -> str:
-    """A Vega expression for a share in percent, to three digits, or as one in many."""
-    many = f"({value}) > 1e-12 ? format(1 / ({value}), ',.2~r') : '10^' + format(-log({value}) / LN10, '.0f')"
-    whole = f"({value}) >= 1e-4 || ({value}) <= 0 ? format(100 * ({value}), '.3~g') + ' %' : '1 in ' + ({many})"
-    return f"(({value}) > 0.9995 ? 'more than 99.9 %' : {whole})"
-
-
 class Chart:
-    """A chart with its sliders, as a page shows it.
+    """A chart with its sliders, as a page shows it: rows under a title, and words that change with it.
 
     Args:
-        chart: what `stack` made; the parameters of its sliders are added here.
-        alt: what is seen, in words, for who cannot see it, and for print.
-        moved: the parameters (`parameters`).
+        moved: the parameters of its sliders (`parameters`).
+        words: sentences below the rows, a line each, with what they hold in braces, and its `parts` (`pieces.said`);
+            the last line is `source`, of the evidence.
+        seen: what is seen, in words, for who cannot see it, and for print; `source` follows.
         further: parameters that no reader moves, by name: an expression in those before it, or data.
+        width, of: of the words (`pieces.caption`).
+        scales: the channels that the rows share or have each for its own.
     """
 
     def __init__(
-        self, chart: Mapping[str, Any], alt: str, moved: list, further: Mapping[str, Any] | None = None
-    ) -> None:
-        self.alt, self.spec = alt, {**chart, "description": alt}
+        self, moved: list, title: str | alt.ExprRef, *rows: alt.TopLevelMixin | dict, words: Sequence[str], seen: str,
+        parts: Mapping[str, Any] | None = None, source: str = "", further: Mapping[str, Any] | None = None,
+        width: int = 780, of: alt.Chart | None = None, **scales: str,
+    ) -> None:  # fmt: skip
+        self.alt = f"{seen} {source}".rstrip()
+        lines = [*words, source] if source else words
+        written = caption(*(said(line, parts or {}) for line in lines), width=width, of=of)
+        whole = below(*rows, written, spacing=14, **scales)
+        self.spec = {"title": alt.Title(title, fontSize=15).to_dict(), **whole, "description": self.alt}
         # Not by Altair, which copies and checks a few hundred for ten seconds.
         self.spec["params"] = [made.param.to_dict() for made in moved] + self.spec.get("params", [])
         for made in self.spec["params"]:

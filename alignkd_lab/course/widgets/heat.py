@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
+from alignkd_lab.course.widgets.pieces import ONE, bare, numbered
 from alignkd_lab.plots.drawing import INK
 
 # White to dark, as the figures have it (seaborn's mako).
@@ -27,26 +28,21 @@ def heat(
     """
     left, right, bottom, top = window
     step = (right - left) / cells
-    place = {
-        "x": f"{left} + (datum.cell % {cells} + 0.5) * {step}",
-        "y": f"{bottom} + (floor(datum.cell / {cells}) + 0.5) * {step}",
-    }
     terms = [f"(length({components}) > {k} ? {_normal(f'{components}[{k}]')} : 0)" for k in range(count)]
     # A little over one edge, so that no seam shows between cells.
     edges = {f"{axis}{end}": f"datum.{axis} + {(end - 0.5 + 0.06 * end) * step}" for axis in "xy" for end in (0, 1)}
-    axes = {"x": (left, right), "y": (bottom, top)}
-    x, y = ({"scale": alt.Scale(domain=list(ends), nice=False), "axis": None} for ends in axes.values())
-    grid = alt.Chart(alt.sequence(0, cells**2, as_="cell")).transform_calculate(**place)
+    grid = numbered(
+        cells**2, "cell", x=f"{left} + (datum.cell % {cells} + 0.5) * {step}",
+        y=f"{bottom} + (floor(datum.cell / {cells}) + 0.5) * {step}",
+    )  # fmt: skip
     # What would be white is not drawn: that takes most of the time that a slider has.
     grid = grid.transform_calculate(density=" + ".join(terms)).transform_filter(f"datum.density > {_WHITE}")
-    grid = grid.transform_calculate(**edges)
-    colour = alt.Color(
-        "density:Q", scale=alt.Scale(type="sqrt", range=list(colours), domainMin=0, interpolate="rgb"), legend=None
-    )
-    squares = grid.mark_rect(stroke=None).encode(
-        x=alt.X("x0:Q", **x), x2="x1:Q", y=alt.Y("y0:Q", **y), y2="y1:Q", color=colour
-    )
-    frame = alt.Chart(alt.sequence(0, 1)).mark_rect(fillOpacity=0, stroke="#B8BEC5")
+    dark = alt.Scale(type="sqrt", range=list(colours), domainMin=0, interpolate="rgb")
+    squares = grid.transform_calculate(**edges).mark_rect(stroke=None).encode(
+        x=alt.X("x0:Q", **bare(left, right)), x2="x1:Q", y=alt.Y("y0:Q", **bare(bottom, top)), y2="y1:Q",
+        color=alt.Color("density:Q", scale=dark, legend=None),
+    )  # fmt: skip
+    frame = ONE.mark_rect(fillOpacity=0, stroke="#B8BEC5")
     frame = frame.encode(x=alt.value(0), x2=alt.value(side), y=alt.value(0), y2=alt.value(side))
     return alt.layer(squares, frame)
 
@@ -55,7 +51,7 @@ def ring(centre: tuple[float, float], radius: float, window: tuple[float, float,
     """The dashed line around a target."""
     size = (2 * radius * side / (window[1] - window[0])) ** 2
     look = {"filled": False, "stroke": INK, "strokeDash": [4, 3], "strokeWidth": 1.2, "opacity": 1, "size": size}
-    return alt.Chart(alt.sequence(0, 1)).mark_point(**look).encode(x=alt.datum(centre[0]), y=alt.datum(centre[1]))
+    return ONE.mark_point(**look).encode(x=alt.datum(centre[0]), y=alt.datum(centre[1]))
 
 
 def _normal(component: str) -> str:
