@@ -11,7 +11,7 @@ from scene import Scene, evaluated, value
 from alignkd_lab import theory
 from alignkd_lab.course.explorers import densities
 from alignkd_lab.course.explorers.densities import CONTROLS, LINE_BOUNDARY, LINE_MEANS, LINE_SD, LINE_WEIGHTS
-from alignkd_lab.course.widgets.charts import POINT
+from alignkd_lab.course.widgets.pieces import POINT
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots.drawing import INK

@@ -170,7 +170,7 @@ class Outcomes:
         return f'<table style="max-width:62em;{_LINES}"><tr>{cells}</tr>{"".join(rows)}</table>{scores}'
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        plain = "\n".join(f"{TASKS[id].question} {outcome(TASKS[id])}" for id in self.ids)
+        plain = "\n".join(f"{TASKS[id].question} {TASKS[id].words()}" for id in self.ids)
         return {**widget_view(self.widget), "text/html": self.table(), "text/plain": plain}
 
 
@@ -204,12 +204,6 @@ def read_number(text: str) -> float | None:
         raise ValueError("division by zero") from error
 
 
-def outcome(asked: Task) -> str:
-    """What comes out, in the words of the option or as a number."""
-    expected = asked.outcome()
-    return asked.options[expected] if asked.options else f"{expected:.3g}"
-
-
 def _fitting(id: str, kept: dict[str, dict]) -> dict | None:
     """The kept entry, if it still answers the question, which may have changed since."""
     asked, entry = TASKS[id], kept.get(id)
@@ -223,9 +217,9 @@ def _fitting(id: str, kept: dict[str, dict]) -> dict | None:
 
 def _said(asked: Task, answer: str | float | None, sure: str | None) -> str:
     if answer is None:
-        return f"It comes out so: {outcome(asked)}. {asked.because}"
-    said = f"You said: {_words(asked, answer)}" + (f" ({sure})" if sure else "") + ". "
-    told = "So it is. " if asked.right(answer) else f"It comes out otherwise: {outcome(asked)}. "
+        return f"It comes out so: {asked.words()}. {asked.because}"
+    said = f"You said: {asked.words(answer)}" + (f" ({sure})" if sure else "") + ". "
+    told = "So it is. " if asked.right(answer) else f"It comes out otherwise: {asked.words()}. "
     return said + told + asked.because
 
 
@@ -234,23 +228,15 @@ def _row(asked: Task, entry: dict | None, personal: bool) -> str:
     cells = [asked.question]
     if personal:
         answer, sure = (entry["answer"], entry.get("sure")) if entry else (None, None)
-        said = "not answered yet" if entry is None else "skipped" if answer is None else _words(asked, answer)
+        said = "not answered yet" if entry is None else "skipped" if answer is None else asked.words(answer)
         cells.append(said + (f" ({sure})" if sure else ""))
-    cells.append("…" if personal and entry is None else outcome(asked))
-    return (
-        "<tr>"
-        + "".join(f'<td style="text-align:left;vertical-align:top">{html.escape(cell)}</td>' for cell in cells)
-        + "</tr>"
-    )
-
-
-def _words(asked: Task, answer: str | float) -> str:
-    return asked.options[answer] if asked.options else f"{answer:g}"
+    cells.append("…" if personal and entry is None else asked.words())
+    marked = (f'<td style="text-align:left;vertical-align:top">{html.escape(cell)}</td>' for cell in cells)
+    return f"<tr>{''.join(marked)}</tr>"
 
 
 def _question(asked: Task, options: bool = False) -> str:
-    note = "" if asked.options else html.escape(asked.exactness())
-    text = f'<p style="{_LINES}">{ASKS} {html.escape(asked.question)}{note}</p>'
+    text = f'<p style="{_LINES}">{ASKS} {html.escape(asked.asked())}</p>'
     listed = "".join(f"<li>{html.escape(label)}</li>" for label in asked.options.values()) if options else ""
     return text + (f"<ul>{listed}</ul>" if listed else "")
 

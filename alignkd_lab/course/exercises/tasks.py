@@ -75,7 +75,7 @@ class Task(Asked):
     def judge(self, answer: Any) -> Verdict:
         """Right, the hint of that wrong answer, or the general one."""
         if _blank(answer):
-            return None, f"Not answered yet. {self.question}{self.exactness()}"
+            return None, f"Not answered yet. {self.asked()}"
         if self.right(answer):
             return True, f"Right. {self.because}"
         hints = (hint for wrong, hint in self.wrong() if self.same(answer, wrong))
@@ -104,13 +104,19 @@ class Task(Asked):
     def _found(self, function: Callable[..., Any]) -> Any:
         return function(self.given()) if self.given else function()
 
-    def exactness(self) -> str:
-        """How exact a number has to be, in words; nothing for other answers."""
-        expected = self.outcome()
+    def asked(self) -> str:
+        """The question, and how exact a number has to be."""
+        expected = None if self.options else self.outcome()
         if isinstance(expected, int):
-            return " (A whole number.)"
+            return f"{self.question} (A whole number.)"
         numbers = isinstance(expected, float) or (isinstance(expected, tuple) and isinstance(expected[0], float))
-        return f" (Within {100 * self.tolerance:g} % is close enough.)" if numbers else ""
+        return self.question + (f" (Within {100 * self.tolerance:g} % is close enough.)" if numbers else "")
+
+    def words(self, answer: Any = None) -> str:
+        """An answer in the words of its option or as a number; None is what comes out."""
+        if self.options:
+            return self.options[self.outcome() if answer is None else answer]
+        return f"{self.outcome():.3g}" if answer is None else f"{answer:g}"
 
 
 def _blank(answer: Any) -> bool:

@@ -15,11 +15,10 @@ import numpy as np
 from alignkd_lab.course.explorers.orders import ALGORITHMS
 from alignkd_lab.course.shipped import recorded
 from alignkd_lab.course.widgets.charts import Chart, Menu, Slider, parameters
-from alignkd_lab.course.widgets.heat import heat, ring
+from alignkd_lab.course.widgets.heat import policy
 from alignkd_lab.course.widgets.pieces import POINT, axis, below, beside, numbered, sized
 from alignkd_lab.mog.sweep import Grid, Lead, cell_edges, lead
 from alignkd_lab.pipelines import A_K, K_A
-from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import INK
 from alignkd_lab.plots.style import pipeline_style
 from alignkd_lab.stats import paired_difference
@@ -85,10 +84,7 @@ def _data() -> dict[str, Any]:
 
 
 def show(*shown: str, **state: float | str) -> Chart:
-    """Left: the map. Right: what both orders left in the chosen cell, and what they earned.
-
-    `shown` names the controls to put on the page (all where none is), `state` where they begin.
-    """
+    """Left: the map. Right: what both orders left in the chosen cell, and what they earned."""
     moved = parameters(CONTROLS, shown, state)
     data = _data()
     further = data | {
@@ -183,15 +179,9 @@ def _map(data: dict[str, Any]) -> alt.LayerChart:
 
 
 def _policy(order: str) -> alt.LayerChart:
-    settings = shipped("rlhf", 1.0)[0].settings
-    window, side = plane.window(settings), 176
-    centre, style = settings.truth_means[settings.targets[0]], pipeline_style(order)
-    drawn = heat(f"chosen.{order}.mixture", 3, window, side, 44)
-    sign = {"^": "▲", "o": "●"}[style.marker]
-    around = ring(centre, 3 * settings.truth_sd, window, side)
-    return alt.layer(drawn, around).properties(
-        **sized(side, side, f"{sign} {style.label}", color=style.colour, fontSize=12)
-    )
+    style = pipeline_style(order)
+    settings, sign = shipped("rlhf", 1.0)[0].settings, {"^": "▲", "o": "●"}[style.marker]
+    return policy(settings, f"chosen.{order}.mixture", 3, 176, f"{sign} {style.label}", style.colour)
 
 
 def _earned() -> alt.LayerChart:

@@ -32,10 +32,7 @@ _WIDTH, _SIDE = 420, 300
 
 
 def show(*shown: str, **state: float) -> Chart:
-    """Left: both densities on a line, and the draws below. Right: the optimum's density in the plane, and the draws.
-
-    `shown` names the controls to put on the page (all where none is), `state` where they begin.
-    """
+    """Left: both densities on a line, and the draws below. Right: the optimum's density in the plane, and the draws."""
     counted = alt.Chart(_draws()).transform_calculate(
         hit="datum.index <= draws && datum.uniform < reference_mass ? 1 : 0",
         seen="datum.uniform < reference_mass ? datum.index : 1e9",

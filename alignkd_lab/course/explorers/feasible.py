@@ -33,10 +33,7 @@ _POINTS, _RADIUS = 64, 0.75
 
 
 def show(*shown: str, **state: float) -> Chart:
-    """Left: where there is enough to learn from. Right: pairs expected by responses at this base rate.
-
-    `shown` names the controls to put on the page (all where none is), `state` where they begin.
-    """
+    """Left: where there is enough to learn from. Right: pairs expected by responses at this base rate."""
     moved = parameters(CONTROLS, shown, state)
     words = (
         "{prompts:,} prompts × {responses} responses are {prompts * responses:,} draws with {datum.pairs:,.0f} "

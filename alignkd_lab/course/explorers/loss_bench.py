@@ -112,10 +112,7 @@ def walked() -> dict[str, str]:
 
 
 def show(*shown: str, **state: float | str) -> Chart:
-    """Left: shares and pushes by token. Right: shares along the walk; DPO's weight of the pair, or the largest push.
-
-    `shown` names the controls to put on the page (all where none is), `state` where they begin.
-    """
+    """Left: shares and pushes by token. Right: shares along the walk; DPO's weight of the pair, or the largest push."""
     moved = parameters(CONTROLS, shown, state)
     name = _chosen("loss", {key: f'"{value[0].upper()}{value[1:]}"' for key, value in LOSSES.items()})
     descent = _chosen("optimiser", {key: f"'{value}'" for key, value in CONTROLS["optimiser"].options.items()})

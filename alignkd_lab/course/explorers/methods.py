@@ -97,8 +97,7 @@ def short(name: str) -> str:
 def show(*shown: str, run: Records | None = None, **state: str) -> Chart:
     """Every way with its marker on two axes, ringed where no other beats it, and a line along those.
 
-    `shown` names the controls to put on the page (all where none is), `state` where they begin; `run` has costs among
-    its metrics (`costs.with_costs`), `recorded()` where None.
+    `run` has costs among its metrics (`costs.with_costs`), `recorded()` where None.
     """
     run = run or recorded()
     moved, found = parameters(controls(run), shown, state), points(run)

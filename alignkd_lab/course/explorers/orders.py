@@ -12,7 +12,7 @@ import numpy as np
 
 from alignkd_lab.course.shipped import recorded_gaussians
 from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, Slider, parameters
-from alignkd_lab.course.widgets.heat import heat, ring
+from alignkd_lab.course.widgets.heat import policy
 from alignkd_lab.course.widgets.pieces import axis, beside, numbered, share, sized
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
@@ -59,8 +59,8 @@ def cell(algorithm: str, sharpening: str) -> dict[str, list[dict]]:
     numbers = run.metrics.pivot(index=["pipeline", "seed"], columns="metric", values="value")[_KEPT].round(4)
     held: dict[str, list[dict]] = {_UNKEPT: _students()}
     for place, rows in run.mixtures.groupby(["pipeline", "seed"])[["weight", "x", "y", "sd_x", "sd_y"]]:
-        policy = {"m": numbers.loc[place].tolist(), "c": rows.to_numpy().round(3).tolist()}
-        held.setdefault(place[0], []).append(policy)
+        one = {"m": numbers.loc[place].tolist(), "c": rows.to_numpy().round(3).tolist()}
+        held.setdefault(place[0], []).append(one)
     return held
 
 
@@ -76,10 +76,7 @@ def _students() -> list[dict]:
 
 
 def show(*shown: str, **state: float | str) -> Chart:
-    """Both orders and a control, or the truth, at a stage; below, four metrics up to there.
-
-    `shown` names the controls to put on the page (all where none is), `state` where they begin.
-    """
+    """Both orders and a control, or the truth, at a stage; below, four metrics up to there."""
     moved = parameters(CONTROLS, shown, state)
     reached = {
         name: CONTROLS[name].options if not shown or name in shown else [state.get(name, CONTROLS[name].value)]
@@ -105,7 +102,7 @@ def show(*shown: str, **state: float | str) -> Chart:
         "right": "beside == 'none' ? truth : held[routes[beside][stage]][seed]",
         "finds": {
             kind: {
-                s: {name: sum(policy["m"][-1] > 0.5 for policy in policies) for name, policies in held.items()}
+                s: {name: sum(each["m"][-1] > 0.5 for each in policies) for name, policies in held.items()}
                 for s, held in of.items()
             }
             for kind, of in cells.items()
@@ -160,15 +157,11 @@ def _rates(route: str) -> str:
     return f"[{', '.join(f'held[routes.{route}[{step}]][seed].m[{len(METRICS)}]' for step in range(3))}]"
 
 
-def _square(place: int, policy: str) -> alt.LayerChart:
+def _square(place: int, held: str) -> alt.LayerChart:
     settings = MogSettings()
-    window, centre = plane.window(settings), settings.truth_means[settings.targets[0]]
-    rate = share(f"order[{place}] == 'none' ? {settings.truth_weights[3]} : {policy}.m[{len(METRICS)}]")
+    rate = share(f"order[{place}] == 'none' ? {settings.truth_weights[3]} : {held}.m[{len(METRICS)}]")
     title = alt.ExprRef(f"[names[order[{place}]], 'target: ' + {rate}]")
-    drawn = heat(f"{policy}.c", 4, window, _SIDE, 44), ring(centre, 3 * settings.truth_sd, window, _SIDE)
-    return alt.layer(*drawn).properties(
-        **sized(_SIDE, _SIDE, title, color=alt.ExprRef(f"colours[order[{place}]]"), fontSize=12)
-    )
+    return policy(settings, f"{held}.c", 4, _SIDE, title, alt.ExprRef(f"colours[order[{place}]]"))
 
 
 def _metric(place: int, metric: str) -> alt.LayerChart:

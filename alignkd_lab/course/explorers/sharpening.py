@@ -81,10 +81,7 @@ def _scored(students: Sequence[Tensor], perfect: Tensor, spread: Tensor) -> list
 
 
 def show(*shown: str, **state: float | str) -> Chart:
-    """Left: truth, sharpened teacher and both students. Right: both students' scores.
-
-    `shown` names the controls to put on the page (all where none is), `state` where they begin.
-    """
+    """Left: truth, sharpened teacher and both students. Right: both students' scores."""
     moved = parameters(CONTROLS, shown, state)
     powers = ", ".join(f"pow(teacher[{i}][0], s)" for i in range(4))
     whole = " + ".join(f"powers[{i}]" for i in range(4))

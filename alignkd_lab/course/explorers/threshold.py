@@ -33,10 +33,7 @@ _PERCENT = {"format": ".0%", "values": [0, 0.25, 0.5, 0.75, 1]}
 
 
 def show(*shown: str, **state: float) -> Chart:
-    """Left: where alignment ends. Right: whether a batch shows it the target at all.
-
-    `shown` names the controls to put on the page (all where none is), `state` where they begin.
-    """
+    """Left: where alignment ends. Right: whether a batch shows it the target at all."""
     words = (
         "The target has {reference_mass:share} of the reference and {optimum:share} of the best policy: {verdict}",
         "A batch of {draws:,.0f} draws holds it with a chance of {chance:share}{rest}",

@@ -30,7 +30,7 @@ _TEACHER = f"(1 / (1 + pow({WEIGHTS[1] / WEIGHTS[0]}, sharpening)))"
 
 
 def show(*shown: str, **state: float) -> Chart:
-    """The three fits beside each other. `shown` names the controls to put on the page, `state` where they begin."""
+    """The three fits beside each other."""
     moved = parameters(CONTROLS, shown, state)
     slider = CONTROLS["distance"]
     stops = {*np.arange(slider.low, slider.high + slider.step, slider.step), state.get("distance", slider.value)}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 
-from alignkd_lab.course.widgets.pieces import ONE, bare, numbered
+from alignkd_lab.course.widgets.pieces import ONE, bare, numbered, sized
+from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import INK
 
 # White to dark, as the figures have it (seaborn's mako).
@@ -52,6 +55,13 @@ def ring(centre: tuple[float, float], radius: float, window: tuple[float, float,
     size = (2 * radius * side / (window[1] - window[0])) ** 2
     look = {"filled": False, "stroke": INK, "strokeDash": [4, 3], "strokeWidth": 1.2, "opacity": 1, "size": size}
     return ONE.mark_point(**look).encode(x=alt.datum(centre[0]), y=alt.datum(centre[1]))
+
+
+def policy(settings: MogSettings, components: str, count: int, side: int, title: Any, colour: Any) -> alt.LayerChart:
+    """A policy of the Gaussian world, and the target's circle."""
+    window, centre = plane.window(settings), settings.truth_means[settings.targets[0]]
+    drawn = heat(components, count, window, side, 44), ring(centre, 3 * settings.truth_sd, window, side)
+    return alt.layer(*drawn).properties(**sized(side, side, title, color=colour, fontSize=12))
 
 
 def _normal(component: str) -> str:
