@@ -6,7 +6,6 @@ All is read once (`lens.texts`) and travels with the chart, so that it is alive 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -50,13 +49,22 @@ def views(lens: Lens) -> dict[str, list[dict[str, Any]]]:
     `here`, `advantaged` (those of the largest advantage), `dpo` (the DPO teacher's likeliest): candidates, each
     `[words, advantage in nats, log10 of the DPO teacher's probability, its place in each model's order]`;
     `likely`: by model `[words, probability]`; `cloud`: of each cell of the plane of likelihood and advantage, row by
-    row, how many tokens of the vocabulary lie there, as the digit `ceil(log3(1 + count))`; `words`: what is seen.
+    row, how many tokens of the vocabulary lie there, as the digit `ceil(log3(1 + count))`; `words`: what is seen;
+    `said`, `line`, `start`: the token that stands there, its line and its first letter's place in it; `QUANTITIES`.
     """
     bounds = extent(lens)
-    return {
-        text: [_view(lens.tokenizer, reading, place, bounds) for place in range(len(reading.labels))]
-        for text, reading in lens.readings.items()
-    }
+    found = {}
+    for text, reading in lens.readings.items():
+        values = {name: values_of(reading, name).double().numpy().round(4).tolist() for name in QUANTITIES}
+        found[text], line, start = [], 0, 0
+        for place, token in enumerate(reading.labels.tolist()):
+            said = in_words(lens.tokenizer, token)
+            if start + len(said) > _LETTERS:
+                line, start = line + 1, 0
+            own = {"said": said, "line": line, "start": start} | {name: held[place] for name, held in values.items()}
+            found[text].append(_view(lens.tokenizer, reading, place, bounds) | own)
+            start += len(said) + 1
+    return found
 
 
 def extent(lens: Lens) -> tuple[float, float, float, float]:
@@ -127,22 +135,12 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
         name="at", fields=["position"], on="rect:click", clear=False, value=[{"position": position.param.value}],
         bind={"position": position.param.bind},
     )  # fmt: skip
-    words = {name: [in_words(lens.tokenizer, token) for token in reading.labels.tolist()]
-             for name, reading in lens.readings.items()}  # fmt: skip
-    places = {name: _lines(held) for name, held in words.items()}
-    values = {
-        name: {quantity: values_of(reading, quantity).double().numpy().round(4).tolist() for quantity in QUANTITIES}
-        for name, reading in lens.readings.items()
-    }
-    limits = {q: max(max(map(abs, held[q])) for held in values.values()) or 1.0 for q in QUANTITIES}
+    limits = {name: max(abs(view[name]) for view in flat) or 1.0 for name in QUANTITIES}
     prompt = "".join(in_words(lens.tokenizer, token) for token in next(iter(lens.readings.values())).prompt)
     prompt = prompt if len(prompt) <= _LETTERS else f"…{prompt[1 - _LETTERS :]}"
     further = {
         "views": held,
         "starts": starts,
-        "tokens": words,
-        "places": places,
-        "quantities": values,
         "limits": limits,
         "headings": TEXTS,
         "asked": [prompt],
@@ -151,7 +149,6 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
         "place": "chosen - starts[text]",
         "seen": "views[text][place]",
     }
-    lines = 1 + max(line for held in places.values() for line, *_ in held)
     lists = beside(*map(_likely, MODELS), spacing=18)
     left = below(lists, _advantaged(), spacing=16)
     panels = beside(left, _cloud(extent(lens)), spacing=46, color="independent")
@@ -161,33 +158,25 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
         "Colour: green above 0, violet below, up to {limits[quantity]:.2f} nats; square-root colours. Click a token.",
         "● likeliest for the DPO teacher, ◆ largest advantage, ■ the token that stands there; ␣ a space.",
     )
-    title, text = "What alignment changed, token by token", _text(max(map(len, held.values())), lines, at)
+    title, text = (
+        "What alignment changed, token by token",
+        _text(max(map(len, held.values())), 1 + max(view["line"] for view in flat), at),
+    )
     seen = "A text with a colour a token, and what three models say before one of them."
     look = {"width": _WIDE, "color": "independent"}
     return Chart(menus, title, text, panels, words=words, seen=seen, source=SOURCE, further=further, **look)
 
 
-def _lines(words: Sequence[str]) -> list[list[int]]:
-    """Of each token its line, its first letter's place in it, and its letters."""
-    placed, line, start = [], 0, 0
-    for said in words:
-        if start + len(said) > _LETTERS:
-            line, start = line + 1, 0
-        placed.append([line, start, len(said)])
-        start += len(said) + 1
-    return placed
-
-
 def _text(longest: int, lines: int, at: alt.Parameter) -> alt.LayerChart:
     """The prompt in grey and the response in colour; a frame around the chosen token."""
     asked = ONE.mark_text(align="left", color=QUIET, text=alt.ExprRef("asked[0]"), **_MONO)
-    held = "places[text][datum.k]"
-    value = "quantities[text][quantity][datum.k]"
-    rows = numbered(longest).transform_filter("datum.k < length(tokens[text])").transform_calculate(
-        position="starts[text] + datum.k + 1", said="tokens[text][datum.k]", value=value,
+    held = "views[text][datum.k]"
+    value = f"{held}[quantity]"
+    rows = numbered(longest).transform_filter("datum.k < length(views[text])").transform_calculate(
+        position="starts[text] + datum.k + 1", said=f"{held}.said", value=value,
         shade=f"({value} < 0 ? -1 : 1) * sqrt(abs({value}) / limits[quantity])",
-        left=f"{held}[1] * {_LETTER}", right=f"({held}[1] + {held}[2]) * {_LETTER} + 5",
-        low=f"{held}[0] * {_LINE} + 20", high=f"{held}[0] * {_LINE} + 40", middle=f"{held}[0] * {_LINE} + 30",
+        left=f"{held}.start * {_LETTER}", right=f"({held}.start + length({held}.said)) * {_LETTER} + 5",
+        low=f"{held}.line * {_LINE} + 20", high=f"{held}.line * {_LINE} + 40", middle=f"{held}.line * {_LINE} + 30",
     )  # fmt: skip
     wide, high = _WIDE, _LINE * lines + 20
     x, y = pixels(wide), pixels(high)
