@@ -51,6 +51,7 @@ def plan_train(
         taken, of_disk, kept = training.charge()
         memory, most, left = max(memory, taken), max(most, left + of_disk), left + kept
     clock.spend("start", (1 + PICTURE) * start)
+    clock.rows["start"] = clock.rows.pop("start")  # the last row, of two trainings, too
     sources = {*options.sources.values(), model_of(options.reward or "")} - {""}
     return clock.sum_up(
         "train", sum(row["seconds"] for row in clock.rows.values()), memory, most, left, sources, steps=training.steps,

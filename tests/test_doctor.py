@@ -1,7 +1,6 @@
 """The doctor finds what is missing, says the way out, and exits accordingly."""
 
 import json
-import sys
 import types
 
 import pytest
@@ -101,24 +100,21 @@ def healthy(monkeypatch):
     monkeypatch.setattr(doctor, "check_weights", lambda: [doctor.Finding("weights", "cached")])
     monkeypatch.setattr(doctor, "check_memory", lambda: doctor.Finding("memory", "enough"))
     monkeypatch.setattr("alignkd_lab.clock.calibrate", lambda device: RATES)
-    plan = types.ModuleType("alignkd_lab.plan")
-    plan.plan_run = lambda request, rates: {"seconds": {"laptop": 600, "gpu": 12000}[request["preset"]]}
-    monkeypatch.setitem(sys.modules, "alignkd_lab.plan", plan)
+    seconds = {"laptop": 600, "gpu": 12000}
+    monkeypatch.setattr("alignkd_lab.plan.plan_run", lambda request, rates: {"seconds": seconds[request["preset"]]})
 
 
-def test_a_healthy_machine_exits_0_and_hears_what_runs_cost(healthy, capsys):
+@pytest.mark.parametrize(("cores", "slowed"), [(0.2, False), (1.2, True)])
+def test_a_healthy_machine_exits_0_and_hears_what_runs_cost_and_what_slowed_it(
+    healthy, capsys, monkeypatch, cores, slowed
+):
+    monkeypatch.setattr(doctor, "busy_cores", lambda: cores)
     assert cli.main(["doctor"]) == 0
     said = capsys.readouterr().out
     assert "laptop     10 min" in said
     assert "gpu        3 h 20 min" in said
+    assert ("while other programs used 1.2 cores" in said) == slowed
     assert said.endswith("Ready.\n")
-
-
-@pytest.mark.parametrize(("cores", "said"), [(0.2, False), (1.2, True)])
-def test_costs_that_were_measured_beside_other_programs_are_said_to_be(healthy, capsys, monkeypatch, cores, said):
-    monkeypatch.setattr(doctor, "busy_cores", lambda: cores)
-    assert cli.main(["doctor"]) == 0
-    assert ("while other programs used 1.2 cores" in capsys.readouterr().out) == said
 
 
 def test_a_missing_part_exits_1_with_its_remedy(healthy, capsys, monkeypatch):
