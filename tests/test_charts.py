@@ -25,7 +25,8 @@ from alignkd_lab.course.explorers import (
     threshold,
     two_kls,
 )
-from alignkd_lab.course.widgets.charts import MIME, SCHEMA, Menu, Slider, parameters
+from alignkd_lab.course.widgets.charts import MIME, SCHEMA, Chart, Menu, Slider, parameters
+from alignkd_lab.course.widgets.pieces import ONE
 from alignkd_lab.errors import BadInput, UnknownName
 
 CHARTS = {
@@ -86,6 +87,13 @@ def test_a_slider_in_powers_of_ten_and_a_menu_begin_at_the_state():
     assert mass["expr"] == "pow(10, mass_power)"
     assert rule["value"] == "b"
     assert rule["bind"]["labels"] == ["first", "second"]
+
+
+def test_a_sentence_holds_expressions_numbers_in_their_formats_and_what_is_said_under_a_condition():
+    parts = {"who": {"size > 5": "never", "size > 2": "large, {size:.1f}", "": ""}, "none": {"size > 5": "!", "": ""}}
+    sentence = "It's {1 + size} and {0.25:share}: {who}{none}."
+    chart = Chart([], "title", ONE.mark_point(), words=[sentence], parts=parts, seen="seen", further={"size": "3"})
+    assert "It's 4 and 25 %: large, 3.0." in Scene(chart).words
 
 
 # The threshold

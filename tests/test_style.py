@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from alignkd_lab.pipelines import PIPELINES, reading_order
+from alignkd_lab.plots import plane
 from alignkd_lab.plots.style import PIPELINE_STYLE, interval, metric_label, number, percent, pipeline_style
 from alignkd_lab.study.fair_run import METHODS
 
@@ -89,3 +90,8 @@ def test_units_follow_the_world():
 )
 def test_shares_are_written_for_readers(share, said):
     assert percent(share) == said
+
+
+def test_every_order_and_control_has_a_sign_of_its_own():
+    assert len({plane.signed(name)[0] for name in list(PIPELINE_STYLE)[:8]}) == 8
+    assert plane.signed("align_then_kd") == "▲ A-K: align, then distil"
