@@ -74,8 +74,9 @@ def _optimum() -> alt.LayerChart:
     y = alt.Y("optimum:Q", **axis(0, 1.1, "share at the optimum, m*", **_PERCENT))
     curve = _grid("mass", -6, 0).transform_calculate(optimum=_OPTIMUM.format(m="min(datum.mass, 0.999)"))
     threshold = ONE.transform_calculate(least=LEAST_MASS).transform_filter("datum.least > 1e-6")
-    # On the side that has room, away from the state.
-    left = "(datum.least > 0.01 || (datum.least > 2e-4 && reference_mass > datum.least))"
+    # To the right, below the curve, unless the state stands there or there is no room.
+    near = "datum.least > 2e-5 && reference_mass > datum.least && reference_mass < 15 * datum.least"
+    left = f"(datum.least > 0.05 || ({near}))"
     shift, align = alt.ExprRef(f"{left} ? -7 : 7"), alt.ExprRef(f"{left} ? 'right' : 'left'")
     label = threshold.mark_text(text="recall threshold", dx=shift, align=align, dy=-7)
     return alt.layer(
