@@ -22,7 +22,7 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(items):
     # What takes longest begins first (with --no-loadscope-reorder), or one worker would wait for it at the end.
-    longest = [f"test_{name}.py" for name in ("ranks", "kills", "training", "experiment", "explorer_run_panel")]
+    longest = [f"test_{name}.py" for name in ("lab", "ranks", "kills", "training", "experiment", "explorer_run_panel")]
     items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
     for item in items:
         if "device" in item.fixturenames:

@@ -407,7 +407,7 @@ function verdict({ ka, ak, settings }) {
 }
 
 // View ----------------------------------------------------------------------------------------------------------------
-const DOTS = 420, STAGE_MS = 2600, BUDGET_MS = 4, REACH = 2.95;
+const DOTS = 420, STAGE_MS = 2600, BUDGET_MS = 7, REACH = 2.95;
 const SLIDERS = { share: Math.log10, beta: Math.log10 }; // sliders that run over a logarithm
 /** The whole state as a link's end. */
 const encode = (state) => "#playground?" + Object.entries(state).map(([key, value]) =>

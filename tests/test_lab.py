@@ -1,0 +1,84 @@
+"""The study's page in JupyterLab, run as a learner runs it: every cell, its reveals, and the run panel.
+
+`make test` says so where there is no Chromium; on a machine that sets CI, its absence is a failure.
+"""
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+from browser import ALLOWED, Lab, button_of, copy_notebooks, jupyterlab, move_charts, pictures
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+STUDY, BARE = "07_both_orders_on_smollm2.ipynb", 4  # its predictions without a picture, which come first
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def lab(browser, tmp_path_factory):
+    """The study's page, on which all cells have run, and every figure that waits for an answer is shown."""
+    work = tmp_path_factory.mktemp("jupyter")
+    copy_notebooks(NOTEBOOKS, work / "notebooks")
+    with jupyterlab(work / "notebooks", work) as address:
+        lab = Lab(
+            browser.new_page(viewport={"width": 1300, "height": 1100}), address, STUDY, pictures(tmp_path_factory)
+        )
+        lab.run_all()
+        try:
+            lab.await_cells()
+        finally:
+            lab.screenshot("run")
+        lab.shown = lab.show_me(bare=BARE)
+        yield lab
+        lab.close()
+
+
+def test_every_cell_runs_without_error_or_warning(lab):
+    outputs = lab.outputs()
+    assert len(outputs) > 5
+    kinds = {id: [(output["output_type"], output.get("name")) for output in held] for id, held in outputs.items()}
+    assert not [id for id, held in kinds.items() if ("error", None) in held or ("stream", "stderr") in held]
+    assert "Javascript Error" not in lab.text()
+    assert "Error displaying widget" not in lab.text()
+
+
+def test_show_me_reveals_what_a_prediction_kept_back(lab):
+    assert [more > 0 for more in lab.shown] == [False] * BARE + [True, True]
+
+
+def test_every_chart_is_moved_by_its_own_sliders_in_time(lab):
+    moved, late, load = move_charts(lab)
+    assert moved
+    assert all(moved)
+    assert late < ALLOWED * load
+
+
+def test_no_field_shows_a_tooltip_of_null(lab):
+    assert lab.page.evaluate("lab.nullTooltips()") == []
+
+
+def test_the_run_panel_starts_a_run_and_stops_it(lab):
+    panel = lab.box_with("Start")
+    start, stop = (button_of(panel, name) for name in ("Start", "Stop"))
+    panel.get_by_label("Settings", exact=True).fill("")  # every cell, so that there is something to stop
+    panel.get_by_label("Settings", exact=True).press("Enter")
+    lab.screenshot("panel-ready", panel)
+    start.click()
+    panel.get_by_text("running", exact=True).wait_for()
+    lab.page.wait_for_function("lab.progress() > 0")
+    lab.screenshot("panel-running", panel)
+    assert start.is_disabled()
+    stop.click()
+    panel.get_by_text("stopped", exact=True).wait_for()
+    lab.screenshot("panel-stopped", panel)
+    assert start.is_enabled()
+    assert stop.is_disabled()
+    assert not running_under(os.getpid())
+
+
+def running_under(process: int) -> list[psutil.Process]:
+    """Runs that this process has, through others, started: children of a kernel's fork server."""
+    alive = [p for p in psutil.Process(process).children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+    servers = {each.pid for each in alive if "multiprocessing.forkserver" in " ".join(each.cmdline())}
+    return [each for each in alive if each.ppid() in servers]
