@@ -76,7 +76,7 @@ def read_texts(
     training, held = _split(found.rows, kept_out.rows, share, seed)
     # Two texts may be one prompt where a chat template takes white space off.
     written = {render(row.prompt, tokenizer) for row in held} - {None}
-    apart = [row for row in training if render(row.prompt, tokenizer) not in written]
+    apart = [row for row in training if render(row.prompt, tokenizer) not in written] if written else training
     max_prompt = max_prompt or max(1, max_length // 2)
     limits = {"max_prompt_tokens": max_prompt, "max_response_tokens": max_length - max_prompt}
     if pairs:
