@@ -51,6 +51,11 @@ METHODS = {
 TEACHER_RATES = 1e-4, 3e-4
 
 
+def dtype_of(seed: int) -> str:
+    """In which a seed's matrix products are: trials were cheaper in the one, seeds are in the other (PLAN.md)."""
+    return "bfloat16" if seed in TUNING else "float32"
+
+
 def within_budget(points: dict[Setting, dict]) -> list[Setting]:
     """Settings by reward, those within the KL budget first; of those outside it the one that went least far leads."""
 
@@ -100,13 +105,15 @@ class Experiment:
 
     def lab(self, seed: int, rate: float | None = None) -> FairLab:
         if self._lab is None or (self._lab.seed, self._lab._teacher_rate) != (seed, rate):
-            self._lab = FairLab(self.folder, seed, self.sizes, rate, **self._where)
+            where = {"dtype": dtype_of(seed), **self._where}
+            self._lab = FairLab(self.folder, seed, self.sizes, rate, **where)
         return self._lab
 
     def entry(self, seed: int, name: str, about: dict, arm: str, make: Callable[[], tuple[dict, dict]]) -> dict:
         """The record's entry of one method at one setting and seed; made and written where there is none."""
         settings = {**dataclasses.asdict(self.sizes), "experiment": "fair", "method": name, **about}
-        return Lab.record(self.folder, settings, "sentiment", seed, name, arm, make, self._where.get("dtype"))
+        dtype = self._where.get("dtype", dtype_of(seed))
+        return Lab.record(self.folder, settings, "sentiment", seed, name, arm, make, dtype)
 
     def trial(self, name: str, rate: float, tuned: dict, setting: Setting, seed: int) -> dict:
         def make() -> tuple[dict, dict]:
