@@ -131,11 +131,14 @@ class FairLab(Lab):
         about = {"method": "dpo", "rate": rate, "beta": beta}
         return self._fit(name, about, init, [sampler], examples, loss, points=points, prepare=prepare)
 
-    def method(self, name: str, setting: Setting, points: int, tuned: dict[str, Setting]) -> tuple[Policy, dict]:
-        """A method of `METHODS` from the SFT student; `tuned` holds what the others were given."""
-        rate, weight, about = setting.rate, setting.weight, {"method": name, **setting._asdict()}
+    def method(self, given: dict, points: int) -> tuple[Policy, dict]:
+        """`given["method"]` at its rate and weight, from the SFT student; ADPA+ is given its form and DCKD's, too."""
+        name, rate, weight = given["method"], given["rate"], given["weight"]
+        setting, about = Setting(rate, weight), {"method": name, "rate": rate, "weight": weight}
         drawn, pairs = self.pool(self.base)
         match name:
+            case "teacher":
+                return self.align(self.base, self.base, rate, self.sizes.teacher_beta, name)
             case "dpo":
                 return self.align(self.sft, self.base, rate, weight, name, points)
             case "kd_then_align":
@@ -149,14 +152,14 @@ class FairLab(Lab):
             case "adpa" | "adpa_released":
                 return self._adpa(name, self.sft, self.sizes.steps, setting, points)
             case "adpa_plus":
-                half, form = self.sizes.steps // 2, tuned["form"]
-                init, first = self._dckd(half, tuned["dckd"], points, halves=True)
+                half, form = self.sizes.steps // 2, given["form"]
+                init, first = self._dckd(half, Setting(*given["dckd"]), points)
                 policy, second = self._adpa(form, init, self.sizes.steps - half, setting, points)
                 later = [{**point, "step": point["step"] + half} for point in second["curve"]]
                 return policy, {**second, "curve": first["curve"][1::2] + later[1::2] if points > 1 else later}
         return self._kd(rate, weight, points)
 
-    def _dckd(self, steps: int, setting: Setting, points: int, halves: bool = False) -> tuple[Policy, dict]:
+    def _dckd(self, steps: int, setting: Setting, points: int) -> tuple[Policy, dict]:
         loss = partial(training_losses.dckd, alpha=setting.weight)
         return self._fit(
             "dckd", {"method": "dckd", **setting._asdict(), "steps": steps}, self.sft, [self.teacher],

@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from alignkd_lab.records import Records, load
 from alignkd_lab.study.fair import FairLab, Setting, Sizes
 from alignkd_lab.study.lab import Lab, parse, say
 
 TUNING = 900_001, 900_002
 SEEDS, MORE_SEEDS = range(5), range(8)  # MORE_SEEDS for what the family compares
+DEPENDS = "method", "rate", "weight", "teacher_rate", "form", "dckd"
 KL_BUDGET = 10.0  # nats a response from the SFT student, within which a trial may win
 _RATES = 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2
 
@@ -93,11 +95,21 @@ def tune(method: Method, trial: Callable[[Setting, int], dict]) -> tuple[Setting
     return chosen, runner_up
 
 
+def depends(name: str, setting: Setting, chosen: dict) -> dict:
+    """What a method's record depends on, apart from seed and sizes; `chosen` holds what was tuned before."""
+    found = {"method": name, **setting._asdict()}
+    if name != "teacher":
+        found["teacher_rate"] = chosen["teacher"]
+    if name == "adpa_plus":
+        found |= {"form": chosen["form"], "dckd": list(chosen["dckd"])}
+    return found
+
+
 # Running ----------------------------------------------------------------------------------------------
 
 
 class Experiment:
-    """Reads what a folder holds, runs what it lacks, and says in which order: `step()` by `step()`."""
+    """Reads what a folder holds, and runs what it lacks."""
 
     def __init__(self, folder: Path, sizes: Sizes | None = None, **where: Any) -> None:
         self.folder, self.sizes, self._where = folder, sizes or Sizes(), where
@@ -109,42 +121,43 @@ class Experiment:
             self._lab = FairLab(self.folder, seed, self.sizes, rate, **where)
         return self._lab
 
-    def entry(self, seed: int, name: str, about: dict, arm: str, make: Callable[[], tuple[dict, dict]]) -> dict:
-        """The record's entry of one method at one setting and seed; made and written where there is none."""
-        settings = {**dataclasses.asdict(self.sizes), "experiment": "fair", "method": name, **about}
+    def one(self, seed: int, about: dict, arm: str) -> dict:
+        """The record's entry of what `about` says, made and written where there is none."""
+        name = about["method"]
+
+        def make() -> tuple[dict, dict]:
+            say(f"fair: {about}, {arm}, seed {seed}")
+            lab = self.lab(seed, about.get("teacher_rate"))
+            if arm == "start":
+                return lab.measure({"base": lab.base, "base_aligned": lab.teacher, "sft": lab.sft}[name]), {}
+            policy, info = lab.method(about, 1 if arm == "tuning" else self.sizes.curve_points)
+            if arm == "tuning":
+                last = info["curve"][-1]
+                return {"metrics": {"validation_reward": last["reward"], "validation_kl": last["kl"]}}, info
+            start_point = {"step": 0, "kl": 0.0, "reward": float(np.mean(lab._of_sft[0]))}
+            return lab.measure(policy, [start_point, *info["curve"]]), info
+
+        settings = {**dataclasses.asdict(self.sizes), "experiment": "fair", **about}
         dtype = self._where.get("dtype", dtype_of(seed))
         return Lab.record(self.folder, settings, "sentiment", seed, name, arm, make, dtype)
 
-    def trial(self, name: str, rate: float, tuned: dict, setting: Setting, seed: int) -> dict:
-        def make() -> tuple[dict, dict]:
-            lab = self.lab(seed, rate)
-            if name == "teacher":
-                _, info = lab.align(lab.base, lab.base, setting.rate, self.sizes.teacher_beta, name)
-            else:
-                _, info = lab.method(name, setting, 1, tuned)
-            last = info["curve"][-1]
-            return {"metrics": {"validation_reward": last["reward"], "validation_kl": last["kl"]}}, info
-
-        say(f"fair: trial of {name}, {setting}, seed {seed}")
-        found = self.entry(seed, name, setting._asdict(), "tuning", make)["metrics"]
+    def trial(self, name: str, chosen: dict, setting: Setting, seed: int) -> dict:
+        found = self.one(seed, depends(name, setting, chosen), "tuning")["metrics"]
         return {"reward": found["validation_reward"], "kl": found["validation_kl"]}
 
     def tuned(self) -> dict[str, Any]:
         """What every method is run with, after its trials."""
-        trials = {
-            Setting(rate, 0.0): self.trial("teacher", rate, {}, Setting(rate, 0.0), TUNING[0]) for rate in TEACHER_RATES
-        }
-        rate, chosen = within_budget(trials)[0].rate, {}
-        chosen["teacher"] = rate
+        trials = {(at := Setting(rate, 0.0)): self.trial("teacher", {}, at, TUNING[0]) for rate in TEACHER_RATES}
+        chosen: dict[str, Any] = {"teacher": within_budget(trials)[0].rate}
         for name, method in METHODS.items():
-            first, second = tune(method, partial(self.trial, name, rate, chosen))
+            first, second = tune(method, partial(self.trial, name, chosen))
             chosen |= {name: first, f"{name} runner-up": second}
             if name == "adpa_released":
-                chosen["form"] = max(("adpa", name), key=lambda form: self._mean(form, rate, chosen))
+                chosen["form"] = max(("adpa", name), key=lambda form: self._mean(form, chosen))
         return chosen
 
-    def _mean(self, name: str, rate: float, chosen: dict) -> float:
-        return sum(self.trial(name, rate, chosen, chosen[name], seed)["reward"] for seed in TUNING)
+    def _mean(self, name: str, chosen: dict) -> float:
+        return sum(self.trial(name, chosen, chosen[name], seed)["reward"] for seed in TUNING)
 
     def runs(self, chosen: dict) -> Iterator[tuple[int, str, Setting, str]]:
         """(seed, method, setting, arm) in the order in which they are run."""
@@ -165,22 +178,19 @@ class Experiment:
                 return
             if seed not in seeds:
                 continue
+            for start in ("base", "base_aligned", "sft"):
+                self.one(seed, {"method": start, "teacher_rate": chosen["teacher"]}, "start")
+            self.one(seed, depends(name, setting, chosen), arm)
 
-            def start(which: str, seed: int = seed) -> tuple[dict, dict]:
-                lab = self.lab(seed, chosen["teacher"])
-                policy = {"base": lab.base, "base_aligned": lab.teacher, "sft": lab.sft}[which]
-                return lab.measure(policy), {}
 
-            def make(seed: int = seed, name: str = name, setting: Setting = setting) -> tuple[dict, dict]:
-                lab = self.lab(seed, chosen["teacher"])
-                policy, info = lab.method(name, setting, self.sizes.curve_points, chosen)
-                start_point = {"step": 0, "kl": 0.0, "reward": float(np.mean(lab._of_sft[0]))}
-                return lab.measure(policy, [start_point, *info["curve"]]), info
-
-            for which in ("base", "base_aligned", "sft"):
-                self.entry(seed, which, {"rate": chosen["teacher"]}, "start", partial(start, which))
-            say(f"fair: {name} ({arm}), {setting}, seed {seed}")
-            self.entry(seed, name, setting._asdict(), arm, make)
+def again(run: Records, out: Path, seeds: Sequence[int], **where: Any) -> Records:
+    """Seeds of one recorded run, whose settings say what it depends on, made anew below `out`."""
+    sizes = Sizes(**{field.name: run.settings[field.name] for field in dataclasses.fields(Sizes)})
+    about = {name: value for name, value in run.settings.items() if name in DEPENDS}
+    experiment = Experiment(out, sizes, **{"dtype": run.settings["dtype"], **where})
+    for seed in seeds:
+        experiment.one(seed, about, run.metrics["arm"].iloc[0])
+    return load(out)
 
 
 def main(argv: list[str] | None = None) -> int:
