@@ -73,7 +73,14 @@ def _run_again(arguments: argparse.Namespace) -> int:
     if arguments.from_record.resolve().is_relative_to(out.resolve()):
         raise BadInput(f"run: {out} holds the record itself, so nothing would run; name another folder with --out")
     recorded = choose(arguments.from_record, arguments.algorithm, dict(arguments.set))
-    again = rerun(recorded, out=out, seeds=arguments.seeds, pipelines=arguments.pipelines, device=arguments.device)
+    given = {name: getattr(arguments, name) for name in ("seeds", "pipelines", "device")}
+    if experiment := recorded.settings.get("experiment"):
+        if arguments.device == "cuda":
+            raise BadInput("run: this experiment was made on the CPU, and runs there; leave --device out")
+        from alignkd_lab.study import fair_run, lead
+
+        given["again"] = {"fair": fair_run.again, "lead": lead.again}[experiment]
+    again = rerun(recorded, out=out, **given)
     if not arguments.check:
         print(f"Next: alignkd report {shlex.quote(str(out))}")
         return 0

@@ -12,7 +12,7 @@ import contextlib
 import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,11 @@ def rerun(
     seeds: Sequence[int] | None = None,
     pipelines: Sequence[str] | None = None,
     device: str | None = None,
+    again: Callable[[Records, Path, Sequence[int], Sequence[str]], None] | None = None,
 ) -> Records:
     """Run seeds of a recorded run again below `out`, by default its first, with all pipelines that it holds.
+
+    `again` runs what `alignkd run` does not: an experiment of the study's second part.
 
     Raises:
         BadInput: the run lacks a seed or pipeline that was asked for.
@@ -90,6 +93,11 @@ def rerun(
     names = tuple(pipelines or held.pipelines)
     if absent := [name for name in names if name not in held.pipelines]:
         raise BadInput(f"pipeline: seed {seeds[0]} holds no {absent[0]!r}; it has {', '.join(held.pipelines)}")
+    if again:
+        with _threads(held.provenance.get("threads")):
+            again(run, out, seeds, names)
+        made, key = load(out), about["run"].rpartition("/")[2]
+        return made.select(run=[name for name in made.runs["run"] if name.rpartition("/")[2] == key], seed=seeds)
     settings, kind = dict(run.settings), about["device"].partition(", ")
     if about["world"] == "lm" and kind[0] == device == "cpu":
         settings["dtype"] = kind[2] or "default"

@@ -1,6 +1,7 @@
 """Experiment 1 of the plan's second part: pairs, measures and tuning, and the whole of it on tiny models."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import torch
 
 from alignkd_lab import records
 from alignkd_lab.lm.sampling import Samples
+from alignkd_lab.rerun import compare, rerun
 from alignkd_lab.study import dense, fair, fair_run, lab
 from alignkd_lab.study.dense import draw_pairs
 from alignkd_lab.study.fair import Setting, Sizes, frontier, win_rate
-from alignkd_lab.study.fair_run import METHODS, Experiment, Method, steps_out, tune, within_budget
+from alignkd_lab.study.fair_run import METHODS, Experiment, Method, depends, steps_out, tune, within_budget
 from alignkd_lab.study.families import fair_methods, prompt_wins
 from alignkd_lab.study.pictures import fair_figure
 
@@ -117,6 +119,19 @@ def test_every_method_of_a_seed_becomes_a_record_that_is_not_made_twice(short, t
     monkeypatch.setattr(torch.Tensor, "backward", None)  # nothing is trained again
     Experiment(tmp_path, SMALL, **TINY).run()
     assert len(records.load(tmp_path).metrics) == len(held.metrics)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "arm"), [("adpa_plus", "fair"), ("adpa", "tuning"), ("base_aligned", "start")])
+def test_a_recorded_method_runs_again_from_its_settings_alone(short, tmp_path, name, arm):
+    chosen = {"teacher": 1e-4, "form": "adpa", "dckd": Setting(3e-4, 0.2)}
+    about = {"method": name, "teacher_rate": 1e-4} if arm == "start" else depends(name, Setting(3e-4, 0.5), chosen)
+    Experiment(tmp_path / "first", SMALL, **TINY).one(3, about, arm)
+    recorded = records.load(tmp_path / "first")
+    for _ in range(2):
+        again = rerun(recorded, out=tmp_path / "again", again=partial(fair_run.again, **TINY))
+        assert set(compare(recorded, again)["verdict"]) == {"same"}
+        Experiment(tmp_path / "again", SMALL, **TINY).one(3, {**about, "teacher_rate": 1e-3}, arm)  # another run
 
 
 def test_bfloat16_products_are_those_of_the_rounded_numbers():

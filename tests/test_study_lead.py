@@ -2,12 +2,14 @@
 
 import json
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
 
 from alignkd_lab import records
 from alignkd_lab.lm.settings import BUILT_IN
+from alignkd_lab.rerun import compare, rerun
 from alignkd_lab.study import lead
 from alignkd_lab.study.families import leads
 from alignkd_lab.study.lead import PER_STRATUM, STRATA, Sizes, blocks, candidates, draw_targets, logit, rule, run
@@ -78,5 +80,9 @@ def test_the_lead_splits_exactly_and_nothing_is_made_twice(tmp_path, monkeypatch
     table = leads(held).set_index("variant")
     assert (table["alignment"] + table["distilling"]).to_numpy() == pytest.approx(table["lead"].to_numpy())
     assert table["kept"].to_dict() == pytest.approx({"healed": 0.4, "uncut": 0.5, "placebo": 0.5})
+    made = rerun(held.select(variant="uncut"), out=tmp_path / "again", again=partial(lead.again, **TINY))
+    rows = compare(held.select(variant="uncut"), made)
+    assert set(rows["verdict"]) == {"same"}
+    assert set(rows["pipeline"]) == set(held.pipelines)
     monkeypatch.setattr(lead.LeadLab, "measure", None)
     run(tmp_path, sizes=SMALL, **TINY)

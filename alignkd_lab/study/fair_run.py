@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alignkd_lab.records import Records, load
+from alignkd_lab.records import Records
 from alignkd_lab.study.fair import FairLab, Setting, Sizes
 from alignkd_lab.study.lab import Lab, parse, say
 
@@ -183,14 +183,13 @@ class Experiment:
             self.one(seed, depends(name, setting, chosen), arm)
 
 
-def again(run: Records, out: Path, seeds: Sequence[int], **where: Any) -> Records:
-    """Seeds of one recorded run, whose settings say what it depends on, made anew below `out`."""
+def again(run: Records, out: Path, seeds: Sequence[int], pipelines: Sequence[str] = (), **where: Any) -> None:
+    """Seeds of one recorded method, whose settings say what it depends on, made anew below `out`."""
     sizes = Sizes(**{field.name: run.settings[field.name] for field in dataclasses.fields(Sizes)})
     about = {name: value for name, value in run.settings.items() if name in DEPENDS}
     experiment = Experiment(out, sizes, **{"dtype": run.settings["dtype"], **where})
     for seed in seeds:
         experiment.one(seed, about, run.metrics["arm"].iloc[0])
-    return load(out)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -35,6 +35,7 @@ def product(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return torch.mm(first.to(out.dtype), second.to(out.dtype), out=out).to(first.dtype)
 
 
+@cache
 def bfloat16_without_its_units() -> None:
     """On a CPU that lacks bfloat16 instructions, multiply by `product`: torch's own way takes eight times as long."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -48,6 +49,8 @@ class Lab:
     def __init__(
         self, folder: Path, seed: int, base: str = BUILT_IN, student: str = "healed", dtype: str = DTYPE
     ) -> None:
+        if dtype == "bfloat16":
+            bfloat16_without_its_units()
         self.seed, store = seed, Store(folder / "stages")
         world = LmWorld(LmSettings(base=base, truth=base, student=student, dtype=dtype), "dpo", seed, store)
         self.base, self.student = world.start("base"), world.start("student")
@@ -83,7 +86,9 @@ class Lab:
         entry, info = make()
         seconds, key = time.perf_counter() - began, key_of({"pipeline": pipeline, **settings, "seed": seed})
         stage = {"name": pipeline, "kind": "study", "seconds": info.pop("seconds", seconds), "info": info}
-        entry = {**entry, "stages": [key], "arm": [arm, ""]}
+        # NaN stands for undefined, which JSON calls null.
+        metrics = {name: None if value != value else value for name, value in entry["metrics"].items()}
+        entry = {**entry, "metrics": metrics, "stages": [key], "arm": [arm, ""]}
         made = {**provenance(), "seconds": seconds}
         recording.write(folder, {**head, "pipelines": {pipeline: entry}, "stages": {key: stage}, "provenance": made})
         return entry
@@ -105,5 +110,4 @@ def parse(
     if asked.minutes is not None and asked.minutes <= 0:
         raise BadInput(f"minutes: {asked.minutes} must be positive")
     torch.set_num_threads(1)  # the plan's
-    bfloat16_without_its_units()
     return asked, lambda: asked.minutes is not None and time.monotonic() - began > 60 * asked.minutes

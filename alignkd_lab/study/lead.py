@@ -13,8 +13,8 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean
 from alignkd_lab.lm.settings import BUILT_IN, DistilSettings, DpoSettings
 from alignkd_lab.lm.stages import distil, dpo
+from alignkd_lab.records import Records
 from alignkd_lab.study.lab import Lab, parse, say
 
 SCREENING, SEEDS = (800_001, 800_002), range(8)
@@ -274,6 +275,18 @@ def run(
                     make = partial(_with_metrics, make, screened[target])
                 say(f"lead: {target}, {variant}, seed {seed}: {pipeline}")
                 Lab.record(folder, about, target, seed, pipeline, variant, make, where.get("dtype"))
+
+
+def again(run: Records, out: Path, seeds: Sequence[int], pipelines: Sequence[str], **where: Any) -> None:
+    """Pipelines of one recorded target and variant, made anew below `out`."""
+    sizes = Sizes(**{field.name: run.settings[field.name] for field in fields(Sizes)})
+    about, target, variant = dict(run.settings), run.the_run()["target"], run.settings["variant"]
+    where = {"dtype": about.pop("dtype"), **where}
+    student, temperature = VARIANTS[variant]
+    for seed in seeds:
+        for pipeline, make in _lab(out, seed, sizes, student, where).both_orders(target, temperature):
+            if pipeline in pipelines:
+                Lab.record(out, about, target, seed, pipeline, variant, make, where["dtype"])
 
 
 def main(argv: list[str] | None = None) -> int:
