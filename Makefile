@@ -85,7 +85,7 @@ test: $(STAMP)
 	$(PY) tests/widgets_7.py -n auto --dist loadscope -q
 	$(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
 	$(PY) -m pytest -rs tests/test_browser.py
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs tests/test_lab.py tests/test_pages.py tests/test_playground.py
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs tests/test_lab.py tests/test_pages.py tests/test_playground.py tests/test_playground_world.py
 
 # Without a network Liger's rows are left out.
 gpu: $(STAMP)

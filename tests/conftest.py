@@ -71,3 +71,22 @@ def browser():
         opened = launch(playwright, executable)
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="module")
+def open_page(browser, tmp_path_factory):
+    """A page from the disk, with the network off and, unless asked for, little motion; it keeps its script's errors."""
+    from alignkd_lab.course.playground import write
+
+    path = tmp_path_factory.mktemp("playground") / "playground.html"
+    write(path)
+
+    def open_page(link: str = "", **options):
+        page = browser.new_context(offline=True, **{"reduced_motion": "reduce", **options}).new_page()
+        page.errors = []
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.goto(path.as_uri() + link)
+        page.wait_for_function("document.querySelector('.pg').result()", timeout=120_000)
+        return page
+
+    return open_page
