@@ -83,7 +83,7 @@ test: $(STAMP)
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest -n auto --dist loadscope --no-loadscope-reorder -m "not browser" tests
 	$(PY) tests/widgets_7.py -n auto --dist loadscope -q
-	$(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
+	ALIGNKD_OUT="$$(mktemp -d)" $(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
 	$(PY) -m pytest -rs tests/test_browser.py
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs tests/test_lab.py tests/test_pages.py tests/test_playground.py tests/test_playground_world.py
 

@@ -37,6 +37,7 @@ _FOLDERS = {
     "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
     "IPYTHONDIR": "ipython",
     "ALIGNKD_ANSWERS": "answers",
+    "ALIGNKD_OUT": "out",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -60,8 +61,8 @@ def recorded_lead(target: str = MAIN_TARGET) -> Interval:
 
 
 def out_folder() -> Path:
-    """Where a notebook's runs go: `out` of the checkout, or of the current folder where there is none."""
-    return (checkout_folder() or Path()) / "out"
+    """Where a notebook's runs go: `ALIGNKD_OUT`, else `out` of the checkout, or of the current folder."""
+    return Path(os.environ.get("ALIGNKD_OUT") or (checkout_folder() or Path()) / "out")
 
 
 def recipe() -> dict:
