@@ -16,6 +16,7 @@ import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 from packaging.requirements import Requirement
@@ -28,6 +29,7 @@ from alignkd_lab.provenance import best_device, device_name, installed
 
 DISTRIBUTION = "alignkd-lab"
 MEMORY_NEEDED_GB = 6  # peak of the laptop preset, with room for a browser
+CGROUP = Path("/sys/fs/cgroup/memory.max")  # where Linux says how many bytes a container may use
 PRESETS = ("laptop", "gpu")
 REINSTALL = "run `make env`, or: pip install -c constraints.txt -e '.[course]'"
 
@@ -100,9 +102,12 @@ def check_device(device: str | None) -> Finding:
 
 
 def check_memory() -> Finding:
-    """Memory against what the laptop preset needs."""
+    """Memory against what the laptop preset needs; a container may have less of it than its host."""
     memory = psutil.virtual_memory()
     total, free = memory.total / 1e9, memory.available / 1e9
+    with contextlib.suppress(OSError, ValueError):  # no control groups here, or no limit ("max")
+        limit = float(CGROUP.read_text()) / 1e9
+        total, free = min(total, limit), min(free, limit)
     value = f"{total:.1f} GB, {free:.1f} GB of it free (a laptop run needs {MEMORY_NEEDED_GB} GB)"
     remedy = "" if free >= MEMORY_NEEDED_GB else "close other programs"
     if total < MEMORY_NEEDED_GB:

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from alignkd_lab.arguments import parse_count, run_options, run_request
-from alignkd_lab.clock import CARDS, rates_of
+from alignkd_lab.clock import CARDS, Rates, rates_of
 from alignkd_lab.errors import BadInput
 from alignkd_lab.options import read_options
 from alignkd_lab.plan_run import TARGET_RATE, plan_run
@@ -46,15 +46,23 @@ def main(argv: Sequence[str]) -> str:
         raise BadInput(f"target_rate: {given.target_rate} must lie between 0 and 1")
     rates = rates_of(given.card) if given.card else None
     if given.what == "train":
-        made = plan_train(*read_options(rest), rates, given.response_tokens, start)
+        options, arguments = read_options(rest)
+        _one_place(rates, arguments.get("use_cpu"))
+        made = plan_train(options, arguments, rates, given.response_tokens, start)
     else:
         parser = argparse.ArgumentParser(prog="alignkd plan run", allow_abbrev=False)
         run_options(parser.add_argument, {"choices": ("cpu", "cuda")})
         arguments = parser.parse_args(rest)
         if arguments.from_record or arguments.engine != "local":
             raise BadInput("plan: a run on this machine is planned; leave --from and --engine out")
+        _one_place(rates, arguments.device == "cpu")
         made = plan_run(run_request(arguments), rates, given.target_rate, given.response_tokens, start)
     return json.dumps(made, indent=1) if given.json else render(made)
+
+
+def _one_place(rates: Rates | None, cpu: object) -> None:
+    if rates and cpu:
+        raise BadInput("card: the CPU is asked for, too; leave one of them out")
 
 
 def render(plan: dict[str, Any]) -> str:

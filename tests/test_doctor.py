@@ -47,8 +47,13 @@ def test_the_device_is_named_and_a_gpu_that_torch_cannot_use_is_pointed_out_and_
     assert "GPU" in finding.remedy
 
 
-@pytest.mark.parametrize(("total", "free", "ok"), [(16, 12, True), (16, 1, False), (4, 3, False)])
-def test_memory_is_compared_with_what_a_laptop_run_needs(total, free, ok, monkeypatch):
+@pytest.mark.parametrize(
+    ("total", "free", "limit", "ok"),
+    [(16, 12, "max", True), (16, 1, "max", False), (4, 3, "max", False), (64, 50, 4 * GB, False)],
+)
+def test_memory_is_compared_with_what_a_laptop_run_needs(total, free, limit, ok, monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "CGROUP", tmp_path / "memory.max")
+    doctor.CGROUP.write_text(f"{limit}\n")
     memory = types.SimpleNamespace(total=total * GB, available=free * GB)
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     finding = doctor.check_memory()

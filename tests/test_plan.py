@@ -258,6 +258,7 @@ def test_the_recorded_card_is_estimated_as_it_was_recorded():
     ("argv", "words"),
     [
         (["run", "--world", "lm", "--card", "H1000"], "card: 'H1000'"),
+        (["run", "--world", "lm", "--card", "L4", "--device", "cpu"], "card: "),
         (["run", "--world", "lm", "--from", "x.zip"], "--from"),
         (["run", "--world", "lm", "--target-rate", "0"], "target_rate"),
         (["run"], "name a world"),
