@@ -76,7 +76,7 @@ class Request:
 
 
 def evaluate(model: str, **options: Any) -> dict:
-    """Measures a model on what the options name, the fields of `Request`; returns the record.
+    """Measures a model on what the options name, the fields of `evaluation.Request`; returns the record.
 
     `metrics` and `against` (the other model's) hold `METRICS`, each an `estimate` with the bounds `low` and `high` of
     its interval (95 %, over prompts), defined in `lm.evaluate`; `win_rate` is of the model against the other one,

@@ -63,15 +63,18 @@ _SAID = ("per_device_train_batch_size", "max_steps", "num_train_epochs", "learni
 
 
 def train(method: str | None = None, *, data: Any = None, callbacks: Sequence = (), **options: Any) -> dict:
-    """Trains a student by `method`, and writes it to the folder `out`; returns the record.
+    """Trains a student by `method`, and writes it to the folder `out`; returns the record. For instance:
+
+        train("adpa", student="S", teacher="T", reference="R", data="pairs.jsonl", out="model", learning_rate=1e-4)
 
     The command draws the curves, too, which lie in `curves.csv`: `plots.curves.draw_curves`.
 
     Args:
-        method: one of `METHODS`.
+        method: `sft`, `dpo`, `kd`, `dckd`, `adpa`, `adpa_plus`, `gkd` or `rloo`.
         data: a source as `load_preferences` takes, or a `datasets.Dataset`; on-policy methods read its prompts alone.
         callbacks: `transformers.TrainerCallback`s.
-        options: fields of `Options` (`student` and `out` are needed) and of `transformers.TrainingArguments`.
+        options: as `alignkd train --help` lists them: fields of `alignkd_lab.options.Options` (`student` and `out` are
+            needed) and of `transformers.TrainingArguments`.
 
     Raises:
         BadInput: an option, a source or a file that cannot be used, before any weights are read.

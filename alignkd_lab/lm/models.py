@@ -12,12 +12,23 @@ from alignkd_lab.lm.settings import HEALED, base_of_student
 from alignkd_lab.lm.student import healed_student, student_identity
 
 
-def read(source: str, device: str | torch.device = "cpu") -> torch.nn.Module:
-    """The model of a source of `lm.weights`, or a healed student (`healed`, `healed-16`, `healed:BASE`), in float32."""
+def load(source: str, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"):
+    """(model, tokenizer) of a source, the model in eval mode and its weights in `dtype`.
+
+    A source is `smollm2-135m-instruct`, which is built in; `owner/name@revision` of the hub; the folder of a model or
+    of an adapter; or a healed student (`healed`, `healed-16`, `healed:BASE`). What is read is what `lm.weights.load`
+    says, and it raises the same errors.
+    """
     name, _, _ = source.partition(":")
     if HEALED.fullmatch(name):
-        return healed_student(base_of_student(source), name).to(device)
-    return weights.load(source, device=str(device))[0]
+        model = healed_student(base_of_student(source), name)
+        return model.to(device=device, dtype=dtype), weights.load_tokenizer(source)
+    return weights.load(source, dtype, str(device))
+
+
+def read(source: str, device: str | torch.device = "cpu") -> torch.nn.Module:
+    """The model of a source, in float32."""
+    return load(source, device=device)[0]
 
 
 def identity(source: str) -> str:
