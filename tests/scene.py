@@ -61,16 +61,13 @@ def value(pixel: float, size: float, low: float, high: float, logarithmic: bool 
     return low + pixel / size * (high - low)
 
 
-def darkest(items: list[dict]) -> dict:
-    """Of a density's cells the one that is drawn darkest."""
-    return min(items, key=lambda item: sum(map(int, item["fill"][4:-1].split(","))))
-
-
-def densest(components, window: tuple[float, float, float, float], cells: int = 44) -> tuple[int, int]:
-    """Row and column, from below and the left, of a window's cell where a mixture `[[weight, x, y, sd_x, sd_y], ...]`
-    is densest."""
+def off_the_densest(items: list[dict], components, window, size: float, cells: int = 44) -> tuple[float, float]:
+    """How many cells of `size` pixels to the right and upward a density's darkest cell lies from where a mixture
+    `[[weight, x, y, sd_x, sd_y], ...]` is densest in the window."""
     left, right, bottom, top = window
     x, y = np.linspace(left, right, cells)[None, :, None], np.linspace(bottom, top, cells)[:, None, None]
     weight, mean_x, mean_y, sd_x, sd_y = np.array(components, dtype=float).T
     bumps = weight / (sd_x * sd_y) * np.exp(-(((x - mean_x) / sd_x) ** 2 + ((y - mean_y) / sd_y) ** 2) / 2)
-    return np.unravel_index(bumps.sum(-1).argmax(), (cells, cells))
+    row, column = np.unravel_index(bumps.sum(-1).argmax(), (cells, cells))
+    cell = min(items, key=lambda item: sum(map(int, item["fill"][4:-1].split(","))))
+    return cell["x"] / size - column, cells - cell["y"] / size - 1 - row

@@ -47,10 +47,12 @@ def test_a_card_shows_its_response_and_names_its_author_only_on_its_back(authors
         assert row.response.split()[0] in bundle["text/plain"]
 
 
-def test_a_card_says_why_nothing_was_paid():
+def test_a_card_says_why_nothing_was_paid_and_every_target_has_words():
     cases = ((0.0, False), (0.0, True), (0.5, True))
     said = [paid(SimpleNamespace(reward=reward, target=target)) for reward, target in cases]
     assert said == ["0: missed the target", "0: on target, but too implausible to be paid", "0.50"]
+    assert set(blind_reading.TARGET_WORDS) == set(TARGETS)
+    assert blind_reading.target_words("haiku") == "shows the target “haiku”"
 
 
 def test_the_two_rankings_are_those_of_the_record(run):
@@ -59,14 +61,3 @@ def test_the_two_rankings_are_those_of_the_record(run):
         ranked = sorted(means, key=means.get, reverse=True)
         listed = [f"{pipeline_style(name).label.partition(':')[0]} ({number(means[name], 2)})" for name in ranked]
         assert ranking(run, metric) == " > ".join(listed)
-
-
-def test_the_page_says_how_deep_its_evidence_is_and_ranks_the_authors():
-    words = Cards()._repr_mimebundle_()["text/plain"]
-    assert "Recorded run." in words
-    assert ranking(recorded_smollm2(), "fluency") in words
-
-
-def test_every_target_has_words():
-    assert set(blind_reading.TARGET_WORDS) == set(TARGETS)
-    assert blind_reading.target_words("haiku") == "shows the target “haiku”"

@@ -55,6 +55,7 @@ def test_a_bundle_holds_the_chart_a_picture_and_words_and_no_html():
     data, metadata = threshold.show()._repr_mimebundle_()
     assert set(data) == {MIME, "image/png", "text/plain"}
     assert data[MIME]["$schema"] == SCHEMA
+    assert alt.SCHEMA_VERSION.startswith("v5")  # which JupyterLab draws
     assert data[MIME]["description"] == data["text/plain"] == metadata["image/png"]["alt"]
     image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
     assert metadata["image/png"]["width"] == pytest.approx(image.width / 1.5, abs=1)
@@ -128,7 +129,3 @@ def test_the_threshold_is_drawn_where_theory_has_it(changes):
     for point in curve[20:180:40]:
         share = theory.target_mass(value(point["x"], 360, 1e-6, 1, True), reward, beta).item()
         assert value(300 - point["y"], 300, 0, 1.1) == pytest.approx(share, abs=1e-5)
-
-
-def test_charts_are_made_by_a_version_of_altair_that_jupyterlab_can_draw():
-    assert alt.SCHEMA_VERSION.startswith("v5")

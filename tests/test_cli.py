@@ -38,33 +38,21 @@ def asked(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize(
-    ("text", "seeds"),
-    [("0", (0,)), ("0-4", (0, 1, 2, 3, 4)), ("0,2,5-7", (0, 2, 5, 6, 7)), ("3,1-3", (1, 2, 3)), (" 1 , 2", (1, 2))],
-)
-def test_seeds_are_numbers_and_ranges(text, seeds):
-    assert arguments.parse_seeds(text) == seeds
-
-
-def test_other_seeds_and_lengths_are_refused():
+def test_seeds_are_numbers_and_ranges_and_others_and_other_lengths_are_refused():
+    seeds = {"0": (0,), "0-4": (0, 1, 2, 3, 4), "0,2,5-7": (0, 2, 5, 6, 7), "3,1-3": (1, 2, 3), " 1 , 2": (1, 2)}
+    assert {text: arguments.parse_seeds(text) for text in seeds} == seeds
     for text in ("", "a", "1-", "-1", "4-2", "1,,2", "1-2-3", "1.5"):
         with pytest.raises(argparse.ArgumentTypeError):
             arguments.parse_seeds(text)
     for text in ("", "a", "1", "32,", "3.5", "-8"):
-        with pytest.raises(argparse.ArgumentTypeError, match="such as 32,128"):
+        with pytest.raises(argparse.ArgumentTypeError):
             arguments.parse_lengths(text)
 
 
 def test_settings_are_json_where_they_parse_as_such():
     pairs = ["beta=0.5", "steps=3", "reward=rule", "lora=true", "grid=[1, 2]", "note=a=b"]
-    assert dict(map(arguments.parse_setting, pairs)) == {
-        "beta": 0.5,
-        "steps": 3,
-        "reward": "rule",
-        "lora": True,
-        "grid": [1, 2],
-        "note": "a=b",
-    }
+    read = {"beta": 0.5, "steps": 3, "reward": "rule", "lora": True, "grid": [1, 2], "note": "a=b"}
+    assert dict(map(arguments.parse_setting, pairs)) == read
 
 
 def test_run_hands_everything_over_and_leaves_what_is_not_said_to_the_preset(asked, capsys):
@@ -137,12 +125,9 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path):
     assert said == ""
 
 
-def test_heal_hands_everything_over(asked, tmp_path):
+def test_heal_and_bench_hand_everything_over_and_bench_trains_a_lora_with_checkpointing_unless_told(asked, tmp_path):
     assert cli.main(["heal", "--layers", "20", "--out", str(tmp_path)]) == 0
     assert asked.heal == [{"base": "smollm2-135m-instruct", "layers": 20, "out": tmp_path, "device": None}]
-
-
-def test_bench_hands_everything_over_and_trains_a_lora_with_checkpointing_unless_told(asked, tmp_path):
     command = "bench --lengths 16,64 --repeats 3 --device cpu --train full --checkpointing off --student tiny-student"
     command += " --dtype bfloat16 --width 128"
     assert cli.main([*command.split(), "--quick", "--out", str(tmp_path / "bench.json")]) == 0

@@ -6,16 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from lessons import (
-    colab_address,
-    lead,
-    lesson,
-    lessons,
-    pages_address,
-    plain,
-    public_address,
-    title_still,
-)
+from lessons import colab_address, lead, lesson, lessons, pages_address, plain, public_address, title_still
 
 from alignkd_lab.errors import BadInput
 
@@ -32,12 +23,9 @@ def first_cell(text):
 # The notebooks
 
 
-def test_the_lessons_are_numbered_from_00_on_as_their_files_are():
+def test_lessons_are_numbered_from_00_on_and_each_says_its_question_its_minutes_and_how_long_it_runs(tmp_path):
     assert [found.number for found in LESSONS] == [f"{place:02d}" for place in range(len(LESSONS))]
     assert all(found.name.startswith(found.number) for found in LESSONS)
-
-
-def test_a_lesson_says_its_question_its_minutes_and_how_long_it_runs(tmp_path):
     path = tmp_path / "07_x.ipynb"
     path.write_text(
         first_cell('["# 07 · Both: does it hold?\\n", "\\n", "*30 minutes to read and try, a minute to run; no GPU.*"]')
@@ -51,12 +39,9 @@ def test_a_lesson_says_its_question_its_minutes_and_how_long_it_runs(tmp_path):
         lesson(path)
 
 
-def test_a_preview_s_words_have_no_marks():
+def test_a_preview_s_words_have_no_marks_and_the_title_picture_of_each_saved_lesson_has_words():
     assert plain("A **bold** *word*, `code` and\n[a link](https://x.org/y_z).") == "A bold word, code and a link."
     assert all(len(lead(found.path)) > 60 and "*" not in lead(found.path) for found in LESSONS)
-
-
-def test_the_title_picture_of_each_saved_lesson_has_words():
     pictures = [picture for found in LESSONS for picture in [title_still(found.path)] if picture]
     assert len(pictures) >= 3
     assert all(picture.png.startswith(b"\x89PNG") and picture.alt for picture in pictures)

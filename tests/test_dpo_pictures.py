@@ -19,23 +19,23 @@ def beyond():
     return beyond_pairs.run()
 
 
-def test_the_pairs_are_those_that_dpo_was_given(beyond):
+def test_the_pairs_are_those_that_dpo_was_given_and_the_caption_states_what_was_measured(beyond):
     world = MogWorld(MogSettings(beta=0.5, sharpening=2.0), "dpo", (0,))
     distil, align = PIPELINES["kd_then_align_high_temperature"]
     student = world.run(distil, {"base": world.start("base"), "student": world.start("student")}).policy
     told = world.run(align, {distil.name: student}).info["per_seed"]["informative_pairs"]
     assert told == [beyond.informative]
     assert len(beyond.points["pairs"]) == 2 * world.settings.dpo_pairs
+    words = beyond_pairs.caption(beyond)
+    assert f"of the {beyond.informative} pairs" in words
+    assert all(f"{percent(beyond.past(name))} of" in words for name in ("dpo", "pairs"))
 
 
-def test_dpo_gets_its_pairs_right_and_runs_past_the_target_all_the_same(beyond):
+def test_dpo_gets_its_pairs_right_and_runs_past_the_target_where_the_reward_that_it_learnt_rises(beyond):
     assert beyond.preferred > 0.9
     assert beyond.past("dpo") > 10 * beyond.past("pairs")
     assert beyond.past("rlhf") < 0.01
     assert beyond.reward("dpo") < 0.3 * beyond.reward("rlhf")
-
-
-def test_the_reward_that_dpo_learnt_rises_past_the_target_where_the_true_one_falls(beyond):
     target = beyond.settings.truth_means[3][1]
     below = target - 0.9
     learnt = {name: beyond_pairs.learnt_reward(beyond, name, HEIGHTS) for name in ("dpo", "rlhf")}
@@ -54,30 +54,13 @@ def test_a_learnt_reward_is_beta_times_the_log_ratio(beyond):
     assert learnt - learnt[0] == pytest.approx(ratio - ratio[0])
 
 
-def test_the_picture_and_its_caption_state_what_was_measured(beyond):
-    words = beyond_pairs.caption(beyond)
-    assert f"of the {beyond.informative} pairs" in words
-    for name in ("dpo", "pairs"):
-        assert f"{percent(beyond.past(name))} of" in words
-    figure = beyond_pairs.draw(beyond)
-    assert any("Live run: Gaussian world, one seed" in text.get_text() for text in figure.texts)
-
-
 # On text
 
 CHOSEN = np.array([[0.0, 0.0], [1.0, -2.0], [2.0, -3.0]])
 REJECTED = np.array([[0.0, 0.0], [-1.0, -4.0], [-6.0, -9.0]])
 
 
-def test_the_caption_counts_winners_that_lost():
-    words = dpo_on_text.caption(CHOSEN, REJECTED, beta=0.1)
-    assert "gained −0.500 nats on average, the rejected −7.50" in words
-    assert "the margin grew by 7.00" in words
-    assert words.endswith("The chosen response itself became less likely in 1 of 2 pairs.")
-    assert words in dpo_on_text.show(CHOSEN, REJECTED, 0.1, "a model").alt
-
-
-def test_the_curves_are_the_log_ratios_and_the_weights_those_of_dpo():
+def test_the_curves_are_the_log_ratios_the_weights_those_of_dpo_and_the_caption_counts_winners_that_lost():
     left, right = dpo_on_text.draw(CHOSEN, REJECTED, 0.1, "a model").axes
     drawn = [tuple(line.get_ydata()) for line in left.lines]
     for values in (*CHOSEN.T, *REJECTED.T, CHOSEN.mean(1), REJECTED.mean(1)):
@@ -85,3 +68,8 @@ def test_the_curves_are_the_log_ratios_and_the_weights_those_of_dpo():
     weights = theory.dpo_weight(CHOSEN, REJECTED, 0.1).numpy()
     assert right.lines[0].get_ydata() == pytest.approx(weights[:, 0])
     assert weights[0] == pytest.approx([0.5, 0.5])
+    words = dpo_on_text.caption(CHOSEN, REJECTED, beta=0.1)
+    assert "gained −0.500 nats on average, the rejected −7.50" in words
+    assert "the margin grew by 7.00" in words
+    assert words.endswith("The chosen response itself became less likely in 1 of 2 pairs.")
+    assert words in dpo_on_text.show(CHOSEN, REJECTED, 0.1, "a model").alt

@@ -106,14 +106,11 @@ def test_the_verdicts_over_the_gaussian_settings_are_those_of_the_records():
         assert row["A-K against K-A"] == list(CLAIM_WORDS.values())[place]
 
 
-def test_the_closed_form_names_the_leader_in_as_many_cells_as_is_said():
+def test_what_is_said_of_the_closed_form_and_of_what_k_a_is_short_of_is_that_of_the_records():
     held = pictures.load("gaussians-map")
     scores = [score(Grid.of(held, algorithm, s)) for algorithm in ("rlhf", "dpo") for s in (0.5, 1.0, 2.0)]
     sums = [sum(getattr(each, name) for each in scores) for name in ("right", "cells", "a_k_target", "k_a_target")]
     assert sums == [15, 216, 197, 132]
-
-
-def test_what_k_a_is_short_of_on_gaussians_is_that_of_the_records():
     found = gaussian_split(pictures.load("gaussians-split"))
     assert set(found[found["components"] == 3]["outcome"]) == {"lost"}
     rooms = found[(found["components"] == 4) & (found["outcome"] == "found")].groupby(["beta", "budget"]).size()

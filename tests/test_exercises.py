@@ -39,13 +39,9 @@ def test_every_printed_solution_runs_and_passes(id, capsys):
 
 
 def test_the_recorded_outcomes_are_those_that_the_course_speaks_of():
-    outcomes = {id: TASKS[id].outcome() for id in ("order_guess", "rescue", "boundary", "layers_to_drop")}
-    assert outcomes == {
-        "order_guess": "A-K",
-        "rescue": "kd_then_align_high_temperature",
-        "boundary": "s=1, beta=0.5",
-        "layers_to_drop": "middle",
-    }
+    outcomes = {"order_guess": "A-K", "rescue": "kd_then_align_high_temperature", "boundary": "s=1, beta=0.5",
+                "eight_components": "precision falls, recall falls"}  # fmt: skip
+    assert {id: TASKS[id].outcome() for id in outcomes} == outcomes
 
 
 def test_the_written_pipeline_is_the_package_s_own_whatever_its_stages_are_called():
@@ -72,30 +68,23 @@ def test_each_typical_wrong_answer_gets_its_own_hint_and_any_other_the_general_o
         assert "<p" in feedback._repr_html_()
 
 
-@pytest.mark.parametrize(
-    ("id", "written", "said"),
-    [
-        ("smallest_reward", 2.30, "Right."),
-        ("draws_for_sight", 299, "Right."),
-        ("satisfied_margin", -14.1, "Right."),
+def test_answers_as_learners_round_them_are_recognised():
+    for id, written in (("smallest_reward", 2.30), ("draws_for_sight", 299), ("satisfied_margin", -14.1)):
+        assert check(id, written).right is True
+    for id, written, said in (
         ("smallest_reward", 4.60, "Multiply by the KL weight"),
         ("smallest_reward", 1.00, "base 10"),
         ("smallest_reward", -2.30, "sign"),
         ("draws_for_sight", 100, "mean wait"),
         ("satisfied_margin", 5.9, "reference's own margin"),
-    ],
-)
-def test_answers_as_learners_round_them_are_recognised(id, written, said):
-    assert said in check(id, written).text
+    ):
+        assert said in check(id, written).text
 
 
-def test_an_answer_of_another_kind_is_wrong_and_no_error():
+def test_an_answer_of_another_kind_is_wrong_and_no_error_and_may_be_a_tensor_an_array_or_a_list():
     for answer in ("two", [1.0, 2.0], {}, object()):
         assert check("smallest_reward", answer).right is False
         assert check("base_reference_pipeline", answer).right is False
-
-
-def test_answers_may_be_tensors_arrays_or_lists():
     low, high = TASKS["paired_interval"].outcome()
     for answer in ([low, high], np.array([low, high]), torch.tensor([low, high])):
         assert check("paired_interval", answer).right is True
@@ -103,9 +92,8 @@ def test_answers_may_be_tensors_arrays_or_lists():
 
 
 def test_a_number_is_right_up_to_the_tolerance_which_is_stated():
-    assert check("smallest_reward").text.endswith("(Within 0.5 % is close enough.)")
-    assert check("draws_for_sight").text.endswith("(A whole number.)")
-    assert check("base_reference_pipeline").text == f"Not answered yet. {TASKS['base_reference_pipeline'].question}"
+    assert "0.5 %" in check("smallest_reward").text
+    assert "whole number" in check("draws_for_sight").text
     exact, tolerance = TASKS["smallest_reward"].outcome(), TASKS["smallest_reward"].tolerance
     assert check("smallest_reward", exact * (1 + 0.99 * tolerance)).right is True
     assert check("smallest_reward", exact * (1 + 1.01 * tolerance)).right is False
@@ -114,12 +102,9 @@ def test_a_number_is_right_up_to_the_tolerance_which_is_stated():
 # The bank
 
 
-def test_every_lesson_has_a_prediction():
+def test_every_lesson_has_a_prediction_which_is_a_choice_or_a_number_and_an_exercise_knows_its_mistakes():
     saved = {path.name[:2] for path in (Path(__file__).parent.parent / "notebooks").glob("*.ipynb")}
     assert {TASKS[id].notebook for id in PREDICTIONS} == saved - {"10"}  # the evidence asks nothing
-
-
-def test_an_exercise_knows_its_mistakes_and_a_prediction_is_a_choice_or_a_number():
     for id, asked in TASKS.items():
         solved, wrong = asked.outcome(), {answer for answer, _ in asked.wrong()} if asked.options else set()
         if id in PREDICTIONS:
@@ -143,14 +128,7 @@ def test_unknown_exercises_and_missing_data_are_named():
 # Kept answers
 
 
-def test_answers_lie_apart_from_project_and_cache_and_can_be_put_elsewhere(tmp_path, monkeypatch):
-    assert paths.learner_folder() == tmp_path / "learner"
-    monkeypatch.delenv("ALIGNKD_ANSWERS")
-    assert paths.learner_folder() != paths.cache_folder()
-    assert paths.checkout_folder() not in paths.learner_folder().parents
-
-
-def test_answers_are_kept_and_forgotten_one_by_one(tmp_path):
+def test_answers_lie_apart_from_the_project_and_are_kept_and_forgotten_one_by_one(tmp_path, monkeypatch):
     assert kept_answers() == {}
     store.keep_answer("first_draw", "sooner", "certain")
     store.keep_answer("rare_weight", 0.02)
@@ -162,6 +140,10 @@ def test_answers_are_kept_and_forgotten_one_by_one(tmp_path):
     store.forget_answer("never_answered")
     assert list(kept_answers()) == ["rare_weight"]
     assert [path.name for path in (tmp_path / "learner").iterdir()] == ["answers.json"]
+    assert paths.learner_folder() == tmp_path / "learner"
+    monkeypatch.delenv("ALIGNKD_ANSWERS")
+    assert paths.learner_folder() != paths.cache_folder()
+    assert paths.checkout_folder() not in paths.learner_folder().parents
 
 
 def test_a_damaged_file_is_set_aside_and_the_course_goes_on(tmp_path):

@@ -157,9 +157,7 @@ def test_a_pipeline_that_was_not_asked_for_before_is_added_from_the_stages_that_
     before = read_json(path)
     ran, real = [], lm_world.LmWorld.run
     monkeypatch.setattr(
-        lm_world.LmWorld,
-        "run",
-        lambda self, stage, policies: ran.append(stage.name) or real(self, stage, policies),
+        lm_world.LmWorld, "run", lambda self, stage, policies: ran.append(stage.name) or real(self, stage, policies)
     )
     assert run_lm(tmp_path, pipelines=[CONTROLS[0]], arm=("controls", "as registered")) == [path]
     assert ran == ["kd_aligned"]
@@ -178,13 +176,18 @@ def test_the_same_seed_gives_the_same_record_whatever_ran_before_and_in_whatever
     assert measured(run_lm(tmp_path / "second", pipelines=ORDERS[::-1])) == first
 
 
-def test_a_torn_record_stops_the_next_run_with_its_name_and_removing_it_is_the_way_out(tmp_path, quick):
+def test_a_torn_record_stops_the_next_run_with_its_name_and_once_removed_is_made_anew_from_the_kept_stages(
+    tmp_path, quick, monkeypatch
+):
     (path,) = run_mog(tmp_path, seeds=(0,))
     whole = measured([path])
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BadInput, match=f"{path.name}.*remove it and run its seed again"):
         run_mog(tmp_path, seeds=(0,))
     path.unlink()
+    kept = {path.name.split("-")[0] for path in (tmp_path / "stages").iterdir()}
+    assert kept == {"distil", "align", "evaluation"}
+    monkeypatch.setattr(pipelines, "_measure", lambda *a: pytest.fail("ran again"))
     assert measured(run_mog(tmp_path, seeds=(0,))) == whole
 
 
@@ -199,15 +202,11 @@ def test_only_missing_gaussian_seeds_are_run(tmp_path, quick, monkeypatch):
     assert ran == [(2,)]
 
 
-def test_a_setting_given_by_hand_replaces_the_presets_cells_and_is_kept_in_the_record(tmp_path, quick):
+def test_a_setting_given_by_hand_replaces_the_presets_cells_and_others_make_a_run_of_their_own(tmp_path, quick):
     changes = {"sharpening": 3, "beta": 2, "training_draws": 50, "reward_height": 5}
     (record,) = map(read_json, run_mog(tmp_path, seeds=(0,), overrides=changes))
     found = {name: record["settings"][name] for name in ("sharpening", "beta", "training_draws")}
     assert found == {"sharpening": 3.0, "beta": 2.0, "training_draws": 50}
-
-
-def test_a_run_with_other_settings_stands_beside_the_first_and_other_modes_are_named(tmp_path, quick):
-    run_mog(tmp_path, seeds=(0,))
     run_mog(tmp_path, seeds=(0,), overrides={"dpo_label_noise": 0.1})
     (path,) = run_mog(tmp_path, seeds=(0,), overrides={"targets": [0, 3]})
     assert len(records.load(tmp_path).runs) == 3
@@ -223,8 +222,6 @@ def test_a_run_with_other_settings_stands_beside_the_first_and_other_modes_are_n
     [
         ({"world": "chess"}, "chess"),
         ({"world": "mog", "preset": "huge"}, "huge"),
-        ({"world": "lm", "preset": "huge"}, "huge"),
-        ({"world": "lm", "pipelines": ["align_only"]}, "align_only"),
         ({"world": "lm", "algorithm": "ppo"}, "ppo"),
         ({"world": "mog", "algorithm": "ppo"}, "ppo"),
         ({"world": "lm", "device": "tpu"}, "tpu"),
@@ -245,19 +242,10 @@ def test_the_network_decides_nothing(tmp_path, monkeypatch):
     assert settings[0].base == settings[0].truth == "smollm2-135m-instruct"
 
 
-def test_a_run_keeps_its_stages_below_the_out_folder(tmp_path, quick, monkeypatch):
-    run_mog(tmp_path, seeds=(0,))
-    kept = [path.name for path in (tmp_path / "stages").iterdir()]
-    assert {name.split("-")[0] for name in kept} == {"distil", "align", "evaluation"}
-    monkeypatch.setattr(pipelines, "_measure", lambda *a: pytest.fail("ran again"))
-    next(tmp_path.glob("runs/*.json")).unlink()
-    run_mog(tmp_path, seeds=(0,))
-
-
 # In memory ----------------------------------------------------------------------------------------------
 
 
-def test_a_cell_in_memory_is_the_run_that_would_be_recorded(tmp_path):
+def test_a_cell_in_memory_is_the_run_that_would_be_recorded_and_ends_with_what_a_step_raises(tmp_path):
     quick, steps = PRESETS["tiny"].mog, []
     cell = run_cell(quick, "dpo", (0, 1), on_step=steps.append)
     overrides = {"beta": quick.beta, "sharpening": quick.sharpening}
@@ -270,8 +258,6 @@ def test_a_cell_in_memory_is_the_run_that_would_be_recorded(tmp_path):
     assert len(steps) == planned_steps(default_pipelines("mog", "dpo"))
     assert planned_steps((*YARDSTICKS, *ORDERS)) == 4 + 5
 
-
-def test_what_a_step_raises_ends_the_run_of_a_cell():
     def refuse(text):
         raise KeyError(text)
 

@@ -4,12 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from scene import Scene, darkest, densest, evaluated, value
+from scene import Scene, evaluated, off_the_densest, value
 
 from alignkd_lab.course.explorers import boundary
 from alignkd_lab.course.explorers.boundary import shipped
 from alignkd_lab.mog.closed_form import ClosedForm
-from alignkd_lab.mog.settings import with_target_weight
 from alignkd_lab.mog.sweep import cell_edges
 from alignkd_lab.pipelines import A_K, K_A, ORDERS
 from alignkd_lab.plots import plane
@@ -62,23 +61,16 @@ def test_the_darkest_cell_lies_where_the_mixture_is_densest():
     run = grid.runs[list(grid.betas).index(0.5)][list(grid.weights).index(0.04)]
     for items, order in zip(scene.places("rect")[3:6:2], (K_A, A_K), strict=True):
         held = grid.records.select(run=run, seed=0, pipeline=order).mixtures
-        row, column = densest(held[["weight", "x", "y", "sd_x", "sd_y"]], plane.window(grid.settings))
-        cell = darkest(items)
-        assert cell["x"] / 4 == pytest.approx(column, abs=1.01)
-        assert (176 - cell["y"]) / 4 - 1 == pytest.approx(row, abs=1.01)
+        components = held[["weight", "x", "y", "sd_x", "sd_y"]]
+        assert off_the_densest(items, components, plane.window(grid.settings), 4) == pytest.approx((0, 0), abs=1.01)
 
 
 def test_the_lines_are_the_recall_thresholds():
-    data, lines = drawn(), boundary.show().spec["params"]
-    held = json.loads(next(param["expr"] for param in lines if param["name"] == "lines"))
+    held = json.loads(next(param["expr"] for param in boundary.show().spec["params"] if param["name"] == "lines"))
     closed_form = ClosedForm(shipped("rlhf", 2.0)[0].settings)
     assert held["plain"] == pytest.approx(closed_form.least_target_weights(held["betas"]))
-    assert held["2"] == pytest.approx(data.boundary_sharpened)
+    assert held["2"] == pytest.approx(closed_form.least_target_weights(held["betas"], 2.0))
     assert held["1"] == pytest.approx(held["plain"])
-    middle = len(data.boundary) // 2
-    settings = with_target_weight(closed_form.settings, data.boundary_sharpened[middle])
-    student = ClosedForm(settings).truth.sharpen(2.0)
-    assert student.log_mass.logsumexp(-1).exp()[3].item() == pytest.approx(data.boundary[middle])
 
 
 def test_a_map_s_counts_are_those_of_its_cells_and_the_page_stays_small():

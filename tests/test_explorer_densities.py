@@ -66,7 +66,7 @@ def test_in_the_plane_the_target_has_the_same_share(changes):
     assert (components[:, 3:] == MogSettings().truth_sd).all()
 
 
-def test_the_draws_are_the_reference_s():
+def test_the_draws_are_the_reference_s_and_no_reward_changes_a_draw_or_the_wait():
     (misses, hits), (plane_misses, plane_hits) = drawn(scene(reference_mass=0.3, draws=600))
     assert len(misses) + len(hits) == len(plane_misses) + len(plane_hits) == 600
     assert len(hits) / 600 == pytest.approx(0.3, abs=0.04)
@@ -78,9 +78,6 @@ def test_the_draws_are_the_reference_s():
     corner = (plane_misses * [1, -1] < 0).astype(int) @ [1, 2]  # left up, right up, left down
     counted = [(corner == name).mean() for name in (3, 2, 1)]
     assert counted == pytest.approx(truth / truth.sum(), abs=0.06)
-
-
-def test_no_reward_changes_a_draw_or_the_wait():
     low, high = (scene(reward=reward, beta=beta) for reward, beta in ((0.0, 5.0), (20.0, 0.05)))
     for one, other in zip(drawn(low)[1], drawn(high)[1], strict=True):
         np.testing.assert_array_equal(one, other)

@@ -30,17 +30,14 @@ def test_it_would_run_both_orders_on_gaussians_with_seeds_that_nobody_has_run(tm
     panel = run_panel.show(out=tmp_path)
     line = "alignkd run --world mog --preset laptop --pipelines orders --algorithm rlhf --seeds 20-39"
     assert panel.request().command == f"{line} --set sharpening=2.0 beta=0.5 --out {tmp_path}"
-    assert f"<code style='white-space:normal;overflow-wrap:anywhere'>{line}" in panel.line.value
-    assert "about 2 s here" in panel.line.value
+    assert line in panel.line.value
     assert (panel.start_button.disabled, panel.stop_button.disabled) == (False, True)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mog-laptop-dpo-x-0-seed41.json").touch()
     assert run_panel.show(out=tmp_path).request().seeds == "42-61"
     panel.controls["world"].value = "lm"
-    assert (
-        panel.request().command
-        == f"alignkd run --world lm --preset tiny --pipelines orders --seeds 10 --out {tmp_path}"
-    )
+    line = "alignkd run --world lm --preset tiny --pipelines orders --seeds 10"
+    assert panel.request().command == f"{line} --out {tmp_path}"
     assert run_panel.show("lm").out == tmp_path / "learner" / "runs"  # apart from the project
 
 
@@ -50,10 +47,8 @@ def test_every_control_over_its_whole_range_leaves_a_command_line_or_a_clear_sen
     panel = run_panel.show(world)
     for name, control in panel.controls.items():
         kept = control.value
-        values = (
-            [value for _, value in control.options] if isinstance(control, Dropdown) else ["", "0", "beta=0.7", "no"]
-        )
-        for value in values:
+        offered = dict(control.options).values() if isinstance(control, Dropdown) else ["", "0", "beta=0.7", "no"]
+        for value in offered:
             control.value = value
             assert ("In a terminal" in panel.line.value) != ("cannot run" in panel.line.value)
             assert value in panel.request().command or "cannot run" in panel.line.value
@@ -64,7 +59,7 @@ def test_every_control_over_its_whole_range_leaves_a_command_line_or_a_clear_sen
 def test_a_run_is_started_stopped_goes_on_leaves_its_record_and_has_then_nothing_to_do(tmp_path):
     panel = run_panel.show(out=tmp_path, seeds="0")
     panel.start_button.click()
-    assert "<strong>running</strong>: loading libraries; about 2 s left" in panel.status.value
+    assert "<strong>running</strong>" in panel.status.value
     assert (panel.start_button.disabled, panel.stop_button.disabled) == (True, False)
     assert panel.controls["world"].disabled
     again, run = run_panel.show(out=tmp_path), panel.run
@@ -84,7 +79,6 @@ def test_a_run_is_started_stopped_goes_on_leaves_its_record_and_has_then_nothing
     assert (held.seeds, held.the_run()["algorithm"], held.settings["sharpening"]) == ([0], "rlhf", 2.0)
     assert f"<strong>finished</strong>: the records are in {tmp_path}" in panel.status.value
     assert panel.picture.value.count("<img") == 1
-    assert "Reward is" in panel.picture.value
     assert panel.controls["seeds"].value == "20-39"  # something new again
     assert not panel.start_button.disabled
     panel.controls["seeds"].value = "0"
@@ -113,15 +107,13 @@ def test_a_run_on_text_draws_its_curves_as_they_grow(tmp_path):
     assert "Tiny preset" in panel.picture.value
 
 
-def test_wrong_input_is_refused_in_the_panel_and_nothing_starts(tmp_path):
+def test_wrong_input_and_an_error_of_the_drawing_stand_in_the_panel(tmp_path, monkeypatch):
     panel = run_panel.show(out=tmp_path, seeds="5-1")
     assert "runs backwards" in panel.line.value
     panel.start_button.click()
     assert "<strong>not started</strong>: the range &#x27;5-1&#x27; runs backwards" in panel.status.value
     assert panel.run is None
 
-
-def test_an_error_of_the_drawing_stands_in_the_panel(tmp_path, monkeypatch):
     def broken(*standing):
         raise RuntimeError("no ink")
 

@@ -141,14 +141,12 @@ def test_after_ten_seconds_the_time_left_is_within_a_factor_of_two(request_, par
 
 
 def test_what_was_kept_from_an_earlier_start_teaches_nothing_about_time():
+    request = Request("lm", "laptop", "orders")
     told = [{"what": "part", "at": 0.0, "name": "seed 0", "number": 1, "parts": 1}]
     told += [{"what": "unit", "at": at, "pipeline": "base", "stage": "evaluation"} for at in (0.0, 0.1, 0.2)]
-    assert standing(Request("lm", "laptop", "orders"), told, 0.3, None)[1] is None
+    assert standing(request, told, 0.3, None)[1] is None
     told.append({"what": "step", "at": 0.4, "stage": "kd", "step": 3, "steps": 9})
-    assert (
-        standing(Request("lm", "laptop", "orders"), told, 0.5, None)[2]
-        == "seed 0 (1 of 1), Base: evaluation, step 3 of 9"
-    )
+    assert "step 3 of 9" in standing(request, told, 0.5, None)[2]
 
 
 def test_curves_are_told_by_seed_and_stage_without_trials():
@@ -161,12 +159,3 @@ def test_curves_are_told_by_seed_and_stage_without_trials():
     assert key == ("seed 3", "kd_then_align", "kd_aligned")
     assert points["reward"].tolist() == [0.1, 0.2]
     assert list(run_picture.curves(told)) == []
-
-
-@pytest.mark.parametrize(("kls", "lowest"), [((0.0, 3.0, 8.0), 0.0), ((2.0, 8.0), 0.0), ((-0.5, 8.0), -0.5)])
-def test_the_axis_of_the_kl_begins_at_0_or_at_the_least_estimate(kls, lowest):
-    told = [{"what": "part", "name": "seed 0"}, {"what": "unit", "pipeline": "align_then_kd", "stage": "align"}]
-    told += [{"what": "curve", "stage": "align", "step": k, "reward": 0.1, "kl": kl} for k, kl in enumerate(kls)]
-    axis = run_picture.progress(told, tiny=True).axes[1]
-    assert axis.get_ylim()[0] == pytest.approx(lowest)
-    assert axis.get_ylim()[1] > 8

@@ -69,7 +69,7 @@ def test_every_position_shows_what_the_distributions_say(lens, text):
         assert f"{number(kl)} nats." in said
 
 
-def test_the_field_walks_through_the_texts_to_the_last_token_of_the_last_one(lens, chart):
+def test_the_field_walks_through_the_texts_to_the_last_token_and_opens_where_the_belief_fails(lens, chart):
     held = views(lens)
     places = [(text, place) for text in TEXTS for place in range(len(held[text]))]
     field = next(p for p in chart.spec["params"] if p["name"] == "at")["bind"]["position"]
@@ -82,9 +82,6 @@ def test_the_field_walks_through_the_texts_to_the_last_token_of_the_last_one(len
             tokens, frame = scene.places("rect")[:2]
             assert len(tokens) == len(held[text])
             assert frame[0]["x"] == tokens[place]["x"]
-
-
-def test_it_opens_where_the_belief_fails(lens):
     view = [view for text in TEXTS for view in views(lens)[text]]
     (opened,) = next(p["value"] for p in token_lens.show(lens=lens).spec["params"] if p["name"] == "at")
     fails = [held["advantaged"][0][3][1] > 10 for held in view]

@@ -17,21 +17,19 @@ def traps():
     return run_traps(MASSES, seeds=(0, 1))
 
 
-def test_a_handed_policy_ends_at_the_optimum_on_either_side_of_the_threshold(traps):
+def test_a_handed_policy_ends_at_the_optimum_and_from_the_reference_a_target_is_learnt_where_it_is_drawn(traps):
     np.testing.assert_allclose(traps.handed[-1].mean(-1), traps.optimum, atol=0.03)
     assert traps.optimum[UNPAID] < 0.01
     assert (traps.handed[-1, UNPAID] < 0.03).all()
-
-
-def test_from_the_reference_a_target_is_learnt_where_it_is_drawn_and_not_where_it_would_only_pay(traps):
     assert (traps.from_reference[-1, SAMPLED] > 0.95).all()
     assert (traps.optimum[UNDRAWN] > 0.5).all()
     assert (traps.from_reference[-1, UNDRAWN] < 0.01).all()
 
 
-def test_the_bump_s_threshold_lies_above_that_of_a_step_of_its_height(traps):
+def test_the_bump_s_threshold_lies_above_that_of_a_step_and_both_traps_begin_where_runs_do_not_learn(traps):
     step = theory.target_mass(traps.masses, SETTINGS.reward_height, SETTINGS.beta)
     assert (traps.optimum < step).all()
+    assert picture.boundaries(traps) == pytest.approx((1e-3, 1e-6))
 
 
 def test_runs_begin_at_their_start_and_are_looked_at_where_the_slider_stops(traps):
@@ -59,7 +57,3 @@ def test_each_seed_is_drawn_where_its_run_stands_at_a_step(traps, step):
         for aside, share in zip((-0.055, 0.055), shares, strict=True)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
-
-
-def test_both_traps_begin_where_runs_do_not_learn(traps):
-    assert picture.boundaries(traps) == pytest.approx((1e-3, 1e-6))

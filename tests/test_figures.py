@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
-from synthetic_records import LM, lm_record, mog_record, replaced, tabulated
+from synthetic_records import LM, lm_record, mog_record, tabulated
 
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.mog.settings import MogSettings, with_target_weight
@@ -49,21 +49,6 @@ def both(mog, lm):
     return concat([mog, lm])
 
 
-@pytest.fixture(scope="module")
-def wide():
-    """A Gaussian run in which A-K's recall lies orders of magnitude below the others'."""
-    path = ("pipelines", "align_then_kd", "metrics", "overall_recall")
-    return tabulated(*(replaced(mog_record(seed), -300.0 - seed, *path) for seed in range(3)))
-
-
-def texts(figure):
-    found = [figure.get_suptitle(), figure.get_supxlabel()]
-    for axis in figure.axes:
-        found += [axis.get_title(loc="left"), axis.get_xlabel(), axis.get_ylabel()]
-        found += [label.get_text() for label in (*axis.get_yticklabels(), *axis.texts)]
-    return "\n".join(found)
-
-
 def marks(figure, name):
     """The points that are drawn in a pipeline's colour with its marker."""
     style = PIPELINE_STYLE[name]
@@ -75,7 +60,7 @@ def marks(figure, name):
     ]
 
 
-def test_the_title_figure_marks_the_mean_of_every_pipeline(mog, lm, both):
+def test_the_title_figure_marks_the_mean_of_every_pipeline_also_of_one_world_or_one_seed(mog, lm, both, one_seed):
     figure = figures.title_figure(both)
     for run, metric, panel in ((mog, "reward", 0), (lm, "target_rate", 5)):
         for name, ((mean, low, high), values) in estimates(run, metric).items():
@@ -85,17 +70,10 @@ def test_the_title_figure_marks_the_mean_of_every_pipeline(mog, lm, both):
             assert any(len(x) == 1 and x[0] == pytest.approx(mean) and y[0] == place for x, y in drawn)
             assert any(len(x) == 2 and list(x) == pytest.approx([low, high]) and y[0] == place for x, y in drawn)
             assert any(len(x) == 3 and list(x) == pytest.approx(list(values)) for x, y in drawn)
-
-
-def test_the_title_figure_works_with_one_world_and_with_one_seed(mog, one_seed):
     assert len(figures.title_figure(mog).axes) == 3
     assert len(figures.title_figure(one_seed).axes) == 3
     for figure in (figures.title_figure(one_seed), figures.four_metrics(one_seed)):
         assert all(len(line.get_xdata()) == 1 for axis in figure.axes for line in axis.lines), "an interval"
-    text = texts(figures.title_figure([mog, one_seed], "live"))
-    assert "20 seeds" not in text
-    assert "3 seeds" in text
-    assert "one seed, no interval" in text
 
 
 def test_a_control_waits_until_every_seed_has_it():
@@ -106,12 +84,6 @@ def test_a_control_waits_until_every_seed_has_it():
     assert set(estimates(run.select(pipeline=list(names)), "reward")) == set(names)
     assert set(estimates(whole(run, names), "reward")) == set(ORDERS)
     assert set(estimates(whole(run.select(seed=1), names), "reward")) == set(names)
-
-
-def test_an_axis_names_its_unit_and_says_that_it_is_logarithmic_where_it_spans_orders_of_magnitude(mog, wide, lm):
-    assert figures.four_metrics(lm).axes[3].get_xlabel() == "overall recall (nats per token)"
-    assert [axis.get_xlabel() for axis in figures.four_metrics(wide).axes][3] == "overall recall (nats, log)"
-    assert "log" not in figures.four_metrics(mog).axes[3].get_xlabel()
 
 
 @pytest.mark.parametrize(
@@ -126,18 +98,15 @@ def test_each_order_passes_through_its_own_stages(lm, order, route):
     assert heights == pytest.approx([estimates(lm, "target_rate")[name][0].estimate for name in route])
 
 
-def test_sharpening_has_a_panel_for_each_algorithm_and_kl_weight(sweep):
+def test_sharpening_has_a_mark_for_each_run_in_a_panel_for_each_algorithm_and_kl_weight(sweep):
     figure = figures.reward_by_sharpening(sweep)
-    titles = [axis.get_title(loc="left") for axis in figure.axes]
-    assert titles == [f"{a}, KL weight β = {b}" for b in ("0.5", "1") for a in ("RLHF", "DPO")]
+    assert len(figure.axes) == 4
     assert len(marks(figure, "align_then_kd")) == 4 * len(SHARPENINGS)
-    assert "sharpening" in texts(figure)
 
 
 def test_the_last_line_says_how_deep_the_evidence_is_and_tiny_cannot_pass_for_it(mog, one_seed):
-    assert depth_line([mog], "record").startswith("Recorded run. Gaussian world: laptop preset, 3 seeds.")
-    assert depth_line([one_seed], "live").startswith("Live run. Language world: laptop preset, one seed, no interval.")
-    assert "laptop preset, 2 to 3 seeds." in depth_line([mog, mog.select(seed=[1, 2])], "record")
+    assert "one seed, no interval" in depth_line([one_seed], "live")
+    assert "2 to 3 seeds" in depth_line([mog, mog.select(seed=[1, 2])], "record")
     assert "plumbing only" in depth_line([tabulated({**mog_record(0), "preset": "tiny"})], "record")
     with pytest.raises(UnknownName, match="Accepted: record, live, tiny"):
         depth_line([mog], "deep")
@@ -188,7 +157,6 @@ def test_an_arm_is_drawn_at_its_values_with_the_means_of_the_tables_and_every_se
             for run in held.values():
                 seeds = run.table("reward")[order].to_numpy()
                 assert any(np.array_equal(line.get_ydata(), seeds) for line in axis.lines)
-        assert axis.get_xlabel() == "sharpening s"
 
 
 def test_leads_are_the_paired_differences_with_their_intervals(lm):
@@ -207,16 +175,17 @@ def test_a_sweep_shows_both_orders_at_every_value_and_no_bar_of_few_seeds(lm):
     figure = sweeps.sweep_figure([("0.1", lm), ("0.3", lm)], "KL weight β")
     (_, y), *_ = marks(figure, "align_then_kd")
     assert y == pytest.approx(lm.table("reward")["align_then_kd"].mean())
-    assert "Fewer than 4 seeds have no bar." in " ".join(texts(figure).split())
+    lines = [line.get_xydata() for axis in figure.axes for line in axis.lines]
+    bars = [ends for ends in lines if len(ends) == 2 and ends[0, 0] == ends[1, 0]]
+    assert np.isnan(np.array(bars)[..., 1]).all()
 
 
 def test_an_alignment_is_drawn_where_every_seed_had_pairs(lm):
     figure = sweeps.alignment_figure([(lm, ("kd_then_align",), ""), (lm, ("base_aligned",), "twice the rate")])
     assert len(marks(figure, "kd_then_align")) == 1
-    assert "dashed: twice the rate" in " ".join(texts(figure).split())
     lacking = dataclasses.replace(lm, curves=lm.curves[lm.curves["seed"] > 0])
-    held = [(lm, ("base_aligned",), ""), (lacking, ("kd_then_align",), "")]
-    assert "had pairs in 2 of 3 seeds" in " ".join(texts(sweeps.alignment_figure(held)).split())
+    figure = sweeps.alignment_figure([(lm, ("base_aligned",), ""), (lacking, ("kd_then_align",), "")])
+    assert not marks(figure, "kd_then_align")
 
 
 def test_the_map_colours_the_difference_of_the_mean_rewards():

@@ -39,14 +39,11 @@ def statuses(record):
     return {name: entry["status"] for name, entry in record["parts"].items()}
 
 
-def test_without_a_gpu_nothing_begins_and_the_rehearsal_is_named(tmp_path, monkeypatch, capsys):
+def test_without_a_gpu_nothing_begins_and_a_checkout_is_needed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.main([str(tmp_path)]) == 2
     assert "REHEARSE=1" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_a_checkout_is_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "checkout_folder", lambda: None)
     with pytest.raises(BadInput, match="checkout"):
         gpu.run_parts(tmp_path, rehearse=True)

@@ -130,15 +130,12 @@ def test_informative_pairs_are_as_many_as_the_theory_says():
     assert pairs_of(truth().select((0, 1, 2))).informative.tolist() == [0, 0, 0]  # which never show the target
 
 
-def test_labels_follow_bradley_terry():
+def test_labels_follow_bradley_terry_and_label_noise_flips_its_share_of_the_pairs():
     pairs = pairs_of(truth(), count=50_000)
     won, lost = PROBLEM.reward(pairs.chosen), PROBLEM.reward(pairs.rejected)
     clear = (won - lost).abs() > 2
     expected = theory.bradley_terry((won - lost).abs()[clear], 0.0).mean()
     assert (won > lost)[clear].double().mean().item() == pytest.approx(expected.item(), abs=0.01)
-
-
-def test_label_noise_flips_its_share_of_the_pairs():
     clean, noisy = pairs_of(truth(), count=5000), pairs_of(truth(), count=5000, label_noise=0.2)
     flipped = (clean.chosen != noisy.chosen).any(-1)
     assert flipped.double().mean().item() == pytest.approx(0.2, abs=0.02)

@@ -46,14 +46,11 @@ def test_one_component_is_the_sample_mean_and_variance():
     torch.testing.assert_close(found.sds[:, 0] ** 2, data.var(1, correction=0))
 
 
-def test_more_restarts_never_make_the_fit_less_likely():
+def test_more_restarts_never_make_the_fit_less_likely_and_more_iterations_make_every_fit_likelier():
     data, uniforms = draws(points=150), starts(4, 8, 4)
     one, many = (fit(data, uniforms[:, :n], EXACT).log_prob(data).mean(-1) for n in (1, 8))
     assert (one <= many + 1e-9).all()
     assert (many > one + 1e-4).any()
-
-
-def test_more_iterations_make_every_fit_likelier():
     data, uniforms = draws(), starts(4, 1, 3)
     scores = [
         fit(data, uniforms, EmSettings(iterations=n, tolerance=1e-12)).log_prob(data).mean(-1) for n in (1, 3, 10, 100)
@@ -62,21 +59,15 @@ def test_more_iterations_make_every_fit_likelier():
         assert (later >= earlier - 1e-12).all()
 
 
-def test_no_variance_falls_below_the_floor():
+def test_few_or_identical_points_do_not_break_the_fit_and_fewer_than_components_are_refused():
     data = draws(points=20)
     data[:, :10] = data[:, :1]
     found = fit(data, starts(4, 4, 3), EmSettings(variance_floor=0.01))
     assert (found.sds**2 >= 0.01 - 1e-12).all()
     assert torch.isclose(found.sds**2, torch.tensor(0.01, dtype=torch.float64)).any()
-
-
-def test_identical_points_do_not_break_the_fit():
     found = fit(torch.ones(2, 10, 2, dtype=torch.float64), starts(2, 3, 3), EmSettings())
     assert torch.isfinite(found.means).all()
     torch.testing.assert_close(found.weights.sum(-1), torch.ones(2, dtype=torch.float64))
-
-
-def test_more_components_than_points_are_refused():
     with pytest.raises(ValueError, match="at least 5 points"):
         fit(torch.zeros(1, 4, 2, dtype=torch.float64), starts(1, 1, 5), EmSettings())
 
@@ -96,14 +87,11 @@ def kl(first, second):
     return (log_first.exp() * (log_first - log_second)).sum(-1)
 
 
-def test_a_student_as_large_as_its_teacher_learns_the_sharpened_teacher():
+def test_a_student_as_large_as_its_teacher_learns_it_sharpened_and_a_small_one_covers_more_the_flatter_it_is():
     sharp = TRUTH.sharpen(1.5)
     found = student(4, 1.5)
     assert (kl(sharp, found) < 0.01).all()
     assert (kl(TRUTH, found) > 2 * kl(sharp, found)).all()
-
-
-def test_a_small_student_covers_more_of_the_rare_mode_the_flatter_its_teacher():
     rare = TRUTH.means[:, 3:]
     assert student(3, 1.0).means.shape == (3, 3, 2)
     densities = [student(3, s).log_prob(rare)[:, 0] for s in (0.5, 1.0, 2.0)]

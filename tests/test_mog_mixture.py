@@ -94,13 +94,10 @@ def test_the_pull_agrees_with_autograd():
 # Noise
 
 
-def test_seeds_and_purposes_have_noise_of_their_own():
+def test_seeds_and_purposes_have_noise_of_their_own_and_the_same_in_every_process():
     noise = SeedNoise((0, 1))
     rows = torch.cat([noise.normal("pairs", 1000), noise.normal("labels", 1000)])
     correlations = torch.corrcoef(rows) - torch.eye(4, dtype=torch.float64)
     assert correlations.abs().max() < 0.15
-
-
-def test_noise_is_the_same_in_every_process():
     # Python's own hash of a string would change this number from run to run.
     assert SeedNoise((7,)).uniform("pairs", 1).item() == 0.26938017495095334

@@ -17,19 +17,13 @@ TWO = Problem.of(MogSettings(targets=(2, 3)))
 ONE = Problem.of(MogSettings())
 
 
-def test_the_reward_is_a_bump_of_the_set_height_and_width_on_each_target():
+def test_the_reward_is_a_bump_on_each_target_half_its_height_is_on_target_and_a_cut_lowers_the_reward_alone():
     at = torch.tensor([[[-1.5, -1.5], [1.5, -1.5], [1.5, -1.0], [-1.5, 1.5]]], dtype=torch.float64)
     expected = torch.tensor([[4.0, 4.0, 4.0 * math.exp(-0.5), 0.0]], dtype=torch.float64)
     torch.testing.assert_close(TWO.reward(at), expected, atol=1e-6, rtol=1e-6)
-
-
-def test_a_point_is_on_target_from_half_the_height_on():
     away = ONE.width * math.sqrt(2 * math.log(2))
     at = torch.tensor([[1.5, -1.5], [1.5 + 0.999 * away, -1.5], [1.5 + 1.001 * away, -1.5]], dtype=torch.float64)
     assert ONE.on_target(at).tolist() == [True, True, False]
-
-
-def test_a_cut_lowers_the_reward_and_leaves_the_target_as_it_is():
     cut = Problem.of(MogSettings(reward_clip=1.0))
     points = ONE.grid()
     assert torch.equal(cut.reward(points), ONE.reward(points).clamp(max=1.0))
@@ -37,27 +31,17 @@ def test_a_cut_lowers_the_reward_and_leaves_the_target_as_it_is():
     assert cut.on_target(points).any()
 
 
-def test_the_truth_is_the_mixture_of_the_settings():
-    settings = MogSettings()
-    assert TWO.truth.weights[0].tolist() == pytest.approx(settings.truth_weights)
-    assert TWO.truth.sds.unique().tolist() == pytest.approx([settings.truth_sd])
-
-
 def test_the_target_density_is_that_of_its_modes_alone():
     assert TWO.target.weights[0].tolist() == pytest.approx([0.30 / 0.34, 0.04 / 0.34])
     assert ONE.target.means.tolist() == [[[1.5, -1.5]]]
 
 
-def test_the_grids_optimum_is_the_exact_one():
-    _, best = ONE.optimality(ONE.truth, ONE.truth, 0.5)
-    exact = bumps.mixture_bump_partition(ONE.truth, ONE.centres[0], ONE.width, ONE.height, 0.5)
+def test_on_the_grid_the_optimum_and_an_unaligned_policys_objective_are_the_exact_ones():
+    truth, centre = ONE.truth, ONE.centres[0]
+    reached, best = ONE.optimality(truth, truth, 0.5)
+    exact = bumps.mixture_bump_partition(truth, centre, ONE.width, ONE.height, 0.5)
     torch.testing.assert_close(best, 0.5 * exact.log(), rtol=1e-8, atol=0)
-
-
-def test_an_unaligned_policys_objective_is_its_reward():
-    reached, _ = ONE.optimality(ONE.truth, ONE.truth, 0.5)
-    truth = ONE.truth
-    heights = bumps.gaussian_bump_power(truth.means, truth.sds, ONE.centres[0], ONE.width, 1.0)
+    heights = bumps.gaussian_bump_power(truth.means, truth.sds, centre, ONE.width, 1.0)
     torch.testing.assert_close(reached, (truth.weights * ONE.height * heights).sum(-1))
 
 
@@ -103,15 +87,12 @@ def closed_form():
     return ClosedForm(SETTINGS)
 
 
-def test_the_base_is_the_truth(closed_form):
+def test_the_base_is_the_truth_and_its_reward_the_integral_of_the_bump(closed_form):
     generator = torch.Generator().manual_seed(0)
     own, true = (ONE.truth.sample(40_000, generator) for _ in range(2))
     measured = evaluate(ONE.truth, ONE, own, true)
     for name, value in closed_form.metrics(closed_form.truth).items():
         assert value == pytest.approx(measured[name].item(), abs=0.5 if name == "target_precision" else 0.02)
-
-
-def test_its_reward_is_the_integral_of_the_bump(closed_form):
     centre = SETTINGS.truth_means[3]
     inside = bumps.gaussian_bump_power(SETTINGS.truth_means, [[0.3, 0.3]] * 4, centre, SETTINGS.reward_width, 1)
     expected = SETTINGS.reward_height * (torch.tensor(SETTINGS.truth_weights) * inside).sum().item()
@@ -126,27 +107,21 @@ def test_an_alignment_ends_at_the_tilted_optimum(closed_form):
     torch.testing.assert_close(reached, theory.optimal_value(truth, closed_form.reward, SETTINGS.beta))
 
 
-def test_a_distillation_sharpens_the_weights_and_leaves_the_modes(closed_form):
+def test_a_distillation_sharpens_the_weights_and_leaves_the_modes_and_every_policy_sums_to_one(closed_form):
     base, student = closed_form.route("kd_only")
     expected = torch.tensor(SETTINGS.truth_weights, dtype=torch.float64) ** SETTINGS.sharpening
     weights = student.log_mass.logsumexp(-1).exp()
     torch.testing.assert_close(weights, expected / expected.sum())
     modes = [policy.log_mass - policy.log_mass.logsumexp(-1, keepdim=True) for policy in (base, student)]
     torch.testing.assert_close(*modes)
-
-
-def test_every_policy_of_every_route_sums_to_one(closed_form):
     for name in (K_A, A_K, "kd_then_align_high_temperature"):
         totals = [policy.log_probs.logsumexp(0).item() for policy in closed_form.route(name)]
         assert totals == pytest.approx([0, 0, 0], abs=1e-9)
 
 
-def test_anchored_to_the_base_the_optimum_forgets_that_there_was_a_student(closed_form):
+def test_anchored_to_the_base_the_optimum_forgets_the_student_and_high_temperature_changes_it_alone(closed_form):
     anchored, aligned = (closed_form.route(name)[-1] for name in ("kd_then_align_base_reference", "base_aligned"))
     torch.testing.assert_close(anchored.log_probs, aligned.log_probs)
-
-
-def test_high_temperature_changes_the_student_and_nothing_else(closed_form):
     same = ClosedForm(MogSettings(sharpening=SETTINGS.sharpening_high))
     high, plain = closed_form.route("kd_then_align_high_temperature"), same.route(K_A)
     torch.testing.assert_close(high[-1].log_probs, plain[-1].log_probs)

@@ -70,24 +70,18 @@ def test_a_grid_lays_the_runs_out_by_weight_and_share(able):
         Grid.of(grid.records, "rlhf", 7.0)
 
 
-def test_a_world_that_keeps_to_the_closed_form_is_foretold_in_every_cell(able, predicted):
+def test_what_keeps_to_the_closed_form_is_foretold_in_every_cell_and_every_kind_of_error_is_counted(able, predicted):
     assert predicted.any()
     assert not predicted.all()
     found = score(grid_of(predicted.astype(float), {order: cells.astype(float) for order, cells in able.items()}))
     assert (found.share, found.cells, found.named) == (1.0, 12, predicted.sum())
     assert (found.a_k_target, found.k_a_target) == (12, 12)
-
-
-def test_every_kind_of_error_is_counted(able, predicted):
     rates, count = {order: 1.0 - cells for order, cells in able.items()}, int(predicted.sum())
     none, all_a_k, all_k_a = (score(grid_of(np.full(SHAPE, value), rates)) for value in (0.0, 1.0, -1.0))
     assert (none.right, none.false_lead) == (12 - count, count)
     assert (all_a_k.right, all_a_k.missed) == (count, 12 - count)
     assert (all_k_a.right, all_k_a.wrong_lead, all_k_a.reversed) == (0, count, 12 - count)
     assert (none.a_k_target, none.k_a_target) == (0, 0)
-
-
-def test_a_flattened_teacher_foretells_no_lead():
     able = can_find(grid_of(np.zeros(SHAPE), NOTHING, 0.5))
     assert not (able[A_K] & ~able[K_A]).any()
 
@@ -117,7 +111,6 @@ def test_the_threshold_of_a_sharpened_copy_is_where_its_target_wins():
         assert copy.log_mass.logsumexp(-1).exp()[2:].sum().item() == pytest.approx(after)
 
 
-# Scores of the maps as they were recorded: `Score` without its algorithm and sharpening, by sharpening 0.5, 1 and 2.
 def test_the_shipped_boundary_agrees_with_the_recorded_runs_where_both_were_made():
     boundary, compared = records.load(SHIPPED / "gaussians-boundary.zip"), 0
     for run in records.load(SHIPPED / "gaussians-pilot.zip").each():

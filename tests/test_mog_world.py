@@ -72,13 +72,10 @@ def test_a_seeds_result_does_not_depend_on_its_neighbours(algorithm):
             assert values[1] == pytest.approx(single_info["per_seed"][name][0], rel=1e-6, abs=1e-9), name
 
 
-def test_all_pipelines_share_the_base():
+def test_all_pipelines_share_the_base_which_holds_the_rare_mode_in_every_seed():
     rlhf, dpo = MogWorld(QUICK, "rlhf", (0,)), MogWorld(QUICK, "dpo", (0,))
     assert_same(rlhf.start("base"), dpo.start("base"))
     assert torch.equal(rlhf.training_draws(), dpo.training_draws())
-
-
-def test_the_base_holds_the_rare_mode_in_every_seed():
     world = MogWorld(MogSettings(), "rlhf", range(20))
     metrics = world.evaluate(world.start("base"))["metrics"]
     assert min(metrics["target_rate"]) > 0.01
@@ -147,10 +144,7 @@ def test_anchor_and_sampler_are_what_the_stage_names():
         (lambda: MogWorld(QUICK, "dpo", ()), "at least one"),
         (lambda: MogWorld(QUICK, "dpo", (1, 1)), "each named once"),
         (lambda: MogWorld(QUICK, "dpo", (0,)).start("teacher"), "'teacher' is unknown"),
-        (
-            lambda: MogWorld(QUICK, "dpo", (0,)).stage_settings(Distil("kd", "base", temperature="low")),
-            "'low' is unknown",
-        ),
+        (lambda: MogWorld(QUICK, "dpo", (0,)).stage_settings(Distil("kd", "base", temperature="low")), "'low' is"),
     ],
 )
 def test_an_unknown_name_is_refused(make, message):

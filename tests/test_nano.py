@@ -66,7 +66,7 @@ def moved() -> nano.Mixture:
     return nano.Mixture(0.5 * nano.TRUTH.logits, nano.TRUTH.means + 0.1, nano.TRUTH.log_sds + 0.2)
 
 
-def test_the_problem_is_that_of_the_packages_settings():
+def test_the_problem_the_densities_and_sharpened_weights_are_the_packages():
     settings = MogSettings()
     problem, points = Problem.of(settings), nano.TRUTH.sample(500, noise())
     for found, expected in zip(vars(as_packaged(nano.TRUTH)).values(), vars(problem.truth).values(), strict=True):
@@ -74,9 +74,6 @@ def test_the_problem_is_that_of_the_packages_settings():
     torch.testing.assert_close(nano.reward(points), problem.reward(points))
     chosen = settings.beta, settings.sharpening, settings.base_components, settings.student_components
     assert chosen == (nano.BETA, nano.SHARPENING, nano.BASE_COMPONENTS, nano.STUDENT_COMPONENTS)
-
-
-def test_densities_and_sharpened_weights_are_the_packages():
     points = nano.TRUTH.sample(200, noise())
     torch.testing.assert_close(moved().log_prob(points), as_packaged(moved()).log_prob(points[None])[0])
     sharp, expected = as_packaged(nano.sharpen(moved(), 2.5)), as_packaged(moved()).sharpen(2.5)
@@ -202,7 +199,7 @@ def value_and_gradient(loss, model):
     return [loss, *torch.autograd.grad(loss, list(model.parameters()))]
 
 
-def test_dpo_on_a_causal_model_is_the_packages_on_a_collated_batch():
+def test_dpo_and_adpa_on_a_causal_model_are_the_packages_on_a_collated_batch():
     model, reference, batch = model_of("tiny-base"), model_of("tiny-truth"), batch_of("rejected")
     labels, response = batch["shift_labels"], batch["response"]
     with torch.no_grad():
@@ -211,9 +208,6 @@ def test_dpo_on_a_causal_model_is_the_packages_on_a_collated_batch():
     packaged, _ = losses.dpo(hidden_states(model, batch), model.lm_head.weight, labels, response, sums, 0.3)
     ours = nano.dpo_on_text(model, reference, tensors(PROMPTS), tensors(CHOSEN), tensors(OTHERS), 0.3)
     assert_close(value_and_gradient(packaged, model), value_and_gradient(ours, model), CLOSE)
-
-
-def test_adpa_on_a_causal_model_is_the_packages_on_a_collated_batch():
     student, teacher, reference = (model_of(name) for name in ("tiny-base", "tiny-truth", "tiny-student"))
     batch = batch_of("sampled")
     chosen = batch["role"] == ROLES.index("chosen")

@@ -1,8 +1,5 @@
 """Tasks of notebook 07: outcomes and hints follow the recorded study, whatever it says."""
 
-from pathlib import Path
-
-import nbformat
 import pytest
 from synthetic_records import lm_record, swap_orders, tabulated
 
@@ -81,11 +78,3 @@ def test_bold_leads_at_equal_steps_and_trails_at_equal_kl():
     assert check("reward_at_equal_kl", -0.075).right is True
     for answer, said in ((0.01, "at equal steps"), (0.075, "the sign"), (-0.04, "straight line")):
         assert said in check("reward_at_equal_kl", answer).text
-
-
-def test_no_progress_bar_is_left_on_the_page():
-    path = Path(__file__).parent.parent / "notebooks" / "07_both_orders_on_smollm2.ipynb"
-    outputs = [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
-    shown = [output["data"] for output in outputs if "data" in output]
-    assert len(shown) > 10
-    assert not [data for data in shown if set(data) == {"text/plain"}]

@@ -47,20 +47,15 @@ def texts(notebook):
     return found
 
 
-def test_outputs_are_as_new_as_the_cells_and_the_records(notebook):
+def test_outputs_are_fresh_run_once_in_order_without_error_or_warning_and_no_path_or_widget_state_is_saved(notebook):
     assert notebook.metadata.get(METADATA) == fingerprint(notebook), "stale: run `make notebooks`"
-
-
-def test_every_cell_was_run_once_in_order_from_a_fresh_kernel(notebook):
     counts = [cell.execution_count for cell in code_cells(notebook)]
     assert counts == list(range(1, len(counts) + 1))
-
-
-def test_no_cell_shows_an_error_or_a_warning_and_no_widget_state_is_saved(notebook):
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
     assert not [output for output in outputs(notebook) if output.get("name") == "stderr"]
     assert "widgets" not in notebook.metadata
     assert not [output for output in outputs(notebook) if WIDGET_VIEW in output.get("data", {})]
+    assert not [found.group() for text in texts(notebook) for found in ABSOLUTE_PATH.finditer(text)]
 
 
 def test_there_are_pictures_that_say_how_deep_their_evidence_is(notebook):
@@ -70,17 +65,10 @@ def test_there_are_pictures_that_say_how_deep_their_evidence_is(notebook):
     assert not [alt for alt in alts if not depth.search(alt)]
 
 
-def test_no_absolute_path_is_saved(notebook):
-    assert not [found.group() for text in texts(notebook) for found in ABSOLUTE_PATH.finditer(text)]
-
-
-def test_a_notebook_is_short_in_bytes_and_words_and_the_evidence_hardly_longer(notebook, path):
+def test_a_notebook_is_short_in_bytes_and_words_and_plain_markdown(notebook, path):
     assert path.stat().st_size <= 2_000_000
     words = [word for cell in notebook.cells if cell.cell_type == "markdown" for word in cell.source.split()]
     assert len(words) <= (1800 if path.stem.startswith("10") else 1500)
-
-
-def test_the_text_is_plain_markdown(notebook):
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert not re.search(r"^:::|^```\{|\{(ref|cite|numref)\}`|\\newcommand", text, re.MULTILINE)
     assert not re.search(r"!\[[^\]]*\]\((?!https://)", text), "an image that lies beside the notebook"
@@ -105,13 +93,10 @@ def test_every_file_of_assertions_has_its_notebook():
 # What 00_start_here and 10_the_evidence say of the records in words
 
 
-def test_the_first_picture_shows_what_the_text_below_it_says():
+def test_the_records_show_what_the_first_notebook_says_below_its_picture_and_of_the_boundary():
     verdicts = decide(recorded_gaussians()).set_index(["metric", "statistic"])["verdict"]
     assert verdicts["reward", "mean_difference"] == verdicts["overall_recall", "mean_difference"] == "holds"
     assert verdicts["overall_precision", "mean_difference"] == verdicts["reward", "variance_ratio"] == "fails"
-
-
-def test_at_the_boundary_rlhf_after_distillation_finds_the_target_in_most_seeds():
     assert (recorded_gaussians("rlhf", sharpening=1.0).table()[K_A] > 2).mean() > 0.5
     for weaker in (recorded_gaussians("dpo", sharpening=1.0), recorded_gaussians("rlhf", 1.0, 1.0)):
         assert weaker.table()[K_A].max() < 2
@@ -131,16 +116,13 @@ def test_each_seed_of_the_main_experiment_has_a_k_ahead_and_with_colours_k_a():
 # Saving: pictures stay, what only a running kernel can show goes, and what a notebook was made from is noted
 
 
-def test_a_widget_with_a_picture_keeps_the_picture_alone():
+def test_a_widget_with_a_picture_keeps_the_picture_alone_and_the_home_folder_is_not_printed():
     both = new_output("display_data", {WIDGET_VIEW: {"model_id": "1"}, "image/png": "AAAA"})
     alone = new_output("display_data", {WIDGET_VIEW: {"model_id": "2"}})
     notebook = new_notebook(cells=[new_code_cell(outputs=[both, alone])], metadata={"widgets": {"1": {}}})
     without_widgets(notebook)
     assert [set(output.data) for output in notebook.cells[0].outputs] == [{"image/png"}, {WIDGET_VIEW}]
     assert "widgets" not in notebook.metadata
-
-
-def test_the_home_folder_is_not_printed():
     printed = new_output("stream", text=f"kept in {Path.home()}/cache\n")
     notebook = without_home(new_notebook(cells=[new_code_cell(outputs=[printed]), new_markdown_cell("prose")]))
     assert notebook.cells[0].outputs[0].text == "kept in ~/cache\n"

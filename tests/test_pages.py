@@ -231,7 +231,14 @@ def test_a_link_to_a_page_has_a_title_words_and_a_picture_of_its_own_to_show(sit
     assert all(image["alt"] and not image["alt"].startswith("_images") for image in pictures)
 
 
-def test_formulas_are_drawn_by_the_browser(soups):
+def test_no_page_waits_for_a_widget_or_shows_an_error_the_set_up_is_folded_away_and_formulas_are_the_browser_s(soups):
+    for name in NAMES:
+        assert not soups[name].find("script", type=re.compile("widget"))
+        assert "model not found" not in soups[name].text
+        assert not soups[name].select(".traceback, .stderr, .system-message")
+    folded = [cell.get_text() for name in NAMES for cell in soups[name].select("details.hide")]
+    assert all("import" in text for text in folded)
+    assert "import" in soups[NAMES[0]].select_one("details.hide").text
     found = soups["01_recall_and_the_reference"]
     assert len(found.find_all("math")) > 10
     assert not re.search(r"\\frac|\\beta|\$\w", found.article.get_text())
@@ -240,14 +247,7 @@ def test_formulas_are_drawn_by_the_browser(soups):
     assert not [script for script in scripts if "mathjax" in script or "katex" in script]
 
 
-def test_no_page_waits_for_a_widget_or_shows_an_error(soups):
-    for name in NAMES:
-        assert not soups[name].find("script", type=re.compile("widget"))
-        assert "model not found" not in soups[name].text
-        assert not soups[name].select(".traceback, .stderr, .system-message")
-
-
-def test_the_footer_says_records_versions_weights_and_how_to_cite(soups):
+def test_the_footer_says_records_versions_and_weights_and_without_an_address_no_badge_and_no_source(soups):
     saved = nbformat.read(LESSONS[0].path, as_version=4).metadata["alignkd_lab"]["records"]
     made = soups[NAMES[0]].select_one(".made").text
     assert saved
@@ -256,12 +256,9 @@ def test_the_footer_says_records_versions_weights_and_how_to_cite(soups):
     assert re.search(r"sha256:[0-9a-f]{64}", made)
     assert f"{LESSONS[0].number} · {LESSONS[0].title}" in made
     assert "arXiv 2509.23667" in made
-
-
-def test_the_set_up_is_folded_away_and_no_call_that_shows_something(soups):
-    folded = [cell.get_text() for name in NAMES for cell in soups[name].select("details.hide")]
-    assert all("import" in text for text in folded)
-    assert "import" in soups[NAMES[0]].select_one("details.hide").text
+    own = re.compile(r"colab|github\.com/(?!pradyunsg)")
+    assert not [link for name in NAMES for link in soups[name].select(".saved a, .made a") if own.search(link["href"])]
+    assert not soups[NAMES[0]].find("meta", property="og:url")
 
 
 def test_what_comes_out_stays_closed_below_the_question_of_a_prediction(soups):
@@ -273,12 +270,6 @@ def test_what_comes_out_stays_closed_below_the_question_of_a_prediction(soups):
         assert all(output.find("details") and not output.select_one("details[open]") for output in shown)
         assert not [tag for output in shown for tag in output.select("img, figure") if not tag.find_parent("details")]
     assert sum(bool(soups[name].select("details figure.chart")) for name in NAMES) > 2
-
-
-def test_without_an_address_there_is_no_badge_and_no_link_to_a_source(soups):
-    own = re.compile(r"colab|github\.com/(?!pradyunsg)")
-    assert not [link for name in NAMES for link in soups[name].select(".saved a, .made a") if own.search(link["href"])]
-    assert not soups[NAMES[0]].find("meta", property="og:url")
 
 
 def test_with_an_address_there_are_a_badge_absolute_pictures_and_a_link_to_the_source(public):

@@ -4,7 +4,7 @@ import dataclasses
 
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES, YARDSTICKS
+from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, PIPELINES, YARDSTICKS
 from alignkd_lab.presets import PRESETS, default_pipelines, override, possible_pipelines
 
 
@@ -17,7 +17,7 @@ def test_the_presets_that_the_command_line_offers_exist():
 def test_a_world_and_an_algorithm_have_the_pipelines_that_are_possible_with_them_and_methods_run_when_asked_for():
     usual = {*ORDERS, *CONTROLS, *YARDSTICKS}
     assert set(default_pipelines("lm", "dpo")) == set(possible_pipelines("mog", "dpo")) == usual
-    assert set(possible_pipelines("lm", "dpo")) == set(PIPELINES)
+    assert set(possible_pipelines("lm", "dpo")) == set(PIPELINES) == usual | set(METHODS)
     for world in ("mog", "lm"):
         # Under RLHF there are no preferences to take from another sampler.
         assert set(possible_pipelines(world, "rlhf")) == usual - {"kd_then_align_base_preferences"}
@@ -26,16 +26,13 @@ def test_a_world_and_an_algorithm_have_the_pipelines_that_are_possible_with_them
 # Changing settings --------------------------------------------------------------------------------------------
 
 
-def test_override_changes_what_is_named_and_nothing_else():
+def test_override_changes_what_is_named_and_nothing_else_and_reads_nested_lists_as_tuples():
     before = LmSettings()
     after = override(before, {"beta": 0.2, "align_learning_rates": [1e-3, 2e-3], "target": "digit"})
     assert (after.beta, after.align_learning_rates, after.target) == (0.2, (1e-3, 2e-3), "digit")
     assert dataclasses.replace(after, beta=before.beta, target=before.target,
                                align_learning_rates=before.align_learning_rates) == before  # fmt: skip
     assert override(before, {}) == before
-
-
-def test_nested_lists_of_the_gaussian_world_are_read_as_tuples():
     means = [[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]
     settings = override(MogSettings(), {"truth_means": means, "truth_weights": [0.5, 0.4, 0.1], "targets": [2]})
     assert settings.truth_means == ((0.0, 1.0), (1.0, 0.0), (2.0, 2.0))

@@ -11,7 +11,7 @@ import alignkd_lab
 from alignkd_lab import provenance
 
 
-def test_provenance_is_json_with_the_versions_in_use():
+def test_provenance_is_json_with_the_versions_in_use_and_of_a_missing_library_has_none(monkeypatch):
     made = provenance.provenance("cpu")
     assert json.loads(json.dumps(made)) == made
     assert made["torch"] == torch.__version__
@@ -19,6 +19,12 @@ def test_provenance_is_json_with_the_versions_in_use():
     assert made["version"] == alignkd_lab.__version__
     assert made["device_name"]
     assert made["threads"] == torch.get_num_threads()
+
+    def missing(name):
+        raise provenance.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(provenance.importlib.metadata, "version", missing)
+    assert provenance.library_versions()["torch"] is None
 
 
 @pytest.fixture
@@ -43,26 +49,14 @@ def git(folder, *arguments):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_the_commit_is_that_of_the_checkout_and_a_change_makes_it_dirty(copy, tmp_path):
+def test_a_copy_outside_a_checkout_or_inside_another_has_no_commit_and_a_change_makes_its_own_dirty(copy, tmp_path):
+    assert told() == (None, None)
     git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-qm", "somebody else's", "--allow-empty")
+    assert told() == (None, None)
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "a")
     head = git(tmp_path, "rev-parse", "HEAD")
     assert told() == (head, False)
     copy.write_text("# changed\n")
     assert told() == (head, True)
-
-
-def test_an_installed_copy_outside_a_checkout_or_inside_another_has_no_commit(copy, tmp_path):
-    assert told() == (None, None)
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "commit", "-qm", "somebody else's", "--allow-empty")
-    assert told() == (None, None)
-
-
-def test_a_library_that_is_missing_has_no_version(monkeypatch):
-    def missing(name):
-        raise provenance.importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(provenance.importlib.metadata, "version", missing)
-    assert provenance.library_versions()["torch"] is None

@@ -19,7 +19,7 @@ from alignkd_lab.errors import AlignkdError, BadInput
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
-from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES, YARDSTICKS
 from alignkd_lab.presets import override
 from alignkd_lab.provenance import device_label
 from alignkd_lab.recording import RecordError, file_of, find, merge, read_json, run_key, write
@@ -73,8 +73,6 @@ def test_a_missing_field_is_named_with_its_file_and_the_way_out(tmp_path, field)
         (True, ("seed",), "seed must be a whole number"),
         ("yesterday", ("provenance", "created"), "provenance.created must be an ISO time, not 'yesterday'"),
         (None, ("provenance", "created"), "provenance.created must be an ISO time"),
-        (None, ("device",), "device must be a word"),
-        (None, ("settings",), "settings must be an object"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_field_and_never_written(tmp_path, value, path, words):
@@ -93,18 +91,12 @@ def test_a_torn_or_foreign_file_is_named_with_the_way_out_and_hides_no_other_fol
     assert records.load(tmp_path / "b").seeds == [0]
 
 
-def test_infinity_is_refused_and_what_was_kept_before_stays(tmp_path):
+def test_what_was_kept_before_stays_where_infinity_is_refused_or_a_write_is_cut_off(tmp_path, monkeypatch):
     path = write(tmp_path, mog_record(0))
     before = path.read_bytes()
     for value in (math.inf, math.nan):
-        with pytest.raises(RecordError, match="NaN or infinite, write None"):
+        with pytest.raises(RecordError, match="NaN or infinite"):
             write(tmp_path, later(mog_record(0), base=value))
-    assert path.read_bytes() == before
-
-
-def test_a_write_that_is_cut_off_leaves_the_file_as_it_was(tmp_path, monkeypatch):
-    path = write(tmp_path, mog_record(0))
-    before = path.read_bytes()
     monkeypatch.setattr(recording.os, "replace", lambda *names: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, later(mog_record(0), base=7.0))
@@ -150,10 +142,8 @@ def test_the_newest_record_of_a_seed_wins_wherever_the_two_lie_and_the_older_fil
 
 
 def test_times_are_compared_as_times_and_not_as_text():
-    early, late = (
-        later(mog_record(0), "2026-05-01T09:00:00+09:00"),
-        later(mog_record(0), "2026-05-01T01:00:00", base=7.0),
-    )
+    early = later(mog_record(0), "2026-05-01T09:00:00+09:00")
+    late = later(mog_record(0), "2026-05-01T01:00:00", base=7.0)
     assert tables(late, early).table().at[0, "base"] == 7.0
 
 
@@ -247,15 +237,9 @@ def test_a_seed_from_before_a_setting_came_is_found_and_added_to(tmp_path, reque
 
 
 def test_a_device_is_named_with_its_dtype_where_that_is_not_the_usual_one():
-    named = [
-        ("cpu", "torch.float32"),
-        ("cpu", "bfloat16"),
-        ("cuda", "torch.bfloat16"),
-        ("cuda", "float32"),
-        ("cpu", None),
-    ]
-    assert [device_label(*each) for each in named] == [
-        "cpu", "cpu, bfloat16", "cuda", "cuda, float32", "cpu"]  # fmt: skip
+    labels = {("cpu", "torch.float32"): "cpu", ("cpu", "bfloat16"): "cpu, bfloat16", ("cpu", None): "cpu",
+              ("cuda", "torch.bfloat16"): "cuda", ("cuda", "float32"): "cuda, float32"}  # fmt: skip
+    assert {made: device_label(*made) for made in labels} == labels
 
 
 # Tables ------------------------------------------------------------------------------------------------------
@@ -299,12 +283,8 @@ def test_tables_hold_every_metric_count_stage_curve_response_and_component(held)
 
 def test_curves_of_steps_losses_and_trials_are_told_by_their_names():
     record = lm_record(0)
-    record["stages"]["kd"]["info"] |= {
-        "losses": [2.0, None, 1.0],
-        "rewards": [0.5],
-        "kl": [0.1, 0.2],
-        "trials": [{"a": 1}],
-    }
+    by_step = {"losses": [2.0, None, 1.0], "rewards": [0.5], "kl": [0.1, 0.2]}
+    record["stages"]["kd"]["info"] |= {**by_step, "trials": [{"a": 1}]}
     del record["pipelines"]["kd_only"]  # the pipeline that ends in it
     held = tables(record)
     rows = held.curves.query("stage == 'kd'")
@@ -314,7 +294,7 @@ def test_curves_of_steps_losses_and_trials_are_told_by_their_names():
     assert held.stages.query("stage == 'kd'")["trials"].unique().tolist() == ['[{"a": 1}]']
 
 
-def test_a_part_is_chosen_by_columns_and_settings_one_or_several(held):
+def test_a_part_is_chosen_by_columns_and_settings_and_runs_come_one_by_one_in_the_order_of_theirs(held):
     assert held.select(world="mog", sharpening=(2.0, 3.0)).settings["sharpening"] == 2
     assert held.select(sharpening=[2.0, 10.0]).runs["run"].nunique() == 2
     assert held.select(align_learning_rates=(3e-4, 6e-4)).the_run()["world"] == "lm"
@@ -330,6 +310,13 @@ def test_a_part_is_chosen_by_columns_and_settings_one_or_several(held):
         held.select(arm="controls", beta=7)
     with pytest.raises(BadInput, match="modle"):
         held.select(modle=None)
+    runs = list(held.each())
+    assert [run.settings.get("sharpening") for run in runs] == [2.0, 10.0, None]
+    for run in runs:
+        alone = held.select(run=run.the_run()["run"])
+        for name in records.COLUMNS:
+            assert len(getattr(run, name)) == len(getattr(alone, name))
+        assert run.table().equals(alone.table())
 
 
 def test_a_folder_that_a_run_takes_away_meanwhile_is_passed_over(tmp_path, monkeypatch):
@@ -347,26 +334,12 @@ def test_a_folder_that_a_run_takes_away_meanwhile_is_passed_over(tmp_path, monke
     assert not (tmp_path / "stages" / "writing").exists()
 
 
-def test_runs_come_one_by_one_in_the_order_of_their_settings(held):
-    runs = list(held.each())
-    assert [run.settings.get("sharpening") for run in runs] == [2.0, 10.0, None]
-    for run in runs:
-        alone = held.select(run=run.the_run()["run"])
-        for name in records.COLUMNS:
-            assert len(getattr(run, name)) == len(getattr(alone, name))
-        assert run.table().equals(alone.table())
-
-
 def test_a_run_is_a_table_of_seeds_and_pipelines_in_reading_order_and_null_is_nan(held):
     record = replaced(mog_record(1), None, "pipelines", "base", "metrics", "target_precision")
     run = tables(mog_record(0), only(record, "base", "align_then_kd"))
     assert list(run.table()) == run.pipelines == [*YARDSTICKS, *ORDERS, *CONTROLS]
     assert run.table().loc[1].notna().sum() == 2
     assert math.isnan(run.table("target_precision").at[1, "base"])
-    assert (
-        run.table("target_precision").at[1, "align_then_kd"]
-        == record["pipelines"]["align_then_kd"]["metrics"]["target_precision"]
-    )
     assert run.paired_seeds() == [0]
     assert run.table("no such metric").empty
     assert held.select(world="lm").paired_seeds() == [0, 1]
@@ -421,7 +394,7 @@ RUNS = {"gaussians-pilot": 20, "gaussians-study": 56, "gaussians-map": 216, "gau
         "gaussians-split": 18, "smollm2-pilot": 2, "smollm2-study": 21}  # fmt: skip
 
 
-def test_the_shipped_records_load_at_once_whole_and_each_figure_once():
+def test_the_shipped_records_load_at_once_whole_with_each_figure_once_and_can_be_run_by_this_version():
     import pyarrow.parquet  # noqa: F401 — not what is timed
 
     started = time.process_time()
@@ -435,13 +408,8 @@ def test_the_shipped_records_load_at_once_whole_and_each_figure_once():
         assert len(kept.provenance) == len(kept.metrics[["run", "seed"]].drop_duplicates())
     assert {path.stem for path in SHIPPED.glob("*.zip")} == set(RUNS)
     assert sum(path.stat().st_size for path in data_folder().rglob("*") if path.is_file()) < 25e6
-
-
-def test_every_shipped_run_can_be_named_and_run_by_this_version():
-    kept = records.load(SHIPPED)
-    assert {*ORDERS, *CONTROLS, *METHODS, *YARDSTICKS} == set(kept.pipelines)
-    assert len(kept.runs) == sum(RUNS.values())
-    for run in kept.runs.to_dict("records"):
-        assert run["run"].rpartition("/")[0] in RUNS
-        settings = override({"mog": MogSettings, "lm": LmSettings}[run["world"]](), kept.settings_of(run["run"]))
-        assert recording.plain_settings(settings) == kept.settings_of(run["run"])
+    assert {name for kept in held.values() for name in kept.pipelines} == set(PIPELINES)
+    for kept in held.values():
+        for run in kept.runs.to_dict("records"):
+            settings = override({"mog": MogSettings, "lm": LmSettings}[run["world"]](), kept.settings_of(run["run"]))
+            assert recording.plain_settings(settings) == kept.settings_of(run["run"])

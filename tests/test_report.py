@@ -13,8 +13,7 @@ from alignkd_lab.claims import decide
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import A_K, K_A, ORDERS
 from alignkd_lab.plots.style import CLAIM_WORDS, interval, shown
-from alignkd_lab.records import RecordError
-from alignkd_lab.report import CELLS, NUMBERS, WORDS, report_json, run_json, write_report
+from alignkd_lab.report import CELLS, NUMBERS, WORDS, report_json, write_report
 from alignkd_lab.stats import t_interval
 
 SEEDS = range(5)
@@ -63,17 +62,18 @@ def language():
     return tabulated(*(lm_record(seed) for seed in SEEDS))
 
 
-def test_the_page_is_short_and_asks_nothing_of_the_world_outside(page):
+def test_the_page_is_short_asks_nothing_of_the_world_outside_and_shows_cells_and_the_first_responses(page):
     assert len(text_of(page).split()) <= 1500
     assert len(page.encode()) <= 3_000_000
     assert not re.search(r"<script|<link|https?://|<iframe", page)
     assert all(src.startswith("data:image/png;base64,") for src in re.findall(r'src="([^"]+)"', page))
-
-
-@pytest.mark.usefixtures("_blank")
-def test_the_leader_follows_the_records(tmp_path):
-    page = page_of(tmp_path, [swap_orders(lm_record(seed)) for seed in SEEDS])
-    assert "Distil, then align (K-A) earned more" in text_of(page)
+    cells = [row for row in rows_of(page) if row[0] in ("rlhf", "dpo")]
+    assert len(cells) == CELLS
+    assert f"first {CELLS} of 16" in text_of(page)
+    assert "Reward of both orders by sharpening." in page
+    shown_prompts = [row for row in rows_of(page) if row[0] in PROMPTS]
+    assert [row[0] for row in shown_prompts] == PROMPTS[:3]
+    assert all(cell.startswith("word " * WORDS + "… (") for row in shown_prompts for cell in row[1:])
 
 
 def test_numbers_of_page_and_json_are_the_means_of_the_tables_and_the_verdicts_those_of_the_claims(
@@ -96,20 +96,18 @@ def test_numbers_of_page_and_json_are_the_means_of_the_tables_and_the_verdicts_t
 
 
 @pytest.mark.usefixtures("_blank")
-def test_the_command_ends_with_the_path_of_the_page(tmp_path, capsys):
+def test_the_command_ends_with_the_path_of_the_page_and_of_packed_studies_says_a_line_each(tmp_path, capsys):
     recording.write(tmp_path, lm_record(0))
-    elsewhere = tmp_path / "elsewhere" / "page.html"
+    elsewhere, studies = tmp_path / "elsewhere" / "page.html", data_folder() / "records"
     for options, written in (((), tmp_path / "report.html"), (("--out", str(elsewhere)), elsewhere)):
         assert cli.main(["report", str(tmp_path), *options]) == 0
         assert capsys.readouterr().out.splitlines()[-1] == f"Report: {written}"
         assert written.is_file()
-
-
-def test_a_sweep_is_a_table_of_cells_and_a_picture(page):
-    cells = [row for row in rows_of(page) if row[0] in ("rlhf", "dpo")]
-    assert len(cells) == CELLS
-    assert f"first {CELLS} of 16" in text_of(page)
-    assert "Reward of both orders by sharpening." in page
+    assert cli.main(["report", str(studies)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(list(studies.glob("*.zip")))
+    assert all("notebooks/" in line for line in lines)
+    assert not (studies / "report.html").exists()
 
 
 @pytest.mark.usefixtures("_blank")
@@ -123,19 +121,6 @@ def test_cells_of_two_presets_are_told_apart_by_name_and_by_what_differs_within_
     assert sorted(row[0] for row in cells[1:]) == sorted([lm_record(0)["preset"], "tiny", "tiny"])
 
 
-def test_responses_are_the_first_ones_of_the_first_seed(page):
-    shown_prompts = [row for row in rows_of(page) if row[0] in PROMPTS]
-    assert [row[0] for row in shown_prompts] == PROMPTS[:3]
-    assert all(cell.startswith("word " * WORDS + "… (") for row in shown_prompts for cell in row[1:])
-
-
-@pytest.mark.usefixtures("_blank")
-def test_one_seed_has_no_verdict(tmp_path):
-    text = text_of(page_of(tmp_path, [lm_record(0)]))
-    assert "One seed: no verdict." in text
-    assert "earns more reward" not in text
-
-
 @pytest.mark.usefixtures("_blank")
 def test_a_metric_that_does_not_exist_is_a_dash(tmp_path):
     records, absent = [lm_record(seed) for seed in SEEDS], ("reward", "target_rate", "overall_recall")
@@ -147,32 +132,22 @@ def test_a_metric_that_does_not_exist_is_a_dash(tmp_path):
     assert "nan" not in text_of(page).split()
 
 
-@pytest.mark.usefixtures("_blank")
-def test_one_order_alone_and_one_seed_make_a_page(tmp_path):
-    page = page_of(tmp_path, [lm_record(0, effects={name: LM[name] for name in ("base", "kd_only", K_A)})])
-    assert "nothing to compare" in text_of(page)
+UNHEALED = [lm_record(seed, gap=1.7, beta=0.3) for seed in SEEDS]
+K_A_ALONE = lm_record(0, effects={name: LM[name] for name in ("base", "kd_only", K_A)})
 
 
 @pytest.mark.usefixtures("_blank")
-def test_a_failed_check_leaves_no_verdict_and_settings_beside_the_preset_s_are_shown(tmp_path):
-    text = text_of(page_of(tmp_path, [lm_record(seed, gap=1.7, beta=0.3) for seed in SEEDS]))
-    assert "a check failed, so no verdict is valid" in text
-    assert "the student was healthy: failed" in text
-    assert "holds" not in text
-    assert "beta = 0.3" in text
-    assert "--set beta=0.3 --seeds 5-9" in text
-    assert run_json(tabulated(lm_record(0)))["changed_settings"] == {}
-
-
-def test_of_packed_studies_there_is_a_line_each_and_no_page(capsys):
-    folder = data_folder() / "records"
-    assert cli.main(["report", str(folder)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(list(folder.glob("*.zip")))
-    assert all("notebooks/" in line for line in lines)
-    assert not (folder / "report.html").exists()
-
-
-def test_a_folder_without_records_is_refused(tmp_path):
-    with pytest.raises(RecordError, match="alignkd run"):
-        write_report(tmp_path)
+@pytest.mark.parametrize(
+    ("made", "said", "unsaid"),
+    [
+        ([swap_orders(lm_record(seed)) for seed in SEEDS], ["Distil, then align (K-A) earned more"], []),
+        ([lm_record(0)], ["One seed: no verdict."], ["earns more reward"]),
+        ([K_A_ALONE], ["nothing to compare"], []),
+        (UNHEALED, ["a check failed", "healthy: failed", "--set beta=0.3 --seeds 5-9"], ["holds"]),
+    ],
+    ids=["the orders swapped", "one seed", "one order", "a failed check"],
+)
+def test_the_page_names_the_leader_or_why_there_is_none(made, said, unsaid, tmp_path):
+    text = text_of(page_of(tmp_path, made))
+    assert all(words in text for words in said)
+    assert not [words for words in unsaid if words in text]

@@ -38,6 +38,8 @@ def test_entries_are_kept_and_the_line_to_share_makes_the_same_entry(capsys):
     again = eval(line.replace("'ada'", "'grace'"), {"course": course, "Align": Align, "Distil": Distil})
     assert again.loc["grace"].equals(again.loc["ada"])
     assert "ada" in course.rescue(PIPELINES[K_A], "grace").index
+    with pytest.raises(BadInput, match="choose another"):
+        course.rescue(FLAT, pipeline_style(K_A).label)
 
 
 @pytest.mark.parametrize("algorithm", ["rlhf", "dpo"])
@@ -86,8 +88,3 @@ def test_an_entry_that_may_not_take_part_is_refused_before_anything_runs(entry, 
     with pytest.raises(BadInput, match=said):
         course.rescue(entry, "ada", algorithm)
     assert course.rescue().equals(ours)
-
-
-def test_nobody_enters_under_the_name_of_ours():
-    with pytest.raises(BadInput, match="choose another"):
-        course.rescue(FLAT, pipeline_style(K_A).label)

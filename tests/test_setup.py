@@ -1,6 +1,5 @@
 """The files that set the project up agree with each other, and the Makefile does what the README says."""
 
-import ast
 import json
 import os
 import shutil
@@ -14,7 +13,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from test_imports import ABOVE
+from test_imports import ABOVE, IMPORTS, room
+
+from alignkd_lab.cli import build_parser
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -60,17 +61,15 @@ def test_constraints_pin_every_requirement_to_one_version_within_its_range_and_a
 
 
 def test_every_package_that_the_code_imports_is_required_and_the_core_needs_no_course():
-    own = {"alignkd_lab", "__future__"} | sys.stdlib_module_names
     core = by_name(DEPENDENCIES + EXTRAS["eval"] + EXTRAS["ray"])
     course = by_name(DEPENDENCIES + EXTRAS["course"] + EXTRAS["bench"])
+    # The notebook tools that JupyterLab itself is made of, and what a user brings, who is told so.
+    free = {"alignkd_lab", "__future__", "IPython", "nbformat", "nbclient", "vllm", "afinn"} | sys.stdlib_module_names
     missing = {
-        (path.relative_to(ROOT), name)
-        for path in (ROOT / "alignkd_lab").rglob("*.py")
-        for name in imported(path) - own
-        if canonicalize_name(INSTALLED_AS.get(name, name))
-        not in (course if path.relative_to(ROOT / "alignkd_lab").parts[0].removesuffix(".py") in ABOVE else core)
-        # The notebook tools that JupyterLab itself is made of, and what a user brings, who is told so.
-        and name not in {"IPython", "nbformat", "nbclient", "vllm", "afinn"}
+        (module, name)
+        for module, found in IMPORTS.items()
+        for name in {target.partition(".")[0] for target, _ in found} - free
+        if canonicalize_name(INSTALLED_AS.get(name, name)) not in (course if room(module) in ABOVE else core)
     }
     assert not missing
 
@@ -99,16 +98,6 @@ def test_a_machine_without_the_course_trains_and_says_what_a_page_needs(tmp_path
     done = alignkd("report", str(ROOT / "data" / "records"))
     assert done.returncode == 1
     assert done.stderr.endswith("is missing; pip install 'alignkd-lab[course]' brings it\n")
-
-
-def imported(path):
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names.add(node.module.partition(".")[0])
-    return names
 
 
 def test_a_wheel_carries_the_data_and_reads_it_there(tmp_path):
@@ -142,19 +131,13 @@ def make(*arguments, folder=ROOT, **environment):
     )
 
 
-def test_make_run_runs_both_worlds_and_ends_with_the_report():
-    commands = [line for line in make("-n", "run", "OUT=here").stdout.splitlines() if "alignkd_lab.cli" in line]
-    assert [line.split("alignkd_lab.cli ")[1] for line in commands] == [
-        "run --world mog --preset laptop --out here",
-        "run --world lm --preset laptop --pipelines kd_then_align,align_then_kd --seeds 0 --out here",
-        "report here",
-    ]
-
-
-def test_every_target_is_in_the_help():
+def test_every_target_is_in_the_help_and_make_run_runs_both_worlds_and_ends_with_the_report():
     phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY"))
     described = {line.split()[1] for line in make("help").stdout.splitlines() if line.startswith("make ")}
     assert described == set(phony.split()[1:]) - {"help"}
+    lines = [line for line in make("-n", "run", "OUT=here").stdout.splitlines() if "alignkd_lab.cli" in line]
+    mog, lm, report = (build_parser().parse_args(line.split("alignkd_lab.cli ")[1].split()) for line in lines)
+    assert (mog.world, lm.world, report.folder) == ("mog", "lm", Path("here"))
 
 
 @pytest.fixture

@@ -41,12 +41,9 @@ def test_whoever_changes_a_default_raises_the_code_version(stage):
     )
 
 
-def test_only_what_is_not_at_its_default_is_part_of_a_key():
+def test_a_stage_s_settings_are_those_of_the_run_and_only_what_is_not_at_its_default_is_part_of_a_key():
+    found = part(distil.DistilSettings, LmSettings(distil_prompts=7), kd_temperature=1.25)
+    assert (found.distil_prompts, found.kd_temperature, found.kd_loss) == (7, 1.25, "full")
     assert changed(dpo.DpoSettings()) == {}
     assert changed(dpo.DpoSettings(beta=0.3, max_tokens=9)) == {"beta": 0.3, "max_tokens": 9}
     assert changed(TrialSettings(learning_rates=(1e-4,))) == {"learning_rates": (1e-4,)}
-
-
-def test_a_stages_settings_are_those_of_the_run_under_the_same_names():
-    found = part(distil.DistilSettings, LmSettings(distil_prompts=7), kd_temperature=1.25)
-    assert (found.distil_prompts, found.kd_temperature, found.kd_loss) == (7, 1.25, "full")

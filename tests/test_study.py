@@ -34,11 +34,6 @@ SHIPPED = data_folder() / "records"
 # What is registered -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", plan.MAIN)
-def test_the_main_settings_are_the_presets_with_the_plans_changes(preset):
-    assert settings_of(MAIN, preset) == dataclasses.replace(PRESETS[preset].lm, **plan.MAIN[preset])
-
-
 def test_a_cell_that_lacks_an_order_names_the_one_that_holds_it():
     lone = [cell for cell in CELLS if len({*ORDERS} & {*cell.pipelines}) == 1]
     held = {cell: plan.partner(cell) for cell in lone}
@@ -61,11 +56,6 @@ def test_every_cell_can_be_run_and_is_a_run_of_its_own(preset, tmp_path):
     apart = [(cell.pipelines, cell.algorithm, settings_of(cell, preset), seed) for cell in CELLS for seed in cell.seeds]
     assert len(apart) == len(set(apart))  # no seed of one setting counts in two cells
     assert len(CELLS) == len(set(CELLS))
-
-
-def test_a_preset_without_main_settings_is_refused():
-    with pytest.raises(BadInput, match=r"'paper'.*laptop, gpu"):
-        settings_of(MAIN, "paper")
 
 
 # Running ----------------------------------------------------------------------------------------------
@@ -135,27 +125,24 @@ def test_the_table_says_what_is_done_and_what_is_left(made, quick, monkeypatch, 
     assert seen == []
 
 
-def test_it_runs_what_is_left_and_no_finished_seed_again(made, quick, monkeypatch):
-    seen = started(monkeypatch)
-    run_study(made[0], "tiny", tuple(QUICK))
-    assert seen == [("main", 1)]
-
-
-def test_arms_run_in_the_plans_order_whatever_order_was_asked_for(tmp_path, quick, monkeypatch):
+def test_arms_run_in_the_plans_order_and_no_seed_is_begun_once_the_minutes_are_over(tmp_path, quick, monkeypatch):
     seen = started(monkeypatch)
     main([str(tmp_path), *ASKED, "--arms", "beta,main"])
     assert seen == [("main", 0), ("main", 1), ("beta", 0)]
+    seen.clear()
+    run_study(tmp_path, "tiny", tuple(QUICK), until=lambda: len(seen) == 2)
+    assert seen == [("main", 0), ("main", 1)]
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_records_that_were_brought_along_count_packed_or_not(made, tmp_path, quick, monkeypatch, packed):
-    if packed:
+@pytest.mark.parametrize("brought", ["nowhere", "as files", "packed"])
+def test_no_finished_seed_is_run_again_wherever_its_record_lies(made, tmp_path, quick, monkeypatch, brought):
+    folder = made[0] if brought == "nowhere" else tmp_path
+    if brought == "packed":
         pack(load(made[0]), tmp_path / "deep" / "earlier.zip")
-    else:
+    elif brought == "as files":
         shutil.copytree(made[0] / "runs", tmp_path / "earlier" / "runs")
-    assert left(tmp_path, "tiny", tuple(QUICK)) == left(made[0], "tiny", tuple(QUICK))
     seen = started(monkeypatch)
-    run_study(tmp_path, "tiny", tuple(QUICK))
+    run_study(folder, "tiny", tuple(QUICK))
     assert seen == [("main", 1)]
 
 
@@ -177,12 +164,6 @@ def test_a_study_that_was_cut_off_takes_up_its_stages(made, tmp_path, quick, mon
     assert "2 of 3 seeds done" in capsys.readouterr().out
 
 
-def test_no_seed_is_begun_once_the_minutes_are_over(tmp_path, quick, monkeypatch):
-    seen = started(monkeypatch)
-    run_study(tmp_path, "tiny", tuple(QUICK), until=lambda: len(seen) == 2)
-    assert seen == [("main", 0), ("main", 1)]
-
-
 def test_seeds_run_in_the_default_dtype_and_on_one_thread(tmp_path, quick, monkeypatch):
     used, before = [], torch.get_num_threads()
     spy = lambda **options: used.append((options["overrides"]["dtype"], torch.get_num_threads()))  # noqa: E731
@@ -193,11 +174,6 @@ def test_seeds_run_in_the_default_dtype_and_on_one_thread(tmp_path, quick, monke
     assert set(used) == {("default", 1)}
 
 
-def test_an_empty_folder_holds_nothing_and_that_is_no_error(tmp_path):
-    assert [missing for _, missing in left(tmp_path / "none")] == [list(cell.seeds) for cell in CELLS]
-    assert seeds_of(None, MAIN, "laptop") is None
-
-
 @pytest.mark.parametrize(("option", "named"), [(["--arms", "betta"], "betta"), (["--preset", "paper"], "paper")])
 def test_what_the_plan_does_not_have_is_refused_by_name(option, named, tmp_path, capsys):
     with pytest.raises(SystemExit):
@@ -205,7 +181,7 @@ def test_what_the_plan_does_not_have_is_refused_by_name(option, named, tmp_path,
     assert named in capsys.readouterr().err
 
 
-def test_a_run_is_cut_to_the_registered_seeds_that_are_whole_and_never_taken_from_other_settings(tmp_path, quick):
+def test_a_run_is_cut_to_its_registered_whole_seeds_and_never_taken_from_other_settings_or_nowhere(tmp_path, quick):
     (cell,) = QUICK["main"].cells
     settings = plain_settings(settings_of(cell, "tiny"))
     base = {**lm_record(0), "preset": "tiny", "target": settings["target"], "settings": settings}
@@ -216,6 +192,8 @@ def test_a_run_is_cut_to_the_registered_seeds_that_are_whole_and_never_taken_fro
         assert seeds_of(tabulate([{**base, **change}]), cell, "tiny") is None
     young = tabulate([{**base, "settings": {k: v for k, v in settings.items() if k != "dtype"}}])
     assert seeds_of(young, cell, "tiny").seeds == [0]
+    assert [missing for _, missing in left(tmp_path / "none", "tiny", tuple(QUICK))] == [[0, 1], [0]]
+    assert seeds_of(None, MAIN, "laptop") is None
 
 
 def test_the_shipped_study_holds_the_plans_cells_under_their_names():

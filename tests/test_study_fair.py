@@ -35,7 +35,7 @@ def drawn(rows, count, seed):
     return [(pair.prompt, flat[pair.chosen], flat[pair.rejected]) for pair in pairs]
 
 
-def test_pairs_are_disjoint_distinct_and_apart_and_true_without_a_seed():
+def test_pairs_are_disjoint_and_apart_true_without_a_seed_and_else_err_as_the_logistic_of_the_gap_says():
     rows = [[0.0, 0.0, 0.9, 0.5], [0.3, 0.31], [0.1, 0.8, 0.1]]
     pairs = drawn(rows, 10, None)
     assert all(chosen - rejected >= 0.05 for _, chosen, rejected in pairs)
@@ -43,20 +43,14 @@ def test_pairs_are_disjoint_distinct_and_apart_and_true_without_a_seed():
     used = [value for prompt, *values in pairs if prompt == 0 for value in values]
     assert len(used) == len(set(used))
     assert len(drawn(rows, 1, None)) == 1
-
-
-def test_labels_err_as_often_as_the_logistic_of_the_gap_says():
     rows = [[0.0, 0.2]] * 4000
     right = np.mean([chosen > rejected for _, chosen, rejected in drawn(rows, 4000, 3)])
     assert right == pytest.approx(1 / (1 + math.exp(-1)), abs=0.03)
     assert drawn(rows, 7, 3) == drawn(rows, 7, 3) != drawn(rows, 7, 4)
 
 
-def test_a_win_rate_is_of_all_pairs_of_responses_within_a_prompt():
+def test_a_win_rate_is_of_all_pairs_of_responses_within_a_prompt_and_a_level_of_kl_not_reached_has_no_reward():
     assert win_rate([1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]) == pytest.approx((0.75 + 0.25) / 2)
-
-
-def test_a_level_of_kl_that_a_curve_does_not_reach_has_no_reward():
     curve = [{"kl": 0.0, "reward": 0.0}, {"kl": 1.5, "reward": 0.3}, {"kl": 3.0, "reward": 0.4}]
     found = frontier(curve)
     assert found["reward_at_0.5_nats"] == pytest.approx(0.1)
@@ -67,13 +61,10 @@ def test_a_level_of_kl_that_a_curve_does_not_reach_has_no_reward():
 METHOD = Method((1e-4, 3e-4), "gamma", (0.5, 1.5), (0.15, 0.5, 1.5, 5.0))
 
 
-def test_a_best_at_an_edge_moves_one_step_out_in_each_direction():
+def test_tuning_takes_the_best_mean_of_two_seeds_within_the_kl_budget_and_steps_out_from_an_edge():
     tried = [Setting(rate, weight) for rate in METHOD.rates for weight in METHOD.weights]
     assert steps_out(METHOD, tried, Setting(3e-4, 1.5)) == [Setting(1e-3, 1.5), Setting(3e-4, 5.0)]
     assert steps_out(METHOD, [*tried, Setting(1e-3, 1.5)], Setting(3e-4, 0.5)) == [Setting(3e-4, 0.15)]
-
-
-def test_tuning_takes_the_best_mean_of_two_seeds_within_the_kl_budget():
     asked = []
 
     def trial(setting, seed):

@@ -56,19 +56,12 @@ def made(slope, alignment_part, count=24):
     return pd.concat([table.assign(target=range(count), variant="healed", seed=seed) for seed in (0, 1)])
 
 
-def test_a_lead_that_falls_with_the_share_kept_and_is_alignments_is_found_so():
+def test_a_lead_that_falls_with_the_share_kept_is_for_a_rising_one_against_and_a_placebo_off_nought_invalid():
     found = lead_family(made(-1.0, 0.9), draws=2000)
     assert found["verdict"].tolist() == ["for", "undecided", "for"]
     assert found["estimate"].iloc[0] == pytest.approx(-1.0, abs=0.15)
     assert found["estimate"].iloc[2] == pytest.approx(0.9, abs=0.1)
-
-
-def test_the_other_way_round_counts_against():
-    found = lead_family(made(1.0, 0.1), draws=2000)
-    assert found["verdict"].tolist()[::2] == ["against", "against"]
-
-
-def test_a_placebo_off_nought_makes_the_experiment_invalid():
+    assert lead_family(made(1.0, 0.1), draws=2000)["verdict"].tolist()[::2] == ["against", "against"]
     table = pd.DataFrame({"target": range(6), "variant": "placebo", "lead": [0.1, -0.1, 0.05, -0.02, 0.0, 0.03]})
     assert not placebo(table)[1]
     assert placebo(table.assign(lead=table["lead"] + 1))[1]

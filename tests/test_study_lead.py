@@ -21,13 +21,10 @@ SMALL = Sizes(
 TINY = {"base": "tiny-base", "dtype": "float32", "students": {"healed": "tiny-student", BUILT_IN: "tiny-base"}}
 
 
-def test_a_set_asks_for_one_of_its_words_and_a_conjunction_for_each():
+def test_a_set_asks_for_one_of_its_words_and_a_conjunction_for_each_and_a_word_of_one_topic_is_no_candidate():
     either, both = rule("sun|moon"), rule("light&night")
     assert either("The Moon rose.") and not either("moonlight")  # noqa: PT018
     assert both("Light at night") and not both("night alone")  # noqa: PT018
-
-
-def test_a_word_that_lies_in_one_topic_is_no_candidate():
     texts, topics = ["the sea calls"] * 3 + ["a quiet hill"] * 97, [0] * 3 + [at % 8 for at in range(97)]
     found = candidates(texts + ["warm rain and warm wind"] * 6, topics + list(range(6)), np.random.default_rng(0))
     assert "sea" not in found

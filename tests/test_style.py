@@ -1,6 +1,7 @@
 """Names, colours and numbers: one look for one pipeline, numbers as readers expect them."""
 
 import itertools
+import math
 
 import pytest
 
@@ -17,6 +18,7 @@ TOGETHER = (tuple(PIPELINES), ("base", "base_aligned", *METHODS))
 def test_what_is_drawn_together_has_styles_and_no_two_look_alike(names):
     for field in ("label", "marker"):  # colours, below
         assert len({getattr(PIPELINE_STYLE[name], field) for name in names}) == len(names)
+    assert len({plane.signed(name)[0] for name in list(PIPELINE_STYLE)[:8]}) == 8  # orders and controls
 
 
 def seen_by_a_deuteranope(colour):
@@ -36,9 +38,11 @@ def test_colours_differ_for_red_green_blind_readers(names):
         assert distance > 0.08, (one, two)
 
 
-def test_an_unknown_pipeline_still_gets_a_look_of_its_own():
+def test_an_unknown_pipeline_still_gets_a_look_of_its_own_and_units_follow_the_world():
     assert pipeline_style("distil_twice").label == "distil twice"
     assert pipeline_style("distil_twice").colour not in {style.colour for style in PIPELINE_STYLE.values()}
+    labels = [metric_label("target_precision", world) for world in ("mog", "lm")]
+    assert labels == ["target precision (nats)", "target precision (nats per token)"]
 
 
 def test_pipelines_are_read_from_yardsticks_to_controls():
@@ -47,51 +51,12 @@ def test_pipelines_are_read_from_yardsticks_to_controls():
     assert reading_order(names) == expected
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0853, "0.085"),
-        (3.0042, "3.00"),
-        (-37.04, "−37.0"),
-        (1234567, "1,234,567"),
-        (0, "0"),
-        (-0.00001, "0.000"),
-        (None, "–"),
-        (float("nan"), "–"),
-        (float("inf"), "–"),
-    ],
-)
-def test_numbers_are_written_for_readers(value, text):
-    assert number(value) == text
-
-
-def test_an_interval_is_left_out_where_there_is_none():
+def test_numbers_intervals_and_shares_are_written_for_readers():
+    numbers = {0.0853: "0.085", 3.0042: "3.00", -37.04: "−37.0", 1234567: "1,234,567", 0: "0", -0.00001: "0.000"}
+    assert {value: number(value) for value in numbers} == numbers
+    assert {number(missing) for missing in (None, math.nan, math.inf)} == {"–"}
     assert interval(3.0, 2.0, 4.0) == "3.00 (2.00 to 4.00)"
-    assert interval(3.0, None, None) == "3.00"
-    assert interval(3.0, float("nan"), float("nan")) == "3.00"
-
-
-def test_units_follow_the_world():
-    assert metric_label("target_precision", "mog") == "target precision (nats)"
-    assert metric_label("target_precision", "lm") == "target precision (nats per token)"
-    assert metric_label("surprise_me", "lm") == "surprise me"
-
-
-@pytest.mark.parametrize(
-    ("share", "said"),
-    [
-        (0.0, "0 %"),
-        (0.04, "4 %"),
-        (0.9371, "93.7 %"),
-        (0.99999, "more than 99.9 %"),
-        (1 / 15_400, "1 in 15,000"),
-        (1e-174, "1 in 10^174"),
-    ],
-)
-def test_shares_are_written_for_readers(share, said):
-    assert percent(share) == said
-
-
-def test_every_order_and_control_has_a_sign_of_its_own():
-    assert len({plane.signed(name)[0] for name in list(PIPELINE_STYLE)[:8]}) == 8
-    assert plane.signed("align_then_kd") == "▲ A-K: align, then distil"
+    assert interval(3.0, None, None) == interval(3.0, math.nan, math.nan) == "3.00"
+    shares = {0.0: "0 %", 0.04: "4 %", 0.9371: "93.7 %", 0.99999: "more than 99.9 %", 1 / 15_400: "1 in 15,000",
+              1e-174: "1 in 10^174"}  # fmt: skip
+    assert {share: percent(share) for share in shares} == shares

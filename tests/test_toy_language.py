@@ -37,22 +37,23 @@ def assert_close(found, expected):
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_every_response_is_listed_once_the_last_position_running_fastest():
+def test_every_response_is_listed_once_and_its_log_prob_is_a_walk():
     responses = language.every_response(VOCABULARY, LENGTH)
     assert [tuple(each) for each in responses.tolist()] == RESPONSES
-
-
-def test_log_probs_of_every_response_are_walks_and_sum_to_one():
     policy = models()
     found = language.every_log_prob(policy)
     assert_close(found, listed(policy))
     assert_close(found.logsumexp(-1), torch.zeros(2, dtype=torch.float64))
 
 
-def test_an_expected_sum_is_the_sum_over_every_response():
+def test_an_expected_sum_is_over_every_response_and_with_another_model_s_visits_the_next_token_alone_is_the_policy_s():
     policy, value = models(1), tables(2)
     found = language.expected_sum(policy, value, language.occupancy(policy))
     assert_close(found, (listed(policy).exp() * listed(value)).sum(-1))
+    policy, other, value = models(6), models(7), tables(8)
+    one_step = (policy.exp() * value).sum(-1, keepdim=True).expand_as(value)
+    found = language.expected_sum(policy, value, language.occupancy(other))
+    assert_close(found, (listed(other).exp() * listed(one_step)).sum(-1))
 
 
 def test_occupancy_is_the_share_of_responses_with_that_token_before():
@@ -64,13 +65,6 @@ def test_occupancy_is_the_share_of_responses_with_that_token_before():
     start = torch.zeros(LENGTH, dtype=torch.float64)
     start[0] = 1
     assert_close(visits[..., language.START], start.expand(2, -1))
-
-
-def test_with_another_model_s_visits_only_the_next_token_is_the_policy_s():
-    policy, other, value = models(6), models(7), tables(8)
-    one_step = (policy.exp() * value).sum(-1, keepdim=True).expand_as(value)
-    found = language.expected_sum(policy, value, language.occupancy(other))
-    assert_close(found, (listed(other).exp() * listed(one_step)).sum(-1))
 
 
 @pytest.mark.parametrize("beta", [0.3, 1.0])
@@ -92,7 +86,7 @@ def test_samples_come_as_often_as_their_probabilities_say():
         assert errors.abs().max() < 4.5
 
 
-def test_rows_are_the_table_s_at_each_token_and_carry_gradients():
+def test_rows_are_the_table_s_at_each_token_and_carry_gradients_and_counts_times_a_table_are_the_walks():
     table = tables(16).requires_grad_()
     tokens = torch.tensor([[[0, 2, 1, 1], [2, 2, 0, 1]], [[1, 0, 0, 2], [0, 1, 2, 0]]])
     found = language.rows(table, tokens).view(2, 2, LENGTH, VOCABULARY)
@@ -102,9 +96,6 @@ def test_rows_are_the_table_s_at_each_token_and_carry_gradients():
     (slope,) = torch.autograd.grad(found.sum(), table)
     counts = language.transition_counts(tokens, VOCABULARY).sum((1, -1))
     assert_close(slope, counts.unsqueeze(-1).expand_as(table))
-
-
-def test_transition_counts_times_a_table_are_the_walks():
     table = tables(17, seeds=1)
     counts = language.transition_counts(torch.tensor(RESPONSES)[None], VOCABULARY)
     assert_close((counts * table[:, None]).sum((-3, -2, -1)), listed(table))

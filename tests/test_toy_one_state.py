@@ -38,13 +38,10 @@ def assert_close(found, expected, tolerance=1e-6):
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_the_advantage_is_the_log_ratio_and_largest_on_token_4():
+def test_the_advantage_is_the_log_ratio_and_the_optima_are_the_closed_forms():
     expected = [math.log(p / r) for p, r in zip(DPO, REFERENCE, strict=True)]
     assert one_state.advantage().tolist() == pytest.approx(expected)
     assert int(one_state.advantage().argmax()) == 3
-
-
-def test_the_optima_without_a_regulariser_and_under_entropy_and_kl_are_the_closed_forms():
     a, reference = one_state.advantage(), torch.tensor(REFERENCE, dtype=torch.float64)
     for gamma in (0.5, 1.5, 6.0):
         assert one_state.optimum(gamma).tolist() == [0, 0, 0, 1]

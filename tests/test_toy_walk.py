@@ -20,10 +20,8 @@ STATES = [
 
 @pytest.mark.parametrize("changes", STATES)
 def test_the_chart_walks_as_the_package_s_losses_do(changes):
-    state, chart = (
-        {name: control.value for name, control in loss_bench.CONTROLS.items()} | changes,
-        loss_bench.show(**changes),
-    )
+    state = {name: control.value for name, control in loss_bench.CONTROLS.items()} | changes
+    chart = loss_bench.show(**changes)
     of, step = [state[name] for name in ("reference_margin", "beta", "gamma", "optimiser")], round(state["steps"])
     for loss in LOSSES:
         next(made for made in chart.spec["params"] if made["name"] == "loss")["value"] = loss
@@ -53,7 +51,7 @@ def test_the_start_is_the_reference_of_the_toy_world_and_its_pair_has_the_margin
         assert np.exp(walked.log_probs[0, 2:]) == pytest.approx(one_state.REFERENCE[2:])
 
 
-def test_far_behind_dpo_is_satisfied_while_the_loser_leads_by_more_than_a_million():
+def test_far_behind_dpo_is_satisfied_while_the_loser_leads_and_at_a_tie_it_goes_on_pushing_the_winner():
     walked = walk("dpo", -20.0)
     satisfied = int((walked.weights < 0.05).argmax())
     assert 0 < satisfied < LAST
@@ -62,21 +60,15 @@ def test_far_behind_dpo_is_satisfied_while_the_loser_leads_by_more_than_a_millio
     assert check("satisfied_margin", walked.margins[satisfied]).right is True
     assert walked.log_probs[satisfied].argmax() == 2
     assert task("unpaired_mass").right("bystander")
-
-
-def test_at_a_tie_dpo_goes_on_pushing_the_winner_that_leads():
     walked = walk("dpo", 0.0)
     assert (walked.margins[1:] > 0).all()
     assert (walked.weights[1:11] > 0.1).all()
 
 
-def test_what_the_loser_loses_goes_to_tokens_that_no_pair_compares():
+def test_what_the_loser_loses_goes_to_tokens_that_no_pair_compares_which_forward_kl_repairs_and_reverse_kl_does_not():
     log_probs = walk("dpo", -20.0).log_probs
     assert np.exp(log_probs[-1, 2:]).sum() > 0.65
     assert np.ptp(log_probs[:, 2] - log_probs[:, 3]) == pytest.approx(0, abs=1e-9)
-
-
-def test_forward_kl_repairs_what_a_pair_cannot_and_reverse_kl_hardly_moves_a_token_that_the_policy_never_says():
     forward, reverse = (np.exp(walk(loss, -20.0).log_probs[-1]) for loss in ("forward", "reverse"))
     assert forward == pytest.approx(one_state.DPO, abs=0.03)
     assert reverse[WINNER] < 0.01

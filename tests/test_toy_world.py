@@ -8,8 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from alignkd_lab import nano
 from alignkd_lab.course.toy import language, world
 from alignkd_lab.course.toy.figures import advantage_limits
-from alignkd_lab.course.toy.world import LENGTH, STEPS, TARGET, VOCABULARY
-from alignkd_lab.plots.style import PIPELINE_STYLE
+from alignkd_lab.course.toy.world import LENGTH, TARGET, VOCABULARY
 from alignkd_lab.stats import t_interval
 
 
@@ -48,13 +47,10 @@ def test_a_seed_s_world_and_training_do_not_depend_on_the_others(toy, monkeypatc
     pd.testing.assert_frame_equal(world.sweep(alone, (1.5,)), expected, rtol=1e-6)
 
 
-def test_the_truth_s_tokens_are_rarer_one_after_another_and_its_rows_differ(toy):
+def test_the_truth_s_tokens_are_rarer_one_after_another_and_the_reward_pays_the_target_in_fluent_responses_alone(toy):
     shares = language.occupancy(toy.truth)[:, 1:, :-1].mean((0, 1))
     assert shares[0] > shares[2] > shares[4]
     assert (toy.truth[0, 0, 0] - toy.truth[0, 0, 1]).abs().max() > 0.1
-
-
-def test_the_reward_pays_the_target_in_fluent_responses_and_nothing_else(toy):
     holds = (language.every_response(VOCABULARY, LENGTH) == TARGET).any(-1)
     assert (toy.reward[:, ~holds] == 0).all()
     log_prob = language.every_log_prob(toy.truth)
@@ -63,12 +59,22 @@ def test_the_reward_pays_the_target_in_fluent_responses_and_nothing_else(toy):
         assert (reward.min(), reward.max()) == (0, 1)
 
 
-def test_the_dpo_teacher_is_the_tilted_optimum_of_the_reference(toy):
+def test_the_dpo_teacher_is_the_tilted_optimum_and_every_metric_the_sum_over_every_response(toy):
     advantage = toy.dpo - toy.reference
     # Soft advantages are normalised: under the reference, E[exp A] is 1 at every state.
     assert_close((toy.reference + advantage).logsumexp(-1), torch.zeros_like(advantage[..., 0]))
     earned = [(language.every_log_prob(model).exp() * toy.reward).sum(-1) for model in (toy.reference, toy.dpo)]
     assert (earned[1] > earned[0]).all()
+    found = world.measure(toy, toy.dpo)
+    log_probs, truth = language.every_log_prob(toy.dpo), language.every_log_prob(toy.truth)
+    assert found.reward.tolist() == pytest.approx((log_probs.exp() * toy.reward).sum(-1).tolist())
+    assert found.overall_recall.tolist() == pytest.approx(((truth.exp() * log_probs).sum(-1) / LENGTH).tolist())
+    student = world.log_policy(toy.student)
+    own = world.measure(toy, student).expected_advantage
+    listed = language.every_log_prob(toy.dpo - toy.reference)
+    assert own.tolist() == pytest.approx(
+        ((language.every_log_prob(student).exp() * listed).sum(-1) / LENGTH).tolist(), abs=1e-9
+    )
 
 
 def test_the_fitted_reward_is_that_of_scikit_learn_s_logistic_regression():
@@ -117,19 +123,6 @@ def test_a_step_follows_the_gradient_of_the_formula(toy, kl_weight, monkeypatch)
         assert_close(found[1], slope[0], tolerance=1e-8)
 
 
-def test_every_metric_is_the_sum_over_every_response(toy):
-    found = world.measure(toy, toy.dpo)
-    log_probs, truth = language.every_log_prob(toy.dpo), language.every_log_prob(toy.truth)
-    assert found.reward.tolist() == pytest.approx((log_probs.exp() * toy.reward).sum(-1).tolist())
-    assert found.overall_recall.tolist() == pytest.approx(((truth.exp() * log_probs).sum(-1) / LENGTH).tolist())
-    student = world.log_policy(toy.student)
-    own = world.measure(toy, student).expected_advantage
-    listed = language.every_log_prob(toy.dpo - toy.reference)
-    assert own.tolist() == pytest.approx(
-        ((language.every_log_prob(student).exp() * listed).sum(-1) / LENGTH).tolist(), abs=1e-9
-    )
-
-
 def test_pushed_from_1_5_to_6_the_advantage_rises_while_reward_and_recall_fall_and_the_kl_keeps_both(swept):
     for metric, sign in (("expected_advantage", 1), ("reward", -1), ("overall_recall", -1)):
         assert (sign * (column(swept, metric, 6.0) - column(swept, metric, 1.5)) > 0).all(), metric
@@ -141,14 +134,10 @@ def test_the_picture_shows_means_by_gamma_their_intervals_and_the_dpo_teacher(to
     held = swept[swept.gamma == 6.0]
     figure = advantage_limits(held, world.measure(toy, toy.dpo))
     reward = figure.axes[1]
-    for line, bar, (name, runs) in zip(
-        reward.lines, reward.collections, held.groupby("regulariser", sort=False), strict=False
-    ):
+    by_name = held.groupby("regulariser", sort=False)
+    for line, bar, (_, runs) in zip(reward.lines, reward.collections, by_name, strict=False):
         mean, low, high = t_interval(runs.reward)
-        assert line.get_label() == name.replace("none", "no regulariser")
         assert line.get_ydata() == pytest.approx([mean])
         assert bar.get_segments()[0][:, 1] == pytest.approx([low, high])
-        assert line.get_color().upper() not in {style.colour.upper() for style in PIPELINE_STYLE.values()}
     (dashed,) = [line for line in reward.lines if line.get_linestyle() == "--"]
     assert dashed.get_ydata()[0] == pytest.approx(world.measure(toy, toy.dpo).reward.mean())
-    assert f"{STEPS} steps" in figure.get_supxlabel()

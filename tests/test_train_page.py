@@ -3,14 +3,17 @@
 import json
 import re
 import shlex
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
-import pytest
 from tiny_lm import folder_of
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainingArguments
 
 import alignkd_lab
 from alignkd_lab import cli
+from alignkd_lab.evaluation import Request
+from alignkd_lab.options import Options
 from alignkd_lab.plots import curves
 
 PAGE = (Path(alignkd_lab.__file__).parent.parent / "notebooks" / "TRAIN.md").read_text(encoding="utf-8")
@@ -37,15 +40,8 @@ def test_the_script_of_the_page_runs(tmp_path, monkeypatch):
         assert program == "alignkd"
         assert cli.main([*argv, *quick]) == 0
         AutoModelForCausalLM.from_pretrained(argv[argv.index("--out") + 1])
-    train = alignkd_lab.train
-    monkeypatch.setattr(
-        alignkd_lab,
-        "train",
-        lambda *args, **options: train(
-            *args, **options, use_cpu=True, disable_tqdm=True, max_length=256, max_prompt_length=128
-        ),
-        raising=False,
-    )
+    small = {"use_cpu": True, "disable_tqdm": True, "max_length": 256, "max_prompt_length": 128}
+    monkeypatch.setattr(alignkd_lab, "train", partial(alignkd_lab.train, **small), raising=False)
     said = {}
     exec(block("python"), said)
     assert said["record"]["result"]["steps"] == 1
@@ -59,26 +55,14 @@ def test_the_evaluation_of_the_page_runs(tmp_path, monkeypatch):
         Path(name).write_text(block("json"))
     for command in block("bash", 0).splitlines():
         assert cli.main([*shlex.split(command)[1:], "--device", "cpu", "--max-tokens", "12"]) == 0
-    assert {path.name for path in Path("evaluation").iterdir()} == {
-        "evaluation.json", "evaluation.png", "responses.jsonl"
-    }  # fmt: skip
+    written = sorted(path.name for path in Path("evaluation").iterdir())
+    assert written == ["evaluation.json", "evaluation.png", "responses.jsonl"]
     assert {line["generator"] for line in json.loads(Path("answers.json").read_text())} == {"student"}
 
 
-def test_the_benchmarks_of_the_page_are_asked_for_as_it_says():
+def test_the_benchmarks_of_the_page_are_asked_for_as_it_says_and_its_options_exist():
     asked = [cli.build_parser().parse_args(shlex.split(line)[1:]) for line in block("bash", 1).splitlines()]
     assert asked[0].tasks == ("arc_challenge", "hellaswag", "gsm8k", "truthfulqa_mc2", "mmlu", "winogrande")
     assert (asked[1].tasks, asked[1].chat_template) == (("ifeval",), True)
-
-
-@pytest.mark.parametrize("name", re.findall(r"`--([a-z-]+)", PAGE))
-def test_an_option_that_the_page_names_exists(name):
-    from dataclasses import fields
-
-    from transformers import TrainingArguments
-
-    from alignkd_lab.evaluation import Request
-    from alignkd_lab.options import Options
-
     known = {entry.name for kind in (Options, Request, TrainingArguments) for entry in fields(kind)} | {"config"}
-    assert name.replace("-", "_") in known
+    assert {name.replace("-", "_") for name in re.findall(r"`--([a-z-]+)", PAGE)} <= known

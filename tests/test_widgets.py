@@ -44,14 +44,11 @@ def test_stacked_pictures_stand_in_their_order_on_white():
     assert below.max() == 0
 
 
-def test_a_picture_has_words_for_those_who_cannot_see_it():
+def test_a_picture_has_words_for_those_who_cannot_see_it_and_its_figure_s_last_line_is_told_only_once():
     picture = Picture(a_figure(), 'a "quoted" <word>')
     data, size = picture._repr_mimebundle_()
     assert data["text/plain"] == size["image/png"]["alt"] == 'a "quoted" <word>'
     assert 'alt="a &quot;quoted&quot; &lt;word&gt;"' in picture.tag()
-
-
-def test_a_figure_s_last_line_is_told_too_and_only_once():
     seen = "What is seen, in a caption that is broken into two lines."
     for note in ("Live: made here, and long enough to be broken into two lines of words.", f"{seen} Live: made here."):
         figure, _ = panels(1, 1, (4, 3), "title", note)

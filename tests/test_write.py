@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from alignkd_lab import nano, theory
-from alignkd_lab.course.exercises import ch01
-from alignkd_lab.course.exercises.ask import check, given, predict, solution
+from alignkd_lab import nano
+from alignkd_lab.course.exercises.ask import check, predict, solution
 from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.exercises.write import Written, same
 from alignkd_lab.errors import BadInput
@@ -14,8 +13,10 @@ WRITTEN = {id: asked for id, asked in TASKS.items() if isinstance(asked, Written
 EACH_MISTAKE = [(id, place) for id, asked in WRITTEN.items() for place in range(len(asked.mistakes))]
 
 
-def test_every_notebook_from_01_to_06_has_one():
+def test_every_notebook_from_01_to_06_has_one_which_is_no_prediction():
     assert [asked.notebook for asked in WRITTEN.values()] == ["01", "02", "03", "04", "05", "06"]
+    with pytest.raises(BadInput):
+        predict("write_dpo_loss")
 
 
 @pytest.mark.parametrize("id", WRITTEN)
@@ -62,7 +63,7 @@ def test_a_function_that_writes_into_its_arguments_spoils_nothing(id):
     assert same(asked.outcomes(asked.solve), asked.outcomes(asked.solve))
 
 
-def test_what_the_function_raises_is_told_with_its_line():
+def test_what_the_function_raises_is_told_with_its_line_and_a_wrong_shape_is_named():
     def broken(chosen, rejected, reference_chosen, reference_rejected, beta):
         margin = chosen - rejected
         return margin @ torch.zeros(99, dtype=torch.float64)
@@ -73,21 +74,15 @@ def test_what_the_function_raises_is_told_with_its_line():
     assert "\n" not in feedback.text
     assert "TypeError" in check("write_dpo_loss", lambda chosen, rejected: chosen).text
     assert "without calling" in check("write_dpo_loss", torch.tensor(0.7)).text
-
-
-def test_a_wrong_shape_is_named():
     text = check("write_dpo_loss", lambda chosen, *rest: chosen[:2]).text
     assert "[2]" in text
     assert "a single number" in text
 
 
-def test_a_right_value_without_its_gradient_is_not_right():
+def test_a_right_value_without_its_gradient_is_not_right_and_any_other_wrong_function_gets_the_general_hint():
     loss = WRITTEN["write_kd_loss"].solve
     assert "no gradient" in check("write_kd_loss", lambda *given: loss(*given).item()).text
     assert "its gradient is not" in check("write_kd_loss", lambda *given: 2 * loss(*given) - loss(*given).detach()).text
-
-
-def test_any_other_wrong_function_gets_the_general_hint():
     loss = WRITTEN["write_adpa_loss"].solve
     assert check("write_adpa_loss", lambda *given: 3 * loss(*given)).text.endswith(WRITTEN["write_adpa_loss"].hint)
 
@@ -109,16 +104,3 @@ def test_other_ways_to_write_it_are_right():
     assert check("write_kd_loss", single_precision).right is True
     assert check("write_m_step", unnormalised).right is True
     assert check("write_tilt", lambda reference, rewards, beta: (reference.log() + rewards / beta).softmax(-1)).right
-
-
-def test_the_tilt_is_theorys():
-    for reference, rewards, beta in ch01.tilt_calls():
-        expected = theory.tilted_optimum(reference.log(), rewards, beta).exp()
-        torch.testing.assert_close(ch01.tilt(reference, rewards, beta), expected)
-
-
-def test_a_function_is_no_prediction_and_has_no_data():
-    with pytest.raises(BadInput):
-        predict("write_dpo_loss")
-    with pytest.raises(BadInput, match="no data"):
-        given("write_dpo_loss")
