@@ -73,6 +73,7 @@ def test_a_registered_rule_runs_from_a_script_and_the_run_tells_its_seed_its_uni
     (part,) = [event for event in told if event["what"] == "part"]
     units = [event for event in told if event["what"] == "unit"]
     assert (part["name"], part["parts"], part["units"]) == (f"seed {run.seeds[0]}", 1, len(units))
+    assert {("kd_only", "kd"), ("kd_only", "evaluation")} <= {(unit["pipeline"], unit["stage"]) for unit in units}
     assert {event["stage"] for event in told if event["what"] == "step"} == {"base_aligned", "kd"}
     ((_, curve),) = curves(told)
     kept = run.curves[(run.curves["pipeline"] == "base_aligned") & (run.curves["curve"] == "reward")]
