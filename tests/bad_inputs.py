@@ -1,7 +1,7 @@
 """Bad inputs as data: a name, what is done, the exit code, and words that the message must hold.
 
-`python bad_inputs.py FOLDER light|heavy` runs the rows of one kind in one process, through the command line's `main`,
-and prints what came of each as JSON. `LIGHT` rows need no model, so they must not load torch.
+`python bad_inputs.py FOLDER light|unread|heavy|models` runs the rows of one kind in one process, through the command
+line's `main`, and prints what came of each as JSON. `LIGHT` rows need no model, so they must not load torch.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ LIGHT = [
         """
         beta=Infinity | beta must be a finite number
         beta=much | beta must be a finite number above 0, not 'much'
+        beta=true | beta must be a finite number
         align_steps=2.5 | align_steps must be a whole number of at least 1, not 2.5
         align_steps="2" | align_steps must be
         align_learning_rates=[] | align_learning_rates must be a list such as
@@ -224,14 +225,90 @@ LIGHT = [
 
 ONE_PROMPT = '{"prompt": "Why?", "chosen": "a", "rejected": "b"}\n{"prompt": "Why?", "chosen": "c", "rejected": "b"}\n'
 QUICK = f"{LM} --pipelines kd_only --set test_prompts=2 test_responses=2 preference_prompts=2 distil_prompts=2"
-TRAIN = "train --student tiny-student --out OUT/train --use-cpu --method"
 QUICK += " truth_responses=1 heldout_responses=2"
+
+AWAY = f"me/small@{'0' * 40}"
+TRAIN = "train --student tiny-student --out OUT/train --use-cpu --max-length 48 --method"
+# What is refused with torch, but before weights are read, and where Ray is not installed.
+UNREAD = [
+    *commands(
+        TRAIN,
+        """
+        by no method | dpoo --data FILES/pairs.jsonl | method 'dpoo' is unknown
+        without a teacher | kd --data FILES/pairs.jsonl | teacher: kd needs one
+        without a reference | adpa --data FILES/pairs.jsonl --teacher tiny-truth | reference: adpa needs one
+        a teacher for nothing | sft --data FILES/pairs.jsonl --teacher tiny-base | teacher: sft does not use it
+        gamma for kd | kd --data FILES/pairs.jsonl --teacher tiny-base --gamma 1.0 | gamma: kd does not use it
+        no student | sft --data FILES/pairs.jsonl --student models/nothere | there is no folder models/nothere
+        an unknown option | sft --data FILES/pairs.jsonl --nosuch 1 | unrecognized arguments: --nosuch
+        many steps | sft --data FILES/pairs.jsonl --max-steps many | 'many'
+        bf16 | sft --data FILES/pairs.jsonl --bf16 True | bf16: use --dtype bfloat16
+        no optimizer | sft --data FILES/pairs.jsonl --optim nosuch | nosuch
+        beta below 0 | dpo --data FILES/pairs.jsonl --beta -1 | beta must be
+        all held out | sft --data FILES/pairs.jsonl --heldout 1.5 | heldout: 1.5 must be
+        held-out pairs of none | sft --data FILES/pairs.jsonl --heldout none.jsonl | there is no file none.jsonl
+        a rank of nothing | sft --data FILES/pairs.jsonl --full --lora-rank 4 | lora_rank: --full
+        prompts alone | sft --data FILES/pairs.jsonl --max-prompt-length 48 | max_prompt_length must be
+        gkd without a teacher | gkd --prompts FILES/few.txt | teacher: gkd needs one
+        without a reward | rloo --prompts FILES/few.txt | reward: rloo needs one
+        without prompts | gkd --teacher tiny-base | prompts: gkd needs prompts; name them once
+        prompts twice | gkd --teacher tiny-base --prompts a.txt --data FILES/pairs.jsonl | prompts; name them once
+        without pairs | sft | data: sft needs one
+        prompts for nothing | sft --data FILES/pairs.jsonl --prompts FILES/few.txt | name it with --reward
+        a reward of nothing | sft --data FILES/pairs.jsonl --reward digit --heldout 0 | reward: nothing is held out
+        one response | rloo --prompts FILES/few.txt --reward digit --responses 1 | responses must be a whole number of
+        no divergence | gkd --teacher tiny-base --prompts FILES/few.txt --divergence backward | 'backward'
+        beta for gkd | gkd --teacher tiny-base --prompts FILES/few.txt --beta 0.1 | beta: gkd does not use it
+        an unknown reward | rloo --prompts FILES/few.txt --reward nosuch | reward: unknown 'nosuch'; use 'module:
+        a reward in no module | rloo --prompts FILES/few.txt --reward no_such:score | no_such cannot be imported
+        a reward that is not there | rloo --prompts FILES/few.txt --reward own_rewards:score | no function 'score'
+        prompts of no text | rloo --prompts none.txt --reward digit | prompts: there is no file none.txt
+        prompts of no file | rloo --prompts none.jsonl --reward digit | prompts: there is no file none.jsonl
+        short prompts | rloo --prompts FILES/few.txt --reward digit --max-prompt-length 4 | no prompt of few.txt is left
+        held-out prompts of none | rloo --prompts FILES/few.txt --reward digit --heldout no.txt | heldout: there is no
+        """,
+    ),
+    *commands(
+        "plan",
+        """
+        an unknown card | run --world lm --card H1000 | card: 'H1000'
+        a card beside a CPU | run --world lm --card L4 --device cpu | card: 
+        a record | run --world lm --from x.zip | --from
+        a rate of 0 | run --world lm --target-rate 0 | target_rate
+        no world | run | name a world
+        an unknown setting | run --world lm --set betta=1 | 'betta'
+        a healed student of none | run --world lm --set student=healed-mine | no folder 'healed-mine'
+        a teacher that lacks | train adpa --student tiny-student --data x.jsonl --out y | teacher: adpa needs
+        """,
+    ),
+    ("a plan of a base that is not here", f"plan run --world lm --set base={AWAY}", 1, "never fetched"),
+    ("a plan of a student that is not here", f"plan train sft --student {AWAY} --data x --out y", 1, "is not here yet"),
+    *commands(
+        "run --world mog --preset tiny --out OUT --engine",
+        """
+        on Ray, no setting | ray --set nosuch=1 | setting 'nosuch' is unknown
+        on Ray, no target | ray --world lm --target nosuch | target 'nosuch' is unknown
+        on Ray, the seed of the trials | ray --world lm --seeds 1000003 | is the seed of the learning-rate trials
+        on Ray, a method on Gaussians | ray --pipelines adpa | 'adpa' teaches by next-token distributions
+        fewer GPUs than none | ray --num-gpus -1 | num_gpus must be a finite number of at least 0, not -1
+        GPUs without number | ray --num-gpus nan | num_gpus must be a finite number
+        a GPU and a half | ray --num-gpus 1.5 | num_gpus must be a whole number or a part of 1, not 1.5
+        retries below 0 | ray --max-retries -1 | max_retries must be a whole number of at least 0
+        a GPU on a CPU | ray --num-gpus 1 --device cpu | num_gpus: 1 and device 'cpu' do not go together
+        no GPU on a GPU | ray --num-gpus 0 --device cuda | num_gpus: 0 and device 'cuda' do not go together
+        no Ray | ray | engine: Ray is not installed; pip install 'alignkd-lab[ray]' brings it
+        an address without Ray | local --address auto | --engine ray
+        GPUs without Ray | local --num-gpus 1 | --engine ray
+        a record on Ray | ray --from x.json | --engine ray
+        """,
+    ),
+]
 
 # What needs a model, a run or what draws to be noticed.
 HEAVY = [
     (
         "pairs of one prompt",
-        "train sft --student tiny-student --data FILES/one.jsonl --out OUT/one --use-cpu",
+        f"{TRAIN} sft --data FILES/one.jsonl",
         2,
         "no pair of one.jsonl is left to train on (2 held out); pairs of one prompt are held out together",
     ),
@@ -249,6 +326,19 @@ HEAVY = [
         2,
         "gives None for 1 responses",
     ),
+    *commands(
+        "evaluate tiny-student --out OUT/evaluated",
+        """
+        a text longer than it reads | --prompts FILES/prompts.jsonl --max-tokens 5000 | tiny-student: texts of up to 50
+        long pairs | --pairs FILES/pairs.jsonl --reference tiny-base --max-length 8 | none can be read within max_length
+        """,
+    ),
+    (
+        "no such layer",
+        f"{TRAIN} sft --data FILES/pairs.jsonl --max-length 256 --lora-targets q_proj nosuch",
+        2,
+        "has no layer 'nosuch'",
+    ),
     ("a folder without a model", f"{LM} --set truth=FILES/empty", 2, "FILES/empty"),
     ("a reward model that is none", f"{LM} --set reward=model:FILES/empty", 2, "FILES/empty"),
     ("a hub id without its commit", f"{LM} --set base=some/model", 2, "some/model"),
@@ -257,39 +347,26 @@ HEAVY = [
     ("a torn record of a finished run", f"{MOG} --out TORN --pipelines base --seeds 0", 2, "not a record"),
 ]
 
-# Models, tokenizers and templates of one's own (`own_models.BROKEN` has how each is written), and what is said of them.
-BROKEN_MODELS = {
-    "a classifier": "has no weights for lm_head",
-    "an encoder-decoder": "is an encoder-decoder",
-    "code of its own": "custom code",
-    "an adapter that is none": "cannot be read as an adapter's",
-    "a recurrent model": "mamba",
-    "a mixture of experts": "LoRA does not reach",
-    "pickled weights": "safetensors",
-    "torn weights": "file not fully covered",
-    "fewer rows than tokens": "has 260 tokens and the model reads 200",
-    "no end token": "names no end token",
-    "no generation prompt": "has no generation prompt",
-    "another generation prompt": "does not begin",
-    "a deaf template": "does not render a question and its answer",
-    "a template that raises": "fails on a question and its answer",
-    "a template that is none": "template",
-}
-MODELS = [
-    (f"{name}, {role}", command.replace("OWN", shlex.quote(f"FILES/models/{name}")), 2, words)
-    for name, words in BROKEN_MODELS.items()
-    for role, command in {
-        "as a base": f"{LM} --pipelines kd_only --set base=OWN student=OWN",
-        "trained": "train sft --student OWN --data FILES/pairs.jsonl --out OUT/trained --max-steps 1 --use-cpu",
-    }.items()
-]
-
 # What is no error: a rule without a second one, and a target that nothing ever shows; what does not exist is null.
 FINE = [
     ("a rule of one's own", f"{QUICK} --target lengthy", 0, ""),
     ("a target that is never shown", f"{QUICK} --target never", 0, ""),
     ("a page on both", "report OUT", 0, ""),
 ]
+
+
+def of_models(broken: dict) -> list[tuple[str, str, int, str]]:
+    """Rows for models, tokenizers and templates of one's own that are broken (`own_models.BROKEN`)."""
+    roles = {
+        "as a base": f"{LM} --pipelines kd_only --set base=OWN student=OWN",
+        "trained": "train sft --student OWN --data FILES/pairs.jsonl --out OUT/trained --max-steps 1 --use-cpu",
+    }
+    return [
+        (f"{name}, {role}", command.replace("OWN", shlex.quote(f"FILES/models/{name}")), 2, words)
+        for name, (_, words) in broken.items()
+        for role, command in roles.items()
+    ]
+
 
 SHELL = ("lm beta=much", "an unknown target", "no world", "a garbled record", "seeds that run backwards")
 
@@ -318,9 +395,11 @@ def prepare(folder: Path) -> None:
         "prompts-field": '{"prompt": "a"}\n{"question": "b", "id": 2}', "prompts-empty": '{"prompt": " "}',
         "prompts-answered": '{"prompt": [{"role": "assistant", "content": "a"}]}', "prompts-number": '{"prompt": 7}',
         "prompts-input": '{"instruction": "a", "input": "b"}', "prompts-turns": '{"turns": ["a", "b"]}',
-        "prompts-turn": '{"turns": "a"}', "pairs": '{"prompt": "a", "chosen": "b", "rejected": "c"}',
+        "prompts-turn": '{"turns": "a"}',
         "lacking": '{"prompt": "a", "rejected": "c"}',
     }  # fmt: skip
+    pairs = [{"prompt": f"Why {at}?", "chosen": "a", "rejected": "b"} for at in range(9)]
+    texts["pairs"] = "\n".join(map(json.dumps, pairs))
     for name, text in texts.items():
         (folder / f"{name}.jsonl").write_text(text)
     for name in ("empty", "packed", "evaluated"):
@@ -395,13 +474,15 @@ if __name__ == "__main__":
     os.chdir(where)  # where modules of one's own lie
     rows = LIGHT
     if kind == "models":
-        import own_models
+        from own_models import BROKEN
 
-        rows = MODELS
-        pairs = [{"prompt": f"Why {at}?", "chosen": "a", "rejected": "b"} for at in range(9)]
-        (where / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
-        for name, write in own_models.BROKEN.items():
+        rows = of_models(BROKEN)
+        for name, (write, _) in BROKEN.items():
             write(where / "models" / name)
+    if kind == "unread":
+        from alignkd_lab.lm import weights
+
+        rows, weights.load, sys.modules["ray"] = UNREAD, None, None
     if kind == "heavy":
         rows = HEAVY + FINE
         rules_of_ones_own()

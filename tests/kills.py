@@ -24,8 +24,6 @@ from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
-from mishaps import SCENES
-
 from alignkd_lab import cli
 
 # What two runs of one seed may differ in: how long they took, when, and how much memory the process held.
@@ -145,6 +143,8 @@ def resume(world: str, out: Path) -> dict[str, str]:
 
 def harness(world: str, kills: int, seed: int = 0, scenes: bool = False) -> dict:
     """What came of one world; `failed` names the scenes that did not end in the record of an undisturbed run."""
+    from mishaps import SCENES  # which imports this module
+
     draw, started = random.Random(f"{world} {seed}"), time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole"

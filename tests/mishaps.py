@@ -1,25 +1,31 @@
 """What else befalls a run, beside SIGKILL: scenes for `tests/kills.py`, each of which must end in the expected record.
 
 A scene gets the world, an empty folder, the expected result and a random time within a run; it returns False where this
-machine cannot play it. `kills` is asked inside the scenes, since it imports this module.
+machine cannot play it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import os
 import random
 import shutil
 import signal
 import subprocess
 import time
+import traceback
 from pathlib import Path
+
+from kills import WORLDS, end, result, resume, run, start
+
+from alignkd_lab.recording import RecordError
+from alignkd_lab.report import report_json
 
 
 def ctrl_c(world: str, out: Path, expected: dict, after: float, number: int = signal.SIGINT, code: int = 130) -> None:
     """The command ends with its exit code, cleans up, and is resumed."""
-    from kills import end, resume, run, start
-
     found = end(start(run(world, out)), after, number)
     assert found[0] in (code, 0), found
     assert not list(out.glob("**/alive.lock")), "a scratch folder was left behind"
@@ -32,8 +38,6 @@ def sigterm(world: str, out: Path, expected: dict, after: float) -> None:
 
 def two_at_once(world: str, out: Path, expected: dict, after: float) -> None:
     """Over one folder, the second a moment later."""
-    from kills import end, result, run, start
-
     first = start(run(world, out))
     time.sleep(after / 4)
     second = start(run(world, out))
@@ -43,11 +47,6 @@ def two_at_once(world: str, out: Path, expected: dict, after: float) -> None:
 
 def a_report_beside(world: str, out: Path, expected: dict, after: float) -> None:
     """Reading records while they are written finds whole ones or none."""
-    from kills import run, start
-
-    from alignkd_lab.recording import RecordError
-    from alignkd_lab.report import report_json
-
     pid, reading = start(run(world, out))
     while (found := os.waitpid(pid, os.WNOHANG))[0] == 0:
         try:
@@ -63,8 +62,6 @@ def a_report_beside(world: str, out: Path, expected: dict, after: float) -> None
 
 def copied_while_it_runs(world: str, out: Path, expected: dict, after: float) -> None:
     """The copy is resumed; so is what it was copied from, after a kill."""
-    from kills import end, resume, run, start
-
     child, copy = start(run(world, out)), out.with_name("copy")
     time.sleep(after)
     out.mkdir(exist_ok=True)
@@ -76,8 +73,6 @@ def copied_while_it_runs(world: str, out: Path, expected: dict, after: float) ->
 
 def damaged_files(world: str, out: Path, expected: dict, after: float) -> None:
     """A file of every kept result is cut short, then another one garbled, then another one deleted."""
-    from kills import resume
-
     draw = random.Random(world)
 
     def cut(path: Path) -> None:
@@ -122,8 +117,6 @@ def _mount(out: Path, kilobytes: int, flags: int = 0) -> None:
 
 def _on_a_disk(play, world: str, out: Path, expected: dict) -> bool | None:
     """Plays in a child that has user and mount namespaces of its own."""
-    from kills import end, start
-
     out.mkdir()
     whole = out.with_name("whole")
     pages = sum(1 + path.stat().st_size // 4096 for path in whole.glob("**/*"))
@@ -145,8 +138,6 @@ def _on_a_disk(play, world: str, out: Path, expected: dict) -> bool | None:
 
 
 def _fill(world: str, out: Path, expected: dict) -> str | None:
-    from kills import result
-
     code, words = _said(world, out)
     if code != 1 or "Traceback" in words or not ("to resume" in words or "run again" in words):
         return f"with a full disk: {code} {words[-600:]}"
@@ -156,8 +147,6 @@ def _fill(world: str, out: Path, expected: dict) -> str | None:
 
 
 def _freeze(world: str, out: Path, expected: dict) -> str | None:
-    from kills import result
-
     _mount(out, 100_000, _REMOUNT)
     _said(world, out)
     _mount(out, 100_000, _REMOUNT | _READ_ONLY)
@@ -175,12 +164,6 @@ def _freeze(world: str, out: Path, expected: dict) -> str | None:
 
 def _said(world: str, out: Path) -> tuple[int, str]:
     """Exit code and words of a run in this process; a traceback among them where it raised."""
-    import contextlib
-    import io
-    import traceback
-
-    from kills import WORLDS
-
     with contextlib.redirect_stderr(io.StringIO()) as words, contextlib.redirect_stdout(io.StringIO()):
         try:
             code = WORLDS[world](out)

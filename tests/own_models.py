@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+HEADED = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+CHATML = HEADED + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 OWN = "<|im_start|>system\nBe brief.<|im_end|>\n" + CHATML
 INST = (
     "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
     "{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
 )
-HEADED = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 CLOSED = CHATML.replace("assistant\n{% endif", "helper\n{% endif")
 DEAF = "<|im_start|>{% if add_generation_prompt %}{% endif %}"
 RAISING = "{{ raise_exception('no') }}"
@@ -107,20 +105,21 @@ def torn(folder):
     weights.write_bytes(weights.read_bytes()[:-1000])
 
 
+# How each is written, and what must be said of it.
 BROKEN = {
-    "a classifier": classifier,
-    "an encoder-decoder": encoder_decoder,
-    "code of its own": foreign,
-    "an adapter that is none": adapter,
-    "a recurrent model": recurrent,
-    "a mixture of experts": moe,
-    "pickled weights": pickled,
-    "torn weights": torn,
-    "fewer rows than tokens": lambda folder: save(folder, rows=200),
-    "no end token": lambda folder: save(folder, template=None, eos=None),
-    "no generation prompt": lambda folder: save(folder, template=HEADED),
-    "another generation prompt": lambda folder: save(folder, template=CLOSED),
-    "a deaf template": lambda folder: save(folder, template=DEAF),
-    "a template that raises": lambda folder: save(folder, template=RAISING),
-    "a template that is none": lambda folder: save(folder, template="{% for"),
+    "a classifier": (classifier, "has no weights for lm_head"),
+    "an encoder-decoder": (encoder_decoder, "is an encoder-decoder"),
+    "code of its own": (foreign, "custom code"),
+    "an adapter that is none": (adapter, "cannot be read as an adapter's"),
+    "a recurrent model": (recurrent, "mamba"),
+    "a mixture of experts": (moe, "LoRA does not reach"),
+    "pickled weights": (pickled, "safetensors"),
+    "torn weights": (torn, "file not fully covered"),
+    "fewer rows than tokens": (partial(save, rows=200), "has 260 tokens and the model reads 200"),
+    "no end token": (partial(save, template=None, eos=None), "names no end token"),
+    "no generation prompt": (partial(save, template=HEADED), "has no generation prompt"),
+    "another generation prompt": (partial(save, template=CLOSED), "does not begin"),
+    "a deaf template": (partial(save, template=DEAF), "does not render a question and its answer"),
+    "a template that raises": (partial(save, template=RAISING), "fails on a question and its answer"),
+    "a template that is none": (partial(save, template="{% for"), "template"),
 }

@@ -10,10 +10,11 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from bad_inputs import BROKEN_MODELS, FINE, HEAVY, LIGHT, MODELS, SHELL, prepare
+from bad_inputs import FINE, HEAVY, LIGHT, SHELL, UNREAD, of_models, prepare
 from own_models import BROKEN
 
 from alignkd_lab.errors import BadInput
@@ -43,8 +44,8 @@ def faults(rows, found: dict) -> list[str]:
 
 
 def test_the_table_has_over_a_hundred_rows_each_with_a_name_of_its_own():
-    names = [name for name, *_ in LIGHT + HEAVY + MODELS + FINE]
-    assert len(names) == len(set(names)) > 160
+    names = [name for name, *_ in LIGHT + UNREAD + HEAVY + of_models(BROKEN) + FINE]
+    assert len(names) == len(set(names)) > 200
 
 
 def test_what_needs_no_model_is_refused_by_name_without_torch_and_at_once(tmp_path):
@@ -53,6 +54,11 @@ def test_what_needs_no_model_is_refused_by_name_without_torch_and_at_once(tmp_pa
     assert not [name for name in found if found[name]["torch"]]
     assert max(row["seconds"] for row in found.values()) < 3
     assert not (tmp_path / "out").exists()
+
+
+def test_what_needs_no_weights_is_refused_by_name_before_they_are_read(tmp_path):
+    assert not faults(UNREAD, outcome(tmp_path, "unread"))
+    assert not list((tmp_path / "out").rglob("*"))
 
 
 def test_what_needs_a_model_or_a_run_is_refused_by_name_and_what_is_undefined_is_null(tmp_path):
@@ -66,9 +72,8 @@ def test_what_needs_a_model_or_a_run_is_refused_by_name_and_what_is_undefined_is
 
 
 def test_a_broken_model_tokenizer_or_template_is_refused_by_name_before_any_work(tmp_path):
-    assert set(BROKEN) == set(BROKEN_MODELS)
-    assert not faults(MODELS, outcome(tmp_path, "models"))
-    assert [path.name for path in (tmp_path / "out" / "trained").iterdir()] == ["request.json"]
+    assert not faults(of_models(BROKEN), outcome(tmp_path, "models"))
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["request.json", "trained"]
 
 
 @pytest.mark.parametrize("name", SHELL)
@@ -85,35 +90,39 @@ def test_a_shell_sees_the_same_code_and_message_and_no_traceback(name, tmp_path)
 
 
 HIDDEN, HEAD, LABELS = torch.randn(4, 3), torch.randn(5, 3), torch.tensor([0, 1, 2, 3])
-TEACHER, CHOSEN = Full(HIDDEN, HEAD), torch.tensor([True, True, False, False])
-RESPONSE, REFERENCE, OTHERS = torch.tensor([0, 0, 1, 1]), torch.zeros(2), Full(HIDDEN[2:], HEAD)
-
-
-def dpo(**options):
-    return losses.dpo(HIDDEN, HEAD, LABELS, RESPONSE, REFERENCE, **{"beta": 0.1, **options})
-
-
-def adpa(**options):
-    return losses.adpa(HIDDEN, HEAD, LABELS, OTHERS, OTHERS, CHOSEN, **options)
-
-
+TEACHER, OTHERS = Full(HIDDEN, HEAD), Full(HIDDEN[2:], HEAD)
+NLL, CHOSEN = {"hidden": HIDDEN, "head": HEAD, "labels": LABELS}, torch.tensor([True, True, False, False])
+SOUND = {
+    losses.nll: NLL,
+    losses.kd: {"hidden": HIDDEN, "head": HEAD, "teacher": TEACHER},
+    losses.dpo: {**NLL, "response": torch.tensor([0, 0, 1, 1]), "reference_log_probs": torch.zeros(2), "beta": 0.1},
+    losses.dckd: {**NLL, "teacher": TEACHER, "chosen": CHOSEN},
+    losses.adpa: {**NLL, "teacher": OTHERS, "reference": OTHERS, "chosen": CHOSEN},
+}
 ARGUMENTS = [
     *(
-        (dpo, {"beta": beta}, "beta must be a finite number above 0")
+        (losses.dpo, {"beta": beta}, "beta must be a finite number above 0")
         for beta in (-0.1, 0, math.nan, math.inf, "0.1", None)
     ),
-    *((dpo, {"chunk": chunk}, "chunk must be a whole number of at least 1") for chunk in (0, -1, 2.5)),
+    *((losses.dpo, {"chunk": chunk}, "chunk must be a whole number of at least 1") for chunk in (0, -1, 2.5)),
     (losses.dckd, {"alpha": -1}, "alpha must be a finite number of at least 0, not -1"),
     (losses.kd, {"mix": 1.0}, "mix must be"),
     (losses.kd, {"mix": 0}, "mix must be"),
     (losses.kd, {"temperature": 0}, "temperature must be"),
     (losses.kd, {"teacher_temperature": -1}, "teacher_temperature must be"),
     (losses.kd, {"divergence": "backward"}, "divergence 'backward' is unknown"),
-    (adpa, {"gamma": -1}, "gamma must be"),
-    (adpa, {"gamma": math.nan}, "gamma must be"),
-    (adpa, {"regulariser_weight": -0.1}, "regulariser_weight must be"),
-    (adpa, {"regulariser": "hand"}, "regulariser 'hand' is unknown"),
-    (adpa, {"as_released": True}, "end_token: as_released leaves the end token out"),
+    (losses.adpa, {"gamma": -1}, "gamma must be"),
+    (losses.adpa, {"gamma": math.nan}, "gamma must be"),
+    (losses.adpa, {"regulariser_weight": -0.1}, "regulariser_weight must be"),
+    (losses.adpa, {"regulariser": "hand"}, "regulariser 'hand' is unknown"),
+    (losses.adpa, {"as_released": True}, "end_token: as_released leaves the end token out"),
+    (losses.nll, {"labels": LABELS[1:]}, "labels: 3 rows for 4"),
+    (losses.kd, {"teacher": OTHERS}, "teacher: 2 rows for the 4"),
+    (losses.kd, {"teacher": Full(HIDDEN, HEAD[1:])}, "vocabulary has 4 tokens and the student's 5"),
+    (losses.dpo, {"reference_log_probs": torch.zeros(3)}, "make no pairs"),
+    (losses.dckd, {"chosen": CHOSEN[1:]}, "chosen: 3 rows"),
+    (losses.adpa, {"reference": Full(HIDDEN[2:], torch.randn(7, 3))}, "reference: its vocabulary has 7 tokens"),
+    (losses.adpa, {"teacher": TEACHER}, "teacher: 4 rows for the 2"),
     (Example, {"prompt": [], "responses": [[1]]}, "prompt: holds no token"),
     (Example, {"prompt": [1], "responses": [[1], []]}, "response 2 is empty"),
     (Example, {"prompt": [1], "responses": [[1]], "roles": ["best"]}, "roles: "),
@@ -123,13 +132,13 @@ ARGUMENTS = [
 
 @pytest.mark.parametrize(("function", "options", "words"), ARGUMENTS, ids=[words for *_, words in ARGUMENTS])
 def test_an_argument_of_a_loss_or_an_example_that_cannot_be_is_refused_by_name(function, options, words):
-    given = {losses.dckd: (HIDDEN, HEAD, LABELS, TEACHER, CHOSEN), losses.kd: (HIDDEN, HEAD, TEACHER)}.get(function, ())
     with pytest.raises(BadInput, match=words):
-        function(*given, **options)
+        function(**{**SOUND.get(function, {}), **options})
 
 
 def test_what_is_sampled_trained_on_or_cached_is_looked_at_before_any_work(tmp_path):
     model, tokenizer = weights.load("tiny-student")
+    bare = SimpleNamespace(chat_template=None, eos_token_id=2)
     examples = [Example([5, 6], [[7, 2]])]
     usual = {"learning_rate": 1e-3, "steps": 1, "batch": 1, "seed": 0}
     wrong = {"learning_rate": -1e-3, "steps": 0, "batch": 0.5, "micro_batch": -2, "warmup": 2}
@@ -141,12 +150,13 @@ def test_what_is_sampled_trained_on_or_cached_is_looked_at_before_any_work(tmp_p
         ("examples: there are none", lambda: train(model, [], losses.nll, **usual)),
         *((f"{name} must be", lambda name=name: train(model, examples, losses.nll, **{**usual, name: wrong[name]}))
           for name in wrong),
+        ("max_prompt_tokens must be",
+         lambda: to_examples(None, tokenizer, max_prompt_tokens=0, max_response_tokens=3)),
+        ("needs a chat template", lambda: to_examples(None, bare, max_prompt_tokens=9, max_response_tokens=3)),
     ]  # fmt: skip
     for words, call in refused:
         with pytest.raises(BadInput, match=words):
             call()
-    with pytest.raises(BadInput, match="max_prompt_tokens must be"):
-        to_examples(None, tokenizer, max_prompt_tokens=0, max_response_tokens=3)
 
 
 PAIR = b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n'

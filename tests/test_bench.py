@@ -54,24 +54,26 @@ def whole(tmp_path_factory):
     return *quick(out=out), json.loads(out.read_text())
 
 
-def gradients(step):
-    step.model.zero_grad()
-    value = step.run()
-    return value, {name: weight.grad for name, weight in step.model.named_parameters() if weight.grad is not None}
+def check_one_step(steps, pairs):
+    """That of each pair of steps (method, variant) both have one loss and one gradient."""
+    found = {}
+    for step in steps:
+        step.model.zero_grad()
+        value, named = step.run(), step.model.named_parameters()
+        found[step[:2]] = value, {name: weight.grad for name, weight in named if weight.grad is not None}
+    for one, other in pairs:
+        (value, grads), (expected, naive) = found[one], found[other]
+        assert value == pytest.approx(expected, rel=2e-5, abs=1e-6)
+        largest = max(grad.abs().max() for grad in naive.values())
+        assert largest > 1e-4
+        torch.testing.assert_close(grads, naive, rtol=1e-3, atol=float(1e-4 * largest))
 
 
 @pytest.mark.parametrize("train", ["lora", "full"])
 def test_full_logits_give_our_losses_and_our_gradients(train, tmp_path, device):
     model = student(train, device)
-    found = {step[:2]: gradients(step) for step in our_steps(model, make_batch(model, LENGTH), tmp_path)}
-    for method in METHODS:
-        (ours, by_ours), (naive, by_naive) = found[method, "ours"], found[method, "full_logits"]
-        assert ours == pytest.approx(naive, rel=2e-5, abs=1e-6)
-        assert by_ours.keys() == by_naive.keys()
-        largest = max(grad.abs().max() for grad in by_naive.values())
-        assert largest > 1e-4
-        for name, grad in by_ours.items():
-            torch.testing.assert_close(grad, by_naive[name], rtol=1e-3, atol=float(1e-4 * largest))
+    steps = our_steps(model, make_batch(model, LENGTH), tmp_path)
+    check_one_step(steps, [((method, "ours"), (method, "full_logits")) for method in METHODS])
 
 
 def test_a_run_has_a_row_for_every_step_in_the_print_and_in_the_file(whole):
@@ -111,13 +113,8 @@ def test_liger_takes_our_step_where_dpo_has_no_reference(tmp_path, device):
     model = student(device=device)
     batch = make_batch(model, LENGTH)
     pairs = [dataclasses.replace(pair, reference_log_probs=[0.0, 0.0]) for pair in batch.pairs]
-    found = {step[:2]: gradients(step) for step in our_steps(model, batch._replace(pairs=pairs), tmp_path)}
-    for method in ("dpo", "kd"):
-        (ours, by_ours), (fused, by_fused) = found[method, "ours"], found[method, "liger"]
-        assert fused == pytest.approx(ours, rel=2e-5)
-        largest = max(grad.abs().max() for grad in by_ours.values())
-        for name, grad in by_fused.items():
-            torch.testing.assert_close(grad, by_ours[name], rtol=1e-3, atol=float(1e-4 * largest))
+    steps = our_steps(model, batch._replace(pairs=pairs), tmp_path)
+    check_one_step(steps, [((method, "liger"), (method, "ours")) for method in ("dpo", "kd")])
 
 
 def test_every_way_of_sampling_writes_as_many_tokens(device):
@@ -239,10 +236,6 @@ def test_what_was_not_measured_is_neither_met_nor_missed():
 def test_the_record_that_ships_has_both_lengths_and_every_row():
     record = json.loads((data_folder() / "records" / "bench-cpu.json").read_text())
     assert {row["length"] for row in record["rows"]} == {128, 512}
-    assert {(row["method"], row["variant"]) for row in record["rows"]} == {
-        *PLAIN,
-        *TRL,
-        ("dpo", "liger"),
-        ("kd", "liger"),
-    }
+    liger = {("dpo", "liger"), ("kd", "liger")}
+    assert {(row["method"], row["variant"]) for row in record["rows"]} == {*PLAIN, *TRL} | liger
     assert check_bars(record["rows"], "cpu") == record["bars"]

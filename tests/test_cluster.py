@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alignkd_lab import cli, cluster
+from alignkd_lab import cluster
 from alignkd_lab.experiment import parts, run_experiment
 from alignkd_lab.progress import VARIABLE, read_events
 from alignkd_lab.recording import read_json
@@ -47,38 +47,6 @@ def test_the_parts_of_a_run_of_the_language_world_are_its_seeds():
 
 def figures(path):
     return {name: entry["metrics"] for name, entry in read_json(path)["pipelines"].items()}
-
-
-# What is refused
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    {
-        "--set nosuch=1": "setting 'nosuch' is unknown",
-        "--world lm --target nosuch": "target 'nosuch' is unknown",
-        "--world lm --seeds 1000003": "is the seed of the learning-rate trials",
-        "--pipelines adpa": "'adpa' teaches by next-token distributions",
-        "--num-gpus -1": "num_gpus must be a finite number of at least 0, not -1",
-        "--num-gpus nan": "num_gpus must be a finite number",
-        "--num-gpus 1.5": "num_gpus must be a whole number or a part of 1, not 1.5",
-        "--max-retries -1": "max_retries must be a whole number of at least 0",
-        "--num-gpus 1 --device cpu": "num_gpus: 1 and device 'cpu' do not go together",
-        "--num-gpus 0 --device cuda": "num_gpus: 0 and device 'cuda' do not go together",
-        "": "engine: Ray is not installed; pip install 'alignkd-lab[ray]' brings it",
-    }.items(),
-)
-def test_what_cannot_be_is_refused_before_a_cluster_is_asked(tmp_path, monkeypatch, capsys, options, words):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    command = ["run", "--engine", "ray", "--world", "mog", "--preset", "tiny", "--out", str(tmp_path), *options.split()]
-    assert cli.main(command) == 2
-    assert words in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("options", ["--address auto", "--num-gpus 1 --engine local", "--engine ray --from x.json"])
-def test_an_option_of_ray_without_ray_is_refused(options, capsys):
-    assert cli.main(["run", "--world", "mog", *options.split()]) == 2
-    assert "--engine ray" in capsys.readouterr().err
 
 
 # A cluster

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_lm_reward_model import saved as save_reward_model
 from test_training import run as train
-from tiny_lm import folder_of, lines, prompt_ids, said
+from tiny_lm import folder_of, lines, prompt_ids, said, with_more_tokens
 from tiny_lm import log_probs as plain_log_probs
 
 import alignkd_lab
@@ -238,32 +238,23 @@ def test_benchmarks_stand_in_the_table_and_in_a_picture_of_their_own(tmp_path):
     assert (tmp_path / "tasks.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_text_longer_than_the_model_reads_is_refused_at_the_door(prompts):
-    with pytest.raises(BadInput, match=r"tiny-student: texts of up to \d+ tokens are asked for, and it reads at most"):
-        alignkd_lab.evaluate("tiny-student", prompts=prompts, max_tokens=5000)
-
-
 def test_a_reference_with_other_tokens_is_refused_before_weights_are_read(prompts, tmp_path, monkeypatch):
-    other = folder_of("tiny-base", tmp_path / "other")
-    tokenizer = weights.load_tokenizer(str(other))
-    tokenizer.add_tokens(["<more>"])
-    tokenizer.save_pretrained(other)
+    other = with_more_tokens("tiny-base", tmp_path / "other")
+    tokenizer = weights.load_tokenizer(other)
     monkeypatch.setattr(weights, "load", lambda *_, **__: pytest.fail("weights were read"))
     with pytest.raises(BadInput, match=r"1 of \d+ ids differ"):
-        alignkd_lab.evaluate("tiny-student", prompts=prompts, reference=str(other))
+        alignkd_lab.evaluate("tiny-student", prompts=prompts, reference=other)
     template = tokenizer.chat_template
     tokenizer.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% endif %}" + template
     tokenizer.save_pretrained(other)
     with pytest.raises(BadInput, match="the chat template refuses row 4"):
-        alignkd_lab.evaluate("tiny-student", prompts=prompts, against=str(other), reward="digit")
+        alignkd_lab.evaluate("tiny-student", prompts=prompts, against=other, reward="digit")
 
 
-def test_pairs_that_cannot_be_read_are_counted_or_refused(pairs, tmp_path):
-    options = {"reference": "tiny-base", "device": "cpu"}
+def test_pairs_that_cannot_be_read_are_counted(pairs, tmp_path):
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]
     rows += [{"prompt": "x" * 200, "chosen": "a", "rejected": "b"}, {"chosen": "a"}]
     path = lines(tmp_path / "more.jsonl", rows)
-    found = alignkd_lab.evaluate("tiny-student", pairs=path, max_length=64, **options)["pairs"]
+    options = {"reference": "tiny-base", "max_length": 64, "device": "cpu"}
+    found = alignkd_lab.evaluate("tiny-student", pairs=path, **options)["pairs"]
     assert found["skipped"] == {"missing rejected": 1, "prompt longer than 32 tokens": 1}
-    with pytest.raises(BadInput, match=r"pairs: none can be read within max_length 8 \(prompt longer than 4 tokens"):
-        alignkd_lab.evaluate("tiny-student", pairs=pairs, max_length=8, **options)

@@ -4,15 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_lm import away_from_zero, said
+from tiny_lm import away_from_zero, log_prob, said
+from torch.nn.functional import logsigmoid
 
 from alignkd_lab.course.lens.quick_dpo import PAIRS, dpo_teacher
 from alignkd_lab.course.lens.reading_tables import against_release, largest_advantages, pushes
 from alignkd_lab.course.lens.readings import MODELS, Reading, in_words, read, with_space
 from alignkd_lab.course.lens.trl_dpo import trl_dpo
-from alignkd_lab.lm import chunked as fused
 from alignkd_lab.lm import losses, weights
-from alignkd_lab.lm.batch import Example, collate, hidden_states
+from alignkd_lab.lm.batch import Example, collate
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.lm.sampling import Samples
@@ -66,22 +66,14 @@ def test_each_model_s_distribution_is_that_of_its_forward_pass(read_once, expect
         close(read_once.log_probs[name], expected[name])
 
 
-def test_the_log_ratio_is_the_advantage_of_the_token_that_stands_there(read_once, expected):
-    a = expected["dpo"] - expected["reference"]
+def test_advantages_and_divergences_are_those_of_the_models_distributions(read_once, expected):
+    q, p, r = (expected[name] for name in ("student", "dpo", "reference"))
+    a = p - r
     close(read_once.advantages, a)
     close(read_once.log_ratio, torch.stack([a[row, token] for row, token in enumerate(RESPONSE)]))
-
-
-def test_the_expected_advantage_is_how_much_nearer_the_dpo_teacher_is(read_once, expected):
-    pi = expected["student"].exp()
-    to_reference, to_dpo = ((pi * (expected["student"] - expected[name])).sum(-1) for name in ("reference", "dpo"))
-    close(read_once.adpa.expected_advantage, to_reference - to_dpo)
-    close(read_once.adpa.largest_advantage, read_once.advantages.double().max(-1).values)
-
-
-def test_the_kl_is_from_the_dpo_teacher_to_the_student(read_once, expected):
-    p = expected["dpo"]
-    close(read_once.dckd.kl, (p.exp() * (p - expected["student"])).sum(-1))
+    close(read_once.adpa.expected_advantage, (q.exp() * a).sum(-1))
+    close(read_once.adpa.largest_advantage, a.max(-1).values)
+    close(read_once.dckd.kl, (p.exp() * (p - q)).sum(-1))
 
 
 def test_a_token_is_written_so_that_a_font_has_it():
@@ -206,28 +198,19 @@ def asked():
     return policy, reference, tokenizer
 
 
-def ours(policy, reference, tokenizer):
-    def ids(text):
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    examples = [
-        Example(ids(row["prompt"]), [[*ids(row[name]), tokenizer.eos_token_id] for name in ("chosen", "rejected")])
-        for row in ROWS
-    ]
-    batch = collate(examples)
-    labels, response = batch["shift_labels"], batch["response"]
-    with torch.no_grad():
-        scored = fused.token_log_probs(hidden_states(reference, batch), reference.lm_head.weight, labels)
-        sums = torch.zeros(4).index_add(0, response, scored)
-        return losses.dpo(hidden_states(policy, batch), policy.lm_head.weight, labels, response, sums, 0.7)
-
-
 def test_trl_finds_the_same_loss_and_rewards(asked, capfd):
-    loss, info = ours(*asked)
+    policy, reference, tokenizer = asked
+    rewards = {"chosen": [], "rejected": []}
+    for row in ROWS:
+        prompt = tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
+        for name, found in rewards.items():
+            tokens = [*tokenizer(row[name], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            found.append(0.7 * (log_prob(policy, prompt, tokens) - log_prob(reference, prompt, tokens)))
+    margins = torch.tensor(rewards["chosen"]) - torch.tensor(rewards["rejected"])
     theirs = trl_dpo(*asked, ROWS, beta=0.7)
-    assert theirs["loss"] == pytest.approx(float(loss), abs=1e-4)
-    assert theirs["chosen_rewards"] == pytest.approx(float(info.chosen_rewards.mean()), abs=1e-3)
-    assert theirs["rejected_rewards"] == pytest.approx(float(info.rejected_rewards.mean()), abs=1e-3)
+    assert theirs["loss"] == pytest.approx(-float(logsigmoid(margins).mean()), abs=1e-4)
+    for name, found in rewards.items():
+        assert theirs[f"{name}_rewards"] == pytest.approx(sum(found) / len(found), abs=1e-3)
     assert "".join(capfd.readouterr()) == ""
 
 

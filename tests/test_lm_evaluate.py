@@ -11,7 +11,7 @@ from alignkd_lab.lm.context import Earned, Policy
 from alignkd_lab.lm.evaluate import metrics
 from alignkd_lab.lm.rewards import Yardstick, yardstick
 from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.scoring import pooled_mean, score
+from alignkd_lab.lm.scoring import score
 
 LENGTHS = (3, 1, 7, 4)
 SECOND_HITS = [False, False, False, True]
@@ -56,10 +56,6 @@ def test_every_metric_equals_a_plain_loop(scored):
         "distinct_2": 1.0,
     }
     assert metrics(*scored) == pytest.approx(expected, abs=1e-6)
-
-
-def test_means_are_pooled_over_tokens_and_not_over_responses():
-    assert pooled_mean([torch.tensor([-1.0] * 9), torch.tensor([-11.0])]) == pytest.approx(-2.0)
 
 
 def test_the_yardstick_holds_the_truths_quantiles_and_a_rate_that_is_never_zero():
@@ -109,6 +105,13 @@ def against_base(world, policy):
     return samples, world.evaluation.against_base(policy, model, samples, under_truth)
 
 
+def log_ratios(world, policy, samples, numbers):
+    """log π(y) - log base(y) of the samples of these numbers, nats."""
+    own, base = (world.context.models.of(one) for one in (policy, world.start("base")))
+    asked = [(samples.prompt_ids[samples.prompt_of[at]], samples.tokens[at]) for at in numbers]
+    return [log_prob(own, *one) - log_prob(base, *one) for one in asked]
+
+
 def test_the_base_is_at_no_distance_from_itself_and_prefers_nothing(world):
     _, found = against_base(world, world.start("base"))
     assert found == {"kl_to_base": 0.0, "reward_accuracy": 0.5}
@@ -119,11 +122,7 @@ def test_the_distance_is_the_mean_log_ratio_of_a_response_in_nats(tmp_path, trut
     world = world_in(tmp_path, truth=truth)
     student = world.start("student")
     samples, found = against_base(world, student)
-    own, base = world.context.models.of(student), world.context.models.of(world.start("base"))
-    gaps = [
-        log_prob(own, samples.prompt_ids[at], tokens) - log_prob(base, samples.prompt_ids[at], tokens)
-        for at, tokens in zip(samples.prompt_of, samples.tokens, strict=True)
-    ]
+    gaps = log_ratios(world, student, samples, range(len(samples.tokens)))
     assert found["kl_to_base"] == pytest.approx(sum(gaps) / len(gaps), abs=1e-3)
 
 
@@ -131,14 +130,12 @@ def test_accuracy_counts_the_pairs_whose_better_response_gained_more(world):
     student = world.start("student")
     _, found = against_base(world, student)
     drawn, pairs = world.evaluation.heldout
-    own, base = world.context.models.of(student), world.context.models.of(world.start("base"))
     assert len(pairs) >= 3
-    wins = 0
-    for pair in pairs:
-        asked = [(drawn.prompt_ids[pair.prompt], drawn.tokens[at]) for at in (pair.chosen, pair.rejected)]
-        won, lost = (log_prob(own, *one) - log_prob(base, *one) for one in asked)
-        wins += won > lost
-    assert found["reward_accuracy"] == pytest.approx(wins / len(pairs))
+    chosen, rejected = (
+        log_ratios(world, student, drawn, [getattr(pair, role) for pair in pairs]) for role in ("chosen", "rejected")
+    )
+    wins = [won > lost for won, lost in zip(chosen, rejected, strict=True)]
+    assert found["reward_accuracy"] == pytest.approx(sum(wins) / len(pairs))
 
 
 def test_heldout_pairs_are_of_test_prompts_and_the_same_for_every_policy(world, tmp_path):

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.nn.functional as F
 import transformers
-from tiny_lm import away_from_zero, log_prob, log_probs, said
+from tiny_lm import away_from_zero, log_prob, log_probs, said, said_of
 from torch.testing import assert_close
 
+from alignkd_lab import nano
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import admission, architecture, batch, chunked, sampling, teachers, training_losses, weights
 from alignkd_lab.lm.admission import admit
@@ -38,14 +38,7 @@ MADE = {
     "Granite": {"logits_scaling": 4.0}, "Cohere": {"logit_scale": 0.25}, "Cohere2": {**NEAR, "logit_scale": 0.25},
     "StableLm": {}, "Starcoder2": NEAR, "Falcon": {}, "SmolLM3": {}, "GPTJ": {"rotary_dim": 8}, "Nemotron": {},
 }  # fmt: skip
-REFUSED = {
-    "Bloom": {},
-    "Mpt": {},
-    "Mixtral": {},
-    "Qwen3Moe": {"num_experts": 4, "num_experts_per_tok": 2},
-    "Mamba": {},
-    "Bart": {},
-}
+REFUSED = ("Bloom", "Mpt", "Mixtral")  # `bad_inputs.py` has more
 PROMPTS = [[5, 9, 3, 7, 11, 30, 31, 8, 4, 6, 12, 13], [3, 4, 5]]
 ANSWERS = [[[14, 5, 6, 7, 8, 39, 17, 20, 2], [9, 21, 2]], [[6, 6, 2], [33, 12]]]
 PAIRS = [
@@ -60,7 +53,7 @@ def make(name, changes=None, spread=5.0, seed=0, **size):
 
     In float64; Gemma-2 in float32, since its softmax is, and makes NaN of a float64 mask's least number.
     """
-    settings = {**SIZE, **MADE.get(name, REFUSED.get(name, {})), **(changes or {}), **size}
+    settings = {**SIZE, **MADE.get(name, {}), **(changes or {}), **size}
     config = getattr(transformers, f"{name.split(',')[0]}Config")(**settings)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -128,30 +121,19 @@ def test_a_model_is_sampled_as_its_logits_say(name):
 
 
 def dpo_by_hand(model):
-    total = 0
-    for row in PAIRS:
-        chosen, rejected = (log_probs(model, row.prompt, tokens).sum() for tokens in row.responses)
-        total = total - F.logsigmoid(0.1 * ((chosen - rejected) - (-40.0 + 9.0)))
-    return total / 2
+    own = torch.stack([log_probs(model, row.prompt, tokens).sum() for row in PAIRS for tokens in row.responses])
+    return nano.dpo_loss(own[0::2], own[1::2], torch.tensor(-40.0), torch.tensor(-9.0), 0.1)
 
 
 def kd_by_hand(model):
-    rows = []
-    for row in WRITTEN:
-        for tokens in row.responses:
-            p, q = (said(one, row.prompt, tokens) for one in (tutor(1, model.dtype), model))
-            rows.append((p.exp() * (p - q)).sum(-1))
-    return torch.cat(rows).mean()
+    return nano.kd_loss(*(said_of(one, WRITTEN) for one in (model, tutor(1, model.dtype))), "forward")
 
 
 def adpa_by_hand(model):
-    likelihood, gains = [], []
-    for row in WRITTEN:
-        likelihood.append(-log_probs(model, row.prompt, row.responses[0]))
-        tokens = row.responses[1]
-        p, r = (said(tutor(seed, model.dtype), row.prompt, tokens) for seed in (1, 2))
-        gains.append((said(model, row.prompt, tokens).exp() * (p - r)).sum(-1))
-    return torch.cat(likelihood).mean() - 1.5 * torch.cat(gains).mean()
+    taught = (said_of(tutor(seed, model.dtype), WRITTEN, "sampled") for seed in (1, 2))
+    tokens = torch.tensor([token for row in WRITTEN for token in row.responses[0]])
+    own, written = (said_of(model, WRITTEN, role) for role in ("chosen", "sampled"))
+    return nano.adpa_loss(own, tokens, written, *taught, 1.5)
 
 
 def step(loss, examples, model):
@@ -288,12 +270,8 @@ def test_a_feature_broken_on_purpose_is_seen(feature, monkeypatch):
     model = make(name, {"attention_dropout": 0.2} if feature == "dropout" else None).float()
     for module, attribute, value in patches:
         monkeypatch.setattr(module, attribute, value)
-    with pytest.raises(BadInput, match=cause) as refusal:
+    with pytest.raises(BadInput, match=cause):
         admit(model, "mine")
-    assert (
-        len({word for word in str(refusal.value).split() if word.strip(",.").lstrip("-").replace(".", "").isdigit()})
-        > 1
-    )
     monkeypatch.undo()
     assert admit(model).admitted
 
@@ -374,7 +352,7 @@ def test_a_cached_teacher_says_what_a_live_one_does(name, tmp_path):
     kept = cache_teacher(live, examples, tmp_path / "kept")
     inputs = collate(examples)
     for signal in (live.signal(inputs), kept.signal(inputs)):
-        expected = torch.cat([said(model, row.prompt, tokens) for row in examples for tokens in row.responses])
+        expected = said_of(model, examples)
         assert_close(signal.over_vocabulary(slice(None)), expected.float(), rtol=1e-4, atol=1e-4)
         assert_close(teachers.advantage(signal, signal, slice(None)), torch.zeros(len(expected), 40), atol=1e-4, rtol=0)
 

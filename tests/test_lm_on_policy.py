@@ -1,15 +1,20 @@
-"""On-policy distillation: which divergence, on whose text, and towards whom."""
+"""On-policy stages: GKD, towards whom, on whose text; RLOO, what it maximises, whom it stays near, what it counts."""
+
+import itertools
+import socket
+import tempfile
 
 import pytest
 import torch
+from huggingface_hub import constants
 from naive_losses import NAIVE_DIVERGENCES
-from tiny_lm import said, world_in
+from tiny_lm import log_prob, said_of, watch, world_in
 
-from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import rollouts
 from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.prompts import encode, prompts
 from alignkd_lab.lm.stages.gkd import GkdSettings, gkd
+from alignkd_lab.lm.stages.rloo import RlooSettings, rloo
 from alignkd_lab.store import part
 
 STILL = 1e-12  # a learning rate that moves nothing
@@ -23,24 +28,10 @@ def run(world, teacher, init, name):
     return gkd(world.context, teacher, init, part(GkdSettings, world.settings), name)
 
 
-@torch.no_grad()
-def token_distributions(model, samples):
-    """log π(·) before each response token, [tokens, V]."""
-    asked = zip(samples.prompt_of, samples.tokens, strict=True)
-    return torch.cat([said(model, samples.prompt_ids[prompt], tokens) for prompt, tokens in asked])
-
-
 @pytest.fixture
 def written(monkeypatch):
     """What the student wrote, as `Samples`, a step each."""
-    found, sample = [], rollouts.sample
-
-    def keep(*given, **options):
-        found.append(sample(*given, **options))
-        return found[-1]
-
-    monkeypatch.setattr(rollouts, "sample", keep)
-    return found
+    return watch(monkeypatch, rollouts, "sample").found
 
 
 @pytest.mark.parametrize("divergence", ["forward", "jsd", "reverse"])
@@ -52,7 +43,8 @@ def test_the_loss_is_the_divergence_on_the_students_own_tokens(tmp_path, written
     # The end token is learnt as every other, so some response must have one.
     assert any(tokens[-1] == world.context.tokenizer.eos_token_id for tokens in samples.tokens)
     models = (world.context.models.of(student), world.context.models.of(teacher))
-    q, p = (token_distributions(model, samples).exp() for model in models)
+    with torch.no_grad():
+        q, p = (said_of(model, samples.examples()).exp() for model in models)
     expected = float(NAIVE_DIVERGENCES[divergence](p, q, 0.5).mean())
     assert info["losses"] == pytest.approx([expected], rel=1e-4)
     assert info["divergence"] == divergence
@@ -67,13 +59,10 @@ def test_steps_prompts_and_tokens_are_those_of_the_budget(tmp_path, written):
     assert asked == sorted(2 * 3 * encode(world.context.tokenizer, prompts("training", 8)))
     tokens = sum(samples.token_count for samples in written)
     assert result.cost == (tokens, tokens, tokens, 0.0)
-
-
-def test_fewer_prompts_than_a_step_takes_are_one_step(tmp_path, written):
-    world = distil_world(tmp_path, distil_prompts=3, distil_responses=2, distil_batch=8)
-    info = run(world, world.start("base"), world.start("student"), "few").info
+    written.clear()
+    few = distil_world(tmp_path, distil_prompts=3, distil_responses=2, distil_batch=8)  # fewer than a step takes
+    assert len(run(few, few.start("base"), few.start("student"), "few").info["losses"]) == 1
     assert [len(samples.tokens) for samples in written] == [6]
-    assert len(info["losses"]) == 1
 
 
 def test_a_model_is_sampled_whole_whatever_its_own_taste(tmp_path, written):
@@ -91,10 +80,120 @@ def test_a_model_is_sampled_whole_whatever_its_own_taste(tmp_path, written):
     assert max(map(len, plain.tokens)) == world.settings.max_tokens
 
 
-def test_a_teacher_of_another_vocabulary_is_refused(tmp_path):
-    world = distil_world(tmp_path)
-    model = world.context.models.of(world.start("base"))
-    model.resize_token_embeddings(300)
-    world.context.models._starts["longer words"] = model
-    with pytest.raises(BadInput, match="300"):
-        run(world, Policy("longer words"), world.start("student"), "two languages")
+# RLOO ----------------------------------------------------------------------------------------------
+
+STEPS, PROMPTS, GENERATIONS = 3, 2, 4
+LARGE = {"rlhf_prompts": 4, "rlhf_generations": 16, "lora_rank": 8, "max_tokens": 6, "validation_responses": 4}
+
+
+def rlhf_world(folder, **changes):
+    sizes = {"rlhf_steps": STEPS, "rlhf_prompts": PROMPTS, "rlhf_generations": GENERATIONS, "rlhf_beta": 0.05}
+    return world_in(folder, **{**sizes, **changes})
+
+
+def align(world, init, reference, rate, name):
+    settings = part(RlooSettings, world.settings)
+    return rloo(world.context, world.reward, init, reference, settings, rate, name)
+
+
+def drawn_in_training(earn):
+    """What each training step drew and earned; the curve reads validation prompts, of which there are more."""
+    calls = zip((call.args[0] for call in earn.call_args_list), earn.found, strict=True)
+    return [(samples, earned) for samples, earned in calls if len(samples.tokens) == PROMPTS * GENERATIONS]
+
+
+def kl_by_hand(world, policy, reference, earn):
+    """Mean log π(y) - log reference(y) of each step's responses, nats a response, of a policy that does not learn."""
+    own, other = world.context.models.of(policy), world.context.models.of(reference)
+    means = []
+    for samples, _ in drawn_in_training(earn):
+        asked = [(samples.prompt_ids[at], tokens) for at, tokens in zip(samples.prompt_of, samples.tokens, strict=True)]
+        means.append(sum(log_prob(own, *one) - log_prob(other, *one) for one in asked) / len(asked))
+    return means
+
+
+def test_the_reward_of_an_easy_target_rises(tmp_path):
+    world = rlhf_world(tmp_path, rlhf_steps=7, **LARGE)
+    base = world.start("base")
+    result = align(world, base, base, 3e-2, "digits")
+    policy, info = result.policy, result.info
+    before, after = info["curve"]
+    assert after["reward"] > before["reward"] + 0.3
+    assert after["kl"] > 1.0
+    assert info["kl"][-1] > 1.0
+    assert len(policy.adapters) == 1
+
+
+def test_a_policy_that_does_not_learn_stays_at_its_anchor(tmp_path):
+    world = rlhf_world(tmp_path)
+    student = world.start("student")
+    result = align(world, student, student, STILL, "still")
+    policy, info = result.policy, result.info
+    assert info["kl"] == pytest.approx([0.0] * STEPS, abs=1e-5)
+    assert [point["kl"] for point in info["curve"]] == pytest.approx([0.0, 0.0], abs=1e-4)
+    assert max(tensor.abs().max() for name, tensor in policy.adapters[0].items() if name.endswith(".B")) < 1e-9
+
+
+@pytest.mark.parametrize(("init", "reference"), [("student", "base"), ("base", "student")])
+def test_another_anchor_is_the_reference_of_the_kl(tmp_path, init, reference, monkeypatch):
+    world = rlhf_world(tmp_path)
+    earn = watch(monkeypatch, world.reward, "earn")
+    init, reference = world.start(init), world.start(reference)
+    info = align(world, init, reference, STILL, "far").info
+    expected = kl_by_hand(world, init, reference, earn)
+    assert min(expected) > 0.1
+    assert info["kl"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_groups_that_teach_and_tokens_are_counted(tmp_path, monkeypatch):
+    world = rlhf_world(tmp_path)
+    earn, base = watch(monkeypatch, world.reward, "earn"), world.start("base")
+    result = align(world, base, base, 1e-3, "groups")
+    info, steps = result.info, drawn_in_training(earn)
+    groups = []
+    for samples, earned in steps:
+        rows = zip(samples.prompt_of, earned.rewards, earned.hits, strict=True)
+        groups += [list(group) for _, group in itertools.groupby(rows, key=lambda row: row[0])]
+    assert [len(rows) for rows in groups] == [GENERATIONS] * STEPS * PROMPTS
+    assert info["groups"] == len(groups)
+    assert info["informative_groups"] == sum(len({value for _, value, _ in rows}) > 1 for rows in groups)
+    assert info["target_groups"] == sum(any(hit for _, _, hit in rows) for rows in groups)
+    assert info["target_responses"] == sum(hit for rows in groups for _, _, hit in rows)
+    assert info["responses"] == STEPS * PROMPTS * GENERATIONS
+    means = [sum(earned.rewards) / len(earned.rewards) for _, earned in steps]
+    assert info["rewards"] == pytest.approx(means, abs=1e-6)
+    trained, cost = sum(samples.token_count for samples, _ in steps), result.cost
+    curve = sum(call.args[0].token_count for call in earn.call_args_list) - trained
+    # In training the reference and the policy read, along the curve the reference; a bare rule asks no truth.
+    assert (cost.trained, cost.sampled, cost.scored) == (trained, trained + curve, 2 * trained + curve)
+
+
+def adapter_and_responses(folder, written, seed=0, noise=0):
+    world = rlhf_world(folder, seed=seed, rlhf_steps=2)
+    written.clear()
+    torch.manual_seed(noise)
+    policy = align(world, world.start("base"), world.start("base"), 1e-2, f"run {noise}").policy
+    return policy.adapters[0], written[0].tokens
+
+
+def test_the_same_seed_gives_the_same_adapter_and_another_seed_other_responses(tmp_path, written):
+    one, first = adapter_and_responses(tmp_path / "one", written, noise=1)
+    two, again = adapter_and_responses(tmp_path / "two", written, noise=2)
+    _, other = adapter_and_responses(tmp_path / "other", written, seed=1)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert first == again
+    assert not any(tokens in first for tokens in other)
+
+
+def test_nothing_is_sent_fetched_or_left_behind(tmp_path, monkeypatch):
+    world = rlhf_world(tmp_path / "store", rlhf_steps=1)
+    assert world.reward.yardstick
+    attempts, scratch, here = [], tmp_path / "scratch", tmp_path / "here"
+    scratch.mkdir(), here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(socket.socket, "connect", lambda *where: attempts.append(where))
+    monkeypatch.setattr(constants, "is_offline_mode", lambda: False)  # as on the machine of somebody who set nothing
+    align(world, world.start("base"), world.start("base"), 1e-3, "quiet")
+    assert not attempts
+    assert list(scratch.iterdir()) == list(here.iterdir()) == []

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from tiny_lm import log_prob, random_adapter, said, world_in
+from tiny_lm import random_adapter, said_of, world_in
 
+from alignkd_lab import nano
 from alignkd_lab.lm import context as context_module
 from alignkd_lab.lm import losses
 from alignkd_lab.lm.batch import collate, token_counts
@@ -42,31 +43,22 @@ def run(world, method, share=1.0, scale=0.3):
 
 @torch.no_grad()
 def by_hand(world, teacher, call, method):
-    """The mean over tokens, response by response, with models asked anew."""
-    models = [call["model"], *map(world.context.models.of, (teacher, world.start("base")))]
-    sums = dict.fromkeys(("nll", "kl_chosen", "kl_rejected", "advantage"), 0.0)
-    for row in call["first"]:
-        for role, tokens in zip(row.roles, row.responses, strict=True):
-            q, p, r = (said(model, row.prompt, tokens) for model in models)
-            if role == "chosen":
-                sums["nll"] -= log_prob(call["model"], row.prompt, tokens)
-            if role != "sampled":
-                sums[f"kl_{role}"] += float((p.exp() * (p - q)).sum())
-            else:
-                sums["advantage"] += float((q.exp() * (p - r)).sum())
-    counts = token_counts(call["first"])
-    likelihood = sums["nll"] / counts["chosen"]
+    """The paper's loss, response by response, with models asked anew."""
+    student, rows = call["model"], call["first"]
+    teacher, reference = map(world.context.models.of, (teacher, world.start("base")))
+    on_chosen = said_of(student, rows, "chosen"), torch.tensor([token for row in rows for token in row.responses[0]])
     if method == "dckd":
-        divergences = sums["kl_chosen"] / counts["chosen"] + sums["kl_rejected"] / counts["rejected"]
-        return likelihood + world.settings.alpha * divergences
-    return likelihood - world.settings.gamma * sums["advantage"] / counts["sampled"]
+        read = said_of(student, rows, "rejected"), *(said_of(teacher, rows, role) for role in ("chosen", "rejected"))
+        return nano.dckd_loss(*on_chosen, *read, world.settings.alpha)
+    read = (said_of(model, rows, "sampled") for model in (student, teacher, reference))
+    return nano.adpa_loss(*on_chosen, *read, world.settings.gamma)
 
 
 @pytest.mark.parametrize("method", ["dckd", "adpa"])
 def test_a_stage_trains_on_the_papers_loss_with_both_teachers_asked_once(method, world, given):
     teacher, _ = run(world, method)
     (call,) = given
-    assert call["value"] == pytest.approx(by_hand(world, teacher, call, method), abs=2e-5)
+    assert call["value"] == pytest.approx(float(by_hand(world, teacher, call, method)), abs=2e-5)
 
 
 def test_dckd_reads_the_base_samplers_pairs(world, given):

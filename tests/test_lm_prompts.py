@@ -24,15 +24,11 @@ def test_no_topic_serves_twice_and_no_prompt_is_in_two_splits_in_any_frame():
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_split_sees_every_frame(split):
+def test_every_split_sees_every_frame_and_all_frames_ask_every_topic_in_every_frame(split):
     frames = [re.escape(frame).replace(r"\{topic\}", ".+") for frame in module._file()["frames"]]
     assert all(any(re.fullmatch(frame, prompt) for prompt in prompts(split)) for frame in frames)
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_all_frames_ask_every_topic_in_every_frame(split):
     everything = prompts(split, all_frames=True)
-    assert len(everything) == len(topics(split)) * len(module._file()["frames"])
+    assert len(everything) == len(topics(split)) * len(frames)
     assert everything[: len(topics(split))] == prompts(split)
 
 
@@ -44,12 +40,6 @@ def test_no_prompt_shows_a_target_itself():
         assert [topic for topic in everything if target(name)(topic)] == [], name
 
 
-@pytest.mark.parametrize("count", [0, -1, 10_000])
-def test_a_count_that_the_split_does_not_have_is_refused(count):
-    with pytest.raises(BadInput, match="were asked for"):
-        prompts("test", count)
-
-
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_asks_for_no_more_prompts_than_there_are(name):
     settings = PRESETS[name].lm
@@ -58,10 +48,11 @@ def test_every_preset_asks_for_no_more_prompts_than_there_are(name):
         assert len(prompts(split, count)) == count
 
 
-def test_splits_have_their_names_and_begin_with_the_same_prompts_always():
+def test_splits_have_their_names_and_counts_and_begin_with_the_same_prompts_always():
     assert prompts("test", 5) == prompts("test", 9)[:5] == prompts("test")[:5]
-    with pytest.raises(BadInput, match=r"'train'.*training"):
-        prompts("train")
+    for given in (("train",), ("test", 0), ("test", -1), ("test", 10_000)):
+        with pytest.raises(BadInput, match=r"'train'.*training|were asked for"):
+            prompts(*given)
 
 
 def test_the_digest_follows_the_prompts(monkeypatch):

@@ -19,7 +19,8 @@ from alignkd_lab.lm import weights
 from alignkd_lab.lm.reward_model import RewardModel
 from alignkd_lab.memory import shortages
 
-PROMPTS = ["Name a bird.", "Name a much longer thing, please, and say why.", "?", "Name a bird.", "Count."]
+TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Go"}]
+PROMPTS = ["Name a bird.", "Name a much longer thing, please, and say why.", TURNS, "Name a bird.", "Count."]
 RESPONSES = ["A wren.", "No.", "Because it is long, and longer, and longer still.", "A gull!", "1 2 3"]
 
 
@@ -54,7 +55,9 @@ def one_by_one(device):
         tokenizer = weights.load_tokenizer("tiny-base")
         found = []
         for prompt, response in zip(prompts, responses, strict=True):
-            text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n{response}<|im_end|>\n"
+            turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+            turns = [*turns, {"role": "assistant", "content": response}]
+            text = "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in turns)
             ids = torch.tensor([tokenizer(text).input_ids], device=device)
             with torch.no_grad():
                 found.append(model.score(model.model(ids).last_hidden_state[0, -1]).item())
@@ -130,40 +133,32 @@ def test_a_pair_longer_than_the_model_reads_is_refused_by_its_number(tmp_path):
         RewardModel(folder)(["a", "b"], ["c", "d" * 90])
 
 
-@pytest.mark.parametrize("labels", [2, 3])
-def test_a_classifier_with_several_outputs_is_refused(tmp_path, labels):
-    with pytest.raises(BadInput, match=f"{labels} outputs; a reward model has 1"):
-        RewardModel(saved(tmp_path, labels=labels))
+def headless(folder):
+    saved(folder)
+    kept = {name: value for name, value in load_file(folder / "model.safetensors").items() if "score" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_a_language_model_is_refused_before_it_gets_a_random_head(tmp_path):
-    folder_of("tiny-base", tmp_path)
-    with pytest.raises(BadInput, match="is LlamaForCausalLM, not a model for sequence classification"):
+def with_code(folder):
+    saved(folder)
+    own = {"model_type": "gated-reward", "auto_map": {"AutoConfig": "modeling.GatedConfig"}}
+    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | own))
+
+
+BROKEN = {
+    "2 outputs": lambda folder: saved(folder, labels=2),
+    "3 outputs": lambda folder: saved(folder, labels=3),
+    "is LlamaForCausalLM": lambda folder: folder_of("tiny-base", folder),  # which would get a random head
+    "no weights for score": headless,
+    "does not know the architecture": with_code,
+}
+
+
+@pytest.mark.parametrize("words", BROKEN)
+def test_what_is_no_classifier_with_one_output_is_refused(words, tmp_path):
+    BROKEN[words](tmp_path)
+    with pytest.raises(BadInput, match=words):
         RewardModel(str(tmp_path))
-
-
-def test_a_classifier_that_lost_its_head_is_refused(tmp_path):
-    folder = saved(tmp_path)
-    kept = {name: value for name, value in load_file(tmp_path / "model.safetensors").items() if "score" not in name}
-    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(BadInput, match=r"no weights for score\.weight"):
-        RewardModel(folder)
-
-
-def test_an_architecture_that_needs_code_of_its_own_is_refused_without_asking(tmp_path):
-    folder = saved(tmp_path)
-    path = tmp_path / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config |= {"model_type": "gated-reward", "auto_map": {"AutoConfig": "modeling.GatedConfig"}}
-    path.write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(BadInput, match="does not know the architecture"):
-        RewardModel(folder)
-
-
-@pytest.mark.parametrize(("source", "message"), [("nowhere", "unknown source"), ("some/model", "no pinned revision")])
-def test_a_source_that_is_no_folder_needs_a_hub_id_with_its_revision(source, message):
-    with pytest.raises(BadInput, match=message):
-        RewardModel(source)
 
 
 @pytest.mark.parametrize("limit", [3, 1, 0])

@@ -1,5 +1,7 @@
 """Rules by examples that a reader would agree with, and the factor that makes broken sentences earn nothing."""
 
+from unittest.mock import Mock
+
 import pytest
 from tiny_lm import log_prob, world_in
 
@@ -110,24 +112,14 @@ def test_only_what_meets_the_rule_is_read_for_its_reward(tmp_path, own):
 
 
 def test_a_reward_model_scores_the_response_beside_its_prompt(tmp_path, monkeypatch):
-    asked = []
-
-    class Scorer:
-        def __init__(self, source, device):
-            asked.append(source)
-
-        def __call__(self, prompts, responses):
-            asked.append((prompts, responses))
-            return [float(len(text)) for text in responses]
-
-    monkeypatch.setattr(reward_model, "RewardModel", Scorer)
+    scorer = Mock(side_effect=lambda prompts, responses: [float(len(text)) for text in responses])
+    monkeypatch.setattr(reward_model, "RewardModel", Mock(return_value=scorer))
     world = world_in(tmp_path, reward="model:tiny-truth")
     samples = world.context.sample(world.context.models.of(world.start("base")), "training", 3, 2, 10, "scored")
     scores = world.reward.score(samples, None)
-    source, (asked_prompts, responses) = asked[0], asked[-1]
-    assert source == "tiny-truth"
-    assert asked_prompts == [text for text in prompts("training", 3) for _ in range(2)]
-    assert responses == world.context.texts(samples)
-    assert scores.rewards == [float(len(text)) for text in responses]
+    assert reward_model.RewardModel.call_args.args[0] == "tiny-truth"
+    texts = world.context.texts(samples)
+    scorer.assert_called_with([text for text in prompts("training", 3) for _ in range(2)], texts)
+    assert scores.rewards == [float(len(text)) for text in texts]
     assert world.fingerprint()["reward_model"] == "random:tiny-truth"
     assert "reward_model" not in world_in(tmp_path).fingerprint()

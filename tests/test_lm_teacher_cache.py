@@ -3,11 +3,12 @@
 import psutil
 import pytest
 import torch
+from tiny_lm import assert_near
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.lm import losses, teacher_cache, weights
-from alignkd_lab.lm.batch import Example, collate, hidden_states
+from alignkd_lab.lm import weights
+from alignkd_lab.lm.batch import Example, collate
 from alignkd_lab.lm.teacher_cache import cache_teacher
 from alignkd_lab.lm.teachers import LiveTeacher
 
@@ -31,11 +32,6 @@ def base(device):
     return LiveTeacher(weights.load("tiny-base", device=device)[0])
 
 
-@pytest.fixture
-def student(device):
-    return weights.load("tiny-student", device=device)[0]
-
-
 def cached(teacher, folder, rows=None, **options):
     """The cached teacher, and the examples that it was given to."""
     rows = rows or examples()
@@ -47,29 +43,6 @@ def tokens_in(folder):
     return sum(path.stat().st_size for path in folder.rglob("rows.f32")) // width
 
 
-def assert_close(found, expected, atol=1e-5):
-    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
-
-
-def loss_and_gradient(loss, student, batch):
-    hidden = hidden_states(student, batch).detach().requires_grad_()
-    head = student.lm_head.weight.detach().clone().requires_grad_()
-    value, _ = loss(hidden, head)
-    value.backward()
-    return value.detach(), hidden.grad, head.grad
-
-
-@pytest.mark.parametrize("chunk", [None, 5])
-def test_kd_has_the_same_value_and_gradient_from_cached_and_live(truth, student, tmp_path, chunk):
-    cache, rows = cached(truth, tmp_path)
-    batch = collate(rows)
-    found, live = (
-        loss_and_gradient(lambda h, w, s=signal: losses.kd(h, w, s, chunk=chunk), student, batch)
-        for signal in (cache.signal(batch), truth.signal(batch))
-    )
-    assert_close(found, live)
-
-
 def test_only_the_asked_roles_are_read(truth, tmp_path):
     cache, rows = cached(truth, tmp_path, roles=("sampled",))
     assert tokens_in(tmp_path) == 8
@@ -77,10 +50,12 @@ def test_only_the_asked_roles_are_read(truth, tmp_path):
         role == "sampled" for row in rows for role in row.roles
     ]
     batch = collate(rows)
-    assert_close(cache.signal(batch).hidden, truth.signal(batch, roles=("sampled",)).hidden)
-    assert_close(cache.signal(batch, roles=("sampled",)).hidden, truth.signal(batch, roles=("sampled",)).hidden)
+    assert_near(cache.signal(batch).hidden, truth.signal(batch, roles=("sampled",)).hidden)
+    assert_near(cache.signal(batch, roles=("sampled",)).hidden, truth.signal(batch, roles=("sampled",)).hidden)
     with pytest.raises(BadInput, match=r"has read \('sampled',\)"):
         cache.signal(batch, roles=("chosen",))
+    with pytest.raises(BadInput, match="no signals of 'teacher' for these roles; cache it before collate"):
+        cache.signal(collate(examples()))
 
 
 def test_batches_and_caches_without_responses_have_no_rows(truth, tmp_path):
@@ -135,53 +110,13 @@ def test_the_key_knows_weights_tokens_and_dtype(truth, base, tmp_path):
     assert len(list(tmp_path.iterdir())) == 8
 
 
-@pytest.mark.parametrize(
-    ("file", "change"),
-    [
-        ("rows.f32", lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]),
-        ("rows.f32", lambda data: data[:-8]),
-        ("rows.f32", None),
-        ("places.json", lambda data: data[:20]),
-        ("checksums.json", lambda data: data[:20]),
-    ],
-)
-def test_what_is_damaged_is_made_anew_and_said(truth, tmp_path, capsys, file, change):
-    first, rows = cached(truth, tmp_path)
-    (folder,) = tmp_path.iterdir()
-    expected = first.signal(collate(rows)).hidden.clone()
-    if change:
-        (folder / file).write_bytes(change((folder / file).read_bytes()))
-    else:
-        (folder / file).unlink()
-    again, rows = cached(truth, tmp_path)
-    assert torch.equal(again.signal(collate(rows)).hidden, expected)
-    assert f"{folder} is damaged" in capsys.readouterr().err
-
-
-def test_an_interrupted_cache_leaves_nothing_behind(truth, tmp_path, monkeypatch):
-    before, read = teacher_cache._read, []
-
-    def some(*arguments):
-        read.append(arguments)
-        if len(read) == 2:
-            raise KeyboardInterrupt
-        return before(*arguments)
-
-    monkeypatch.setattr(teacher_cache, "_read", some)
-    with pytest.raises(KeyboardInterrupt):
-        cached(truth, tmp_path, batch=1)
-    assert list(tmp_path.iterdir()) == []
-    cached(truth, tmp_path, batch=1)
-    assert tokens_in(tmp_path) == 20
-
-
 def test_batches_change_nothing_and_the_size_is_said(truth, tmp_path, capsys):
     rows = examples()
     small = cache_teacher(truth, rows, tmp_path, batch=2)
     batch = collate(rows)
-    assert_close(small.signal(batch).hidden, truth.signal(batch).hidden)
+    assert_near(small.signal(batch).hidden, truth.signal(batch).hidden)
     for roles in (("chosen",), ("rejected", "sampled")):
-        assert_close(small.signal(batch, roles=roles).hidden, truth.signal(batch, roles=roles).hidden)
+        assert_near(small.signal(batch, roles=roles).hidden, truth.signal(batch, roles=roles).hidden)
     said = capsys.readouterr().err
     assert f"caching teacher in {tmp_path}: 3.92e-06 GB" in said
     assert "0/7" in said
@@ -211,13 +146,6 @@ def test_memory_holds_only_what_is_looked_at(tmp_path):
     assert len({state.untyped_storage().data_ptr() for state in states}) == 1
     assert float(sum(state.sum() for state in states)) == pytest.approx(float(torch.cat(states).sum()), rel=1e-3, abs=1)
     assert held() > 0.8 * size
-
-
-def test_a_batch_from_before_the_caching_is_refused(truth, tmp_path):
-    batch = collate(examples())
-    cache, _ = cached(truth, tmp_path)
-    with pytest.raises(BadInput, match="no signals of 'teacher' for these roles; cache it before collate"):
-        cache.signal(batch)
 
 
 def test_a_full_disk_and_a_role_that_there_is_not_are_told_before_the_teacher_runs(truth, tmp_path, monkeypatch):

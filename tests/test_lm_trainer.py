@@ -1,7 +1,10 @@
 """The one trainer: it learns, it repeats itself, and a step is the same in whatever parts it is taken."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
+from tiny_lm import assert_near
 
 from alignkd_lab.lm import losses, trainer, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
@@ -34,7 +37,7 @@ def test_training_lowers_the_loss_trains_the_adapter_alone_and_writes_nothing(tm
     model, told = tiny(), []
     before, expected = {name: value.clone() for name, value in model.state_dict().items()}, logits(model)
     wrapped = with_lora(model, 4)
-    torch.testing.assert_close(logits(wrapped), expected, rtol=0, atol=0)  # a fresh adapter changes nothing
+    assert_near(logits(wrapped), expected, 0)  # a fresh adapter changes nothing
     infos = run(wrapped, steps=20, on_step=told.append)
     values = [value for value, _ in infos]
     assert told == list(range(1, 21))
@@ -69,14 +72,9 @@ def same_adapters(one, other):
 
 def test_the_same_seed_meets_the_examples_in_the_same_order():
     def order(seed):
-        seen = []
-
-        def spy(model, batch, items):
-            seen.append(tuple(batch["shift_labels"].tolist()))
-            return loss(model, batch, items)
-
+        spy = Mock(wraps=loss)
         run(with_lora(tiny(), 2), seed, loss=spy)
-        return seen
+        return [tuple(call.args[1]["shift_labels"].tolist()) for call in spy.call_args_list]
 
     assert order(1) == order(1) != order(2)
     assert len(set(order(1)[:3])) == 3  # one pass of six examples, two a step
@@ -102,14 +100,10 @@ UNEVEN = [Example([1, 40 + at, 41], [[60 + at] * (1 + 2 * at) + [2], [70, 2]]) f
 
 
 def step_of_eight(micro_batch, loss=loss, **options):
-    """One step of eight uneven examples at a rate so small that the optimizer's state is that of the gradient."""
-    model = with_lora(tiny(), 4)
-    infos = train(model, UNEVEN, loss, learning_rate=1e-2, steps=1, batch=8, seed=0, micro_batch=micro_batch, **options)
+    """A step, or some, of eight uneven examples."""
+    model, usual = with_lora(tiny(), 4), {"learning_rate": 1e-2, "steps": 1, "batch": 8, "seed": 0}
+    infos = train(model, UNEVEN, loss, micro_batch=micro_batch, **{**usual, **options})
     return adapter_tensors(model), infos
-
-
-def assert_same_adapters(found, expected):
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def gradients(micro_batch, **options):
@@ -132,56 +126,39 @@ def gradients(micro_batch, **options):
 def test_the_gradient_does_not_depend_on_how_a_step_is_split_or_whether_activations_are_kept(micro_batch):
     whole, split = gradients(8), gradients(micro_batch, gradient_checkpointing=micro_batch == 4)
     assert max(float(grad.abs().max()) for grad in whole.values()) > 1e-3
-    assert_same_adapters(split, whole)
+    assert_near(split, whole, 1e-6)
 
 
 def test_the_diagnostics_of_a_split_step_are_those_of_the_whole():
     (_, [(value, info)]), (_, [(_, whole)]) = step_of_eight(3), step_of_eight(8)
     assert value == pytest.approx(-float(info.log_probs.mean()), abs=1e-6)
-    torch.testing.assert_close(info.log_probs, whole.log_probs, rtol=0, atol=1e-5)
+    assert_near(info.log_probs, whole.log_probs)
 
 
 OF_A_CPU = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
 
 
-def short_of_memory(limit):
-    """The loss, on a machine that holds `limit` examples at a time, and the sizes that were tried."""
+@pytest.mark.parametrize(
+    ("micro_batch", "error", "short", "expected"),
+    [
+        (8, RuntimeError(OF_A_CPU), lambda tried: tried[-1] > 2, [8, 4, 2, 2, 2, 2]),
+        (4, torch.OutOfMemoryError("CUDA out of memory"), lambda tried: tried == [4, 4], [4, 4, 2, 2, 2, 2]),
+    ],
+    ids=["at once", "after a part that has left its gradient"],
+)
+def test_where_memory_runs_out_the_micro_batch_halves_for_good_and_the_effective_batch_stays(
+    micro_batch, error, short, expected
+):
     tried = []
 
     def limited(model, batch, items):
         tried.append(len(batch["input_ids"]))
-        if tried[-1] > limit:
-            raise RuntimeError(OF_A_CPU)
+        if short(tried):
+            raise error
         return loss(model, batch, items)
 
-    return limited, tried
-
-
-def test_where_memory_runs_out_the_micro_batch_halves_and_the_effective_batch_stays():
-    limited, tried = short_of_memory(2)
-    found, [(value, _)] = step_of_eight(8, limited)
-    expected, [(whole, _)] = step_of_eight(8)
-    assert tried == [8, 4, 2, 2, 2, 2]
-    assert_same_adapters(found, expected)
-    assert value == pytest.approx(whole, abs=1e-6)
-
-
-def test_gradients_of_a_step_that_ran_out_of_memory_half_way_are_forgotten():
-    parts = []
-
-    def late(model, batch, items):
-        parts.append(len(batch["input_ids"]))
-        if parts == [4, 4]:  # the first part has already left its gradient
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return loss(model, batch, items)
-
-    found, _ = step_of_eight(4, late)
-    expected, _ = step_of_eight(8)
-    assert parts == [4, 4, 2, 2, 2, 2]
-    assert_same_adapters(found, expected)
-
-
-def test_a_smaller_micro_batch_is_kept_for_the_steps_that_follow():
-    limited, tried = short_of_memory(2)
-    train(with_lora(tiny(), 4), UNEVEN, limited, learning_rate=1e-3, steps=2, batch=4, seed=0)
-    assert tried == [4, 2, 2, 2, 2]
+    found, told = step_of_eight(micro_batch, limited, steps=2)
+    whole, expected_told = step_of_eight(8, steps=2)
+    assert tried == [*expected, 2, 2, 2, 2]
+    assert_near(found, whole, 1e-6)
+    assert [value for value, _ in told] == pytest.approx([value for value, _ in expected_told], abs=1e-6)

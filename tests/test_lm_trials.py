@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tiny_lm import world_in
+from tiny_lm import watch, world_in
 
 from alignkd_lab.lm import context as context_module
 from alignkd_lab.lm import trials as module
@@ -64,34 +64,21 @@ def test_every_rate_starts_from_the_same_policy_with_the_trial_seed(tried, tmp_p
 
 
 def test_the_students_rates_are_tried_on_a_student_distilled_at_the_usual_temperature(tried, tmp_path, monkeypatch):
-    distilled, real = [], distil.distil
-
-    def spy(context, teacher, init, settings, name):
-        distilled.append((teacher.digest, init.digest, settings.kd_temperature, context.seed))
-        return real(context, teacher, init, settings, name)
-
-    monkeypatch.setattr(distil, "distil", spy)
-    world = world_in(tmp_path, align_learning_rates=RATES)
+    spy, world = watch(monkeypatch, distil, "distil"), world_in(tmp_path, align_learning_rates=RATES)
     world.trials("student")
-    base, student = world.start("base").digest, world.start("student").digest
-    assert distilled == [(base, student, 0.7, world.settings.trial_seed)]
+    ((context, teacher, student, settings, _),) = (call.args for call in spy.call_args_list)
+    assert (teacher, student) == (world.start("base"), world.start("student"))
+    assert (settings.kd_temperature, context.seed) == (0.7, world.settings.trial_seed)
     assert {init.start for _, init, *_ in tried} == {"tiny-student"}
     assert {len(init.adapters) for _, init, *_ in tried} == {1}
 
 
 def test_every_rate_meets_the_same_numbers(tmp_path, monkeypatch):
-    seeds = {"train": [], "sample": []}
-    for name in seeds:
-        real = getattr(context_module, name)
-
-        def spy(*given, name=name, real=real, **options):
-            seeds[name].append(options["seed"] if name == "train" else given[5])
-            return real(*given, **options)
-
-        monkeypatch.setattr(context_module, name, spy)
+    train, sample = (watch(monkeypatch, context_module, name) for name in ("train", "sample"))
     world_in(tmp_path, align_learning_rates=(1e-3, 1e-3 * 1.5)).trials("base")
-    assert seeds["train"][0] == seeds["train"][1]
-    curves = seeds["sample"][-4:]  # two curve points of each rate
+    one, other = (call.kwargs["seed"] for call in train.call_args_list)
+    assert one == other
+    curves = [call.args[5] for call in sample.call_args_list[-4:]]  # two curve points of each rate
     assert curves[:2] == curves[2:]
 
 
@@ -117,15 +104,10 @@ def test_trials_depend_on_what_they_tried_and_serve_every_seed(tried, tmp_path):
 
 
 def test_a_shipped_trial_is_used_where_it_was_made_with_these_settings(tried, tmp_path, monkeypatch):
-    asked, real = [], module.choose_rate
-    monkeypatch.setattr(module, "choose_rate", lambda *given: asked.append(given[1]) or real(*given))
     world = world_in(tmp_path, align_learning_rates=RATES)
     monkeypatch.setattr(module, "data_folder", lambda: tmp_path)
-    (tmp_path / "trials.json").write_text("[]")
-    assert world.trials("base")["learning_rate"] in RATES
-    shipped = {"depends": asked[0], "learning_rate": 0.7, "trials": [], "tokens": {}}
+    shipped = {"depends": world.rate_depends("base"), "learning_rate": 0.7, "trials": [], "tokens": {}}
     (tmp_path / "trials.json").write_text(json.dumps([shipped]))
-    tried.clear()
     assert world_in(tmp_path / "empty", align_learning_rates=RATES).trials("base")["learning_rate"] == 0.7
     assert not tried
     assert world_in(tmp_path / "empty", align_learning_rates=RATES, beta=0.2).trials("base")["learning_rate"] in RATES

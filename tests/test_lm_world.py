@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from tiny_lm import given_rate, log_prob, random_adapter, small, world_in
+from tiny_lm import assert_near, given_rate, log_prob, random_adapter, small, watch, world_in
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import context as context_module
@@ -74,7 +74,7 @@ def test_a_policy_starts_at_init_is_anchored_to_anchor_and_learns_pairs_of_sampl
     # init: the hidden states before the first step are those of the policy that the stage starts from
     with torch.inference_mode():
         expected = hidden_states(world.context.models.of(init), collate(call["examples"]))
-    torch.testing.assert_close(call["states"], expected, rtol=0, atol=1e-5)
+    assert_near(call["states"], expected)
     # sampler: every response is one that the sampler wrote to that prompt
     written = world.context.keep_samples(sampler, "training", 4, 6, 10, "preferences")
     pool = {
@@ -97,8 +97,7 @@ def test_an_anchor_that_wrote_the_responses_does_not_read_them_again(same, world
     init, sampler = random_adapter(base, 1), random_adapter(base, 2)
     reference = sampler if same == "sampler" else world.reward.truth.policy
     world.prepare(BASE_ALIGN)
-    read, real = [], scoring.score
-    monkeypatch.setattr(context_module, "score", lambda *given, **more: read.append(given[0]) or real(*given, **more))
+    read = watch(monkeypatch, context_module, "score")
     trained.clear()
     world.align(init, reference, sampler, 1e-3, "again")
     model = world.context.models.of(reference)
@@ -106,27 +105,20 @@ def test_an_anchor_that_wrote_the_responses_does_not_read_them_again(same, world
         expected = [log_prob(model, example.prompt, tokens) for tokens in example.responses]
         assert example.reference_log_probs == pytest.approx(expected, abs=1e-3)
     # Any reference reads the curve's first point, and the pairs unless it wrote them.
-    assert len(read) == (1 if same == "sampler" else 2)
+    assert read.call_count == (1 if same == "sampler" else 2)
 
 
 def test_the_orders_read_the_same_prompts_with_the_same_seeds_and_counts(tmp_path, sampled, monkeypatch):
-    seeds, real = {}, context_module.train
-    names = ["kd", "kd_aligned", "base_aligned", "aligned_kd"]
-
-    def spy(model, examples, loss, **options):
-        seeds[names_met[-1]] = (options["seed"], options["steps"], options["batch"], options["learning_rate"])
-        return real(model, examples, loss, **options)
-
-    monkeypatch.setattr(context_module, "train", spy)
-    world, calls, names_met = given_rate(world_in(tmp_path)), {}, []
+    train, world, calls, seeds = watch(monkeypatch, context_module, "train"), given_rate(world_in(tmp_path)), {}, {}
     policies = {"base": world.start("base"), "student": world.start("student")}
     for stage in (*PIPELINES["kd_then_align"], *PIPELINES["align_then_kd"]):
         world.prepare(stage)
         sampled.clear()
-        names_met.append(stage.name)
         policies[stage.name] = world.run(stage, policies).policy
         calls[stage.name] = [{key: value for key, value in call.items() if key != "width"} for call in sampled]
-    assert names_met == names
+        seeds[stage.name] = [train.call_args.kwargs[key] for key in ("seed", "steps", "batch", "learning_rate")]
+    assert list(calls) == ["kd", "kd_aligned", "base_aligned", "aligned_kd"]
+    assert train.call_count == 4
     assert calls["kd"] == calls["aligned_kd"]
     assert calls["kd_aligned"] == calls["base_aligned"]
     assert seeds["kd"] == seeds["aligned_kd"]
@@ -148,7 +140,7 @@ def test_a_teacher_samples_and_teaches_at_the_temperature_of_the_stage(world, sa
     teacher = world.context.models.of(base)
     with torch.inference_mode():
         states = hidden_states(teacher, batch)
-        torch.testing.assert_close(batch["signals"]["teacher"]["hidden"], states, rtol=0, atol=1e-4)
+        assert_near(batch["signals"]["teacher"]["hidden"], states, 1e-4)
         value, _ = call["loss"](call["model"], batch, token_counts(call["examples"]))
         student = hidden_states(call["model"], batch) @ plain(call["model"]).lm_head.weight.T
         p = torch.log_softmax(states @ teacher.lm_head.weight.T / temperature, -1)
@@ -216,7 +208,7 @@ def test_curve_points_leave_the_model_in_training_as_it_was(tmp_path):
         for points in (1, 3)
     ]
     for name, tensor in finals[0].adapters[0].items():
-        torch.testing.assert_close(tensor, finals[1].adapters[0][name], rtol=0, atol=1e-5)
+        assert_near(tensor, finals[1].adapters[0][name])
 
 
 # Cost -------------------------------------------------------------------------------------------------
@@ -249,14 +241,11 @@ def test_what_every_pipeline_needs_is_made_before_a_stage_is_timed(world, sample
 def test_the_truth_reads_nothing_that_it_wrote_or_has_read(tmp_path, monkeypatch):
     world = given_rate(world_in(tmp_path, truth="tiny-base"))
     world.prepare(BASE_ALIGN)
-    read, real = [], scoring.score
-    monkeypatch.setattr(context_module, "score", lambda *given, **more: read.append(given[0]) or real(*given, **more))
-    base = world.start("base")
+    read, base = watch(monkeypatch, context_module, "score"), world.start("base")
     world.run(BASE_ALIGN, {"base": base})
-    assert len(read) == 2  # the two curve points, once each
-    read.clear()
+    assert read.call_count == 2  # the two curve points, once each
     found = world.evaluate(base)["metrics"]
-    assert not read
+    assert read.call_count == 2
     assert found["kl_to_truth"] == [pytest.approx(0, abs=1e-9)]
 
 
@@ -305,43 +294,26 @@ def test_the_healing_gap_is_what_the_students_recall_lacks(world):
 # Keeping ----------------------------------------------------------------------------------------------
 
 
-def test_samples_in_another_dtype_are_other_samples(tmp_path, sampled):
-    for dtype in ("default", "bfloat16", "float32", "bfloat16"):
-        world = world_in(tmp_path, dtype=dtype)
-        world.context.keep_samples(world.start("base"), "training", 2, 2, 10, "preferences")
+def test_samples_that_several_stages_read_are_drawn_once_and_in_another_dtype_anew(tmp_path, sampled):
+    first, other, second, _ = (
+        world_in(tmp_path, dtype=dtype).reward.truth.samples("test", 4, 2)
+        for dtype in ("default", "bfloat16", "float32", "bfloat16")
+    )
     assert len(sampled) == 2
+    assert first.tokens == second.tokens
+    assert all(torch.equal(a, b) for a, b in zip(first.log_probs, second.log_probs, strict=True))
+    assert not torch.equal(torch.cat(first.log_probs), torch.cat(other.log_probs))
 
 
 def test_the_dtype_of_a_run_reaches_training_sampling_scoring_and_teachers(tmp_path, monkeypatch):
-    seen = {}
-    for name in ("train", "score", "sample"):
-        real = getattr(context_module, name)
-
-        def spy(model, *given, name=name, real=real, **options):
-            seen.setdefault(name, set()).add(options.get("dtype", model.dtype))
-            return real(model, *given, **options)
-
-        monkeypatch.setattr(context_module, name, spy)
-    asked, live = [], adpa.LiveTeacher
-
-    def teacher(model, **options):
-        asked.append(options["dtype"])
-        return live(model, **options)
-
-    monkeypatch.setattr(adpa, "LiveTeacher", teacher)
+    asked = [(context_module, "train"), (context_module, "score"), (context_module, "sample"), (adpa, "LiveTeacher")]
+    spies = [watch(monkeypatch, module, name) for module, name in asked]
     world = given_rate(world_in(tmp_path, dtype="bfloat16"))
     run_pipelines(world, ("adpa",), world.store)
-    assert seen == {name: {torch.bfloat16} for name in ("train", "score", "sample")}
-    assert set(asked) == {torch.bfloat16}
+    for spy in spies:
+        assert {call.kwargs.get("dtype", call.args[0].dtype) for call in spy.call_args_list} == {torch.bfloat16}
     assert world.fingerprint()["dtype"] == "bfloat16"
     assert world_in(tmp_path).fingerprint() == world_in(tmp_path, dtype="float32").fingerprint() != world.fingerprint()
-
-
-def test_samples_that_several_stages_read_are_drawn_once(tmp_path, sampled):
-    first, second = (world_in(tmp_path).reward.truth.samples("test", 4, 2) for _ in range(2))
-    assert len(sampled) == 1
-    assert first.tokens == second.tokens
-    assert all(torch.equal(a, b) for a, b in zip(first.log_probs, second.log_probs, strict=True))
 
 
 STAGES = [  # by algorithm, with the settings that each depends on
@@ -355,9 +327,10 @@ NUMBERS = {field.name: field.default for field in fields(LmSettings) if type(fie
 CHANGES = {name: usual + 1 if isinstance(usual, int) else 1.1 * usual + 0.1 for name, usual in NUMBERS.items()}
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), (CHANGES | {"target": "question", "kd_loss": "sequence", "adpa_form": "released"}).items()
-)
+CHANGES |= {"target": "question", "kd_loss": "sequence", "adpa_form": "released"}
+
+
+@pytest.mark.parametrize(("name", "value"), CHANGES.items())
 def test_a_stage_depends_on_its_own_settings_only(tmp_path, name, value):
     for algorithm, stage, *kinds in STAGES:
         before, after = (LmWorld(small(**given), algorithm, 0, Store(tmp_path)) for given in ({}, {name: value}))
@@ -365,10 +338,13 @@ def test_a_stage_depends_on_its_own_settings_only(tmp_path, name, value):
         assert depends == (name in {field.name for kind in kinds for field in fields(kind)}), kinds
 
 
-def test_a_student_aligned_after_a_hot_teacher_depends_on_where_its_learning_rate_came_from(tmp_path):
+def test_a_stage_depends_on_where_its_learning_rate_came_from_and_on_its_algorithm(tmp_path):
     _, stage = PIPELINES["kd_then_align_high_temperature"]
     before, after = world_in(tmp_path), world_in(tmp_path, kd_temperature=0.5)
     assert before.stage_settings(stage) != after.stage_settings(stage)
+    rlhf = LmWorld(small(), "rlhf", 0, Store(tmp_path))
+    assert before.stage_settings(KD) == rlhf.stage_settings(KD)
+    assert before.stage_settings(BASE_ALIGN) != rlhf.stage_settings(BASE_ALIGN)
 
 
 def test_the_fingerprint_names_seed_weights_prompts_and_device(tmp_path, monkeypatch):
@@ -421,14 +397,6 @@ def test_both_orders_run_under_rlhf_with_learning_rates_of_its_own(tmp_path, mon
     aligned = [stage for stage in stages.values() if stage["kind"] == "align"]
     assert all(len(stage["info"]["trials"]) == 2 for stage in aligned)
     assert all(stage["info"]["informative_groups"] == 1 for stage in aligned)
-
-
-def test_dpo_and_rlhf_share_what_neither_of_them_made(tmp_path):
-    worlds = [LmWorld(small(), algorithm, 0, Store(tmp_path)) for algorithm in ("dpo", "rlhf")]
-    first, second = (world.stage_settings(KD) for world in worlds)
-    assert first == second
-    first, second = (world.stage_settings(BASE_ALIGN) for world in worlds)
-    assert first != second
 
 
 # Refusals ---------------------------------------------------------------------------------------------

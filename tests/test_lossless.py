@@ -6,6 +6,7 @@ import hashlib
 import signal
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import huggingface_hub
 import pytest
@@ -70,20 +71,34 @@ def test_alignment_of_gaussians_stops_at_the_step_that_is_not_a_number(monkeypat
 # What is kept -----------------------------------------------------------------------------------------------
 
 
-def test_a_kept_result_without_its_checksums_and_a_torn_one_are_made_anew(tmp_path):
-    store, made = Store(tmp_path), []
+@pytest.mark.parametrize(
+    ("file", "harm"),
+    [
+        ("rows", lambda held: held[:-3] + bytes([held[-3] ^ 1]) + held[-2:]),
+        ("rows", lambda held: held[:-8]),
+        ("rows", None),
+        ("checksums.json", lambda held: held[:20]),
+        ("checksums.json", None),
+    ],
+)
+def test_a_kept_result_that_is_damaged_or_lacks_a_file_is_made_anew_and_said(tmp_path, capsys, file, harm):
+    made = []
+
+    def write(folder):
+        made.append((folder / "rows").write_bytes(bytes(range(99))))
 
     def keep():
-        return store.keep_json("thing", {"a": 1}, lambda: made.append(1) or {"value": 3})
+        return (Store(tmp_path).keep_folder("thing", {"a": 1}, write) / "rows").read_bytes()
 
     keep()
     (folder,) = tmp_path.iterdir()
-    (folder / "checksums.json").unlink()
-    assert keep() == keep() == {"value": 3}
+    held = (folder / file).read_bytes()
+    (folder / file).unlink()
+    if harm:
+        (folder / file).write_bytes(harm(held))
+    assert keep() == keep() == bytes(range(99))
     assert len(made) == 2
-    (folder / "value.json").write_text('{"val')
-    assert keep() == keep() == {"value": 3}
-    assert len(made) == 3
+    assert f"{folder} is damaged" in capsys.readouterr().err
 
 
 def test_an_error_of_what_reads_a_sound_result_is_no_damage(tmp_path):
@@ -249,24 +264,19 @@ def test_signals_end_a_command_with_their_codes_and_say_how_to_go_on(number, cod
         (OSError(errno.ENOSPC, "No space left on device", "x"), "x: No space left on device. Finished"),
         (MemoryError(), "choose smaller ones. Finished stages are kept"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "choose smaller ones"),
+        (OSError(errno.EINVAL, "a fault in the code"), None),
     ],
 )
-def test_a_machine_that_has_no_room_is_told_in_a_line_with_the_way_on(error, words, monkeypatch, capsys):
-    def fail(**given):
-        raise error
-
-    monkeypatch.setattr(experiment, "run_experiment", fail)
+def test_a_machine_that_has_no_room_is_told_in_a_line_and_other_errors_are_not_hidden(
+    error, words, monkeypatch, capsys
+):
+    monkeypatch.setattr(experiment, "run_experiment", Mock(side_effect=error))
+    if words is None:
+        with pytest.raises(OSError, match="a fault"):
+            cli.main(["run", "--world", "mog"])
+        return
     assert cli.main(["run", "--world", "mog"]) == 1
     assert words in capsys.readouterr().err
-
-
-def test_other_errors_of_the_system_are_not_hidden(monkeypatch):
-    def fail(**given):
-        raise OSError(errno.EINVAL, "a fault in the code")
-
-    monkeypatch.setattr(experiment, "run_experiment", fail)
-    with pytest.raises(OSError, match="a fault"):
-        cli.main(["run", "--world", "mog"])
 
 
 def test_a_command_runs_in_another_thread_too(monkeypatch):

@@ -6,7 +6,7 @@ import resource
 import psutil
 import pytest
 import torch
-from tiny_lm import world_in
+from tiny_lm import assert_near, world_in
 from transformers import LlamaModel
 
 from alignkd_lab.errors import CannotContinue
@@ -58,8 +58,7 @@ def test_sampling_in_smaller_batches_draws_the_same_responses(limit):
         model, rows = hold(tiny(), limit)
         drawn = written(model)
     assert drawn.tokens == expected.tokens
-    for own, other in zip(drawn.log_probs, expected.log_probs, strict=True):
-        torch.testing.assert_close(own, other, rtol=0, atol=1e-5)
+    assert_near(drawn.log_probs, expected.log_probs)
     assert max(rows) > limit
     assert found["sample_batch"] < 20
 
@@ -71,8 +70,7 @@ def test_scoring_in_smaller_batches_gives_the_same_log_probabilities():
         with shortages() as found:
             scored = score(hold(tiny(), limit)[0], samples)
         assert found["score_batch"] < 20
-        for own, other in zip(scored, expected, strict=True):
-            torch.testing.assert_close(own, other, rtol=0, atol=1e-5)
+        assert_near(scored, expected)
 
 
 def test_a_smaller_batch_is_kept_for_what_follows():
@@ -89,7 +87,7 @@ def test_a_teacher_is_cached_in_smaller_batches(tmp_path):
     assert found == {"teacher_batch": 2}
     for row in examples:
         own, other = (row.signals[name][0]["hidden"] for name in ("parted", "whole"))
-        torch.testing.assert_close(own, other, rtol=0, atol=1e-5)
+        assert_near(own, other)
 
 
 def run_stage(name, folder):
@@ -222,8 +220,7 @@ def test_a_process_of_little_memory_halves_its_micro_batch_and_learns_the_same()
     found, adapter = answers.get(timeout=60)
     child.join()
     assert 1 <= found["micro_batch"] <= 4
-    for name, tensor in expected.items():
-        torch.testing.assert_close(torch.tensor(adapter[name]), tensor, rtol=0, atol=1e-6)
+    assert_near({name: torch.tensor(values) for name, values in adapter.items()}, expected, 1e-6)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -238,5 +235,4 @@ def test_a_gpu_of_little_memory_halves_its_micro_batch_and_learns_the_same():
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert 1 <= found["micro_batch"] <= 4
-    for name, tensor in expected.items():
-        torch.testing.assert_close(adapter[name], tensor, rtol=0, atol=1e-5)
+    assert_near(adapter, expected)

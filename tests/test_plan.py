@@ -254,26 +254,6 @@ def test_the_recorded_card_is_estimated_as_it_was_recorded():
         assert 0.7 * recorded < seconds[stage] < 1.3 * recorded
 
 
-@pytest.mark.parametrize(
-    ("argv", "words"),
-    [
-        (["run", "--world", "lm", "--card", "H1000"], "card: 'H1000'"),
-        (["run", "--world", "lm", "--card", "L4", "--device", "cpu"], "card: "),
-        (["run", "--world", "lm", "--from", "x.zip"], "--from"),
-        (["run", "--world", "lm", "--target-rate", "0"], "target_rate"),
-        (["run"], "name a world"),
-        (["run", "--world", "lm", "--set", "betta=1"], "'betta'"),
-        (["run", "--world", "lm", "--set", "base=me/base@" + "0" * 40], "never fetched"),
-        (["run", "--world", "lm", "--set", "student=healed-mine"], "no folder 'healed-mine'"),
-        (["train", "adpa", "--student", "tiny-student", "--data", "x.jsonl", "--out", "y"], "teacher: adpa needs"),
-        (["train", "sft", "--student", "me/small@" + "0" * 40, "--data", "x.jsonl", "--out", "y"], "is not here yet"),
-    ],
-)
-def test_what_cannot_be_planned_is_refused(argv, words, capsys):
-    assert cli.main(["plan", *argv]) in (1, 2)
-    assert words in capsys.readouterr().err
-
-
 def test_a_gpu_that_is_not_here_is_to_be_named(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(BadInput, match="--card"):

@@ -1,7 +1,6 @@
 """What holds of any input, tried on inputs that nobody chose: batches, pairs, preference sets, caches."""
 
 import json
-import math
 import os
 import tempfile
 from pathlib import Path
@@ -12,13 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import batch, weights
 from alignkd_lab.lm.batch import ROLES, Example, collate, token_counts
 from alignkd_lab.lm.preference_data import Rows, to_examples
 from alignkd_lab.lm.preference_rows import Preference, Unusable, preference, standard
 from alignkd_lab.lm.preferences import flip_labels, informative_pairs
-from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.teacher_cache import cache_teacher
 from alignkd_lab.lm.teachers import LiveTeacher, log_norm
 from alignkd_lab.store import Store, key_of
@@ -60,6 +57,26 @@ def test_each_response_token_is_predicted_from_its_prompt_and_its_own_past_howev
                 seen += 1
             number += 1
     assert seen == len(made["shift_labels"]) == token_counts(given_)["tokens"]
+
+
+def test_a_prompt_without_responses_keeps_its_row():
+    assert len(collate([Example([1, 40], []), Example([1], [[5, 6]])])["input_ids"]) == 2
+
+
+@pytest.mark.parametrize(("length", "rows"), [(28, 1), (200, 1), (260, 2)])
+def test_two_responses_share_a_prompt_while_that_saves_more_than_their_attention_costs(length, rows):
+    example = Example([5] * 32, [[7] * length, [8] * length])
+    assert len(collate([example])["input_ids"]) == rows
+
+
+def test_tokens_are_counted_by_role():
+    rows = [
+        Example([1], [[5, 6], [7]], ["chosen", "rejected"]),
+        Example([1, 2], [[8], [9, 9, 9]], ["chosen", "sampled"]),
+        Example([1], [[4, 4]]),
+    ]
+    responses = {"chosen_responses": 2, "sampled_responses": 2, "pairs": 1}
+    assert token_counts(rows) == {"chosen": 3, "rejected": 1, "sampled": 5, "tokens": 9, **responses}
 
 
 @quick
@@ -165,14 +182,3 @@ def test_a_cached_teacher_says_what_it_says_live(given_):
         here, kept = teacher.signal(made), cached.signal(made)
         torch.testing.assert_close(kept.hidden, here.hidden, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(kept.log_norm, log_norm(here.hidden, here.head), atol=1e-5, rtol=1e-5)
-
-
-@quick
-@given(st.sampled_from(["beta", "gamma", "kl_budget"]), anything | st.floats())
-def test_a_number_setting_is_taken_where_it_is_finite_and_above_0_and_named_where_not(name, value):
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and 0 < value < math.inf:
-        assert getattr(LmSettings(**{name: value}), name) == value
-    else:
-        with pytest.raises(BadInput, match=name):
-            LmSettings(**{name: value})

@@ -84,16 +84,13 @@ def test_the_configurations_that_ship_are_accepted(name, shards, monkeypatch):
         ({**FSDP2, "FSDP_VERSION": "1"}, "fsdp=true: set fsdp_version to 2"),
         ({**FSDP2, "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, "each process reads the weights"),
         ({**FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params=true: untried here"),
+        (FSDP2, "without GPUs accelerate would give DDP"),
     ],
 )
 def test_what_the_launcher_asks_for_and_cannot_be_had_is_refused(given, words, monkeypatch):
+    kind = DistributedType.MULTI_CPU if given is FSDP2 else DistributedType.MULTI_GPU
     with pytest.raises(BadInput, match=words):
-        check_launch(monkeypatch, given)
-
-
-def test_fsdp_that_would_silently_be_ddp_is_refused(monkeypatch):
-    with pytest.raises(BadInput, match="without GPUs accelerate would give DDP"):
-        check_launch(monkeypatch, FSDP2, kind=DistributedType.MULTI_CPU)
+        check_launch(monkeypatch, given, kind)
 
 
 @pytest.mark.parametrize("command", ["run --world mog", "evaluate tiny-base", "sample tiny-base --prompts x.jsonl"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from unittest.mock import Mock
 
 import torch
 
@@ -58,6 +59,19 @@ def smollm2():
     return weights.load(weights.BUILT_IN)
 
 
+def watch(monkeypatch, module, name):
+    """Every call of a module's function from now on, which does what it did; `found` holds what it gave."""
+    real, found = getattr(module, name), []
+
+    def act(*given, **options):
+        found.append(real(*given, **options))
+        return found[-1]
+
+    spy = Mock(side_effect=act, found=found)
+    monkeypatch.setattr(module, name, spy)
+    return spy
+
+
 def random_adapter(policy, seed, scale=0.3):
     """The policy with an adapter that visibly changes it."""
     width = Models().of(policy).config.hidden_size
@@ -83,6 +97,16 @@ def said(model, prompt, tokens):
     return logits[len(prompt) - 1 : -1].double().log_softmax(-1)
 
 
+def said_of(model, examples, role=None):
+    """The same before every token of the responses of a role, or of all."""
+    return torch.cat([
+        said(model, example.prompt, tokens)
+        for example in examples
+        for tokens, own in zip(example.responses, example.roles, strict=True)
+        if role in (None, own)
+    ])  # fmt: skip
+
+
 def log_probs(model, prompt, tokens):
     """log π of each token, by the same."""
     of_all = said(model, prompt, tokens)
@@ -95,11 +119,23 @@ def log_prob(model, prompt, tokens):
         return float(log_probs(model, prompt, tokens).sum())
 
 
+def assert_near(found, expected, atol=1e-5):
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
 def folder_of(source, path):
     """Model and tokenizer as transformers keeps them."""
     for part in weights.load(source):
         part.save_pretrained(path)
     return path
+
+
+def with_more_tokens(source, path):
+    """The same with a token that no model knows."""
+    tokenizer = weights.load_tokenizer(str(folder_of(source, path)))
+    tokenizer.add_tokens(["<more>"])
+    tokenizer.save_pretrained(path)
+    return str(path)
 
 
 def lines(path, rows):
