@@ -272,7 +272,7 @@ UNREAD = [
         "plan",
         """
         an unknown card | run --world lm --card H1000 | card: 'H1000'
-        a card beside a CPU | run --world lm --card L4 --device cpu | card: 
+        a card beside a CPU | run --world lm --card L4 --device cpu | card:
         a record | run --world lm --from x.zip | --from
         a rate of 0 | run --world lm --target-rate 0 | target_rate
         no world | run | name a world
