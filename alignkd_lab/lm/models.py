@@ -23,7 +23,7 @@ def load(source: str, dtype: torch.dtype = torch.float32, device: str | torch.de
     if HEALED.fullmatch(name):
         model = healed_student(base_of_student(source), name)
         return model.to(device=device, dtype=dtype), weights.load_tokenizer(source)
-    return weights.load(source, dtype, str(device))
+    return weights.load(source, dtype=dtype, device=str(device))
 
 
 def read(source: str, device: str | torch.device = "cpu") -> torch.nn.Module:
