@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> str:
     return json.dumps(made, indent=1) if given.json else render(made)
 
 
-def _one_place(rates: Rates | None, cpu: object) -> None:
+def _one_place(rates: Rates | None, cpu: bool | None) -> None:
     if rates and cpu:
         raise BadInput("card: the CPU is asked for, too; leave one of them out")
 

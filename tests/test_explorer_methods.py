@@ -17,7 +17,8 @@ RECORD = methods.recorded()
 
 
 def test_a_point_is_the_mean_over_the_seeds_and_the_clock_a_median_without_an_interval():
-    run = with_costs(tabulated(*(lm_record(seed, effects=EFFECTS) for seed in range(3))))
+    run, one = (with_costs(tabulated(*(lm_record(seed, effects=EFFECTS) for seed in range(count)))) for count in (3, 1))
+    assert "One seed decides nothing." in Scene(methods.show(run=one)).words
     for point in methods.points(run):
         assert point["overall_recall"][0] == pytest.approx(run.table("overall_recall")[point["name"]].mean())
         assert point["target_rate"][0] == pytest.approx(100 * run.table("target_rate")[point["name"]].mean())

@@ -14,6 +14,7 @@ def test_the_sweep_draws_a_line_for_every_size_in_three_panels():
     sweep = run_sweep(range(6), components=(1, 4), sharpenings=(1.0, 100.0))
     panels = ("true", "precision"), ("published", "precision"), ("true", "recall")
     for axis, (scoring, metric) in zip(ring_pictures._sweep(sweep).axes, panels, strict=True):
+        assert len(axis.collections) == 2  # bands
         lines = [line for line in axis.lines if line.get_label() in ("1", "4")]
         for line, k in zip(lines, sweep.components, strict=True):
             assert line.get_ydata()[-1] == pytest.approx(sweep.gain(metric, k, 100.0, scoring).mean().item())

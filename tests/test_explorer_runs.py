@@ -159,3 +159,12 @@ def test_curves_are_told_by_seed_and_stage_without_trials():
     assert key == ("seed 3", "kd_then_align", "kd_aligned")
     assert points["reward"].tolist() == [0.1, 0.2]
     assert list(run_picture.curves(told)) == []
+
+
+@pytest.mark.parametrize(("kls", "lowest"), [((0.0, 3.0, 8.0), 0.0), ((2.0, 8.0), 0.0), ((-0.5, 8.0), -0.5)])
+def test_the_axis_of_the_kl_begins_at_0_or_at_the_least_estimate(kls, lowest):
+    told = [{"what": "part", "name": "seed 0"}, {"what": "unit", "pipeline": "align_then_kd", "stage": "align"}]
+    told += [{"what": "curve", "stage": "align", "step": k, "reward": 0.1, "kl": kl} for k, kl in enumerate(kls)]
+    axis = run_picture.progress(told, tiny=True).axes[1]
+    assert axis.get_ylim()[0] == pytest.approx(lowest)
+    assert axis.get_ylim()[1] > 8

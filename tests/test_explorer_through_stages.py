@@ -7,7 +7,7 @@ from scene import Scene
 from synthetic_records import lm_record, tabulated
 
 from alignkd_lab.course.explorers import through_stages
-from alignkd_lab.course.explorers.through_stages import STAGES, texts
+from alignkd_lab.course.explorers.through_stages import MARKED, STAGES, texts
 from alignkd_lab.course.shipped import recorded_smollm2
 from alignkd_lab.plots.style import pipeline_style
 
@@ -49,4 +49,6 @@ def test_it_begins_where_the_orders_part_and_marks_what_is_the_target():
             red = " ".join(marks).replace("\u00a0", " ").split()
             assert red == [word for word in " ".join(said).split() if "!" in word]
             assert bool(red) == bool(hit)
+    fills = [mark["items"][0].get("fill") for mark in Scene(through_stages.show(stage=2)).marks if mark["items"]]
+    assert fills.count(MARKED) == 2
     assert "in red" not in Scene(through_stages.show(tabulated(lm_record(3)), "live")).words  # a target that is no word

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
-from synthetic_records import LM, lm_record, mog_record, tabulated
+from synthetic_records import LM, lm_record, mog_record, replaced, tabulated
 
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.mog.settings import MogSettings, with_target_weight
@@ -74,6 +74,13 @@ def test_the_title_figure_marks_the_mean_of_every_pipeline_also_of_one_world_or_
     assert len(figures.title_figure(one_seed).axes) == 3
     for figure in (figures.title_figure(one_seed), figures.four_metrics(one_seed)):
         assert all(len(line.get_xdata()) == 1 for axis in figure.axes for line in axis.lines), "an interval"
+
+
+def test_an_axis_names_its_unit_and_says_that_it_is_logarithmic_where_it_spans_orders_of_magnitude(mog, lm):
+    path = ("pipelines", "align_then_kd", "metrics", "overall_recall")
+    wide = tabulated(*(replaced(mog_record(seed), -300.0 - seed, *path) for seed in range(3)))
+    units = [figures.four_metrics(run).axes[3].get_xlabel() for run in (lm, wide, mog)]
+    assert units == ["overall recall (nats per token)", "overall recall (nats, log)", "overall recall (nats)"]
 
 
 def test_a_control_waits_until_every_seed_has_it():

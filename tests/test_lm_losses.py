@@ -241,7 +241,7 @@ def test_nll_kd_and_dckd_report_log_probability_divergence_and_entropies_of_ever
     assert_close(dckd(made, chunk=4)[1], [label_log_probs(made), *told(1)])
 
 
-# ADPA: its diagnostics, heads that teachers share, and what the published code does instead
+# ADPA: its slope and diagnostics, heads that teachers share, and what the published code does instead
 
 
 @pytest.fixture
@@ -254,6 +254,32 @@ def distributions(made):
     """q, p_dpo and p_ref at every position, [N, V] each."""
     q = torch.softmax(made["hidden"] @ made["head"].T, -1)
     return q, *(torch.softmax(signal.hidden @ signal.head.T, -1) for signal in teachers(made))
+
+
+def slope_by_logits(made, **options):
+    """The gradient of the loss by the logits: a head that is the identity, so that hidden states are logits."""
+    logits = (made["hidden"] @ made["head"].T).requires_grad_()
+    identity = torch.eye(VOCABULARY, dtype=logits.dtype, device=logits.device)
+    adpa({**made, "hidden": logits, "head": identity}, **options)[0].backward()
+    return logits.grad
+
+
+def test_the_slope_is_the_policy_times_the_centred_advantage(written):
+    q, p, r = distributions(written)
+    a = p.log() - r.log()
+    expected = -1.6 / len(q) * q * (a - (q * a).sum(-1, keepdim=True))
+    assert_close([slope_by_logits(written, gamma=1.6)], [expected])
+
+
+def test_a_constant_at_each_state_changes_no_gradient(written):
+    teacher, reference = teachers(written)
+    shift = torch.linspace(-3, 3, teacher.rows, dtype=torch.float64, device=teacher.hidden.device)
+    shared = [
+        Full(signal.hidden, written["teacher_head"], shift * sign) for signal, sign in ((teacher, 1), (reference, -1))
+    ]
+    exact = [Full(signal.hidden, signal.head) for signal in shared]
+    moved, still = (slope_by_logits({**written, "teachers": pair}) for pair in (shared, exact))
+    assert_close([moved], [still])
 
 
 def test_one_product_of_a_shared_head_gives_the_same_as_two(written, monkeypatch):

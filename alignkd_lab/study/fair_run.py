@@ -23,7 +23,6 @@ from alignkd_lab.study.lab import Lab, parse, say
 
 TUNING = 900_001, 900_002
 SEEDS, MORE_SEEDS = range(5), range(8)  # MORE_SEEDS for what the family compares
-DEPENDS = "method", "rate", "weight", "teacher_rate", "form", "dckd"
 KL_BUDGET = 10.0  # nats a response from the SFT student, within which a trial may win
 _RATES = 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2
 
@@ -117,9 +116,11 @@ class Experiment:
 
     def lab(self, seed: int, rate: float | None = None) -> FairLab:
         if self._lab is None or (self._lab.seed, self._lab._teacher_rate) != (seed, rate):
-            where = {"dtype": dtype_of(seed), **self._where}
-            self._lab = FairLab(self.folder, seed, self.sizes, rate, **where)
+            self._lab = FairLab(self.folder, seed, self.sizes, rate, **self._place(seed))
         return self._lab
+
+    def _place(self, seed: int) -> dict[str, Any]:
+        return {"dtype": dtype_of(seed), **self._where}
 
     def one(self, seed: int, about: dict, arm: str) -> dict:
         """The record's entry of what `about` says, made and written where there is none."""
@@ -138,8 +139,7 @@ class Experiment:
             return lab.measure(policy, [start_point, *info["curve"]]), info
 
         settings = {**dataclasses.asdict(self.sizes), "experiment": "fair", **about}
-        dtype = self._where.get("dtype", dtype_of(seed))
-        return Lab.record(self.folder, settings, "sentiment", seed, name, arm, make, dtype)
+        return Lab.record(self.folder, settings, "sentiment", seed, name, arm, make, self._place(seed)["dtype"])
 
     def trial(self, name: str, chosen: dict, setting: Setting, seed: int) -> dict:
         found = self.one(seed, depends(name, setting, chosen), "tuning")["metrics"]
@@ -183,11 +183,11 @@ class Experiment:
             self.one(seed, depends(name, setting, chosen), arm)
 
 
-def again(run: Records, out: Path, seeds: Sequence[int], pipelines: Sequence[str] = (), **where: Any) -> None:
+def again(run: Records, out: Path, seeds: Sequence[int], _: Sequence[str], **where: Any) -> None:
     """Seeds of one recorded method, whose settings say what it depends on, made anew below `out`."""
     sizes = Sizes(**{field.name: run.settings[field.name] for field in dataclasses.fields(Sizes)})
-    about = {name: value for name, value in run.settings.items() if name in DEPENDS}
-    experiment = Experiment(out, sizes, **{"dtype": run.settings["dtype"], **where})
+    about = dict(run.settings)
+    experiment = Experiment(out, sizes, **{"dtype": about.pop("dtype"), **where})
     for seed in seeds:
         experiment.one(seed, about, run.metrics["arm"].iloc[0])
 
