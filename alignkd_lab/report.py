@@ -138,14 +138,14 @@ def _blocks(run: Records, runs: Sequence[Records], folder: Path) -> Iterator[Blo
     """What the page shows of one world: a run in full, its kin as a table of cells."""
     held, world = run_json(run), run.the_run()["world"]
     pictures = [
-        _picture(figures.four_metrics(run, "live"), "The four metrics by pipeline, with 95 % intervals over seeds."),
+        _picture(figures.four_metrics(run, "live"), "The four metrics by pipeline."),
         _picture(figures.target_through_stages(run, "live"), "How often the target shows before and after each step."),
     ]
     yield Block("What ran", pictures, rows=_what_ran(held))
     named = [name for name in held["pipelines"] if name in ("base", *ORDERS, *METHODS)]
     heads = ["pipeline", *(style.metric_label(metric, world) for metric in NUMBERS)]
     rows = [[_name(n), *(_span(held["metrics"][n][m], m) for m in NUMBERS)] for n in named]
-    note = "Means over seeds with 95 % t-intervals; – where a metric does not exist."
+    note = "Means over seeds with 95 % t-intervals; " * (len(run.seeds) > 1) + "– where a metric does not exist."
     yield Block("The numbers", heads=heads, rows=rows, note=note)
     yield _verdicts(held)
     if len(runs) > 1:

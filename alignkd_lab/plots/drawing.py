@@ -103,7 +103,7 @@ def note_of(figure: Figure) -> str:
 
 
 def depth_line(runs: Iterable[Records], depth: str, marks: str = INTERVALS) -> str:
-    """How deep the evidence is: recorded, live or tiny, the preset and the seeds, and what the marks are."""
+    """How deep the evidence is: recorded, live or tiny, the preset and the seeds, and what the marks of several are."""
     about = [(run.the_run(), len(run.seeds)) for run in runs]
     kind = "tiny" if all(run["preset"] == "tiny" for run, _ in about) else depth
     if kind not in DEPTH:
@@ -112,7 +112,8 @@ def depth_line(runs: Iterable[Records], depth: str, marks: str = INTERVALS) -> s
     for run, seeds in about:
         counts.setdefault(f"{WORLD_LABEL[run['world']]}: {run['preset']} preset", []).append(seeds)
     worlds = [f"{where}, {_seeds(min(held), max(held))}" for where, held in counts.items()]
-    return ". ".join([DEPTH[kind], *worlds, marks]) + "."
+    alone = marks == INTERVALS and max(seeds for _, seeds in about) == 1
+    return ". ".join([DEPTH[kind], *worlds, *[marks] * (not alone)]) + "."
 
 
 def _seeds(fewest: int, most: int) -> str:
