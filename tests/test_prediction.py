@@ -182,4 +182,4 @@ def test_the_table_sets_answers_beside_outcomes_as_they_come_and_a_saved_page_ho
     asked()
     static = [text for bundle in (data, *displayed) for kind, text in bundle.items() if kind.startswith("text/")]
     assert not [text for text in static if "certain" in text or "You said" in text]
-    assert "no, the wait stays the same" in data["text/html"]
+    assert "<details><summary>Show</summary>no, the wait stays the same</details>" in data["text/html"]

@@ -10,12 +10,12 @@ answers("01")                           the notebook's predictions beside the ou
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import Any
 
 from alignkd_lab.course.exercises.bank import task
 from alignkd_lab.course.exercises.prediction import Outcomes, Prediction
+from alignkd_lab.course.widgets.view import paragraph
 from alignkd_lab.errors import BadInput
 
 
@@ -61,7 +61,7 @@ class Feedback:
 
     def _repr_html_(self) -> str:
         # Plain output would be broken in the middle of a word.
-        return f'<p style="max-width:62em">{html.escape(self.text)}</p>'
+        return paragraph(self.text)
 
 
 def check(id: str, answer: Any = None) -> Feedback:

@@ -8,7 +8,6 @@ only, so that saving a notebook saves no answer.
 from __future__ import annotations
 
 import contextlib
-import html
 import weakref
 from collections.abc import Callable
 
@@ -20,7 +19,7 @@ from alignkd_lab.course.exercises.bank import TASKS
 from alignkd_lab.course.exercises.tasks import Task
 from alignkd_lab.course.notebooks import ASKS
 from alignkd_lab.course.widgets.charts import Chart
-from alignkd_lab.course.widgets.view import Picture, hinted, paragraph, widget_view
+from alignkd_lab.course.widgets.view import Picture, hinted, inline, paragraph, widget_view
 from alignkd_lab.errors import BadInput, UnknownName
 
 SURE = ("a guess", "fairly sure", "certain")
@@ -224,20 +223,21 @@ def _said(asked: Task, answer: str | float | None, sure: str | None) -> str:
 
 
 def _row(asked: Task, entry: dict | None, personal: bool) -> str:
-    """A table's row; a personal one keeps the outcome back until there is an `entry`, an answer or a skip."""
-    cells = [asked.question]
+    """A table's row; a personal one keeps the outcome back until there is an `entry`, another folds it away."""
+    cells = [inline(asked.question)]
     if personal:
         answer, sure = (entry["answer"], entry.get("sure")) if entry else (None, None)
         said = "not answered yet" if entry is None else "skipped" if answer is None else asked.words(answer)
-        cells.append(said + (f" ({sure})" if sure else ""))
-    cells.append("…" if personal and entry is None else asked.words())
-    marked = (f'<td style="text-align:left;vertical-align:top">{html.escape(cell)}</td>' for cell in cells)
-    return f"<tr>{''.join(marked)}</tr>"
+        cells.append(inline(said + (f" ({sure})" if sure else "")))
+    outcome = inline(asked.words())
+    folded = f"<details><summary>Show</summary>{outcome}</details>"
+    cells.append(folded if not personal else outcome if entry else "…")
+    return "<tr>" + "".join(f'<td style="text-align:left;vertical-align:top">{cell}</td>' for cell in cells) + "</tr>"
 
 
 def _question(asked: Task, options: bool = False) -> str:
-    text = f'<p style="{_LINES}">{ASKS} {html.escape(asked.asked())}</p>'
-    listed = "".join(f"<li>{html.escape(label)}</li>" for label in asked.options.values()) if options else ""
+    text = f'<p style="{_LINES}">{ASKS} {inline(asked.asked())}</p>'
+    listed = "".join(f"<li>{inline(label)}</li>" for label in asked.options.values()) if options else ""
     return text + (f"<ul>{listed}</ul>" if listed else "")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -101,7 +102,12 @@ def widget_view(widget: Widget) -> dict:
 
 def paragraph(text: str, margin: str = "0") -> str:
     """Plain text as HTML: an HTML widget spaces its lines for one line of controls."""
-    return f'<p style="max-width:62em;margin:{margin};line-height:1.45">{html.escape(text)}</p>'
+    return f'<p style="max-width:62em;margin:{margin};line-height:1.45">{inline(text)}</p>'
+
+
+def inline(text: str) -> str:
+    """Plain text as HTML, with what stands between backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def _base64(data: bytes) -> str:
