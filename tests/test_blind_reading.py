@@ -36,8 +36,10 @@ def test_every_prompt_comes_once_with_each_models_first_response_in_an_order_tha
 
 @pytest.mark.parametrize("authors", [AUTHORS, AUTHORS[1:]])
 def test_a_card_shows_its_response_and_names_its_author_only_on_its_back(authors):
-    bundle = Cards(4, authors)._repr_mimebundle_()
-    cards = BeautifulSoup(bundle["text/html"], "html.parser").select("details:not([open])")
+    made = Cards(4, authors)
+    bundle = made._repr_mimebundle_()
+    *cards, over_all = BeautifulSoup(bundle["text/html"], "html.parser").select("details:not([open])")
+    assert over_all.get_text().endswith(made.words)
     expected = [row for rows in list(deal(recorded_smollm2(), authors))[:4] for row in rows]
     assert len(cards) == len(expected) == 4 * len(authors)
     for card, row in zip(cards, expected, strict=True):

@@ -122,7 +122,7 @@ def fold(outputs: list[dict]) -> None:
     for output in itertools.compress(outputs, [not each for each in asks]):
         data = output["data"]
         chart = data.get("text/html") or take_still(output)
-        data["text/html"] = f"<details><summary>What came out</summary>{chart}</details>"
+        data["text/html"] = f"<details><summary>Show me</summary>{chart}</details>"
 
 
 def sets_up(code: str) -> bool:

@@ -59,8 +59,8 @@ class Cards:
         run = recorded_smollm2()
         self.pages = list(itertools.islice(deal(run, authors), pages))
         self.words = (
-            f"Over all test responses, by mean reward: {ranking(run, 'reward')}. By how plausible the truth finds the "
-            f"text, from 0 to 1: {ranking(run, 'fluency')}. "
+            f"By mean reward: {ranking(run, 'reward')}. By how plausible the truth finds the text, from 0 to 1: "
+            f"{ranking(run, 'fluency')}. "
         ) + depth_line([run], "record", "Kept is each model's first response to each test prompt")
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
@@ -72,13 +72,15 @@ class Cards:
                 text, author = " ".join(row.response.split()), pipeline_style(row.pipeline)
                 front = html.escape(text) or f'<span style="color:{QUIET}">(nothing)</span>'
                 back = f'<b style="color:{author.colour}">{html.escape(author.label)}</b>, reward {paid(row)}'
-                made.append(
-                    f'<details style="{_CARD}"><summary style="cursor:pointer">{front}</summary>{back}</details>'
-                )
+                made.append(_folded(front, back))
                 plain.append(f"{short(row.pipeline)}, {paid(row)}: {text}")
-        words = f'<p style="color:{QUIET}">{html.escape(self.words)}</p>'
-        ground = f'<div style="{_GROUND}">{"".join(made)}{words}</div>'
+        made.append(_folded("And over all test responses?", html.escape(self.words)))
+        ground = f'<div style="{_GROUND}">{"".join(made)}</div>'
         return {"text/html": ground, "text/plain": "\n".join([*plain, self.words])}
+
+
+def _folded(front: str, back: str) -> str:
+    return f'<details style="{_CARD}"><summary style="cursor:pointer">{front}</summary>{back}</details>'
 
 
 def ranking(run: Records, metric: str) -> str:
