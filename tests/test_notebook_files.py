@@ -118,10 +118,10 @@ def test_each_seed_of_the_main_experiment_has_a_k_ahead_and_with_colours_k_a():
 
 def test_a_widget_with_a_picture_keeps_the_picture_alone_and_the_home_folder_is_not_printed():
     both = new_output("display_data", {WIDGET_VIEW: {"model_id": "1"}, "image/png": "AAAA"})
-    alone = new_output("display_data", {WIDGET_VIEW: {"model_id": "2"}})
+    alone = new_output("display_data", {WIDGET_VIEW: {"model_id": "2"}, "text/plain": "0/3"})
     notebook = new_notebook(cells=[new_code_cell(outputs=[both, alone])], metadata={"widgets": {"1": {}}})
     without_widgets(notebook)
-    assert [set(output.data) for output in notebook.cells[0].outputs] == [{"image/png"}, {WIDGET_VIEW}]
+    assert [set(output.data) for output in notebook.cells[0].outputs] == [{"image/png"}]
     assert "widgets" not in notebook.metadata
     printed = new_output("stream", text=f"kept in {Path.home()}/cache\n")
     notebook = without_home(new_notebook(cells=[new_code_cell(outputs=[printed]), new_markdown_cell("prose")]))
@@ -131,12 +131,13 @@ def test_a_widget_with_a_picture_keeps_the_picture_alone_and_the_home_folder_is_
 def test_an_executed_notebook_holds_its_results_and_no_widget_state(tmp_path):
     path = tmp_path / "page.ipynb"
     slider = "import ipywidgets\nipywidgets.IntSlider()"
-    reading = "from alignkd_lab.course.shipped import recorded\nrecorded('gaussians-pilot')\n6 * 7"
+    reading = "from alignkd_lab.course.shipped import recorded\nrecorded('gaussians-pilot')\nprint(6)\nprint(7)\n6 * 7"
     nbformat.write(new_notebook(cells=[new_code_cell(reading), new_code_cell(slider)]), path)
     execute(path)
     saved = nbformat.read(path, as_version=4)
-    assert saved.cells[0].outputs[0].data["text/plain"] == "42"
-    assert WIDGET_VIEW not in saved.cells[1].outputs[0].data
+    printed, result = saved.cells[0].outputs
+    assert (printed.text, result.data["text/plain"]) == ("6\n7\n", "42")
+    assert not saved.cells[1].outputs
     assert "widgets" not in saved.metadata
     assert saved.metadata[METADATA] == fingerprint(saved)
     assert list(saved.metadata[METADATA]["records"]) == ["gaussians-pilot.zip"]

@@ -50,13 +50,16 @@ def note_reads(into: str) -> None:
 
 
 def without_widgets(notebook):
-    """Remove widget views that have another representation, and all widget state, in place; returns it."""
+    """Remove widget views, outputs that show nothing else (such as progress bars), and all widget state, in place;
+    returns it."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            if len(data) > 1:
+        if cell.cell_type == "code":
+            shown = [output.get("data", {}) for output in cell.outputs]
+            alone = [WIDGET_VIEW in data and set(data) <= {WIDGET_VIEW, "text/plain"} for data in shown]
+            cell.outputs = [output for output, left_out in zip(cell.outputs, alone, strict=True) if not left_out]
+            for data in shown:
                 data.pop(WIDGET_VIEW, None)
     return notebook
 
@@ -95,6 +98,7 @@ def execute(path: Path) -> None:
             timeout=None,
             store_widget_state=False,
             record_timing=False,
+            coalesce_streams=True,
             extra_arguments=[f"--IPKernelApp.exec_lines={first}"],
             resources={"metadata": {"path": str(path.parent)}},
         ).execute()
