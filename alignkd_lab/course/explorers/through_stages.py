@@ -44,7 +44,8 @@ def texts(run: Records) -> dict[str, Any]:
 
     def marks(line: str) -> str:
         words = [word if rule(word) else "\u00a0" * len(word) for word in line.split(" ")]
-        return "\u00a0".join(words).rstrip("\u00a0")
+        marked = "\u00a0".join(words).rstrip("\u00a0")
+        return f"\u200b{marked}" if marked else ""  # Vega strips white space at a line's ends, and this is none
 
     def by_stage(what) -> list:
         return [[[what(row, name) for _, row in answers.iterrows()] for name in names] for names in STAGES.values()]
