@@ -158,7 +158,7 @@ _WORDS = {
 _PARTS = {
     "belief": {
         "steps == 0": "The policy is the reference, and the weight is ½, although {times}.",
-        f"margin <= 0 && weight < {SATISFIED}": "The belief fails: DPO is satisfied, and {times} still.",
+        f"margin <= 0 && weight < {SATISFIED}": "The belief fails: DPO is satisfied, though {times}.",
         f"margin > 0 && weight >= {SATISFIED}": "The belief fails: {times}, and DPO pushes on.",
         "margin > 0": "The push has faded and {times}, but what faded it is the distance from Δ_ref.",
         "": "So far the belief holds: {times}, and DPO pushes on.",

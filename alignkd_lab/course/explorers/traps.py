@@ -137,9 +137,8 @@ def draw(traps: Traps, *shown: str, **state: float) -> Chart:
     drawn, paid = (float(f"{1 / boundary:.2g}") for boundary in boundaries(traps))
     words = (
         f"Step {{step}} of {SETTINGS.rlhf_steps}, {{step * {SETTINGS.rlhf_batch}:,}} draws a run.",
-        f"At the end most runs from the reference show the target where that has it once in {drawn:,.0f} draws or more "
-        "often;",
-        f"the best policy, and runs that were handed it, down to once in {paid:,.0f}.",
+        f"At the end, most runs from the reference show the target if that has it in at least 1 of {drawn:,.0f} draws;",
+        f"the best policy, and runs that were handed the target, in at least 1 of {paid:,.0f}.",
     )
     seen = (
         "The target's share after RLHF against its share in the reference: handed the target, runs end at the best "
