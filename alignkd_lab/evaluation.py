@@ -41,7 +41,7 @@ class Request:
     Attributes:
         model, against, reference: sources as `alignkd train --student` takes; KL and reward accuracy compare `model`
             with `reference`.
-        prompts: a source as `--data` takes, to which each model writes `responses` at temperature 1.
+        prompts: a source as `--data` takes; to each, once, each model writes `responses` at temperature 1.
         reward: a target's rule by its name, `model:SOURCE`, or a function of one's own, `module:function`.
         pairs: held-out preference pairs as `load_preferences` takes them, cut to `max_length` tokens, of which the
             prompt may have half; what is cut or left out is counted.
@@ -51,13 +51,13 @@ class Request:
         dtype: of matrix products.
     """
 
-    model: str
+    model: str | Path
     prompts: str | Path | None = None
     reward: str | None = None
-    against: str | None = None
+    against: str | Path | None = None
     judge: str | None = None
     pairs: Any = None
-    reference: str | None = None
+    reference: str | Path | None = None
     tasks: Sequence[str | dict] = ()
     out: str | Path | None = None
     responses: int = 1
@@ -72,10 +72,10 @@ class Request:
     @property
     def sources(self) -> dict[str, str]:
         named = {name: getattr(self, name) for name in ("model", "against", "reference")}
-        return {name: source for name, source in named.items() if source is not None}
+        return {name: str(source) for name, source in named.items() if source is not None}
 
 
-def evaluate(model: str, **options: Any) -> dict:
+def evaluate(model: str | Path, **options: Any) -> dict:
     """Measures a model on what the options name, the fields of `evaluation.Request`; returns the record.
 
     `metrics` and `against` (the other model's) hold `METRICS`, each an `estimate` with the bounds `low` and `high` of
@@ -158,7 +158,8 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None) -> tuple[dict
     from alignkd_lab.lm.vocabulary import check_vocabularies
     from alignkd_lab.provenance import best_device, provenance, resolve_dtype
 
-    device, sources, rows = best_device(asked.device), asked.sources, read.rows if read else []
+    device, sources = best_device(asked.device), asked.sources
+    rows = list({json.dumps(row.prompt): row for row in read.rows}.values()) if read else []  # each prompt once
     dtype = getattr(torch, resolve_dtype(asked.dtype, device))
     tokenizers = {name: weights.load_tokenizer(source) for name, source in sources.items()}
     if asked.reference:
@@ -206,7 +207,7 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None) -> tuple[dict
         "metrics": found["model"], "against": found.get("against"), "win_rate": win, "judge": None,
         "tasks": tasks,
         "weights": {name: {"source": source, "checksum": models.identity(source)} for name, source in sources.items()},
-        "prompts": {**read.provenance, "count": len(rows)} if read else None,
+        "prompts": {**read.provenance, "count": len(rows), "repeated": len(read.rows) - len(rows)} if read else None,
         "pairs": _about(held, encoded) if held else None,
         "options": {**options, "temperature": 1.0, "dtype": str(dtype)},
         "provenance": provenance(device) | ({"lm_eval": harness_version()} if tasks else {}),

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
 from accelerate import DistributedType
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser, Trainer, TrainingArguments, get_scheduler
+from transformers.integrations import get_reporting_integration_callbacks
 
 from alignkd_lab.errors import BadInput, UnknownName, refusing
 from alignkd_lab.lm.engines import check_engine
@@ -108,9 +110,8 @@ DEFAULTS = {
 }  # fmt: skip
 _FURTHER = (
     "Every field of transformers.TrainingArguments is an option, too: --learning-rate, --num-train-epochs, "
-    "--max-steps, "
-    "--per-device-train-batch-size, --gradient-accumulation-steps, --warmup-steps, --lr-scheduler-type, --optim, "
-    "--weight-decay, --gradient-checkpointing, --eval-steps, --save-steps, --report-to, --seed and so on."
+    "--max-steps, --per-device-train-batch-size, --gradient-accumulation-steps, --warmup-steps, --lr-scheduler-type, "
+    "--optim, --weight-decay, --gradient-checkpointing, --eval-steps, --save-steps, --report-to, --seed and so on."
 )
 _LAUNCHER = "accelerate launch takes it; see notebooks/TRAIN.md"
 REFUSED = {
@@ -120,7 +121,8 @@ REFUSED = {
     "auto_find_batch_size": "where memory runs out the micro-batch halves by itself",
     "use_liger_kernel": "the losses here are chunked already", "torch_compile": "untried here",
     "deepspeed": "untried here", "parallelism_config": "untried here", "fsdp": _LAUNCHER, "local_rank": _LAUNCHER,
-    "remove_unused_columns": "it must stay False",
+    "remove_unused_columns": "it must stay False", "push_to_hub": "upload the finished folder with `hf upload`",
+    "save_only_model": "without the optimizer a stopped training would not go on as it was",
     "train_sampling_strategy": "untried here", "include_num_input_tokens_seen": "tokens are counted in the record",
 }  # fmt: skip
 # What may change between a training and its resumption.
@@ -182,7 +184,7 @@ def to_argv(options: Mapping[str, Any]) -> list[str]:
     for name, value in options.items():
         flag = f"--{str(name).replace('_', '-')}"
         if isinstance(value, list | tuple):
-            made += [flag, *map(str, value)]
+            made += [flag, *map(str, value)] if value else []
         elif value is not None:
             made.append(f"{flag}={json.dumps(value) if isinstance(value, dict) else value}")
     return made
@@ -245,8 +247,19 @@ def training_arguments(given: dict, out: Path, evaluate: bool) -> TrainingArgume
             given = {f"{name}_kwargs": {"use_reentrant": False}, **given}
     try:
         made = TrainingArguments(**{**DEFAULTS, **given, **quiet, "output_dir": str(out / "checkpoints")})
-    except (ValueError, TypeError, ImportError) as error:
+        # Made for one number: what lacks a package or an option of its own would fail after all teachers were asked.
+        if not made.optim_target_modules:  # which are sought in the model itself
+            kind, more = Trainer.get_optimizer_cls_and_kwargs(made)
+            optimizer, warmup = kind([torch.zeros(1)], **more), made.get_warmup_steps(2)
+            get_scheduler(made.lr_scheduler_type, optimizer, warmup, 2, made.lr_scheduler_kwargs)
+        for reporter in get_reporting_integration_callbacks(made.report_to):
+            reporter()
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise BadInput(f"train: {error}") from error
+    for name, least in (("seed", 0), ("per_device_train_batch_size", 1), ("gradient_accumulation_steps", 1)):
+        check_number(name, getattr(made, name), least=least, whole=True)
+    if made.max_steps == 0:
+        raise BadInput("max_steps must be at least 1; leave it out to go through num_train_epochs")
     if made.device.type not in USUAL_DTYPE:
         raise BadInput(f"device: {made.device.type} is untried here; use --use-cpu")
     _check_launch(made)

@@ -22,11 +22,13 @@ import pandas as pd
 import torch
 from accelerate.utils import parse_flag_from_env
 from transformers import TrainerState
+from transformers.pytorch_utils import Conv1D
 from transformers.trainer import TRAINER_STATE_NAME
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import models, ranks, saved, training_losses, weights
 from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.architecture import backbone
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.engines import Vllm
 from alignkd_lab.lm.measured import REFERENCE, Heldout, MeasuredTrainer, add_reference, newest_checkpoint
@@ -54,6 +56,7 @@ from alignkd_lab.options import (
     to_argv,
     training_arguments,
 )
+from alignkd_lab.paths import make_folder
 from alignkd_lab.provenance import provenance, resolve_dtype
 from alignkd_lab.store import Store
 
@@ -169,7 +172,7 @@ def texts_of(options: Options, seed: int, data: Any = None) -> tuple[Any, Texts,
     tokenizer = tokenizers.pop("student")
     check_vocabularies(tokenizer, **tokenizers)
     limits = options.max_length, options.max_prompt_length
-    source, answered = data or options.data or options.prompts, []
+    source, answered = options.data or options.prompts if data is None else data, []
     texts = read_texts(source, options.heldout, tokenizer, *limits, seed, pairs=not options.kind.on_policy)
     if options.reward and not options.kind.on_policy:
         answered, texts.about["reward"] = prompts_of_reward(texts, options.prompts, tokenizer)
@@ -177,13 +180,18 @@ def texts_of(options: Options, seed: int, data: Any = None) -> tuple[Any, Texts,
 
 
 def _student(options: Options, device: torch.device, reach: int):
-    return admit(models.read(options.student, device), options.student, reach=reach, adapted=not options.full)
+    model = admit(models.read(options.student, device), options.student, reach=reach, adapted=not options.full)
+    layers = (name for name, layer in backbone(model).named_modules() if isinstance(layer, torch.nn.Linear | Conv1D))
+    known = {"all-linear"} | {name.rpartition(".")[2] for name in layers}
+    for name in set(options.lora_targets) - known:
+        raise BadInput(f"lora_targets: the model has no layer {name!r}; give all or some of {', '.join(sorted(known))}")
+    return model
 
 
 def _adapt(model, options: Options, seed: int):
     if options.full:
         return model
-    targets = options.lora_targets[0] if options.lora_targets == ["all-linear"] else options.lora_targets
+    targets = "all-linear" if "all-linear" in options.lora_targets else options.lora_targets
     return with_lora(model, options.lora_rank, seed, targets, options.lora_dropout)
 
 
@@ -208,7 +216,7 @@ def _same_training(out: Path, request: dict) -> dict | None:
             return json.loads((out / saved.RECORD).read_text())
     elif out.exists() and (not out.is_dir() or any(path for path in out.iterdir() if path.name != "dckd")):
         raise BadInput(f"out: {out} holds something that is no training of ours; name another folder")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     path.write_text(json.dumps(asked, indent=1))
     return None
 

@@ -244,6 +244,15 @@ UNREAD = [
         many steps | sft --data FILES/pairs.jsonl --max-steps many | 'many'
         bf16 | sft --data FILES/pairs.jsonl --bf16 True | bf16: use --dtype bfloat16
         no optimizer | sft --data FILES/pairs.jsonl --optim nosuch | nosuch
+        a schedule that lacks | sft --data FILES/pairs.jsonl --lr-scheduler-type cosine_with_min_lr | One of min_lr or
+        a reporter of nothing | sft --data FILES/pairs.jsonl --report-to nosuch | nosuch is not supported
+        backwards | sft --data FILES/pairs.jsonl --learning-rate -1 | Invalid learning rate: -1
+        a seed below 0 | sft --data FILES/pairs.jsonl --seed -1 | seed must be a whole number of at least 0
+        a batch of none | sft --data FILES/pairs.jsonl --per-device-train-batch-size 0 | must be a whole number of at
+        no steps | sft --data FILES/pairs.jsonl --max-steps 0 | max_steps must be at least 1
+        half a checkpoint | sft --data FILES/pairs.jsonl --save-only-model true | save_only_model: without
+        to the hub | sft --data FILES/pairs.jsonl --push-to-hub | push_to_hub: upload the finished folder
+        below a file | sft --data FILES/pairs.jsonl --max-length 256 --out FILES/whole.json/x | json/x cannot be made a
         beta below 0 | dpo --data FILES/pairs.jsonl --beta -1 | beta must be
         all held out | sft --data FILES/pairs.jsonl --heldout 1.5 | heldout: 1.5 must be
         held-out pairs of none | sft --data FILES/pairs.jsonl --heldout none.jsonl | there is no file none.jsonl
@@ -333,11 +342,13 @@ HEAVY = [
         long pairs | --pairs FILES/pairs.jsonl --reference tiny-base --max-length 8 | none can be read within max_length
         """,
     ),
-    (
-        "no such layer",
-        f"{TRAIN} sft --data FILES/pairs.jsonl --max-length 256 --lora-targets q_proj nosuch",
-        2,
-        "has no layer 'nosuch'",
+    *commands(
+        f"{TRAIN} sft --data FILES/pairs.jsonl --max-length 256",
+        """
+        no such layer | --lora-targets q_proj nosuch | no layer 'nosuch'; give all or some of all-linear, down_proj
+        the head as a layer | --lora-targets lm_head | has no layer 'lm_head'
+        the best of nothing | --metric-for-best-model nosuch | 'nosuch' is not measured here; use one of eval_loss
+        """,
     ),
     ("a folder without a model", f"{LM} --set truth=FILES/empty", 2, "FILES/empty"),
     ("a reward model that is none", f"{LM} --set reward=model:FILES/empty", 2, "FILES/empty"),

@@ -203,8 +203,10 @@ def test_a_reward_reads_a_prompt_of_many_turns_as_its_messages(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     count = "[1.0 if isinstance(one, str) else len(one) for one in prompts]"
     (tmp_path / "own.py").write_text(f"def turns(prompts, responses):\n    return {count}\n")
-    path = lines(tmp_path / "texts.jsonl", ASKED)
-    found = alignkd_lab.evaluate("tiny-student", prompts=path, reward="own:turns", **QUICK)["metrics"]["reward"]
+    path = lines(tmp_path / "texts.jsonl", [*ASKED, ASKED[0]])
+    record = alignkd_lab.evaluate("tiny-student", prompts=path, reward="own:turns", **QUICK)
+    found, counts = record["metrics"]["reward"], [record["prompts"][name] for name in ("count", "repeated")]
+    assert counts == [len(ASKED), 1]  # a prompt that repeats an earlier one is not asked again
     turns = [len(row["prompt"]) if isinstance(row.get("prompt"), list) else 1 for row in ASKED]
     assert max(turns) > 1
     assert found["estimate"] == pytest.approx(sum(turns) / len(turns))

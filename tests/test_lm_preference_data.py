@@ -123,8 +123,11 @@ def test_a_data_set_in_memory_is_known_by_its_pairs():
 
 def test_what_is_no_source_or_takes_no_such_option_is_refused(tmp_path):
     rows = datasets.Dataset.from_list(GOOD)
-    with pytest.raises(BadInput, match="one of its splits: train, test"):
-        load_preferences(datasets.DatasetDict(train=rows, test=rows))
+    both = datasets.DatasetDict(train=rows, test=rows)
+    both.save_to_disk(tmp_path / "both")
+    for source in (both, tmp_path / "both"):
+        with pytest.raises(BadInput, match="is a DatasetDict; give one of its splits: train, test"):
+            load_preferences(source)
     with pytest.raises(BadInput, match="a list is no name, file or"):
         load_preferences(GOOD)
     for source in (write(tmp_path / "pairs.jsonl", GOOD), rows):

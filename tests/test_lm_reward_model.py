@@ -127,6 +127,13 @@ def test_prompts_and_responses_must_be_as_many(folder):
         RewardModel(folder)(PROMPTS, RESPONSES[:4])
 
 
+def test_a_prompt_that_its_template_refuses_is_refused_by_name(folder):
+    model = RewardModel(folder)
+    model.tokenizer.chat_template = "{{ raise_exception('no system turns') }}"
+    with pytest.raises(BadInput, match="refuses a prompt"):
+        model(["a"], ["b"])
+
+
 def test_a_pair_longer_than_the_model_reads_is_refused_by_its_number(tmp_path):
     folder = saved(tmp_path, max_position_embeddings=100)
     with pytest.raises(BadInput, match=r"response 2 have \d+ tokens together, .* at most 100"):

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
+from datasets import Dataset
 from peft import AutoPeftModelForCausalLM
 from tiny_lm import away_from_zero, folder_of, lines, log_prob, said_of, with_more_tokens
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -126,13 +127,14 @@ def test_an_adapter_lies_beside_its_base_or_is_merged_into_it(adapter, pairs, st
     assert list(record["files"]) == ["adapter_model.safetensors"]
     for loaded in (
         AutoPeftModelForCausalLM.from_pretrained(folder),
-        weights.load(str(folder))[0],
+        alignkd_lab.load(folder)[0],
         AutoModelForCausalLM.from_pretrained(tmp_path / "merged"),
     ):
         torch.testing.assert_close(logits(loaded), expected, rtol=1e-4, atol=1e-5)
-    again = run("sft", pairs, tmp_path / "again", folder)  # an adapter is a source as any other
-    assert list(again["files"]) == ["model.safetensors"]
-    assert again["weights"]["student"]["checksum"].count("sha256:") == 2
+    for full in (False, True):
+        again = run("sft", pairs, tmp_path / f"again {full}", folder, full=full)  # an adapter is a source as any other
+        assert list(again["files"]) == ["model.safetensors"]
+        assert again["weights"]["student"]["checksum"].count("sha256:") == 2
 
 
 def test_an_adapter_of_another_base_is_refused(adapter, tmp_path):
@@ -219,6 +221,20 @@ def test_a_folder_holds_one_training(trained, pairs, tmp_path):
     (tmp_path / "mine" / "file").touch()
     with pytest.raises(BadInput, match="no training of ours"):
         run("sft", pairs, tmp_path / "mine")
+
+
+def test_another_file_of_held_out_pairs_is_another_training(pairs, tmp_path):
+    held = lines(tmp_path / "held.jsonl", [{"prompt": "Ask", "chosen": "yes", "rejected": "no"}])
+    run("sft", pairs, tmp_path / "out", heldout=held)
+    lines(held, [{"prompt": "Ask", "chosen": "no", "rejected": "yes"}])
+    with pytest.raises(BadInput, match=r"another training \(data.heldout differ\)"):
+        run("sft", pairs, tmp_path / "out", heldout=held)
+
+
+def test_rows_in_memory_that_are_no_data_set_or_an_empty_one_are_refused(tmp_path):
+    for rows, words in ((pd.DataFrame([{"prompt": "a"}]), "a DataFrame is"), (Dataset.from_list([]), "no rows")):
+        with pytest.raises(BadInput, match=words):
+            run("sft", rows, tmp_path / "out")
 
 
 def test_a_training_that_was_cut_off_while_it_saved_takes_no_step_more(trained, pairs, tmp_path, monkeypatch):

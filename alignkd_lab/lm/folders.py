@@ -57,7 +57,7 @@ def merge(model, folder: Path):
             f"weights: the adapter {folder} and its base have other layers ({', '.join(sorted(differ)[:3])}); "
             "name the base that it was trained on as base_model_name_or_path in its configuration"
         )
-    return adapted.merge_and_unload()
+    return adapted.merge_and_unload().requires_grad_()  # peft froze the base, all of which may be trained now
 
 
 def is_whole(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import torch
 
@@ -12,13 +13,14 @@ from alignkd_lab.lm.settings import HEALED, base_of_student
 from alignkd_lab.lm.student import healed_student, student_identity
 
 
-def load(source: str, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"):
+def load(source: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"):
     """(model, tokenizer) of a source, the model in eval mode and its weights in `dtype`.
 
     A source is `smollm2-135m-instruct`, which is built in; `owner/name@revision` of the hub; the folder of a model or
     of an adapter; or a healed student (`healed`, `healed-16`, `healed:BASE`). What is read is what `lm.weights.load`
     says, and it raises the same errors.
     """
+    source = str(source)
     name, _, _ = source.partition(":")
     if HEALED.fullmatch(name):
         model = healed_student(base_of_student(source), name)

@@ -89,14 +89,16 @@ def read_texts(
     for name, part in zip(("training", "heldout"), parts, strict=True):
         counts = {"skipped": count_reasons(part.skipped), "cut": count_reasons(part.cut)}
         about[name] = {f"{kind}s": len(part.examples), **counts}
+    if share is None:
+        about["heldout"]["source"] = kept_out.provenance
     if len(apart) < len(training):
         about["training"]["skipped"]["is held out"] = len(training) - len(apart)
     if not parts[0].examples:
         left_out = {"held out": len(held), **about["skipped"], **about["training"]["skipped"]}
         raise BadInput(
             f"{'data' if pairs else 'prompts'}: no {kind} of {found.provenance['source']} is left to train on "
-            f"({_reasons(left_out)}); {kind}s of one prompt are held out together: give more prompts, or hold out none "
-            "(heldout 0)"
+            f"({_reasons(left_out)}); {kind}s of one prompt are held out together: give more prompts, or shorter ones "
+            "(or raise max_length), or hold out none (heldout 0)"
         )
     if held and not parts[1].examples:
         reasons = _reasons(about["heldout"]["skipped"])

@@ -128,7 +128,7 @@ def load_preferences(
         return pair
 
     needs = (
-        "chosen and rejected, and mostly a prompt; where they have other names, say so with columns={'chosen': 'name'}"
+        "chosen and rejected, and mostly a prompt: rename its fields, or `load_preferences(columns={'chosen': 'name'})`"
     )
     found = _read(source, "preferences", read, needs, columns, split, limit)
     return _versioned(replace(found, noted=noted), lambda: json.dumps(list(map(asdict, found.rows)), sort_keys=True))

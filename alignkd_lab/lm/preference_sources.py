@@ -66,7 +66,7 @@ def open_source(source, field: str = "preferences", split: str | None = None) ->
             raise BadInput(f"{field}: there is no file {source}")
         provenance = {"source": path.name, "split": None, "version": f"sha256:{file_sha256(path)}", "licence": None}
         return _file_rows(path, field), provenance
-    if (path / "dataset_info.json").is_file():
+    if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         import datasets
 
         with refusing(f"{field}: datasets cannot load {path.name}", Exception):
@@ -81,9 +81,9 @@ def _from_dataset(data, field: str, name: str = "datasets.Dataset") -> tuple[Ite
     import datasets
 
     if isinstance(data, datasets.DatasetDict):
-        raise BadInput(f"{field}: this is a DatasetDict; pass one of its splits: {', '.join(data)}")
+        raise BadInput(f"{field}: {name} is a DatasetDict; give one of its splits: {', '.join(data)}")
     if not isinstance(data, datasets.Dataset):
-        raise BadInput(f"{field}: a {type(data).__name__} is no name, file or datasets.Dataset")
+        raise BadInput(f"{field}: a {type(data).__name__} is no name, file or datasets.Dataset; make it one")
     split = str(data.split) if data.split else None
     # Its version is known once its rows are read.
     return enumerate(data, 1), {"source": name, "split": split, "version": None, "licence": data.info.license or None}

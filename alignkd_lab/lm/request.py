@@ -58,7 +58,7 @@ def check_reward(name: str) -> str:
     Raises:
         BadInput: it is none of these.
     """
-    if is_function(name):
+    if is_function(name := str(name)):
         return load_reward(name)[1]
     if model := model_of(name):
         check_source("reward", model)

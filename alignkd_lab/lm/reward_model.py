@@ -6,6 +6,7 @@ import itertools
 import math
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 from alignkd_lab.errors import BadInput, refusing
@@ -98,7 +99,8 @@ class RewardModel:
             return dict(self.tokenizer(prompt, response, return_attention_mask=False))
         asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         turns = [*asked, {"role": "assistant", "content": response}]
-        return {"input_ids": self.tokenizer.apply_chat_template(turns, return_dict=False)}
+        with refusing(f"reward model: the chat template of {self.source} refuses a prompt", TemplateError):
+            return {"input_ids": self.tokenizer.apply_chat_template(turns, return_dict=False)}
 
     def _pad_rows(self, rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
         """Rows padded on the right, with the id by which the model's config tells padding.

@@ -46,10 +46,10 @@ def check_vocabularies(student_tokenizer, **teacher_tokenizers) -> None:
         differ = [index for index in sorted(own.keys() | other.keys()) if own.get(index) != other.get(index)]
         if differ:
             shown = "; ".join(f"id {index} is {own.get(index, 'missing')!r} for the student and "
-                              f"{other.get(index, 'missing')!r} for the teacher" for index in differ[:3])  # fmt: skip
+                              f"{other.get(index, 'missing')!r} for the {name}" for index in differ[:3])  # fmt: skip
             raise BadInput(
                 f"vocabulary: {len(differ)} of {len(own.keys() | other.keys())} ids differ between the student "
-                f"({len(own)} tokens) and the teacher {name} ({len(other)}): {shown}. A loss over the vocabulary needs "
-                "one tokenizer for all; take a teacher with the student's, or learn from its texts alone "
-                "(kd_loss 'sequence')"
+                f"({len(own)} tokens) and the {name} ({len(other)}): {shown}. A loss over the vocabulary needs one "
+                "tokenizer for all; take a teacher with the student's, or learn from its texts alone (`sft` on what "
+                "`alignkd sample` writes; in a run kd_loss 'sequence')"
             )
