@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from alignkd_lab.arguments import ALGORITHMS
 from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import A_K, K_A, ORDERS, YARDSTICKS
-from alignkd_lab.store import key_of, safe_name
+from alignkd_lab.store import key_of, safe_name, write_whole
 
 SCHEMA = 2
 IDENTITY = ("world", "preset", "device", "algorithm", "target", "settings")  # what makes two records one run
@@ -76,12 +75,7 @@ def write(folder: Path, record: dict, first_wins: bool = False) -> Path:
             text = json.dumps(record, allow_nan=False)
         except ValueError as error:
             raise RecordError(f"{path}: a value is NaN or infinite, write None instead") from error
-        scratch = path.with_suffix(".writing")
-        with scratch.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
+        write_whole(path, text)
     return path
 
 

@@ -126,6 +126,16 @@ def safe_name(text: object) -> str:
     return re.sub(r"[^\w.,=+@()\[\] -]", "_", str(text))[:120]
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Written aside and moved into place, so that whoever is killed on the way leaves nothing torn."""
+    scratch = path.with_suffix(".writing")
+    with scratch.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(scratch, path)
+
+
 def write_json(value: Any, folder: Path) -> None:
     (folder / "value.json").write_text(json.dumps(value))
 

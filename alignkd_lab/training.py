@@ -58,7 +58,7 @@ from alignkd_lab.options import (
 )
 from alignkd_lab.paths import make_folder
 from alignkd_lab.provenance import provenance, resolve_dtype
-from alignkd_lab.store import Store
+from alignkd_lab.store import Store, write_whole
 
 _PLACES = ("out", "data", "prompts", "cache_teachers")  # of this machine, and in no record
 _SAID = ("per_device_train_batch_size", "max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type",
@@ -217,7 +217,7 @@ def _same_training(out: Path, request: dict) -> dict | None:
     elif out.exists() and (not out.is_dir() or any(path for path in out.iterdir() if path.name != "dckd")):
         raise BadInput(f"out: {out} holds something that is no training of ours; name another folder")
     make_folder(out)
-    path.write_text(json.dumps(asked, indent=1))
+    write_whole(path, json.dumps(asked, indent=1))
     return None
 
 

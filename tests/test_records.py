@@ -97,7 +97,7 @@ def test_what_was_kept_before_stays_where_infinity_is_refused_or_a_write_is_cut_
     for value in (math.inf, math.nan):
         with pytest.raises(RecordError, match="NaN or infinite"):
             write(tmp_path, later(mog_record(0), base=value))
-    monkeypatch.setattr(recording.os, "replace", lambda *names: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("os.replace", lambda *names: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, later(mog_record(0), base=7.0))
     assert path.read_bytes() == before

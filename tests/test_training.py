@@ -1,6 +1,7 @@
 """`alignkd train`: its options, what it measures, what it leaves, and that a stopped training goes on."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -68,7 +69,8 @@ def trained(pairs, tmp_path_factory):
 def adapter(pairs, student, tmp_path_factory):
     """The folder of an adapter beside its base, its record and the logits of what was trained."""
     folder, last = tmp_path_factory.mktemp("adapter") / "out", Last()
-    return folder, run("sft", pairs, folder, student, callbacks=[last], lora_targets=TARGETS), last.logits
+    record = run("sft", pairs, folder, os.path.relpath(student), callbacks=[last], lora_targets=TARGETS)
+    return folder, record, last.logits
 
 
 def run(method, pairs, out, student="tiny-student", **options):
@@ -125,6 +127,7 @@ def test_an_adapter_lies_beside_its_base_or_is_merged_into_it(adapter, pairs, st
     folder, record, expected = adapter
     run("sft", pairs, tmp_path / "merged", student, merge=True, lora_targets=TARGETS)
     assert list(record["files"]) == ["adapter_model.safetensors"]
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(student.resolve())
     for loaded in (
         AutoPeftModelForCausalLM.from_pretrained(folder),
         alignkd_lab.load(folder)[0],

@@ -155,8 +155,7 @@ def in_parts(
 ) -> list:  # fmt: skip
     """`read(part, model)` of every `batch` of `count` examples, in their order; of several processes each its share."""
     found, parts = [], [slice(start, start + batch) for start in range(0, count, batch)]
-    with autocast(plain(model).device, dtype), tqdm(total=count, desc="held out", leave=False, disable=quiet) as bar:
-        for part, counts in ranks.share(parts):
+    with autocast(plain(model).device, dtype):
+        for part, counts in tqdm(ranks.share(parts), desc="held out", leave=False, disable=quiet):
             found += [ranks.inside(model, partial(read, part))] * counts
-            bar.update(batch * ranks.count())
     return ranks.gather(found)

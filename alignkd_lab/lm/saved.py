@@ -15,7 +15,7 @@ from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.lm.tiny import TINY
 from alignkd_lab.provenance import provenance
-from alignkd_lab.store import file_sha256
+from alignkd_lab.store import file_sha256, write_whole
 
 RECORD = "record.json"
 ORIGIN = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the built-in weights were quantised from
@@ -57,7 +57,7 @@ def save(model, tokenizer, folder: Path, record: dict, *, base: str, merge: bool
         config = model.peft_config["default"]
         name, revision = weights.pinned(base)
         hub = not Path(base).is_dir()
-        config.base_model_name_or_path = name if hub else str(weights.resolve(base))
+        config.base_model_name_or_path = name if hub else str(weights.resolve(base).resolve())
         config.revision = (revision or None) if hub else None
         model.save_pretrained(folder, save_embedding_layers=False)
     else:
@@ -67,7 +67,7 @@ def save(model, tokenizer, folder: Path, record: dict, *, base: str, merge: bool
     tokenizer.save_pretrained(folder)
     record = {**record, "files": {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}}
     (folder / "README.md").write_text(_card(record, base, (folder / folders.CONFIG).is_file()), encoding="utf-8")
-    (folder / RECORD).write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
+    write_whole(folder / RECORD, json.dumps(record, indent=1, default=str))
     return record
 
 
