@@ -269,6 +269,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # What one library announces to another is no news to the person at the keyboard.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    with contextlib.suppress(AttributeError):  # a terminal that lacks a sign shows another, and loses no table
+        sys.stdout.reconfigure(errors="replace")
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in RENAMED_COMMANDS:
         print(f"alignkd: {argv[0]} is now `alignkd {RENAMED_COMMANDS[argv[0]]}`", file=sys.stderr)

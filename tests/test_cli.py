@@ -1,6 +1,7 @@
 """The command line parses, hands over, and turns expected errors into one line and an exit code."""
 
 import argparse
+import io
 import subprocess
 import sys
 import time
@@ -123,6 +124,14 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path):
         said = process.stderr.read()
     assert process.returncode == 0
     assert said == ""
+
+
+def test_a_terminal_that_lacks_a_sign_is_no_error(monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert cli.main(["report", "nowhere"]) == 2
+    print("–", flush=True)
+    assert out.buffer.getvalue() == b"?\n"
 
 
 def test_heal_and_bench_hand_everything_over_and_bench_trains_a_lora_with_checkpointing_unless_told(asked, tmp_path):

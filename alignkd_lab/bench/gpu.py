@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -25,6 +24,7 @@ from alignkd_lab.errors import AlignkdError, BadInput
 from alignkd_lab.options import METHODS
 from alignkd_lab.paths import checkout_folder, make_folder
 from alignkd_lab.provenance import provenance
+from alignkd_lab.store import write_whole
 from alignkd_lab.training import train
 
 BUDGET, SEED_LIMIT = 720.0, 180.0  # seconds on one H100: for all parts, and for the seed
@@ -94,8 +94,7 @@ def run_parts(out: Path, rehearse: bool = False, budget: float = BUDGET) -> dict
             entries[name] = _run(command, folder / name, left)
         record["bars"] = _bars(entries, folder)
         record["seconds"] = sum(entry["seconds"] or 0 for entry in entries.values())
-        file.with_suffix(".new").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        os.replace(file.with_suffix(".new"), file)
+        write_whole(file, json.dumps(record, indent=1) + "\n")
     return record
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from alignkd_lab.paths import learner_folder
+from alignkd_lab.store import write_whole
 
 
 def kept_answers() -> dict[str, dict]:
@@ -44,9 +44,7 @@ def forget_answer(id: str) -> None:
 def _write(kept: dict[str, dict]) -> None:
     path = _answers_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix="writing-", encoding="utf-8", delete=False) as file:
-        json.dump(kept, file, indent=1)
-    os.replace(file.name, path)
+    write_whole(path, json.dumps(kept, indent=1))
 
 
 def _answers_file() -> Path:
