@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import pandas as pd
 
-from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import reading_order
 from alignkd_lab.records import Records
 from alignkd_lab.results import KINDS
@@ -42,15 +40,8 @@ def with_costs(run: Records, baseline: str = "kd_only") -> Records:
 
     A gain is the reward above that of `baseline` in the same seed, for 10,000 trained tokens of that seed, or for an
     hour of the pipeline's typical cost. The baseline itself has none.
-
-    Raises:
-        BadInput: a seed that lacks the baseline, so that there is nothing to gain over.
     """
-    rewards = run.table("reward")
-    lacking = rewards.index[rewards[baseline].isna()].tolist() if baseline in rewards else run.seeds
-    if lacking:
-        raise BadInput(f"seed {lacking[0]} lacks the pipeline {baseline!r}, which gains are counted from: run it, too")
-    wide = costs(run)
+    rewards, wide = run.table("reward"), costs(run)
     above = pd.Series([rewards.at[seed, name] - rewards.at[seed, baseline] for name, seed in wide.index], wide.index)
     minutes = wide.index.get_level_values("pipeline").map(typical_costs(run)["minutes"])
     wide["gain_per_10000_tokens"], wide["gain_per_hour"] = 1e4 * above / wide["tokens_trained"], 60 * above / minutes
@@ -59,30 +50,3 @@ def with_costs(run: Records, baseline: str = "kd_only") -> Records:
     head = run.metrics.drop(columns=["metric", "value"]).drop_duplicates(["pipeline", "seed"])
     added = head.merge(rows, on=["pipeline", "seed"])
     return dataclasses.replace(run, metrics=pd.concat([run.metrics, added], ignore_index=True))
-
-
-def compared(records: Records, names: Sequence[str]) -> Records:
-    """Of several runs the one that compares more than half of the pipelines `names` over most seeds, then most of them.
-
-    It is returned with the seeds and the pipelines of that comparison alone, so every seed holds every pipeline. One
-    that was run with fewer seeds than the others is left out where more seeds for the others can be had.
-
-    Raises:
-        BadInput: no run holds two of them in one seed.
-    """
-    found: list[tuple[tuple, Records, list[str], list[int]]] = []
-    for run in records.each():
-        table = run.table("reward").reindex(columns=list(names))
-        for least in sorted(set(table.notna().sum()) - {0}):
-            pipelines = [name for name in names if table[name].notna().sum() >= least]
-            seeds = table.index[table[pipelines].notna().all(axis=1)].tolist()
-            if seeds and len(pipelines) > 1:
-                rank = len(pipelines) > len(names) / 2, len(seeds), len(pipelines)
-                found.append((rank, run, pipelines, seeds))
-    if not found:
-        raise BadInput(
-            f"no run holds two of {', '.join(names)} in one seed; make one with "
-            "`alignkd run --world lm --pipelines orders,methods`"
-        )
-    _, run, pipelines, seeds = max(found, key=lambda each: each[0])
-    return run.select(pipeline=pipelines, seed=seeds)

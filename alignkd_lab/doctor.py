@@ -20,7 +20,6 @@ from pathlib import Path
 
 import psutil
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 from alignkd_lab.paths import cache_folder
 from alignkd_lab.pipelines import ORDERS
@@ -47,7 +46,8 @@ class Finding:
 def examine(calibrate: bool = True) -> dict:
     """All findings as JSON: `ready`, `findings`, and with `calibrate` the `rates` and `costs` in seconds."""
     device = find_device()
-    findings = [check_python(), *check_libraries(), check_device(device), check_memory(), *check_weights()]
+    python = Finding("Python", platform.python_version())
+    findings = [python, *check_libraries(), check_device(device), check_memory(), *check_weights()]
     ready = all(finding.ok for finding in findings)
     report = {"ready": ready, "findings": [dataclasses.asdict(finding) for finding in findings]}
     # Without torch or transformers in order there is nothing to calibrate with.
@@ -61,27 +61,17 @@ def find_device() -> str | None:
     return None
 
 
-def check_python() -> Finding:
-    """Python against the version that the package asks for."""
-    version = platform.python_version()
-    wanted = (installed(importlib.metadata.metadata, DISTRIBUTION) or {}).get("Requires-Python", ">=3.11")
-    remedy = "" if version in SpecifierSet(wanted) else f"install Python {wanted}, then run make again"
-    return Finding("Python", f"{version} (needs {wanted})", not remedy, remedy)
-
-
-def check_libraries(requirements: list[str] | None = None) -> list[Finding]:
+def check_libraries() -> list[Finding]:
     """One line for all libraries within range, and one more for each that is missing or out of range."""
-    if requirements is None and (requirements := installed(importlib.metadata.requires, DISTRIBUTION)) is None:
-        return [Finding("libraries", f"{DISTRIBUTION} itself is not installed", False, REINSTALL)]
     fine, wrong = [], []
-    for requirement in map(Requirement, requirements):
+    for requirement in map(Requirement, installed(importlib.metadata.requires, DISTRIBUTION) or [DISTRIBUTION]):
         if requirement.marker and not requirement.marker.evaluate({"extra": "course"}):
             continue
         found = installed(importlib.metadata.version, requirement.name)
         if found and requirement.specifier.contains(found, prereleases=True):
             fine.append(f"{requirement.name} {found}")
         else:
-            value = f"{found or 'not installed'} (needs {requirement.specifier})"
+            value = f"{found or 'not installed'} (needs {requirement.specifier})".removesuffix(" (needs )")
             wrong.append(Finding(requirement.name, value, False, REINSTALL))
     total = len(fine) + len(wrong)
     return [Finding("libraries", f"{len(fine)} of {total} within range: {', '.join(fine)}"), *wrong]

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from typing import Any
-
-import psutil
 
 from alignkd_lab.arguments import parse_count, run_options, run_request
 from alignkd_lab.clock import CARDS, Rates, rates_of
@@ -30,7 +27,6 @@ def main(argv: Sequence[str]) -> str:
     Raises:
         BadInput, CannotContinue: what the run or the training would refuse without weights, or a size not known here.
     """
-    start = time.time() - psutil.Process().create_time()  # of this process, which has imported all that a run imports
     own = argparse.ArgumentParser(
         prog="alignkd plan", usage="alignkd plan run|train [that command's options] [option ...]", allow_abbrev=False
     )
@@ -48,7 +44,7 @@ def main(argv: Sequence[str]) -> str:
     if given.what == "train":
         options, arguments = read_options(rest)
         _one_place(rates, arguments.get("use_cpu"))
-        made = plan_train(options, arguments, rates, given.response_tokens, start)
+        made = plan_train(options, arguments, rates, given.response_tokens)
     else:
         parser = argparse.ArgumentParser(prog="alignkd plan run", allow_abbrev=False)
         run_options(parser.add_argument, {"choices": ("cpu", "cuda")})
@@ -56,7 +52,7 @@ def main(argv: Sequence[str]) -> str:
         if arguments.from_record or arguments.engine != "local":
             raise BadInput("plan: a run on this machine is planned; leave --from and --engine out")
         _one_place(rates, arguments.device == "cpu")
-        made = plan_run(run_request(arguments), rates, given.target_rate, given.response_tokens, start)
+        made = plan_run(run_request(arguments), rates, given.target_rate, given.response_tokens)
     return json.dumps(made, indent=1) if given.json else render(made)
 
 

@@ -6,29 +6,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from alignkd_lab.clock import START, Clock, How, Rates, Shape
+from alignkd_lab.clock import Clock, Machine, Rates
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm.rewards import model_of
 from alignkd_lab.lm.saved import can_be_base
 from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.shapes import adapter_size, config_of, is_here, parameters
-from alignkd_lab.lm.teacher_cache import BATCH_TOKENS
 from alignkd_lab.options import PAIR, Options, training_arguments
 from alignkd_lab.training import is_measured, texts_of
 
-PICTURE = 0.3  # of the time to start: what the drawing of the curves takes to start
-AGAINST = 1.5  # how much longer a held-out pair takes than to be scored, since the whole vocabulary is compared
-SCORED_AT_ONCE = 96  # responses (`lm.scoring.score`)
+AT_ONCE = 192  # responses that are written at once (`lm.sampling.sample`)
 
 
 def plan_train(
-    options: Options, given: dict, rates: Rates | None = None, written: int | None = None, start: float = START
-) -> dict[str, Any]:
+    options: Options, given: dict, rates: Rates | None = None, written: int | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Of what `options.read_options` gives: stages with tokens and seconds; time, memory and disk in sum.
 
-    Seconds are measured for the training's own sizes, or estimated by `rates`; `start` of them pass before it works.
+    Seconds are measured for the training's own sizes, or estimated by `rates`. A student writes `written` tokens, or as
+    many as it may, or beside pairs as many as it is to learn.
 
     Raises:
         BadInput: an engine that is not ours.
@@ -39,160 +38,141 @@ def plan_train(
     for name, source in options.sources.items():
         if not is_here(source):
             raise CannotContinue(f"plan: texts are counted by its tokenizer, and the {name} {source} is not here yet")
+    arguments = training_arguments(given, Path(options.out), is_measured(options))
+    _, texts, answered = texts_of(options, arguments.seed)
+    lengths = {"prompt": [len(row.prompt) for row in texts.training]}
+    lengths["sampled"] = [min(written or texts.max_tokens, texts.max_tokens)] * len(texts.training)
+    if not options.kind.on_policy:
+        lengths |= {role: [len(row.responses[at]) for row in texts.training] for at, role in enumerate(PAIR)}
+        lengths["sampled"] = lengths["sampled"] if written else lengths["chosen"]
+    prompt, response = (max(2, round(mean(lengths[part]))) for part in ("prompt", "sampled"))
+    speed = rates or Machine(arguments.device.type, options.dtype, prompt, response, full=options.full,
+                             checkpointing=arguments.gradient_checkpointing)  # fmt: skip
+    clock, heldout = Clock(speed, options.dtype), len(texts.heldout)
+    asked = heldout if options.kind.on_policy else len(answered)
     parts = {"": options}
     if options.method == "adpa_plus":
         parts = {"dckd: ": replace(options, method="dckd", reference=None), "adpa: ": replace(options, method="adpa")}
-    arguments = training_arguments(given, Path(options.out), is_measured(options))
-    _, texts, answered = texts_of(options, arguments.seed)
-    clock = Clock(arguments.device.type, options.dtype, rates)
     memory = most = left = 0.0
     for name, part in parts.items():
-        training = _Training(name, part, arguments, texts, answered, clock, written)
-        taken, of_disk, kept = training.charge()
-        memory, most, left = max(memory, taken), max(most, left + of_disk), left + kept
-    clock.spend("start", (1 + PICTURE) * start)
-    clock.rows["start"] = clock.rows.pop("start")  # the last row, of two trainings, too
+        training = _Training(name, part, arguments, clock, lengths)
+        cached = training.charge(heldout, asked)
+        stays = training.model_bytes + (cached if options.cache_teachers else 0)
+        most, left = max(most, left + training.model_bytes + 12 * training.learnt + cached), left + stays
+        memory = max(memory, training.memory())
+    clock.start(sum(training.sizes) + training.base)
     sources = {*options.sources.values(), model_of(options.reward or "")} - {""}
-    return clock.sum_up(
-        "train", sum(row["seconds"] for row in clock.rows.values()), memory, most, left, sources, steps=training.steps,
-        response_tokens=round(training.each["sampled"]),
-    )  # fmt: skip
+    return clock.plan("train", clock.seconds, memory, most, left, sources, steps=training.steps,
+                      response_tokens=response)  # fmt: skip
 
 
 class _Training:
-    """Charges a clock for one training, whose stages it names; `each` is the mean of tokens of a response, by role.
+    """Charges a clock for one training, whose stages it names.
 
-    `of` are the responses of each role that an example has; some other work reads others.
+    `lengths` are tokens of each prompt and of each role's response to it; `of` are the roles of an example's responses,
+    `written` those that the student writes; `learnt` are the numbers that are trained.
     """
 
-    def __init__(
-        self, name: str, options: Options, arguments, texts, answered, clock: Clock, written: int | None
-    ) -> None:  # fmt: skip
-        self.name, self.options, self.arguments, self.clock, self.texts = name, options, arguments, clock, texts
-        self.method, self.student = options.kind, config_of(options.student)
-        self.others = {name: config_of(source) for name, source in options.sources.items() if name != "student"}
-        self.count, self.heldout = len(texts.training), 0 if self.method.on_policy else len(texts.heldout)
-        self.answered = len(texts.heldout if self.method.on_policy else answered)
+    def __init__(self, name: str, options: Options, arguments, clock: Clock, lengths: dict[str, list[int]]) -> None:
+        self.name, self.options, self.arguments, self.clock = name, options, arguments, clock
+        self.lengths, self.count, self.method = lengths, len(lengths["prompt"]), options.kind
+        self.student, *self.others = map(config_of, options.sources.values())
+        self.sizes = [parameters(config) for config in (self.student, *self.others)]
+        whole = base_of_student(options.student)  # which a healed student is cut out of
+        self.base = parameters(config_of(whole)) if whole != options.student else 0
+        self.learnt = self.sizes[0]
+        if not options.full:
+            self.learnt = adapter_size(self.student, options.lora_rank, options.lora_targets)
+        saved = self.sizes[0] if options.merge or not can_be_base(options.student) else self.learnt
+        self.model_bytes = 12 * self.learnt + 4 * saved  # with a checkpoint that holds AdamW's two moments
         self.batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-        self.epoch = -(-self.count // self.batch)
-        most = arguments.max_steps
-        self.steps = most if most > 0 else math.ceil(arguments.num_train_epochs * self.epoch)
-        self.lengths = {"sampled": [min(written or texts.max_tokens, texts.max_tokens)] * self.count}
-        if not self.method.on_policy:
-            columns = zip(*(map(len, row.responses) for row in texts.training), strict=True)
-            self.lengths |= dict(zip(PAIR, map(list, columns), strict=True))
-            if not written:  # the student writes as long as it is to learn
-                self.lengths["sampled"] = self.lengths["chosen"]
-        self.each = {role: sum(of) / len(of) for role, of in self.lengths.items()}
-        self.written, self.pair = {"sampled": options.responses}, dict.fromkeys(PAIR, 1)
-        self.of = {role: options.responses if role == "sampled" else 1 for role in self.method.roles} or self.written
+        self.micro = min(options.micro_batch or arguments.per_device_train_batch_size, self.count)
+        self.epoch = math.ceil(self.count / self.batch)
+        self.steps = arguments.max_steps
+        if self.steps <= 0:
+            self.steps = math.ceil(arguments.num_train_epochs * self.epoch)
+        self.written = ["sampled"] * options.responses
+        self.of = [role for role in self.method.roles if role in PAIR]
+        self.of += self.written if "sampled" in self.method.roles or self.method.on_policy else []
+        widths = [sum(row) for row in zip(*(lengths[role] for role in ("prompt", *self.of)), strict=True)]
+        parts = [widths[start : start + self.micro] for start in range(0, self.count, self.micro)]
+        # By how much the longest of a micro-batch, to which the others are filled up, exceeds their mean.
+        self.fill = sum(len(part) * max(part) for part in parts) / sum(widths)
 
-    def tokens(self, of: dict[str, int]) -> float:
-        """Of an example with so many responses of each role."""
-        return sum(count * self.each[role] for role, count in of.items())
+    def tokens(self, of: Sequence[str]) -> float:
+        """Of an example's responses of these roles, on average."""
+        return sum(mean(self.lengths[role]) for role in of)
 
     def add(
-        self, stage: str, kind: str, config, examples: int, of: dict[str, int], batch: int = 1, how: How | None = None,
-        *, ordered: bool = False, **more: float,
+        self, stage: str, kind: str, config, examples: int, of: Sequence[str], heads: int = 0, at_once: int = AT_ONCE
     ) -> None:  # fmt: skip
-        """Examples that are read `batch` at a time, by their lengths where they are `ordered`.
+        read = mean(self.lengths["prompt"]) + self.tokens(of)
+        read *= 1 if kind == "sampled" else self.fill
+        self.clock.add(self.name + stage, kind, config, examples * self.tokens(of), examples * read, at_once, heads)
 
-        What fills the shorter ones up to the longest of a batch is read as if it were prompt.
-        """
-        prompts, responses, tokens = [len(row.prompt) for row in self.texts.training], sum(of.values()), self.tokens(of)
-        widths = [prompt + sum(number * self.lengths[role][at] for role, number in of.items())
-                  for at, prompt in enumerate(prompts)]  # fmt: skip
-        padding = _padding(sorted(widths) if ordered else widths, batch)
-        shape = Shape(round(sum(prompts) / self.count + padding), max(2, round(tokens / responses)), responses,
-                      min(192, responses * batch))  # fmt: skip
-        self.clock.add(self.name + stage, kind, config, examples * tokens, shape, how, **more)
-
-    def charge(self) -> tuple[float, float, float]:
-        """Bytes of memory, of disk at most, and of disk that are left."""
-        options, arguments = self.options, self.arguments
+    def charge(self, heldout: int, asked: int) -> float:
+        """All of it, with so many held-out pairs and prompts that are answered; bytes of what teachers say."""
+        arguments, student, live = self.arguments, self.student, self.options.live_teachers
         whole, rest = divmod(self.steps, self.epoch)
         examples = whole * self.count + min(rest * self.batch, self.count)
-        micro = min(options.micro_batch or arguments.per_device_train_batch_size, self.count)
-        cached = 0 if self.method.on_policy else self.before()
-        if self.method.on_policy:
-            self.write("training", examples)
-        how = How(options.method, 0 if options.full else options.lora_rank, arguments.gradient_checkpointing)
-        self.add("training", "trained", self.student, examples, self.of, micro, how, steps=self.steps)
-        if options.live_teachers and not self.method.on_policy:
-            for teacher in self.others.values():
-                self.add("training", "read", teacher, examples, self.of, micro)
-        self.measure()
-        sizes = [parameters(config) for config in (self.student, *self.others.values())]
-        learnt = sizes[0] if options.full else adapter_size(self.student, options.lora_rank, options.lora_targets)
-        whole = base_of_student(options.student)
-        base = parameters(config_of(whole)) if whole != options.student else 0  # which a healed student is cut out of
-        self.clock.handle("start", sum(sizes) + base + sizes[0])
-        checkpoint = 12 * learnt  # with AdamW's two moments
-        left = checkpoint + 4 * (sizes[0] if options.merge or not can_be_base(options.student) else learnt)
-        most = left + checkpoint + cached
-        return self.memory(sizes, learnt, 4 * base, micro), most, left + (cached if options.cache_teachers else 0)
-
-    def before(self) -> int:
-        """What is written, scored and cached before the first step; returns the caches' bytes."""
-        options, held, kept = self.options, self.heldout, 0.0
-        both = self.count + held
-        if "sampled" in self.of:
-            self.add("the student writes", "sampled", self.student, both, self.written, both)
-        for name, teacher in self.others.items() if self.method.read and not options.live_teachers else ():
-            read = {role: self.of[role] for role in self.method.read}
-            batch = max(1, round(BATCH_TOKENS / (self.tokens(read) + 1)))
-            self.add(f"caching the {name}", "read", teacher, both, read, batch, ordered=True)
-            kept += both * self.tokens(read) * 4 * (teacher.hidden_size + 1)
-        policy = self.student
-        if options.method == "dpo":
-            policy = self.others.get("reference", self.student)
-            self.add("the reference's scores", "scored", policy, self.count, self.pair, SCORED_AT_ONCE // 2)
-        if held:
-            batch = min(held, self.arguments.per_device_eval_batch_size)
-            self.add("caching held-out pairs", "read", policy, held, self.pair, batch)
-        return round(kept + held * self.tokens(self.pair) * 4 * (policy.hidden_size + 1))
-
-    def write(self, stage: str, prompts: int) -> None:
-        """The student writes to prompts, and teacher, or itself and the reference, read that."""
-        self.add(stage, "sampled", self.student, prompts, self.written, self.batch)
-        readers = [("scored", self.student), ("scored", self.others.get("reference", self.student))]
-        if "teacher" in self.others:
-            readers = [("read", self.others["teacher"])]
-        for kind, config in readers if self.method.on_policy else ():
-            self.add(stage, kind, config, prompts, self.written, self.batch)
-
-    def measure(self) -> None:
-        """The evaluations along the way: the loss, and pairs against the reference over the whole vocabulary."""
-        arguments, every = self.arguments, {"epoch": self.epoch}.get(self.arguments.eval_strategy, self.steps)
+        every = {"epoch": self.epoch}.get(arguments.eval_strategy, self.steps)
         if arguments.eval_strategy == "steps":
             every = math.ceil(arguments.eval_steps * (self.steps if arguments.eval_steps < 1 else 1))
-        times = bool(arguments.eval_on_start) + math.ceil(self.steps / max(1, every))
-        if self.answered:
-            self.write("evaluation", times * self.answered)
-        batch = min(self.heldout, arguments.per_device_eval_batch_size)
-        for of, weight in ((self.of, 1.0), (self.pair, AGAINST)) if self.heldout else ():
-            self.add("evaluation", "scored", self.student, times * self.heldout, of, batch, weight=weight)
+        evaluations = bool(arguments.eval_on_start) + math.ceil(self.steps / max(1, every))
+        teachers, cached = self.others if self.method.read else [], 0.0
+        if self.method.on_policy:
+            self.write("training", examples)
+        else:
+            cached = self.before(heldout, [] if live else teachers)
+            for teacher in teachers if live else []:
+                self.add("training", "scored", teacher, examples, self.of)
+        self.add("training", "trained", student, examples, self.of, len(teachers))
+        if asked:
+            self.write("evaluation", evaluations * asked)
+        if heldout and not self.method.on_policy:
+            self.add("evaluation", "scored", student, evaluations * heldout, self.of)
+            self.add("evaluation", "scored", student, evaluations * heldout, PAIR, 1)  # against the reference's tokens
+        return cached
 
-    def memory(self, sizes: Sequence[int], learnt: int, base: int, micro: int) -> float:
+    def before(self, heldout: int, teachers: Sequence) -> float:
+        """What is written, scored and cached before the first step; bytes of what is cached."""
+        both, policy, cached = self.count + heldout, self.student, 0.0
+        if "sampled" in self.of:
+            self.add("the student writes", "sampled", self.student, both, self.written)
+        read = [role for role in self.of if role in self.method.read]
+        for teacher in teachers:
+            self.add("caching teachers", "scored", teacher, both, read)
+            cached += both * self.tokens(read) * 4 * (teacher.hidden_size + 1)
+        if self.options.method == "dpo":
+            policy = (self.others or [self.student])[0]
+            self.add("the reference's scores", "scored", policy, self.count, PAIR)
+        self.add("caching held-out pairs", "scored", policy, heldout, PAIR)
+        return cached + heldout * self.tokens(PAIR) * 4 * (policy.hidden_size + 1)
+
+    def write(self, stage: str, prompts: int) -> None:
+        """The student writes to prompts; on-policy a teacher, or itself and the reference, read that."""
+        at_once = min(AT_ONCE, self.batch * len(self.written))
+        self.add(stage, "sampled", self.student, prompts, self.written, at_once=at_once)
+        readers = self.others if self.options.teacher else [self.student, (self.others or [self.student])[0]]
+        for config in readers if self.method.on_policy else ():
+            self.add(stage, "scored", config, prompts, self.written)
+
+    def memory(self) -> float:
         """The student, and the larger of what a step and sampling hold beside it.
 
         On a CPU what another model took to be read stays with the process; on a GPU the step takes it again.
         """
-        clock, student, others = self.clock, self.student, sizes[1:]
+        clock, student, size, others = self.clock, self.student, self.sizes[0], self.sizes[1:]
         half = 0 if clock.dtype == "float32" else 2
         live = 4 * sum(others) if self.method.on_policy or self.options.live_teachers else 0
         heads = len(others) * student.vocab_size * student.hidden_size * (4 + half)
-        kept = clock.kept_bytes.get(self.options.method, 0.0) * micro * self.tokens(self.of)
-        step = 16 * learnt + half * sizes[0] + kept + heads + live + clock.logits_bytes  # both types of the weights
-        read = max(4 * max(others, default=0), base)
-        length = len(self.texts.training[0].prompt) + self.each["sampled"]
-        rows = min(192, len(self.texts.training) * self.options.responses)
-        writing = half * sizes[0] + clock.sampling_bytes(student, rows, length) if "sampled" in self.of else 0
-        most = max(step, writing)
-        return clock.resident + 4 * sizes[0] + (read + most if clock.device == "cpu" else max(read, most))
-
-
-def _padding(widths: Sequence[int], batch: int) -> float:
-    """Tokens by which a row is filled up, on average, where so many rows are read at a time."""
-    parts = [widths[start : start + batch] for start in range(0, len(widths), batch)]
-    return sum(len(part) * max(part) for part in parts) / len(widths) - sum(widths) / len(widths)
+        length = mean(self.lengths["prompt"]) + self.tokens(self.of)
+        kept = clock.kept_bytes(student, self.micro * self.fill * length, self.arguments.gradient_checkpointing)
+        needs = [16 * self.learnt + half * size + kept + heads + live]  # both types of the weights
+        if "sampled" in self.of:
+            rows = min(AT_ONCE, self.count * len(self.written))
+            needs.append(clock.sampling_bytes(student, rows, mean(self.lengths["prompt"]) + self.tokens(["sampled"])))
+        loading = 4 * max([self.base, *others])
+        if clock.device == "cpu":
+            return clock.memory(4 * size + loading, *needs)
+        return clock.memory(4 * size, loading, *needs)

@@ -13,11 +13,7 @@ GB = 10**9
 RATES = Rates(2e9, 1e9, 4e9, "cpu", "made up")
 
 
-def test_python_and_memory_are_compared_with_what_the_package_and_a_laptop_run_need(tmp_path, monkeypatch):
-    for version, ok in (("3.11.0", True), ("3.14.1", True), ("3.10.9", False)):
-        monkeypatch.setattr("platform.python_version", lambda version=version: version)
-        finding = doctor.check_python()
-        assert (finding.ok, bool(finding.remedy)) == (ok, not ok)
+def test_memory_is_compared_with_what_a_laptop_run_needs(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "CGROUP", tmp_path / "memory.max")
     for total, free, limit, ok in ((16, 12, "max", True), (16, 1, "max", False), (4, 3, "max", False),
                                    (64, 50, 4 * GB, False)):  # fmt: skip
@@ -29,13 +25,16 @@ def test_python_and_memory_are_compared_with_what_the_package_and_a_laptop_run_n
 
 
 def test_a_library_that_is_missing_or_out_of_range_is_named_with_its_remedy(monkeypatch):
-    findings = doctor.check_libraries(["numpy>=1", "torch>=99", "no-such-package>=1", 'other; extra == "test"'])
+    assert all(finding.ok for finding in doctor.check_libraries())
+    asked = ["numpy>=1", "torch>=99", "no-such-package>=1", 'other; extra == "test"']
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: asked)
+    findings = doctor.check_libraries()
     assert [(finding.topic, finding.ok) for finding in findings[1:]] == [("torch", False), ("no-such-package", False)]
     assert "1 of 3" in findings[0].value
     assert all(finding.remedy for finding in findings[1:])
-    assert all(finding.ok for finding in doctor.check_libraries())
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: None)
     monkeypatch.setattr(doctor, "DISTRIBUTION", "no-such-package")
-    assert not doctor.check_libraries()[0].ok
+    assert not doctor.check_libraries()[1].ok
 
 
 def test_the_device_is_named_and_a_gpu_that_torch_cannot_use_is_pointed_out_and_stops_nothing(monkeypatch):

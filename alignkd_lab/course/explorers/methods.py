@@ -11,7 +11,7 @@ import functools
 import altair as alt
 import numpy as np
 
-from alignkd_lab.costs import compared, with_costs
+from alignkd_lab.costs import with_costs
 from alignkd_lab.course.shipped import recorded_smollm2
 from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, parameters
 from alignkd_lab.course.widgets.pieces import ONE, numbered, sized
@@ -48,7 +48,7 @@ ACROSS = (*LESS_IS_BETTER, "overall_recall", "overall_precision", "distinct_2")
 @functools.cache
 def recorded() -> Records:
     """The registered experiment on SmolLM2 with costs and gains among its metrics."""
-    return with_costs(compared(recorded_smollm2(), (BASELINE, *WAYS)), BASELINE)
+    return with_costs(recorded_smollm2().select(pipeline=(BASELINE, *WAYS)), BASELINE)
 
 
 def points(run: Records) -> list[dict]:

@@ -14,7 +14,7 @@ from alignkd_lab.clock import Rates, calibrate
 from alignkd_lab.course.explorers.runs import Request
 from alignkd_lab.course.shipped import recorded_gaussians, recorded_smollm2
 from alignkd_lab.errors import AlignkdError
-from alignkd_lab.pipelines import ORDERS, PIPELINES, YARDSTICKS
+from alignkd_lab.pipelines import PIPELINES, YARDSTICKS
 from alignkd_lab.plan import plan_run
 from alignkd_lab.plots import figures
 from alignkd_lab.plots.drawing import DEPTH, legend, mark, panels, themed
@@ -71,12 +71,10 @@ def expected_seconds(request: Request) -> float | None:
     """Seconds for all of the request, on text by this machine's rates; None where nothing tells."""
     if request.preset == "tiny":
         return None
-    each, parts = planned(request.world, request.keywords["pipelines"], request.algorithm), len(request.parts())
     if request.world == "mog":
-        return parts * each
-    both = {**request.keywords, "pipelines": ORDERS, "algorithm": "dpo", "seeds": range(parts)}
+        return len(request.parts()) * planned(request.world, request.keywords["pipelines"], request.algorithm)
     try:
-        return each / planned("lm", ORDERS, "dpo") * plan_run(both, machine_rates())["seconds"]
+        return plan_run(request.keywords, machine_rates())["seconds"]
     except AlignkdError:  # a model of a size that is not known
         return None
 
