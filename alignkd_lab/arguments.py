@@ -17,6 +17,7 @@ ALGORITHMS = ("rlhf", "dpo")
 FORMATS = ("jsonl", "mt-bench", "alpaca-eval")  # of answers (`answering`)
 ENGINES = ("own", "vllm")  # that write them (`lm.engines`)
 MOST_SEEDS = 100_000
+DEVICE = {"choices": ("cpu", "cuda"), "help": "default: cuda where there is one"}
 _SOURCE = {"metavar": "SOURCE", "help": "id@commit of the hub, folder, adapter or built-in name"}
 
 
@@ -83,7 +84,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
-def evaluate_options(option: Callable, device: dict[str, Any]) -> None:
+def evaluate_options(option: Callable) -> None:
     """Those of `alignkd evaluate`; `option` adds one."""
     option("model", **_SOURCE)
     option("--prompts", metavar="FILE", type=Path, help="prompt, instruction or turns in each row")
@@ -99,10 +100,10 @@ def evaluate_options(option: Callable, device: dict[str, Any]) -> None:
     option("--max-tokens", metavar="N", type=parse_count, default=256, help="of a response (default: %(default)s)")
     option("--max-length", metavar="N", type=parse_count, default=1024, help="of a pair (default: %(default)s)")
     option("--out", metavar="DIR", type=Path, default=Path("evaluation"), help="a new folder (default: %(default)s)")
-    _machine(option, device)
+    _machine(option)
 
 
-def sample_options(option: Callable, device: dict[str, Any]) -> None:
+def sample_options(option: Callable) -> None:
     """Those of `alignkd sample`."""
     option("model", **_SOURCE)
     option("--prompts", metavar="FILE", type=Path, required=True, help="prompt, instruction or turns in each row")
@@ -111,10 +112,10 @@ def sample_options(option: Callable, device: dict[str, Any]) -> None:
     option("--temperature", metavar="T", type=float, default=1.0, help="default: %(default)s")
     option("--max-tokens", metavar="N", type=parse_count, default=512, help="of an answer (default: %(default)s)")
     option("--engine", choices=ENGINES, default="own", help="vllm: where you have it; untried here (default: own)")
-    _machine(option, device)
+    _machine(option)
 
 
-def run_options(option: Callable, device: dict[str, Any]) -> None:
+def run_options(option: Callable) -> None:
     """Those of `alignkd run`."""
     option("--world", choices=WORLDS, help="Gaussian mixtures or SmolLM2")
     option("--preset", choices=PRESETS, help="how large a run (default: laptop)")
@@ -136,7 +137,7 @@ def run_options(option: Callable, device: dict[str, Any]) -> None:
     option("--from", dest="from_record", metavar="FILE", type=Path, help=words)
     option("--check", action="store_true", help="beside --from: compare every figure with the record")
     option("--out", metavar="DIR", type=Path, default=Path("out"), help="default: out")
-    option("--device", **device)
+    option("--device", **DEVICE)
     # By these it goes to a Ray cluster.
     option("--engine", choices=("local", "ray"), default="local", help="ray: as tasks of a cluster (the extra ray)")
     option("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto (default: one of this machine alone)")
@@ -163,16 +164,16 @@ def run_request(arguments: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _machine(option: Callable, device: dict[str, Any]) -> None:
+def _machine(option: Callable) -> None:
     option("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
-    option("--device", **device)
+    option("--device", **DEVICE)
     option("--dtype", choices=("default", *DTYPES), default="default", help="of matrix products")
 
 
-def bench_options(option: Callable, device: dict) -> None:
+def bench_options(option: Callable) -> None:
     option("--lengths", metavar="N,N", type=parse_lengths, help="tokens of each response (default: 128,512)")
     option("--repeats", metavar="N", type=parse_count, help="timed rounds; the median counts (default: 5)")
-    option("--device", **device)
+    option("--device", **DEVICE)
     option("--dtype", choices=("default", *DTYPES), default="default", help="of matrix products")
     option("--train", choices=("lora", "full"), default="lora", help="what is trained (default: lora)")
     option("--checkpointing", choices=("on", "off"), default="on", help="of the blocks (default: on)")

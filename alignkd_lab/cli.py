@@ -22,6 +22,7 @@ from pathlib import Path
 
 from alignkd_lab import __version__
 from alignkd_lab.arguments import (
+    DEVICE,
     bench_options,
     evaluate_options,
     parse_count,
@@ -208,19 +209,18 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(act=act)
         return command.add_argument
 
-    device = {"choices": ("cpu", "cuda"), "help": "default: cuda where there is one"}
     option = add(doctor, "what this machine has, lacks, and what a run would cost here")
     option("--json", action="store_true", help="print the findings as JSON")
     option("--quick", action="store_true", help="skip the calibration of a few seconds")
 
-    run_options(add(run, "run pipelines in one world; the same command resumes a stopped run"), device)
+    run_options(add(run, "run pipelines in one world; the same command resumes a stopped run"))
     add(train, "train a method on your own models and preference pairs; see alignkd train --help")
 
     add(plan, "tokens, time, memory and disk of a run or a training, before it starts; see alignkd plan --help")
 
     words = "reward, win rate, reward accuracy, KL and benchmarks of a model, or of two"
-    evaluate_options(add(evaluate, words), device)
-    sample_options(add(sample, "write a model's answers to prompts, also as MT-Bench or AlpacaEval read them"), device)
+    evaluate_options(add(evaluate, words))
+    sample_options(add(sample, "write a model's answers to prompts, also as MT-Bench or AlpacaEval read them"))
 
     option = add(export, "write a policy that a run kept as a folder that transformers loads")
     option("stage", metavar="STAGE", type=Path, help="a folder in the run's OUT/stages that holds a policy.json")
@@ -235,10 +235,10 @@ def build_parser() -> argparse.ArgumentParser:
     option("--layers", type=parse_count, metavar="N", help="layers to keep, for --set student=healed-N")
     option("--out", metavar="DIR", type=Path, help="default: a folder in the user's cache")
     option("--base", metavar="SOURCE", default="smollm2-135m-instruct", help="default: %(default)s")
-    option("--device", **device)
+    option("--device", **DEVICE)
 
     option = add(bench, "what a training step costs, against full logits and TRL")
-    bench_options(option, device)
+    bench_options(option)
     return parser
 
 

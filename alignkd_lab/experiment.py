@@ -19,7 +19,7 @@ from alignkd_lab.lm.settings import HEALED, SHIPPED, LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import make_folder
 from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines, unknown
-from alignkd_lab.presets import default_pipelines, names_of, override, preset
+from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import best_device, device_label, provenance, resolve_dtype
 from alignkd_lab.recording import ALGORITHMS, SCHEMA, find, plain_settings, read_json, run_key, write
@@ -104,7 +104,9 @@ def cells_of(request: dict[str, Any]) -> list[Cell]:
     chosen, overrides = preset(name), request.get("overrides") or {}
 
     def cell(algorithm: str, settings: Any, usual: tuple[int, ...]) -> Cell:
-        names = names_of(world, algorithm, pipelines, request.get("yardsticks", YARDSTICKS))
+        possible = possible_pipelines(world, algorithm)
+        chosen = [name for name in pipelines or default_pipelines(world, algorithm) if name in possible]
+        names = tuple(dict.fromkeys((*request.get("yardsticks", YARDSTICKS), *chosen)))
         return Cell(world, name, algorithm, settings, names, tuple(seeds if seeds is not None else usual))
 
     if world == "lm":

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> str:
         made = plan_train(options, arguments, rates, given.response_tokens)
     else:
         parser = argparse.ArgumentParser(prog="alignkd plan run", allow_abbrev=False)
-        run_options(parser.add_argument, {"choices": ("cpu", "cuda")})
+        run_options(parser.add_argument)
         arguments = parser.parse_args(rest)
         if arguments.from_record or arguments.engine != "local":
             raise BadInput("plan: a run on this machine is planned; leave --from and --engine out")
@@ -68,11 +68,9 @@ def render(plan: dict[str, Any]) -> str:
         tokens = "".join(f"{row[kind]:>12,}" for kind in KINDS)
         lines.append(f"{row['stage']:<32}{tokens}{duration(row['seconds']):>14}")
     seeds = f" for {plan['seeds']} seeds" if plan.get("seeds", 1) > 1 else ""
-    how = (
-        f"an estimate, {plan['estimate']}"
-        if plan["estimate"]
-        else f"{plan['dtype']}, measured here{beside(plan['busy_cores'])}"
-    )
+    how = f"an estimate, {plan['estimate']}"
+    if not plan["estimate"]:
+        how = f"{plan['dtype']}, measured here{beside(plan['busy_cores'])}"
     lines += ["", f"time      {duration(plan['seconds'])}{seeds} on {plan['device']} ({how})"]
     if "memory_bytes" in plan:
         disk, wanted = plan["disk_bytes"], sum(plan["download_bytes"].values())

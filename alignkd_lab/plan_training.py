@@ -158,21 +158,13 @@ class _Training:
             self.add(stage, "scored", config, prompts, self.written)
 
     def memory(self) -> float:
-        """The student, and the larger of what a step and sampling hold beside it.
-
-        On a CPU what another model took to be read stays with the process; on a GPU the step takes it again.
-        """
+        """The student, what another model took to be read, and the larger of what a step and sampling hold."""
         clock, student, size, others = self.clock, self.student, self.sizes[0], self.sizes[1:]
-        half = 0 if clock.dtype == "float32" else 2
-        live = 4 * sum(others) if self.method.on_policy or self.options.live_teachers else 0
-        heads = len(others) * student.vocab_size * student.hidden_size * (4 + half)
-        length = mean(self.lengths["prompt"]) + self.tokens(self.of)
-        kept = clock.kept_bytes(student, self.micro * self.fill * length, self.arguments.gradient_checkpointing)
-        needs = [16 * self.learnt + half * size + kept + heads + live]  # both types of the weights
-        if "sampled" in self.of:
-            rows = min(AT_ONCE, self.count * len(self.written))
-            needs.append(clock.sampling_bytes(student, rows, mean(self.lengths["prompt"]) + self.tokens(["sampled"])))
-        loading = 4 * max([self.base, *others])
-        if clock.device == "cpu":
-            return clock.memory(4 * size + loading, *needs)
-        return clock.memory(4 * size, loading, *needs)
+        held = 4 * size + 4 * max([self.base, *others])
+        held += 4 * sum(others) if self.method.on_policy or self.options.live_teachers else 0
+        prompt = mean(self.lengths["prompt"])
+        read = self.micro * self.fill * (prompt + self.tokens(self.of))
+        step = 16 * self.learnt + clock.kept_bytes(student, read, self.arguments.gradient_checkpointing)
+        step += 0 if clock.dtype == "float32" else 2 * size  # both types of the weights
+        rows = min(AT_ONCE, self.count * len(self.written)) if "sampled" in self.of else 0
+        return clock.memory(held, step, clock.sampling_bytes(student, rows, prompt + mean(self.lengths["sampled"])))

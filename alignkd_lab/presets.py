@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,9 +144,3 @@ def possible_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
 def default_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
     """Both orders, the controls that mean something for the algorithm, the yardsticks, and what somebody added."""
     return tuple(name for name in possible_pipelines(world, algorithm) if name not in METHODS)
-
-
-def names_of(world: str, algorithm: str, asked: Sequence[str] | None, yardsticks: Sequence[str]) -> tuple[str, ...]:
-    possible = possible_pipelines(world, algorithm)
-    chosen = [name for name in asked or default_pipelines(world, algorithm) if name in possible]
-    return tuple(dict.fromkeys((*yardsticks, *chosen)))

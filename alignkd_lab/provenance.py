@@ -15,16 +15,8 @@ import alignkd_lab
 from alignkd_lab.errors import BadInput
 
 DTYPES = ("float32", "bfloat16")
+LIBRARIES = ("torch", "transformers", "numpy", "scipy")  # that decide numbers
 USUAL_DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
-
-
-def library_versions() -> dict[str, str | None]:
-    """Versions of Python and of the libraries that decide numbers; None for one that is not installed."""
-    names = ("torch", "transformers", "numpy", "scipy")
-    return {
-        "python": platform.python_version(),
-        **{name: installed(importlib.metadata.version, name) for name in names},
-    }
 
 
 def installed(read: Callable, package: str) -> Any:
@@ -84,7 +76,8 @@ def provenance(device: str = "cpu") -> dict:
         "commit": commit,
         "dirty": dirty,
         "version": alignkd_lab.__version__,
-        **library_versions(),
+        "python": platform.python_version(),
+        **{name: installed(importlib.metadata.version, name) for name in LIBRARIES},
         "device": device,
         "device_name": device_name(device),
         # Another number of threads sums in another order, and one rounding may change a sampled token.

@@ -8,11 +8,10 @@ one model move together; so a rerun counts as another run where any lies far out
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,42 +92,23 @@ def rerun(
     names = tuple(pipelines or held.pipelines)
     if absent := [name for name in names if name not in held.pipelines]:
         raise BadInput(f"pipeline: seed {seeds[0]} holds no {absent[0]!r}; it has {', '.join(held.pipelines)}")
+    if "threads" in held.provenance and len(threads := held.provenance["threads"].dropna()):
+        import torch
+
+        torch.set_num_threads(int(threads.iloc[0]))  # on another number the same seed is another sample
     if again:
-        with _threads(held.provenance.get("threads")):
-            again(run, out, seeds, names)
+        again(run, out, seeds, names)
         made, key = load(out), about["run"].rpartition("/")[2]
         return made.select(run=[name for name in made.runs["run"] if name.rpartition("/")[2] == key], seed=seeds)
     settings, kind = dict(run.settings), about["device"].partition(", ")
     if about["world"] == "lm" and kind[0] == device == "cpu":
         settings["dtype"] = kind[2] or "default"
-    with _threads(held.provenance.get("threads")):
-        files = run_experiment(
-            world=about["world"],
-            preset=about["preset"],
-            pipelines=names,
-            seeds=seeds,
-            out=out,
-            algorithm=about["algorithm"],
-            target=about["target"],
-            overrides=settings,
-            device=device,
-            yardsticks=(),  # `names` holds those of the record
-        )
+    request = {name: about[name] for name in ("world", "preset", "algorithm", "target")}
+    files = run_experiment(
+        **request, pipelines=names, seeds=seeds, out=out, overrides=settings, device=device,
+        yardsticks=(),  # `names` holds those of the record
+    )  # fmt: skip
     return tabulate(map(read_json, files))
-
-
-@contextlib.contextmanager
-def _threads(recorded: pd.Series | None) -> Iterator[None]:
-    """On as many threads as the record was made: on another number the same seed is another sample."""
-    import torch
-
-    before = torch.get_num_threads()
-    counts = [] if recorded is None else recorded.dropna().tolist()
-    torch.set_num_threads(int(counts[0]) if counts else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def compare(run: Records, again: Records) -> pd.DataFrame:

@@ -93,7 +93,7 @@ def test_minutes_on_text_are_those_of_the_calibration_times_seeds_and_pipelines(
     one, three = (expected_seconds(Request("lm", "laptop", "orders", seeds=seeds)) for seeds in ("0", "0-2"))
     made = plan_run({"world": "lm", "preset": "laptop", "pipelines": ORDERS, "seeds": (0,)}, RATES)
     assert one == made["seconds"]
-    assert 1 < one / (sum(made["parameter_tokens"].values()) / 1e9) < 1.2  # prompts are read, too
+    assert 1 < one / (sum(made["parameter_tokens"].values()) / 1e9) < 1.3  # prompts are read, too
     assert three == pytest.approx(3 * one, rel=0.01)  # a process starts once
     assert 1.5 * one < expected_seconds(Request("lm", "laptop", "orders,controls", seeds="0")) < 3 * one
     assert expected_seconds(Request("lm", "tiny")) is None

@@ -24,7 +24,7 @@ def test_provenance_is_json_with_the_versions_in_use_and_of_a_missing_library_ha
         raise provenance.importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(provenance.importlib.metadata, "version", missing)
-    assert provenance.library_versions()["torch"] is None
+    assert provenance.provenance()["torch"] is None
 
 
 @pytest.fixture

