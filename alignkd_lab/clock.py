@@ -103,7 +103,7 @@ class Machine:
             sample(model, prompt, at_once, tokens, eos=-1, seed=0, batch=at_once)
 
         first, three = self._time(partial(write, 1)), self._time(partial(write, 3))
-        return max(0.0, three - first) / 2 / at_once
+        return max(three - first, three / 10) / 2 / at_once  # other programs may have slowed the first
 
     def _scored(self, model, _) -> float:
         examples, tokens = self._examples(3 * READ[self.device], model)
@@ -188,11 +188,9 @@ class Clock:
         if not tokens:
             return
         size, each = parameters(config), self.speed.seconds(kind, config, at_once)
-        to_score = (read - tokens) * (
-            kind == "sampled"
-        ) + heads * tokens * config.vocab_size * config.hidden_size / size
-        seconds = (tokens if kind == "sampled" else read) * each
-        seconds += to_score and to_score * self.speed.seconds("scored", config)
+        of_prompts = read - tokens if kind == "sampled" else 0.0
+        of_heads = heads * tokens * config.vocab_size * config.hidden_size / size
+        seconds = (read - of_prompts) * each + (of_prompts + of_heads) * self.speed.seconds("scored", config)
         self.spend(stage, seconds)[kind] += round(tokens)
         self.parameter_tokens[kind] += round(tokens) * size
 

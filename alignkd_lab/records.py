@@ -174,37 +174,32 @@ def load(*folders: Path | str) -> Records:
     Raises:
         RecordError: there is no record, or one cannot be read; the message names the file and the way out.
     """
-    files: dict[str, list[Path]] = {".zip": [], ".json": []}
+    files: list[Path] = []
     for folder in map(Path, folders):
         if not folder.exists():
             raise RecordError(f"{folder} does not exist: give the folder that `alignkd run --out` wrote")
-        for suffix in files:
-            files[suffix] += [path for path in record_files(folder, suffix) if path not in files[suffix]]
-    found = [_unpack(path) for path in files[".zip"]]
-    if files[".json"]:
-        found.append(tabulate(newest(map(read_json, files[".json"]))))
+        files += [path for path in record_files(folder) if path not in files]
+    found = [_unpack(path) for path in files if path.suffix == ".zip"]
+    if loose := [path for path in files if path.suffix == ".json"]:
+        found.append(tabulate(newest(map(read_json, loose))))
     if not found:
         where = ", ".join(map(str, folders))
         raise RecordError(f"no records (*.json, *.zip) below {where}: `alignkd run --out FOLDER` makes some")
     return concat(found)
 
 
-def record_files(folder: Path, suffix: str) -> list[Path]:
+def record_files(folder: Path) -> list[Path]:
     """Files of records below `folder`, or `folder` if it is one."""
     if folder.is_file():
-        return [folder] if folder.suffix == suffix else []
+        return [folder] if folder.suffix in (".zip", ".json") else []
     found: list[Path] = []
     # Not by `glob`, which fails where a run beside this takes a folder away.
     for place, below, names in os.walk(folder):
         below[:] = [name for name in below if name != RERUNS]
         # Stages and the bench keep JSON files of their own.
-        if suffix == ".zip" or (Path(place).name == "runs" and Path(place) != folder):
-            found += [Path(place, name) for name in names if name.endswith(suffix)]
+        suffixes = (".zip", ".json") if Path(place).name == "runs" and Path(place) != folder else (".zip",)
+        found += [Path(place, name) for name in names if name.endswith(suffixes)]
     return sorted(found)
-
-
-def has_records(folder: Path) -> bool:
-    return any(record_files(folder, suffix) for suffix in (".zip", ".json"))
 
 
 def concat(parts: Sequence[Records]) -> Records:

@@ -374,7 +374,7 @@ def test_only_records_are_read_and_a_folder_without_any_says_what_to_do(tmp_path
     (tmp_path / "stages" / "align-0").mkdir(parents=True)
     (tmp_path / "stages" / "align-0" / "value.json").write_text("{}")
     write(tmp_path / "again", later(mog_record(0), base=7.0))
-    assert not records.has_records(tmp_path)
+    assert records.record_files(tmp_path) == []
     path = write(tmp_path, mog_record(0))
     assert records.load(tmp_path).table().equals(records.load(path).table())  # and not what was run again
     assert records.load(tmp_path / "again").table().at[0, "base"] == 7.0

@@ -20,7 +20,7 @@ from pathlib import Path
 from alignkd_lab.errors import AlignkdError, UnknownName
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.provenance import best_device
-from alignkd_lab.records import has_records, load
+from alignkd_lab.records import load, record_files
 from alignkd_lab.study import plan
 from alignkd_lab.study.lab import parse, say
 from alignkd_lab.study.plan import Cell
@@ -30,7 +30,7 @@ def left(
     folder: Path, preset: str = "laptop", arms: Sequence[str] = tuple(plan.ARMS), device: str = "cpu"
 ) -> list[tuple[Cell, list[int]]]:
     """Cells of these arms in the plan's order, and of each the registered seeds that no record below `folder` holds."""
-    records = load(folder) if folder.exists() and has_records(folder) else None
+    records = load(folder) if record_files(folder) else None
     cells = [cell for cell in plan.cells() if cell.arm in arms]
     held = [plan.seeds_of(records, cell, preset, device) for cell in cells]
     return [
