@@ -245,13 +245,15 @@ class Run:
 
     def memory(self) -> float:
         """Held are the starts, the truth again, and of a stage a teacher or reference and who learns."""
-        settings, clock, base = self.settings, self.clock, self.configs[self.settings.base]
+        settings, clock = self.settings, self.clock
+        base, student = self.configs[settings.base], self.configs[settings.student_source]
         size = {source: 4 * parameters(config) for source, config in self.configs.items()}
         held = sum(size.values()) + size[settings.truth] + 2 * size[settings.base]
-        rows = max(settings.distil_batch * settings.distil_responses, 2 * settings.align_batch)
+        taught = settings.distil_batch * (self.prompt + settings.distil_responses * self.length)
+        aligned = settings.align_batch * (self.prompt + 2 * self.length)
         at_once = min(settings.sample_batch, settings.preference_prompts * settings.preference_responses)
-        step = clock.kept_bytes(base, rows * (self.prompt + self.length))
-        return clock.memory(held, step, clock.sampling_bytes(base, at_once, self.prompt + self.length))
+        writing = clock.sampling_bytes(base, at_once, self.prompt + self.length)
+        return clock.memory(held, clock.kept_bytes(student, taught), clock.kept_bytes(base, aligned), writing)
 
 
 def _plan_mog(cells: Sequence[Cell]) -> dict[str, Any]:
