@@ -74,7 +74,7 @@ def test_a_page_opened_again_without_a_kernel_moves_its_charts(reopened, respons
 
 @pytest.mark.parametrize("reopened", [LENS], indirect=True, ids=["06"])
 def test_clicks_and_arrow_keys_walk_along_the_tokens(reopened):
-    chart = reopened.page.locator(".vega-embed", has_text="token (1 to").first
+    chart = reopened.page.locator(".vega-embed", has_text="token (chosen").first
     field, canvas = chart.locator("input[type=number]"), chart.locator("canvas")
     chart.scroll_into_view_if_needed()
     seen = [(field.input_value(), canvas.evaluate("canvas => canvas.toDataURL()"))]

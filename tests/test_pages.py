@@ -125,7 +125,7 @@ def test_a_click_finds_the_same_token_on_a_shrunk_picture_as_on_a_whole_one(open
     found = {}
     for width in (1024, 1600):
         page = open_page("06_advantage_guided_distillation", viewport={"width": width, "height": 900})
-        chart = page.locator("figure.chart", has_text="token (1 to").first
+        chart = page.locator("figure.chart", has_text="token (chosen").first
         canvas, field = chart.locator("canvas"), chart.locator("input[type=number]")
         canvas.scroll_into_view_if_needed()
         box, before = canvas.bounding_box(), field.input_value()

@@ -127,7 +127,7 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
     fails = [place for place, view in enumerate(flat, 1) if view["advantaged"][0][3][MODELS.index("dpo")] > LIKELY]
     ends = dict(zip(TEXTS, itertools.accumulate(len(held[text]) for text in TEXTS), strict=True))
     starts = {text: end - len(held[text]) for text, end in ends.items()}
-    label = f"token ({', '.join(f'{starts[text] + 1} to {ends[text]}: {text}' for text in TEXTS)})"
+    label = f"token ({', '.join(f'{text} {starts[text] + 1}–{ends[text]}' for text in TEXTS)})"
     table = CONTROLS | {"position": Slider((fails or [1])[0], label, 1, len(flat), 1)}
     position, *menus = parameters(table, (), state)
     # Bound to a field, a selection also takes clicks where it is told to.

@@ -20,7 +20,7 @@ from alignkd_lab.plots.drawing import INK, QUIET
 WEIGHTS, SD = (0.6, 0.4), 0.5
 CONTROLS = {
     "sharpening": Slider(20.0, "sharpening of the teacher, s", 1.0, 20.0, 0.5),
-    "distance": Slider(6.0, "distance of the modes, in standard deviations", 1.0, 8.0, 0.5),
+    "distance": Slider(6.0, "distance, in standard deviations", 1.0, 8.0, 0.5),
 }
 SOURCE = "Live: exact on a line. The bump of reverse KL: searched before, for each stop of the distance."
 _STUDENT = "#9C2A5B"
