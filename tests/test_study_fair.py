@@ -78,12 +78,19 @@ def test_tuning_takes_the_best_mean_of_two_seeds_within_the_kl_budget_and_steps_
     assert within_budget({Setting(1, 1): {"reward": 1, "kl": 30}, Setting(2, 1): {"reward": 0, "kl": 20}})[0].rate == 2
 
 
+def test_curves_are_measured_early_at_three_seeds_and_at_trials_ends():
+    found = [fair_run.curve_steps(seed, "fair", 80, 4) for seed in (0, 1, 3, 4)]
+    assert found == [(20, 40, 60, 80), (5, 10, 20, 80), (5, 10, 20, 80), ()]
+    assert fair_run.curve_steps(1, "tuning", 80, 4) == (80,)
+
+
 @pytest.fixture
 def short(monkeypatch):
     """One seed, texts that earn what their letters say, and the first settings in place of tuned ones."""
     for module in (fair, dense):
         monkeypatch.setattr(module, "sentiment", lambda text: (sum(map(ord, text)) % 100) / 100)
     monkeypatch.setattr(fair_run, "MORE_SEEDS", range(1))
+    monkeypatch.setattr(fair_run, "CURVES", range(1))
     firsts = lambda method, trial: [Setting(rate, method.weights[0]) for rate in method.rates[:2]]  # noqa: E731
     monkeypatch.setattr(fair_run, "tune", firsts)
 

@@ -54,9 +54,12 @@ class Sizes:
     validation_responses: int = 4  # to each of the 128 validation prompts
     test_prompts: int = 368
     test_responses: int = 2
-    curve_points: int = 4
+    curve_points: int = 4  # of seed 0 (`fair_run.curve_steps`)
     teacher_beta: float = 0.1
     lora_rank: int = 16
+
+
+Steps = tuple[int, ...]  # after which reward and KL are measured
 
 
 class Setting(NamedTuple):
@@ -115,7 +118,7 @@ class FairLab(Lab):
         return self.keep(about, [self.student, self.base], make)[0]
 
     def align(
-        self, init: Policy, sampler: Policy, rate: float, beta: float, name: str, points: int = 1
+        self, init: Policy, sampler: Policy, rate: float, beta: float, name: str, at: Steps = ()
     ) -> tuple[Policy, dict]:
         """DPO from `init`, its own reference, on the sampler's pairs."""
         drawn, pairs = self.pool(sampler)
@@ -129,45 +132,46 @@ class FairLab(Lab):
 
         loss = partial(training_losses.dpo, beta=beta)
         about = {"method": "dpo", "rate": rate, "beta": beta}
-        return self._fit(name, about, init, [sampler], examples, loss, points=points, prepare=prepare)
+        return self._fit(name, about, init, [sampler], examples, loss, at=at, prepare=prepare)
 
-    def method(self, given: dict, points: int) -> tuple[Policy, dict]:
+    def method(self, given: dict, at: Steps) -> tuple[Policy, dict]:
         """`given["method"]` at its rate and weight, from the SFT student; ADPA+ is given its form and DCKD's, too."""
         name, rate, weight = given["method"], given["rate"], given["weight"]
         setting, about = Setting(rate, weight), {"method": name, "rate": rate, "weight": weight}
         drawn, pairs = self.pool(self.base)
         match name:
             case "teacher":
-                return self.align(self.base, self.base, rate, self.sizes.teacher_beta, name)
+                return self.align(self.base, self.base, rate, self.sizes.teacher_beta, name, at)
             case "dpo":
-                return self.align(self.sft, self.base, rate, weight, name, points)
+                return self.align(self.sft, self.base, rate, weight, name, at)
             case "kd_then_align":
-                return self.align(self.sft, self.sft, rate, weight, name, points)
+                return self.align(self.sft, self.sft, rate, weight, name, at)
             case "sft_chosen":
                 examples = [Example(drawn.prompt_ids[pair.prompt], [drawn.tokens[pair.chosen]]) for pair in pairs]
                 batch = 2 * self.sizes.batch
-                return self._fit(name, about, self.sft, [], examples, training_losses.nll, batch=batch, points=points)
+                return self._fit(name, about, self.sft, [], examples, training_losses.nll, batch=batch, at=at)
             case "dckd":
-                return self._dckd(self.sizes.steps, setting, points)
+                return self._dckd(self.sizes.steps, setting, at)
             case "adpa" | "adpa_released":
-                return self._adpa(name, self.sft, self.sizes.steps, setting, points)
+                return self._adpa(name, self.sft, self.sizes.steps, setting, at)
             case "adpa_plus":
                 half, form = self.sizes.steps // 2, given["form"]
-                init, first = self._dckd(half, Setting(*given["dckd"]), points)
-                policy, second = self._adpa(form, init, self.sizes.steps - half, setting, points)
+                early, late = [step for step in at if step <= half], [step - half for step in at if step > half]
+                init, first = self._dckd(half, Setting(*given["dckd"]), tuple(early))
+                policy, second = self._adpa(form, init, self.sizes.steps - half, setting, tuple(late))
                 later = [{**point, "step": point["step"] + half} for point in second["curve"]]
-                return policy, {**second, "curve": first["curve"][1::2] + later[1::2] if points > 1 else later}
-        return self._kd(rate, weight, points)
+                return policy, {**second, "curve": first["curve"] + later}
+        return self._kd(rate, weight, at)
 
-    def _dckd(self, steps: int, setting: Setting, points: int) -> tuple[Policy, dict]:
+    def _dckd(self, steps: int, setting: Setting, at: Steps) -> tuple[Policy, dict]:
         loss = partial(training_losses.dckd, alpha=setting.weight)
         return self._fit(
             "dckd", {"method": "dckd", **setting._asdict(), "steps": steps}, self.sft, [self.teacher],
-            pair_examples(*self.pool(self.base)), loss, steps=steps, points=points,
+            pair_examples(*self.pool(self.base)), loss, steps=steps, at=at,
             teachers={"teacher": self.teacher}, read=("chosen", "rejected"),
         )  # fmt: skip
 
-    def _adpa(self, form: str, init: Policy, steps: int, setting: Setting, points: int) -> tuple[Policy, dict]:
+    def _adpa(self, form: str, init: Policy, steps: int, setting: Setting, at: Steps) -> tuple[Policy, dict]:
         """Each pair's chosen response beside one of two that `init` wrote to its prompt beforehand."""
         (drawn, pairs), sizes = self.pool(self.base), self.sizes
         end = self.context.tokenizer.eos_token_id if form == "adpa_released" else None
@@ -182,10 +186,10 @@ class FairLab(Lab):
         loss = partial(training_losses.adpa, gamma=setting.weight, end_token=end)
         return self._fit(
             form, {"method": form, **setting._asdict(), "steps": steps}, init, [self.teacher], examples, loss,
-            steps=steps, points=points, teachers={"teacher": self.teacher, "reference": self.base}, read=("sampled",),
+            steps=steps, at=at, teachers={"teacher": self.teacher, "reference": self.base}, read=("sampled",),
         )  # fmt: skip
 
-    def _kd(self, rate: float, temperature: float, points: int) -> tuple[Policy, dict]:
+    def _kd(self, rate: float, temperature: float, at: Steps) -> tuple[Policy, dict]:
         """KL to the aligned teacher at a temperature, on what it writes at that temperature, two responses a prompt."""
         sizes, teacher = self.sizes, self.context.models.of(self.teacher)
         head = head_of(teacher).detach()
@@ -208,9 +212,7 @@ class FairLab(Lab):
 
         about = {"method": "align_then_kd", "rate": rate, "temperature": temperature}
         loss = training_losses.asking("kd", training_losses.carried(head), temperature=temperature)
-        return self._fit(
-            "align_then_kd", about, self.sft, [self.teacher], [], loss, points=points, prepare=prepare
-        )  # fmt: skip
+        return self._fit("align_then_kd", about, self.sft, [self.teacher], [], loss, at=at, prepare=prepare)
 
     # Training -----------------------------------------------------------------------------------------
 
@@ -224,21 +226,19 @@ class FairLab(Lab):
 
     def _fit(
         self, name: str, about: dict, init: Policy, reads: list[Policy], examples: list[Example], loss: Callable, *,
-        points: int, steps: int | None = None, batch: int | None = None, prepare: Callable = lambda: None,
+        at: Steps, steps: int | None = None, batch: int | None = None, prepare: Callable = lambda: None,
         teachers: dict[str, Policy] | None = None, read: tuple[str, ...] = (),
     ) -> tuple[Policy, dict]:  # fmt: skip
         """Trains from `init` and measures along the way, against where it started or, a student, the SFT student."""
         sizes, steps, batch = self.sizes, steps or self.sizes.steps, batch or self.sizes.batch
-        about = {**about, "points": points, "steps": steps, "sizes": dataclasses.asdict(sizes)}
+        about = {**about, "at": at, "steps": steps, "sizes": dataclasses.asdict(sizes)}
 
         def make() -> tuple[Policy, dict]:
             began, given = time.perf_counter(), prepare() or examples
             model, reference = self._adapted(init), init if init.start == self.base.start else self.sft
-            settings = CurveSettings(
-                max_tokens=sizes.max_tokens, curve_points=points, validation_responses=sizes.validation_responses
-            )
+            settings = CurveSettings(max_tokens=sizes.max_tokens, validation_responses=sizes.validation_responses)
             at_reference = self.context.models.of(reference)
-            curve = Curve(self.context, self.reward, model, at_reference, settings, steps, name)
+            curve = Curve(self.context, self.reward, model, at_reference, settings, steps, name, at)
             if teachers:
                 infos = train_with_teachers(
                     self.context, teachers, read, model, given, loss, learning_rate=about["rate"], steps=steps,

@@ -23,6 +23,8 @@ from alignkd_lab.study.lab import Lab, parse, say
 
 TUNING = 900_001, 900_002
 SEEDS, MORE_SEEDS = range(5), range(8)  # MORE_SEEDS for what the family compares
+EARLY = 1 / 16, 1 / 8, 1 / 4, 1  # of the steps
+CURVES = range(1, 4)  # the seeds that measure there, for the frontier (PLAN.md); seed 0 has even points
 KL_BUDGET = 10.0  # nats a response from the SFT student, within which a trial may win
 _RATES = 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2
 
@@ -55,6 +57,14 @@ TEACHER_RATES = 1e-4, 3e-4
 def dtype_of(seed: int) -> str:
     """In which a seed's matrix products are: trials were cheaper in the one, seeds are in the other (PLAN.md)."""
     return "bfloat16" if seed in TUNING else "float32"
+
+
+def curve_steps(seed: int, arm: str, steps: int, points: int) -> tuple[int, ...]:
+    """After which of a seed's steps reward and KL are measured; of a trial, after the last."""
+    if arm == "tuning":
+        return (steps,)
+    shares = [k / points for k in range(1, points + 1)] if seed == 0 else EARLY if seed in CURVES else ()
+    return tuple(dict.fromkeys(max(1, round(steps * share)) for share in shares))
 
 
 def within_budget(points: dict[Setting, dict]) -> list[Setting]:
@@ -131,12 +141,12 @@ class Experiment:
             lab = self.lab(seed, about.get("teacher_rate"))
             if arm == "start":
                 return lab.measure({"base": lab.base, "base_aligned": lab.teacher, "sft": lab.sft}[name]), {}
-            policy, info = lab.method(about, 1 if arm == "tuning" else self.sizes.curve_points)
+            policy, info = lab.method(about, curve_steps(seed, arm, self.sizes.steps, self.sizes.curve_points))
             if arm == "tuning":
                 last = info["curve"][-1]
                 return {"metrics": {"validation_reward": last["reward"], "validation_kl": last["kl"]}}, info
             start_point = {"step": 0, "kl": 0.0, "reward": float(np.mean(lab._of_sft[0]))}
-            return lab.measure(policy, [start_point, *info["curve"]]), info
+            return lab.measure(policy, info["curve"] and [start_point, *info["curve"]]), info
 
         settings = {**dataclasses.asdict(self.sizes), "experiment": "fair", **about}
         return Lab.record(self.folder, settings, "sentiment", seed, name, arm, make, self._place(seed)["dtype"])

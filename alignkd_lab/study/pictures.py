@@ -23,7 +23,7 @@ from alignkd_lab.plots.style import metric_label, number, pipeline_style
 from alignkd_lab.plots.tables import difference
 from alignkd_lab.records import Records
 from alignkd_lab.stats import Interval
-from alignkd_lab.study import plan
+from alignkd_lab.study import fair_run, plan
 
 # The pipelines that learn from pairs where not all of a cell's do.
 _FROM_PAIRS = {
@@ -140,7 +140,7 @@ def fair_figure(held: Records) -> Figure:
     figure, ((rates, ways),) = panels(1, 2, (11, 4.8), "Eight methods, tuned alike, from one student", note)
     rows_of_intervals(rates, drawn, "win_rate", labels=True)
     rates.axvline(50, color=INK, linewidth=1)
-    steps = runs.curves[runs.curves["curve"].isin(["kl", "reward"])]
+    steps = runs.curves[runs.curves["curve"].isin(["kl", "reward"]) & runs.curves["seed"].isin(fair_run.CURVES)]
     start = runs.metrics[runs.metrics["metric"].eq("reward") & runs.metrics["pipeline"].eq("sft")].set_index("seed")
     for name in set(names) & set(steps["pipeline"]):
         own = steps[steps["pipeline"] == name].pivot(index=["seed", "step"], columns="curve", values="value")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from alignkd_lab.lm.context import Context, Reward
@@ -13,18 +15,21 @@ from alignkd_lab.results import Cost
 class Curve:
     """Points along the training of one stage; `on_step` is for the trainer, and for step 0 before it begins.
 
+    They are step 0 and the settings' number of even ones, or those after the steps that `at` names.
+
     Attributes:
         points: reward and rate of the target on validation prompts, and KL from the reference in nats a response.
         cost: of sampling and reading them.
     """
 
     def __init__(
-        self, context: Context, reward: Reward, model, reference_model, settings: CurveSettings, steps: int, name: str
-    ) -> None:
+        self, context: Context, reward: Reward, model, reference_model, settings: CurveSettings, steps: int, name: str,
+        at: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
         self._context, self._reward, self._settings, self._name = context, reward, settings, name
         self._model, self._reference_model = model, reference_model
         count = settings.curve_points
-        self._marks = {0, *(round(steps * (i + 1) / count) for i in range(count))}
+        self._marks = {0, *(round(steps * (i + 1) / count) for i in range(count))} if at is None else set(at)
         self.points: list[dict] = []
         self.cost = Cost()
 
