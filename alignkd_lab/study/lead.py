@@ -34,7 +34,8 @@ SCREENING, SEEDS = (800_001, 800_002), range(8)
 STRATA = 0.003, 0.006, 0.012, 0.025, 0.05, 0.12, 0.30  # of base rates, from one to the next
 PER_STRATUM, MOST_IN_A_TOPIC = 4, 0.25
 RATE = 3e-4  # AdamW's, of alignment, for both orders
-VARIANTS = {"healed": ("healed", 0.7), "uncut": (BUILT_IN, 0.7), "placebo": (BUILT_IN, 1.0)}  # student, KD temperature
+# Student and KD temperature, in the order in which they are run: the family's, the check of all, the exploratory one.
+VARIANTS = {"healed": ("healed", 0.7), "placebo": (BUILT_IN, 1.0), "uncut": (BUILT_IN, 0.7)}
 
 
 @dataclass(frozen=True)
@@ -255,14 +256,14 @@ def run(
     **where: Any,
 ) -> None:
     """Draws the targets, then runs what is left; ends early where `until` says so before a policy is made."""
-    sizes = sizes or Sizes()
+    sizes, dtype = sizes or Sizes(), where.setdefault("dtype", "float32")
     targets = screen(folder, sizes, **where)
     labs: dict[tuple[int, str], LeadLab] = {}
     screened = {
         target["target"]: {f"screened_{of}": target[of] for of in ("base", "healed", "uncut")} for target in targets
     }
-    for seed, target in blocks(targets, seeds):
-        for variant, (student, temperature) in VARIANTS.items():
+    for variant, (student, temperature) in VARIANTS.items():
+        for seed, target in blocks(targets, seeds):
             if (seed, student) not in labs:
                 labs = {place: lab for place, lab in labs.items() if place[0] == seed}  # an earlier seed's models go
                 labs[seed, student] = _lab(folder, seed, sizes, student, where)
@@ -274,7 +275,7 @@ def run(
                 if pipeline == "base":
                     make = partial(_with_metrics, make, screened[target])
                 say(f"lead: {target}, {variant}, seed {seed}: {pipeline}")
-                Lab.record(folder, about, target, seed, pipeline, variant, make, where.get("dtype"))
+                Lab.record(folder, about, target, seed, pipeline, variant, make, dtype)
 
 
 def again(run: Records, out: Path, seeds: Sequence[int], pipelines: Sequence[str], **where: Any) -> None:
