@@ -78,7 +78,7 @@ def leads_figure(
 ) -> Figure:
     """A-K minus K-A, a row a setting, with its paired 95 % interval: the reward, and what it is made of.
 
-    The interval has K-A's colour, A-K's, or grey where it holds 0.
+    The interval has K-A's colour, A-K's, or grey where it contains 0.
 
     Args:
         rows: (label, the run of A-K, the run of K-A, which may be the same one).
@@ -225,7 +225,7 @@ def _lead(axis: Axes, row: int, values: np.ndarray) -> None:
 
 
 def _leader_colour(lead: Interval) -> str:
-    """A-K's colour, K-A's, or grey where the interval holds 0."""
+    """A-K's colour, K-A's, or grey where the interval contains 0."""
     order = A_K if lead.low > 0 else K_A if lead.high < 0 else None
     return pipeline_style(order).colour if order else QUIET
 

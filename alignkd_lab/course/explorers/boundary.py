@@ -101,7 +101,7 @@ def show(*shown: str, **state: float | str) -> Chart:
         f"Overall recall: A-K {{chosen.{A_K}.recall:.3~r}} nats, K-A {{chosen.{K_A}.recall:.3~r}}. Cells where most "
         "seeds find the target with A-K alone: {count[0]}, K-A alone: {count[1]}, both: {count[2]}, neither: "
         "{count[3]}",
-        "Orange: A-K earns more; blue: K-A; grey: the 95 % interval holds 0. ▲ A-K, ● K-A: the more seeds find "
+        "Orange: A-K earns more; blue: K-A; grey: the 95 % interval contains 0. ▲ A-K, ● K-A: the more seeds find "
         "it, the larger. Line: recall threshold{end}",
     )
     gap = "{chosen.gap[0]:.3~r} [{chosen.gap[1]:.3~r}, {chosen.gap[2]:.3~r}]"
@@ -109,7 +109,7 @@ def show(*shown: str, **state: float | str) -> Chart:
         "ahead": {
             "chosen.gap[1] > 0": f"A-K is ahead by {gap}",
             "chosen.gap[2] < 0": f"K-A is ahead; A-K minus K-A: {gap}",
-            "": f"neither is ahead; A-K minus K-A is {gap}, which holds 0",
+            "": f"neither is ahead; A-K minus K-A is {gap}, whose interval contains 0",
         },
         "end": {"sharpening == '1'": ".", "": "; dashed: after s."},
     }

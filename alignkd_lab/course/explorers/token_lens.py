@@ -155,7 +155,7 @@ def show(*, lens: Lens | None = None, **state: Any) -> Chart:
     words = (
         "{seen.words[0]}",
         "{seen.words[1]}",
-        "Colour: green above 0, violet below, up to {limits[quantity]:.2f} nats; square-root colours. Click a token.",
+        "Colour: green above 0, violet below, full at {limits[quantity]:.2f} nats (square-root scale). Click a token.",
         "● likeliest for the DPO teacher, ◆ largest advantage, ■ the token that stands there; ␣ a space.",
     )
     title, text = (
