@@ -603,20 +603,20 @@ function mount(root) {
       canvas(element, (pen, w, h) => plane(pen, w, h, paint[name], { points: dots[name], rings: frame?.rings, glow: 0.6 }));
       $(`[data-order=${name}] output`).textContent = share;
       const { stages, past } = ORDERS[name], head = heads[name], doing = { distil: "distilling", align: "aligning" }[stages[Math.floor(head)]];
-      const note = !frame ? "the base learns the bumps" : !head ? "the base" : past[head - 1] ?? `${doing}: ${frame.note}`;
+      const note = !frame ? "the base learns the bumps" : !head || !done ? "the base" : past[head - 1] ?? `${doing}: ${frame.note}`;
       $(`[data-order=${name}] .pg-note`).textContent = note;
       element.setAttribute("aria-label", `${ORDERS[name].name}: ${note}; target share ${share}`);
     }
     if (!done) return;
     curve("share", (v) => v, (v) => `${Math.round(100 * v)} %`);
     curve("reward", (v) => v / done.settings.height, (v) => figure(v));
-    curve("recall", (v) => 1 - Math.log10(Math.max(1, -v)) / 2.6, (v) => `−${+(-v).toPrecision(2)}`);
+    curve("recall", (v) => 1 - Math.log10(Math.max(1, -v)) / 2.6, (v) => figure(v));
     $$("[data-curve=reward] [text-anchor=end]").forEach((tick, i) => { tick.textContent = done.settings.height * [1, 0.5, 0][i]; });
     ruler();
   }
   /** Below the planes: what came out and why, as far as the eye has come. */
   function tell() {
-    const seen = done ? Math.floor(Math.min(heads.ka, heads.ak)) : 0, over = seen === 2;
+    const seen = done ? Math.floor(Math.min(heads.ka, heads.ak)) : goals.ka + goals.ak ? "waits" : 0, over = seen === 2;
     if (told === seen) return;
     told = seen;
     $(".pg-verdict").classList.toggle("over", over);
