@@ -87,6 +87,16 @@ def test_a_right_value_without_its_gradient_is_not_right_and_any_other_wrong_fun
     assert check("write_adpa_loss", lambda *given: 3 * loss(*given)).text.endswith(WRITTEN["write_adpa_loss"].hint)
 
 
+def test_what_the_page_could_not_use_is_not_right():
+    ours = WRITTEN["write_m_step"].solve
+    assert "as a tuple; return a Mixture" in check("write_m_step", lambda *given: tuple(ours(*given))).text
+
+    def in_place(reference, rewards, beta):
+        return reference.log_().add_(rewards / beta).softmax(-1)
+
+    assert "writes into what it is given" in check("write_tilt", in_place).text
+
+
 def test_other_ways_to_write_it_are_right():
     def leave_one_out(log_probs, reference_log_probs, rewards, beta):
         shaped = (rewards - beta * (log_probs - reference_log_probs)).detach()

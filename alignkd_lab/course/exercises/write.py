@@ -15,8 +15,9 @@ from alignkd_lab.course.exercises.tasks import Asked, Verdict
 
 
 class Outcome(NamedTuple):
-    """What a function returned, and the gradients of its sum by those arguments that ask for one."""
+    """What a function returned, of which type, and the gradients of its sum by those arguments that ask for one."""
 
+    kind: type
     values: list[Tensor]
     slopes: list[Tensor]
     differentiable: bool
@@ -39,23 +40,29 @@ class Written(Asked):
             return None, f"Not answered yet. {self.question}"
         if not callable(function):
             return False, "Not yet. Give the function itself, without calling it."
+        calls = self.inputs()
         try:
-            found = self.outcomes(function)
+            found = self.outcomes(function, calls)
         except Exception as error:  # whatever a learner's lines raise is theirs to read
             return False, f"Not yet. {_raised(error, function)}"
         if None in found:
             return None, f"Not answered yet: the function returns nothing. {self.question}"
+        if _changed(calls, self.inputs()):
+            return False, "Not yet. Your function writes into what it is given. Make a new tensor."
         expected = self.outcomes(self.solve)
         if same(found, expected):
-            return True, f"Right. {self.because}"
+            kind, wanted = found[0].kind, expected[0].kind
+            if issubclass(kind, wanted):
+                return True, f"Right. {self.because}"
+            return False, f"Not yet. The numbers are right, as a {kind.__name__}; return a {wanted.__name__}."
         for mistake, hint in self.mistakes.items():
             if same(found, self.outcomes(self.mistaken(mistake))):
                 return False, f"Not yet. {hint}"
         return False, f"Not yet. {_difference(found, expected) or self.hint}"
 
-    def outcomes(self, function: Callable) -> list[Outcome | None]:
-        """What a function makes of each hidden call; None where it returns nothing."""
-        return [_outcome(function, call, self.seen) for call in self.inputs()]
+    def outcomes(self, function: Callable, calls: Sequence[tuple] | None = None) -> list[Outcome | None]:
+        """What a function makes of each hidden call, made anew unless given; None where it returns nothing."""
+        return [_outcome(function, call, self.seen) for call in calls or self.inputs()]
 
     def solution(self, id: str) -> str:
         """The solution's source with the imports that it needs."""
@@ -78,7 +85,7 @@ def _outcome(function: Callable, arguments: tuple, seen: Callable) -> Outcome | 
     returned = function(*arguments)
     if returned is None or returned is ...:
         return None
-    returned = seen(returned)
+    kind, returned = type(returned), seen(returned)
     parts = returned if isinstance(returned, tuple) else (returned,)
     values = [torch.as_tensor(part, dtype=torch.float64) for part in parts]
     trained = [each for each in arguments if isinstance(each, Tensor) and each.requires_grad]
@@ -86,7 +93,13 @@ def _outcome(function: Callable, arguments: tuple, seen: Callable) -> Outcome | 
     differentiable = total.requires_grad
     options = {"allow_unused": True, "materialize_grads": True}
     slopes = torch.autograd.grad(total, trained, **options) if differentiable else map(torch.zeros_like, trained)
-    return Outcome([value.detach() for value in values], list(slopes), differentiable)
+    return Outcome(kind, [value.detach() for value in values], list(slopes), differentiable)
+
+
+def _changed(calls: Sequence[tuple], fresh: Sequence[tuple]) -> bool:
+    """Whether a tensor among the arguments is not what it was."""
+    pairs = [pair for both in zip(calls, fresh, strict=True) for pair in zip(*both, strict=True)]
+    return any(isinstance(one, Tensor) and not torch.equal(one, other) for one, other in pairs)
 
 
 def _close(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
