@@ -149,7 +149,7 @@ def _words(count: int, model) -> list[int]:
 def calibrate(device: str) -> Rates:
     """Of this machine, by the built-in model in a run of the laptop preset; in seconds. `device` is "cpu" or "cuda"."""
     machine, config = Machine(device), smollm2("135M")
-    found = (parameters(config) / machine.seconds(kind, config, 24) for kind in KINDS)
+    found = (parameters(config) / machine.seconds(kind, config, AT_ONCE[device]) for kind in KINDS)
     return Rates(*found, device, "parameters × tokens at rates measured here")
 
 

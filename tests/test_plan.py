@@ -291,8 +291,12 @@ def test_calibration_measures_every_kind_of_work(device, monkeypatch):
     size = {"hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 3, "num_key_value_heads": 1}
     small_one = smollm2("135M", vocab_size=256, num_hidden_layers=2, **size)
     monkeypatch.setattr(clock, "smollm2", lambda _: small_one)
+    asked, seconds = {}, clock.Machine.seconds
+    measured = lambda self, kind, config, at_once: asked.update({kind: at_once}) or seconds(self, kind, config, at_once)  # noqa: E731
+    monkeypatch.setattr(clock.Machine, "seconds", measured)
     clock.calibrate.cache_clear()
     rates = clock.calibrate(device)
     clock.calibrate.cache_clear()
+    assert asked["sampled"] == clock.AT_ONCE[device]  # fewer at once take far longer each
     assert min(rates.sampled, rates.trained, rates.scored) > 0
     assert rates.device == device
