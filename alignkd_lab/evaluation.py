@@ -99,10 +99,13 @@ def evaluate(model: str | Path, **options: Any) -> dict:
     out = Path(asked.out) if asked.out is not None else None
     if out:
         make_folder(out)
-    record, answers = _measure(asked, found, held)
-    if out and answers:
-        lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in answers)
-        (out / "responses.jsonl").write_text(lines, encoding="utf-8")
+    answers: list[dict] = []
+    try:
+        record = _measure(asked, found, held, answers)
+    finally:  # what was written is kept, whatever its reward or a later model meets with
+        if out and answers:
+            lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in answers)
+            (out / "responses.jsonl").write_text(lines, encoding="utf-8")
     if asked.judge:
         from alignkd_lab.lm.judge import compare
 
@@ -147,8 +150,8 @@ def _check(asked: Request) -> None:
         raise BadInput(f"out: {asked.out} holds an evaluation already; name another folder")
 
 
-def _measure(asked: Request, read: Rows | None, held: Rows | None) -> tuple[dict, list[dict]]:
-    """The record, and a line for each response; one policy is in memory at a time."""
+def _measure(asked: Request, read: Rows | None, held: Rows | None, lines: list[dict]) -> dict:
+    """The record; a line for each response goes to `lines` before it is paid. One policy is in memory at a time."""
     import torch
 
     from alignkd_lab.lm import evaluate as metrics
@@ -168,7 +171,7 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None) -> tuple[dict
     encoded = _examples(held, tokenizers["model"], asked.max_length) if held else None
     pays = metrics.read_reward(asked.reward, device) if asked.reward else None
     found = {name: dict.fromkeys(METRICS) for name in writers}
-    lines, drawn, rewards, of_pairs, tasks = [], {}, {}, {}, None
+    drawn, rewards, of_pairs, tasks = {}, {}, {}, None
 
     def tell(name: str, measured: dict) -> None:
         found[name] |= {metric: metrics.as_json(value) for metric, value in measured.items()}
@@ -188,13 +191,15 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None) -> tuple[dict
             log_probs, texts = score(policy, samples, dtype=dtype), samples.texts(tokenizers[name])
             tell(name, metrics.of_samples(samples, log_probs, tokenizers[name]))
             drawn[name], of = (samples, log_probs), [rows[prompt] for prompt in samples.prompt_of]
-            earned = pays(of, texts) if pays else None
+            own = [{"row": row.row, "prompt": row.said, "model": source, "response": text, "reward": None}
+                   for row, text in zip(of, texts, strict=True)]  # fmt: skip
+            lines += own
             if pays:
+                earned = pays(of, texts)
+                for line, reward in zip(own, earned.tolist(), strict=True):
+                    line["reward"] = reward
                 rewards[name] = earned.reshape(len(rows), asked.responses)
                 tell(name, {"reward": metrics.over_prompts(rewards[name])})
-            for index, (row, text) in enumerate(zip(of, texts, strict=True)):
-                lines.append({"row": row.row, "prompt": row.said, "model": source, "response": text,
-                              "reward": float(earned[index]) if pays else None})  # fmt: skip
         if encoded and name != "against":
             of_pairs[name] = response_log_probs(policy, encoded.examples, dtype)
         del policy
@@ -212,7 +217,7 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None) -> tuple[dict
         "options": {**options, "temperature": 1.0, "dtype": str(dtype)},
         "provenance": provenance(device) | ({"lm_eval": harness_version()} if tasks else {}),
     }  # fmt: skip
-    return record, lines
+    return record
 
 
 def _examples(held: Rows, tokenizer, max_length: int):

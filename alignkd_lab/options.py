@@ -97,6 +97,14 @@ class Options:
         return METHODS[self.method]
 
     @property
+    def holds_out(self) -> bool:
+        """Whether anything is kept out of training: a file, or a share above 0."""
+        try:
+            return float(self.heldout) != 0
+        except ValueError:
+            return True
+
+    @property
     def sources(self) -> dict[str, str]:
         """Of weights: of the student, and of the teacher and the reference where they are named."""
         return {name: source for name in ("student", *TEACHERS) if (source := getattr(self, name))}
@@ -202,7 +210,7 @@ def _check(options: Options, ours: dict, given: dict) -> None:
         raise BadInput(f"prompts: {options.method} needs prompts; name them once, with --prompts or with --data")
     if options.prompts and not options.reward and not method.on_policy:
         raise BadInput("prompts: what is written to them is measured by a reward; name it with --reward, or leave both")
-    if options.reward and not (method.on_policy or options.prompts or options.heldout.strip("0.")):
+    if options.reward and not (method.on_policy or options.prompts or options.holds_out):
         raise BadInput("reward: nothing is held out to measure it on; name prompts with --prompts, or hold pairs out")
     of_methods = {name for other in METHODS.values() for name in (*other.needs, *other.uses)} - {"reward"}
     for name in ours:

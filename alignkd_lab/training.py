@@ -163,7 +163,7 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
 
 def is_measured(options: Options) -> bool:
     """Whether anything is held out, or prompts are answered for a reward beside the training."""
-    return bool(options.heldout.strip("0.") or (options.prompts and not options.kind.on_policy))
+    return bool(options.holds_out or (options.prompts and not options.kind.on_policy))
 
 
 def texts_of(options: Options, seed: int, data: Any = None) -> tuple[Any, Texts, list]:

@@ -264,7 +264,7 @@ UNREAD = [
         prompts twice | gkd --teacher tiny-base --prompts a.txt --data FILES/pairs.jsonl | prompts; name them once
         without pairs | sft | data: sft needs one
         prompts for nothing | sft --data FILES/pairs.jsonl --prompts FILES/few.txt | name it with --reward
-        a reward of nothing | sft --data FILES/pairs.jsonl --reward digit --heldout 0 | reward: nothing is held out
+        a reward of nothing | sft --data FILES/pairs.jsonl --reward digit --heldout 0e0 | reward: nothing is held out
         one response | rloo --prompts FILES/few.txt --reward digit --responses 1 | responses must be a whole number of
         no divergence | gkd --teacher tiny-base --prompts FILES/few.txt --divergence backward | 'backward'
         beta for gkd | gkd --teacher tiny-base --prompts FILES/few.txt --beta 0.1 | beta: gkd does not use it

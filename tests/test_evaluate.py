@@ -212,6 +212,16 @@ def test_a_reward_reads_a_prompt_of_many_turns_as_its_messages(tmp_path, monkeyp
     assert found["estimate"] == pytest.approx(sum(turns) / len(turns))
 
 
+def test_a_reward_that_fails_late_loses_no_response(prompts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    late = "def late(prompts, responses):\n    return [1.0] if len(responses) == 1 else {}[0]\n"
+    (tmp_path / "own.py").write_text(late)
+    with pytest.raises(BadInput, match="KeyError"):
+        alignkd_lab.evaluate("tiny-student", prompts=prompts, reward="own:late", out=tmp_path / "out", **QUICK)
+    kept = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in kept] == [1, 2, 3, 4]
+
+
 def test_the_command_prints_a_table_and_leaves_a_record_and_a_picture(prompts, pairs, tmp_path, capsys):
     command = ["evaluate", "tiny-student", "--prompts", str(prompts), "--reward", "digit", "--against", "tiny-base",
                "--pairs", str(pairs), "--reference", "tiny-truth", "--max-tokens", "9", "--device", "cpu",
