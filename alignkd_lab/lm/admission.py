@@ -39,7 +39,10 @@ def admit(model, name: str = "this model", *, reach: int = 0, adapted: bool = Fa
     without_dropout(model)
     core, limit = plain(model), _limit(model)
     if reach > limit:
-        raise BadInput(f"{name}: texts of up to {reach} tokens, and it reads {limit}; lower max_length or max_tokens")
+        raise BadInput(
+            f"{name}: texts of up to {reach} tokens are asked for, and it reads at most {limit}; lower max_length or "
+            "max_tokens"
+        )
     if adapted and (left_out := next(unadapted(model), None)):
         raise BadInput(
             f"{name}: LoRA does not reach {left_out} ({core.config.model_type}), a matrix outside every linear layer, "
