@@ -47,15 +47,15 @@ def outcomes():
 
 
 def test_outcomes_are_the_verdicts_of_the_recorded_study_and_turn_with_it(records):
-    assert len(SIGNS) == len(CLAIMS) == 5
-    for id, claim in zip(SIGNS, CLAIMS, strict=True):
+    decided_here = [claim for claim in CLAIMS if "lm" in claim.decided_in]
+    for id, claim in zip(SIGNS, decided_here, strict=True):
         assert f"“{CLAIM_WORDS[claim.metric, claim.statistic]}.”" in TASKS[id].question
         assert METRIC_STYLE[claim.metric].meaning in TASKS[id].question
-    said = decide(shipped.recorded_smollm2())["verdict"]
+    said = decide(shipped.recorded_smollm2())["verdict"][: len(SIGNS)]
     assert outcomes() == [verdict if verdict in shipped.VERDICTS else "undecided" for verdict in said]
     for made, expected in ((AHEAD, ["holds"] * 4), (BEHIND, ["fails"] * 4), (UNHEALED, ["undecided"] * 4)):
         records(made)
-        assert outcomes() == [*expected, "undecided"]
+        assert outcomes() == expected
     records(decided(1))
     assert set(outcomes()) == {"undecided"}
 
