@@ -17,7 +17,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from alignkd_lab.errors import BadInput, UnknownName, refusing
 from alignkd_lab.lm.engines import check_engine
-from alignkd_lab.lm.request import check_policy, check_reward
+from alignkd_lab.lm.request import check_policy, check_reward, read_share
 from alignkd_lab.provenance import USUAL_DTYPE
 from alignkd_lab.ranges import check_number
 
@@ -99,10 +99,7 @@ class Options:
     @property
     def holds_out(self) -> bool:
         """Whether anything is kept out of training: a file, or a share above 0."""
-        try:
-            return float(self.heldout) != 0
-        except ValueError:
-            return True
+        return read_share(self.heldout) != 0
 
     @property
     def sources(self) -> dict[str, str]:

@@ -292,7 +292,11 @@ def test_calibration_measures_every_kind_of_work(device, monkeypatch):
     small_one = smollm2("135M", vocab_size=256, num_hidden_layers=2, **size)
     monkeypatch.setattr(clock, "smollm2", lambda _: small_one)
     asked, seconds = {}, clock.Machine.seconds
-    measured = lambda self, kind, config, at_once: asked.update({kind: at_once}) or seconds(self, kind, config, at_once)  # noqa: E731
+
+    def measured(self, kind, config, at_once):
+        asked[kind] = at_once
+        return seconds(self, kind, config, at_once)
+
     monkeypatch.setattr(clock.Machine, "seconds", measured)
     clock.calibrate.cache_clear()
     rates = clock.calibrate(device)

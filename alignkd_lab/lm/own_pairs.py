@@ -28,6 +28,7 @@ from alignkd_lab.lm.preference_data import (
     to_examples,
 )
 from alignkd_lab.lm.preference_rows import Asked
+from alignkd_lab.lm.request import read_share
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.scoring import response_log_probs
 from alignkd_lab.lm.templates import end_ids
@@ -71,7 +72,7 @@ def read_texts(
     def read(source: Any, field: str) -> Any:
         return load_preferences(source) if pairs else read_prompts(source, field)
 
-    found, share = read(source, "prompts"), _share(heldout)
+    found, share = read(source, "prompts"), read_share(heldout)
     kept_out = read(heldout, "heldout") if share is None else found
     training, held = _split(found.rows, kept_out.rows, share, seed)
     # Two texts may be one prompt where a chat template takes white space off.
@@ -129,17 +130,6 @@ def prompts_of_reward(texts: Texts, source: str | None, tokenizer) -> tuple[list
 
 def _reasons(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items() if count) or "there are none"
-
-
-def _share(heldout: str) -> float | None:
-    """The share that is held out; None where a file is named."""
-    try:
-        share = float(heldout)
-    except ValueError:
-        return None
-    if not 0 <= share < 1:
-        raise BadInput(f"heldout: {heldout} must be a share of the prompts, from 0 to below 1, or a file of them")
-    return share
 
 
 def _digest(prompt: list, seed: int) -> str:

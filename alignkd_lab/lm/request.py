@@ -83,3 +83,14 @@ def check_source(name: str, source: str) -> None:
             f"{name}: there is no folder {source!r}, and it is neither {BUILT_IN!r} nor an id of the hub such as "
             "'HuggingFaceTB/SmolLM2-360M-Instruct'; give one of these"
         )
+
+
+def read_share(heldout: str) -> float | None:
+    """The share that is held out; None where a file is named. Raises BadInput for a number that is no share."""
+    try:
+        share = float(heldout)
+    except ValueError:
+        return None
+    if not 0 <= share < 1:
+        raise BadInput(f"heldout: {heldout} must be a share of the prompts, from 0 to below 1, or a file of them")
+    return share
