@@ -180,7 +180,7 @@ class Clock:
 
     def add(
         self, stage: str, kind: str, config, tokens: float, read: float, at_once: int = 1, heads: float = 0
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Tokens of responses, `read` with their prompts and what fills them up, or written `at_once` many.
 
         Beside them `heads` further models say what they think of every next token, from states that are kept.

@@ -70,7 +70,7 @@ class Run:
 
     def __init__(
         self, settings: LmSettings, algorithm: str, target_rate: float, clock: Clock, prompt: int = 20
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.settings, self.algorithm, self.rate, self.clock = settings, algorithm, target_rate, clock
         self.prompt, self.length, self.place, self.kept = prompt, settings.max_tokens, "", 0
         sources = {settings.base, settings.truth, settings.student_source, model_of(settings.reward)} - {""}

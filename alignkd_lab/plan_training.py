@@ -21,9 +21,7 @@ from alignkd_lab.training import is_measured, texts_of
 AT_ONCE = 192  # responses that are written at once (`lm.sampling.sample`)
 
 
-def plan_train(
-    options: Options, given: dict, rates: Rates | None = None, written: int | None = None
-) -> dict[str, Any]:  # fmt: skip
+def plan_train(options: Options, given: dict, rates: Rates | None = None, written: int | None = None) -> dict[str, Any]:
     """Of what `options.read_options` gives: stages with tokens and seconds; time, memory and disk in sum.
 
     Seconds are measured for the training's own sizes, or estimated by `rates`. A student writes `written` tokens, or as
@@ -105,7 +103,7 @@ class _Training:
 
     def add(
         self, stage: str, kind: str, config, examples: int, of: Sequence[str], heads: int = 0, at_once: int = AT_ONCE
-    ) -> None:  # fmt: skip
+    ) -> None:
         read = mean(self.lengths["prompt"]) + self.tokens(of)
         read *= 1 if kind == "sampled" else self.fill
         self.clock.add(self.name + stage, kind, config, examples * self.tokens(of), examples * read, at_once, heads)
