@@ -127,8 +127,8 @@ def safe_name(text: object) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Written aside and moved into place, so that whoever is killed on the way leaves nothing torn."""
-    scratch = path.with_suffix(".writing")
+    """Written aside, each process for itself, and moved into place: whoever is killed on the way tears nothing."""
+    scratch = path.with_suffix(f".{os.getpid()}.writing")
     with scratch.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
