@@ -11,7 +11,7 @@ import pytest
 from browser import ALLOWED, Lab, button_of, copy_notebooks, jupyterlab, move_charts, pictures
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-STUDY, BARE = "07_both_orders_on_smollm2.ipynb", 4  # its predictions without a picture, which come first
+STUDY, BARE = "07_both_orders_on_smollm2.ipynb", 3  # its predictions without a picture, which come first
 MANY, FEW = (f'prompts(\\"test\\", {count})' for count in (16, 3))  # that models are sampled at, half a minute of work
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
