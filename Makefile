@@ -36,7 +36,7 @@ help:
 	@echo "make notebooks  execute every notebook and save it without widget state"
 	@echo "make site       build the course as pages for a browser in $(OUT)/site, from the notebooks as saved"
 	@echo "make links      build the pages' list of links and ask each address in it (needs a network)"
-	@echo "make figures    draw the README's pictures from the recorded runs, record the playground"
+	@echo "make figures    draw RESULTS.md's pictures from the recorded runs, record the playground"
 	@echo "make env        set up only: $(VENV) with the versions of constraints.txt"
 	@echo "make clean      remove $(VENV), $(OUT) and caches of tools (the weights stay in the user's cache)"
 	@echo "Settings: OUT=$(OUT) PRESET=$(PRESET) SEEDS=$(SEEDS) PYTHON=python3.12 PIP_ARGS='...'"

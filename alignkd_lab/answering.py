@@ -13,12 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, check_choice, check_number
 from alignkd_lab.lm.engines import Vllm, check_engine
 from alignkd_lab.lm.preference_data import Prompt, read_prompts
 from alignkd_lab.lm.request import check_policy
 from alignkd_lab.paths import make_folder
-from alignkd_lab.ranges import check_choice, check_number
 
 
 def sample_to(

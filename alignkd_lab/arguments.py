@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.engines import ENGINES
+from alignkd_lab.pipelines import ALGORITHMS, CONTROLS, METHODS, ORDERS, PIPELINES, WORLDS, unknown
 from alignkd_lab.provenance import DTYPES
 
-WORLDS = ("mog", "lm")
 PRESETS = ("tiny", "laptop", "gpu", "paper")
-ALGORITHMS = ("rlhf", "dpo")
 FORMATS = ("jsonl", "mt-bench", "alpaca-eval")  # of answers (`answering`)
-ENGINES = ("own", "vllm")  # that write them (`lm.engines`)
 MOST_SEEDS = 100_000
 DEVICE = {"choices": ("cpu", "cuda"), "help": "default: cuda where there is one"}
 _SOURCE = {"metavar": "SOURCE", "help": "id@commit of the hub, folder, adapter or built-in name"}
@@ -63,8 +62,6 @@ def parse_pipelines(text: str) -> tuple[str, ...]:
 
     Unknown names raise ArgumentTypeError.
     """
-    from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, PIPELINES, unknown
-
     groups = {"orders": ORDERS, "controls": CONTROLS, "methods": METHODS}
     parts = [part.strip() for part in text.split(",")]
     for name in parts:

@@ -100,7 +100,7 @@ def train(arguments: argparse.Namespace) -> int:
     if ranks.leave():
         return 0
     with contextlib.suppress(ModuleNotFoundError):  # a machine without the course has the curves as numbers
-        from alignkd_lab.plots.curves import draw_curves
+        from alignkd_lab.plots.measured import draw_curves
 
         for curves in Path(options.out).rglob("curves.csv"):
             draw_curves(curves)
@@ -123,7 +123,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     record = evaluation.evaluate(**_options(arguments))
     print(evaluation.render(record))
     with contextlib.suppress(ModuleNotFoundError):
-        from alignkd_lab.plots.evaluation import draw_evaluation
+        from alignkd_lab.plots.measured import draw_evaluation
 
         draw_evaluation(record, arguments.out / "evaluation.png")
     print(f"\nRecord, picture and responses: {arguments.out.resolve()}")

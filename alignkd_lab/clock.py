@@ -21,8 +21,7 @@ import torch
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import training_losses, weights
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.models import in_dtype
-from alignkd_lab.lm.sampling import sample
+from alignkd_lab.lm.sampling import in_dtype, sample
 from alignkd_lab.lm.scoring import response_log_probs
 from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.shapes import build, config_of, is_here, parameters, smollm2, with_layers

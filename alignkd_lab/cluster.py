@@ -21,10 +21,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from alignkd_lab import __version__
-from alignkd_lab.errors import AlignkdError, BadInput, CannotContinue
+from alignkd_lab.errors import AlignkdError, BadInput, CannotContinue, check_number
 from alignkd_lab.experiment import parts, run_experiment
 from alignkd_lab.paths import make_folder
-from alignkd_lab.ranges import check_number
 
 # Read when Ray is imported: nobody without the token may use a cluster, and nothing reports on its user.
 DEFAULTS = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}

@@ -1,9 +1,13 @@
-"""Errors meant for the person at the keyboard: one clear sentence, and the way out."""
+"""Errors meant for the person at the keyboard, one clear sentence and the way out; and checks of what comes in."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral, Real
+from typing import Any
 
 
 def first_line(error: BaseException) -> str:
@@ -46,3 +50,72 @@ class UnknownName(BadInput):
 
 class CannotContinue(AlignkdError, RuntimeError):
     """Something outside the input is missing or broken: network, disk, memory, a damaged file."""
+
+
+# Checks, with the name of what is wrong in the message --------------------------------------------------
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    whole: bool = False,
+    why: str = "",
+) -> None:
+    """Raises BadInput unless `value` is a finite number (`whole`: an integer) within the bounds that are given.
+
+    >>> check_number("beta", 0.1, above=0)
+    >>> check_number("beta", -1, above=0)
+    Traceback (most recent call last):
+    alignkd_lab.errors.BadInput: beta must be a finite number above 0, not -1
+    """
+    kind = Integral if whole else Real
+    if (
+        isinstance(value, kind)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and (above is None or value > above)
+        and (least is None or value >= least)
+        and (below is None or value < below)
+        and (most is None or value <= most)
+    ):
+        return
+    bounds = {"above": above, "of at least": least, "below": below, "of at most": most}
+    words = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+    wanted = f"{'a whole' if whole else 'a finite'} number {words}".rstrip()
+    raise BadInput(f"{name} must be {wanted}, not {value!r}" + (f"; {why}" if why else ""))
+
+
+def check_choice(name: str, value: Any, accepted: Sequence[str]) -> None:
+    """Raises BadInput, with all of them, unless the value is one of the accepted words."""
+    if value not in accepted:
+        raise BadInput(f"{name} must be one of {', '.join(accepted)}, not {value!r}")
+
+
+def check_fields(settings: Any, **bounds: dict[str, Any]) -> None:
+    """Every field of a settings dataclass against the kind of its default, and numbers against their range.
+
+    Whole numbers are at least 1 and others above 0, those in a list too, unless `bounds` names others for
+    `check_number`. A list has at least one entry.
+
+    Raises:
+        BadInput: the first field that cannot be used.
+    """
+    for field in dataclasses.fields(settings):
+        name, value, usual = field.name, getattr(settings, field.name), field.default
+        if isinstance(usual, tuple):
+            if not isinstance(value, tuple) or not value:
+                raise BadInput(f"{name} must be a list such as {list(usual)!r}, not {value!r}")
+            values, usual = value, usual[0]
+        else:
+            values = (value,)
+        for one in values:
+            if isinstance(usual, str) and not (isinstance(one, str) and one):
+                raise BadInput(f"{name} must be a word, not {one!r}")
+            if isinstance(usual, int | float):
+                usually = {"least": 1, "whole": True} if isinstance(usual, int) else {"above": 0}
+                check_number(name, one, **{**usually, **bounds[name]} if name in bounds else usually)

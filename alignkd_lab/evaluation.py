@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, check_choice, check_number
 from alignkd_lab.lm.harness import check_tasks, harness_version, run_tasks
 from alignkd_lab.lm.preference_data import Rows, count_reasons, load_preferences, read_prompts, to_examples
 from alignkd_lab.lm.request import check_policy, check_reward
 from alignkd_lab.paths import make_folder
 from alignkd_lab.provenance import DTYPES
-from alignkd_lab.ranges import check_choice, check_number
 
 RECORD = "evaluation.json"
 # What each metric is called in a table and a picture, in their order.
@@ -157,6 +156,7 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None, lines: list[d
     from alignkd_lab.lm import evaluate as metrics
     from alignkd_lab.lm import models, weights
     from alignkd_lab.lm.answers import answer, encode_rows
+    from alignkd_lab.lm.sampling import in_dtype
     from alignkd_lab.lm.scoring import response_log_probs, score
     from alignkd_lab.lm.vocabulary import check_vocabularies
     from alignkd_lab.provenance import best_device, provenance, resolve_dtype
@@ -179,7 +179,7 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None, lines: list[d
     for name, source in sources.items():
         policy = models.read(source, device)
         if name == "model" and asked.tasks:  # first, since the harness may find that it lacks data
-            tasks = run_tasks(models.in_dtype(policy, dtype), tokenizers[name], asked.tasks, limit=asked.limit,
+            tasks = run_tasks(in_dtype(policy, dtype), tokenizers[name], asked.tasks, limit=asked.limit,
                               chat_template=asked.chat_template)  # fmt: skip
         if rows and name == "reference":
             samples, log_probs = drawn["model"]

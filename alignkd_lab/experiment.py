@@ -18,11 +18,21 @@ from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.settings import HEALED, SHIPPED, LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import make_folder
-from alignkd_lab.pipelines import METHODS, PIPELINES, YARDSTICKS, Outcome, planned_steps, run_pipelines, unknown
+from alignkd_lab.pipelines import (
+    ALGORITHMS,
+    METHODS,
+    PIPELINES,
+    WORLDS,
+    YARDSTICKS,
+    Outcome,
+    planned_steps,
+    run_pipelines,
+    unknown,
+)  # fmt: skip
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import best_device, device_label, provenance, resolve_dtype
-from alignkd_lab.recording import ALGORITHMS, SCHEMA, find, plain_settings, read_json, run_key, write
+from alignkd_lab.recording import SCHEMA, find, plain_settings, read_json, rounded, run_key, write
 from alignkd_lab.store import Store
 
 if TYPE_CHECKING:  # what can be refused is refused before torch and pandas are loaded, which takes seconds
@@ -94,8 +104,8 @@ def cells_of(request: dict[str, Any]) -> list[Cell]:
     pipelines, seeds, algorithm, target, device = (
         request.get(part) for part in ("pipelines", "seeds", "algorithm", "target", "device")
     )
-    if world not in ("mog", "lm"):
-        raise UnknownName("world", world, ("mog", "lm"))
+    if world not in WORLDS:
+        raise UnknownName("world", world, WORLDS)
     if algorithm not in (None, *ALGORITHMS):
         raise UnknownName("algorithm", algorithm, ALGORITHMS)
     if device not in (None, "cpu") and not device.startswith("cuda"):
@@ -272,7 +282,7 @@ def _records(
     checks = {"checks": world.checks()} if hasattr(world, "checks") else {}
     made = {**provenance(device), "seconds": (time.perf_counter() - started) / len(world.seeds)}
     return [
-        _rounded(
+        rounded(
             {
                 **head,
                 "seed": seed,
@@ -324,15 +334,6 @@ def _stage_of_seed(stage: dict, position: int) -> dict:
     info = dict(stage["info"])
     per_seed = info.pop("per_seed", {})
     return {**stage, "info": {**info, **{name: values[position] for name, values in per_seed.items()}}}
-
-
-def _rounded(value: Any) -> Any:
-    """Numbers with seven significant digits, more would be noise and twice the size; but settings as they are."""
-    if isinstance(value, float):
-        return float(f"{value:.7g}")
-    if isinstance(value, dict):
-        return {key: part if key == "settings" else _rounded(part) for key, part in value.items()}
-    return [_rounded(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _tell_unit(text: str) -> None:

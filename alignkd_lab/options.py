@@ -15,11 +15,10 @@ from accelerate import DistributedType
 from transformers import HfArgumentParser, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 
-from alignkd_lab.errors import BadInput, UnknownName, refusing
+from alignkd_lab.errors import BadInput, UnknownName, check_number, refusing
 from alignkd_lab.lm.engines import check_engine
 from alignkd_lab.lm.request import check_policy, check_reward, read_share
 from alignkd_lab.provenance import USUAL_DTYPE
-from alignkd_lab.ranges import check_number
 
 
 class Method(NamedTuple):

@@ -115,6 +115,7 @@ PIPELINES: dict[str, tuple[Stage, ...]] = {
     ),
 }
 
+WORLDS, ALGORITHMS = ("mog", "lm"), ("rlhf", "dpo")
 ORDERS = K_A, A_K = "kd_then_align", "align_then_kd"
 CONTROLS = (
     "kd_then_align_base_reference",

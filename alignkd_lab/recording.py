@@ -13,9 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alignkd_lab.arguments import ALGORITHMS
 from alignkd_lab.errors import BadInput
-from alignkd_lab.pipelines import A_K, K_A, ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import A_K, ALGORITHMS, K_A, ORDERS, WORLDS, YARDSTICKS
 from alignkd_lab.store import key_of, safe_name, write_whole
 
 SCHEMA = 2
@@ -27,7 +26,7 @@ _FIELDS = {
 }
 # Settings that came after the shipped records, by the value that means what the code did before.
 ADDED: dict[str, dict[str, Any]] = {"mog": {}, "lm": {"dtype": "default", "adpa_form": "formula", "prompts": "shipped"}}
-_KNOWN = {"world": ("mog", "lm"), "algorithm": ALGORITHMS}
+_KNOWN = {"world": WORLDS, "algorithm": ALGORITHMS}
 
 
 class RecordError(BadInput):
@@ -146,6 +145,15 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_canonical(part) for part in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def rounded(value: Any) -> Any:
+    """Numbers with seven significant digits, more would be noise and twice the size; but settings as they are."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {key: part if key == "settings" else rounded(part) for key, part in value.items()}
+    return [rounded(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def plain_settings(settings: Any) -> dict:

@@ -32,8 +32,8 @@ from typing import Any
 import pandas as pd
 
 from alignkd_lab.errors import BadInput, refusing
-from alignkd_lab.pipelines import ORDERS, reading_order
-from alignkd_lab.recording import ALGORITHMS, SCHEMA, RecordError, full_settings, newest, read_json, run_key
+from alignkd_lab.pipelines import ALGORITHMS, ORDERS, WORLDS, reading_order
+from alignkd_lab.recording import SCHEMA, RecordError, full_settings, newest, read_json, run_key
 
 RERUNS = "again"  # below an out folder, what `alignkd run --from` made: no records of the folder itself
 COLUMNS = {
@@ -152,7 +152,7 @@ def _settings(world: str, text: str) -> dict:
 def _reading_place(run: dict) -> tuple:
     settings = _settings(run["world"], run["settings"])
     numbers = [(k, v) for k, v in sorted(settings.items()) if isinstance(v, int | float) and not isinstance(v, bool)]
-    head = ("mog", "lm").index(run["world"]), run["preset"], run["device"], ALGORITHMS.index(run["algorithm"])
+    head = WORLDS.index(run["world"]), run["preset"], run["device"], ALGORITHMS.index(run["algorithm"])
     return (*head, run["target"], numbers, run["settings"])
 
 

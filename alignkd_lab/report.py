@@ -24,12 +24,12 @@ from alignkd_lab.claims import checks, decide, why_no_verdict
 from alignkd_lab.costs import typical_costs
 from alignkd_lab.errors import BadInput
 from alignkd_lab.paths import data_folder, make_folder
-from alignkd_lab.pipelines import A_K, K_A, METHODS, ORDERS
+from alignkd_lab.pipelines import A_K, ALGORITHMS, K_A, METHODS, ORDERS
 from alignkd_lab.plots import figures, style, sweeps
 from alignkd_lab.plots.drawing import run_title
 from alignkd_lab.presets import PRESETS
 from alignkd_lab.recording import full_settings, plain_settings
-from alignkd_lab.records import ALGORITHMS, Records, varying_settings
+from alignkd_lab.records import Records, varying_settings
 from alignkd_lab.stats import t_interval
 
 NUMBERS = ("reward", "target_rate", "target_precision", "overall_precision", "overall_recall")

@@ -70,7 +70,7 @@ def train(method: str | None = None, *, data: Any = None, callbacks: Sequence = 
 
         train("adpa", student="S", teacher="T", reference="R", data="pairs.jsonl", out="model", learning_rate=1e-4)
 
-    The command draws the curves, too, which lie in `curves.csv`: `plots.curves.draw_curves`.
+    The command draws the curves, too, which lie in `curves.csv`: `plots.measured.draw_curves`.
 
     Args:
         method: `sft`, `dpo`, `kd`, `dckd`, `adpa`, `adpa_plus`, `gkd` or `rloo`.

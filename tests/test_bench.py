@@ -13,11 +13,10 @@ from tiny_lm import away_from_zero
 
 from alignkd_lab.bench import run
 from alignkd_lab.bench.bars import check_bars
-from alignkd_lab.bench.batch import PAIRS, make_batch
 from alignkd_lab.bench.meters import peak_memory
 from alignkd_lab.bench.run import random_student, run_bench
 from alignkd_lab.bench.sampling import sampling_rows
-from alignkd_lab.bench.steps import METHODS, our_steps
+from alignkd_lab.bench.steps import METHODS, PAIRS, make_batch, our_steps
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
 from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.shapes import smollm2

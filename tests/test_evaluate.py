@@ -23,7 +23,7 @@ from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.preference_data import load_preferences, to_examples
 from alignkd_lab.lm.reward_model import RewardModel
 from alignkd_lab.lm.sampling import sample
-from alignkd_lab.plots.evaluation import draw_evaluation
+from alignkd_lab.plots.measured import draw_evaluation
 from alignkd_lab.stats import t_interval, wilson_interval
 
 ASKED = [{"prompt": "Say 1"}, {"instruction": "Count to 20"}, {"turns": ["Hm?"]},

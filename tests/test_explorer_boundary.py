@@ -8,10 +8,10 @@ from scene import Scene, evaluated, off_the_densest, value
 
 from alignkd_lab.course.explorers import boundary
 from alignkd_lab.course.explorers.boundary import shipped
+from alignkd_lab.course.widgets.heat import window
 from alignkd_lab.mog.closed_form import ClosedForm
 from alignkd_lab.mog.sweep import cell_edges
 from alignkd_lab.pipelines import A_K, K_A, ORDERS
-from alignkd_lab.plots import plane
 from alignkd_lab.stats import paired_difference
 
 
@@ -62,7 +62,7 @@ def test_the_darkest_cell_lies_where_the_mixture_is_densest():
     for items, order in zip(scene.places("rect")[3:6:2], (K_A, A_K), strict=True):
         held = grid.records.select(run=run, seed=0, pipeline=order).mixtures
         components = held[["weight", "x", "y", "sd_x", "sd_y"]]
-        assert off_the_densest(items, components, plane.window(grid.settings), 4) == pytest.approx((0, 0), abs=1.01)
+        assert off_the_densest(items, components, window(grid.settings), 4) == pytest.approx((0, 0), abs=1.01)
 
 
 def test_the_lines_are_the_recall_thresholds():

@@ -7,8 +7,8 @@ from scene import Scene, evaluated, moved, off_the_densest
 from alignkd_lab.course.explorers import orders
 from alignkd_lab.course.explorers.orders import METRICS, SEEDS
 from alignkd_lab.course.shipped import recorded_gaussians
+from alignkd_lab.course.widgets.heat import window
 from alignkd_lab.pipelines import A_K, CONTROLS, K_A
-from alignkd_lab.plots import plane
 
 HIGH = "kd_then_align_high_temperature"
 KEPT = [*METRICS, "target_rate"]
@@ -33,7 +33,7 @@ def test_a_density_lies_where_the_recorded_mixture_has_it():
     truth, sds = zip(settings.truth_weights, settings.truth_means, strict=True), [settings.truth_sd] * 2
     drawn.append([(weight, *mean, *sds) for weight, mean in truth])
     for items, components in zip(Scene(orders.show()).places("rect")[::2], drawn, strict=True):
-        assert off_the_densest(items, components, plane.window(settings), 5) == pytest.approx((0, 0), abs=1.01)
+        assert off_the_densest(items, components, window(settings), 5) == pytest.approx((0, 0), abs=1.01)
 
 
 def test_a_control_stands_beside_the_orders_and_the_student_of_high_temperature_is_fitted_again():

@@ -13,11 +13,12 @@ from alignkd_lab.course.lens.readings import MODELS, Reading, in_words, read, wi
 from alignkd_lab.course.lens.trl_dpo import trl_dpo
 from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.batch import Example, collate
-from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.teachers import Full, LiveTeacher
+from alignkd_lab.lm.templates import encode
 from alignkd_lab.lm.trainer import with_lora
 
 

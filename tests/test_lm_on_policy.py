@@ -12,9 +12,10 @@ from tiny_lm import log_prob, said_of, watch, world_in
 
 from alignkd_lab.lm import rollouts
 from alignkd_lab.lm.context import Policy
-from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.stages.gkd import GkdSettings, gkd
 from alignkd_lab.lm.stages.rloo import RlooSettings, rloo
+from alignkd_lab.lm.templates import encode
 from alignkd_lab.store import part
 
 STILL = 1e-12  # a learning rate that moves nothing

@@ -11,9 +11,8 @@ from alignkd_lab import experiment, records
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import student, weights
 from alignkd_lab.lm.preference_data import load_preferences, to_examples
-from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.sampling import sample
-from alignkd_lab.lm.templates import COURSE, SMOLLM2, end_ids, fit, frame_of
+from alignkd_lab.lm.templates import COURSE, SMOLLM2, encode, end_ids, fit, frame_of
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.store import Store
 

@@ -5,8 +5,9 @@ import torch
 from tiny_lm import random_adapter
 
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.context import Models, Policy
-from alignkd_lab.lm.models import in_dtype
+from alignkd_lab.lm.context import Policy
+from alignkd_lab.lm.models import Models
+from alignkd_lab.lm.sampling import in_dtype
 
 
 def adapter(seed):

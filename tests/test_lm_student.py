@@ -12,8 +12,9 @@ from tiny_lm import assert_near, smollm2
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import student, weights
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.context import Models, Policy
-from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.context import Policy
+from alignkd_lab.lm.models import Models
+from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.scoring import pooled_mean, score
 from alignkd_lab.lm.student import (
@@ -29,6 +30,7 @@ from alignkd_lab.lm.student import (
     student_identity,
     write_student,
 )
+from alignkd_lab.lm.templates import encode
 from alignkd_lab.paths import data_folder
 
 EXAMPLES = [Example([1, 60, 61], [[70, 71, 72], [73, 2]]), Example([1, 80, 81, 82, 83], [[90], [91, 92]])]

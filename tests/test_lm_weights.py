@@ -17,10 +17,10 @@ from tiny_lm import folder_of, smollm2
 
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.student import layer_cut
+from alignkd_lab.lm.templates import encode
 
 TINY = ("tiny-truth", "tiny-base", "tiny-student")
 ORIGINAL = "HuggingFaceTB/SmolLM2-360M-Instruct"

@@ -13,9 +13,10 @@ from alignkd_lab.lm import scoring
 from alignkd_lab.lm import world as world_module
 from alignkd_lab.lm.batch import collate, hidden_states, plain, token_counts
 from alignkd_lab.lm.context import Policy
-from alignkd_lab.lm.prompts import encode, prompts
+from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.settings import AdpaSettings, DckdSettings, DistilSettings, DpoSettings, LmSettings, RlooSettings
 from alignkd_lab.lm.stages import adpa, rloo
+from alignkd_lab.lm.templates import encode
 from alignkd_lab.lm.trials import TrialSettings
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.pipelines import ORDERS, PIPELINES, run_pipelines

@@ -12,8 +12,9 @@ from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.functions import call_reward, load_function
 from alignkd_lab.lm.preference_data import encode_prompts, read_prompts
-from alignkd_lab.lm.prompts import SPLITS, describe, digest, encode, pin_file, prompts
+from alignkd_lab.lm.prompts import SPLITS, describe, digest, pin_file, prompts
 from alignkd_lab.lm.request import check_request
+from alignkd_lab.lm.templates import encode
 from alignkd_lab.presets import override, preset
 from alignkd_lab.recording import read_json
 

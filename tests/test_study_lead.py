@@ -21,7 +21,7 @@ SMALL = Sizes(
 TINY = {"base": "tiny-base", "dtype": "float32", "students": {"healed": "tiny-student", BUILT_IN: "tiny-base"}}
 
 
-def test_a_set_asks_for_one_of_its_words_and_a_conjunction_for_each_and_a_word_of_one_topic_is_no_candidate():
+def test_a_set_asks_for_one_of_its_words_and_a_conjunction_for_each_and_what_one_topic_holds_is_no_candidate():
     either, both = rule("sun|moon"), rule("light&night")
     assert either("The Moon rose.") and not either("moonlight")  # noqa: PT018
     assert both("Light at night") and not both("night alone")  # noqa: PT018
@@ -29,6 +29,13 @@ def test_a_set_asks_for_one_of_its_words_and_a_conjunction_for_each_and_a_word_o
     found = candidates(texts + ["warm rain and warm wind"] * 6, topics + list(range(6)), np.random.default_rng(0))
     assert "sea" not in found
     assert "rain" in found
+    assert "hill&quiet" in found
+    # Either tree in every topic, both of them in one alone.
+    texts += ["oak elm"] * 4 + ["oak"] * 14 + ["elm"] * 14
+    topics += [0] * 4 + [1 + at % 7 for at in range(28)]
+    found = candidates(texts + ["warm rain and warm wind"] * 6, topics + list(range(6)), np.random.default_rng(0))
+    assert {"oak", "elm"} <= set(found)
+    assert "elm&oak" not in found
 
 
 def test_targets_are_four_a_stratum_two_on_either_side_of_the_median_share_kept():

@@ -6,8 +6,7 @@ import math
 import pytest
 
 from alignkd_lab.pipelines import PIPELINES, reading_order
-from alignkd_lab.plots import plane
-from alignkd_lab.plots.style import PIPELINE_STYLE, interval, metric_label, number, percent, pipeline_style
+from alignkd_lab.plots.style import PIPELINE_STYLE, interval, metric_label, number, percent, pipeline_style, signed
 from alignkd_lab.study.fair_run import METHODS
 
 # What one picture may draw: the pipelines, and the methods of experiment 1, some of which look as a pipeline does.
@@ -18,7 +17,7 @@ TOGETHER = (tuple(PIPELINES), ("base", "base_aligned", *METHODS))
 def test_what_is_drawn_together_has_styles_and_no_two_look_alike(names):
     for field in ("label", "marker"):  # colours, below
         assert len({getattr(PIPELINE_STYLE[name], field) for name in names}) == len(names)
-    assert len({plane.signed(name)[0] for name in list(PIPELINE_STYLE)[:8]}) == 8  # orders and controls
+    assert len({signed(name)[0] for name in list(PIPELINE_STYLE)[:8]}) == 8  # orders and controls
 
 
 def seen_by_a_deuteranope(colour):

@@ -14,7 +14,7 @@ import alignkd_lab
 from alignkd_lab import cli
 from alignkd_lab.evaluation import Request
 from alignkd_lab.options import Options
-from alignkd_lab.plots import curves
+from alignkd_lab.plots import measured
 
 PAGE = (Path(alignkd_lab.__file__).parent.parent / "notebooks" / "TRAIN.md").read_text(encoding="utf-8")
 TINY = {"smollm2-135m-instruct": "tiny-base", "healed": "tiny-student"}
@@ -29,7 +29,7 @@ def block(language: str, at: int | None = None) -> str:
 
 def test_the_script_of_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(curves, "draw_curves", lambda *_: None)  # which takes longer than a training here
+    monkeypatch.setattr(measured, "draw_curves", lambda *_: None)  # which takes longer than a training here
     Path("pairs.jsonl").write_text(block("json"))
     Path("my_rewards.py").write_text(block("py"))
     Path("prompts.txt").write_text("".join(f"Say {at}\n" for at in range(8)))

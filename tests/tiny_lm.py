@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import torch
 
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.context import Models
+from alignkd_lab.lm.models import Models
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.store import Store

@@ -13,16 +13,25 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from alignkd_lab.bench import liger, trl_steps
+from alignkd_lab.bench import trl_steps
 from alignkd_lab.bench.bars import check_bars, render
-from alignkd_lab.bench.batch import PAIRS, PROMPT, Batch, make_batch
 from alignkd_lab.bench.meters import Seconds, peak_memory, seconds
 from alignkd_lab.bench.sampling import sampling_rows
-from alignkd_lab.bench.steps import Step, checkpoint_blocks, our_steps
+from alignkd_lab.bench.steps import (
+    LIGER_TIMED,
+    PAIRS,
+    PROMPT,
+    Batch,
+    Step,
+    checkpoint_blocks,
+    liger_version,
+    make_batch,
+    our_steps,
+)  # fmt: skip
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.batch import token_counts
-from alignkd_lab.lm.models import in_dtype
+from alignkd_lab.lm.sampling import in_dtype
 from alignkd_lab.lm.shapes import smollm2
 from alignkd_lab.lm.tiny import tiny_tokenizer
 from alignkd_lab.lm.trainer import with_lora
@@ -82,7 +91,7 @@ def run_bench(
     if lengths[-1] > (room := base.config.max_position_embeddings - PROMPT):
         raise BadInput(f"lengths: this model has room for responses of {room} tokens, not of {lengths[-1]}")
     lacking = "Liger's rows are left out: liger-kernel is not installed here (the extra `bench`)"
-    notes = [] if liger.version() else [lacking]
+    notes = [] if liger_version() else [lacking]
     lora_rank = LORA_RANK if train == "lora" else None
     sampling = sampling_rows(
         in_dtype(base, getattr(torch, dtype)), PROMPT, QUICK_SAMPLED if quick else SAMPLED, repeats
@@ -107,7 +116,7 @@ def run_bench(
         "provenance": provenance(device),
         "notes": notes,
         "trl": {"version": trl_steps.version(), "timed": trl_steps.TIMED},
-        "liger": {"version": liger.version(), "timed": liger.TIMED},
+        "liger": {"version": liger_version(), "timed": LIGER_TIMED},
         "rows": rows,
         "sampling": sampling,
         "bars": check_bars(rows, device),

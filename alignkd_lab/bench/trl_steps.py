@@ -18,8 +18,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from alignkd_lab.bench.batch import BETA, PAIRS, PROMPT, Batch
-from alignkd_lab.bench.steps import Step, checkpoint_blocks
+from alignkd_lab.bench.steps import BETA, PAIRS, PROMPT, Batch, Step, checkpoint_blocks
 from alignkd_lab.lm.batch import autocast
 from alignkd_lab.lm.quiet import quiet
 

@@ -4,6 +4,6 @@ from alignkd_lab import lazy
 
 MODULES = (
     "batch chunked feasibility losses preference_data prompts rewards sampling scoring settings student teachers "
-    "vocabulary weights"
+    "templates vocabulary weights"
 )
 __getattr__, __dir__ = lazy.names(__name__, {}, MODULES.split())

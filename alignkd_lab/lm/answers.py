@@ -10,11 +10,9 @@ import torch
 from alignkd_lab.errors import refusing
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.engines import Vllm
-from alignkd_lab.lm.models import in_dtype
 from alignkd_lab.lm.preference_data import Prompt
-from alignkd_lab.lm.prompts import encode
-from alignkd_lab.lm.sampling import Samples, sample
-from alignkd_lab.lm.templates import end_ids
+from alignkd_lab.lm.sampling import Samples, in_dtype, sample
+from alignkd_lab.lm.templates import encode, end_ids
 
 
 def encode_rows(tokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:

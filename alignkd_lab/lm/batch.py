@@ -60,6 +60,14 @@ class Example:
             raise BadInput(f"roles: {self.roles} must be one of {', '.join(ROLES)} for each of {len(self.responses)}")
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """Its token ids up to where the answer starts, and what a reward reads of it: a text, or messages."""
+
+    prompt: list[int]
+    said: str | list[dict[str, str]]
+
+
 def token_counts(examples: list[Example]) -> dict[str, int]:
     """Response tokens of each role, `pairs` of a chosen and a rejected response, and `tokens` in all.
 

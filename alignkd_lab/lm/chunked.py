@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from alignkd_lab.errors import check_number
 from alignkd_lab.lm.architecture import cast_head, logits, parts_of
-from alignkd_lab.ranges import check_number
 
 # rows(part, log_probs, probs) -> (values [n], slope [n, V], *diagnostics [n]); both [n, V] are its to write over.
 Rows = Callable[[slice, Tensor, Tensor], tuple[Tensor, ...]]

@@ -5,7 +5,6 @@ Nothing here knows a pipeline.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import time
@@ -19,13 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from alignkd_lab.lm import models
-from alignkd_lab.lm.admission import admit
-from alignkd_lab.lm.prompts import encode
-from alignkd_lab.lm.sampling import Samples, sample, seed_for
+from alignkd_lab.lm.sampling import Samples, in_dtype, sample, seed_for
 from alignkd_lab.lm.scoring import score
-from alignkd_lab.lm.templates import end_ids
-from alignkd_lab.lm.trainer import merge_adapter, train
+from alignkd_lab.lm.templates import encode, end_ids
+from alignkd_lab.lm.trainer import train
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import device_label
 from alignkd_lab.store import Store, safe_name
@@ -67,28 +63,15 @@ class Policy:
         return Policy(written["start"], adapters)
 
 
-class Models:
-    """Policies as models on one device; the starting weights are read once. `dtype` is that of matrix products."""
+class Models(Protocol):
+    """Policies as models on one device (`lm.models.Models`); `dtype` is that of matrix products."""
 
-    def __init__(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        self.device, self.dtype = device, dtype
-        self._starts: dict[str, torch.nn.Module] = {}
+    device: str
+    dtype: torch.dtype
 
-    def admit(self, start: str, *, reach: int, adapted: bool) -> None:
-        """Reads the weights of a start and refuses what the fast path is not exact on (`lm.admission.admit`)."""
-        admit(self._start(start), start, reach=reach, adapted=adapted)
+    def of(self, policy: Policy) -> torch.nn.Module: ...
 
-    def _start(self, start: str) -> torch.nn.Module:
-        if start not in self._starts:
-            self._starts[start] = models.read(start)
-        return self._starts[start]
-
-    def of(self, policy: Policy) -> torch.nn.Module:
-        """A fresh float32 model with the policy's adapters merged; the caller may train it."""
-        model = copy.deepcopy(self._start(policy.start)).to(self.device)
-        for adapter in policy.adapters:
-            merge_adapter(model, adapter)
-        return model.eval()
+    def identity(self, start: str) -> str: ...
 
 
 class Earned(NamedTuple):
@@ -139,7 +122,7 @@ class Context:
     ) -> Samples:  # fmt: skip
         """Responses of a model to the first `count` prompts of a split, with a progress bar."""
         return sample(
-            models.in_dtype(model, self.models.dtype),
+            in_dtype(model, self.models.dtype),
             self.prompts(split, count),
             responses,
             max_tokens,
@@ -155,7 +138,8 @@ class Context:
         self, policy: Policy, split: str, count: int | None, responses: int, max_tokens: int, purpose: str, model=None
     ) -> Samples:
         """Samples at temperature 1, kept in the store: what several stages read is drawn once."""
-        depends = {"policy": policy.digest, "weights": models.identity(policy.start), "split": split, "count": count,
+        weights = self.models.identity(policy.start)
+        depends = {"policy": policy.digest, "weights": weights, "split": split, "count": count,
                    "responses": responses, "max_tokens": max_tokens, "purpose": purpose, "code": SAMPLES_CODE,
                    "start": self.origin, **({} if self.place == "cpu" else {"device": self.place})}  # fmt: skip
         started = time.perf_counter()

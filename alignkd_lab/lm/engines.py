@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alignkd_lab.arguments import ENGINES
-from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.ranges import check_choice, check_number
+from alignkd_lab.errors import BadInput, CannotContinue, check_choice, check_number
+
+ENGINES = "own", "vllm"
 
 
 def check_engine(engine: str, source: str) -> None:

@@ -125,9 +125,8 @@ def draw(model, tokenizer, prompts: list[str], max_tokens: int = 28, seed: int =
 
     Raises BadInput without prompts.
     """
-    from alignkd_lab.lm.prompts import encode
     from alignkd_lab.lm.sampling import sample
-    from alignkd_lab.lm.templates import end_ids
+    from alignkd_lab.lm.templates import encode, end_ids
 
     if not prompts:
         raise BadInput("prompts: none were given; name some on which the model will be used")

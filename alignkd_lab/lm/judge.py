@@ -104,9 +104,9 @@ def _verdicts(judge: str, questions: list[str], device: str, kept: Path | None) 
 def _local(source: str, device: str) -> Callable[[str], Verdict]:
     """The letter to which a model gives most probability as its answer's beginning."""
     from alignkd_lab.lm import models, weights
-    from alignkd_lab.lm.prompts import encode
     from alignkd_lab.lm.sampling import Samples
     from alignkd_lab.lm.scoring import score
+    from alignkd_lab.lm.templates import encode
 
     model, tokenizer = models.read(source, device), weights.load_tokenizer(source)
     letters = [tokenizer.encode(letter, add_special_tokens=False) for letter in LETTERS]

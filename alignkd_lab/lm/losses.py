@@ -19,10 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.errors import BadInput, UnknownName, check_number
 from alignkd_lab.lm.chunked import Rows, nll_rows, sum_rows, token_log_probs
 from alignkd_lab.lm.teachers import Full, advantage, cast_heads, released_advantage
-from alignkd_lab.ranges import check_number
 
 Items = Tensor | int | None
 Pair = tuple[Tensor | int, Tensor | int] | None

@@ -95,7 +95,7 @@ def add_reference(pairs: list[Example], reference: CachedTeacher, dtype: torch.d
 class MeasuredTrainer(LossTrainer):
     """`LossTrainer` whose `evaluate` measures all that is held out, and whose log has the means of what the loss tells.
 
-    With `rollouts` the batches are prompts (`lm.rollouts.EncodedPrompt`), and the loss reads what the policy writes.
+    With `rollouts` the batches are prompts (`lm.batch.EncodedPrompt`), and the loss reads what the policy writes.
     """
 
     def __init__(

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.engines import Vllm
+from alignkd_lab.lm.admission import admit
+from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.settings import HEALED, base_of_student
 from alignkd_lab.lm.student import healed_student, student_identity
+from alignkd_lab.lm.trainer import merge_adapter
 
 
 def load(source: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"):
@@ -39,6 +41,29 @@ def identity(source: str) -> str:
     return student_identity(base_of_student(source), name) if HEALED.fullmatch(name) else weights.checksum(source)
 
 
-def in_dtype(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """A copy of the model in `dtype`, to sample from; the model itself where that is float32, or an engine's."""
-    return model if dtype == torch.float32 or isinstance(model, Vllm) else copy.deepcopy(model).to(dtype)
+class Models:
+    """Policies as models on one device; the starting weights are read once. `dtype` is that of matrix products."""
+
+    def __init__(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.device, self.dtype = device, dtype
+        self._starts: dict[str, torch.nn.Module] = {}
+
+    def admit(self, start: str, *, reach: int, adapted: bool) -> None:
+        """Reads the weights of a start and refuses what the fast path is not exact on (`lm.admission.admit`)."""
+        admit(self._start(start), start, reach=reach, adapted=adapted)
+
+    def _start(self, start: str) -> torch.nn.Module:
+        if start not in self._starts:
+            self._starts[start] = read(start)
+        return self._starts[start]
+
+    def of(self, policy: Policy) -> torch.nn.Module:
+        """A fresh float32 model with the policy's adapters merged; the caller may train it."""
+        model = copy.deepcopy(self._start(policy.start)).to(self.device)
+        for adapter in policy.adapters:
+            merge_adapter(model, adapter)
+        return model.eval()
+
+    def identity(self, start: str) -> str:
+        """What a start's weights are named by."""
+        return identity(start)

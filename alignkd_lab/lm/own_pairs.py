@@ -16,10 +16,8 @@ from tqdm.auto import tqdm
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import ranks
-from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.models import in_dtype
+from alignkd_lab.lm.batch import EncodedPrompt, Example
 from alignkd_lab.lm.preference_data import (
-    EncodedPrompt,
     count_reasons,
     encode_prompts,
     load_preferences,
@@ -29,7 +27,7 @@ from alignkd_lab.lm.preference_data import (
 )
 from alignkd_lab.lm.preference_rows import Asked
 from alignkd_lab.lm.request import read_share
-from alignkd_lab.lm.sampling import sample
+from alignkd_lab.lm.sampling import in_dtype, sample
 from alignkd_lab.lm.scoring import response_log_probs
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.store import Store

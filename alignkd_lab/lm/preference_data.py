@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, check_number
 from alignkd_lab.lm.preference_rows import (
     FIELDS,
     Asked,
@@ -31,10 +31,9 @@ from alignkd_lab.lm.preference_rows import (
 )
 from alignkd_lab.lm.preference_sources import open_source
 from alignkd_lab.lm.templates import frame_of
-from alignkd_lab.ranges import check_number
 
 if TYPE_CHECKING:  # whoever reads pairs need not load torch
-    from alignkd_lab.lm.batch import Example
+    from alignkd_lab.lm.batch import EncodedPrompt, Example
 
 PAIR = ("chosen", "rejected")
 _FIRST = 5  # row numbers that a report names for each reason
@@ -197,14 +196,6 @@ def _versioned(found: Rows, said: Callable[[], str]) -> Rows:
 # From texts to tokens -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """Its token ids up to where the answer starts, and what a reward reads of it: a text, or messages."""
-
-    prompt: list[int]
-    said: str | list[Message]
-
-
 class Encoded(NamedTuple):
     """Examples with the responses [chosen, rejected], or prompts; the rows skipped, and the responses that were cut."""
 
@@ -254,6 +245,8 @@ def encode_prompts(prompts: Sequence[Asked], tokenizer, max_prompt_tokens: int) 
     Raises:
         BadInput: a template that is refused (`lm.templates.frame_of`).
     """
+    from alignkd_lab.lm.batch import EncodedPrompt
+
     frame_of(tokenizer)
     encoded = Encoded([], [], [])
     for row, (text,), (tokens,) in _tokenised(prompts, lambda row: [render(row.prompt, tokenizer)], tokenizer):

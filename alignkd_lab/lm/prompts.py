@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -57,18 +56,6 @@ def prompts(split: str, count: int | None = None, all_frames: bool = False, sour
     if count is not None and not 0 < count <= len(made):
         raise BadInput(f"prompts: the split {split!r} of {source} has {len(made)} prompts, {count} were asked for")
     return made[:count]
-
-
-def encode(tokenizer, prompts: Sequence[str | list[dict[str, str]]]) -> list[list[int]]:
-    """Token ids of each prompt, a text or messages, as the chat template has it, up to where the answer starts."""
-    return [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
-            add_generation_prompt=True,
-            return_dict=False,
-        )
-        for prompt in prompts
-    ]
 
 
 # Of a file -------------------------------------------------------------------------------------

@@ -18,17 +18,15 @@ import torch
 from tqdm.auto import tqdm
 
 from alignkd_lab.lm import ranks
-from alignkd_lab.lm.batch import Example, autocast, collate, plain, token_counts
-from alignkd_lab.lm.preference_data import EncodedPrompt
-from alignkd_lab.lm.rewards import Scorer
+from alignkd_lab.lm.batch import EncodedPrompt, Example, autocast, collate, plain, token_counts
 from alignkd_lab.lm.sampling import Samples, sample, seed_for
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.teachers import LiveTeacher
 from alignkd_lab.lm.templates import end_ids
 
 
-def paying(scorer: Scorer, tokenizer) -> Callable[[list[EncodedPrompt], Samples], list[float]]:
-    """`Rollouts.pay` of a reward that reads texts."""
+def paying(scorer: Callable, tokenizer) -> Callable[[list[EncodedPrompt], Samples], list[float]]:
+    """`Rollouts.pay` of a reward that reads texts (`lm.rewards.scorer`)."""
     return lambda prompts, samples: scorer([prompts[at].said for at in samples.prompt_of], samples.texts(tokenizer))
 
 

@@ -8,6 +8,7 @@ predicted each token can be kept, so that a teacher never runs twice on the toke
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,12 +21,11 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, check_number
 from alignkd_lab.lm.architecture import backbone, capped, head_of, parts_of, to_head
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.engines import Vllm
 from alignkd_lab.memory import halve
-from alignkd_lab.ranges import check_number
 
 
 @dataclass
@@ -258,3 +258,8 @@ class Roomy(DynamicLayer):
     def batch_select_indices(self, indices: Tensor) -> None:
         self._whole = [tensor[indices] for tensor in self._whole]
         self._show(self.keys.shape[-2])
+
+
+def in_dtype(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """A copy of the model in `dtype`, to sample from; the model itself where that is float32, or an engine's."""
+    return model if dtype == torch.float32 or isinstance(model, Vllm) else copy.deepcopy(model).to(dtype)

@@ -9,8 +9,8 @@ from transformers import GenerationConfig
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import folders, weights
-from alignkd_lab.lm.context import Models, Policy
-from alignkd_lab.lm.models import identity
+from alignkd_lab.lm.context import Policy
+from alignkd_lab.lm.models import Models, identity
 from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.lm.tiny import TINY

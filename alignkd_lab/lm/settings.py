@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, check_choice, check_fields, check_number
 from alignkd_lab.lm.functions import is_function
 from alignkd_lab.provenance import DTYPES
-from alignkd_lab.ranges import check_choice, check_fields, check_number
 
 # Named here and not in `lm.weights`, so that whoever reads records need not load torch.
 BUILT_IN = "smollm2-135m-instruct"

@@ -6,6 +6,7 @@ the conversation as the template renders it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from alignkd_lab.errors import BadInput, refusing
@@ -103,3 +104,15 @@ def fit(tokenizer, course: bool = False, ends: tuple[int, ...] = ()):
 def end_ids(tokenizer) -> list[int]:
     """The ids that end a sampled response: its end token, and those that `fit` found beside it."""
     return getattr(tokenizer, "end_ids", [tokenizer.eos_token_id])
+
+
+def encode(tokenizer, prompts: Sequence[str | list[dict[str, str]]]) -> list[list[int]]:
+    """Token ids of each prompt, a text or messages, as the chat template has it, up to where the answer starts."""
+    return [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
+            add_generation_prompt=True,
+            return_dict=False,
+        )
+        for prompt in prompts
+    ]

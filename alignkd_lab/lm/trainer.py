@@ -23,12 +23,11 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.pytorch_utils import Conv1D
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from alignkd_lab.errors import BadInput, CannotContinue
+from alignkd_lab.errors import BadInput, CannotContinue, check_number
 from alignkd_lab.lm import ranks
 from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.batch import Example, autocast, collate, plain, token_counts
 from alignkd_lab.memory import halve
-from alignkd_lab.ranges import check_number
 
 
 class LossTrainer(Trainer):

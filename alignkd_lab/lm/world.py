@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 
-from alignkd_lab.arguments import ALGORITHMS
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import evaluate, trials, weights
-from alignkd_lab.lm.context import Context, Models, Policy
-from alignkd_lab.lm.models import identity
+from alignkd_lab.lm.context import Context, Policy
+from alignkd_lab.lm.models import Models, identity
 from alignkd_lab.lm.prompts import digest, prompts
 from alignkd_lab.lm.request import pin
 from alignkd_lab.lm.rewards import Reward, model_of
@@ -39,7 +38,7 @@ from alignkd_lab.lm.settings import (
 from alignkd_lab.lm.stages import adpa, distil, dpo, gkd, rloo
 from alignkd_lab.lm.student import HEALING_BAR
 from alignkd_lab.lm.vocabulary import check_vocabularies
-from alignkd_lab.pipelines import Align, Distil, Gkd, PreferenceDistil, Stage
+from alignkd_lab.pipelines import ALGORITHMS, Align, Distil, Gkd, PreferenceDistil, Stage
 from alignkd_lab.provenance import resolve_dtype
 from alignkd_lab.results import Cost, Result
 from alignkd_lab.store import Store, changed, part

@@ -98,7 +98,7 @@ class ClosedForm:
         return list(policies.values())
 
     def metrics(self, policy: Policy) -> dict[str, float]:
-        """The metrics of `mog.metrics`, as sums over the grid."""
+        """The metrics of `mog.problem.evaluate`, as sums over the grid."""
         own = policy.log_probs.exp()
         to_density = -2 * np.log(self.cell)
         return {

@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alignkd_lab.errors import BadInput
-from alignkd_lab.ranges import check_fields, check_number
+from alignkd_lab.errors import BadInput, check_fields, check_number
 
 # What each stage depends on: the key of a kept result is a hash of the whole. `MogSettings` explains the fields.
 

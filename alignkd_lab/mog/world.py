@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from alignkd_lab.arguments import ALGORITHMS
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.mog import align
 from alignkd_lab.mog.em import EmSettings, distil, fit
@@ -26,7 +25,7 @@ from alignkd_lab.mog.settings import (
     RlhfSettings,
     StartSettings,
 )
-from alignkd_lab.pipelines import Align, Distil, Stage
+from alignkd_lab.pipelines import ALGORITHMS, Align, Distil, Stage
 from alignkd_lab.results import Cost, Result
 from alignkd_lab.store import changed, part
 

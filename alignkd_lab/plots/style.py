@@ -175,3 +175,12 @@ def percent(share: float) -> str:
         return f"{100 * share:.3g} %"
     wait = 1 / share
     return f"1 in {float(f'{wait:.2g}'):,.0f}" if wait < 1e9 else f"1 in 10^{math.log10(wait):.0f}"
+
+
+SIGNS = {"s": "■", "D": "◆", "v": "▼", "o": "●", "^": "▲", "P": "✚", "X": "✖", "h": "⬢"}
+
+
+def signed(name: str) -> str:
+    """A pipeline's label with its marker before it."""
+    style = pipeline_style(name)
+    return f"{SIGNS.get(style.marker, '★')} {style.label}"

@@ -24,8 +24,7 @@ import torch
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.experiment import run_gaussians
 from alignkd_lab.mog.settings import MogSettings, with_target_weight
-from alignkd_lab.mog.world import ALGORITHMS
-from alignkd_lab.pipelines import ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import ALGORITHMS, ORDERS, YARDSTICKS
 from alignkd_lab.presets import default_pipelines
 from alignkd_lab.records import COLUMNS, Records, concat, pack, tabulate
 from alignkd_lab.store import Store

@@ -168,18 +168,27 @@ def _words(text: str) -> set[str]:
 
 
 def candidates(texts: list[str], topics: list[int], generator: np.random.Generator) -> list[str]:
-    """Words, sets of two or three and conjunctions of two, no topic with more than a quarter of a word's hits."""
+    """Words, sets of two or three and conjunctions of two, no topic with more than a quarter of the hits of any."""
     where: dict[str, Counter] = {}
     for text, topic in zip(texts, topics, strict=True):
         for word in _words(text):
             where.setdefault(word, Counter())[topic] += 1
     count = {word: sum(found.values()) for word, found in where.items()}
-    spread = [word for word in sorted(where) if max(where[word].values()) <= MOST_IN_A_TOPIC * count[word]]
+
+    def is_spread(hits: Counter) -> bool:
+        return max(hits.values(), default=0) <= MOST_IN_A_TOPIC * hits.total()
+
+    def hits_of(name: str) -> Counter:
+        hit = rule(name)
+        return Counter(topic for text, topic in zip(texts, topics, strict=True) if hit(text))
+
+    spread = [word for word in sorted(where) if is_spread(where[word])]
     rare = [word for word in spread if STRATA[0] <= count[word] / len(texts) <= STRATA[-1]]
     common = [word for word in spread if count[word] / len(texts) > STRATA[3]]
     some = [generator.choice(rare, generator.integers(2, 4), replace=False).tolist() for _ in range(300)]
     both = [generator.choice(common, 2, replace=False).tolist() for _ in range(300)]
-    return [*rare, *("|".join(sorted(words)) for words in some), *("&".join(sorted(words)) for words in both)]
+    made = [*("|".join(sorted(words)) for words in some), *("&".join(sorted(words)) for words in both)]
+    return [*rare, *(name for name in made if is_spread(hits_of(name)))]
 
 
 def draw_targets(rates: dict[str, dict[str, float]], generator: np.random.Generator) -> list[dict]:

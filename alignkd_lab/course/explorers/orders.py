@@ -18,9 +18,8 @@ from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import A_K, K_A, PIPELINES
 from alignkd_lab.pipelines import CONTROLS as EXTRA
-from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import INK
-from alignkd_lab.plots.style import metric_label, pipeline_style
+from alignkd_lab.plots.style import metric_label, pipeline_style, signed
 
 ALGORITHMS = {"rlhf": "RLHF: rewarded for its own draws", "dpo": "DPO: learns from pairs"}
 SHARPENINGS = ("1", "1.5", "2", "3", "4")
@@ -85,7 +84,7 @@ def show(*shown: str, **state: float | str) -> Chart:
     settings = MogSettings()
     truth = [[w, *mean, settings.truth_sd, settings.truth_sd]
              for w, mean in zip(settings.truth_weights, settings.truth_means, strict=True)]  # fmt: skip
-    names = {name: plane.signed(name) for name in _ROUTES}
+    names = {name: signed(name) for name in _ROUTES}
     cells = {kind: {s: cell(kind, s) for s in reached["sharpening"]} for kind in reached["algorithm"]}
     further = {
         "cells": cells,

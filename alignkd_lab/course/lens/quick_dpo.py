@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from alignkd_lab.lm import training_losses
 from alignkd_lab.lm.batch import Example, plain
-from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import score
+from alignkd_lab.lm.templates import encode
 from alignkd_lab.lm.trainer import train, with_lora
 
 

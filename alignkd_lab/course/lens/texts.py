@@ -14,9 +14,9 @@ from typing import Any
 from alignkd_lab.course.lens.quick_dpo import dpo_teacher
 from alignkd_lab.course.lens.readings import Reading, read
 from alignkd_lab.lm import weights
-from alignkd_lab.lm.prompts import encode
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.student import healed_student
+from alignkd_lab.lm.templates import encode
 
 # A topic of the test prompts, so that no pair of `course.lens.quick_dpo` speaks of it.
 PROMPT = "Write one sentence about a balloon."

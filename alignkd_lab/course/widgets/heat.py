@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 
 from alignkd_lab.course.widgets.pieces import ONE, bare, numbered, sized
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.plots import plane
 from alignkd_lab.plots.drawing import INK
 
 # White to dark, as the figures have it (seaborn's mako).
@@ -57,10 +57,17 @@ def ring(centre: tuple[float, float], radius: float, window: tuple[float, float,
     return ONE.mark_point(**look).encode(x=alt.datum(centre[0]), y=alt.datum(centre[1]))
 
 
+def window(settings: MogSettings) -> tuple[float, float, float, float]:
+    """The part of the plane that is drawn: left, right, bottom, top."""
+    means, margin = np.array(settings.truth_means), 4.5 * settings.truth_sd
+    (left, bottom), (right, top) = means.min(0) - margin, means.max(0) + margin
+    return float(left), float(right), float(bottom), float(top)
+
+
 def policy(settings: MogSettings, components: str, count: int, side: int, title: Any, colour: Any) -> alt.LayerChart:
     """A policy of the Gaussian world, and the target's circle."""
-    window, centre = plane.window(settings), settings.truth_means[settings.targets[0]]
-    drawn = heat(components, count, window, side, 44), ring(centre, 3 * settings.truth_sd, window, side)
+    place, centre = window(settings), settings.truth_means[settings.targets[0]]
+    drawn = heat(components, count, place, side, 44), ring(centre, 3 * settings.truth_sd, place, side)
     return alt.layer(*drawn).properties(**sized(side, side, title, color=colour, fontSize=12))
 
 
