@@ -109,7 +109,7 @@ def variance_p_value(first: Sequence[float], second: Sequence[float]) -> float:
 def _sample_variance_ratio(first: Sequence[float], second: Sequence[float]) -> tuple[float, tuple[int, int]]:
     above, below = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     degrees = (above.size - 1, below.size - 1)
-    if min(degrees) < 1 or not (np.isfinite(above).all() and np.isfinite(below).all()) or np.ptp(below) == 0:
+    if min(degrees) < 1 or not (np.isfinite(above).all() and np.isfinite(below).all()) or _equal(below, below):
         return NAN, degrees
     return float(above.var(ddof=1) / below.var(ddof=1)), degrees
 
@@ -119,11 +119,17 @@ def effect_size(first: Sequence[float], second: Sequence[float]) -> float:
 
     NaN with fewer than three seeds, a value that is not finite, or differences that are all equal.
     """
-    data = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
-    if data.size < 3 or not np.isfinite(data).all() or np.ptp(data) == 0:
+    both = np.asarray([first, second], dtype=float)
+    data = both[0] - both[1]
+    if data.size < 3 or not np.isfinite(data).all() or _equal(data, both):
         return NAN
     degrees = data.size - 1
     return float(data.mean() / data.std(ddof=1) * (1 - 3 / (4 * degrees - 1)))
+
+
+def _equal(values: np.ndarray, made_of: np.ndarray) -> bool:
+    """Whether they differ by no more than the rounding of what they were computed from."""
+    return np.ptp(values) <= 1e-12 * np.abs(made_of).max()
 
 
 def wilson_interval(hits: float, total: int, level: float = LEVEL) -> Interval:

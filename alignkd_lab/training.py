@@ -117,10 +117,9 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     if method.on_policy:
         examples, kept, heldout = [texts.training, texts.heldout], {}, None
         if options.teacher:
-            teacher = admit(models.read(options.teacher, device), options.teacher, reach=reach)
-            kept["teacher"] = _spread(LiveTeacher(teacher, dtype=dtype))
+            kept["teacher"] = _spread(LiveTeacher(_reader(options.teacher, device, reach), dtype=dtype))
     else:
-        examples, kept, heldout = _from_pairs(options, texts, model, tokenizer, store, dtype, arguments)
+        examples, kept, heldout = _from_pairs(options, texts, model, tokenizer, store, dtype, arguments, reach)
     model = _adapt(model, options, seed)
     rollouts = Rollouts(tokenizer, 1, texts.max_tokens, seed, dtype, pay)
     if method.on_policy:
@@ -179,6 +178,11 @@ def texts_of(options: Options, seed: int, data: Any = None) -> tuple[Any, Texts,
     return tokenizer, texts, answered
 
 
+def _reader(source: str, device: torch.device, reach: int):
+    """A model that reads texts of up to `reach` tokens beside the student."""
+    return admit(models.read(source, device), source, reach=reach)
+
+
 def _student(options: Options, device: torch.device, reach: int):
     model = admit(models.read(options.student, device), options.student, reach=reach, adapted=not options.full)
     layers = (name for name, layer in backbone(model).named_modules() if isinstance(layer, torch.nn.Linear | Conv1D))
@@ -221,20 +225,20 @@ def _same_training(out: Path, request: dict) -> dict | None:
     return None
 
 
-def _from_pairs(options: Options, pairs: Texts, model, tokenizer, store: Store, dtype, arguments) -> tuple:
+def _from_pairs(options: Options, pairs: Texts, model, tokenizer, store, dtype, arguments, reach: int) -> tuple:
     """What the loss reads, of training and of the held-out pairs; what teachers say of it; and what is measured."""
     examples = _examples(options, pairs, model, tokenizer, store, dtype, arguments.seed)
     kept: dict[str, CachedTeacher | LiveTeacher] = {}
     for name, source in options.sources.items() if options.kind.read else ():
         if name != "student":
-            teacher = LiveTeacher(models.read(source, model.device), dtype=dtype, digest=identity(source))
+            teacher = LiveTeacher(_reader(source, model.device, reach), dtype=dtype, digest=identity(source))
             kept[name] = _spread(teacher) if options.live_teachers else cache_teacher(
                 teacher, list(chain(*examples)), store.root, name, roles=options.kind.read
             )  # fmt: skip
     if len(kept) == 2:
         share_head(*kept.values())
     policy = (options.reference if options.method == "dpo" else None) or options.student
-    reference = model if policy == options.student else models.read(policy, model.device)
+    reference = model if policy == options.student else _reader(policy, model.device, reach)
     if options.method == "dpo":
         reference_log_probs(reference, examples[0], store, identity(policy), dtype)
     if not pairs.heldout:
@@ -251,8 +255,7 @@ def _from_pairs(options: Options, pairs: Texts, model, tokenizer, store: Store, 
 def _reference(options: Options, model, dtype, reach: int) -> LiveTeacher:
     """What an on-policy method measures the KL from: the model as it starts, unless another one is named."""
     if options.reference and options.reference != options.student:
-        other = admit(models.read(options.reference, model.device), options.reference, reach=reach)
-        return _spread(LiveTeacher(other, dtype=dtype))
+        return _spread(LiveTeacher(_reader(options.reference, model.device, reach), dtype=dtype))
     if options.full:
         return _spread(LiveTeacher(copy.deepcopy(model), dtype=dtype))
     return LiveTeacher(model, dtype=dtype, without_adapter=True)

@@ -74,6 +74,10 @@ def test_the_verdict_follows_the_interval_of_the_rate():
     assert go_or_no_go(30, 300, 64, 12).verdict == "go"
     assert go_or_no_go(0, 1000, 64, 12).verdict == "no go"
     assert go_or_no_go(2, 60, 64, 12).verdict == "draw more"
+    # Where nearly every response shows the target there are hardly pairs either.
+    assert go_or_no_go(1000, 1000, 64, 12).verdict == "no go"
+    for hits, drawn in ((1, 1), (48, 48), (47, 48)):
+        assert go_or_no_go(hits, drawn, 96, 24).verdict == "draw more"
     found = go_or_no_go(5, 100, 64, 12)
     assert found.rate.estimate == 0.05
     assert found.pairs.low < found.pairs.estimate < found.pairs.high

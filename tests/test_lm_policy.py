@@ -1,5 +1,7 @@
 """A policy is a start and its adapters: what it hashes to, how it is kept, and which model it becomes."""
 
+import dataclasses
+
 import pytest
 import torch
 from tiny_lm import random_adapter
@@ -8,6 +10,9 @@ from alignkd_lab.lm import weights
 from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.models import Models
 from alignkd_lab.lm.sampling import in_dtype
+from alignkd_lab.lm.world import LmWorld
+from alignkd_lab.presets import preset
+from alignkd_lab.store import Store
 
 
 def adapter(seed):
@@ -70,3 +75,12 @@ def test_sampling_in_another_dtype_runs_on_a_copy():
     assert in_dtype(model, torch.float32) is model
     assert in_dtype(model, torch.bfloat16).dtype == torch.bfloat16
     assert model.dtype == torch.float32
+
+
+def test_in_16_bits_what_a_policy_wrote_is_at_no_distance_from_itself(tmp_path):
+    settings = dataclasses.replace(preset("tiny").lm, dtype="bfloat16")
+    context = LmWorld(settings, "dpo", 0, Store(tmp_path)).context
+    model = context.models.of(Policy("tiny-base"))
+    samples = context.sample(model, "training", 4, 2, 6, "any")
+    for own, read in zip(samples.log_probs, context.score(model, samples), strict=True):
+        torch.testing.assert_close(own, read, rtol=0, atol=0)

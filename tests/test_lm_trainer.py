@@ -1,12 +1,14 @@
 """The one trainer: it learns, it repeats itself, and a step is the same in whatever parts it is taken."""
 
+from functools import cached_property, partial
 from unittest.mock import Mock
 
 import pytest
 import torch
 from tiny_lm import assert_near
 
-from alignkd_lab.lm import losses, trainer, weights
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm import losses, trainer, training_losses, weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states, plain
 from alignkd_lab.lm.trainer import adapter_tensors, train, with_lora
 
@@ -133,6 +135,34 @@ def test_the_diagnostics_of_a_split_step_are_those_of_the_whole():
     (_, [(value, info)]), (_, [(_, whole)]) = step_of_eight(3), step_of_eight(8)
     assert value == pytest.approx(-float(info.log_probs.mean()), abs=1e-6)
     assert_near(info.log_probs, whole.log_probs)
+    pairs = [Example(row.prompt, row.responses, ["chosen", "rejected"]) for row in UNEVEN[:7]]
+    for at, pair in enumerate(pairs):
+        pair.reference_log_probs = [-25.0 - 9 * (at % 3), -22.0]
+    found = [
+        train(with_lora(tiny(), 4), pairs, partial(training_losses.dpo, beta=0.1), learning_rate=1e-2, steps=1, batch=7,
+              seed=0, micro_batch=size)[0][1].accuracy for size in (7, 3, 4)
+    ]  # fmt: skip
+    assert 0 < float(found[0].mean()) < 1
+    assert all(float(split.mean()) == float(found[0].mean()) for split in found)
+
+
+def test_a_machine_with_several_gpus_trains_as_one_with_one(monkeypatch):
+    found = vars(trainer.TrainingArguments)["_setup_devices"].func
+
+    def two(arguments):
+        device, arguments._n_gpu = found(arguments), 2
+        return device
+
+    devices = cached_property(two)
+    devices.__set_name__(trainer.TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(trainer.TrainingArguments, "_setup_devices", devices)
+    assert len(run(with_lora(tiny(), 4), steps=1)) == 1
+
+
+def test_prompts_that_do_not_fill_a_step_are_refused():
+    step = {"learning_rate": 1e-2, "steps": 1, "batch": 8, "seed": 0}
+    with pytest.raises(BadInput, match="batch: 8 prompts a step are asked for, and there are 2"):
+        train(with_lora(tiny(), 4), [Example([1, 5], [])] * 2, loss, write=lambda *_: UNEVEN, **step)
 
 
 OF_A_CPU = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"

@@ -77,6 +77,17 @@ def test_every_source_has_a_checksum_of_its_own_and_that_of_a_folder_follows_its
     assert weights.checksum(str(folder)) not in made
 
 
+def test_a_folders_checksum_is_of_all_that_is_read_and_of_nothing_that_a_training_leaves(folder):
+    made = [weights.checksum(str(folder))]
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"):
+        (folder / name).open("a").write("\n")
+        made.append(weights.checksum(str(folder)))
+    for name in ("record.json", "README.md", "curves.csv"):
+        (folder / name).write_text("later")
+    assert len(set(made)) == len(made)
+    assert weights.checksum(str(folder)) == made[-1]
+
+
 def without_weights(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     return str(folder)

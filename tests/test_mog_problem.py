@@ -45,6 +45,16 @@ def test_on_the_grid_the_optimum_and_an_unaligned_policys_objective_are_the_exac
     torch.testing.assert_close(reached, (truth.weights * ONE.height * heights).sum(-1))
 
 
+def test_of_a_policy_that_left_the_grid_or_fell_between_its_cells_no_objective_is_told():
+    truth = ONE.truth
+    moved = (GaussianMixture(truth.log_weights, truth.means + shift, truth.log_sds + narrower)
+             for shift, narrower in ((3.0, 0.0), (0.0, -3.0)))  # fmt: skip
+    for policy in moved:
+        assert ONE.optimality(policy, truth, 0.5)[0].isnan().all()
+        assert ONE.optimality(policy, truth, 0.5)[1].isfinite().all()
+        assert ONE.optimality(truth, policy, 0.5)[1].isnan().all()
+
+
 def single(mixture, component):
     kept = [t[:, component : component + 1] for t in (mixture.log_weights, mixture.means, mixture.log_sds)]
     return GaussianMixture(torch.zeros_like(kept[0]), *kept[1:])

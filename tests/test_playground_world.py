@@ -119,6 +119,13 @@ def test_reward_metrics_tilt_and_threshold_are_those_of_mog_and_theory(run_js, b
     assert close(found, expected)
 
 
+def test_beside_a_bump_that_pays_as_well_the_target_pays_from_nought(run_js):
+    worlds = [world_of(MogSettings(truth_means=((-1.5, 1.5), (1.5, 1.5), other, (1.5, -1.5)))) for other in
+              ((1.5, -1.2), (1.0, -1.5), (1.5, -1.5))]  # fmt: skip
+    found = run_js("return given_.map((world) => new lab.Problem(world).threshold(world.beta));", worlds)
+    assert found == [0, 0, 0]
+
+
 def by_place(policy: list) -> list:
     """The components from left to right: starts that end in the same fit differ in their order and in rounding."""
     weights, means, sds = policy[0], np.reshape(policy[1], (-1, 2)), np.reshape(policy[2], (-1, 2))

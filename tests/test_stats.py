@@ -96,6 +96,8 @@ def test_an_effect_size_estimates_the_true_one_without_bias():
     assert np.mean(found) == pytest.approx(0.8, abs=0.02)
     assert math.isnan(ours.effect_size([1.0, 2.0], [0.0, 0.0]))
     assert math.isnan(ours.effect_size([1.0, 2.0, 3.0], [0.0, 1.0, 2.0]))
+    assert math.isnan(ours.effect_size([0.3, 0.4, 0.5], [0.1, 0.2, 0.3]))  # equal up to rounding
+    assert math.isnan(ours.variance_ratio([1.0, 2.0, 3.0], [0.1 + 0.2, 0.3, 0.3]).estimate)
 
 
 def test_the_interval_for_one_more_seed_holds_as_many_as_it_says():

@@ -6,7 +6,7 @@ import pytest
 from synthetic_records import mog_record, tabulated
 
 from alignkd_lab.plots import sweeps
-from alignkd_lab.study.families import fair_family, gaussian_split, lead_family, placebo
+from alignkd_lab.study.families import fair_family, fitted_lead, gaussian_split, lead_family, placebo
 
 
 class Held:
@@ -44,6 +44,11 @@ def test_a_method_that_wins_in_every_seed_is_for_one_that_cannot_win_by_much_aga
     assert np.ptp(first["unpaired"]) > first["high"] - first["low"]
     assert first["two_way"][0] < first["estimate"] < first["two_way"][1]
     assert first["seeds"] == 8
+    # Seeds that hold some of the four alone count in no comparison.
+    fewer = fair_family(Held({**rates, "adpa_plus": rates["adpa_plus"][:6]}))
+    assert (fewer["seeds"] == 6).all()
+    whole = fair_family(Held({name: values[:6] for name, values in rates.items()}))
+    pd.testing.assert_frame_equal(fewer, whole)
 
 
 def made(slope, alignment_part, count=24):
@@ -84,3 +89,13 @@ def test_a_gaussian_lead_splits_exactly_and_a_k_a_without_the_target_lost_it_or_
     drawn = sweeps.split_figure({"one": found.assign(cell=found["outcome"]), "two": found.assign(cell="all")}, "note")
     marks = [line.get_xdata() for line in drawn.axes[1].lines if line.get_marker() == "D" and len(line.get_xdata())]
     np.testing.assert_allclose(marks, [[found["lead"].mean()]])
+
+
+def test_a_line_of_leads_is_equivalent_where_its_interval_lies_within_a_tenth():
+    table = made(-1.0, 0.9)
+    table["lead_rate"] = -0.15 * np.log(table["kept"]) + np.random.default_rng(2).normal(0, 0.01, len(table))
+    found = fitted_lead(table, draws=500)
+    np.testing.assert_allclose(found["estimate"], -0.15 * np.log(found["kept"]), atol=0.02)
+    near = found["kept"] > np.exp(-0.1 / 0.15)
+    assert found["equivalent"][near & (found["kept"] > 0.6)].all()
+    assert not found["equivalent"][~near].any()

@@ -77,6 +77,15 @@ def run(method, pairs, out, student="tiny-student", **options):
     return train(method, student=student, data=pairs, out=out, **{**QUICK, **TEACHERS.get(method, {}), **options})
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_a_teacher_that_reads_less_than_the_texts_hold_is_refused(live, pairs, tmp_path):
+    short = folder_of("tiny-base", tmp_path / "short")
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 16}))
+    with pytest.raises(BadInput, match=r"short: texts of up to .* it reads at most 16"):
+        run("kd", pairs, tmp_path / "out", teacher=str(short), live_teachers=live)
+
+
 @torch.no_grad()
 def logits(model):
     return model.eval()(IDS).logits

@@ -26,7 +26,8 @@ from alignkd_lab.progress import tell
 from alignkd_lab.provenance import device_label
 from alignkd_lab.store import Store, safe_name
 
-SAMPLES_CODE = 1  # raise it where a change of code draws other samples
+# By whether models are float32: raise it where a change of code draws other samples, or says else of them.
+SAMPLES_CODE = {True: 1, False: 2}
 
 
 @dataclass
@@ -120,8 +121,12 @@ class Context:
         self, model, split: str, count: int | None, responses: int, max_tokens: int, purpose: str, temperature=1.0,
         **options,
     ) -> Samples:  # fmt: skip
-        """Responses of a model to the first `count` prompts of a split, with a progress bar."""
-        return sample(
+        """Responses of a model to the first `count` prompts of a split, with a progress bar.
+
+        In 16 bits it writes with rounded weights. There its log-probabilities are read again, as those of every other
+        model are, or a policy would be at a distance from itself.
+        """
+        samples = sample(
             in_dtype(model, self.models.dtype),
             self.prompts(split, count),
             responses,
@@ -133,14 +138,17 @@ class Context:
             shown=f"sampling, {purpose}",
             **options,
         )
+        if not self._whole:
+            samples.log_probs = self.score(model, samples)
+        return samples
 
     def keep_samples(
         self, policy: Policy, split: str, count: int | None, responses: int, max_tokens: int, purpose: str, model=None
     ) -> Samples:
         """Samples at temperature 1, kept in the store: what several stages read is drawn once."""
-        weights = self.models.identity(policy.start)
-        depends = {"policy": policy.digest, "weights": weights, "split": split, "count": count,
-                   "responses": responses, "max_tokens": max_tokens, "purpose": purpose, "code": SAMPLES_CODE,
+        depends = {"policy": policy.digest, "weights": self.models.identity(policy.start), "split": split,
+                   "count": count, "responses": responses, "max_tokens": max_tokens, "purpose": purpose,
+                   "code": SAMPLES_CODE[self._whole],
                    "start": self.origin, **({} if self.place == "cpu" else {"device": self.place})}  # fmt: skip
         started = time.perf_counter()
 
@@ -155,6 +163,10 @@ class Context:
             save,
             lambda folder: Samples(**torch.load(folder / "samples.pt", weights_only=True)),
         )
+
+    @property
+    def _whole(self) -> bool:
+        return self.models.dtype == torch.float32
 
     @property
     def place(self) -> str:

@@ -93,15 +93,18 @@ class Verdict:
 def go_or_no_go(hits: int, drawn: int, prompts: int, responses: int) -> Verdict:
     """What `hits` among `drawn` responses of the base, one a prompt, say of a run with more of them.
 
-    *Go* where even the low end of the rate's interval gives enough pairs with near certainty; *no go* where even the
-    high end hardly does; else the draws are too few to tell.
+    *Go* where every rate of the interval gives enough pairs with near certainty; *no go* where hardly any
+    does; else the draws are too few to tell. Pairs are most at one half, and fewer towards either end.
 
     Raises:
         BadInput: more hits than draws, no draw, or sizes as in `expected_pairs`.
     """
     rate = wilson_interval(hits, drawn)
-    pairs = Interval(*map(float, expected_pairs(np.array(rate), prompts, responses)))
-    chance = Interval(*map(float, chance_of_pairs(np.array(rate), prompts, responses)))
+    rates = np.array([rate.estimate, *np.linspace(rate.low, rate.high, 201)])
+    pairs, chance = (
+        Interval(*map(float, (found[0], found.min(), found.max())))
+        for found in (expected_pairs(rates, prompts, responses), chance_of_pairs(rates, prompts, responses))
+    )
     sure = "go" if chance.low >= SURE else "no go" if chance.high <= 1 - SURE else "draw more"
     return Verdict(rate, pairs, chance, sure)
 

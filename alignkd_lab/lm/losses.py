@@ -42,7 +42,7 @@ class DpoInfo(NamedTuple):
     chosen_rewards: Tensor  # beta (log pi - log pi_ref) of the chosen responses, [pairs]
     rejected_rewards: Tensor  # the same of the rejected, [pairs]
     weight: Tensor  # sigma(-beta [Delta_theta - Delta_ref]), the factor of the gradient, [pairs]
-    accuracy: Tensor  # share of pairs whose chosen reward is the larger, scalar
+    accuracy: Tensor  # 1 where the chosen reward is the larger, else 0, [pairs]
 
 
 class DckdInfo(NamedTuple):
@@ -184,7 +184,7 @@ def dpo(
     margin = chosen - rejected
     losses = -F.logsigmoid(margin)
     with torch.no_grad():
-        weight, accuracy = torch.sigmoid(-margin), (margin > 0).float().mean()
+        weight, accuracy = torch.sigmoid(-margin), (margin > 0).float()
         info = DpoInfo(log_probs.detach(), chosen.detach(), rejected.detach(), weight, accuracy)
     return losses.sum() / _count(items, len(losses)), info
 

@@ -196,6 +196,16 @@ def ensure_healed_student(base: str, name: str, device: str | None = None) -> No
             print(f"No {name} student of {base} is at hand: making one, kept in the cache for every later run",
                   file=sys.stderr)  # fmt: skip
             heal(base, layers, device=device)
+        if layers is None:
+            _check_gap(_find(base, name)[1])
+
+
+def _check_gap(recipe: dict) -> None:
+    if recipe.get("gap", 0.0) > HEALING_BAR:
+        raise CannotContinue(
+            f"student: healed recall lies {recipe['gap']:.2f} nats per token below the base's, over the bar of "
+            f"{HEALING_BAR}; keep more than {recipe['layers']} layers, or raise steps or rank"
+        )
 
 
 def _layers(name: str) -> int | None:
@@ -282,11 +292,8 @@ def heal(
         f"recall {recall['healed']:.2f}, base {recall['base']:.2f} nats per token, at most {HEALING_BAR} apart asked"
     )
     print(f"healed student: {apart}; in {folder}", file=sys.stderr)
-    if written["gap"] > HEALING_BAR and layers is None:
-        raise CannotContinue(
-            f"student: healed recall lies {written['gap']:.2f} nats per token below the base's, over the bar of "
-            f"{HEALING_BAR}; keep more than {recipe.layers} layers, or raise steps or rank"
-        )
+    if layers is None:
+        _check_gap(written)
     return folder
 
 

@@ -158,7 +158,7 @@ def _join(infos: list):
     if len(infos) == 1:
         return first
     fields = zip(*infos, strict=True)
-    return type(first)(*(torch.cat(parts) if parts[0].ndim else torch.stack(parts).mean() for parts in fields))
+    return type(first)(*map(torch.cat, fields))
 
 
 class Watch(TrainerCallback):
@@ -225,6 +225,8 @@ def train(
         check_number(name, value, least=1, whole=True)
     if not examples:
         raise BadInput("examples: there are none to train on")
+    if write and len(examples) < batch:
+        raise BadInput(f"batch: {batch} prompts a step are asked for, and there are {len(examples)}; lower it")
     _check(model, examples)
     recomputing: dict = {}
     if gradient_checkpointing:
@@ -251,6 +253,7 @@ def train(
             dataloader_drop_last=write is not None,
             **recomputing,
         )
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # or transformers would split a batch that it cannot see into
         trainer = LossTrainer(
             loss,
             micro_batch,

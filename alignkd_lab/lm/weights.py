@@ -42,6 +42,8 @@ DISK_MEGABYTES = 545 + WHEEL_MEGABYTES + 98  # converted, packed and unpacked
 LICENCE = "Apache-2.0"
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # said aloud, or transformers would stop and ask
 _WANTED = ["*.safetensors", "*.json", "*.txt", "tokenizer*"]  # of a model on the hub
+# Of a folder, what its checksum is of: weights, configuration, tokenizer and template, not what a training leaves.
+_READ, _OURS = {".safetensors", ".json", ".txt", ".jinja", ".model"}, {"record.json", "request.json"}
 
 # Hub ids that the presets use, with their pinned revisions.
 REVISIONS = {
@@ -176,7 +178,8 @@ def checksum(source: str) -> str:
     if source == BUILT_IN:
         return f"sha256:{GGUF_SHA256}"
     if Path(source).is_dir():
-        own = f"sha256:{_sha256(*sorted(resolve(source).glob('*.safetensors')))}"
+        held = sorted(path for path in resolve(source).iterdir() if path.suffix in _READ and path.name not in _OURS)
+        own = f"sha256:{_sha256(*held)}"
         return f"{own} on {checksum(base_of(Path(source)))}" if is_adapter(Path(source)) else own
     return f"revision:{pinned(source)[1] or 'unpinned'}"
 
@@ -315,8 +318,11 @@ def _from_hub(name: str, revision: str) -> Path:
 
 
 def _sha256(*paths: Path) -> str:
+    """Of what the files hold and, where they are several, of their names."""
     digest = hashlib.sha256()
     for path in paths:
+        if len(paths) > 1:
+            digest.update(f"{path.name} {path.stat().st_size} ".encode())
         with path.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()

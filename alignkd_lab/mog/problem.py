@@ -15,6 +15,7 @@ from alignkd_lab.mog.settings import MogSettings
 # The grid on which J and J* are compared. A Gaussian as narrow as one cell is still integrated to eight
 # digits, and eight standard deviations of the truth lie inside.
 _GRID_CELL = 0.05
+_MISSING = 1e-3  # of a policy's mass: with more of it between the cells or beyond them the grid says nothing of it
 _GRID_MARGIN_SDS = 8
 
 
@@ -59,14 +60,18 @@ class Problem:
         return torch.cartesian_prod(axis, axis).unsqueeze(0)
 
     def optimality(self, policy: GaussianMixture, reference: GaussianMixture, beta: float) -> tuple[Tensor, Tensor]:
-        """(J of the policy, J* of the reference), `[seed]` each: both densities as distributions on the grid."""
+        """(J of the policy, J* of the reference), `[seed]` each: both densities as distributions on the grid.
+
+        NaN where it does not hold them, as of a policy that left the plane.
+        """
         points = self.grid()
         reward = self.reward(points)
-        log_reference = torch.log_softmax(reference.log_prob(points), -1)
-        log_policy = torch.log_softmax(policy.log_prob(points), -1)
+        densities = [mixture.log_prob(points) for mixture in (policy, reference)]
+        off, reference_off = ((density.exp().sum(-1) * _GRID_CELL**2 - 1).abs() > _MISSING for density in densities)
+        log_policy, log_reference = (torch.log_softmax(density, -1) for density in densities)
         return (
-            theory.objective(log_policy, log_reference, reward, beta),
-            theory.optimal_value(log_reference, reward, beta),
+            theory.objective(log_policy, log_reference, reward, beta).masked_fill(off | reference_off, math.nan),
+            theory.optimal_value(log_reference, reward, beta).masked_fill(reference_off, math.nan),
         )
 
 

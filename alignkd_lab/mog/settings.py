@@ -10,6 +10,8 @@ from alignkd_lab.errors import BadInput, check_fields, check_number
 
 # What each stage depends on: the key of a kept result is a hash of the whole. `MogSettings` explains the fields.
 
+NARROWEST = 0.03  # of modes, and of e^(R/beta): below it a sum over the grid (`mog.problem`) is a percent off
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -134,6 +136,13 @@ class MogSettings(StartSettings, DistilSettings, RlhfSettings, DpoSettings, Eval
                 raise BadInput(f"truth_means must have two coordinates each, not {mean!r}")
             for coordinate in mean:
                 check_number("truth_means", coordinate)
+        peak = self.reward_width * min(1.0, math.sqrt(self.beta / self.reward_height))
+        for name, width in (("truth_sd", self.truth_sd), ("reward_width", peak)):
+            if width < NARROWEST:
+                raise BadInput(
+                    f"{name}: the grid on which policies are compared has cells of 0.05, and a peak is {width:.2g} "
+                    f"wide, under {NARROWEST}; raise {name}" + ", or beta" * (name == "reward_width")
+                )
         if len(set(self.targets)) < len(self.targets):
             raise BadInput(f"targets must name each mode once, not {self.targets}")
 

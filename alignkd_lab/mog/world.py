@@ -7,6 +7,7 @@ it but their number.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -130,9 +131,8 @@ class MogWorld:
         result = (self._rlhf if self.algorithm == "rlhf" else self._dpo)(stage, policies)
         reached, best = self.problem.optimality(result.policy, policies[stage.reference], self.settings.beta)
         result.info["per_seed"] |= {
-            "objective": reached.tolist(),
-            "optimum": best.tolist(),
-            "gap": (best - reached).tolist(),
+            name: [None if math.isnan(value) else value for value in values.tolist()]
+            for name, values in (("objective", reached), ("optimum", best), ("gap", best - reached))
         }
         return result
 

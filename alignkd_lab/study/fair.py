@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -268,7 +268,7 @@ class FairLab(Lab):
             policy, "test", sizes.test_prompts, sizes.test_responses, sizes.max_tokens, "fair test"
         )
 
-    def measure(self, policy: Policy, curve: list[dict] | None = None) -> dict:
+    def measure(self, policy: Policy, curve: Sequence[dict] = ()) -> dict:
         """A record's entry of a policy: metrics on test prompts, and every response with its reward."""
         samples, (drawn, pairs, gaps), (of_sft, sft_scored) = self._test(policy), self.heldout, self._of_sft
         texts, model = self.context.texts(samples), self.context.models.of(policy)
@@ -296,7 +296,7 @@ class FairLab(Lab):
             "length": samples.token_count / len(texts),
             "distinct_2": distinct_n(texts, 2),
             "lexicon_share": lexicon_share(texts),
-            **frontier(curve or []),
+            **frontier(curve),
         }
         asked = prompts("test", self.sizes.test_prompts, all_frames=True)
         shown = [
@@ -318,7 +318,7 @@ def wins(own: np.ndarray, other: np.ndarray) -> float:
     return ((gaps > 0) + 0.5 * (gaps == 0)).mean()
 
 
-def frontier(curve: list[dict]) -> dict[str, float | None]:
+def frontier(curve: Sequence[dict]) -> dict[str, float | None]:
     """Reward at each of `LEVELS`, linear between the points of a curve from its first; None where it is not reached."""
     names = {level: f"reward_at_{level:g}_nats" for level in LEVELS}
     found: dict[str, float | None] = dict.fromkeys(names.values())

@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from alignkd_lab.records import Records
 from alignkd_lab.study.fair import FairLab, Setting, Sizes
 from alignkd_lab.study.lab import Lab, parse, say
@@ -145,8 +143,7 @@ class Experiment:
             if arm == "tuning":
                 last = info["curve"][-1]
                 return {"metrics": {"validation_reward": last["reward"], "validation_kl": last["kl"]}}, info
-            start_point = {"step": 0, "kl": 0.0, "reward": float(np.mean(lab._of_sft[0]))}
-            return lab.measure(policy, info["curve"] and [start_point, *info["curve"]]), info
+            return lab.measure(policy, info["curve"]), info
 
         settings = {**dataclasses.asdict(self.sizes), "experiment": "fair", **about}
         return Lab.record(self.folder, settings, "sentiment", seed, name, arm, make, self._place(seed)["dtype"])

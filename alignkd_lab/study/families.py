@@ -20,6 +20,7 @@ from alignkd_lab.study.fair_run import METHODS
 LEAST_EFFECT = 0.05  # in win rate
 DRAWS = 10_000
 REACHED = 0.1  # in J* − J, within which an alignment has come to its optimum
+EQUIVALENT = 0.1  # in rate: a lead within it matters to nobody
 
 
 def fair_family(records: Records, form: str = "adpa") -> pd.DataFrame:
@@ -30,8 +31,9 @@ def fair_family(records: Records, form: str = "adpa") -> pd.DataFrame:
     """
     pairs = [(form, "dckd"), (form, "align_then_kd"), ("adpa_plus", "dckd")]
     held = {name: prompt_wins(records, name) for name in (form, "dckd", "align_then_kd", "adpa_plus")}
-    rates = pd.DataFrame({name: table.mean(axis=1) for name, table in held.items()})
-    both = [rates[list(names)].dropna().to_numpy().T for names in pairs]
+    rates = pd.DataFrame({name: table.mean(axis=1) for name, table in held.items()}).dropna()  # seeds with all four
+    held = {name: table.loc[rates.index] for name, table in held.items()}
+    both = [rates[list(names)].to_numpy().T for names in pairs]
     levels = holm_levels([paired_p_value(*values) for values in both])
     rows = []
     for (first, second), values, level in zip(pairs, both, levels, strict=True):
@@ -86,7 +88,7 @@ def leads(records: Records) -> pd.DataFrame:
     """A row a target, variant and seed: the lead of A-K in logits of the target rate, and the two parts of it.
 
     `alignment` is D_base − D_student and `distilling` δ_post − δ_pre; they sum to `lead`. `m0` is the base's rate at
-    the screening seeds, `kept` the share of it that the distilled student has there.
+    the screening seeds, `kept` the share of it that the distilled student has there; `lead_rate` is the lead in rate.
     """
     held = records.metrics.rename(columns={"arm": "variant"})
     place = ["target", "variant", "seed"]
@@ -96,8 +98,10 @@ def leads(records: Records) -> pd.DataFrame:
     parts = split(logits).join(rates)
     healed = parts.index.get_level_values("variant") == "healed"
     after = np.where(healed, parts["screened_healed"], parts["screened_uncut"])
-    kept = {"m0": parts["screened_base"], "kept": after / parts["screened_base"]}
-    return parts.assign(**kept)[["m0", "kept", "lead", "alignment", "distilling"]].reset_index()
+    shares = held[held["metric"] == "target_rate"].pivot_table(index=place, columns="pipeline", values="value")
+    more = {"m0": parts["screened_base"], "kept": after / parts["screened_base"],
+            "lead_rate": shares["align_then_kd"] - shares["kd_then_align"]}  # fmt: skip
+    return parts.assign(**more)[["m0", "kept", "lead", "alignment", "distilling", "lead_rate"]].reset_index()
 
 
 def split(logits: pd.DataFrame) -> pd.DataFrame:
@@ -163,6 +167,28 @@ def lead_family(table: pd.DataFrame, variant: str = "healed", draws: int = DRAWS
         decided = {"holds": "for", "fails": "against"}.get(verdict(low, high, expected, null), "undecided")
         rows.append({"claim": name, **found._asdict(), "level": level, "targets": len(data), "verdict": decided})
     return pd.DataFrame(rows).set_index("claim")
+
+
+def fitted_lead(table: pd.DataFrame, variant: str = "healed", draws: int = DRAWS, places: int = 25) -> pd.DataFrame:
+    """The lead in rate on a line over targets, by the share kept, at the mean log m0; with its 90 % interval.
+
+    `equivalent` where the interval lies within `EQUIVALENT` of 0: said of this line alone, never of a target.
+    """
+    means = table[table["variant"] == variant].groupby("target")[["kept", "m0", "lead_rate"]].mean()
+    kept, rare = np.log(means["kept"].to_numpy()), np.log(means["m0"].to_numpy())
+    design, leads = np.column_stack([np.ones(len(means)), kept, rare - rare.mean()]), means["lead_rate"].to_numpy()
+    at = np.linspace(kept.min(), kept.max(), places)
+
+    def line(chosen: np.ndarray) -> np.ndarray:
+        level, slope, _ = np.linalg.lstsq(design[chosen], leads[chosen], rcond=None)[0]
+        return level + slope * at
+
+    generator, every = np.random.default_rng(0), np.arange(len(means))
+    lines = np.array([line(generator.choice(every, len(every))) for _ in range(draws)])
+    low, high = np.quantile(lines, [0.05, 0.95], axis=0)
+    equivalent = (low > -EQUIVALENT) & (high < EQUIVALENT)
+    found = {"kept": np.exp(at), "estimate": line(every), "low": low, "high": high, "equivalent": equivalent}
+    return pd.DataFrame(found)
 
 
 def placebo(table: pd.DataFrame) -> tuple[Interval, bool]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from alignkd_lab import __version__, records
@@ -141,11 +140,9 @@ def fair_figure(held: Records) -> Figure:
     rows_of_intervals(rates, drawn, "win_rate", labels=True)
     rates.axvline(50, color=INK, linewidth=1)
     steps = runs.curves[runs.curves["curve"].isin(["kl", "reward"]) & runs.curves["seed"].isin(fair_run.CURVES)]
-    start = runs.metrics[runs.metrics["metric"].eq("reward") & runs.metrics["pipeline"].eq("sft")].set_index("seed")
     for name in set(names) & set(steps["pipeline"]):
         own = steps[steps["pipeline"] == name].pivot(index=["seed", "step"], columns="curve", values="value")
-        starts = [[0, start["value"][seed]] for seed in own.index.levels[0]]
-        curves = [np.vstack([at, own.loc[seed]]).T for at, seed in zip(starts, own.index.levels[0], strict=True)]
+        curves = [own.loc[seed].to_numpy().T for seed in own.index.levels[0]]
         for curve in curves:
             ways.plot(*curve, color=pipeline_style(name).colour, alpha=0.25, linewidth=0.7)
         mean = mean_curve(curves)

@@ -150,7 +150,7 @@ class Problem {
     });
     const rest = this.weights.map((w, mode) => (mode === this.target ? 0 : w));
     const outside = sum(rest.map((w, mode) => w * gains[mode])) / sum(rest);
-    return -outside / (gains[this.target] - outside);
+    return outside >= 0 ? 0 : gains[this.target] <= 0 ? 1 : -outside / (gains[this.target] - outside);
   }
 }
 /** `mog.evaluate`: own are draws of the policy, true are draws of the truth. */
@@ -411,7 +411,7 @@ const DOTS = 420, STAGE_MS = 2600, BUDGET_MS = 7, REACH = 2.95;
 const SLIDERS = { share: Math.log10, beta: Math.log10 }; // sliders that run over a logarithm
 /** The whole state as a link's end. */
 const encode = (state) => "#playground?" + Object.entries(state).map(([key, value]) =>
-  `${key}=${Array.isArray(value) ? value.flat().map((v) => +v.toFixed(4)).join("_") : value}`).join("&");
+  `${key}=${Array.isArray(value) ? value.flat().map((v) => +v.toPrecision(8)).join("_") : value}`).join("&");
 
 function mount(root) {
   const $ = (query) => root.querySelector(query), $$ = (query) => [...root.querySelectorAll(query)];

@@ -66,11 +66,9 @@ def preference_distil(
     info["losses"] = [value for value, _ in infos]
     if "sampled" in read:
         info["expected_advantage"] = [float(diagnostics.expected_advantage.mean()) for _, diagnostics in infos]
+    trained = sum(len(told.log_probs) + len(getattr(told, "expected_advantage", ())) for _, told in infos)
     tokens = token_counts(examples)
-    cost += Cost(
-        trained=round(steps * min(batch, len(examples)) * tokens["tokens"] / len(examples)),
-        scored=len(teachers) * sum(tokens[role] for role in read),
-    )
+    cost += Cost(trained=trained, scored=len(teachers) * sum(tokens[role] for role in read))
     return Result(init.with_adapter(adapter_tensors(model)), info, cost)
 
 

@@ -44,5 +44,5 @@ def distil(context: Context, teacher: Policy, init: Policy, settings: DistilSett
         "losses": [value for value, _ in infos],
         "responses": len(samples.tokens),
     }
-    cost = Cost(sampled=samples.token_count, trained=settings.distil_passes * samples.token_count)
+    cost = Cost(sampled=samples.token_count, trained=sum(len(told[0]) for _, told in infos))
     return Result(init.with_adapter(adapter_tensors(model)), info, cost)

@@ -62,11 +62,10 @@ def dpo(
         name=name,
         on_step=curve.on_step,
     )
-    mean_pair = sum(len(samples.tokens[index]) for index in in_pairs) / len(pairs)
-    trained = round(settings.align_steps * min(settings.align_batch, len(pairs)) * mean_pair)
+    trained = sum(len(diagnostics.log_probs) for _, diagnostics in infos)
     info |= {
         "curve": curve.points,
         "losses": [value for value, _ in infos],
-        "accuracy": [float(diagnostics.accuracy) for _, diagnostics in infos],
+        "accuracy": [float(diagnostics.accuracy.mean()) for _, diagnostics in infos],
     }
     return Result(init.with_adapter(adapter_tensors(model)), info, cost + curve.cost + Cost(trained=trained))
