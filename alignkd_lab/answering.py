@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,8 +60,14 @@ def sample_to(
     tokenizer = weights.load_tokenizer(model)
     encode_rows(tokenizer, rows)  # what the chat template refuses is refused before weights are read
     policy = Vllm(weights.resolve(model), dtype) if engine == "vllm" else models.read(model, device)
-    answers = converse(policy, tokenizer, model, rows, max_tokens=max_tokens, seed=seed, temperature=temperature,
-                       dtype=dtype)  # fmt: skip
+    answers: list[Turns] = []
+    try:
+        converse(policy, tokenizer, model, rows, answers, max_tokens=max_tokens, seed=seed, temperature=temperature,
+                 dtype=dtype)  # fmt: skip
+    except BaseException:  # of several turns those that were answered are kept
+        if any(answers):
+            out.with_name(f"{out.name}.part").write_text(_jsonl(chain(*answers)), encoding="utf-8")
+        raise
     out.write_text(FORMATS[format].write(rows, answers, name), encoding="utf-8")
     return len(rows)
 

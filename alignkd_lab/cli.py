@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run_again(arguments: argparse.Namespace) -> int:
     """Run a recorded run again; with --check 1 where the figures are not compatible with the record."""
     from alignkd_lab.records import RERUNS
-    from alignkd_lab.rerun import choose, compare, is_reproduced, render, rerun
+    from alignkd_lab.rerun import choose, compare, folder_of_code, is_reproduced, render, rerun
 
     for option in ("world", "preset", "target", "reward", "prompts"):
         if getattr(arguments, option):
@@ -73,6 +73,7 @@ def _run_again(arguments: argparse.Namespace) -> int:
     out = arguments.out / RERUNS
     if arguments.from_record.resolve().is_relative_to(out.resolve()):
         raise BadInput(f"run: {out} holds the record itself, so nothing would run; name another folder with --out")
+    out /= folder_of_code(arguments.device)
     recorded = choose(arguments.from_record, arguments.algorithm, dict(arguments.set))
     given = {name: getattr(arguments, name) for name in ("seeds", "pipelines", "device")}
     if experiment := recorded.settings.get("experiment"):

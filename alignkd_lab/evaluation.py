@@ -15,7 +15,7 @@ from alignkd_lab.errors import BadInput, check_choice, check_number
 from alignkd_lab.lm.harness import check_tasks, harness_version, run_tasks
 from alignkd_lab.lm.preference_data import Rows, count_reasons, load_preferences, read_prompts, to_examples
 from alignkd_lab.lm.request import check_policy, check_reward
-from alignkd_lab.paths import make_folder
+from alignkd_lab.paths import alone, make_folder
 from alignkd_lab.provenance import DTYPES
 
 RECORD = "evaluation.json"
@@ -96,8 +96,20 @@ def evaluate(model: str | Path, **options: Any) -> dict:
     if asked.tasks:
         check_tasks(asked.tasks)
     out = Path(asked.out) if asked.out is not None else None
-    if out:
-        make_folder(out)
+    if not out:
+        return _evaluate(asked, found, held, None)
+    make_folder(out)
+    with alone(out):
+        return _evaluate(asked, found, held, out)
+
+
+def _evaluate(asked: Request, found: Rows | None, held: Rows | None, out: Path | None) -> dict:
+    """The record, and beside it in the folder what led to it."""
+    if asked.judge:
+        from alignkd_lab.lm.judge import compare, is_remote, try_remote
+
+        if is_remote(asked.judge):  # a server that does not answer is no reason to sample first
+            try_remote(asked.judge)
     answers: list[dict] = []
     try:
         record = _measure(asked, found, held, answers)
@@ -106,8 +118,6 @@ def evaluate(model: str | Path, **options: Any) -> dict:
             lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in answers)
             (out / "responses.jsonl").write_text(lines, encoding="utf-8")
     if asked.judge:
-        from alignkd_lab.lm.judge import compare
-
         first, second = (answers[part] for part in (slice(len(answers) // 2), slice(len(answers) // 2, None)))
         kept = out / "verdicts.jsonl" if out else None
         record["judge"] = compare(asked.judge, first, second, record["provenance"]["device"], kept)

@@ -165,6 +165,8 @@ def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str 
         raise BadInput(f"pipeline: {methods[0]!r} teaches by next-token distributions; run it with world 'lm'")
     if methods and algorithm == "rlhf":
         raise BadInput(f"pipeline: {methods[0]!r} is compared under DPO; run it with algorithm 'dpo'")
+    if pipelines and algorithm and not set(pipelines) & set(possible_pipelines(world, algorithm)):
+        raise BadInput(f"pipeline: {pipelines[0]!r} means nothing under {algorithm!r}; run it with algorithm 'dpo'")
 
 
 # Gaussians --------------------------------------------------------------------------------------------

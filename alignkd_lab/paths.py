@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from alignkd_lab.errors import BadInput, refusing
@@ -47,3 +51,18 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise BadInput(f"out: {folder} cannot be written to; name another folder, or change its rights")
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Raises BadInput where another command on this machine is writing to the folder."""
+    from filelock import FileLock, Timeout
+
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    place = Path(tempfile.gettempdir()) / f"alignkd-{os.getuid()}-{digest}.lock"
+    try:
+        lock = FileLock(place).acquire(timeout=0)
+    except Timeout as error:
+        raise BadInput(f"out: another command is writing to {folder}; wait for it, or name another folder") from error
+    with lock:
+        yield

@@ -19,10 +19,11 @@ import pandas as pd
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_experiment
-from alignkd_lab.provenance import best_device
+from alignkd_lab.provenance import best_device, provenance
 from alignkd_lab.recording import read_json
 from alignkd_lab.records import Records, load, tabulate
 from alignkd_lab.stats import ALPHA, Interval, prediction_interval
+from alignkd_lab.store import key_of
 
 MOST_OUTSIDE = 4 * ALPHA  # of the figures that have an interval: four times as many as chance puts there
 MOST_CHOICES = 24  # that an error spells out
@@ -109,6 +110,16 @@ def rerun(
         yardsticks=(),  # `names` holds those of the record
     )  # fmt: skip
     return tabulate(map(read_json, files))
+
+
+def folder_of_code(device: str | None) -> str:
+    """A name for what is run by this code, these versions and this machine: what another made is no rerun of it.
+
+    Of code that is not committed nothing tells one state from the next, so every call has a name of its own.
+    """
+    made = provenance(best_device(device))
+    parts = {name: made[name] for name in _COMPARED}
+    return key_of({**parts, "created": made["created"]} if made["dirty"] else parts)[:8]
 
 
 def compare(run: Records, again: Records) -> pd.DataFrame:

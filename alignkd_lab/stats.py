@@ -132,10 +132,11 @@ def _equal(values: np.ndarray, made_of: np.ndarray) -> bool:
     return np.ptp(values) <= 1e-12 * np.abs(made_of).max()
 
 
-def wilson_interval(hits: float, total: int, level: float = LEVEL) -> Interval:
+def wilson_interval(hits: float, total: float, level: float = LEVEL) -> Interval:
     """Wilson's score interval of a proportion: sound for rare targets, where the normal one is not.
 
     `hits` may be a sum of shares (a tie, a mean over several responses): the interval is too wide, never too narrow.
+    `total` may be no whole number, where draws that depend on each other count as fewer.
 
     Raises BadInput unless 0 <= hits <= total and total > 0.
     """

@@ -7,6 +7,7 @@ step that are divided by the token counts of the whole, so the gradient is the s
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import json
@@ -56,7 +57,7 @@ from alignkd_lab.options import (
     to_argv,
     training_arguments,
 )
-from alignkd_lab.paths import make_folder
+from alignkd_lab.paths import alone, make_folder
 from alignkd_lab.provenance import provenance, resolve_dtype
 from alignkd_lab.store import Store, write_whole
 
@@ -91,6 +92,11 @@ def train(method: str | None = None, *, data: Any = None, callbacks: Sequence = 
 @ranks.watched()
 def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = ()) -> dict:
     """`train` on options that were read; `data` is a data set in memory."""
+    with alone(Path(options.out)) if ranks.count() == 1 else contextlib.nullcontext():
+        return _run(options, given, data, callbacks)
+
+
+def _run(options: Options, given: dict, data: Any, callbacks: Sequence) -> dict:
     if options.method == "adpa_plus":
         first = replace(options, method="dckd", out=str(Path(options.out) / "dckd"), reference=None)
         run(first, given, data, callbacks)

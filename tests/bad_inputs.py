@@ -135,6 +135,8 @@ LIGHT = [
     ("a pipeline under its old name", f"{LM} --pipelines on_policy_distillation", 2, "gkd, which it is called now"),
     ("a method on Gaussians", f"{MOG} --pipelines adpa", 2, "'adpa' teaches by next-token distributions"),
     ("a method under RLHF", f"{LM} --algorithm rlhf --pipelines dckd", 2, "'dckd' is compared under DPO"),
+    ("a control under RLHF", f"{MOG} --algorithm rlhf --pipelines kd_then_align_base_preferences", 2,
+     "'kd_then_align_base_preferences' means nothing under 'rlhf'"),
     ("an unknown command", "train-it", 2, "train-it"),
     ("a command under its old name", "reproduce FILES/old.json", 2, "alignkd run --from RECORD --check"),
     ("a check of nothing", "run --world mog --check", 2, "name it with --from FILE"),

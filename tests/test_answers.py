@@ -54,6 +54,16 @@ def test_every_turn_is_asked_after_the_answers_so_far(tmp_path):
     assert [turns[2][2]] == expected([third], 5)
 
 
+def test_turns_that_were_answered_are_kept_where_a_later_one_cannot_be(tmp_path):
+    path, (model, tokenizer) = lines(tmp_path / "question.jsonl", QUESTIONS), weights.load("tiny-student")
+    first = prompt_ids(tokenizer, [[user(question["turns"][0])] for question in QUESTIONS])
+    long = {**QUICK, "max_tokens": model.config.max_position_embeddings - max(map(len, first))}
+    with pytest.raises(BadInput, match="it reads at most"):
+        sample_to("tiny-student", prompts=path, out=tmp_path / "answers.jsonl", format="mt-bench", **long)
+    kept = [json.loads(line) for line in (tmp_path / "answers.jsonl.part").read_text().splitlines()]
+    assert [row["prompt"] for row in kept] == [question["turns"][0] for question in QUESTIONS]
+
+
 def test_alpaca_eval_reads_a_list_of_instruction_output_and_generator(tmp_path):
     rows = [{"instruction": "Name a bird.", "output": "A wren.", "generator": "other", "dataset": "helpful_base"},
             {"instruction": "Count."}]  # fmt: skip

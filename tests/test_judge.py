@@ -37,10 +37,11 @@ def server(monkeypatch):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             question = body["messages"][0]["content"]
             type(self).asked.append((body["model"], self.headers.get("Authorization"), question))
-            self.send({"choices": [{"message": {"content": type(self).reply(question)}}]})
+            said = "A" if question.startswith("Reply") else type(self).reply(question)
+            self.send({"choices": [{"message": {"content": said}}]})
 
-        def send(self, held):
-            self.send_response(200)
+        def send(self, held, code=200):
+            self.send_response(code)
             self.end_headers()
             self.wfile.write(json.dumps(held).encode())
 
@@ -101,6 +102,32 @@ def test_a_judge_who_cannot_be_read_is_refused(server):
         judge.compare(server.address, FIRST, SECOND, "cpu")
 
 
+def test_another_model_behind_an_address_is_asked_anew_and_a_verdict_is_one_letter_alone(server, tmp_path):
+    said = ["(A)", "**b**.", "[[C]]", "Both", "Answer A", "A/B", "b", "c"]
+    kept, replies = tmp_path / "verdicts.jsonl", iter(said)
+    server.reply = staticmethod(lambda question: next(replies))
+    assert judge.compare(server.address, FIRST, SECOND, "cpu", kept)["unread"] == 0.5
+    assert [json.loads(line)[1] for line in kept.read_text().splitlines()] == ["A", "B", "C", "B", "C"]
+    server.reply, before = staticmethod(longer), len(server.asked)
+    judge.compare(server.address, FIRST, SECOND, "cpu", kept)
+    assert len(server.asked) - before == 3  # what could not be read
+    judge.compare(f"{server.address}#other", FIRST, SECOND, "cpu", kept)
+    assert len(server.asked) - before == 3 + 8
+
+
+def test_a_server_that_refuses_says_why_before_anything_is_sampled(server, tmp_path, monkeypatch):
+    refused = {"error": "Incorrect API key"}
+    monkeypatch.setattr(server, "do_POST", lambda stub: stub.send(refused, 401))
+    prompts = lines(tmp_path / "prompts.jsonl", [{"prompt": "Say 1"}])
+    asked = {"prompts": prompts, "against": "tiny-base", "judge": server.address, "out": tmp_path / "out"}
+    with pytest.raises(CannotContinue, match=r"refuses \(401 Unauthorized\).*Incorrect API key.*OPENAI_API_KEY"):
+        alignkd_lab.evaluate("tiny-student", **asked)
+    assert not (tmp_path / "out" / "responses.jsonl").exists()
+    monkeypatch.setattr(server, "do_POST", lambda stub: stub.send({"error": "overloaded"}))
+    with pytest.raises(CannotContinue, match=r"overloaded.*, and no completion"):
+        alignkd_lab.evaluate("tiny-student", **asked)
+
+
 def test_a_model_judges_by_the_letter_that_it_finds_likeliest():
     model, tokenizer = weights.load("tiny-base")
     letters = [tokenizer.encode(letter, add_special_tokens=False)[0] for letter in "ABC"]
@@ -125,7 +152,8 @@ def test_an_evaluation_asks_the_judge_last_and_tells_what_it_said(server, tmp_pa
     assert (found["judge"]["pairs"], found["win_rate"]) == (4, None)
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["judge"] == found["judge"]
     written = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]
-    first = next(question for *_, question in server.asked)
+    tried, first = (question for *_, question in server.asked[:2])
+    assert tried == "Reply with the letter A alone."  # before anything is sampled
     assert f"[Answer A]\n{written[0]['response']}\n\n[Answer B]\n{written[4]['response']}\n\n" in first
     with pytest.raises(BadInput, match="judge: it compares two models"):
         alignkd_lab.evaluate("tiny-student", prompts=prompts, judge=server.address)

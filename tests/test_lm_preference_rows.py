@@ -51,6 +51,12 @@ FORMATS = {
     "other columns beside": {"prompt": SKY, **TEXTS, "helpfulness": 3, "response": "?", "system": "", "history": []},
     "context that the prompt shows": {"prompt": SKY, **TEXTS, "input": f"{SKY}\n"},
     "prompt as text with marks around it": {"prompt": f"User: {SKY}", **TALKS},
+    "an instruction": {"instruction": SKY, "input": "", **TEXTS},
+    "a transcript before its answers": {"prompt": f"\n\nHuman: {SKY}\n\nAssistant:", **TEXTS},
+    "a prompt before transcripts": {
+        "prompt": SKY,
+        **{role: f"\n\nHuman: {SKY}\n\nAssistant: {text}" for role, text in TEXTS.items()},
+    },
     "transcripts": {role: f"\n\nHuman: {SKY}\n\nAssistant: {text}" for role, text in TEXTS.items()},
 }
 
@@ -131,6 +137,11 @@ REASONS = [
     (talk([user(SKY), assistant("Blue.")], [user(SKY), assistant("Blue.")]), "chosen equals rejected"),
     (talk("Blue.", "Green."), "no shared prompt"),
     (talk("Bluish", "Blue"), "no shared prompt"),
+    (
+        talk("The answer is eight.", "The answer is six.", question="How many legs has a spider?"),
+        "has question and no prompt; call it prompt",
+    ),
+    ({"instruction": "Add.", "input": "1 and 2", **TEXTS}, "has input, which its prompt does not show; write it there"),
     (talk([assistant("Blue.")], [assistant("Green.")]), "no shared prompt"),
     (
         talk([user(SKY), assistant("Blue.")], [user("Which?"), assistant("Green.")]),

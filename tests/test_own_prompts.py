@@ -85,6 +85,11 @@ def test_splits_depend_on_the_texts_alone_and_share_none():
     Path("turned.txt").write_text("\n".join(f"Say {at}" for at in reversed(range(60))) + "\nSay 3\n")
     assert {split: prompts(split, source="turned.txt") for split in made} == made
     assert describe("turned.txt")["skipped"] == {"repeats an earlier prompt": 1}
+    # A chat template that takes white space off makes one prompt of two.
+    rows = [{"prompt": f"Say {at}{end}"} for end in ("", " ") for at in range(60)]
+    Path("spaces.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert {split: prompts(split, source="spaces.jsonl") for split in made} == made
+    assert describe("spaces.jsonl")["skipped"] == {"repeats an earlier prompt": 60}
     Path("many.txt").write_text("\n".join(f"Say {at}" for at in range(2200)))
     assert describe("many.txt")["splits"] == {"test": 920, "validation": 32, "training": 1248}
     assert prompts("test", 5, source="shipped") == prompts("test", 5)

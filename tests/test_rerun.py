@@ -20,6 +20,7 @@ from alignkd_lab.experiment import run_experiment
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import ORDERS
+from alignkd_lab.provenance import provenance
 
 SHIPPED = data_folder() / "records"
 
@@ -224,10 +225,21 @@ def test_what_the_record_does_not_hold_is_refused_before_anything_runs(recorded,
     assert not (tmp_path / "never").exists()
 
 
-def test_a_second_check_never_compares_a_rerun_with_itself(recorded, tmp_path, capsys):
+def test_a_second_check_never_compares_a_rerun_with_itself_or_with_what_other_code_made(
+    recorded, tmp_path, capsys, monkeypatch
+):
     out = changed(recorded, tmp_path, lambda record: record["pipelines"]["base"]["metrics"].update(reward=9.0))
+    monkeypatch.setattr(again, "provenance", lambda device: made)
+    made = provenance() | {"dirty": False}
     for _ in range(2):  # the first leaves its records below the folder that is read
         assert check(out, out, "--set", "sharpening=2", "--pipelines", "base") == 1
-    (path,) = (out / "again").glob("runs/*.json")
+    (path,) = (out / "again").rglob("runs/*.json")
+    made |= {"torch": "9.9"}  # what another version computed is computed anew
+    assert check(out, out, "--set", "sharpening=2", "--pipelines", "base") == 1
+    made |= {"dirty": True}  # and of changed code every check is
+    for number in (3, 4):
+        assert check(out, out, "--set", "sharpening=2", "--pipelines", "base") == 1
+        assert len(list((out / "again").rglob("runs/*.json"))) == number
+        made |= {"created": str(number)}
     assert check(path, out) == 2
     assert "holds the record itself" in capsys.readouterr().err

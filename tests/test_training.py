@@ -20,11 +20,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 import alignkd_lab
 from alignkd_lab import cli, nano, training
 from alignkd_lab.errors import BadInput
+from alignkd_lab.evaluation import evaluate
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm import own_pairs, saved, teacher_cache, weights
 from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, with_lora
 from alignkd_lab.options import METHODS
+from alignkd_lab.paths import alone
 from alignkd_lab.provenance import resolve_dtype
 from alignkd_lab.training import train
 
@@ -241,6 +243,24 @@ def test_another_file_of_held_out_pairs_is_another_training(pairs, tmp_path):
     lines(held, [{"prompt": "Ask", "chosen": "no", "rejected": "yes"}])
     with pytest.raises(BadInput, match=r"another training \(data.heldout differ\)"):
         run("sft", pairs, tmp_path / "out", heldout=held)
+
+
+def test_two_commands_do_not_write_to_one_folder_at_once(pairs, tmp_path):
+    out = tmp_path / "out"
+    with alone(out):
+        with pytest.raises(BadInput, match="another command is writing to"):
+            run("sft", pairs, out)
+        with pytest.raises(BadInput, match="another command is writing to"):
+            evaluate("tiny-student", pairs=pairs, reference="tiny-base", out=out)
+    assert run("sft", pairs, out)["method"] == "sft"
+
+
+def test_rows_of_a_held_out_file_or_of_prompts_that_cannot_be_used_are_counted_in_the_record(pairs, tmp_path):
+    held = lines(tmp_path / "held.jsonl", [{"prompt": "Ask", "chosen": "yes", "rejected": end} for end in ("no", "")])
+    asked = lines(tmp_path / "prompts.jsonl", [{"prompt": "Go"}, {"prompt": ""}, {"prompt": "Go"}])
+    found = run("sft", pairs, tmp_path / "out", heldout=held, prompts=asked, reward="digit")["data"]
+    assert found["heldout"]["skipped"] == {"empty rejected": 1}
+    assert found["reward"]["skipped"] == {"empty prompt": 1, "repeats an earlier prompt": 1}
 
 
 def test_rows_in_memory_that_are_no_data_set_or_an_empty_one_are_refused(tmp_path):

@@ -41,12 +41,12 @@ def answer(
     return sample(sampler, prompt_ids, responses, max_tokens, ends, seed, temperature, shown=f"{source} answers")
 
 
-def converse(model, tokenizer, source: str, prompts: list[Prompt], **options) -> list[list[dict]]:
-    """The turns of each prompt: `prompt` (the messages so far), `response`, and whether it `ended` by itself.
+def converse(model, tokenizer, source: str, prompts: list[Prompt], turns: list[list[dict]], **options) -> None:
+    """Adds to each prompt's `turns`: `prompt` (the messages so far), `response`, and whether it `ended` by itself.
 
     A later turn of the user is asked after the answers so far. `options` are those of `answer`.
     """
-    turns: list[list[dict]] = [[] for _ in prompts]
+    turns += [[] for _ in prompts]
     seed = options.pop("seed")
     for turn in range(1 + max(len(prompt.later) for prompt in prompts)):
         asked = [index for index, prompt in enumerate(prompts) if turn <= len(prompt.later)]
@@ -61,4 +61,3 @@ def converse(model, tokenizer, source: str, prompts: list[Prompt], **options) ->
         rows = zip(asked, now, samples.texts(tokenizer), samples.ended(end_ids(tokenizer)), strict=True)
         for index, prompt, text, whole in rows:
             turns[index].append({"prompt": prompt.said, "response": text, "ended": whole})
-    return turns

@@ -7,6 +7,7 @@ the target, p*(y) [ε + (1 - ε) 1_T(y) / p*(T)] with ε = 0.01, so that a miss 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -206,13 +207,15 @@ def kl_to_reference(
 def reward_accuracy(pairs: list[Example], policy: list[float], reference: list[float]) -> Interval:
     """The share of pairs whose chosen response has the larger reward log pi - log pi_ref; ties count one half.
 
-    Both are as `lm.scoring.response_log_probs` gives them; a difference within rounding is a tie. Wilson's interval, in
-    which the pairs of one prompt count as one.
+    Both are as `lm.scoring.response_log_probs` gives them; a difference within rounding is a tie. Wilson's interval for
+    as many draws as there would be prompts if all had as many pairs, n = (Σ m)² / Σ m² for prompts with m pairs each
+    (Kish): the pairs of a prompt say no more than one of them.
     """
     margins = np.subtract(*np.subtract(policy, reference).reshape(-1, 2).T)
     share = float(((margins > TIE) + 0.5 * (np.abs(margins) <= TIE)).mean())
-    prompts = len({tuple(pair.prompt) for pair in pairs})
-    return wilson_interval(share * prompts, prompts)
+    of_prompts = np.array(list(Counter(tuple(pair.prompt) for pair in pairs).values()))
+    draws = float(of_prompts.sum() ** 2 / (of_prompts**2).sum())
+    return wilson_interval(share * draws, draws)
 
 
 def as_json(interval: Interval) -> dict[str, float | None] | None:

@@ -9,16 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urldefrag
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from alignkd_lab.errors import CannotContinue
+from alignkd_lab.lm.models import identity
 from alignkd_lab.stats import wilson_interval
 
 A, B, TIE = LETTERS = "A", "B", "C"
@@ -84,18 +88,20 @@ def _as_text(prompt: str | list[dict]) -> str:
 
 
 def _verdicts(judge: str, questions: list[str], device: str, kept: Path | None) -> list[Verdict]:
-    keys = [hashlib.sha256(f"{judge}\0{question}".encode()).hexdigest() for question in questions]
+    remote = is_remote(judge)
+    name = "#".join(_place(judge)) if remote else identity(judge)
+    keys = [hashlib.sha256(f"{name}\0{question}".encode()).hexdigest() for question in questions]
     lines = kept.read_text(encoding="utf-8").splitlines(keepends=True) if kept and kept.is_file() else []
     whole = [line for line in lines if line.endswith("]\n")]
     if kept and lines != whole:  # a line was cut off: it is asked again
         kept.write_text("".join(whole), encoding="utf-8")
     held = dict(map(json.loads, whole))
     if set(keys) - held.keys():
-        ask = _remote(judge) if judge.startswith(("http://", "https://")) else _local(judge, device)
+        ask = _remote(*_place(judge)) if remote else _local(judge, device)
         for key, question in zip(keys, tqdm(questions, desc="judge", unit="questions", leave=False), strict=True):
             if key not in held:
                 held[key] = ask(question)
-                if kept:
+                if kept and held[key]:  # one that could not be read is asked again
                     with kept.open("a", encoding="utf-8") as file:
                         file.write(json.dumps([key, held[key]]) + "\n")
     return [held[key] for key in keys]
@@ -118,22 +124,36 @@ def _local(source: str, device: str) -> Callable[[str], Verdict]:
     return ask
 
 
-def _remote(judge: str) -> Callable[[str], Verdict]:
-    """The letter that a server's model replies with."""
+def is_remote(judge: str) -> bool:
+    return judge.startswith(("http://", "https://"))
+
+
+def try_remote(judge: str) -> None:
+    """Asks a server one question, so that it is known to answer. Raises CannotContinue where it does not."""
+    _remote(*_place(judge))("Reply with the letter A alone.")
+
+
+def _place(judge: str) -> tuple[str, str]:
+    """A server's address, and the model that is asked there."""
     address, model = urldefrag(judge)
     address = address.rstrip("/")
-    model = model or _send(f"{address}/models")["data"][0]["id"]
+    return address, model or _send(f"{address}/models", lambda said: said["data"][0]["id"])
+
+
+def _remote(address: str, model: str) -> Callable[[str], Verdict]:
+    """The letter that a server's model replies with."""
 
     def ask(question: str) -> Verdict:
         asked = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 8}
-        said = _send(f"{address}/chat/completions", asked)["choices"][0]["message"]["content"] or ""
-        letter = said.strip().strip("*[(\"'").upper()[:1]
-        return letter if letter in LETTERS and len(said.split()) == 1 else None
+        said = _send(f"{address}/chat/completions", lambda said: said["choices"][0]["message"]["content"], asked)
+        letter = re.fullmatch(r"[\W_]*([ABC])[\W_]*", (said or "").upper())
+        return letter[1] if letter else None
 
     return ask
 
 
-def _send(address: str, body: dict | None = None) -> dict:
+def _send(address: str, read: Callable[[dict], Any], body: dict | None = None) -> Any:
+    """What `read` takes from a server's reply. Raises CannotContinue where there is none, or one of another kind."""
     heads = {"Content-Type": "application/json"}
     if key := os.environ.get("OPENAI_API_KEY"):
         heads["Authorization"] = f"Bearer {key}"
@@ -141,8 +161,18 @@ def _send(address: str, body: dict | None = None) -> dict:
     for tried in range(1, TRIES + 1):
         try:
             with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-                return json.load(answer)
+                said = json.load(answer)
+            try:
+                return read(said)
+            except (KeyError, IndexError, TypeError) as error:
+                raise CannotContinue(f"judge: {address} replies {json.dumps(said)[:200]}, and no completion") from error
         except (OSError, ValueError) as error:
+            if isinstance(error, HTTPError) and 400 <= error.code < 500 and error.code != 429:
+                why = error.read().decode(errors="replace").strip()[:300]
+                raise CannotContinue(
+                    f"judge: {address} refuses ({error.code} {error.reason}): {why}; name another model behind #, or "
+                    "set OPENAI_API_KEY"
+                ) from error
             if tried == TRIES:
                 raise CannotContinue(
                     f"judge: {address} gives no answer ({error}); what was judged is kept, so run this again"

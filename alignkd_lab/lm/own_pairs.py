@@ -89,7 +89,9 @@ def read_texts(
         counts = {"skipped": count_reasons(part.skipped), "cut": count_reasons(part.cut)}
         about[name] = {f"{kind}s": len(part.examples), **counts}
     if share is None:
-        about["heldout"]["source"] = kept_out.provenance
+        skipped = count_reasons([*kept_out.skipped, *parts[1].skipped])
+        about["heldout"] |= {"source": kept_out.provenance, "skipped": skipped}
+        about["heldout"] |= {"noted": count_reasons(kept_out.noted)} if pairs else {}
     if len(apart) < len(training):
         about["training"]["skipped"]["is held out"] = len(training) - len(apart)
     if not parts[0].examples:
@@ -116,7 +118,8 @@ def prompts_of_reward(texts: Texts, source: str | None, tokenizer) -> tuple[list
     rows = found.rows if found else texts.asked
     encoded = encode_prompts(rows, tokenizer, texts.about["max_prompt_tokens"])
     seen = {tuple(row.prompt) for row in texts.training}
-    kept, left_out = [row for row in encoded.examples if tuple(row.prompt) not in seen], count_reasons(encoded.skipped)
+    kept = [row for row in encoded.examples if tuple(row.prompt) not in seen]
+    left_out = count_reasons([*(found.skipped if found else ()), *encoded.skipped])
     if len(kept) < len(encoded.examples):
         left_out["is trained on"] = len(encoded.examples) - len(kept)
     about = {"prompts": len(kept), "skipped": left_out, **({"source": found.provenance} if found else {})}

@@ -24,6 +24,7 @@ UNREAD = ("tools", "images", "image")  # a row that has one was answered with mo
 CONTEXT = ("system", "system_prompt", "input", "history")  # what Alpaca's and Orca's rows hold beside a prompt
 SCORES = ("score_{}", "{}_score", "{}_rating", "{}-rating")  # what sets call the scores of chosen and rejected
 _RATED = {"prompt", "response", "helpfulness"}
+_ASKED = ("question", "query", "input", "turns", "messages")  # what sets call a prompt that nobody renamed
 # How texts mark the turns of a conversation: HelpSteer2 in its prompts, HH-RLHF in its answers.
 _MARKS = re.compile(r"\s*<extra_id_1>(User|Assistant)[^\S\n]*\n")
 _SPEAKERS = re.compile(r"\n\n(Human|Assistant):[^\S\n]?")
@@ -113,10 +114,14 @@ def preference(number: int, row: object) -> Preference:
     """
     row = _readable(row)
     prompt, texts = row.get("prompt"), [row.get("chosen"), row.get("rejected")]
+    if prompt is None and row.get("instruction"):
+        prompt = row["instruction"]
     chosen, rejected = (_answer(text, name) for text, name in zip(texts, FIELDS[1:], strict=True))
     if prompt is None and all(isinstance(text, str) for text in texts):
         if all(map(_SPEAKERS.match, texts)):
             chosen, rejected = (_spoken(text, _SPEAKERS) for text in texts)
+        elif asked := next((name for name in _ASKED if row.get(name)), None):
+            raise Unusable(f"has {asked} and no prompt; call it prompt")
         else:
             prompt, *texts = _shared_words(*texts)
             chosen, rejected = ([_message("assistant", text)] for text in texts)
@@ -207,7 +212,10 @@ def _turns(value: object, name: str) -> list[Message]:
     if isinstance(value, str):
         if _WRITTEN_OUT.fullmatch(value):
             raise Unusable(f"{name} is a list of messages written out as text; keep it a list, in .jsonl or .parquet")
-        value = [_message("user" if name == "prompt" else "assistant", value)]
+        marked = _SPEAKERS.match(value)
+        value = _spoken(value, _SPEAKERS) if marked else [_message("user" if name == "prompt" else "assistant", value)]
+        if marked and name == "prompt" and value[-1]["role"] == "assistant" and not value[-1]["content"].strip():
+            value.pop()  # where the answer is to begin
     if not isinstance(value, list):
         raise Unusable(f"{name} is neither text nor messages")
     for turn in value:

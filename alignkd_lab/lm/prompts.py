@@ -88,9 +88,14 @@ def _splits(pinned: str) -> tuple[dict[str, list[str]], dict]:
     So a prompt's split depends on the file alone. Validation, of which every stage reads all, has at most as many.
     """
     found = read_prompts(pinned.rpartition("@")[0])
-    plain = [prompt.said for prompt in found.rows if isinstance(prompt.said, str)]
-    many = [(prompt.row, "more than one turn") for prompt in found.rows if not isinstance(prompt.said, str)]
-    ranked = sorted(plain, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
+    plain: dict[str, str] = {}  # without the white space around, which a chat template may take off
+    left_out = []
+    for prompt in found.rows:
+        if not isinstance(prompt.said, str):
+            left_out.append((prompt.row, "more than one turn"))
+        elif plain.setdefault(prompt.said.strip(), prompt.said) != prompt.said:
+            left_out.append((prompt.row, "repeats an earlier prompt"))
+    ranked = sorted(plain.values(), key=lambda text: hashlib.sha256(text.encode()).hexdigest())
     whole = sum(_SHARES.values())
     test = len(ranked) * _SHARES["test"] // whole
     rest = test + min(len(ranked) * _SHARES["validation"] // whole, _SHARES["validation"])
@@ -98,4 +103,4 @@ def _splits(pinned: str) -> tuple[dict[str, list[str]], dict]:
     if not all(parts.values()):
         raise BadInput(f"prompts: {len(ranked)} prompts of {pinned} are too few for three splits; give at least 7")
     sizes = {name: len(part) for name, part in parts.items()}
-    return parts, {**found.provenance, "skipped": count_reasons([*found.skipped, *many]), "splits": sizes}
+    return parts, {**found.provenance, "skipped": count_reasons([*found.skipped, *left_out]), "splits": sizes}
