@@ -73,8 +73,8 @@ def _run_again(arguments: argparse.Namespace) -> int:
     out = arguments.out / RERUNS
     if arguments.from_record.resolve().is_relative_to(out.resolve()):
         raise BadInput(f"run: {out} holds the record itself, so nothing would run; name another folder with --out")
-    out /= folder_of_code(arguments.device)
     recorded = choose(arguments.from_record, arguments.algorithm, dict(arguments.set))
+    out /= folder_of_code(arguments.device)
     given = {name: getattr(arguments, name) for name in ("seeds", "pipelines", "device")}
     if experiment := recorded.settings.get("experiment"):
         if arguments.device == "cuda":
