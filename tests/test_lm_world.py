@@ -191,6 +191,26 @@ def test_alignment_raises_the_reward_and_drifts_from_its_anchor(tmp_path):
     assert policy.digest != base.digest
 
 
+@pytest.mark.parametrize("pipeline", ["base_aligned", "kd_only", "dckd", "adpa"])
+def test_trained_tokens_are_those_of_the_batches_that_ran(pipeline, world, monkeypatch):
+    """Of which the last of each pass over the pairs is smaller."""
+    seen, real = [], context_module.train
+
+    def spy(model, examples, loss, **options):
+        def counted(model, batch, items):
+            seen.append(len(batch["shift_labels"]))
+            return loss(model, batch, items)
+
+        return real(model, examples, counted, **options)
+
+    monkeypatch.setattr(context_module, "train", spy)
+    stage, base = PIPELINES[pipeline][-1], world.start("base")
+    policies = {"base": base, "base_aligned": random_adapter(base, 1), "student": world.start("student")}
+    result = given_rate(world).run(stage, policies)
+    assert len(seen) > 1
+    assert result.cost.trained == sum(seen)
+
+
 def test_without_informative_pairs_the_policy_stays_as_it_is(world, trained):
     world.reward.hit = lambda text: False
     base = world.start("base")
