@@ -37,7 +37,7 @@ READ = {"cpu": 256, "cuda": 16384}  # tokens that are trained on to measure; thr
 CARDS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "RTX4090": 165, "T4": 65}
 # Parameter-tokens a second on the recorded card, sampled and trained: least squares over the stages of
 # both orders, preset gpu, in smollm2-study.zip, where training is a forward pass and as much again, scoring one alone.
-RECORDED, SAMPLED, TRAINED = "H100", 6.18201e11, 2.73672e12
+RECORDED, SAMPLED, TRAINED = "H100", 6.15562e11, 2.77431e12
 START = 10.0  # seconds until a process has imported all that work imports, on two CPUs
 HANDLING = 5.0  # seconds for a gigabyte of weights to be read, checked, copied and written, on two CPUs
 LOGITS = 4  # copies of a chunk's logits that a loss or a draw holds at once

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import inspect
 import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -92,7 +93,8 @@ def train(method: str | None = None, *, data: Any = None, callbacks: Sequence = 
 @ranks.watched()
 def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = ()) -> dict:
     """`train` on options that were read; `data` is a data set in memory."""
-    with alone(Path(options.out)) if ranks.count() == 1 else contextlib.nullcontext():
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1  # whose group is not made yet
+    with contextlib.nullcontext() if several else alone(Path(options.out)):
         return _run(options, given, data, callbacks)
 
 
