@@ -17,7 +17,7 @@ assert (winners[-1] > losers[-1]).all()
 # after: near
 assert (near_winners[-1] < -1).all()
 assert (np.diff((near_winners - near_losers).mean(1)) > 2).all()
-(asked_of_france,) = lm.prompts.encode(tokenizer, [course.CAPITALS[0].prompt])
+(asked_of_france,) = lm.templates.encode(tokenizer, [course.CAPITALS[0].prompt])
 paris = response(course.CAPITALS[0].chosen)
 with torch.no_grad():
     logits = [model(torch.tensor([asked_of_france + paris])).logits[0, -len(paris) - 1 : -1] for model in (base, near)]
