@@ -2,9 +2,10 @@
 
 The formats are told apart by what a row holds: `prompt`, `chosen` and `rejected` as strings (standard) or as lists of
 messages (conversational), or no prompt of its own, which is then what `chosen` and `rejected` share (implicit). Rated
-responses in HelpSteer2's shape become pairs by helpfulness, transcripts in HH-RLHF's shape messages. Left out compared
-with TRL: tools and images; a row that has them is skipped, with the reason. A prompt alone may also be a plain text, an
-`instruction` (AlpacaEval) or the first of the `turns` (MT-Bench).
+responses in HelpSteer2's shape become pairs by helpfulness, transcripts in HH-RLHF's shape messages. A prompt may also
+be called `instruction` (Alpaca). Left out compared with TRL: tools and images; a row that has them, or a question under
+another name, is skipped, with the reason. A prompt alone may also be a plain text or the first of the `turns`
+(MT-Bench).
 """
 
 from __future__ import annotations
