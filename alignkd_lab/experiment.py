@@ -28,7 +28,7 @@ from alignkd_lab.pipelines import (
     planned_steps,
     run_pipelines,
     unknown,
-)  # fmt: skip
+)
 from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
 from alignkd_lab.provenance import best_device, device_label, provenance, resolve_dtype

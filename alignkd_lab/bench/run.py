@@ -27,7 +27,7 @@ from alignkd_lab.bench.steps import (
     liger_version,
     make_batch,
     our_steps,
-)  # fmt: skip
+)
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.batch import token_counts

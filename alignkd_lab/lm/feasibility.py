@@ -93,8 +93,8 @@ class Verdict:
 def go_or_no_go(hits: int, drawn: int, prompts: int, responses: int) -> Verdict:
     """What `hits` among `drawn` responses of the base, one a prompt, say of a run with more of them.
 
-    *Go* where every rate of the interval gives enough pairs with near certainty; *no go* where hardly any
-    does; else the draws are too few to tell. Pairs are most at one half, and fewer towards either end.
+    *Go* where every rate of the interval gives enough pairs with near certainty; *no go* where every one hardly does;
+    else the draws are too few to tell. A rate of one half gives the most pairs.
 
     Raises:
         BadInput: more hits than draws, no draw, or sizes as in `expected_pairs`.

@@ -88,8 +88,8 @@ def _as_text(prompt: str | list[dict]) -> str:
 
 
 def _verdicts(judge: str, questions: list[str], device: str, kept: Path | None) -> list[Verdict]:
-    remote = is_remote(judge)
-    name = "#".join(_place(judge)) if remote else identity(judge)
+    place = _place(judge) if is_remote(judge) else None
+    name = "#".join(place) if place else identity(judge)
     keys = [hashlib.sha256(f"{name}\0{question}".encode()).hexdigest() for question in questions]
     lines = kept.read_text(encoding="utf-8").splitlines(keepends=True) if kept and kept.is_file() else []
     whole = [line for line in lines if line.endswith("]\n")]
@@ -97,7 +97,7 @@ def _verdicts(judge: str, questions: list[str], device: str, kept: Path | None) 
         kept.write_text("".join(whole), encoding="utf-8")
     held = dict(map(json.loads, whole))
     if set(keys) - held.keys():
-        ask = _remote(*_place(judge)) if remote else _local(judge, device)
+        ask = _remote(*place) if place else _local(judge, device)
         for key, question in zip(keys, tqdm(questions, desc="judge", unit="questions", leave=False), strict=True):
             if key not in held:
                 held[key] = ask(question)
