@@ -120,7 +120,12 @@ def _evaluate(asked: Request, found: Rows | None, held: Rows | None, out: Path |
     if asked.judge:
         first, second = (answers[part] for part in (slice(len(answers) // 2), slice(len(answers) // 2, None)))
         kept = out / "verdicts.jsonl" if out else None
-        record["judge"] = compare(asked.judge, first, second, record["provenance"]["device"], kept)
+        try:
+            record["judge"] = compare(asked.judge, first, second, record["provenance"]["device"], kept)
+        except BaseException:
+            if out:
+                (out / f"{RECORD}.part").write_text(json.dumps(record, indent=1), encoding="utf-8")
+            raise
     if out:
         (out / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
     return record
@@ -165,9 +170,11 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None, lines: list[d
 
     from alignkd_lab.lm import evaluate as metrics
     from alignkd_lab.lm import models, weights
+    from alignkd_lab.lm.admission import check_reach
     from alignkd_lab.lm.answers import answer, encode_rows
     from alignkd_lab.lm.sampling import in_dtype
     from alignkd_lab.lm.scoring import response_log_probs, score
+    from alignkd_lab.lm.shapes import config_of
     from alignkd_lab.lm.vocabulary import check_vocabularies
     from alignkd_lab.provenance import best_device, provenance, resolve_dtype
 
@@ -179,6 +186,13 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None, lines: list[d
         check_vocabularies(tokenizers["model"], reference=tokenizers["reference"])
     writers = {name: encode_rows(tokenizers[name], rows) for name in ("model", "against") if name in sources}
     encoded = _examples(held, tokenizers["model"], asked.max_length) if held else None
+    reach = {name: max(map(len, ids)) + asked.max_tokens for name, ids in writers.items() if rows}
+    pairs = (
+        max((len(row.prompt) + max(map(len, row.responses)) for row in encoded.examples), default=0) if encoded else 0
+    )
+    for name, source in sources.items():  # what a later one cannot read is refused before the first one writes
+        read_here = reach.get(name, reach.get("model", 0))
+        check_reach(config_of(source), source, max(read_here, 0 if name == "against" else pairs))
     pays = metrics.read_reward(asked.reward, device) if asked.reward else None
     found = {name: dict.fromkeys(METRICS) for name in writers}
     drawn, rewards, of_pairs, tasks = {}, {}, {}, None

@@ -45,6 +45,18 @@ def pairs(tmp_path):
     return lines(tmp_path / "pairs.jsonl", rows)
 
 
+@pytest.mark.parametrize("role", ["against", "reference"])
+def test_what_a_second_model_cannot_read_is_refused_before_the_first_one_writes(role, prompts, tmp_path, monkeypatch):
+    short = folder_of("tiny-base", tmp_path / "short")
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 24}))
+    monkeypatch.setattr("alignkd_lab.lm.models.read", lambda *given: pytest.fail("weights were read"))
+    with pytest.raises(BadInput, match=r"short: texts of up to .* it reads at most 24"):
+        alignkd_lab.evaluate(
+            "tiny-student", prompts=prompts, reward="digit", **{**QUICK, "max_tokens": 30, role: short}
+        )
+
+
 @cache
 def plain(source):
     return weights.load(source)[0].double()

@@ -128,6 +128,18 @@ def test_a_server_that_refuses_says_why_before_anything_is_sampled(server, tmp_p
         alignkd_lab.evaluate("tiny-student", **asked)
 
 
+def test_what_was_measured_is_kept_where_the_judge_fails(tmp_path, monkeypatch):
+    def fails(*given):
+        raise CannotContinue("judge: gone")
+
+    monkeypatch.setattr(judge, "compare", fails)
+    prompts = lines(tmp_path / "prompts.jsonl", [{"prompt": "Say 1"}])
+    asked = {"prompts": prompts, "against": "tiny-base", "judge": "tiny-base", "reward": "digit", "max_tokens": 4}
+    with pytest.raises(CannotContinue, match="gone"):
+        alignkd_lab.evaluate("tiny-student", out=tmp_path / "out", **asked)
+    assert json.loads((tmp_path / "out" / "evaluation.json.part").read_text())["metrics"]["reward"]
+
+
 def test_a_model_judges_by_the_letter_that_it_finds_likeliest():
     model, tokenizer = weights.load("tiny-base")
     letters = [tokenizer.encode(letter, add_special_tokens=False)[0] for letter in "ABC"]

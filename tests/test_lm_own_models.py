@@ -12,11 +12,19 @@ from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import student, weights
 from alignkd_lab.lm.preference_data import load_preferences, to_examples
 from alignkd_lab.lm.sampling import sample
-from alignkd_lab.lm.templates import COURSE, SMOLLM2, encode, end_ids, fit, frame_of
+from alignkd_lab.lm.templates import COURSE, encode, end_ids, fit, frame_of
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.store import Store
 
 # Templates --------------------------------------------------------------------------------------------
+
+NAMED = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}{{ '<|im_start|>system\n"
+    f"{NAMED}<|im_end|>\n' "
+    "}}{% endif %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def test_a_template_and_its_system_text_stay_as_they_are_and_its_end_of_turn_ends_a_response():
@@ -27,8 +35,11 @@ def test_a_template_and_its_system_text_stay_as_they_are_and_its_end_of_turn_end
 
 
 def test_the_courses_template_is_smollm2s_alone():
-    found = fit(tokenizer_of(OWN.replace("Be brief.", SMOLLM2)))
+    found = fit(tokenizer_of(SMOLLM2))
     assert (found.chat_template, found.eos_token, found.pad_token) == (COURSE, "<|im_end|>", "<|endoftext|>")
+    briefed = SMOLLM2.replace("['content'] +", "['content'] + ('/think' if message['role'] == 'system' else '') +")
+    for own in (OWN.replace("Be brief.", NAMED), briefed):
+        assert fit(tokenizer_of(own)).chat_template == own
 
 
 def test_a_tokenizer_without_a_template_reads_plain_text():

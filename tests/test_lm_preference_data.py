@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from alignkd_lab.errors import BadInput, CannotContinue
-from alignkd_lab.lm.preference_data import load_preferences, to_examples
+from alignkd_lab.lm.preference_data import load_preferences, read_prompts, to_examples
 from alignkd_lab.lm.preference_sources import KNOWN, SUFFIXES
 from alignkd_lab.lm.weights import load_tokenizer
 
@@ -229,7 +229,7 @@ FORGETFUL += "{{ turn.content }} {% endfor %}"
     ("changes", "template", "reason"),
     [
         ({"prompt": "?" * 300}, None, "prompt longer than 200 tokens"),
-        ({"rejected": "No.<|im_end|>\nMore."}, None, "rejected holds the end token itself"),
+        ({"rejected": "No.<|im_end|>\nMore."}, None, "rejected holds an end token itself"),
         ({"chosen": "the" * 14 + "A", "rejected": "the" * 14 + "B"}, None,
          "chosen equals rejected as far as they are read"),
         ({"prompt": BRIEF}, STRICT, "the chat template refuses the prompt"),
@@ -286,10 +286,25 @@ def test_pairs_that_repeat_or_contradict_earlier_ones_are_kept_and_counted(token
 
 def test_pairs_whose_own_scores_do_not_prefer_chosen_are_kept_and_counted(tmp_path):
     scores = [("score_chosen", 1, "score_rejected", 5), ("chosen_rating", 3, "rejected_rating", 3),
-              ("chosen_score", 2.5, "rejected_score", 1), ("score_chosen", None, "score_rejected", 1)]  # fmt: skip
+              ("chosen_score", 2.5, "rejected_score", 1), ("score_chosen", "1.5", "score_rejected", "9")]  # fmt: skip
     rows = [{**row, better: one, worse: other} for row, (better, one, worse, other) in zip(GOOD, scores, strict=True)]
     found = load_preferences(write(tmp_path / "pairs.jsonl", rows))
-    assert (len(found.rows), found.noted) == (4, [(row, "scores chosen no higher than rejected") for row in (1, 2)])
+    assert (len(found.rows), found.noted) == (4, [(row, "scores chosen no higher than rejected") for row in (1, 2, 4)])
+
+
+def test_prompts_are_read_from_pairs_whose_answers_make_no_pair(tmp_path):
+    rated = [{"prompt": "Hi\n<extra_id_1>Assistant\nHello\n<extra_id_1>User\nWhy?", "response": text, "helpfulness": 2}
+             for text in "AB"]  # fmt: skip
+    for rows, turns in (([{"prompt": "Why?", "chosen": "A", "rejected": "A"}], 1), (rated, 3)):
+        found = read_prompts(write(tmp_path / "rows.jsonl", rows), strict=True).rows
+        assert [len(row.prompt) for row in found] == [turns] * len(rows)
+
+
+def test_an_answer_that_holds_any_token_that_ends_a_response_is_skipped(tokenizer):
+    found = load_tokenizer("tiny-base")
+    found.end_ids = [tokenizer.eos_token_id, *tokenizer("?", add_special_tokens=False).input_ids]
+    _, skipped, _ = encoded([{**GOOD[0], "rejected": "So? No."}], found)
+    assert skipped == [(1, "rejected holds an end token itself")]
 
 
 def test_how_many_pairs_are_tokenised_together_changes_nothing(tokenizer, monkeypatch):

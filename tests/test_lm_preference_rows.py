@@ -58,6 +58,9 @@ FORMATS = {
         **{role: f"\n\nHuman: {SKY}\n\nAssistant: {text}" for role, text in TEXTS.items()},
     },
     "transcripts": {role: f"\n\nHuman: {SKY}\n\nAssistant: {text}" for role, text in TEXTS.items()},
+    "stripped transcripts": {role: f"Human: {SKY}\n\nAssistant: {text}" for role, text in TEXTS.items()},
+    "transcripts of Windows": {role: f"\r\n\r\nHuman: {SKY}\r\n\r\nAssistant: {text}" for role, text in TEXTS.items()},
+    "a stripped transcript before its answers": {"prompt": f"Human: {SKY}\n\nAssistant:", **TEXTS},
 }
 
 
@@ -112,6 +115,12 @@ def test_the_white_space_around_an_answer_is_kept(code):
     assert [found.chosen for _, found in pairs(*rows)] == [f"{code}x{code}"] * 2
 
 
+def test_white_space_around_a_turn_makes_no_other_turn():
+    said = {role: [system("Be brief."), user(f" {SKY}\n"), assistant(text)] for role, text in TEXTS.items()}
+    found = outcome({"prompt": [user(SKY)], **said})
+    assert [turn["content"].strip() for turn in found.prompt] == ["Be brief.", SKY]
+
+
 def pair(**changes):
     return {**FORMATS["standard"], **changes}
 
@@ -139,7 +148,17 @@ REASONS = [
     (talk("Bluish", "Blue"), "no shared prompt"),
     (
         talk("The answer is eight.", "The answer is six.", question="How many legs has a spider?"),
-        "has question and no prompt; call it prompt",
+        "has question and no prompt; call it prompt, or leave it out",
+    ),
+    (
+        talk("The answer is 51.", "The answer is 41.", source="math-7/x", Problem="17*3=?"),
+        "has Problem and no prompt; call it prompt, or leave it out",
+    ),
+    (pair(context="Boats float."), "has context, which its prompt does not show; write it there"),
+    (pair(prompt=[user("Hi"), system("Be brief."), user(SKY)]), "the prompt has a system message after its first turn"),
+    (
+        {"prompt": [user(SKY)], **{role: [system("Be brief."), user("Hm?"), *said] for role, said in ANSWERS.items()}},
+        "the prompt has a system message after its first turn",
     ),
     ({"instruction": "Add.", "input": "1 and 2", **TEXTS}, "has input, which its prompt does not show; write it there"),
     (talk([assistant("Blue.")], [assistant("Green.")]), "no shared prompt"),

@@ -152,7 +152,13 @@ def with_code(folder):
     (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | own))
 
 
+def torn(folder):
+    saved(folder)
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:64])
+
+
 BROKEN = {
+    "cannot be read": torn,
     "2 outputs": lambda folder: saved(folder, labels=2),
     "3 outputs": lambda folder: saved(folder, labels=3),
     "is LlamaForCausalLM": lambda folder: folder_of("tiny-base", folder),  # which would get a random head

@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.batch import Example, collate, hidden_states
-from alignkd_lab.lm.sampling import draw, sample
+from alignkd_lab.lm.sampling import Samples, draw, sample
 
 END = 2
 PROMPTS = [[1, 60, 61, 62], [1, 70], [1, 80, 81, 82, 83, 84, 85, 86, 87], [1, 90, 91]]
@@ -85,6 +85,13 @@ def test_the_same_seed_gives_the_same_responses_and_another_seed_others(model):
     assert samples_of(model).tokens != samples_of(model, seed=6).tokens
     first, second = samples_of(model).tokens[:2]
     assert first != second
+
+
+def test_a_text_is_without_the_token_that_ended_it_though_that_is_not_special(model):
+    tokenizer = weights.load_tokenizer("tiny-base")
+    tokenizer.end_ids = [tokenizer.eos_token_id, 70]
+    assert Samples([[1]], [0, 0], [[60, 70], [70, 60]]).texts(tokenizer) == [
+        tokenizer.decode([60]), tokenizer.decode([70, 60])]  # fmt: skip
 
 
 def test_a_bar_is_shown_where_it_has_a_name(model, capsys):

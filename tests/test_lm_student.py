@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tiny_lm import assert_near, smollm2
 
@@ -95,6 +96,17 @@ def test_a_cut_keeps_the_chosen_layers_embeddings_norm_and_head_and_is_a_copy(de
             parameter.add_(1.0)
     assert_near(logits(deep), before, 0)
     assert len(deep.model.layers) == deep.config.num_hidden_layers == 6
+
+
+def test_a_cut_keeps_what_the_configuration_says_of_each_layer_also_when_saved(tmp_path):
+    config = transformers.SmolLM3Config(
+        vocab_size=128, hidden_size=16, intermediate_size=32, num_hidden_layers=8, num_attention_heads=2,
+        num_key_value_heads=1, no_rope_layers=[1, 1, 1, 0, 1, 1, 1, 0], bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    cut = layer_cut(transformers.SmolLM3ForCausalLM(config).eval(), [0, 1, 3, 4, 6])
+    cut.save_pretrained(tmp_path)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert_near(logits(again), logits(cut), 1e-5)
 
 
 def test_layers_that_make_no_sense_are_refused(deep):

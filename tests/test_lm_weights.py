@@ -1,5 +1,6 @@
 """One call gives model and tokenizer; what can go wrong on the way is one clear sentence with the way out."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -108,6 +109,13 @@ KINDS = r"unknown source.*smollm2-135m-instruct.*hub.*folder.*tiny-truth"
 def test_a_folder_without_config_or_safetensors_is_refused(harm, words, ask, folder):
     with pytest.raises(BadInput, match=words):
         ask(harm(folder))
+
+
+def test_a_folder_without_a_generation_configuration_ends_where_its_configuration_says(folder):
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": [5, 7]}))
+    assert {5, 7} <= set(weights.load_tokenizer(str(folder)).end_ids)
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,8 @@ def admit(model, name: str = "this model", *, reach: int = 0, adapted: bool = Fa
             or an adapter would leave matrices of its blocks out.
     """
     without_dropout(model)
-    core, limit = plain(model), _limit(model)
-    if reach > limit:
-        raise BadInput(
-            f"{name}: texts of up to {reach} tokens are asked for, and it reads at most {limit}; lower max_length or "
-            "max_tokens"
-        )
+    core = plain(model)
+    limit = check_reach(core.config, name, reach)
     if adapted and (left_out := next(unadapted(model), None)):
         raise BadInput(
             f"{name}: LoRA does not reach {left_out} ({core.config.model_type}), a matrix outside every linear layer, "
@@ -71,16 +67,22 @@ def _windows(config) -> list[int]:
     return [value for value in named if type(value) is int and value > 1]
 
 
-def _limit(model) -> int:
-    """Tokens that the model can read with the positions that it has for one text."""
-    config = plain(model).config.get_text_config()
+def check_reach(config, name: str, reach: int) -> int:
+    """Tokens that a model can read with the positions that it has for one text; BadInput where `reach` is more."""
+    config = config.get_text_config()
     limits = [getattr(config, "max_position_embeddings", None)]
     rope = getattr(config, "rope_parameters", None) or {}
     for part in (rope, *rope.values()):
         if isinstance(part, dict) and part.get("rope_type") in ("dynamic", "longrope"):  # turned by the longest text
             original = getattr(config, "original_max_position_embeddings", None)
             limits.append(part.get("original_max_position_embeddings") or original)
-    return min((limit for limit in limits if limit and limit > 0), default=1 << 60)
+    most = min((limit for limit in limits if limit and limit > 0), default=1 << 60)
+    if reach > most:
+        raise BadInput(
+            f"{name}: texts of up to {reach} tokens are asked for, and it reads at most {most}; lower max_length or "
+            "max_tokens"
+        )
+    return most
 
 
 def _examples(model, length: int) -> list[Example]:

@@ -30,7 +30,7 @@ from alignkd_lab.lm.preference_rows import (
     standard,
 )
 from alignkd_lab.lm.preference_sources import open_source
-from alignkd_lab.lm.templates import frame_of
+from alignkd_lab.lm.templates import end_ids, frame_of
 
 if TYPE_CHECKING:  # whoever reads pairs need not load torch
     from alignkd_lab.lm.batch import EncodedPrompt, Example
@@ -96,7 +96,8 @@ def load_preferences(
 ) -> Rows:
     """Pairs of a known set (`KNOWN`), `id@commit` of the hub, file (`SUFFIXES`), folder of `save_to_disk` or `Dataset`.
 
-    The white space around an answer is kept, but for the one space that joins a plain string to its prompt.
+    The white space around an answer is kept, but for the one space that joins a plain string to its prompt, and for
+    what stands between a plain prompt that both answers begin with and the rest of each.
 
     Args:
         split: of a set on the hub; `train` unless given.
@@ -155,19 +156,19 @@ def read_prompts(source: Any, field: str = "prompts", *, strict: bool = False) -
         seen.add(said)
         return prompt
 
-    found = _read(source, field, read, "a prompt", strict=strict)
+    found = _read(source, field, read, "a prompt", strict=strict, pairs=False)
     return _versioned(found, lambda: json.dumps([prompt.prompt for prompt in found.rows]))
 
 
 def _read(
     source, field: str, read: Callable, needs: str, columns: dict | None = None, split: str | None = None,
-    limit: int | None = None, strict: bool = False,
+    limit: int | None = None, strict: bool = False, pairs: bool = True,
 ) -> Rows:  # fmt: skip
     """What `read(number, row)` makes of each row; where it is `strict`, the first row that is `Unusable` is refused."""
     rows, provenance = open_source(source, field, split)
     name, found = provenance["source"], Rows([], [], provenance)
     with tqdm(desc=f"loading {name}", unit="rows", total=limit, leave=False) as bar:
-        for number, row in standard(rows, columns or {}, name):
+        for number, row in standard(rows, columns or {}, name, pairs):
             bar.update()
             try:
                 found.rows.append(read(number, row))
@@ -220,6 +221,7 @@ def to_examples(preferences: Rows, tokenizer, *, max_prompt_tokens: int, max_res
     if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
         raise BadInput("tokenizer: it needs a chat template and an end token; use that of a model made for chat")
     encoded, frame = Encoded([], [], []), frame_of(tokenizer)
+    ends = [frame.end, *end_ids(tokenizer)]
 
     def texts(pair: Preference) -> list[str | None]:
         prompt = render(pair.prompt, tokenizer)
@@ -229,7 +231,7 @@ def to_examples(preferences: Rows, tokenizer, *, max_prompt_tokens: int, max_res
     rows = tqdm(preferences.rows, desc="reading pairs", unit="pairs", leave=False)
     for pair, said, tokens in _tokenised(rows, texts, tokenizer):
         try:
-            encoded.examples.append(_example(said, tokens, frame.end, max_prompt_tokens, max_response_tokens))
+            encoded.examples.append(_example(said, tokens, ends, max_prompt_tokens, max_response_tokens))
         except Unusable as reason:
             encoded.skipped.append((pair.row, str(reason)))
             continue
@@ -296,8 +298,8 @@ def _check_length(text: str | None, tokens: list[int], most: int) -> None:
         raise Unusable(f"prompt longer than {most} tokens")
 
 
-def _example(texts: list[str | None], tokens: list[list[int]], end: int, most: int, longest: int) -> Example:
-    """Of a prompt and its two answers, as texts of the chat template and as tokens."""
+def _example(texts: list[str | None], tokens: list[list[int]], ends: list[int], most: int, longest: int) -> Example:
+    """Of a prompt and its two answers, as texts of the chat template and as tokens; the first of `ends` is added."""
     from alignkd_lab.lm.batch import Example
 
     _check_length(texts[0], tokens[0], most)
@@ -306,9 +308,9 @@ def _example(texts: list[str | None], tokens: list[list[int]], end: int, most: i
             raise Unusable(f"the chat template does not write {role} after the prompt")
         if not answer:
             raise Unusable(f"{role} has no tokens")
-        if end in answer:
-            raise Unusable(f"{role} holds the end token itself")
-    prompt, *responses = map(_compact, [tokens[0], *([*answer, end][:longest] for answer in tokens[1:])])
+        if not set(ends).isdisjoint(answer):
+            raise Unusable(f"{role} holds an end token itself")
+    prompt, *responses = map(_compact, [tokens[0], *([*answer, ends[0]][:longest] for answer in tokens[1:])])
     if responses[0] == responses[1]:
         raise Unusable("chosen equals rejected as far as they are read")
     return Example(prompt, responses, list(PAIR))

@@ -10,6 +10,7 @@ another name, is skipped, with the reason. A prompt alone may also be a plain te
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
@@ -22,13 +23,14 @@ from alignkd_lab.errors import BadInput
 
 FIELDS = ("prompt", "chosen", "rejected")
 UNREAD = ("tools", "images", "image")  # a row that has one was answered with more than its text
-CONTEXT = ("system", "system_prompt", "input", "history")  # what Alpaca's and Orca's rows hold beside a prompt
+# What rows hold beside a prompt, as Alpaca's and Orca's do.
+CONTEXT = ("system", "system_prompt", "system_message", "input", "context", "history")
 SCORES = ("score_{}", "{}_score", "{}_rating", "{}-rating")  # what sets call the scores of chosen and rejected
 _RATED = {"prompt", "response", "helpfulness"}
-_ASKED = ("question", "query", "input", "turns", "messages")  # what sets call a prompt that nobody renamed
 # How texts mark the turns of a conversation: HelpSteer2 in its prompts, HH-RLHF in its answers.
 _MARKS = re.compile(r"\s*<extra_id_1>(User|Assistant)[^\S\n]*\n")
 _SPEAKERS = re.compile(r"\n\n(Human|Assistant):[^\S\n]?")
+_IDENTIFIER = re.compile(r"[\w./:@+-]*", re.ASCII)  # of a row, its source or a model: no question
 # Messages as they stand in a table that holds texts alone, by JSON or by Python.
 _WRITTEN_OUT = re.compile(r"""\s*\[\s*\{\s*(["'])(role|content)\1\s*:.*\}\s*\]\s*""", re.DOTALL)
 
@@ -79,11 +81,14 @@ class Unusable(ValueError):
     """Why a row is skipped."""
 
 
-def standard(rows: Iterator[tuple[int, object]], columns: dict[str, str], name: str) -> Iterator[tuple[int, object]]:
+def standard(
+    rows: Iterator[tuple[int, object]], columns: dict[str, str], name: str, pairs: bool = True
+) -> Iterator[tuple[int, object]]:
     """Numbered rows whose fields are called as in `FIELDS`; in place of one that has no pair an `Unusable`.
 
     Args:
         columns: what the rows of the source `name` call those fields, where it differs.
+        pairs: whether rated responses are paired; else each row stays, for its prompt.
 
     Raises:
         BadInput: the first row lacks a column that was asked for.
@@ -99,7 +104,7 @@ def standard(rows: Iterator[tuple[int, object]], columns: dict[str, str], name: 
             raise BadInput(
                 f"columns: row {number} of {name} has no {column!r} to be its {wanted}; it has {', '.join(found)}"
             )
-    if not columns and set(found) >= _RATED and "chosen" not in found:
+    if pairs and not columns and set(found) >= _RATED and "chosen" not in found:
         yield from _by_helpfulness(rows)
         return
     for number, row in rows:
@@ -114,19 +119,7 @@ def preference(number: int, row: object) -> Preference:
         Unusable: there is none, with the reason.
     """
     row = _readable(row)
-    prompt, texts = row.get("prompt"), [row.get("chosen"), row.get("rejected")]
-    if prompt is None and row.get("instruction"):
-        prompt = row["instruction"]
-    chosen, rejected = (_answer(text, name) for text, name in zip(texts, FIELDS[1:], strict=True))
-    if prompt is None and all(isinstance(text, str) for text in texts):
-        if all(map(_SPEAKERS.match, texts)):
-            chosen, rejected = (_spoken(text, _SPEAKERS) for text in texts)
-        elif asked := next((name for name in _ASKED if row.get(name)), None):
-            raise Unusable(f"has {asked} and no prompt; call it prompt")
-        else:
-            prompt, *texts = _shared_words(*texts)
-            chosen, rejected = ([_message("assistant", text)] for text in texts)
-    turns, chosen, rejected = _conversations(prompt, chosen, rejected)
+    turns, chosen, rejected = _pair(row)
     _check_prompt(turns, row)
     for name, text in (("chosen", chosen), ("rejected", rejected)):
         if not text.strip():
@@ -136,10 +129,38 @@ def preference(number: int, row: object) -> Preference:
     return Preference(number, turns, chosen, rejected)
 
 
+def _pair(row: Mapping) -> tuple[list[Message], str, str]:
+    """The turns before the answers, and the two answers."""
+    prompt, texts = row.get("prompt"), [row.get("chosen"), row.get("rejected")]
+    if prompt is None and row.get("instruction"):
+        prompt = row["instruction"]
+    chosen, rejected = (_answer(text, name) for text, name in zip(texts, FIELDS[1:], strict=True))
+    plain = prompt is None and all(isinstance(text, str) for text in texts)
+    if plain and not all(map(_transcript, texts)):
+        prompt, *texts = _shared_words(*texts)
+        if asked := next((name for name, value in row.items() if _may_ask(name, value, prompt)), None):
+            raise Unusable(f"has {asked} and no prompt; call it prompt, or leave it out")
+        chosen, rejected = ([_message("assistant", text)] for text in texts)
+    return _conversations(prompt, chosen, rejected)
+
+
+def _may_ask(name: str, value: object, prompt: str) -> bool:
+    """Whether a field is what the answers were given to, rather than the words that they share."""
+    if name in (*FIELDS, *CONTEXT) or not value:
+        return False
+    if isinstance(value, str):
+        return not (_IDENTIFIER.fullmatch(value) or value.strip() in prompt)
+    return name in ("turns", "messages", "conversation", "conversations")
+
+
 def doubts(row: Mapping) -> bool:
     """Whether the row itself has scores by which chosen is not better than rejected."""
-    scores = ([row.get(name.format(role)) for role in FIELDS[1:]] for name in SCORES)
-    return any(all(isinstance(score, int | float) for score in both) and both[0] <= both[1] for both in scores)
+    for name in SCORES:
+        with contextlib.suppress(TypeError, ValueError):  # a table of texts has numbers as texts
+            chosen, rejected = (float(row.get(name.format(role))) for role in FIELDS[1:])
+            if chosen <= rejected:
+                return True
+    return False
 
 
 def asked(number: int, row: object) -> Prompt:
@@ -160,10 +181,12 @@ def asked(number: int, row: object) -> Prompt:
         for turn in later:
             _turns(turn, "turns")
     if row.get("chosen") is not None and row.get("rejected") is not None:
-        return Prompt(number, preference(number, {**row, "prompt": prompt}).prompt, later, fields)
-    if prompt is None:
+        messages, *_ = _pair({**row, "prompt": prompt})
+    elif prompt is None:
         raise Unusable("missing prompt (or instruction, or turns)")
-    messages = _turns(prompt, "prompt")
+    else:
+        rated = isinstance(prompt, str) and row.keys() >= _RATED
+        messages = _spoken(prompt, _MARKS) if rated else _turns(prompt, "prompt")
     _check_prompt(messages, row)
     return Prompt(number, messages, later, fields)
 
@@ -184,6 +207,8 @@ def _check_prompt(turns: list[Message], row: Mapping) -> None:
         raise Unusable("empty prompt")
     if turns[-1]["role"] != "user":
         raise Unusable("the prompt's last turn is not by the user")
+    if any(turn["role"] == "system" for turn in turns[1:]):
+        raise Unusable("the prompt has a system message after its first turn")
     shown = "\n".join(turn["content"] for turn in turns)
     for name in CONTEXT:
         said = row.get(name)
@@ -213,8 +238,8 @@ def _turns(value: object, name: str) -> list[Message]:
     if isinstance(value, str):
         if _WRITTEN_OUT.fullmatch(value):
             raise Unusable(f"{name} is a list of messages written out as text; keep it a list, in .jsonl or .parquet")
-        marked = _SPEAKERS.match(value)
-        value = _spoken(value, _SPEAKERS) if marked else [_message("user" if name == "prompt" else "assistant", value)]
+        marked = _transcript(value)
+        value = marked or [_message("user" if name == "prompt" else "assistant", value)]
         if marked and name == "prompt" and value[-1]["role"] == "assistant" and not value[-1]["content"].strip():
             value.pop()  # where the answer is to begin
     if not isinstance(value, list):
@@ -231,6 +256,14 @@ def _turns(value: object, name: str) -> list[Message]:
     return [_message(turn["role"], turn["content"]) for turn in value]
 
 
+def _transcript(text: str) -> list[Message]:
+    """The turns of a text in HH-RLHF's shape, empty of another one; the line ends at its start may have been lost."""
+    text = text.replace("\r\n", "\n")
+    if text.startswith("Human:") and "\n\nAssistant:" in text:
+        text = f"\n\n{text}"
+    return _spoken(text, _SPEAKERS) if _SPEAKERS.match(text) else []
+
+
 def _spoken(text: str, marks: re.Pattern) -> list[Message]:
     """The turns of a text that marks who speaks; what stands before the first mark is the user's."""
     start, *later = marks.split(text)
@@ -245,7 +278,7 @@ def _conversations(prompt: object, chosen: list[Message], rejected: list[Message
         if turns[-1]["role"] != "assistant":
             raise Unusable(f"the last turn of {name} is not by the assistant")
     shared = chosen[:-1]
-    if shared != rejected[:-1]:
+    if not _same(shared, rejected[:-1]):
         raise Unusable("chosen and rejected differ before their last turn")
     if prompt is None and not shared:
         raise Unusable("no shared prompt")
@@ -256,16 +289,23 @@ def _conversations(prompt: object, chosen: list[Message], rejected: list[Message
 def _joined(prompt: list[Message], shared: list[Message], plain: bool) -> list[Message]:
     """The prompt and the turns that both answers begin with, which many sets repeat; some have it as `plain` text."""
     size = len(prompt)
-    if any(shared[at : at + size] == prompt for at in range(len(shared) - size + 1)):
+    if any(_same(shared[at : at + size], prompt) for at in range(len(shared) - size + 1)):
         return shared
     if plain and shared:
         text = prompt[0]["content"].strip()
         if any(turn["content"].strip() in text or text in turn["content"] for turn in shared):
             return shared
-    both = next(count for count in range(size, -1, -1) if prompt[size - count :] == shared[:count])
+    both = next(count for count in range(size, -1, -1) if _same(prompt[size - count :], shared[:count]))
     if shared and not both and (plain or prompt[-1]["role"] == shared[0]["role"]):
         raise Unusable("prompt is not among the turns that chosen and rejected share")
     return prompt + shared[both:]
+
+
+def _same(one: list[Message], other: list[Message]) -> bool:
+    """Whether the same is said by the same, but for the white space around it."""
+    return [(turn["role"], turn["content"].strip()) for turn in one] == [
+        (turn["role"], turn["content"].strip()) for turn in other
+    ]
 
 
 def _shared_words(chosen: str, rejected: str) -> tuple[str, str, str]:

@@ -7,6 +7,7 @@ import math
 
 import torch
 from jinja2 import TemplateError
+from safetensors import SafetensorError
 from torch import Tensor
 
 from alignkd_lab.errors import BadInput, refusing
@@ -42,15 +43,20 @@ class RewardModel:
             raise BadInput(
                 f"reward model: {source} has {config.num_labels} outputs; a reward model has 1 (num_labels=1)"
             )
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **LOCAL
-        )
+        kinds = OSError, ValueError, TypeError, RuntimeError, KeyError, ImportError, SafetensorError
+        with refusing(f"reward model: {source} cannot be read", *kinds, way_out="save model and tokenizer there again"):
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **LOCAL
+            )
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
         if loading["missing_keys"]:
             names = ", ".join(sorted(loading["missing_keys"]))
             raise BadInput(f"reward model: {source} has no weights for {names}; save the trained reward model again")
         self.source, self.batch = source, 16
         self.model = model.to(device).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+        ids, rows = max(self.tokenizer.get_vocab().values()) + 1, model.get_input_embeddings().num_embeddings
+        if ids > rows:
+            raise BadInput(f"reward model: the tokenizer of {source} has {ids} tokens and the model reads {rows}")
         self._text_config = model.config.get_text_config()
         self._pad = self._text_config.pad_token_id
         self.longest = min(self.tokenizer.model_max_length, getattr(config, "max_position_embeddings", 1 << 30))

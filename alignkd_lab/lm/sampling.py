@@ -25,6 +25,7 @@ from alignkd_lab.errors import BadInput, check_number
 from alignkd_lab.lm.architecture import backbone, capped, head_of, parts_of, to_head
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.engines import Vllm
+from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.memory import halve
 
 
@@ -53,8 +54,10 @@ class Samples:
         return sum(map(len, self.tokens))
 
     def texts(self, tokenizer) -> list[str]:
-        """What each response says, without tokens that are no text."""
-        return [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in self.tokens]
+        """What each response says, without what ends it and tokens that are no text."""
+        ends = set(end_ids(tokenizer))  # which need not be special
+        said = (tokens[:-1] if tokens and tokens[-1] in ends else tokens for tokens in self.tokens)
+        return [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in said]
 
     def ended(self, ends: Sequence[int]) -> list[bool]:
         """Which responses ended by themselves, in one of these tokens; the others were cut at the most tokens."""

@@ -147,8 +147,9 @@ def layer_cut(model, layers: list[int]):
     finally:
         core.layers = kept
     cut.config.num_hidden_layers, cut.admitted = len(layers), 0
-    if kinds := getattr(cut.config, "layer_types", None):
-        cut.config.layer_types = [kinds[index] for index in layers]
+    for name, value in vars(cut.config).items():  # what it says of each layer, such as its kind of attention
+        if isinstance(value, list | tuple) and len(value) == total:
+            setattr(cut.config, name, [value[index] for index in layers])
     for index, layer in enumerate(backbone(cut).layers):
         layer.self_attn.layer_idx = index  # the cache is addressed by it
     return cut

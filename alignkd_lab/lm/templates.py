@@ -6,6 +6,7 @@ the conversation as the template renders it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,7 +19,6 @@ COURSE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-SMOLLM2 = "You are a helpful AI assistant named SmolLM"  # in the template that SmolLM2 itself brings
 # For a model without a template: plain text, a line a turn, and the end token after an answer.
 RAW = (
     "{% for message in messages %}{{ message['content'] }}"
@@ -84,8 +84,7 @@ def fit(tokenizer, course: bool = False, ends: tuple[int, ...] = ()):
     Raises:
         BadInput: see `frame_of`.
     """
-    template = tokenizer.chat_template or ""
-    if course or (isinstance(template, str) and SMOLLM2 in template):
+    if course or _is_smollm2(tokenizer):
         tokenizer.chat_template, tokenizer.eos_token = COURSE, "<|im_end|>"
         tokenizer.pad_token = "<|endoftext|>"  # no text uses it; SmolLM2's own is its end token, which must be learned
         return tokenizer
@@ -99,6 +98,22 @@ def fit(tokenizer, course: bool = False, ends: tuple[int, ...] = ()):
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.eos_token
     return tokenizer
+
+
+def _is_smollm2(tokenizer) -> bool:
+    """Whether the template is the course's but for the system message that SmolLM2's own puts before a prompt."""
+    if not tokenizer.chat_template or "<|endoftext|>" not in tokenizer.get_vocab():
+        return False
+
+    def render(*turns: tuple[str, str], **template: str) -> str:
+        said = [{"role": role, "content": content} for role, content in turns]
+        return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, **template)
+
+    briefly, asked = ("system", "Be brief."), ("user", ASKED)
+    with contextlib.suppress(Exception):  # a template runs code of its own; `frame_of` says what is wrong
+        named = render(asked).startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
+        return named and render(briefly, asked) == render(briefly, asked, chat_template=COURSE)
+    return False
 
 
 def end_ids(tokenizer) -> list[int]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -105,6 +106,8 @@ def _read_tokenizer(folder: Path, source: str):
     ends = None
     if (folder / "generation_config.json").is_file():
         ends = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+    elif (folder / "config.json").is_file():
+        ends = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("eos_token_id")
     ends = [] if ends is None else [ends] if isinstance(ends, int) else ends
     return fit(tokenizer, course=source == BUILT_IN, ends=tuple(ends))
 
