@@ -10,7 +10,7 @@ import torch
 from alignkd_lab import records
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.rerun import compare, rerun
-from alignkd_lab.study import dense, fair, fair_run, lab
+from alignkd_lab.study import fair, fair_run, lab
 from alignkd_lab.study.dense import draw_pairs
 from alignkd_lab.study.fair import Setting, Sizes, frontier, win_rate
 from alignkd_lab.study.fair_run import METHODS, Experiment, Method, depends, steps_out, tune, within_budget
@@ -87,8 +87,7 @@ def test_curves_are_measured_early_at_three_seeds_and_at_trials_ends():
 @pytest.fixture
 def short(monkeypatch):
     """One seed, texts that earn what their letters say, and the first settings in place of tuned ones."""
-    for module in (fair, dense):
-        monkeypatch.setattr(module, "sentiment", lambda text: (sum(map(ord, text)) % 100) / 100)
+    monkeypatch.setattr(fair, "sentiment", lambda text: (sum(map(ord, text)) % 100) / 100)
     monkeypatch.setattr(fair_run, "MORE_SEEDS", range(1))
     monkeypatch.setattr(fair_run, "CURVES", range(1))
     firsts = lambda method, trial: [Setting(rate, method.weights[0]) for rate in method.rates[:2]]  # noqa: E731
@@ -114,6 +113,9 @@ def test_every_method_of_a_seed_becomes_a_record_that_is_not_made_twice(short, t
     assert len(fair_methods(held, ("win_rate", "reward"))) == len(METHODS) + 2 + 3
     assert len(fair_figure(held).axes) == 2
     assert len(run.select(pipeline="adpa").responses) == 2 * SMALL.test_prompts * SMALL.test_responses
+    order = list(Experiment(tmp_path).runs({**dict.fromkeys(METHODS), "form": "adpa", "adpa runner-up": 0,
+                                            "dckd runner-up": 0}, True))  # fmt: skip
+    assert {name for _, name, *_ in order} == {"adpa", "dckd", "adpa_plus", "align_then_kd"}
     monkeypatch.setattr(torch.Tensor, "backward", None)  # nothing is trained again
     Experiment(tmp_path, SMALL, **TINY).run()
     assert len(records.load(tmp_path).metrics) == len(held.metrics)

@@ -6,7 +6,7 @@ import pytest
 from synthetic_records import mog_record, tabulated
 
 from alignkd_lab.plots import sweeps
-from alignkd_lab.study.families import fair_family, fitted_lead, gaussian_split, lead_family, placebo
+from alignkd_lab.study.families import fair_family, fitted_lead, gaussian_split, lead_family
 
 
 class Held:
@@ -62,14 +62,36 @@ def made(slope, alignment_part, count=24):
 
 
 def test_a_lead_that_falls_with_the_share_kept_is_for_a_rising_one_against_and_a_placebo_off_nought_invalid():
-    found = lead_family(made(-1.0, 0.9), draws=2000)
+    assert set(lead_family(made(-1.0, 0.9))["verdict"]) == {"no placebo"}
+    table = pd.DataFrame(
+        {"target": range(6), "variant": "placebo", "distilled_base": [0.1, -0.1, 0.05, -0.02, 0, 0.03]}
+    )
+    off = table.assign(distilled_base=table["distilled_base"] + 1)
+    assert set(lead_family(pd.concat([made(-1.0, 0.9), off]))["verdict"]) == {"invalid"}
+    found = lead_family(pd.concat([made(-1.0, 0.9), table]))
     assert found["verdict"].tolist() == ["for", "undecided", "for"]
     assert found["estimate"].iloc[0] == pytest.approx(-1.0, abs=0.15)
     assert found["estimate"].iloc[2] == pytest.approx(0.9, abs=0.1)
-    assert lead_family(made(1.0, 0.1), draws=2000)["verdict"].tolist()[::2] == ["against", "against"]
-    table = pd.DataFrame({"target": range(6), "variant": "placebo", "lead": [0.1, -0.1, 0.05, -0.02, 0.0, 0.03]})
-    assert not placebo(table)[1]
-    assert placebo(table.assign(lead=table["lead"] + 1))[1]
+    assert lead_family(pd.concat([made(1.0, 0.1), table]))["verdict"].tolist()[::2] == ["against", "against"]
+
+
+def test_without_an_effect_one_family_in_twenty_says_otherwise():
+    generator, wrong = np.random.default_rng(0), 0
+    placebo = pd.DataFrame({"target": [0, 1], "variant": "placebo", "distilled_base": [-0.1, 0.1]})
+    for _ in range(200):
+        parts = generator.normal(0, 0.5, (2, 24))
+        table = pd.DataFrame(
+            {
+                "target": range(24),
+                "variant": "healed",
+                "kept": np.exp(generator.uniform(-2, 0, 24)),
+                "m0": np.exp(generator.uniform(-6, -1, 24)),
+                "lead": parts.sum(0),
+                "alignment": parts[0],
+            }
+        )
+        wrong += (lead_family(pd.concat([table, placebo]))["verdict"] != "undecided").any()
+    assert wrong <= 20  # ten are expected
 
 
 def test_a_gaussian_lead_splits_exactly_and_a_k_a_without_the_target_lost_it_or_was_short():

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from alignkd_lab import records
+from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.settings import BUILT_IN
 from alignkd_lab.rerun import compare, rerun
 from alignkd_lab.study import lead
+from alignkd_lab.study.fair_run import Experiment
 from alignkd_lab.study.families import leads
+from alignkd_lab.study.lab import Over
 from alignkd_lab.study.lead import PER_STRATUM, STRATA, Sizes, blocks, candidates, draw_targets, logit, rule, run
 
 SMALL = Sizes(
@@ -25,6 +28,7 @@ def test_a_set_asks_for_one_of_its_words_and_a_conjunction_for_each_and_what_one
     either, both = rule("sun|moon"), rule("light&night")
     assert either("The Moon rose.") and not either("moonlight")  # noqa: PT018
     assert both("Light at night") and not both("night alone")  # noqa: PT018
+    assert rule("it's")("It’s late") and not rule("sun")("the sun's light")  # noqa: PT018
     texts, topics = ["the sea calls"] * 3 + ["a quiet hill"] * 97, [0] * 3 + [at % 8 for at in range(97)]
     found = candidates(texts + ["warm rain and warm wind"] * 6, topics + list(range(6)), np.random.default_rng(0))
     assert "sea" not in found
@@ -67,6 +71,20 @@ def test_the_logit_of_no_hit_is_finite_and_that_of_half_the_texts_is_nought():
     assert logit(5, 10) == 0
 
 
+def test_a_share_kept_has_a_logarithm_though_no_response_shows_the_target():
+    assert np.log(lead._rate(lambda text: False, ["a"] * 9)) == pytest.approx(np.log(0.05))
+
+
+def test_only_the_plans_seeds_run_and_only_within_the_minutes(tmp_path, monkeypatch):
+    with pytest.raises(BadInput, match="800001 is not one of the plan's"):
+        run(tmp_path, seeds=[0, 800_001])
+    monkeypatch.setattr(lead.LeadLab, "__init__", None)  # nothing is begun
+    for begin in (partial(run, tmp_path), Experiment(tmp_path).run):
+        with pytest.raises(Over):
+            begin(lambda: True)
+    assert lead.main([str(tmp_path), "--minutes", "-1"]) == 1
+
+
 @pytest.mark.slow
 def test_the_lead_splits_exactly_and_nothing_is_made_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(lead, "blocks", lambda targets, seeds: [(0, "target")])
@@ -81,6 +99,8 @@ def test_the_lead_splits_exactly_and_nothing_is_made_twice(tmp_path, monkeypatch
         distilling = (logits["align_then_kd"] - logits["base_aligned"]) - (logits["kd_only"] - logits["base"])
         assert alignment + distilling == pytest.approx(logits["align_then_kd"] - logits["kd_then_align"])
         assert ("kd_then_align_sharpened" in logits) == (variant != "placebo")
+    sharpened = held.metrics[held.metrics["pipeline"] == "kd_then_align_sharpened"].set_index("metric")["value"]
+    assert sharpened[["entropy", "kl_to_base"]].isna().all()
     table = leads(held).set_index("variant")
     assert (table["alignment"] + table["distilling"]).to_numpy() == pytest.approx(table["lead"].to_numpy())
     assert table["kept"].to_dict() == pytest.approx({"healed": 0.4, "uncut": 0.5, "placebo": 0.5})

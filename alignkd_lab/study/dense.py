@@ -15,23 +15,10 @@ import numpy as np
 import pandas as pd
 
 from alignkd_lab import records
-from alignkd_lab.lm.context import Earned, Policy
 from alignkd_lab.lm.preferences import Pair
-from alignkd_lab.lm.rewards import sentiment
 from alignkd_lab.lm.sampling import Samples
 
 GAP, LABEL_TEMPERATURE = 0.05, 0.2
-
-
-class Sentiment:
-    """VADER's compound score as the reward (`lm.context.Reward`)."""
-
-    def __init__(self, texts: Callable[[Samples], list[str]]) -> None:
-        self._texts = texts
-
-    def earn(self, samples: Samples, policy: Policy | None) -> Earned:
-        rewards = [sentiment(text) for text in self._texts(samples)]
-        return Earned(rewards, [reward > GAP for reward in rewards], 0)
 
 
 def draw_pairs(samples: Samples, texts: list[str], rewards: list[float], count: int, seed: int | None) -> list[Pair]:

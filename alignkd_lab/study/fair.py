@@ -30,8 +30,8 @@ from alignkd_lab.lm.settings import CurveSettings
 from alignkd_lab.lm.stages.adpa import train_with_teachers
 from alignkd_lab.lm.stages.curve import Curve
 from alignkd_lab.lm.trainer import adapter_tensors, with_lora
-from alignkd_lab.study.dense import GAP, Sentiment, draw_pairs
-from alignkd_lab.study.lab import Lab
+from alignkd_lab.study.dense import GAP, draw_pairs
+from alignkd_lab.study.lab import ByText, Lab
 
 LEVELS = 0.5, 1.0, 2.0, 4.0  # nats, of the frontier
 WIDE_GAP = 0.4
@@ -73,7 +73,7 @@ class FairLab(Lab):
     def __init__(self, folder: Path, seed: int, sizes: Sizes, teacher_rate: float | None = None, **where: Any) -> None:
         super().__init__(folder, seed, **where)
         self.sizes, self._teacher_rate = sizes, teacher_rate
-        self.reward = Sentiment(self.context.texts)
+        self.reward = ByText(self.context.texts, sentiment, lambda reward: reward > GAP)
 
     # Preferences --------------------------------------------------------------------------------------
 

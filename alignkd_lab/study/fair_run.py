@@ -6,7 +6,6 @@ where it was stopped. Each trial and each method of a seed is a record in FOLDER
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import sys
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 from alignkd_lab.records import Records
 from alignkd_lab.study.fair import FairLab, Setting, Sizes
-from alignkd_lab.study.lab import Lab, parse, say
+from alignkd_lab.study.lab import Lab, Over, command, say
 
 TUNING = 900_001, 900_002
 SEEDS, MORE_SEEDS = range(5), range(8)  # MORE_SEEDS for what the family compares
@@ -34,7 +33,7 @@ class Method(NamedTuple):
     weight: str  # the method's own: its name
     weights: tuple[float, ...]
     ladder: tuple[float, ...]
-    seeds: range = SEEDS
+    family: bool = False  # that the claims compare
     runner_up: bool = False
 
 
@@ -42,13 +41,14 @@ _BETAS, _GAMMAS = (0.01, 0.05, 0.2, 1.0), (0.05, 0.15, 0.5, 1.5, 5.0)
 METHODS = {
     "sft_chosen": Method((1e-4, 3e-4, 1e-3, 3e-3), "", (0.0,), (0.0,)),
     "dpo": Method((1e-4, 3e-4), "beta", (0.05, 0.2), _BETAS),
-    "dckd": Method((3e-4, 1e-3), "alpha", (0.2, 1.0), (0.05, 0.2, 1.0, 5.0), MORE_SEEDS, True),
+    "dckd": Method((3e-4, 1e-3), "alpha", (0.2, 1.0), (0.05, 0.2, 1.0, 5.0), True, True),
     "adpa": Method((1e-4, 3e-4), "gamma", (0.5, 1.5), _GAMMAS, runner_up=True),
     "adpa_released": Method((1e-4, 3e-4), "gamma", (0.5, 1.5), _GAMMAS),
-    "adpa_plus": Method((1e-4, 3e-4), "gamma", (0.5, 1.5), _GAMMAS, MORE_SEEDS),
-    "align_then_kd": Method((3e-4, 1e-3), "temperature", (0.7, 1.0), (0.5, 0.7, 1.0, 1.4), MORE_SEEDS),
+    "adpa_plus": Method((1e-4, 3e-4), "gamma", (0.5, 1.5), _GAMMAS, True),
+    "align_then_kd": Method((3e-4, 1e-3), "temperature", (0.7, 1.0), (0.5, 0.7, 1.0, 1.4), True),
     "kd_then_align": Method((1e-4, 3e-4), "beta", (0.05, 0.2), _BETAS),
 }
+FIRST = tuple(METHODS)[:-1]  # tuned before the family's methods run; K-A's trials come after those (PLAN.md)
 TEACHER_RATES = 1e-4, 3e-4
 
 
@@ -121,6 +121,7 @@ class Experiment:
     def __init__(self, folder: Path, sizes: Sizes | None = None, **where: Any) -> None:
         self.folder, self.sizes, self._where = folder, sizes or Sizes(), where
         self._lab: FairLab | None = None
+        self._until: Callable[[], bool] = lambda: False
 
     def lab(self, seed: int, rate: float | None = None) -> FairLab:
         if self._lab is None or (self._lab.seed, self._lab._teacher_rate) != (seed, rate):
@@ -135,6 +136,8 @@ class Experiment:
         name = about["method"]
 
         def make() -> tuple[dict, dict]:
+            if self._until():
+                raise Over
             say(f"fair: {about}, {arm}, seed {seed}")
             lab = self.lab(seed, about.get("teacher_rate"))
             if arm == "start":
@@ -152,12 +155,12 @@ class Experiment:
         found = self.one(seed, depends(name, setting, chosen), "tuning")["metrics"]
         return {"reward": found["validation_reward"], "kl": found["validation_kl"]}
 
-    def tuned(self) -> dict[str, Any]:
-        """What every method is run with, after its trials."""
+    def tuned(self, names: Sequence[str] = tuple(METHODS)) -> dict[str, Any]:
+        """What these methods are run with, after their trials."""
         trials = {(at := Setting(rate, 0.0)): self.trial("teacher", {}, at, TUNING[0]) for rate in TEACHER_RATES}
         chosen: dict[str, Any] = {"teacher": within_budget(trials)[0].rate}
-        for name, method in METHODS.items():
-            first, second = tune(method, partial(self.trial, name, chosen))
+        for name in names:
+            first, second = tune(METHODS[name], partial(self.trial, name, chosen))
             chosen |= {name: first, f"{name} runner-up": second}
             if name == "adpa_released":
                 chosen["form"] = max(("adpa", name), key=lambda form: self._mean(form, chosen))
@@ -166,28 +169,31 @@ class Experiment:
     def _mean(self, name: str, chosen: dict) -> float:
         return sum(self.trial(name, chosen, chosen[name], seed)["reward"] for seed in TUNING)
 
-    def runs(self, chosen: dict) -> Iterator[tuple[int, str, Setting, str]]:
-        """(seed, method, setting, arm) in the order in which they are run."""
+    def runs(self, chosen: dict, family: bool) -> Iterator[tuple[int, str, Setting, str]]:
+        """(seed, method, setting, arm) as they are run, of what the claims compare (`family`) or of the rest."""
         for seed in MORE_SEEDS:
             for name, method in METHODS.items():
-                seeds = MORE_SEEDS if name == chosen["form"] else method.seeds
-                if seed in seeds:
+                compared = method.family or name == chosen["form"]
+                if compared == family and (compared or seed in SEEDS):
                     yield seed, name, chosen[name], "fair"
-                if seed in seeds and method.runner_up:
+                if method.runner_up and not family and (compared or seed in SEEDS):
                     yield seed, name, chosen[f"{name} runner-up"], "runner-up"
 
     def run(self, until: Callable[[], bool] = lambda: False, seeds: Sequence[int] = MORE_SEEDS) -> None:
-        """Tunes, then runs what is left of these seeds; ends early where `until` says so before a method is begun."""
-        chosen = self.tuned()
-        say(f"fair: tuned {chosen}")
-        for seed, name, setting, arm in self.runs(chosen):
-            if until():
-                return
-            if seed not in seeds:
-                continue
-            for start in ("base", "base_aligned", "sft"):
-                self.one(seed, {"method": start, "teacher_rate": chosen["teacher"]}, "start")
-            self.one(seed, depends(name, setting, chosen), arm)
+        """Tunes, then runs what is left of these seeds, what the claims compare first.
+
+        Raises:
+            Over: `until` says so, before anything is made.
+        """
+        self._until = until
+        for names in (FIRST, tuple(METHODS)):
+            chosen = self.tuned(names)
+            say(f"fair: tuned {chosen}")
+            for seed, name, setting, arm in self.runs(chosen, family=names == FIRST):
+                if seed in seeds:
+                    for start in ("base", "base_aligned", "sft"):
+                        self.one(seed, {"method": start, "teacher_rate": chosen["teacher"]}, "start")
+                    self.one(seed, depends(name, setting, chosen), arm)
 
 
 def again(run: Records, out: Path, seeds: Sequence[int], _: Sequence[str], **where: Any) -> None:
@@ -200,10 +206,7 @@ def again(run: Records, out: Path, seeds: Sequence[int], _: Sequence[str], **whe
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m alignkd_lab.study.fair_run", description=__doc__)
-    asked, until = parse(parser, argv, MORE_SEEDS)
-    Experiment(asked.folder).run(until, asked.seeds)
-    return 0
+    return command("fair_run", __doc__, argv, MORE_SEEDS, lambda folder, *asked: Experiment(folder).run(*asked))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +14,7 @@ from alignkd_lab.plots.style import interval, is_rate, metric_label, pipeline_st
 from alignkd_lab.records import Records
 from alignkd_lab.stats import ALPHA, Interval, holm_levels, paired_difference, paired_p_value, t_interval
 from alignkd_lab.study.fair import wins
-from alignkd_lab.study.fair_run import METHODS
+from alignkd_lab.study.fair_run import CURVES, METHODS
 
 LEAST_EFFECT = 0.05  # in win rate
 DRAWS = 10_000
@@ -71,8 +70,15 @@ def fair_methods(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
         weight = METHODS[name].weight if name in METHODS else ""
         about = f"rate {settings['rate']:g}" if weight or name == "sft_chosen" else ""
         about += f", {weight} {settings['weight']:g}" if weight else ""
-        spans = {metric: _span(own.loc[own["metric"] == metric, "value"], metric) for metric in metrics}
+        values = {metric: own.loc[own["metric"] == metric].set_index("seed")["value"] for metric in metrics}
+        for metric in values:
+            if metric.startswith("reward_at_"):  # measured at the same early steps at these seeds alone
+                values[metric] = values[metric].reindex(own["seed"].unique()).loc[lambda of: of.index.isin(CURVES)]
+        spans = {metric: _span(of.dropna(), metric) for metric, of in values.items()}
         cells = {metric_label(m, "lm"): interval(*(shown(m, value) for value in span)) for m, span in spans.items()}
+        for metric, of in values.items():
+            if of.isna().any():  # a seed that does not reach the level is never extrapolated
+                cells[metric_label(metric, "lm")] += f", {of.count()} of {len(of)} seeds"
         rows[label, about] = {**cells, "seeds": own["seed"].nunique()}
         firsts[label, about] = spans[metrics[0]].estimate
     best_first = sorted(rows, key=firsts.get, reverse=True)
@@ -88,7 +94,8 @@ def leads(records: Records) -> pd.DataFrame:
     """A row a target, variant and seed: the lead of A-K in logits of the target rate, and the two parts of it.
 
     `alignment` is D_base − D_student and `distilling` δ_post − δ_pre; they sum to `lead`. `m0` is the base's rate at
-    the screening seeds, `kept` the share of it that the distilled student has there; `lead_rate` is the lead in rate.
+    the screening seeds, `kept` the share of it that the distilled student has there; `lead_rate` is the lead in rate,
+    `distilled_base` what distilling the base changes, in logits.
     """
     held = records.metrics.rename(columns={"arm": "variant"})
     place = ["target", "variant", "seed"]
@@ -100,8 +107,9 @@ def leads(records: Records) -> pd.DataFrame:
     after = np.where(healed, parts["screened_healed"], parts["screened_uncut"])
     shares = held[held["metric"] == "target_rate"].pivot_table(index=place, columns="pipeline", values="value")
     more = {"m0": parts["screened_base"], "kept": after / parts["screened_base"],
-            "lead_rate": shares["align_then_kd"] - shares["kd_then_align"]}  # fmt: skip
-    return parts.assign(**more)[["m0", "kept", "lead", "alignment", "distilling", "lead_rate"]].reset_index()
+            "lead_rate": shares["align_then_kd"] - shares["kd_then_align"],
+            "distilled_base": logits["kd_only"] - logits["base"]}  # fmt: skip
+    return parts.assign(**more).drop(columns=list(rates)).reset_index()
 
 
 def split(logits: pd.DataFrame) -> pd.DataFrame:
@@ -132,39 +140,43 @@ def gaussian_split(records: Records) -> pd.DataFrame:
 
 
 def _coefficients(table: np.ndarray) -> np.ndarray:
-    """Slopes of the lead on log kept and on log m0, and alignment's share of the lead's variance, [3].
+    """Slopes of the lead on log kept and on log m0, and of its part by alignment on itself, [3].
 
     `table` [targets, 4]: log kept, log m0, lead, alignment.
     """
-    design = np.column_stack([np.ones(len(table)), table[:, :2]])
-    slopes = np.linalg.lstsq(design, table[:, 2], rcond=None)[0][1:]
-    spread = np.cov(table[:, 2], table[:, 3])
-    return np.array([*slopes, spread[0, 1] / spread[0, 0] if spread[0, 0] else math.nan])
+    ones = np.ones(len(table))
+    slopes = np.linalg.lstsq(np.column_stack([ones, table[:, :2]]), table[:, 2], rcond=None)[0][1:]
+    part = np.linalg.lstsq(np.column_stack([ones, table[:, 2]]), table[:, 3], rcond=None)[0][1]
+    return np.array([*slopes, part])
 
 
-def lead_family(table: pd.DataFrame, variant: str = "healed", draws: int = DRAWS) -> pd.DataFrame:
-    """When does the order matter, and why? Over targets (means of seeds), bootstrapped, Holm over three.
+def lead_family(table: pd.DataFrame, variant: str = "healed") -> pd.DataFrame:
+    """When does the order matter, and why? Over targets (means of seeds), Holm over three.
 
     Slope on the log share kept and on log m0 (lost recall says below 0), and the rival: alignment's share of the lead's
-    variance (above one half).
+    variance (above one half), which is the slope of alignment's part on the lead. The errors of t-intervals are those
+    of slopes with one target left out (HC3). *Invalid* where the placebo leaves 0, and no verdict without one.
     """
     own = table[table["variant"] == variant]
     means = own.groupby("target")[["kept", "m0", "lead", "alignment"]].mean()
     data = np.column_stack([np.log(means["kept"]), np.log(means["m0"]), means["lead"], means["alignment"]])
-    generator = np.random.default_rng(0)
-    drawn = np.array([_coefficients(data[generator.integers(len(data), size=len(data))]) for _ in range(draws)])
+    slopes = _coefficients(data)
+    errors = np.sqrt(sum((_coefficients(np.delete(data, at, axis=0)) - slopes) ** 2 for at in range(len(data))))
     claims = {
-        "slope on log share kept": ("down", 0.0),
-        "slope on log m0": ("down", 0.0),
-        "alignment's part": ("up", 0.5),
+        "slope on log share kept": ("down", 0.0, 3),
+        "slope on log m0": ("down", 0.0, 3),
+        "alignment's part": ("up", 0.5, 2),
     }
-    sides = [np.mean(drawn[:, at] > null) for at, (_, null) in enumerate(claims.values())]
-    levels = holm_levels([max(2 * min(side, 1 - side), 1 / draws) for side in sides])
-    rows = []
-    for at, ((name, (expected, null)), level) in enumerate(zip(claims.items(), levels, strict=True)):
-        low, high = np.quantile(drawn[:, at], [(1 - level) / 2, (1 + level) / 2])
-        found = Interval(_coefficients(data)[at], low, high)
-        decided = {"holds": "for", "fails": "against"}.get(verdict(low, high, expected, null), "undecided")
+    tested = [(slope, error, null, scipy_stats.t(len(data) - fitted))
+              for slope, error, (_, null, fitted) in zip(slopes, errors, claims.values(), strict=True)]  # fmt: skip
+    levels = holm_levels([2 * t.sf(abs(slope - null) / error) for slope, error, null, t in tested])
+    checked, rows = placebo(table), []
+    for (name, (expected, null, _)), (slope, error, _, t), level in zip(claims.items(), tested, levels, strict=True):
+        half = error * t.ppf((1 + level) / 2)
+        found = Interval(slope, slope - half, slope + half)
+        decided = {"holds": "for", "fails": "against"}.get(verdict(found.low, found.high, expected, null), "undecided")
+        if checked is None or checked[1]:
+            decided = "no placebo" if checked is None else "invalid"
         rows.append({"claim": name, **found._asdict(), "level": level, "targets": len(data), "verdict": decided})
     return pd.DataFrame(rows).set_index("claim")
 
@@ -191,7 +203,11 @@ def fitted_lead(table: pd.DataFrame, variant: str = "healed", draws: int = DRAWS
     return pd.DataFrame(found)
 
 
-def placebo(table: pd.DataFrame) -> tuple[Interval, bool]:
-    """The placebo's mean lead over targets, and whether it leaves 0, which would make the experiment invalid."""
-    found = t_interval(table[table["variant"] == "placebo"].groupby("target")["lead"].mean(), 1 - ALPHA)
+def placebo(table: pd.DataFrame) -> tuple[Interval, bool] | None:
+    """What distilling the base into a copy of itself changes, over targets, and whether that leaves 0: then the
+    experiment is invalid. None before it has run."""
+    held = table[table["variant"] == "placebo"]
+    if held["target"].nunique() < 2:
+        return None
+    found = t_interval(held.groupby("target")["distilled_base"].mean(), 1 - ALPHA)
     return found, not found.low <= 0 <= found.high

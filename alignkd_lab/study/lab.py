@@ -15,10 +15,11 @@ import torch
 
 from alignkd_lab import recording
 from alignkd_lab.arguments import parse_seeds
-from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.context import Policy
+from alignkd_lab.errors import AlignkdError, BadInput
+from alignkd_lab.lm.context import Earned, Policy
 from alignkd_lab.lm.models import identity
 from alignkd_lab.lm.prompts import prompts
+from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.settings import BUILT_IN, LmSettings
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.provenance import device_label, provenance
@@ -94,8 +95,37 @@ class Lab:
         return entry
 
 
+class ByText:
+    """A reward that reads a response's text alone (`lm.context.Reward`): its `score`, and whether that `hits`."""
+
+    def __init__(self, texts: Callable[[Samples], list[str]], score: Callable, hits: Callable[[float], bool]) -> None:
+        self._texts, self._score, self._hits = texts, score, hits
+
+    def earn(self, samples: Samples, policy: Policy | None) -> Earned:
+        rewards = [float(self._score(text)) for text in self._texts(samples)]
+        return Earned(rewards, list(map(self._hits, rewards)), 0)
+
+
+class Over(Exception):
+    """The minutes that were given are over; what is finished is kept."""
+
+
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def command(name: str, words: str, argv: Sequence[str] | None, seeds: Sequence[int], run: Callable) -> int:
+    """An experiment's command: `run(folder, until, seeds)`; 0 done, or the minutes are over, 1 an expected error."""
+    parser = argparse.ArgumentParser(prog=f"python -m alignkd_lab.study.{name}", description=words)
+    try:
+        asked, until = parse(parser, argv, seeds)
+        run(asked.folder, until, asked.seeds)
+    except Over:
+        say("stopped after the minutes that were given; the same command goes on")
+    except AlignkdError as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def parse(

@@ -6,7 +6,6 @@ seed and three students; the same command goes on where it was stopped.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
@@ -21,14 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from alignkd_lab.lm.context import Earned, Policy
+from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import pooled_mean
 from alignkd_lab.lm.settings import BUILT_IN, DistilSettings, DpoSettings
 from alignkd_lab.lm.stages import distil, dpo
 from alignkd_lab.records import Records
-from alignkd_lab.study.lab import Lab, parse, say
+from alignkd_lab.study.lab import ByText, Lab, Over, command, say
 
 SCREENING, SEEDS = (800_001, 800_002), range(8)
 STRATA = 0.003, 0.006, 0.012, 0.025, 0.05, 0.12, 0.30  # of base rates, from one to the next
@@ -58,20 +58,9 @@ class Sizes:
 
 
 def rule(name: str) -> Callable[[str], bool]:
-    """`sun|moon`: one of the words stands in the text; `light&night`: each of them does."""
-    parts = [re.compile(rf"\b({part})\b", re.IGNORECASE) for part in name.split("&")]
-    return lambda text: all(part.search(text) for part in parts)
-
-
-class Rule:
-    """1 where a text meets the rule, else 0 (`lm.context.Reward`)."""
-
-    def __init__(self, name: str, texts: Callable[[Samples], list[str]]) -> None:
-        self._hit, self._texts = rule(name), texts
-
-    def earn(self, samples: Samples, policy: Policy | None) -> Earned:
-        hits = [self._hit(text) for text in self._texts(samples)]
-        return Earned([float(hit) for hit in hits], hits, 0)
+    """`sun|moon`: one of the words stands in the text; `light&night`: each of them does. `sun's` is another word."""
+    parts = [set(part.split("|")) for part in name.split("&")]
+    return lambda text: all(not part.isdisjoint(_words(text)) for part in parts)
 
 
 class LeadLab(Lab):
@@ -96,7 +85,7 @@ class LeadLab(Lab):
         return self.keep({"method": "kd", **asdict(settings)}, [teacher, self.student], make)[0]
 
     def align(self, init: Policy, target: str, name: str) -> tuple[Policy, dict]:
-        sizes, reward = self.sizes, Rule(target, self.context.texts)
+        sizes, reward = self.sizes, ByText(self.context.texts, rule(target), bool)
         settings = DpoSettings(
             target=target, reward="rule", preference_prompts=sizes.preference_prompts,
             preference_responses=sizes.preference_responses, max_tokens=sizes.max_tokens, beta=sizes.beta,
@@ -144,7 +133,9 @@ class LeadLab(Lab):
 
         def sharp() -> tuple[dict, dict]:
             policy, info = self.align(kd(), target, "kd_aligned")
-            return entry(policy, info, self.tested(policy, temperature=temperature))
+            made = self.measure(policy, target, self.tested(policy, temperature=temperature))
+            # Log-probabilities are at temperature 1, so of what is drawn at another they give neither of these.
+            return {**made, "metrics": {**made["metrics"], "entropy": None, "kl_to_base": None}}, info
 
         yield "base", lambda: entry(self.base, {}, self.tested(self.base, responses))
         yield "base_aligned", lambda: entry(*aligned())
@@ -164,7 +155,8 @@ def logit(hits: int, count: int) -> float:
 
 
 def _words(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]+", text.lower()))
+    """Of at least two letters, with apostrophes inside: `it's` is one."""
+    return set(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)+|[^\W\d_]{2,}", text.lower().replace("’", "'")))
 
 
 def candidates(texts: list[str], topics: list[int], generator: np.random.Generator) -> list[str]:
@@ -204,8 +196,11 @@ def draw_targets(rates: dict[str, dict[str, float]], generator: np.random.Genera
     return found
 
 
-def screen(folder: Path, sizes: Sizes, **where: Any) -> list[dict]:
-    """The targets with the rates of base and distilled students at the screening seeds; drawn once, then read."""
+def screen(folder: Path, sizes: Sizes, until: Callable[[], bool] = lambda: False, **where: Any) -> list[dict]:
+    """The targets with the rates of base and distilled students at the screening seeds; drawn once, then read.
+
+    Raises `Over` where `until` says so before a policy is made or sampled.
+    """
     kept = folder / "targets.json"
     if kept.is_file():
         return json.loads(kept.read_text())
@@ -215,6 +210,8 @@ def screen(folder: Path, sizes: Sizes, **where: Any) -> list[dict]:
         for name, (student, temperature) in [("base", ("healed", 0.0)), *VARIANTS.items()]:
             if name == "placebo":
                 continue
+            if until():
+                raise Over
             say(f"lead: screening {name}, seed {seed}")
             lab = _lab(folder, seed, sizes, student, where)
             policy = lab.distil(lab.base, temperature, "kd") if temperature else lab.base
@@ -245,7 +242,8 @@ def _with_metrics(make: Callable[[], tuple[dict, dict]], metrics: dict[str, floa
 
 
 def _rate(hit: Callable[[str], bool], texts: list[str]) -> float:
-    return float(np.mean([hit(text) for text in texts]))
+    """With half a hit added on either side, so that a share kept has a logarithm."""
+    return (sum(map(hit, texts)) + 0.5) / (len(texts) + 1)
 
 
 def blocks(targets: list[dict], seeds: Iterable[int] = SEEDS) -> Iterator[tuple[int, str]]:
@@ -264,9 +262,11 @@ def run(
     sizes: Sizes | None = None,
     **where: Any,
 ) -> None:
-    """Draws the targets, then runs what is left; ends early where `until` says so before a policy is made."""
+    """Draws the targets, then runs what is left; raises `Over` where `until` says so before a policy is made."""
     sizes, dtype = sizes or Sizes(), where.setdefault("dtype", "float32")
-    targets = screen(folder, sizes, **where)
+    if other := sorted(set(seeds) - set(SEEDS)):
+        raise BadInput(f"seed: {other[0]} is not one of the plan's, {SEEDS[0]} to {SEEDS[-1]}")
+    targets = screen(folder, sizes, until, **where)
     labs: dict[tuple[int, str], LeadLab] = {}
     screened = {
         target["target"]: {f"screened_{of}": target[of] for of in ("base", "healed", "uncut")} for target in targets
@@ -280,7 +280,7 @@ def run(
             about = {**asdict(sizes), "experiment": "lead", "variant": variant, "kd_temperature": temperature}
             for pipeline, make in lab.both_orders(target, temperature):
                 if until():
-                    return
+                    raise Over
                 if pipeline == "base":
                     make = partial(_with_metrics, make, screened[target])
                 say(f"lead: {target}, {variant}, seed {seed}: {pipeline}")
@@ -300,10 +300,7 @@ def again(run: Records, out: Path, seeds: Sequence[int], pipelines: Sequence[str
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m alignkd_lab.study.lead", description=__doc__)
-    asked, until = parse(parser, argv, SEEDS)
-    run(asked.folder, until, asked.seeds)
-    return 0
+    return command("lead", __doc__, argv, SEEDS, run)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from alignkd_lab.errors import AlignkdError, UnknownName
+from alignkd_lab.errors import AlignkdError, BadInput, UnknownName
 from alignkd_lab.experiment import run_experiment
 from alignkd_lab.provenance import best_device
 from alignkd_lab.records import load, record_files
@@ -102,11 +102,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     option("--arms", metavar="A,B", type=parse_arms, default=tuple(plan.ARMS), help="default: all, in order")
     option("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     option("--list", action="store_true", help="only say what is done and what is left")
-    asked, until = parse(parser, argv, plan.SEEDS)
-    device, code = best_device(asked.device), 0
+    code = 0
     try:
+        asked, until = parse(parser, argv, plan.SEEDS)
+        device = best_device(asked.device)
         if not asked.list:
             run_study(asked.folder, asked.preset, asked.arms, asked.seeds, device, until)
+    except BadInput as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 1
     except AlignkdError as error:
         print(f"study: {error}", file=sys.stderr)
         code = 1
