@@ -85,7 +85,7 @@ class Options:
     lora_dropout: float = _help("on what enters the LoRA", 0.0)
     merge: bool = _help("merge the LoRA into its base before saving", False)
     dtype: Literal["default", "float32", "bfloat16"] = _help("of matrix products; weights stay float32", "default")
-    micro_batch: int | None = _help("examples that run at a time; changes memory, no number")
+    micro_batch: int | None = _help("examples that run at a time; changes memory, not the gradient")
     max_length: int = _help("most tokens of prompt and response; longer responses are cut, and counted", 1024)
     max_prompt_length: int | None = _help("longer prompts are left out, and counted (default: half of max_length)")
     live_teachers: bool = _help("ask teachers anew in each step, sharded where the student is; no cache", False)
@@ -99,6 +99,11 @@ class Options:
     def holds_out(self) -> bool:
         """Whether anything is kept out of training: a file, or a share above 0."""
         return read_share(self.heldout) != 0
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether anything is held out, or prompts are answered for a reward beside the training."""
+        return bool(self.holds_out or (self.prompts and not self.kind.on_policy))
 
     @property
     def sources(self) -> dict[str, str]:
@@ -125,13 +130,15 @@ REFUSED = {
     "auto_find_batch_size": "where memory runs out the micro-batch halves by itself",
     "use_liger_kernel": "the losses here are chunked already", "torch_compile": "untried here",
     "deepspeed": "untried here", "parallelism_config": "untried here", "fsdp": _LAUNCHER, "local_rank": _LAUNCHER,
-    "remove_unused_columns": "it must stay False", "push_to_hub": "upload the finished folder with `hf upload`",
+    "remove_unused_columns": "it must stay False",
+    "dataloader_num_workers": "texts are tokens already, so it gains nothing",
+    "push_to_hub": "upload the finished folder with `hf upload`",
     "save_only_model": "without the optimizer a stopped training would not go on as it was",
     "train_sampling_strategy": "untried here", "include_num_input_tokens_seen": "tokens are counted in the record",
 }  # fmt: skip
 # What may change between a training and its resumption.
 FREE = {"out", "cache_teachers", "micro_batch", "report_to", "run_name", "disable_tqdm", "save_steps", "logging_steps",
-         "save_total_limit", "dataloader_num_workers", "log_level", "per_device_train_batch_size",
+         "save_total_limit", "log_level", "per_device_train_batch_size",
          "gradient_accumulation_steps", "ddp_timeout", "ddp_find_unused_parameters"}  # fmt: skip
 
 
@@ -206,7 +213,7 @@ def _check(options: Options, ours: dict, given: dict) -> None:
         raise BadInput(f"prompts: {options.method} needs prompts; name them once, with --prompts or with --data")
     if options.prompts and not options.reward and not method.on_policy:
         raise BadInput("prompts: what is written to them is measured by a reward; name it with --reward, or leave both")
-    if options.reward and not (method.on_policy or options.prompts or options.holds_out):
+    if options.reward and options.method != "rloo" and not options.is_measured:
         raise BadInput("reward: nothing is held out to measure it on; name prompts with --prompts, or hold pairs out")
     of_methods = {name for other in METHODS.values() for name in (*other.needs, *other.uses)} - {"reward"}
     for name in ours:

@@ -16,7 +16,7 @@ from alignkd_lab.lm.saved import can_be_base
 from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.lm.shapes import adapter_size, config_of, is_here, parameters
 from alignkd_lab.options import PAIR, Options, training_arguments
-from alignkd_lab.training import is_measured, texts_of
+from alignkd_lab.training import texts_of
 
 AT_ONCE = 192  # responses that are written at once (`lm.sampling.sample`)
 
@@ -36,7 +36,7 @@ def plan_train(options: Options, given: dict, rates: Rates | None = None, writte
     for name, source in options.sources.items():
         if not is_here(source):
             raise CannotContinue(f"plan: texts are counted by its tokenizer, and the {name} {source} is not here yet")
-    arguments = training_arguments(given, Path(options.out), is_measured(options))
+    arguments = training_arguments(given, Path(options.out), options.is_measured)
     _, texts, answered = texts_of(options, arguments.seed)
     lengths = {"prompt": [len(row.prompt) for row in texts.training]}
     lengths["sampled"] = [min(written or texts.max_tokens, texts.max_tokens)] * len(texts.training)

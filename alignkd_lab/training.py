@@ -95,16 +95,21 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
     """`train` on options that were read; `data` is a data set in memory."""
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1  # whose group is not made yet
     with contextlib.nullcontext() if several else alone(Path(options.out)):
-        return _run(options, given, data, callbacks)
+        return _run(options, given, data, callbacks, options.student)
 
 
-def _run(options: Options, given: dict, data: Any, callbacks: Sequence) -> dict:
+def _run(options: Options, given: dict, data: Any, callbacks: Sequence, start: str) -> dict:
+    """`start` is the student that was named, from which ADPA+ is measured, too."""
     if options.method == "adpa_plus":
+        _check_folder(Path(options.out))
+        arguments = training_arguments(given, Path(options.out), options.is_measured)
+        _, texts, _ = texts_of(options, arguments.seed, data)
+        _reader(options.reference, arguments.device, texts.reach)  # what the second half would refuse
         first = replace(options, method="dckd", out=str(Path(options.out) / "dckd"), reference=None)
         run(first, given, data, callbacks)
         options = replace(options, student=first.out)
     out, method = Path(options.out), options.kind
-    arguments = training_arguments(given, out, is_measured(options))
+    arguments = training_arguments(given, out, options.is_measured)
     device, seed = arguments.device, arguments.seed
     dtype = getattr(torch, resolve_dtype(options.dtype, device.type))
     tokenizer, texts, answered = texts_of(options, seed, data)
@@ -113,6 +118,7 @@ def _run(options: Options, given: dict, data: Any, callbacks: Sequence) -> dict:
     reach = max([texts.reach, *(len(row.prompt) + texts.max_tokens for row in answered)])
     size, parts = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps * ranks.count()
     batch = size * parts  # what is accumulated is one batch, which runs in micro-batches of this size
+    _check_measures(options, arguments, texts, answered, batch)
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = batch, 1
     request = {"options": asdict(options), "training": {**DEFAULTS, **given, "batch": batch}, "data": texts.about,
                "weights": {name: {"source": one, "checksum": identity(one)} for name, one in sources.items()},
@@ -127,7 +133,7 @@ def _run(options: Options, given: dict, data: Any, callbacks: Sequence) -> dict:
         if options.teacher:
             kept["teacher"] = _spread(LiveTeacher(_reader(options.teacher, device, reach), dtype=dtype))
     else:
-        examples, kept, heldout = _from_pairs(options, texts, model, tokenizer, store, dtype, arguments, reach)
+        examples, kept, heldout = _from_pairs(options, texts, model, tokenizer, store, dtype, arguments, reach, start)
     model = _adapt(model, options, seed)
     rollouts = Rollouts(tokenizer, 1, texts.max_tokens, seed, dtype, pay)
     if method.on_policy:
@@ -168,9 +174,16 @@ def _run(options: Options, given: dict, data: Any, callbacks: Sequence) -> dict:
     return ranks.exchange(record)[0]
 
 
-def is_measured(options: Options) -> bool:
-    """Whether anything is held out, or prompts are answered for a reward beside the training."""
-    return bool(options.holds_out or (options.prompts and not options.kind.on_policy))
+def _check_measures(options: Options, arguments, texts: Texts, answered: list, batch: int) -> None:
+    if arguments.dataloader_drop_last and len(texts.training) < batch:
+        raise BadInput(f"dataloader_drop_last: {len(texts.training)} examples make no batch of {batch}; leave it out")
+    names = ["response_length", "mean_reward"] if answered else []
+    if texts.heldout:
+        own = ["response_length", *(["mean_reward"] if options.reward else [])]
+        names += ["loss", "kl", *(own if options.kind.on_policy else ["reward_accuracy", "reward_margin"])]
+    best = (arguments.metric_for_best_model or "").removeprefix("eval_")
+    if best and best not in names:
+        raise BadInput(f"metric_for_best_model: {best!r} is not measured here; use one of {', '.join(names)}")
 
 
 def texts_of(options: Options, seed: int, data: Any = None) -> tuple[Any, Texts, list]:
@@ -215,6 +228,9 @@ def _same_training(out: Path, request: dict) -> dict | None:
     """
     asked = {f"{part}.{name}": value for part in ("options", "training", "data", "weights") for name, value in
              request[part].items() if name not in FREE} | {"dtype": request["dtype"]}  # fmt: skip
+    if request["options"]["method"] == "adpa_plus":  # its student lies in `out`, which may be moved
+        del asked["options.student"]
+        asked["weights.student"] = request["weights"]["student"]["checksum"]
     asked, path = json.loads(json.dumps(asked, default=str)), out / "request.json"
     if ranks.index() and not path.is_file():
         raise BadInput(f"out: process {ranks.index()} does not see {path}; name a folder that all machines share")
@@ -226,14 +242,22 @@ def _same_training(out: Path, request: dict) -> dict | None:
         if (out / saved.RECORD).is_file():
             print(f"{out} holds this training, done", file=sys.stderr)
             return json.loads((out / saved.RECORD).read_text())
-    elif out.exists() and (not out.is_dir() or any(path for path in out.iterdir() if path.name != "dckd")):
-        raise BadInput(f"out: {out} holds something that is no training of ours; name another folder")
+    _check_folder(out)
     make_folder(out)
     write_whole(path, json.dumps(asked, indent=1))
     return None
 
 
-def _from_pairs(options: Options, pairs: Texts, model, tokenizer, store, dtype, arguments, reach: int) -> tuple:
+def _check_folder(out: Path) -> None:
+    if out.exists() and not (out / "request.json").is_file() and (
+        not out.is_dir() or any(path for path in out.iterdir() if path.name != "dckd")
+    ):  # fmt: skip
+        raise BadInput(f"out: {out} holds something that is no training of ours; name another folder")
+
+
+def _from_pairs(
+    options: Options, pairs: Texts, model, tokenizer, store, dtype, arguments, reach: int, start: str
+) -> tuple:  # fmt: skip
     """What the loss reads, of training and of the held-out pairs; what teachers say of it; and what is measured."""
     examples = _examples(options, pairs, model, tokenizer, store, dtype, arguments.seed)
     kept: dict[str, CachedTeacher | LiveTeacher] = {}
@@ -245,7 +269,7 @@ def _from_pairs(options: Options, pairs: Texts, model, tokenizer, store, dtype, 
             )  # fmt: skip
     if len(kept) == 2:
         share_head(*kept.values())
-    policy = (options.reference if options.method == "dpo" else None) or options.student
+    policy = (options.reference if options.method == "dpo" else None) or start
     reference = model if policy == options.student else _reader(policy, model.device, reach)
     if options.method == "dpo":
         reference_log_probs(reference, examples[0], store, identity(policy), dtype)
@@ -311,18 +335,20 @@ def _fit(trainer: MeasuredTrainer, folder: Path) -> tuple[pd.DataFrame, dict]:
     trainer.args.eval_on_start = trainer.args.eval_on_start and newest is None
     state = TrainerState.load_from_json(str(newest / TRAINER_STATE_NAME)) if newest else None
     if state and state.global_step >= state.max_steps:  # the trainer would take one step more
-        trainer._load_from_checkpoint(str(newest))
+        best = trainer.args.load_best_model_at_end and state.best_model_checkpoint
+        trainer._load_from_checkpoint(str(folder / Path(best).name if best else newest))
         trainer.state = state
     else:
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     history = trainer.state.log_history
-    measured = [log["step"] for log in history if "eval_loss" in log]
+    measured = [log["step"] for log in history if any(name.startswith("eval_") for name in log)]
     if trainer.eval_dataset and measured[-1:] != [trainer.state.global_step]:
         trainer.evaluate()
-    curves = pd.DataFrame(history).groupby("step").first()
+    curves = pd.DataFrame(history or [{"step": trainer.state.global_step}]).groupby("step").first()
     curves = curves[sorted(name for name in curves if not name.startswith(("train_", "total_flos")))]
     known = {name: curve.dropna() for name, curve in curves.items()}
-    before = {f"{name}_before": curve.iloc[0] for name, curve in known.items() if name.startswith("eval_")}
+    at_start = {name: curve for name, curve in known.items() if name.startswith("eval_") and 0 in curve.index}
+    before = {f"{name}_before": curve[0] for name, curve in at_start.items()}
     after = {name: curve.iloc[-1] for name, curve in known.items() if len(curve)}
     if trainer.args.load_best_model_at_end:  # the weights at hand are those of that step, not of the last
         after |= {"best_step": trainer.state.best_global_step, **trainer.evaluate()}

@@ -52,6 +52,7 @@ def test_training_stops_at_the_step_that_is_not_finite_and_keeps_its_batch(tmp_p
     assert "learning rate" in str(stopped.value)
     assert len(read) == 3
     kept = torch.load(tmp_path / "stopped" / "not-finite-step-3.pt", weights_only=True)
+    assert not [example for example in kept["batch"] if "signals" in example]
     responses = [token for example in kept["batch"] for tokens in example["responses"] for token in tokens]
     assert (kept["step"], responses) == (3, read[2])
 

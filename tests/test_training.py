@@ -237,6 +237,33 @@ def test_a_folder_holds_one_training(trained, pairs, tmp_path):
         run("sft", pairs, tmp_path / "mine")
 
 
+def test_both_parts_of_adpa_plus_are_measured_from_the_student_that_was_named_and_its_folder_may_be_moved(
+    trained, pairs, tmp_path
+):
+    out, record, _ = trained("adpa_plus")
+    first = json.loads((out / "dckd" / "record.json").read_text())["result"]
+    assert record["result"]["eval_kl_before"] == pytest.approx(first["eval_kl"], rel=1e-4)
+    moved = shutil.copytree(out, tmp_path / "moved")
+    assert run("adpa_plus", pairs, moved)["files"] == record["files"]
+
+
+@pytest.mark.parametrize(("method", "options", "words"), [
+    ("adpa_plus", {"reference": "other"}, "vocabular"), ("adpa_plus", {"out": "mine"}, "no training of ours"),
+    ("sft", {"dataloader_drop_last": True, "per_device_train_batch_size": 99}, "make no batch of 99"),
+    ("kd", {"metric_for_best_model": "bleu"}, "'bleu' is not measured here; use one of loss"),
+    ("gkd", {"reward": "digit", "heldout": 0}, "nothing is held out to measure it on"),
+])  # fmt: skip
+def test_what_cannot_work_is_refused_before_weights_are_trained(method, options, words, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_fit", lambda *given: pytest.fail("it trains"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    if options.get("reference"):
+        options = {"reference": with_more_tokens("tiny-base", tmp_path / "other")}
+    with pytest.raises(BadInput, match=words):
+        run(method, pairs, tmp_path / options.get("out", "out"),
+            **{name: value for name, value in options.items() if name != "out"})  # fmt: skip
+
+
 def test_another_file_of_held_out_pairs_is_another_training(pairs, tmp_path):
     held = lines(tmp_path / "held.jsonl", [{"prompt": "Ask", "chosen": "yes", "rejected": "no"}])
     run("sft", pairs, tmp_path / "out", heldout=held)
@@ -271,12 +298,20 @@ def test_rows_in_memory_that_are_no_data_set_or_an_empty_one_are_refused(tmp_pat
 
 def test_a_training_that_was_cut_off_while_it_saved_takes_no_step_more(trained, pairs, tmp_path, monkeypatch):
     _, whole, _ = trained("dpo")
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "kl", "greater_is_better": False, "eval_steps": 1,
+            "save_steps": 1, "save_total_limit": 3}  # fmt: skip
+    first = run("sft", pairs, tmp_path / "first", **best)
     with monkeypatch.context() as patch:
         patch.setattr(training.saved, "save", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run("dpo", pairs, tmp_path / "out")
+        for name, options in (("best", best), ("silent", {"logging_strategy": "no", "heldout": 0})):
+            with pytest.raises(KeyboardInterrupt):
+                run("sft", pairs, tmp_path / name, **options)
     again = run("dpo", pairs, tmp_path / "out", callbacks=[Stop(4)])
     assert (again["files"], again["result"]) == (whole["files"], whole["result"])
+    assert run("sft", pairs, tmp_path / "best", **best)["files"] == first["files"]
+    assert run("sft", pairs, tmp_path / "silent", logging_strategy="no", heldout=0)["result"]["steps"] == 3
 
 
 def test_the_best_weights_are_saved_where_they_are_asked_for(pairs, tmp_path):

@@ -13,7 +13,6 @@ import torch
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
-from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import losses, ranks
 from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states, token_counts
@@ -130,9 +129,6 @@ class MeasuredTrainer(LossTrainer):
         for part in self._heldout:
             found = part.measure(self.model, self._loss, self._dtype, size, self.args.disable_tqdm)
             metrics |= {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
-        best = self.args.metric_for_best_model
-        if best and f"eval_{best.removeprefix('eval_')}" not in metrics:
-            raise BadInput(f"metric_for_best_model: {best!r} is not measured here; use one of {', '.join(metrics)}")
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

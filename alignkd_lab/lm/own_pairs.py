@@ -92,8 +92,9 @@ def read_texts(
         skipped = count_reasons([*kept_out.skipped, *parts[1].skipped])
         about["heldout"] |= {"source": kept_out.provenance, "skipped": skipped}
         about["heldout"] |= {"noted": count_reasons(kept_out.noted)} if pairs else {}
-    if len(apart) < len(training):
-        about["training"]["skipped"]["is held out"] = len(training) - len(apart)
+    inside = len(found.rows) if share is None else len(training)  # a file's own rows are no part of these
+    if len(apart) < inside:
+        about["training"]["skipped"]["is held out"] = inside - len(apart)
     if not parts[0].examples:
         left_out = {"held out": len(held), **about["skipped"], **about["training"]["skipped"]}
         raise BadInput(

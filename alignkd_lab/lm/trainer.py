@@ -12,7 +12,6 @@ import math
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
@@ -91,7 +90,7 @@ class LossTrainer(Trainer):
             )  # fmt: skip
         grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         if not (total.isfinite() and ranks.whole(torch.nn.utils.get_total_norm(grads)).isfinite()):
-            stop_at(self.state.global_step + 1, float(total), list(map(asdict, examples)), self._aside)
+            stop_at(self.state.global_step + 1, float(total), list(map(_said, examples)), self._aside)
         self.infos.append((float(total), _join(infos)))
         return total
 
@@ -138,6 +137,12 @@ class LossTrainer(Trainer):
 
     def floating_point_ops(self, inputs):
         return 0  # transformers counts by `input_ids`, which do not exist before collation
+
+
+def _said(example: Example) -> dict:
+    """What a training example holds, without what teachers say: that is views of whole files."""
+    given = {name: list(getattr(example, name)) for name in ("prompt", "roles", "reference_log_probs", "advantages")}
+    return {**given, "responses": list(map(list, example.responses))}
 
 
 def stop_at(step: int, loss: float, batch, aside: Path | None) -> None:
