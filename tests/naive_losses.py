@@ -208,12 +208,12 @@ CASES = {
 PLAIN = ("nll", "kd", "dpo", "dckd", "adpa")
 
 
-def value_and_slopes(loss, made, **options):
-    """The loss and its gradients on the hidden states and on the head."""
+def value_and_slopes(loss, made, upstream=1.0, **options):
+    """The loss and the gradients of `upstream` times it on the hidden states and on the head."""
     leaves = {name: made[name].clone().requires_grad_() for name in ("hidden", "head")}
     found = loss({**made, **leaves}, **options)
     value = found[0] if isinstance(found, tuple) else found
-    return [value, *torch.autograd.grad(value, list(leaves.values()))]
+    return [value, *torch.autograd.grad(upstream * value, list(leaves.values()))]
 
 
 def assert_close(found, expected, tolerance=1e-9):

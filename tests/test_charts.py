@@ -14,33 +14,13 @@ from test_explorer_sharpening import few_seeds  # noqa: F401, a fixture
 
 from alignkd_lab import theory
 from alignkd_lab.course import explorers
-from alignkd_lab.course.explorers import (
-    boundary,
-    densities,
-    feasible,
-    loss_bench,
-    methods,
-    orders,
-    sharpening,
-    threshold,
-    two_kls,
-)
+from alignkd_lab.course.explorers import threshold
 from alignkd_lab.course.widgets.charts import MIME, SCHEMA, Chart, Menu, Slider, parameters
 from alignkd_lab.course.widgets.pieces import ONE
 from alignkd_lab.errors import BadInput, UnknownName
 
-CHARTS = {
-    "boundary": boundary,
-    "densities": densities,
-    "feasible": feasible,
-    "loss_bench": loss_bench,
-    "methods": methods,
-    "orders": orders,
-    "sharpening": sharpening,
-    "threshold": threshold,
-    "two_kls": two_kls,
-}
-
+NAMES = ("boundary", "densities", "feasible", "loss_bench", "methods", "orders", "sharpening", "threshold", "two_kls")
+CHARTS = {name: importlib.import_module(f"{explorers.__name__}.{name}") for name in NAMES}
 OWN = {"through_stages", "token_lens", "traps"}  # which are given models or runs, and tested with them
 
 

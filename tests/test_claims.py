@@ -167,29 +167,19 @@ def test_known_effects_give_known_verdicts_and_swapping_the_orders_turns_them_ar
     assert back["effect_size"] == pytest.approx(-straight["effect_size"])
 
 
-def noise(world, draw, seeds, shifts=(0, 0, 0, 0)):
-    """Records in which both orders are noise, A-K shifted, and every check passes."""
-    made = [(mog_record if world == "mog" else lm_record)(seed) for seed in range(seeds)]
+def noise(draw, seeds=6):
+    """Records in which both orders are noise, and every check passes."""
+    made = [lm_record(seed) for seed in range(seeds)]
     for record in made:
         for order in ORDERS:
-            values = draw.normal(0, 1, 4) + np.array(shifts) * (order == A_K)
-            record["pipelines"][order]["metrics"] |= dict(zip(CLAIMED, values.tolist(), strict=True))
+            record["pipelines"][order]["metrics"] |= dict(zip(CLAIMED, draw.normal(0, 1, 4).tolist(), strict=True))
     return made
 
 
 def test_holm_keeps_false_verdicts_within_alpha_over_the_family():
     draw = np.random.default_rng(7)
-    wrong = [{"holds", "fails"} & {*verdicts(*noise("lm", draw, 6)).values()} for _ in range(60)]
+    wrong = [{"holds", "fails"} & {*verdicts(*noise(draw)).values()} for _ in range(60)]
     assert np.mean(list(map(bool, wrong))) < 0.1
-
-
-def test_verdict_and_shown_interval_never_disagree():
-    draw = np.random.default_rng(8)
-    for _ in range(20):
-        found = decided(*noise("mog", draw, 5, draw.normal(0, 1, 4)))
-        for row in found.itertuples():
-            null = 1.0 if row.statistic == "variance_ratio" else 0.0
-            assert row.verdict == claims.verdict(row.low, row.high, row.expected, null)
 
 
 def test_variance_is_never_decided_in_the_language_world_and_costs_it_no_power():

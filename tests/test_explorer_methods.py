@@ -8,9 +8,11 @@ from scene import Scene, evaluated, moved
 from synthetic_records import LM, lm_record, tabulated
 
 from alignkd_lab.costs import with_costs
+from alignkd_lab.course.exercises.ask import task
 from alignkd_lab.course.explorers import methods
 from alignkd_lab.course.explorers.methods import ACROSS, UP, WAYS
-from alignkd_lab.pipelines import METHODS
+from alignkd_lab.pipelines import A_K, METHODS
+from alignkd_lab.plots.tables import difference
 
 EFFECTS = LM | {name: (0.2 + 0.05 * place, 0.3, -4.0, -3.0, -3.5 - place) for place, name in enumerate(METHODS)}
 RECORD = methods.recorded()
@@ -51,3 +53,29 @@ def test_the_points_stand_in_the_record_s_order_on_both_axes_and_the_words_count
         assert (np.argsort(seen) == np.argsort([point[axis][0] for point in points])).all()
     ringed = len(scene.places("symbol")[-1])
     assert (f"There is no best way: {ringed} of 7" in scene.words) is (ringed > 1)
+
+
+# The choices of notebook 08
+
+
+def mean(name, metric):
+    rows = RECORD.metrics[(RECORD.metrics["pipeline"] == name) & (RECORD.metrics["metric"] == metric)]
+    return rows["value"].mean()
+
+
+def test_the_best_of_the_record_is_right():
+    for id, metric in {"best_per_token": "gain_per_10000_tokens", "need_for_diversity": "overall_recall"}.items():
+        ways = [name for name in WAYS if mean(name, "target_rate") > mean("kd_only", "target_rate")]
+        assert task(id).outcome() == max(ways, key=lambda name: mean(name, metric))
+    assert task("text_only_teacher").outcome() == "kd_then_align"
+
+
+def test_dckd_beside_a_k_is_as_the_text_reads_the_table():
+    for metric in ("target_rate", "kl_to_truth"):  # "as often on target and as near the truth, as far as can be told"
+        gap = difference(RECORD, None, metric, ("dckd", A_K))
+        assert gap.low < 0 < gap.high
+    assert difference(RECORD, None, "entropy", ("dckd", A_K)).low > 0  # "it spreads more"
+    assert mean("dckd", "reward") == pytest.approx(mean(A_K, "reward") / 3, rel=0.05)
+    for name in WAYS:  # "minus two things"
+        parts = mean(name, "entropy") + mean(name, "kl_to_truth")
+        assert mean(name, "overall_precision") == pytest.approx(-parts, abs=1e-6)

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from alignkd_lab import cli
+from alignkd_lab import cli, progress
 from alignkd_lab.clock import Rates
 from alignkd_lab.course.explorers import run_picture
 from alignkd_lab.course.explorers.run_picture import expected_seconds, planned, standing, weights
@@ -169,3 +169,17 @@ def test_the_axis_of_the_kl_begins_at_0_or_at_the_least_estimate(kls, lowest):
     axis = run_picture.progress(told, tiny=True).axes[1]
     assert axis.get_ylim()[0] == pytest.approx(lowest)
     assert axis.get_ylim()[1] > 8
+
+
+def test_events_are_told_only_where_somebody_watches(tmp_path, monkeypatch):
+    path = tmp_path / "told"
+    monkeypatch.delenv(progress.VARIABLE, raising=False)
+    progress.tell("seed", seed=1)
+    assert progress.read_events(path) == []
+    monkeypatch.setenv(progress.VARIABLE, str(path))
+    progress.tell("seed", seed=1)
+    with path.open("a") as file:
+        file.write('{"what": "un')  # a line that is being written
+    (only,) = progress.read_events(path)
+    assert (only["what"], only["seed"]) == ("seed", 1)
+    assert only["at"] == pytest.approx(time.time(), abs=60)

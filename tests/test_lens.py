@@ -12,12 +12,11 @@ from alignkd_lab.course.lens.reading_tables import against_release, largest_adva
 from alignkd_lab.course.lens.readings import MODELS, Reading, in_words, read, with_space
 from alignkd_lab.course.lens.trl_dpo import trl_dpo
 from alignkd_lab.lm import losses, weights
-from alignkd_lab.lm.batch import Example, collate
 from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import score
-from alignkd_lab.lm.teachers import Full, LiveTeacher
+from alignkd_lab.lm.teachers import Full
 from alignkd_lab.lm.templates import encode
 from alignkd_lab.lm.trainer import with_lora
 
@@ -172,14 +171,6 @@ def test_the_teacher_prefers_what_it_was_told_to_prefer(tiny, teacher):
     gained = margins(teacher.get_base_model(), tokenizer) - before
     assert gained.mean() > 0.5
     assert (gained > 0).float().mean() > 0.7
-
-
-def test_without_its_adapter_it_is_the_reference(tiny, teacher):
-    untouched, tokenizer = weights.load("tiny-base")
-    batch = collate([Example(encode(tokenizer, ["Write."])[0], [[5, 6, 7]])])
-    plain = LiveTeacher(untouched).signal(batch).hidden
-    torch.testing.assert_close(LiveTeacher(teacher, without_adapter=True).signal(batch).hidden, plain)
-    assert not torch.allclose(LiveTeacher(teacher).signal(batch).hidden, plain)
     assert not teacher.training
 
 

@@ -101,7 +101,7 @@ def tutor(seed, dtype):
 def test_a_model_is_admitted_and_scored_as_its_logits_say(name):
     model = admit(fixed(name))
     assert logits(model, PROMPTS[0]).std() >= 4
-    samples = Samples(PROMPTS, [0, 0, 1, 1], [tokens for row in ANSWERS for tokens in row])
+    samples = Samples(PROMPTS, [1, 0, 1, 0], [ANSWERS[1][0], ANSWERS[0][0], [2], ANSWERS[0][1]])
     for number, found in enumerate(score(model, samples)):
         expected = log_probs(model, PROMPTS[samples.prompt_of[number]], samples.tokens[number])
         assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)

@@ -6,13 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_lm import folder_of
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    BertTokenizerFast,
-    LlamaConfig,
-    LlamaForSequenceClassification,
-)
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, LlamaConfig
+from transformers import LlamaForSequenceClassification as Llama
 
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import weights
@@ -36,7 +31,7 @@ def saved(folder, *, chat=True, labels=1, pad=0, **changes):
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        LlamaForSequenceClassification(config).save_pretrained(folder)
+        Llama(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
@@ -51,7 +46,7 @@ def one_by_one(device):
     """Oracle: each pair alone, nothing padded, the score at its very last token."""
 
     def score(folder, prompts=PROMPTS, responses=RESPONSES):
-        model = LlamaForSequenceClassification.from_pretrained(folder).to(device).eval()
+        model = Llama.from_pretrained(folder).to(device).eval()
         tokenizer = weights.load_tokenizer("tiny-base")
         found = []
         for prompt, response in zip(prompts, responses, strict=True):
@@ -85,7 +80,7 @@ def test_without_a_pad_id_no_end_of_a_row_is_taken_for_padding(tmp_path, device)
     folder = saved(tmp_path, pad=None, chat=False)
     # Without a template a row ends with its response: here with the tokens of the lowest ids.
     prompts, responses = ["a"] * 3, ["<|endoftext|>", "b<|im_start|>", "b" * 9]
-    model, tokenizer = LlamaForSequenceClassification.from_pretrained(folder), weights.load_tokenizer("tiny-base")
+    model, tokenizer = Llama.from_pretrained(folder), weights.load_tokenizer("tiny-base")
     expected = []
     for response in responses:
         ids = torch.tensor([tokenizer("a" + response).input_ids])

@@ -18,19 +18,7 @@ from alignkd_lab.lm.models import Models
 from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.sampling import sample
 from alignkd_lab.lm.scoring import pooled_mean, score
-from alignkd_lab.lm.student import (
-    HEALING_BAR,
-    Recipe,
-    block_influence,
-    choose_layers,
-    ensure_healed_student,
-    heal,
-    healed_student,
-    layer_cut,
-    most_influential,
-    student_identity,
-    write_student,
-)
+from alignkd_lab.lm.student import Recipe, heal, healed_student, layer_cut, student_identity, write_student
 from alignkd_lab.lm.templates import encode
 from alignkd_lab.paths import data_folder
 
@@ -61,7 +49,7 @@ def logits(model, rows=((1, 60, 61, 70), (1, 80, 81, 82))):
 
 
 def test_influence_is_one_minus_the_mean_cosine_of_what_enters_and_leaves_a_layer(deep):
-    found = block_influence(deep, EXAMPLES)
+    found = student.block_influence(deep, EXAMPLES)
     deep.model.norm = torch.nn.Identity()  # after which transformers gives the last state
     expected, count = torch.zeros(6, dtype=torch.float64), 0
     for example in EXAMPLES:
@@ -77,9 +65,9 @@ def test_influence_is_one_minus_the_mean_cosine_of_what_enters_and_leaves_a_laye
 
 
 def test_a_layer_that_does_nothing_has_no_influence_and_goes_first_without_a_change(deep):
-    influence, before = block_influence(deep, EXAMPLES), logits(deep)
+    influence, before = student.block_influence(deep, EXAMPLES), logits(deep)
     assert influence[[2, 4]].abs().max() < 1e-6
-    assert most_influential(influence, 4) == [0, 1, 3, 5]
+    assert student.most_influential(influence, 4) == [0, 1, 3, 5]
     assert not any(module._forward_pre_hooks for module in deep.modules())  # no trace of the measuring
     cut = layer_cut(deep, [0, 1, 3, 5])
     assert_near(logits(cut), before)
@@ -121,9 +109,9 @@ def test_near_ties_in_influence_are_decided_by_the_recall_of_the_cut(deep):
     rows = encode(weights.load_tokenizer("tiny-base"), prompts("healing", 6))
     written = sample(deep, rows, 4, 10, 2, seed=0)
     examples = [Example(row, written.tokens[4 * at : 4 * at + 4]) for at, row in enumerate(rows)]
-    assert most_influential(influence, 4) == [0, 2, 3, 5]
-    assert choose_layers(deep, examples, 4, influence) == [0, 1, 3, 5]
-    assert choose_layers(deep, examples, 4, influence, near=1.0) == [0, 2, 3, 5]
+    assert student.most_influential(influence, 4) == [0, 2, 3, 5]
+    assert student.choose_layers(deep, examples, 4, influence) == [0, 1, 3, 5]
+    assert student.choose_layers(deep, examples, 4, influence, near=1.0) == [0, 2, 3, 5]
 
 
 # Keeping and finding ----------------------------------------------------------------------------------
@@ -229,18 +217,18 @@ def test_below_the_bar_a_student_of_chosen_depth_is_made_once_and_used_and_the_u
     monkeypatch.setattr(student, "Recipe", functools.partial(student.Recipe, steps=2))
     for _ in range(2):  # made, and then at hand
         with pytest.raises(CannotContinue, match=r"nats per token below the base's.*more than 1 layers"):
-            ensure_healed_student("tiny-base", "healed", "cpu")
-    ensure_healed_student("tiny-base", "healed-1", "cpu")
+            student.ensure_healed_student("tiny-base", "healed", "cpu")
+    student.ensure_healed_student("tiny-base", "healed-1", "cpu")
     made = student_identity("tiny-base", "healed-1")
     monkeypatch.setattr(student, "heal", lambda *given, **options: pytest.fail("healed again"))
-    ensure_healed_student("tiny-base", "healed-1", "cpu")
+    student.ensure_healed_student("tiny-base", "healed-1", "cpu")
     assert student_identity("tiny-base", "healed-1") == made
 
 
 def test_more_layers_than_the_base_has_are_refused_before_anything_is_sampled(places, monkeypatch):
     monkeypatch.setattr(student, "sample", lambda *given, **options: pytest.fail("sampled"))
     with pytest.raises(BadInput, match="9 of 2 cannot be kept"):
-        ensure_healed_student("tiny-base", "healed-9", "cpu")
+        student.ensure_healed_student("tiny-base", "healed-9", "cpu")
 
 
 # The real file ----------------------------------------------------------------------------------------
@@ -252,7 +240,7 @@ def test_the_shipped_student_fits_its_base_and_meets_the_bar():
     folder = data_folder() / "student"
     recipe = json.loads((folder / "recipe.json").read_text())
     assert recipe["base_checksum"] == weights.checksum(weights.BUILT_IN)
-    assert recipe["gap"] <= HEALING_BAR
+    assert recipe["gap"] <= student.HEALING_BAR
     assert (folder / "adapter.safetensors").stat().st_size <= 10_000_000
     assert len(recipe["kept_layers"]) == recipe["layers"]
     model, tokenizer = smollm2()
@@ -262,5 +250,5 @@ def test_the_shipped_student_fits_its_base_and_meets_the_bar():
     student.merge_adapter(found, load_file(folder / "adapter.safetensors"))
     healed = pooled_mean(score(found, written))
     # Eight responses: the bar itself is judged on the recipe's own, larger sample.
-    assert pooled_mean(written.log_probs) - healed < 1.5 * HEALING_BAR
+    assert pooled_mean(written.log_probs) - healed < 1.5 * student.HEALING_BAR
     assert healed > cut + 0.5

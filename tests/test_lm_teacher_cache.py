@@ -112,9 +112,7 @@ def test_the_key_knows_weights_tokens_and_dtype(truth, base, tmp_path):
 
 def test_batches_change_nothing_and_the_size_is_said(truth, tmp_path, capsys):
     rows = examples()
-    small = cache_teacher(truth, rows, tmp_path, batch=2)
-    batch = collate(rows)
-    assert_near(small.signal(batch).hidden, truth.signal(batch).hidden)
+    small, batch = cache_teacher(truth, rows, tmp_path, batch=2), collate(rows)
     for roles in (("chosen",), ("rejected", "sampled")):
         assert_near(small.signal(batch, roles=roles).hidden, truth.signal(batch, roles=roles).hidden)
     said = capsys.readouterr().err

@@ -1,12 +1,10 @@
 """Nothing that stopped, was cut off or was damaged is taken for a result; no name leads out of its folder."""
 
 import ast
-import errno
 import hashlib
 import signal
 import threading
 from pathlib import Path
-from unittest.mock import Mock
 
 import huggingface_hub
 import pytest
@@ -257,27 +255,6 @@ def test_signals_end_a_command_with_their_codes_and_say_how_to_go_on(number, cod
         signal.signal(signal.SIGINT, held)
     assert "to resume: alignkd run --world mog" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device", "x"), "x: No space left on device. Finished"),
-        (MemoryError(), "choose smaller ones. Finished stages are kept"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "choose smaller ones"),
-        (OSError(errno.EINVAL, "a fault in the code"), None),
-    ],
-)
-def test_a_machine_that_has_no_room_is_told_in_a_line_and_other_errors_are_not_hidden(
-    error, words, monkeypatch, capsys
-):
-    monkeypatch.setattr(experiment, "run_experiment", Mock(side_effect=error))
-    if words is None:
-        with pytest.raises(OSError, match="a fault"):
-            cli.main(["run", "--world", "mog"])
-        return
-    assert cli.main(["run", "--world", "mog"]) == 1
-    assert words in capsys.readouterr().err
 
 
 def test_a_command_runs_in_another_thread_too(monkeypatch):

@@ -223,6 +223,7 @@ def test_a_process_of_little_memory_halves_its_micro_batch_and_learns_the_same()
     assert_near({name: torch.tensor(values) for name, values in adapter.items()}, expected, 1e-6)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_of_little_memory_halves_its_micro_batch_and_learns_the_same():
     expected, found = hungry_step("cuda")

@@ -39,13 +39,6 @@ def test_the_fit_is_as_likely_as_scikit_learns(components):
         assert ours[seed].item() == pytest.approx(oracle.score(points), abs=1e-4)
 
 
-def test_one_component_is_the_sample_mean_and_variance():
-    data = draws()
-    found = fit(data, starts(4, 1, 1), EXACT)
-    torch.testing.assert_close(found.means[:, 0], data.mean(1))
-    torch.testing.assert_close(found.sds[:, 0] ** 2, data.var(1, correction=0))
-
-
 def test_more_restarts_never_make_the_fit_less_likely_and_more_iterations_make_every_fit_likelier():
     data, uniforms = draws(points=150), starts(4, 8, 4)
     one, many = (fit(data, uniforms[:, :n], EXACT).log_prob(data).mean(-1) for n in (1, 8))

@@ -8,15 +8,9 @@ import time
 import pytest
 import torch
 
+from alignkd_lab.mog import settings as of
 from alignkd_lab.mog.mixture import GaussianMixture
-from alignkd_lab.mog.settings import (
-    DistilSettings,
-    DpoSettings,
-    EvaluationSettings,
-    MogSettings,
-    RlhfSettings,
-    StartSettings,
-)
+from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES, YARDSTICKS, Align, Distil
 
@@ -108,9 +102,9 @@ def keys(settings, algorithm):
 @pytest.mark.parametrize("algorithm", ["rlhf", "dpo"])
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(MogSettings)])
 def test_a_setting_changes_the_key_of_what_depends_on_it_alone(name, algorithm):
-    aligned = {"rlhf": RlhfSettings, "dpo": DpoSettings}[algorithm]
-    kinds = {"kd": DistilSettings, "kd_high": DistilSettings, "kd_aligned": aligned, "base": StartSettings,
-             "evaluation": EvaluationSettings}  # fmt: skip
+    aligned = {"rlhf": of.RlhfSettings, "dpo": of.DpoSettings}[algorithm]
+    kinds = {"kd": of.DistilSettings, "kd_high": of.DistilSettings, "kd_aligned": aligned, "base": of.StartSettings,
+             "evaluation": of.EvaluationSettings}  # fmt: skip
     expected = {key for key, kind in kinds.items() if name in {field.name for field in dataclasses.fields(kind)}}
     if name.startswith("sharpening"):
         expected = {"kd_high" if name == "sharpening_high" else "kd"}

@@ -132,24 +132,17 @@ def packaged_direction(run, monkeypatch) -> list[torch.Tensor]:
     return [gradient[0] for gradient in captured_direction(monkeypatch, lambda: run(*start))]
 
 
-def test_an_rlhf_step_climbs_the_packages_gradient(monkeypatch):
-    found, (points, _) = climbed(nano.rlhf_step, monkeypatch)
-    monkeypatch.setattr(GaussianMixture, "from_noise", lambda self, uniforms, normals: points[None])
+@pytest.mark.parametrize("name", ["rlhf", "dpo"])
+def test_a_step_climbs_the_packages_gradient(name, monkeypatch):
+    found, (points, rejected, *_) = climbed(getattr(nano, f"{name}_step"), monkeypatch)
+    if name == "rlhf":
+        monkeypatch.setattr(GaussianMixture, "from_noise", lambda self, uniforms, normals: points[None])
+    size = {f"{name}_steps": 1, f"{name}_batch": len(points), f"{name}_learning_rate": 1.0}
+    settings = MogSettings(beta=nano.BETA, **size)
 
-    def run(policy, reference, problem, seeds):
-        size = {"rlhf_steps": 1, "rlhf_batch": len(points), "rlhf_learning_rate": 1.0}
-        align.rlhf(policy, reference, problem, seeds, MogSettings(beta=nano.BETA, **size))
-
-    assert_close(found, packaged_direction(run, monkeypatch), 1e-10)
-
-
-def test_a_dpo_step_climbs_the_packages_gradient(monkeypatch):
-    found, (chosen, rejected, *_) = climbed(nano.dpo_step, monkeypatch)
-    pairs = align.Pairs(chosen[None], rejected[None], torch.zeros(1))
-
-    def run(policy, reference, problem, seeds):
-        size = {"dpo_steps": 1, "dpo_batch": len(chosen), "dpo_learning_rate": 1.0}
-        align.dpo(policy, reference, pairs, problem, seeds, MogSettings(beta=nano.BETA, **size))
+    def run(policy, reference, *rest):
+        pairs = [align.Pairs(points[None], rejected[None], torch.zeros(1))] * (name == "dpo")
+        getattr(align, name)(policy, reference, *pairs, *rest, settings)
 
     assert_close(found, packaged_direction(run, monkeypatch), 1e-10)
 

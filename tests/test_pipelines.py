@@ -9,22 +9,11 @@ from unittest.mock import Mock
 import psutil
 import pytest
 
+from alignkd_lab import pipelines
 from alignkd_lab import store as store_module
 from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
 from alignkd_lab.memory import peak_memory
-from alignkd_lab.pipelines import (
-    CONTROLS,
-    METHODS,
-    ORDERS,
-    PIPELINES,
-    Align,
-    Distil,
-    Gkd,
-    Needs,
-    PreferenceDistil,
-    needs,
-    run_pipelines,
-)
+from alignkd_lab.pipelines import ORDERS, PIPELINES, Align, Distil, Needs, needs, run_pipelines
 from alignkd_lab.results import Cost, Result
 from alignkd_lab.store import Store
 
@@ -63,10 +52,10 @@ class ToyWorld:
         if isinstance(stage, Distil):
             temperature = self.temperatures[stage.temperature]
             made = f"distil({policies[stage.teacher]}, {policies[stage.init]}, {temperature})"
-        elif isinstance(stage, PreferenceDistil):
+        elif isinstance(stage, pipelines.PreferenceDistil):
             read = ", ".join(policies[role] for role in (stage.teacher, stage.reference, stage.sampler, stage.init))
             made = f"{stage.method}({read}, {stage.share:g})"
-        elif isinstance(stage, Gkd):
+        elif isinstance(stage, pipelines.Gkd):
             made = f"gkd({policies[stage.teacher]}, {policies[stage.init]})"
         else:
             made = f"align({policies[stage.init]}, {policies[stage.reference]}, {policies[stage.sampler]})"
@@ -116,7 +105,7 @@ def test_a_pipeline_makes_what_its_name_says(store):
 
 
 def test_every_method_ends_in_the_student_and_spends_one_budget():
-    for name in METHODS:
+    for name in pipelines.METHODS:
         stages = PIPELINES[name]
         assert stages[0].init in ("student", "base")
         assert all(stage.init != "base" for stage in stages[1:])
@@ -136,7 +125,7 @@ def test_pipelines_that_share_a_stage_run_it_once_and_each_leaves_its_name_kind_
     made = [call for call in world.calls if not call.startswith("evaluate")]
     several = {"kd_aligned": 4}  # of K-A and of three controls
     assert Counter(made) == {stage.name: several.get(stage.name, 1) for name in PIPELINES for stage in PIPELINES[name]}
-    first = {outcomes[name].stages[0] for name in ("kd_only", "kd_then_align", *CONTROLS[:2])}
+    first = {outcomes[name].stages[0] for name in ("kd_only", "kd_then_align", *pipelines.CONTROLS[:2])}
     assert len(first) == 1
     assert {key for outcome in outcomes.values() for key in outcome.stages} == set(stages)
     kd, align = (stages[key] for key in outcomes["kd_then_align"].stages)
