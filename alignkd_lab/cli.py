@@ -283,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     resume = f"Finished stages are kept; to resume: {shlex.join(['alignkd', *argv])}"
     kept = resume if arguments.act in (run, train) else ""
     try:
-        if arguments.act is not train and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if arguments.act is not train and int(os.environ.get("WORLD_SIZE") or 1) > 1:
             raise BadInput(f"processes: several were started, and {arguments.act.__name__} runs in one; start one")
         with _ends_on_sigterm():
             code = arguments.act(arguments)

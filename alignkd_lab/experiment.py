@@ -20,18 +20,15 @@ from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import make_folder
 from alignkd_lab.pipelines import (
     ALGORITHMS,
-    METHODS,
-    PIPELINES,
     WORLDS,
     YARDSTICKS,
     Outcome,
     planned_steps,
     run_pipelines,
-    unknown,
 )
-from alignkd_lab.presets import default_pipelines, override, possible_pipelines, preset
+from alignkd_lab.presets import check_pipelines, default_pipelines, override, possible_pipelines, preset
 from alignkd_lab.progress import tell
-from alignkd_lab.provenance import best_device, device_label, provenance, resolve_dtype
+from alignkd_lab.provenance import best_device, commit, device_label, provenance, resolve_dtype
 from alignkd_lab.recording import SCHEMA, find, plain_settings, read_json, rounded, run_key, write
 from alignkd_lab.store import Store
 
@@ -66,11 +63,16 @@ def run_experiment(
     asked = {"world": world, "preset": preset, "pipelines": pipelines, "seeds": seeds, "algorithm": algorithm,
              "target": target, "overrides": overrides, "device": device, "yardsticks": yardsticks}  # fmt: skip
     cells, device, out = cells_of(asked), best_device(device), Path(out)
+    commit()  # now: it may be another one when the first seed ends
     make_folder(out)
     run, files = _gaussian_records if world == "mog" else _language_records, []
     for number, cell in enumerate(cells, 1):
         head = _head(cell.world, cell.preset, cell.algorithm, cell.settings, device)
         found = find(out, head, cell.seeds)
+        if world == "lm" and found:
+            from alignkd_lab.lm.world import check_weights
+
+            check_weights(cell.settings, cell.algorithm, {seed: read_json(path) for seed, path in found.items()})
         held = {seed: path for seed, path in found.items() if set(cell.pipelines) <= set(read_json(path)["pipelines"])}
         missing = [seed for seed in cell.seeds if seed not in held]
         for record in run(cell, missing, head, out, device, (number, len(cells))) if missing else ():
@@ -154,19 +156,6 @@ def parts(request: dict[str, Any]) -> list[dict[str, Any]]:
     named = [{"beta": cell.settings.beta, "sharpening": cell.settings.sharpening} for cell in cells]
     return [{**request, "algorithm": cell.algorithm, "overrides": {**overrides, **own}}
             for cell, own in zip(cells, named, strict=True)]  # fmt: skip
-
-
-def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str | None) -> None:
-    """Raises BadInput for an unknown pipeline, or one that means nothing in this world or under this algorithm."""
-    if strange := [name for name in pipelines or () if name not in PIPELINES]:
-        raise unknown("pipeline", strange[0], PIPELINES)
-    methods = [name for name in pipelines or () if name in METHODS]
-    if methods and world == "mog":
-        raise BadInput(f"pipeline: {methods[0]!r} teaches by next-token distributions; run it with world 'lm'")
-    if methods and algorithm == "rlhf":
-        raise BadInput(f"pipeline: {methods[0]!r} is compared under DPO; run it with algorithm 'dpo'")
-    if pipelines and algorithm and not set(pipelines) & set(possible_pipelines(world, algorithm)):
-        raise BadInput(f"pipeline: {pipelines[0]!r} means nothing under {algorithm!r}; run it with algorithm 'dpo'")
 
 
 # Gaussians --------------------------------------------------------------------------------------------

@@ -22,9 +22,9 @@ def peak_memory(device: str) -> Iterator[dict[str, int]]:
     if device.startswith("cuda"):
         import torch
 
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device)
         yield found
-        found["bytes"] = torch.cuda.max_memory_allocated()
+        found["bytes"] = torch.cuda.max_memory_allocated(device)
         return
     import psutil
 

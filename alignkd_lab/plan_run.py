@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from alignkd_lab.clock import START, Clock, Machine, Rates
-from alignkd_lab.errors import CannotContinue
+from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.experiment import Cell, cells_of
 from alignkd_lab.lm.feasibility import expected_pairs
 from alignkd_lab.lm.prompts import prompts
@@ -17,6 +17,7 @@ from alignkd_lab.lm.shapes import adapter_size, config_of, parameters
 from alignkd_lab.lm.student import Recipe, student_identity
 from alignkd_lab.lm.trials import shipped
 from alignkd_lab.lm.world import Terms
+from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import PIPELINES, YARDSTICKS, Align, Distil, Gkd, PreferenceDistil, Stage
 from alignkd_lab.records import load
@@ -257,9 +258,17 @@ class Run:
 
 
 def _plan_mog(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Cells of one batch cost alike, so the seconds that were recorded, on another machine, serve for all of them."""
-    seeds = len(cells[0].seeds)
+    """Cells of one batch cost alike, so the seconds that were recorded, on another machine, serve for all of them.
+
+    Raises BadInput for settings other than the recorded ones, on which those seconds depend.
+    """
+    seeds, usual = len(cells[0].seeds), MogSettings()
+    for cell in cells:
+        if replace(cell.settings, beta=usual.beta, sharpening=usual.sharpening) != usual:
+            raise BadInput(
+                "plan: of Gaussians only the preset laptop was timed, at its settings but for beta and sharpening"
+            )
     recorded = load(data_folder() / "records" / "gaussians-pilot.zip").provenance["seconds"].mean()
     row = {"stage": f"{len(cells)} cells", **dict.fromkeys(KINDS, 0), "seconds": len(cells) * seeds * recorded}
-    return {"what": "run", "device": "cpu", "estimate": "as long as the recorded runs took", "stages": [row],
+    return {"what": "run", "device": "cpu", "estimate": "as the recorded runs took", "stages": [row],
             "seconds": row["seconds"] + START, "seeds": seeds}  # fmt: skip

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignkd_lab.errors import UnknownName
+from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.lm.settings import BUILT_IN, LmSettings
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.pipelines import METHODS, PIPELINES, unknown
@@ -29,6 +30,7 @@ class Preset:
 _GPU = LmSettings(
     truth=BUILT_IN,
     base=BUILT_IN,
+    target="exclamation",
     preference_prompts=96,
     preference_responses=96,
     distil_responses=96,
@@ -144,3 +146,18 @@ def possible_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
 def default_pipelines(world: str, algorithm: str) -> tuple[str, ...]:
     """Both orders, the controls that mean something for the algorithm, the yardsticks, and what somebody added."""
     return tuple(name for name in possible_pipelines(world, algorithm) if name not in METHODS)
+
+
+def check_pipelines(world: str, pipelines: Sequence[str] | None, algorithm: str | None) -> None:
+    """Raises BadInput for an unknown pipeline, or one that means nothing in this world or under this algorithm."""
+    if strange := [name for name in pipelines or () if name not in PIPELINES]:
+        raise unknown("pipeline", strange[0], PIPELINES)
+    methods = [name for name in pipelines or () if name in METHODS]
+    if methods and world == "mog":
+        raise BadInput(f"pipeline: {methods[0]!r} teaches by next-token distributions; run it with world 'lm'")
+    if methods and algorithm == "rlhf":
+        raise BadInput(f"pipeline: {methods[0]!r} is compared under DPO; run it with algorithm 'dpo'")
+    possible = possible_pipelines(world, algorithm) if algorithm else PIPELINES
+    for name in pipelines or ():
+        if name not in possible:
+            raise BadInput(f"pipeline: {name!r} means nothing under {algorithm!r}; run it with algorithm 'dpo'")

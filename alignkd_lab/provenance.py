@@ -61,7 +61,7 @@ def resolve_dtype(dtype: str, device: str) -> str:
 def device_label(device: str, dtype: str | None) -> str:
     """`cpu`, or `cpu, bfloat16` where that is not the type in which this device usually multiplies."""
     name = (dtype or "").removeprefix("torch.")
-    return f"{device}, {name}" if name and name != USUAL_DTYPE.get(device, name) else device
+    return f"{device}, {name}" if name and name != USUAL_DTYPE.get(device.partition(":")[0], name) else device
 
 
 def provenance(device: str = "cpu") -> dict:
@@ -71,9 +71,9 @@ def provenance(device: str = "cpu") -> dict:
     """
     import torch
 
-    commit, dirty = _commit()
+    made_by, dirty = commit()
     return {
-        "commit": commit,
+        "commit": made_by,
         "dirty": dirty,
         "version": alignkd_lab.__version__,
         "python": platform.python_version(),
@@ -102,14 +102,14 @@ def device_name(device: str) -> str:
 
 
 @functools.cache
-def _commit() -> tuple[str | None, bool | None]:
-    """Commit and whether it was changed, once a process: the code that runs is the code that was loaded."""
+def commit() -> tuple[str | None, bool | None]:
+    """Commit and whether it was changed, once a process: ask before work begins, when the code has just been loaded."""
     package = Path(__file__).parent
     # An installed copy may lie inside somebody else's checkout: only a tracked file tells our own commit.
     if _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None, None
-    commit = _git(package, "rev-parse", "HEAD")
-    return commit, None if commit is None else bool(_git(package, "status", "--porcelain", "--", "."))
+    head = _git(package, "rev-parse", "HEAD")
+    return head, None if head is None else bool(_git(package, "status", "--porcelain", "--", "."))
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

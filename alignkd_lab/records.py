@@ -197,7 +197,7 @@ def record_files(folder: Path) -> list[Path]:
     for place, below, names in os.walk(folder):
         below[:] = [name for name in below if name != RERUNS]
         # Stages and the bench keep JSON files of their own.
-        suffixes = (".zip", ".json") if Path(place).name == "runs" and Path(place) != folder else (".zip",)
+        suffixes = (".zip", ".json") if Path(place).name == "runs" else (".zip",)
         found += [Path(place, name) for name in names if name.endswith(suffixes)]
     return sorted(found)
 

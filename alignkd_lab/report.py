@@ -12,7 +12,7 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +24,8 @@ from alignkd_lab.claims import checks, decide, why_no_verdict
 from alignkd_lab.costs import typical_costs
 from alignkd_lab.errors import BadInput
 from alignkd_lab.paths import data_folder, make_folder
-from alignkd_lab.pipelines import A_K, ALGORITHMS, K_A, METHODS, ORDERS
-from alignkd_lab.plots import figures, style, sweeps
-from alignkd_lab.plots.drawing import run_title
+from alignkd_lab.pipelines import A_K, ALGORITHMS, K_A, METHODS, ORDERS, YARDSTICKS
+from alignkd_lab.plots import drawing, figures, style, sweeps
 from alignkd_lab.presets import PRESETS
 from alignkd_lab.recording import full_settings, plain_settings
 from alignkd_lab.records import Records, varying_settings
@@ -59,7 +58,9 @@ def run_json(run: Records) -> dict:
     numbers = {
         **{name: about[name] for name in ("world", "preset", "algorithm", "target", "device")},
         "seeds": run.seeds,
+        "paired_seeds": run.paired_seeds() if set(ORDERS) <= set(run.pipelines) else [],
         "pipelines": run.pipelines,
+        "seeds_of": run.metrics.groupby("pipeline")["seed"].nunique().to_dict(),
         # A preset of the Gaussians has several values of these two.
         "changed_settings": changed_settings(run, ("beta", "sharpening") if about["world"] == "mog" else ()),
         "metrics": found,
@@ -120,7 +121,9 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Path | No
     if out.is_dir():
         raise BadInput(f"out: {out} is a folder; name the page's file")
     full = [(min(runs, key=_place), runs) for runs in worlds.values()]
-    sections = [(run_title(run), _winner(run_json(run)), list(_blocks(run, runs, folder))) for run, runs in full]
+    sections = [
+        (drawing.run_title(run), _winner(run_json(run)), list(_blocks(run, runs, folder))) for run, runs in full
+    ]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("alignkd_lab").joinpath("report.html").read_text(encoding="utf-8"))
     metrics = [style.METRIC_STYLE[metric] for metric in NUMBERS]
@@ -144,16 +147,18 @@ def _blocks(run: Records, runs: Sequence[Records], folder: Path) -> Iterator[Blo
     yield Block("What ran", pictures, rows=_what_ran(held))
     named = [name for name in held["pipelines"] if name in ("base", *ORDERS, *METHODS)]
     heads = ["pipeline", *(style.metric_label(metric, world) for metric in NUMBERS)]
-    rows = [[_name(n), *(_span(held["metrics"][n][m], m) for m in NUMBERS)] for n in named]
-    note = "Means over seeds with 95 % t-intervals; " * (len(run.seeds) > 1) + "– where a metric does not exist."
+    of, every = held["seeds_of"], len(run.seeds)
+    fewer = {n: f", {of[n]} of {every} seeds" for n in named if of[n] < every}
+    rows = [[_name(n) + fewer.get(n, ""), *(_span(held["metrics"][n][m], m) for m in NUMBERS)] for n in named]
+    note = "Means over seeds with 95 % t-intervals; " * (every > 1) + "– where a metric does not exist."
     yield Block("The numbers", heads=heads, rows=rows, note=note)
     yield _verdicts(held)
     if len(runs) > 1:
-        yield _sweep(runs, run.the_run()["preset"])
+        yield _sweep(runs, run)
     if len(run.responses):
         yield _responses(run)
     yield from _beside(run)
-    note = f"First more seeds, then these numbers for a program. The course explains this world in {_NOTEBOOKS[world]}."
+    note = f"First more seeds, then these numbers as JSON. The course explains this world in {_NOTEBOOKS[world]}."
     yield Block("What to do next", commands=_next(held, shlex.quote(str(folder))), note=note)
 
 
@@ -169,7 +174,7 @@ def _winner(held: dict) -> str:
     leader = A_K if (claim["low"] or 0) > 0 else K_A if (claim["high"] or 0) < 0 else None
     said = f"{_name(leader)} earned more" if leader else "Neither order clearly earned more"
     invalid = "; a check failed, so no verdict is valid" if claim["verdict"] == "invalid" else ""
-    return f"{said}: {rewards}; difference {_span(claim)}, {len(held['seeds'])} seeds{invalid}."
+    return f"{said}: {rewards}; difference {_span(claim)}, {len(held['paired_seeds'])} seeds{invalid}."
 
 
 def _what_ran(held: dict) -> list[tuple[str, str]]:
@@ -177,16 +182,10 @@ def _what_ran(held: dict) -> list[tuple[str, str]]:
     return [
         ("world and preset", f"{style.WORLD_LABEL[held['world']]}, {held['preset']}, on {held['device']}"),
         ("alignment and target", f"{held['algorithm'].upper()}, {held['target'].replace('_', ' ')}"),
-        ("seeds", _spans(held["seeds"])),
+        ("seeds", drawing.spans(held["seeds"])),
         ("pipelines", "; ".join(_name(name) for name in held["pipelines"])),
         ("settings beside the preset's", changed or "none"),
     ]
-
-
-def _spans(seeds: list[int]) -> str:
-    """`[0, 1, 2, 5]` as `0–2, 5`."""
-    runs = [list(run) for _, run in groupby(enumerate(seeds), lambda at: at[1] - at[0])]
-    return ", ".join(f"{run[0][1]}–{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs)
 
 
 def _verdicts(held: dict) -> Block:
@@ -204,8 +203,8 @@ def _verdicts(held: dict) -> Block:
     return Block("Checks and verdicts", lines=lines, note=note)
 
 
-def _sweep(runs: Sequence[Records], preset: str) -> Block:
-    """A row a cell: what differs, A-K minus K-A in reward, and its verdict."""
+def _sweep(runs: Sequence[Records], shown: Records) -> Block:
+    """A row a cell: what differs, A-K minus K-A in reward, and its verdict; drawn are those like the run `shown`."""
     together = records.concat(list(runs))
     heads = [name for name in ("preset", "algorithm", "target", "device") if together.runs[name].nunique() > 1]
     # Within a preset: what two presets differ in, their names say.
@@ -216,7 +215,7 @@ def _sweep(runs: Sequence[Records], preset: str) -> Block:
         differ = [*(held[name] for name in heads), *(_short(own[name]) for name in settings)]
         claim = held["claims"][0]
         rows.append([*differ, _span(claim), held["no_verdict"] or claim["verdict"]])
-    same = [run for run in runs if run.the_run()["preset"] == preset]
+    same = [run for run in runs if {"beta", "sharpening"}.issuperset(varying_settings(records.concat([run, shown])))]
     note = "In full above: the cell with most seeds that is nearest to the preset. No correction is made over cells."
     note += f" Here are the first {CELLS} of {len(runs)}; the JSON has all." if len(runs) > CELLS else ""
     several = len({run.settings.get("sharpening") for run in same}) > 1
@@ -267,6 +266,8 @@ def _label(run: Records) -> str:
 
 def _next(held: dict, folder: str) -> list[str]:
     words = [f"--{name} {shlex.quote(held[name])}" for name in ("world", "preset", "algorithm", "target")]
+    words += [f"--pipelines {','.join(own)}"] if (own := [n for n in held["pipelines"] if n not in YARDSTICKS]) else []
+    words += [f"--device {held['device'].partition(',')[0]}"]
     words += [f"--set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in held["changed_settings"].items()]
     seeds = f"--seeds {max(held['seeds']) + 1}-{max(held['seeds']) + 5}"
     return [f"alignkd run {' '.join(words)} {seeds} --out {folder}", f"alignkd report {folder} --json"]

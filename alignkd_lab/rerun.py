@@ -26,6 +26,7 @@ from alignkd_lab.stats import ALPHA, Interval, prediction_interval
 from alignkd_lab.store import key_of
 
 MOST_OUTSIDE = 4 * ALPHA  # of the figures that have an interval: four times as many as chance puts there
+NEAR = 0.05  # of a figure that is the same in every recorded seed, within which another one decides nothing
 MOST_CHOICES = 24  # that an error spells out
 _COMPARED = ("commit", "version", "python", "torch", "transformers", "numpy", "device_name", "threads")
 
@@ -127,7 +128,7 @@ def compare(run: Records, again: Records) -> pd.DataFrame:
 
     `same` to the digits that the record keeps, `within` the 95 % interval for one more seed, `outside` of it, `far
     outside` where it also leaves that at the level that counts all rows (Bonferroni), `no interval` where a single seed
-    was recorded.
+    was recorded, `no spread` where all recorded seeds agree and this one is near, which decides nothing.
     """
     keys = ["pipeline", "metric", "seed"]
     rows = run.metrics[[*keys, "value"]].merge(again.metrics[[*keys, "value"]], on=keys, suffixes=("_then", "_here"))
@@ -149,6 +150,8 @@ def _verdict(recorded: float, here: float, near: Interval, far: Interval, digits
         return "same"
     if math.isnan(near.low):
         return "no interval"
+    if near.low == near.high and math.isclose(here, recorded, rel_tol=NEAR):  # nothing says how far one may lie from it
+        return "no spread"
     if near.low <= here <= near.high:
         return "within"
     return "outside" if far.low <= here <= far.high else "far outside"
@@ -171,7 +174,7 @@ def render(run: Records, again: Records, rows: pd.DataFrame) -> str:
         old, new = (sorted({str(row[name]) for row in part if pd.notna(row.get(name))}) for part in rows_of)
         if old != new:
             lines.append(f"{name}: recorded {' and '.join(old) or '–'}, here {' and '.join(new)}")
-    words = ("same", "within", "outside", "far outside", "no interval")
+    words = ("same", "within", "outside", "far outside", "no interval", "no spread")
     lines.append(f"{len(rows)} figures: " + ", ".join(f"{counts.get(word, 0)} {word}" for word in words))
     if not is_reproduced(rows):
         return "\n".join([*lines, "Not reproduced."])

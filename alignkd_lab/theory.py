@@ -138,6 +138,3 @@ def dpo_weight(policy_margin: Number, reference_margin: Number, beta: Number) ->
     the reference is; with a very negative Delta_reference it fades while Delta_policy is still negative.
     """
     return torch.sigmoid(-_tensor(beta) * (_tensor(policy_margin) - _tensor(reference_margin)))
-
-
-# Gaussians --------------------------------------------------------------------------------------------

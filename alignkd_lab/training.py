@@ -59,7 +59,7 @@ from alignkd_lab.options import (
     training_arguments,
 )
 from alignkd_lab.paths import alone, make_folder
-from alignkd_lab.provenance import provenance, resolve_dtype
+from alignkd_lab.provenance import commit, provenance, resolve_dtype
 from alignkd_lab.store import Store, write_whole
 
 _PLACES = ("out", "data", "prompts", "cache_teachers")  # of this machine, and in no record
@@ -93,7 +93,8 @@ def train(method: str | None = None, *, data: Any = None, callbacks: Sequence = 
 @ranks.watched()
 def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = ()) -> dict:
     """`train` on options that were read; `data` is a data set in memory."""
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1  # whose group is not made yet
+    commit()  # now: it may be another one at the end
+    several = int(os.environ.get("WORLD_SIZE") or 1) > 1  # whose group is not made yet
     with contextlib.nullcontext() if several else alone(Path(options.out)):
         return _run(options, given, data, callbacks, options.student)
 

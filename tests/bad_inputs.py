@@ -351,7 +351,7 @@ HEAVY = [
         """
         no such layer | --lora-targets q_proj nosuch | no layer 'nosuch'; give all or some of all-linear, down_proj
         the head as a layer | --lora-targets lm_head | has no layer 'lm_head'
-        the best of nothing | --metric-for-best-model nosuch | 'nosuch' is not measured here; use one of eval_loss
+        the best of nothing | --metric-for-best-model nosuch | 'nosuch' is not measured here; use one of loss
         """,
     ),
     ("a folder without a model", f"{LM} --set truth=FILES/empty", 2, "FILES/empty"),

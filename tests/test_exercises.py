@@ -89,6 +89,9 @@ def test_an_answer_of_another_kind_is_wrong_and_no_error_and_may_be_a_tensor_an_
     for answer in ([low, high], np.array([low, high]), torch.tensor([low, high])):
         assert check("paired_interval", answer).right is True
     assert check("paired_interval", (high, low)).right is False
+    exact = TASKS["smallest_reward"].outcome()
+    assert check("smallest_reward", torch.tensor(exact, requires_grad=True)).right is True
+    assert check("smallest_reward", f"{exact:.6f}".replace(".", ",")).right is True
 
 
 def test_a_number_is_right_up_to_the_tolerance_which_is_stated():
@@ -97,6 +100,7 @@ def test_a_number_is_right_up_to_the_tolerance_which_is_stated():
     exact, tolerance = TASKS["smallest_reward"].outcome(), TASKS["smallest_reward"].tolerance
     assert check("smallest_reward", exact * (1 + 0.99 * tolerance)).right is True
     assert check("smallest_reward", exact * (1 + 1.01 * tolerance)).right is False
+    assert check("draws_for_sight", 298.8).right is False
 
 
 # The bank

@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from tiny_lm import small
+from tiny_lm import folder_of, small
 
 from alignkd_lab import claims, experiment, pipelines, records
 from alignkd_lab.errors import BadInput
@@ -54,6 +54,18 @@ def measured(files):
         }
         for record in map(read_json, files)
     }
+
+
+def test_records_of_other_weights_and_pipelines_that_mean_nothing_are_refused(rated, tmp_path):
+    base = folder_of("tiny-base", tmp_path / "base")
+    options = {"pipelines": ("kd_only",), "overrides": dataclasses.asdict(small()) | {"base": str(base)}}
+    first = run_lm(tmp_path / "out", **options)
+    assert run_lm(tmp_path / "out", **options) == first
+    folder_of("tiny-truth", base)
+    with pytest.raises(BadInput, match="seed 0 was made with other weights of the base"):
+        run_lm(tmp_path / "out", **options)
+    with pytest.raises(BadInput, match="means nothing under 'rlhf'"):
+        run_mog(tmp_path, algorithm="rlhf", pipelines=("kd_then_align_base_preferences", "kd_then_align"))
 
 
 # End to end -------------------------------------------------------------------------------------------

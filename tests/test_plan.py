@@ -282,6 +282,9 @@ def test_the_gaussian_world_is_estimated_from_its_record():
     two, ten = (plan.plan_run({"world": "mog", "seeds": tuple(range(count))}) for count in (2, 10))
     assert ten["stages"][0]["seconds"] == pytest.approx(5 * two["stages"][0]["seconds"])
     assert ten["estimate"]
+    for changed in ({"overrides": {"dpo_steps": 9}}, {"preset": "tiny"}):
+        with pytest.raises(BadInput, match="only the preset laptop was timed"):
+            plan.plan_run({"world": "mog", **changed})
 
 
 # Rates are those of work that was really done

@@ -6,8 +6,9 @@ from matplotlib.figure import Figure
 from alignkd_lab.course.exercises import prediction, store
 from alignkd_lab.course.exercises.ask import answers, predict
 from alignkd_lab.course.exercises.bank import TASKS
-from alignkd_lab.course.exercises.prediction import SURE, read_number
+from alignkd_lab.course.exercises.prediction import SURE
 from alignkd_lab.course.exercises.store import kept_answers
+from alignkd_lab.course.exercises.tasks import read_number
 from alignkd_lab.course.explorers import threshold
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.course.widgets.charts import MIME
@@ -113,8 +114,11 @@ def test_every_prediction_can_be_answered_and_skipped_in_words_that_are_safe(id,
 
 
 def test_a_number_is_read_as_people_write_it():
-    written = {"0.02": 0.02, " ,02": 0.02, "2 %": 0.02, "1/50": 0.02, "−14.1": -14.1, "": None}
+    written = {"0.02": 0.02, " ,02": 0.02, "2 %": 0.02, "1/50": 0.02, "−14.1": -14.1, "1,000": 1000, "": None}
     assert {text: read_number(text) for text in written} == pytest.approx(written)
+    for text in ("nan", "inf", "1/0", "a"):
+        with pytest.raises(ValueError, match=r"."):
+            read_number(text)
     made = predict("rare_weight")
     made.answer.value = "0.5 %"
     made.tell.click()

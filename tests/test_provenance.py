@@ -35,11 +35,11 @@ def copy(tmp_path, monkeypatch):
     path.touch()
     monkeypatch.setattr(provenance, "__file__", str(path))
     yield path
-    provenance._commit.cache_clear()
+    provenance.commit.cache_clear()
 
 
 def told():
-    provenance._commit.cache_clear()
+    provenance.commit.cache_clear()
     made = provenance.provenance()
     return made["commit"], made["dirty"]
 

@@ -132,6 +132,15 @@ def test_a_metric_that_does_not_exist_is_a_dash(tmp_path):
     assert "nan" not in text_of(page).split()
 
 
+@pytest.mark.usefixtures("_blank")
+def test_seeds_that_one_order_lacks_are_counted_for_neither_comparison_nor_row(tmp_path):
+    made = [lm_record(0), lm_record(1), lm_record(2, effects={name: LM[name] for name in ("base", "kd_only", K_A)})]
+    page = page_of(tmp_path, made)
+    assert re.search(r"difference .*, 2 seeds", text_of(page))
+    assert any(row[0] == "Align, then distil (A-K), 2 of 3 seeds" for row in rows_of(page))
+    assert "--pipelines" in text_of(page)
+
+
 UNHEALED = [lm_record(seed, gap=1.7, beta=0.3) for seed in SEEDS]
 K_A_ALONE = lm_record(0, effects={name: LM[name] for name in ("base", "kd_only", K_A)})
 

@@ -160,6 +160,8 @@ def test_each_figure_is_held_against_the_interval_for_one_more_seed_and_the_fami
     assert verdict_of(rewards(0.1234567, 2.0), rewards(0.12345671))["verdict"] == "same"
     assert verdict_of(rewards(math.nan, 2.0), rewards(math.nan))["verdict"] == "same"
     assert verdict_of(rewards(math.nan, 2.0), rewards(1.0))["verdict"] == "no interval"
+    for here, said in ((0.99, "no spread"), (0.9, "far outside")):
+        assert verdict_of(rewards(1.0, 1.0, 1.0), rewards(here))["verdict"] == said
 
 
 @pytest.mark.parametrize(
@@ -170,6 +172,7 @@ def test_each_figure_is_held_against_the_interval_for_one_more_seed_and_the_fami
         (["same"] * 7 + ["outside"] * 3, "Not reproduced."),  # more than 20 %
         (["within"] * 99 + ["far outside"], "Not reproduced."),
         (["same"] * 99 + ["no interval"], "Not reproduced."),
+        (["same"] * 99 + ["no spread"], "Compatible: it could be one more seed of this run."),
         ([], "Not reproduced."),
     ],
 )

@@ -11,14 +11,14 @@ from tiny_lm import small
 
 from alignkd_lab import claims
 from alignkd_lab.errors import BadInput
-from alignkd_lab.experiment import check_pipelines, run_cell
+from alignkd_lab.experiment import run_cell
 from alignkd_lab.lm import rewards
 from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import A_K, CONTROLS, K_A, ORDERS
-from alignkd_lab.presets import PRESETS, default_pipelines, possible_pipelines
+from alignkd_lab.presets import PRESETS, check_pipelines, default_pipelines, possible_pipelines
 from alignkd_lab.recording import plain_settings
 from alignkd_lab.records import load, pack, tabulate
 from alignkd_lab.study import gaussians, plan

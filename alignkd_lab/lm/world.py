@@ -8,6 +8,7 @@ it needs as arguments, and its settings out of those of the run.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.errors import BadInput, CannotContinue, UnknownName
 from alignkd_lab.lm import evaluate, trials, weights
 from alignkd_lab.lm.context import Context, Policy
 from alignkd_lab.lm.models import Models, identity
@@ -61,7 +62,7 @@ class Terms:
     def start(self, name: str) -> Policy:
         return Policy(self.settings.base if name == "base" else self.settings.student_source)
 
-    def _origin(self, seed: int) -> dict:
+    def origin(self, seed: int) -> dict:
         """What every sample and stage comes from, whatever the student and the machine."""
         model = model_of(self.settings.reward)
         return {
@@ -101,7 +102,7 @@ class Terms:
     def rate_depends(self, role: str) -> dict:
         """What the learning rate of the role `base` or `student` depends on."""
         # Not the machine: a rate chosen on one serves every other, where rounding alone differs.
-        start = self._origin(self.settings.trial_seed)
+        start = self.origin(self.settings.trial_seed)
         if role == "student":
             start["student"] = identity(self.settings.student_source)
         return {"role": role, "start": start, **self._align_code(), **changed(self._align_settings()),
@@ -118,6 +119,21 @@ class Terms:
             # Chosen on a student distilled at `kd_temperature`, whatever the one to be aligned was distilled at.
             depends["distil"] = {"code": distil.CODE, **changed(self._distil_settings())}
         return depends
+
+
+def check_weights(settings: LmSettings, algorithm: str, records: dict[int, dict]) -> None:
+    """Raises BadInput where records of seeds, each by its seed, were made with other weights than the sources hold."""
+    now = Terms(settings, algorithm).origin(0)
+    with contextlib.suppress(CannotContinue):  # a healed student that is no longer here
+        now["student"] = identity(settings.student_source)
+    for seed, record in records.items():
+        made = record["provenance"].get("weights", {})
+        for name in sorted({"base", "truth", "student", "reward_model"} & made.keys() & now.keys()):
+            if made[name] != now[name]:
+                raise BadInput(
+                    f"out: its record of seed {seed} was made with other weights of the {name}; name another folder "
+                    "with --out, or bring those weights back"
+                )
 
 
 class LmWorld(Terms):
@@ -140,7 +156,7 @@ class LmWorld(Terms):
         check_vocabularies(read[student], base=tokenizer, truth=read[truth])
 
         asked = partial(prompts, source=settings.prompts)
-        self.context = Context(models, tokenizer, asked, store, seed, self._origin(seed), settings.sample_batch)
+        self.context = Context(models, tokenizer, asked, store, seed, self.origin(seed), settings.sample_batch)
         self.reward = Reward(self.context, part(RewardSettings, settings))
         self.evaluation = evaluate.Evaluation(
             self.context, self.reward, self.start("base"), part(EvaluationSettings, settings)
@@ -240,7 +256,7 @@ class LmWorld(Terms):
     @cached_property
     def _trial(self) -> tuple[Context, Reward]:
         seed = self.settings.trial_seed
-        context = replace(self.context, seed=seed, origin=self._origin(seed))
+        context = replace(self.context, seed=seed, origin=self.origin(seed))
         return context, Reward(context, part(RewardSettings, self.settings))
 
     def _trial_init(self, role: str) -> tuple[Policy, Cost]:

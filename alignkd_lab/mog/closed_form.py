@@ -124,7 +124,9 @@ class ClosedForm:
         rare = torch.zeros(len(weights), dtype=torch.bool)
         rare[list(self.settings.targets)] = True
         inside, outside = ((weights * gain)[part].sum(0) / weights[part].sum() for part in (rare, ~rare))
-        return self._before_sharpening((-outside / (inside - outside)).numpy(), sharpening)
+        # Where a common mode wins for the target, any weight will do; where a target's own cannot, none does.
+        least = torch.where(outside >= 0, 0.0, torch.where(inside <= 0, 1.0, -outside / (inside - outside)))
+        return self._before_sharpening(least.numpy(), sharpening)
 
     def _before_sharpening(self, boundary: np.ndarray, sharpening: float) -> np.ndarray:
         """The weights that sharpening turns into those of `boundary`."""
@@ -133,5 +135,5 @@ class ClosedForm:
                   for rare in (True, False)]  # fmt: skip
         # Sharpened, a group of weights w that sum to W sums to W^s times the sum of (w / W)^s.
         rare, others = ((np.array(group) / sum(group)) ** sharpening for group in groups)
-        odds = (boundary / (1 - boundary) * others.sum() / rare.sum()) ** (1 / sharpening)
-        return odds / (1 + odds)
+        odds_against = ((1 / boundary - 1) * rare.sum() / others.sum()) ** (1 / sharpening)
+        return 1 / (1 + odds_against)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import groupby
 
 import numpy as np
 import seaborn as sns
@@ -120,6 +121,12 @@ def _seeds(fewest: int, most: int) -> str:
     if most == 1:
         return "one seed, no interval"
     return f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+
+
+def spans(seeds: list[int]) -> str:
+    """`[0, 1, 2, 5]` as `0–2, 5`."""
+    runs = [list(run) for _, run in groupby(enumerate(seeds), lambda at: at[1] - at[0])]
+    return ", ".join(f"{run[0][1]}–{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs)
 
 
 def run_title(run: Records) -> str:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from alignkd_lab.course.exercises import store
 from alignkd_lab.course.exercises.bank import TASKS
-from alignkd_lab.course.exercises.tasks import Task
+from alignkd_lab.course.exercises.tasks import Task, read_number
 from alignkd_lab.course.notebooks import ASKS
 from alignkd_lab.course.widgets.charts import Chart
 from alignkd_lab.course.widgets.view import Picture, hinted, inline, paragraph, widget_view
@@ -188,19 +188,6 @@ def _scores(notebook: str) -> list[str]:
                 right.setdefault(level, []).append(asked.right(entry["answer"]))
     levels = [("Right so far", ""), *((f"When you said “{level}”", level) for level in SURE)]
     return [f"{words}: {sum(right[level])} of {len(right[level])}." for words, level in levels if right.get(level)]
-
-
-def read_number(text: str) -> float | None:
-    """A number as people write it: 0.02, 0,02, .02, 2 %, 1/50; None if blank. Raises ValueError."""
-    text = text.strip().replace("−", "-").replace(",", ".")
-    if not text:
-        return None
-    scale = 0.01 if text.endswith("%") else 1.0
-    above, _, below = text.removesuffix("%").partition("/")
-    try:
-        return scale * float(above) / (float(below) if below else 1.0)
-    except ZeroDivisionError as error:
-        raise ValueError("division by zero") from error
 
 
 def _fitting(id: str, kept: dict[str, dict]) -> dict | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,15 +92,19 @@ class Task(Asked):
         """Whether an answer is the expected one: numbers within the tolerance, stages whatever their names."""
         if isinstance(expected, str):
             return isinstance(answer, str) and answer.strip() == expected
+        if hasattr(answer, "detach"):  # a tensor, which may have a gradient or half the digits
+            answer = answer.detach().double().cpu()
         if isinstance(expected, tuple) and not isinstance(expected[0], float):
             return _unnamed(answer) == _unnamed(expected)
         try:
+            answer = read_number(answer) if isinstance(answer, str) else answer
             found, wanted = np.asarray(answer, dtype=float), np.asarray(expected, dtype=float)
         except (TypeError, ValueError):
             return False
         if found.shape != wanted.shape:
             return False
-        return bool((np.abs(found - wanted) <= self.tolerance * np.abs(wanted).max()).all())
+        tolerance = 0.0 if isinstance(expected, int) else self.tolerance
+        return bool((np.abs(found - wanted) <= tolerance * np.abs(wanted).max()).all())
 
     def _found(self, function: Callable[..., Any]) -> Any:
         return function(self.given()) if self.given else function()
@@ -117,6 +122,23 @@ class Task(Asked):
         if self.options:
             return self.options[self.outcome() if answer is None else answer]
         return f"{self.outcome():.3g}" if answer is None else f"{answer:g}"
+
+
+def read_number(text: str) -> float | None:
+    """A number as people write it: 0.02, 0,02, .02, 2 %, 1/50, 1,000; None if blank. Raises ValueError."""
+    text = text.strip().replace("−", "-")
+    text = text.replace(",", "" if re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+", text) else ".")
+    if not text:
+        return None
+    scale = 0.01 if text.endswith("%") else 1.0
+    above, _, below = text.removesuffix("%").partition("/")
+    try:
+        found = scale * float(above) / (float(below) if below else 1.0)
+    except ZeroDivisionError as error:
+        raise ValueError("division by zero") from error
+    if not math.isfinite(found):
+        raise ValueError("no number")
+    return found
 
 
 def _blank(answer: Any) -> bool:

@@ -152,7 +152,8 @@ _WORDS = {
     ),
     "divergence": (
         "{farthest}",
-        "A whole distribution speaks of every token, compared or not, and pushes until it is matched.",
+        "A whole distribution speaks of every token, compared or not; but only the forward KL also pushes up a token "
+        "to which the policy gives next to nothing.",
     ),
 }
 _PARTS = {

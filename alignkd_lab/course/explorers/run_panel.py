@@ -38,8 +38,8 @@ HINTS = {"seeds": "the preset's, or e.g. 0-2", "settings": "the preset's, or e.g
 def suggestion(world: str, out: Path) -> Request:
     """Something short and new: seeds that neither the shipped records nor the folder hold."""
     held = 20 if world == "mog" else 10
-    ran = [int(path.stem.rpartition("-seed")[2]) for path in (out / "runs").glob(f"{world}-*-seed*.json")]
-    first = max(held, *(seed + 1 for seed in ran), 0)
+    ran = [path.stem.rpartition("-seed")[2] for path in (out / "runs").glob(f"{world}-*-seed*.json")]
+    first = max(held, *(int(seed) + 1 for seed in ran if seed.isdecimal()), 0)
     if world == "mog":
         return Request("mog", "laptop", "orders", "rlhf", f"{first}-{first + 19}", "sharpening=2.0 beta=0.5", out)
     return Request("lm", "tiny", "orders", "", str(first), "", out)

@@ -27,7 +27,7 @@ LEAST_MASS = "1 / (1 + exp(reward / beta))"
 LEAST_REWARD = "beta * log((1 - reference_mass) / reference_mass)"
 _CHANCE = "(1 - exp({n} * log(1 - reference_mass)))"
 DRAWS = "log(0.05) / log(1 - reference_mass)"
-OPTIMUM, CHANCE = _OPTIMUM.format(m="reference_mass"), _CHANCE.format(n="draws")
+OPTIMUM, CHANCE = _OPTIMUM.format(m="reference_mass"), _CHANCE.format(n="round(draws)")
 
 _PERCENT = {"format": ".0%", "values": [0, 0.25, 0.5, 0.75, 1]}
 

@@ -34,7 +34,7 @@ _LETTERS, _WIDE, _ACROSS, _CELL = 38, 284, 16, 17.4  # letters to a line, pixels
 def texts(run: Records) -> dict[str, Any]:
     """What is seen: `prompts`, and by order, stage and prompt `said` (lines), `marks` (the same, but nothing
     but the words that are the target by themselves), `hits` (0 or 1) and `paid` (the reward)."""
-    seed, rule = min(run.seeds), TARGETS[run.the_run()["target"]]
+    seed, rule = min(run.seeds), TARGETS.get(run.the_run()["target"], lambda word: False)
     held = run.responses[run.responses["seed"] == seed].drop_duplicates(["pipeline", "prompt"])
     answers = held.pivot(index="prompt", columns="pipeline", values=["response", "reward", "target"])
     answers = answers.loc[held["prompt"].drop_duplicates()]

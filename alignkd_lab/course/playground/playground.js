@@ -382,20 +382,22 @@ function percent(share) {
   return share < 0.9995 ? `${+(100 * share).toPrecision(2)} %` : "100 %";
 }
 /** The cause of an order's outcome, whose sentence the template holds, and the figures to put into it. */
-function explain({ name, distil, align, metrics }, { settings, threshold, baseHits, baseHolds }) {
-  const first = name === "ka", dpo = settings.algorithm === "dpo", flat = settings.sharpening < 1 ? "-flat" : "";
+function explain({ name, distil, align, metrics }, { settings, ak, baseHits, baseHolds }) {
+  const first = name === "ka", dpo = settings.algorithm === "dpo", flat = settings.sharpening < 1;
+  const rose = flat && align.share > ak.align.share, fell = flat && metrics.share < align.after, pays = align.best >= 0.5;
   const figures = { share: percent(align.share), after: percent(align.after), final: percent(metrics.share), best: percent(align.best),
-    threshold: percent(threshold), once: times(distil.sharp), teacher: distil.hits, base: baseHits, hits: count(align.hits),
+    teller: settings.sharpening > 1 ? "Sharpened, the teacher" : "The teacher", once: times(distil.sharp), teacher: distil.hits, base: baseHits, hits: count(align.hits),
     who: first ? "the student" : "the base", drew: dpo ? `${count(align.hits)} of 8,000 pairs told the circle from the rest`
       : `of the 51,200 points drawn while aligning, ${count(align.hits)} fell into the circle`, ...settings };
-  const cause = metrics.share >= 0.5 ? (first ? "kept" : "copied") + flat
+  const cause = metrics.share >= 0.5
+    ? first ? (rose ? "kept-flat" : pays ? "kept" : "found") : fell ? "copied-flat" : pays && align.after >= 0.5 ? "copied" : "found"
     : !first && align.after >= 0.5 ? "diluted"
-    : !baseHolds ? "base"
+    : !baseHolds && baseHits < 8 ? "base"
     : dpo && align.hits > 50 && metrics.precision < -5 ? "overshot"
     : first && !distil.hits ? "unseen"
-    : first && !distil.holds && align.hits < 50 ? "lost"
+    : first && !distil.holds && align.hits < 50 && metrics.share < 0.02 ? "lost"
     : align.hits < 5 ? "undrawn"
-    : align.best < 0.5 ? "threshold" : "halfway";
+    : !pays ? "threshold" : "halfway";
   return { cause, figures };
 }
 /** Who earns more, in words. */
