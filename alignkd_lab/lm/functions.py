@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import math
-import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,15 +17,10 @@ from pathlib import Path
 from types import ModuleType
 
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.settings import FUNCTION
 from alignkd_lab.store import file_sha256
 
-_NAME = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:@([0-9a-f]{12}))?")
 _READ: dict[tuple[Path, str], ModuleType] = {}  # by file and hash
-
-
-def is_function(name: str) -> bool:
-    """Whether it is written as a function's; `model:` stands for a reward model."""
-    return bool(_NAME.fullmatch(name)) and not name.startswith("model:")
 
 
 def load_function(field: str, name: str) -> tuple[Callable, str]:
@@ -35,7 +29,7 @@ def load_function(field: str, name: str) -> tuple[Callable, str]:
     Raises:
         BadInput: there is none, or the file is not the one that the name pins.
     """
-    module_name, function_name, pinned = _NAME.fullmatch(name).groups()
+    module_name, function_name, pinned = FUNCTION.fullmatch(name).groups()
     sys.path.insert(0, str(Path.cwd()))
     try:
         module, digest = _read(module_name, Path.cwd() / f"{module_name.replace('.', '/')}.py")

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from alignkd_lab.errors import BadInput
-from alignkd_lab.lm.functions import is_function, load_function, load_reward
+from alignkd_lab.lm.functions import load_function, load_reward
 from alignkd_lab.lm.prompts import describe, pin_file, prompts
 from alignkd_lab.lm.rewards import TARGETS, model_of, target
-from alignkd_lab.lm.settings import BUILT_IN, HEALED, SHIPPED, LmSettings, base_of_student
+from alignkd_lab.lm.settings import BUILT_IN, HEALED, SHIPPED, LmSettings, base_of_student, is_function
 from alignkd_lab.lm.tiny import TINY
 
 _SPLITS = {"preference_prompts": "training", "distil_prompts": "training", "test_prompts": "test"}

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alignkd_lab.errors import BadInput, UnknownName
-from alignkd_lab.lm.functions import is_function, load_function, load_reward
+from alignkd_lab.lm.functions import load_function, load_reward
+from alignkd_lab.lm.settings import is_function
 
 if TYPE_CHECKING:  # whoever asks for a rule need not load torch
     from torch import Tensor

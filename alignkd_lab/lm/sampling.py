@@ -24,7 +24,6 @@ from transformers.cache_utils import DynamicLayer
 from alignkd_lab.errors import BadInput, check_number
 from alignkd_lab.lm.architecture import backbone, capped, head_of, parts_of, to_head
 from alignkd_lab.lm.batch import Example
-from alignkd_lab.lm.engines import Vllm
 from alignkd_lab.lm.templates import end_ids
 from alignkd_lab.memory import halve
 
@@ -139,7 +138,7 @@ def sample(
     if not all(map(len, prompt_ids)):
         raise BadInput("prompts: one holds no token, so nothing predicts its answer's first; give it a begin token")
     asked = range(len(prompt_ids)) if only is None else only
-    if isinstance(model, Vllm):
+    if hasattr(model, "write"):
         ends = [eos] if isinstance(eos, int) else eos
         tokens = model.write(prompt_ids, asked, responses=responses_per_prompt, max_tokens=max_tokens, ends=ends,
                              seed=seed, temperature=temperature)  # fmt: skip
@@ -265,4 +264,4 @@ class Roomy(DynamicLayer):
 
 def in_dtype(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """A copy of the model in `dtype`, to sample from; the model itself where that is float32, or an engine's."""
-    return model if dtype == torch.float32 or isinstance(model, Vllm) else copy.deepcopy(model).to(dtype)
+    return model if dtype == torch.float32 or hasattr(model, "write") else copy.deepcopy(model).to(dtype)

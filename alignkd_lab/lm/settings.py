@@ -6,13 +6,20 @@ import re
 from dataclasses import dataclass
 
 from alignkd_lab.errors import BadInput, check_choice, check_fields, check_number
-from alignkd_lab.lm.functions import is_function
 from alignkd_lab.provenance import DTYPES
 
 # Named here and not in `lm.weights`, so that whoever reads records need not load torch.
 BUILT_IN = "smollm2-135m-instruct"
 SHIPPED = "shipped"  # what settings call the prompts that come with this package
 HEALED = re.compile(r"healed(?:-(\d+))?")  # what settings call a healed student: of any depth, or of so many layers
+
+
+FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:@([0-9a-f]{12}))?")  # of one's own (`lm.functions`)
+
+
+def is_function(name: str) -> bool:
+    """Whether it is written as a function's; `model:` stands for a reward model."""
+    return bool(FUNCTION.fullmatch(name)) and not name.startswith("model:")
 
 
 def base_of_student(source: str) -> str:
