@@ -64,6 +64,8 @@ def run_experiment(
              "target": target, "overrides": overrides, "device": device, "yardsticks": yardsticks}  # fmt: skip
     cells, device, out = cells_of(asked), best_device(device), Path(out)
     commit()  # now: it may be another one when the first seed ends
+    if left_out := set(pipelines or ()) - {name for cell in cells for name in cell.pipelines}:
+        _say(f"left out, since they mean nothing under {algorithm}: {', '.join(sorted(left_out))}")
     make_folder(out)
     run, files = _gaussian_records if world == "mog" else _language_records, []
     for number, cell in enumerate(cells, 1):

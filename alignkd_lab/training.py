@@ -184,7 +184,8 @@ def _check_measures(options: Options, arguments, texts: Texts, answered: list, b
         names += ["loss", "kl", *(own if options.kind.on_policy else ["reward_accuracy", "reward_margin"])]
     best = (arguments.metric_for_best_model or "").removeprefix("eval_")
     if best and best not in names:
-        raise BadInput(f"metric_for_best_model: {best!r} is not measured here; use one of {', '.join(names)}")
+        use = f"use one of {', '.join(names)}" if names else "hold something out with --heldout"
+        raise BadInput(f"metric_for_best_model: {best!r} is not measured here; {use}")
 
 
 def texts_of(options: Options, seed: int, data: Any = None) -> tuple[Any, Texts, list]:
@@ -230,13 +231,16 @@ def _same_training(out: Path, request: dict) -> dict | None:
     asked = {f"{part}.{name}": value for part in ("options", "training", "data", "weights") for name, value in
              request[part].items() if name not in FREE} | {"dtype": request["dtype"]}  # fmt: skip
     if request["options"]["method"] == "adpa_plus":  # its student lies in `out`, which may be moved
-        del asked["options.student"]
-        asked["weights.student"] = request["weights"]["student"]["checksum"]
+        del asked["options.student"], asked["weights.student"]
+        asked["student"] = request["weights"]["student"]["checksum"]
     asked, path = json.loads(json.dumps(asked, default=str)), out / "request.json"
     if ranks.index() and not path.is_file():
         raise BadInput(f"out: process {ranks.index()} does not see {path}; name a folder that all machines share")
     if path.is_file():
         held = json.loads(path.read_text())
+        if "student" in asked and "weights.student" in held:  # of an older version
+            held["student"] = held.pop("weights.student")["checksum"]
+            held.pop("options.student")
         other = [name for name in held | asked if held.get(name) != asked.get(name)]
         if other and len(list(out.iterdir())) > 1:  # one that was refused before any work keeps no folder
             raise BadInput(f"out: {out} holds another training ({', '.join(other[:5])} differ); name another folder")

@@ -56,7 +56,7 @@ def measured(files):
     }
 
 
-def test_records_of_other_weights_and_pipelines_that_mean_nothing_are_refused(rated, tmp_path):
+def test_records_of_other_weights_and_pipelines_that_mean_nothing_are_refused(rated, quick, tmp_path, capsys):
     base = folder_of("tiny-base", tmp_path / "base")
     options = {"pipelines": ("kd_only",), "overrides": dataclasses.asdict(small()) | {"base": str(base)}}
     first = run_lm(tmp_path / "out", **options)
@@ -64,8 +64,11 @@ def test_records_of_other_weights_and_pipelines_that_mean_nothing_are_refused(ra
     folder_of("tiny-truth", base)
     with pytest.raises(BadInput, match="seed 0 was made with other weights of the base"):
         run_lm(tmp_path / "out", **options)
+    some = ("kd_then_align_base_preferences", "kd_then_align")
     with pytest.raises(BadInput, match="means nothing under 'rlhf'"):
-        run_mog(tmp_path, algorithm="rlhf", pipelines=("kd_then_align_base_preferences", "kd_then_align"))
+        run_mog(tmp_path, algorithm="rlhf", pipelines=some[:1])
+    run_mog(tmp_path, algorithm="rlhf", pipelines=some)
+    assert "left out, since they mean nothing under rlhf: kd_then_align_base_preferences" in capsys.readouterr().err
 
 
 # End to end -------------------------------------------------------------------------------------------

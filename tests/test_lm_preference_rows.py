@@ -115,6 +115,12 @@ def test_the_white_space_around_an_answer_is_kept(code):
     assert [found.chosen for _, found in pairs(*rows)] == [f"{code}x{code}"] * 2
 
 
+def test_what_a_row_is_about_is_no_question_and_a_renamed_column_none_either():
+    row = {"good": "The sky is blue.", "bad": "The sky is green.", "category": "open qa", "created": "2024-01-05 12:30"}
+    ((_, row),) = standard(iter([(1, row)]), {"chosen": "good", "rejected": "bad"}, "here")
+    assert preference(1, row) == Preference(1, [user("The sky is")], "blue.", "green.")
+
+
 def test_white_space_around_a_turn_makes_no_other_turn():
     said = {role: [system("Be brief."), user(f" {SKY}\n"), assistant(text)] for role, text in TEXTS.items()}
     found = outcome({"prompt": [user(SKY)], **said})

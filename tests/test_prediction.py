@@ -114,9 +114,9 @@ def test_every_prediction_can_be_answered_and_skipped_in_words_that_are_safe(id,
 
 
 def test_a_number_is_read_as_people_write_it():
-    written = {"0.02": 0.02, " ,02": 0.02, "2 %": 0.02, "1/50": 0.02, "−14.1": -14.1, "1,000": 1000, "": None}
+    written = {"0.02": 0.02, " ,02": 0.02, "2 %": 0.02, "1/50": 0.02, "−14.1": -14.1, "": None}
     assert {text: read_number(text) for text in written} == pytest.approx(written)
-    for text in ("nan", "inf", "1/0", "a"):
+    for text in ("nan", "inf", "1/0", "a", "1,000", "-2,298", "10,000/3"):
         with pytest.raises(ValueError, match=r"."):
             read_number(text)
     made = predict("rare_weight")

@@ -68,6 +68,7 @@ def test_a_lead_that_falls_with_the_share_kept_is_for_a_rising_one_against_and_a
     )
     off = table.assign(distilled_base=table["distilled_base"] + 1)
     assert set(lead_family(pd.concat([made(-1.0, 0.9), off]))["verdict"]) == {"invalid"}
+    assert set(lead_family(pd.concat([made(-1.0, 0.9), table[:9]]))["verdict"]) == {"no placebo"}
     found = lead_family(pd.concat([made(-1.0, 0.9), table]))
     assert found["verdict"].tolist() == ["for", "undecided", "for"]
     assert found["estimate"].iloc[0] == pytest.approx(-1.0, abs=0.15)
@@ -77,7 +78,7 @@ def test_a_lead_that_falls_with_the_share_kept_is_for_a_rising_one_against_and_a
 
 def test_without_an_effect_one_family_in_twenty_says_otherwise():
     generator, wrong = np.random.default_rng(0), 0
-    placebo = pd.DataFrame({"target": [0, 1], "variant": "placebo", "distilled_base": [-0.1, 0.1]})
+    placebo = pd.DataFrame({"target": range(24), "variant": "placebo", "distilled_base": 12 * [-0.1, 0.1]})
     for _ in range(200):
         parts = generator.normal(0, 0.5, (2, 24))
         table = pd.DataFrame(

@@ -27,6 +27,7 @@ from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, with_lora
 from alignkd_lab.options import METHODS
 from alignkd_lab.paths import alone
+from alignkd_lab.plots.measured import draw_curves
 from alignkd_lab.provenance import resolve_dtype
 from alignkd_lab.training import train
 
@@ -312,6 +313,7 @@ def test_a_training_that_was_cut_off_while_it_saved_takes_no_step_more(trained, 
     assert (again["files"], again["result"]) == (whole["files"], whole["result"])
     assert run("sft", pairs, tmp_path / "best", **best)["files"] == first["files"]
     assert run("sft", pairs, tmp_path / "silent", logging_strategy="no", heldout=0)["result"]["steps"] == 3
+    draw_curves(tmp_path / "silent" / "curves.csv")  # there are none
 
 
 def test_the_best_weights_are_saved_where_they_are_asked_for(pairs, tmp_path):

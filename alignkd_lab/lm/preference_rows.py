@@ -30,7 +30,9 @@ _RATED = {"prompt", "response", "helpfulness"}
 # How texts mark the turns of a conversation: HelpSteer2 in its prompts, HH-RLHF in its answers.
 _MARKS = re.compile(r"\s*<extra_id_1>(User|Assistant)[^\S\n]*\n")
 _SPEAKERS = re.compile(r"\n\n(Human|Assistant):[^\S\n]?")
-_IDENTIFIER = re.compile(r"[\w./:@+-]*", re.ASCII)  # of a row, its source or a model: no question
+# What sets call a prompt that nobody renamed; other names stand for what a row is about, its source or a model.
+_QUESTIONS = {"question", "query", "problem", "request", "task", "post", "user", "human", "text", "user_prompt",
+              "turns", "messages", "conversation", "conversations"}  # fmt: skip
 # Messages as they stand in a table that holds texts alone, by JSON or by Python.
 _WRITTEN_OUT = re.compile(r"""\s*\[\s*\{\s*(["'])(role|content)\1\s*:.*\}\s*\]\s*""", re.DOTALL)
 
@@ -107,9 +109,12 @@ def standard(
     if pairs and not columns and set(found) >= _RATED and "chosen" not in found:
         yield from _by_helpfulness(rows)
         return
+    renamed = set(columns.values()) - set(columns)
     for number, row in rows:
-        named = {wanted: row.get(column) for wanted, column in columns.items()} if isinstance(row, Mapping) else None
-        yield number, {**row, **named} if named else row
+        if columns and isinstance(row, Mapping):
+            named = {wanted: row.get(column) for wanted, column in columns.items()}
+            row = {name: value for name, value in row.items() if name not in renamed} | named
+        yield number, row
 
 
 def preference(number: int, row: object) -> Preference:
@@ -146,11 +151,9 @@ def _pair(row: Mapping) -> tuple[list[Message], str, str]:
 
 def _may_ask(name: str, value: object, prompt: str) -> bool:
     """Whether a field is what the answers were given to, rather than the words that they share."""
-    if name in (*FIELDS, *CONTEXT) or not value:
+    if name in (*FIELDS, *CONTEXT) or not value or (isinstance(value, str) and value.strip() in prompt):
         return False
-    if isinstance(value, str):
-        return not (_IDENTIFIER.fullmatch(value) or value.strip() in prompt)
-    return name in ("turns", "messages", "conversation", "conversations")
+    return name.lower() in _QUESTIONS or (isinstance(value, str) and value.strip().endswith(("?", "=")))
 
 
 def doubts(row: Mapping) -> bool:

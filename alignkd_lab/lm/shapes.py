@@ -6,7 +6,6 @@ import copy
 import json
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch.nn import Linear
@@ -40,10 +39,12 @@ def config_of(source: str):
         return with_layers(config_of(base or BUILT_IN), int(healed[1] or HEALED_LAYERS))
     if source in TINY:
         return tiny(source)[0].config
-    size = next((size for size in _SMOLLM2 if f"SmolLM2-{size}" in source and not Path(source).is_dir()), None)
-    if source == BUILT_IN or size:
-        return smollm2(size or "135M")
+    if source == BUILT_IN:
+        return smollm2("135M")
     folder = weights.at_hand(source)
+    size = next((size for size in _SMOLLM2 if f"SmolLM2-{size}" in source), None)
+    if folder is None and size:
+        return smollm2(size)
     if folder is None:
         raise CannotContinue(f"plan: {source} was never fetched, so its size is not known; fetch it, or name a folder")
     if is_adapter(folder):

@@ -135,5 +135,6 @@ class ClosedForm:
                   for rare in (True, False)]  # fmt: skip
         # Sharpened, a group of weights w that sum to W sums to W^s times the sum of (w / W)^s.
         rare, others = ((np.array(group) / sum(group)) ** sharpening for group in groups)
-        odds_against = ((1 / boundary - 1) * rare.sum() / others.sum()) ** (1 / sharpening)
+        with np.errstate(divide="ignore"):  # no weight is too small for a boundary of 0
+            odds_against = ((1 / boundary - 1) * rare.sum() / others.sum()) ** (1 / sharpening)
         return 1 / (1 + odds_against)

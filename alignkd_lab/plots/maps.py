@@ -23,8 +23,8 @@ _HIGHEST = 4.0  # of the colours, in reward
 _LINES = {"recall threshold, the truth as reference": "-", "the same, its sharpened copy as reference": (0, (3, 2))}
 _NOTE = (
     "Colour: mean reward of A-K minus that of K-A; grey where the paired 95 % interval over seeds contains 0. "
-    "▲ A-K, ● K-A shows the target in more than half of its draws, on average over seeds. Below its recall threshold "
-    "the best policy has found the target. "
+    "▲ A-K, ● K-A shows the target in more than half of its draws, on average over seeds. Below its line, at a "
+    "smaller β, the best policy has found the target. "
     "The lines predict A-K at or right of the solid and left of the dashed one, else no leader: titles say in how "
     "many cells that is what was measured."
 )

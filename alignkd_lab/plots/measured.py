@@ -23,6 +23,8 @@ def draw_curves(path: Path) -> None:
     own = [name for name in curves if name != "epoch" and not name.startswith("eval_")]
     names = sorted({*own, *held}, key=lambda name: (name != "loss", name))
     rows = -(-len(names) // 3)
+    if not names:  # nothing was logged
+        return
     with sns.axes_style("whitegrid"):
         figure = Figure(figsize=(12, 2.6 * rows), layout="constrained")
         for axes, name in zip(

@@ -72,7 +72,9 @@ def fair_methods(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
         about += f", {weight} {settings['weight']:g}" if weight else ""
         values = {metric: own.loc[own["metric"] == metric].set_index("seed")["value"] for metric in metrics}
         for metric in values:
-            if metric.startswith("reward_at_"):  # measured at the same early steps at these seeds alone
+            if metric.startswith("reward_at_") and len(
+                values[metric]
+            ):  # measured at the same early steps at these seeds alone
                 values[metric] = values[metric].reindex(own["seed"].unique()).loc[lambda of: of.index.isin(CURVES)]
         spans = {metric: _span(of.dropna(), metric) for metric, of in values.items()}
         cells = {metric_label(m, "lm"): interval(*(shown(m, value) for value in span)) for m, span in spans.items()}
@@ -170,7 +172,7 @@ def lead_family(table: pd.DataFrame, variant: str = "healed") -> pd.DataFrame:
     tested = [(slope, error, null, scipy_stats.t(len(data) - fitted))
               for slope, error, (_, null, fitted) in zip(slopes, errors, claims.values(), strict=True)]  # fmt: skip
     levels = holm_levels([2 * t.sf(abs(slope - null) / error) for slope, error, null, t in tested])
-    checked, rows = placebo(table), []
+    checked, rows = placebo(table, set(means.index)), []
     for (name, (expected, null, _)), (slope, error, _, t), level in zip(claims.items(), tested, levels, strict=True):
         half = error * t.ppf((1 + level) / 2)
         found = Interval(slope, slope - half, slope + half)
@@ -203,11 +205,11 @@ def fitted_lead(table: pd.DataFrame, variant: str = "healed", draws: int = DRAWS
     return pd.DataFrame(found)
 
 
-def placebo(table: pd.DataFrame) -> tuple[Interval, bool] | None:
+def placebo(table: pd.DataFrame, targets: set) -> tuple[Interval, bool] | None:
     """What distilling the base into a copy of itself changes, over targets, and whether that leaves 0: then the
-    experiment is invalid. None before it has run."""
+    experiment is invalid. None before it has run with all of them."""
     held = table[table["variant"] == "placebo"]
-    if held["target"].nunique() < 2:
+    if not targets <= set(held["target"]):
         return None
     found = t_interval(held.groupby("target")["distilled_base"].mean(), 1 - ALPHA)
     return found, not found.low <= 0 <= found.high

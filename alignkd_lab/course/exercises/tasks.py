@@ -125,11 +125,16 @@ class Task(Asked):
 
 
 def read_number(text: str) -> float | None:
-    """A number as people write it: 0.02, 0,02, .02, 2 %, 1/50, 1,000; None if blank. Raises ValueError."""
+    """A number as people write it: 0.02, 0,02, .02, 2 %, 1/50; None if blank. Raises ValueError.
+
+    So it does for 1,000, which is one to some and a thousand to others.
+    """
     text = text.strip().replace("−", "-")
-    text = text.replace(",", "" if re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+", text) else ".")
     if not text:
         return None
+    if re.search(r"[1-9]\d{0,2},\d{3}(?!\d)", text):
+        raise ValueError("one, or a thousand")
+    text = text.replace(",", ".")
     scale = 0.01 if text.endswith("%") else 1.0
     above, _, below = text.removesuffix("%").partition("/")
     try:

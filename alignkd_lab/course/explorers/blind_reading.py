@@ -53,10 +53,11 @@ def deal(run: Records, authors: Sequence[str] = AUTHORS) -> Iterator[list]:
 
 class Cards:
     """Responses to the study's first `pages` prompts as cards that one turns over with a click, with or without a
-    kernel. On a card's back stand its author, one of `authors`, and what the reward paid."""
+    kernel. On a card's back stand its author, one of `authors`, and what the reward paid; with `totals` a last card
+    holds the means over all responses."""
 
-    def __init__(self, pages: int = 3, authors: Sequence[str] = AUTHORS[1:]) -> None:
-        run = recorded_smollm2()
+    def __init__(self, pages: int = 3, authors: Sequence[str] = AUTHORS[1:], totals: bool = True) -> None:
+        run, self._totals = recorded_smollm2(), totals
         self.pages = list(itertools.islice(deal(run, authors), pages))
         self.words = (
             f"By mean reward: {ranking(run, 'reward')}. By how plausible the truth finds the text, from 0 to 1: "
@@ -74,9 +75,10 @@ class Cards:
                 back = f'<b style="color:{author.colour}">{html.escape(author.label)}</b>, reward {paid(row)}'
                 made.append(_folded(front, back))
                 plain.append(f"{short(row.pipeline)}, {paid(row)}: {text}")
-        made.append(_folded("And over all test responses?", html.escape(self.words)))
-        ground = f'<div style="{_GROUND}">{"".join(made)}</div>'
-        return {"text/html": ground, "text/plain": "\n".join([*plain, self.words])}
+        if self._totals:
+            made.append(_folded("And over all test responses?", html.escape(self.words)))
+            plain.append(self.words)
+        return {"text/html": f'<div style="{_GROUND}">{"".join(made)}</div>', "text/plain": "\n".join(plain)}
 
 
 def _folded(front: str, back: str) -> str:
