@@ -64,7 +64,7 @@ def made(slope, alignment_part, count=24):
 def test_a_lead_that_falls_with_the_share_kept_is_for_a_rising_one_against_and_a_placebo_off_nought_invalid():
     assert set(lead_family(made(-1.0, 0.9))["verdict"]) == {"no placebo"}
     table = pd.DataFrame(
-        {"target": range(6), "variant": "placebo", "distilled_base": [0.1, -0.1, 0.05, -0.02, 0, 0.03]}
+        {"target": range(24), "variant": "placebo", "distilled_base": 4 * [0.1, -0.1, 0.05, -0.02, 0, 0.03]}
     )
     off = table.assign(distilled_base=table["distilled_base"] + 1)
     assert set(lead_family(pd.concat([made(-1.0, 0.9), off]))["verdict"]) == {"invalid"}
