@@ -24,9 +24,9 @@ from alignkd_lab.claims import checks, decide, why_no_verdict
 from alignkd_lab.costs import typical_costs
 from alignkd_lab.errors import BadInput
 from alignkd_lab.paths import data_folder, make_folder
-from alignkd_lab.pipelines import A_K, ALGORITHMS, K_A, METHODS, ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import A_K, ALGORITHMS, K_A, METHODS, ORDERS, YARDSTICKS, reading_order
 from alignkd_lab.plots import drawing, figures, style, sweeps
-from alignkd_lab.presets import PRESETS
+from alignkd_lab.presets import PRESETS, default_pipelines
 from alignkd_lab.recording import full_settings, plain_settings
 from alignkd_lab.records import Records, varying_settings
 from alignkd_lab.stats import t_interval
@@ -60,7 +60,6 @@ def run_json(run: Records) -> dict:
         "seeds": run.seeds,
         "paired_seeds": run.paired_seeds() if set(ORDERS) <= set(run.pipelines) else [],
         "pipelines": run.pipelines,
-        "seeds_of": run.metrics.groupby("pipeline")["seed"].nunique().to_dict(),
         # A preset of the Gaussians has several values of these two.
         "changed_settings": changed_settings(run, ("beta", "sharpening") if about["world"] == "mog" else ()),
         "metrics": found,
@@ -147,7 +146,7 @@ def _blocks(run: Records, runs: Sequence[Records], folder: Path) -> Iterator[Blo
     yield Block("What ran", pictures, rows=_what_ran(held))
     named = [name for name in held["pipelines"] if name in ("base", *ORDERS, *METHODS)]
     heads = ["pipeline", *(style.metric_label(metric, world) for metric in NUMBERS)]
-    of, every = held["seeds_of"], len(run.seeds)
+    of, every = run.metrics.groupby("pipeline")["seed"].nunique(), len(run.seeds)
     fewer = {n: f", {of[n]} of {every} seeds" for n in named if of[n] < every}
     rows = [[_name(n) + fewer.get(n, ""), *(_span(held["metrics"][n][m], m) for m in NUMBERS)] for n in named]
     note = "Means over seeds with 95 % t-intervals; " * (every > 1) + "– where a metric does not exist."
@@ -266,8 +265,9 @@ def _label(run: Records) -> str:
 
 def _next(held: dict, folder: str) -> list[str]:
     words = [f"--{name} {shlex.quote(held[name])}" for name in ("world", "preset", "algorithm", "target")]
-    words += [f"--pipelines {','.join(own)}"] if (own := [n for n in held["pipelines"] if n not in YARDSTICKS]) else []
     words += [f"--device {held['device'].partition(',')[0]}"]
+    if held["pipelines"] != reading_order({*default_pipelines(held["world"], held["algorithm"]), *YARDSTICKS}):
+        words.append(f"--pipelines {','.join(held['pipelines'])}")
     words += [f"--set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in held["changed_settings"].items()]
     seeds = f"--seeds {max(held['seeds']) + 1}-{max(held['seeds']) + 5}"
     return [f"alignkd run {' '.join(words)} {seeds} --out {folder}", f"alignkd report {folder} --json"]

@@ -138,7 +138,8 @@ def test_seeds_that_one_order_lacks_are_counted_for_neither_comparison_nor_row(t
     page = page_of(tmp_path, made)
     assert re.search(r"difference .*, 2 seeds", text_of(page))
     assert any(row[0] == "Align, then distil (A-K), 2 of 3 seeds" for row in rows_of(page))
-    assert "--pipelines" in text_of(page)
+    assert "--pipelines" not in text_of(page)
+    assert "--pipelines base,kd_only,kd_then_align --seeds 1-5" in text_of(page_of(tmp_path / "alone", [K_A_ALONE]))
 
 
 UNHEALED = [lm_record(seed, gap=1.7, beta=0.3) for seed in SEEDS]
