@@ -33,7 +33,15 @@ from alignkd_lab.lm.admission import admit
 from alignkd_lab.lm.architecture import backbone
 from alignkd_lab.lm.batch import Example
 from alignkd_lab.lm.engines import Vllm
-from alignkd_lab.lm.measured import REFERENCE, Heldout, MeasuredTrainer, add_reference, newest_checkpoint
+from alignkd_lab.lm.folders import check_out
+from alignkd_lab.lm.measured import (
+    REFERENCE,
+    Heldout,
+    MeasuredTrainer,
+    add_reference,
+    check_measures,
+    newest_checkpoint,
+)
 from alignkd_lab.lm.models import identity
 from alignkd_lab.lm.own_pairs import (
     Texts,
@@ -102,7 +110,7 @@ def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = (
 def _run(options: Options, given: dict, data: Any, callbacks: Sequence, start: str) -> dict:
     """`start` is the student that was named, from which ADPA+ is measured, too."""
     if options.method == "adpa_plus":
-        _check_folder(Path(options.out))
+        check_out(Path(options.out))
         arguments = training_arguments(given, Path(options.out), options.is_measured)
         _, texts, _ = texts_of(options, arguments.seed, data)
         _reader(options.reference, arguments.device, texts.reach)  # what the second half would refuse
@@ -119,7 +127,7 @@ def _run(options: Options, given: dict, data: Any, callbacks: Sequence, start: s
     reach = max([texts.reach, *(len(row.prompt) + texts.max_tokens for row in answered)])
     size, parts = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps * ranks.count()
     batch = size * parts  # what is accumulated is one batch, which runs in micro-batches of this size
-    _check_measures(options, arguments, texts, answered, batch)
+    check_measures(arguments, options, texts, answered, batch)
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = batch, 1
     request = {"options": asdict(options), "training": {**DEFAULTS, **given, "batch": batch}, "data": texts.about,
                "weights": {name: {"source": one, "checksum": identity(one)} for name, one in sources.items()},
@@ -173,19 +181,6 @@ def _run(options: Options, given: dict, data: Any, callbacks: Sequence, start: s
     if not options.cache_teachers:
         shutil.rmtree(out / "kept", ignore_errors=True)
     return ranks.exchange(record)[0]
-
-
-def _check_measures(options: Options, arguments, texts: Texts, answered: list, batch: int) -> None:
-    if arguments.dataloader_drop_last and len(texts.training) < batch:
-        raise BadInput(f"dataloader_drop_last: {len(texts.training)} examples make no batch of {batch}; leave it out")
-    names = ["response_length", "mean_reward"] if answered else []
-    if texts.heldout:
-        own = ["response_length", *(["mean_reward"] if options.reward else [])]
-        names += ["loss", "kl", *(own if options.kind.on_policy else ["reward_accuracy", "reward_margin"])]
-    best = (arguments.metric_for_best_model or "").removeprefix("eval_")
-    if best and best not in names:
-        use = f"use one of {', '.join(names)}" if names else "hold something out with --heldout"
-        raise BadInput(f"metric_for_best_model: {best!r} is not measured here; {use}")
 
 
 def texts_of(options: Options, seed: int, data: Any = None) -> tuple[Any, Texts, list]:
@@ -247,17 +242,10 @@ def _same_training(out: Path, request: dict) -> dict | None:
         if (out / saved.RECORD).is_file():
             print(f"{out} holds this training, done", file=sys.stderr)
             return json.loads((out / saved.RECORD).read_text())
-    _check_folder(out)
+    check_out(out)
     make_folder(out)
     write_whole(path, json.dumps(asked, indent=1))
     return None
-
-
-def _check_folder(out: Path) -> None:
-    if out.exists() and not (out / "request.json").is_file() and (
-        not out.is_dir() or any(path for path in out.iterdir() if path.name != "dckd")
-    ):  # fmt: skip
-        raise BadInput(f"out: {out} holds something that is no training of ours; name another folder")
 
 
 def _from_pairs(

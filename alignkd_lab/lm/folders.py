@@ -92,3 +92,11 @@ def _stamp(path: Path) -> tuple[int, int]:
 # Looked at again where a stamp has changed.
 _sha256 = functools.cache(lambda path, *stamp: file_sha256(path))
 _damage = functools.cache(lambda folder, stamps: damage(folder))
+
+
+def check_out(out: Path) -> None:
+    """Raises BadInput for a folder that holds something else than a training, begun or done."""
+    if out.exists() and not (out / "request.json").is_file() and (
+        not out.is_dir() or any(path for path in out.iterdir() if path.name != "dckd")
+    ):  # fmt: skip
+        raise BadInput(f"out: {out} holds something that is no training of ours; name another folder")

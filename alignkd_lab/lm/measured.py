@@ -13,6 +13,7 @@ import torch
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
+from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import losses, ranks
 from alignkd_lab.lm.architecture import head_of
 from alignkd_lab.lm.batch import Example, autocast, collate, hidden_states, token_counts
@@ -142,6 +143,20 @@ class MeasuredTrainer(LossTrainer):
             seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")  # the older go once it is whole
             rotate_checkpoints(self.args.output_dir, save_total_limit=most,
                                best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=True)  # fmt: skip
+
+
+def check_measures(arguments, options, texts, answered: list, batch: int) -> None:
+    """Raises BadInput for training arguments that fit neither the number of examples nor what is measured."""
+    if arguments.dataloader_drop_last and len(texts.training) < batch:
+        raise BadInput(f"dataloader_drop_last: {len(texts.training)} examples make no batch of {batch}; leave it out")
+    names = ["response_length", "mean_reward"] if answered else []
+    if texts.heldout:
+        own = ["response_length", *(["mean_reward"] if options.reward else [])]
+        names += ["loss", "kl", *(own if options.kind.on_policy else ["reward_accuracy", "reward_margin"])]
+    best = (arguments.metric_for_best_model or "").removeprefix("eval_")
+    if best and best not in names:
+        use = f"use one of {', '.join(names)}" if names else "hold something out with --heldout"
+        raise BadInput(f"metric_for_best_model: {best!r} is not measured here; {use}")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

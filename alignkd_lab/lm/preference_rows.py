@@ -31,8 +31,7 @@ _RATED = {"prompt", "response", "helpfulness"}
 _MARKS = re.compile(r"\s*<extra_id_1>(User|Assistant)[^\S\n]*\n")
 _SPEAKERS = re.compile(r"\n\n(Human|Assistant):[^\S\n]?")
 # What sets call a prompt that nobody renamed; other names stand for what a row is about, its source or a model.
-_QUESTIONS = {"question", "query", "problem", "request", "task", "post", "user", "human", "text", "user_prompt",
-              "turns", "messages", "conversation", "conversations"}  # fmt: skip
+_QUESTIONS = {"question", "query", "problem", "request", "task", "post", "user", "human", "text", "turns", "messages"}
 # Messages as they stand in a table that holds texts alone, by JSON or by Python.
 _WRITTEN_OUT = re.compile(r"""\s*\[\s*\{\s*(["'])(role|content)\1\s*:.*\}\s*\]\s*""", re.DOTALL)
 
@@ -109,11 +108,10 @@ def standard(
     if pairs and not columns and set(found) >= _RATED and "chosen" not in found:
         yield from _by_helpfulness(rows)
         return
-    renamed = set(columns.values()) - set(columns)
     for number, row in rows:
         if columns and isinstance(row, Mapping):
             named = {wanted: row.get(column) for wanted, column in columns.items()}
-            row = {name: value for name, value in row.items() if name not in renamed} | named
+            row = {name: value for name, value in row.items() if name not in columns.values()} | named
         yield number, row
 
 
@@ -306,9 +304,8 @@ def _joined(prompt: list[Message], shared: list[Message], plain: bool) -> list[M
 
 def _same(one: list[Message], other: list[Message]) -> bool:
     """Whether the same is said by the same, but for the white space around it."""
-    return [(turn["role"], turn["content"].strip()) for turn in one] == [
-        (turn["role"], turn["content"].strip()) for turn in other
-    ]
+    said = ([(turn["role"], turn["content"].strip()) for turn in turns] for turns in (one, other))
+    return next(said) == next(said)
 
 
 def _shared_words(chosen: str, rejected: str) -> tuple[str, str, str]:
