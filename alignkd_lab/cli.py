@@ -32,6 +32,7 @@ from alignkd_lab.arguments import (
 )  # fmt: skip
 from alignkd_lab.errors import AlignkdError, BadInput, CannotContinue
 from alignkd_lab.memory import out_of_memory
+from alignkd_lab.progress import processes
 
 RAY = ("address", "num_cpus", "num_gpus", "max_retries")  # options of `run` that go with --engine ray
 # What older versions called things, and what to write today; an old name fails with the new one.
@@ -283,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     resume = f"Finished stages are kept; to resume: {shlex.join(['alignkd', *argv])}"
     kept = resume if arguments.act in (run, train) else ""
     try:
-        if arguments.act is not train and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        if arguments.act is not train and processes() > 1:
             raise BadInput(f"processes: several were started, and {arguments.act.__name__} runs in one; start one")
         with _ends_on_sigterm():
             code = arguments.act(arguments)

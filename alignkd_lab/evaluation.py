@@ -187,12 +187,10 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None, lines: list[d
     writers = {name: encode_rows(tokenizers[name], rows) for name in ("model", "against") if name in sources}
     encoded = _examples(held, tokenizers["model"], asked.max_length) if held else None
     reach = {name: max(map(len, ids)) + asked.max_tokens for name, ids in writers.items() if rows}
-    pairs = (
-        max((len(row.prompt) + max(map(len, row.responses)) for row in encoded.examples), default=0) if encoded else 0
-    )
+    pairs = [len(row.prompt) + max(map(len, row.responses)) for row in encoded.examples] if encoded else []
     for name, source in sources.items():  # what a later one cannot read is refused before the first one writes
-        read_here = reach.get(name, reach.get("model", 0))
-        check_reach(config_of(source), source, max(read_here, 0 if name == "against" else pairs))
+        longest = [reach.get(name, reach.get("model", 0)), *(pairs if name != "against" else [])]
+        check_reach(config_of(source), source, max(longest))
     pays = metrics.read_reward(asked.reward, device) if asked.reward else None
     found = {name: dict.fromkeys(METRICS) for name in writers}
     drawn, rewards, of_pairs, tasks = {}, {}, {}, None

@@ -58,3 +58,8 @@ def busy_cores() -> float:
 def beside(cores: float) -> str:
     """What to say of a measurement that other programs on so many cores have slowed, perhaps many times over."""
     return f" while other programs used {cores:.1f} cores: on a quiet machine it is faster" if cores > 0.3 else ""
+
+
+def processes() -> int:
+    """How many processes a launcher started, of which this is one."""
+    return int(os.environ.get("WORLD_SIZE") or 1)

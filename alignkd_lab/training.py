@@ -11,7 +11,6 @@ import contextlib
 import copy
 import inspect
 import json
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -67,6 +66,7 @@ from alignkd_lab.options import (
     training_arguments,
 )
 from alignkd_lab.paths import alone, make_folder
+from alignkd_lab.progress import processes
 from alignkd_lab.provenance import commit, provenance, resolve_dtype
 from alignkd_lab.store import Store, write_whole
 
@@ -102,7 +102,7 @@ def train(method: str | None = None, *, data: Any = None, callbacks: Sequence = 
 def run(options: Options, given: dict, data: Any = None, callbacks: Sequence = ()) -> dict:
     """`train` on options that were read; `data` is a data set in memory."""
     commit()  # now: it may be another one at the end
-    several = int(os.environ.get("WORLD_SIZE") or 1) > 1  # whose group is not made yet
+    several = processes() > 1  # whose group is not made yet
     with contextlib.nullcontext() if several else alone(Path(options.out)):
         return _run(options, given, data, callbacks, options.student)
 

@@ -7,12 +7,12 @@ it is untried with the library itself. Source: Kwon et al. 2023, SOSP; https://d
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from alignkd_lab.errors import BadInput, CannotContinue, check_choice, check_number
+from alignkd_lab.progress import processes
 
 ENGINES = "own", "vllm"
 
@@ -26,7 +26,7 @@ def check_engine(engine: str, source: str) -> None:
         import vllm  # noqa: F401
     except ModuleNotFoundError as error:
         raise BadInput("engine: vLLM is not installed; pip install vllm brings it, or leave --engine out") from error
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if processes() > 1:
         raise BadInput("engine: vLLM is started from one process, and several were started; leave --engine out")
     if not (Path(source) / "config.json").is_file() and (Path(source).is_dir() or "/" not in source):
         raise BadInput(

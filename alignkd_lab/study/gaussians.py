@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 
-from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.errors import UnknownName
 from alignkd_lab.experiment import run_gaussians
 from alignkd_lab.mog.settings import MogSettings, with_target_weight
 from alignkd_lab.pipelines import ALGORITHMS, ORDERS, YARDSTICKS
@@ -226,7 +226,7 @@ def main(arguments: Sequence[str]) -> None:
     """The command at the head of this file."""
     folder, *names = arguments or ["out/study"]
     if unknown := [name for name in (folder, *names) if (name in PARTS) == (name == folder)]:
-        raise BadInput(f"study: {unknown[0]!r}; give a folder, then some of {', '.join(PARTS)}")
+        sys.exit(f"study: {unknown[0]!r}; give a folder, then some of {', '.join(PARTS)}")
     for name in names or PARTS:
         print(run_part(name, Path(folder)))
 

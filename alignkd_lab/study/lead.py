@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +154,10 @@ def logit(hits: int, count: int) -> float:
 # Targets ----------------------------------------------------------------------------------------------
 
 
-def _words(text: str) -> set[str]:
+@cache  # a text is asked for hundreds of targets
+def _words(text: str) -> frozenset[str]:
     """Of at least two letters, with apostrophes inside: `it's` is one."""
-    return set(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)+|[^\W\d_]{2,}", text.lower().replace("’", "'")))
+    return frozenset(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)+|[^\W\d_]{2,}", text.lower().replace("’", "'")))
 
 
 def candidates(texts: list[str], topics: list[int], generator: np.random.Generator) -> list[str]:
