@@ -71,11 +71,12 @@ def run_experiment(
     for number, cell in enumerate(cells, 1):
         head = _head(cell.world, cell.preset, cell.algorithm, cell.settings, device)
         found = find(out, head, cell.seeds)
-        if world == "lm" and found:
+        kept = {seed: read_json(path) for seed, path in found.items()}
+        if world == "lm" and kept:
             from alignkd_lab.lm.world import check_weights
 
-            check_weights(cell.settings, cell.algorithm, {seed: read_json(path) for seed, path in found.items()})
-        held = {seed: path for seed, path in found.items() if set(cell.pipelines) <= set(read_json(path)["pipelines"])}
+            check_weights(cell.settings, cell.algorithm, kept)
+        held = {seed: found[seed] for seed, made in kept.items() if set(cell.pipelines) <= set(made["pipelines"])}
         missing = [seed for seed in cell.seeds if seed not in held]
         for record in run(cell, missing, head, out, device, (number, len(cells))) if missing else ():
             if record["seed"] in missing:

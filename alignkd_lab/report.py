@@ -58,7 +58,7 @@ def run_json(run: Records) -> dict:
     numbers = {
         **{name: about[name] for name in ("world", "preset", "algorithm", "target", "device")},
         "seeds": run.seeds,
-        "paired_seeds": run.paired_seeds() if set(ORDERS) <= set(run.pipelines) else [],
+        "paired_seeds": run.paired_seeds(),
         "pipelines": run.pipelines,
         # A preset of the Gaussians has several values of these two.
         "changed_settings": changed_settings(run, ("beta", "sharpening") if about["world"] == "mog" else ()),

@@ -70,12 +70,9 @@ def fair_methods(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
         weight = METHODS[name].weight if name in METHODS else ""
         about = f"rate {settings['rate']:g}" if weight or name == "sft_chosen" else ""
         about += f", {weight} {settings['weight']:g}" if weight else ""
-        values = {metric: own.loc[own["metric"] == metric].set_index("seed")["value"] for metric in metrics}
-        for metric in values:
-            if metric.startswith("reward_at_") and len(
-                values[metric]
-            ):  # measured at the same early steps at these seeds alone
-                values[metric] = values[metric].reindex(own["seed"].unique()).loc[lambda of: of.index.isin(CURVES)]
+        early = own["seed"].isin(CURVES)  # that measure reward at the same KL after the same early steps
+        rows_of = {m: own[(own["metric"] == m) & (early | (not m.startswith("reward_at_")))] for m in metrics}
+        values = {metric: of["value"] for metric, of in rows_of.items()}
         spans = {metric: _span(of.dropna(), metric) for metric, of in values.items()}
         cells = {metric_label(m, "lm"): interval(*(shown(m, value) for value in span)) for m, span in spans.items()}
         for metric, of in values.items():
