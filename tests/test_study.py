@@ -10,7 +10,6 @@ from synthetic_records import lm_record, without
 from tiny_lm import small
 
 from alignkd_lab import claims
-from alignkd_lab.errors import BadInput
 from alignkd_lab.experiment import run_cell
 from alignkd_lab.lm import rewards
 from alignkd_lab.lm.world import LmWorld
@@ -253,7 +252,7 @@ def test_a_part_that_was_cut_off_runs_no_stage_twice_and_one_that_there_is_not_i
     monkeypatch.setitem(gaussians.PARTS, "small", PART)
     monkeypatch.setattr(MogWorld, "run", lambda *arguments: pytest.fail("a stage was run again"))
     assert load(gaussians.run_part("small", part[0])).metrics.equals(before.metrics)
-    with pytest.raises(BadInput, match="arms, map, boundary"):
+    with pytest.raises(SystemExit, match="arms, map, boundary"):
         gaussians.main([str(tmp_path), "maps"])
     assert not list(tmp_path.iterdir())
 
