@@ -74,14 +74,15 @@ class Task(Asked):
             yield self._found(self.mistaken(mistake)) if edit else mistake, hint
 
     def judge(self, answer: Any) -> Verdict:
-        """Right, the hint of that wrong answer, or the general one."""
+        """Right, the options where it is none of them, the hint of that wrong answer, or the general one."""
         if _blank(answer):
             return None, f"Not answered yet. {self.asked()}"
         if self.right(answer):
             return True, f"Right. {self.because}"
+        if self.options and not (isinstance(answer, str) and answer.strip() in self.options):
+            return False, f"Not yet. Answer one of {', '.join(map(repr, self.options))}."
         hints = (hint for wrong, hint in self.wrong() if self.same(answer, wrong))
-        options = f"Answer one of {', '.join(map(repr, self.options))}."
-        return False, f"Not yet. {next(hints, self.hint or options)}"
+        return False, f"Not yet. {next(hints, self.hint)}"
 
     def solution(self, id: str) -> str:
         """The solution's source, and what it returns."""
@@ -93,13 +94,13 @@ class Task(Asked):
         if isinstance(expected, str):
             return isinstance(answer, str) and answer.strip() == expected
         if hasattr(answer, "detach"):  # a tensor, which may have a gradient or half the digits
-            answer = answer.detach().double().cpu()
+            answer = answer.detach().cpu().double()
         if isinstance(expected, tuple) and not isinstance(expected[0], float):
             return _unnamed(answer) == _unnamed(expected)
         try:
             answer = read_number(answer) if isinstance(answer, str) else answer
             found, wanted = np.asarray(answer, dtype=float), np.asarray(expected, dtype=float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return False
         if found.shape != wanted.shape:
             return False
