@@ -7,7 +7,7 @@ import torch
 
 from alignkd_lab.course.toy import one_state
 from alignkd_lab.course.toy.one_state import DPO, REFERENCE
-from alignkd_lab.errors import UnknownName
+from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.losses import adpa
 from alignkd_lab.lm.teachers import Full
 
@@ -49,8 +49,9 @@ def test_the_advantage_is_the_log_ratio_and_the_optima_are_the_closed_forms():
     tilted = reference * torch.exp(1.5 * a / 2)
     assert_close(one_state.optimum(1.5, "kl", 2.0), tilted / tilted.sum())
     assert_close(one_state.optimum(1.5, "kl", 1.5), torch.tensor(DPO, dtype=torch.float64))
-    with pytest.raises(UnknownName, match="clip"):
-        one_state.optimum(1.5, "clip")
+    for wrong, named in (((1.5, "clip"), "clip"), ((0.0,), "gamma must be"), ((1.5, "kl", 0.0), "weight must be")):
+        with pytest.raises(BadInput, match=named):
+            one_state.optimum(*wrong)
 
 
 @pytest.mark.parametrize(("gamma", "weight"), [(0.1, 1.0), (1.5, 1.0), (6.0, 1.0), (6.0, 20.0), (1000.0, 1.0)])

@@ -10,6 +10,7 @@ from alignkd_lab.course.explorers import loss_bench
 from alignkd_lab.course.explorers.loss_bench import LOSSES
 from alignkd_lab.course.toy import one_state
 from alignkd_lab.course.toy.walk import LAST, WINNER, walk
+from alignkd_lab.errors import UnknownName
 
 STATES = [
     {},
@@ -49,6 +50,13 @@ def test_the_start_is_the_reference_of_the_toy_world_and_its_pair_has_the_margin
         walked = walk("dpo", margin)
         assert walked.margins[0] == pytest.approx(margin)
         assert np.exp(walked.log_probs[0, 2:]) == pytest.approx(one_state.REFERENCE[2:])
+
+
+def test_a_loss_or_an_optimiser_that_does_not_exist_is_refused_and_no_other_walks_for_it():
+    with pytest.raises(UnknownName, match=r"loss 'kl' is unknown. Accepted: dpo, nll, forward"):
+        walk("kl", 0.0)
+    with pytest.raises(UnknownName, match="optimiser 'sgd'"):
+        walk("dpo", 0.0, optimiser="sgd")
 
 
 def test_far_behind_dpo_is_satisfied_while_the_loser_leads_and_at_a_tie_it_goes_on_pushing_the_winner():

@@ -24,7 +24,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from alignkd_lab.errors import UnknownName
+from alignkd_lab.errors import UnknownName, check_number
 
 # Token 4 is rare in both teachers, and has the largest ratio by far.
 REFERENCE = (0.6, 0.3, 0.099, 0.001)
@@ -41,8 +41,10 @@ def advantage() -> Tensor:
 def optimum(gamma: float, regulariser: str = "none", weight: float = 1.0) -> Tensor:
     """Where ADPA ends at this state under one of `REGULARISERS`, as probabilities [token].
 
-    The NLL term's chosen tokens come as often as the reference has them.
+    The NLL term's chosen tokens come as often as the reference has them. gamma and weight are above 0.
     """
+    check_number("gamma", gamma, above=0)
+    check_number("weight", weight, above=0)
     if regulariser not in REGULARISERS:
         raise UnknownName("regulariser", regulariser, REGULARISERS)
     tilt, shares = gamma * advantage(), torch.tensor(REFERENCE, dtype=torch.float64)

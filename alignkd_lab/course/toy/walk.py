@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkd_lab.course.toy.one_state import DPO, REFERENCE
+from alignkd_lab.errors import UnknownName
 from alignkd_lab.lm import losses
 from alignkd_lab.lm.losses import DIVERGENCES
 from alignkd_lab.lm.teachers import Full
@@ -26,6 +27,7 @@ LAST = 50  # steps of a walk
 BETA, GAMMA = 0.5, 1.5
 RATES = {"gradient": 1.0, "adam": 0.2}
 OPTIMISERS = {"gradient": torch.optim.SGD, "adam": torch.optim.Adam}
+LOSSES = ("dpo", "nll", *DIVERGENCES, "adpa", "adpa_nll")
 
 
 def log_reference(margin: float) -> Tensor:
@@ -40,12 +42,13 @@ def loss_at(name: str, reference: Tensor, beta: float, gamma: float) -> Callable
     """The package's loss as a function of the four logits: the loss and its info.
 
     Args:
-        name: "dpo", "nll", a divergence, "adpa" or "adpa_nll"; reference: log-probabilities [token].
+        name: one of `LOSSES`; reference: log-probabilities [token].
         beta: KL weight of DPO; gamma: weight of ADPA's advantage.
     """
     head = torch.eye(len(reference), dtype=torch.float64)
     pair, both = torch.tensor([WINNER, LOSER]), torch.tensor([0, 1])
-    teacher, reference_teacher = (Full(logits[None], head) for logits in (_log_teacher(), reference))
+    log_teacher = torch.tensor(DPO, dtype=torch.float64).log()
+    teacher, reference_teacher = (Full(logits[None], head) for logits in (log_teacher, reference))
     if name == "dpo":
         return lambda logits: losses.dpo(logits.expand(2, -1), head, pair, both, reference[pair], beta)
     if name == "nll":
@@ -82,8 +85,13 @@ def walk(name: str, margin: float, beta: float = BETA, gamma: float = GAMMA, opt
     """Descend from the reference.
 
     Args:
-        name: one of the losses of `loss_at`; margin: of the pair in the reference, nats; optimiser: of `OPTIMISERS`.
+        name: one of `LOSSES`; margin: of the pair in the reference, nats; optimiser: one of `OPTIMISERS`.
+
+    Raises UnknownName for another loss or optimiser.
     """
+    for what, given, accepted in (("loss", name, LOSSES), ("optimiser", optimiser, OPTIMISERS)):
+        if given not in accepted:
+            raise UnknownName(what, given, accepted)
     reference = log_reference(margin)
     logits = reference.clone().requires_grad_()
     descent = OPTIMISERS[optimiser]([logits], lr=RATES[optimiser])
@@ -97,7 +105,3 @@ def walk(name: str, margin: float, beta: float = BETA, gamma: float = GAMMA, opt
     log_probs, pushes, weights = zip(*found, strict=True)
     weights = np.array(weights) if name == "dpo" else None
     return Walk(torch.stack(log_probs).numpy(), torch.stack(pushes).numpy(), weights)
-
-
-def _log_teacher() -> Tensor:
-    return torch.tensor(DPO, dtype=torch.float64).log()
