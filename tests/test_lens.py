@@ -10,6 +10,7 @@ from torch.nn.functional import logsigmoid
 from alignkd_lab.course.lens.quick_dpo import PAIRS, dpo_teacher
 from alignkd_lab.course.lens.reading_tables import against_release, largest_advantages, pushes
 from alignkd_lab.course.lens.readings import MODELS, Reading, in_words, read, with_space
+from alignkd_lab.course.lens.texts import look
 from alignkd_lab.course.lens.trl_dpo import trl_dpo
 from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.prompts import prompts
@@ -74,6 +75,11 @@ def test_advantages_and_divergences_are_those_of_the_models_distributions(read_o
     close(read_once.adpa.expected_advantage, (q.exp() * a).sum(-1))
     close(read_once.adpa.largest_advantage, a.max(-1).values)
     close(read_once.dckd.kl, (p.exp() * (p - q)).sum(-1))
+
+
+def test_a_pair_without_a_rejected_response_is_refused_and_the_student_s_own_never_stands_for_it(models, tiny):
+    with pytest.raises(KeyError, match="rejected"):
+        look(tiny[1], *models, written={"chosen": "Red!"})
 
 
 def test_a_token_is_written_so_that_a_font_has_it():

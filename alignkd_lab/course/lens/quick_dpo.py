@@ -70,7 +70,7 @@ def dpo_teacher(model, tokenizer, *, steps: int = 6, batch: int = 2, learning_ra
         steps, batch, learning_rate, rank: of the training; `batch` counts pairs.
     """
     prompts = encode(tokenizer, [pair.prompt for pair in PAIRS])
-    tokens = [_response(tokenizer, text) for pair in PAIRS for text in (pair.chosen, pair.rejected)]
+    tokens = [response(tokenizer, text) for pair in PAIRS for text in (pair.chosen, pair.rejected)]
     said = score(model, Samples(prompts, [index // 2 for index in range(len(tokens))], tokens))
     sums = [float(values.sum()) for values in said]
     examples = [
@@ -88,5 +88,6 @@ def dpo_teacher(model, tokenizer, *, steps: int = 6, batch: int = 2, learning_ra
     return teacher.eval()
 
 
-def _response(tokenizer, text: str) -> list[int]:
+def response(tokenizer, text: str) -> list[int]:
+    """Token ids of a response, the end token among them."""
     return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]

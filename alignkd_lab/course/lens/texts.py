@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from alignkd_lab.course.lens.quick_dpo import dpo_teacher
+from alignkd_lab.course.lens.quick_dpo import dpo_teacher, response
 from alignkd_lab.course.lens.readings import Reading, read
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.sampling import sample
@@ -61,8 +61,8 @@ def look(tokenizer, teacher, student, prompt: str = PROMPT, written: Mapping[str
         teacher: a PEFT model, the DPO teacher; without its adapter it is the reference.
         written: the chosen and the rejected response.
     """
-    ids, end = encode(tokenizer, [prompt]), tokenizer.eos_token_id
-    (own,) = sample(student, ids, 1, _STUDENT_TOKENS, end, seed=0, temperature=_GREEDY).tokens
-    tokens = {name: [*tokenizer(text, add_special_tokens=False)["input_ids"], end] for name, text in written.items()}
-    readings = {name: read(ids[0], tokens.get(name, own), teacher, student) for name in TEXTS}
+    ids = encode(tokenizer, [prompt])
+    (own,) = sample(student, ids, 1, _STUDENT_TOKENS, tokenizer.eos_token_id, seed=0, temperature=_GREEDY).tokens
+    tokens = {name: response(tokenizer, written[name]) for name in WRITTEN} | {"student": own}
+    readings = {name: read(ids[0], tokens[name], teacher, student) for name in TEXTS}
     return Lens(tokenizer, teacher, student, readings)
