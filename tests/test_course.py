@@ -75,8 +75,9 @@ def project(tmp_path, urls):
 def test_one_address_gives_the_pages_and_colab_none_gives_none_and_another_kind_is_refused(tmp_path):
     assert public_address(project(tmp_path, '# Repository = "https://github.com/ada/course"')) is None
     assert public_address(project(tmp_path, 'Repository = ""')) is None
-    address = public_address(project(tmp_path, 'Repository = "https://github.com/Ada/course/"'))
-    assert address == "https://github.com/Ada/course"
+    for ending in ("", "/", ".git"):  # as GitHub's own pages and its button for cloning have it
+        address = public_address(project(tmp_path, f'Repository = "https://github.com/Ada/course{ending}"'))
+        assert address == "https://github.com/Ada/course"
     assert pages_address(address) == "https://ada.github.io/course/"
     colab = "https://colab.research.google.com/github/Ada/course/blob/main/notebooks/01_recall.ipynb"
     assert colab_address(address, "01_recall") == colab

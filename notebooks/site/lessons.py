@@ -19,7 +19,7 @@ from alignkd_lab.errors import BadInput
 
 _TITLE = re.compile(r"^# (\d\d) · (.+?): (.+)$", re.MULTILINE)
 _MINUTES = re.compile(r"^\*(\d+) minutes to read and try, (.+?) to run\b", re.MULTILINE)
-_GITHUB = re.compile(r"https://github\.com/([\w.-]+)/([\w.-]+?)/?$")
+_GITHUB = re.compile(r"https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?/?$")
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,10 @@ def public_address(pyproject: Path) -> str | None:
     address = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"].get("urls", {}).get("Repository")
     if not address:
         return None
-    if not _GITHUB.match(address):
+    found = _GITHUB.match(address)
+    if not found:
         raise BadInput(f"[project.urls] Repository: {address!r} is not of the form https://github.com/OWNER/NAME")
-    return address.rstrip("/")
+    return "https://github.com/{}/{}".format(*found.groups())
 
 
 def pages_address(repository: str) -> str:
