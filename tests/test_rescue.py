@@ -42,6 +42,17 @@ def test_entries_are_kept_and_the_line_to_share_makes_the_same_entry(capsys):
         course.rescue(FLAT, pipeline_style(K_A).label)
 
 
+def test_an_entry_that_another_page_keeps_while_one_runs_stays(monkeypatch):
+    accept, other = challenge.check, challenge.score(PIPELINES[K_A], "rlhf")
+
+    def meanwhile(*entry):
+        challenge.keep_answer("rescue_k_a", {"grace": other})
+        return accept(*entry)
+
+    monkeypatch.setattr(challenge, "check", meanwhile)
+    assert {"ada", "grace"} <= set(course.rescue(FLAT, "ada").index)
+
+
 @pytest.mark.parametrize("algorithm", ["rlhf", "dpo"])
 def test_the_budget_counts_what_the_stages_train_on(algorithm):
     world = MogWorld(challenge.BOARDS["mog"].settings, algorithm, (0,))

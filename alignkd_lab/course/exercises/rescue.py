@@ -64,14 +64,17 @@ def rescue(
     board = BOARDS[world]
     algorithm = algorithm or board.algorithms[0]
     ours = {pipeline_style(own).label: _ours(world, own) for own in OURS}
-    kept = kept_answers().get(board.kept, {}).get("answer") or {}
+    entry = {}
     if pipeline is not None:
         if name in ours:
             raise BadInput(f"name: {name!r} is one of ours; choose another")
-        found = score(check(pipeline, algorithm, world), algorithm, world)
-        kept = {**kept, name: {**found, "pipeline": repr(tuple(pipeline)), "algorithm": algorithm}}
+        found, written = score(check(pipeline, algorithm, world), algorithm, world), repr(tuple(pipeline))
+        print(f"{found['score']:.2f}  course.rescue({written}, {name!r}, {algorithm!r}, {world!r})")
+        entry = {name: {**found, "pipeline": written, "algorithm": algorithm}}
+    # Read when the entry has run: another page may have kept one in the meantime.
+    kept = (kept_answers().get(board.kept, {}).get("answer") or {}) | entry
+    if entry:
         keep_answer(board.kept, kept)
-        print(f"{found['score']:.2f}  course.rescue({kept[name]['pipeline']}, {name!r}, {algorithm!r}, {world!r})")
     table = pd.DataFrame.from_dict({**ours, **kept}, orient="index").sort_values("score", ascending=False)
     return table[["score", "reward", "recall", "draws"]].round(2)
 
