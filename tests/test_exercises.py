@@ -12,7 +12,7 @@ from alignkd_lab.course.exercises import bank, store
 from alignkd_lab.course.exercises.ask import check, given, solution
 from alignkd_lab.course.exercises.store import kept_answers
 from alignkd_lab.course.exercises.tasks import Task
-from alignkd_lab.course.shipped import recorded_gaussians
+from alignkd_lab.course.shipped import recorded, recorded_gaussians
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.pipelines import PIPELINES, Align, Distil
 
@@ -126,6 +126,8 @@ def test_unknown_exercises_and_missing_data_are_named():
         check("first_draw", "same")
     with pytest.raises(BadInput, match="no data"):
         given("smallest_reward")
+    with pytest.raises(UnknownName, match="gaussians-pilot, gaussians-split"):
+        recorded("gaussians")
     with pytest.raises(BadInput, match="beta=7"):
         recorded_gaussians(beta=7)
 

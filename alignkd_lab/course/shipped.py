@@ -11,6 +11,7 @@ import pandas as pd
 
 from alignkd_lab import records
 from alignkd_lab.claims import decide
+from alignkd_lab.errors import UnknownName
 from alignkd_lab.paths import checkout_folder, data_folder
 from alignkd_lab.pipelines import A_K, CONTROLS, K_A, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.plots.tables import difference
@@ -23,8 +24,11 @@ VERDICTS = ("holds", "fails", "undecided")
 
 @functools.cache
 def recorded(study: str) -> Records:
-    """A study that ships, read once: `gaussians-pilot`, `-study`, `-map`, `-boundary`, `smollm2-pilot`, `-study`."""
-    return records.load(data_folder() / "records" / f"{study}.zip")
+    """A study that ships, such as `gaussians-pilot`, read once. Raises UnknownName, with all that ship."""
+    files = {path.stem: path for path in sorted((data_folder() / "records").glob("*.zip"))}
+    if study not in files:
+        raise UnknownName("study", study, files)
+    return records.load(files[study])
 
 
 @functools.cache

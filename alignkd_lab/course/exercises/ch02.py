@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 
@@ -33,6 +35,7 @@ def rescored_precision(data: dict) -> tuple[float, ...]:
     return tuple(truth.log_prob(data[f"{student}_draws"]).mean().item() for student in ("direct", "distilled"))
 
 
+@functools.cache  # a page asks it eight times when a learner answers
 def eight_components() -> str:
     from alignkd_lab.mog.ring import RingSettings, run_ring
     from alignkd_lab.stats import paired_difference
