@@ -13,7 +13,6 @@ from torch import Tensor
 
 from alignkd_lab.lm import losses
 from alignkd_lab.lm.batch import Example, collate
-from alignkd_lab.lm.chunked import default_chunk
 from alignkd_lab.lm.teachers import Full, LiveTeacher
 
 MODELS = ("reference", "dpo", "student")
@@ -53,18 +52,14 @@ class Reading:
         """What ADPA's loss sees if the student wrote this response: expected and largest advantage of each token."""
         written, (hidden, head, _) = torch.zeros_like(self.labels, dtype=torch.bool), self.student
         with torch.no_grad():
-            return losses.adpa(hidden, head, self.labels, self.dpo, self.reference, written, chunk=self._chunk)[1]
+            return losses.adpa(hidden, head, self.labels, self.dpo, self.reference, written)[1]
 
     @cached_property
     def dckd(self) -> losses.DckdInfo:
         """What DCKD's loss sees of this response: KL(pi_dpo || pi) of each token, and the entropies."""
         chosen, (hidden, head, _) = torch.ones_like(self.labels, dtype=torch.bool), self.student
         with torch.no_grad():
-            return losses.dckd(hidden, head, self.labels, self.dpo, chosen, chunk=self._chunk)[1]
-
-    @property
-    def _chunk(self) -> int:
-        return default_chunk(self.student.head)
+            return losses.dckd(hidden, head, self.labels, self.dpo, chosen)[1]
 
 
 def read(prompt: list[int], response: list[int], teacher, student) -> Reading:
