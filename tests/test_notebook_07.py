@@ -52,7 +52,7 @@ def test_outcomes_are_the_verdicts_of_the_recorded_study_and_turn_with_it(record
         assert f"“{CLAIM_WORDS[claim.metric, claim.statistic]}.”" in TASKS[id].question
         assert METRIC_STYLE[claim.metric].meaning in TASKS[id].question
     said = decide(shipped.recorded_smollm2())["verdict"][: len(SIGNS)]
-    assert outcomes() == [verdict if verdict in shipped.VERDICTS else "undecided" for verdict in said]
+    assert outcomes() == [verdict if verdict in TASKS[SIGNS[0]].options else "undecided" for verdict in said]
     for made, expected in ((AHEAD, ["holds"] * 4), (BEHIND, ["fails"] * 4), (UNHEALED, ["undecided"] * 4)):
         records(made)
         assert outcomes() == expected

@@ -16,8 +16,7 @@ __getattr__, __dir__ = lazy.names(
         "lens.readings": "token_in_words=in_words",
         "lens.texts": "look",
         "lens.trl_dpo": "trl_dpo",
-        "shipped": "measured_influence out_folder recipe recorded recorded_claims recorded_gaussians recorded_lead "
-        "recorded_smollm2 recorded_verdict",
+        "shipped": "measured_influence out_folder recipe recorded recorded_gaussians recorded_smollm2",
         "toy.walk": "walk",
         "widgets.view": "Picture kept",
     },

@@ -13,13 +13,10 @@ from alignkd_lab import records
 from alignkd_lab.claims import decide
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.paths import checkout_folder, data_folder
-from alignkd_lab.pipelines import A_K, CONTROLS, K_A, METHODS, ORDERS, YARDSTICKS
-from alignkd_lab.plots.tables import difference
+from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
 from alignkd_lab.records import Records
-from alignkd_lab.stats import Interval
 
 MAIN_TARGET = "exclamation"  # of the study on SmolLM2
-VERDICTS = ("holds", "fails", "undecided")
 
 
 @functools.cache
@@ -51,17 +48,6 @@ def recorded_smollm2(target: str = MAIN_TARGET) -> Records:
 def recorded_claims() -> pd.DataFrame:
     """The claims of the registered experiment, by metric and statistic."""
     return decide(recorded_smollm2()).set_index(["metric", "statistic"])
-
-
-def recorded_verdict(metric: str, statistic: str = "mean_difference") -> str:
-    """`holds`, `fails` or `undecided`; so is a claim that a failed check makes invalid."""
-    verdict = recorded_claims().loc[(metric, statistic), "verdict"]
-    return verdict if verdict in VERDICTS else "undecided"
-
-
-def recorded_lead(target: str = MAIN_TARGET) -> Interval:
-    """A-K's lead in reward with this target, with its 95 % interval."""
-    return difference(recorded_smollm2(target), pipelines=(A_K, K_A))
 
 
 def out_folder() -> Path:

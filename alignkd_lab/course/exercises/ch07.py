@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from alignkd_lab.claims import CLAIMS, Claim
-from alignkd_lab.course.shipped import recorded_lead, recorded_verdict
+from alignkd_lab.course.shipped import recorded_claims
 
 
 def common_target() -> str:
-    lead = recorded_lead("colour")
+    from alignkd_lab.course.shipped import recorded_smollm2
+    from alignkd_lab.plots.tables import difference
+
+    lead = difference(recorded_smollm2("colour"))
     return "a_k" if lead.low > 0 else "k_a" if lead.high < 0 else "level"
 
 
@@ -33,7 +36,11 @@ def reward_at_equal_kl(data: dict) -> float:
 
 
 def _verdict(claim: Claim) -> Callable[[], str]:
-    return lambda: recorded_verdict(claim.metric, claim.statistic)
+    def verdict() -> str:
+        said = recorded_claims().loc[(claim.metric, claim.statistic), "verdict"]
+        return said if said in ("holds", "fails") else "undecided"  # as where a check failed
+
+    return verdict
 
 
 _DECIDED = [claim for claim in CLAIMS if "lm" in claim.decided_in]
