@@ -1,4 +1,4 @@
-"""Map, teaching plans and address say what the notebooks, the bank of tasks and pyproject.toml say."""
+"""The map says what the notebooks say, and the address what pyproject.toml says."""
 
 import base64
 import json
@@ -12,7 +12,6 @@ from alignkd_lab.errors import BadInput
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-TEACHING = (NOTEBOOKS / "TEACHING.md").read_text(encoding="utf-8")
 LESSONS = lessons(NOTEBOOKS)
 
 

@@ -12,7 +12,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from alignkd_lab.paths import data_folder
@@ -110,11 +110,7 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def main(paths: Sequence[str]) -> None:
-    for path in paths:
+if __name__ == "__main__":
+    for path in sys.argv[1:]:
         print(f"Executing {path}", flush=True)
         execute(Path(path))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -15,7 +15,7 @@ from ipywidgets import HTML, Button, Dropdown, HBox, Output, RadioButtons, Text,
 from matplotlib.figure import Figure
 
 from alignkd_lab.course.exercises import store
-from alignkd_lab.course.exercises.bank import TASKS
+from alignkd_lab.course.exercises.bank import TASKS, task
 from alignkd_lab.course.exercises.tasks import Task, read_number
 from alignkd_lab.course.notebooks import ASKS
 from alignkd_lab.course.widgets.charts import Chart
@@ -34,17 +34,10 @@ _tables: weakref.WeakSet[Outcomes] = weakref.WeakSet()
 
 
 class Prediction:
-    """The question's fields, and below them the picture of `then`; the last expression of a cell shows both.
+    """The question's fields, and below them the picture of `then`; see `ask.predict`. Its answer is kept under `id`."""
 
-    Args:
-        id: of the task, under which the answer is kept.
-        asked: its question and options.
-
-    Raises:
-        BadInput: the task is an exercise.
-    """
-
-    def __init__(self, id: str, asked: Task) -> None:
+    def __init__(self, id: str) -> None:
+        asked = task(id)
         if not asked.prediction:
             raise BadInput(f"{id!r} is an exercise, not a prediction: use check({id!r}, answer)")
         self.id, self.asked, self.shown = id, asked, False
@@ -142,10 +135,7 @@ class Prediction:
 
 
 class Outcomes:
-    """A notebook's predictions as a table: the question, what was said, what came out.
-
-    Raises UnknownName for a notebook without predictions.
-    """
+    """A notebook's predictions as a table; see `ask.answers`."""
 
     def __init__(self, notebook: str) -> None:
         self.notebook, self.ids = notebook, _predictions(notebook)
