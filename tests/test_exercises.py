@@ -153,11 +153,28 @@ def test_answers_lie_apart_from_the_project_and_are_kept_and_forgotten_one_by_on
     assert paths.checkout_folder() not in paths.learner_folder().parents
 
 
-def test_a_damaged_file_is_set_aside_and_the_course_goes_on(tmp_path):
+def refuse(*_, **__):
+    raise PermissionError(13, "Permission denied")
+
+
+def test_answers_that_the_disk_does_not_give_are_not_written_over(monkeypatch):
+    store.keep_answer("first_draw", "same")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refuse)
+        assert kept_answers() == {}
+        with pytest.raises(PermissionError):
+            store.keep_answer("rare_weight", 0.02)
+    assert list(kept_answers()) == ["first_draw"]
+
+
+def test_a_damaged_file_is_set_aside_and_the_course_goes_on(tmp_path, monkeypatch):
     folder = tmp_path / "learner"
     folder.mkdir()
     for content in (b"{torn", b"[]", b'{"first_draw": 3}', b"\xff\xfe"):
         (folder / "answers.json").write_bytes(content)
+        with monkeypatch.context() as patch:
+            patch.setattr(store.os, "replace", refuse)
+            assert kept_answers() == {}
         assert kept_answers() == {}
         assert (folder / "answers.damaged").read_bytes() == content
     store.keep_answer("first_draw", "same")

@@ -14,12 +14,20 @@ from alignkd_lab.store import write_whole
 def kept_answers() -> dict[str, dict]:
     """`{id: {"answer": value or None, "sure": words or None}}`; an answer of None was skipped by "Show me".
 
-    A file that cannot be read is set aside, so that one bad day on the disk does not lock the course.
+    A damaged file is set aside, so that one bad day on the disk does not lock the course; what the disk refuses to
+    give counts as none, but nothing is written over it.
     """
+    try:
+        return _read()
+    except OSError:
+        return {}
+
+
+def _read() -> dict[str, dict]:
     path = _answers_file()
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+    except FileNotFoundError:
         return {}
     except ValueError:
         kept = None
@@ -31,12 +39,12 @@ def kept_answers() -> dict[str, dict]:
 
 def keep_answer(id: str, answer: Any, sure: str | None = None) -> None:
     """Write an answer to the learner's disk, whole or not at all. Raises OSError where that cannot be done."""
-    _write({**kept_answers(), id: {"answer": answer, "sure": sure}})
+    _write({**_read(), id: {"answer": answer, "sure": sure}})
 
 
 def forget_answer(id: str) -> None:
     """As if the question had never been answered. Raises OSError where that cannot be done."""
-    kept = kept_answers()
+    kept = _read()
     if kept.pop(id, None) is not None:
         _write(kept)
 
