@@ -74,6 +74,9 @@ def test_what_the_function_raises_is_told_with_its_line_and_a_wrong_shape_is_nam
     text = check("write_dpo_loss", lambda chosen, *rest: chosen[:2]).text
     assert "[2]" in text
     assert "a single number" in text
+    for id, unfinished in (("write_dpo_loss", "0.7"), ("write_tilt", ()), ("write_m_step", {}),
+                           ("write_m_step", nano.Mixture(torch.zeros(3), None, None))):  # fmt: skip
+        assert "returns what is no number; wanted: " in check(id, lambda *given, made=unfinished: made).text
 
 
 def test_a_right_value_without_its_gradient_is_not_right_and_any_other_wrong_function_gets_the_general_hint():

@@ -85,11 +85,15 @@ def _outcome(function: Callable, arguments: tuple, seen: Callable) -> Outcome | 
     returned = function(*arguments)
     if returned is None or returned is ...:
         return None
-    kind, returned = type(returned), seen(returned)
-    parts = returned if isinstance(returned, tuple) else (returned,)
-    values = [torch.as_tensor(part, dtype=torch.float64) for part in parts]
+    kind = type(returned)
+    try:
+        returned = seen(returned)
+        parts = returned if isinstance(returned, tuple) else (returned,)
+        values = [torch.as_tensor(part, dtype=torch.float64) for part in parts]
+    except (TypeError, ValueError, RuntimeError, LookupError):  # such as a text, or a tuple with a part yet to write
+        values = []
     trained = [each for each in arguments if isinstance(each, Tensor) and each.requires_grad]
-    total = sum(value.sum() for value in values)
+    total = sum((value.sum() for value in values), torch.zeros(()))
     differentiable = total.requires_grad
     options = {"allow_unused": True, "materialize_grads": True}
     slopes = torch.autograd.grad(total, trained, **options) if differentiable else map(torch.zeros_like, trained)
@@ -114,7 +118,7 @@ def _difference(found: Sequence[Outcome], expected: Sequence[Outcome]) -> str:
     one, other = ([list(value.shape) for value in outcomes[0].values] for outcomes in (found, expected))
     if one != other:
         shapes = (" and ".join(str(shape) if shape else "a single number" for shape in each) for each in (one, other))
-        return "Your function returns {}; wanted: {}.".format(*shapes)
+        return "Your function returns {}; wanted: {}.".format(*(each or "what is no number" for each in shapes))
     if not same(found, expected, slopes=False):
         return ""
     if not found[0].differentiable:
