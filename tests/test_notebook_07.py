@@ -76,5 +76,3 @@ def test_bold_leads_at_equal_steps_and_trails_at_equal_kl():
     # By hand: `bold` lies half way between its checkpoints at 4 and 8 nats; `careful` has one at 6.
     assert TASKS["reward_at_equal_kl"].outcome() == pytest.approx((0.15 + 0.22) / 2 - 0.26)
     assert check("reward_at_equal_kl", -0.075).right is True
-    for answer, said in ((0.01, "at equal steps"), (0.075, "the sign"), (-0.04, "straight line")):
-        assert said in check("reward_at_equal_kl", answer).text

@@ -33,12 +33,9 @@ def test_each_mistake_gets_its_own_hint(id, place):
 
 
 @pytest.mark.parametrize("id", WRITTEN)
-def test_mistakes_have_hints_of_their_own_and_no_two_are_taken_for_one_another(id):
+def test_no_two_mistakes_share_a_hint(id):
     asked = WRITTEN[id]
-    found = [asked.outcomes(function) for function in (asked.solve, *map(asked.mistaken, asked.mistakes))]
-    assert [same(one, other) for one in found for other in found] == [one is other for one in found for other in found]
-    hints = {asked.hint, *asked.mistakes.values()}
-    assert len(hints) == len(asked.mistakes) + 1
+    assert len({asked.hint, *asked.mistakes.values()}) == len(asked.mistakes) + 1
 
 
 @pytest.mark.parametrize("id", WRITTEN)

@@ -28,13 +28,13 @@ Pipeline = Sequence[Distil | Align]
 
 
 class Board(NamedTuple):
-    """Where entries are compared. Budget: of draws or responses that a seed's stages train on, 2.3 times K-A's."""
+    """Where entries are compared. Budget: draws or responses that a seed's stages train on, 2.3 times K-A's by ours."""
 
     kept: str
     settings: Any
     seeds: tuple[int, ...]
     budget: int
-    algorithms: tuple[str, ...]  # the first one's scores are ours
+    algorithms: tuple[str, ...]  # ours are scored by the first
 
 
 BOARDS = {
