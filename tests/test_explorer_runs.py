@@ -144,6 +144,7 @@ def test_after_ten_seconds_the_time_left_is_within_a_factor_of_two(request_, par
         assert (end - now) / 2 < left < 2 * (end - now)
         assert 0 < share < 1
         assert words.endswith(" left")
+    assert standing(request_, told, 2 * end, expected)[0] == 1  # the last unit is overdue, and the bar stays full
 
 
 def test_what_was_kept_from_an_earlier_start_teaches_nothing_about_time():

@@ -119,7 +119,7 @@ def standing(
     words = f"{part['name']} ({part['number']} of {part['parts']}), {name}: {units[-1]['stage'].replace('_', ' ')}"
     if events[-1]["what"] == "step":
         words += f", step {events[-1]['step']} of {events[-1]['steps']}"
-    return sum(took) / (sum(took) + left) if left else 0.0, left, words + _time(left)
+    return 0.0 if left is None else sum(took) / (sum(took) + left), left, words + _time(left)
 
 
 def _time(left: float | None) -> str:
