@@ -459,6 +459,7 @@ function mount(root) {
     }
     $("[data-of]").textContent = chosen === state.target ? "the rewarded bump" : `bump ${chosen + 1}`;
     $("[data-do=reward]").hidden = chosen === state.target;
+    $("[data-do=link]").textContent = "copy link"; // what was copied is no longer what is seen
     $(".pg-ask").textContent = "A world of your own. What will each order make of it?";
     for (const scene of scenes) {
       scene.setAttribute("aria-pressed", scene.value === state.scene);
