@@ -68,7 +68,7 @@ CONFIG = {
 
 
 class Slider(NamedTuple):
-    """A number that a reader moves. With `powers` the slider moves its power of ten, and so do `low` and `high`.
+    """A number that a reader moves, from `low` to `high`; with `powers` by its power of ten, of which `step` is then.
 
     label: what the number is, with its symbol and unit.
     """

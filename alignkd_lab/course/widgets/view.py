@@ -100,9 +100,9 @@ def widget_view(widget: Widget) -> dict:
     return {WIDGET_VIEW: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}}
 
 
-def paragraph(text: str, margin: str = "0") -> str:
+def paragraph(text: str) -> str:
     """Plain text as HTML: an HTML widget spaces its lines for one line of controls."""
-    return f'<p style="max-width:62em;margin:{margin};line-height:1.45">{inline(text)}</p>'
+    return f'<p style="max-width:62em;margin:0;line-height:1.45">{inline(text)}</p>'
 
 
 def inline(text: str) -> str:
