@@ -10,7 +10,7 @@ from test_explorer_runs import gone
 from alignkd_lab import records
 from alignkd_lab.course.explorers import run_panel, run_picture, runs
 from alignkd_lab.course.notebooks import WIDGET_VIEW
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, UnknownName
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +125,9 @@ def test_wrong_input_and_an_error_of_the_drawing_stand_in_the_panel(tmp_path, mo
         panel.start()
     assert "this panel cannot show the run: no ink" in panel.status.value
     panel.stop_button.click()
+    for refused in ({"world": "gaussians"}, {"pipelines": "adpa"}):  # what the panel does not offer
+        with pytest.raises(UnknownName, match=str(*refused.values())):
+            run_panel.show(out=tmp_path, **refused)
 
 
 @pytest.mark.parametrize("world", ["lm", "mog"])

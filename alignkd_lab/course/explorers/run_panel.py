@@ -42,7 +42,7 @@ def suggestion(world: str, out: Path) -> Request:
     first = max(held, *(int(seed) + 1 for seed in ran if seed.isdecimal()), 0)
     if world == "mog":
         return Request("mog", "laptop", "orders", "rlhf", f"{first}-{first + 19}", "sharpening=2.0 beta=0.5", out)
-    return Request("lm", "tiny", "orders", "", str(first), "", out)
+    return Request(world, "tiny", "orders", "", str(first), "", out)
 
 
 class RunPanel:
