@@ -3,6 +3,7 @@
 import base64
 import importlib
 import io
+import math
 import pkgutil
 
 import altair as alt
@@ -53,8 +54,12 @@ def test_every_control_has_a_slider_with_its_label_and_can_be_left_out(name):
         with pytest.raises(UnknownName, match=first):
             refused()
     for name, control in controls.items():
-        with pytest.raises((BadInput, UnknownName), match=name):
-            module.show(**{name: control.high + 1 if isinstance(control, Slider) else "another"})
+        wrong = [control.high + 1, math.nan, f"{control.low}"] if isinstance(control, Slider) else ["another"]
+        if isinstance(control, Slider) and control.step % 1 == 0:  # between two stops a record holds nothing
+            wrong.append(control.low + 0.5)
+        for state in wrong:
+            with pytest.raises((BadInput, UnknownName), match=name):
+                module.show(**{name: state})
 
 
 def test_a_slider_in_powers_of_ten_and_a_menu_begin_at_the_state():

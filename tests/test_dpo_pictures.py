@@ -68,6 +68,8 @@ def test_the_curves_are_the_log_ratios_the_weights_those_of_dpo_and_the_caption_
     weights = theory.dpo_weight(CHOSEN, REJECTED, 0.1).numpy()
     assert right.lines[0].get_ydata() == pytest.approx(weights[:, 0])
     assert weights[0] == pytest.approx([0.5, 0.5])
+    wrong_way = dpo_on_text.draw(REJECTED, CHOSEN, 1.0, "a model").axes[1]
+    assert wrong_way.get_ylim()[1] > max(wrong_way.lines[0].get_ydata()) > 0.99
     words = dpo_on_text.caption(CHOSEN, REJECTED, beta=0.1)
     assert "gained −0.500 nats on average, the rejected −7.50" in words
     assert "the margin grew by 7.00" in words

@@ -8,7 +8,7 @@ from scene import Scene, evaluated, off_the_densest, value
 
 from alignkd_lab.course.explorers import boundary
 from alignkd_lab.course.explorers.boundary import shipped
-from alignkd_lab.course.widgets.heat import window
+from alignkd_lab.course.widgets.heat import COLUMNS, window
 from alignkd_lab.mog.closed_form import ClosedForm
 from alignkd_lab.mog.sweep import cell_edges
 from alignkd_lab.pipelines import A_K, K_A, ORDERS
@@ -39,7 +39,7 @@ def test_the_sliders_choose_the_nearest_cell_and_its_own_run(weight, beta, cell)
     assert gap == pytest.approx(paired_difference(rewards[A_K], rewards[K_A]), abs=1e-3)
     assert seeds == pytest.approx(rewards[A_K], abs=0.01)
     held = grid.records.select(run=grid.runs[row][column], seed=0, pipeline=A_K).mixtures
-    assert view == pytest.approx(held[["weight", "x", "y", "sd_x", "sd_y"]].to_numpy()[0], abs=1e-3)
+    assert view == pytest.approx(held[COLUMNS].to_numpy()[0], abs=1e-3)
 
 
 def test_the_map_is_grey_where_no_lead_is_sure_and_marks_are_as_large_as_the_share_of_seeds_that_found_the_target():
@@ -60,8 +60,7 @@ def test_the_darkest_cell_lies_where_the_mixture_is_densest():
     grid, _ = shipped("rlhf", 2.0)
     run = grid.runs[list(grid.betas).index(0.5)][list(grid.weights).index(0.04)]
     for items, order in zip(scene.places("rect")[3:6:2], (K_A, A_K), strict=True):
-        held = grid.records.select(run=run, seed=0, pipeline=order).mixtures
-        components = held[["weight", "x", "y", "sd_x", "sd_y"]]
+        components = grid.records.select(run=run, seed=0, pipeline=order).mixtures[COLUMNS]
         assert off_the_densest(items, components, window(grid.settings), 4) == pytest.approx((0, 0), abs=1.01)
 
 

@@ -7,7 +7,7 @@ from scene import Scene, evaluated, moved, off_the_densest
 from alignkd_lab.course.explorers import orders
 from alignkd_lab.course.explorers.orders import METRICS, SEEDS
 from alignkd_lab.course.shipped import recorded_gaussians
-from alignkd_lab.course.widgets.heat import window
+from alignkd_lab.course.widgets.heat import COLUMNS, window
 from alignkd_lab.pipelines import A_K, CONTROLS, K_A
 
 HIGH = "kd_then_align_high_temperature"
@@ -22,14 +22,14 @@ def test_the_stages_of_a_seed_are_those_of_the_record(algorithm, sharpening, see
         numbers = evaluated(moved(chart, stage=stage), "left.m", "middle.m", "left.c[0]", "middle.c[0]")
         for name, metrics, component in zip(names, numbers[:2], numbers[2:], strict=True):
             assert metrics == pytest.approx([run.table(metric).at[seed, name] for metric in KEPT], abs=1e-4)
-            held = run.select(seed=seed, pipeline=name).mixtures[["weight", "x", "y", "sd_x", "sd_y"]]
+            held = run.select(seed=seed, pipeline=name).mixtures[COLUMNS]
             assert component == pytest.approx(held.to_numpy()[0], abs=1e-3)
 
 
 def test_a_density_lies_where_the_recorded_mixture_has_it():
     run = recorded_gaussians()
-    settings, columns = orders.MogSettings(), ["weight", "x", "y", "sd_x", "sd_y"]
-    drawn = [run.select(seed=0, pipeline=name).mixtures[columns] for name in (K_A, A_K)]
+    settings = orders.MogSettings()
+    drawn = [run.select(seed=0, pipeline=name).mixtures[COLUMNS] for name in (K_A, A_K)]
     truth, sds = zip(settings.truth_weights, settings.truth_means, strict=True), [settings.truth_sd] * 2
     drawn.append([(weight, *mean, *sds) for weight, mean in truth])
     for items, components in zip(Scene(orders.show()).places("rect")[::2], drawn, strict=True):

@@ -10,7 +10,7 @@ from test_explorer_runs import gone
 from alignkd_lab import records
 from alignkd_lab.course.explorers import run_panel, run_picture, runs
 from alignkd_lab.course.notebooks import WIDGET_VIEW
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import BadInput, UnknownName
 
 
 @pytest.fixture(autouse=True)
@@ -26,11 +26,13 @@ def ended(panel, seconds=120.0):
     return panel.run.status
 
 
-def test_it_would_run_both_orders_on_gaussians_with_seeds_that_nobody_has_run(tmp_path):
+def test_it_would_run_both_orders_on_gaussians_with_seeds_that_nobody_has_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     panel = run_panel.show(out=tmp_path)
     line = "alignkd run --world mog --preset laptop --pipelines orders --algorithm rlhf --seeds 20-39"
     assert panel.request().command == f"{line} --set sharpening=2.0 beta=0.5 --out {tmp_path}"
-    assert f"overflow-wrap:anywhere'>{line}" in panel.line.value  # or it would be clipped
+    # Broken anywhere, or it would be clipped; whole, since a shell takes no quoted ~ for the home folder.
+    assert f"overflow-wrap:anywhere'>{panel.request().command}</code>" in panel.line.value
     assert (panel.start_button.disabled, panel.stop_button.disabled) == (False, True)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mog-laptop-dpo-x-0-seed41.json").touch()
@@ -123,6 +125,9 @@ def test_wrong_input_and_an_error_of_the_drawing_stand_in_the_panel(tmp_path, mo
         panel.start()
     assert "this panel cannot show the run: no ink" in panel.status.value
     panel.stop_button.click()
+    for refused in ({"world": "gaussians"}, {"pipelines": "adpa"}):  # what the panel does not offer
+        with pytest.raises(UnknownName, match=str(*refused.values())):
+            run_panel.show(out=tmp_path, **refused)
 
 
 @pytest.mark.parametrize("world", ["lm", "mog"])

@@ -29,7 +29,8 @@ def gone(pid):
 
 
 def test_the_command_line_means_what_the_run_is_given():
-    request = Request("lm", "laptop", "orders,controls", "dpo", "0,2-3", "beta=0.25 reward=rule", Path("my runs"))
+    settings = "beta=0.25 'prompts=my prompts.txt'"
+    request = Request("lm", "laptop", "orders,controls", "dpo", "0,2-3", settings, Path("my runs"))
     read = cli.build_parser().parse_args(shlex.split(request.command)[1:])
     given = {name: getattr(read, name) for name in ("world", "preset", "pipelines", "algorithm", "seeds", "out")}
     assert request.keywords == {**given, "overrides": dict(read.set)}
@@ -46,6 +47,7 @@ def test_the_command_line_means_what_the_run_is_given():
         ({"seeds": "3-1"}, BadInput, "runs backwards"),
         ({"pipelines": "adpa"}, BadInput, "next-token"),
         ({"settings": "beta"}, BadInput, "name=value"),
+        ({"settings": "'beta=1"}, BadInput, "No closing quotation"),
         ({"world": "lm", "settings": "target=smile"}, BadInput, "smile"),
         ({"out": Path(__file__)}, BadInput, "cannot be made a folder"),
     ],
@@ -107,7 +109,10 @@ def test_a_gaussian_cell_takes_what_its_stages_took_in_the_record():
     ]
     one = planned("mog", ORDERS, "rlhf")
     assert one == pytest.approx(sum(took), rel=0.1)
-    assert expected_seconds(Request(pipelines="orders")) == pytest.approx(20 * one)
+    twenty, forty = (expected_seconds(Request(algorithm="rlhf", seeds=seeds)) for seeds in ("0-19", "0-39"))
+    assert forty == pytest.approx(2 * twenty)
+    assert twenty / 10 == pytest.approx(one, rel=0.4)  # a cell, of which all pipelines were timed
+    assert expected_seconds(Request(settings="rlhf_steps=400")) is None
 
 
 def story(world, parts, slower):
@@ -139,6 +144,7 @@ def test_after_ten_seconds_the_time_left_is_within_a_factor_of_two(request_, par
         assert (end - now) / 2 < left < 2 * (end - now)
         assert 0 < share < 1
         assert words.endswith(" left")
+    assert standing(request_, told, 2 * end, expected)[0] == 1  # the last unit is overdue, and the bar stays full
 
 
 def test_what_was_kept_from_an_earlier_start_teaches_nothing_about_time():

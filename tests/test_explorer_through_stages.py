@@ -9,6 +9,8 @@ from synthetic_records import lm_record, tabulated
 from alignkd_lab.course.explorers import through_stages
 from alignkd_lab.course.explorers.through_stages import MARKED, STAGES, texts
 from alignkd_lab.course.shipped import recorded_smollm2
+from alignkd_lab.errors import BadInput
+from alignkd_lab.pipelines import A_K
 from alignkd_lab.plots.style import pipeline_style
 
 RUN = recorded_smollm2()
@@ -55,3 +57,10 @@ def test_it_begins_where_the_orders_part_and_marks_what_is_the_target():
     fills = [mark["items"][0].get("fill") for mark in Scene(through_stages.show(stage=2)).marks if mark["items"]]
     assert fills.count(MARKED) == 2
     assert "in red" not in Scene(through_stages.show(tabulated(lm_record(3)), "live")).words  # a target that is no word
+
+
+def test_a_run_without_one_of_the_stages_is_refused_with_its_name():
+    record = lm_record(0)
+    del record["pipelines"][A_K]
+    with pytest.raises(BadInput, match=A_K):
+        through_stages.show(tabulated(record), "live")

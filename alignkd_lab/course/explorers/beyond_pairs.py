@@ -61,13 +61,13 @@ class Beyond:
         return self.problem.reward(self.points[name]).mean().item()
 
 
-def run(settings: MogSettings | None = None, seed: int = 0) -> Beyond:
+def run() -> Beyond:
     """Distil at the high temperature, then align by either algorithm; about a second for both."""
-    settings = settings or MogSettings(beta=0.5, sharpening=2.0)
+    settings = MogSettings(beta=0.5, sharpening=2.0)
     distil, align = PIPELINES["kd_then_align_high_temperature"]
     aligned = {}
     for algorithm in _LOOKS:
-        world = MogWorld(settings, algorithm, (seed,))
+        world = MogWorld(settings, algorithm, (0,))
         policies = {"base": world.start("base"), "student": world.start("student")}
         student = policies[distil.name] = world.run(distil, policies).policy
         aligned[algorithm] = world.run(align, policies).policy

@@ -52,9 +52,9 @@ def deal(run: Records, authors: Sequence[str] = AUTHORS) -> Iterator[list]:
 
 
 class Cards:
-    """Responses to the study's first `pages` prompts as cards that one turns over with a click, with or without a
-    kernel. On a card's back stand its author, one of `authors`, and what the reward paid; with `totals` a last card
-    holds the means over all responses."""
+    """Responses to `pages` of the study's prompts, mixed by `deal`, as cards that one turns over with a click, with or
+    without a kernel. On a card's back stand its author, one of `authors`, and what the reward paid; with `totals` a
+    last card holds the means over all responses."""
 
     def __init__(self, pages: int = 3, authors: Sequence[str] = AUTHORS[1:], totals: bool = True) -> None:
         run, self._totals = recorded_smollm2(), totals

@@ -15,7 +15,7 @@ import numpy as np
 from alignkd_lab.course.explorers.orders import ALGORITHMS
 from alignkd_lab.course.shipped import recorded
 from alignkd_lab.course.widgets.charts import Chart, Menu, Slider, parameters
-from alignkd_lab.course.widgets.heat import policy
+from alignkd_lab.course.widgets.heat import COLUMNS, policy
 from alignkd_lab.course.widgets.pieces import POINT, axis, below, beside, numbered, sized
 from alignkd_lab.mog.sweep import Grid, Lead, cell_edges, lead
 from alignkd_lab.pipelines import A_K, K_A
@@ -56,8 +56,7 @@ def _data() -> dict[str, Any]:
     """What the chart knows, as parameters: every cell of every map, its counts, and the thresholds."""
     mixtures = recorded(_STUDY).mixtures
     held = mixtures[(mixtures["seed"] == 0) & mixtures["pipeline"].isin(_ROUTES)]
-    columns = ["weight", "x", "y", "sd_x", "sd_y"]
-    components = {key: rows[columns].to_numpy().round(3).tolist() for key, rows in held.groupby(["run", "pipeline"])}
+    components = {key: rows[COLUMNS].to_numpy().round(3).tolist() for key, rows in held.groupby(["run", "pipeline"])}
     cells, counts, lines = {}, {}, {}
     for algorithm in ALGORITHMS:
         for sharpening in SHARPENINGS:

@@ -51,8 +51,9 @@ def draw(chosen: np.ndarray, rejected: np.ndarray, beta: float, model: str) -> F
     left.legend(loc="lower left")
     left.set_ylabel("log π − log π_ref (nats per response)")
     left.set_title("Log-probability since the start")
-    _lines(right, theory.dpo_weight(chosen, rejected, beta).numpy(), INK, "o")
-    right.set_ylim(0, 0.6)
+    weights = theory.dpo_weight(chosen, rejected, beta).numpy()
+    _lines(right, weights, INK, "o")
+    right.set_ylim(0, max(0.6, 1.05 * weights.max()))  # a pair that goes the wrong way weighs more than ½
     right.set_ylabel("weight of the pair")
     right.set_title("How hard each pair still pushes")
     for axis in axes:

@@ -97,15 +97,11 @@ def _chance() -> alt.Chart:
     one = one.transform_calculate(
         size="pow(datum.a * datum.a + datum.b * datum.b, prompts / 2)",
         turn="prompts * atan2(datum.b, datum.a)",
-        fewer=f"datum.size * (cos(datum.turn) * {_listed(fewer.real)}[datum.j] - sin(datum.turn) * "
-        f"{_listed(fewer.imag)}[datum.j])",
+        fewer=f"datum.size * (cos(datum.turn) * {fewer.real.tolist()}[datum.j] - sin(datum.turn) * "
+        f"{fewer.imag.tolist()}[datum.j])",
     )
     one = one.transform_aggregate(fewer="sum(fewer)", pairs="max(pairs)", needed="max(needed)")
     return one.transform_calculate(chance="clamp(1 - datum.fewer, 0, 1)")
-
-
-def _listed(values: np.ndarray) -> str:
-    return f"[{', '.join(f'{value:.12g}' for value in values)}]"
 
 
 @functools.cache

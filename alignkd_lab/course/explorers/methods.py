@@ -16,10 +16,10 @@ from alignkd_lab.course.shipped import recorded_smollm2
 from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, parameters
 from alignkd_lab.course.widgets.pieces import ONE, numbered, sized
 from alignkd_lab.pipelines import METHODS, ORDERS
-from alignkd_lab.plots.drawing import INK, QUIET, Estimate, depth_line, estimates
+from alignkd_lab.plots.drawing import INK, QUIET, depth_line, estimates
 from alignkd_lab.plots.style import METRIC_STYLE, metric_label, pipeline_style
 from alignkd_lab.records import Records
-from alignkd_lab.stats import NAN, Interval
+from alignkd_lab.stats import NAN
 
 WAYS = (*ORDERS, *METHODS)
 BASELINE = "kd_only"
@@ -56,11 +56,13 @@ def points(run: Records) -> list[dict]:
     names = [name for name in (*WAYS, BASELINE) if name in run.pipelines]
     found = [{"name": name, "label": short(name)} for name in names]
     for axis in dict.fromkeys((*ACROSS, *UP)):
-        held = _typical(estimates(run, axis), axis)
+        held = estimates(run, axis)
         for point in found:
             if point["name"] in held:
-                at = held[point["name"]][0]
-                point[axis] = [value if np.isfinite(value) else None for value in at]
+                at, values = held[point["name"]]
+                if axis == "minutes":  # a median: other work on the machine makes single seeds slower
+                    at = np.median(values), NAN, NAN
+                point[axis] = [float(value) if np.isfinite(value) else None for value in at]
     return found
 
 
@@ -71,13 +73,6 @@ def source(run: Records) -> str:
     return depth_line(
         [run], "record", f"Target: {about['target'].replace('_', ' ')}, {about['algorithm'].upper()}{marks}"
     )
-
-
-def _typical(found: dict[str, Estimate], axis: str) -> dict[str, Estimate]:
-    """For the clock a median without an interval: other work on the machine makes single seeds slower."""
-    if axis != "minutes":
-        return found
-    return {name: (Interval(float(np.median(values)), NAN, NAN), values) for name, (_, values) in found.items()}
 
 
 def controls(run: Records | None = None) -> dict[str, Menu]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from alignkd_lab.course.shipped import recorded_gaussians
 from alignkd_lab.course.widgets.charts import SHAPES, Chart, Menu, Slider, parameters
-from alignkd_lab.course.widgets.heat import policy
+from alignkd_lab.course.widgets.heat import COLUMNS, components, policy
 from alignkd_lab.course.widgets.pieces import axis, beside, numbered, share, sized
+from alignkd_lab.mog.problem import Problem
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import A_K, K_A, PIPELINES
@@ -52,12 +53,12 @@ _TICKS = [-300, -100, -30, -10, -5, -3, -2, -1, 0, 1, 2, 3, 4]
 def cell(algorithm: str, sharpening: str) -> dict[str, list[dict]]:
     """By policy and seed, `m`, its metrics in the order of `METRICS` and then its target rate, and `c`, its components.
 
-    A component is `[weight, x, y, sd_x, sd_y]`.
+    A component is a list of `heat.COLUMNS`.
     """
     run = recorded_gaussians(algorithm, sharpening=float(sharpening))
     numbers = run.metrics.pivot(index=["pipeline", "seed"], columns="metric", values="value")[_KEPT].round(4)
     held: dict[str, list[dict]] = {_UNKEPT: _students()}
-    for place, rows in run.mixtures.groupby(["pipeline", "seed"])[["weight", "x", "y", "sd_x", "sd_y"]]:
+    for place, rows in run.mixtures.groupby(["pipeline", "seed"])[COLUMNS]:
         one = {"m": numbers.loc[place].tolist(), "c": rows.to_numpy().round(3).tolist()}
         held.setdefault(place[0], []).append(one)
     return held
@@ -68,10 +69,10 @@ def _students() -> list[dict]:
     """Distilled at the high temperature, fitted again from the same draws; neither s, beta nor algorithm matters."""
     world = MogWorld(MogSettings(), "rlhf", tuple(range(SEEDS)))
     policies = {name: world.start(name) for name in ("base", "student")}
-    judged = world.evaluate(world.run(PIPELINES[EXTRA[-1]][0], policies).policy)
-    numbers = np.array([judged["metrics"][name] for name in _KEPT]).T.round(4).tolist()
-    parts = [np.column_stack([view["weights"], view["means"], view["sds"]]) for view in judged["view"]]
-    return [{"m": row, "c": part.round(3).tolist()} for row, part in zip(numbers, parts, strict=True)]
+    student = world.run(PIPELINES[EXTRA[-1]][0], policies).policy
+    metrics = world.evaluate(student)["metrics"]
+    numbers = np.array([metrics[name] for name in _KEPT]).T.round(4).tolist()
+    return [{"m": row, "c": parts} for row, parts in zip(numbers, components(student), strict=True)]
 
 
 def show(*shown: str, **state: float | str) -> Chart:
@@ -82,13 +83,11 @@ def show(*shown: str, **state: float | str) -> Chart:
         for name in ("algorithm", "sharpening")
     }
     settings = MogSettings()
-    truth = [[w, *mean, settings.truth_sd, settings.truth_sd]
-             for w, mean in zip(settings.truth_weights, settings.truth_means, strict=True)]  # fmt: skip
     names = {name: signed(name) for name in _ROUTES}
     cells = {kind: {s: cell(kind, s) for s in reached["sharpening"]} for kind in reached["algorithm"]}
     further = {
         "cells": cells,
-        "truth": {"c": truth},
+        "truth": {"c": components(Problem.of(settings).truth)[0]},
         "routes": _ROUTES,
         "names": names | {"none": "The truth"},
         "colours": {name: pipeline_style(name).colour for name in _ROUTES} | {"none": INK},

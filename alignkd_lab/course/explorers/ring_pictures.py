@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -51,7 +53,7 @@ def _sweep(sweep: Sweep) -> Figure:
 def _gains(axis: Axes, sweep: Sweep, scoring: str, metric: str) -> None:
     axis.axhline(0, color=INK, linewidth=1)
     colours = sns.color_palette("flare", len(sweep.components))
-    for k, colour, marker in zip(sweep.components, colours, "o^sDvP", strict=False):
+    for k, colour, marker in zip(sweep.components, colours, cycle("o^sDvP"), strict=False):
         found = [t_interval(sweep.gain(metric, k, s, scoring).numpy()) for s in sweep.sharpenings]
         mean, low, high = np.array(found).T
         axis.fill_between(sweep.sharpenings, low, high, color=colour, alpha=0.16, linewidth=0)

@@ -42,7 +42,7 @@ def suggestion(world: str, out: Path) -> Request:
     first = max(held, *(int(seed) + 1 for seed in ran if seed.isdecimal()), 0)
     if world == "mog":
         return Request("mog", "laptop", "orders", "rlhf", f"{first}-{first + 19}", "sharpening=2.0 beta=0.5", out)
-    return Request("lm", "tiny", "orders", "", str(first), "", out)
+    return Request(world, "tiny", "orders", "", str(first), "", out)
 
 
 class RunPanel:
@@ -101,6 +101,7 @@ class RunPanel:
 
     def _watch(self) -> None:
         """Refresh in the kernel's own loop; a script has none, and calls `refresh` itself."""
+        self._expected = run_picture.expected_seconds(self.run.request)  # once: a plan takes a tenth of a second
         with contextlib.suppress(RuntimeError):
             loop = asyncio.get_running_loop()
             self._watching = loop.create_task(self._follow())
@@ -115,8 +116,8 @@ class RunPanel:
             control.disabled = status == "running"
         self.start_button.disabled, self.stop_button.disabled = status == "running", status != "running"
         if status == "running":
-            events, expected = run.events(), run_picture.expected_seconds(run.request)
-            self.bar.value, _, where = run_picture.standing(run.request, events, time.time(), expected)
+            events = run.events()
+            self.bar.value, _, where = run_picture.standing(run.request, events, time.time(), self._expected)
             self._say("running", where)
             if (news := sum(event["what"] == "curve" for event in events)) != self._drawn:
                 self._drawn = news
@@ -152,11 +153,11 @@ class RunPanel:
         if run_picture.needs_rates(request):
             self.line.value = paragraph("This machine is measured for an estimate, which takes some seconds.")
         words = run_picture.cost_in_words(request)
-        code = f"<code style='white-space:normal;overflow-wrap:anywhere'>{html.escape(_short(request.command))}</code>"
+        code = f"<code style='white-space:normal;overflow-wrap:anywhere'>{html.escape(request.command)}</code>"
         self.line.value = f"{paragraph(words)}<div style='line-height:1.45'>In a terminal: {code}</div>"
 
     def _say(self, status: str, detail: str) -> None:
-        said = f"<strong>{status}</strong>: {html.escape(_short(detail))}"
+        said = f"<strong>{status}</strong>: {html.escape(detail)}"
         self.status.value = f"<div style='line-height:1.45'>{said}</div>"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
@@ -174,7 +175,3 @@ def show(world: str = "mog", out: Path | str | None = None, **fields: str) -> Ru
     """
     get_ready()
     return RunPanel(replace(suggestion(world, Path(out) if out else learner_folder() / "runs"), **fields))
-
-
-def _short(text: str) -> str:
-    return text.replace(str(Path.home()), "~")

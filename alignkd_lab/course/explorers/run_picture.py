@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from alignkd_lab.clock import Rates, calibrate
+from alignkd_lab.clock import START, Rates, calibrate
 from alignkd_lab.course.explorers.runs import Request
 from alignkd_lab.course.shipped import recorded_gaussians, recorded_smollm2
 from alignkd_lab.errors import AlignkdError
@@ -71,20 +71,21 @@ def expected_seconds(request: Request) -> float | None:
     """Seconds for all of the request, on text by this machine's rates; None where nothing tells."""
     if request.preset == "tiny":
         return None
-    if request.world == "mog":
-        return len(request.parts()) * planned(request.world, request.keywords["pipelines"], request.algorithm)
     try:
-        return plan_run(request.keywords, machine_rates())["seconds"]
-    except AlignkdError:  # a model of a size that is not known
+        made = plan_run(request.keywords, machine_rates() if needs_rates(request) else None)
+    except AlignkdError:  # a model of a size that is not known, or Gaussians of other settings than the recorded ones
         return None
+    return made["seconds"] - (START if request.world == "mog" else 0.0)  # their libraries are loaded before
 
 
 def cost_in_words(request: Request) -> str:
     """The estimate as a sentence."""
     seconds = expected_seconds(request)
     if seconds is None:
-        tiny = request.preset == "tiny"
-        return "This takes well under a minute for each seed." if tiny else "No estimate: a model's size is not known."
+        if request.preset == "tiny":
+            return "This takes well under a minute for each seed."
+        unknown = "a model's size is not known" if request.world == "lm" else "such Gaussians were never timed"
+        return f"No estimate: {unknown}."
     basis = "from `alignkd doctor`'s calibration" if request.world == "lm" else "as long as the recorded runs took"
     return f"This will take about {duration(seconds)} here, {basis}."
 
@@ -118,7 +119,7 @@ def standing(
     words = f"{part['name']} ({part['number']} of {part['parts']}), {name}: {units[-1]['stage'].replace('_', ' ')}"
     if events[-1]["what"] == "step":
         words += f", step {events[-1]['step']} of {events[-1]['steps']}"
-    return sum(took) / (sum(took) + left) if left else 0.0, left, words + _time(left)
+    return 0.0 if left is None else sum(took) / (sum(took) + left), left, words + _time(left)
 
 
 def _time(left: float | None) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkd_lab.arguments import parse_pipelines, parse_seeds, parse_setting
-from alignkd_lab.errors import AlignkdError, BadInput
+from alignkd_lab.errors import AlignkdError, BadInput, refusing
 from alignkd_lab.experiment import parts, run_experiment
 from alignkd_lab.paths import make_folder
 from alignkd_lab.progress import VARIABLE, read_events, tell
@@ -33,8 +33,8 @@ _UNDER_WAY: dict[Path, Run] = {}
 
 @dataclass(frozen=True)
 class Request:
-    """What `alignkd run` is asked for, as it is written there (`settings` is what follows `--set`); an empty text takes
-    the preset's default."""
+    """What `alignkd run` is asked for, as it is written there (`settings` is what follows `--set`, with a shell's
+    quotes); an empty text takes the preset's default."""
 
     world: str = "mog"
     preset: str = "laptop"
@@ -46,12 +46,12 @@ class Request:
 
     @property
     def command(self) -> str:
-        """The line that does the same in a terminal."""
+        """The line that does the same in a terminal. Raises BadInput for settings that cannot be read."""
         said = ["alignkd", "run"]
         for name in ("world", "preset", "pipelines", "algorithm", "seeds"):
             if value := getattr(self, name).strip():
                 said += [f"--{name}", value]
-        said += ["--set", *self.settings.split()] if self.settings.split() else []
+        said += ["--set", *settings] if (settings := self._each_setting()) else []
         return shlex.join([*said, "--out", str(self.out)])
 
     @property
@@ -64,11 +64,15 @@ class Request:
                 "pipelines": parse_pipelines(self.pipelines) if self.pipelines.strip() else None,
                 "algorithm": self.algorithm or None,
                 "seeds": parse_seeds(self.seeds) if self.seeds.strip() else None,
-                "overrides": dict(map(parse_setting, self.settings.split())),
+                "overrides": dict(map(parse_setting, self._each_setting())),
                 "out": self.out,
             }
         except argparse.ArgumentTypeError as error:
             raise BadInput(str(error)) from error
+
+    def _each_setting(self) -> list[str]:
+        with refusing(f"settings: {self.settings!r} cannot be read", ValueError, way_out="close the quotation"):
+            return shlex.split(self.settings)
 
     def parts(self) -> list[dict[str, Any]]:
         """Its cells or seeds (`experiment.parts`). Raises BadInput for what the run would refuse without a model."""

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from alignkd_lab.course.widgets.charts import STAR, Chart, Menu, Slider, parameters
-from alignkd_lab.course.widgets.heat import heat
+from alignkd_lab.course.widgets.heat import components, heat
 from alignkd_lab.course.widgets.pieces import ONE, POINT, axis, below, beside, numbered, sized
-from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.ring import COMPONENTS, RingSettings, run_ring
 from alignkd_lab.plots.drawing import BAND, INK, QUIET
 
@@ -44,7 +43,7 @@ _TICKS = (0, -1, -2, -5, -10, -20, -50, -100)
 def fitted() -> dict[str, Any]:
     """Models and scores of every stop, as parameters; some seconds.
 
-    A model is `[seed][component]` of `[weight, x, y, sd_x, sd_y]`. `scores[components][stop][seed]` holds under
+    A model is `[seed][component]` of `heat.COLUMNS`. `scores[components][stop][seed]` holds under
     "truth", "teacher" (precision), "fresh" and "training" (recall) what the direct, the distilled and the perfect
     student score, and the standard error of distilled minus direct, in nats a point.
     """
@@ -53,8 +52,8 @@ def fitted() -> dict[str, Any]:
     torch.set_num_threads(1)  # thousands of small products: a second thread only gets in the way
     for k in COMPONENTS:
         rings = [run_ring(SEEDS, RingSettings(student_components=k, sharpening=s)) for s in STOPS]
-        found["direct_students"][f"{k}"] = _components(rings[0].direct)
-        found["distilled_students"][f"{k}"] = [_components(ring.distilled) for ring in rings]
+        found["direct_students"][f"{k}"] = components(rings[0].direct)
+        found["distilled_students"][f"{k}"] = [components(ring.distilled) for ring in rings]
         found["scores"][f"{k}"] = []
         for ring in rings:
             students, by = (ring.direct, ring.distilled), {}
@@ -66,13 +65,8 @@ def fitted() -> dict[str, Any]:
                 by[name] = _scored(said, ring.truth.log_prob(draws), (said[1] - said[0]).std(-1))
             found["scores"][f"{k}"].append([{name: rows[seed] for name, rows in by.items()} for seed in SEEDS])
     torch.set_num_threads(threads)
-    truth, draws = _components(ring.truth)[0], ring.training_draws.numpy().round(2).tolist()
-    return {"truth": truth, "teachers": _components(ring.teacher), "training_draws": draws, **found}
-
-
-def _components(mixture: GaussianMixture) -> list:
-    parts = torch.cat([mixture.weights[..., None], mixture.means, mixture.log_sds.exp()], -1)
-    return parts.numpy().round(4).tolist()
+    truth, draws = components(ring.truth)[0], ring.training_draws.numpy().round(2).tolist()
+    return {"truth": truth, "teachers": components(ring.teacher), "training_draws": draws, **found}
 
 
 def _scored(students: Sequence[Tensor], perfect: Tensor, spread: Tensor) -> list:

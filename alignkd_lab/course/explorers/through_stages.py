@@ -15,6 +15,7 @@ from alignkd_lab.course.explorers.token_lens import MONO
 from alignkd_lab.course.shipped import recorded_smollm2
 from alignkd_lab.course.widgets.charts import Chart, Slider, parameters
 from alignkd_lab.course.widgets.pieces import ONE, below, beside, caption, numbered, pixels, said, sized
+from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.rewards import TARGETS
 from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.plots.drawing import INK, QUIET, depth_line
@@ -33,9 +34,13 @@ _LETTERS, _WIDE, _ACROSS, _CELL = 38, 284, 16, 17.4  # letters to a line, pixels
 
 def texts(run: Records) -> dict[str, Any]:
     """What is seen: `prompts`, and by order, stage and prompt `said` (lines), `marks` (the same, but nothing
-    but the words that are the target by themselves), `hits` (0 or 1) and `paid` (the reward)."""
+    but the words that are the target by themselves), `hits` (0 or 1) and `paid` (the reward).
+
+    Raises BadInput where the run lacks one of `STAGES`."""
     seed, rule = min(run.seeds), TARGETS.get(run.the_run()["target"], lambda word: False)
     held = run.responses[run.responses["seed"] == seed].drop_duplicates(["pipeline", "prompt"])
+    if missing := {name for names in STAGES.values() for name in names} - {*held["pipeline"]}:
+        raise BadInput(f"run: no responses of {', '.join(sorted(missing))}; run `--pipelines orders` for all of them")
     answers = held.pivot(index="prompt", columns="pipeline", values=["response", "reward", "target"])
     answers = answers.loc[held["prompt"].drop_duplicates()]
 

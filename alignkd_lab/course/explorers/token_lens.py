@@ -31,7 +31,7 @@ CONTROLS = {
 }
 NAMES = {"reference": "reference teacher", "dpo": "DPO teacher", "student": "student"}
 SOURCE = (
-    "Live: SmolLM2-135M-Instruct (reference), the same after some DPO on pairs that prefer colours, the healed student."
+    "Live: SmolLM2-135M-Instruct (reference), the same after DPO on pairs that prefer colours, a cut of it (student)."
 )
 ROWS = 5
 MONO = "DejaVu Sans Mono, Menlo, Consolas, monospace"

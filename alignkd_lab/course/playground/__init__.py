@@ -1,7 +1,7 @@
 """The playground: both orders on four bumps that one can drag, in a browser, without a kernel or a network.
 
 `show()` shows it in a notebook's cell, `write` makes a page of it. The world itself, the pictures and the
-controls are `playground.js`; `tests/test_playground.py` holds its numbers equal to those of `alignkd_lab.mog`.
+controls are `playground.js`; `tests/test_playground_world.py` holds its numbers equal to those of `alignkd_lab.mog`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 /* Empty the circle: both orders of distilling and aligning on four Gaussian bumps, in a browser.
 
 The first half is the Gaussian world of `alignkd_lab.mog` once more, with its sizes, steps and learning rates: mixtures,
-EM, RLHF by policy gradient, DPO, closed forms. `tests/test_playground.py` holds it equal to `mog` in Chromium. The
-second half draws it. Work is a generator that yields often, so that no frame computes longer than a few milliseconds.
+EM, RLHF by policy gradient, DPO, closed forms. `tests/test_playground_world.py` holds it equal to `mog` in Chromium.
+The second half draws it. Work is a generator that yields often, so that no frame computes longer than a few
+milliseconds.
 
 Points are flat: x and y of each in turn. A component is a bump of a model, a mode a bump of the truth. */
 "use strict";
@@ -208,11 +209,6 @@ function* kmeans(points, uniforms) {
   }
   return nearest(points, centres, k);
 }
-/** One step of EM: the mean log-likelihood per point before it, and the mixture after it. */
-function emStep(mixture, points) {
-  const { logProb, shares } = mixture.score(points);
-  return { likelihood: mean(logProb), mixture: maximise(points, shares, mixture.k) };
-}
 /** The likeliest mixture over the starts, uniforms [start k]: all mixtures on its way, the last one the result. */
 function* fit(points, uniforms, k) {
   let best = { likelihood: -Infinity };
@@ -220,9 +216,9 @@ function* fit(points, uniforms, k) {
     const path = [maximise(points, yield* kmeans(points, uniforms.subarray(start * k, (start + 1) * k)), k)];
     for (let i = 0, before = -Infinity, going = true; i < SIZES.iterations && going; i++) {
       yield;
-      const { likelihood, mixture } = emStep(path.at(-1), points);
+      const { logProb, shares } = path.at(-1).score(points), likelihood = mean(logProb); // a step of EM
       going = likelihood - before > SIZES.tolerance;
-      path.push(mixture);
+      path.push(maximise(points, shares, k));
       path.likelihood = before = likelihood;
     }
     if (path.likelihood > best.likelihood) best = path;
@@ -463,6 +459,7 @@ function mount(root) {
     }
     $("[data-of]").textContent = chosen === state.target ? "the rewarded bump" : `bump ${chosen + 1}`;
     $("[data-do=reward]").hidden = chosen === state.target;
+    $("[data-do=link]").textContent = "copy link"; // what was copied is no longer what is seen
     $(".pg-ask").textContent = "A world of your own. What will each order make of it?";
     for (const scene of scenes) {
       scene.setAttribute("aria-pressed", scene.value === state.scene);
@@ -664,7 +661,8 @@ function mount(root) {
         (box.top + box.height / 2 - event.clientY) / scale]);
     });
     bump.addEventListener("keydown", (event) => {
-      const { key } = event;
+      const { key, ctrlKey, metaKey, altKey } = event;
+      if (ctrlKey || metaKey || altKey) return; // the browser's own: reload, zoom, back
       const move = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] }[key];
       if (move) change("mean", state.means[i].map((v, axis) => v + move[axis]));
       else if ("+=-".includes(key)) change("share", state.weights[i] * (key === "-" ? 0.8 : 1.25));
@@ -693,7 +691,6 @@ function mount(root) {
   open(location.hash.startsWith("#playground?") ? location.hash : root.dataset.open || "rare");
 }
 
-globalThis.alignkdPlayground = { Mixture, Problem, SIZES, START, seededNoise, finish, evaluate, maximise, emStep, fitBase, distil,
-  rlhfGradient, dpoGradient, Adam, align, runBoth, explain, mount };
+globalThis.alignkdPlayground = { Mixture, Problem, seededNoise, finish, evaluate, fitBase, distil, align, runBoth, explain };
 for (const root of globalThis.document?.querySelectorAll(".pg:not([data-live])") ?? []) mount(root);
 })();

@@ -12,7 +12,6 @@ import io
 import json
 import math
 import re
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ import altair as alt
 from PIL import Image
 
 from alignkd_lab.course.widgets.pieces import below, caption, said
-from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.errors import BadInput, UnknownName, check_number
 from alignkd_lab.plots.drawing import GRID, INK, QUIET
 
 MIME = "application/vnd.vegalite.v5+json"
@@ -69,7 +68,7 @@ CONFIG = {
 
 
 class Slider(NamedTuple):
-    """A number that a reader moves. With `powers` the slider moves its power of ten, and so do `low` and `high`.
+    """A number that a reader moves, from `low` to `high`; with `powers` by its power of ten, of which `step` is then.
 
     label: what the number is, with its symbol and unit.
     """
@@ -99,7 +98,7 @@ def parameters(controls: Mapping[str, Slider | Menu], shown: tuple[str, ...], st
 
     Raises:
         UnknownName: `shown` or `state` names no control, or no option of a menu.
-        BadInput: a number that its slider cannot reach.
+        BadInput: what its slider cannot reach: beyond an end, or between whole numbers where it has no others.
     """
     for name in (*shown, *state):
         if name not in controls:
@@ -108,9 +107,11 @@ def parameters(controls: Mapping[str, Slider | Menu], shown: tuple[str, ...], st
     for name, control in controls.items():
         value = state.get(name, control.value)
         if isinstance(control, Menu) and value not in control.options:
-            raise UnknownName(name, str(value), map(str, control.options))
-        if isinstance(control, Slider) and not control.low <= value <= control.high:
-            raise BadInput(f"{name}: {value} must lie between {control.low:g} and {control.high:g}")
+            raise UnknownName(name, value, map(repr, control.options))
+        if isinstance(control, Slider):
+            check_number(name, value, least=control.low, most=control.high)
+            if control.step % 1 == 0 and value % 1:
+                raise BadInput(f"{name} must be a whole number, not {value!r}")
         if name not in (shown or controls):
             made.append(alt.param(name, value=value))
         elif isinstance(control, Menu):
@@ -196,6 +197,6 @@ class Chart:
         return small(Image.open(io.BytesIO(png)))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        width, height = (round(pixels / SCALE) for pixels in struct.unpack(">II", self.png[16:24]))
+        width, height = (round(pixels / SCALE) for pixels in Image.open(io.BytesIO(self.png)).size)
         bundle = {MIME: self.spec, "image/png": base64.b64encode(self.png).decode("ascii"), "text/plain": self.alt}
         return bundle, {"image/png": {"width": width, "height": height, "alt": self.alt}}

@@ -8,14 +8,24 @@ from typing import Any
 
 import altair as alt
 import numpy as np
+import torch
 
 from alignkd_lab.course.widgets.pieces import ONE, bare, numbered, sized
+from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.plots.drawing import INK
 
 # White to dark, as the figures have it (seaborn's mako).
 _WHITE = 2e-4  # density, of the half to some tens at a heart
 COLOURS = ("#FFFFFF", "#AFE3C8", "#4FC5AD", "#3497A8", "#36669C", "#3B3A66", "#251729")
+
+COLUMNS = ["weight", "x", "y", "sd_x", "sd_y"]  # of a component, in records, too
+
+
+def components(mixtures: GaussianMixture) -> list:
+    """As `heat` takes them, `[mixture][component]` of `COLUMNS`."""
+    parts = torch.cat([mixtures.weights[..., None], mixtures.means, mixtures.log_sds.exp()], -1)
+    return parts.numpy().round(4).tolist()
 
 
 def heat(
@@ -25,7 +35,7 @@ def heat(
     """A mixture's density on the plane; darker is denser, on a square-root scale.
 
     Args:
-        components: an expression for `[[weight, x, y, sd_x, sd_y], ...]`; count: how many, at most.
+        components: an expression for a list of `COLUMNS`; count: how many, at most.
         window: left, right, bottom, top, of equal width and height.
         side: pixels; cells: along either axis, of whole pixels each; colours: from none to the densest.
     """
@@ -72,7 +82,7 @@ def policy(settings: MogSettings, components: str, count: int, side: int, title:
 
 
 def _normal(component: str) -> str:
-    """The density of `[weight, x, y, sd_x, sd_y]` at the datum."""
+    """The density of one of them at the datum."""
     across, up = (
         f"pow((datum.{axis} - {component}[{1 + k}]) / {component}[{3 + k}], 2)" for k, axis in enumerate("xy")
     )

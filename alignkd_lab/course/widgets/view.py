@@ -21,6 +21,7 @@ from PIL import Image
 
 from alignkd_lab.course.notebooks import WIDGET_VIEW
 from alignkd_lab.course.widgets.charts import small
+from alignkd_lab.errors import UnknownName
 from alignkd_lab.plots.drawing import note_of
 
 PIXELS_PER_INCH = 150  # sharp on a dense screen
@@ -90,7 +91,9 @@ def hinted(field: Field) -> Field:
 
 
 def choice(label: str, value: str, options: Mapping[str, str]) -> Dropdown:
-    """A list of `options`, the words by the value."""
+    """A list of `options`, the words by the value. Raises UnknownName for a value that is none of them."""
+    if value not in options:
+        raise UnknownName(label, value, map(repr, options))
     chosen = [(words, name) for name, words in options.items()]
     return hinted(Dropdown(options=chosen, value=value, description=label, style=LABELS, layout=WIDE))
 
@@ -100,9 +103,9 @@ def widget_view(widget: Widget) -> dict:
     return {WIDGET_VIEW: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}}
 
 
-def paragraph(text: str, margin: str = "0") -> str:
+def paragraph(text: str) -> str:
     """Plain text as HTML: an HTML widget spaces its lines for one line of controls."""
-    return f'<p style="max-width:62em;margin:{margin};line-height:1.45">{inline(text)}</p>'
+    return f'<p style="max-width:62em;margin:0;line-height:1.45">{inline(text)}</p>'
 
 
 def inline(text: str) -> str:
