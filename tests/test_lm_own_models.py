@@ -4,7 +4,8 @@ import json
 
 import pytest
 import transformers
-from own_models import CHATML, INST, OWN, STRICT, save, tokenizer_of
+from own_models import CHATML, INST, OWN, STRICT, adapted, save, tokenizer_of
+from peft import LoraConfig
 from tiny_lm import small
 
 from alignkd_lab import experiment, records
@@ -88,6 +89,17 @@ def test_rows_of_a_head_that_no_token_has_are_cut(tmp_path):
     padded, whole = (weights.load(save(tmp_path / str(rows), "Phi", rows=rows))[0] for rows in (300, 260))
     assert padded.get_output_embeddings().weight.shape == whole.get_output_embeddings().weight.shape
     assert len(padded.get_output_embeddings().bias) == padded.config.vocab_size == 260
+
+
+def test_an_adapter_fills_rows_that_its_base_has_for_no_token_and_ends_where_its_base_ends(tmp_path):
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"])
+    folder = adapted(tmp_path, "base", config, rows=300, ends=[1, 0, 40])
+    tokenizer = tokenizer_of(CHATML)
+    tokenizer.add_tokens(["<more>"])
+    tokenizer.save_pretrained(folder)
+    model, tokenizer = weights.load(str(folder))
+    assert model.config.vocab_size == 261
+    assert end_ids(tokenizer) == [0, 1, 3, 40]
 
 
 def test_gemma_2_is_read_with_the_attention_that_knows_its_cap(tmp_path):
