@@ -38,7 +38,7 @@ def tokenizer_of(template, eos="</s>", swap=False, **special):
 def save(folder, kind="GPT2", template=CHATML, rows=260, ends=None, **tokens):
     """A random model and its tokenizer in a folder, and the folder's name."""
     size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 512}
-    if kind == "Gemma2":
+    if kind.startswith("Gemma"):
         size |= {"num_key_value_heads": 1, "head_dim": 8}
     config = getattr(transformers, f"{kind}Config")(vocab_size=rows, intermediate_size=32, eos_token_id=1, **size)
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ from alignkd_lab.lm.architecture import backbone, head_of
 from alignkd_lab.lm.batch import Example, collate, token_counts
 from alignkd_lab.lm.sampling import Samples, draw, sample
 from alignkd_lab.lm.scoring import score
-from alignkd_lab.lm.student import layer_cut
+from alignkd_lab.lm.student import block_influence, layer_cut
 from alignkd_lab.lm.teacher_cache import cache_teacher
 from alignkd_lab.lm.teachers import LiveTeacher
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, train, with_lora
@@ -212,6 +212,11 @@ def test_a_cut_of_some_layers_is_the_model_without_the_others(name):
     }
     shallow.load_state_dict(weights)
     assert_close(logits(admit(cut), PROMPTS[0]), logits(shallow, PROMPTS[0]))
+
+
+def test_the_influence_of_blocks_whose_norm_serves_elsewhere_is_not_measured():
+    with pytest.raises(BadInput, match="the final norm of NanoChatForCausalLM serves elsewhere"):
+        block_influence(make("NanoChat"), PAIRS)
 
 
 # The check bites --------------------------------------------------------------------------------------

@@ -116,10 +116,13 @@ def test_two_tokenizers_of_one_size_are_refused_before_a_model_is_read(tmp_path,
         LmWorld(small(base=base, truth=base, student=other), "dpo", 0, Store(tmp_path / "store"))
 
 
-def test_a_base_that_cannot_be_cut_is_refused_before_it_is_sampled(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "words"), [("GPT2", "GPT2LMHeadModel has no blocks"), ("Gemma4Text", "a layer cut of .* does not run")]
+)
+def test_a_base_that_cannot_be_cut_is_refused_before_it_is_sampled(kind, words, tmp_path, monkeypatch):
     monkeypatch.setattr(student, "sample", lambda *given, **more: pytest.fail("something was sampled"))
-    with pytest.raises(BadInput, match="GPT2LMHeadModel has no blocks"):
-        student.heal(save(tmp_path / "base"), 1, tmp_path / "out")
+    with pytest.raises(BadInput, match=words):
+        student.heal(save(tmp_path / "base", kind), 1, tmp_path / "out")
 
 
 def run(folder, pipelines=("kd_then_align", "adpa"), **sources):

@@ -63,7 +63,10 @@ class Recipe:
 
 @torch.inference_mode()
 def block_influence(model, examples: list[Example]) -> Tensor:
-    """1 - mean cosine similarity between what enters and what leaves each layer, over all tokens; [layers]."""
+    """1 - mean cosine similarity between what enters and what leaves each layer, over all tokens; [layers].
+
+    Raises BadInput for a model whose blocks are not found, or do not hand their states straight on to the norm.
+    """
     batch = collate(examples)
     # A token that may look at itself alone is padding, or the first of its row.
     real = batch["attention_mask"][:, 0].sum(-1) > 1
@@ -81,6 +84,8 @@ def block_influence(model, examples: list[Example]) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
+    if len(seen) != len(core.layers) + 1:  # as of NanoChat, which asks its norm twice
+        raise BadInput(f"heal: the final norm of {type(model).__name__} serves elsewhere, too; name a student instead")
     return torch.stack([1 - torch.cosine_similarity(a, b, dim=-1).mean() for a, b in pairwise(seen)]).cpu()
 
 
@@ -93,24 +98,13 @@ def _core(model):
     return core
 
 
-def most_influential(influence: Tensor, count: int) -> list[int]:
-    """The `count` layers of highest influence, in their order in the model."""
-    _check_count(count, len(influence))
-    return sorted(influence.topk(count).indices.tolist())
-
-
-def _check_count(count: int, total: int) -> None:
-    if not 1 <= count <= total:
-        raise BadInput(f"layers: {count} of {total} cannot be kept; choose 1 to {total}")
-
-
 def choose_layers(model, examples: list[Example], count: int, influence: Tensor, near: float = 1.15) -> list[int]:
     """The most influential layers, with near ties decided by what they are for: the recall of the cut.
 
     Many middle layers have nearly the same influence, and swapping one for another can move the cut's recall by a nat.
     So layers within a factor `near` of the last one kept are swapped, best first, while recall on `examples` rises.
     """
-    kept = set(most_influential(influence, count))
+    kept = set(influence.topk(count).indices.tolist())
     last = min(float(influence[layer]) for layer in kept)
     tied = {layer for layer, value in enumerate(influence.tolist()) if last / near <= value <= last * near}
 
@@ -255,7 +249,9 @@ def heal(
     started = time.perf_counter()
     base, tokenizer = weights.load(recipe.base, device=device)
     _core(admit(base, recipe.base, adapted=True))
-    _check_count(recipe.layers, base.config.num_hidden_layers)
+    if not 1 <= recipe.layers <= (total := base.config.num_hidden_layers):
+        raise BadInput(f"layers: {recipe.layers} of {total} cannot be kept; choose 1 to {total}")
+    admit(layer_cut(base, list(range(recipe.layers))), f"a layer cut of {recipe.base}")
     data = _own_samples(base, tokenizer, recipe, "healing", recipe.sample_seed, all_frames=True)
     heldout = _own_samples(base, tokenizer, recipe, "validation", recipe.heldout_seed, all_frames=False)
     examples = data.examples()
