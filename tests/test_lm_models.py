@@ -289,14 +289,6 @@ def test_in_sixteen_bits_rounding_passes_and_a_broken_head_does_not(dtype, monke
         admit(make("Granite").to(dtype))
 
 
-def test_eager_and_sdpa_score_alike():
-    model, samples = make("Mistral"), Samples(PROMPTS, [0, 1], [ANSWERS[0][0], ANSWERS[1][0]])
-    assert model.config._attn_implementation == "sdpa"
-    by_sdpa = score(admit(model), samples)
-    model.set_attn_implementation("eager")
-    assert_close(score(admit(model), samples), by_sdpa)
-
-
 def test_products_in_sixteen_bits_are_no_difference():
     with torch.autocast("cpu", torch.bfloat16):
         assert admit(make("Llama").float()).admitted

@@ -39,7 +39,7 @@ from alignkd_lab.lm.templates import encode, end_ids
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, train, with_lora
 from alignkd_lab.paths import cache_folder, data_folder
 from alignkd_lab.provenance import best_device, resolve_dtype
-from alignkd_lab.store import file_sha256
+from alignkd_lab.store import file_sha256, write_whole
 
 HEALING_BAR = 1.0  # nats per token that the healed student's held-out recall may lie below the base's
 
@@ -255,10 +255,9 @@ def heal(
     data = _own_samples(base, tokenizer, recipe, "healing", recipe.sample_seed, all_frames=True)
     heldout = _own_samples(base, tokenizer, recipe, "validation", recipe.heldout_seed, all_frames=False)
     examples = data.examples()
-    influence = block_influence(base, [Example(row.prompt, row.responses) for row in examples[::20]])
-    kept = choose_layers(
-        base, [Example(row.prompt, row.responses) for row in examples[::160]], recipe.layers, influence
-    )
+    bare = [Example(row.prompt, row.responses) for row in examples]
+    influence = block_influence(base, bare[::20])
+    kept = choose_layers(base, bare[::160], recipe.layers, influence)
     model = layer_cut(base, kept)
     recall = {"base": pooled_mean(heldout.log_probs), "cut": pooled_mean(score(model, heldout, dtype=dtype))}
     model = with_lora(model, recipe.rank)
@@ -298,11 +297,10 @@ def write_student(folder: Path, adapter: dict[str, Tensor], recipe: dict) -> Non
     """Adapter first, then the recipe with its checksum, each moved into place whole."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        save_file(adapter, Path(scratch) / "adapter")
-        recipe = {**recipe, "adapter_sha256": file_sha256(Path(scratch) / "adapter")}
-        (Path(scratch) / "recipe").write_text(json.dumps(recipe, indent=1) + "\n")
-        os.replace(Path(scratch) / "adapter", folder / "adapter.safetensors")
-        os.replace(Path(scratch) / "recipe", folder / "recipe.json")
+        save_file(adapter, made := Path(scratch) / "adapter")
+        recipe = {**recipe, "adapter_sha256": file_sha256(made)}
+        os.replace(made, folder / "adapter.safetensors")
+    write_whole(folder / "recipe.json", json.dumps(recipe, indent=1) + "\n")
 
 
 def _own_samples(model, tokenizer, recipe: Recipe, split: str, seed: int, all_frames: bool) -> Samples:
