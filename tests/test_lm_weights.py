@@ -73,17 +73,16 @@ def folder(tmp_path):
     return folder_of("tiny-base", tmp_path / "own")
 
 
-def test_every_source_has_a_checksum_of_its_own_and_that_of_a_folder_follows_its_weights(folder):
+def test_every_source_has_a_checksum_of_its_own(folder):
     names = [*TINY, weights.BUILT_IN, ORIGINAL, f"{ORIGINAL}@{'a' * 40}"]
     made = {weights.checksum(str(name)) for name in (*names, folder, folder)}
-    (folder / "second-shard.safetensors").write_bytes(b"more")
     assert len(made) == len(names) + 1
-    assert weights.checksum(str(folder)) not in made
 
 
 def test_a_folders_checksum_is_of_all_that_is_read_once_and_of_nothing_that_a_training_leaves(folder, monkeypatch):
     made = [weights.checksum(str(folder))]
-    for name in ("config.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"):
+    for name in ("second-shard.safetensors", "config.json", "tokenizer_config.json", "generation_config.json",
+                 "chat_template.jinja"):  # fmt: skip
         (folder / name).open("a").write("\n")
         made.append(weights.checksum(str(folder)))
     for name in ("record.json", "README.md", "curves.csv"):
@@ -152,6 +151,30 @@ def test_the_presets_hub_models_are_asked_for_whole_at_their_pinned_revision(fol
     assert weights.load(ORIGINAL)[0].config.hidden_size == 32
     assert {*asked} == {(ORIGINAL, weights.REVISIONS[ORIGINAL])}
     assert all(len(revision) == 40 for revision in weights.REVISIONS.values())
+
+
+@pytest.mark.parametrize(
+    ("files", "whole"),
+    [
+        ("config.json model.safetensors tokenizer.json", True),
+        ("config.json model.safetensors", False),
+        ("config.json tokenizer.json", False),
+        ("adapter_config.json adapter_model.safetensors", True),
+        ("adapter_config.json tokenizer.json", False),
+    ],
+)
+def test_what_the_hubs_cache_holds_whole_is_not_asked_for_again(files, whole, tmp_path, monkeypatch):
+    for name in files.split():
+        (tmp_path / name).touch()
+    asked = []
+
+    def snapshot(*given, local_files_only=False, **options):
+        asked.append(local_files_only)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert weights.resolve(f"a/b@{'c' * 40}") == tmp_path
+    assert all(asked) is whole
 
 
 @pytest.mark.parametrize(("answer", "expected"), [(200, True), (302, True), (403, False), (500, False), (None, False)])

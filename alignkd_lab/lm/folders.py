@@ -68,15 +68,18 @@ def merge(model, folder: Path):
 def is_whole(folder: Path) -> bool:
     """Whether no file is missing, of a download that may have been cut off: the hub's cache gives back what it has.
 
+    An adapter may leave its tokenizer to its base.
+
     Raises:
         CannotContinue: a file of weights is damaged.
     """
     index, words = folder / "model.safetensors.index.json", ("tokenizer.json", "tokenizer.model", "vocab.json")
     shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
     has = {path.name for path in folder.iterdir() if path.exists()}  # a link to nothing is a file that is missing
-    if not ({"config.json", *shards} <= has and any(name in has for name in words)):
+    wanted = {WEIGHTS} if is_adapter(folder) else {"config.json", *shards}
+    if not (wanted <= has and (is_adapter(folder) or any(name in has for name in words))):
         return False
-    for name in shards:
+    for name in wanted:
         # The hub's cache links to its blobs, which are named by the checksum of what they hold.
         blob = (folder / name).resolve()
         if re.fullmatch("[0-9a-f]{64}", blob.name) and _sha256(blob, *_stamp(blob)) != blob.name:

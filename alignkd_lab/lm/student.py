@@ -37,7 +37,7 @@ from alignkd_lab.lm.scoring import pooled_mean, score
 from alignkd_lab.lm.settings import HEALED
 from alignkd_lab.lm.templates import encode, end_ids
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, train, with_lora
-from alignkd_lab.paths import cache_folder, data_folder
+from alignkd_lab.paths import cache_folder, data_folder, make_folder
 from alignkd_lab.provenance import best_device, resolve_dtype
 from alignkd_lab.store import file_sha256, write_whole
 
@@ -183,7 +183,7 @@ def ensure_healed_student(base: str, name: str, device: str | None = None) -> No
     """
     layers = _layers(name)
     folder = _cache(base, layers)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with FileLock(f"{folder}.lock"):  # a second process waits here and then finds the work done
         try:
             _find(base, name)
@@ -240,13 +240,15 @@ def heal(
     layers, as `healed-16`. `device` None is a GPU where there is one. It is written below the bar, too.
 
     Raises:
-        BadInput: a number of layers that the base does not have, or a base that is refused (`lm.admission`).
+        BadInput: a number of layers that the base does not have, a base that is refused (`lm.admission`), or a folder
+            that cannot be written to.
         CannotContinue: a student of the usual depth misses the bar; the message holds the figures.
     """
     device = best_device(device)
     dtype = getattr(torch, resolve_dtype("default", device))
     recipe = Recipe(base=base) if layers is None else Recipe(base=base, layers=layers)
     started = time.perf_counter()
+    make_folder(folder := Path(out) if out else _cache(recipe.base, layers))
     base, tokenizer = weights.load(recipe.base, device=device)
     _core(admit(base, recipe.base, adapted=True))
     if not 1 <= recipe.layers <= (total := base.config.num_hidden_layers):
@@ -272,7 +274,6 @@ def heal(
     recall["healed"] = pooled_mean(score(healed, heldout, dtype=dtype))
     trained = recipe.steps * recipe.batch * recipe.responses * data.token_count // len(data.tokens)
     tokens = {"sampled": data.token_count + heldout.token_count, "trained": trained}
-    folder = Path(out) if out else _cache(recipe.base, layers)
     written = {
         **asdict(recipe),
         "base_checksum": weights.checksum(recipe.base),
