@@ -294,6 +294,7 @@ UNREAD = [
         a teacher that lacks | train adpa --student tiny-student --data x.jsonl --out y | teacher: adpa needs
         """,
     ),
+    ("a student below a file", "heal --base tiny-base --out FILES/whole.json/x", 2, "json/x cannot be made a folder"),
     ("a plan of a base that is not here", f"plan run --world lm --set base={AWAY}", 1, "never fetched"),
     ("a plan of a student that is not here", f"plan train sft --student {AWAY} --data x --out y", 1, "is not here yet"),
     *commands(

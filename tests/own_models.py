@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 import transformers
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 HEADED = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -37,7 +38,7 @@ def tokenizer_of(template, eos="</s>", swap=False, **special):
 def save(folder, kind="GPT2", template=CHATML, rows=260, ends=None, **tokens):
     """A random model and its tokenizer in a folder, and the folder's name."""
     size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 512}
-    if kind == "Gemma2":
+    if kind.startswith("Gemma"):
         size |= {"num_key_value_heads": 1, "head_dim": 8}
     config = getattr(transformers, f"{kind}Config")(vocab_size=rows, intermediate_size=32, eos_token_id=1, **size)
     torch.manual_seed(0)
@@ -46,6 +47,14 @@ def save(folder, kind="GPT2", template=CHATML, rows=260, ends=None, **tokens):
     model.save_pretrained(folder)
     tokenizer_of(template, **tokens).save_pretrained(folder)
     return str(folder)
+
+
+def adapted(folder, base, config=None, **base_options):
+    """An adapter (a LoRA of all linear layers unless `config` says else) of a base in `base` below its folder."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(save(folder / base, "Llama", **base_options))
+    config = config or LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear")
+    get_peft_model(model, config).save_pretrained(folder)
+    return folder
 
 
 def classifier(folder):
@@ -75,6 +84,26 @@ def foreign(folder):
 def adapter(folder):
     folder.mkdir()
     (folder / "adapter_config.json").write_text("{}")
+
+
+def torn_adapter(folder):
+    adapted(folder, "base").joinpath("adapter_model.safetensors").write_bytes(b"torn")
+
+
+def prompt_adapter(folder):
+    adapted(folder, "base", PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+
+
+def overwritten(name, text, folder):
+    save(folder)
+    (folder / name).write_text(text)
+
+
+def diverged(folder):
+    save(folder, "Llama")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    model.model.norm.weight.data[0] = torch.nan
+    model.save_pretrained(folder)
 
 
 def recurrent(folder):
@@ -111,6 +140,11 @@ BROKEN = {
     "an encoder-decoder": (encoder_decoder, "is an encoder-decoder"),
     "code of its own": (foreign, "custom code"),
     "an adapter that is none": (adapter, "cannot be read as an adapter's"),
+    "a torn adapter": (torn_adapter, "does not fit its base"),
+    "an adapter of prompts": (prompt_adapter, "cannot be merged into weights"),
+    "a model that diverged": (diverged, "no finite numbers"),
+    "a torn generation configuration": (partial(overwritten, "generation_config.json", "{"), "not a valid JSON file"),
+    "a width in words": (partial(overwritten, "config.json", '{"model_type": "gpt2", "n_embd": "wide"}'), "n_embd"),
     "a recurrent model": (recurrent, "mamba"),
     "a mixture of experts": (moe, "LoRA does not reach"),
     "pickled weights": (pickled, "safetensors"),

@@ -102,6 +102,8 @@ def test_what_is_not_whole_or_cannot_be_read_is_refused(folder, monkeypatch):
     monkeypatch.setattr(LLM, "limit", 5)
     with pytest.raises(CannotContinue, match="of 3 responses vLLM gave 0 whole ones"):
         sample(engine, PROMPTS, 1, 20, 999, seed=0)
+    with pytest.raises(CannotContinue, match="of 1 responses vLLM gave 0 whole ones"):  # not one token
+        sample(engine, [list(range(1, 6))], 1, 2, END, seed=0)
     with pytest.raises(BadInput, match="vLLM refuses: The decoder prompt is longer"):
         sample(engine, [list(range(1, 9))], 1, 2, END, seed=0)
     with pytest.raises(BadInput, match="temperature must be"):
@@ -144,6 +146,7 @@ def test_the_student_writes_by_it_once_for_adpa(folder, tmp_path):
         ({"method": "dpo"}, "engine: dpo samples nothing beforehand"),
         ({"method": "adpa_plus"}, "engine: vLLM reads whole models, and DCKD leaves an adapter; add --merge"),
         ({"student": "tiny-student"}, "engine: vLLM reads a model of the hub or a folder with config.json"),
+        ({"student": f"healed:a/b@{40 * 'c'}"}, "engine: vLLM reads a model of the hub or a folder with config.json"),
     ],
 )
 def test_what_it_cannot_do_in_a_training_is_refused(options, words, folder, tmp_path):

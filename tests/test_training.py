@@ -170,7 +170,10 @@ def test_tokenizer_and_licence_are_those_of_the_base(adapter, student, tmp_path)
     assert after.apply_chat_template(turns) == before.apply_chat_template(turns)
     assert (after.eos_token, after.pad_token) == (before.eos_token, before.pad_token)
     assert saved.licence("healed-16") == saved.licence("healed:smollm2-135m-instruct") == "apache-2.0"
-    assert saved.licence(str(folder_of("tiny-student", tmp_path / "bare"))) == "unknown"
+    bare = folder_of("tiny-student", tmp_path / "bare")
+    assert saved.licence(str(bare)) == "unknown"
+    (bare / "README.md").write_bytes("---\nlicense: mit\n---\nä".encode("latin-1"))
+    assert saved.licence(str(bare)) == "unknown"  # a card that cannot be read stops no finished training
     assert saved.licence(str(student)) == saved.licence(str(adapter[0])) == "mit"
     assert "license: mit" in (adapter[0] / "README.md").read_text()
 

@@ -100,6 +100,11 @@ def _compare(model, name: str, length: int) -> None:
     try:
         texts = [(example.prompt, tokens) for example in examples for tokens in example.responses]
         expected, labels = _plain(model, texts)
+        if not expected.isfinite().all():
+            raise BadInput(
+                f"{name}: model(ids).logits are no finite numbers; its weights are damaged or left a training that "
+                "diverged: name another model, or an earlier checkpoint"
+            )
         found, scored = _fast(model.train(), examples)
         if not _close(model, found, scored, expected, labels):
             raise _refusal(model.eval(), name, "scoring", scored, labels, _cause(model, examples, expected, labels))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkd_lab.errors import BadInput, CannotContinue, check_choice, check_number
+from alignkd_lab.lm.settings import base_of_student
 from alignkd_lab.progress import processes
 
 ENGINES = "own", "vllm"
@@ -28,7 +29,8 @@ def check_engine(engine: str, source: str) -> None:
         raise BadInput("engine: vLLM is not installed; pip install vllm brings it, or leave --engine out") from error
     if processes() > 1:
         raise BadInput("engine: vLLM is started from one process, and several were started; leave --engine out")
-    if not (Path(source) / "config.json").is_file() and (Path(source).is_dir() or "/" not in source):
+    of_the_hub = "/" in source and source == base_of_student(source) and not Path(source).is_dir()
+    if not ((Path(source) / "config.json").is_file() or of_the_hub):
         raise BadInput(
             f"engine: vLLM reads a model of the hub or a folder with config.json, and {source} is neither; merge an "
             "adapter (alignkd train --merge), or leave --engine out"
@@ -65,7 +67,7 @@ class Vllm:
         except ValueError as error:
             raise BadInput(f"engine: vLLM refuses: {error}") from error
         written = [list(one.token_ids) for of in found for one in sorted(of.outputs, key=lambda one: one.index)]
-        whole = sum(len(tokens) == max_tokens or (tokens[-1:] and tokens[-1] in ends) for tokens in written)
+        whole = sum(len(tokens) == max_tokens or (bool(tokens) and tokens[-1] in ends) for tokens in written)
         if not asked == len(written) == whole:
             raise CannotContinue(f"engine: of {asked} responses vLLM gave {whole} whole ones; lower max_tokens")
         return written

@@ -6,6 +6,7 @@ What was made here has its checksums; the hub names its files by theirs.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -17,6 +18,8 @@ from alignkd_lab.errors import BadInput, CannotContinue, refusing
 from alignkd_lab.store import damage, file_sha256
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# What is read of a folder: weights, configuration, tokenizer and template; and of that, what a training leaves there.
+READ, _OURS = (".safetensors", ".json", ".txt", ".jinja", ".model"), ("record.json", "request.json")
 
 
 def is_adapter(folder: Path) -> bool:
@@ -41,14 +44,13 @@ def merge(model, folder: Path):
     """The base `model` with the adapter merged into its weights.
 
     Raises:
-        BadInput: there are no safetensors, or they are not those of an adapter of this base.
+        BadInput: there are no safetensors, they are not those of an adapter of this base, or none that can be merged.
     """
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     if not (folder / WEIGHTS).is_file():
         raise BadInput(f"weights: the adapter {folder} holds no {WEIGHTS}; save it with save_pretrained")
-    kinds = ValueError, RuntimeError, KeyError, TypeError, OSError
-    with refusing(f"weights: the adapter {folder} does not fit its base", *kinds), torch.random.fork_rng():
+    with refusing(f"weights: the adapter {folder} does not fit its base", Exception), torch.random.fork_rng():
         adapted, held = get_peft_model(model, PeftConfig.from_pretrained(folder)), load_file(folder / WEIGHTS)
         differ = set(get_peft_model_state_dict(adapted, save_embedding_layers=False)) ^ set(held)
         set_peft_model_state_dict(adapted, held)
@@ -57,11 +59,16 @@ def merge(model, folder: Path):
             f"weights: the adapter {folder} and its base have other layers ({', '.join(sorted(differ)[:3])}); "
             "name the base that it was trained on as base_model_name_or_path in its configuration"
         )
+    if not hasattr(adapted, "merge_and_unload"):
+        kind = adapted.active_peft_config.peft_type.value
+        raise BadInput(f"weights: the adapter {folder} ({kind}) cannot be merged into weights; name a LoRA's folder")
     return adapted.merge_and_unload().requires_grad_()  # peft froze the base, all of which may be trained now
 
 
 def is_whole(folder: Path) -> bool:
     """Whether no file is missing, of a download that may have been cut off: the hub's cache gives back what it has.
+
+    An adapter may leave its tokenizer to its base.
 
     Raises:
         CannotContinue: a file of weights is damaged.
@@ -69,14 +76,31 @@ def is_whole(folder: Path) -> bool:
     index, words = folder / "model.safetensors.index.json", ("tokenizer.json", "tokenizer.model", "vocab.json")
     shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
     has = {path.name for path in folder.iterdir() if path.exists()}  # a link to nothing is a file that is missing
-    if not ({"config.json", *shards} <= has and any(name in has for name in words)):
+    wanted = {WEIGHTS} if is_adapter(folder) else {"config.json", *shards}
+    if not (wanted <= has and (is_adapter(folder) or any(name in has for name in words))):
         return False
-    for name in shards:
+    for name in wanted:
         # The hub's cache links to its blobs, which are named by the checksum of what they hold.
         blob = (folder / name).resolve()
         if re.fullmatch("[0-9a-f]{64}", blob.name) and _sha256(blob, *_stamp(blob)) != blob.name:
             raise CannotContinue(f"weights: {blob} does not have its checksum; delete it and run again")
     return True
+
+
+def sha256_of(folder: Path) -> str:
+    """Of the names, sizes and contents of all files of a model's folder that are read."""
+    files = tuple(sorted(path for path in folder.resolve().iterdir() if path.suffix in READ and path.name not in _OURS))
+    return _sha256_of(files, tuple(map(_stamp, files)))
+
+
+@functools.cache
+def _sha256_of(files: tuple[Path, ...], stamps: tuple) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name} {path.stat().st_size} ".encode())
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
 
 
 def is_sound(folder: Path) -> bool:

@@ -148,9 +148,8 @@ def whole_weights(model) -> dict:
 def whole_optimizer(optimizer) -> dict:
     """Its state as that of one process, on the CPU; every rank takes part."""
     state = optimizer.state_dict()
-    kept = {at: {name: whole(value) for name, value in of.items()} for at, of in state["state"].items()}
-    kept = {at: {name: value.cpu() if hasattr(value, "cpu") else value for name, value in of.items()}
-            for at, of in kept.items()}  # fmt: skip
+    kept = {at: {name: whole(value).cpu() if hasattr(value, "cpu") else value for name, value in of.items()}
+            for at, of in state["state"].items()}  # fmt: skip
     return {**state, "state": kept}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -31,9 +32,9 @@ def licence(source: str) -> str:
     if card.is_file():
         from huggingface_hub import ModelCard
 
-        found = ModelCard.load(card, ignore_metadata_errors=True).data.license
-        if found:
-            return str(found)
+        with contextlib.suppress(Exception):  # a card that cannot be read names none
+            if found := ModelCard.load(card, ignore_metadata_errors=True).data.license:
+                return str(found)
     return licence(folders.base_of(folder)) if folders.is_adapter(folder) else "unknown"
 
 

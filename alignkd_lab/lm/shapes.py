@@ -51,7 +51,7 @@ def config_of(source: str):
         return config_of(base_of(folder))
     from transformers import AutoConfig
 
-    with refusing(f"plan: no configuration can be read from {source}", OSError, ValueError):
+    with refusing(f"plan: no configuration can be read from {source}", Exception):
         return AutoConfig.from_pretrained(folder, **weights.LOCAL)
 
 

