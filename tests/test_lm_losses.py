@@ -307,6 +307,8 @@ def test_as_released_means_are_taken_over_the_tokens_of_a_response_and_then_over
     halves = [part_of(made, made["response"] < 2), part_of(made, made["response"] >= 2)]
     parts = [adpa(half, **{**options, "response": half["response"]}, items=(3, 3))[0] for half in halves]
     assert float(sum(parts)) == pytest.approx(expected, abs=1e-9)
+    alone, _ = adpa(own := part_of(made, made["chosen"]), **{**options, "response": own["response"]}, items=(3, 0))
+    assert float(alone) == pytest.approx(sum(of_chosen) / 3, abs=1e-9)
 
 
 # What both teachers share
