@@ -161,5 +161,10 @@ def check_measures(arguments, options, texts, answered: list, batch: int) -> Non
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest that is whole, as its checksums say; None where there is none."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2]))
-    return next((path for path in found if not damage(path)), None)
+    # By their steps; somebody's copy of one has a name that is no number.
+    found = {
+        int(step): path
+        for path in folder.glob("checkpoint-*")
+        if (step := path.name.removeprefix("checkpoint-")).isdecimal()
+    }
+    return next((found[step] for step in sorted(found, reverse=True) if not damage(found[step])), None)
