@@ -161,10 +161,6 @@ def check_measures(arguments, options, texts, answered: list, batch: int) -> Non
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest that is whole, as its checksums say; None where there is none."""
-    # By their steps; somebody's copy of one has a name that is no number.
-    found = {
-        int(step): path
-        for path in folder.glob("checkpoint-*")
-        if (step := path.name.removeprefix("checkpoint-")).isdecimal()
-    }
-    return next((found[step] for step in sorted(found, reverse=True) if not damage(found[step])), None)
+    names = (path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*"))
+    steps = sorted((int(name) for name in names if name.isdecimal()), reverse=True)  # without somebody's copy of one
+    return next((path for step in steps if not damage(path := folder / f"checkpoint-{step}")), None)
