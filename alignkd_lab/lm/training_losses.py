@@ -82,7 +82,7 @@ def adpa(
     )  # fmt: skip
 
 
-LOSSES = {"sft": nll, "nll": nll, "dpo": dpo, "kd": kd, "gkd": kd, "dckd": dckd, "adpa": adpa, "rloo": rloo}
+LOSSES = {"sft": nll, "dpo": dpo, "kd": kd, "gkd": kd, "dckd": dckd, "adpa": adpa, "rloo": rloo}
 
 
 def asking(method: str, ask: Callable[[dict], dict[str, Full]], **options: Any) -> Callable:
