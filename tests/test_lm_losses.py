@@ -322,10 +322,3 @@ def test_under_autocast_heads_are_cast_once_and_stay_shared(written, device):
         first, second = signals.cast_heads(own, shared)
     assert first.head is second.head
     assert first.head.dtype == torch.bfloat16
-
-
-def test_bfloat16_states_under_a_float32_head_are_widened(written):
-    hidden, head = written["teacher_hidden"].bfloat16(), written["teacher_head"]
-    said = Full(hidden, head.float()).over_vocabulary(slice(3, 9))
-    assert said.dtype == torch.float32
-    assert_close([said], [Full(hidden.double(), head).over_vocabulary(slice(3, 9))], 1e-5)
