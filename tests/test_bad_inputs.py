@@ -114,6 +114,8 @@ ARGUMENTS = [
     (losses.adpa, {"gamma": -1}, "gamma must be"),
     (losses.adpa, {"gamma": math.nan}, "gamma must be"),
     (losses.adpa, {"regulariser_weight": -0.1}, "regulariser_weight must be"),
+    (losses.adpa, {"regulariser": "kl"}, "a regulariser and its weight above 0 go together"),
+    (losses.adpa, {"regulariser_weight": 0.1}, "a regulariser and its weight above 0 go together"),
     (losses.adpa, {"regulariser": "hand"}, "regulariser 'hand' is unknown"),
     (losses.adpa, {"as_released": True}, "end_token: as_released leaves the end token out"),
     (losses.nll, {"labels": LABELS[1:]}, "labels: 3 rows for 4"),
@@ -141,7 +143,7 @@ def test_what_is_sampled_trained_on_or_cached_is_looked_at_before_any_work(tmp_p
     bare = SimpleNamespace(chat_template=None, eos_token_id=2)
     examples = [Example([5, 6], [[7, 2]])]
     usual = {"learning_rate": 1e-3, "steps": 1, "batch": 1, "seed": 0}
-    wrong = {"learning_rate": -1e-3, "steps": 0, "batch": 0.5, "micro_batch": -2, "warmup": 2}
+    wrong = {"learning_rate": -1e-3, "steps": 0, "batch": 0.5, "micro_batch": -2, "warmup": 2, "seed": 2**32}
     refused = [
         ("temperature must be", lambda: sample(model, [[5]], 1, 4, 2, 0, temperature=0)),
         ("max_tokens must be", lambda: sample(model, [[5]], 1, 0, 2, 0)),

@@ -48,13 +48,14 @@ def test_the_pairs_are_those_that_alignment_makes():
     assert enough == pytest.approx(float(chance_of_pairs(rate, prompts, responses, 45)), abs=0.12)
 
 
+@pytest.mark.filterwarnings("error")
 def test_rates_and_responses_broadcast_and_more_is_never_less():
     rates, responses = np.geomspace(1e-3, 0.4, 30), np.array([[2], [8], [24], [96]])
     chances = chance_of_pairs(rates, 96, responses)
     assert chances.shape == (4, 30)
     assert (np.diff(chances, axis=0) >= -1e-12).all()
     assert ((chances >= 0) & (chances <= 1)).all()
-    assert chances[3, -1] == 1
+    assert chances[3, -1] == chance_of_pairs(0.5, 96, 4096) == 1
     assert float(chance_of_pairs(0.02, 96, 8)) == pytest.approx(float(chance_of_pairs([0.5, 0.02], 96, 8)[1]))
 
 
@@ -101,7 +102,6 @@ def test_draws_are_one_response_a_prompt_and_the_same_for_the_same_seed():
     first, again = (draw(model, tokenizer, asked, 6, seed=3) for _ in range(2))
     assert first.prompts == asked
     assert first.texts == again.texts
-    assert 3 <= first.tokens <= 18
     assert first.hits({"any": lambda text: True, "none": lambda text: False}) == {"any": 3, "none": 0}
     with pytest.raises(BadInput, match="prompts"):
         draw(model, tokenizer, [])

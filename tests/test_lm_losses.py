@@ -307,6 +307,8 @@ def test_as_released_means_are_taken_over_the_tokens_of_a_response_and_then_over
     halves = [part_of(made, made["response"] < 2), part_of(made, made["response"] >= 2)]
     parts = [adpa(half, **{**options, "response": half["response"]}, items=(3, 3))[0] for half in halves]
     assert float(sum(parts)) == pytest.approx(expected, abs=1e-9)
+    alone, _ = adpa(own := part_of(made, made["chosen"]), **{**options, "response": own["response"]}, items=(3, 0))
+    assert float(alone) == pytest.approx(sum(of_chosen) / 3, abs=1e-9)
 
 
 # What both teachers share
@@ -320,10 +322,3 @@ def test_under_autocast_heads_are_cast_once_and_stay_shared(written, device):
         first, second = signals.cast_heads(own, shared)
     assert first.head is second.head
     assert first.head.dtype == torch.bfloat16
-
-
-def test_bfloat16_states_under_a_float32_head_are_widened(written):
-    hidden, head = written["teacher_hidden"].bfloat16(), written["teacher_head"]
-    said = Full(hidden, head.float()).over_vocabulary(slice(3, 9))
-    assert said.dtype == torch.float32
-    assert_close([said], [Full(hidden.double(), head).over_vocabulary(slice(3, 9))], 1e-5)

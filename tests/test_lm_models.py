@@ -336,9 +336,10 @@ def test_dpo_begins_at_log_2_on_a_model_with_dropout(name, changes, checkpointin
     assert infos[0][0] == pytest.approx(0.693147, abs=1e-4)
 
 
-def test_an_id_beyond_the_models_is_refused_before_training():
-    with pytest.raises(BadInput, match="example 1 holds the id 40, and the model knows 40"):
-        train(make("Llama"), [WRITTEN[0], Example([40], [[3]])], training_losses.nll, learning_rate=1e-3, steps=1,
+@pytest.mark.parametrize("unknown", [40, -100])
+def test_an_id_that_is_not_the_models_is_refused_before_training(unknown):
+    with pytest.raises(BadInput, match=f"example 1 holds the id {unknown}, and the model knows 40"):
+        train(make("Llama"), [WRITTEN[0], Example([unknown], [[3]])], training_losses.nll, learning_rate=1e-3, steps=1,
               batch=2, seed=0)  # fmt: skip
 
 

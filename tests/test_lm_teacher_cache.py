@@ -84,6 +84,17 @@ def test_what_was_kept_is_picked_up_without_running_the_teacher(truth, tmp_path,
         cached(truth, tmp_path / "another")
 
 
+def test_what_was_kept_reads_back_whatever_torchs_default_dtype(truth, tmp_path):
+    first, rows = cached(truth, tmp_path)
+    expected = first.signal(collate(rows)).hidden.clone()
+    torch.set_default_dtype(torch.float64)
+    try:
+        again, rows = cached(truth, tmp_path)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(again.signal(collate(rows)).hidden, expected)
+
+
 def test_the_same_words_twice_are_kept_once(truth, tmp_path):
     twice = [Example([1, 60], [[70, 2], [70, 2]]), Example([1, 60], [[70, 2]])]
     cache, _ = cached(truth, tmp_path, rows=twice)

@@ -1,5 +1,6 @@
 """The one trainer: it learns, it repeats itself, and a step is the same in whatever parts it is taken."""
 
+from dataclasses import replace
 from functools import cached_property, partial
 from unittest.mock import Mock
 
@@ -25,8 +26,8 @@ def tiny():
     return weights.load("tiny-student")[0]
 
 
-def run(model, seed=0, steps=8, loss=loss, **options):
-    return train(model, EXAMPLES, loss, learning_rate=1e-2, steps=steps, batch=2, seed=seed, **options)
+def run(model, seed=0, steps=8, loss=loss, examples=EXAMPLES, **options):
+    return train(model, examples, loss, learning_rate=1e-2, steps=steps, batch=2, seed=seed, **options)
 
 
 def logits(model):
@@ -157,6 +158,26 @@ def test_a_machine_with_several_gpus_trains_as_one_with_one(monkeypatch):
     devices.__set_name__(trainer.TrainingArguments, "_setup_devices")
     monkeypatch.setattr(trainer.TrainingArguments, "_setup_devices", devices)
     assert len(run(with_lora(tiny(), 4), steps=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "roles", "words"),
+    [
+        (training_losses.dpo, [], "roles: this loss reads responses that are chosen or rejected"),
+        (training_losses.dpo, ["rejected", "chosen"], "roles: DPO reads the responses of an example in turn"),
+        (training_losses.dpo, ["chosen", "rejected"], "reference_log_probs: an example has none"),
+        (training_losses.dckd, [], "roles: this loss reads"),
+        (training_losses.adpa, ["chosen", "rejected"], "roles: this loss reads responses that are chosen or sampled"),
+    ],
+)
+def test_examples_that_lack_what_their_loss_reads_are_refused_by_name(method, roles, words):
+    given = dict.fromkeys({"dckd": ["teacher"], "adpa": ["teacher", "reference"]}.get(method.__name__, ()))
+    with pytest.raises(BadInput, match=words):
+        run(
+            with_lora(tiny(), 4),
+            loss=partial(method, **given),
+            examples=[replace(row, roles=roles) for row in EXAMPLES],
+        )
 
 
 def test_prompts_that_do_not_fill_a_step_are_refused():

@@ -1,17 +1,16 @@
-"""What a kept result is found by: its stage's settings that are not at their default, and the version of its code."""
+"""What a kept result is found by: its stage's settings, whose defaults are pinned here, and the version of its code."""
 
 import dataclasses
 
 import pytest
 
 from alignkd_lab.lm import evaluate
-from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.stages import adpa, distil, dpo, gkd, rloo
 from alignkd_lab.lm.trials import CODE as TRIALS_CODE
 from alignkd_lab.lm.trials import TrialSettings
 from alignkd_lab.mog import settings as mog
 from alignkd_lab.mog.world import CODE as MOG_CODE
-from alignkd_lab.store import changed, key_of, part
+from alignkd_lab.store import key_of
 
 # (code version, settings): a hash of both with every default written out.
 PINNED = {
@@ -39,11 +38,3 @@ def test_whoever_changes_a_default_raises_the_code_version(stage):
         f"A default of {stage} is another, so its kept results would be found for what they are not: raise its code "
         f"version, then pin {found}. Where a setting is new and its default does what the code did before, only pin."
     )
-
-
-def test_a_stage_s_settings_are_those_of_the_run_and_only_what_is_not_at_its_default_is_part_of_a_key():
-    found = part(distil.DistilSettings, LmSettings(distil_prompts=7), kd_temperature=1.25)
-    assert (found.distil_prompts, found.kd_temperature, found.kd_loss) == (7, 1.25, "full")
-    assert changed(dpo.DpoSettings()) == {}
-    assert changed(dpo.DpoSettings(beta=0.3, max_tokens=9)) == {"beta": 0.3, "max_tokens": 9}
-    assert changed(TrialSettings(learning_rates=(1e-4,))) == {"learning_rates": (1e-4,)}

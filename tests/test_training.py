@@ -222,6 +222,7 @@ def test_a_stopped_training_goes_on_with_all_its_curves_from_its_last_whole_chec
     with pytest.raises(KeyboardInterrupt):
         run("adpa", pairs, tmp_path / "out", callbacks=[Stop(5)], **options)
     assert not (tmp_path / "out" / "record.json").exists()
+    (tmp_path / "out" / "checkpoints" / "checkpoint-4 (copy)").mkdir()  # somebody's own
     damaged = shutil.copytree(tmp_path / "out", tmp_path / "damaged") / "checkpoints" / "checkpoint-4" / "optimizer.pt"
     damaged.write_bytes(damaged.read_bytes()[:-1])  # so it goes on from the one before
     expected = pd.read_csv(tmp_path / "whole" / "curves.csv", index_col="step")

@@ -9,7 +9,6 @@ differ (for rare targets it hardly matters), and that a hit which the truth find
 from __future__ import annotations
 
 import bisect
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -57,8 +56,8 @@ def chance_of_pairs(rate, prompts: int, responses, least: int = LEAST_PAIRS) -> 
     one = stats.binom.pmf(few, responses[..., None], rate[..., None])
     one = np.where(few < many, one + stats.binom.pmf(many, responses[..., None], rate[..., None]), one)
     one = np.where(few <= many, one, 0.0)
-    none_at_all = prompts * np.log(one[..., 0])
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        none_at_all = prompts * np.log(one[..., 0])
         powers = _power(one / one[..., :1], prompts)
         fewer = powers.sum(-1) * np.exp(none_at_all)
     # Where no prompt at all without a pair is that unlikely, far more pairs than `least` are sure.
@@ -111,12 +110,10 @@ def go_or_no_go(hits: int, drawn: int, prompts: int, responses: int) -> Verdict:
 
 @dataclass(frozen=True)
 class Draws:
-    """Responses of a model, one to each prompt, with the tokens and the seconds that they took."""
+    """Responses of a model, one to each prompt."""
 
     prompts: list[str]
     texts: list[str]
-    tokens: int
-    seconds: float
 
     def hits(self, rules: Mapping) -> dict[str, int]:
         """How many responses each rule (text -> bool) holds for, by the rule's name."""
@@ -133,9 +130,8 @@ def draw(model, tokenizer, prompts: list[str], max_tokens: int = 28, seed: int =
 
     if not prompts:
         raise BadInput("prompts: none were given; name some on which the model will be used")
-    began = time.perf_counter()
     samples = sample(model, encode(tokenizer, prompts), 1, max_tokens, end_ids(tokenizer), seed)
-    return Draws(list(prompts), samples.texts(tokenizer), samples.token_count, time.perf_counter() - began)
+    return Draws(list(prompts), samples.texts(tokenizer))
 
 
 def _check(rate, prompts: int, responses) -> tuple[np.ndarray, np.ndarray]:

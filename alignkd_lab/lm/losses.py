@@ -246,6 +246,8 @@ def adpa(
     _check_teacher("reference", reference, len(written), head)
     if regulariser not in (None, "entropy", "kl"):
         raise UnknownName("regulariser", regulariser, ("None", "entropy", "kl"))
+    if (regulariser is None) != (not regulariser_weight):
+        raise BadInput("regulariser_weight: a regulariser and its weight above 0 go together; give both or neither")
     if as_released and end_token is None:
         raise BadInput("end_token: as_released leaves the end token out, so say which id it has")
     teacher, reference = cast_heads(teacher, reference)
@@ -264,11 +266,12 @@ def adpa(
             values, g = values + regulariser_weight * dot(q, held), g.add_(held, alpha=regulariser_weight)
         return values, tilt(q, g, values), expected, *largest, entropy
 
-    by_label, winners, others = nll_rows(labels[chosen]), *_counts(items, chosen)
+    by_label = nll_rows(labels[chosen])
     if as_released:
         weights = _one_a_response(chosen.long() if response is None else response, head)
         by_label, rows = _weighted(by_label, weights[chosen]), _weighted(rows, weights[sampled])
-        winners, others = items or (weights[part].sum().round().clamp(min=1) for part in (chosen, sampled))
+        items = items or tuple(weights[part].sum().round() for part in (chosen, sampled))
+    winners, others = _counts(items, chosen)
     likelihood, *_, by_chosen = sum_rows(hidden[chosen], head, by_label, chunk)
     total, *by_sampled = sum_rows(written, head, rows, chunk)
     return likelihood / winners + total / others, AdpaInfo(-by_chosen, *by_sampled[-4:])
@@ -297,9 +300,8 @@ def _count(items: Items, here: int) -> Tensor | int:
 
 
 def _counts(items: Pair, chosen: Tensor) -> tuple[Tensor | int, Tensor | int]:
-    winners, others = items or (None, None)
-    here = int(chosen.sum())
-    return _count(winners, here), _count(others, len(chosen) - here)
+    winners, others = items or (chosen.sum(), (~chosen).sum())
+    return max(1, winners), max(1, others)
 
 
 def _check_rows(tokens: int, **rows: int) -> None:

@@ -161,5 +161,6 @@ def check_measures(arguments, options, texts, answered: list, batch: int) -> Non
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest that is whole, as its checksums say; None where there is none."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2]))
-    return next((path for path in found if not damage(path)), None)
+    names = (path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*"))
+    steps = sorted((int(name) for name in names if name.isdecimal()), reverse=True)  # without somebody's copy of one
+    return next((path for step in steps if not damage(path := folder / f"checkpoint-{step}")), None)

@@ -151,7 +151,7 @@ def _attach(examples: list[Example], cached: CachedTeacher, folder: Path) -> Non
     """Gives each example memory-mapped views of what is kept of its responses, a row a token."""
     places: Places = json.loads((folder / PLACES).read_text())
     tokens, width = sum(length for _, length in places.values()), cached.head.shape[1] + 1
-    mapped = torch.from_file(str(folder / ROWS), size=tokens * width) if tokens else torch.empty(0)
+    mapped = torch.from_file(str(folder / ROWS), size=tokens * width, dtype=torch.float32) if tokens else torch.empty(0)
     rows = mapped.view(tokens, width)  # read from disk when they are looked at
 
     def views(prompt: list[int], response: list[int]) -> dict[str, torch.Tensor]:

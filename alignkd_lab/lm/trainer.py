@@ -228,6 +228,7 @@ def train(
     check_number("warmup", warmup, least=0, most=1)
     for name, value in (("steps", steps), ("batch", batch), ("micro_batch", micro_batch or batch)):
         check_number(name, value, least=1, whole=True)
+    check_number("seed", seed, least=0, below=2**32, whole=True)
     if not examples:
         raise BadInput("examples: there are none to train on")
     if write and len(examples) < batch:
@@ -279,11 +280,13 @@ def _check(model, examples: list[Example]) -> None:
     admit(model, reach=max(len(row.prompt) + max(map(len, row.responses), default=0) for row in examples))
     known = plain(model).get_input_embeddings().num_embeddings
     for number, row in enumerate(examples):
-        if (largest := max(chain(row.prompt, *row.responses))) >= known:
-            raise BadInput(
-                f"examples: example {number} holds the id {largest}, and the model knows {known}; encode it with the "
-                "model's own tokenizer"
-            )
+        ids = list(chain(row.prompt, *row.responses))
+        for one in (min(ids), max(ids)):
+            if not 0 <= one < known:
+                raise BadInput(
+                    f"examples: example {number} holds the id {one}, and the model knows {known}; encode it with the "
+                    "model's own tokenizer"
+                )
 
 
 def adapter_tensors(model, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:

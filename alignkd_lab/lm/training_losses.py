@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import losses
 from alignkd_lab.lm.architecture import head_of
-from alignkd_lab.lm.batch import hidden_states, is_chosen
+from alignkd_lab.lm.batch import has_role, hidden_states, is_chosen
 from alignkd_lab.lm.chunked import default_chunk
 from alignkd_lab.lm.teachers import Full
 
@@ -44,14 +46,18 @@ def rloo(model, batch: dict, items: dict):
 
 def dpo(model, batch: dict, items: dict, *, beta: float = 0.1):
     """Against the reference log-probabilities that the batch carries."""
-    hidden, head, labels = _states(model, batch)
+    hidden, head, labels = _states(model, batch, "chosen", "rejected")
+    if not torch.equal(is_chosen(batch), batch["response"] % 2 == 0):
+        raise BadInput("roles: DPO reads the responses of an example in turn, chosen, rejected, chosen, ...")
+    if len(batch.get("reference_log_probs", ())) <= batch["response"][-1]:
+        raise BadInput("reference_log_probs: an example has none; DPO needs one for each of its responses")
     response, reference = (batch[name].to(head.device) for name in ("response", "reference_log_probs"))
     return losses.dpo(hidden, head, labels, response, reference, beta, items=items["pairs"], chunk=default_chunk(head))
 
 
 def dckd(model, batch: dict, items: dict, *, teacher: Full, alpha: float = 0.2):
     """`teacher` says what it says of every token."""
-    hidden, head, labels = _states(model, batch)
+    hidden, head, labels = _states(model, batch, "chosen", "rejected")
     return losses.dckd(
         hidden, head, labels, teacher=teacher, chosen=is_chosen(batch).to(head.device),
         alpha=alpha, items=(items["chosen"], items["rejected"]), chunk=default_chunk(head),
@@ -65,7 +71,7 @@ def adpa(
 
     With an `end_token` it is the published code's, which counts responses and not tokens.
     """
-    hidden, head, labels = _states(model, batch)
+    hidden, head, labels = _states(model, batch, "chosen", "sampled")
     counted, released = ("chosen", "sampled"), {}
     if end_token is not None:
         counted = ("chosen_responses", "sampled_responses")
@@ -76,7 +82,7 @@ def adpa(
     )  # fmt: skip
 
 
-LOSSES = {"sft": nll, "nll": nll, "dpo": dpo, "kd": kd, "gkd": kd, "dckd": dckd, "adpa": adpa, "rloo": rloo}
+LOSSES = {"sft": nll, "dpo": dpo, "kd": kd, "gkd": kd, "dckd": dckd, "adpa": adpa, "rloo": rloo}
 
 
 def asking(method: str, ask: Callable[[dict], dict[str, Full]], **options: Any) -> Callable:
@@ -101,7 +107,12 @@ def carried(head) -> Callable[[dict], dict[str, Full]]:
     return ask
 
 
-def _states(model, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states [N, d] and labels [N] of the response tokens, and the head [V, d] between them."""
+def _states(model, batch: dict, *roles: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states [N, d] and labels [N] of the response tokens, and the head [V, d] between them.
+
+    Raises BadInput for a response that is none of `roles`, where they are named: what a loss divides by goes by them.
+    """
+    if roles and not has_role(batch, roles).all():
+        raise BadInput(f"roles: this loss reads responses that are {' or '.join(roles)}; say so of each in its example")
     hidden, head = hidden_states(model, batch), head_of(model)  # in this order: FSDP2 gathers the head on the way
     return hidden, head, batch["shift_labels"].to(head.device)

@@ -93,9 +93,7 @@ def train_with_teachers(
 
 def student_examples(samples: Samples, pairs: list[Pair], written: Samples) -> list[Example]:
     """The chosen response, and what the initial student wrote to the same prompt, once and for all, for ADPA."""
-    answers: dict[int, list[list[int]]] = {}
-    for prompt, tokens in zip(written.prompt_of, written.tokens, strict=True):
-        answers.setdefault(prompt, []).append(tokens)
+    answers = [[written.tokens[at] for at in rows] for rows in written.by_prompt()]
     return [
         Example(
             samples.prompt_ids[pair.prompt],
