@@ -298,6 +298,8 @@ def test_prompts_are_read_from_pairs_whose_answers_make_no_pair(tmp_path):
     for rows, turns in (([{"prompt": "Why?", "chosen": "A", "rejected": "A"}], 1), (rated, 3)):
         found = read_prompts(write(tmp_path / "rows.jsonl", rows), strict=True).rows
         assert [len(row.prompt) for row in found] == [turns] * len(rows)
+    with pytest.raises(BadInput, match="half a character"):
+        read_prompts(write(tmp_path / "rows.jsonl", [{**rated[0], "prompt": "Why \ud83d?"}]))
 
 
 def test_an_answer_that_holds_any_token_that_ends_a_response_is_skipped(tokenizer):

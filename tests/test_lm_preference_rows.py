@@ -137,6 +137,8 @@ def talk(chosen, rejected, **more):
 
 REASONS = [
     (pair(chosen=None), "missing chosen"),
+    *((talk("It is blue.", "It is green.", **{name: None}), "missing prompt") for name in ("prompt", "instruction")),
+    (talk("It is blue.", "It is green.", instruction=""), "empty prompt"),
     ({"prompt": SKY, "chosen": "Blue."}, "missing rejected"),
     (pair(chosen=""), "empty chosen"),
     (pair(rejected=" \n"), "empty rejected"),

@@ -160,4 +160,5 @@ def _parse(text: str, path: Path, field: str, line: int | None = None) -> object
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {line or error.lineno}, column {error.colno}"
-        raise BadInput(f"{field}: {path.name} is wrong JSON at {where}: {error.msg}") from error
+        way_out = "" if line else "; one object a line goes in .jsonl"
+        raise BadInput(f"{field}: {path.name} is wrong JSON at {where}: {error.msg}{way_out}") from error
