@@ -12,6 +12,7 @@ from transformers import LlamaForSequenceClassification as Llama
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.reward_model import RewardModel
+from alignkd_lab.lm.rewards import scorer
 from alignkd_lab.memory import shortages
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Go"}]
@@ -109,6 +110,13 @@ def test_without_a_chat_template_the_texts_go_in_as_a_pair(tmp_path, device):
     assert RewardModel(str(tmp_path), device=device)(prompts, responses) == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_model_that_was_saved_anew_scores_anew(tmp_path):
+    source, path = f"model:{saved(tmp_path)}", tmp_path / "model.safetensors"
+    before, held = scorer(source, "cpu")(["a"], ["b"]), load_file(path)
+    save_file({**held, "score.weight": -held["score.weight"]}, path, metadata={"format": "pt"})
+    assert scorer(source, "cpu")(["a"], ["b"]) == pytest.approx([-before[0]])
+
+
 def test_a_score_that_is_no_number_is_refused_with_its_response(tmp_path):
     model = RewardModel(saved(tmp_path))
     model.model.score.weight.data[0, 0] = torch.nan
@@ -147,9 +155,9 @@ def with_code(folder):
     (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | own))
 
 
-def torn(folder):
+def torn(folder, name="model.safetensors"):
     saved(folder)
-    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:64])
+    (folder / name).write_bytes((folder / name).read_bytes()[:64])
 
 
 BROKEN = {
@@ -158,7 +166,9 @@ BROKEN = {
     "3 outputs": lambda folder: saved(folder, labels=3),
     "is LlamaForCausalLM": lambda folder: folder_of("tiny-base", folder),  # which would get a random head
     "no weights for score": headless,
-    "does not know the architecture": with_code,
+    "reads no configuration from": with_code,
+    "not a valid JSON": lambda folder: torn(folder, "config.json"),
+    "is an adapter; merge it": lambda folder: (folder / "adapter_config.json").write_text("{}"),
 }
 
 

@@ -13,6 +13,7 @@ import re
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -146,7 +147,7 @@ def _remote(address: str, model: str) -> Callable[[str], Verdict]:
     def ask(question: str) -> Verdict:
         asked = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 8}
         said = _send(f"{address}/chat/completions", lambda said: said["choices"][0]["message"]["content"], asked)
-        letter = re.fullmatch(r"[\W_]*([ABC])[\W_]*", (said or "").upper())
+        letter = re.fullmatch(r"[\W_]*([ABC])[\W_]*", said.upper()) if isinstance(said, str) else None
         return letter[1] if letter else None
 
     return ask
@@ -155,7 +156,7 @@ def _remote(address: str, model: str) -> Callable[[str], Verdict]:
 def _send(address: str, read: Callable[[dict], Any], body: dict | None = None) -> Any:
     """What `read` takes from a server's reply. Raises CannotContinue where there is none, or one of another kind."""
     heads = {"Content-Type": "application/json"}
-    if key := os.environ.get("OPENAI_API_KEY"):
+    if key := os.environ.get("OPENAI_API_KEY", "").strip():  # what http.client refuses, its error would show
         heads["Authorization"] = f"Bearer {key}"
     request = urllib.request.Request(address, json.dumps(body).encode() if body else None, heads)
     for tried in range(1, TRIES + 1):
@@ -166,7 +167,7 @@ def _send(address: str, read: Callable[[dict], Any], body: dict | None = None) -
                 return read(said)
             except (KeyError, IndexError, TypeError) as error:
                 raise CannotContinue(f"judge: {address} replies {json.dumps(said)[:200]}, and no completion") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             if isinstance(error, HTTPError) and 400 <= error.code < 500 and error.code != 429:
                 why = error.read().decode(errors="replace").strip()[:300]
                 raise CannotContinue(

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from alignkd_lab.errors import BadInput, refusing
+from alignkd_lab.lm.folders import is_adapter
 from alignkd_lab.lm.weights import LOCAL, resolve
 from alignkd_lab.memory import halve
 
@@ -32,9 +33,11 @@ class RewardModel:
 
     def __init__(self, source: str, *, device: str = "cpu") -> None:
         folder = resolve(source)
+        if is_adapter(folder):
+            raise BadInput(f"reward model: {source} is an adapter; merge it into its base, and save that with a tokenizer")
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-        with refusing(f"reward model: transformers does not know the architecture of {source}", ValueError):
+        with refusing(f"reward model: transformers reads no configuration from {source}", Exception):
             config = AutoConfig.from_pretrained(folder, **LOCAL)
         built = ", ".join(config.architectures or ["of no stated architecture"])
         if "ForSequenceClassification" not in built:  # transformers would put a random head on it and go on
