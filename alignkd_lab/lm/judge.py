@@ -23,7 +23,6 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from alignkd_lab.errors import CannotContinue
-from alignkd_lab.lm.models import identity
 from alignkd_lab.stats import wilson_interval
 
 A, B, TIE = LETTERS = "A", "B", "C"
@@ -89,6 +88,8 @@ def _as_text(prompt: str | list[dict]) -> str:
 
 
 def _verdicts(judge: str, questions: list[str], device: str, kept: Path | None) -> list[Verdict]:
+    from alignkd_lab.lm.models import identity
+
     place = _place(judge) if is_remote(judge) else None
     name = "#".join(place) if place else identity(judge)
     keys = [hashlib.sha256(f"{name}\0{question}".encode()).hexdigest() for question in questions]

@@ -38,6 +38,9 @@ if TYPE_CHECKING:  # whoever reads pairs need not load torch
 PAIR = ("chosen", "rejected")
 _FIRST = 5  # row numbers that a report names for each reason
 _BATCH = 250  # texts that are tokenised together
+_PAIR_NEEDS = (
+    "chosen and rejected, and mostly a prompt: rename its fields, or `load_preferences(columns={'chosen': 'name'})`"
+)
 
 Skipped = list[tuple[int, str]]
 
@@ -127,11 +130,7 @@ def load_preferences(
             noted.append((number, "scores chosen no higher than rejected"))
         return pair
 
-    needs = (
-        "chosen and rejected, and mostly a prompt: rename its fields, or `load_preferences(columns={'chosen': 'name'})`"
-    )
-    found = _read(source, "preferences", read, needs, columns, split, limit)
-    return _versioned(replace(found, noted=noted), lambda: json.dumps(list(map(asdict, found.rows)), sort_keys=True))
+    return replace(_read(source, "preferences", read, columns, split, limit), noted=noted)
 
 
 def read_prompts(source: Any, field: str = "prompts", *, strict: bool = False) -> Rows:
@@ -156,12 +155,11 @@ def read_prompts(source: Any, field: str = "prompts", *, strict: bool = False) -
         seen.add(said)
         return prompt
 
-    found = _read(source, field, read, "a prompt", strict=strict, pairs=False)
-    return _versioned(found, lambda: json.dumps([prompt.prompt for prompt in found.rows]))
+    return _read(source, field, read, strict=strict, pairs=False)
 
 
 def _read(
-    source, field: str, read: Callable, needs: str, columns: dict | None = None, split: str | None = None,
+    source, field: str, read: Callable, columns: dict | None = None, split: str | None = None,
     limit: int | None = None, strict: bool = False, pairs: bool = True,
 ) -> Rows:  # fmt: skip
     """What `read(number, row)` makes of each row; where it is `strict`, the first row that is `Unusable` is refused."""
@@ -182,16 +180,13 @@ def _read(
                 break
     if not found.rows:
         reasons = "; ".join(f"{reason}: row {rows}" for reason, _, rows in by_reason(found.skipped))
+        needs = _PAIR_NEEDS if pairs else "a prompt"
         raise BadInput(f"{field}: no row of {name} can be used ({reasons or 'it holds no rows'}). A row needs {needs}")
+    if not provenance["version"]:  # a data set in memory is known by what was read of it
+        said = [asdict(row) if pairs else row.prompt for row in found.rows]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=pairs).encode()).hexdigest()
+        provenance["version"] = f"rows-sha256:{digest}"
     return found
-
-
-def _versioned(found: Rows, said: Callable[[], str]) -> Rows:
-    """With a hash of what is `said` as the version of a data set in memory, which has no other."""
-    if found.provenance["version"]:
-        return found
-    digest = hashlib.sha256(said().encode()).hexdigest()
-    return replace(found, provenance={**found.provenance, "version": f"rows-sha256:{digest}"})
 
 
 # From texts to tokens -------------------------------------------------------------------------------

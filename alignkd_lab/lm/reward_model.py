@@ -34,7 +34,7 @@ class RewardModel:
     def __init__(self, source: str, *, device: str = "cpu") -> None:
         folder = resolve(source)
         if is_adapter(folder):
-            raise BadInput(f"reward model: {source} is an adapter; merge it into its base, and save that with a tokenizer")
+            raise BadInput(f"reward model: {source} is an adapter; merge it into its base, and save both parts there")
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
         with refusing(f"reward model: transformers reads no configuration from {source}", Exception):
