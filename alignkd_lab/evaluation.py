@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from alignkd_lab.errors import BadInput, check_choice, check_number
 from alignkd_lab.lm import judge
-from alignkd_lab.lm.harness import check_tasks, harness_version, run_tasks
+from alignkd_lab.lm.harness import check_tasks, run_tasks
 from alignkd_lab.lm.preference_data import Rows, count_reasons, load_preferences, read_prompts, to_examples
 from alignkd_lab.lm.request import check_policy, check_reward
 from alignkd_lab.paths import alone, make_folder
@@ -233,7 +234,7 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None, lines: list[d
         "prompts": {**read.provenance, "count": len(rows), "repeated": len(read.rows) - len(rows)} if read else None,
         "pairs": _about(held, encoded) if held else None,
         "options": {**options, "temperature": 1.0, "dtype": str(dtype)},
-        "provenance": provenance(device) | ({"lm_eval": harness_version()} if tasks else {}),
+        "provenance": provenance(device) | ({"lm_eval": version("lm_eval")} if tasks else {}),
     }  # fmt: skip
     return record
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import math
 import sys
 from collections.abc import Sequence
@@ -62,10 +61,6 @@ def run_tasks(
         }
         for name, held in found["results"].items()
     }
-
-
-def harness_version() -> str:
-    return importlib.metadata.version("lm_eval")
 
 
 def _metrics(held: dict[str, Any]) -> dict[str, dict[str, float | None]]:

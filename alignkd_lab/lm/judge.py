@@ -164,10 +164,7 @@ def _send(address: str, read: Callable[[dict], Any], body: dict | None = None) -
         try:
             with urllib.request.urlopen(request, timeout=SECONDS) as answer:
                 said = json.load(answer)
-            try:
-                return read(said)
-            except (KeyError, IndexError, TypeError) as error:
-                raise CannotContinue(f"judge: {address} replies {json.dumps(said)[:200]}, and no completion") from error
+            break
         except (OSError, ValueError, HTTPException) as error:
             if isinstance(error, HTTPError) and 400 <= error.code < 500 and error.code != 429:
                 why = error.read().decode(errors="replace").strip()[:300]
@@ -180,4 +177,7 @@ def _send(address: str, read: Callable[[dict], Any], body: dict | None = None) -
                     f"judge: {address} gives no answer ({error}); what was judged is kept, so run this again"
                 ) from error
             time.sleep(2**tried)
-    raise AssertionError("not reached")
+    try:
+        return read(said)
+    except (KeyError, IndexError, TypeError) as error:
+        raise CannotContinue(f"judge: {address} replies {json.dumps(said)[:200]}, and no completion") from error
