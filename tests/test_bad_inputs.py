@@ -177,7 +177,6 @@ FILES = {
     "empty.jsonl": (b"", {}, "holds no rows"),
     "field.jsonl": (PAIR, {"columns": {"answer": "b"}}, "unknown field 'answer'; the fields are prompt, chosen"),
     "column.jsonl": (PAIR, {"columns": {"chosen": "good"}}, "has no 'good' to be its chosen; it has prompt, chosen"),
-    "limit.jsonl": (PAIR, {"limit": 0}, "limit must be a whole number of at least 1, not 0"),
 }  # fmt: skip
 
 

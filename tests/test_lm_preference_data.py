@@ -73,16 +73,6 @@ def test_row_numbers_are_lines_of_the_file_even_past_blank_ones(tmp_path):
     assert found.skipped == [(3, "chosen equals rejected")]
 
 
-def test_a_limit_keeps_the_first_usable_pairs_and_reads_no_further(tmp_path):
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("\n".join([json.dumps(TIE), *map(json.dumps, GOOD[:2]), "{broken"]), encoding="utf-8")
-    found = load_preferences(path, limit=2)
-    assert [pair.row for pair in found.rows] == [2, 3]
-    assert found.skipped == [(1, "chosen equals rejected")]
-    with pytest.raises(BadInput, match="line 4"):
-        load_preferences(path, limit=3)
-
-
 def test_columns_of_other_names_are_mapped(tmp_path):
     rows = [{"q": row["prompt"], "yes": row["chosen"], "no": row["rejected"], "chosen": "something"} for row in GOOD]
     path = write(tmp_path / "pairs.parquet", rows)
