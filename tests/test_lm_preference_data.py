@@ -139,7 +139,7 @@ def test_a_known_set_is_pinned_and_says_what_it_is_before_it_is_loaded(hub, name
 
 @pytest.mark.parametrize("revision", ["", "@main", "@v1.0", f"@{REVISION[:8]}"])
 def test_a_set_of_the_hub_needs_a_pinned_revision(hub, revision):
-    with pytest.raises(BadInput, match="somebody/pairs needs a pinned revision"):
+    with pytest.raises(BadInput, match="no file or folder somebody/pairs, and a set of the hub needs a pinned"):
         load_preferences(f"somebody/pairs{revision}")
     hub.assert_not_called()
     assert load_preferences(f"somebody/pairs@{REVISION}").provenance["version"] == f"revision:{REVISION}"

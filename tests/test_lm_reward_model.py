@@ -6,7 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_lm import folder_of
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, LlamaConfig
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    Gemma3Config,
+    Gemma3ForSequenceClassification,
+    LlamaConfig,
+)
 from transformers import LlamaForSequenceClassification as Llama
 
 from alignkd_lab.errors import BadInput, CannotContinue
@@ -124,12 +131,6 @@ def test_a_score_that_is_no_number_is_refused_with_its_response(tmp_path):
         model(PROMPTS, RESPONSES)
 
 
-def test_prompts_and_responses_must_be_as_many(folder):
-    assert RewardModel(folder)([], []) == []
-    with pytest.raises(BadInput, match="5 prompts and 4 responses"):
-        RewardModel(folder)(PROMPTS, RESPONSES[:4])
-
-
 def test_a_prompt_that_its_template_refuses_is_refused_by_name(folder):
     model = RewardModel(folder)
     model.tokenizer.chat_template = "{{ raise_exception('no system turns') }}"
@@ -141,6 +142,17 @@ def test_a_pair_longer_than_the_model_reads_is_refused_by_its_number(tmp_path):
     folder = saved(tmp_path, max_position_embeddings=100)
     with pytest.raises(BadInput, match=r"response 2 have \d+ tokens together, .* at most 100"):
         RewardModel(folder)(["a", "b"], ["c", "d" * 90])
+
+
+def test_a_model_of_text_and_images_reads_as_many_tokens_as_its_text_model(tmp_path):
+    tokenizer, shape = weights.load_tokenizer("tiny-base"), {"hidden_size": 16, "num_hidden_layers": 1}
+    text = {**shape, "vocab_size": len(tokenizer), "num_attention_heads": 2, "head_dim": 8,
+            "intermediate_size": 16, "max_position_embeddings": 64}  # fmt: skip
+    images = {**shape, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 28}
+    config = Gemma3Config(text_config=text, vision_config=images, mm_tokens_per_image=4, num_labels=1)
+    for part in (Gemma3ForSequenceClassification(config), tokenizer):
+        part.save_pretrained(tmp_path)
+    assert RewardModel(str(tmp_path)).longest == 64
 
 
 def headless(folder):
