@@ -148,7 +148,7 @@ REASONS = [
     (pair(prompt=7), "prompt is neither text nor messages"),
     (pair(rejected={"text": "Blue."}), "rejected is neither text nor messages"),
     (pair(rejected="It is blue. "), "chosen equals rejected"),
-    (talk("It is blue.", "It is blue."), "chosen equals rejected"),
+    (talk("Blue.", "Blue."), "chosen equals rejected"),
     (talk("Bluish", "Blue"), "no shared prompt"),
     (
         talk("The answer is eight.", "The answer is six.", question="How many legs has a spider?"),
