@@ -141,6 +141,7 @@ def _check(asked: Request) -> Request:
         "pairs": (not pairs or asked.reference, "reward accuracy is of log pi - log pi_ref; name pi_ref with "
                   "--reference, such as the model that training started from"),
         "reference": (asked.reference is None or prompts or pairs, "nothing to compare; name --prompts or --pairs"),
+        "tasks": (not isinstance(asked.tasks, str), "give a list of names"),
         "limit": (asked.limit is None or asked.tasks, "it goes with --tasks"),
         "chat_template": (not asked.chat_template or asked.tasks, "it goes with --tasks"),
     }  # fmt: skip

@@ -51,7 +51,7 @@ def run_tasks(
     what, way_out = "tasks: the hub did not give a task's data", "check the network"
     with refusing(what, *kinds, way_out=way_out, kind=CannotContinue):
         found = simple_evaluate(lm, tasks=list(tasks), limit=limit, apply_chat_template=chat_template,
-                                log_samples=False)  # fmt: skip
+                                fewshot_as_multiturn=chat_template, log_samples=False)  # fmt: skip
     return {
         name: {
             "metrics": _metrics(held),
