@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from alignkd_lab.errors import BadInput, check_choice, check_number
-from alignkd_lab.lm.harness import check_tasks, harness_version, run_tasks
+from alignkd_lab.lm import judge
+from alignkd_lab.lm.harness import check_tasks, run_tasks
 from alignkd_lab.lm.preference_data import Rows, count_reasons, load_preferences, read_prompts, to_examples
 from alignkd_lab.lm.request import check_policy, check_reward
 from alignkd_lab.paths import alone, make_folder
@@ -86,8 +88,7 @@ def evaluate(model: str | Path, **options: Any) -> dict:
         BadInput: an option, a file or a model cannot be used; before weights are read, where that can be told.
         CannotContinue: network, disk or memory.
     """
-    asked = Request(model, **options)
-    _check(asked)
+    asked = _check(Request(model, **options))
     found = read_prompts(asked.prompts, strict=True) if asked.prompts is not None else None
     for row in found.rows if found else ():
         if row.later:
@@ -105,11 +106,8 @@ def evaluate(model: str | Path, **options: Any) -> dict:
 
 def _evaluate(asked: Request, found: Rows | None, held: Rows | None, out: Path | None) -> dict:
     """The record, and beside it in the folder what led to it."""
-    if asked.judge:
-        from alignkd_lab.lm.judge import compare, is_remote, try_remote
-
-        if is_remote(asked.judge):  # a server that does not answer is no reason to sample first
-            try_remote(asked.judge)
+    if asked.judge and judge.is_remote(asked.judge):  # a server that does not answer is no reason to sample first
+        judge.try_remote(asked.judge)
     answers: list[dict] = []
     try:
         record = _measure(asked, found, held, answers)
@@ -118,10 +116,10 @@ def _evaluate(asked: Request, found: Rows | None, held: Rows | None, out: Path |
             lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in answers)
             (out / "responses.jsonl").write_text(lines, encoding="utf-8")
     if asked.judge:
-        first, second = (answers[part] for part in (slice(len(answers) // 2), slice(len(answers) // 2, None)))
-        kept = out / "verdicts.jsonl" if out else None
+        half, kept = len(answers) // 2, out / "verdicts.jsonl" if out else None
+        device = record["provenance"]["device"]
         try:
-            record["judge"] = compare(asked.judge, first, second, record["provenance"]["device"], kept)
+            record["judge"] = judge.compare(asked.judge, answers[:half], answers[half:], device, kept)
         except BaseException:
             if out:
                 (out / f"{RECORD}.part").write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -131,8 +129,8 @@ def _evaluate(asked: Request, found: Rows | None, held: Rows | None, out: Path |
     return record
 
 
-def _check(asked: Request) -> None:
-    """All that can be refused before a file is read."""
+def _check(asked: Request) -> Request:
+    """Refuses all that can be before a file is read; a function as the reward is pinned."""
     prompts, pairs = asked.prompts is not None, asked.pairs is not None
     needs = {
         "model": (prompts or pairs or asked.tasks, "nothing to measure; name --prompts, --pairs or --tasks"),
@@ -143,6 +141,7 @@ def _check(asked: Request) -> None:
         "pairs": (not pairs or asked.reference, "reward accuracy is of log pi - log pi_ref; name pi_ref with "
                   "--reference, such as the model that training started from"),
         "reference": (asked.reference is None or prompts or pairs, "nothing to compare; name --prompts or --pairs"),
+        "tasks": (not isinstance(asked.tasks, str), "give a list of names"),
         "limit": (asked.limit is None or asked.tasks, "it goes with --tasks"),
         "chat_template": (not asked.chat_template or asked.tasks, "it goes with --tasks"),
     }  # fmt: skip
@@ -151,9 +150,7 @@ def _check(asked: Request) -> None:
             raise BadInput(f"{name}: {words}")
     for name, source in asked.sources.items():
         check_policy(name, source)
-    if asked.reward is not None:
-        check_reward(asked.reward)
-    if asked.judge is not None and not asked.judge.startswith(("http://", "https://")):
+    if asked.judge is not None and not judge.is_remote(asked.judge):
         check_policy("judge", asked.judge)
     for name, least in (("responses", 1), ("max_tokens", 1), ("max_length", 2), ("seed", 0)):
         check_number(name, getattr(asked, name), least=least, whole=True)
@@ -162,6 +159,7 @@ def _check(asked: Request) -> None:
     check_choice("dtype", asked.dtype, ("default", *DTYPES))
     if asked.out is not None and (Path(asked.out) / RECORD).exists():
         raise BadInput(f"out: {asked.out} holds an evaluation already; name another folder")
+    return asked if asked.reward is None else replace(asked, reward=check_reward(asked.reward))
 
 
 def _measure(asked: Request, read: Rows | None, held: Rows | None, lines: list[dict]) -> dict:
@@ -237,7 +235,7 @@ def _measure(asked: Request, read: Rows | None, held: Rows | None, lines: list[d
         "prompts": {**read.provenance, "count": len(rows), "repeated": len(read.rows) - len(rows)} if read else None,
         "pairs": _about(held, encoded) if held else None,
         "options": {**options, "temperature": 1.0, "dtype": str(dtype)},
-        "provenance": provenance(device) | ({"lm_eval": harness_version()} if tasks else {}),
+        "provenance": provenance(device) | ({"lm_eval": version("lm_eval")} if tasks else {}),
     }  # fmt: skip
     return record
 

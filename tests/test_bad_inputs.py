@@ -171,6 +171,7 @@ FILES = {
     "twice.csv": (b"prompt,chosen,rejected,chosen\na,b,c,d\n", {}, "its header names a column twice"),
     "deep.jsonl": (b"[" * 100_000, {}, "deep.jsonl cannot be read as .jsonl in UTF-8 (maximum recursion"),
     "rows.jsonl": (PAIR + b'{"prompt": ', {}, "rows.jsonl is wrong JSON at line 2"),
+    "lines.json": (PAIR * 2, {}, "wrong JSON at line 2, column 1: Extra data; one object a line goes in .jsonl"),
     "object.json": (PAIR, {}, "holds no list of rows; one object a line goes in .jsonl"),
     "latin.jsonl": ("é".encode("latin-1"), {}, "latin.jsonl cannot be read as .jsonl in UTF-8"),
     "cut.jsonl.gz": (gzip.compress(PAIR * 99)[:-20], {}, "cut.jsonl.gz cannot be read as .gz"),
@@ -178,7 +179,6 @@ FILES = {
     "empty.jsonl": (b"", {}, "holds no rows"),
     "field.jsonl": (PAIR, {"columns": {"answer": "b"}}, "unknown field 'answer'; the fields are prompt, chosen"),
     "column.jsonl": (PAIR, {"columns": {"chosen": "good"}}, "has no 'good' to be its chosen; it has prompt, chosen"),
-    "limit.jsonl": (PAIR, {"limit": 0}, "limit must be a whole number of at least 1, not 0"),
 }  # fmt: skip
 
 

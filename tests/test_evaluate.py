@@ -20,6 +20,7 @@ from alignkd_lab.evaluation import METRICS, render
 from alignkd_lab.lm import evaluate as metrics
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.batch import Example
+from alignkd_lab.lm.functions import load_reward
 from alignkd_lab.lm.preference_data import load_preferences, to_examples
 from alignkd_lab.lm.reward_model import RewardModel
 from alignkd_lab.lm.sampling import sample
@@ -220,6 +221,7 @@ def test_a_reward_reads_a_prompt_of_many_turns_as_its_messages(tmp_path, monkeyp
     (tmp_path / "own.py").write_text(f"def turns(prompts, responses):\n    return {count}\n")
     path = lines(tmp_path / "texts.jsonl", [*ASKED, ASKED[0]])
     record = alignkd_lab.evaluate("tiny-student", prompts=path, reward="own:turns", **QUICK)
+    assert record["options"]["reward"] == load_reward("own:turns")[1]  # with the hash of its source
     found, counts = record["metrics"]["reward"], [record["prompts"][name] for name in ("count", "repeated")]
     assert counts == [len(ASKED), 1]  # a prompt that repeats an earlier one is not asked again
     turns = [len(row["prompt"]) if isinstance(row.get("prompt"), list) else 1 for row in ASKED]

@@ -25,7 +25,7 @@ QUESTIONS = [
 def items(**_):
     import datasets
 
-    return {"test": datasets.Dataset.from_list(QUESTIONS)}
+    return {"test": datasets.Dataset.from_list(QUESTIONS), "train": datasets.Dataset.from_list(QUESTIONS[-1:])}
 
 
 CHOICE = {"task": "own_choice", "custom_dataset": items, "output_type": "multiple_choice", "test_split": "test",
@@ -93,6 +93,10 @@ def test_the_chat_template_and_the_limit_are_those_that_were_asked_for(tmp_path,
     seen.clear()
     alignkd_lab.evaluate("tiny-student", **options)
     assert {tokenizer_text(ids) for ids, _ in seen} == {row["question"] for row in QUESTIONS[:2]}
+    seen.clear()
+    shown = {**WRITTEN, "task": "own_shots", "training_split": "train", "num_fewshot": 1}
+    alignkd_lab.evaluate("tiny-student", chat_template=True, **{**options, "tasks": [shown]})
+    assert {tokenizer_text(ids).count("<|im_start|>user") for ids, _ in seen} == {2}  # an example is a turn of its own
 
 
 def tokenizer_text(ids):
@@ -112,4 +116,6 @@ def test_without_the_harness_one_error_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "load", lambda *_, **__: pytest.fail("weights were read"))
     with pytest.raises(BadInput, match=r"tasks: lm-evaluation-harness is not installed; pip install .*\[eval\]"):
         alignkd_lab.evaluate("tiny-student", tasks=["arc_easy"], out=tmp_path / "out")
+    with pytest.raises(BadInput, match="tasks: give a list of names"):
+        alignkd_lab.evaluate("tiny-student", tasks="arc_easy")
     assert not (tmp_path / "out").exists()

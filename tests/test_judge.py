@@ -28,7 +28,7 @@ def server(monkeypatch):
     monkeypatch.setattr(judge, "TRIES", 1)
 
     class Stub(BaseHTTPRequestHandler):
-        reply, asked = staticmethod(longer), []
+        reply, asked, promised = staticmethod(longer), [], None  # how many bytes, where it is not what comes
 
         def do_GET(self):
             self.send({"data": [{"id": "first-model"}]})
@@ -42,6 +42,8 @@ def server(monkeypatch):
 
         def send(self, held, code=200):
             self.send_response(code)
+            if self.promised:
+                self.send_header("Content-Length", self.promised)
             self.end_headers()
             self.wfile.write(json.dumps(held).encode())
 
@@ -57,7 +59,7 @@ def server(monkeypatch):
 
 
 def test_an_answer_wins_where_both_orders_say_so(server, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_API_KEY", "k\n")
     found = judge.compare(f"{server.address}#mine", FIRST, SECOND, "cpu")
     assert found["win_rate"] == wilson_interval(1.5, 4)._asdict()  # a win, two losses, a tie
     assert (found["pairs"], found["ties"], found["swayed"], found["unread"]) == (4, 0.25, 0, 0)
@@ -78,17 +80,20 @@ def test_the_responses_to_a_prompt_count_as_one(server):
     assert found["win_rate"] == wilson_interval(0.5 + 0.25, 2)._asdict()
 
 
-def test_what_was_judged_is_kept_where_the_server_fails_and_asked_once(server, tmp_path):
+@pytest.mark.parametrize("half", [False, True], ids=["no reply", "half a reply"])
+def test_what_was_judged_is_kept_where_the_server_fails_and_asked_once(half, server, tmp_path):
     def fails(question):
         if len(server.asked) > 5:
-            raise ConnectionError
+            if not half:
+                raise ConnectionError
+            server.promised = "999"
         return longer(question)
 
     server.reply, kept = staticmethod(fails), tmp_path / "verdicts.jsonl"
     with pytest.raises(CannotContinue, match="what was judged is kept"):
         judge.compare(server.address, FIRST, SECOND, "cpu", kept)
     kept.write_text(kept.read_text() + '["half a li')
-    server.reply, before = staticmethod(longer), len(server.asked)
+    server.reply, server.promised, before = staticmethod(longer), None, len(server.asked)
     found = judge.compare(server.address, FIRST, SECOND, "cpu", kept)
     assert len(server.asked) - before == 8 - 5
     assert found["win_rate"]["estimate"] == 1.5 / 4
@@ -103,7 +108,7 @@ def test_a_judge_who_cannot_be_read_is_refused(server):
 
 
 def test_another_model_behind_an_address_is_asked_anew_and_a_verdict_is_one_letter_alone(server, tmp_path):
-    said = ["(A)", "**b**.", "[[C]]", "Both", "Answer A", "A/B", "b", "c"]
+    said = ["(A)", "**b**.", "[[C]]", "Both", "Answer A", [{"type": "text", "text": "A"}], "b", "c"]
     kept, replies = tmp_path / "verdicts.jsonl", iter(said)
     server.reply = staticmethod(lambda question: next(replies))
     assert judge.compare(server.address, FIRST, SECOND, "cpu", kept)["unread"] == 0.5

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import json
-from types import SimpleNamespace
 from unittest.mock import Mock
 
 import datasets
@@ -74,26 +73,6 @@ def test_row_numbers_are_lines_of_the_file_even_past_blank_ones(tmp_path):
     assert found.skipped == [(3, "chosen equals rejected")]
 
 
-def test_a_limit_keeps_the_first_usable_pairs_and_reads_no_further(tmp_path):
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("\n".join([json.dumps(TIE), *map(json.dumps, GOOD[:2]), "{broken"]), encoding="utf-8")
-    found = load_preferences(path, limit=2)
-    assert [pair.row for pair in found.rows] == [2, 3]
-    assert found.skipped == [(1, "chosen equals rejected")]
-    with pytest.raises(BadInput, match="line 4"):
-        load_preferences(path, limit=3)
-
-
-def test_a_file_without_one_usable_row_is_refused_with_every_reason(tmp_path):
-    rows = [{"prompt": "a", "better": "b", "rejected": "c"}] * 7 + [TIE]
-    with pytest.raises(BadInput) as caught:
-        load_preferences(write(tmp_path / "pairs.jsonl", rows))
-    assert str(caught.value).startswith(
-        "preferences: no row of pairs.jsonl can be used (missing chosen: row 1, 2, 3, 4, 5, …; "
-        "chosen equals rejected: row 8)"
-    )
-
-
 def test_columns_of_other_names_are_mapped(tmp_path):
     rows = [{"q": row["prompt"], "yes": row["chosen"], "no": row["rejected"], "chosen": "something"} for row in GOOD]
     path = write(tmp_path / "pairs.parquet", rows)
@@ -160,7 +139,7 @@ def test_a_known_set_is_pinned_and_says_what_it_is_before_it_is_loaded(hub, name
 
 @pytest.mark.parametrize("revision", ["", "@main", "@v1.0", f"@{REVISION[:8]}"])
 def test_a_set_of_the_hub_needs_a_pinned_revision(hub, revision):
-    with pytest.raises(BadInput, match="somebody/pairs needs a pinned revision"):
+    with pytest.raises(BadInput, match="no file or folder somebody/pairs, and a set of the hub needs a pinned"):
         load_preferences(f"somebody/pairs{revision}")
     hub.assert_not_called()
     assert load_preferences(f"somebody/pairs@{REVISION}").provenance["version"] == f"revision:{REVISION}"
@@ -223,6 +202,7 @@ STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% end
 STRICT += "{% for message in messages %}{{ message.content }} {% endfor %}"
 FORGETFUL = "{% for turn in messages if turn.role != 'user' or 'None.' not in messages[-1].content %}"
 FORGETFUL += "{{ turn.content }} {% endfor %}"
+THOUGHTLESS = "{% for turn in messages %}{{ turn.content.split('</think>')[-1] }} {% endfor %}"
 
 
 @pytest.mark.parametrize(
@@ -234,6 +214,7 @@ FORGETFUL += "{{ turn.content }} {% endfor %}"
          "chosen equals rejected as far as they are read"),
         ({"prompt": BRIEF}, STRICT, "the chat template refuses the prompt"),
         ({"rejected": "None."}, FORGETFUL, "the chat template does not write rejected after the prompt"),
+        ({"rejected": "Hm.</think>"}, THOUGHTLESS, "rejected has no tokens"),
     ],
 )  # fmt: skip
 def test_a_row_that_cannot_be_an_example_is_skipped_with_its_reason(changes, template, reason):
@@ -241,21 +222,6 @@ def test_a_row_that_cannot_be_an_example_is_skipped_with_its_reason(changes, tem
     tokenizer.chat_template = template or tokenizer.chat_template
     examples, skipped, cut = encoded([{**GOOD[0], **changes}], tokenizer)
     assert (examples, skipped, cut) == ([], [(1, reason)], [])
-
-
-def test_a_response_that_has_no_tokens_is_skipped(tokenizer, monkeypatch):
-    class Deaf:
-        chat_template, eos_token_id = tokenizer.chat_template, tokenizer.eos_token_id
-        apply_chat_template = tokenizer.apply_chat_template
-        added_tokens_decoder = tokenizer.added_tokens_decoder
-
-        def __call__(self, texts, **options):
-            several = [texts] if isinstance(texts, str) else texts
-            found = tokenizer(["" if text.startswith("Wrong") else text for text in several], **options)
-            return found if several is texts else SimpleNamespace(input_ids=found.input_ids[0])
-
-    _, skipped, _ = encoded(GOOD[:1], Deaf())
-    assert skipped == [(1, "rejected has no tokens")]
 
 
 @pytest.mark.parametrize(
@@ -298,6 +264,8 @@ def test_prompts_are_read_from_pairs_whose_answers_make_no_pair(tmp_path):
     for rows, turns in (([{"prompt": "Why?", "chosen": "A", "rejected": "A"}], 1), (rated, 3)):
         found = read_prompts(write(tmp_path / "rows.jsonl", rows), strict=True).rows
         assert [len(row.prompt) for row in found] == [turns] * len(rows)
+    with pytest.raises(BadInput, match="half a character"):
+        read_prompts(write(tmp_path / "rows.jsonl", [{**rated[0], "prompt": "Why \ud83d?"}]))
 
 
 def test_an_answer_that_holds_any_token_that_ends_a_response_is_skipped(tokenizer):
@@ -307,8 +275,10 @@ def test_an_answer_that_holds_any_token_that_ends_a_response_is_skipped(tokenize
     assert skipped == [(1, "rejected holds an end token itself")]
 
 
-def test_how_many_pairs_are_tokenised_together_changes_nothing(tokenizer, monkeypatch):
+def test_how_many_pairs_are_tokenised_together_and_by_what_changes_nothing(tokenizer, monkeypatch):
     rows = [{"prompt": "?" * n, "chosen": "é" * (n + 1), "rejected": "x\n" * (n + 2)} for n in range(1, 12)]
     together = encoded(rows, tokenizer).examples
     monkeypatch.setattr("alignkd_lab.lm.preference_data._BATCH", 3)
+    assert together == encoded(rows, tokenizer).examples
+    monkeypatch.setattr(type(tokenizer), "backend_tokenizer", None)  # as of one that is written in Python
     assert together == encoded(rows, tokenizer).examples

@@ -6,12 +6,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_lm import folder_of
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, LlamaConfig
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    Gemma3Config,
+    Gemma3ForSequenceClassification,
+    LlamaConfig,
+)
 from transformers import LlamaForSequenceClassification as Llama
 
 from alignkd_lab.errors import BadInput, CannotContinue
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.reward_model import RewardModel
+from alignkd_lab.lm.rewards import scorer
 from alignkd_lab.memory import shortages
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Go"}]
@@ -109,17 +117,18 @@ def test_without_a_chat_template_the_texts_go_in_as_a_pair(tmp_path, device):
     assert RewardModel(str(tmp_path), device=device)(prompts, responses) == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_model_that_was_saved_anew_scores_anew(tmp_path):
+    source, path = f"model:{saved(tmp_path)}", tmp_path / "model.safetensors"
+    before, held = scorer(source, "cpu")(["a"], ["b"]), load_file(path)
+    save_file({**held, "score.weight": -held["score.weight"]}, path, metadata={"format": "pt"})
+    assert scorer(source, "cpu")(["a"], ["b"]) == pytest.approx([-before[0]])
+
+
 def test_a_score_that_is_no_number_is_refused_with_its_response(tmp_path):
     model = RewardModel(saved(tmp_path))
     model.model.score.weight.data[0, 0] = torch.nan
     with pytest.raises(BadInput, match=r"gives nan for response 1, 'A wren.'"):
         model(PROMPTS, RESPONSES)
-
-
-def test_prompts_and_responses_must_be_as_many(folder):
-    assert RewardModel(folder)([], []) == []
-    with pytest.raises(BadInput, match="5 prompts and 4 responses"):
-        RewardModel(folder)(PROMPTS, RESPONSES[:4])
 
 
 def test_a_prompt_that_its_template_refuses_is_refused_by_name(folder):
@@ -135,6 +144,17 @@ def test_a_pair_longer_than_the_model_reads_is_refused_by_its_number(tmp_path):
         RewardModel(folder)(["a", "b"], ["c", "d" * 90])
 
 
+def test_a_model_of_text_and_images_reads_as_many_tokens_as_its_text_model(tmp_path):
+    tokenizer, shape = weights.load_tokenizer("tiny-base"), {"hidden_size": 16, "num_hidden_layers": 1}
+    text = {**shape, "vocab_size": len(tokenizer), "num_attention_heads": 2, "head_dim": 8,
+            "intermediate_size": 16, "max_position_embeddings": 64}  # fmt: skip
+    images = {**shape, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 28}
+    config = Gemma3Config(text_config=text, vision_config=images, mm_tokens_per_image=4, num_labels=1)
+    for part in (Gemma3ForSequenceClassification(config), tokenizer):
+        part.save_pretrained(tmp_path)
+    assert RewardModel(str(tmp_path)).longest == 64
+
+
 def headless(folder):
     saved(folder)
     kept = {name: value for name, value in load_file(folder / "model.safetensors").items() if "score" not in name}
@@ -147,9 +167,9 @@ def with_code(folder):
     (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | own))
 
 
-def torn(folder):
+def torn(folder, name="model.safetensors"):
     saved(folder)
-    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:64])
+    (folder / name).write_bytes((folder / name).read_bytes()[:64])
 
 
 BROKEN = {
@@ -158,7 +178,9 @@ BROKEN = {
     "3 outputs": lambda folder: saved(folder, labels=3),
     "is LlamaForCausalLM": lambda folder: folder_of("tiny-base", folder),  # which would get a random head
     "no weights for score": headless,
-    "does not know the architecture": with_code,
+    "reads no configuration from": with_code,
+    "not a valid JSON": lambda folder: torn(folder, "config.json"),
+    "is an adapter; merge it": lambda folder: (folder / "adapter_config.json").write_text("{}"),
 }
 
 

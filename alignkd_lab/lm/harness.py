@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import math
 import sys
 from collections.abc import Sequence
@@ -52,7 +51,7 @@ def run_tasks(
     what, way_out = "tasks: the hub did not give a task's data", "check the network"
     with refusing(what, *kinds, way_out=way_out, kind=CannotContinue):
         found = simple_evaluate(lm, tasks=list(tasks), limit=limit, apply_chat_template=chat_template,
-                                log_samples=False)  # fmt: skip
+                                fewshot_as_multiturn=chat_template, log_samples=False)  # fmt: skip
     return {
         name: {
             "metrics": _metrics(held),
@@ -62,10 +61,6 @@ def run_tasks(
         }
         for name, held in found["results"].items()
     }
-
-
-def harness_version() -> str:
-    return importlib.metadata.version("lm_eval")
 
 
 def _metrics(held: dict[str, Any]) -> dict[str, dict[str, float | None]]:

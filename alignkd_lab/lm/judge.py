@@ -13,6 +13,7 @@ import re
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -22,7 +23,6 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from alignkd_lab.errors import CannotContinue
-from alignkd_lab.lm.models import identity
 from alignkd_lab.stats import wilson_interval
 
 A, B, TIE = LETTERS = "A", "B", "C"
@@ -88,6 +88,8 @@ def _as_text(prompt: str | list[dict]) -> str:
 
 
 def _verdicts(judge: str, questions: list[str], device: str, kept: Path | None) -> list[Verdict]:
+    from alignkd_lab.lm.models import identity
+
     place = _place(judge) if is_remote(judge) else None
     name = "#".join(place) if place else identity(judge)
     keys = [hashlib.sha256(f"{name}\0{question}".encode()).hexdigest() for question in questions]
@@ -146,7 +148,7 @@ def _remote(address: str, model: str) -> Callable[[str], Verdict]:
     def ask(question: str) -> Verdict:
         asked = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 8}
         said = _send(f"{address}/chat/completions", lambda said: said["choices"][0]["message"]["content"], asked)
-        letter = re.fullmatch(r"[\W_]*([ABC])[\W_]*", (said or "").upper())
+        letter = re.fullmatch(r"[\W_]*([ABC])[\W_]*", said.upper()) if isinstance(said, str) else None
         return letter[1] if letter else None
 
     return ask
@@ -155,18 +157,15 @@ def _remote(address: str, model: str) -> Callable[[str], Verdict]:
 def _send(address: str, read: Callable[[dict], Any], body: dict | None = None) -> Any:
     """What `read` takes from a server's reply. Raises CannotContinue where there is none, or one of another kind."""
     heads = {"Content-Type": "application/json"}
-    if key := os.environ.get("OPENAI_API_KEY"):
+    if key := os.environ.get("OPENAI_API_KEY", "").strip():  # what http.client refuses, its error would show
         heads["Authorization"] = f"Bearer {key}"
     request = urllib.request.Request(address, json.dumps(body).encode() if body else None, heads)
     for tried in range(1, TRIES + 1):
         try:
             with urllib.request.urlopen(request, timeout=SECONDS) as answer:
                 said = json.load(answer)
-            try:
-                return read(said)
-            except (KeyError, IndexError, TypeError) as error:
-                raise CannotContinue(f"judge: {address} replies {json.dumps(said)[:200]}, and no completion") from error
-        except (OSError, ValueError) as error:
+            break
+        except (OSError, ValueError, HTTPException) as error:
             if isinstance(error, HTTPError) and 400 <= error.code < 500 and error.code != 429:
                 why = error.read().decode(errors="replace").strip()[:300]
                 raise CannotContinue(
@@ -178,4 +177,7 @@ def _send(address: str, read: Callable[[dict], Any], body: dict | None = None) -
                     f"judge: {address} gives no answer ({error}); what was judged is kept, so run this again"
                 ) from error
             time.sleep(2**tried)
-    raise AssertionError("not reached")
+    try:
+        return read(said)
+    except (KeyError, IndexError, TypeError) as error:
+        raise CannotContinue(f"judge: {address} replies {json.dumps(said)[:200]}, and no completion") from error

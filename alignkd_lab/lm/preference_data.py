@@ -38,6 +38,9 @@ if TYPE_CHECKING:  # whoever reads pairs need not load torch
 PAIR = ("chosen", "rejected")
 _FIRST = 5  # row numbers that a report names for each reason
 _BATCH = 250  # texts that are tokenised together
+_PAIR_NEEDS = (
+    "chosen and rejected, and mostly a prompt: rename its fields, or `load_preferences(columns={'chosen': 'name'})`"
+)
 
 Skipped = list[tuple[int, str]]
 
@@ -87,13 +90,7 @@ def count_reasons(entries: Skipped) -> dict[str, int]:
 # Loading ----------------------------------------------------------------------------------------------
 
 
-def load_preferences(
-    source,
-    *,
-    split: str | None = None,
-    columns: dict[str, str] | None = None,
-    limit: int | None = None,
-) -> Rows:
+def load_preferences(source, *, split: str | None = None, columns: dict[str, str] | None = None) -> Rows:
     """Pairs of a known set (`KNOWN`), `id@commit` of the hub, file (`SUFFIXES`), folder of `save_to_disk` or `Dataset`.
 
     The white space around an answer is kept, but for the one space that joins a plain string to its prompt, and for
@@ -102,7 +99,6 @@ def load_preferences(
     Args:
         split: of a set on the hub; `train` unless given.
         columns: what the source calls `prompt`, `chosen` and `rejected`, where it differs.
-        limit: keep the first so many usable pairs; later rows are not looked at.
 
     Raises:
         BadInput: unknown source or column, a file that cannot be read, no row that can be used.
@@ -112,7 +108,6 @@ def load_preferences(
     for name in columns:
         if name not in FIELDS:
             raise BadInput(f"columns: unknown field {name!r}; the fields are {', '.join(FIELDS)}")
-    check_number("limit", 1 if limit is None else limit, least=1, whole=True)
     noted, seen = [], set()  # hashes of what was said
 
     def read(number: int, row: object) -> Preference:
@@ -127,11 +122,7 @@ def load_preferences(
             noted.append((number, "scores chosen no higher than rejected"))
         return pair
 
-    needs = (
-        "chosen and rejected, and mostly a prompt: rename its fields, or `load_preferences(columns={'chosen': 'name'})`"
-    )
-    found = _read(source, "preferences", read, needs, columns, split, limit)
-    return _versioned(replace(found, noted=noted), lambda: json.dumps(list(map(asdict, found.rows)), sort_keys=True))
+    return replace(_read(source, "preferences", read, columns, split), noted=noted)
 
 
 def read_prompts(source: Any, field: str = "prompts", *, strict: bool = False) -> Rows:
@@ -156,18 +147,17 @@ def read_prompts(source: Any, field: str = "prompts", *, strict: bool = False) -
         seen.add(said)
         return prompt
 
-    found = _read(source, field, read, "a prompt", strict=strict, pairs=False)
-    return _versioned(found, lambda: json.dumps([prompt.prompt for prompt in found.rows]))
+    return _read(source, field, read, strict=strict, pairs=False)
 
 
 def _read(
-    source, field: str, read: Callable, needs: str, columns: dict | None = None, split: str | None = None,
-    limit: int | None = None, strict: bool = False, pairs: bool = True,
+    source, field: str, read: Callable, columns: dict | None = None, split: str | None = None, strict: bool = False,
+    pairs: bool = True,
 ) -> Rows:  # fmt: skip
     """What `read(number, row)` makes of each row; where it is `strict`, the first row that is `Unusable` is refused."""
     rows, provenance = open_source(source, field, split)
     name, found = provenance["source"], Rows([], [], provenance)
-    with tqdm(desc=f"loading {name}", unit="rows", total=limit, leave=False) as bar:
+    with tqdm(desc=f"loading {name}", unit="rows", leave=False) as bar:
         for number, row in standard(rows, columns or {}, name, pairs):
             bar.update()
             try:
@@ -178,20 +168,15 @@ def _read(
                         f"{field}: row {number} of {name}: {reason}; mend the row, or leave it out"
                     ) from reason
                 found.skipped.append((number, str(reason)))
-            if len(found.rows) == limit:
-                break
     if not found.rows:
         reasons = "; ".join(f"{reason}: row {rows}" for reason, _, rows in by_reason(found.skipped))
+        needs = _PAIR_NEEDS if pairs else "a prompt"
         raise BadInput(f"{field}: no row of {name} can be used ({reasons or 'it holds no rows'}). A row needs {needs}")
+    if not provenance["version"]:  # a data set in memory is known by what was read of it
+        said = [asdict(row) if pairs else row.prompt for row in found.rows]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=pairs).encode()).hexdigest()
+        provenance["version"] = f"rows-sha256:{digest}"
     return found
-
-
-def _versioned(found: Rows, said: Callable[[], str]) -> Rows:
-    """With a hash of what is `said` as the version of a data set in memory, which has no other."""
-    if found.provenance["version"]:
-        return found
-    digest = hashlib.sha256(said().encode()).hexdigest()
-    return replace(found, provenance={**found.provenance, "version": f"rows-sha256:{digest}"})
 
 
 # From texts to tokens -------------------------------------------------------------------------------

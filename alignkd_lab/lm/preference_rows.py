@@ -122,7 +122,7 @@ def preference(number: int, row: object) -> Preference:
         Unusable: there is none, with the reason.
     """
     row = _readable(row)
-    turns, chosen, rejected = _pair(row)
+    turns, chosen, rejected = _pair(row, row.get("prompt"))
     _check_prompt(turns, row)
     for name, text in (("chosen", chosen), ("rejected", rejected)):
         if not text.strip():
@@ -132,19 +132,28 @@ def preference(number: int, row: object) -> Preference:
     return Preference(number, turns, chosen, rejected)
 
 
-def _pair(row: Mapping) -> tuple[list[Message], str, str]:
+def _pair(row: Mapping, prompt: object) -> tuple[list[Message], str, str]:
     """The turns before the answers, and the two answers."""
-    prompt, texts = row.get("prompt"), [row.get("chosen"), row.get("rejected")]
-    if prompt is None and row.get("instruction"):
-        prompt = row["instruction"]
+    texts = [row.get("chosen"), row.get("rejected")]
     chosen, rejected = (_answer(text, name) for text, name in zip(texts, FIELDS[1:], strict=True))
     plain = prompt is None and all(isinstance(text, str) for text in texts)
     if plain and not all(map(_transcript, texts)):
+        if "prompt" in row:  # which is null: what the answers share is none
+            raise Unusable("missing prompt")
         prompt, *texts = _shared_words(*texts)
         if asked := next((name for name, value in row.items() if _may_ask(name, value, prompt)), None):
             raise Unusable(f"has {asked} and no prompt; call it prompt, or leave it out")
         chosen, rejected = ([_message("assistant", text)] for text in texts)
-    return _conversations(prompt, chosen, rejected)
+    for name, turns in (("chosen", chosen), ("rejected", rejected)):
+        if turns[-1]["role"] != "assistant":
+            raise Unusable(f"the last turn of {name} is not by the assistant")
+    shared = chosen[:-1]
+    if not _same(shared, rejected[:-1]):
+        raise Unusable("chosen and rejected differ before their last turn")
+    if prompt is None and not shared:
+        raise Unusable("no shared prompt")
+    before = shared if prompt is None else _joined(_turns(prompt, "prompt"), shared, isinstance(prompt, str))
+    return before, chosen[-1]["content"], rejected[-1]["content"]
 
 
 def _may_ask(name: str, value: object, prompt: str) -> bool:
@@ -173,26 +182,25 @@ def asked(number: int, row: object) -> Prompt:
     fields = row if isinstance(row, Mapping) else {}
     row, later = _readable({"prompt": row} if isinstance(row, str) else row), []
     prompt, turns = row.get("prompt"), row.get("turns")
-    if prompt is None and row.get("instruction") is not None:
-        prompt = row["instruction"]
-    elif prompt is None and turns is not None:
+    if prompt is None and turns is not None:
         if not (isinstance(turns, list) and turns and all(isinstance(turn, str) and turn.strip() for turn in turns)):
             raise Unusable("turns must be a list of what the user says, none of it empty")
         prompt, *later = turns
         for turn in later:
             _turns(turn, "turns")
     if row.get("chosen") is not None and row.get("rejected") is not None:
-        messages, *_ = _pair({**row, "prompt": prompt})
+        messages, *_ = _pair(row, prompt)
     elif prompt is None:
         raise Unusable("missing prompt (or instruction, or turns)")
     else:
         rated = isinstance(prompt, str) and row.keys() >= _RATED
-        messages = _spoken(prompt, _MARKS) if rated else _turns(prompt, "prompt")
+        messages = _turns(_spoken(prompt, _MARKS) if rated else prompt, "prompt")
     _check_prompt(messages, row)
     return Prompt(number, messages, later, fields)
 
 
 def _readable(row: object) -> Mapping:
+    """The row, with its instruction as the prompt where it has no other."""
     if isinstance(row, Unusable):
         raise row
     if not isinstance(row, Mapping):
@@ -200,6 +208,8 @@ def _readable(row: object) -> Mapping:
     for name in UNREAD:
         if row.get(name):
             raise Unusable(f"has {name}, which no prompt would show")
+    if row.get("prompt") is None and "instruction" in row:
+        return {**row, "prompt": row["instruction"]}
     return row
 
 
@@ -271,20 +281,6 @@ def _spoken(text: str, marks: re.Pattern) -> list[Message]:
     turns = [_message("user", start)] if start.strip() else []
     roles = ("assistant" if speaker == "Assistant" else "user" for speaker in later[::2])
     return turns + [_message(role, said) for role, said in zip(roles, later[1::2], strict=True)]
-
-
-def _conversations(prompt: object, chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], str, str]:
-    """The turns before the answers, and the two answers."""
-    for name, turns in (("chosen", chosen), ("rejected", rejected)):
-        if turns[-1]["role"] != "assistant":
-            raise Unusable(f"the last turn of {name} is not by the assistant")
-    shared = chosen[:-1]
-    if not _same(shared, rejected[:-1]):
-        raise Unusable("chosen and rejected differ before their last turn")
-    if prompt is None and not shared:
-        raise Unusable("no shared prompt")
-    before = shared if prompt is None else _joined(_turns(prompt, "prompt"), shared, isinstance(prompt, str))
-    return before, chosen[-1]["content"], rejected[-1]["content"]
 
 
 def _joined(prompt: list[Message], shared: list[Message], plain: bool) -> list[Message]:

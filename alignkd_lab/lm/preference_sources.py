@@ -94,8 +94,8 @@ def _from_hub(name: str, revision: str | None, field: str, split: str) -> tuple[
     revision = revision or (known.revision if known else "")
     if not re.fullmatch("[0-9a-f]{40}", revision):  # a branch or tag may move
         raise BadInput(
-            f"{field}: {name} needs a pinned revision, @ and the 40 hex digits of a commit, and has {revision!r}; "
-            "the page of the data set lists its commits under 'Files and versions'"
+            f"{field}: there is no file or folder {name}, and a set of the hub needs a pinned revision, @ and the 40 "
+            f"hex digits of a commit, not {revision!r}; its page lists its commits under 'Files and versions'"
         )
     if known:
         about = f"{known.megabytes} MB unless cached, {known.licence}; {known.mapping}"
@@ -160,4 +160,5 @@ def _parse(text: str, path: Path, field: str, line: int | None = None) -> object
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {line or error.lineno}, column {error.colno}"
-        raise BadInput(f"{field}: {path.name} is wrong JSON at {where}: {error.msg}") from error
+        way_out = "" if line else "; one object a line goes in .jsonl"
+        raise BadInput(f"{field}: {path.name} is wrong JSON at {where}: {error.msg}{way_out}") from error

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from alignkd_lab.errors import BadInput, refusing
+from alignkd_lab.lm.folders import is_adapter
 from alignkd_lab.lm.weights import LOCAL, resolve
 from alignkd_lab.memory import halve
 
@@ -32,9 +33,11 @@ class RewardModel:
 
     def __init__(self, source: str, *, device: str = "cpu") -> None:
         folder = resolve(source)
+        if is_adapter(folder):
+            raise BadInput(f"reward model: {source} is an adapter; merge it into its base, and save both parts there")
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-        with refusing(f"reward model: transformers does not know the architecture of {source}", ValueError):
+        with refusing(f"reward model: transformers reads no configuration from {source}", Exception):
             config = AutoConfig.from_pretrained(folder, **LOCAL)
         built = ", ".join(config.architectures or ["of no stated architecture"])
         if "ForSequenceClassification" not in built:  # transformers would put a random head on it and go on
@@ -59,18 +62,17 @@ class RewardModel:
             raise BadInput(f"reward model: the tokenizer of {source} has {ids} tokens and the model reads {rows}")
         self._text_config = model.config.get_text_config()
         self._pad = self._text_config.pad_token_id
-        self.longest = min(self.tokenizer.model_max_length, getattr(config, "max_position_embeddings", 1 << 30))
+        most = getattr(self._text_config, "max_position_embeddings", 1 << 30)
+        self.longest = min(self.tokenizer.model_max_length, most)
 
     @torch.inference_mode()
     def __call__(self, prompts: list, responses: list[str]) -> list[float]:
         """Scores in the order given.
 
         Raises:
-            BadInput: unequal numbers, or a pair longer than the model reads.
+            BadInput: a pair longer than the model reads, or a score that is no number.
             CannotContinue: not even one pair fits in memory.
         """
-        if len(prompts) != len(responses):
-            raise BadInput(f"reward model: {len(prompts)} prompts and {len(responses)} responses; each needs its own")
         rows = [self._encode(*pair) for pair in zip(prompts, responses, strict=True)]
         for number, row in enumerate(rows, 1):
             if len(row["input_ids"]) > self.longest:

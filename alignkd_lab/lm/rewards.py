@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -285,15 +285,18 @@ def scorer(name: str, device: str) -> Scorer:
         BadInput: it is none of these, or cannot be read.
     """
     if model := model_of(name):
-        return _read_model(model, device)
+        from alignkd_lab.lm.weights import checksum
+
+        return _read_model(model, device, checksum(model))
     if is_function(name):
         return load_reward(name)[0]
     rule = target(name)
     return lambda prompts, responses: [float(hit) for hit in apply_rule(name, rule, responses)]
 
 
-@cache
-def _read_model(source: str, device: str) -> RewardModel:
+@lru_cache(maxsize=1)
+def _read_model(source: str, device: str, checksum: str) -> RewardModel:
+    """Read once; a folder that holds other weights by now, whose `checksum` is another, is read anew."""
     from alignkd_lab.lm.reward_model import RewardModel
 
     return RewardModel(source, device=device)
