@@ -119,7 +119,7 @@ def run_options(option: Callable) -> None:
     words = "names, or orders, controls, methods for all of them (default: orders,controls)"
     option("--pipelines", metavar="A,B", type=parse_pipelines, help=words)
     option("--seeds", metavar="SEEDS", type=parse_seeds, help="e.g. 0, 0-4 or 0,2,5-7 (default: the preset's)")
-    option("--algorithm", choices=ALGORITHMS, help="how to align (default: the preset's)")
+    option("--algorithm", choices=ALGORITHMS, help="how to align (default: dpo; of mog: both)")
     words = (
         "the rare, desirable behaviour: a rule's name, or a function of yours, module:function (default: the preset's)"
     )
