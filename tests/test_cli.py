@@ -90,6 +90,10 @@ def test_a_group_of_pipelines_stands_for_all_of_its_names_each_once(asked, named
 @pytest.mark.parametrize(("error", "code", "words"), [
     (CannotContinue("no network: fetch the wheel elsewhere"), 1, "no network: fetch the wheel elsewhere"),
     (OSError(errno.ENOSPC, "No space left on device", "x"), 1, "x: No space left on device."),
+    (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 76352 vs 76244"), 1,
+     "disk: No space left on device."),
+    (Exception("Error while serializing: I/O error: No space left on device (os error 28)"), 1,
+     "disk: No space left on device."),
     (MemoryError(), 1, "memory does not hold the models; choose smaller ones."),
     (RuntimeError("std::bad_alloc"), 1, "memory does not hold the models; choose smaller ones."),
     (BadInput("beta must be above 0, not -1"), 2, "beta must be above 0, not -1"),
