@@ -11,9 +11,9 @@ from typing import Any
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.engines import ENGINES
 from alignkd_lab.pipelines import ALGORITHMS, CONTROLS, METHODS, ORDERS, PIPELINES, WORLDS, unknown
+from alignkd_lab.presets import PRESETS
 from alignkd_lab.provenance import DTYPES
 
-PRESETS = ("tiny", "laptop", "gpu", "paper")
 FORMATS = ("jsonl", "mt-bench", "alpaca-eval")  # of answers (`answering`)
 MOST_SEEDS = 100_000
 DEVICE = {"choices": ("cpu", "cuda"), "help": "default: cuda where there is one"}
@@ -115,7 +115,7 @@ def sample_options(option: Callable) -> None:
 def run_options(option: Callable) -> None:
     """Those of `alignkd run`."""
     option("--world", choices=WORLDS, help="Gaussian mixtures or SmolLM2")
-    option("--preset", choices=PRESETS, help="how large a run (default: laptop)")
+    option("--preset", choices=tuple(PRESETS), help="how large a run (default: laptop)")
     words = "names, or orders, controls, methods for all of them (default: orders,controls)"
     option("--pipelines", metavar="A,B", type=parse_pipelines, help=words)
     option("--seeds", metavar="SEEDS", type=parse_seeds, help="e.g. 0, 0-4 or 0,2,5-7 (default: the preset's)")

@@ -96,14 +96,9 @@ class Options:
         return METHODS[self.method]
 
     @property
-    def holds_out(self) -> bool:
-        """Whether anything is kept out of training: a file, or a share above 0."""
-        return read_share(self.heldout) != 0
-
-    @property
     def is_measured(self) -> bool:
-        """Whether anything is held out, or prompts are answered for a reward beside the training."""
-        return bool(self.holds_out or (self.prompts and not self.kind.on_policy))
+        """Whether a share above 0 or a file is held out, or prompts are answered for a reward beside the training."""
+        return bool(read_share(self.heldout) != 0 or (self.prompts and not self.kind.on_policy))
 
     @property
     def sources(self) -> dict[str, str]:
