@@ -176,5 +176,5 @@ def bench_options(option: Callable) -> None:
     option("--checkpointing", choices=("on", "off"), default="on", help="of the blocks (default: on)")
     option("--student", metavar="SOURCE", help="default: smollm2-135m-instruct")
     option("--width", metavar="N", type=parse_count, help="of a random model in its place, such as 2048")
-    option("--out", metavar="FILE", type=Path, help="default: data/records/bench-<device>.json")
+    option("--out", metavar="FILE", type=Path, help="default: bench-<device>.json here; with --quick none")
     option("--quick", action="store_true", help="a tiny model for seconds: does it all work here?")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_models import save
 from tiny_lm import away_from_zero
 
 from alignkd_lab.bench import run
@@ -91,11 +92,12 @@ def test_a_run_has_a_row_for_every_step_in_the_print_and_in_the_file(whole):
     assert record["provenance"]["device"] == "cpu"
 
 
-def test_trl_and_full_logits_take_the_very_step_that_ours_takes(whole):
-    losses = {(row["method"], row["variant"]): row["loss"] for row in whole[0]["rows"]}
-    for method, variant in [*PLAIN[1:], ("kd", "trl"), ("dpo", "trl"), *FUSED[1:]]:
-        assert losses[method, variant] == pytest.approx(losses[method, "ours"], rel=1e-4)
-    assert len({round(losses[method, "ours"], 3) for method in METHODS}) == len(METHODS)
+def test_trl_and_full_logits_take_the_very_step_that_ours_takes_on_models_of_ones_own_too(whole, tmp_path):
+    for record in (whole[0], quick(student=save(tmp_path, "GPTNeoX"))[0]):
+        losses = {(row["method"], row["variant"]): row["loss"] for row in record["rows"]}
+        for method, variant in [*PLAIN[1:], *TRL, *FUSED[1:]]:
+            assert losses[method, variant] == pytest.approx(losses[method, "ours"], rel=1e-4)
+        assert len({round(losses[method, "ours"], 3) for method in METHODS}) == len(METHODS)
 
 
 def test_ratios_in_print_are_those_of_the_rows(whole):
