@@ -5,7 +5,6 @@ import errno
 import io
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -143,15 +142,14 @@ def test_heal_and_bench_hand_everything_over_and_bench_trains_a_lora_with_checkp
 
 
 def test_help_is_instant_and_loads_nothing_heavy():
-    show = "import sys; from alignkd_lab.cli import main\n"
+    show = "import sys, time; from alignkd_lab.cli import main\n"
     show += "try: main(['--help'])\n"
-    show += "except SystemExit: print(sorted({'torch', 'numpy', 'transformers', 'psutil'} & set(sys.modules)))"
-    seconds = []
-    for _ in range(3):  # the fastest: other work on the machine is not what is measured
-        began = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - began)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert min(seconds) < 1
+    show += (
+        "except SystemExit: print(time.process_time(), {'torch', 'numpy', 'transformers', 'psutil'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    seconds, heavy = done.stdout.splitlines()[-1].split(maxsplit=1)
+    assert heavy == "set()"
+    assert float(seconds) < 1  # of the processor: other work on the machine is not what is measured
     for command in ("doctor", "run", "report", "heal", "bench"):
         assert command in done.stdout
