@@ -74,9 +74,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 # The package itself announces the weights, when it does not find them in the user's cache.
 run: $(STAMP)
-	$(PY) -m alignkd_lab.cli run --world mog --preset $(PRESET) --out $(OUT)
-	$(PY) -m alignkd_lab.cli run --world lm --preset $(PRESET) --pipelines $(ORDERS) --seeds $(SEEDS) --out $(OUT)
-	@$(PY) -m alignkd_lab.cli report $(OUT)
+	$(PY) -m alignkd_lab run --world mog --preset $(PRESET) --out $(OUT)
+	$(PY) -m alignkd_lab run --world lm --preset $(PRESET) --pipelines $(ORDERS) --seeds $(SEEDS) --out $(OUT)
+	@$(PY) -m alignkd_lab report $(OUT)
 
 test: $(STAMP)
 	$(PY) -m ruff check .

@@ -1,4 +1,4 @@
-"""`python -m alignkd_lab`: the command, as launchers of several processes start it."""
+"""`python -m alignkd_lab`: the command where no `alignkd` is on the path, or a launcher starts several processes."""
 
 import sys
 

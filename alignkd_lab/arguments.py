@@ -11,9 +11,9 @@ from typing import Any
 from alignkd_lab.errors import BadInput
 from alignkd_lab.lm.engines import ENGINES
 from alignkd_lab.pipelines import ALGORITHMS, CONTROLS, METHODS, ORDERS, PIPELINES, WORLDS, unknown
+from alignkd_lab.presets import PRESETS
 from alignkd_lab.provenance import DTYPES
 
-PRESETS = ("tiny", "laptop", "gpu", "paper")
 FORMATS = ("jsonl", "mt-bench", "alpaca-eval")  # of answers (`answering`)
 MOST_SEEDS = 100_000
 DEVICE = {"choices": ("cpu", "cuda"), "help": "default: cuda where there is one"}
@@ -115,11 +115,11 @@ def sample_options(option: Callable) -> None:
 def run_options(option: Callable) -> None:
     """Those of `alignkd run`."""
     option("--world", choices=WORLDS, help="Gaussian mixtures or SmolLM2")
-    option("--preset", choices=PRESETS, help="how large a run (default: laptop)")
+    option("--preset", choices=tuple(PRESETS), help="how large a run (default: laptop)")
     words = "names, or orders, controls, methods for all of them (default: orders,controls)"
     option("--pipelines", metavar="A,B", type=parse_pipelines, help=words)
     option("--seeds", metavar="SEEDS", type=parse_seeds, help="e.g. 0, 0-4 or 0,2,5-7 (default: the preset's)")
-    option("--algorithm", choices=ALGORITHMS, help="how to align (default: the preset's)")
+    option("--algorithm", choices=ALGORITHMS, help="how to align (default: dpo; of mog: both)")
     words = (
         "the rare, desirable behaviour: a rule's name, or a function of yours, module:function (default: the preset's)"
     )
@@ -176,5 +176,5 @@ def bench_options(option: Callable) -> None:
     option("--checkpointing", choices=("on", "off"), default="on", help="of the blocks (default: on)")
     option("--student", metavar="SOURCE", help="default: smollm2-135m-instruct")
     option("--width", metavar="N", type=parse_count, help="of a random model in its place, such as 2048")
-    option("--out", metavar="FILE", type=Path, help="default: data/records/bench-<device>.json")
+    option("--out", metavar="FILE", type=Path, help="default: bench-<device>.json here; with --quick none")
     option("--quick", action="store_true", help="a tiny model for seconds: does it all work here?")

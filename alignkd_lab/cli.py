@@ -35,6 +35,9 @@ from alignkd_lab.memory import out_of_memory
 from alignkd_lab.progress import processes
 
 RAY = ("address", "num_cpus", "num_gpus", "max_retries")  # options of `run` that go with --engine ray
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# How safetensors, and torch where it closes a file, say that a disk is full.
+FULL_DISK = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed", ". unexpected pos ")
 # What older versions called things, and what to write today; an old name fails with the new one.
 RENAMED_COMMANDS = {"reproduce": "run --from RECORD --check"}
 # What the extra `course` brings, by the names that are imported.
@@ -308,17 +311,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         print(f"\nStopped. {kept}".rstrip(), file=sys.stderr)
         return 143 if isinstance(stopped, Terminated) else 130
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+    except Exception as error:
+        if (words := _of_the_machine(error)) is None:
             raise
-        print(f"alignkd: {error.filename or 'disk'}: {error.strerror}. {kept}".rstrip(), file=sys.stderr)
-        return 1
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        print(f"alignkd: memory does not hold the models; choose smaller ones. {kept}".rstrip(), file=sys.stderr)
+        print(f"alignkd: {words}. {kept}".rstrip(), file=sys.stderr)
         return 1
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _of_the_machine(error: Exception) -> str | None:
+    """What a disk or memory without room, or a lack of rights, made fail; None for what is a fault of the code."""
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return f"{error.filename or 'disk'}: {error.strerror}"
+    if out_of_memory(error):
+        return "memory does not hold the models; choose smaller ones"
+    return "disk: No space left on device" if any(words in str(error) for words in FULL_DISK) else None

@@ -62,7 +62,10 @@ def find_device() -> str | None:
 
 
 def check_libraries() -> list[Finding]:
-    """One line for all libraries within range, and one more for each that is missing or out of range."""
+    """One line for all libraries within range, and one more for each that is missing or out of range.
+
+    A run needs none of those of the extra `course`, so they stop none.
+    """
     fine, wrong = [], []
     for requirement in map(Requirement, installed(importlib.metadata.requires, DISTRIBUTION) or [DISTRIBUTION]):
         if requirement.marker and not requirement.marker.evaluate({"extra": "course"}):
@@ -72,7 +75,9 @@ def check_libraries() -> list[Finding]:
             fine.append(f"{requirement.name} {found}")
         else:
             value = f"{found or 'not installed'} (needs {requirement.specifier})".removesuffix(" (needs )")
-            wrong.append(Finding(requirement.name, value, False, REINSTALL))
+            extra = requirement.marker and not requirement.marker.evaluate({"extra": ""})
+            remedy = f"notebooks, pictures and `alignkd report` need it: {REINSTALL}" if extra else REINSTALL
+            wrong.append(Finding(requirement.name, value, bool(extra), remedy))
     total = len(fine) + len(wrong)
     return [Finding("libraries", f"{len(fine)} of {total} within range: {', '.join(fine)}"), *wrong]
 

@@ -10,8 +10,10 @@ from typing import TypeVar
 from alignkd_lab.errors import CannotContinue, first_line
 
 Made = TypeVar("Made")
-# How the CPU's allocator, C++ and cuBLAS, when it finds no room to start, say it; CUDA's allocator has a class for it.
-_WORDS = ("can't allocate memory", "not enough memory", "std::bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED")
+# How the CPU's allocator, C++, CUDA beside what torch holds of it, and cuBLAS, when it finds no room to start, say it;
+# torch's own allocator on a GPU has a class for it.
+_WORDS = ("can't allocate memory", "not enough memory", "std::bad_alloc", "CUDA error: out of memory",
+          "CUBLAS_STATUS_ALLOC_FAILED")  # fmt: skip
 _WATCHING: list[dict[str, int]] = []
 
 

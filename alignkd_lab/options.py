@@ -96,14 +96,9 @@ class Options:
         return METHODS[self.method]
 
     @property
-    def holds_out(self) -> bool:
-        """Whether anything is kept out of training: a file, or a share above 0."""
-        return read_share(self.heldout) != 0
-
-    @property
     def is_measured(self) -> bool:
-        """Whether anything is held out, or prompts are answered for a reward beside the training."""
-        return bool(self.holds_out or (self.prompts and not self.kind.on_policy))
+        """Whether a share above 0 or a file is held out, or prompts are answered for a reward beside the training."""
+        return bool(read_share(self.heldout) != 0 or (self.prompts and not self.kind.on_policy))
 
     @property
     def sources(self) -> dict[str, str]:
@@ -140,6 +135,14 @@ REFUSED = {
 FREE = {"out", "cache_teachers", "micro_batch", "report_to", "run_name", "disable_tqdm", "save_steps", "logging_steps",
          "save_total_limit", "log_level", "per_device_train_batch_size",
          "gradient_accumulation_steps", "ddp_timeout", "ddp_find_unused_parameters"}  # fmt: skip
+
+_COUNT, _WEIGHT = {"least": 1, "whole": True}, {"least": 0}
+# What transformers takes as it is, and would train nothing with, or break off at after the teachers were asked.
+_BOUNDS = {
+    "seed": {"least": 0, "below": 2**32, "whole": True}, "num_train_epochs": {"above": 0},
+    "per_device_train_batch_size": _COUNT, "per_device_eval_batch_size": _COUNT, "gradient_accumulation_steps": _COUNT,
+    "learning_rate": _WEIGHT, "weight_decay": _WEIGHT, "max_grad_norm": _WEIGHT,
+}  # fmt: skip
 
 
 class _Parser(HfArgumentParser):
@@ -267,8 +270,8 @@ def training_arguments(given: dict, out: Path, evaluate: bool) -> TrainingArgume
             reporter()
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise BadInput(f"train: {error}") from error
-    for name, least in (("seed", 0), ("per_device_train_batch_size", 1), ("gradient_accumulation_steps", 1)):
-        check_number(name, getattr(made, name), least=least, whole=True)
+    for name, bounds in _BOUNDS.items():
+        check_number(name, getattr(made, name), **bounds)
     if made.max_steps == 0:
         raise BadInput("max_steps must be at least 1; leave it out to go through num_train_epochs")
     if made.device.type not in USUAL_DTYPE:

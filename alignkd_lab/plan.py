@@ -51,14 +51,14 @@ def main(argv: Sequence[str]) -> str:
         arguments = parser.parse_args(rest)
         if arguments.from_record or arguments.engine != "local":
             raise BadInput("plan: a run on this machine is planned; leave --from and --engine out")
-        _one_place(rates, arguments.device == "cpu")
+        _one_place(rates, arguments.device == "cpu" or arguments.world == "mog")
         made = plan_run(run_request(arguments), rates, given.target_rate, given.response_tokens)
     return json.dumps(made, indent=1) if given.json else render(made)
 
 
 def _one_place(rates: Rates | None, cpu: bool | None) -> None:
     if rates and cpu:
-        raise BadInput("card: the CPU is asked for, too; leave one of them out")
+        raise BadInput("card: the plan is of a CPU, as it is asked for or as Gaussians were timed; leave --card out")
 
 
 def render(plan: dict[str, Any]) -> str:

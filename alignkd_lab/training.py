@@ -11,6 +11,7 @@ import contextlib
 import copy
 import inspect
 import json
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -339,11 +340,10 @@ def _fit(trainer: MeasuredTrainer, folder: Path) -> tuple[pd.DataFrame, dict]:
         trainer.evaluate()
     curves = pd.DataFrame(history or [{"step": trainer.state.global_step}]).groupby("step").first()
     curves = curves[sorted(name for name in curves if not name.startswith(("train_", "total_flos")))]
-    known = {name: curve.dropna() for name, curve in curves.items()}
-    at_start = {name: curve for name, curve in known.items() if name.startswith("eval_") and 0 in curve.index}
-    before = {f"{name}_before": curve[0] for name, curve in at_start.items()}
-    after = {name: curve.iloc[-1] for name, curve in known.items() if len(curve)}
+    logged = [(log["step"], name, log[name]) for name in curves for log in history if name in log]
+    before = {f"{name}_before": value for step, name, value in logged if step == 0 and name.startswith("eval_")}
+    after = {name: value for _, name, value in logged}  # the last one, also where it is undefined
     if trainer.args.load_best_model_at_end:  # the weights at hand are those of that step, not of the last
         after |= {"best_step": trainer.state.best_global_step, **trainer.evaluate()}
-    found = {name: float(value) for name, value in (before | after).items()}
+    found = {name: float(value) if math.isfinite(value) else None for name, value in (before | after).items()}
     return curves, {"steps": trainer.state.global_step, **found}

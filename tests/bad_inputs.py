@@ -252,7 +252,13 @@ UNREAD = [
         a reporter of nothing | sft --data FILES/pairs.jsonl --report-to nosuch | nosuch is not supported
         backwards | sft --data FILES/pairs.jsonl --learning-rate -1 | Invalid learning rate: -1
         a seed below 0 | sft --data FILES/pairs.jsonl --seed -1 | seed must be a whole number of at least 0
+        a seed too long | sft --data FILES/pairs.jsonl --seed 20261130175054 | seed must be a whole number of at least
         a batch of none | sft --data FILES/pairs.jsonl --per-device-train-batch-size 0 | must be a whole number of at
+        no batch to measure | sft --data FILES/pairs.jsonl --per-device-eval-batch-size 0 | per_device_eval_batch_size
+        no epoch | sft --data FILES/pairs.jsonl --num-train-epochs 0 | num_train_epochs must be a finite number above 0
+        endless epochs | sft --data FILES/pairs.jsonl --num-train-epochs nan | num_train_epochs must be a finite number
+        without bound | sft --data FILES/pairs.jsonl --learning-rate inf | learning_rate must be a finite number
+        a decay of NaN | sft --data FILES/pairs.jsonl --weight-decay nan | weight_decay must be a finite number
         no steps | sft --data FILES/pairs.jsonl --max-steps 0 | max_steps must be at least 1
         half a checkpoint | sft --data FILES/pairs.jsonl --save-only-model true | save_only_model: without
         to the hub | sft --data FILES/pairs.jsonl --push-to-hub | push_to_hub: upload the finished folder
@@ -286,6 +292,7 @@ UNREAD = [
         """
         an unknown card | run --world lm --card H1000 | card: 'H1000'
         a card beside a CPU | run --world lm --card L4 --device cpu | card:
+        a card for Gaussians | run --world mog --card L4 | card: the plan is of a CPU
         a record | run --world lm --from x.zip | --from
         a rate of 0 | run --world lm --target-rate 0 | target_rate
         no world | run | name a world

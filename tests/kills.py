@@ -1,6 +1,6 @@
 """Runs that are killed with SIGKILL and resumed: each must end in the record of an undisturbed run, to the digit.
 
-    python tests/kills.py --kills 50 --scenes gaussians language
+    python tests/kills.py --kills 50 --scenes gaussians language training
 
 Half of the kills fall at a random time, half at a random operation on a file below the out folder. Every run is a fork
 of one process that has imported all, so that a kill costs a run of the tiny preset and no import.
@@ -165,7 +165,7 @@ def harness(world: str, kills: int, seed: int = 0, scenes: bool = False) -> dict
             if resume(world, out) != expected:
                 row["lost"] += 1
                 print(f"{world}: killed {at=} {after=}, and resumed to another record in {out}", file=sys.stderr)
-        for scene in SCENES if scenes else ():
+        for scene in SCENES[world] if scenes else ():
             out = Path(scratch) / scene.__name__
             try:
                 row["scenes"] += scene(world, out, expected, draw.uniform(0.1, 0.9) * took) is not False

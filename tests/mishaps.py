@@ -101,7 +101,8 @@ def read_only(world: str, out: Path, expected: dict, after: float) -> bool | Non
     return _on_a_disk(_freeze, world, out, expected)
 
 
-SCENES = (ctrl_c, sigterm, two_at_once, a_report_beside, copied_while_it_runs, damaged_files, full_disk, read_only)
+_RUN = (ctrl_c, sigterm, two_at_once, a_report_beside, copied_while_it_runs, damaged_files, full_disk, read_only)
+SCENES = {"gaussians": _RUN, "language": _RUN, "training": (ctrl_c, sigterm, full_disk, read_only)}
 
 
 # A small disk of its own ------------------------------------------------------------------------------------

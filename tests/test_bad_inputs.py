@@ -81,7 +81,7 @@ def test_a_shell_sees_the_same_code_and_message_and_no_traceback(name, tmp_path)
     prepare(tmp_path)
     ((command, code, words),) = [row[1:] for row in LIGHT if row[0] == name]
     command = command.replace("FILES", str(tmp_path)).replace("OUT", str(tmp_path / "out"))
-    command = [sys.executable, "-m", "alignkd_lab.cli", *shlex.split(command)]
+    command = [sys.executable, "-m", "alignkd_lab", *shlex.split(command)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == code
     assert words in done.stderr

@@ -5,7 +5,6 @@ import errno
 import io
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -73,23 +72,19 @@ def test_run_hands_everything_over_and_leaves_what_is_not_said_to_the_preset(ask
     assert usual["preset"] == "laptop"
 
 
-@pytest.mark.parametrize(
-    ("named", "names"),
-    [
-        ("methods", METHODS),
-        ("orders,controls", (*ORDERS, *CONTROLS)),
-        ("adpa,methods", ("adpa", *(name for name in METHODS if name != "adpa"))),
-        ("orders, kd_then_align", ORDERS),
-    ],
-)
-def test_a_group_of_pipelines_stands_for_all_of_its_names_each_once(asked, named, names):
-    cli.main(["run", "--world", "lm", "--pipelines", named])
-    assert asked.run_experiment[0]["pipelines"] == names
+def test_a_group_of_pipelines_stands_for_all_of_its_names_each_once():
+    names = {"methods": METHODS, "orders,controls": (*ORDERS, *CONTROLS), "orders, kd_then_align": ORDERS,
+             "adpa,methods": ("adpa", *(name for name in METHODS if name != "adpa"))}  # fmt: skip
+    assert {text: arguments.parse_pipelines(text) for text in names} == names
 
 
 @pytest.mark.parametrize(("error", "code", "words"), [
     (CannotContinue("no network: fetch the wheel elsewhere"), 1, "no network: fetch the wheel elsewhere"),
     (OSError(errno.ENOSPC, "No space left on device", "x"), 1, "x: No space left on device."),
+    (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 76352 vs 76244"), 1,
+     "disk: No space left on device."),
+    (Exception("Error while serializing: I/O error: No space left on device (os error 28)"), 1,
+     "disk: No space left on device."),
     (MemoryError(), 1, "memory does not hold the models; choose smaller ones."),
     (RuntimeError("std::bad_alloc"), 1, "memory does not hold the models; choose smaller ones."),
     (BadInput("beta must be above 0, not -1"), 2, "beta must be above 0, not -1"),
@@ -147,15 +142,14 @@ def test_heal_and_bench_hand_everything_over_and_bench_trains_a_lora_with_checkp
 
 
 def test_help_is_instant_and_loads_nothing_heavy():
-    show = "import sys; from alignkd_lab.cli import main\n"
+    show = "import sys, time; from alignkd_lab.cli import main\n"
     show += "try: main(['--help'])\n"
-    show += "except SystemExit: print(sorted({'torch', 'numpy', 'transformers', 'psutil'} & set(sys.modules)))"
-    seconds = []
-    for _ in range(3):  # the fastest: other work on the machine is not what is measured
-        began = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - began)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert min(seconds) < 1
+    show += (
+        "except SystemExit: print(time.process_time(), {'torch', 'numpy', 'transformers', 'psutil'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    seconds, heavy = done.stdout.splitlines()[-1].split(maxsplit=1)
+    assert heavy == "set()"
+    assert float(seconds) < 1  # of the processor: other work on the machine is not what is measured
     for command in ("doctor", "run", "report", "heal", "bench"):
         assert command in done.stdout

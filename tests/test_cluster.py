@@ -86,7 +86,7 @@ def alignkd(nodes, tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path / "events"))
 
     def start(options):
-        command = [sys.executable, "-m", "alignkd_lab.cli", "run", "--engine", "ray", "--address", nodes.address]
+        command = [sys.executable, "-m", "alignkd_lab", "run", "--engine", "ray", "--address", nodes.address]
         command += [*options.split(), "--device", "cpu", "--out", str(tmp_path / "out")]
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 

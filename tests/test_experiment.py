@@ -239,7 +239,6 @@ def test_a_setting_given_by_hand_replaces_the_presets_cells_and_others_make_a_ru
         ({"world": "chess"}, "chess"),
         ({"world": "mog", "preset": "huge"}, "huge"),
         ({"world": "lm", "algorithm": "ppo"}, "ppo"),
-        ({"world": "mog", "algorithm": "ppo"}, "ppo"),
         ({"world": "lm", "device": "tpu"}, "tpu"),
     ],
 )
@@ -296,12 +295,6 @@ def test_the_target_gets_its_weight_and_the_others_keep_their_proportions():
 
 
 # Presets ------------------------------------------------------------------------------------------------
-
-
-def test_the_presets_that_the_command_line_offers_exist():
-    from alignkd_lab.arguments import PRESETS as offered
-
-    assert set(offered) == set(PRESETS)
 
 
 def test_a_world_and_an_algorithm_have_the_pipelines_that_are_possible_with_them_and_methods_run_when_asked_for():

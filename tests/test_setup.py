@@ -135,8 +135,8 @@ def test_every_target_is_in_the_help_and_make_run_runs_both_worlds_and_ends_with
     phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY"))
     described = {line.split()[1] for line in make("help").stdout.splitlines() if line.startswith("make ")}
     assert described == set(phony.split()[1:]) - {"help"}
-    lines = [line for line in make("-n", "run", "OUT=here").stdout.splitlines() if "alignkd_lab.cli" in line]
-    mog, lm, report = (build_parser().parse_args(line.split("alignkd_lab.cli ")[1].split()) for line in lines)
+    lines = [line for line in make("-n", "run", "OUT=here").stdout.splitlines() if "-m alignkd_lab " in line]
+    mog, lm, report = (build_parser().parse_args(line.split("-m alignkd_lab ")[1].split()) for line in lines)
     assert (mog.world, lm.world, report.folder) == ("mog", "lm", Path("here"))
 
 

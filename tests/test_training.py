@@ -328,6 +328,15 @@ def test_the_best_weights_are_saved_where_they_are_asked_for(pairs, tmp_path):
     assert record["result"]["eval_kl"] == pytest.approx(curves["eval_kl"][1], rel=1e-5)
 
 
+def test_what_is_undefined_at_the_end_is_null_and_not_what_was_measured_before(pairs, tmp_path, monkeypatch):
+    measure = training.Heldout.measure
+    found = iter([{}, {"kl": float("nan")}])
+    monkeypatch.setattr(training.Heldout, "measure", lambda *given: measure(*given) | next(found))
+    result = run("sft", pairs, tmp_path, eval_steps=3)["result"]
+    assert (result["eval_kl_before"], result["eval_kl"]) == (0, None)
+    assert result["eval_loss"] < result["eval_loss_before"]
+
+
 @pytest.mark.parametrize(("method", "micro"), [("sft", None), ("dpo", 3), ("adpa", None)])
 def test_an_accumulated_batch_is_the_batch(method, micro, pairs, tmp_path):
     found = []

@@ -33,7 +33,7 @@ BUDGET, SEED_LIMIT = 720.0, 180.0  # seconds on one H100: for all parts, and for
 def parts(folder: Path, device: str) -> dict[str, list[str]]:
     """The command of each part, what matters most first; what it writes goes into a folder of its name."""
     real = device == "cuda"
-    alignkd = [sys.executable, "-m", "alignkd_lab.cli"]
+    alignkd = [sys.executable, "-m", "alignkd_lab"]
     bench = [*alignkd, "bench", "--device", device, "--dtype", "bfloat16", *([] if real else ["--quick"])]
     return {
         "seed": [*alignkd, "run", "--world", "lm", "--preset", "gpu" if real else "tiny", "--seeds", "0", "--pipelines",

@@ -28,19 +28,19 @@ from alignkd_lab.bench.steps import (
     make_batch,
     our_steps,
 )
-from alignkd_lab.errors import BadInput, UnknownName
+from alignkd_lab.errors import BadInput
 from alignkd_lab.lm import weights
+from alignkd_lab.lm.admission import admit, check_reach
 from alignkd_lab.lm.batch import token_counts
 from alignkd_lab.lm.sampling import in_dtype
 from alignkd_lab.lm.shapes import smollm2
 from alignkd_lab.lm.tiny import tiny_tokenizer
 from alignkd_lab.lm.trainer import with_lora
-from alignkd_lab.paths import checkout_folder, data_folder
-from alignkd_lab.provenance import DTYPES, best_device, provenance, resolve_dtype
+from alignkd_lab.paths import make_folder
+from alignkd_lab.provenance import best_device, provenance, resolve_dtype
 
 LENGTHS, REPEATS, SAMPLED, LORA_RANK = (128, 512), 5, 64, 16
 QUICK_LENGTHS, QUICK_REPEATS, QUICK_SAMPLED, QUICK_STUDENT = (8, 16), 2, 4, "tiny-student"
-TRAIN = ("lora", "full")
 HEAD_WIDTH, LAYERS = 64, {"cpu": 6, "cuda": 30}  # of a random student; a few layers tell the speed of all
 VERSION = 2
 
@@ -65,8 +65,8 @@ def run_bench(
         repeats: timed rounds, in each of which every step runs once; the median counts.
         device: "cpu" or "cuda"; cuda where there is one unless given.
         dtype: of matrix products: "float32", "bfloat16", or what is usual on the device.
-        out: the file; unless given `bench-<device>.json` among the shipped records of a checkout, else in the current
-            folder, and none with `quick`, whose numbers mean nothing.
+        out: the file; unless given `bench-<device>.json` in the current folder, and none with `quick`, whose numbers
+            mean nothing.
         train: "lora", as a pipeline trains, or "full" for all weights, the tied head among them.
         checkpointing: whether blocks compute their activations again in the backward pass, on every side alike.
         student: a source of weights; `quick` is a tiny random model and two short lengths, to see that all works.
@@ -74,13 +74,19 @@ def run_bench(
             CPU and thirty on a GPU.
 
     Raises:
-        BadInput: a length, a count, a width, a device or a way of training that cannot be used.
+        BadInput: a length, a width, a device, a file or a model (`lm.admission`) that cannot be used.
         CannotContinue: a step does not fit into memory.
     """
+    if out is not None:
+        make_folder(out.parent)
+        if out.is_dir():
+            raise BadInput(f"out: {out} is a folder; name a file")
     lengths = sorted(set(lengths or (QUICK_LENGTHS if quick else LENGTHS)))
-    if repeats is None:
-        repeats = QUICK_REPEATS if quick else REPEATS
-    _check(lengths, repeats, train, dtype, student, width)
+    repeats = repeats or (QUICK_REPEATS if quick else REPEATS)
+    if width is not None and (width < HEAD_WIDTH or width % HEAD_WIDTH):
+        raise BadInput(f"width must be a multiple of {HEAD_WIDTH}, not {width}")
+    if width is not None and student is not None:
+        raise BadInput(f"width: {student} has its own; give one of width and student")
     device = best_device(device)
     dtype = resolve_dtype(dtype, device)
     if width:
@@ -88,7 +94,8 @@ def run_bench(
     else:
         source = student or (QUICK_STUDENT if quick else weights.BUILT_IN)
         base, tokenizer, name = *weights.load(source, device=device), weights.checksum(source)
-    if lengths[-1] > (room := base.config.max_position_embeddings - PROMPT):
+        admit(base, source, adapted=train == "lora")
+    if lengths[-1] > (room := check_reach(base.config, name, 0) - PROMPT):
         raise BadInput(f"lengths: this model has room for responses of {room} tokens, not of {lengths[-1]}")
     lacking = "Liger's rows are left out: liger-kernel is not installed here (the extra `bench`)"
     notes = [] if liger_version() else [lacking]
@@ -123,27 +130,11 @@ def run_bench(
     }
     print(render(record))
     if out is None and not quick:
-        out = (data_folder() / "records" if checkout_folder() else Path()) / f"bench-{device}.json"
+        out = Path(f"bench-{device}.json")
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         print(f"\nWritten: {out}")
     return record
-
-
-def _check(lengths, repeats: int, train: str, dtype: str, student: str | None, width: int | None) -> None:
-    if lengths[0] < 2:
-        raise BadInput(f"lengths: a response needs at least 2 tokens, not {lengths[0]}")
-    if repeats < 1:
-        raise BadInput(f"repeats must be at least 1, not {repeats}")
-    if train not in TRAIN:
-        raise UnknownName("train", train, TRAIN)
-    if dtype not in ("default", *DTYPES):
-        raise UnknownName("dtype", dtype, ("default", *DTYPES))
-    if width is not None and (width < HEAD_WIDTH or width % HEAD_WIDTH):
-        raise BadInput(f"width must be a multiple of {HEAD_WIDTH}, not {width}")
-    if width is not None and student is not None:
-        raise BadInput(f"width: {student} has its own; give one of width and student")
 
 
 def random_student(width: int, device: str):

@@ -52,10 +52,10 @@ class Batch(NamedTuple):
 
 
 @torch.no_grad()
-def make_batch(model, length: int, seed: int = 0) -> Batch:
+def make_batch(model, length: int) -> Batch:
     """Random tokens, hidden states of teachers and reference log-probabilities: no cost depends on which."""
-    draw, config = torch.Generator().manual_seed(seed), plain(model).config
-    head = plain(model).lm_head.weight.detach().clone()
+    draw, config = torch.Generator().manual_seed(0), plain(model).config
+    head = plain(model).get_output_embeddings().weight.detach().clone()
 
     def tokens(count: int) -> list[int]:
         return torch.randint(config.vocab_size, (count,), generator=draw).tolist()

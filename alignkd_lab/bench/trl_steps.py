@@ -13,14 +13,16 @@ import copy
 import importlib.metadata
 import io
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from alignkd_lab.bench.steps import BETA, PAIRS, PROMPT, Batch, Step, checkpoint_blocks
+from alignkd_lab.lm.architecture import backbone
 from alignkd_lab.lm.batch import autocast
 from alignkd_lab.lm.quiet import quiet
+from alignkd_lab.lm.shapes import with_layers
 
 TIMED = {
     "dpo": "DPOTrainer.training_step, reference log-probabilities precomputed",
@@ -82,36 +84,25 @@ class TrlSteps:
 
         def kd() -> float:
             kd_model.train()
-            self._kept.model.states = _teacher_states(batch, length, self._device)
+            kept = backbone(self._kept)
+            kept.states = _teacher_states(batch, length, self._device)
             # Under bf16=True this trainer generates in bfloat16 and computes the loss in float32; ours does not.
             with autocast(self._device, self._dtype):
                 loss = self._kd.compute_loss(kd_model, completions)
             self._kd.accelerator.backward(loss)
-            del self._kept.model.states
+            del kept.states
             return loss.item()
 
         return [Step("dpo", "trl", dpo_model, dpo), Step("kd", "trl", kd_model, kd)]
 
 
-class _Kept(nn.Module):
-    """A backbone whose answer is already known."""
-
-    states: Tensor
-
-    def __init__(self, embed_tokens: nn.Module) -> None:
-        super().__init__()
-        self.embed_tokens = embed_tokens  # transformers takes a model without embeddings for one without a head
-
-    def forward(self, **_) -> SimpleNamespace:
-        return SimpleNamespace(last_hidden_state=self.states)
-
-
 def _kept_teacher(student):
-    config = copy.deepcopy(student.config)
-    config.num_hidden_layers = 1
-    teacher = type(student)(config)
-    teacher.model = _Kept(teacher.model.embed_tokens)
-    teacher.lm_head.weight = nn.Parameter(student.lm_head.weight.detach().clone(), requires_grad=False)
+    """A model with the student's head, whose backbone answers with the `states` that it is given."""
+    teacher = type(student)(with_layers(student.config, 1))
+    head = student.get_output_embeddings().weight.detach().clone()
+    teacher.get_output_embeddings().weight = nn.Parameter(head, requires_grad=False)
+    known = backbone(teacher)
+    known.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=known.states)
     return teacher
 
 
