@@ -115,13 +115,19 @@ def say(text: str) -> None:
 
 
 def command(name: str, words: str, argv: Sequence[str] | None, seeds: Sequence[int], run: Callable) -> int:
-    """An experiment's command: `run(folder, until, seeds)`; 0 done, or the minutes are over, 1 an expected error."""
+    """An experiment's command: `run(folder, until, seeds)`.
+
+    0 done, or the minutes are over, 1 an expected error, 130 stopped by Ctrl-C.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m alignkd_lab.study.{name}", description=words)
     try:
         asked, until = parse(parser, argv, seeds)
         run(asked.folder, until, asked.seeds)
     except Over:
         say("stopped after the minutes that were given; the same command goes on")
+    except KeyboardInterrupt:
+        say("stopped; what is finished is kept, and the same command goes on")
+        return 130
     except AlignkdError as error:
         print(f"study: {error}", file=sys.stderr)
         return 1
