@@ -71,12 +71,9 @@ def test_every_target_has_two_seeds_and_a_seed_one_of_each_stratum():
     assert max(together.values()) == 1
 
 
-def test_the_logit_of_no_hit_is_finite_and_that_of_half_the_texts_is_nought():
+def test_neither_a_logit_nor_the_logarithm_of_a_share_is_infinite_where_no_response_shows_the_target():
     assert logit(0, 10) == pytest.approx(np.log(0.5 / 10.5))
     assert logit(5, 10) == 0
-
-
-def test_a_share_kept_has_a_logarithm_though_no_response_shows_the_target():
     assert np.log(lead._rate(lambda text: False, ["a"] * 9)) == pytest.approx(np.log(0.05))
 
 

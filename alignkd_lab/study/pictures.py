@@ -157,9 +157,10 @@ def readme() -> Iterator[tuple[str, Figure]]:
 
 def main(arguments: Sequence[str]) -> None:
     """The command at the head of this file."""
-    (folder,) = arguments or ["data/figures"]
+    folder = Path(arguments[0] if arguments else "data/figures")
+    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in readme():
-        path, about = Path(folder) / f"{name}.png", {"Software": f"alignkd_lab {__version__}", "Source": "data/records"}
+        path, about = folder / f"{name}.png", {"Software": f"alignkd_lab {__version__}", "Source": "data/records"}
         figure.savefig(path, dpi=DPI, metadata={"Title": figure.get_suptitle(), **about})
         print(path)
 
