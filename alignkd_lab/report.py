@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
@@ -38,7 +39,7 @@ _NOTEBOOKS = {"mog": "notebooks/03_both_orders_on_gaussians.ipynb", "lm": "noteb
 
 
 def report_json(folder: Path | str) -> dict:
-    """`runs`: every run that goes on below the folder; `studies`: a line for each packed study. None: undefined.
+    """`runs`: every run of one's own below the folder; `studies`: a line for each of the plan's. None: undefined.
 
     Raises:
         RecordError: no record below the folder, or one that cannot be read.
@@ -80,19 +81,25 @@ def changed_settings(run: Records, always: Sequence[str] = ()) -> dict[str, Any]
 
 
 def studies(held: Records) -> list[str]:
-    """A line for each packed study."""
-    packed = held.metrics[held.metrics["study"] != ""]
-    lines = []
-    for study, rows in packed.groupby("study"):
+    """A line for each packed study, and for each experiment of the plan's second part."""
+    named, lines = _study_of(held), []
+    for study, rows in held.metrics[named != ""].groupby(named):
         (world,), counts = rows["world"].unique(), rows[["run", "seed"]].nunique()
         what = f"{style.WORLD_LABEL[world]}, {counts['run']} settings, {counts['seed']} seeds"
         lines.append(f"{study}: {what}, see {_NOTEBOOKS[world]}")
     return lines
 
 
+def _study_of(held: Records) -> pd.Series:
+    """The study of each row of metrics, or its experiment, which has no two orders to compare; "" for one's own run."""
+    experiments = {run: held.settings_of(run).get("experiment", "") for run in held.runs["run"]}
+    return held.metrics["study"].where(held.metrics["study"] != "", held.metrics["run"].map(experiments))
+
+
 def _live(held: Records) -> Iterator[Records]:
-    if (held.metrics["study"] == "").any():
-        yield from held.select(study="").each()
+    own = held.metrics.loc[_study_of(held) == "", "run"].unique()
+    if len(own):
+        yield from held.select(run=own.tolist()).each()
 
 
 class Block(NamedTuple):

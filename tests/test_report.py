@@ -110,6 +110,15 @@ def test_the_command_ends_with_the_path_of_the_page_and_of_packed_studies_says_a
     assert not (studies / "report.html").exists()
 
 
+def test_an_experiment_of_the_plan_is_a_line_also_beside_a_run_of_ones_own(tmp_path, capsys):
+    for settings in ({"method": "dckd", "rate": 1e-3}, {"method": "sft"}):
+        recording.write(tmp_path, {**lm_record(0), "settings": {"experiment": "fair", **settings}})
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("fair: Language world, 2 settings, 1 seeds, see notebooks/")
+    recording.write(tmp_path, lm_record(0))
+    assert len(report_json(tmp_path)["runs"]) == len(report_json(tmp_path)["studies"]) == 1
+
+
 @pytest.mark.usefixtures("_blank")
 def test_cells_of_two_presets_are_told_apart_by_name_and_by_what_differs_within_one(tmp_path):
     settings = {**lm_record(0)["settings"], "align_steps": 3, "max_tokens": 5}

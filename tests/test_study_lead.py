@@ -2,13 +2,16 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from alignkd_lab import records
 from alignkd_lab.errors import BadInput
+from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.settings import BUILT_IN
 from alignkd_lab.rerun import compare, rerun
 from alignkd_lab.study import lead
@@ -52,6 +55,8 @@ def test_targets_are_four_a_stratum_two_on_either_side_of_the_median_share_kept(
     assert Counter(target["stratum"] for target in targets) == dict.fromkeys(range(len(STRATA) - 1), PER_STRATUM)
     for target in targets:
         assert STRATA[target["stratum"]] <= target["base"] < STRATA[target["stratum"] + 1]
+    with pytest.raises(BadInput, match=r"3 words or sets show in 0\.003 to 0\.006"):
+        draw_targets({name: {"base": 0.004, "healed": 0.002} for name in "abc"}, generator)
     kept = [np.log(target["healed"] / target["base"]) for target in targets]
     assert abs(np.corrcoef(kept, [np.log(target["base"]) for target in targets])[0, 1]) < 0.5
 
@@ -66,12 +71,9 @@ def test_every_target_has_two_seeds_and_a_seed_one_of_each_stratum():
     assert max(together.values()) == 1
 
 
-def test_the_logit_of_no_hit_is_finite_and_that_of_half_the_texts_is_nought():
+def test_neither_a_logit_nor_the_logarithm_of_a_share_is_infinite_where_no_response_shows_the_target():
     assert logit(0, 10) == pytest.approx(np.log(0.5 / 10.5))
     assert logit(5, 10) == 0
-
-
-def test_a_share_kept_has_a_logarithm_though_no_response_shows_the_target():
     assert np.log(lead._rate(lambda text: False, ["a"] * 9)) == pytest.approx(np.log(0.05))
 
 
@@ -83,6 +85,32 @@ def test_only_the_plans_seeds_run_and_only_within_the_minutes(tmp_path, monkeypa
         with pytest.raises(Over):
             begin(lambda: True)
     assert lead.main([str(tmp_path), "--minutes", "-1"]) == 1
+    assert not (tmp_path / "targets.json").exists()
+
+
+def test_a_starts_responses_are_read_once_for_all_targets_of_a_seed(monkeypatch):
+    lab, read = object.__new__(lead.LeadLab), []
+    lab.sizes, lab._starts, lab.context = SMALL, {}, SimpleNamespace(texts=lambda samples: ["sun", "sea"])
+    monkeypatch.setattr(lead.LeadLab, "tested", lambda self, policy, responses: "drawn")
+    monkeypatch.setattr(lead.LeadLab, "_beside", lambda self, samples: read.append(samples) or {"entropy": 1.0})
+    found = [lab.measure_start(Policy("base"), target)["metrics"] for target in ("sun", "sea|sun")]
+    assert [each["target_rate"] for each in found] == [0.5, 1.0]
+    assert read == ["drawn"]
+
+
+def test_the_family_runs_first_then_what_the_placebos_check_reads(tmp_path, monkeypatch):
+    class Both:
+        def both_orders(self, target, temperature):
+            return [(name, None) for name in ("base", "base_aligned", "kd_only")]
+
+    ran = []
+    monkeypatch.setattr(lead, "screen", lambda *given, **where: [dict.fromkeys(("base", "healed", "uncut"), 0.1) | {
+        "target": "sun", "stratum": 0}])  # fmt: skip
+    monkeypatch.setattr(lead, "_lab", lambda *given: Both())
+    monkeypatch.setattr(lead.Lab, "record", lambda *given: ran.append(given[3:6]))
+    run(tmp_path, seeds=[0, 1])
+    assert ran[:6] == [(seed, name, "healed") for seed in (0, 1) for name in ("base", "base_aligned", "kd_only")]
+    assert ran[6:10] == [(seed, name, "placebo") for seed in (0, 1) for name in ("base", "kd_only")]
 
 
 @pytest.mark.slow
@@ -103,6 +131,8 @@ def test_the_lead_splits_exactly_and_nothing_is_made_twice(tmp_path, monkeypatch
     assert sharpened[["entropy", "kl_to_base"]].isna().all()
     table = leads(held).set_index("variant")
     assert (table["alignment"] + table["distilling"]).to_numpy() == pytest.approx(table["lead"].to_numpy())
+    checked = held.metrics[(held.metrics["arm"] != "placebo") | held.metrics["pipeline"].isin(lead.CHECKED)]
+    assert leads(replace(held, metrics=checked)).set_index("variant")["distilled_base"].equals(table["distilled_base"])
     assert table["kept"].to_dict() == pytest.approx({"healed": 0.4, "uncut": 0.5, "placebo": 0.5})
     made = rerun(held.select(variant="uncut"), out=tmp_path / "again", again=partial(lead.again, **TINY))
     rows = compare(held.select(variant="uncut"), made)

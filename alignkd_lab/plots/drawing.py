@@ -31,14 +31,11 @@ DPI = 180
 NOTE = "note"  # marks a figure's last line
 _THEME = {
     **sns.axes_style("ticks"),
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
     "axes.edgecolor": "#B8BEC5",
     "axes.labelcolor": INK,
     "axes.grid": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.axisbelow": True,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",

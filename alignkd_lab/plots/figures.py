@@ -31,7 +31,6 @@ from alignkd_lab.plots.drawing import (
 from alignkd_lab.plots.style import metric_label, number, pipeline_style
 from alignkd_lab.records import Records
 
-_TITLE_METRICS = ("reward", "target_precision", "target_rate")
 FOUR_METRICS = ("reward", "target_precision", "overall_precision", "overall_recall")
 Runs = Records | Sequence[Records]
 _ROUTES = {K_A: ("base", "kd_only", K_A), A_K: ("base", "base_aligned", A_K)}
@@ -42,7 +41,7 @@ _VERBS = {K_A: ("distil", "align"), A_K: ("align", "distil")}
 def title_figure(
     records: Runs,
     depth: str = "record",
-    metrics: Sequence[str] = _TITLE_METRICS,
+    metrics: Sequence[str] = ("reward", "target_precision", "target_rate"),
     title: str = "Align first, or distil first?",
 ) -> Figure:
     """Reward, target precision and target rate, or other `metrics`, by pipeline, one row of panels per run."""

@@ -27,17 +27,14 @@ def draw_curves(path: Path) -> None:
         return
     with sns.axes_style("whitegrid"):
         figure = Figure(figsize=(12, 2.6 * rows), layout="constrained")
-        for axes, name in zip(
-            figure.subplots(rows, 3, squeeze=False).flat, [*names, *[None] * (-len(names) % 3)], strict=True
-        ):
-            axes.set_visible(name is not None)
+        for at, name in enumerate(names, 1):
+            axes = figure.add_subplot(rows, 3, at)
             for column, label in ((name, "training"), (f"eval_{name}", "held out")):
-                if name is not None and column in curves:
+                if column in curves:
                     line = curves[column].dropna()
                     axes.plot(line.index, line, marker="." if len(line) < 30 else "", label=label)
-            if name is not None:
-                axes.set(title=name.replace("_", " "), xlabel="step")
-                axes.legend()
+            axes.set(title=name.replace("_", " "), xlabel="step")
+            axes.legend()
     figure.savefig(path.with_suffix(".png"), dpi=120)
 
 

@@ -30,6 +30,7 @@ from alignkd_lab.plots.drawing import (
 )
 from alignkd_lab.plots.figures import alignment_curves, mean_curve
 from alignkd_lab.plots.style import metric_label, number, pipeline_style, shown
+from alignkd_lab.plots.tables import differences
 from alignkd_lab.recording import plain_settings
 from alignkd_lab.records import Records
 from alignkd_lab.stats import NAN, Interval, t_interval
@@ -90,7 +91,7 @@ def leads_figure(
     figure, ((*axes,),) = panels(1, len(metrics), size, title, note)
     for axis, metric in zip(axes, metrics, strict=True):
         for place, (_, a_k, k_a) in enumerate(rows):
-            _lead(axis, place, shown(metric, leads(a_k, k_a, metric)))
+            _lead(axis, place, shown(metric, differences(a_k, k_a, metric)))
         for place in marked:
             axis.axhspan(place - 0.5, place + 0.5, color="#FFF3C4", zorder=0)
         axis.axvline(0, color=INK, linewidth=1)
@@ -101,11 +102,6 @@ def leads_figure(
         axis.set_title(metric_label(metric, world).replace("(%)", "(points)").replace(" (", "\n("), pad=8)
         axis.set_xlabel("← K-A more      A-K more →")
     return figure
-
-
-def leads(a_k: Records, k_a: Records, metric: str = "reward") -> np.ndarray:
-    """A-K's metric minus K-A's in the seeds that both hold."""
-    return (a_k.table(metric)[A_K] - k_a.table(metric)[K_A]).dropna().to_numpy()
 
 
 def learning_rate(run: Records, pipeline: str) -> str:
@@ -169,16 +165,21 @@ def alignment_figure(held: Sequence[tuple[Records, Sequence[str], str]]) -> Figu
     note = depth_line([run for run, *_ in drawn], "record", f"Thick: means over seeds{words}; thin: seeds") + left_out
     figure, ((axis,),) = panels(1, 1, (7.6, 5.2), "Reward along alignment, by how far it went", note)
     for _, name, kind, curves in drawn:
-        look = {"color": pipeline_style(name).colour, "linestyle": _DASHES[kinds.index(kind)]}
-        for curve in curves:
-            axis.plot(*curve, **look, alpha=0.2, linewidth=0.7)
-        kl, reward = mean_curve(curves)
-        axis.plot(kl, reward, **look, linewidth=2.2)
-        mark(axis, kl[-1], reward[-1], name)
+        draw_curves(axis, name, curves, _DASHES[kinds.index(kind)])
     axis.set_xlabel("KL from the policy's own reference (nats a response)")
     axis.set_ylabel("reward on validation prompts")
     legend(figure, {name for _, name, *_ in drawn})
     return figure
+
+
+def draw_curves(axis: Axes, name: str, curves: Sequence[np.ndarray], dashes: str = "-") -> None:
+    """A pipeline's curves [2, points], one a seed, thin, and their mean, whose end is marked."""
+    look = {"color": pipeline_style(name).colour, "linestyle": dashes}
+    for curve in curves:
+        axis.plot(*curve, **look, alpha=0.2, linewidth=0.7)
+    mean = mean_curve(curves)
+    axis.plot(*mean, **look, linewidth=2.2)
+    mark(axis, *mean[:, -1], name)
 
 
 @themed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from alignkd_lab import claims
@@ -11,7 +12,7 @@ from alignkd_lab.pipelines import A_K, K_A
 from alignkd_lab.plots.style import CLAIM_WORDS, interval, metric_label, number, pipeline_style, shown
 from alignkd_lab.plots.verdicts import statistic
 from alignkd_lab.records import Records
-from alignkd_lab.stats import Interval, paired_difference, t_interval
+from alignkd_lab.stats import Interval, t_interval
 
 
 def mean(run: Records, pipeline: str, metric: str = "reward") -> Interval:
@@ -23,10 +24,12 @@ def mean(run: Records, pipeline: str, metric: str = "reward") -> Interval:
 def difference(first: Records, second: Records | None = None, metric: str = "reward",
                pipelines: tuple[str, str] = (A_K, K_A)) -> Interval:  # fmt: skip
     """`pipelines[0]` of the first run minus `pipelines[1]` of the second (or the same), paired by seed."""
-    tables = first.table(metric), (second or first).table(metric)
-    both = pd.concat([table[name] for table, name in zip(tables, pipelines, strict=True)], axis=1, keys=["a", "b"])
-    both = both.dropna()
-    return paired_difference(both["a"], both["b"])
+    return t_interval(differences(first, second or first, metric, pipelines))
+
+
+def differences(first: Records, second: Records, metric: str, pipelines: tuple[str, str] = (A_K, K_A)) -> np.ndarray:
+    """The same by seed, of the seeds that both hold."""
+    return (first.table(metric)[pipelines[0]] - second.table(metric)[pipelines[1]]).dropna().to_numpy()
 
 
 def means(run: Records, metrics: Sequence[str], pipelines: Iterable[str] | None = None) -> pd.DataFrame:

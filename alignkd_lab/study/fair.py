@@ -87,15 +87,17 @@ class FairLab(Lab):
         return drawn, draw_pairs(drawn, texts, list(map(sentiment, texts)), sizes.pairs, seed)
 
     @cached_property
-    def heldout(self) -> tuple[Samples, list[Pair], np.ndarray]:
-        """The base's responses to test prompts, pairs of them by the true order, and the gap of each pair."""
+    def heldout(self) -> tuple[Samples, np.ndarray]:
+        """Pairs by the true order of the base's responses to test prompts, better and worse in turn, and their gaps."""
         sizes = self.sizes
         drawn = self.context.keep_samples(
             self.base, "test", sizes.test_prompts, sizes.heldout_responses, sizes.max_tokens, "fair held-out"
         )
-        rewards = list(map(sentiment, self.context.texts(drawn)))
-        pairs = draw_pairs(drawn, self.context.texts(drawn), rewards, sizes.heldout_pairs, None)
-        return drawn, pairs, np.array([rewards[pair.chosen] - rewards[pair.rejected] for pair in pairs])
+        texts = self.context.texts(drawn)
+        rewards = list(map(sentiment, texts))
+        pairs = draw_pairs(drawn, texts, rewards, sizes.heldout_pairs, None)
+        read = drawn.only([index for pair in pairs for index in (pair.chosen, pair.rejected)])
+        return read, np.array([rewards[pair.chosen] - rewards[pair.rejected] for pair in pairs])
 
     # Models -------------------------------------------------------------------------------------------
 
@@ -257,9 +259,7 @@ class FairLab(Lab):
     @cached_property
     def _of_sft(self) -> tuple[list[float], list]:
         """The SFT student's rewards on test prompts, and its log-probabilities of the held-out pairs."""
-        drawn, pairs, _ = self.heldout
-        read = drawn.only([index for pair in pairs for index in (pair.chosen, pair.rejected)])
-        scored = self.context.score(self.context.models.of(self.sft), read)
+        scored = self.context.score(self.context.models.of(self.sft), self.heldout[0])
         return list(map(sentiment, self.context.texts(self._test(self.sft)))), scored
 
     def _test(self, policy: Policy) -> Samples:
@@ -270,12 +270,11 @@ class FairLab(Lab):
 
     def measure(self, policy: Policy, curve: Sequence[dict] = ()) -> dict:
         """A record's entry of a policy: metrics on test prompts, and every response with its reward."""
-        samples, (drawn, pairs, gaps), (of_sft, sft_scored) = self._test(policy), self.heldout, self._of_sft
+        samples, (read, gaps), (of_sft, sft_scored) = self._test(policy), self.heldout, self._of_sft
         texts, model = self.context.texts(samples), self.context.models.of(policy)
         rewards = list(map(sentiment, texts))
         under_base = self.context.score(self.context.models.of(self.base), samples)
         under_sft = self.context.score(self.context.models.of(self.sft), samples)
-        read = drawn.only([index for pair in pairs for index in (pair.chosen, pair.rejected)])
         scored = self.context.score(model, read)
         ratio = [float((own - sft).mean()) for own, sft in zip(scored, sft_scored, strict=True)]
         won, lost = np.array(ratio[::2]), np.array(ratio[1::2])

@@ -92,16 +92,16 @@ def _span(values: pd.Series, metric: str) -> Interval:
 def leads(records: Records) -> pd.DataFrame:
     """A row a target, variant and seed: the lead of A-K in logits of the target rate, and the two parts of it.
 
-    `alignment` is D_base − D_student and `distilling` δ_post − δ_pre; they sum to `lead`. `m0` is the base's rate at
-    the screening seeds, `kept` the share of it that the distilled student has there; `lead_rate` is the lead in rate,
-    `distilled_base` what distilling the base changes, in logits.
+    `alignment` is D_base − D_student and `distilling` δ_post − δ_pre; they sum to `lead`, and are NaN where one of the
+    five policies has not run. `m0` is the base's rate at the screening seeds, `kept` the share of it that the distilled
+    student has there; `lead_rate` is the lead in rate, `distilled_base` what distilling the base changes, in logits.
     """
     held = records.metrics.rename(columns={"arm": "variant"})
     place = ["target", "variant", "seed"]
     logits = held[held["metric"] == "target_logit"].pivot_table(index=place, columns="pipeline", values="value")
     screened = held[held["metric"].isin(["screened_base", "screened_healed", "screened_uncut"])]
     rates = screened.pivot_table(index=place, columns="metric", values="value")
-    parts = split(logits).join(rates)
+    parts = logits[[]].join(split(logits)).join(rates)
     healed = parts.index.get_level_values("variant") == "healed"
     after = np.where(healed, parts["screened_healed"], parts["screened_uncut"])
     shares = held[held["metric"] == "target_rate"].pivot_table(index=place, columns="pipeline", values="value")
@@ -156,8 +156,7 @@ def lead_family(table: pd.DataFrame, variant: str = "healed") -> pd.DataFrame:
     variance (above one half), which is the slope of alignment's part on the lead. The errors of t-intervals are those
     of slopes with one target left out (HC3). *Invalid* where the placebo leaves 0, and no verdict without one.
     """
-    own = table[table["variant"] == variant]
-    means = own.groupby("target")[["kept", "m0", "lead", "alignment"]].mean()
+    means = _by_target(table, variant)
     data = np.column_stack([np.log(means["kept"]), np.log(means["m0"]), means["lead"], means["alignment"]])
     slopes = _coefficients(data)
     errors = np.sqrt(sum((_coefficients(np.delete(data, at, axis=0)) - slopes) ** 2 for at in range(len(data))))
@@ -180,12 +179,17 @@ def lead_family(table: pd.DataFrame, variant: str = "healed") -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("claim")
 
 
+def _by_target(table: pd.DataFrame, variant: str) -> pd.DataFrame:
+    """Means over the seeds in which all five policies ran."""
+    return table[table["variant"] == variant].dropna(subset="lead").groupby("target").mean(numeric_only=True)
+
+
 def fitted_lead(table: pd.DataFrame, variant: str = "healed", draws: int = DRAWS, places: int = 25) -> pd.DataFrame:
     """The lead in rate on a line over targets, by the share kept, at the mean log m0; with its 90 % interval.
 
     `equivalent` where the interval lies within `EQUIVALENT` of 0: said of this line alone, never of a target.
     """
-    means = table[table["variant"] == variant].groupby("target")[["kept", "m0", "lead_rate"]].mean()
+    means = _by_target(table, variant)
     kept, rare = np.log(means["kept"].to_numpy()), np.log(means["m0"].to_numpy())
     design, leads = np.column_stack([np.ones(len(means)), kept, rare - rare.mean()]), means["lead_rate"].to_numpy()
     at = np.linspace(kept.min(), kept.max(), places)

@@ -25,7 +25,6 @@ from alignkd_lab.lm.world import LmWorld
 from alignkd_lab.provenance import device_label, provenance
 from alignkd_lab.store import Store, key_of, read_json, write_json
 
-DTYPE = "bfloat16"
 CODE = 1  # raise it where a change of code changes what a stage computes
 _library = torch.library.Library("aten", "IMPL")  # what is registered in it lasts as long as it
 
@@ -47,9 +46,7 @@ def bfloat16_without_its_units() -> None:
 class Lab:
     """One seed on the built-in base and a student. A split's prompts go on with further frames of its topics."""
 
-    def __init__(
-        self, folder: Path, seed: int, base: str = BUILT_IN, student: str = "healed", dtype: str = DTYPE
-    ) -> None:
+    def __init__(self, folder: Path, seed: int, dtype: str, base: str = BUILT_IN, student: str = "healed") -> None:
         if dtype == "bfloat16":
             bfloat16_without_its_units()
         self.seed, store = seed, Store(folder / "stages")
@@ -74,10 +71,10 @@ class Lab:
     @staticmethod
     def record(
         folder: Path, settings: dict, target: str, seed: int, pipeline: str, arm: str,
-        make: Callable[[], tuple[dict, dict]], dtype: str | None = None,
+        make: Callable[[], tuple[dict, dict]], dtype: str,
     ) -> dict:  # fmt: skip
         """The entry of a pipeline in the record of a run and seed; `make` gives it, with a stage's info, if needed."""
-        device, settings = device_label("cpu", dtype or DTYPE), {**settings, "dtype": dtype or DTYPE}
+        device, settings = device_label("cpu", dtype), {**settings, "dtype": dtype}
         head = {"world": "lm", "preset": "laptop", "device": device, "algorithm": "dpo", "target": target}
         head = {"schema": recording.SCHEMA, **head, "settings": settings, "seed": seed}
         held = recording.find(folder, head, [seed]).get(seed)
@@ -115,13 +112,19 @@ def say(text: str) -> None:
 
 
 def command(name: str, words: str, argv: Sequence[str] | None, seeds: Sequence[int], run: Callable) -> int:
-    """An experiment's command: `run(folder, until, seeds)`; 0 done, or the minutes are over, 1 an expected error."""
+    """An experiment's command: `run(folder, until, seeds)`.
+
+    0 done, or the minutes are over, 1 an expected error, 130 stopped by Ctrl-C.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m alignkd_lab.study.{name}", description=words)
     try:
         asked, until = parse(parser, argv, seeds)
         run(asked.folder, until, asked.seeds)
     except Over:
         say("stopped after the minutes that were given; the same command goes on")
+    except KeyboardInterrupt:
+        say("stopped; what is finished is kept, and the same command goes on")
+        return 130
     except AlignkdError as error:
         print(f"study: {error}", file=sys.stderr)
         return 1

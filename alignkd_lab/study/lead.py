@@ -1,7 +1,8 @@
 """Experiment 2 of the plan's second part (`data/records/PLAN.md`): when does the order matter, and why?
 
 `python -m alignkd_lab.study.lead FOLDER` draws the targets at screening seeds, then runs both orders for six targets a
-seed and three students; the same command goes on where it was stopped.
+seed and three students; the same command goes on where it was stopped. Two processes may share the seeds in one
+FOLDER (`--seeds 0-3`, `--seeds 4-7`): the first one screens, the other waits for its targets.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from alignkd_lab.lm.scoring import pooled_mean
 from alignkd_lab.lm.settings import BUILT_IN, DistilSettings, DpoSettings
 from alignkd_lab.lm.stages import distil, dpo
 from alignkd_lab.records import Records
+from alignkd_lab.store import write_whole
 from alignkd_lab.study.lab import ByText, Lab, Over, command, say
 
 SCREENING, SEEDS = (800_001, 800_002), range(8)
@@ -36,6 +38,7 @@ PER_STRATUM, MOST_IN_A_TOPIC = 4, 0.25
 RATE = 3e-4  # AdamW's, of alignment, for both orders
 # Student and KD temperature, in the order in which they are run: the family's, the check of all, the exploratory one.
 VARIANTS = {"healed": ("healed", 0.7), "placebo": (BUILT_IN, 1.0), "uncut": (BUILT_IN, 0.7)}
+CHECKED = "base", "kd_only"  # what the placebo's check reads: of it these run first, since no verdict comes before it
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class LeadLab(Lab):
 
     def __init__(self, folder: Path, seed: int, sizes: Sizes, student: str, **where: Any) -> None:
         super().__init__(folder, seed, student=student, **where)
-        self.sizes = sizes
+        self.sizes, self._starts = sizes, {}
         self._stages = replace(self.context, prompt_texts=prompts)  # a topic in one frame, as in the first study
 
     def distil(self, teacher: Policy, temperature: float, name: str) -> Policy:
@@ -106,40 +109,48 @@ class LeadLab(Lab):
             return self.context.keep_samples(policy, *asked, "lead test")
         return self.context.sample(self.context.models.of(policy), *asked, f"lead test at {temperature}", temperature)
 
-    def measure(self, policy: Policy, target: str, samples: Samples) -> dict:
-        texts, hit = self.context.texts(samples), rule(target)
-        hits = [hit(text) for text in texts]
-        first = samples.only([rows[0] for rows in samples.by_prompt()])
+    def measure(self, target: str, samples: Samples, beside: dict | None = None) -> dict:
+        """A record's entry of a policy's responses; `beside` are metrics that no target changes, if they are known."""
+        hits = list(map(rule(target), self.context.texts(samples)))
+        rates = {"target_rate": float(np.mean(hits)), "target_logit": logit(sum(hits), len(hits))}
+        metrics = {**rates, **(beside or self._beside(samples))}
+        return {"metrics": metrics, "counts": {"responses": len(hits), "target": sum(hits)}}
+
+    def _beside(self, samples: Samples) -> dict:
+        texts, first = self.context.texts(samples), samples.only([rows[0] for rows in samples.by_prompt()])
         under_base = self.context.score(self.context.models.of(self.base), first)
         kl = [float((own - base).sum()) for own, base in zip(first.log_probs, under_base, strict=True)]
-        metrics = {
-            "target_rate": float(np.mean(hits)),
-            "target_logit": logit(sum(hits), len(hits)),
+        return {
             "entropy": -pooled_mean(samples.log_probs),
             "overall_precision": pooled_mean(under_base),
             "kl_to_base": float(np.mean(kl)),
             "distinct_responses": len(set(texts)) / len(texts),
         }
-        return {"metrics": metrics, "counts": {"responses": len(texts), "target": sum(hits)}}
+
+    def measure_start(self, policy: Policy, target: str) -> dict:
+        """The same of the base or a distilled student, whose responses serve every target: they are read once."""
+        if policy.digest not in self._starts:
+            samples = self.tested(policy, self.sizes.start_responses)
+            self._starts[policy.digest] = samples, self._beside(samples)
+        return self.measure(target, *self._starts[policy.digest])
 
     def both_orders(self, target: str, temperature: float) -> Iterator[tuple[str, Callable[[], tuple[dict, dict]]]]:
         """Each policy's name, and what makes its entry of a record with the info of the stage that it ends in."""
-        responses = self.sizes.start_responses
         aligned = partial(self.align, self.base, target, "base_aligned")
         kd = partial(self.distil, self.base, temperature, "kd")
 
-        def entry(policy: Policy, info: dict, samples: Samples | None = None) -> tuple[dict, dict]:
-            return self.measure(policy, target, samples or self.tested(policy)), info
+        def entry(policy: Policy, info: dict) -> tuple[dict, dict]:
+            return self.measure(target, self.tested(policy)), info
 
         def sharp() -> tuple[dict, dict]:
             policy, info = self.align(kd(), target, "kd_aligned")
-            made = self.measure(policy, target, self.tested(policy, temperature=temperature))
+            made = self.measure(target, self.tested(policy, temperature=temperature))
             # Log-probabilities are at temperature 1, so of what is drawn at another they give neither of these.
             return {**made, "metrics": {**made["metrics"], "entropy": None, "kl_to_base": None}}, info
 
-        yield "base", lambda: entry(self.base, {}, self.tested(self.base, responses))
+        yield "base", lambda: (self.measure_start(self.base, target), {})
         yield "base_aligned", lambda: entry(*aligned())
-        yield "kd_only", lambda: entry(kd(), {}, self.tested(kd(), responses))
+        yield "kd_only", lambda: (self.measure_start(kd(), target), {})
         yield "kd_then_align", lambda: entry(*self.align(kd(), target, "kd_aligned"))
         yield "align_then_kd", lambda: entry(self.distil(aligned()[0], temperature, "aligned_kd"), {})
         if temperature != 1.0:
@@ -154,7 +165,7 @@ def logit(hits: int, count: int) -> float:
 # Targets ----------------------------------------------------------------------------------------------
 
 
-@cache  # a text is asked for hundreds of targets
+@lru_cache(2**15)  # a text is asked for hundreds of targets; those of the screening are 27,648
 def _words(text: str) -> frozenset[str]:
     """Of at least two letters, with apostrophes inside: `it's` is one."""
     return frozenset(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)+|[^\W\d_]{2,}", text.lower().replace("’", "'")))
@@ -190,8 +201,14 @@ def draw_targets(rates: dict[str, dict[str, float]], generator: np.random.Genera
     for stratum, (low, high) in enumerate(itertools.pairwise(STRATA)):
         inside = [name for name in sorted(rates) if low <= rates[name]["base"] < high]
         kept = {name: rates[name]["healed"] / rates[name]["base"] for name in inside}
-        middle = float(np.median(list(kept.values())))
-        for side in ([n for n in inside if kept[n] <= middle], [n for n in inside if kept[n] > middle]):
+        middle = float(np.median(list(kept.values()) or [0.0]))
+        sides = [n for n in inside if kept[n] <= middle], [n for n in inside if kept[n] > middle]
+        if min(map(len, sides)) < PER_STRATUM // 2:
+            raise BadInput(
+                f"targets: {len(inside)} words or sets show in {low:g} to {high:g} of the base's responses, and "
+                f"{PER_STRATUM} are drawn, half of them on either side of the median share kept"
+            )
+        for side in sides:
             chosen = generator.choice(side, PER_STRATUM // 2, replace=False).tolist()
             found += [{"target": name, "stratum": stratum, **rates[name]} for name in chosen]
     return found
@@ -202,33 +219,36 @@ def screen(folder: Path, sizes: Sizes, until: Callable[[], bool] = lambda: False
 
     Raises `Over` where `until` says so before a policy is made or sampled.
     """
+    from filelock import FileLock
+
     kept = folder / "targets.json"
-    if kept.is_file():
-        return json.loads(kept.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".screening"):
+        if not kept.is_file():
+            write_whole(kept, json.dumps(_screen(folder, sizes, until, **where), indent=1))
+    return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def _screen(folder: Path, sizes: Sizes, until: Callable[[], bool], **where: Any) -> list[dict]:
     texts: dict[str, list[str]] = {}
     topics: list[int] = []
-    for seed in SCREENING:
-        for name, (student, temperature) in [("base", ("healed", 0.0)), *VARIANTS.items()]:
-            if name == "placebo":
-                continue
-            if until():
-                raise Over
-            say(f"lead: screening {name}, seed {seed}")
-            lab = _lab(folder, seed, sizes, student, where)
-            policy = lab.distil(lab.base, temperature, "kd") if temperature else lab.base
-            drawn = lab.context.keep_samples(
-                policy, "training", sizes.screening_prompts, sizes.screening_responses, sizes.max_tokens, "screening"
-            )
-            texts.setdefault(name, []).extend(lab.context.texts(drawn))
-            if name == "base":
-                topics += [at % len(prompts("training")) for at in drawn.prompt_of]
+    policies = {"base": ("healed", 0.0), "healed": VARIANTS["healed"], "uncut": VARIANTS["uncut"]}
+    for seed, (name, (student, temperature)) in itertools.product(SCREENING, policies.items()):
+        if until():
+            raise Over
+        say(f"lead: screening {name}, seed {seed}")
+        lab = _lab(folder, seed, sizes, student, where)
+        policy = lab.distil(lab.base, temperature, "kd") if temperature else lab.base
+        drawn = lab.context.keep_samples(
+            policy, "training", sizes.screening_prompts, sizes.screening_responses, sizes.max_tokens, "screening"
+        )
+        texts.setdefault(name, []).extend(lab.context.texts(drawn))
+        if name == "base":
+            topics += [at % len(prompts("training")) for at in drawn.prompt_of]
     generator = np.random.default_rng(1)
     names = candidates(texts["base"], topics, generator)
     rates = {name: {of: _rate(rule(name), own) for of, own in texts.items()} for name in dict.fromkeys(names)}
-    targets = draw_targets(rates, generator)
-    folder.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(targets, indent=1))
-    return targets
+    return draw_targets(rates, generator)
 
 
 def _lab(folder: Path, seed: int, sizes: Sizes, student: str, where: dict) -> LeadLab:
@@ -237,7 +257,13 @@ def _lab(folder: Path, seed: int, sizes: Sizes, student: str, where: dict) -> Le
     return LeadLab(folder, seed, sizes, where.get("students", {}).get(student, student), **others)
 
 
-def _with_metrics(make: Callable[[], tuple[dict, dict]], metrics: dict[str, float]) -> tuple[dict, dict]:
+def _begin(
+    make: Callable[[], tuple[dict, dict]], metrics: dict[str, float], until: Callable[[], bool], words: str
+) -> tuple[dict, dict]:
+    """What `make` gives, with more metrics in the entry."""
+    if until():
+        raise Over
+    say(words)
     entry, info = make()
     return {**entry, "metrics": {**entry["metrics"], **metrics}}, info
 
@@ -272,20 +298,19 @@ def run(
     screened = {
         target["target"]: {f"screened_{of}": target[of] for of in ("base", "healed", "uncut")} for target in targets
     }
-    for variant, (student, temperature) in VARIANTS.items():
+    for variant, names in (("healed", ()), ("placebo", CHECKED), ("placebo", ()), ("uncut", ())):
+        student, temperature = VARIANTS[variant]
         for seed, target in blocks(targets, seeds):
             if (seed, student) not in labs:
                 labs = {place: lab for place, lab in labs.items() if place[0] == seed}  # an earlier seed's models go
                 labs[seed, student] = _lab(folder, seed, sizes, student, where)
-            lab = labs[seed, student]
             about = {**asdict(sizes), "experiment": "lead", "variant": variant, "kd_temperature": temperature}
-            for pipeline, make in lab.both_orders(target, temperature):
-                if until():
-                    raise Over
-                if pipeline == "base":
-                    make = partial(_with_metrics, make, screened[target])
-                say(f"lead: {target}, {variant}, seed {seed}: {pipeline}")
-                Lab.record(folder, about, target, seed, pipeline, variant, make, dtype)
+            for pipeline, make in labs[seed, student].both_orders(target, temperature):
+                if names and pipeline not in names:
+                    continue
+                metrics = screened[target] if pipeline == "base" else {}
+                begin = partial(_begin, make, metrics, until, f"lead: {target}, {variant}, seed {seed}: {pipeline}")
+                Lab.record(folder, about, target, seed, pipeline, variant, begin, dtype)
 
 
 def again(run: Records, out: Path, seeds: Sequence[int], pipelines: Sequence[str], **where: Any) -> None:

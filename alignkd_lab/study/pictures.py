@@ -16,9 +16,8 @@ from alignkd_lab.mog.sweep import Grid
 from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import A_K, K_A, ORDERS, reading_order
 from alignkd_lab.plots import maps, sweeps
-from alignkd_lab.plots.drawing import DPI, INK, depth_line, mark, panels, rows_of_intervals, themed
-from alignkd_lab.plots.figures import mean_curve
-from alignkd_lab.plots.style import metric_label, number, pipeline_style
+from alignkd_lab.plots.drawing import DPI, INK, depth_line, panels, rows_of_intervals, themed
+from alignkd_lab.plots.style import metric_label, number
 from alignkd_lab.plots.tables import difference
 from alignkd_lab.records import Records
 from alignkd_lab.stats import Interval
@@ -40,20 +39,18 @@ def load(study: str) -> Records:
     return records.load(data_folder() / "records" / f"{study}.zip")
 
 
-def may_conclude(run: Records | None, cell: plan.Cell) -> bool:
-    """Whether all registered seeds of a cell are there and its checks passed."""
-    return run is not None and len(run.seeds) == len(cell.seeds) and failed_check(run) is None
-
-
 def lead_rows(held: Records, preset: str = "laptop", device: str = "cpu") -> list[tuple[str, Records, Records]]:
-    """(label, A-K, K-A) of every cell that moved an order, by target; one that lacks an order has its partner's."""
+    """(label, A-K, K-A) of every cell that moved an order, by target; one that lacks an order has its partner's.
+
+    Only of cells whose registered seeds are all there and whose checks passed.
+    """
     rows = []
     for cell in plan.cells():
         if not set(ORDERS) & set(cell.pipelines):
             continue
         beside = cell if set(ORDERS) <= set(cell.pipelines) else plan.partner(cell)
         runs = {each: plan.seeds_of(held, each, preset, device) for each in (cell, beside)}
-        if all(may_conclude(run, each) for each, run in runs.items()):
+        if all(run and len(run.seeds) == len(each.seeds) and not failed_check(run) for each, run in runs.items()):
             a_k, k_a = (runs[cell if order in cell.pipelines else beside] for order in (A_K, K_A))
             target = plan.settings_of(cell, preset).target
             rows.append((plan.TARGETS.index(target), _label(cell, a_k, k_a, target), a_k, k_a))
@@ -63,9 +60,7 @@ def lead_rows(held: Records, preset: str = "laptop", device: str = "cpu") -> lis
 def _label(cell: plan.Cell, a_k: Records, k_a: Records, target: str) -> str:
     """The target, what was moved, and the learning rate of either order."""
     if cell == plan.registered(cell):
-        pairs = a_k.stages[(a_k.stages["pipeline"] == "base_aligned") & a_k.stages["informative_pairs"].notna()]
-        share = 100 * (pairs["target_responses"] / pairs["responses"]).mean()
-        what = f"{number(share, 2)} % of the base's samples"
+        what = f"{number(100 * _sampled_rate(a_k, 'base_aligned'), 2)} % of the base's samples"
     elif "align_learning_rates" in cell.changes:
         what = "another rate (exploratory)"
         what = f"{_named(plan.partner(cell))}, {what}" if cell.beside else what
@@ -103,17 +98,16 @@ def alignments(
 
 def leads_and_shares(gaussian: Records, language: Records) -> dict[str, list[tuple[str, float, Interval]]]:
     """What `sweeps.leads_by_share` draws: every setting of both studies whose checks passed."""
-    points: dict[str, list] = {"Gaussians, 100 seeds a setting": [], "SmolLM2, 3 to 10 seeds a setting": []}
+    mog, lm = [], []
     for run in gaussian.each():
         if failed_check(run) is None:
             rates = run.table("target_rate").mean()
             kept = rates["kd_only"] / rates["base"]
-            points["Gaussians, 100 seeds a setting"].append((run.the_run()["algorithm"].upper(), kept, difference(run)))
+            mog.append((run.the_run()["algorithm"].upper(), kept, difference(run)))
     for _, a_k, k_a in lead_rows(language):
         kept = _sampled_rate(k_a, K_A) / _sampled_rate(k_a if "base_aligned" in k_a.pipelines else a_k, "base_aligned")
-        lead = difference(a_k, k_a)
-        points["SmolLM2, 3 to 10 seeds a setting"].append((a_k.the_run()["target"], kept, lead))
-    return points
+        lm.append((a_k.the_run()["target"], kept, difference(a_k, k_a)))
+    return {"Gaussians, 100 seeds a setting": mog, "SmolLM2, 3 to 10 seeds a setting": lm}
 
 
 def _sampled_rate(run: Records, pipeline: str) -> float:
@@ -140,14 +134,10 @@ def fair_figure(held: Records) -> Figure:
     rows_of_intervals(rates, drawn, "win_rate", labels=True)
     rates.axvline(50, color=INK, linewidth=1)
     steps = runs.curves[runs.curves["curve"].isin(["kl", "reward"]) & runs.curves["seed"].isin(fair_run.CURVES)]
-    for name in set(names) & set(steps["pipeline"]):
-        own = steps[steps["pipeline"] == name].pivot(index=["seed", "step"], columns="curve", values="value")
-        curves = [own.loc[seed].to_numpy().T for seed in own.index.levels[0]]
-        for curve in curves:
-            ways.plot(*curve, color=pipeline_style(name).colour, alpha=0.25, linewidth=0.7)
-        mean = mean_curve(curves)
-        ways.plot(*mean, color=pipeline_style(name).colour, linewidth=2)
-        mark(ways, *mean[:, -1], name)
+    points = steps.pivot(index=["pipeline", "seed", "step"], columns="curve", values="value")
+    for name in reading_order(points.index.unique("pipeline")):
+        curves = [own.to_numpy().T for _, own in points.loc[name].groupby("seed")]
+        sweeps.draw_curves(ways, name, curves)
     ways.set(xlabel=metric_label("kl_to_sft", "lm"), ylabel="reward (VADER's score, −1 to 1)")
     return figure
 
@@ -167,9 +157,10 @@ def readme() -> Iterator[tuple[str, Figure]]:
 
 def main(arguments: Sequence[str]) -> None:
     """The command at the head of this file."""
-    (folder,) = arguments or ["data/figures"]
+    folder = Path(arguments[0] if arguments else "data/figures")
+    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in readme():
-        path, about = Path(folder) / f"{name}.png", {"Software": f"alignkd_lab {__version__}", "Source": "data/records"}
+        path, about = folder / f"{name}.png", {"Software": f"alignkd_lab {__version__}", "Source": "data/records"}
         figure.savefig(path, dpi=DPI, metadata={"Title": figure.get_suptitle(), **about})
         print(path)
 
