@@ -44,8 +44,10 @@ def find(folder: Path, head: dict, seeds: Sequence[int]) -> dict[int, Path]:
     key, found = run_key(head), {}
     for seed in seeds:
         path = file_of(folder, {**head, "seed": seed})
-        # A record from before a setting came is named by another hash, and is the run at that setting's default.
-        for held in [path] if path.is_file() else path.parent.glob(path.name.replace(key, "*")):
+        # A record from before a setting came is named by another hash, and is the run at that setting's default. Where
+        # none came they are not looked for: of a map's settings each would read the records of all others.
+        older = path.parent.glob(path.name.replace(key, "*")) if ADDED[head["world"]] else ()
+        for held in [path] if path.is_file() else older:
             if held == path or run_key(read_json(held)) == key:
                 found[seed] = held
     return found
