@@ -68,7 +68,7 @@ class Records:
         """
         metrics = self.metrics
         for name, wanted in where.items():
-            several = list(wanted) if isinstance(wanted, list | tuple | set | frozenset | range) else [wanted]
+            several = list(wanted) if pd.api.types.is_list_like(wanted) else [wanted]
             if name in metrics:
                 metrics = metrics[metrics[name].isin(several)]
             else:
