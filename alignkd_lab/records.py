@@ -203,7 +203,7 @@ def record_files(folder: Path) -> list[Path]:
 
 
 def concat(parts: Sequence[Records]) -> Records:
-    """Several Records as one; what two of them hold stands there once."""
+    """Several Records as one; a pipeline's seed of one run that several of them hold is the first one's."""
     if len(parts) == 1:
         return parts[0]
     return Records(**{name: _joined([getattr(part, name) for part in parts]) for name in COLUMNS})
@@ -211,7 +211,11 @@ def concat(parts: Sequence[Records]) -> Records:
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     full = [table for table in tables if len(table)]
-    return pd.concat(full).drop_duplicates(ignore_index=True) if full else tables[0]
+    if not full:
+        return tables[0]
+    whole, keys = pd.concat(full, keys=range(len(full))), [key for key in ("run", "seed", "pipeline") if key in full[0]]
+    part = pd.Series(whole.index.get_level_values(0), whole.index)
+    return whole[part == part.groupby([whole[key] for key in keys]).transform("min")].reset_index(drop=True)
 
 
 def pack(records: Records, path: Path) -> Path:
