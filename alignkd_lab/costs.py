@@ -16,13 +16,13 @@ GAINS = ("gain_per_10000_tokens", "gain_per_hour")
 
 
 def costs(run: Records) -> pd.DataFrame:
-    """`COSTS` of one run by pipeline and seed; a batch's seconds are shared by its seeds."""
+    """`COSTS` of one run by pipeline and seed, NaN where nothing was recorded; its seeds share a batch's seconds."""
     stages = run.stages
     batch = stages["seeds_in_batch"].fillna(1) if "seeds_in_batch" in stages else 1
     table = stages.assign(minutes=stages["seconds"] / batch / 60, memory_gib=stages["peak_memory_bytes"] / 2**30)
-    how = {**dict.fromkeys(KINDS, "sum"), "minutes": "sum", "memory_gib": "max"}
-    found = table.groupby(["pipeline", "seed"]).agg(how)
-    return found.rename(columns={kind: f"tokens_{kind}" for kind in KINDS})
+    table = table.astype(dict.fromkeys(KINDS, float)).rename(columns={kind: f"tokens_{kind}" for kind in KINDS})
+    groups = table.groupby(["pipeline", "seed"])
+    return groups[list(COSTS[:-1])].sum(min_count=1).join(groups["memory_gib"].max())
 
 
 def typical_costs(run: Records) -> pd.DataFrame:

@@ -31,6 +31,8 @@ def test_a_shared_stage_is_charged_to_both_that_need_it_and_a_batch_shares_its_t
     assert "base" not in spent.index.get_level_values("pipeline")
     stages["kd"]["info"]["seeds_in_batch"] = 4
     assert costs(records.tabulate([record])).loc["kd_only", 1]["minutes"] == stages["kd"]["seconds"] / 60 / 4
+    stages["kd"]["tokens"] = None
+    assert costs(records.tabulate([record])).loc["kd_only", 1].isna().sum() == 3  # of which nothing is known, and not 0
 
 
 def test_the_typical_time_is_a_median_so_that_one_slow_seed_does_not_count():
