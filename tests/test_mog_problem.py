@@ -146,6 +146,15 @@ def test_a_distillation_sharpens_the_weights_and_leaves_the_modes_and_every_poli
         assert totals == pytest.approx([0, 0, 0], abs=1e-9)
 
 
+def test_of_a_pipeline_that_gaussians_do_not_run_nothing_is_predicted_and_of_all_settings_something(closed_form):
+    for name in ("adpa", "align_student_only", "nosuch"):
+        with pytest.raises(ValueError, match=f"'{name}' is unknown. Accepted: base, "):
+            closed_form.route(name)
+    steep = ClosedForm(MogSettings(reward_height=300.0, beta=2.0))  # at a beta of 1 too narrow a peak for the grid
+    expected = 300 / SETTINGS.reward_height * closed_form.metrics(closed_form.truth)["reward"]
+    assert steep.metrics(steep.truth)["reward"] == pytest.approx(expected)
+
+
 def test_anchored_to_the_base_the_optimum_forgets_the_student_and_high_temperature_changes_it_alone(closed_form):
     anchored, aligned = (closed_form.route(name)[-1] for name in ("kd_then_align_base_reference", "base_aligned"))
     torch.testing.assert_close(anchored.log_probs, aligned.log_probs)

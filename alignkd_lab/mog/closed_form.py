@@ -17,7 +17,7 @@ from torch import Tensor
 
 from alignkd_lab.mog.problem import Problem
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.pipelines import PIPELINES, Distil
+from alignkd_lab.pipelines import METHODS, PIPELINES, Distil, unknown
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class ClosedForm:
 
     def __init__(self, settings: MogSettings) -> None:
         even = tuple(1 / len(settings.truth_weights) for _ in settings.truth_weights)
-        plane = _Plane.of(replace(settings, truth_weights=even, beta=1.0, sharpening=1.0))
+        # A plane serves every beta and sharpening; at this beta settings are refused for the reward's own width alone.
+        plane = _Plane.of(replace(settings, truth_weights=even, beta=settings.reward_height, sharpening=1.0))
         self.settings, self._plane = settings, plane
         self.cell, self.reward, self.on_target = plane.cell, plane.reward, plane.on_target
         log_weights = torch.tensor(settings.truth_weights, dtype=torch.float64).log()
@@ -86,7 +87,13 @@ class ClosedForm:
         return rows[list(self.settings.targets)]
 
     def route(self, pipeline: str) -> list[Policy]:
-        """The base, and the policy that each stage of the pipeline leaves."""
+        """The base, and the policy that each stage of the pipeline leaves.
+
+        Raises:
+            UnknownName: no pipeline, or one that the Gaussian world does not run.
+        """
+        if pipeline not in (known := [name for name in PIPELINES if name not in METHODS]):
+            raise unknown("pipeline of the Gaussian world", pipeline, known)
         policies = {"base": self.truth}
         for stage in PIPELINES[pipeline]:
             if isinstance(stage, Distil):
