@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from alignkd_lab.errors import BadInput
+from alignkd_lab.errors import check_fields
 from alignkd_lab.mog.em import EmSettings, distil, fit
 from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 
@@ -54,9 +54,7 @@ class RingSettings:
     scoring_draws: int = 2000
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value > 0:
-                raise BadInput(f"{name} must be above 0, not {value!r}")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
