@@ -14,18 +14,16 @@ from alignkd_lab.mog.settings import DistilSettings, FitSettings, MogSettings
 EXACT = FitSettings(restarts=10, em_iterations=1000, em_tolerance=1e-9, variance_floor=1e-6)
 
 
-def draws(seeds=4, points=300, seed=0):
-    """Overlapping clusters of unequal weight, so that the fit is not a matter of course."""
-    generator = torch.Generator().manual_seed(seed)
-    means = torch.tensor([[-1.5, 0.5], [0.0, -1.0], [1.5, 1.0]], dtype=torch.float64)
-    truth = GaussianMixture(
-        torch.tensor([0.5, 0.4, 0.1], dtype=torch.float64).log(), means, torch.full_like(means, -0.7)
-    )
-    return torch.stack([truth.sample(points, generator) for _ in range(seeds)])
+def draws(points=300):
+    """Of four seeds: overlapping clusters of unequal weight, so that the fit is not a matter of course."""
+    means = torch.tensor([[[-1.5, 0.5], [0.0, -1.0], [1.5, 1.0]]], dtype=torch.float64)
+    log_weights = torch.tensor([[0.5, 0.4, 0.1]], dtype=torch.float64).log()
+    truth = GaussianMixture(log_weights, means, torch.full_like(means, -0.7))
+    return truth.expand(4).draw(SeedNoise(tuple(range(4))), "data", points)
 
 
-def starts(seeds, restarts, components, seed=1):
-    return torch.rand(seeds, restarts, components, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def starts(seeds, restarts, components):
+    return SeedNoise(tuple(range(seeds))).uniform("starts", restarts, components)
 
 
 @pytest.mark.parametrize("components", [1, 2, 3])

@@ -7,13 +7,14 @@ import torch
 
 from alignkd_lab import theory
 from alignkd_lab.mog.closed_form import ClosedForm
-from alignkd_lab.mog.mixture import GaussianMixture
+from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 from alignkd_lab.mog.problem import Problem, evaluate
 from alignkd_lab.mog.settings import MogSettings, with_target_weight
 from alignkd_lab.pipelines import A_K, K_A
 
 TWO = Problem.of(MogSettings(targets=(2, 3)))
 ONE = Problem.of(MogSettings())
+NOISE = SeedNoise((0,))
 
 
 def gaussian_bump_power(means, sds, centre, width, power):
@@ -83,8 +84,8 @@ def test_every_metric_agrees_with_its_definition_on_a_grid():
     means = torch.tensor([[[-1.0, 1.0], [1.2, -1.2]]], dtype=torch.float64)
     weights = torch.tensor([[0.7, 0.3]], dtype=torch.float64)
     own, true = GaussianMixture(weights.log(), means, torch.full_like(means, -0.8)), TWO.truth
-    generator, points = torch.Generator().manual_seed(0), TWO.grid()
-    measured = evaluate(own, TWO, *(mixture.sample(100_000, generator) for mixture in (own, true)))
+    points = TWO.grid()
+    measured = evaluate(own, TWO, own.draw(NOISE, "own", 100_000), true.draw(NOISE, "true", 100_000))
 
     def expectation(mixture, value):
         return (torch.softmax(mixture.log_prob(points), -1) * value).sum().item()
@@ -117,8 +118,7 @@ def closed_form():
 
 
 def test_the_base_is_the_truth_and_its_reward_the_integral_of_the_bump(closed_form):
-    generator = torch.Generator().manual_seed(0)
-    own, true = (ONE.truth.sample(40_000, generator) for _ in range(2))
+    own, true = (ONE.truth.draw(NOISE, purpose, 40_000) for purpose in ("own", "true"))
     measured = evaluate(ONE.truth, ONE, own, true)
     for name, value in closed_form.metrics(closed_form.truth).items():
         assert value == pytest.approx(measured[name].item(), abs=0.5 if name == "target_precision" else 0.02)

@@ -83,7 +83,7 @@ def test_the_problem_the_densities_and_sharpened_weights_are_the_packages():
 def test_samples_come_from_their_mixture():
     points = nano.TRUTH.sample(100_000, noise())
     # The mean and the standard deviation of log p over the draws are those of the package's own draws.
-    packaged = as_packaged(nano.TRUTH).log_prob(as_packaged(nano.TRUTH).sample(100_000, noise(1)))[0]
+    packaged = as_packaged(nano.TRUTH).log_prob(as_packaged(nano.TRUTH).draw(SeedNoise((1,)), "any", 100_000))[0]
     ours = nano.TRUTH.log_prob(points)
     torch.testing.assert_close(ours.mean(), packaged.mean(), atol=0.02, rtol=0)
     torch.testing.assert_close(ours.std(), packaged.std(), atol=0.02, rtol=0)
