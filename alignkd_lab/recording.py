@@ -26,7 +26,6 @@ _FIELDS = {
 }
 # Settings that came after the shipped records, by the value that means what the code did before.
 ADDED: dict[str, dict[str, Any]] = {"mog": {}, "lm": {"dtype": "default", "adpa_form": "formula", "prompts": "shipped"}}
-_KNOWN = {"world": WORLDS, "algorithm": ALGORITHMS}
 
 
 class RecordError(BadInput):
@@ -95,7 +94,7 @@ def validate(record: Any) -> dict:
         raise RecordError(f"schema must be {SCHEMA}, not {record.get('schema')!r}: another version wrote it")
     for name, kind in _FIELDS.items():
         _need(name, record.get(name), kind)
-    for name, known in _KNOWN.items():
+    for name, known in (("world", WORLDS), ("algorithm", ALGORITHMS)):
         if record[name] not in known:
             raise RecordError(f"{name} must be one of {', '.join(known)}, not {record[name]!r}")
     created(record)
