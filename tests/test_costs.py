@@ -5,6 +5,7 @@ from synthetic_records import LM, lm_record
 
 from alignkd_lab import records
 from alignkd_lab.costs import COSTS, GAINS, costs, typical_costs, with_costs
+from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import METHODS
 
 WAYS = ("kd_only", "kd_then_align", "align_then_kd", *METHODS)
@@ -62,3 +63,5 @@ def test_costs_and_gains_stand_among_the_metrics_of_what_costs_and_gains():
     assert not set(COSTS) & by_name["base"]
     assert "minutes" not in set(run.metrics["metric"])
     assert found.table("reward").equals(run.table("reward"))
+    with pytest.raises(BadInput, match="counted from 'kd_only', and the run has base, align_then_kd"):
+        with_costs(run_of([0], ("align_then_kd",)))
