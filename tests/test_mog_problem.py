@@ -155,9 +155,9 @@ def test_of_a_pipeline_that_gaussians_do_not_run_nothing_is_predicted_and_of_all
     assert steep.metrics(steep.truth)["reward"] == pytest.approx(expected)
 
 
-def test_anchored_to_the_base_the_optimum_forgets_the_student_and_high_temperature_changes_it_alone(closed_form):
-    anchored, aligned = (closed_form.route(name)[-1] for name in ("kd_then_align_base_reference", "base_aligned"))
-    torch.testing.assert_close(anchored.log_probs, aligned.log_probs)
+def test_with_the_base_as_reference_the_optimum_forgets_the_student_and_high_temperature_changes_it_alone(closed_form):
+    of_the_base, aligned = (closed_form.route(name)[-1] for name in ("kd_then_align_base_reference", "base_aligned"))
+    torch.testing.assert_close(of_the_base.log_probs, aligned.log_probs)
     same = ClosedForm(MogSettings(sharpening=SETTINGS.sharpening_high))
     high, plain = closed_form.route("kd_then_align_high_temperature"), same.route(K_A)
     torch.testing.assert_close(high[-1].log_probs, plain[-1].log_probs)
