@@ -6,6 +6,7 @@ import dataclasses
 
 import pandas as pd
 
+from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import reading_order
 from alignkd_lab.records import Records
 from alignkd_lab.results import KINDS
@@ -16,13 +17,13 @@ GAINS = ("gain_per_10000_tokens", "gain_per_hour")
 
 
 def costs(run: Records) -> pd.DataFrame:
-    """`COSTS` of one run by pipeline and seed; a batch's seconds are shared by its seeds."""
+    """`COSTS` of one run by pipeline and seed, NaN where nothing was recorded; its seeds share a batch's seconds."""
     stages = run.stages
     batch = stages["seeds_in_batch"].fillna(1) if "seeds_in_batch" in stages else 1
     table = stages.assign(minutes=stages["seconds"] / batch / 60, memory_gib=stages["peak_memory_bytes"] / 2**30)
-    how = {**dict.fromkeys(KINDS, "sum"), "minutes": "sum", "memory_gib": "max"}
-    found = table.groupby(["pipeline", "seed"]).agg(how)
-    return found.rename(columns={kind: f"tokens_{kind}" for kind in KINDS})
+    table = table.astype(dict.fromkeys(KINDS, float)).rename(columns={kind: f"tokens_{kind}" for kind in KINDS})
+    groups = table.groupby(["pipeline", "seed"])
+    return groups[list(COSTS[:-1])].sum(min_count=1).join(groups["memory_gib"].max())
 
 
 def typical_costs(run: Records) -> pd.DataFrame:
@@ -40,8 +41,13 @@ def with_costs(run: Records, baseline: str = "kd_only") -> Records:
 
     A gain is the reward above that of `baseline` in the same seed, for 10,000 trained tokens of that seed, or for an
     hour of the pipeline's typical cost. The baseline itself has none.
+
+    Raises:
+        BadInput: the run lacks the baseline.
     """
     rewards, wide = run.table("reward"), costs(run)
+    if baseline not in rewards:
+        raise BadInput(f"baseline: gains are counted from {baseline!r}, and the run has {', '.join(run.pipelines)}")
     above = pd.Series([rewards.at[seed, name] - rewards.at[seed, baseline] for name, seed in wide.index], wide.index)
     minutes = wide.index.get_level_values("pipeline").map(typical_costs(run)["minutes"])
     wide["gain_per_10000_tokens"], wide["gain_per_hour"] = 1e4 * above / wide["tokens_trained"], 60 * above / minutes

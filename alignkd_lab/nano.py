@@ -205,7 +205,7 @@ def align_then_distil(base: Mixture, step, generator: torch.Generator) -> Mixtur
 
 # Part 3: DPO and ADPA on any causal language model of transformers ---------------------------------------------------
 # Prompts and responses are lists of one-dimensional tensors of token ids; a response ends with its end token. Training
-# is `descend(dpo_on_text(...), torch.optim.AdamW(model.parameters(), lr=5e-7))`, batch after batch.
+# is `descend(dpo_on_text(...), optimiser)`, batch after batch; `optimiser = AdamW(model.parameters(), lr=5e-7)`, once.
 
 
 def response_logits(model, prompts: list[Tensor], responses: list[Tensor]) -> list[Tensor]:

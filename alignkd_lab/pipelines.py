@@ -200,7 +200,8 @@ def run_pipelines(
     if strange := [name for name in names if name not in known]:
         raise unknown("pipeline", strange[0], known)
     start = world.fingerprint()
-    policies: dict[str, Any] = {}  # by key
+    starts = {name: key_of({"start": name, **start}) for name in ("base", "student")}
+    policies = {key: world.start(name) for name, key in starts.items()}
 
     def save(made: tuple[Any, dict], folder: Path) -> None:
         world.save(made[0], folder)
@@ -212,15 +213,8 @@ def run_pipelines(
     stages: dict[str, dict] = {}
     outcomes: dict[str, Outcome] = {}
 
-    def starting(name: str) -> str:
-        key = key_of({"start": name, **start})
-        if key not in policies:
-            policies[key] = world.start(name)
-        return key
-
     for name in names:
-        keys = {"base": starting("base"), "student": starting("student")}
-        used = []
+        keys, used = dict(starts), []
         for stage in known[name]:
             named = {role: getattr(stage, role) for role in ROLES if hasattr(stage, role)}
             reads = {role: keys[value] for role, value in named.items()}

@@ -103,13 +103,16 @@ def device_name(device: str) -> str:
 
 @functools.cache
 def commit() -> tuple[str | None, bool | None]:
-    """Commit and whether it was changed, once a process: ask before work begins, when the code has just been loaded."""
+    """Commit and whether it was changed, once a process: ask before work begins, when the code has just been loaded.
+
+    Where git cannot say (a slow disk, a lock) it counts as changed.
+    """
     package = Path(__file__).parent
     # An installed copy may lie inside somebody else's checkout: only a tracked file tells our own commit.
     if _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None, None
     head = _git(package, "rev-parse", "HEAD")
-    return head, None if head is None else bool(_git(package, "status", "--porcelain", "--", "."))
+    return head, None if head is None else _git(package, "status", "--porcelain", "--", ".") != ""
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

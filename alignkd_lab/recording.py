@@ -26,7 +26,6 @@ _FIELDS = {
 }
 # Settings that came after the shipped records, by the value that means what the code did before.
 ADDED: dict[str, dict[str, Any]] = {"mog": {}, "lm": {"dtype": "default", "adpa_form": "formula", "prompts": "shipped"}}
-_KNOWN = {"world": WORLDS, "algorithm": ALGORITHMS}
 
 
 class RecordError(BadInput):
@@ -44,8 +43,10 @@ def find(folder: Path, head: dict, seeds: Sequence[int]) -> dict[int, Path]:
     key, found = run_key(head), {}
     for seed in seeds:
         path = file_of(folder, {**head, "seed": seed})
-        # A record from before a setting came is named by another hash, and is the run at that setting's default.
-        for held in [path] if path.is_file() else path.parent.glob(path.name.replace(key, "*")):
+        # A record from before a setting came is named by another hash, and is the run at that setting's default. Where
+        # none came they are not looked for: of a map's settings each would read the records of all others.
+        older = path.parent.glob(path.name.replace(key, "*")) if ADDED[head["world"]] else ()
+        for held in [path] if path.is_file() else older:
             if held == path or run_key(read_json(held)) == key:
                 found[seed] = held
     return found
@@ -93,7 +94,7 @@ def validate(record: Any) -> dict:
         raise RecordError(f"schema must be {SCHEMA}, not {record.get('schema')!r}: another version wrote it")
     for name, kind in _FIELDS.items():
         _need(name, record.get(name), kind)
-    for name, known in _KNOWN.items():
+    for name, known in (("world", WORLDS), ("algorithm", ALGORITHMS)):
         if record[name] not in known:
             raise RecordError(f"{name} must be one of {', '.join(known)}, not {record[name]!r}")
     created(record)

@@ -1,15 +1,8 @@
 """What runs leave behind, as tidy tables: `load(folder)` reads them, and figures, verdicts and notebooks group them.
 
 A run goes on as one JSON file a seed (`recording`). A finished study ships as one zip of Parquet tables (`pack`).
-`load` reads both into the same `Records`:
-
-    metrics     study world preset algorithm target device run arm arm_value pipeline seed metric value
-    stages      run seed pipeline place stage kind seconds sampled trained scored peak_memory_bytes, and counts
-    curves      run seed pipeline stage curve step value: what was measured along a stage, by step
-    responses   run seed pipeline prompt response reward target (text)
-    mixtures    run seed pipeline component weight x y sd_x sd_y (Gaussians)
-    provenance  run seed created commit … : what made it, with that of older records of the seed in `earlier`
-    runs        run world preset algorithm target device settings (JSON), a row a run
+`load` reads both into the same `Records`. `COLUMNS` names what its tables have at least; `stages` have, too, what was
+counted along each, and `provenance` what made a record, with that of older records of the seed in `earlier`.
 
 Records that differ in anything but their seed are different runs. `device` names the type of matrix products where it
 is not the device's usual one: in another type each sampled token may differ, so a seed is another draw. A setting that
@@ -36,7 +29,7 @@ from alignkd_lab.pipelines import ALGORITHMS, ORDERS, WORLDS, reading_order
 from alignkd_lab.recording import SCHEMA, RecordError, full_settings, newest, read_json, run_key
 
 RERUNS = "again"  # below an out folder, what `alignkd run --from` made: no records of the folder itself
-COLUMNS = {
+COLUMNS = {  # curves: what was measured along a stage, by step; runs: a row a run, its settings as JSON
     "metrics": "study world preset algorithm target device run arm arm_value pipeline seed metric value",
     "stages": "run seed pipeline place stage kind seconds sampled trained scored peak_memory_bytes",
     "curves": "run seed pipeline stage curve step value",
@@ -45,12 +38,13 @@ COLUMNS = {
     "provenance": "run seed created device_name commit seconds",
     "runs": "run world preset algorithm target device settings",
 }
+COUNTS = {"responses": "responses", "target": "target_responses", "truth_target_rate": "truth_target_rate"}
 PIPELINE_TABLES = ("stages", "curves", "responses", "mixtures")
 
 
 @dataclass(frozen=True)
 class Records:
-    """The tables of some runs; see the head of this module for their columns."""
+    """The tables of some runs; `COLUMNS` names their columns."""
 
     metrics: pd.DataFrame
     stages: pd.DataFrame
@@ -68,7 +62,7 @@ class Records:
         """
         metrics = self.metrics
         for name, wanted in where.items():
-            several = list(wanted) if isinstance(wanted, list | tuple | set | frozenset | range) else [wanted]
+            several = list(wanted) if pd.api.types.is_list_like(wanted) else [wanted]
             if name in metrics:
                 metrics = metrics[metrics[name].isin(several)]
             else:
@@ -203,7 +197,7 @@ def record_files(folder: Path) -> list[Path]:
 
 
 def concat(parts: Sequence[Records]) -> Records:
-    """Several Records as one; what two of them hold stands there once."""
+    """Several Records as one; a pipeline's seed of one run that several of them hold is the first one's."""
     if len(parts) == 1:
         return parts[0]
     return Records(**{name: _joined([getattr(part, name) for part in parts]) for name in COLUMNS})
@@ -211,7 +205,11 @@ def concat(parts: Sequence[Records]) -> Records:
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     full = [table for table in tables if len(table)]
-    return pd.concat(full).drop_duplicates(ignore_index=True) if full else tables[0]
+    if not full:
+        return tables[0]
+    whole, keys = pd.concat(full, keys=range(len(full))), [key for key in ("run", "seed", "pipeline") if key in full[0]]
+    part = pd.Series(whole.index.get_level_values(0), whole.index)
+    return whole[part == part.groupby([whole[key] for key in keys]).transform("min")].reset_index(drop=True)
 
 
 def pack(records: Records, path: Path) -> Path:
@@ -259,7 +257,8 @@ def tabulate(records: Iterable[dict], study: str = "") -> Records:
             arm, arm_value = entry.get("arm", ("", ""))
             own = {"study": study, **head, "run": run, "arm": arm, "arm_value": arm_value}
             place = {"run": run, "seed": seed, "pipeline": pipeline}
-            for metric, value in {**entry["metrics"], **_counts(entry)}.items():
+            counts = {COUNTS[name]: value for name, value in entry.get("counts", {}).items()}
+            for metric, value in {**entry["metrics"], **counts}.items():
                 number = math.nan if value is None else float(value)
                 rows["metrics"].append({**own, "pipeline": pipeline, "seed": seed, "metric": metric, "value": number})
             for at, key in enumerate(entry["stages"]):
@@ -276,12 +275,6 @@ def tabulate(records: Iterable[dict], study: str = "") -> Records:
     tables = {name: t.reindex(columns=list(dict.fromkeys([*COLUMNS[name].split(), *t]))) for name, t in tables.items()}
     tables["runs"] = tables["runs"].drop_duplicates("run", ignore_index=True)
     return Records(**tables)
-
-
-def _counts(entry: dict) -> dict[str, float]:
-    counts = entry.get("counts", {})
-    names = {"responses": "responses", "target": "target_responses", "truth_target_rate": "truth_target_rate"}
-    return {names[name]: value for name, value in counts.items()}
 
 
 def _provenance_row(run: str, record: dict) -> dict:

@@ -122,8 +122,8 @@ def need_room(folder: Path, needed: float, way_out: str) -> None:
 
 
 def safe_name(text: object) -> str:
-    """The text as one part of a file's name, whatever it holds."""
-    return re.sub(r"[^\w.,=+@()\[\] -]", "_", str(text))[:120]
+    """The text as one part of a file's name, whatever it holds; a name may have 255 bytes."""
+    return re.sub(r"[^\w.,=+@()\[\] -]", "_", str(text)).encode()[:120].decode(errors="ignore")
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -51,30 +51,24 @@ def shaped_reward(reward: Number, log_policy: Number, log_reference: Number, bet
 
 def objective(log_policy: Number, log_reference: Number, reward: Number, beta: Number) -> Tensor:
     """J = E_policy[R] - beta KL(policy || reference) on a finite set `[..., outcome]` -> `[...]`."""
-    log_policy = _tensor(log_policy)
+    policy = _tensor(log_policy).exp()
     shaped = shaped_reward(reward, log_policy, log_reference, beta)
-    return _expectation(log_policy, shaped)
-
-
-def log_partition(log_reference: Number, reward: Number, beta: Number) -> Tensor:
-    """log Z = log E_reference[exp(R / beta)] on a finite set `[..., outcome]` -> `[...]`."""
-    return (_tensor(log_reference) + _tensor(reward) / _positive("beta", beta)).logsumexp(-1)
+    # An outcome of probability 0 adds nothing, also where its shaped reward is infinite.
+    return torch.where(policy > 0, policy * shaped, 0.0).sum(-1)
 
 
 def optimal_value(log_reference: Number, reward: Number, beta: Number) -> Tensor:
-    """J* = beta log Z: the most that a policy can reach. J* - J(pi) = beta KL(pi || pi*) >= 0 for all pi."""
-    return _tensor(beta) * log_partition(log_reference, reward, beta)
+    """J* = beta log Z, Z = E_reference[exp(R / beta)]: the most that a policy can reach, `[..., outcome]` -> `[...]`.
+
+    J* - J(pi) = beta KL(pi || pi*) >= 0 for every policy pi.
+    """
+    beta = _positive("beta", beta)
+    return beta * (_tensor(log_reference) + _tensor(reward) / beta).logsumexp(-1)
 
 
 def tilted_optimum(log_reference: Number, reward: Number, beta: Number) -> Tensor:
     """log pi*, pi* ~ reference exp(R / beta), normalised over a finite set `[..., outcome]`."""
     return torch.log_softmax(_tensor(log_reference) + _tensor(reward) / _positive("beta", beta), -1)
-
-
-def _expectation(log_p: Tensor, value: Tensor) -> Tensor:
-    """An outcome of probability 0 adds nothing, also where `value` is infinite there."""
-    p = log_p.exp()
-    return torch.where(p > 0, p * value, 0.0).sum(-1)
 
 
 # The recall threshold ---------------------------------------------------------------------------------

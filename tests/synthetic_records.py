@@ -95,9 +95,9 @@ def _stage(stage, reward: float, seed: int, algorithm: str) -> dict:
     return {"name": stage.name, "kind": stage.kind, **cost, "info": info}
 
 
-def tabulated(*made: dict, study: str = "") -> records.Records:
+def tabulated(*made: dict) -> records.Records:
     """Tables of records."""
-    return records.tabulate(made, study)
+    return records.tabulate(made)
 
 
 def replaced(record: dict, value: object, *path: str) -> dict:

@@ -5,6 +5,7 @@ from synthetic_records import LM, lm_record
 
 from alignkd_lab import records
 from alignkd_lab.costs import COSTS, GAINS, costs, typical_costs, with_costs
+from alignkd_lab.errors import BadInput
 from alignkd_lab.pipelines import METHODS
 
 WAYS = ("kd_only", "kd_then_align", "align_then_kd", *METHODS)
@@ -31,6 +32,8 @@ def test_a_shared_stage_is_charged_to_both_that_need_it_and_a_batch_shares_its_t
     assert "base" not in spent.index.get_level_values("pipeline")
     stages["kd"]["info"]["seeds_in_batch"] = 4
     assert costs(records.tabulate([record])).loc["kd_only", 1]["minutes"] == stages["kd"]["seconds"] / 60 / 4
+    stages["kd"]["tokens"] = None
+    assert costs(records.tabulate([record])).loc["kd_only", 1].isna().sum() == 3  # of which nothing is known, and not 0
 
 
 def test_the_typical_time_is_a_median_so_that_one_slow_seed_does_not_count():
@@ -60,3 +63,5 @@ def test_costs_and_gains_stand_among_the_metrics_of_what_costs_and_gains():
     assert not set(COSTS) & by_name["base"]
     assert "minutes" not in set(run.metrics["metric"])
     assert found.table("reward").equals(run.table("reward"))
+    with pytest.raises(BadInput, match="counted from 'kd_only', and the run has base, align_then_kd"):
+        with_costs(run_of([0], ("align_then_kd",)))

@@ -194,7 +194,7 @@ def test_damaged_weights_of_the_hub_are_never_read(hub):
 # Names and signals ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "..", "a\\b", "nul\0", "x" * 999, "kd at 0.7"])
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "..", "a\\b", "nul\0", "x" * 999, "名" * 999, "kd at 0.7"])
 def test_no_name_of_a_record_or_stage_leads_out_of_its_folder(tmp_path, name):
     record = lm_record(0)
     for field in ("preset", "target"):

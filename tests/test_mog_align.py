@@ -89,7 +89,7 @@ def test_the_recall_threshold_predicts_whether_rlhf_finds_the_target(beta):
     assert predicted.all() == (beta == 0.5)
 
 
-def test_rlhf_without_a_reward_in_reach_stays_at_its_anchor():
+def test_rlhf_without_a_reward_in_reach_stays_at_its_reference():
     blind = truth().select((0, 1, 2))
     _, info = rlhf(blind, blind)
     assert max(info["per_seed"]["final_reward"]) < 0.01

@@ -6,26 +6,24 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
-from alignkd_lab.mog.em import EmSettings, distil, fit
+from alignkd_lab.mog.em import distil, fit
 from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 from alignkd_lab.mog.problem import Problem
-from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.mog.settings import DistilSettings, FitSettings, MogSettings
 
-EXACT = EmSettings(restarts=10, iterations=1000, tolerance=1e-9, variance_floor=1e-6)
-
-
-def draws(seeds=4, points=300, seed=0):
-    """Overlapping clusters of unequal weight, so that the fit is not a matter of course."""
-    generator = torch.Generator().manual_seed(seed)
-    means = torch.tensor([[-1.5, 0.5], [0.0, -1.0], [1.5, 1.0]], dtype=torch.float64)
-    truth = GaussianMixture(
-        torch.tensor([0.5, 0.4, 0.1], dtype=torch.float64).log(), means, torch.full_like(means, -0.7)
-    )
-    return torch.stack([truth.sample(points, generator) for _ in range(seeds)])
+EXACT = FitSettings(restarts=10, em_iterations=1000, em_tolerance=1e-9, variance_floor=1e-6)
 
 
-def starts(seeds, restarts, components, seed=1):
-    return torch.rand(seeds, restarts, components, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def draws(points=300):
+    """Of four seeds: overlapping clusters of unequal weight, so that the fit is not a matter of course."""
+    means = torch.tensor([[[-1.5, 0.5], [0.0, -1.0], [1.5, 1.0]]], dtype=torch.float64)
+    log_weights = torch.tensor([[0.5, 0.4, 0.1]], dtype=torch.float64).log()
+    truth = GaussianMixture(log_weights, means, torch.full_like(means, -0.7))
+    return truth.expand(4).draw(SeedNoise(tuple(range(4))), "data", points)
+
+
+def starts(seeds, restarts, components):
+    return SeedNoise(tuple(range(seeds))).uniform("starts", restarts, components)
 
 
 @pytest.mark.parametrize("components", [1, 2, 3])
@@ -46,7 +44,8 @@ def test_more_restarts_never_make_the_fit_less_likely_and_more_iterations_make_e
     assert (many > one + 1e-4).any()
     data, uniforms = draws(), starts(4, 1, 3)
     scores = [
-        fit(data, uniforms, EmSettings(iterations=n, tolerance=1e-12)).log_prob(data).mean(-1) for n in (1, 3, 10, 100)
+        fit(data, uniforms, FitSettings(em_iterations=n, em_tolerance=1e-12)).log_prob(data).mean(-1)
+        for n in (1, 3, 10, 100)
     ]
     for earlier, later in itertools.pairwise(scores):
         assert (later >= earlier - 1e-12).all()
@@ -55,14 +54,14 @@ def test_more_restarts_never_make_the_fit_less_likely_and_more_iterations_make_e
 def test_few_or_identical_points_do_not_break_the_fit_and_fewer_than_components_are_refused():
     data = draws(points=20)
     data[:, :10] = data[:, :1]
-    found = fit(data, starts(4, 4, 3), EmSettings(variance_floor=0.01))
+    found = fit(data, starts(4, 4, 3), FitSettings(variance_floor=0.01))
     assert (found.sds**2 >= 0.01 - 1e-12).all()
     assert torch.isclose(found.sds**2, torch.tensor(0.01, dtype=torch.float64)).any()
-    found = fit(torch.ones(2, 10, 2, dtype=torch.float64), starts(2, 3, 3), EmSettings())
+    found = fit(torch.ones(2, 10, 2, dtype=torch.float64), starts(2, 3, 3), FitSettings())
     assert torch.isfinite(found.means).all()
     torch.testing.assert_close(found.weights.sum(-1), torch.ones(2, dtype=torch.float64))
     with pytest.raises(ValueError, match="at least 5 points"):
-        fit(torch.zeros(1, 4, 2, dtype=torch.float64), starts(1, 1, 5), EmSettings())
+        fit(torch.zeros(1, 4, 2, dtype=torch.float64), starts(1, 1, 5), FitSettings())
 
 
 # Distillation
@@ -72,7 +71,7 @@ TRUTH = PROBLEM.truth.expand(3)
 
 
 def student(components, sharpening):
-    return distil(TRUTH, components, SeedNoise((0, 1, 2)), sharpening=sharpening, samples=2000, em=EmSettings())
+    return distil(TRUTH, components, SeedNoise((0, 1, 2)), DistilSettings(sharpening=sharpening, teacher_samples=2000))
 
 
 def kl(first, second):

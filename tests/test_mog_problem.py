@@ -7,13 +7,14 @@ import torch
 
 from alignkd_lab import theory
 from alignkd_lab.mog.closed_form import ClosedForm
-from alignkd_lab.mog.mixture import GaussianMixture
+from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 from alignkd_lab.mog.problem import Problem, evaluate
 from alignkd_lab.mog.settings import MogSettings, with_target_weight
 from alignkd_lab.pipelines import A_K, K_A
 
 TWO = Problem.of(MogSettings(targets=(2, 3)))
 ONE = Problem.of(MogSettings())
+NOISE = SeedNoise((0,))
 
 
 def gaussian_bump_power(means, sds, centre, width, power):
@@ -83,8 +84,8 @@ def test_every_metric_agrees_with_its_definition_on_a_grid():
     means = torch.tensor([[[-1.0, 1.0], [1.2, -1.2]]], dtype=torch.float64)
     weights = torch.tensor([[0.7, 0.3]], dtype=torch.float64)
     own, true = GaussianMixture(weights.log(), means, torch.full_like(means, -0.8)), TWO.truth
-    generator, points = torch.Generator().manual_seed(0), TWO.grid()
-    measured = evaluate(own, TWO, *(mixture.sample(100_000, generator) for mixture in (own, true)))
+    points = TWO.grid()
+    measured = evaluate(own, TWO, own.draw(NOISE, "own", 100_000), true.draw(NOISE, "true", 100_000))
 
     def expectation(mixture, value):
         return (torch.softmax(mixture.log_prob(points), -1) * value).sum().item()
@@ -117,8 +118,7 @@ def closed_form():
 
 
 def test_the_base_is_the_truth_and_its_reward_the_integral_of_the_bump(closed_form):
-    generator = torch.Generator().manual_seed(0)
-    own, true = (ONE.truth.sample(40_000, generator) for _ in range(2))
+    own, true = (ONE.truth.draw(NOISE, purpose, 40_000) for purpose in ("own", "true"))
     measured = evaluate(ONE.truth, ONE, own, true)
     for name, value in closed_form.metrics(closed_form.truth).items():
         assert value == pytest.approx(measured[name].item(), abs=0.5 if name == "target_precision" else 0.02)
@@ -146,9 +146,18 @@ def test_a_distillation_sharpens_the_weights_and_leaves_the_modes_and_every_poli
         assert totals == pytest.approx([0, 0, 0], abs=1e-9)
 
 
-def test_anchored_to_the_base_the_optimum_forgets_the_student_and_high_temperature_changes_it_alone(closed_form):
-    anchored, aligned = (closed_form.route(name)[-1] for name in ("kd_then_align_base_reference", "base_aligned"))
-    torch.testing.assert_close(anchored.log_probs, aligned.log_probs)
+def test_of_a_pipeline_that_gaussians_do_not_run_nothing_is_predicted_and_of_all_settings_something(closed_form):
+    for name in ("adpa", "align_student_only", "nosuch"):
+        with pytest.raises(ValueError, match=f"'{name}' is unknown. Accepted: base, "):
+            closed_form.route(name)
+    steep = ClosedForm(MogSettings(reward_height=300.0, beta=2.0))  # at a beta of 1 too narrow a peak for the grid
+    expected = 300 / SETTINGS.reward_height * closed_form.metrics(closed_form.truth)["reward"]
+    assert steep.metrics(steep.truth)["reward"] == pytest.approx(expected)
+
+
+def test_with_the_base_as_reference_the_optimum_forgets_the_student_and_high_temperature_changes_it_alone(closed_form):
+    of_the_base, aligned = (closed_form.route(name)[-1] for name in ("kd_then_align_base_reference", "base_aligned"))
+    torch.testing.assert_close(of_the_base.log_probs, aligned.log_probs)
     same = ClosedForm(MogSettings(sharpening=SETTINGS.sharpening_high))
     high, plain = closed_form.route("kd_then_align_high_temperature"), same.route(K_A)
     torch.testing.assert_close(high[-1].log_probs, plain[-1].log_probs)

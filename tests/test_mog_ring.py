@@ -1,5 +1,7 @@
 """World "ring" against the published figures of KD-MWE and against scikit-learn on the same draws."""
 
+import math
+
 import numpy as np
 import pytest
 from sklearn.mixture import GaussianMixture as SklearnMixture
@@ -38,8 +40,9 @@ def test_a_gain_is_the_difference_of_the_two_students_of_one_run_and_of_no_run_t
     assert sweep.gains["true"]["recall"].shape == (2, 2, 3)
     with pytest.raises(ValueError, match="not in"):
         sweep.gain("recall", 2, 8.0)
-    with pytest.raises(ValueError, match="sharpening"):
-        RingSettings(sharpening=0.0)
+    for wrong in ({"sharpening": 0.0}, {"sharpening": math.inf}, {"training_draws": 2.5}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            RingSettings(**wrong)
 
 
 def test_without_sharpening_a_small_student_is_as_good_as_the_direct_one():

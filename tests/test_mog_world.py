@@ -116,7 +116,7 @@ def test_a_setting_changes_the_key_of_what_depends_on_it_alone(name, algorithm):
     assert {key for key in before if before[key] != after[key]} == expected
 
 
-def test_anchor_and_sampler_are_what_the_stage_names():
+def test_reference_and_sampler_are_what_the_stage_names():
     world = MogWorld(QUICK, "dpo", (0,))
     policies = {"base": world.start("base"), "student": world.start("student")}
     policies["kd"] = world.run(KD, policies).policy

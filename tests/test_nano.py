@@ -16,7 +16,7 @@ from alignkd_lab.lm.teachers import Full
 from alignkd_lab.mog import align, em
 from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 from alignkd_lab.mog.problem import Problem
-from alignkd_lab.mog.settings import MogSettings
+from alignkd_lab.mog.settings import FitSettings, MogSettings
 from alignkd_lab.mog.world import MogWorld
 from alignkd_lab.pipelines import PIPELINES
 
@@ -83,7 +83,7 @@ def test_the_problem_the_densities_and_sharpened_weights_are_the_packages():
 def test_samples_come_from_their_mixture():
     points = nano.TRUTH.sample(100_000, noise())
     # The mean and the standard deviation of log p over the draws are those of the package's own draws.
-    packaged = as_packaged(nano.TRUTH).log_prob(as_packaged(nano.TRUTH).sample(100_000, noise(1)))[0]
+    packaged = as_packaged(nano.TRUTH).log_prob(as_packaged(nano.TRUTH).draw(SeedNoise((1,)), "any", 100_000))[0]
     ours = nano.TRUTH.log_prob(points)
     torch.testing.assert_close(ours.mean(), packaged.mean(), atol=0.02, rtol=0)
     torch.testing.assert_close(ours.std(), packaged.std(), atol=0.02, rtol=0)
@@ -94,7 +94,8 @@ def test_samples_come_from_their_mixture():
 def test_em_from_the_same_start_goes_the_packages_way(rounds):
     data, uniforms = moved().sample(300, noise()), torch.rand(1, 1, 3, generator=noise(1), dtype=torch.float64)
     # No iterations leave the package's fit at its start, and a tolerance below 0 never stops it.
-    start, expected = (em.fit(data[None], uniforms, em.EmSettings(iterations=n, tolerance=-1)) for n in (0, rounds))
+    limits = (FitSettings(em_iterations=n, em_tolerance=-1) for n in (0, rounds))
+    start, expected = (em.fit(data[None], uniforms, limit) for limit in limits)
     found = nano.Mixture(start.log_weights[0], start.means[0], start.log_sds[0])
     for _ in range(rounds):
         found = nano.maximise(data, found.log_joint(data).softmax(-1))
@@ -106,7 +107,7 @@ def test_em_from_the_same_start_goes_the_packages_way(rounds):
 def test_a_fit_is_as_likely_as_the_packages(components, points):
     data = nano.TRUTH.sample(points, noise(2))
     uniforms = torch.rand(1, 8, components, generator=noise(3), dtype=torch.float64)
-    packaged = em.fit(data[None], uniforms, em.EmSettings()).log_prob(data[None]).mean()
+    packaged = em.fit(data[None], uniforms, FitSettings()).log_prob(data[None]).mean()
     ours = nano.fit(data, components, noise(4)).log_prob(data).mean()
     # The package stops a start when a round gains less than 1e-4; nano always makes 100 rounds.
     assert ours.item() == pytest.approx(packaged.item(), abs=2e-3)

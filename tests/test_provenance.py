@@ -49,7 +49,9 @@ def git(folder, *arguments):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_a_copy_outside_a_checkout_or_inside_another_has_no_commit_and_a_change_makes_its_own_dirty(copy, tmp_path):
+def test_a_copy_outside_a_checkout_or_inside_another_has_no_commit_and_a_change_makes_its_own_dirty(
+    copy, tmp_path, monkeypatch
+):
     assert told() == (None, None)
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-qm", "somebody else's", "--allow-empty")
@@ -60,3 +62,7 @@ def test_a_copy_outside_a_checkout_or_inside_another_has_no_commit_and_a_change_
     assert told() == (head, False)
     copy.write_text("# changed\n")
     assert told() == (head, True)
+    git(tmp_path, "commit", "-qam", "b")
+    asked = provenance._git
+    monkeypatch.setattr(provenance, "_git", lambda folder, what, *rest: what != "status" and asked(folder, what, *rest))
+    assert told() == (git(tmp_path, "rev-parse", "HEAD"), True)  # git could not say

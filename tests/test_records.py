@@ -236,6 +236,12 @@ def test_a_seed_from_before_a_setting_came_is_found_and_added_to(tmp_path, reque
     assert read_json(path)["pipelines"].keys() == mog_record(0)["pipelines"].keys()
 
 
+def test_where_no_setting_came_later_a_missing_seed_is_looked_for_by_its_name_alone(tmp_path, monkeypatch):
+    write(tmp_path, mog_record(0, beta=1.0))
+    monkeypatch.setattr(recording, "read_json", lambda path: pytest.fail("a map of n settings would read n² records"))
+    assert find(tmp_path, mog_record(0), (0,)) == {}
+
+
 def test_a_device_is_named_with_its_dtype_where_that_is_not_the_usual_one():
     labels = {("cpu", "torch.float32"): "cpu", ("cpu", "bfloat16"): "cpu, bfloat16", ("cpu", None): "cpu",
               ("cuda", "torch.bfloat16"): "cuda", ("cuda", "float32"): "cuda, float32"}  # fmt: skip
@@ -298,7 +304,7 @@ def test_a_part_is_chosen_by_columns_and_settings_and_runs_come_one_by_one_in_th
     assert held.select(world="mog", sharpening=(2.0, 3.0)).settings["sharpening"] == 2
     assert held.select(sharpening=[2.0, 10.0]).runs["run"].nunique() == 2
     assert held.select(align_learning_rates=(3e-4, 6e-4)).the_run()["world"] == "lm"
-    part = held.select(arm=["controls"], seed=range(1, 9))
+    part = held.select(arm=["controls"], seed=np.arange(1, 9))
     assert (part.pipelines, part.seeds) == (list(CONTROLS), [1])
     for name in ("metrics", "stages", "curves", "responses"):
         table = getattr(part, name)
@@ -363,6 +369,15 @@ def test_what_is_packed_is_read_back_and_a_file_that_is_none_is_named(held, tmp_
         archive.writestr("schema.json", '{"schema": 7}')
     with pytest.raises(RecordError, match=r"held\.zip: schema 7, and this version reads 2"):
         records.load(path)
+
+
+def test_equal_responses_of_a_pipeline_all_count_and_what_two_folders_hold_counts_once(held):
+    record = lm_record(0)
+    record["pipelines"]["base"]["samples"] *= 2
+    alike = tables(record)
+    both = records.concat([alike, held, alike])
+    for name in records.COLUMNS:
+        assert len(getattr(both, name)) == len(getattr(alike, name)) + len(getattr(held, name))
 
 
 def test_only_records_are_read_and_a_folder_without_any_says_what_to_do(tmp_path):

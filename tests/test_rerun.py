@@ -33,13 +33,13 @@ def recorded(tmp_path_factory):
     return out
 
 
-def changed(folder, tmp_path, change, name="changed"):
+def changed(folder, tmp_path, change):
     """A copy of the records after `change(record)`."""
     for path in folder.glob("runs/*.json"):
         record = json.loads(path.read_text())
         change(record)
-        recording.write(tmp_path / name, record)
-    return tmp_path / name
+        recording.write(tmp_path / "changed", record)
+    return tmp_path / "changed"
 
 
 def check(path, out, *options):

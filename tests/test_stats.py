@@ -23,14 +23,6 @@ def test_one_seed_has_a_mean_and_no_interval_and_a_value_that_is_not_finite_is_n
     assert math.isnan(ours.paired_p_value([1.0, math.inf, 2.0], [0.0, 0.0, 0.0]))
 
 
-def test_pairing_removes_what_the_seeds_share():
-    draw = np.random.default_rng(1)
-    shared, effect = draw.normal(0, 10, 8), draw.normal(1, 0.1, 8)
-    paired = ours.paired_difference(shared + effect, shared)
-    assert 0.8 < paired.low < paired.high < 1.2
-    assert ours.t_interval(shared + effect).low < 0 < ours.t_interval(shared + effect).high
-
-
 def test_paired_p_value_is_scipys_and_constant_differences_are_certain_and_equal_values_are_not():
     draw = np.random.default_rng(2)
     first, second = draw.normal(0.3, 1, 9), draw.normal(0, 1, 9)

@@ -116,14 +116,26 @@ def _climb(
     steps: int,
     learning_rate: float,
 ) -> tuple[GaussianMixture, dict]:
-    """Adam up the gradient, its rate falling linearly to 0, so that the end is no noisy iterate."""
-    ascent = Adam((init.log_weights, init.means, init.log_sds))
-    watch = _Watch(reference, problem, noise)
+    """Adam up the gradient, its rate falling linearly to 0, so that the end is no noisy iterate.
+
+    With the policy: `curve`, its reward and its KL to the reference along training, and the last of both `per_seed`.
+    """
+    ascent, curve = Adam((init.log_weights, init.means, init.log_sds)), []
+    # Every look at the policy is on the same fresh noise.
+    look = noise.uniform("curve", _CURVE_DRAWS), noise.normal("curve", _CURVE_DRAWS, reference.means.shape[-1])
+
+    def note(step: int, policy: GaussianMixture) -> dict:
+        points = policy.from_noise(*look)
+        reward = problem.reward(points).mean(-1)
+        kl = (policy.log_prob(points) - reference.log_prob(points)).mean(-1)
+        curve.append({"step": step, "reward": reward.mean().item(), "kl": kl.mean().item()})
+        return {"final_reward": reward.tolist(), "final_kl": kl.tolist()}
+
     marks = {round(i * steps / _CURVE_POINTS) for i in range(_CURVE_POINTS)}
     policy = init
     for step in range(steps):
         if step in marks:
-            watch.note(step, policy)
+            note(step, policy)
         logits, means, log_sds = ascent.step(direction(policy, step), learning_rate * (1 - step / steps))
         policy = GaussianMixture(torch.log_softmax(logits, -1), means, log_sds)
         if (policy.log_weights.sum() + means.sum() + log_sds.sum()).isnan():
@@ -131,8 +143,8 @@ def _climb(
                 f"alignment: step {step + 1} of {steps} left a policy that is not a number; lower the learning rate "
                 f"({learning_rate:g}), or look at the settings that were changed"
             )
-    watch.note(steps, policy)
-    return policy, watch.info()
+    per_seed = note(steps, policy)
+    return policy, {"curve": curve, "per_seed": per_seed}
 
 
 class Adam:
@@ -157,22 +169,3 @@ class Adam:
         moves = zip(self.parameters, self.first, self.second, strict=True)
         self.parameters = tuple(p + scale * m / (v.sqrt() + epsilon) for p, m, v in moves)
         return self.parameters
-
-
-class _Watch:
-    """Reward and KL to the reference along training, on the same fresh noise at every look."""
-
-    def __init__(self, reference: GaussianMixture, problem: Problem, noise: SeedNoise) -> None:
-        self.reference, self.problem, self.curve = reference, problem, []
-        self.uniforms = noise.uniform("curve", _CURVE_DRAWS)
-        self.normals = noise.normal("curve", _CURVE_DRAWS, reference.means.shape[-1])
-
-    def note(self, step: int, policy: GaussianMixture) -> None:
-        points = policy.from_noise(self.uniforms, self.normals)
-        reward = self.problem.reward(points).mean(-1)
-        kl = (policy.log_prob(points) - self.reference.log_prob(points)).mean(-1)
-        self.per_seed = {"final_reward": reward.tolist(), "final_kl": kl.tolist()}
-        self.curve.append({"step": step, "reward": reward.mean().item(), "kl": kl.mean().item()})
-
-    def info(self) -> dict:
-        return {"curve": self.curve, "per_seed": self.per_seed}

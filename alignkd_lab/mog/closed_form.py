@@ -17,7 +17,7 @@ from torch import Tensor
 
 from alignkd_lab.mog.problem import Problem
 from alignkd_lab.mog.settings import MogSettings
-from alignkd_lab.pipelines import PIPELINES, Distil
+from alignkd_lab.pipelines import METHODS, PIPELINES, Distil, unknown
 
 
 @dataclass(frozen=True)
@@ -73,20 +73,23 @@ class ClosedForm:
 
     def __init__(self, settings: MogSettings) -> None:
         even = tuple(1 / len(settings.truth_weights) for _ in settings.truth_weights)
-        plane = _Plane.of(replace(settings, truth_weights=even, beta=1.0, sharpening=1.0))
+        # A plane serves every beta and sharpening; at this beta settings are refused for the reward's own width alone.
+        plane = _Plane.of(replace(settings, truth_weights=even, beta=settings.reward_height, sharpening=1.0))
         self.settings, self._plane = settings, plane
         self.cell, self.reward, self.on_target = plane.cell, plane.reward, plane.on_target
         log_weights = torch.tensor(settings.truth_weights, dtype=torch.float64).log()
         self.truth = Policy(plane.log_modes + log_weights[:, None])
         self._true = self.truth.log_probs.exp()
-        self._target = torch.logsumexp(self._of_targets(self.truth.log_mass), 0)
-        self._target = self._target - self._target.logsumexp(0)
-
-    def _of_targets(self, rows: Tensor) -> Tensor:
-        return rows[list(self.settings.targets)]
+        self._target = torch.log_softmax(self.truth.log_mass[list(settings.targets)].logsumexp(0), 0)
 
     def route(self, pipeline: str) -> list[Policy]:
-        """The base, and the policy that each stage of the pipeline leaves."""
+        """The base, and the policy that each stage of the pipeline leaves.
+
+        Raises:
+            UnknownName: no pipeline, or one that the Gaussian world does not run.
+        """
+        if pipeline not in (known := [name for name in PIPELINES if name not in METHODS]):
+            raise unknown("pipeline of the Gaussian world", pipeline, known)
         policies = {"base": self.truth}
         for stage in PIPELINES[pipeline]:
             if isinstance(stage, Distil):
@@ -120,21 +123,14 @@ class ClosedForm:
         tilt = torch.exp(self.reward / torch.as_tensor(np.asarray(betas), dtype=torch.float64)[:, None])
         sign = torch.where(self.on_target, 1.0, -1.0).to(tilt.dtype)
         gain = self._plane.log_modes.exp() @ (tilt * sign).T
-        weights = torch.tensor(self.settings.truth_weights, dtype=tilt.dtype)[:, None]
+        weights = torch.tensor(self.settings.truth_weights, dtype=tilt.dtype)
         rare = torch.zeros(len(weights), dtype=torch.bool)
         rare[list(self.settings.targets)] = True
-        inside, outside = ((weights * gain)[part].sum(0) / weights[part].sum() for part in (rare, ~rare))
+        groups = [(weights[part] / weights[part].sum(), gain[part]) for part in (rare, ~rare)]
+        inside, outside = (shares @ gains for shares, gains in groups)
         # Where a common mode wins for the target, any weight will do; where a target's own cannot, none does.
         least = torch.where(outside >= 0, 0.0, torch.where(inside <= 0, 1.0, -outside / (inside - outside)))
-        return self._before_sharpening(least.numpy(), sharpening)
-
-    def _before_sharpening(self, boundary: np.ndarray, sharpening: float) -> np.ndarray:
-        """The weights that sharpening turns into those of `boundary`."""
-        targets = self.settings.targets
-        groups = [[w for mode, w in enumerate(self.settings.truth_weights) if (mode in targets) == rare]
-                  for rare in (True, False)]  # fmt: skip
         # Sharpened, a group of weights w that sum to W sums to W^s times the sum of (w / W)^s.
-        rare, others = ((np.array(group) / sum(group)) ** sharpening for group in groups)
-        with np.errstate(divide="ignore"):  # no weight is too small for a boundary of 0
-            odds_against = ((1 / boundary - 1) * rare.sum() / others.sum()) ** (1 / sharpening)
-        return 1 / (1 + odds_against)
+        of_rare, of_others = ((shares**sharpening).sum() for shares, _ in groups)
+        odds_against = ((1 / least - 1) * of_rare / of_others) ** (1 / sharpening)
+        return (1 / (1 + odds_against)).numpy()

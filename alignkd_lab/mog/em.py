@@ -9,38 +9,21 @@ not depend on its neighbours. Same steps as scikit-learn's `GaussianMixture(cova
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from alignkd_lab.errors import BadInput
 from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise, moments
+from alignkd_lab.mog.settings import DistilSettings, FitSettings
 
 # A component that has lost all its points keeps a share this small, so that its mean stays defined.
 _LEAST_MASS = 1e-10
+_KMEANS_STEPS = 10
 
 
-@dataclass(frozen=True)
-class EmSettings:
-    """How to fit.
-
-    restarts: independent starts, of which the likeliest is kept.
-    kmeans_steps: Lloyd steps between the k-means++ centres and the first expectation step.
-    iterations, tolerance: a row stops once its mean log-likelihood per point grows by less than
-        `tolerance` nats in a step, or after `iterations` steps.
-    variance_floor: least variance of a component along an axis; without it a component could shrink
-        onto one point and win with an infinite likelihood.
-    """
-
-    restarts: int = 8
-    kmeans_steps: int = 10
-    iterations: int = 300
-    tolerance: float = 1e-4
-    variance_floor: float = 1e-3
-
-
-def fit(data: Tensor, initial_uniforms: Tensor, settings: EmSettings) -> GaussianMixture:
+def fit(
+    data: Tensor, initial_uniforms: Tensor, settings: FitSettings, kmeans_steps: int = _KMEANS_STEPS
+) -> GaussianMixture:
     """The likeliest mixture over the restarts, for each seed.
 
     Args:
@@ -48,6 +31,7 @@ def fit(data: Tensor, initial_uniforms: Tensor, settings: EmSettings) -> Gaussia
         initial_uniforms: `[seed, restart, component]` in [0, 1): the noise behind the k-means++ centres;
             its shape names the numbers of restarts and of components.
         settings: when to stop, and the floor.
+        kmeans_steps: Lloyd steps between those centres and the first expectation step.
 
     Raises:
         BadInput: fewer points than components.
@@ -58,23 +42,23 @@ def fit(data: Tensor, initial_uniforms: Tensor, settings: EmSettings) -> Gaussia
             f"cannot fit {components} components to {data.shape[-2]} points: use at least {components} points"
         )
     rows = data.repeat_interleave(restarts, 0)
-    shares = _kmeans(rows, initial_uniforms.flatten(0, 1), settings.kmeans_steps)
+    shares = _kmeans(rows, initial_uniforms.flatten(0, 1), kmeans_steps)
     mixture, likelihood = _climb(rows, _maximise(moments(rows), shares, settings.variance_floor), settings)
     best = likelihood.view(seeds, restarts).argmax(-1) + torch.arange(seeds, device=data.device) * restarts
     return mixture.each(lambda t: t[best])
 
 
-def _climb(rows: Tensor, start: GaussianMixture, settings: EmSettings) -> tuple[GaussianMixture, Tensor]:
+def _climb(rows: Tensor, start: GaussianMixture, settings: FitSettings) -> tuple[GaussianMixture, Tensor]:
     """Expectation and maximisation until each row stops; also each row's mean log-likelihood per point."""
     found = [t.clone() for t in (start.log_weights, start.means, start.log_sds)]
     likelihood = torch.full((len(rows),), -torch.inf, dtype=rows.dtype, device=rows.device)
     active = torch.arange(len(rows), device=rows.device)
     points, features, mixture = rows, moments(rows), start
-    for _ in range(settings.iterations):
+    for _ in range(settings.em_iterations):
         joint = mixture.joint_log_prob(points)
         log_prob = joint.logsumexp(-2, keepdim=True)
         now = log_prob.mean((-2, -1))
-        going = now - likelihood[active] > settings.tolerance
+        going = now - likelihood[active] > settings.em_tolerance
         likelihood[active] = now
         mixture = _maximise(features, (joint - log_prob).exp(), settings.variance_floor)
         for kept, new in zip(found, (mixture.log_weights, mixture.means, mixture.log_sds), strict=True):
@@ -130,11 +114,9 @@ def distil(
     teacher: GaussianMixture,
     components: int,
     noise: SeedNoise,
-    *,
-    sharpening: float,
-    samples: int,
-    em: EmSettings,
+    settings: DistilSettings,
+    kmeans_steps: int = _KMEANS_STEPS,
 ) -> GaussianMixture:
-    """The likeliest student of so many components on `samples` draws of the teacher, sharpened first."""
-    draws = teacher.sharpen(sharpening).draw(noise, "teacher", samples)
-    return fit(draws, noise.uniform("student starts", em.restarts, components), em)
+    """The likeliest student of so many components on `teacher_samples` draws of the teacher, sharpened first."""
+    draws = teacher.sharpen(settings.sharpening).draw(noise, "teacher", settings.teacher_samples)
+    return fit(draws, noise.uniform("student starts", settings.restarts, components), settings, kmeans_steps)

@@ -75,18 +75,6 @@ class GaussianMixture:
         """Log-density of points `[batch, point, dimension]` -> `[batch, point]`, in nats."""
         return self.joint_log_prob(x).logsumexp(-2)
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """`count` draws from each mixture: `[batch, count, dimension]`."""
-        shape = (*self.log_weights.shape[:-1], count)
-        options = {
-            "generator": generator,
-            "dtype": self.means.dtype,
-            "device": generator.device if generator else self.means.device,
-        }
-        uniforms = torch.rand(shape, **options)
-        normals = torch.randn((*shape, self.means.shape[-1]), **options)
-        return self.from_noise(uniforms.to(self.means.device), normals.to(self.means.device))
-
     def draw(self, noise: SeedNoise, purpose: str, count: int) -> Tensor:
         """`count` draws for each of the noise's seeds: `[seed, count, dimension]`."""
         dimension = self.means.shape[-1]

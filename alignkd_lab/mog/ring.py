@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from alignkd_lab.errors import BadInput
-from alignkd_lab.mog.em import EmSettings, distil, fit
+from alignkd_lab.errors import check_fields
+from alignkd_lab.mog.em import distil, fit
 from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
+from alignkd_lab.mog.settings import DistilSettings
 
 # KD-MWE's own figures, nats a point: {student: {metric: value}}, from one run.
 PUBLISHED = {
@@ -30,7 +31,8 @@ PUBLISHED = {
 }
 
 # The published run fits with scikit-learn's defaults: one start from k-means, and this tolerance and floor.
-_EM = EmSettings(restarts=1, kmeans_steps=50, iterations=1000, tolerance=1e-3, variance_floor=1e-6)
+_FIT = DistilSettings(restarts=1, em_iterations=1000, em_tolerance=1e-3, variance_floor=1e-6)
+_KMEANS_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,7 @@ class RingSettings:
     scoring_draws: int = 2000
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value > 0:
-                raise BadInput(f"{name} must be above 0, not {value!r}")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,11 @@ def run_ring(
     settings = settings or RingSettings()
     noise = SeedNoise(tuple(seeds), device)
     truth = _truth(settings, device).expand(len(noise.seeds))
-    draws = truth.draw(noise, "ring training draws", settings.training_draws)
-    teacher = fit(draws, noise.uniform("ring teacher starts", 1, settings.teacher_components), _EM)
-    direct = fit(draws, noise.uniform("ring direct starts", 1, settings.student_components), _EM)
-    distilled = distil(
-        teacher,
-        settings.student_components,
-        noise,
-        sharpening=settings.sharpening,
-        samples=settings.teacher_samples,
-        em=_EM,
-    )
+    draws, size = truth.draw(noise, "ring training draws", settings.training_draws), settings.student_components
+    teacher = fit(draws, noise.uniform("ring teacher starts", 1, settings.teacher_components), _FIT, _KMEANS_STEPS)
+    direct = fit(draws, noise.uniform("ring direct starts", 1, size), _FIT, _KMEANS_STEPS)
+    distilling = replace(_FIT, sharpening=settings.sharpening, teacher_samples=settings.teacher_samples)
+    distilled = distil(teacher, size, noise, distilling, _KMEANS_STEPS)
     sharpened = teacher.sharpen(settings.sharpening)
     fresh = truth.draw(noise, "ring fresh draws", settings.scoring_draws)
     students = {"direct": direct, "distilled": distilled}

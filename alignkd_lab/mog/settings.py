@@ -15,6 +15,15 @@ NARROWEST = 0.03  # of modes, and of e^(R/beta): below it a sum over the grid (`
 
 @dataclass(frozen=True)
 class FitSettings:
+    """Of every fit by expectation maximisation.
+
+    restarts: independent starts, of which the likeliest is kept.
+    em_iterations, em_tolerance: a start stops once its mean log-likelihood per point grows by less than `em_tolerance`
+        nats in a step, or after `em_iterations` steps.
+    variance_floor: least variance of a component along an axis; without it a component could shrink onto one point and
+        win with an infinite likelihood.
+    """
+
     restarts: int = 8
     em_iterations: int = 300
     em_tolerance: float = 1e-4
@@ -90,7 +99,7 @@ class MogSettings(StartSettings, DistilSettings, RlhfSettings, DpoSettings, Eval
     sharpening: power on the teacher's weights before it is sampled (the published s, 1 leaves them alone).
     sharpening_high: the same for the control that distils at a temperature above 1, hence a power below 1.
     teacher_samples: draws of the sharpened teacher that the student is fitted to.
-    restarts, em_iterations, em_tolerance, variance_floor: of every fit, see `em.EmSettings`.
+    restarts, em_iterations, em_tolerance, variance_floor: of every fit, see `FitSettings`.
     rlhf_steps, rlhf_batch, rlhf_learning_rate: policy-gradient steps, draws per step, Adam's first rate.
     dpo_pairs, dpo_steps, dpo_batch, dpo_learning_rate: pairs, steps, pairs per step, Adam's first rate.
     dpo_label_noise: chance that a pair's label is flipped.

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from alignkd_lab.errors import BadInput, UnknownName
 from alignkd_lab.mog import align
-from alignkd_lab.mog.em import EmSettings, distil, fit
+from alignkd_lab.mog.em import distil, fit
 from alignkd_lab.mog.mixture import GaussianMixture, SeedNoise
 from alignkd_lab.mog.problem import Problem, evaluate
 from alignkd_lab.mog.settings import (
@@ -58,12 +58,6 @@ class MogWorld:
         self.settings, self.algorithm, self.seeds, self.device = settings, algorithm, seeds, device
         self.problem = Problem.of(settings, device)
         self.noise = SeedNoise(seeds, device)
-        self._em = EmSettings(
-            restarts=settings.restarts,
-            iterations=settings.em_iterations,
-            tolerance=settings.em_tolerance,
-            variance_floor=settings.variance_floor,
-        )
 
     # What results depend on ---------------------------------------------------------------------------
 
@@ -75,12 +69,15 @@ class MogWorld:
     def stage_settings(self, stage: Stage) -> dict:
         if isinstance(stage, Distil):
             return {"code": CODE["distil"]} | changed(self._distil_settings(stage))
-        kind = RlhfSettings if self.algorithm == "rlhf" else DpoSettings
         known = {"code": CODE[self.algorithm], "algorithm": self.algorithm}
-        return known | changed(part(kind, self.settings))
+        return known | changed(self._align_settings)
 
     def evaluation_settings(self) -> dict:
         return {"code": CODE["evaluate"]} | changed(part(EvaluationSettings, self.settings))
+
+    @property
+    def _align_settings(self) -> RlhfSettings | DpoSettings:
+        return part(RlhfSettings if self.algorithm == "rlhf" else DpoSettings, self.settings)
 
     def _distil_settings(self, stage: Distil) -> DistilSettings:
         known = {"kd": self.settings.sharpening, "high": self.settings.sharpening_high}
@@ -93,7 +90,7 @@ class MogWorld:
     def start(self, name: str) -> GaussianMixture:
         if name == "base":
             starts = self.noise.uniform("base starts", self.settings.restarts, self.settings.base_components)
-            return fit(self.training_draws(), starts, self._em)
+            return fit(self.training_draws(), starts, self.settings)
         if name == "student":
             shape = len(self.seeds), self.settings.student_components, 2
             zeros = torch.zeros(shape, dtype=torch.float64, device=self.device)
@@ -116,41 +113,28 @@ class MogWorld:
 
     def _distil(self, stage: Distil, policies: dict[str, GaussianMixture]) -> Result:
         settings = self._distil_settings(stage)
-        student = distil(
-            policies[stage.teacher],
-            policies[stage.init].components,
-            self.noise,
-            sharpening=settings.sharpening,
-            samples=settings.teacher_samples,
-            em=self._em,
-        )
+        student = distil(policies[stage.teacher], policies[stage.init].components, self.noise, settings)
         cost = Cost(sampled=settings.teacher_samples, trained=settings.teacher_samples)
         return Result(student, {"sharpening": settings.sharpening}, cost)
 
     def _align(self, stage: Align, policies: dict[str, GaussianMixture]) -> Result:
-        result = (self._rlhf if self.algorithm == "rlhf" else self._dpo)(stage, policies)
-        reached, best = self.problem.optimality(result.policy, policies[stage.reference], self.settings.beta)
-        result.info["per_seed"] |= {
+        settings, init, reference = self._align_settings, policies[stage.init], policies[stage.reference]
+        if self.algorithm == "rlhf":
+            policy, info = align.rlhf(init, reference, self.problem, self.noise, settings)
+            draws = settings.rlhf_steps * settings.rlhf_batch
+            rate, cost = settings.rlhf_learning_rate, Cost(draws, draws, draws)
+        else:
+            pairs = align.sample_pairs(policies[stage.sampler], self.problem, self.noise, settings)
+            policy, info = align.dpo(init, reference, pairs, self.problem, self.noise, settings)
+            info["per_seed"]["informative_pairs"] = pairs.informative.tolist()
+            drawn, trained = 2 * settings.dpo_pairs, 2 * settings.dpo_steps * settings.dpo_batch
+            rate, cost = settings.dpo_learning_rate, Cost(drawn, trained, drawn)
+        reached, best = self.problem.optimality(policy, reference, settings.beta)
+        info["per_seed"] |= {
             name: [None if math.isnan(value) else value for value in values.tolist()]
             for name, values in (("objective", reached), ("optimum", best), ("gap", best - reached))
         }
-        return result
-
-    def _rlhf(self, stage: Align, policies: dict[str, GaussianMixture]) -> Result:
-        settings = part(RlhfSettings, self.settings)
-        init, reference = policies[stage.init], policies[stage.reference]
-        policy, info = align.rlhf(init, reference, self.problem, self.noise, settings)
-        draws = settings.rlhf_steps * settings.rlhf_batch
-        return Result(policy, {"learning_rate": settings.rlhf_learning_rate, **info}, Cost(draws, draws, draws))
-
-    def _dpo(self, stage: Align, policies: dict[str, GaussianMixture]) -> Result:
-        settings = part(DpoSettings, self.settings)
-        pairs = align.sample_pairs(policies[stage.sampler], self.problem, self.noise, settings)
-        init, reference = policies[stage.init], policies[stage.reference]
-        policy, info = align.dpo(init, reference, pairs, self.problem, self.noise, settings)
-        info["per_seed"]["informative_pairs"] = pairs.informative.tolist()
-        drawn, trained = 2 * settings.dpo_pairs, 2 * settings.dpo_steps * settings.dpo_batch
-        return Result(policy, {"learning_rate": settings.dpo_learning_rate, **info}, Cost(drawn, trained, drawn))
+        return Result(policy, {"learning_rate": rate, **info}, cost)
 
     # Evaluation and keeping ---------------------------------------------------------------------------
 
