@@ -207,9 +207,12 @@ def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     full = [table for table in tables if len(table)]
     if not full:
         return tables[0]
-    whole, keys = pd.concat(full, keys=range(len(full))), [key for key in ("run", "seed", "pipeline") if key in full[0]]
+    if "pipeline" not in full[0]:
+        return pd.concat(full).drop_duplicates(ignore_index=True)
+    whole = pd.concat(full, keys=range(len(full)))
     part = pd.Series(whole.index.get_level_values(0), whole.index)
-    return whole[part == part.groupby([whole[key] for key in keys]).transform("min")].reset_index(drop=True)
+    first = part.groupby([whole[key] for key in ("run", "seed", "pipeline")]).transform("min")
+    return whole[part == first].reset_index(drop=True)
 
 
 def pack(records: Records, path: Path) -> Path:

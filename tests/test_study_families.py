@@ -117,7 +117,7 @@ def test_a_gaussian_lead_splits_exactly_and_a_k_a_without_the_target_lost_it_or_
 def test_a_line_of_leads_is_equivalent_where_its_interval_lies_within_a_tenth():
     table = made(-1.0, 0.9)
     table["lead_rate"] = -0.15 * np.log(table["kept"]) + np.random.default_rng(2).normal(0, 0.01, len(table))
-    found = fitted_lead(table, draws=500)
+    found = fitted_lead(table)
     np.testing.assert_allclose(found["estimate"], -0.15 * np.log(found["kept"]), atol=0.02)
     near = found["kept"] > np.exp(-0.1 / 0.15)
     assert found["equivalent"][near & (found["kept"] > 0.6)].all()

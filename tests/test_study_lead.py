@@ -50,9 +50,10 @@ def test_targets_are_four_a_stratum_two_on_either_side_of_the_median_share_kept(
     rates = {}
     for at in range(400):
         base = float(np.exp(generator.uniform(np.log(STRATA[0]), np.log(STRATA[-1]))))
-        rates[f"w{at}"] = {"base": base, "healed": base * generator.uniform(0.2, 1.5)}
+        rates[f"w{at}|w{at + 1}" if at % 3 else f"w{at}"] = {"base": base, "healed": base * generator.uniform(0.2, 1.5)}
     targets = draw_targets(rates, np.random.default_rng(1))
     assert Counter(target["stratum"] for target in targets) == dict.fromkeys(range(len(STRATA) - 1), PER_STRATUM)
+    assert max(Counter(word for target in targets for word in target["target"].split("|")).values()) == 1
     for target in targets:
         assert STRATA[target["stratum"]] <= target["base"] < STRATA[target["stratum"] + 1]
     with pytest.raises(BadInput, match=r"3 words or sets show in 0\.003 to 0\.006"):

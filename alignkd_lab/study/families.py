@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -158,8 +158,7 @@ def lead_family(table: pd.DataFrame, variant: str = "healed") -> pd.DataFrame:
     """
     means = _by_target(table, variant)
     data = np.column_stack([np.log(means["kept"]), np.log(means["m0"]), means["lead"], means["alignment"]])
-    slopes = _coefficients(data)
-    errors = np.sqrt(sum((_coefficients(np.delete(data, at, axis=0)) - slopes) ** 2 for at in range(len(data))))
+    slopes, errors = _with_errors(_coefficients, data)
     claims = {
         "slope on log share kept": ("down", 0.0, 3),
         "slope on log m0": ("down", 0.0, 3),
@@ -184,26 +183,33 @@ def _by_target(table: pd.DataFrame, variant: str) -> pd.DataFrame:
     return table[table["variant"] == variant].dropna(subset="lead").groupby("target").mean(numeric_only=True)
 
 
-def fitted_lead(table: pd.DataFrame, variant: str = "healed", draws: int = DRAWS, places: int = 25) -> pd.DataFrame:
-    """The lead in rate on a line over targets, by the share kept, at the mean log m0; with its 90 % interval.
+def fitted_lead(table: pd.DataFrame, variant: str = "healed", places: int = 25) -> pd.DataFrame:
+    """The lead in rate on a line over targets, by the share kept, at the mean log m0; with its 90 % interval, whose
+    errors are those of `lead_family`.
 
     `equivalent` where the interval lies within `EQUIVALENT` of 0: said of this line alone, never of a target.
     """
     means = _by_target(table, variant)
-    kept, rare = np.log(means["kept"].to_numpy()), np.log(means["m0"].to_numpy())
-    design, leads = np.column_stack([np.ones(len(means)), kept, rare - rare.mean()]), means["lead_rate"].to_numpy()
+    kept, rare = np.log(means["kept"]), np.log(means["m0"])
     at = np.linspace(kept.min(), kept.max(), places)
 
-    def line(chosen: np.ndarray) -> np.ndarray:
-        level, slope, _ = np.linalg.lstsq(design[chosen], leads[chosen], rcond=None)[0]
+    def line(data: np.ndarray) -> np.ndarray:
+        level, slope, _ = np.linalg.lstsq(data[:, :3], data[:, 3], rcond=None)[0]
         return level + slope * at
 
-    generator, every = np.random.default_rng(0), np.arange(len(means))
-    lines = np.array([line(generator.choice(every, len(every))) for _ in range(draws)])
-    low, high = np.quantile(lines, [0.05, 0.95], axis=0)
+    data = np.column_stack([np.ones(len(means)), kept, rare - rare.mean(), means["lead_rate"]])
+    estimate, errors = _with_errors(line, data)
+    half = errors * scipy_stats.t(len(data) - 3).ppf(0.95)
+    low, high = estimate - half, estimate + half
     equivalent = (low > -EQUIVALENT) & (high < EQUIVALENT)
-    found = {"kept": np.exp(at), "estimate": line(every), "low": low, "high": high, "equivalent": equivalent}
+    found = {"kept": np.exp(at), "estimate": estimate, "low": low, "high": high, "equivalent": equivalent}
     return pd.DataFrame(found)
+
+
+def _with_errors(statistic: Callable[[np.ndarray], np.ndarray], data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of rows `data`, a statistic, and its errors by leaving out each row in turn: of least squares, HC3."""
+    found = statistic(data)
+    return found, np.sqrt(sum((statistic(np.delete(data, at, axis=0)) - found) ** 2 for at in range(len(data))))
 
 
 def placebo(table: pd.DataFrame, targets: set) -> tuple[Interval, bool] | None:

@@ -196,20 +196,28 @@ def candidates(texts: list[str], topics: list[int], generator: np.random.Generat
 
 
 def draw_targets(rates: dict[str, dict[str, float]], generator: np.random.Generator) -> list[dict]:
-    """Four a stratum of the base's rate, two above and two below its median of the share that distilling keeps."""
-    found = []
+    """Four a stratum of the base's rate, two above and two below its median of the share that distilling keeps.
+
+    No two targets share a word, so that they are not one target twice.
+    """
+    found, taken = [], set()
     for stratum, (low, high) in enumerate(itertools.pairwise(STRATA)):
         inside = [name for name in sorted(rates) if low <= rates[name]["base"] < high]
         kept = {name: rates[name]["healed"] / rates[name]["base"] for name in inside}
         middle = float(np.median(list(kept.values()) or [0.0]))
         sides = [n for n in inside if kept[n] <= middle], [n for n in inside if kept[n] > middle]
-        if min(map(len, sides)) < PER_STRATUM // 2:
-            raise BadInput(
-                f"targets: {len(inside)} words or sets show in {low:g} to {high:g} of the base's responses, and "
-                f"{PER_STRATUM} are drawn, half of them on either side of the median share kept"
-            )
         for side in sides:
-            chosen = generator.choice(side, PER_STRATUM // 2, replace=False).tolist()
+            chosen = []
+            for name in generator.permutation(side).tolist():
+                words = set(re.split("[|&]", name))
+                if len(chosen) < PER_STRATUM // 2 and taken.isdisjoint(words):
+                    chosen.append(name)
+                    taken |= words
+            if len(chosen) < PER_STRATUM // 2:
+                raise BadInput(
+                    f"targets: {len(inside)} words or sets show in {low:g} to {high:g} of the base's responses, too "
+                    f"few for {PER_STRATUM} without a common word, half of them on either side of the median share kept"
+                )
             found += [{"target": name, "stratum": stratum, **rates[name]} for name in chosen]
     return found
 
