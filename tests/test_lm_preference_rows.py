@@ -154,6 +154,13 @@ REASONS = [
         talk("The answer is eight.", "The answer is six.", question="How many legs has a spider?"),
         "has question and no prompt; call it prompt, or leave it out",
     ),
+    *(
+        (
+            talk("The sea is blue.", "The sea is red.", **{name: "Describe the sea."}),
+            f"has {name} and no prompt; call it prompt, or leave it out",
+        )
+        for name in ("user_prompt", "conversation", "conversations")
+    ),
     (
         talk("The answer is 51.", "The answer is 41.", source="math-7/x", Problem="17*3=?"),
         "has Problem and no prompt; call it prompt, or leave it out",

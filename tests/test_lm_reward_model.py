@@ -78,6 +78,12 @@ def test_a_score_is_the_logit_at_the_end_of_the_chat_whatever_the_batch(folder, 
     assert len({round(score, 3) for score in scores}) == len(PROMPTS)
 
 
+def test_prompts_and_responses_must_be_as_many(folder):
+    assert RewardModel(folder)([], []) == []
+    with pytest.raises(BadInput, match="5 prompts and 4 responses"):
+        RewardModel(folder)(PROMPTS, RESPONSES[:4])
+
+
 @pytest.mark.parametrize("pad", [1, None])
 def test_the_pad_id_is_the_models_own_if_any_and_not_the_tokenizers(pad, tmp_path, one_by_one, device):
     folder = saved(tmp_path, pad=pad)  # the tokenizer pads with 0

@@ -31,7 +31,8 @@ _RATED = {"prompt", "response", "helpfulness"}
 _MARKS = re.compile(r"\s*<extra_id_1>(User|Assistant)[^\S\n]*\n")
 _SPEAKERS = re.compile(r"\n\n(Human|Assistant):[^\S\n]?")
 # What sets call a prompt that nobody renamed; other names stand for what a row is about, its source or a model.
-_QUESTIONS = {"question", "query", "problem", "request", "task", "post", "user", "human", "text", "turns", "messages"}
+_QUESTIONS = {"question", "query", "problem", "request", "task", "post", "user", "human", "text", "user_prompt",
+              "turns", "messages", "conversation", "conversations"}  # fmt: skip
 # Messages as they stand in a table that holds texts alone, by JSON or by Python.
 _WRITTEN_OUT = re.compile(r"""\s*\[\s*\{\s*(["'])(role|content)\1\s*:.*\}\s*\]\s*""", re.DOTALL)
 

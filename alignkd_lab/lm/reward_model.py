@@ -70,9 +70,11 @@ class RewardModel:
         """Scores in the order given.
 
         Raises:
-            BadInput: a pair longer than the model reads, or a score that is no number.
+            BadInput: unequal numbers, a pair longer than the model reads, or a score that is no number.
             CannotContinue: not even one pair fits in memory.
         """
+        if len(prompts) != len(responses):
+            raise BadInput(f"reward model: {len(prompts)} prompts and {len(responses)} responses; each needs its own")
         rows = [self._encode(*pair) for pair in zip(prompts, responses, strict=True)]
         for number, row in enumerate(rows, 1):
             if len(row["input_ids"]) > self.longest:
