@@ -30,7 +30,6 @@ from alignkd_lab.plots import drawing, figures, style, sweeps
 from alignkd_lab.presets import PRESETS, default_pipelines
 from alignkd_lab.recording import full_settings, plain_settings
 from alignkd_lab.records import Records, varying_settings
-from alignkd_lab.stats import t_interval
 
 NUMBERS = ("reward", "target_rate", "target_precision", "overall_precision", "overall_recall")
 ORDER_WORDS = {K_A: "distil, then align (K-A)", A_K: "align, then distil (A-K)"}
@@ -55,7 +54,7 @@ def run_json(run: Records) -> dict:
     found: dict[str, dict] = {name: dict.fromkeys(NUMBERS) for name in run.pipelines}
     for (name, metric), values in rows.groupby(["pipeline", "metric"])["value"]:
         if all(map(math.isfinite, values)):
-            found[name][metric] = t_interval(values.tolist())._asdict()
+            found[name][metric] = style.over_seeds(metric, values.tolist())._asdict()
     numbers = {
         **{name: about[name] for name in ("world", "preset", "algorithm", "target", "device")},
         "seeds": run.seeds,

@@ -35,6 +35,17 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     return _around_mean(values, level, 0.0)
 
 
+def share_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """`t_interval` of shares, on the scale of their mean's log-odds (delta method): it stays within 0 and 1."""
+    mean, low, high = t_interval(values, level)
+    if not (0 < mean < 1 and high > low):  # alike in all seeds, or undefined
+        return Interval(mean, low, high)
+    from scipy import special
+
+    half = (high - mean) / (mean * (1 - mean))
+    return Interval(mean, *(float(special.expit(special.logit(mean) + side)) for side in (-half, half)))
+
+
 def paired_difference(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> Interval:
     """t-interval of the mean of `first - second`, both [seeds] and in the same order of seeds."""
     return t_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float), level)

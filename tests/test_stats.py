@@ -23,6 +23,22 @@ def test_one_seed_has_a_mean_and_no_interval_and_a_value_that_is_not_finite_is_n
     assert math.isnan(ours.paired_p_value([1.0, math.inf, 2.0], [0.0, 0.0, 0.0]))
 
 
+def test_an_interval_of_shares_stays_within_them_and_misses_a_rare_rate_less_often_than_a_plain_one():
+    draw, missed = np.random.default_rng(0), {"plain": 0, "shares": 0}
+    for _ in range(1000):
+        values = draw.beta(0.4, 19.6, 10)  # mean 0.02
+        plain, shares = ours.t_interval(values), ours.share_interval(values)
+        assert plain.estimate == shares.estimate
+        assert 0 < shares.low < shares.estimate < shares.high < 1
+        for name, found in (("plain", plain), ("shares", shares)):
+            missed[name] += not found.low <= 0.02 <= found.high
+    assert missed["shares"] < 0.75 * missed["plain"]
+    alike, mixed = ours.share_interval([0.0, 0.0, 0.0]), ours.share_interval([0.5 - 1e-4, 0.5 + 1e-4])
+    assert alike == (0, 0, 0)
+    assert mixed == pytest.approx(ours.t_interval([0.5 - 1e-4, 0.5 + 1e-4]), abs=1e-6)
+    assert math.isnan(ours.share_interval([0.3]).low)
+
+
 def test_paired_p_value_is_scipys_and_constant_differences_are_certain_and_equal_values_are_not():
     draw = np.random.default_rng(2)
     first, second = draw.normal(0.3, 1, 9), draw.normal(0, 1, 9)

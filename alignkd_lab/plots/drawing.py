@@ -16,9 +16,9 @@ from matplotlib.lines import Line2D
 
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.pipelines import ORDERS, YARDSTICKS, reading_order
-from alignkd_lab.plots.style import WORLD_LABEL, metric_label, number, pipeline_style, shown
+from alignkd_lab.plots.style import WORLD_LABEL, metric_label, number, over_seeds, pipeline_style, shown
 from alignkd_lab.records import Records
-from alignkd_lab.stats import Interval, t_interval
+from alignkd_lab.stats import Interval
 
 INK, QUIET, GRID, BAND = "#1F2328", "#5F6973", "#E4E7EB", "#F3F5F8"
 DEPTH = {
@@ -141,8 +141,12 @@ def whole(run: Records, names: Collection[str]) -> Records:
 def estimates(run: Records, metric: str) -> dict[str, Estimate]:
     """Per pipeline the interval over seeds and the seeds' values, as shown; none where a value is undefined."""
     rows = run.metrics[run.metrics["metric"] == metric].sort_values("seed")
-    held = {name: shown(metric, values.to_numpy(dtype=float)) for name, values in rows.groupby("pipeline")["value"]}
-    return {name: (t_interval(held[name]), held[name]) for name in reading_order(held) if np.isfinite(held[name]).all()}
+    held = {name: values.to_numpy(dtype=float) for name, values in rows.groupby("pipeline")["value"]}
+    return {
+        name: (Interval(*(shown(metric, value) for value in over_seeds(metric, held[name]))), shown(metric, held[name]))
+        for name in reading_order(held)
+        if np.isfinite(held[name]).all()
+    }
 
 
 def seed_points(axis: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from alignkd_lab.stats import Interval, share_interval, t_interval
 
 
 class PipelineStyle(NamedTuple):
@@ -140,6 +143,11 @@ def metric_label(metric: str, world: str) -> str:
 def is_rate(metric: str) -> bool:
     """Whether it is a share, which is shown in percent."""
     return metric in METRIC_STYLE and METRIC_STYLE[metric].lm_unit == "%"
+
+
+def over_seeds(metric: str, values: Sequence[float]) -> Interval:
+    """Its mean over seeds with the 95 % interval, which leaves 0 to 100 % for no share."""
+    return share_interval(values) if is_rate(metric) else t_interval(values)
 
 
 def shown(metric: str, value: float) -> float:

@@ -9,16 +9,16 @@ import pandas as pd
 
 from alignkd_lab import claims
 from alignkd_lab.pipelines import A_K, K_A
-from alignkd_lab.plots.style import CLAIM_WORDS, interval, metric_label, number, pipeline_style, shown
+from alignkd_lab.plots.style import CLAIM_WORDS, interval, metric_label, number, over_seeds, pipeline_style, shown
 from alignkd_lab.plots.verdicts import statistic
 from alignkd_lab.records import Records
-from alignkd_lab.stats import Interval, t_interval
+from alignkd_lab.stats import Interval, share_interval, t_interval
 
 
 def mean(run: Records, pipeline: str, metric: str = "reward") -> Interval:
     """Over the seeds of one run that hold the pipeline, with its 95 % t-interval."""
     rows = run.metrics[(run.metrics["pipeline"] == pipeline) & (run.metrics["metric"] == metric)]
-    return t_interval(rows["value"])
+    return over_seeds(metric, rows["value"])
 
 
 def difference(first: Records, second: Records | None = None, metric: str = "reward",
@@ -68,7 +68,7 @@ def alignments(run: Records, pipelines: Sequence[str]) -> pd.DataFrame:
         stages = stages.sort_values("place").groupby("seed").last()
         if stages.empty:
             continue
-        rates = 100 * stages["target_responses"] / stages["responses"]
+        rates = stages["target_responses"] / stages["responses"]
         curves = run.curves[(run.curves["pipeline"] == name) & (run.curves["stage"] == stages["stage"].iloc[0])]
         ends = curves.sort_values("step").groupby(["curve", "seed"])["value"].agg(["first", "last"])
 
@@ -77,14 +77,18 @@ def alignments(run: Records, pipelines: Sequence[str]) -> pd.DataFrame:
             return held.reindex(default.index).fillna(default)
 
         columns[pipeline_style(name).label] = {
-            "target among samples (%)": interval(*t_interval(rates)),
+            "target among samples (%)": _percent(rates),
             "informative pairs": interval(*t_interval(stages["informative_pairs"])),
             "KL from its reference before": interval(*t_interval(end("kl", "first", 0 * rates))),
             "KL after": interval(*t_interval(end("kl", "last", 0 * rates))),
-            "target rate after (validation, %)": interval(*t_interval(100 * end("target_rate", "last", rates / 100))),
+            "target rate after (validation, %)": _percent(end("target_rate", "last", rates)),
             "reward (test)": interval(*mean(run, name)),
         }
     return pd.DataFrame(columns)
+
+
+def _percent(shares: pd.Series) -> str:
+    return interval(*(100 * value for value in share_interval(shares)))
 
 
 def span(low: float, high: float) -> str:

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
-from scipy.special import expit, logit
 
 from alignkd_lab.claims import verdict
-from alignkd_lab.plots.style import interval, is_rate, metric_label, pipeline_style, shown
+from alignkd_lab.plots.style import interval, metric_label, over_seeds, pipeline_style, shown
 from alignkd_lab.records import Records
 from alignkd_lab.stats import ALPHA, Interval, holm_levels, paired_difference, paired_p_value, t_interval
 from alignkd_lab.study.fair import wins
@@ -73,7 +72,7 @@ def fair_methods(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
         early = own["seed"].isin(CURVES)  # that measure reward at the same KL after the same early steps
         rows_of = {m: own[(own["metric"] == m) & (early | (not m.startswith("reward_at_")))] for m in metrics}
         values = {metric: of["value"] for metric, of in rows_of.items()}
-        spans = {metric: _span(of.dropna(), metric) for metric, of in values.items()}
+        spans = {metric: over_seeds(metric, of.dropna()) for metric, of in values.items()}
         cells = {metric_label(m, "lm"): interval(*(shown(m, value) for value in span)) for m, span in spans.items()}
         for metric, of in values.items():
             if of.isna().any():  # a seed that does not reach the level is never extrapolated
@@ -82,11 +81,6 @@ def fair_methods(records: Records, metrics: Sequence[str]) -> pd.DataFrame:
         firsts[label, about] = spans[metrics[0]].estimate
     best_first = sorted(rows, key=firsts.get, reverse=True)
     return pd.DataFrame.from_dict(rows, orient="index").loc[best_first].rename_axis(["method", "setting"])
-
-
-def _span(values: pd.Series, metric: str) -> Interval:
-    """Over seeds, of rates on the scale of their logits, so that no interval leaves 0 to 100 %."""
-    return Interval(*expit(t_interval(logit(values)))) if is_rate(metric) else t_interval(values)
 
 
 def leads(records: Records) -> pd.DataFrame:

@@ -130,7 +130,7 @@ def fair_figure(held: Records) -> Figure:
     drawn = replace(runs.select(pipeline=names), runs=about)
     marks = "Left: 95 % t-intervals over seeds, small points: seeds. Right: thin lines: seeds, from validation prompts"
     note = depth_line([drawn], "record", marks)
-    figure, ((rates, ways),) = panels(1, 2, (11, 4.8), "Eight methods, tuned alike, from one student", note)
+    figure, ((rates, ways),) = panels(1, 2, (11, 4.8), "Methods tuned alike, each from the SFT student", note)
     rows_of_intervals(rates, drawn, "win_rate", labels=True)
     rates.axvline(50, color=INK, linewidth=1)
     steps = runs.curves[runs.curves["curve"].isin(["kl", "reward"]) & runs.curves["seed"].isin(fair_run.CURVES)]
