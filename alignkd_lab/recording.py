@@ -1,7 +1,9 @@
 """One seed's record while a run goes on: a JSON file, written aside and moved into place.
 
-A record is a plain dict. `validate` says which fields it must have, `run_key` which of them make two records one run,
-and `records` turns any number of them into tables.
+A record is a plain dict: `schema`; the run's identity (`IDENTITY`) and its `seed`; `pipelines`, each with `metrics`,
+the keys of its `stages` and, if kept, `counts`, `samples`, `view` and its study's `arm`; `stages` by their keys with
+`name`, `kind`, `info`, seconds and costs; `checks`; `provenance`. `validate` says which of them it must have, `run_key`
+what makes two records one run, and `records` turns any number of them into tables.
 """
 
 from __future__ import annotations

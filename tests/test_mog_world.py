@@ -12,7 +12,7 @@ from alignkd_lab.mog import settings as of
 from alignkd_lab.mog.mixture import GaussianMixture
 from alignkd_lab.mog.settings import MogSettings
 from alignkd_lab.mog.world import MogWorld
-from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES, YARDSTICKS, Align, Distil
+from alignkd_lab.pipelines import CONTROLS, ORDERS, PIPELINES, YARDSTICKS, Align, Distil, Gkd
 
 QUICK = MogSettings(rlhf_steps=20, dpo_steps=20, dpo_pairs=500, evaluation_draws=500, restarts=3)
 KD, KD_ALIGN = PIPELINES["kd_then_align"]
@@ -139,6 +139,7 @@ def test_reference_and_sampler_are_what_the_stage_names():
         (lambda: MogWorld(QUICK, "dpo", (1, 1)), "each named once"),
         (lambda: MogWorld(QUICK, "dpo", (0,)).start("teacher"), "'teacher' is unknown"),
         (lambda: MogWorld(QUICK, "dpo", (0,)).stage_settings(Distil("kd", "base", temperature="low")), "'low' is"),
+        (lambda: MogWorld(QUICK, "dpo", (0,)).run(Gkd("gkd", "base"), {}), "run it with world 'lm'"),
     ],
 )
 def test_an_unknown_name_is_refused(make, message):

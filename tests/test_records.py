@@ -423,7 +423,7 @@ def test_the_shipped_records_load_at_once_whole_with_each_figure_once_and_can_be
         assert len(kept.provenance) == len(kept.metrics[["run", "seed"]].drop_duplicates())
     assert {path.stem for path in SHIPPED.glob("*.zip")} == set(RUNS)
     assert sum(path.stat().st_size for path in data_folder().rglob("*") if path.is_file()) < 25e6
-    assert {name for kept in held.values() for name in kept.pipelines} == set(PIPELINES)
+    assert {name for kept in held.values() for name in kept.pipelines} <= set(PIPELINES)
     for kept in held.values():
         for run in kept.runs.to_dict("records"):
             settings = override({"mog": MogSettings, "lm": LmSettings}[run["world"]](), kept.settings_of(run["run"]))

@@ -108,6 +108,8 @@ class MogWorld:
     # Stages -------------------------------------------------------------------------------------------
 
     def run(self, stage: Stage, policies: dict[str, GaussianMixture]) -> Result:
+        if not isinstance(stage, Distil | Align):
+            raise BadInput(f"pipeline: {stage.name!r} teaches by next-token distributions; run it with world 'lm'")
         result = self._distil(stage, policies) if isinstance(stage, Distil) else self._align(stage, policies)
         return Result(result.policy, {"seeds_in_batch": len(self.seeds), **result.info}, result.cost)
 

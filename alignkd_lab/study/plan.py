@@ -14,7 +14,7 @@ from alignkd_lab import presets
 from alignkd_lab.errors import UnknownName
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.shapes import config_of, parameters
-from alignkd_lab.pipelines import CONTROLS, METHODS, ORDERS, YARDSTICKS
+from alignkd_lab.pipelines import ORDERS, YARDSTICKS
 from alignkd_lab.presets import override, preset
 from alignkd_lab.recording import plain_settings
 from alignkd_lab.records import Records
@@ -32,6 +32,9 @@ MAIN: dict[str, dict[str, Any]] = {
 
 
 TARGETS = ("exclamation", "colour", "simile")  # the main one first
+# As registered, whatever pipelines were added since.
+METHODS = "dckd", "adpa", "adpa_plus", "gkd", "align_student_only"
+CONTROLS = tuple(f"kd_then_align_{name}" for name in ("base_reference", "base_preferences", "high_temperature"))
 
 
 @dataclass(frozen=True)

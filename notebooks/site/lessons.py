@@ -1,6 +1,6 @@
 """The course as data: its notebooks, their minutes and pictures, and the public address of all this.
 
-Read from the saved notebooks, so that the README's map and the pages cannot say anything else.
+Read from the saved notebooks, so that the pages cannot say anything else.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Asked:
     mistakes: typical wrong answers as what they change in the solution, "right → wrong", or as the answer itself, each
         with its hint.
     prediction: to be answered before its picture is seen.
-    notebook: the number of its notebook, `00` to `09`.
+    notebook: the number of its notebook, such as `00`.
     """
 
     question: str
