@@ -40,8 +40,7 @@ _NOTEBOOKS = {"mog": "notebooks/03_both_orders_on_gaussians.ipynb", "lm": "noteb
 def report_json(folder: Path | str) -> dict:
     """`runs`: every run of one's own below the folder; `studies`: a line for each of the plan's. None: undefined.
 
-    Raises:
-        RecordError: no record below the folder, or one that cannot be read.
+    Raises RecordError where the folder holds no record, or one that cannot be read.
     """
     held = records.load(folder)
     return {"version": __version__, "runs": [run_json(run) for run in _live(held)], "studies": studies(held)}
@@ -125,15 +124,14 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Path | No
     make_folder(out.parent)
     if out.is_dir():
         raise BadInput(f"out: {out} is a folder; name the page's file")
-    full = [(min(runs, key=_place), runs) for runs in worlds.values()]
-    sections = [
-        (drawing.run_title(run), _winner(run_json(run)), list(_blocks(run, runs, folder))) for run, runs in full
-    ]
+    sections = []
+    for runs in worlds.values():
+        run = min(runs, key=_place)
+        sections.append((drawing.run_title(run), _winner(run_json(run)), list(_blocks(run, runs, folder))))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("alignkd_lab").joinpath("report.html").read_text(encoding="utf-8"))
-    metrics = [style.METRIC_STYLE[metric] for metric in NUMBERS]
-    page = template.render(sections=sections, orders=ORDER_WORDS, metrics=metrics, version=__version__)
-    out.write_text(page, encoding="utf-8")
+    metrics, about = [style.METRIC_STYLE[metric] for metric in NUMBERS], {"orders": ORDER_WORDS, "version": __version__}
+    out.write_text(template.render(sections=sections, metrics=metrics, **about), encoding="utf-8")
     return out
 
 
@@ -223,9 +221,8 @@ def _sweep(runs: Sequence[Records], shown: Records) -> Block:
     same = [run for run in runs if {"beta", "sharpening"}.issuperset(varying_settings(records.concat([run, shown])))]
     note = "In full above: the cell with most seeds that is nearest to the preset. No correction is made over cells."
     note += f" Here are the first {CELLS} of {len(runs)}; the JSON has all." if len(runs) > CELLS else ""
-    several = len({run.settings.get("sharpening") for run in same}) > 1
-    drawn = [figures.reward_by_sharpening(same, "live")] if several else []
-    pictures = [_picture(figure, "Reward of both orders by sharpening.") for figure in drawn]
+    drawn, words = len({run.settings.get("sharpening") for run in same}) > 1, "Reward of both orders by sharpening."
+    pictures = [_picture(figures.reward_by_sharpening(same, "live"), words)] if drawn else []
     heads = [*heads, *settings, "reward, A-K − K-A", "A-K earns more"]
     return Block("All cells", pictures, [head.replace("_", " ") for head in heads], rows, note=note)
 
@@ -249,13 +246,12 @@ def _answer(row: Mapping | None) -> str:
 
 def _beside(run: Records) -> Iterator[Block]:
     """A-K minus K-A in reward, in this run and in the recorded ones of its world."""
-    about = run.the_run()
-    gaussian = about["world"] == "mog"
+    gaussian, algorithm = run.the_run()["world"] == "mog", run.the_run()["algorithm"]
     path = data_folder() / "records" / ("gaussians-study.zip" if gaussian else "smollm2-study.zip")
     if path.is_file() and run.paired_seeds():
         arms = ["main", "sharpening"] if gaussian else ["main", "targets"]
         kept = records.load(path).select(arm=arms, pipeline=list(ORDERS))
-        kept = kept.select(algorithm=about["algorithm"]) if gaussian else kept
+        kept = kept.select(algorithm=algorithm) if gaussian else kept
         rows = [("this run: " + _label(run), run, run), *((_label(other), other, other) for other in kept.each())]
         figure = sweeps.leads_figure(rows, "beside", ("reward",), marked=(0,))
         caption = "A-K minus K-A in reward: this run, marked, above recorded runs of the same world."
