@@ -6,15 +6,14 @@
   window.lab = {
     kernel,
     done: () => cells().every(cell => cell.model.executionCount !== null) && kernel()?.status === 'idle',
+    // What every code cell has put out, by the cell's id, as the file would hold it.
     outputs: () => Object.fromEntries(cells().map(cell => [cell.model.id, cell.model.outputs.toJSON()])),
+    // Of widgets, decoded and not empty.
     pictures: () => [...document.querySelectorAll('.jupyter-widgets img')].filter(image => image.complete && image.naturalWidth > 0).length
       + document.querySelectorAll('.jupyter-widgets canvas, .jupyter-widgets svg.marks').length,
     buttons: name => [...document.querySelectorAll('.jupyter-widgets button')]
       .filter(button => button.textContent.trim() === name).length,
     text: () => cells().map(cell => cell.outputArea.node.textContent).join('\n'),
-    // ipywidgets 8 shows it beside a field that was given none.
-    nullTooltips: () => [...document.querySelectorAll('.jupyter-widgets label[title="null"]')]
-      .map(label => label.textContent).filter(text => text),
     progress: () => Math.max(0, ...[...document.querySelectorAll('.jupyter-widgets .progress-bar')]
       .map(bar => parseFloat(bar.style.width) || 0)),
     scroll: place => (notebook().scrollToItem(place), notebook().widgets.length),

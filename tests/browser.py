@@ -18,7 +18,6 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
 import numpy as np
 
 HELPERS = Path(__file__).with_suffix(".js").read_text()
@@ -52,17 +51,6 @@ def launch(playwright, executable: str):
     """A headless browser; Chromium's sandbox refuses to run as root."""
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     return playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"] if root else [])
-
-
-def copy_notebooks(source: Path, folder: Path) -> None:
-    """Notebooks without any output, so that whatever a page shows was made on it."""
-    folder.mkdir(parents=True)
-    for path in source.glob("*.ipynb"):
-        notebook = nbformat.read(path, as_version=4)
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
-        nbformat.write(notebook, folder / path.name)
 
 
 @contextlib.contextmanager
@@ -142,14 +130,6 @@ class Lab:
         self.page.locator('.lm-MenuBar-itemLabel:text-is("Run")').click()
         self.page.locator('.lm-Menu-itemLabel:text-is("Run All Cells")').click()
 
-    def await_cells(self) -> None:
-        """Returns when every code cell has run."""
-        self.page.wait_for_function("lab.done()", timeout=4 * WAIT)
-
-    def outputs(self) -> dict[str, list[dict]]:
-        """What every code cell has put out, by the cell's id, as the file would hold it."""
-        return self.page.evaluate("lab.outputs()")
-
     def show_me(self, bare: int) -> list[int]:
         """Press every "Show me"; by press, how many more pictures the page then shows. The first `bare` have none."""
         from playwright.sync_api import TimeoutError as Late
@@ -157,40 +137,21 @@ class Lab:
         button = button_of(self.page, "Show me")
         shown = []
         while button.count():
-            left, before = button.count(), self.count_pictures()
+            left, before = button.count(), self.page.evaluate("lab.pictures()")
             button.first.scroll_into_view_if_needed()
             button.first.click()
             self.page.wait_for_function(f"lab.buttons('Show me') < {left}")
             if len(shown) >= bare:
                 with contextlib.suppress(Late):  # a chart's first drawing waits for JupyterLab to fetch Vega
                     self.page.wait_for_function(f"lab.pictures() > {before}", timeout=WAIT / 4)
-            shown.append(self.count_pictures() - before)
+            shown.append(self.page.evaluate("lab.pictures()") - before)
         return shown
-
-    def box_with(self, button: str):
-        """The innermost column of widgets that holds a button of this name."""
-        box = self.page.locator(".widget-vbox").filter(has=button_of(self.page, button)).last
-        box.scroll_into_view_if_needed()
-        return box
-
-    def count_pictures(self) -> int:
-        """Of widgets, decoded and not empty."""
-        return self.page.evaluate("lab.pictures()")
-
-    def text(self) -> str:
-        """All that the page's outputs say."""
-        return self.page.evaluate("lab.text()")
 
     def screenshot(self, name: str, of=None) -> Path:
         """The window, or the element `of`, as a file."""
         path = self.pictures / f"{self.name[:2]}-{name}.png"
         (of or self.page).screenshot(path=path)
         return path
-
-    def close(self) -> None:
-        """End the kernel, which two cores will not miss."""
-        self.page.evaluate("lab.shutdown()")
-        self.page.close()
 
 
 def button_of(root, name: str):
@@ -214,8 +175,11 @@ def starved() -> float:
     return (time.perf_counter() - wall) / (time.process_time() - own)
 
 
-def move_charts(lab: Lab) -> tuple[list[list[float]], float, float]:
-    """By chart, the milliseconds from each slider to new pixels; their 95th percentile, and `starved`."""
+def assert_charts_move(lab: Lab, charts: int = 1) -> None:
+    """At least so many charts have sliders, and each of theirs leads to new pixels in time."""
     load = starved()
     moved = lab.page.evaluate("lab.moveCharts(2)")
-    return moved, np.percentile([wait for chart in moved for wait in chart], 95), max(load, starved())
+    assert len(moved) >= charts, moved
+    assert all(moved), moved
+    late, load = np.percentile([wait for chart in moved for wait in chart], 95), max(load, starved())
+    assert late < ALLOWED * load, f"{late:.0f} ms at a load of {load:.1f}"

@@ -76,6 +76,3 @@ def test_dckd_beside_a_k_is_as_the_text_reads_the_table():
         assert gap.low < 0 < gap.high
     assert difference(RECORD, None, "entropy", ("dckd", A_K)).low > 0  # "it spreads more"
     assert mean("dckd", "reward") == pytest.approx(mean(A_K, "reward") / 3, rel=0.05)
-    for name in WAYS:  # "minus two things"
-        parts = mean(name, "entropy") + mean(name, "kl_to_truth")
-        assert mean(name, "overall_precision") == pytest.approx(-parts, abs=1e-6)

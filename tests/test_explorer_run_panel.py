@@ -48,6 +48,7 @@ def test_every_control_over_its_whole_range_leaves_a_command_line_or_a_clear_sen
     monkeypatch.setattr(run_picture, "machine_rates", lambda: run_picture.Rates(1e9, 1e9, 1e9, "cpu", "made up"))
     panel = run_panel.show(world)
     for name, control in panel.controls.items():
+        assert control.tooltip == control.description != ""
         kept = control.value
         offered = dict(control.options).values() if isinstance(control, Dropdown) else ["", "0", "beta=0.7", "no"]
         for value in offered:

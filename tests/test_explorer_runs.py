@@ -42,13 +42,10 @@ def test_the_command_line_means_what_the_run_is_given():
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"world": "moon"}, UnknownName, "moon"),
         ({"algorithm": "ppo"}, UnknownName, "ppo"),
         ({"seeds": "3-1"}, BadInput, "runs backwards"),
-        ({"pipelines": "adpa"}, BadInput, "next-token"),
         ({"settings": "beta"}, BadInput, "name=value"),
         ({"settings": "'beta=1"}, BadInput, "No closing quotation"),
-        ({"world": "lm", "settings": "target=smile"}, BadInput, "smile"),
         ({"out": Path(__file__)}, BadInput, "cannot be made a folder"),
     ],
 )

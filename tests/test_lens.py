@@ -9,14 +9,12 @@ from torch.nn.functional import logsigmoid
 
 from alignkd_lab.course.lens.quick_dpo import PAIRS, dpo_teacher
 from alignkd_lab.course.lens.reading_tables import against_release, largest_advantages, pushes
-from alignkd_lab.course.lens.readings import MODELS, Reading, in_words, read, with_space
+from alignkd_lab.course.lens.readings import Reading, in_words, read, with_space
 from alignkd_lab.course.lens.texts import look
 from alignkd_lab.course.lens.trl_dpo import trl_dpo
 from alignkd_lab.lm import losses, weights
 from alignkd_lab.lm.prompts import prompts
 from alignkd_lab.lm.rewards import TARGETS
-from alignkd_lab.lm.sampling import Samples
-from alignkd_lab.lm.scoring import score
 from alignkd_lab.lm.teachers import Full
 from alignkd_lab.lm.templates import encode
 from alignkd_lab.lm.trainer import with_lora
@@ -25,6 +23,12 @@ from alignkd_lab.lm.trainer import with_lora
 def speaker(decode):
     """A tokenizer that says this of a token."""
     return SimpleNamespace(decode=lambda ids: decode(ids[0]))
+
+
+def answered(model, tokenizer, prompt, *responses):
+    """log pi of each response to a prompt's tokens, its end token among its own."""
+    tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in responses]
+    return [log_prob(model, prompt, [*each, tokenizer.eos_token_id]) for each in tokens]
 
 
 # Readings ---------------------------------------------------------------------------------------------
@@ -38,43 +42,25 @@ def models():
     return teacher, weights.load("tiny-student")[0]
 
 
-@pytest.fixture(scope="module")
-def read_once(models):
-    return read(PROMPT, RESPONSE, *models)
-
-
-@pytest.fixture(scope="module")
-def expected(models):
-    """Log-probabilities from whole forward passes of the models."""
-    teacher, student = models
-    with torch.no_grad(), teacher.disable_adapter():
-        reference = said(teacher, PROMPT, RESPONSE)
-    with torch.no_grad():
-        return {
-            "reference": reference,
-            "dpo": said(teacher, PROMPT, RESPONSE),
-            "student": said(student, PROMPT, RESPONSE),
-        }
-
-
 def close(found, wanted):
     torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_each_model_s_distribution_is_that_of_its_forward_pass(read_once, expected):
-    assert read_once.labels.tolist() == RESPONSE
-    for name in MODELS:
-        close(read_once.log_probs[name], expected[name])
-
-
-def test_advantages_and_divergences_are_those_of_the_models_distributions(read_once, expected):
-    q, p, r = (expected[name] for name in ("student", "dpo", "reference"))
+def test_distributions_advantages_and_divergences_are_those_of_whole_forward_passes(models):
+    teacher, found = models[0], read(PROMPT, RESPONSE, *models)
+    with torch.no_grad():
+        p, q = (said(model, PROMPT, RESPONSE) for model in models)
+        with teacher.disable_adapter():
+            r = said(teacher, PROMPT, RESPONSE)
+    assert found.labels.tolist() == RESPONSE
+    for name, expected in (("reference", r), ("dpo", p), ("student", q)):
+        close(found.log_probs[name], expected)
     a = p - r
-    close(read_once.advantages, a)
-    close(read_once.log_ratio, torch.stack([a[row, token] for row, token in enumerate(RESPONSE)]))
-    close(read_once.adpa.expected_advantage, (q.exp() * a).sum(-1))
-    close(read_once.adpa.largest_advantage, a.max(-1).values)
-    close(read_once.dckd.kl, (p.exp() * (p - q)).sum(-1))
+    close(found.advantages, a)
+    close(found.log_ratio, torch.stack([a[row, token] for row, token in enumerate(RESPONSE)]))
+    close(found.adpa.expected_advantage, (q.exp() * a).sum(-1))
+    close(found.adpa.largest_advantage, a.max(-1).values)
+    close(found.dckd.kl, (p.exp() * (p - q)).sum(-1))
 
 
 def test_a_pair_without_a_rejected_response_is_refused_and_the_student_s_own_never_stands_for_it(models, tiny):
@@ -148,11 +134,6 @@ def tiny():
     return weights.load("tiny-base")
 
 
-@pytest.fixture(scope="module")
-def teacher(tiny):
-    return dpo_teacher(*tiny, steps=8, batch=4, learning_rate=3e-3, rank=4)
-
-
 def test_chosen_responses_alone_name_a_colour_of_some_and_the_prompts_are_training_prompts():
     colour, allowed = TARGETS["colour"], set(prompts("training", all_frames=True))
     assert all(colour(pair.chosen) and not colour(pair.rejected) for pair in PAIRS)
@@ -163,15 +144,13 @@ def test_chosen_responses_alone_name_a_colour_of_some_and_the_prompts_are_traini
 
 def margins(model, tokenizer):
     """log pi(chosen) - log pi(rejected) of each pair."""
-    texts = [text for pair in PAIRS for text in (pair.chosen, pair.rejected)]
-    tokens = [[*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id] for text in texts]
-    samples = Samples(encode(tokenizer, [pair.prompt for pair in PAIRS]), [i // 2 for i in range(len(texts))], tokens)
-    sums = torch.stack([tokens.sum() for tokens in score(model, samples)])
-    return sums[0::2] - sums[1::2]
+    asked = zip(encode(tokenizer, [pair.prompt for pair in PAIRS]), PAIRS, strict=True)
+    both = [answered(model, tokenizer, prompt, pair.chosen, pair.rejected) for prompt, pair in asked]
+    return torch.tensor([chosen - rejected for chosen, rejected in both])
 
 
-def test_the_teacher_prefers_what_it_was_told_to_prefer(tiny, teacher):
-    _, tokenizer = tiny
+def test_the_teacher_prefers_what_it_was_told_to_prefer(tiny):
+    tokenizer, teacher = tiny[1], dpo_teacher(*tiny, steps=8, batch=4, learning_rate=3e-3, rank=4)
     with teacher.disable_adapter():
         before = margins(teacher.get_base_model(), tokenizer)
     gained = margins(teacher.get_base_model(), tokenizer) - before
@@ -188,36 +167,22 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def asked():
-    pytest.importorskip("trl")
-    policy, tokenizer = weights.load("tiny-base")
-    reference = weights.load("tiny-truth")[0]
-    return policy, reference, tokenizer
+def test_trl_finds_the_same_loss_and_rewards_and_leaves_the_models_computing_what_they_did(capfd):
+    (policy, tokenizer), (reference, _) = weights.load("tiny-base"), weights.load("tiny-truth")
 
+    def said_by(model):
+        """log pi of the responses, [row, (chosen, rejected)]."""
+        prompts = [tokenizer(row["prompt"], add_special_tokens=False)["input_ids"] for row in ROWS]
+        return torch.tensor([
+            answered(model, tokenizer, prompt, row["chosen"], row["rejected"])
+            for prompt, row in zip(prompts, ROWS, strict=True)
+        ])  # fmt: skip
 
-def test_trl_finds_the_same_loss_and_rewards(asked, capfd):
-    policy, reference, tokenizer = asked
-    rewards = {"chosen": [], "rejected": []}
-    for row in ROWS:
-        prompt = tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
-        for name, found in rewards.items():
-            tokens = [*tokenizer(row[name], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-            found.append(0.7 * (log_prob(policy, prompt, tokens) - log_prob(reference, prompt, tokens)))
-    margins = torch.tensor(rewards["chosen"]) - torch.tensor(rewards["rejected"])
-    theirs = trl_dpo(*asked, ROWS, beta=0.7)
-    assert theirs["loss"] == pytest.approx(-float(logsigmoid(margins).mean()), abs=1e-4)
-    for name, found in rewards.items():
-        assert theirs[f"{name}_rewards"] == pytest.approx(sum(found) / len(found), abs=1e-3)
+    before = said_by(policy), said_by(reference)
+    rewards = 0.7 * (before[0] - before[1])
+    theirs = trl_dpo(policy, reference, tokenizer, ROWS, beta=0.7)
+    assert theirs["loss"] == pytest.approx(-float(logsigmoid(rewards[:, 0] - rewards[:, 1]).mean()), abs=1e-4)
+    found = [theirs["chosen_rewards"], theirs["rejected_rewards"]]
+    assert found == pytest.approx(rewards.mean(0).tolist(), abs=1e-3)
+    torch.testing.assert_close((said_by(policy), said_by(reference)), before)
     assert "".join(capfd.readouterr()) == ""
-
-
-def test_the_models_compute_what_they_did_before(asked):
-    policy, reference, tokenizer = asked
-    tokens = torch.tensor([tokenizer("Two?")["input_ids"]])
-    with torch.no_grad():
-        before = [model(tokens).logits for model in (policy, reference)]
-        trl_dpo(policy, reference, tokenizer, ROWS[:1], beta=0.1)
-        after = [model(tokens).logits for model in (policy, reference)]
-    for one, other in zip(before, after, strict=True):
-        torch.testing.assert_close(one, other)

@@ -46,28 +46,22 @@ def test_an_approximate_count_of_responses_is_right():
     assert [answer for answer in (14, 15, 16, 17, 20) if TASKS["responses_needed"].right(answer)] == [15, 16, 17]
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """The record of a tiny run on a rule of one's own, and what the run told while it went on."""
-    folder = tmp_path_factory.mktemp("ran")
-    changes = {"preference_prompts": 4, "distil_prompts": 4, "test_prompts": 4, "align_steps": 2, "reward": "rule"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TARGETS, "even", lambda text: len(text) % 2 == 0)
-        patch.setitem(SECOND_RULES, "even", lambda text: "e" in text)
-        patch.setenv(VARIABLE, str(folder / "told"))
-        run_experiment(
-            world="lm",
-            preset="tiny",
-            pipelines=("kd_only",),
-            target="even",
-            out=folder,
-            overrides={**changes, "align_learning_rates": [1e-3]},
-        )
-    return records.load(folder), read_events(folder / "told")
-
-
-def test_a_registered_rule_runs_from_a_script_and_the_run_tells_its_seed_its_units_its_steps_and_its_curve(ran):
-    run, told = ran
+def test_a_registered_rule_runs_from_a_script_and_the_run_tells_its_seed_its_units_its_steps_and_its_curve(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(TARGETS, "even", lambda text: len(text) % 2 == 0)
+    monkeypatch.setitem(SECOND_RULES, "even", lambda text: "e" in text)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "told"))
+    few = {"preference_prompts": 4, "distil_prompts": 4, "test_prompts": 4, "align_steps": 2, "reward": "rule"}
+    run_experiment(
+        world="lm",
+        preset="tiny",
+        pipelines=("kd_only",),
+        target="even",
+        out=tmp_path,
+        overrides={**few, "align_learning_rates": [1e-3]},
+    )
+    run, told = records.load(tmp_path), read_events(tmp_path / "told")
     assert run.the_run()["target"] == "even"
     assert 0.1 < run.table("target_rate")["base"].item() < 0.9
     (part,) = [event for event in told if event["what"] == "part"]

@@ -103,8 +103,8 @@ def test_every_prediction_can_be_answered_and_skipped_in_words_that_are_safe(id,
     for answer in options:
         made = asked(id)
         assert (made.answer.value, made.sure.value) == (None if TASKS[id].options else "", None)
-        assert made.answer.description
-        assert made.sure.description
+        for field in (made.answer, made.sure):
+            assert field.tooltip == field.description != ""
         made.choose(answer, SURE[0])
         assert made.shown
         assert kept_answers()[id]["answer"] == answer

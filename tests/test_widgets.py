@@ -14,10 +14,6 @@ from alignkd_lab.course.widgets.view import Picture, choice, kept, png
 from alignkd_lab.plots.drawing import panels
 
 
-def a_figure(size=(2, 1)):
-    return Figure(figsize=size)
-
-
 def image_of(data):
     return Image.open(io.BytesIO(data))
 
@@ -36,7 +32,7 @@ def test_a_field_has_its_label_as_tooltip_and_holds_what_its_words_stand_for():
 
 
 def test_stacked_pictures_stand_in_their_order_on_white():
-    figures = [a_figure(), a_figure()]
+    figures = [Figure(figsize=(2, 1)), Figure(figsize=(2, 1))]
     figures[1].set_facecolor("black")
     pixels = np.asarray(image_of(Picture.stack([Picture(figure, "") for figure in figures]).png).convert("L"))
     above, below = np.split(pixels, 2)
@@ -45,7 +41,7 @@ def test_stacked_pictures_stand_in_their_order_on_white():
 
 
 def test_a_picture_has_words_for_those_who_cannot_see_it_and_its_figure_s_last_line_is_told_only_once():
-    picture = Picture(a_figure(), 'a "quoted" <word>')
+    picture = Picture(Figure(figsize=(2, 1)), 'a "quoted" <word>')
     data, size = picture._repr_mimebundle_()
     assert data["text/plain"] == size["image/png"]["alt"] == 'a "quoted" <word>'
     assert 'alt="a &quot;quoted&quot; &lt;word&gt;"' in picture.tag()
@@ -60,7 +56,7 @@ def test_a_picture_has_words_for_those_who_cannot_see_it_and_its_figure_s_last_l
 @pytest.mark.parametrize(("largest", "mode", "apart"), [(170_000, "RGB", 0), (0, "P", 48)])
 def test_a_kept_picture_is_small_and_a_large_one_has_256_colours(largest, mode, apart, monkeypatch):
     monkeypatch.setattr(charts, "LARGE", largest)
-    figure = a_figure((3, 2))
+    figure = Figure(figsize=(3, 2))
     figure.subplots().imshow([[row * column for column in range(60)] for row in range(40)], interpolation="bilinear")
     picture = kept(figure, "a slope")
     before, after = image_of(png(figure)), image_of(picture.png)

@@ -12,9 +12,6 @@ assert shown["distilled"] < 4
 assert gap("published", "precision") > 10
 assert 2 < gap("true", "precision") < 6
 assert gap("true", "recall") < gap("published", "recall") < -20
-for student, metrics in PUBLISHED.items():
-    for metric, figure in metrics.items():
-        assert 0 < (ring.scores["published"][student][metric] < figure).double().mean() < 1
 
 # after: in-sample
 recalls = {

@@ -30,7 +30,3 @@ for algorithm, s in [(name, s) for name in ("rlhf", "dpo") for s in course.bound
     sure = data.decided & ((data.found[A_K] > 0.5) | (data.found[K_A] > 0.5))
     a_k, k_a = ((sure & ahead).sum() for ahead in (data.difference > 0, data.difference < 0))
     assert (k_a > a_k) == ((algorithm, s) == ("rlhf", "0.5"))
-
-# after: do-rescue
-ours = course.rescue()
-assert (ours.loc[[plots.style.pipeline_style(name).label for name in (K_A, A_K)], "score"] < 0).all()

@@ -1,8 +1,6 @@
 """What holds in notebook 06."""
 
 # after: brakes-on-paper
-assert table.loc["no regulariser"].tolist() == [0, 0, 0, 1]
-assert (abs(table.loc["KL to the reference, weight γ"] - table.loc["DPO teacher"]) < 1e-6).all()
 assert edge < gamma
 
 # after: belief
@@ -24,10 +22,6 @@ assert changes[0].high < 0 < changes[1].low  # both intervals exclude 0: less re
 rewards = ends["reward", "KL 3"].mean()
 assert rewards.idxmax() == max(gammas)
 assert rewards.max() > ends["reward", "none"].mean().max()
-
-# after: release-live
-assert release.loc["tokens with an advantage below 0", "as released"] == 0
-assert release.loc["tokens with an advantage above 0", "as released"] <= 50
 
 # after: train-with-it
 on_chosen, on_written = ak.nano.response_logits(student, [prompt] * 2, [chosen.labels, written.labels])

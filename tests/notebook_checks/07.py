@@ -3,7 +3,3 @@
 # after: live
 assert [model.config.num_hidden_layers for model in models.values()] == [30, 20]
 assert [row[2] for row in rows] == [64, 64]
-
-# after: both-orders
-assert mine.seeds == [0]
-assert {K_A, A_K} <= set(mine.pipelines)
