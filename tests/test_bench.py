@@ -30,7 +30,6 @@ LIGER = importlib.util.find_spec("liger_kernel") is not None
 PLAIN = [("nll", "nll"), *((method, kind) for method in METHODS for kind in ("ours", "full_logits"))]
 FUSED = [("dpo", "liger"), ("kd", "liger")] if LIGER else []
 TRL = [("dpo", "trl"), ("kd", "trl")]
-COLUMNS = ("method", "variant", "length", "seconds", "cpu_seconds", "memory_bytes", "tokens", "repeats", "loss")
 
 
 def student(train="lora", device="cpu"):
@@ -82,7 +81,6 @@ def test_a_run_has_a_row_for_every_step_in_the_print_and_in_the_file(whole):
     assert written == record
     assert sorted((row["method"], row["variant"]) for row in record["rows"]) == sorted(PLAIN + FUSED + TRL)
     for row in record["rows"]:
-        assert set(COLUMNS) <= row.keys()
         assert (row["length"], row["tokens"], row["repeats"]) == (LENGTH, 2 * PAIRS * LENGTH, 1)
         assert row["seconds_least"] <= row["seconds"] <= row["seconds_most"]
         assert row["memory_bytes"] > 0

@@ -44,11 +44,6 @@ def one_seed():
     return tabulated(lm_record(0))
 
 
-@pytest.fixture(scope="module")
-def both(mog, lm):
-    return concat([mog, lm])
-
-
 def marks(figure, name):
     """The points that are drawn in a pipeline's colour with its marker."""
     style = PIPELINE_STYLE[name]
@@ -60,8 +55,8 @@ def marks(figure, name):
     ]
 
 
-def test_the_title_figure_marks_the_mean_of_every_pipeline_also_of_one_world_or_one_seed(mog, lm, both, one_seed):
-    figure = figures.title_figure(both)
+def test_the_title_figure_marks_the_mean_of_every_pipeline_also_of_one_world_or_one_seed(mog, lm, one_seed):
+    figure = figures.title_figure(concat([mog, lm]))
     for run, metric, panel in ((mog, "reward", 0), (lm, "target_rate", 5)):
         for name, ((mean, low, high), values) in estimates(run, metric).items():
             axis = figure.axes[panel]
@@ -93,16 +88,11 @@ def test_a_control_waits_until_every_seed_has_it():
     assert set(estimates(whole(run.select(seed=1), names), "reward")) == set(names)
 
 
-@pytest.mark.parametrize(
-    ("order", "route"),
-    [
-        ("kd_then_align", ("base", "kd_only", "kd_then_align")),
-        ("align_then_kd", ("base", "base_aligned", "align_then_kd")),
-    ],
-)
-def test_each_order_passes_through_its_own_stages(lm, order, route):
-    heights = [y for _, y in marks(figures.target_through_stages(lm), order)]
-    assert heights == pytest.approx([estimates(lm, "target_rate")[name][0].estimate for name in route])
+def test_each_order_passes_through_its_own_stages(lm):
+    figure, rates = figures.target_through_stages(lm), estimates(lm, "target_rate")
+    for order, middle in (("kd_then_align", "kd_only"), ("align_then_kd", "base_aligned")):
+        heights = [y for _, y in marks(figure, order)]
+        assert heights == pytest.approx([rates[name][0].estimate for name in ("base", middle, order)])
 
 
 def test_sharpening_has_a_mark_for_each_run_in_a_panel_for_each_algorithm_and_kl_weight(sweep):

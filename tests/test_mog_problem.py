@@ -75,11 +75,6 @@ def test_of_a_policy_that_left_the_grid_or_fell_between_its_cells_no_objective_i
         assert ONE.optimality(truth, policy, 0.5)[1].isnan().all()
 
 
-def single(mixture, component):
-    kept = [t[:, component : component + 1] for t in (mixture.log_weights, mixture.means, mixture.log_sds)]
-    return GaussianMixture(torch.zeros_like(kept[0]), *kept[1:])
-
-
 def test_every_metric_agrees_with_its_definition_on_a_grid():
     means = torch.tensor([[[-1.0, 1.0], [1.2, -1.2]]], dtype=torch.float64)
     weights = torch.tensor([[0.7, 0.3]], dtype=torch.float64)
@@ -92,7 +87,7 @@ def test_every_metric_agrees_with_its_definition_on_a_grid():
 
     reward = TWO.reward(points)
     rare, common = torch.log_softmax(true.log_weights[0, [3, 2]], -1)
-    target = torch.logaddexp(rare + single(true, 3).log_prob(points), common + single(true, 2).log_prob(points))
+    target = torch.logaddexp(rare + true.select((3,)).log_prob(points), common + true.select((2,)).log_prob(points))
     expected = {
         "reward": expectation(own, reward),
         "target_rate": expectation(own, (reward >= 2).double()),

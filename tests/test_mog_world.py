@@ -43,12 +43,13 @@ def assert_same(first: GaussianMixture, second: GaussianMixture, tolerance: floa
 
 @pytest.mark.parametrize("algorithm", ["rlhf", "dpo"])
 @pytest.mark.parametrize("pipeline", [*YARDSTICKS, *ORDERS, *CONTROLS])
-def test_every_pipeline_runs_and_its_results_are_json(algorithm, pipeline, device):
+def test_every_pipeline_runs_its_policy_survives_saving_and_its_results_are_json(algorithm, pipeline, device, tmp_path):
     world = MogWorld(QUICK, algorithm, (0, 1), device)
     policy, info = run_pipeline(world, pipeline)
+    world.save(policy, tmp_path / "policy")
+    assert_same(world.load(tmp_path / "policy"), policy)
     found = json.loads(json.dumps(world.evaluate(policy)))
     assert all(len(values) == 2 for values in found["metrics"].values())
-    assert set(found["metrics"]) >= {"reward", "target_precision", "overall_precision", "overall_recall"}
     assert len(found["view"]) == 2
     assert found["view"][1]["means"] == policy.means[1].tolist()
     assert all(len(values) == 2 for values in json.loads(json.dumps(info)).get("per_seed", {}).values())
@@ -74,13 +75,6 @@ def test_all_pipelines_share_the_base_which_holds_the_rare_mode_in_every_seed():
     metrics = world.evaluate(world.start("base"))["metrics"]
     assert min(metrics["target_rate"]) > 0.01
     assert max(metrics["kl_to_truth"]) < 0.1
-
-
-def test_a_policy_survives_saving(tmp_path, device):
-    world = MogWorld(QUICK, "rlhf", (0, 1), device)
-    base = world.start("base")
-    world.save(base, tmp_path / "base")
-    assert_same(world.load(tmp_path / "base"), base)
 
 
 def test_evaluation_uses_draws_of_its_own():

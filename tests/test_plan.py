@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_training import QUICK, TEACHERS, pairs  # noqa: F401, a fixture
-from tiny_lm import given_rate, small, world_in
+from tiny_lm import given_rate, small, watch, world_in
 from torch.autograd.graph import saved_tensors_hooks
 
 from alignkd_lab import cli, clock, plan, plan_run
@@ -115,25 +115,16 @@ def test_a_student_that_must_be_healed_first_is_planned_once_for_all_seeds(tmp_p
 def test_tokens_of_a_training_are_those_that_it_reads_and_writes(
     method, changes, pairs, tmp_path, quick, endless, monkeypatch  # noqa: F811
 ):  # fmt: skip
-    counted = {"trained": 0, "sampled": 0}
-
-    def count(module, name, kind, tokens):
-        kept = getattr(module, name)
-
-        def counting(*arguments, **options):
-            found = kept(*arguments, **options)
-            counted[kind] += tokens(found)
-            return found
-
-        monkeypatch.setattr(module, name, counting)
-
-    count(trainer, "token_counts", "trained", lambda found: found["tokens"])
-    for module in (own_pairs, rollouts):
-        count(module, "sample", "sampled", lambda samples: samples.token_count)
+    trained = watch(monkeypatch, trainer, "token_counts")
+    drawn = [watch(monkeypatch, module, "sample") for module in (own_pairs, rollouts)]
     options = {**QUICK, **TEACHERS.get(method, {}), "max_steps": -1, "student": "tiny-student", "data": pairs}
     options |= changes
     made = train_plan(method, written=24, out=tmp_path / "planned", **options)
     train(method, out=tmp_path / "out", **{name: value for name, value in options.items() if name != "method"})
+    counted = {
+        "trained": sum(found["tokens"] for found in trained.found),
+        "sampled": sum(samples.token_count for spy in drawn for samples in spy.found),
+    }
     planned = {kind: sum(row[kind] for row in made["stages"]) for kind in counted}
     assert planned == pytest.approx(counted, abs=2)
     assert not (tmp_path / "planned").exists()

@@ -57,11 +57,6 @@ def _blank(monkeypatch):
     monkeypatch.setattr(report, "_picture", lambda figure, caption: ("", caption))
 
 
-@pytest.fixture(scope="module")
-def language():
-    return tabulated(*(lm_record(seed) for seed in SEEDS))
-
-
 def test_the_page_is_short_asks_nothing_of_the_world_outside_and_shows_cells_and_the_first_responses(page):
     assert len(text_of(page).split()) <= 1500
     assert len(page.encode()) <= 3_000_000
@@ -77,8 +72,9 @@ def test_the_page_is_short_asks_nothing_of_the_world_outside_and_shows_cells_and
 
 
 def test_numbers_of_page_and_json_are_the_means_of_the_tables_and_the_verdicts_those_of_the_claims(
-    folder, page, language, capsys
+    folder, page, capsys
 ):
+    language = tabulated(*(lm_record(seed) for seed in SEEDS))
     assert cli.main(["report", str(folder), "--json"]) == 0
     held = json.loads(capsys.readouterr().out)
     assert held == report_json(folder)

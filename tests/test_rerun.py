@@ -219,7 +219,6 @@ def test_every_run_of_the_study_on_smollm2_can_be_chosen_by_what_the_error_offer
         ("--algorithm dpo", "no run with algorithm=dpo"),
         ("--set sharpening=2 --seeds 0,9", "no seed 9; use some of 0, 1, 2"),
         ("--set sharpening=2 --pipelines adpa", "holds no 'adpa'"),
-        ("--set sharpening=2 --preset tiny", "--preset comes from the record"),
     ],
 )
 def test_what_the_record_does_not_hold_is_refused_before_anything_runs(recorded, tmp_path, options, said, capsys):

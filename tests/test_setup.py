@@ -23,23 +23,11 @@ DEPENDENCIES = list(map(Requirement, PROJECT["dependencies"]))
 EXTRAS = {name: list(map(Requirement, lines)) for name, lines in PROJECT["optional-dependencies"].items()}
 REQUIREMENTS = DEPENDENCIES + [line for lines in EXTRAS.values() for line in lines]
 # Where the name that is imported is not the name that is installed.
-INSTALLED_AS = {
-    "vl_convert": "vl-convert-python",
-    "vaderSentiment": "vadersentiment",
-    "huggingface_hub": "huggingface-hub",
-    "liger_kernel": "liger-kernel",
-    "PIL": "pillow",
-    "yaml": "pyyaml",
-}
+INSTALLED_AS = {"vl_convert": "vl-convert-python", "PIL": "pillow", "yaml": "pyyaml"}
 
 
 def by_name(requirements):
     return {canonicalize_name(requirement.name): requirement.specifier for requirement in requirements}
-
-
-def constraints():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    return by_name(Requirement(line) for line in lines if line and not line.startswith("#"))
 
 
 # Requirements
@@ -51,7 +39,8 @@ def test_constraints_pin_every_requirement_to_one_version_within_its_range_and_a
     assert pip == ["-c constraints.txt", '-e ".[course,test,site]"']
     assert f"python{PROJECT['requires-python']}" in environment
     assert f"-c constraints.txt {pip[1]}" in (ROOT / "Makefile").read_text()
-    pins = constraints()
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = by_name(Requirement(line) for line in lines if line and not line.startswith("#"))
     assert "alignkd-lab" not in pins
     assert not [name for name, pin in pins.items() if "+" in str(pin)], "a local build"
     for name, specifier in by_name(REQUIREMENTS).items():

@@ -51,9 +51,14 @@ def test_a_method_that_wins_in_every_seed_is_for_one_that_cannot_win_by_much_aga
     pd.testing.assert_frame_equal(fewer, whole)
 
 
-def made(slope, alignment_part, count=24):
+PLACEBO = pd.DataFrame(
+    {"target": range(24), "variant": "placebo", "distilled_base": 4 * [0.1, -0.1, 0.05, -0.02, 0, 0.03]}
+)
+
+
+def made(slope, alignment_part, count=24, draw=1):
     """Targets whose lead falls with the share kept by `slope`, and whose alignment carries a part of it."""
-    generator = np.random.default_rng(1)
+    generator = np.random.default_rng(draw)
     kept, m0 = np.exp(generator.uniform(-2, 0, count)), np.exp(generator.uniform(-6, -1, count))
     lead = slope * np.log(kept) + generator.normal(0, 0.2, count)
     alignment = alignment_part * lead + generator.normal(0, 0.05, count)
@@ -63,36 +68,19 @@ def made(slope, alignment_part, count=24):
 
 def test_a_lead_that_falls_with_the_share_kept_is_for_a_rising_one_against_and_a_placebo_off_nought_invalid():
     assert set(lead_family(made(-1.0, 0.9))["verdict"]) == {"no placebo"}
-    table = pd.DataFrame(
-        {"target": range(24), "variant": "placebo", "distilled_base": 4 * [0.1, -0.1, 0.05, -0.02, 0, 0.03]}
-    )
-    off = table.assign(distilled_base=table["distilled_base"] + 1)
+    off = PLACEBO.assign(distilled_base=PLACEBO["distilled_base"] + 1)
     assert set(lead_family(pd.concat([made(-1.0, 0.9), off]))["verdict"]) == {"invalid"}
-    assert set(lead_family(pd.concat([made(-1.0, 0.9), table[:9]]))["verdict"]) == {"no placebo"}
-    found = lead_family(pd.concat([made(-1.0, 0.9), table]))
+    assert set(lead_family(pd.concat([made(-1.0, 0.9), PLACEBO[:9]]))["verdict"]) == {"no placebo"}
+    found = lead_family(pd.concat([made(-1.0, 0.9), PLACEBO]))
     assert found["verdict"].tolist() == ["for", "undecided", "for"]
     assert found["estimate"].iloc[0] == pytest.approx(-1.0, abs=0.15)
     assert found["estimate"].iloc[2] == pytest.approx(0.9, abs=0.1)
-    assert lead_family(pd.concat([made(1.0, 0.1), table]))["verdict"].tolist()[::2] == ["against", "against"]
+    assert lead_family(pd.concat([made(1.0, 0.1), PLACEBO]))["verdict"].tolist()[::2] == ["against", "against"]
 
 
 def test_without_an_effect_one_family_in_twenty_says_otherwise():
-    generator, wrong = np.random.default_rng(0), 0
-    placebo = pd.DataFrame({"target": range(24), "variant": "placebo", "distilled_base": 12 * [-0.1, 0.1]})
-    for _ in range(200):
-        parts = generator.normal(0, 0.5, (2, 24))
-        table = pd.DataFrame(
-            {
-                "target": range(24),
-                "variant": "healed",
-                "kept": np.exp(generator.uniform(-2, 0, 24)),
-                "m0": np.exp(generator.uniform(-6, -1, 24)),
-                "lead": parts.sum(0),
-                "alignment": parts[0],
-            }
-        )
-        wrong += (lead_family(pd.concat([table, placebo]))["verdict"] != "undecided").any()
-    assert wrong <= 20  # ten are expected
+    families = [lead_family(pd.concat([made(0.0, 0.5, draw=draw), PLACEBO])) for draw in range(200)]
+    assert sum((found["verdict"] != "undecided").any() for found in families) <= 20  # ten are expected
 
 
 def test_a_gaussian_lead_splits_exactly_and_a_k_a_without_the_target_lost_it_or_was_short():

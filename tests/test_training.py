@@ -21,7 +21,6 @@ import alignkd_lab
 from alignkd_lab import cli, nano, training
 from alignkd_lab.errors import BadInput
 from alignkd_lab.evaluation import evaluate
-from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm import own_pairs, saved, teacher_cache, weights
 from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, with_lora
@@ -253,28 +252,20 @@ def test_both_parts_of_adpa_plus_are_measured_from_the_student_that_was_named_an
 
 
 @pytest.mark.parametrize(("method", "options", "words"), [
-    ("adpa_plus", {"reference": "other"}, "vocabular"), ("adpa_plus", {"out": "mine"}, "no training of ours"),
+    ("kd", {"teacher": "other"}, "ids differ between the student"),
+    ("adpa_plus", {"reference": "other"}, "ids differ between the student"),
+    ("adpa_plus", {"out": "mine"}, "no training of ours"),
     ("sft", {"dataloader_drop_last": True, "per_device_train_batch_size": 99}, "make no batch of 99"),
     ("kd", {"metric_for_best_model": "bleu"}, "'bleu' is not measured here; use one of loss"),
-    ("gkd", {"reward": "digit", "heldout": 0}, "nothing is held out to measure it on"),
 ])  # fmt: skip
-def test_what_cannot_work_is_refused_before_weights_are_trained(method, options, words, pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_fit", lambda *given: pytest.fail("it trains"))
+def test_what_cannot_work_is_refused_before_weights_are_read(method, options, words, pairs, tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
-    if options.get("reference"):
-        options = {"reference": with_more_tokens("tiny-base", tmp_path / "other")}
+    other = with_more_tokens("tiny-base", tmp_path / "other")
+    options = {"out": "out", **{name: other if value == "other" else value for name, value in options.items()}}
+    monkeypatch.setattr(weights, "load", lambda *_, **__: pytest.fail("weights were read"))
     with pytest.raises(BadInput, match=words):
-        run(method, pairs, tmp_path / options.get("out", "out"),
-            **{name: value for name, value in options.items() if name != "out"})  # fmt: skip
-
-
-def test_another_file_of_held_out_pairs_is_another_training(pairs, tmp_path):
-    held = lines(tmp_path / "held.jsonl", [{"prompt": "Ask", "chosen": "yes", "rejected": "no"}])
-    run("sft", pairs, tmp_path / "out", heldout=held)
-    lines(held, [{"prompt": "Ask", "chosen": "no", "rejected": "yes"}])
-    with pytest.raises(BadInput, match=r"another training \(data.heldout differ\)"):
-        run("sft", pairs, tmp_path / "out", heldout=held)
+        run(method, pairs, tmp_path / options.pop("out"), **options)
 
 
 def test_two_commands_do_not_write_to_one_folder_at_once(pairs, tmp_path):
@@ -287,12 +278,16 @@ def test_two_commands_do_not_write_to_one_folder_at_once(pairs, tmp_path):
     assert run("sft", pairs, out)["method"] == "sft"
 
 
-def test_rows_of_a_held_out_file_or_of_prompts_that_cannot_be_used_are_counted_in_the_record(pairs, tmp_path):
+def test_unusable_rows_of_held_out_pairs_or_prompts_are_counted_and_other_pairs_are_another_training(pairs, tmp_path):
     held = lines(tmp_path / "held.jsonl", [{"prompt": "Ask", "chosen": "yes", "rejected": end} for end in ("no", "")])
     asked = lines(tmp_path / "prompts.jsonl", [{"prompt": "Go"}, {"prompt": ""}, {"prompt": "Go"}])
-    found = run("sft", pairs, tmp_path / "out", heldout=held, prompts=asked, reward="digit")["data"]
+    options = {"heldout": held, "prompts": asked, "reward": "digit"}
+    found = run("sft", pairs, tmp_path / "out", **options)["data"]
     assert found["heldout"]["skipped"] == {"empty rejected": 1}
     assert found["reward"]["skipped"] == {"empty prompt": 1, "repeats an earlier prompt": 1}
+    lines(held, [{"prompt": "Ask", "chosen": "no", "rejected": "yes"}])
+    with pytest.raises(BadInput, match=r"another training \(data.heldout differ\)"):
+        run("sft", pairs, tmp_path / "out", **options)
 
 
 def test_rows_in_memory_that_are_no_data_set_or_an_empty_one_are_refused(tmp_path):
@@ -423,13 +418,6 @@ def test_a_file_and_the_command_line_say_the_same_as_python(trained, pairs, tmp_
     assert (tmp_path / "line" / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_teachers_with_other_tokens_are_refused_before_weights_are_read(pairs, tmp_path, monkeypatch):
-    other = with_more_tokens("tiny-student", tmp_path / "other")
-    monkeypatch.setattr(weights, "load", lambda *_, **__: pytest.fail("weights were read"))
-    with pytest.raises(BadInput, match="ids differ between the student"):
-        run("kd", pairs, tmp_path / "out", teacher=other)
-
-
 def test_a_device_that_nothing_was_tried_on_is_named(pairs, tmp_path, monkeypatch):
     real = transformers.TrainingArguments.device
     mps = property(lambda self: torch.device("mps") if real.fget(self) else None)
@@ -438,8 +426,6 @@ def test_a_device_that_nothing_was_tried_on_is_named(pairs, tmp_path, monkeypatc
         run("sft", pairs, tmp_path / "out", use_cpu=False)
     with pytest.raises(BadInput, match="device: mps is untried here; use one of cpu, cuda"):
         resolve_dtype("float32", "mps:0")
-    with pytest.raises(BadInput, match="device 'mps' is unknown"):
-        run_experiment(world="lm", device="mps", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
