@@ -41,6 +41,22 @@ def device(request) -> str:
     return request.config.getoption("--device")
 
 
+@pytest.fixture
+def world(tmp_path):
+    """A language world of tiny models."""
+    from tiny_lm import world_in
+
+    return world_in(tmp_path)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What every training of a stage was given, and what its loss says while its teachers can be asked; none trains."""
+    from tiny_lm import look_at_training
+
+    return look_at_training(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
     """The folder of the pages, built from the saved notebooks."""

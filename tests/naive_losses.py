@@ -93,6 +93,11 @@ def logits(made, side=""):
     return made[f"{side}hidden"] @ made[f"{side}head"].T
 
 
+def distributions(made):
+    """q, p_dpo and p_ref of every token, [N, V] each."""
+    return [logits(made, side).softmax(-1) for side in ("", "teacher_", "reference_")]
+
+
 def per_item(mean, count, items):
     """A mean over `count` rows as the sum over `items`; no rows are 0."""
     return mean * count / (items or count) if count else 0.0
@@ -169,7 +174,7 @@ def naive_adpa(
         taught = logits(written, "teacher_"), logits(written, "reference_")
         return nano.adpa_loss(logits(won), won["labels"], logits(written), *taught, gamma)
     counts = items or (len(won["labels"]), len(written["labels"]))
-    q, p, r = (logits(written, side).softmax(-1) for side in ("", "teacher_", "reference_"))
+    q, p, r = distributions(written)
     a = p.log() - r.log()
     if as_released:
         a = torch.stack(

@@ -57,17 +57,11 @@ def adapted(folder, base, config=None, **base_options):
     return folder
 
 
-def classifier(folder):
-    save(folder)
-    config = transformers.GPT2Config(
-        vocab_size=260, n_embd=16, n_layer=2, n_head=2, tie_word_embeddings=False, num_labels=1
-    )
-    transformers.GPT2ForSequenceClassification(config).save_pretrained(folder)
-
-
-def encoder_decoder(folder):
-    config = transformers.T5Config(vocab_size=260, d_model=16, num_layers=1, num_heads=2, d_ff=16, d_kv=8)
-    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
+def other(name, folder, **more):
+    """A random model of a class that `save` does not make."""
+    size = {"vocab_size": 260, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, **more}
+    config = getattr(transformers, f"{name.split('For')[0]}Config")(**size)
+    getattr(transformers, name)(config).save_pretrained(folder)
     tokenizer_of(CHATML).save_pretrained(folder)
 
 
@@ -106,22 +100,6 @@ def diverged(folder):
     model.save_pretrained(folder)
 
 
-def recurrent(folder):
-    transformers.MambaForCausalLM(
-        transformers.MambaConfig(vocab_size=260, hidden_size=16, num_hidden_layers=1)
-    ).save_pretrained(folder)
-    tokenizer_of(CHATML).save_pretrained(folder)
-
-
-def moe(folder):
-    config = transformers.Qwen3MoeConfig(
-        vocab_size=260, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=8,
-        num_experts=2, num_experts_per_tok=1, moe_intermediate_size=16, intermediate_size=16,
-    )  # fmt: skip
-    transformers.Qwen3MoeForCausalLM(config).save_pretrained(folder)
-    tokenizer_of(CHATML).save_pretrained(folder)
-
-
 def pickled(folder):
     save(folder)
     (folder / "model.safetensors").unlink()
@@ -134,10 +112,12 @@ def torn(folder):
     weights.write_bytes(weights.read_bytes()[:-1000])
 
 
+SCORING = {"tie_word_embeddings": False, "num_labels": 1}
+EXPERTS = {"num_key_value_heads": 1, "num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
 # How each is written, and what must be said of it.
 BROKEN = {
-    "a classifier": (classifier, "has no weights for lm_head"),
-    "an encoder-decoder": (encoder_decoder, "is an encoder-decoder"),
+    "a classifier": (partial(other, "GPT2ForSequenceClassification", **SCORING), "has no weights for lm_head"),
+    "an encoder-decoder": (partial(other, "T5ForConditionalGeneration"), "is an encoder-decoder"),
     "code of its own": (foreign, "custom code"),
     "an adapter that is none": (adapter, "cannot be read as an adapter's"),
     "a torn adapter": (torn_adapter, "does not fit its base"),
@@ -145,8 +125,8 @@ BROKEN = {
     "a model that diverged": (diverged, "no finite numbers"),
     "a torn generation configuration": (partial(overwritten, "generation_config.json", "{"), "not a valid JSON file"),
     "a width in words": (partial(overwritten, "config.json", '{"model_type": "gpt2", "n_embd": "wide"}'), "n_embd"),
-    "a recurrent model": (recurrent, "mamba"),
-    "a mixture of experts": (moe, "LoRA does not reach"),
+    "a recurrent model": (partial(other, "MambaForCausalLM"), "mamba"),
+    "a mixture of experts": (partial(other, "Qwen3MoeForCausalLM", **EXPERTS), "LoRA does not reach"),
     "pickled weights": (pickled, "safetensors"),
     "torn weights": (torn, "file not fully covered"),
     "fewer rows than tokens": (partial(save, rows=200), "has 260 tokens and the model reads 200"),

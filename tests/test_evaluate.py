@@ -119,7 +119,9 @@ def test_the_kl_estimate_is_unbiased(tmp_path):
     assert found["metrics"]["kl_per_token"]["estimate"] == pytest.approx(of_response)
 
 
-def test_reward_accuracy_is_the_share_of_pairs_that_plain_logits_rank_right(pairs):
+def test_reward_accuracy_is_the_share_of_pairs_that_plain_logits_rank_right_and_what_cannot_be_read_is_counted(pairs):
+    unread = [{"prompt": "x" * 200, "chosen": "a", "rejected": "b"}, {"chosen": "a"}]
+    pairs.write_text("\n".join([pairs.read_text(), *map(json.dumps, unread)]))
     found = alignkd_lab.evaluate("tiny-student", pairs=pairs, reference="tiny-base", max_length=64, device="cpu")
     limits = {"max_prompt_tokens": 32, "max_response_tokens": 32}
     examples = to_examples(load_preferences(pairs), weights.load_tokenizer("tiny-base"), **limits).examples
@@ -131,6 +133,7 @@ def test_reward_accuracy_is_the_share_of_pairs_that_plain_logits_rank_right(pair
         right.append(won > lost)
     assert 0 < np.mean(right) < 1
     assert found["pairs"]["count"] == len(examples) == 9
+    assert found["pairs"]["skipped"] == {"missing rejected": 1, "prompt longer than 32 tokens": 1}
     pairs_of = np.unique([str(row.prompt) for row in examples], return_counts=True)[1]
     draws = 81 / float((pairs_of**2).sum())  # fewer than the five prompts, since one has more pairs than another
     assert draws < len(pairs_of) == 5
@@ -278,12 +281,3 @@ def test_a_reference_with_other_tokens_is_refused_before_weights_are_read(prompt
     tokenizer.save_pretrained(other)
     with pytest.raises(BadInput, match="the chat template refuses row 4"):
         alignkd_lab.evaluate("tiny-student", prompts=prompts, against=other, reward="digit")
-
-
-def test_pairs_that_cannot_be_read_are_counted(pairs, tmp_path):
-    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
-    rows += [{"prompt": "x" * 200, "chosen": "a", "rejected": "b"}, {"chosen": "a"}]
-    path = lines(tmp_path / "more.jsonl", rows)
-    options = {"reference": "tiny-base", "max_length": 64, "device": "cpu"}
-    found = alignkd_lab.evaluate("tiny-student", pairs=path, **options)["pairs"]
-    assert found["skipped"] == {"missing rejected": 1, "prompt longer than 32 tokens": 1}

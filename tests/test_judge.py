@@ -65,19 +65,19 @@ def test_an_answer_wins_where_both_orders_say_so(server, monkeypatch):
     assert (found["pairs"], found["ties"], found["swayed"], found["unread"]) == (4, 0.25, 0, 0)
     assert {ask[:2] for ask in server.asked} == {("mine", "Bearer k")}
     assert len(server.asked) == 8
+    rows = [{**row, "row": row["row"] // 2} for row in FIRST]  # two responses to a prompt count as one
+    found = judge.compare(server.address, rows, SECOND, "cpu")
+    assert found["win_rate"] == wilson_interval(0.5 + 0.25, 2)._asdict()
 
 
-def test_a_judge_who_prefers_a_place_decides_nothing(server):
+def test_a_judge_who_prefers_a_place_decides_nothing_and_one_who_cannot_be_read_is_refused(server):
     server.reply = staticmethod(lambda question: "**A**")
     found = judge.compare(server.address, FIRST, SECOND, "cpu")
     assert (found["win_rate"]["estimate"], found["ties"], found["swayed"]) == (0.5, 1, 1)
     assert server.asked[-1][0] == "first-model"
-
-
-def test_the_responses_to_a_prompt_count_as_one(server):
-    rows = [{**row, "row": row["row"] // 2} for row in FIRST]
-    found = judge.compare(server.address, rows, SECOND, "cpu")
-    assert found["win_rate"] == wilson_interval(0.5 + 0.25, 2)._asdict()
+    server.reply = staticmethod(lambda question: "As a language model I like both")
+    with pytest.raises(CannotContinue, match="100 % of the pairs with none of A, B and C"):
+        judge.compare(server.address, FIRST, SECOND, "cpu")
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["no reply", "half a reply"])
@@ -99,12 +99,6 @@ def test_what_was_judged_is_kept_where_the_server_fails_and_asked_once(half, ser
     assert found["win_rate"]["estimate"] == 1.5 / 4
     assert judge.compare(server.address, FIRST, SECOND, "cpu", kept) == found
     assert len(server.asked) - before == 8 - 5
-
-
-def test_a_judge_who_cannot_be_read_is_refused(server):
-    server.reply = staticmethod(lambda question: "As a language model I like both")
-    with pytest.raises(CannotContinue, match="100 % of the pairs with none of A, B and C"):
-        judge.compare(server.address, FIRST, SECOND, "cpu")
 
 
 def test_another_model_behind_an_address_is_asked_anew_and_a_verdict_is_one_letter_alone(server, tmp_path):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny_lm import log_prob, world_in
+from tiny_lm import log_ratios, world_in
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.context import Earned
@@ -14,22 +14,13 @@ from alignkd_lab.lm.sampling import Samples
 from alignkd_lab.lm.scoring import score
 
 LENGTHS = (3, 1, 7, 4)
-SECOND_HITS = [False, False, False, True]
 HITS = [False, True, False, True]
-STICK = Yardstick(q05=-4.0, q50=-2.0, target_rate=0.03)
 
 
-@pytest.fixture
-def scored():
+def test_every_metric_equals_a_plain_loop():
     draw = torch.Generator().manual_seed(0)
     own, truth, recall = ([-4 * torch.rand(n, generator=draw) for n in LENGTHS] for _ in range(3))
     texts, rewards, fluency = ["a", "b 1", "a", "c 2"], [0.0, 0.5, 0.0, 1.0], [1.0, 0.5, 0.2, 1.0]
-    return own, recall, texts, Earned(rewards, HITS, 0, fluency, truth), SECOND_HITS, STICK
-
-
-def test_every_metric_equals_a_plain_loop(scored):
-    own, recall, _, scores, *_ = scored
-    truth = scores.under_truth
     totals = {"own": 0.0, "truth": 0.0, "recall": 0.0, "target": 0.0, "target per response": 0.0}
     for index, length in enumerate(LENGTHS):
         bonus = math.log(0.01 + 0.99 * (1 if HITS[index] else 0) / 0.03)
@@ -55,7 +46,9 @@ def test_every_metric_equals_a_plain_loop(scored):
         "distinct_responses": 0.75,
         "distinct_2": 1.0,
     }
-    assert metrics(*scored) == pytest.approx(expected, abs=1e-6)
+    stick, second_hits = Yardstick(q05=-4.0, q50=-2.0, target_rate=0.03), [False, False, False, True]
+    found = metrics(own, recall, texts, Earned(rewards, HITS, 0, fluency, truth), second_hits, stick)
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_yardstick_holds_the_truths_quantiles_and_a_rate_that_is_never_zero():
@@ -91,13 +84,6 @@ def against_base(world, policy):
     return samples, world.evaluation.against_base(policy, model, samples, under_truth)
 
 
-def log_ratios(world, policy, samples, numbers):
-    """log π(y) - log base(y) of the samples of these numbers, nats."""
-    own, base = (world.context.models.of(one) for one in (policy, world.start("base")))
-    asked = [(samples.prompt_ids[samples.prompt_of[at]], samples.tokens[at]) for at in numbers]
-    return [log_prob(own, *one) - log_prob(base, *one) for one in asked]
-
-
 def test_the_base_is_at_no_distance_from_itself_and_prefers_nothing(world):
     _, found = against_base(world, world.start("base"))
     assert found == {"kl_to_base": 0.0, "reward_accuracy": 0.5}
@@ -108,7 +94,7 @@ def test_the_distance_is_the_mean_log_ratio_of_a_response_in_nats(tmp_path, trut
     world = world_in(tmp_path, truth=truth)
     student = world.start("student")
     samples, found = against_base(world, student)
-    gaps = log_ratios(world, student, samples, range(len(samples.tokens)))
+    gaps = log_ratios(world, student, world.start("base"), samples)
     assert found["kl_to_base"] == pytest.approx(sum(gaps) / len(gaps), abs=1e-3)
 
 
@@ -117,10 +103,8 @@ def test_accuracy_counts_the_pairs_whose_better_response_gained_more(world):
     _, found = against_base(world, student)
     drawn, pairs = world.evaluation.heldout
     assert len(pairs) >= 3
-    chosen, rejected = (
-        log_ratios(world, student, drawn, [getattr(pair, role) for pair in pairs]) for role in ("chosen", "rejected")
-    )
-    wins = [won > lost for won, lost in zip(chosen, rejected, strict=True)]
+    gained = log_ratios(world, student, world.start("base"), drawn)
+    wins = [gained[pair.chosen] > gained[pair.rejected] for pair in pairs]
     assert found["reward_accuracy"] == pytest.approx(sum(wins) / len(pairs))
 
 

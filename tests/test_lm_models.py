@@ -36,7 +36,8 @@ MADE = {
     "Gemma2": {**GEMMA, "final_logit_softcapping": 8.0, "attn_logit_softcapping": 5.0}, "Gemma3Text": GEMMA,
     "Phi": {"num_key_value_heads": 2}, "Phi3": NEAR, "GPT2": {}, "GPTNeoX": {}, "OPT": {"ffn_dim": 48}, "Olmo2": {},
     "Granite": {"logits_scaling": 4.0}, "Cohere": {"logit_scale": 0.25}, "Cohere2": {**NEAR, "logit_scale": 0.25},
-    "StableLm": {}, "Starcoder2": NEAR, "Falcon": {}, "SmolLM3": {}, "GPTJ": {"rotary_dim": 8}, "Nemotron": {},
+    "StableLm": {}, "Starcoder2": NEAR, "Falcon": {}, "SmolLM3": {"no_rope_layers": [1, 1, 0]}, "Nemotron": {},
+    "GPTJ": {"rotary_dim": 8},
 }  # fmt: skip
 REFUSED = ("Bloom", "Mpt", "Mixtral")  # `bad_inputs.py` has more
 PROMPTS = [[5, 9, 3, 7, 11, 30, 31, 8, 4, 6, 12, 13], [3, 4, 5]]
@@ -199,19 +200,22 @@ def test_what_cannot_be_exact_is_refused_by_name(name):
         admit(make(name, spread=0), name, adapted=True)
 
 
-@pytest.mark.parametrize("name", ["Qwen3", "Gemma3Text", "Cohere2", "Granite"])
-def test_a_cut_of_some_layers_is_the_model_without_the_others(name):
+@pytest.mark.parametrize("name", ["Qwen3", "Gemma3Text", "Cohere2", "Granite", "SmolLM3"])
+def test_a_cut_of_some_layers_is_the_model_without_the_others_also_when_saved(name, tmp_path):
     model = fixed(name)
     assert_close(logits(layer_cut(model, [0, 1, 2]), PROMPTS[0]), logits(model, PROMPTS[0]))
-    cut, shallow = layer_cut(model, [0, 2]), make(name, num_hidden_layers=2)
-    if hasattr(model.config, "layer_types"):
-        kinds = [model.config.layer_types[at] for at in (0, 2)]
-        shallow = make(name, {"layer_types": kinds}, num_hidden_layers=2)
+    cut, config = layer_cut(model, [0, 2]), model.config
+    of_layers = {key: getattr(config, key, None) for key in ("layer_types", "no_rope_layers")}
+    kept = {key: [value[0], value[2]] for key, value in of_layers.items() if value}
+    shallow = make(name, kept, num_hidden_layers=2)
     weights = {
         key.replace("layers.2.", "layers.1."): w for key, w in model.state_dict().items() if "layers.1." not in key
     }
     shallow.load_state_dict(weights)
     assert_close(logits(admit(cut), PROMPTS[0]), logits(shallow, PROMPTS[0]))
+    cut.save_pretrained(tmp_path)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=cut.dtype).eval()
+    assert_close(logits(again, PROMPTS[0]), logits(shallow, PROMPTS[0]), rtol=1e-3, atol=1e-4)
 
 
 def test_the_influence_of_blocks_whose_norm_serves_elsewhere_is_not_measured():

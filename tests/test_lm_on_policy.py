@@ -3,12 +3,13 @@
 import itertools
 import socket
 import tempfile
+from statistics import mean
 
 import pytest
 import torch
 from huggingface_hub import constants
 from naive_losses import NAIVE_DIVERGENCES
-from tiny_lm import log_prob, said_of, watch, world_in
+from tiny_lm import log_ratios, said_of, watch, world_in
 
 from alignkd_lab.lm import rollouts
 from alignkd_lab.lm.context import Policy
@@ -19,10 +20,6 @@ from alignkd_lab.lm.templates import encode
 from alignkd_lab.store import part
 
 STILL = 1e-12  # a learning rate that moves nothing
-
-
-def distil_world(folder, **changes):
-    return world_in(folder, **{"distil_prompts": 4, "distil_responses": 3, "distil_batch": 4, **changes})
 
 
 def run(world, teacher, init, name):
@@ -37,7 +34,8 @@ def written(monkeypatch):
 
 @pytest.mark.parametrize("divergence", ["forward", "jsd", "reverse"])
 def test_the_loss_is_the_divergence_on_the_students_own_tokens(tmp_path, written, divergence):
-    world = distil_world(tmp_path, gkd_divergence=divergence, distil_learning_rate=STILL, distil_responses=24)
+    one_step = {"distil_responses": 24, "distil_batch": 4, "distil_learning_rate": STILL}
+    world = world_in(tmp_path, gkd_divergence=divergence, **one_step)
     teacher, student = world.start("base"), world.start("student")
     info = run(world, teacher, student, "loss").info
     (samples,) = written
@@ -52,7 +50,7 @@ def test_the_loss_is_the_divergence_on_the_students_own_tokens(tmp_path, written
 
 
 def test_steps_prompts_and_tokens_are_those_of_the_budget(tmp_path, written):
-    world = distil_world(tmp_path, distil_prompts=8, distil_responses=3, distil_batch=4, distil_passes=2)
+    world = world_in(tmp_path, distil_prompts=8, distil_responses=3, distil_batch=4, distil_passes=2)
     result = run(world, world.start("base"), world.start("student"), "budget")
     assert [len(samples.tokens) for samples in written] == [12, 12, 12, 12]
     assert result.info["responses"] == 2 * 8 * 3
@@ -61,13 +59,13 @@ def test_steps_prompts_and_tokens_are_those_of_the_budget(tmp_path, written):
     tokens = sum(samples.token_count for samples in written)
     assert result.cost == (tokens, tokens, tokens, 0.0)
     written.clear()
-    few = distil_world(tmp_path, distil_prompts=3, distil_responses=2, distil_batch=8)  # fewer than a step takes
+    few = world_in(tmp_path, distil_prompts=3, distil_responses=2, distil_batch=8)  # fewer than a step takes
     assert len(run(few, few.start("base"), few.start("student"), "few").info["losses"]) == 1
     assert [len(samples.tokens) for samples in written] == [6]
 
 
 def test_a_model_is_sampled_whole_whatever_its_own_taste(tmp_path, written):
-    world = distil_world(tmp_path, distil_responses=12)
+    world = world_in(tmp_path, distil_responses=12, distil_batch=4)
     opinionated = world.context.models.of(world.start("student"))
     # What a model may bring along as its own way to be sampled, with an end token that is not the tokenizer's.
     taste = {"top_p": 0.5, "top_k": 2, "min_p": 0.3, "repetition_penalty": 2.0, "no_repeat_ngram_size": 1}
@@ -103,16 +101,6 @@ def drawn_in_training(earn):
     return [(samples, earned) for samples, earned in calls if len(samples.tokens) == PROMPTS * GENERATIONS]
 
 
-def kl_by_hand(world, policy, reference, earn):
-    """Mean log π(y) - log reference(y) of each step's responses, nats a response, of a policy that does not learn."""
-    own, other = world.context.models.of(policy), world.context.models.of(reference)
-    means = []
-    for samples, _ in drawn_in_training(earn):
-        asked = [(samples.prompt_ids[at], tokens) for at, tokens in zip(samples.prompt_of, samples.tokens, strict=True)]
-        means.append(sum(log_prob(own, *one) - log_prob(other, *one) for one in asked) / len(asked))
-    return means
-
-
 def test_the_reward_of_an_easy_target_rises(tmp_path):
     world = rlhf_world(tmp_path, rlhf_steps=7, **LARGE)
     base = world.start("base")
@@ -131,7 +119,7 @@ def test_the_kl_is_that_from_the_anchor_and_nought_from_the_policy_itself(tmp_pa
     earn = watch(monkeypatch, world.reward, "earn")
     init, reference = world.start(init), world.start(reference)
     info = align(world, init, reference, STILL, "far").info
-    expected = kl_by_hand(world, init, reference, earn)
+    expected = [mean(log_ratios(world, init, reference, samples)) for samples, _ in drawn_in_training(earn)]
     assert (min(expected) > 0.1) == (init != reference)
     assert info["kl"] == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert init != reference or [point["kl"] for point in info["curve"]] == pytest.approx([0.0, 0.0], abs=1e-4)

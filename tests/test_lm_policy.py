@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_lm import random_adapter
+from tiny_lm import random_adapter, watch
 
 from alignkd_lab.lm import weights
 from alignkd_lab.lm.context import Policy
@@ -31,22 +31,15 @@ def test_a_policys_model_is_its_start_with_every_adapter_added():
     assert not found.training
 
 
-def test_training_one_policys_model_touches_no_other():
-    models = Models()
-    first = models.of(Policy("tiny-base"))
-    with torch.no_grad():
-        weight(first).zero_()
-    assert float(weight(models.of(Policy("tiny-base"))).abs().sum()) > 0
-
-
-def test_starting_weights_are_read_once(monkeypatch):
-    policies = Policy("tiny-base"), Policy("tiny-base", [adapter(1)]), Policy("tiny-truth")
-    read, real = [], weights.load
-    monkeypatch.setattr(weights, "load", lambda source, **more: read.append(source) or real(source, **more))
-    models = Models()
+def test_starting_weights_are_read_once_and_training_one_policys_model_touches_no_other(monkeypatch):
+    policies = Policy("tiny-base"), Policy("tiny-base", [adapter(1)]), Policy("tiny-truth"), Policy("tiny-base")
+    read, models = watch(monkeypatch, weights, "load"), Models()
     for policy in policies:
-        models.of(policy)
-    assert read == ["tiny-base", "tiny-truth"]
+        found = weight(models.of(policy))
+        assert found.any()
+        with torch.no_grad():
+            found.zero_()
+    assert [call.args[0] for call in read.call_args_list] == ["tiny-base", "tiny-truth"]
 
 
 def test_the_digest_follows_start_adapters_and_their_order():

@@ -49,13 +49,6 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path, suffix):
     }
 
 
-def test_a_folder_that_datasets_saved_gives_the_same_pairs(tmp_path):
-    datasets.Dataset.from_list(GOOD).save_to_disk(tmp_path / "pairs")
-    found, expected = load_preferences(tmp_path / "pairs"), load_preferences(datasets.Dataset.from_list(GOOD))
-    assert found.rows == expected.rows
-    assert found.provenance == {**expected.provenance, "source": "pairs"}
-
-
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_conversations_survive_every_kind_of_file(tmp_path, suffix):
     turn = {"role": "user", "content": "Hello"}
@@ -80,17 +73,10 @@ def test_columns_of_other_names_are_mapped(tmp_path):
     assert [pair.chosen for pair in found.rows] == [row["chosen"] for row in GOOD]
 
 
-@pytest.mark.parametrize("source", ["pairs.csv", "nowhere", "a/b/c", "../data", "missing.jsonl"])
-def test_an_unknown_source_is_refused(source, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(BadInput, match=r"unknown source|there is no file"):
-        load_preferences(source)
-
-
 # Data sets and the hub --------------------------------------------------------------------------------
 
 
-def test_a_data_set_in_memory_is_known_by_its_pairs():
+def test_a_data_set_in_memory_or_saved_in_a_folder_is_known_by_its_pairs(tmp_path):
     found = load_preferences(datasets.Dataset.from_list([*GOOD, TIE]))
     again = load_preferences(datasets.Dataset.from_list(GOOD))
     other = load_preferences(datasets.Dataset.from_list(GOOD[::-1]))
@@ -98,9 +84,16 @@ def test_a_data_set_in_memory_is_known_by_its_pairs():
     assert found.provenance["source"] == "datasets.Dataset"
     assert found.provenance["version"].startswith("rows-sha256:")
     assert again.provenance["version"] == found.provenance["version"] != other.provenance["version"]
+    datasets.Dataset.from_list(GOOD).save_to_disk(tmp_path / "pairs")
+    kept = load_preferences(tmp_path / "pairs")
+    assert (kept.rows, kept.provenance) == (again.rows, {**again.provenance, "source": "pairs"})
 
 
-def test_what_is_no_source_or_takes_no_such_option_is_refused(tmp_path):
+def test_what_is_no_source_or_takes_no_such_option_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for source in ("pairs.csv", "nowhere", "a/b/c", "../data", "missing.jsonl"):
+        with pytest.raises(BadInput, match=r"unknown source|there is no file"):
+            load_preferences(source)
     rows = datasets.Dataset.from_list(GOOD)
     both = datasets.DatasetDict(train=rows, test=rows)
     both.save_to_disk(tmp_path / "both")

@@ -5,32 +5,9 @@ import torch
 from tiny_lm import random_adapter, said_of, world_in
 
 from alignkd_lab import nano
-from alignkd_lab.lm import context as context_module
 from alignkd_lab.lm import losses
-from alignkd_lab.lm.batch import collate, token_counts
 from alignkd_lab.lm.teachers import Full
 from alignkd_lab.pipelines import PreferenceDistil
-
-
-@pytest.fixture
-def world(tmp_path):
-    return world_in(tmp_path)
-
-
-@pytest.fixture
-def given(monkeypatch):
-    """What training was given, with the loss of its first batch, taken while the teachers' cache is there."""
-    seen = []
-
-    def spy(model, examples, loss, **options):
-        batch = examples[: options["batch"]]
-        with torch.no_grad():
-            value, info = loss(model, collate(batch), token_counts(batch))
-        seen.append({"model": model, "examples": examples, "first": batch, "value": float(value), **options})
-        return [(float(value), info)]
-
-    monkeypatch.setattr(context_module, "train", spy)
-    return seen
 
 
 def run(world, method, share=1.0, scale=0.3):
@@ -44,7 +21,7 @@ def run(world, method, share=1.0, scale=0.3):
 @torch.no_grad()
 def by_hand(world, teacher, call, method):
     """The paper's loss, response by response, with models asked anew."""
-    student, rows = call["model"], call["first"]
+    student, rows = call["model"], call["examples"]
     teacher, reference = map(world.context.models.of, (teacher, world.start("base")))
     on_chosen = said_of(student, rows, "chosen"), torch.tensor([token for row in rows for token in row.responses[0]])
     if method == "dckd":
@@ -54,17 +31,21 @@ def by_hand(world, teacher, call, method):
     return nano.adpa_loss(*on_chosen, *read, world.settings.gamma)
 
 
-@pytest.mark.parametrize("method", ["dckd", "adpa"])
-def test_a_stage_trains_on_the_papers_loss_with_both_teachers_asked_once(method, world, given):
-    teacher, _ = run(world, method)
-    (call,) = given
-    assert call["value"] == pytest.approx(float(by_hand(world, teacher, call, method)), abs=2e-5)
+def roles_read(call):
+    """Of which responses each teacher says something, example by example."""
+    return [
+        {role for role, rows in zip(example.roles, read, strict=True) if rows}
+        for example in call["examples"]
+        for read in example.signals.values()
+    ]
 
 
-def test_dckd_reads_the_base_samplers_pairs(world, given):
-    _, (_, info) = run(world, "dckd")
-    (call,) = given
+def test_dckd_trains_on_the_papers_loss_of_the_base_samplers_pairs(world, trained):
+    teacher, (_, info) = run(world, "dckd")
+    (call,) = trained
+    assert call["value"] == pytest.approx(float(by_hand(world, teacher, call, "dckd")), abs=2e-5)
     assert info["informative_pairs"] == len(call["examples"]) > 0
+    assert roles_read(call) == [{"chosen", "rejected"}] * len(call["examples"])
     for example in call["examples"]:
         assert example.roles == ["chosen", "rejected"]
         chosen, rejected = (world.context.tokenizer.decode(tokens) for tokens in example.responses)
@@ -72,9 +53,14 @@ def test_dckd_reads_the_base_samplers_pairs(world, given):
         assert not any(map(str.isdigit, rejected))
 
 
-def test_adpa_reads_a_chosen_response_and_what_the_initial_student_wrote_to_the_same_prompt(world, given):
-    run(world, "adpa")
-    (call,) = given
+def test_adpa_trains_on_the_papers_loss_of_chosen_responses_and_what_the_initial_student_wrote_to_the_same_prompts(
+    world, trained, tmp_path
+):
+    teacher, _ = run(world, "adpa")
+    (call,) = trained
+    assert call["value"] == pytest.approx(float(by_hand(world, teacher, call, "adpa")), abs=2e-5)
+    assert roles_read(call) == [{"sampled"}] * 2 * len(call["examples"])
+    assert not list(tmp_path.rglob("places.json"))  # no cache of a teacher is left behind
     student = world.context.models.of(world.start("student"))
     written = world.context.sample(student, "training", 4, world.settings.student_responses, 10, "student responses")
     for example in call["examples"]:
@@ -84,23 +70,14 @@ def test_adpa_reads_a_chosen_response_and_what_the_initial_student_wrote_to_the_
         assert example.responses[1:] == own
 
 
-def test_teachers_read_only_what_their_term_needs(world, given):
-    for method, roles in (("dckd", {"chosen", "rejected"}), ("adpa", {"sampled"})):
-        given.clear()
-        run(world, method)
-        for example in given[0]["examples"]:
-            for read in example.signals.values():
-                assert {role for role, rows in zip(example.roles, read, strict=True) if rows} == roles
-
-
 @pytest.mark.parametrize(("share", "steps"), [(1.0, 6), (0.5, 3)])
-def test_a_stage_trains_on_as_many_responses_as_its_share_of_a_distillation(tmp_path, given, share, steps):
+def test_a_stage_trains_on_as_many_responses_as_its_share_of_a_distillation(tmp_path, trained, share, steps):
     sizes = {"distil_prompts": 12, "distil_batch": 2, "distil_responses": 5, "student_responses": 4}
     world = world_in(tmp_path, **sizes)
     for method, batch in (("dckd", 5), ("adpa", 2)):
-        given.clear()
+        trained.clear()
         run(world, method, share)
-        assert (given[0]["steps"], given[0]["batch"]) == (steps, batch)
+        assert (trained[0]["steps"], trained[0]["batch"]) == (steps, batch)
 
 
 def test_adpa_raises_the_expected_advantage(tmp_path):
@@ -110,20 +87,15 @@ def test_adpa_raises_the_expected_advantage(tmp_path):
     assert last > first + 0.01
 
 
-def test_without_informative_pairs_the_student_stays_as_it_is(world, given):
+def test_without_informative_pairs_the_student_stays_as_it_is(world, trained):
     world.reward.hit = lambda text: False
     _, (policy, info) = run(world, "adpa")
     assert policy.digest == world.start("student").digest
     assert info["informative_pairs"] == 0
-    assert not given
+    assert not trained
 
 
-def test_no_cache_of_a_teacher_is_left_behind(world, given, tmp_path):
-    run(world, "adpa")
-    assert not list(tmp_path.rglob("places.json"))
-
-
-def test_one_head_serves_both_teachers_so_that_an_advantage_is_one_product(world, given, monkeypatch):
+def test_one_head_serves_both_teachers_so_that_an_advantage_is_one_product(world, trained, monkeypatch):
     signals, real = [], losses.adpa
     monkeypatch.setattr(losses, "adpa", lambda *a, **k: signals.append((k["teacher"], k["reference"])) or real(*a, **k))
     run(world, "adpa")

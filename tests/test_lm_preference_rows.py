@@ -135,35 +135,28 @@ def talk(chosen, rejected, **more):
     return {"chosen": chosen, "rejected": rejected, **more}
 
 
+# A prompt under another name, which tells by itself or by what it holds that something is asked.
+NAMES = ("question", "Problem", "user_prompt", "conversation", "conversations")
+ASKING = {"x": "What is it?", "y": "1+1=", **dict.fromkeys(NAMES, "Name it.")}
 REASONS = [
     (pair(chosen=None), "missing chosen"),
     *((talk("It is blue.", "It is green.", **{name: None}), "missing prompt") for name in ("prompt", "instruction")),
     (talk("It is blue.", "It is green.", instruction=""), "empty prompt"),
     ({"prompt": SKY, "chosen": "Blue."}, "missing rejected"),
-    (pair(chosen=""), "empty chosen"),
     (pair(rejected=" \n"), "empty rejected"),
     (pair(rejected=[]), "empty rejected"),
     (pair(prompt=" "), "empty prompt"),
     (pair(prompt=[]), "empty prompt"),
-    (pair(prompt=7), "prompt is neither text nor messages"),
     (pair(rejected={"text": "Blue."}), "rejected is neither text nor messages"),
     (pair(rejected="It is blue. "), "chosen equals rejected"),
     (talk("Blue.", "Blue."), "chosen equals rejected"),
     (talk("Bluish", "Blue"), "no shared prompt"),
-    (
-        talk("The answer is eight.", "The answer is six.", question="How many legs has a spider?"),
-        "has question and no prompt; call it prompt, or leave it out",
-    ),
     *(
         (
-            talk("The sea is blue.", "The sea is red.", **{name: "Describe the sea."}),
+            talk("The sea is blue.", "The sea is red.", source="math-7/x", **{name: asked}),
             f"has {name} and no prompt; call it prompt, or leave it out",
         )
-        for name in ("user_prompt", "conversation", "conversations")
-    ),
-    (
-        talk("The answer is 51.", "The answer is 41.", source="math-7/x", Problem="17*3=?"),
-        "has Problem and no prompt; call it prompt, or leave it out",
+        for name, asked in ASKING.items()
     ),
     (pair(context="Boats float."), "has context, which its prompt does not show; write it there"),
     (pair(prompt=[user("Hi"), system("Be brief."), user(SKY)]), "the prompt has a system message after its first turn"),

@@ -12,14 +12,6 @@ from alignkd_lab.pipelines import PIPELINES
 from alignkd_lab.store import Store, part
 
 
-@pytest.fixture
-def many():
-    draw = random.Random(0)
-    prompt_of = [index // 9 for index in range(9 * 20)]
-    draw.shuffle(prompt_of)
-    return prompt_of, [draw.choice([0.0, 0.0, 0.3, 0.7, 1.0]) for _ in prompt_of]
-
-
 def test_rewards_that_differ_by_less_than_the_gap_teach_nothing():
     assert informative_pairs([0, 0], [0.5, 0.5 + 1e-8], seed=0) == []
     assert len(informative_pairs([0, 0], [0.5, 0.6], seed=0)) == 1
@@ -33,8 +25,9 @@ def test_ties_are_broken_by_the_seed_and_by_nothing_else():
     assert rejected[7] == informative_pairs([0] * 12, rewards, seed=7)[0].rejected
 
 
-def test_a_judge_who_errs_exchanges_chosen_and_rejected_of_about_so_many_pairs(many):
-    pairs = informative_pairs(*many, seed=1)
+def test_a_judge_who_errs_exchanges_chosen_and_rejected_of_about_so_many_pairs():
+    draw, prompt_of = random.Random(0), [index // 9 for index in range(9 * 20)]
+    pairs = informative_pairs(prompt_of, [draw.choice([0.0, 0.0, 0.3, 0.7, 1.0]) for _ in prompt_of], seed=1)
     noisy = flip_labels(pairs, 0.3, seed=2)
     wrong = [now != pair for now, pair in zip(noisy, pairs, strict=True)]
     assert 0.15 < sum(wrong) / len(pairs) < 0.45

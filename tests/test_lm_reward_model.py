@@ -78,12 +78,6 @@ def test_a_score_is_the_logit_at_the_end_of_the_chat_whatever_the_batch(folder, 
     assert len({round(score, 3) for score in scores}) == len(PROMPTS)
 
 
-def test_prompts_and_responses_must_be_as_many(folder):
-    assert RewardModel(folder)([], []) == []
-    with pytest.raises(BadInput, match="5 prompts and 4 responses"):
-        RewardModel(folder)(PROMPTS, RESPONSES[:4])
-
-
 @pytest.mark.parametrize("pad", [1, None])
 def test_the_pad_id_is_the_models_own_if_any_and_not_the_tokenizers(pad, tmp_path, one_by_one, device):
     folder = saved(tmp_path, pad=pad)  # the tokenizer pads with 0
@@ -130,24 +124,19 @@ def test_a_model_that_was_saved_anew_scores_anew(tmp_path):
     assert scorer(source, "cpu")(["a"], ["b"]) == pytest.approx([-before[0]])
 
 
-def test_a_score_that_is_no_number_is_refused_with_its_response(tmp_path):
-    model = RewardModel(saved(tmp_path))
+def test_what_cannot_be_scored_is_refused_by_name(tmp_path):
+    model = RewardModel(saved(tmp_path, max_position_embeddings=200))
+    assert model([], []) == []
+    with pytest.raises(BadInput, match="5 prompts and 4 responses"):
+        model(PROMPTS, RESPONSES[:4])
+    with pytest.raises(BadInput, match=r"response 2 have \d+ tokens together, .* at most 200"):
+        model(["a", "b"], ["c", "d" * 190])
     model.model.score.weight.data[0, 0] = torch.nan
     with pytest.raises(BadInput, match=r"gives nan for response 1, 'A wren.'"):
         model(PROMPTS, RESPONSES)
-
-
-def test_a_prompt_that_its_template_refuses_is_refused_by_name(folder):
-    model = RewardModel(folder)
     model.tokenizer.chat_template = "{{ raise_exception('no system turns') }}"
     with pytest.raises(BadInput, match="refuses a prompt"):
         model(["a"], ["b"])
-
-
-def test_a_pair_longer_than_the_model_reads_is_refused_by_its_number(tmp_path):
-    folder = saved(tmp_path, max_position_embeddings=100)
-    with pytest.raises(BadInput, match=r"response 2 have \d+ tokens together, .* at most 100"):
-        RewardModel(folder)(["a", "b"], ["c", "d" * 90])
 
 
 def test_a_model_of_text_and_images_reads_as_many_tokens_as_its_text_model(tmp_path):
@@ -181,7 +170,6 @@ def torn(folder, name="model.safetensors"):
 BROKEN = {
     "cannot be read": torn,
     "2 outputs": lambda folder: saved(folder, labels=2),
-    "3 outputs": lambda folder: saved(folder, labels=3),
     "is LlamaForCausalLM": lambda folder: folder_of("tiny-base", folder),  # which would get a random head
     "no weights for score": headless,
     "reads no configuration from": with_code,

@@ -74,25 +74,21 @@ def forbid(monkeypatch, model):
     monkeypatch.setattr(model.model, "forward", run)
 
 
-def test_what_was_kept_is_picked_up_without_running_the_teacher(truth, tmp_path, monkeypatch):
+def test_what_was_kept_is_picked_up_without_running_the_teacher_whatever_torchs_default_dtype(
+    truth, tmp_path, monkeypatch
+):
     first, rows = cached(truth, tmp_path)
     before = first.signal(collate(rows)).hidden.clone()
     forbid(monkeypatch, truth.model)
-    again, rows = cached(truth, tmp_path, rows=examples()[::-1])
-    assert torch.equal(again.signal(collate(rows[::-1])).hidden, before)  # by the tokens, not by the place
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            again, rows = cached(truth, tmp_path, rows=examples()[::-1])
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert torch.equal(again.signal(collate(rows[::-1])).hidden, before)  # by the tokens, not by the place
     with pytest.raises(AssertionError, match="was run"):
         cached(truth, tmp_path / "another")
-
-
-def test_what_was_kept_reads_back_whatever_torchs_default_dtype(truth, tmp_path):
-    first, rows = cached(truth, tmp_path)
-    expected = first.signal(collate(rows)).hidden.clone()
-    torch.set_default_dtype(torch.float64)
-    try:
-        again, rows = cached(truth, tmp_path)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert torch.equal(again.signal(collate(rows)).hidden, expected)
 
 
 def test_the_same_words_twice_are_kept_once(truth, tmp_path):
@@ -121,27 +117,12 @@ def test_the_key_knows_weights_tokens_and_dtype(truth, base, tmp_path):
     assert len(list(tmp_path.iterdir())) == 8
 
 
-def test_batches_change_nothing_and_the_size_is_said(truth, tmp_path, capsys):
-    rows = examples()
-    small, batch = cache_teacher(truth, rows, tmp_path, batch=2), collate(rows)
-    for roles in (("chosen",), ("rejected", "sampled")):
-        assert_near(small.signal(batch, roles=roles).hidden, truth.signal(batch, roles=roles).hidden)
-    said = capsys.readouterr().err
-    assert f"caching teacher in {tmp_path}: 3.92e-06 GB" in said
-    assert "0/7" in said
-
-
-def wide_teacher():
-    config = LlamaConfig(vocab_size=100, hidden_size=4096, intermediate_size=8, num_hidden_layers=1,
-                         num_attention_heads=32, num_key_value_heads=1, head_dim=4)  # fmt: skip
-    return LiveTeacher(LlamaForCausalLM(config))
-
-
 @pytest.mark.skipif(not hasattr(psutil.Process, "memory_maps"), reason="needs to know what of a file is held")
 def test_memory_holds_only_what_is_looked_at(tmp_path):
-    teacher = wide_teacher()
+    config = LlamaConfig(vocab_size=100, hidden_size=4096, intermediate_size=8, num_hidden_layers=1,
+                         num_attention_heads=32, num_key_value_heads=1, head_dim=4)  # fmt: skip
     rows = [Example([1], [[index % 90 + 1] * 50 + [index // 90 + 1]]) for index in range(40)]
-    cached(teacher, tmp_path, rows=rows)
+    cached(LiveTeacher(LlamaForCausalLM(config)), tmp_path, rows=rows)
     (path,) = tmp_path.rglob("rows.f32")
     size = path.stat().st_size
     assert size > 3e7

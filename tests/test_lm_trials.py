@@ -48,13 +48,11 @@ def test_the_rate_of_highest_reward_within_the_kl_budget_wins_else_that_of_least
     assert [trial["learning_rate"] for trial in found["trials"]] == list(rates)
 
 
-def test_a_rate_without_a_rival_needs_no_trial(tried, tmp_path):
-    found = world_in(tmp_path, align_learning_rates=(2e-4,)).trials("student")
-    assert found == {"learning_rate": 2e-4, "trials": []}
-    assert not tried
-
-
-def test_every_rate_starts_from_the_same_policy_with_the_trial_seed(tried, tmp_path):
+def test_every_rate_starts_from_the_same_policy_with_the_trial_seed_and_one_without_a_rival_is_not_tried(
+    tried, tmp_path
+):
+    alone = world_in(tmp_path, align_learning_rates=(2e-4,)).trials("student")
+    assert (alone, tried) == ({"learning_rate": 2e-4, "trials": []}, [])
     world = world_in(tmp_path, align_learning_rates=RATES)
     world.trials("base")
     assert [rate for *_, rate in tried] == list(RATES)

@@ -170,7 +170,7 @@ def hub(tmp_path, monkeypatch):
     return folder, told
 
 
-def test_a_download_that_was_cut_off_goes_on_the_next_time_and_whole_weights_ask_nobody(hub):
+def test_a_download_that_was_cut_off_goes_on_whole_weights_ask_nobody_and_damaged_ones_are_never_read(hub):
     (folder, told), source = hub, f"owner/name@{'a' * 40}"
     told["away"] = True
     for _ in range(2):
@@ -180,11 +180,6 @@ def test_a_download_that_was_cut_off_goes_on_the_next_time_and_whole_weights_ask
     assert weights.resolve(source) == folder
     assert weights.resolve(source) == folder
     assert told["asked"] == 3
-
-
-def test_damaged_weights_of_the_hub_are_never_read(hub):
-    (folder, _), source = hub, f"owner/name@{'a' * 40}"
-    weights.resolve(source)
     blob = (folder / "model.safetensors").resolve()
     blob.write_bytes(b"other")
     with pytest.raises(CannotContinue, match=blob.name):

@@ -53,15 +53,6 @@ STOPPED = {"method": "dpo", "max_steps": 6, "save_strategy": "steps", "save_step
            "full": True, **ADAMW}  # fmt: skip
 
 
-def environment(name):
-    """What `accelerate launch` sets for the processes that it starts by the file."""
-    parser = launch_command_parser()
-    arguments = parser.parse_args(["--config_file", str(data_folder() / "accelerate" / name), "-m", "alignkd_lab"])
-    arguments, *_ = _validate_launch_command(arguments)
-    arguments.main_process_port = 0
-    return prepare_multi_gpu_env(arguments)
-
-
 def check_launch(monkeypatch, given, kind=DistributedType.MULTI_GPU, **arguments):
     for name, value in given.items():
         monkeypatch.setenv(name, value)
@@ -71,7 +62,12 @@ def check_launch(monkeypatch, given, kind=DistributedType.MULTI_GPU, **arguments
 
 @pytest.mark.parametrize(("name", "shards"), [("ddp.yaml", False), ("fsdp2.yaml", True)])
 def test_the_configurations_that_ship_are_accepted(name, shards, monkeypatch):
-    given = environment(name)
+    """By what `accelerate launch` sets for the processes that it starts."""
+    file = str(data_folder() / "accelerate" / name)
+    arguments = launch_command_parser().parse_args(["--config_file", file, "-m", "alignkd_lab"])
+    arguments, *_ = _validate_launch_command(arguments)
+    arguments.main_process_port = 0
+    given = prepare_multi_gpu_env(arguments)
     check_launch(monkeypatch, given)
     assert (given.get("ACCELERATE_USE_FSDP"), given.get("FSDP_VERSION")) == (("true", "2") if shards else (None, None))
 

@@ -9,7 +9,8 @@ from unittest.mock import Mock
 
 import torch
 
-from alignkd_lab.lm import weights
+from alignkd_lab.lm import context, weights
+from alignkd_lab.lm.batch import collate, hidden_states, token_counts
 from alignkd_lab.lm.models import Models
 from alignkd_lab.lm.settings import LmSettings
 from alignkd_lab.lm.world import LmWorld
@@ -70,6 +71,28 @@ def watch(monkeypatch, module, name):
     spy = Mock(side_effect=act, found=found)
     monkeypatch.setattr(module, name, spy)
     return spy
+
+
+def look_at_training(monkeypatch):
+    """What a stage's trainings are given from now on, with the states and the loss of all its examples; none trains."""
+    seen = []
+
+    @torch.no_grad()
+    def look(model, examples, loss, **options):
+        batch, items = collate(examples), token_counts(examples)
+        (value, info), states = loss(model, batch, items), hidden_states(model, batch)
+        seen.append({"model": model, "examples": examples, "states": states, "value": float(value), **options})
+        return [(float(value), info)]
+
+    monkeypatch.setattr(context, "train", look)
+    return seen
+
+
+def log_ratios(world, policy, reference, samples):
+    """log π(y) - log reference(y) of each of the samples, nats."""
+    own, other = map(world.context.models.of, (policy, reference))
+    asked = zip(samples.prompt_of, samples.tokens, strict=True)
+    return [log_prob(own, *one) - log_prob(other, *one) for one in ((samples.prompt_ids[at], y) for at, y in asked)]
 
 
 def random_adapter(policy, seed, scale=0.3):
