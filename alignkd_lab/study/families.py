@@ -40,7 +40,8 @@ def fair_family(records: Records, form: str = "adpa") -> pd.DataFrame:
         decided = "for" if found.low > 0 else "against" if found.high < LEAST_EFFECT else "undecided"
         both_ways = two_way(held[first] - held[second], level)
         ends = {"unpaired": tuple(apart), "two_way": both_ways, "level": level, "seeds": values.shape[1]}
-        rows.append({"claim": f"{first} − {second}", **found._asdict(), **ends, "verdict": decided})
+        names = (pipeline_style(name).label.partition(":")[0] for name in (first, second))
+        rows.append({"claim": " − ".join(names), **found._asdict(), **ends, "verdict": decided})
     return pd.DataFrame(rows).set_index("claim")
 
 
