@@ -130,8 +130,9 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Path | No
         sections.append((drawing.run_title(run), _winner(run_json(run)), list(_blocks(run, runs, folder))))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("alignkd_lab").joinpath("report.html").read_text(encoding="utf-8"))
-    metrics, about = [style.METRIC_STYLE[metric] for metric in NUMBERS], {"orders": ORDER_WORDS, "version": __version__}
-    out.write_text(template.render(sections=sections, metrics=metrics, **about), encoding="utf-8")
+    metrics = [style.METRIC_STYLE[metric] for metric in NUMBERS]
+    page = template.render(sections=sections, orders=ORDER_WORDS, metrics=metrics, version=__version__)
+    out.write_text(page, encoding="utf-8")
     return out
 
 

@@ -85,6 +85,11 @@ def test_what_a_notebook_says_is_asserted_beside_it_and_each_assertion_finds_its
     assert not [cell.id for cell in cells if re.search(r"^ *assert ", cell.source, re.MULTILINE)]
 
 
+def test_every_file_of_assertions_has_its_notebook():
+    files = Path(notebook_checks.__file__).parent.glob("[0-9]*.py")
+    assert {file.stem for file in files} == {path.name[:2] for path in PATHS} - NOTHING_TO_ASSERT
+
+
 # What 00_start_here and 10_the_evidence say of the records in words
 
 

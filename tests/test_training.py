@@ -21,6 +21,7 @@ import alignkd_lab
 from alignkd_lab import cli, nano, training
 from alignkd_lab.errors import BadInput
 from alignkd_lab.evaluation import evaluate
+from alignkd_lab.experiment import run_experiment
 from alignkd_lab.lm import own_pairs, saved, teacher_cache, weights
 from alignkd_lab.lm.context import Policy
 from alignkd_lab.lm.trainer import adapter_tensors, merge_adapter, with_lora
@@ -426,6 +427,8 @@ def test_a_device_that_nothing_was_tried_on_is_named(pairs, tmp_path, monkeypatc
         run("sft", pairs, tmp_path / "out", use_cpu=False)
     with pytest.raises(BadInput, match="device: mps is untried here; use one of cpu, cuda"):
         resolve_dtype("float32", "mps:0")
+    with pytest.raises(BadInput, match="device 'mps' is unknown"):
+        run_experiment(world="lm", device="mps", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -108,9 +108,10 @@ class MogWorld:
     # Stages -------------------------------------------------------------------------------------------
 
     def run(self, stage: Stage, policies: dict[str, GaussianMixture]) -> Result:
-        if not isinstance(stage, Distil | Align):
+        kinds = {Distil: self._distil, Align: self._align}
+        if type(stage) not in kinds:
             raise BadInput(f"pipeline: {stage.name!r} teaches by next-token distributions; run it with world 'lm'")
-        result = self._distil(stage, policies) if isinstance(stage, Distil) else self._align(stage, policies)
+        result = kinds[type(stage)](stage, policies)
         return Result(result.policy, {"seeds_in_batch": len(self.seeds), **result.info}, result.cost)
 
     def _distil(self, stage: Distil, policies: dict[str, GaussianMixture]) -> Result:
