@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from synthetic_records import LM, METRICS, MOG, lm_record, mog_record, swap_orders, without
 
@@ -10,6 +11,7 @@ from alignkd_lab.paths import data_folder
 from alignkd_lab.pipelines import A_K, K_A, ORDERS
 from alignkd_lab.stats import t_interval, wilson_interval
 
+CLAIMED = ("reward", "target_precision", "overall_precision", "overall_recall")
 KD_ALIGNED = f"kd_aligned-{K_A}"
 
 
@@ -163,6 +165,21 @@ def test_known_effects_give_known_verdicts_and_swapping_the_orders_turns_them_ar
         [-straight["estimate"], -straight["high"], -straight["low"]]
     )
     assert back["effect_size"] == pytest.approx(-straight["effect_size"])
+
+
+def noise(draw, seeds=6):
+    """Records in which both orders are noise, and every check passes."""
+    made = [lm_record(seed) for seed in range(seeds)]
+    for record in made:
+        for order in ORDERS:
+            record["pipelines"][order]["metrics"] |= dict(zip(CLAIMED, draw.normal(0, 1, 4).tolist(), strict=True))
+    return made
+
+
+def test_holm_keeps_false_verdicts_within_alpha_over_the_family():
+    draw = np.random.default_rng(7)
+    wrong = [{"holds", "fails"} & {*verdicts(*noise(draw)).values()} for _ in range(60)]
+    assert np.mean(list(map(bool, wrong))) < 0.1
 
 
 def test_variance_is_never_decided_in_the_language_world_and_costs_it_no_power():
